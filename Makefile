@@ -1,0 +1,78 @@
+# Everything runs from .venv, which the first target that needs it creates.
+PYTHON ?= python3
+VENV := .venv
+LOWEST := .venv-lowest
+RUN := $(VENV)/bin/python
+PIP_FLAGS := --quiet --disable-pip-version-check --no-input
+SPHINX := $(RUN) -m sphinx -W --keep-going -q -d docs/_build/doctrees
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# The steps of `test` run in the order in which they are written, also under `make -j`.
+.NOTPARALLEL:
+.PHONY: help demo serve test soak bench docs lint format lowest clean .venv
+
+define CHECK_PYTHON
+@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	echo "$(PYTHON) was not found. Install Python 3.10 or later, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	echo "$$($(PYTHON) --version 2>&1) is too old: Python 3.10 or later is needed (make PYTHON=/path/to/python3)." >&2; exit 1; }
+@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	echo "$(PYTHON) has no venv with pip. Install it (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
+endef
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.stamp ## Play the experiment against real servers, print it, and stop them.
+	@$(RUN) -m example_app.demo
+
+serve: $(VENV)/.stamp ## Start the example app and its slow third party, and stay up.
+	@$(RUN) -m example_app.demo --serve
+
+test: lint docs ## Run ruff, mypy, the documentation with its examples, and the test suite.
+	@$(RUN) -m pytest
+
+soak: $(VENV)/.stamp ## Run the tests of endurance with their full counts.
+	STALECACHE_SOAK=1 $(RUN) -m pytest -m soak
+
+bench: $(VENV)/.stamp ## Measure a hit against an empty view and against Flask-Caching.
+	@$(RUN) benchmarks/hit.py
+
+docs: $(VENV)/.stamp ## Build the documentation and run its examples.
+	$(SPHINX) -b html docs docs/_build/html
+	$(SPHINX) -b doctest docs docs/_build/doctest
+
+lint: $(VENV)/.stamp ## Check style, format and types.
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy --strict flask_stalecache example_app
+
+format: $(VENV)/.stamp ## Sort imports, mend what ruff can mend, and format.
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+lowest: $(LOWEST)/.stamp ## Run the tests that start no server against the oldest supported dependencies.
+	$(LOWEST)/bin/python -m pytest -m "not server"
+
+clean: ## Remove what the other targets created.
+	rm -rf $(VENV) $(LOWEST) build dist docs/_build htmlcov .coverage .coverage.*
+	rm -rf *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv: $(VENV)/.stamp
+
+$(VENV)/.stamp: setup.cfg pyproject.toml
+	$(CHECK_PYTHON)
+	@echo "Creating $(VENV) (once; this takes a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install $(PIP_FLAGS) --editable '.[dev]'
+	@touch $@
+
+$(LOWEST)/.stamp: setup.cfg pyproject.toml
+	$(CHECK_PYTHON)
+	@echo "Creating $(LOWEST) (once; this takes a minute)"
+	@$(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install $(PIP_FLAGS) --editable '.[test]' \
+		flask==3.1.3 werkzeug==3.1.0 filelock==4.0.0 http-sf==1.1.0
+	@touch $@
