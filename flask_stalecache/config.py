@@ -1,0 +1,182 @@
+"""The ``STALECACHE_*`` keys: what each sets, its default, and what is accepted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from . import policy
+from .errors import ConfigError
+from .policy import NamePatterns, Windows
+
+PREFIX = "STALECACHE_"
+MIB = 1024 * 1024
+
+#: Fields that say nothing about the visitor, or that are answered from the stored copy.
+DEFAULT_IGNORED_HEADERS = (
+    "X-Request-Id",
+    "Traceparent",
+    "Tracestate",
+    "Range",
+    "If-Range",
+    "If-Match",
+    "If-None-Match",
+    "If-Modified-Since",
+    "If-Unmodified-Since",
+)
+STATUS_HEADERS = ("Cache-Status", "X-Cache-Status")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One configuration key.
+
+    :param default: the value when the app says nothing.
+    :param check: turns what the app gave into the value used; raises :class:`ConfigError`.
+    :param help: what it sets, with its unit.
+    """
+
+    default: object
+    check: Callable[[str, Any], Any]
+    help: str
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}={value!r}: give True or False")
+    return value
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"{name}={value!r}: give a whole number, 0 or more")
+    return value
+
+
+def _positive_seconds(name: str, value: object) -> float:
+    number = policy.seconds(name, value)
+    if number == 0:
+        raise ConfigError(f"{name}={value!r}: give more than 0 seconds")
+    return number
+
+
+def _backoff(name: str, value: object) -> tuple[float, float]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ConfigError(f"{name}={value!r}: give two durations, the first and the longest back-off, such as (2, 300)")
+    first, longest = (_positive_seconds(name, item) for item in value)
+    if longest < first:
+        raise ConfigError(f"{name}={value!r}: the longest back-off is shorter than the first")
+    return first, longest
+
+
+def _directory(name: str, value: object) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value) or "\0" in os.fsdecode(os.fspath(value)):
+        raise ConfigError(f"{name}={value!r}: give the path of a directory")
+    return Path(os.fsdecode(os.fspath(value)))
+
+
+_STORE_METHODS = ("lookup", "load", "moved", "write", "remove", "write_note", "lock", "seq", "check", "tick", "forget")
+
+
+def store(name: str, value: object) -> Any:
+    """Return ``"file"`` or a store, or raise :class:`ConfigError` for what has not the methods of one."""
+    missing = [method for method in _STORE_METHODS if not callable(getattr(value, method, None))]
+    if value != "file" and missing:
+        raise ConfigError(f"{name}={value!r}: give 'file', or an object with the methods of flask_stalecache.Store")
+    return value
+
+
+def _patterns(name: str, value: object) -> NamePatterns:
+    return NamePatterns(policy.names(name, value))
+
+
+def _fields(name: str, value: object) -> frozenset[str]:
+    return frozenset(item.lower() for item in policy.names(name, value))
+
+
+def _status_headers(name: str, value: object) -> frozenset[str]:
+    known = {header.lower(): header for header in STATUS_HEADERS}
+    chosen = policy.names(name, value)
+    for header in chosen:
+        if header.lower() not in known:
+            raise ConfigError(f"{name} contains {header!r}: give names out of {', '.join(STATUS_HEADERS)}, or () for none")
+    return frozenset(known[header.lower()] for header in chosen)
+
+
+KEYS: Mapping[str, Key] = {
+    "DIR": Key(None, _directory, "The cache directory. Default: `stalecache` in the instance folder."),
+    "STORE": Key("file", store, "`file`, or a Store."),
+    "ENABLED": Key(True, _flag, "Off: decorated views run as if they were not decorated."),
+    "MAX_AGE": Key(60, policy.seconds, "Seconds of freshness where neither code nor response says."),
+    "STALE_WHILE_REVALIDATE": Key(600, policy.seconds, "Seconds of stale-while-revalidate where nothing else says."),
+    "STALE_IF_ERROR": Key(86400, policy.seconds, "Seconds of stale-if-error where nothing else says."),
+    "MAX_ENTRY_SIZE": Key(8 * MIB, _count, "Bytes; a larger body is not stored."),
+    "MEMORY_SIZE": Key(32 * MIB, _count, "Bytes of copies that a process keeps in memory; 0 for none."),
+    "LOCK_TIMEOUT": Key(60, policy.seconds, "Seconds that a request waits for another's call of the origin."),
+    "REFRESH_WORKERS": Key(4, _count, "Threads that refresh; 0 refreshes in line when the response is closed."),
+    "REFRESH_QUEUE": Key(1000, _count, "Refreshes that may wait for a thread; more are dropped."),
+    "REFRESH_BACKOFF": Key((2, 300), _backoff, "Seconds after a failed refresh: the first and the longest pause."),
+    "REFRESH_DEADLINE": Key(120, _positive_seconds, "Seconds after which a refresh counts as failed and its lock is freed."),
+    "SHUTDOWN_WAIT": Key(1, policy.seconds, "Seconds that a stopping worker waits for its running refreshes."),
+    "IGNORED_PARAMETERS": Key((), _patterns, "Query parameters, or patterns such as `utm_*`, that no view's key contains."),
+    "IGNORED_HEADERS": Key(DEFAULT_IGNORED_HEADERS, _fields, "Request fields whose reading does not count."),
+    "IGNORED_READERS": Key(
+        ("flask_login",), lambda n, v: frozenset(policy.names(n, v)), "Packages whose field reads do not count."
+    ),
+    "STATUS_HEADERS": Key(STATUS_HEADERS, _status_headers, "Which of `Cache-Status` and `X-Cache-Status` are sent."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The checked configuration of one app; one field for each key of :data:`KEYS`, in lower case."""
+
+    dir: Path | None
+    store: Any
+    enabled: bool
+    max_age: float
+    stale_while_revalidate: float
+    stale_if_error: float
+    max_entry_size: int
+    memory_size: int
+    lock_timeout: float
+    refresh_workers: int
+    refresh_queue: int
+    refresh_backoff: tuple[float, float]
+    refresh_deadline: float
+    shutdown_wait: float
+    ignored_parameters: NamePatterns
+    ignored_headers: frozenset[str]
+    ignored_readers: frozenset[str]
+    status_headers: frozenset[str]
+
+    @property
+    def windows(self) -> Windows:
+        """The windows for views that say none."""
+        return Windows(self.max_age, self.stale_while_revalidate, self.stale_if_error)
+
+
+def read(config: Mapping[str, Any]) -> Settings:
+    """Return the settings in an app's configuration.
+
+    :raises ConfigError: for an unknown ``STALECACHE_*`` key, with the nearest known one, or a value that is not accepted.
+    """
+    for name in config:
+        if isinstance(name, str) and name.startswith(PREFIX) and name.removeprefix(PREFIX) not in KEYS:
+            raise ConfigError(_unknown(name))
+    values = {}
+    for short, key in KEYS.items():
+        name = PREFIX + short
+        values[short.lower()] = key.check(name, config.get(name, key.default))
+    return Settings(**values)
+
+
+def _unknown(name: str) -> str:
+    nearest = get_close_matches(name, [PREFIX + short for short in KEYS], n=1, cutoff=0)
+    return f"{name} is not a configuration key of flask_stalecache; the nearest is {nearest[0]}"

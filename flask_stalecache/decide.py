@@ -1,0 +1,197 @@
+"""What is served, and what becomes of an answer. Pure: no clock, no I/O, no Flask.
+
+:func:`decide` has an entry, its note and one clock reading, and answers :class:`Serve` or :class:`Fetch`:
+
+==================================================== ============================== ===================
+entry                                                served                         status
+==================================================== ============================== ===================
+none                                                 the origin's answer            MISS
+fresh                                                the entry                      HIT
+stale, in SWR                                        the entry, and a refresh       STALE
+stale, in SWR, a refresh is pending or backing off   the entry                      UPDATING
+stale, past SWR, in SIE, backing off                 the entry                      STALE
+stale, past SWR                                      the origin's answer            EXPIRED
+stale, past SWR, in SIE, and the origin fails        the entry                      STALE
+stale, and the wait for the lock is over             the entry, however old         STALE
+must-revalidate, proxy-revalidate, bare s-maxage     never stale
+==================================================== ============================== ===================
+
+:func:`judge` has an answer and says whether it may be stored; :func:`after` says what becomes of what was stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from .entry import Entry
+from .http.cache_control import Directives
+from .http.fields import vary_names
+from .http.freshness import lifetime, stale_windows
+from .note import Note
+from .policy import FAILURE_STATUSES, NEVER_VARIED, Policy, Windows
+from .reads import NO_NAMES, ReadNames
+from .status import CacheStatus
+
+
+class Serve(NamedTuple):
+    """Serve the entry, at once."""
+
+    entry: Entry
+    status: CacheStatus
+    refresh: bool
+
+
+class Fetch(NamedTuple):
+    """Call the origin.
+
+    :param status: what to call the answer.
+    :param if_error: the entry to serve if the origin fails.
+    :param if_locked: the entry to serve if the wait for another's call takes too long.
+    """
+
+    status: CacheStatus
+    if_error: Entry | None
+    if_locked: Entry | None
+
+
+_MISS = Fetch(CacheStatus.MISS, None, None)
+
+
+def decide(entry: Entry | None, note: Note, now: float, *, pending: bool) -> Serve | Fetch:
+    """Decide how a request is answered.
+
+    :param entry: what is stored, if anything.
+    :param note: what is known beside it.
+    :param now: seconds since the epoch.
+    :param pending: a refresh was handed over in this process and is not done.
+    """
+    if entry is None:
+        return _MISS
+    if entry.is_fresh(now):
+        return Serve(entry, CacheStatus.HIT, False)
+    if entry.in_swr(now):
+        waits = pending or note.backing_off(now)
+        return Serve(entry, CacheStatus.UPDATING if waits else CacheStatus.STALE, not waits)
+    in_sie = entry.in_sie(now)
+    if in_sie and note.backing_off(now):
+        return Serve(entry, CacheStatus.STALE, False)
+    return Fetch(CacheStatus.EXPIRED, entry if in_sie else None, None if entry.never_stale else entry)
+
+
+class Verdict(Enum):
+    """What an answer of the origin is to the store."""
+
+    #: It may be stored.
+    STORABLE = "storable"
+    #: It can't be stored, whoever asks.
+    UNSTORABLE = "unstorable"
+    #: It can't be stored only because of what this request carried.
+    PERSONAL = "personal"
+    #: The origin failed.
+    FAILED = "failed"
+
+
+class Judgement(NamedTuple):
+    """A verdict, why, and the windows of what may be stored."""
+
+    verdict: Verdict
+    reason: str = ""
+    windows: Windows = Windows(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of an answer when it is judged.
+
+    :param status: the HTTP status.
+    :param headers: its fields.
+    :param size: bytes of the body; ``None`` for a stream that can't be stored.
+    :param directives: what its fields say of storing.
+    :param in_key: request fields in the key, in lower case.
+    :param refusal: a reason not to store it that was seen while it was made (session modified, headers iterated …), or "".
+    :param carried: names that were read, are not in the key, and that this request carried.
+    :param had_content: what is stored has a body.
+    """
+
+    status: int
+    headers: Sequence[tuple[str, str]]
+    size: int | None
+    directives: Directives
+    in_key: frozenset[str]
+    refusal: str = ""
+    carried: ReadNames = NO_NAMES
+    had_content: bool = False
+
+
+def judge(facts: Facts, policy: Policy, defaults: Windows, max_size: int, now: float) -> Judgement:
+    """Say whether an answer may be stored, and its windows if so (RFC 9111 section 3, design rules 3 and 4)."""
+    if facts.status in FAILURE_STATUSES:
+        return Judgement(Verdict.FAILED, f"status {facts.status}")
+    if facts.had_content and _is_empty(facts) and facts.status not in policy.listed_statuses:
+        return Judgement(Verdict.FAILED, "an empty answer over content")
+    if facts.carried:
+        # First, since whatever else is said of it (private, a cookie set) may be because of this visitor too.
+        return Judgement(Verdict.PERSONAL, "it was made for this visitor")
+    refusal = facts.refusal or _refusal(facts, policy, max_size)
+    if refusal:
+        return Judgement(Verdict.UNSTORABLE, refusal)
+    return Judgement(Verdict.STORABLE, "", _windows(facts, policy, defaults, now))
+
+
+def _is_empty(facts: Facts) -> bool:
+    return facts.status in (204, 205) or (facts.status == 200 and facts.size == 0)
+
+
+def _refusal(facts: Facts, policy: Policy, max_size: int) -> str:
+    for name in ("no-store", "private", "no-cache"):
+        if name in facts.directives:
+            return f"Cache-Control: {name}"
+    if facts.status not in policy.statuses:
+        return f"status {facts.status} is not listed in statuses"
+    if any(name.lower() == "set-cookie" for name, _ in facts.headers):
+        return "the view's response sets a cookie"
+    unknown = vary_names(facts.headers) - facts.in_key
+    if unknown:
+        return f"Vary names {', '.join(sorted(unknown))}, which is not in the key{_advice(unknown)}"
+    if facts.size is None:
+        return "the response is a stream"
+    return "the body is larger than STALECACHE_MAX_ENTRY_SIZE" if facts.size > max_size else ""
+
+
+def _advice(unknown: frozenset[str]) -> str:
+    # What vary= would refuse is not advised.
+    return "" if unknown & {"*", *NEVER_VARIED} else f": write vary={sorted(unknown)!r}"
+
+
+def _windows(facts: Facts, policy: Policy, defaults: Windows, now: float) -> Windows:
+    coded = policy.statuses.get(facts.status)
+    if coded is None:
+        coded = policy.max_age
+    max_age = lifetime(coded, facts.directives, facts.headers, now, defaults.max_age)
+    return Windows(max_age, *stale_windows((policy.stale_while_revalidate, policy.stale_if_error), facts.directives, defaults))
+
+
+class Action(Enum):
+    """What becomes of what was stored once the origin has answered."""
+
+    REPLACE = "replace"
+    KEEP = "keep"
+    DROP = "drop"
+
+
+def after(verdict: Verdict, *, stored: bool, anybodys: bool = True) -> Action:
+    """Return what becomes of the stored entry.
+
+    A storable answer replaces it. A failure keeps it. Any other full answer (404, private now, …) drops it, since it must not
+    outlive what the origin says today; but not one that was one visitor's own, which says nothing of the page of others.
+
+    :param verdict: what the answer is to the store.
+    :param stored: whether there is an entry.
+    :param anybodys: whether the answer could have been anybody's.
+    """
+    if verdict is Verdict.STORABLE:
+        return Action.REPLACE
+    return Action.DROP if verdict is Verdict.UNSTORABLE and stored and anybodys else Action.KEEP

@@ -1,0 +1,91 @@
+"""What an entry is found by. Pure: a WSGI environ and a policy in, a string out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+from .errors import ConfigError
+from .policy import NamePatterns, Normaliser
+from .reads import environ_name
+
+#: Fields that get into links and scheme, so that a client who picks them must not reach another's copy.
+FORWARDED_FIELDS = ("x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix")
+_FORWARDED = [environ_name(name) for name in FORWARDED_FIELDS]
+#: Where servers put the path as it came over the wire: gunicorn and uWSGI, and waitress, in this order.
+RAW_PATHS = ("RAW_URI", "REQUEST_URI")
+
+
+def host_of(environ: Mapping[str, Any]) -> str:
+    """Return the request's host as received, or what the server is called."""
+    host = environ.get("HTTP_HOST")
+    return host if host is not None else f"{environ.get('SERVER_NAME')}:{environ.get('SERVER_PORT')}"
+
+
+def raw_path(environ: Mapping[str, Any]) -> str | None:
+    """Return the path as it came over the wire, without the query, or ``None`` where the server does not tell."""
+    raw: str | None = environ.get(RAW_PATHS[0]) or environ.get(RAW_PATHS[1])
+    return raw.partition("?")[0] if raw else None
+
+
+def page_key(
+    view: str,
+    environ: Mapping[str, Any],
+    vary: Mapping[str, Normaliser | None],
+    ignored: NamePatterns,
+    custom: object = None,
+) -> str:
+    """Return the key of a page.
+
+    Every part is quoted as a Python literal (:func:`ascii` of a tuple), so that no separator can be injected.
+
+    :param view: what the view is called, so that two views never share a copy.
+    :param environ: the WSGI environ.
+    :param vary: request fields in the key, with their normalisers.
+    :param ignored: query parameters that are not in the key.
+    :param custom: what the policy's ``key`` callable returned; stands for path and query.
+    :raises ConfigError: if ``custom`` is not made of strings, numbers and tuples of those.
+    """
+    get = environ.get
+    where = get("wsgi.url_scheme", "http"), host_of(environ), *[get(name) for name in _FORWARDED]
+    varied = tuple([_varied(name, normalise, environ) for name, normalise in vary.items()]) if vary else ()
+    if custom is not None:
+        return ascii(("page", view, where, (_checked(custom),), varied))
+    query = get("QUERY_STRING", "")
+    if query and ignored:
+        query = ignored.split(query)[0]
+    return _quoted(("page", view, where, (get("SCRIPT_NAME", ""), get("PATH_INFO", ""), raw_path(environ), query), varied))
+
+
+# Quoting is half the cost of a key, and the same pages are asked for again and again. Not for custom parts: 1 == True.
+@lru_cache(maxsize=4096)
+def _quoted(parts: tuple[object, ...]) -> str:
+    return ascii(parts)
+
+
+def _varied(name: str, normalise: Normaliser | None, environ: Mapping[str, Any]) -> tuple[str, str | None]:
+    value = environ.get(environ_name(name))
+    if normalise is None:
+        return name, value
+    variant = normalise(value)
+    if variant is not None and not isinstance(variant, str):
+        raise ConfigError(f"the normaliser of {name} returned {type(variant).__name__}: return a string or None")
+    return name, variant
+
+
+def _checked(custom: object) -> object:
+    if isinstance(custom, tuple):
+        return tuple([_checked(item) for item in custom])
+    if type(custom) not in (str, int, float, bool):
+        raise ConfigError(
+            f"a key callable returned {type(custom).__name__}: return a string, a number or a tuple of those; "
+            "to keep a request from being cached, use unless="
+        )
+    return custom
+
+
+def digest(key: str) -> str:
+    """Return the name of the key's files: 40 hexadecimal digits."""
+    return blake2b(key.encode("ascii"), digest_size=20).hexdigest()

@@ -1,0 +1,87 @@
+"""A small file beside an entry: failures so far, not before when to retry, and "can't be stored" marks. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+from .reads import NO_NAMES, ReadNames
+
+#: Seconds for which a page that can't be stored, whoever asks, does not make its visitors queue (Varnish: hit-for-miss).
+UNSTORABLE_FOR = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What is known of a key beside its entry.
+
+    :param written: when it was written, in seconds since the epoch; a note from the future says nothing.
+    :param failures: failed calls of the origin in a row.
+    :param retry_at: not before when to call it again while something can be served.
+    :param unstorable_until: until when nobody queues for this key.
+    :param kept_out: names that kept a page from being stored; who carries one goes live without queueing.
+    """
+
+    written: float = 0.0
+    failures: int = 0
+    retry_at: float = 0.0
+    unstorable_until: float = 0.0
+    kept_out: ReadNames = NO_NAMES
+
+    def backing_off(self, now: float) -> bool:
+        """Whether the origin is left alone for now. A clock that stepped back ends it, so that no pause is eternal."""
+        return self.written <= now < self.retry_at
+
+    def unstorable(self, now: float) -> bool:
+        """Whether the page could not be stored a short while ago, whoever asks."""
+        return self.written <= now < self.unstorable_until
+
+    def failed(self, now: float, backoff: tuple[float, float], stretch: float) -> Note:
+        """Return the note after one more failure.
+
+        :param now: the time of the failure.
+        :param backoff: the first and the longest pause in seconds; it doubles with each failure.
+        :param stretch: a random number from 0 to 1: the pause is lengthened by up to a quarter.
+        """
+        first, longest = backoff
+        # 2.0**1000 is still a float; the exponent is bounded only so that a year of failures can't overflow it.
+        pause = min(longest, first * 2.0 ** min(self.failures, 1000)) * (1 + stretch / 4)
+        return replace(self, written=now, failures=self.failures + 1, retry_at=now + pause)
+
+    def marked_unstorable(self, now: float) -> Note:
+        """Return the note after an answer that can't be stored whoever asks. The origin answered, so failures are over."""
+        return Note(written=now, unstorable_until=now + UNSTORABLE_FOR, kept_out=self.kept_out)
+
+    def marked_personal(self, now: float, carried: ReadNames) -> Note:
+        """Return the note after an answer that can't be stored only because of what its request carried."""
+        return Note(written=now, kept_out=self.kept_out | carried)
+
+
+NOTHING = Note()
+
+
+def encode(note: Note) -> bytes:
+    """Return the bytes of a note."""
+    data = {
+        "written": note.written,
+        "failures": note.failures,
+        "retry_at": note.retry_at,
+        "unstorable_until": note.unstorable_until,
+        "kept_out": note.kept_out.to_json(),
+    }
+    return json.dumps(data).encode("ascii")
+
+
+def decode(data: bytes) -> Note:
+    """Return the note in stored bytes, or an empty one if they are broken: a note is only advice."""
+    try:
+        head = json.loads(data)
+        return Note(
+            written=float(head["written"]),
+            failures=int(head["failures"]),
+            retry_at=float(head["retry_at"]),
+            unstorable_until=float(head["unstorable_until"]),
+            kept_out=ReadNames.from_json(head["kept_out"]),
+        )
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
+        return NOTHING

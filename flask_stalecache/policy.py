@@ -1,0 +1,207 @@
+"""The windows and rules of one view, validated and immutable."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from fnmatch import translate
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from .errors import ConfigError
+from .query import parameter_name
+
+Duration: TypeAlias = "int | float | timedelta"
+Normaliser: TypeAlias = "Callable[[str | None], str | None]"
+
+DEFAULT_STATUSES = (200, 301, 308)
+#: An answer with one of these means that the origin failed (RFC 5861 section 4).
+FAILURE_STATUSES = frozenset({500, 502, 503, 504})
+_NEVER_STORED = frozenset({206, 304})
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: Fields that can't be in the key, and what to do instead.
+NEVER_VARIED = {
+    "cookie": "name the one that matters in key=, such as key=lambda: (request.full_path, request.cookies.get('lang', ''))",
+    "authorization": "requests with Authorization are always served live",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The three windows of an entry, in seconds; both stale windows start where freshness ends."""
+
+    max_age: float
+    stale_while_revalidate: float
+    stale_if_error: float
+
+
+def seconds(name: str, value: object) -> float:
+    """Return a duration in seconds.
+
+    :param name: what is being set, for the error.
+    :param value: seconds as ``int`` or ``float``, or a ``timedelta``; finite and not negative.
+    :raises ConfigError: for anything else.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
+        raise ConfigError(f"{name}={value!r} is not a duration: give seconds, 0 or more (int, float or timedelta)")
+    return float(value)
+
+
+def share(name: str, value: object) -> float:
+    """Return a number from 0 to 1, or raise :class:`ConfigError`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ConfigError(f"{name}={value!r} is not a share: give a number from 0 to 1")
+    return float(value)
+
+
+def names(name: str, value: object) -> tuple[str, ...]:
+    """Return a tuple of non-empty strings, or raise :class:`ConfigError`. A bare string is refused: it would be read by letters."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ConfigError(f"{name}={value!r} is not a sequence of names: write for instance ({value!r},)")
+    items = tuple(value)
+    for item in items:
+        if not isinstance(item, str) or not item:
+            raise ConfigError(f"{name} contains {item!r}: give names as non-empty strings")
+    return items
+
+
+def statuses(value: object) -> Mapping[int, float | None]:
+    """Return which statuses are stored and for how long (``None``: for ``max_age``), or raise :class:`ConfigError`."""
+    known: dict[int, float | None] = dict.fromkeys(DEFAULT_STATUSES)
+    if value is None:
+        return MappingProxyType(known)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"statuses={value!r} is not a mapping: write for instance {{404: 60}} (status: seconds)")
+    for status, lifetime in value.items():
+        known[_storable_status(status)] = None if lifetime is None else seconds(f"statuses[{status}]", lifetime)
+    return MappingProxyType(known)
+
+
+def _storable_status(status: object) -> int:
+    if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
+        raise ConfigError(f"statuses contains {status!r}: give HTTP statuses from 200 to 599")
+    if status in FAILURE_STATUSES:
+        raise ConfigError(f"statuses contains {status}: 500, 502, 503 and 504 are failures and never stored; use stale_if_error")
+    if status in _NEVER_STORED:
+        raise ConfigError(f"statuses contains {status}: 206 and 304 are parts of an answer and never stored")
+    return int(status)
+
+
+def _vary(value: object) -> Mapping[str, Normaliser | None]:
+    fields: Mapping[str, Any]
+    fields = value if isinstance(value, Mapping) else dict.fromkeys(names("vary", value))
+    for name, normalise in fields.items():
+        if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name) or name == "*":
+            raise ConfigError(f"vary contains {name!r}: give names of request fields, such as 'Accept-Language'")
+        if name.lower() in NEVER_VARIED:
+            raise ConfigError(f"vary contains {name!r}, which would keep a copy for every visitor: {NEVER_VARIED[name.lower()]}")
+        if normalise is not None and not callable(normalise):
+            raise ConfigError(f"vary[{name!r}]={normalise!r} is not a normaliser: give a callable of the field's value, or None")
+    # In one order, so that all workers find each other's copies even if a set was given.
+    return MappingProxyType(
+        {name.lower(): normalise for name, normalise in sorted(fields.items(), key=lambda item: item[0].lower())}
+    )
+
+
+class NamePatterns:
+    """Parameter names to ignore: exact ones, or patterns with ``*``, ``?`` and ``[…]`` such as ``utm_*``."""
+
+    __slots__ = ("_exact", "_pattern", "items")
+
+    def __init__(self, items: Iterable[str]) -> None:
+        self.items = tuple(dict.fromkeys(items))
+        patterns = [translate(item) for item in self.items if any(sign in item for sign in "*?[")]
+        self._exact = frozenset(self.items)
+        self._pattern = re.compile("|".join(patterns)) if patterns else None
+
+    def __bool__(self) -> bool:
+        return bool(self.items)
+
+    def match(self, name: str) -> bool:
+        """Whether the parameter of this (decoded) name is ignored."""
+        return name in self._exact or (self._pattern is not None and self._pattern.match(name) is not None)
+
+    def split(self, query: str) -> tuple[str, frozenset[str]]:
+        """Return the query without the ignored parameters, the others as sent and in order; and the names of those ignored."""
+        if not query or not self.items:
+            return query, frozenset()
+        kept, ignored = [], set()
+        for part in query.split("&"):
+            name = parameter_name(part)
+            if self.match(name):
+                ignored.add(name)
+            else:
+                kept.append(part)
+        return "&".join(kept), frozenset(ignored)
+
+
+def _optional_callable(name: str, value: object, accepted: str) -> None:
+    if value is not None and not callable(value):
+        raise ConfigError(f"{name}={value!r} is not callable: give {accepted}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The windows and rules of an origin, as the developer wrote them.
+
+    A window that is ``None`` was not written in code: the response's own fields come next, then the configuration.
+
+    :param max_age: seconds an entry is fresh (RFC 9111).
+    :param stale_while_revalidate: seconds after that in which it is served at once and renewed behind (RFC 5861 section 3).
+    :param stale_if_error: seconds after freshness in which it is served if the origin fails (RFC 5861 section 4).
+    :param statuses: status to lifetime in seconds (``None``: ``max_age``), added to the default 200, 301 and 308.
+    :param vary: request fields that belong to the key, or a mapping of field to a normaliser of its value.
+    :param ignored_parameters: query parameters that are not in the key: names or patterns such as ``utm_*``.
+    :param key: a callable without arguments whose result stands for path, query and the like in the key.
+    :param unless: a callable without arguments; a true answer makes this request live.
+    :param response_filter: a callable of the response; a false answer keeps it from being stored.
+    :param jitter: the share of ``max_age``, 0 to 1, by which freshness is shortened at random. Default 0.1.
+    :param lock_timeout: the longest time in seconds to wait for another request's call of the origin. Default: configured.
+    :param ignore_session: the use of the session does not make the page a visitor's own. Default false.
+    :raises ConfigError: naming the parameter, the value and what is accepted.
+    """
+
+    max_age: Any = None
+    stale_while_revalidate: Any = None
+    stale_if_error: Any = None
+    statuses: Any = None
+    vary: Any = ()
+    ignored_parameters: Any = ()
+    key: Callable[[], object] | None = None
+    unless: Callable[[], object] | None = None
+    response_filter: Callable[[Any], object] | None = None
+    jitter: Any = None
+    lock_timeout: Any = None
+    ignore_session: bool = False
+    listed_statuses: frozenset[int] = field(init=False, default=frozenset())
+
+    def __post_init__(self) -> None:
+        checked: dict[str, object] = {}
+        for name in ("max_age", "stale_while_revalidate", "stale_if_error", "lock_timeout"):
+            value = getattr(self, name)
+            checked[name] = None if value is None else seconds(name, value)
+        checked["jitter"] = 0.1 if self.jitter is None else share("jitter", self.jitter)
+        checked["listed_statuses"] = frozenset(self.statuses) if isinstance(self.statuses, Mapping) else frozenset()
+        checked["statuses"] = statuses(self.statuses)
+        checked["vary"] = _vary(self.vary)
+        ignored = self.ignored_parameters
+        checked["ignored_parameters"] = (
+            ignored if isinstance(ignored, NamePatterns) else NamePatterns(names("ignored_parameters", ignored))
+        )
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        self._check_callables()
+
+    def _check_callables(self) -> None:
+        _optional_callable("key", self.key, "a callable without arguments that returns a string, number or tuple of those")
+        _optional_callable("unless", self.unless, "a callable without arguments")
+        _optional_callable("response_filter", self.response_filter, "a callable of the response")
+        if not isinstance(self.ignore_session, bool):
+            raise ConfigError(f"ignore_session={self.ignore_session!r}: give True or False")
+        if self.key is not None and self.ignored_parameters:
+            raise ConfigError("ignored_parameters has no effect beside key=, which stands for the whole query: leave one out")

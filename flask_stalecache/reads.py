@@ -1,0 +1,82 @@
+"""The names of what was read of a request: cookies and header fields. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from werkzeug.sansio.http import parse_cookie
+
+
+def environ_name(header: str) -> str:
+    """Return the WSGI environ's key of a request field."""
+    name = header.upper().replace("-", "_")
+    return name if name in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadNames:
+    """Names that decide who may be served: an entry's *absent* names, or what kept a page from being stored.
+
+    :param cookies: cookie names.
+    :param headers: request fields, in lower case.
+    """
+
+    cookies: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    _environ_names: tuple[str, ...] = field(init=False, repr=False, compare=False, default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_environ_names", tuple(environ_name(name) for name in self.headers))
+
+    def __bool__(self) -> bool:
+        return bool(self.cookies or self.headers)
+
+    def __or__(self, other: ReadNames) -> ReadNames:
+        return ReadNames(
+            tuple(sorted({*self.cookies, *other.cookies})),
+            tuple(sorted({*self.headers, *other.headers})),
+        )
+
+    def carried_by(self, environ: Mapping[str, Any]) -> bool:
+        """Whether the request carries one of the names.
+
+        It is called on every hit: the Cookie field is only parsed if a name occurs in it.
+        """
+        if self.cookies and (cookie := environ.get("HTTP_COOKIE")) and self._any_cookie(cookie):
+            return True
+        # Servers set CONTENT_TYPE to "" for requests without one; any other field that is there counts, even empty.
+        for name in self._environ_names:  # noqa: SIM110  A generator would cost every hit.
+            if name in environ and (environ[name] or name.startswith("HTTP_")):
+                return True
+        return False
+
+    def carried_part(self, environ: Mapping[str, Any]) -> ReadNames:
+        """Return those of the names that the request carries."""
+        return ReadNames(
+            tuple(name for name in self.cookies if ReadNames(cookies=(name,)).carried_by(environ)),
+            tuple(name for name in self.headers if ReadNames(headers=(name,)).carried_by(environ)),
+        )
+
+    def _any_cookie(self, cookie: str) -> bool:
+        if not any(name in cookie for name in self.cookies):
+            return False
+        # The parser of Request.cookies; the one in werkzeug.http raises for what is not UTF-8.
+        carried = parse_cookie(cookie)
+        return any(name in carried for name in self.cookies)
+
+    def to_json(self) -> dict[str, list[str]]:
+        """Return the names as data."""
+        return {"cookies": list(self.cookies), "headers": list(self.headers)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, list[str]]) -> ReadNames:
+        """Return the names from data that :meth:`to_json` made; raise :class:`TypeError` if they are not names."""
+        kinds = [tuple(data[kind]) for kind in ("cookies", "headers")]
+        if not all(isinstance(name, str) for kind in kinds for name in kind):
+            raise TypeError("names are strings")
+        return cls(*kinds)
+
+
+NO_NAMES = ReadNames()

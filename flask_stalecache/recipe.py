@@ -1,0 +1,115 @@
+"""What it takes to make a page again, as data, and a WSGI environ from it. Pure."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .keys import FORWARDED_FIELDS, RAW_PATHS
+from .policy import NamePatterns
+from .reads import environ_name
+
+#: In the environ: SCRIPT_NAME and PATH_INFO as they were when the request reached us, before any middleware further in.
+ARRIVED = "flask_stalecache.arrived"
+USER_AGENT = "flask-stalecache refresh"
+
+
+@dataclass(frozen=True, slots=True)
+class PageRecipe:
+    """A request for a page, reduced to what is in its key: it stands for a visitor without cookies.
+
+    :param scheme: ``http`` or ``https``, as the app saw it.
+    :param server: the server's name and port.
+    :param script_root: SCRIPT_NAME.
+    :param path: PATH_INFO.
+    :param query: the query without ignored parameters.
+    :param raw: the server's own variables of the raw path, as received but for the query.
+    :param fields: environ names and values of the request fields in the key, as received; ``None`` for one that was absent.
+    """
+
+    scheme: str
+    server: tuple[str, str]
+    script_root: str
+    path: str
+    query: str
+    raw: tuple[tuple[str, str], ...]
+    fields: tuple[tuple[str, str | None], ...]
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, Any], vary: Iterable[str], ignored: NamePatterns) -> PageRecipe:
+        """Return the recipe of a request.
+
+        :param environ: the WSGI environ.
+        :param vary: names of the request fields that are in the key beside host and X-Forwarded-*.
+        :param ignored: query parameters to leave out.
+        """
+        query = ignored.split(environ.get("QUERY_STRING", ""))[0]
+        script_root, path = environ.get(ARRIVED) or (environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", ""))
+        names = ["HTTP_HOST", *(environ_name(name) for name in (*FORWARDED_FIELDS, *vary))]
+        return cls(
+            scheme=environ.get("wsgi.url_scheme", "http"),
+            server=(str(environ.get("SERVER_NAME", "")), str(environ.get("SERVER_PORT", ""))),
+            script_root=script_root,
+            path=path,
+            query=query,
+            raw=tuple((name, _with_query(environ[name], query)) for name in RAW_PATHS if environ.get(name)),
+            fields=tuple((name, environ.get(name)) for name in dict.fromkeys(names)),
+        )
+
+    def to_environ(self) -> dict[str, Any]:
+        """Return the environ of a new GET for the page, from 127.0.0.1 and with a User-Agent of ours."""
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": "GET",
+            "SCRIPT_NAME": self.script_root,
+            "PATH_INFO": self.path,
+            "QUERY_STRING": self.query,
+            "SERVER_NAME": self.server[0],
+            "SERVER_PORT": self.server[1],
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "REMOTE_ADDR": "127.0.0.1",
+            "HTTP_USER_AGENT": USER_AGENT,
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": self.scheme,
+            "wsgi.input": io.BytesIO(),
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": True,
+            "wsgi.run_once": False,
+            **dict(self.raw),
+            **dict(self.fields),
+        }
+        # A page that varies on User-Agent may be for those who send none.
+        return {name: value for name, value in environ.items() if value is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as data."""
+        return {
+            "scheme": self.scheme,
+            "server": list(self.server),
+            "script_root": self.script_root,
+            "path": self.path,
+            "query": self.query,
+            "raw": [list(item) for item in self.raw],
+            "fields": [list(item) for item in self.fields],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PageRecipe:
+        """Return the recipe from data that :meth:`to_json` made."""
+        return cls(
+            scheme=data["scheme"],
+            server=(data["server"][0], data["server"][1]),
+            script_root=data["script_root"],
+            path=data["path"],
+            query=data["query"],
+            raw=tuple((name, value) for name, value in data["raw"]),
+            fields=tuple((name, value) for name, value in data["fields"]),
+        )
+
+
+def _with_query(raw: str, query: str) -> str:
+    path = raw.partition("?")[0]
+    return f"{path}?{query}" if query else path
