@@ -1,0 +1,38 @@
+"""Log lines that don't flood: some are said once, some once a minute."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Hashable
+
+logger = logging.getLogger("flask_stalecache")
+
+#: Seconds between two lines about the same trouble.
+PAUSE = 60.0
+REMEMBERED = 1000
+
+
+class Complaints:
+    """Remembers what was said: the last :data:`REMEMBERED` things at most, since visitors choose the paths in some of them."""
+
+    def __init__(self) -> None:
+        self._said: dict[Hashable, float] = {}
+
+    def once(self, about: Hashable, message: str, *args: object, level: int = logging.WARNING) -> None:
+        """Say it the first time only: something that the developer can mend."""
+        if about not in self._said:
+            self._remember(about)
+            logger.log(level, message, *args)
+
+    def now_and_then(self, about: Hashable, message: str, *args: object, exc_info: BaseException | None = None) -> None:
+        """Say it once a minute: trouble that goes on."""
+        last = self._said.get(about)
+        if last is None or time.monotonic() - last >= PAUSE:
+            self._remember(about)
+            logger.error(message, *args, exc_info=exc_info)
+
+    def _remember(self, about: Hashable) -> None:
+        if len(self._said) >= REMEMBERED:
+            self._said.clear()
+        self._said[about] = time.monotonic()

@@ -1,0 +1,79 @@
+"""The seam between the engine and what keeps entries."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ..entry import Entry
+from ..note import Note
+
+
+class Copy:
+    """What a process holds of one key: its entry, its note, and the stamp that says whether both still stand.
+
+    :ivar entry: the entry, or ``None``.
+    :ivar note: the note; an empty one if there is none.
+    :ivar stamp: the key's stamp, read before the files.
+    :ivar slot: where the key's stamp is in the table.
+    :ivar used: set by each use; the eviction of copies looks at it (CLOCK).
+    :ivar prepared: what a front end made of the entry to serve it faster.
+    """
+
+    __slots__ = ("entry", "key", "note", "prepared", "size", "slot", "stamp", "used")
+
+    def __init__(self, key: str, entry: Entry | None, note: Note, stamp: int, slot: int) -> None:
+        self.key = key
+        self.entry = entry
+        self.note = note
+        self.stamp = stamp
+        self.slot = slot
+        self.used = False
+        self.prepared: Any = None
+        self.size = 600 + len(key) + (0 if entry is None else len(entry.body) + 100 * len(entry.headers))
+
+
+class KeyLock(Protocol):
+    """The lock of one key, over threads, processes and (where the store spans them) hosts. Made anew for each use."""
+
+    def acquire(self) -> bool:
+        """Try once, without waiting, and say whether it is held now. Raises :class:`StoreError` if that can't be told."""
+
+    def release(self) -> None:
+        """Let go; from any thread, and harmless if it is not held."""
+
+
+class Store(Protocol):
+    """What the engine asks of a store. All methods may be called from any thread; those that do I/O raise :class:`StoreError`."""
+
+    def lookup(self, key: str) -> Copy | None:
+        """Return this process's copy if it still stands. Makes no system call and takes no lock: it is called on every hit."""
+
+    def load(self, key: str) -> Copy:
+        """Return what is stored now; broken data counts as none."""
+
+    def moved(self, copy: Copy) -> bool:
+        """Whether something was written for the copy's key since it was loaded. No I/O."""
+
+    def write(self, entry: Entry) -> None:
+        """Store an entry in place of the key's last one. The key's lock is held, or nobody could get it."""
+
+    def remove(self, key: str) -> None:
+        """Drop a key's entry. The key's lock is held."""
+
+    def write_note(self, key: str, note: Note) -> None:
+        """Store a key's note in place of its last one; an empty note removes it."""
+
+    def lock(self, key: str) -> KeyLock:
+        """Return a new lock object for a key."""
+
+    def seq(self) -> int:
+        """Return the last purge number: noted before an origin is called."""
+
+    def check(self) -> None:
+        """Raise :class:`ConfigError` if what the store is configured with can't be used. Creates nothing."""
+
+    def tick(self) -> None:
+        """Do what needs doing now and then; called about once a second from a thread of ours."""
+
+    def forget(self) -> None:
+        """Drop all copies of this process."""

@@ -1,0 +1,98 @@
+"""A table of 64-bit numbers that all workers map: a look at one tells, without a system call, whether a copy still stands.
+
+Truth is in the files. Stamps only say "look again", so a collision of two keys costs a reload and nothing else.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from contextlib import suppress
+from pathlib import Path
+
+SLOTS = 65536
+SIZE = SLOTS * 8
+#: Slot 0 holds SEQ, the last purge number; keys and names have the others.
+SEQ_SLOT = 0
+
+
+def slot_of(digest: str) -> int:
+    """Return the slot of a hexadecimal digest: never 0."""
+    return 1 + int(digest[:15], 16) % (SLOTS - 1)
+
+
+class Stamps:
+    """The mapped table of one cache directory.
+
+    :param path: its file; made if it is not there.
+    :raises OSError: if it can't be made at its full size or mapped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        descriptor = _open_whole(path)
+        try:
+            status = os.fstat(descriptor)
+            self._identity = (status.st_dev, status.st_ino)
+            self._map = mmap.mmap(descriptor, SIZE)
+        finally:
+            os.close(descriptor)
+        self._path = path
+        self.table = memoryview(self._map).cast("Q")
+
+    def move(self, slot: int) -> None:
+        """Give a slot a new random value: whoever holds a copy looks again."""
+        # urandom, since the random module's state is the same in two forks of one process.
+        self.table[slot] = int.from_bytes(os.urandom(8), "big")
+
+    def is_current(self) -> bool:
+        """Whether the file is still the one that is mapped, and whole."""
+        try:
+            status = os.lstat(self._path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity and _is_whole(status)
+
+
+def _open_whole(path: Path) -> int:
+    """Return a descriptor of a table that has all its blocks: a sparse or cut one would be SIGBUS."""
+    for _ in range(10):
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            _make(path)
+            continue
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            _set_aside(path)
+            continue
+        if _is_whole(os.fstat(descriptor)):
+            return descriptor
+        os.close(descriptor)
+        _set_aside(path)
+    raise OSError(f"no usable table of stamps at {path}")
+
+
+def _is_whole(status: os.stat_result) -> bool:
+    return status.st_size == SIZE and status.st_blocks * 512 >= SIZE
+
+
+def _make(path: Path) -> None:
+    # Made whole under another name, then linked: nobody ever sees a half one, and the first of two makers wins.
+    beside = path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")
+    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+        os.posix_fallocate(descriptor, 0, SIZE)
+        os.link(beside, path)
+    except FileExistsError:
+        pass
+    finally:
+        os.close(descriptor)
+        os.unlink(beside)
+
+
+def _set_aside(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
