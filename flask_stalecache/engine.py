@@ -1,0 +1,313 @@
+"""The driver: does the I/O that a decision asks for. It knows no Flask: what is cached is an :class:`~.origin.Origin`."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+
+from .complaints import Complaints
+from .config import Settings
+from .decide import Fetch, Serve, Verdict, decide
+from .entry import Entry
+from .errors import StoreError
+from .flight import Flight, Flights, Outcome
+from .housekeeping import Housekeeper
+from .origin import Answer, Origin, RefreshJob, Served, Start
+from .refresher import Refresher
+from .refreshes import Refreshes
+from .settle import Settler
+from .stats import Counters
+from .status import CacheStatus
+from .stores.base import Copy, Store
+
+#: Seconds between two tries for a lock that another process holds.
+POLL = 0.025
+#: Seconds that may pass between an origin's answer and its being stored.
+WRITING = 5.0
+
+
+class Turn(Enum):
+    """What a leader does once it has the lock, or has waited for it long enough."""
+
+    #: Call the origin.
+    CALL = "call"
+    #: Look again: another process has answered.
+    AGAIN = "again"
+    #: Serve the stale copy: the wait is over.
+    STALE = "stale"
+
+
+class Way(Enum):
+    """Where a look at what is stored leads."""
+
+    #: Serve the copy, as decided.
+    SERVE = "serve"
+    #: Serve the copy, since it was made while this request waited.
+    COLLAPSED = "collapsed"
+    #: Call the origin for this visitor alone: the request carries an absent name.
+    LIVE = "live"
+    #: Call the origin without queueing: the page can't be stored, or not for who carries what this request carries.
+    UNQUEUED = "unqueued"
+    #: Join or lead the key's flight.
+    QUEUE = "queue"
+
+
+@dataclass(slots=True)
+class Visit:
+    """A request that has to fetch: what it came upon, and how long it waits."""
+
+    origin: Origin
+    copy: Copy
+    fetch: Fetch
+    until: float
+    met: Entry | None = field(init=False)
+    came: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.met = self.copy.entry
+        self.came = time.time()
+
+    def is_new(self, entry: Entry) -> bool:
+        """Whether the entry was stored since the request came: another one than it met, and not an old one that came to light."""
+        is_another = self.met is None or entry.serial != self.met.serial
+        return is_another and entry.answered >= self.came - WRITING
+
+
+class InProcess:
+    """What belongs to one process, and is made anew after a fork."""
+
+    def __init__(self, settler: Settler, refresher: Refresher, deadline: float) -> None:
+        self.pid = os.getpid()
+        self.flights = Flights()
+        self.refreshes = Refreshes(settler, refresher, self.flights, deadline)
+
+
+class Engine:
+    """Answers requests for one app from one store.
+
+    :param store: where entries live.
+    :param settings: the app's configuration.
+    :param counters: where things are counted.
+    """
+
+    def __init__(self, store: Store, settings: Settings, counters: Counters) -> None:
+        self.store = store
+        self.settings = settings
+        self.counters = counters
+        self.complaints = Complaints()
+        self.settler = Settler(store, settings.refresh_backoff, counters, self.complaints)
+        self.refresher = Refresher(settings.refresh_workers, settings.refresh_queue, settings.shutdown_wait)
+        self._housekeeper = Housekeeper(self)
+        self._processes: dict[int, InProcess] = {}
+        self._process = self._this_process()
+
+    # -- answering -----------------------------------------------------------------------------------------------
+
+    def answer(self, origin: Origin) -> Served:
+        """Answer a request: from the copy if that may be served, else by the origin, called once for all who wait."""
+        copy = self.store.lookup(origin.key)
+        if copy is None:
+            self._on_slow_path()
+            copy = self.settler.load(origin.key)
+        way, decision = self._look(origin, copy)
+        if way is Way.SERVE:
+            return self._serve(copy, decision)
+        self._on_slow_path()
+        if way is Way.LIVE:
+            return Served(CacheStatus.BYPASS, None, origin.live())
+        assert isinstance(decision, Fetch)
+        visit = Visit(origin, copy, decision, time.monotonic() + origin.lock_timeout)
+        return self._unqueued(visit) if way is Way.UNQUEUED else self._fetch(visit)
+
+    def _look(self, origin: Origin, copy: Copy, visit: Visit | None = None) -> tuple[Way, Serve | Fetch | None]:
+        entry = copy.entry
+        if entry is not None:
+            if origin.barred_from(entry):
+                return Way.LIVE, None
+            if visit is not None and visit.is_new(entry):
+                return Way.COLLAPSED, None
+        now = time.time()
+        decision = decide(entry, copy.note, now, pending=self._process.refreshes.is_pending(copy))
+        if isinstance(decision, Serve):
+            return Way.SERVE, decision
+        note = copy.note
+        if not origin.queues or note.unstorable(now) or origin.carries(note.kept_out):
+            return Way.UNQUEUED, decision
+        return Way.QUEUE, decision
+
+    def _serve(self, copy: Copy, decision: Serve | Fetch | None) -> Served:
+        assert isinstance(decision, Serve)
+        if decision.refresh and not self._claim(copy):
+            return Served(CacheStatus.UPDATING, copy)
+        return Served(decision.status, copy, None, decision.refresh)
+
+    def _unqueued(self, visit: Visit) -> Served:
+        """Call the origin without the lock; if the answer turns out to be storable, it ends the mark that led here."""
+        answer = visit.origin.call(self.settler.start(visit.copy))
+        stored = self.settler.settle_if_free(visit.origin.key, answer)
+        return self._served(visit, answer, stored)
+
+    def _served(self, visit: Visit, answer: Answer, stored: bool) -> Served:
+        """Serve the origin's answer; or, if it failed and the copy may stand in for it, the copy."""
+        if answer.verdict is Verdict.FAILED and visit.fetch.if_error is not None:
+            self.complaints.now_and_then(
+                ("failed", visit.origin.label), "%s failed; its stored copy is served", visit.origin.label, exc_info=answer.error
+            )
+            return Served(CacheStatus.STALE, visit.copy)
+        return Served(visit.fetch.status, None, answer, stored=stored)
+
+    def _fetch(self, visit: Visit) -> Served:
+        """Join or lead the key's flight until there is something to serve."""
+        while True:
+            flight, leads = self._process.flights.join(visit.origin.key)
+            served = self._lead(flight, visit) if leads else self._wait(flight, visit)
+            if served is not None:
+                return served
+            visit.copy = self.settler.load(visit.origin.key)
+            way, decision = self._look(visit.origin, visit.copy, visit)
+            if way is Way.LIVE:
+                return Served(CacheStatus.BYPASS, None, visit.origin.live())
+            if way is Way.COLLAPSED:
+                return Served(visit.fetch.status, visit.copy, collapsed=True)
+            if way is Way.SERVE:
+                return self._serve(visit.copy, decision)
+            assert isinstance(decision, Fetch)
+            visit.fetch = decision
+            if way is Way.UNQUEUED:
+                return self._unqueued(visit)
+
+    # -- waiting -------------------------------------------------------------------------------------------------
+
+    def _wait(self, flight: Flight, visit: Visit) -> Served | None:
+        """Wait for another's flight; ``None``: look again."""
+        if flight.leader == threading.get_ident():
+            # The view asks for its own page: waiting would be for ever.
+            return Served(visit.fetch.status, None, visit.origin.live())
+        if not flight.done.wait(max(0.0, visit.until - time.monotonic())):
+            return self._lose_patience(flight, visit)
+        if flight.outcome is Outcome.STORED and flight.copy is not None:
+            entry = flight.copy.entry
+            if entry is None or visit.origin.barred_from(entry):
+                return None
+            return Served(visit.fetch.status, flight.copy, collapsed=True)
+        if flight.outcome is Outcome.UNSTORABLE:
+            return self._unqueued(visit)
+        if flight.outcome is Outcome.FAILED:
+            return self._share_failure(flight, visit)
+        return None
+
+    def _share_failure(self, flight: Flight, visit: Visit) -> Served | None:
+        if visit.fetch.if_error is not None:
+            return Served(CacheStatus.STALE, visit.copy)
+        if flight.failure is not None and not visit.origin.carries(flight.failure.absent):
+            return Served(visit.fetch.status, None, flight.failure, collapsed=True)
+        return None
+
+    def _lose_patience(self, flight: Flight, visit: Visit) -> Served | None:
+        """The wait is over: the stale entry, however old; else one of the waiters calls the origin, and the others wait for it."""
+        self.counters.count("lock_timeouts")
+        if visit.fetch.if_locked is not None:
+            return Served(CacheStatus.STALE, visit.copy)
+        visit.until = time.monotonic() + visit.origin.lock_timeout
+        taken_over = self._process.flights.take_over(flight)
+        return None if taken_over is None else self._call_in(taken_over, visit)
+
+    # -- leading -------------------------------------------------------------------------------------------------
+
+    def _lead(self, flight: Flight, visit: Visit) -> Served | None:
+        """Take the key's lock, look again, and call the origin; ``None``: look again, it was called elsewhere."""
+        try:
+            turn = self._take_lock(flight, visit)
+        except StoreError as error:
+            # Nobody can lock now: live, still once for all who wait in this process.
+            self.settler.store_failed(error)
+            turn = Turn.CALL
+        except BaseException:
+            self._process.flights.end(flight)
+            raise
+        if turn is Turn.CALL:
+            return self._call_in(flight, visit)
+        self._process.flights.end(flight)
+        return Served(CacheStatus.STALE, visit.copy) if turn is Turn.STALE else None
+
+    def _take_lock(self, flight: Flight, visit: Visit) -> Turn:
+        """Wait for the key's lock, and say whose turn it is."""
+        lock = self.store.lock(visit.origin.key)
+        while not lock.acquire():
+            if self.store.moved(visit.copy) and not self._still_to_fetch(flight, visit):
+                return Turn.AGAIN
+            if time.monotonic() >= visit.until:
+                self.counters.count("lock_timeouts")
+                return Turn.CALL if visit.fetch.if_locked is None else Turn.STALE
+            time.sleep(POLL)
+        flight.lock = lock
+        return Turn.CALL if self._still_to_fetch(flight, visit) else Turn.AGAIN
+
+    def _still_to_fetch(self, flight: Flight, visit: Visit) -> bool:
+        visit.copy = self.store.load(visit.origin.key)
+        way, decision = self._look(visit.origin, visit.copy, visit)
+        if way is Way.QUEUE:
+            assert isinstance(decision, Fetch)
+            visit.fetch = decision
+            return True
+        if visit.copy.entry is not None and visit.is_new(visit.copy.entry):
+            flight.outcome, flight.copy = Outcome.STORED, visit.copy
+        elif way is Way.UNQUEUED and visit.copy.note.unstorable(time.time()):
+            flight.outcome = Outcome.UNSTORABLE
+        return False
+
+    def _call_in(self, flight: Flight, visit: Visit) -> Served:
+        """Call the origin as the key's flight, and end the flight whatever happens."""
+        try:
+            start = self.settler.start(visit.copy)
+            answer = visit.origin.call(start)
+            stored = self._land(flight, start, answer)
+        finally:
+            self._process.flights.end(flight)
+        return self._served(visit, answer, stored)
+
+    def _land(self, flight: Flight, start: Start, answer: Answer) -> bool:
+        try:
+            return self.settler.land(self._process.flights, flight, start, answer)
+        except StoreError as error:
+            self.settler.store_failed(error)
+            return False
+
+    # -- refreshing and housekeeping -----------------------------------------------------------------------------
+
+    def _claim(self, copy: Copy) -> bool:
+        self._on_slow_path()
+        return self._process.refreshes.claim(copy)
+
+    def hand_over(self, job: RefreshJob) -> None:
+        """Hand over a refresh that :meth:`answer` asked for. It never waits."""
+        self._on_slow_path()
+        self._process.refreshes.hand_over(job)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until the refreshes handed over in this process are done, and return whether they are."""
+        return self.refresher.drain(timeout)
+
+    def tick(self) -> None:
+        """Give up refreshes that take too long, and let the store look after itself."""
+        self._process.refreshes.tick()
+        try:
+            self.store.tick()
+        except StoreError as error:
+            self.settler.store_failed(error)
+
+    def _this_process(self) -> InProcess:
+        new = InProcess(self.settler, self.refresher, self.settings.refresh_deadline)
+        # setdefault is atomic: of two threads that are first after a fork, both get the same.
+        return self._processes.setdefault(new.pid, new)
+
+    def _on_slow_path(self) -> None:
+        """See a fork, and make anew what belongs to one process. Hits don't ask: getpid is a system call."""
+        if self._process.pid != os.getpid():
+            self.counters.after_fork()
+            self.store.forget()
+            self._process = self._this_process()
+        self._housekeeper.ensure_running()

@@ -1,0 +1,105 @@
+"""Collapsing in one process: one flight a key, on which the others wait by event."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from .stores.base import Copy, KeyLock
+
+
+class Outcome(Enum):
+    """How a flight ended, for those who waited."""
+
+    #: Something was stored: ``flight.copy``.
+    STORED = "stored"
+    #: The answer can't be stored, whoever asks: everyone calls the origin at once.
+    UNSTORABLE = "unstorable"
+    #: The origin failed; ``flight.failure`` is the failure if it could have been anybody's.
+    FAILED = "failed"
+    #: Nothing is known: look again, and elect a new leader.
+    OVER = "over"
+
+
+@dataclass(eq=False, slots=True)
+class Flight:
+    """One running call of an origin.
+
+    :ivar leader: the ident of the thread that makes the call.
+    :ivar deadline: when housekeeping gives up on it, on the monotonic clock; ``None`` for a visitor's own call.
+    :ivar lock: the key's lock, if the leader holds it.
+    :ivar copy: what was stored, for those who waited.
+    :ivar failure: what the origin failed with, for those who may share it.
+    """
+
+    key: str
+    leader: int
+    deadline: float | None = None
+    lock: KeyLock | None = None
+    outcome: Outcome = Outcome.OVER
+    copy: Copy | None = None
+    failure: Any = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class Flights:
+    """The flights of one process, behind one mutex that hits never touch."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._flights: dict[str, Flight] = {}
+
+    def join(self, key: str) -> tuple[Flight, bool]:
+        """Return the key's flight, and whether the caller leads it: it is new then, and the caller must end it."""
+        with self._mutex:
+            flight = self._flights.get(key)
+            if flight is not None:
+                return flight, False
+            flight = self._flights[key] = Flight(key, threading.get_ident())
+            return flight, True
+
+    def lead(self, key: str, deadline: float) -> Flight | None:
+        """Return a new flight for a refresh, or ``None`` if the key has one already.
+
+        :param deadline: when to give up on it, on the monotonic clock.
+        """
+        flight, leads = self.join(key)
+        if not leads:
+            return None
+        flight.deadline = deadline
+        return flight
+
+    def take_over(self, flight: Flight) -> Flight | None:
+        """Replace a flight that takes too long, and return the new one; ``None`` if another waiter was quicker or it has ended."""
+        with self._mutex:
+            if self._flights.get(flight.key) is not flight:
+                return None
+            new = self._flights[flight.key] = Flight(flight.key, threading.get_ident())
+        # The old one's waiters look again and find the new one.
+        flight.done.set()
+        return new
+
+    def end(self, flight: Flight) -> bool:
+        """End a flight: let its lock go, wake its waiters. Return whether it was still the key's flight."""
+        with self._mutex:
+            lock, flight.lock = flight.lock, None
+            current = self._flights.get(flight.key) is flight
+            if current:
+                del self._flights[flight.key]
+        if lock is not None:
+            lock.release()
+        flight.done.set()
+        return current
+
+    def is_current(self, flight: Flight) -> bool:
+        """Whether the flight is still the key's: nobody took it over, no deadline ended it."""
+        return self._flights.get(flight.key) is flight
+
+    def overdue(self) -> list[Flight]:
+        """Return the flights whose deadline has passed."""
+        now = time.monotonic()
+        with self._mutex:
+            return [flight for flight in self._flights.values() if flight.deadline is not None and flight.deadline < now]

@@ -1,0 +1,58 @@
+"""A thread that does, now and then, what no request should do."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from typing import Protocol
+
+logger = logging.getLogger("flask_stalecache")
+
+#: Seconds between two rounds.
+INTERVAL = 1.0
+
+
+class Tickable(Protocol):
+    """What is looked after."""
+
+    def tick(self) -> None:
+        """Do what needs doing; called about once a second."""
+
+
+class Housekeeper:
+    """Calls ``tick`` once a second from a daemon thread, which ends when its subject is gone.
+
+    :param subject: what is looked after; not kept alive.
+    """
+
+    def __init__(self, subject: Tickable) -> None:
+        self._subject = weakref.ref(subject)
+        self._starters: dict[int, object] = {}
+
+    def ensure_running(self) -> None:
+        """Start the thread if this process has none yet: at first use, and after a fork."""
+        pid, me = os.getpid(), object()
+        # setdefault is atomic, and needs no lock that a fork could find taken.
+        if self._starters.setdefault(pid, me) is not me:
+            return
+        thread = threading.Thread(target=_look_after, args=(self._subject,), name="stalecache-housekeeping", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            del self._starters[pid]
+            logger.warning("could not start the housekeeping thread", exc_info=True)
+
+
+def _look_after(reference: weakref.ref[Tickable]) -> None:
+    pause = threading.Event()
+    while not pause.wait(INTERVAL):
+        subject = reference()
+        if subject is None:
+            return
+        try:
+            subject.tick()
+        except Exception:
+            logger.exception("housekeeping failed")
+        del subject

@@ -1,0 +1,114 @@
+"""The seam between the engine and what is cached: an :class:`Origin`, its :class:`Answer`, and how a request is :class:`Served`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from .decide import Verdict
+from .entry import Entry
+from .reads import NO_NAMES, ReadNames
+from .status import CacheStatus
+from .stores.base import Copy
+
+
+class Start(NamedTuple):
+    """What is noted before an origin is called.
+
+    :ivar seq: the last purge number.
+    :ivar started: seconds since the epoch.
+    :ivar serial: the random name of this fill.
+    :ivar previous: what is stored now.
+    """
+
+    seq: int
+    started: float
+    serial: str
+    previous: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an origin answered.
+
+    :param verdict: what it is to the store.
+    :param value: the front end's own form of it, such as a response.
+    :param error: the exception, if it raised.
+    :param entry: what may be stored.
+    :param carried: the names that kept it from being stored, if it is personal.
+    :param anybodys: it could have been any visitor's but theirs who carry ``absent`` names, so that a failure may be shared.
+    :param absent: names that were read and that the request did not carry.
+    """
+
+    verdict: Verdict
+    value: Any = None
+    error: BaseException | None = None
+    entry: Entry | None = None
+    carried: ReadNames = NO_NAMES
+    anybodys: bool = True
+    absent: ReadNames = NO_NAMES
+
+
+class Origin(Protocol):
+    """What is being cached, for one request or caller."""
+
+    @property
+    def key(self) -> str:
+        """The key of what is asked for."""
+
+    @property
+    def label(self) -> str:
+        """What a log line calls it."""
+
+    @property
+    def lock_timeout(self) -> float:
+        """Seconds to wait for another's call at most."""
+
+    def call(self, start: Start) -> Answer:
+        """Call the origin and judge its answer. Exceptions of the origin are part of the answer."""
+
+    def live(self) -> Answer:
+        """Call the origin for this visitor alone: nothing of it is stored."""
+
+    @property
+    def queues(self) -> bool:
+        """Whether it may wait for others, and others for it."""
+
+    def barred_from(self, entry: Entry) -> bool:
+        """Whether the entry can't be served to this request: it carries an absent name."""
+
+    def carries(self, names: ReadNames) -> bool:
+        """Whether the request carries one of these names."""
+
+
+class RefreshJob(Protocol):
+    """A refresh that was handed over. It holds nothing of the visitor's request."""
+
+    @property
+    def key(self) -> str:
+        """The key of what is renewed."""
+
+    @property
+    def label(self) -> str:
+        """What a log line calls it."""
+
+    def run(self, start: Start) -> Answer:
+        """Call the origin anew and judge its answer."""
+
+
+class Served(NamedTuple):
+    """How a request is answered: from the copy, or with the origin's own answer.
+
+    :ivar copy: what is stored; served unless there is an answer.
+    :ivar answer: the origin's answer.
+    :ivar refresh: this request hands over the copy's refresh when its response is closed.
+    :ivar stored: the answer was stored.
+    :ivar collapsed: the request waited for another's call of the origin.
+    """
+
+    status: CacheStatus
+    copy: Copy | None = None
+    answer: Answer | None = None
+    refresh: bool = False
+    stored: bool = False
+    collapsed: bool = False

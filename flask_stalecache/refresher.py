@@ -1,0 +1,204 @@
+"""A bounded pool of daemon threads that runs callables. It knows neither engine nor entry, and dies with the worker."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import TypeAlias
+
+Job: TypeAlias = Callable[[], None]
+
+logger = logging.getLogger("flask_stalecache")
+
+#: Seconds after which a thread without work ends; the next job starts one anew.
+IDLE = 10.0
+#: How many stuck threads are replaced before the pool makes do with what is left.
+MAX_LOST = 32
+
+
+class Refresher:
+    """Runs jobs in threads of its own.
+
+    The threads are daemons, since the joined ones of an executor would hold up the worker's exit for as long as a third party
+    likes. They are made at the first job, and anew after a fork.
+
+    :param workers: threads at most; 0 runs each job at once, in the caller's thread.
+    :param queue_size: jobs that may wait; more are refused.
+    :param shutdown_wait: seconds for which an exiting process waits for its running jobs.
+    """
+
+    def __init__(self, workers: int, queue_size: int, shutdown_wait: float) -> None:
+        self.workers = workers
+        self.queue_size = queue_size
+        self.shutdown_wait = shutdown_wait
+        self._pools: dict[int, _Pool] = {}
+        _refreshers.add(self)
+
+    def submit(self, job: Job) -> bool:
+        """Hand over a job, and return whether it was taken. It never waits, unless there are no workers: then it runs the job."""
+        if self.workers == 0:
+            _run_in_line(job)
+            return True
+        pid = os.getpid()
+        pool = self._pools.get(pid)
+        if pool is None:
+            # setdefault is atomic: of two threads that are first after a fork, both get the same pool.
+            pool = self._pools.setdefault(pid, _Pool(self.workers, self.queue_size))
+        return pool.submit(job)
+
+    def give_up(self, thread: int) -> None:
+        """Count a thread as lost to a job that hangs, so that another takes its place.
+
+        :param thread: the ident of the thread; it ends once its job does.
+        """
+        pool = self._pools.get(os.getpid())
+        if pool is not None:
+            pool.give_up(thread)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until all jobs that this process handed over are done, and return whether they are.
+
+        :param timeout: seconds to wait at most. Default: no limit.
+        """
+        pool = self._pools.get(os.getpid())
+        return True if pool is None else pool.drain(timeout)
+
+    def close(self) -> None:
+        """Refuse new jobs, forget those that wait for a thread, and give those that run ``shutdown_wait`` seconds."""
+        self.refuse()
+        self.drain(self.shutdown_wait)
+
+    def refuse(self) -> None:
+        """Refuse new jobs, and forget those that wait for a thread."""
+        pool = self._pools.get(os.getpid())
+        if pool is not None:
+            pool.refuse()
+
+
+class _Pool:
+    """The threads and the queue of one process."""
+
+    def __init__(self, workers: int, queue_size: int) -> None:
+        self.workers = workers
+        self.queue_size = queue_size
+        self._queue: SimpleQueue[Job] = SimpleQueue()
+        self._state = threading.Condition()
+        self._threads = 0
+        self._running: set[int] = set()
+        self._open_jobs = 0
+        self._lost = 0
+        self._closing = False
+
+    def submit(self, job: Job) -> bool:
+        with self._state:
+            if self._closing or self._queue.qsize() >= self.queue_size:
+                return False
+            self._open_jobs += 1
+            self._queue.put(job)
+            self._start_thread_if_short()
+        return True
+
+    def _start_thread_if_short(self) -> None:
+        if self._threads >= self.workers or not self._queue.qsize():
+            return
+        thread = threading.Thread(target=self._work, args=(self._queue,), name="stalecache-refresh", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # Out of threads: those that run will get to it, or the next job tries again.
+            logger.warning("could not start a thread for refreshes", exc_info=True)
+        else:
+            self._threads += 1
+
+    def _work(self, queue: SimpleQueue[Job]) -> None:
+        me = threading.get_ident()
+        while True:
+            try:
+                job = queue.get(timeout=IDLE)
+            except Empty:
+                if self._leave():
+                    return
+                continue
+            self._running.add(me)
+            _run(job)
+            if not self._done(me):
+                return
+
+    def _leave(self) -> bool:
+        with self._state:
+            if self._queue.qsize():
+                return False
+            self._threads -= 1
+            return True
+
+    def _done(self, me: int) -> bool:
+        """Count a job as done, and return whether the thread still belongs to the pool."""
+        with self._state:
+            if me not in self._running:
+                self._lost -= 1
+                return False
+            self._running.discard(me)
+            self._open_jobs -= 1
+            self._state.notify_all()
+            return True
+
+    def give_up(self, thread: int) -> None:
+        with self._state:
+            if thread not in self._running or self._lost >= MAX_LOST:
+                return
+            self._running.discard(thread)
+            self._lost += 1
+            self._threads -= 1
+            self._open_jobs -= 1
+            self._state.notify_all()
+            self._start_thread_if_short()
+
+    def drain(self, timeout: float | None) -> bool:
+        with self._state:
+            return self._state.wait_for(lambda: self._open_jobs == 0, timeout)
+
+    def refuse(self) -> None:
+        with self._state:
+            self._closing = True
+            while True:
+                try:
+                    self._queue.get_nowait()
+                except Empty:
+                    break
+                self._open_jobs -= 1
+            self._state.notify_all()
+
+
+def _run(job: Job) -> None:
+    try:
+        job()
+    except BaseException:
+        # The edge of a thread: whatever a refresh raises ends here, or the pool would lose the thread.
+        logger.exception("a refresh failed in a way that it should not")
+
+
+def _run_in_line(job: Job) -> None:
+    try:
+        job()
+    except Exception:
+        logger.exception("a refresh failed in a way that it should not")
+
+
+_refreshers: weakref.WeakSet[Refresher] = weakref.WeakSet()
+
+
+@atexit.register
+def _let_finish() -> None:
+    """Give running jobs a moment: all of the process the same one, so that many apps don't wait one after the other."""
+    refreshers = list(_refreshers)
+    for refresher in refreshers:
+        refresher.refuse()
+    start = time.monotonic()
+    for refresher in refreshers:
+        refresher.drain(max(0.0, start + refresher.shutdown_wait - time.monotonic()))

@@ -1,0 +1,115 @@
+"""What becomes of an answer: does to the store what the verdict asks for. A store that fails is nobody's error."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+
+from .complaints import Complaints
+from .decide import Action, Verdict, after
+from .errors import StoreError
+from .flight import Flight, Flights, Outcome
+from .note import NOTHING
+from .origin import Answer, Start
+from .stats import Counters
+from .stores.base import Copy, Store
+
+
+class Settler:
+    """Settles answers of origins in one store.
+
+    :param store: where entries live.
+    :param backoff: the first and the longest pause in seconds after a failure.
+    :param counters: where failures are counted.
+    :param complaints: where they are told.
+    """
+
+    def __init__(self, store: Store, backoff: tuple[float, float], counters: Counters, complaints: Complaints) -> None:
+        self.store = store
+        self.backoff = backoff
+        self.counters = counters
+        self.complaints = complaints
+
+    def start(self, copy: Copy) -> Start:
+        """Return what is noted before an origin is called."""
+        return Start(self.store.seq(), time.time(), os.urandom(8).hex(), copy.entry)
+
+    def load(self, key: str) -> Copy:
+        """Return what is stored; nothing, if the store fails."""
+        try:
+            return self.store.load(key)
+        except StoreError as error:
+            self.store_failed(error)
+            return Copy(key, None, NOTHING, 0, 0)
+
+    def land(self, flights: Flights, flight: Flight, start: Start, answer: Answer) -> bool:
+        """Store what a flight brought, tell its waiters how it ended, and return whether it was stored.
+
+        :raises StoreError: if that can't be written; who waited in this process is served all the same.
+        """
+        if answer.verdict is Verdict.UNSTORABLE:
+            flight.outcome = Outcome.UNSTORABLE
+        elif answer.verdict is Verdict.FAILED:
+            flight.outcome, flight.failure = Outcome.FAILED, answer if answer.anybodys else None
+        elif answer.verdict is Verdict.STORABLE:
+            # For those who wait in this process, even if it can't be written.
+            flight.outcome, flight.copy = Outcome.STORED, Copy(flight.key, answer.entry, NOTHING, 0, 0)
+        if flight.lock is None and not flights.is_current(flight):
+            # A deadline took the lock from us.
+            return self.settle_if_free(flight.key, answer)
+        # Who waited too long calls without the lock, so that somebody may have stored since we looked.
+        copy = self.store.lookup(flight.key) or self.store.load(flight.key)
+        is_late = copy.entry is not None and copy.entry.serial != (start.previous.serial if start.previous else None)
+        if is_late and answer.verdict is not Verdict.STORABLE:
+            return False
+        if not self._settle(copy, answer):
+            return False
+        flight.copy = self.store.load(flight.key)
+        return True
+
+    def settle_if_free(self, key: str, answer: Answer) -> bool:
+        """Store an answer that came without the lock, if it is storable and nobody holds the lock now."""
+        if answer.verdict is not Verdict.STORABLE:
+            return False
+        lock = self.store.lock(key)
+        try:
+            return lock.acquire() and self._settle(self.store.load(key), answer)
+        except StoreError as error:
+            self.store_failed(error)
+            return False
+        finally:
+            lock.release()
+
+    def _settle(self, copy: Copy, answer: Answer) -> bool:
+        """Do to what is stored what the answer asks for, and return whether the answer was stored."""
+        now = time.time()
+        if answer.verdict is Verdict.STORABLE:
+            return self._replace(copy, answer, now)
+        if after(answer.verdict, stored=copy.entry is not None, anybodys=answer.anybodys) is Action.DROP:
+            self.store.remove(copy.key)
+        if answer.verdict is Verdict.FAILED:
+            self.note_failure(copy)
+        elif answer.verdict is Verdict.UNSTORABLE:
+            self.store.write_note(copy.key, copy.note.marked_unstorable(now))
+        else:
+            self.store.write_note(copy.key, copy.note.marked_personal(now, answer.carried))
+        return False
+
+    def _replace(self, copy: Copy, answer: Answer, now: float) -> bool:
+        if answer.entry is None or not answer.entry.outdates(copy.entry, now):
+            return False
+        self.store.write(answer.entry)
+        if copy.note != NOTHING:
+            self.store.write_note(copy.key, NOTHING)
+        return True
+
+    def note_failure(self, copy: Copy) -> None:
+        """Count a failure in the key's note, so that all workers back off."""
+        self.counters.count("origin_failures")
+        self.store.write_note(copy.key, copy.note.failed(time.time(), self.backoff, random.random()))
+
+    def store_failed(self, error: StoreError) -> None:
+        """Count a failure of the store, and say it once a minute."""
+        self.counters.count("store_failures")
+        self.complaints.now_and_then("store", "the cache store failed, pages are served live: %s", error)
