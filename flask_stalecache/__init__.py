@@ -1,0 +1,21 @@
+"""Serve Flask pages from a stored copy at once, even when stale, and renew them after the response is sent."""
+
+from .entry import Entry
+from .errors import ConfigError, StaleCacheError, StoreError
+from .extension import StaleCache
+from .policy import Policy
+from .status import CacheStatus
+from .stores.base import Store
+from .stores.files import FileStore
+
+__all__ = [
+    "CacheStatus",
+    "ConfigError",
+    "Entry",
+    "FileStore",
+    "Policy",
+    "StaleCache",
+    "StaleCacheError",
+    "Store",
+    "StoreError",
+]

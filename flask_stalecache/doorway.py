@@ -1,0 +1,59 @@
+"""Our place in the app's WSGI stack: where a request arrives, and where its response is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from flask import Flask
+from werkzeug.wsgi import ClosingIterator
+
+from .engine import Engine
+from .origin import RefreshJob
+from .page_refresh import REPLAY
+from .recipe import ARRIVED
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+#: In the environ: what is handed over when the response is closed.
+HANDOVER = "flask_stalecache.handover"
+
+
+class Doorway:
+    """WSGI middleware that hands over refreshes when the response is closed.
+
+    It wraps the WSGI iterable, since ``call_on_close`` never fires for a ``direct_passthrough`` response; and it only hands over,
+    since what runs at close holds the connection, and a sync worker.
+
+    :param app: the app's ``wsgi_app`` so far.
+    :param engine: takes the refreshes.
+    """
+
+    def __init__(self, app: WSGIApplication, engine: Engine) -> None:
+        self._app = app
+        self._engine = engine
+        # Flask has answered when it returns; a middleware that is a generator has not even begun.
+        self._answers_at_once = getattr(app, "__func__", None) is Flask.wsgi_app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Pass a request on to the app."""
+        if REPLAY in environ:
+            environ["SCRIPT_NAME"], environ["PATH_INFO"] = environ[REPLAY].arrives
+        environ[ARRIVED] = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
+        jobs: list[RefreshJob] = []
+        environ[HANDOVER] = jobs
+        try:
+            iterable = self._app(environ, start_response)
+        except BaseException:
+            self._hand_over(jobs)
+            raise
+        if self._answers_at_once and not jobs:
+            return iterable
+        return ClosingIterator(iterable, partial(self._hand_over, jobs))
+
+    def _hand_over(self, jobs: list[RefreshJob]) -> None:
+        # Emptied, since a server may close twice.
+        while jobs:
+            self._engine.hand_over(jobs.pop())

@@ -1,0 +1,214 @@
+"""``StaleCache``: wires the parts to an app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from flask import Flask, Response, current_app, has_request_context, request
+from flask.ctx import RequestContext
+from flask.globals import request_ctx
+
+from . import config
+from .config import Settings
+from .doorway import Doorway
+from .engine import Engine
+from .errors import ConfigError
+from .guard import discard_session
+from .observed import observed_request_class
+from .page_refresh import REPLAY
+from .pages import Pages
+from .plan import CachedView
+from .policy import Duration, Normaliser, Policy
+from .stats import Counters
+from .stores.base import Store
+from .stores.files import FileStore
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+NAME = "stalecache"
+_CACHED_PARAMETERS = (
+    "max_age", "stale_while_revalidate", "stale_if_error", "vary", "ignored_parameters", "key", "statuses", "unless",
+    "response_filter", "lock_timeout", "jitter", "ignore_session",
+)  # fmt: skip
+_HINTS = {"timeout": "a lifetime is max_age=, a wait for the lock is lock_timeout="}
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What belongs to one app; it is ``app.extensions["stalecache"]``.
+
+    :ivar settings: the checked configuration.
+    :ivar engine: answers requests.
+    :ivar pages: the cached views.
+    :ivar counters: what happened in this process.
+    """
+
+    settings: Settings
+    engine: Engine
+    pages: Pages
+    counters: Counters
+
+
+class StaleCache:
+    """The extension. One object may serve many apps; what belongs to an app lives in ``app.extensions``.
+
+    :param app: an app to set up at once; else call :meth:`init_app`.
+    :param store: where entries live, for all apps of this object; else ``STALECACHE_STORE`` says.
+    :raises ConfigError: if the app's configuration is not usable.
+    """
+
+    def __init__(self, app: Flask | None = None, *, store: Store | None = None) -> None:
+        self._store: Store | None = None if store is None else config.store("store", store)
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Set up an app: read its ``STALECACHE_*`` keys, and see what is read of its requests.
+
+        Set ``app.request_class``, if at all, before this.
+
+        :raises ConfigError: for an unknown key, a value that is not accepted, or a cache directory that can't be used.
+        """
+        if NAME in app.extensions:
+            raise ConfigError(f"the app {app.name!r} has a StaleCache already: call init_app once")
+        settings = config.read(app.config)
+        counters = Counters()
+        store = self._store if self._store is not None else _store(app, settings, counters)
+        store.check()
+        engine = Engine(store, settings, counters)
+        app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), counters)
+        if settings.enabled:
+            app.request_class = observed_request_class(app.request_class, settings.ignored_readers)
+            app.wsgi_app = Doorway(app.wsgi_app, engine)  # type: ignore[method-assign]
+            app.process_response = _saving_no_visitors_session(app.process_response)  # type: ignore[method-assign,assignment]
+
+    def cached(
+        self,
+        max_age: Duration | None = None,
+        stale_while_revalidate: Duration | None = None,
+        stale_if_error: Duration | None = None,
+        *,
+        vary: Sequence[str] | Mapping[str, Normaliser | None] = (),
+        ignored_parameters: Iterable[str] = (),
+        key: Callable[[], object] | None = None,
+        statuses: Mapping[int, Duration | None] | None = None,
+        unless: Callable[[], object] | None = None,
+        response_filter: Callable[[Any], object] | None = None,
+        lock_timeout: Duration | None = None,
+        jitter: float | None = None,
+        ignore_session: bool = False,
+        **unknown: Never,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Cache a view. Write it below the route decorator.
+
+        :param max_age: seconds a page is fresh (RFC 9111). Default: what the response says, else ``STALECACHE_MAX_AGE``.
+        :param stale_while_revalidate: seconds after freshness in which the page is served at once and renewed after the response
+            (RFC 5861 section 3). Default: what the response says, else ``STALECACHE_STALE_WHILE_REVALIDATE``.
+        :param stale_if_error: seconds after freshness in which it is served if the view fails: raises, or answers 500, 502, 503 or
+            504 (RFC 5861 section 4). Default: what the response says, else ``STALECACHE_STALE_IF_ERROR``.
+        :param vary: request fields that the page depends on; or a mapping of field to a callable that normalises its value (or
+            ``None`` where it is absent), so that variants stay few.
+        :param ignored_parameters: query parameters that the page does not depend on: names, or patterns such as ``utm_*``.
+        :param key: a callable without arguments; what it returns (a string, a number, a tuple of those) stands for path and query.
+        :param statuses: status to lifetime in seconds (``None``: ``max_age``), added to the default 200, 301 and 308.
+        :param unless: a callable without arguments; if it returns something true, this request is live.
+        :param response_filter: a callable of the response; if it returns something false, it is not stored.
+        :param lock_timeout: seconds to wait for another request's call of the view at most. Default ``STALECACHE_LOCK_TIMEOUT``.
+        :param jitter: the share of ``max_age``, 0 to 1, by which freshness is shortened at random. Default 0.1.
+        :param ignore_session: the page does not depend on the session, although something uses it. Default false.
+        :raises ConfigError: for a value that is not accepted, or an unknown parameter.
+        """
+        if unknown:
+            raise ConfigError(_unknown_parameter(next(iter(unknown))))
+        if callable(max_age):
+            raise ConfigError("cached is called without parentheses: write @cache.cached()")
+        policy = Policy(
+            max_age=max_age,
+            stale_while_revalidate=stale_while_revalidate,
+            stale_if_error=stale_if_error,
+            vary=vary,
+            ignored_parameters=ignored_parameters,
+            key=key,
+            statuses=statuses,
+            unless=unless,
+            response_filter=response_filter,
+            lock_timeout=lock_timeout,
+            jitter=jitter,
+            ignore_session=ignore_session,
+        )
+        return lambda view: _decorated(view, policy)
+
+    @property
+    def refreshing(self) -> bool:
+        """Whether the current request is a refresh of ours, and no visit: for hooks that count or limit visits."""
+        return has_request_context() and REPLAY in request.environ
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until the refreshes that this process handed over are done, and return whether they are.
+
+        It needs an app context: ``with app.app_context(): cache.drain()``.
+
+        :param timeout: seconds to wait at most. Default: no limit.
+        """
+        return _state(current_app).engine.drain(timeout)
+
+
+def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
+    if not callable(view):
+        raise ConfigError(f"cached() decorates a view function, and {view!r} is none")
+    cached = CachedView(view, policy)
+
+    @wraps(view)
+    def answer(*args: P.args, **kwargs: P.kwargs) -> R:
+        context: RequestContext = request_ctx._get_current_object()  # type: ignore[attr-defined]
+        state = _state(context.app)
+        if not state.settings.enabled:
+            return context.app.ensure_sync(view)(*args, **kwargs)  # type: ignore[no-any-return]
+        return state.pages.respond(cached, context, args, kwargs)  # type: ignore[return-value]
+
+    return answer
+
+
+def _state(app: Flask) -> State:
+    try:
+        state: State = app.extensions[NAME]
+    except KeyError:
+        raise ConfigError(f"the app {app.name!r} has no StaleCache: call init_app(app) first") from None
+    return state
+
+
+def _store(app: Flask, settings: Settings, counters: Counters) -> Store:
+    if settings.store != "file":
+        store: Store = settings.store
+        return store
+    directory = settings.dir if settings.dir is not None else Path(app.instance_path) / NAME
+    return FileStore(directory, memory_size=settings.memory_size, counters=counters)
+
+
+def _unknown_parameter(name: str) -> str:
+    nearest = get_close_matches(name, _CACHED_PARAMETERS, n=1, cutoff=0)[0]
+    return f"cached() has no parameter {name!r}: {_HINTS.get(name, f'the nearest is {nearest}')}"
+
+
+def _saving_no_visitors_session(process_response: Callable[[Response], Response]) -> Callable[[Response], Response]:
+    """Wrap the app's ``process_response``, which saves the session.
+
+    A refresh that carries its visitor's cookies must not act as the visitor.
+    """
+
+    def process(response: Response) -> Response:
+        replay = request.environ.get(REPLAY)
+        if replay is not None and replay.carries_visitor:
+            discard_session(request_ctx._get_current_object())  # type: ignore[attr-defined]
+        return process_response(response)
+
+    return process

@@ -1,0 +1,299 @@
+"""A request that notes what is read of it.
+
+The app's request class gets a subclass that notes which cookies, fields and parameters are read by name, from the making of the
+request object on. What is read past it (``environ[...]``, ``remote_addr``) is not seen.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flask import Request
+from flask.globals import request_ctx
+from werkzeug.datastructures import EnvironHeaders
+
+_FRAMEWORK = frozenset({"werkzeug", "flask", "flask_stalecache"})
+
+
+class ReadLog:
+    """What was read of one request, by name.
+
+    :ivar headers: request fields (in lower case) and the module that read each first.
+    :ivar cookies: cookie names and readers.
+    :ivar parameters: query parameters and readers.
+    :ivar watching: how many views are being watched, one inside the other.
+    :ivar whole: kinds that were read as a whole (``headers``, ``cookies``, ``query``) and readers.
+    """
+
+    __slots__ = ("_paused", "cookies", "exempt", "headers", "parameters", "watching", "whole")
+
+    def __init__(self, exempt: frozenset[str]) -> None:
+        self.exempt = exempt
+        self.headers: dict[str, str] = {}
+        self.cookies: dict[str, str] = {}
+        self.parameters: dict[str, str] = {}
+        self.whole: dict[str, str] = {}
+        self.watching = 0
+        self._paused = 0
+
+    def header(self, name: str) -> None:
+        """Note the reading of a field, unless an exempt package reads it."""
+        name = name.lower()
+        if not self._paused and name not in self.headers:
+            reader = _reader()
+            # Whoever reads the Cookie field reads all cookies.
+            if name == "cookie" or not self._is_exempt(reader):
+                self.headers[name] = reader
+
+    def all_headers(self) -> None:
+        """Note that the fields were gone through."""
+        if not self._paused and "headers" not in self.whole:
+            reader = _reader()
+            if not self._is_exempt(reader):
+                self.whole["headers"] = reader
+
+    def cookie(self, name: str) -> None:
+        """Note the reading of a cookie. Opening the session reads its cookie, and says nothing of its use."""
+        if not self._paused and name not in self.cookies and not _is_opening_of_session(name):
+            self.cookies[name] = _reader()
+
+    def all_cookies(self) -> None:
+        """Note that the cookies were gone through."""
+        if not self._paused:
+            self.whole.setdefault("cookies", _reader())
+
+    def parameter(self, name: str) -> None:
+        """Note the reading of a query parameter."""
+        if not self._paused and name not in self.parameters:
+            self.parameters[name] = _reader()
+
+    def all_parameters(self) -> None:
+        """Note that the query was read as a whole."""
+        if not self._paused:
+            self.whole.setdefault("query", _reader())
+
+    @contextmanager
+    def set_aside(self) -> Iterator[ReadLog]:
+        """Note for a while in a log of its own: what a ``key`` callable reads is covered by the key."""
+        mine = (self.headers, self.cookies, self.parameters, self.whole)
+        aside = ReadLog(self.exempt)
+        self.headers, self.cookies, self.parameters, self.whole = aside.headers, aside.cookies, aside.parameters, aside.whole
+        try:
+            yield aside
+        finally:
+            self.headers, self.cookies, self.parameters, self.whole = mine
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Don't note what Werkzeug reads on its own account."""
+        self._paused += 1
+        try:
+            yield
+        finally:
+            self._paused -= 1
+
+    def _is_exempt(self, reader: str) -> bool:
+        return any(reader == package or reader.startswith(package + ".") for package in self.exempt)
+
+
+def _reader() -> str:
+    """Return the module of the first caller outside Werkzeug, Flask and this package."""
+    frame = sys._getframe(2)
+    while True:
+        name = frame.f_globals.get("__name__", "")
+        if name.partition(".")[0] not in _FRAMEWORK or frame.f_back is None:
+            return str(name)
+        frame = frame.f_back
+
+
+def _is_opening_of_session(cookie: str) -> bool:
+    if not request_ctx or request_ctx._session is not None:
+        return False
+    app = request_ctx.app
+    return bool(cookie == app.session_interface.get_cookie_name(app))
+
+
+class ObservedHeaders(EnvironHeaders):
+    """Request fields that note their readers."""
+
+    def __init__(self, environ: dict[str, Any], log: ReadLog) -> None:
+        super().__init__(environ)
+        self._log = log
+
+    def _get_key(self, key: str) -> str:
+        if isinstance(key, str):
+            self._log.header(key)
+        return super()._get_key(key)
+
+    def getlist(self, key: str, type: Any = None) -> Any:
+        self._log.header(key)
+        with self._log.paused():
+            return super().getlist(key) if type is None else super().getlist(key, type)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        self._log.all_headers()
+        return super().__iter__()
+
+
+def _by_name(method: str) -> Callable[..., Any]:
+    def read(self: Any, key: Any, *args: Any, **kwargs: Any) -> Any:
+        self._note(key)
+        return getattr(self._values, method)(key, *args, **kwargs)
+
+    return read
+
+
+def _as_a_whole(method: str) -> Callable[..., Any]:
+    def read(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self._note_all()
+        return getattr(self._values, method)(*args, **kwargs)
+
+    return read
+
+
+_NAMED = frozenset(
+    {
+        "__getitem__", "__contains__", "__setitem__", "__delitem__", "get", "getlist", "add", "pop", "poplist", "setdefault",
+        "setlist", "setlistdefault",
+    }
+)  # fmt: skip
+_WHOLE = frozenset(
+    {
+        "__iter__", "__len__", "__eq__", "__ne__", "__hash__", "__reversed__", "__repr__", "__or__", "__ror__", "__ior__",
+        "__copy__", "__deepcopy__", "__reduce_ex__",
+    }
+)  # fmt: skip
+_observed_classes: dict[type, type] = {}
+
+
+def _observed(values: Any, note: Callable[[str], None], note_all: Callable[[], None]) -> Any:
+    """Return a stand-in for cookies or parameters: of a subclass of their class, with methods that note who reads what.
+
+    The values stay where they were. What code in C can reach of a dict without calling a method is not there: only a key that
+    keeps it from looking empty, since then no method would be called (``json.dumps``).
+    """
+    base: type = type(values)
+    if base not in _observed_classes:
+        methods = {name: _by_name(name) for name in dir(base) if name in _NAMED}
+        public = {name for name in dir(base) if not name.startswith("_") and callable(getattr(base, name))}
+        methods.update({name: _as_a_whole(name) for name in (public | _WHOLE) - _NAMED if hasattr(base, name)})
+        _observed_classes[base] = type(f"Observed{base.__name__}", (base,), methods)
+    observed: Any = _observed_classes[base]
+    stand_in = observed.__new__(observed)
+    dict.__setitem__(stand_in, _observed, [])
+    stand_in._values, stand_in._note, stand_in._note_all = values, note, note_all
+    return stand_in
+
+
+#: Attributes that Werkzeug computes once from a field: the second reader would pass the fields by.
+_FROM_FIELD = {
+    "accept_charsets": "Accept-Charset",
+    "accept_encodings": "Accept-Encoding",
+    "accept_languages": "Accept-Language",
+    "accept_mimetypes": "Accept",
+    "access_route": "X-Forwarded-For",
+    "authorization": "Authorization",
+    "cache_control": "Cache-Control",
+    "content_length": "Content-Length",
+    "if_match": "If-Match",
+    "if_modified_since": "If-Modified-Since",
+    "if_none_match": "If-None-Match",
+    "if_range": "If-Range",
+    "if_unmodified_since": "If-Unmodified-Since",
+    "is_json": "Content-Type",
+    "mimetype": "Content-Type",
+    "mimetype_params": "Content-Type",
+    "pragma": "Pragma",
+    "range": "Range",
+    "user_agent": "User-Agent",
+}
+
+
+class ObservedRequest(Request):
+    """Notes what is read of it. :func:`observed_request_class` puts it between Flask's request class and the app's own."""
+
+    stalecache_exempt: frozenset[str] = frozenset()
+
+    # Made when first asked for: most hits read nothing, and pay nothing.
+    @property
+    def stalecache_reads(self) -> ReadLog:
+        """What was read of this request."""
+        log = self.__dict__.get("_stalecache_reads")
+        if log is None:
+            log = self.__dict__["_stalecache_reads"] = ReadLog(self.stalecache_exempt)
+        return log
+
+    @property
+    def headers(self) -> ObservedHeaders:
+        headers = self.__dict__.get("_stalecache_headers")
+        if headers is None:
+            headers = self.__dict__["_stalecache_headers"] = ObservedHeaders(self.environ, self.stalecache_reads)
+        return headers
+
+    @headers.setter
+    def headers(self, value: object) -> None:
+        """Werkzeug sets its own at the start; ours look at the same environ."""
+
+    @property
+    def query_string(self) -> bytes:
+        self.stalecache_reads.all_parameters()
+        return self._stalecache_query
+
+    @query_string.setter
+    def query_string(self, value: bytes) -> None:
+        self._stalecache_query = value
+
+
+def _from_field(attribute: str, field: str) -> property:
+    def read(self: Any) -> Any:
+        self.stalecache_reads.header(field)
+        with self.stalecache_reads.paused():
+            return getattr(super(ObservedRequest, self), attribute)
+
+    return property(read)
+
+
+def _from_query(attribute: str) -> property:
+    def read(self: Any) -> Any:
+        self.stalecache_reads.all_parameters()
+        with self.stalecache_reads.paused():
+            return getattr(super(ObservedRequest, self), attribute)
+
+    return property(read)
+
+
+def _observed_values(attribute: str, note: str, note_all: str) -> property:
+    cached = f"_stalecache_{attribute}"
+
+    def read(self: Any) -> Any:
+        values = self.__dict__.get(cached)
+        if values is None:
+            log = self.stalecache_reads
+            with log.paused():
+                plain = getattr(super(ObservedRequest, self), attribute)
+            values = self.__dict__[cached] = _observed(plain, getattr(log, note), getattr(log, note_all))
+        return values
+
+    return property(read)
+
+
+for _attribute, _field in _FROM_FIELD.items():
+    setattr(ObservedRequest, _attribute, _from_field(_attribute, _field))
+for _attribute in ("url", "full_path"):
+    setattr(ObservedRequest, _attribute, _from_query(_attribute))
+ObservedRequest.cookies = _observed_values("cookies", "cookie", "all_cookies")  # type: ignore[method-assign,assignment]
+ObservedRequest.args = _observed_values("args", "parameter", "all_parameters")  # type: ignore[method-assign,assignment]
+
+
+def observed_request_class(base: type[Request], exempt_readers: frozenset[str]) -> type[Request]:
+    """Return a subclass of an app's request class that notes what is read.
+
+    :param base: the app's request class.
+    :param exempt_readers: packages whose reads of fields (never of cookies) don't count.
+    """
+    # Behind the app's own class: what that overrides reads through ours.
+    bases = (ObservedRequest,) if base is Request else (base, ObservedRequest)
+    return type(f"Observed{base.__name__}", bases, {"stalecache_exempt": exempt_readers})

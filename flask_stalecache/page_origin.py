@@ -1,0 +1,308 @@
+"""A request for a cached view as an :class:`~.origin.Origin`."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+from flask.ctx import RequestContext
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+from .decide import Facts, Judgement, Verdict, judge
+from .entry import Entry
+from .errors import ConfigError
+from .guard import (
+    KEY_FIELDS,
+    Covered,
+    ignored_parameters_read,
+    names_beyond_key,
+    read_as_a_whole,
+    reader_of,
+    reads_of,
+    session_set_aside,
+    watched,
+)
+from .http.cache_control import Directives, response_directives
+from .http.fields import stored_fields
+from .http.freshness import forbids_stale
+from .keys import host_of, page_key
+from .origin import Answer, Served, Start
+from .page_refresh import PageRefresh, visitor_fields
+from .plan import Plan
+from .policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
+from .reads import NO_NAMES, ReadNames
+from .recipe import PageRecipe
+from .responses import body_size, freeze
+
+#: With one of these a response may answer requests with Authorization (RFC 9111 section 3.5).
+_SHARED_DESPITE_AUTHORIZATION = ("public", "s-maxage", "must-revalidate")
+_AUTHORIZATION = ReadNames(headers=("authorization",))
+_HAS_AUTHORIZATION = "the request has Authorization"
+#: Reasons that are the developer's own wish, or nothing to mend.
+_NOT_TO_MEND = ("Cache-Control:", "status ", "response_filter", "only an answer to GET")
+
+
+class PageOrigin:
+    """One request for a cached view.
+
+    :param plan: the view in this app.
+    :param context: the request's context.
+    :param args: what the view is called with.
+    :param kwargs: likewise.
+    """
+
+    __slots__ = ("args", "context", "covered", "environ", "key", "kwargs", "plan")
+
+    def __init__(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any) -> None:
+        self.plan = plan
+        self.context = context
+        self.environ: dict[str, Any] = context.request.environ
+        self.args = args
+        self.kwargs = kwargs
+        self.covered: Covered | None = None
+        policy = plan.cached.policy
+        custom = None if policy.key is None else self._custom_key(policy.key)
+        # The endpoint too, since views that one function makes have one name.
+        view = f"{plan.cached.name} as {context.request.endpoint}"
+        self.key = page_key(view, self.environ, policy.vary, plan.ignored, custom)
+
+    def _custom_key(self, key: Callable[[], object]) -> object:
+        """Call the ``key`` callable; what is read meanwhile is covered by the key."""
+        with reads_of(self.context).set_aside() as aside, session_set_aside(self.context) as session_used:
+            custom = key()
+            session = session_used() or self.plan.cached.policy.ignore_session
+        if custom is None:
+            raise ConfigError("a key callable returned None: return a string, a number or a tuple of those; see unless=")
+        self.covered = Covered(self.plan.uncounted | frozenset(aside.headers), frozenset(aside.cookies), session)
+        return custom
+
+    @property
+    def label(self) -> str:
+        """What a log line calls it."""
+        return f"{self.plan.cached.name} at {self.environ.get('PATH_INFO', '')}"
+
+    @property
+    def lock_timeout(self) -> float:
+        """Seconds to wait for another's call at most."""
+        return self.plan.lock_timeout
+
+    @property
+    def queues(self) -> bool:
+        """Whether others may wait for this request's call: not if it is unlikely to be stored."""
+        return self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
+
+    def barred_from(self, entry: Entry) -> bool:
+        """Whether the entry can't be served to this request: it carries an absent name, or Authorization."""
+        if "HTTP_AUTHORIZATION" in self.environ and not entry.shared:
+            return True
+        return entry.absent.carried_by(self.environ)
+
+    def carries(self, names: ReadNames) -> bool:
+        """Whether the request carries one of these names."""
+        return names.carried_by(self.environ)
+
+    def live(self) -> Answer:
+        """Call the view as if it were not decorated."""
+        return Answer(Verdict.UNSTORABLE, value=self.plan.call_view(self.args, self.kwargs))
+
+    # -- calling the view ----------------------------------------------------------------------------------------
+
+    def call(self, start: Start) -> Answer:
+        """Call the view under watch and judge its answer."""
+        with watched(self.context) as watch:
+            response, error = self._run()
+        names = names_beyond_key(self.context, self.covered or self._covered())
+        carried = names.carried_part(self.environ)
+        own = read_as_a_whole(self.context) or self._reads_ignored()
+        anybodys = not carried and not own
+        if response is None:
+            return Answer(_verdict_of(error), error=error, anybodys=anybodys, absent=names)
+        # What is one visitor's own in a way that no name tells is so for all who come.
+        judgement, entry = self._judge(response, start, own or watch.refusal, names, NO_NAMES if own else carried)
+        self._explain(judgement, carried)
+        if judgement.reason == _HAS_AUTHORIZATION:
+            carried = carried | _AUTHORIZATION
+        return Answer(judgement.verdict, response, entry=entry, carried=carried, anybodys=anybodys, absent=names)
+
+    def _run(self) -> tuple[Response | None, Exception | None]:
+        try:
+            return self.plan.call_view(self.args, self.kwargs), None
+        except HTTPException as error:
+            # abort() with a listed status: the app's own page for it is what is stored.
+            return self._error_page(error) if error.code in self.plan.cached.policy.statuses else (None, error)
+        except Exception as error:
+            return None, error
+
+    def _error_page(self, error: HTTPException) -> tuple[Response | None, Exception | None]:
+        app = self.plan.app
+        try:
+            page = app.handle_user_exception(error)
+            # make_response would take an exception for a WSGI app, and its body for a stream.
+            return app.make_response(page.get_response() if isinstance(page, HTTPException) else page), None
+        except Exception as raised:
+            return None, raised
+
+    def _reads_ignored(self) -> str:
+        if self.plan.cached.policy.key is not None:
+            return ""
+        names = ignored_parameters_read(self.context, self.plan.ignored)
+        return f"it reads what is in ignored_parameters: {', '.join(sorted(names))}" if names else ""
+
+    def names_handed_on(self, served: Served) -> ReadNames:
+        """Return what this page depends on, for a view that called it."""
+        entry = served.copy.entry if served.copy is not None else None
+        covered = self.covered or self._covered()
+        own = ReadNames(tuple(covered.cookies), tuple(covered.headers - KEY_FIELDS - self.plan.settings.ignored_headers))
+        return own if entry is None else own | entry.absent
+
+    def _covered(self) -> Covered:
+        return Covered(self.plan.uncounted, frozenset(), self.plan.cached.policy.ignore_session)
+
+    # -- judging its answer --------------------------------------------------------------------------------------
+
+    def _judge(
+        self, response: Response, start: Start, refusal: str, names: ReadNames, carried: ReadNames
+    ) -> tuple[Judgement, Entry | None]:
+        settings, policy, now = self.plan.settings, self.plan.cached.policy, time.time()
+        directives = _directives(response)
+        facts = Facts(
+            status=response.status_code,
+            headers=list(response.headers),
+            size=body_size(response),
+            directives=directives,
+            in_key=self.plan.in_key,
+            refusal=refusal,
+            carried=carried,
+            had_content=start.previous is not None and bool(start.previous.body),
+        )
+        judgement = judge(facts, policy, settings.windows, settings.max_entry_size, now)
+        if judgement.verdict is Verdict.STORABLE:
+            judgement = self._second_look(response, directives) or judgement
+        if judgement.verdict is not Verdict.STORABLE:
+            return judgement, None
+        body = freeze(response)
+        if body is None:
+            return Judgement(Verdict.UNSTORABLE, "the body is not as long as its Content-Length says"), None
+        return judgement, self._entry(response, body, start, judgement.windows, directives, names, now)
+
+    def _second_look(self, response: Response, directives: Directives) -> Judgement | None:
+        """Return what keeps a storable answer from being stored after all: the request, or the developer's filter."""
+        if self.environ["REQUEST_METHOD"] != "GET":
+            return Judgement(Verdict.UNSTORABLE, "only an answer to GET is stored")
+        if "HTTP_AUTHORIZATION" in self.environ and not _is_shared(directives):
+            return Judgement(Verdict.PERSONAL, _HAS_AUTHORIZATION)
+        keep = self.plan.cached.policy.response_filter
+        if keep is not None and not self._keeps(keep, response):
+            return Judgement(Verdict.UNSTORABLE, "response_filter said so")
+        return None
+
+    def _keeps(self, keep: Callable[[Response], object], response: Response) -> bool:
+        try:
+            return bool(keep(response))
+        except Exception as error:
+            name = self.plan.cached.name
+            self.plan.complaints.now_and_then(("filter", name), "the response_filter of %s raised: %r", name, error, exc_info=error)
+            return False
+
+    def _entry(
+        self, response: Response, body: bytes, start: Start, windows: Windows, directives: Directives, names: ReadNames, now: float
+    ) -> Entry:
+        if response.status_code == 200 and "ETag" not in response.headers:
+            response.set_etag(blake2b(body, digest_size=16).hexdigest())
+        policy = self.plan.cached.policy
+        shortened = windows.max_age * (1 - policy.jitter * random.random())
+        return Entry(
+            key=self.key,
+            serial=start.serial,
+            names=self._names(),
+            seq=start.seq,
+            version="",
+            started=start.started,
+            answered=now,
+            windows=Windows(shortened, windows.stale_while_revalidate, windows.stale_if_error),
+            never_stale=forbids_stale(directives),
+            shared=_is_shared(directives),
+            absent=ReadNames(names.cookies, names.headers),
+            varied=_varied(policy, names),
+            status=response.status_code,
+            headers=stored_fields(response.headers),
+            body=body,
+            recipe={} if policy.key is not None else self._recipe().to_json(),
+        )
+
+    def _names(self) -> tuple[str, ...]:
+        environ = self.environ
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        query = self.plan.ignored.split(environ.get("QUERY_STRING", ""))[0]
+        where = f"{path}?{query}" if query else path
+        scheme = environ.get("wsgi.url_scheme", "http")
+        return f"endpoint:{self.context.request.endpoint}", f"path:{where}", f"url:{scheme}://{host_of(environ)}{where}"
+
+    def _explain(self, judgement: Judgement, carried: ReadNames) -> None:
+        """Say once what keeps a page from being stored, if the developer can mend it."""
+        complaints, label = self.plan.complaints, self.plan.cached.name
+        if judgement.verdict is Verdict.UNSTORABLE and not judgement.reason.startswith(_NOT_TO_MEND):
+            # Behind the colon come names, which visitors may choose.
+            about = judgement.reason.partition(":")[0]
+            complaints.once((label, about), "%s is not stored: %s", label, judgement.reason)
+        if judgement.verdict is not Verdict.PERSONAL:
+            return
+        for name in carried.headers:
+            complaints.once(
+                (label, "header", name),
+                "%s is not stored: the request field %s was read by %s and is not in the key; write vary=[%r], "
+                "or name it in STALECACHE_IGNORED_HEADERS if the page does not depend on it",
+                label, name, reader_of(self.context, "headers", name), name,
+            )  # fmt: skip
+        for name in carried.cookies:
+            complaints.once(
+                (label, "cookie", name),
+                "%s is live for who carries the cookie %s, which was read by %s; if the page does not depend on it, write "
+                "ignore_session=True (for the session), or take the reading out of the view",
+                label, name, reader_of(self.context, "cookies", name), level=logging.INFO,
+            )  # fmt: skip
+
+    # -- refreshing ----------------------------------------------------------------------------------------------
+
+    def _recipe(self) -> PageRecipe:
+        return PageRecipe.from_environ(self.environ, self.plan.cached.policy.vary, self.plan.ignored)
+
+    def refresh(self) -> PageRefresh:
+        """Return the refresh of this page. With a ``key`` callable or ``ignore_session`` it carries its visitor's fields."""
+        plan, policy = self.plan, self.plan.cached.policy
+        if policy.key is None and not policy.ignore_session:
+            return PageRefresh(plan, self.key, self.label, self._recipe(), None)
+        # A key callable may look at anything in the query.
+        ignored = plan.ignored if policy.key is None else NamePatterns(())
+        recipe = PageRecipe.from_environ(self.environ, policy.vary, ignored)
+        return PageRefresh(plan, self.key, self.label, recipe, visitor_fields(self.environ))
+
+
+def _verdict_of(error: Exception | None) -> Verdict:
+    """An exception is a failure, unless it is an HTTP answer such as 404."""
+    status = None
+    if isinstance(error, HTTPException):
+        status = error.code if error.response is None else error.response.status_code
+    return Verdict.FAILED if status is None or status in FAILURE_STATUSES else Verdict.UNSTORABLE
+
+
+def _directives(response: Response) -> Directives:
+    """Return what the view said of storing. The bare ``no-cache`` of a file is Werkzeug's word to browsers, not the developer's."""
+    if response.direct_passthrough and response.headers.getlist("Cache-Control") == ["no-cache"]:
+        return Directives()
+    return response_directives(response.headers)
+
+
+def _is_shared(directives: Directives) -> bool:
+    return any(name in directives for name in _SHARED_DESPITE_AUTHORIZATION)
+
+
+def _varied(policy: Policy, names: ReadNames) -> tuple[str, ...]:
+    """Return the fields to add to Vary: what the key has beyond the URL, and what the absent names are."""
+    fields = [*policy.vary, *names.headers, *(["cookie"] if names.cookies else [])]
+    return tuple(field.title() for field in dict.fromkeys(fields))

@@ -1,0 +1,94 @@
+"""The refresh of a page: a new request through the app, made from the recipe, never a copy of the visitor's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from flask import Flask
+
+from .decide import Verdict
+from .errors import StaleCacheError
+from .origin import Answer, Start
+from .plan import CachedView, Plan
+from .recipe import PageRecipe
+
+#: In the environ: the refresh that this request is.
+REPLAY = "flask_stalecache.replay"
+
+
+class Replay:
+    """A refresh on its way through the app.
+
+    :ivar arrives: SCRIPT_NAME and PATH_INFO as the visitor's request had them when it reached us.
+    :ivar answer: what the view answered; stays ``None`` if a hook answered in its place.
+    """
+
+    __slots__ = ("answer", "arrives", "cached", "carries_visitor", "key", "start")
+
+    def __init__(self, key: str, cached: CachedView, start: Start, carries_visitor: bool) -> None:
+        self.key = key
+        self.cached = cached
+        self.start = start
+        self.carries_visitor = carries_visitor
+        self.arrives = ("", "")
+        self.answer: Answer | None = None
+
+
+class PageRefresh:
+    """The refresh of a page: a new request through the app, made from the recipe.
+
+    :param visitor: the visitor's fields, for pages whose key or view may look at them; in memory only, never stored.
+    """
+
+    def __init__(self, plan: Plan, key: str, label: str, recipe: PageRecipe, visitor: Mapping[str, str] | None) -> None:
+        self.plan = plan
+        self.key = key
+        self.label = label
+        self.recipe = recipe
+        self.visitor = visitor
+
+    def run(self, start: Start) -> Answer:
+        """Send the request through the app, and return what the view answered, if it was the view that answered."""
+        environ = self.recipe.to_environ()
+        environ.update(self.visitor or {})
+        replay = environ[REPLAY] = Replay(self.key, self.plan.cached, start, self.visitor is not None)
+        replay.arrives = environ["SCRIPT_NAME"], environ["PATH_INFO"]
+        # For middleware further out, which may have taken the script root off the path.
+        environ["SCRIPT_NAME"], environ["PATH_INFO"] = "", environ["SCRIPT_NAME"] + environ["PATH_INFO"]
+        try:
+            status = _send(self.plan.app, environ, replay)
+        except Exception as error:
+            return replay.answer or Answer(Verdict.FAILED, error=error)
+        reason = f"something else than the view answered: {status}"
+        return replay.answer or Answer(Verdict.FAILED, error=StaleCacheError(reason))
+
+
+def _send(app: Flask, environ: dict[str, Any], replay: Replay) -> str:
+    """Send a request through the app up to the view's answer, close it, and return the status."""
+    statuses = ["no answer"]
+
+    def start_response(status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], object]:
+        statuses.append(status)
+        return lambda data: None
+
+    iterable: Iterable[bytes] = app.wsgi_app(environ, start_response)
+    try:
+        # A middleware that is a generator runs nothing before it is asked for the first chunk.
+        chunks = iter(iterable)
+        while replay.answer is None and next(chunks, None) is not None:
+            pass
+    finally:
+        close = getattr(iterable, "close", None)
+        if close is not None:
+            close()
+    return statuses[-1]
+
+
+def visitor_fields(environ: Mapping[str, Any]) -> dict[str, str]:
+    """Return the visitor's request fields, but for those that are answered from the copy."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.startswith("HTTP_") and not name.startswith("HTTP_IF_") and name != "HTTP_RANGE"
+    }

@@ -1,0 +1,121 @@
+"""``cached``: what happens to a request for a decorated view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask
+from flask.ctx import RequestContext
+from flask.views import View
+from werkzeug.wrappers import Response
+
+from .config import Settings
+from .doorway import HANDOVER
+from .engine import Engine
+from .guard import hand_names_on, is_watched
+from .observed import ObservedRequest
+from .origin import Served
+from .page_origin import PageOrigin
+from .page_refresh import REPLAY, Replay
+from .plan import CachedView, Plan
+from .responses import from_copy, live, tell
+from .status import CacheStatus, forwarded_field
+
+
+class Pages:
+    """The cached views of one app.
+
+    :param app: the app.
+    :param settings: its configuration.
+    :param engine: answers requests.
+    """
+
+    def __init__(self, app: Flask, settings: Settings, engine: Engine) -> None:
+        self.app = app
+        self.settings = settings
+        self.engine = engine
+        self._plans: dict[CachedView, Plan] = {}
+
+    def respond(self, cached: CachedView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
+        """Answer a request for a cached view."""
+        plan = self._plans.get(cached)
+        if plan is None:
+            plan = self._plans[cached] = Plan.of(self.app, cached, self.settings, self.engine.complaints)
+        environ = context.request.environ
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return self._bypass(plan, args, kwargs, "method")
+        origin = None if self._is_not_for_us(plan, context, args, kwargs) else self._origin(plan, context, args, kwargs)
+        if origin is None:
+            return self._bypass(plan, args, kwargs, "bypass")
+        replay = environ.get(REPLAY)
+        if replay is not None and replay.cached is cached:
+            return self._replayed(replay, origin)
+        return self._answered(origin, self.engine.answer(origin))
+
+    def _is_not_for_us(self, plan: Plan, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        request, environ = context.request, context.request.environ
+        has_body = environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
+        if has_body or environ.get("REMOTE_USER"):
+            return True
+        if not isinstance(request, ObservedRequest):
+            plan.complaints.once(
+                "request_class", "app.request_class was replaced after init_app: what is read can't be seen, so nothing is cached"
+            )
+            return True
+        if kwargs != request.view_args or (args and not (len(args) == 1 and isinstance(args[0], View))):
+            plan.complaints.once(
+                ("arguments", plan.cached.name),
+                "%s is live when called with other arguments than those of the URL, which don't tell what comes out: "
+                "write @cache.cached() directly above the function, or above the one that is routed",
+                plan.cached.name,
+            )
+            return True
+        unless = plan.cached.policy.unless
+        return unless is not None and bool(unless())
+
+    def _origin(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any) -> PageOrigin | None:
+        """Return the request as an origin; ``None`` if the developer's key or a normaliser of theirs raises."""
+        try:
+            return PageOrigin(plan, context, args, kwargs)
+        except Exception as error:
+            name = plan.cached.name
+            plan.complaints.now_and_then(("key", name), "%s is live, since its key can't be made: %s", name, error, exc_info=error)
+            return None
+
+    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str) -> Response:
+        response = plan.call_view(args, kwargs)
+        field = forwarded_field(reason, status=response.status_code)
+        return tell(response, CacheStatus.BYPASS, field, self.settings.status_headers)
+
+    def _replayed(self, replay: Replay, origin: PageOrigin) -> Response:
+        """Answer the request of a refresh: the engine holds the lock, and stores what the view answers."""
+        if replay.key != origin.key:
+            # The app saw another page in it than the visitor's: nothing is stored.
+            answer = origin.live()
+        else:
+            answer = replay.answer = origin.call(replay.start)
+        if answer.error is not None:
+            raise answer.error
+        return answer.value  # type: ignore[no-any-return]
+
+    def _answered(self, origin: PageOrigin, served: Served) -> Response:
+        if served.refresh:
+            self._hand_over(origin)
+        if is_watched(origin.context):
+            hand_names_on(origin.context, origin.names_handed_on(served))
+        if served.answer is None:
+            return from_copy(self.app, origin.environ, served, self.settings.status_headers)
+        if served.answer.error is not None:
+            raise served.answer.error
+        if not origin.queues and not served.stored:
+            served = served._replace(status=CacheStatus.BYPASS)
+        return live(origin.environ, served, self.settings.status_headers)
+
+    def _hand_over(self, origin: PageOrigin) -> None:
+        job = origin.refresh()
+        waiting = origin.environ.get(HANDOVER)
+        if waiting is None:
+            # Nobody closes this response for us: the view was called in a context without a WSGI server.
+            self.engine.hand_over(job)
+        else:
+            waiting.append(job)

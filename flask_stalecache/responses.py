@@ -1,0 +1,226 @@
+"""Responses: frozen into bytes, and made again from a copy, with status fields and answers to conditional requests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+from werkzeug.datastructures import Headers
+from werkzeug.wrappers import Response
+
+from .entry import Entry
+from .http.fields import vary_names
+from .http.ranges import UnsatisfiableRange, single_range
+from .http.validators import Validators
+from .origin import Answer, Served
+from .status import CacheStatus, forwarded_field, hit_field, status_fields
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+#: Why the origin was asked, in the words of RFC 9211 section 2.2.
+_FORWARDED_BECAUSE = {CacheStatus.MISS: "uri-miss", CacheStatus.EXPIRED: "stale", CacheStatus.REVALIDATED: "stale"}
+#: What the frozen copy answers. If-Match and If-Unmodified-Since are the origin's business.
+_ASKED_OF_COPY = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE")
+
+
+# -- freezing --------------------------------------------------------------------------------------------------------
+
+
+def body_size(response: Response) -> int | None:
+    """Return the bytes of a response's body, or ``None`` for a stream. A ``send_file`` says it in Content-Length."""
+    if response.direct_passthrough:
+        return response.content_length
+    if not response.is_sequence:
+        return None
+    return sum(len(chunk) for chunk in response.iter_encoded())
+
+
+def freeze(response: Response) -> bytes | None:
+    """Return the body, and leave it in the response as a tuple, which no hook can append to.
+
+    ``None``: it is not as long as its Content-Length says, so it is not whole (RFC 9111 section 3.3).
+    """
+    body = b"".join(response.iter_encoded())
+    if response.direct_passthrough:
+        close = getattr(response.response, "close", None)
+        if close is not None:
+            close()
+        response.direct_passthrough = False
+    response.response = (body,)
+    return body if response.content_length in (None, len(body)) else None
+
+
+# -- answering -------------------------------------------------------------------------------------------------------
+
+
+def from_copy(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str]) -> Response:
+    """Return the response in a copy. It is called on every hit.
+
+    :param app: whose response class is used.
+    :param environ: for the conditional fields of the request.
+    :param served: how the request is answered.
+    :param chosen: which of the status fields are sent.
+    """
+    copy = served.copy
+    assert copy is not None
+    entry = copy.entry
+    assert entry is not None
+    if copy.prepared is None:
+        copy.prepared = _prepare(app.response_class, entry)
+    age = entry.age(time.time())
+    told = status_fields(served.status, _field_of_copy(served, entry, entry.windows.max_age - age), chosen)
+    response = _clone(copy.prepared, [("Age", str(int(age))), *told])
+    for name in _ASKED_OF_COPY:
+        if name in environ:
+            answer_conditional(response, environ, entry.body, entry.answered)
+            break
+    return response
+
+
+class _StoredResponse(Response):
+    """A response with status 200 out of the store, which has been through Werkzeug's hands when the view answered.
+
+    Doing it all again (copy and check each field, encode each chunk) would cost as much as the rest of a hit. Where a hook has
+    changed something, Werkzeug does it again.
+
+    :ivar given_fields: the fields it was made with.
+    :ivar given_body: the body it was made with.
+    """
+
+    given_fields: list[tuple[str, str]] | None = None
+    given_body: tuple[bytes] | None = None
+
+    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
+        """Return the fields as they are, where Werkzeug would return a copy that is no different."""
+        if self.headers._list == self.given_fields and self.status_code == 200:
+            return self.headers
+        return super().get_wsgi_headers(environ)
+
+    def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
+        """Return the stored bytes as they are, where there is nothing to encode and nothing to close."""
+        body = self.given_body
+        if body is not None and self.response is body and self.status_code == 200 and not self._on_close:
+            return body if environ["REQUEST_METHOD"] == "GET" else ()
+        return super().get_app_iter(environ)
+
+
+_stored_classes: dict[type[Response], type[Response]] = {}
+
+
+def _stored_class(base: type[Response]) -> type[Response]:
+    stored = _stored_classes.get(base)
+    if stored is None:
+        # Behind the app's own class, so that what that overrides comes first.
+        bases = (_StoredResponse,) if base is Response else (base, _StoredResponse)
+        stored = _stored_classes[base] = type(f"Stored{base.__name__}", bases, {})
+    return stored
+
+
+def _prepare(response_class: type[Response], entry: Entry) -> Response:
+    """Return the response of an entry, to be cloned for each visitor."""
+    fields, body = _fields_sent(entry), (entry.body,)
+    # Werkzeug has more to do for other statuses, and for locations, which it makes absolute.
+    is_plain = entry.status == 200 and not any(name.lower() in {"location", "content-location"} for name, _ in fields)
+    response = (_stored_class(response_class) if is_plain else response_class)(body, status=entry.status, headers=fields)
+    # Werkzeug adds a Content-Type where there is none.
+    response.headers = Headers(fields)
+    response.__dict__["given_body"] = body
+    return response
+
+
+def _clone(prepared: Response, more: list[tuple[str, str]]) -> Response:
+    """Return a response like the prepared one, with more fields. Making one anew costs several times as much."""
+    kind = prepared.__class__
+    fields = prepared.headers._list + more
+    if kind.__init__ is not Response.__init__:
+        # A class of the app's own may make state in it that must not be shared.
+        response = kind(prepared.response, status=prepared.status, headers=fields)
+    else:
+        response = kind.__new__(kind)
+        response.__dict__.update(prepared.__dict__)
+        response._on_close = []
+    response.__dict__["given_fields"] = fields
+    # Not Headers(fields), which would check and convert every field again.
+    response.headers = Headers()
+    response.headers._list = fields.copy()
+    return response
+
+
+def live(environ: Mapping[str, Any], served: Served, chosen: Collection[str]) -> Response:
+    """Return what the origin answered, with what the visitor is told."""
+    answer = served.answer
+    assert answer is not None
+    response: Response = _own_copy(answer) if served.collapsed else answer.value
+    ttl = None
+    if served.stored and answer.entry is not None:
+        ttl = answer.entry.windows.max_age
+        response.vary.update(answer.entry.varied)
+    if answer.entry is not None and served.status is not CacheStatus.BYPASS:
+        answer_conditional(response, environ, answer.entry.body, answer.entry.answered)
+    elif response.direct_passthrough and response.content_length is not None:
+        # A file that is not stored: what send_file would have done, had the conditions not been hidden from it.
+        response = response.make_conditional(dict(environ), accept_ranges=True, complete_length=response.content_length)
+    reason = _FORWARDED_BECAUSE.get(served.status, "bypass")
+    field = forwarded_field(reason, status=response.status_code, ttl=ttl, stored=served.stored, collapsed=served.collapsed)
+    return tell(response, served.status, field, chosen)
+
+
+def tell(response: Response, status: CacheStatus, field: str, chosen: Collection[str]) -> Response:
+    """Add the status fields to a response. Ours come last, behind those of caches nearer to the origin (RFC 9211 section 2)."""
+    response.headers.extend(status_fields(status, field, chosen))
+    return response
+
+
+def _field_of_copy(served: Served, entry: Entry, ttl: float) -> str:
+    if not served.collapsed:
+        return hit_field(ttl)
+    return forwarded_field(_FORWARDED_BECAUSE[served.status], status=entry.status, ttl=ttl, collapsed=True)
+
+
+def _fields_sent(entry: Entry) -> list[tuple[str, str]]:
+    """Return the stored fields, with ``Vary`` extended by what the entry depends on."""
+    # A cache nearer to the origin may have put its own Age there; ours counts from its answer to us.
+    fields = [(name, value) for name, value in entry.headers if name.lower() != "age"]
+    missing = [name for name in entry.varied if name.lower() not in vary_names(entry.headers)]
+    length = [("Content-Length", str(len(entry.body)))] if entry.body else []
+    return [*fields, *length, *([("Vary", ", ".join(missing))] if missing else [])]
+
+
+def _own_copy(answer: Answer) -> Response:
+    """Return a failure that several visitors share as a response of one's own, since hooks change what they are given."""
+    shared: Response = answer.value
+    return type(shared)(tuple(shared.iter_encoded()), status=shared.status, headers=list(shared.headers))
+
+
+def answer_conditional(response: Response, environ: Mapping[str, Any], body: bytes, made: float) -> None:
+    """Turn a full response into what a conditional or range request asks for.
+
+    :param response: changed in place.
+    :param environ: the request's.
+    :param body: the full body.
+    :param made: when the response was made, in seconds since the epoch.
+    """
+    if response.status_code != 200:
+        return
+    validators = Validators(response.headers.get("ETag"), response.headers.get("Last-Modified"), made)
+    if validators.not_modified(environ):
+        response.status_code = 304
+    elif "HTTP_RANGE" in environ and environ["REQUEST_METHOD"] == "GET" and validators.allow_range(environ):
+        _cut(response, environ["HTTP_RANGE"], body)
+
+
+def _cut(response: Response, field: str, body: bytes) -> None:
+    try:
+        part = single_range(field, len(body))
+    except UnsatisfiableRange:
+        response.status_code = 416
+        response.headers["Content-Range"] = f"bytes */{len(body)}"
+        response.set_data(b"")
+        return
+    if part is not None:
+        response.status_code = 206
+        response.headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(body)}"
+        response.set_data(body[part])
