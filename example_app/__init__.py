@@ -1,0 +1,45 @@
+"""A small news site as people would write it: one blueprint, templates, Flask-Login, and a cache."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from secrets import token_urlsafe
+from typing import Any
+
+from flask import Flask
+
+from example_app import auth, news
+from example_app.extensions import cache, login_manager
+
+
+class Defaults:
+    """What the site does unless told otherwise; times are in seconds."""
+
+    THIRD_PARTY_URL = "http://127.0.0.1:5001/"
+    THIRD_PARTY_TIMEOUT = 30
+    DASHBOARD_SECONDS = 5
+    SESSION_COOKIE_SAMESITE = "Lax"
+    REMEMBER_COOKIE_SAMESITE = "Lax"
+    STALECACHE_MAX_AGE = 15
+    STALECACHE_STALE_WHILE_REVALIDATE = 600
+    STALECACHE_STALE_IF_ERROR = 86400
+
+
+def create_app(config: Mapping[str, Any] | None = None) -> Flask:
+    """Make the site.
+
+    :param config: settings that win over the environment, where a variable ``NEWS_<KEY>`` sets ``<KEY>``
+        (``NEWS_THIRD_PARTY_URL``, ``NEWS_STALECACHE_MAX_AGE``), and over :class:`Defaults`.
+    """
+    app = Flask(__name__)
+    app.config.from_object(Defaults)
+    app.config.from_prefixed_env("NEWS")
+    app.config.from_mapping(config or {})
+    if not app.config["SECRET_KEY"]:
+        # Logins end with the process, and several workers need NEWS_SECRET_KEY: better than a key that everybody knows.
+        app.config["SECRET_KEY"] = token_urlsafe()
+    cache.init_app(app)
+    login_manager.init_app(app)
+    app.register_blueprint(news.bp)
+    app.register_blueprint(auth.bp)
+    app.add_template_global(datetime.now, "now")
+    return app

@@ -1,0 +1,61 @@
+"""The pages of the site; everything in :data:`bp` is open to everyone, and cached."""
+
+import random
+import time
+
+import requests
+from flask import Blueprint, current_app, render_template
+
+from example_app.articles import ARTICLES
+from example_app.extensions import cache
+
+bp = Blueprint("news", __name__)
+
+
+def third_party_number() -> int:
+    """Ask the third party for its number, which takes as long as it takes.
+
+    :raises requests.RequestException: when it does not answer in time, or answers with an error.
+    """
+    response = requests.get(current_app.config["THIRD_PARTY_URL"], timeout=current_app.config["THIRD_PARTY_TIMEOUT"])
+    response.raise_for_status()
+    return int(response.text)
+
+
+@bp.get("/")
+@cache.cached()
+def front() -> str:
+    """Show the articles beside the number; the windows are the configured ones, so that the demo can shorten them."""
+    return render_template("front.html", articles=ARTICLES.values(), number=third_party_number())
+
+
+@bp.get("/dashboard")
+@cache.cached(max_age=30, stale_while_revalidate=600, stale_if_error=86400)
+def dashboard() -> str:
+    """Show how often the articles were read, which takes a slow query."""
+    time.sleep(current_app.config["DASHBOARD_SECONDS"])
+    readers = [(article, random.randint(100, 9999)) for article in ARTICLES.values()]
+    return render_template("dashboard.html", readers=readers)
+
+
+@bp.get("/articles/<slug>")
+@cache.cached(
+    max_age=300, stale_while_revalidate=3600, stale_if_error=86400, statuses={404: 60}, ignored_parameters=("utm_*",)
+)
+def article(slug: str) -> str | tuple[str, int]:
+    """Show an article; that there is none is remembered for a minute, since it may be written by then."""
+    if slug not in ARTICLES:
+        return render_template("missing.html"), 404
+    return render_template("article.html", article=ARTICLES[slug])
+
+
+@bp.app_errorhandler(404)
+def missing(error: Exception) -> tuple[str, int]:
+    return render_template("missing.html"), 404
+
+
+@bp.app_errorhandler(requests.RequestException)
+def third_party_failed(error: requests.RequestException) -> tuple[str, int]:
+    """Answer visitors who came before there was a page to show instead."""
+    current_app.logger.warning("The third party failed: %s", error)
+    return render_template("unavailable.html"), 502

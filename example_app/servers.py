@@ -1,0 +1,139 @@
+"""Starts the third party and the news site as processes of their own, and stops them by their ids."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import TypeVar
+
+from example_app.gunicorn_conf import READY, workers
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent
+START_LIMIT = 30
+STOP_LIMIT = 10
+
+
+class ServerFailed(Exception):
+    """A server did not start, or ended before it was told to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server, its URL, and the file that has what it printed."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def check(self) -> None:
+        """Do nothing while it runs.
+
+        :raises ServerFailed: when it has ended, with the last that it printed.
+        """
+        if self.process.poll() is not None:
+            raise ServerFailed(f"{self.log.stem} ended with status {self.process.returncode}:\n{tail(self.log)}")
+
+
+@contextmanager
+def third_party(sleep: float, folder: Path) -> Iterator[Server]:
+    """Run the third party on a free port.
+
+    :param sleep: seconds that a call takes.
+    :param folder: where its log is written.
+    """
+    command = ["-m", "example_app.third_party", "--port", "0", "--sleep", str(sleep)]
+    with _process(command, folder / "third_party.log") as starting:
+        url = _until(lambda: starting.log.read_text().partition("\n")[0], starting)
+        yield Server(starting.process, url, starting.log)
+
+
+@contextmanager
+def news_site(settings: Mapping[str, object], folder: Path) -> Iterator[Server]:
+    """Run the news site under gunicorn on a free port.
+
+    :param settings: its settings, without the prefix ``NEWS_``.
+    :param folder: where its log and the cache are written.
+    """
+    settings = {"STALECACHE_DIR": folder / "cache", "SECRET_KEY": f"demo-{token_urlsafe()}", **settings}
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        # Handed over open, so that nobody can take the port in between.
+        fd = listening.fileno()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        command = ["-m", "gunicorn", "-c", "python:example_app.gunicorn_conf", "-b", f"fd://{fd}"]
+        process = _process([*command, "example_app:create_app()"], folder / "news_site.log", settings, (fd,), url)
+        with process as server:
+            # Closed here, or requests would wait in its queue for a gunicorn that has ended.
+            listening.close()
+            _until(lambda: server.log.read_text().count(READY) == workers, server)
+            yield server
+
+
+def tail(log: Path, lines: int = 20) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+@contextmanager
+def _process(
+    command: Sequence[str],
+    log: Path,
+    settings: Mapping[str, object] | None = None,
+    fds: Sequence[int] = (),
+    url: str = "",
+) -> Iterator[Server]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=_environment(settings or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=fds,
+            # Of its own, so that a Ctrl-C reaches only the demo, which stops its servers in order.
+            start_new_session=True,
+        )
+    try:
+        yield Server(process, url, log)
+    finally:
+        _stop(process)
+
+
+def _environment(settings: Mapping[str, object]) -> dict[str, str]:
+    """Return this process's environment, less what would change the story, plus the site's settings."""
+    ours = ("NEWS_", "FLASK_", "GUNICORN_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return environment | {"NO_PROXY": "127.0.0.1"} | {f"NEWS_{name}": str(value) for name, value in settings.items()}
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_LIMIT)
+    except subprocess.TimeoutExpired:
+        # It leads its own group, so this reaches gunicorn's workers too, and nobody else.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _until(condition: Callable[[], T], server: Server) -> T:
+    """Wait until the condition is true, and return what it returned.
+
+    :raises ServerFailed: when the server ends, or does not get there within :data:`START_LIMIT` seconds.
+    """
+    deadline = time.monotonic() + START_LIMIT
+    while time.monotonic() < deadline:
+        server.check()
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise ServerFailed(f"{server.log.stem} was not there within {START_LIMIT} seconds:\n{tail(server.log)}")
