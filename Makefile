@@ -36,8 +36,9 @@ test: lint docs ## Run ruff, mypy, the documentation with its examples, and the 
 soak: $(VENV)/.stamp ## Run the tests of endurance with their full counts.
 	STALECACHE_SOAK=1 $(RUN) -m pytest -m soak
 
-bench: $(VENV)/.stamp ## Measure a hit against an empty view and against Flask-Caching.
+bench: $(VENV)/.stamp ## Measure what a hit costs, and who waits for whom under gunicorn.
 	@$(RUN) benchmarks/hit.py
+	@$(RUN) benchmarks/collapse.py
 
 docs: $(VENV)/.stamp ## Build the documentation and run its examples.
 	$(SPHINX) -b html docs docs/_build/html
@@ -46,7 +47,7 @@ docs: $(VENV)/.stamp ## Build the documentation and run its examples.
 lint: $(VENV)/.stamp ## Check style, format and types.
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy --strict flask_stalecache example_app
+	$(RUN) -m mypy --strict flask_stalecache example_app benchmarks
 
 format: $(VENV)/.stamp ## Sort imports, mend what ruff can mend, and format.
 	$(RUN) -m ruff check --fix .

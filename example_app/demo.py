@@ -121,9 +121,7 @@ def complaints(chapter: Chapter, rows: Sequence[Row], calls: int, value: str) ->
     found = [f"request {row.number} was answered with {row.value}" for row in rows if row.code != 200]
     if not found and not re.fullmatch(chapter.statuses, statuses):
         found.append(f"the cache statuses were {statuses or 'none'}, not as in {chapter.statuses!r}")
-    found += [
-        f"request {row.number} shows {row.value}, not {value}" for row in rows if row.code == 200 and row.value != value
-    ]
+    found += [f"request {row.number} shows {row.value}, not {value}" for row in rows if row.code == 200 and row.value != value]
     if not chapter.may_wait:
         found += [f"request {row.number} took {row.seconds:.3f} s" for row in rows if row.seconds > WAITED]
     if calls not in chapter.calls:

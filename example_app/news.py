@@ -39,9 +39,7 @@ def dashboard() -> str:
 
 
 @bp.get("/articles/<slug>")
-@cache.cached(
-    max_age=300, stale_while_revalidate=3600, stale_if_error=86400, statuses={404: 60}, ignored_parameters=("utm_*",)
-)
+@cache.cached(max_age=300, stale_while_revalidate=3600, stale_if_error=86400, statuses={404: 60}, ignored_parameters=("utm_*",))
 def article(slug: str) -> str | tuple[str, int]:
     """Show an article; that there is none is remembered for a minute, since it may be written by then."""
     if slug not in ARTICLES:

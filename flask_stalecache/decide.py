@@ -78,7 +78,7 @@ def decide(entry: Entry | None, note: Note, now: float, *, pending: bool) -> Ser
     in_sie = entry.in_sie(now)
     if in_sie and note.backing_off(now):
         return Serve(entry, CacheStatus.STALE, False)
-    return Fetch(CacheStatus.EXPIRED, entry if in_sie else None, None if entry.never_stale else entry)
+    return Fetch(CacheStatus.EXPIRED, entry if in_sie else None, entry if entry.may_be_stale else None)
 
 
 class Verdict(Enum):

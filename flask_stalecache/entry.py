@@ -83,6 +83,11 @@ class Entry:
         """Whether it may be served if the origin fails (RFC 5861 section 4)."""
         return not self.never_stale and self.age(now) < self.windows.max_age + self.windows.stale_if_error
 
+    @property
+    def may_be_stale(self) -> bool:
+        """Whether it may be served stale at all: the response does not forbid it, and there is a stale window."""
+        return not self.never_stale and (self.windows.stale_while_revalidate > 0 or self.windows.stale_if_error > 0)
+
     def outdates(self, other: Entry | None, now: float) -> bool:
         """Whether this fill replaces another one: its origin was called later, or the other's start is in the future.
 

@@ -20,7 +20,7 @@ from .engine import Engine
 from .errors import ConfigError
 from .guard import discard_session
 from .observed import observed_request_class
-from .page_refresh import REPLAY
+from .page_refresh import AS_VISITOR, REPLAY
 from .pages import Pages
 from .plan import CachedView
 from .policy import Duration, Normaliser, Policy
@@ -206,8 +206,7 @@ def _saving_no_visitors_session(process_response: Callable[[Response], Response]
     """
 
     def process(response: Response) -> Response:
-        replay = request.environ.get(REPLAY)
-        if replay is not None and replay.carries_visitor:
+        if AS_VISITOR.get():
             discard_session(request_ctx._get_current_object())  # type: ignore[attr-defined]
         return process_response(response)
 

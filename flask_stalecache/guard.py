@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from .keys import FORWARDED_FIELDS
 from .observed import ReadLog
 from .policy import NamePatterns
 from .reads import ReadNames
+from .session_watch import SessionReads, watched_session
 
 #: Fields that are always in the key.
 KEY_FIELDS = frozenset({"host", *FORWARDED_FIELDS})
@@ -30,45 +31,57 @@ class Covered:
 
     :param headers: request fields, in lower case.
     :param cookies: cookie names.
-    :param session: the use of the session does not count.
+    :param session: what of the session; ``None``: all of it, the developer says.
     """
 
     headers: frozenset[str]
     cookies: frozenset[str]
-    session: bool
+    session: SessionReads | None
 
 
 class Watch:
     """What a view did beside its answer.
 
     :ivar refusal: why its answer can't be stored, or "".
+    :ivar session: what it read of the session.
     """
 
-    refusal = ""
+    def __init__(self, session: SessionReads) -> None:
+        self.refusal = ""
+        self.session = session
 
 
 @contextmanager
-def watched(context: RequestContext) -> Iterator[Watch]:
+def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:
     """Run a view under watch: conditionals and Range are hidden from it, and what it does to session and request is seen."""
-    watch, log, callbacks = Watch(), reads_of(context), len(context._after_request_functions)
+    callbacks = len(context._after_request_functions)
     session: Any = context._session
-    flags = session.modified, session.accessed
+    modified_before = session.modified
     # Flask's SessionMixin says True for classes that can't tell: then any use may be a change.
     tells = "modified" in getattr(session, "__dict__", ()) or getattr(type(session), "modified", None) is not True
-    _set_flag(session, "modified", False)
-    _set_flag(session, "accessed", False)
-    log.watching += 1
-    try:
-        with _hidden_conditionals(context):
-            yield watch
-    finally:
-        log.watching -= 1
+    with _hidden_conditionals(context), _flags_set_aside(session), watched_session(session) as reads:
+        watch = Watch(reads)
+        yield watch
         if session.modified or (session.accessed and not tells):
             watch.refusal = "the view modified the session"
+        elif modified_before and tells and reads and covered.session is not None:
+            # It may be new with this request: then no cookie tells whose it is.
+            watch.refusal = "the view uses the session, which a hook has modified before"
         elif len(context._after_request_functions) > callbacks:
             watch.refusal = "the view registered a callback with after_this_request"
-        _set_flag(session, "modified", session.modified or flags[0])
-        _set_flag(session, "accessed", session.accessed or flags[1])
+
+
+@contextmanager
+def _flags_set_aside(session: Any) -> Iterator[None]:
+    """Let the flags of a session tell what happens meanwhile."""
+    before = {name: getattr(session, name) for name in ("modified", "accessed")}
+    for name in before:
+        _set_flag(session, name, False)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            _set_flag(session, name, getattr(session, name) or value)
 
 
 @contextmanager
@@ -95,21 +108,16 @@ def _set_flag(session: Any, name: str, value: bool) -> None:
 
 
 @contextmanager
-def session_set_aside(context: RequestContext) -> Iterator[Callable[[], bool]]:
-    """Tell the use of the session by a ``key`` callable apart; yields a callable that says whether it alone has used it so far."""
+def covered_by_key(context: RequestContext) -> Iterator[tuple[ReadLog, SessionReads]]:
+    """Run a ``key`` callable; yields what it reads of the request, and of the session if nobody has used that before."""
     session: Any = context._session
-    before = session.accessed
-    _set_flag(session, "accessed", False)
-    try:
-        yield lambda: bool(session.accessed) and not before
-    finally:
-        _set_flag(session, "accessed", session.accessed or before)
-
-
-def is_watched(context: RequestContext) -> bool:
-    """Whether a view is being watched: asked on every hit, so without making a log where nothing was read."""
-    log: ReadLog | None = context.request.__dict__.get("_stalecache_reads")
-    return log is not None and log.watching > 0
+    used_before = session.accessed
+    with reads_of(context).set_aside() as log, watched_session(session) as reads:
+        yield log, reads
+    if used_before:
+        # A hook may have looked up who is logged in: the key says nothing of that.
+        reads.names.clear()
+        reads.whole = False
 
 
 def reads_of(context: RequestContext) -> ReadLog:
@@ -117,13 +125,19 @@ def reads_of(context: RequestContext) -> ReadLog:
     return context.request.stalecache_reads  # type: ignore[attr-defined,no-any-return]
 
 
-def names_beyond_key(context: RequestContext, covered: Covered) -> ReadNames:
+def names_beyond_key(context: RequestContext, covered: Covered, watch: Watch) -> ReadNames:
     """Return the names that were read of the request and that the key does not cover."""
     log, app, session = reads_of(context), context.app, context._session
     cookies = set(log.cookies) - covered.cookies
-    if session is not None and session.accessed and not covered.session:
+    if session is not None and session.accessed and not _covers_session(covered, watch):
         cookies.add(app.session_interface.get_cookie_name(app))
     return ReadNames(tuple(sorted(cookies)), tuple(sorted(set(log.headers) - covered.headers)))
+
+
+def _covers_session(covered: Covered, watch: Watch) -> bool:
+    if covered.session is None:
+        return True
+    return bool(covered.session) and covered.session.covers(watch.session)
 
 
 def ignored_parameters_read(context: RequestContext, ignored: NamePatterns) -> frozenset[str]:
@@ -164,12 +178,3 @@ def discard_session(context: RequestContext) -> None:
         changes = ("__setitem__", "__delitem__", "clear", "pop", "popitem", "update", "setdefault")
         _discarded_classes[null] = type("DiscardedSession", (null,), {name: getattr(dict, name) for name in changes})
     context._session = _discarded_classes[null](context._session)
-
-
-def hand_names_on(context: RequestContext, names: ReadNames) -> None:
-    """Note names on behalf of a page that was served inside another view: that depends on them too, though nothing was read."""
-    log = reads_of(context)
-    for name in names.cookies:
-        log.cookies.setdefault(name, __name__)
-    for name in names.headers:
-        log.headers.setdefault(name, __name__)

@@ -49,18 +49,23 @@ def page_key(
     :raises ConfigError: if ``custom`` is not made of strings, numbers and tuples of those.
     """
     get = environ.get
-    where = get("wsgi.url_scheme", "http"), host_of(environ), *[get(name) for name in _FORWARDED]
+    where = get("wsgi.url_scheme", "http"), host_of(environ), *map(get, _FORWARDED)
     varied = tuple([_varied(name, normalise, environ) for name, normalise in vary.items()]) if vary else ()
     if custom is not None:
         return ascii(("page", view, where, (_checked(custom),), varied))
     query = get("QUERY_STRING", "")
     if query and ignored:
         query = ignored.split(query)[0]
-    return _quoted(("page", view, where, (get("SCRIPT_NAME", ""), get("PATH_INFO", ""), raw_path(environ), query), varied))
+    parts = ("page", view, where, (get("SCRIPT_NAME", ""), get("PATH_INFO", ""), raw_path(environ), query), varied)
+    return _quoted(parts) if len(query) < _LONG else ascii(parts)
+
+
+#: Visitors choose the query: a flood of long ones is not kept.
+_LONG = 200
 
 
 # Quoting is half the cost of a key, and the same pages are asked for again and again. Not for custom parts: 1 == True.
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _quoted(parts: tuple[object, ...]) -> str:
     return ascii(parts)
 
@@ -72,7 +77,8 @@ def _varied(name: str, normalise: Normaliser | None, environ: Mapping[str, Any])
     variant = normalise(value)
     if variant is not None and not isinstance(variant, str):
         raise ConfigError(f"the normaliser of {name} returned {type(variant).__name__}: return a string or None")
-    return name, variant
+    # A plain string also of an enum that is one: they are equal, and would share a place among the quoted keys.
+    return name, None if variant is None else str.__str__(variant)
 
 
 def _checked(custom: object) -> object:

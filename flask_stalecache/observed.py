@@ -24,11 +24,10 @@ class ReadLog:
     :ivar headers: request fields (in lower case) and the module that read each first.
     :ivar cookies: cookie names and readers.
     :ivar parameters: query parameters and readers.
-    :ivar watching: how many views are being watched, one inside the other.
     :ivar whole: kinds that were read as a whole (``headers``, ``cookies``, ``query``) and readers.
     """
 
-    __slots__ = ("_paused", "cookies", "exempt", "headers", "parameters", "watching", "whole")
+    __slots__ = ("_paused", "cookies", "exempt", "headers", "parameters", "whole")
 
     def __init__(self, exempt: frozenset[str]) -> None:
         self.exempt = exempt
@@ -36,7 +35,6 @@ class ReadLog:
         self.cookies: dict[str, str] = {}
         self.parameters: dict[str, str] = {}
         self.whole: dict[str, str] = {}
-        self.watching = 0
         self._paused = 0
 
     def header(self, name: str) -> None:
@@ -138,22 +136,33 @@ class ObservedHeaders(EnvironHeaders):
         return super().__iter__()
 
 
-def _by_name(method: str) -> Callable[..., Any]:
+def _by_name(base: type, method: str) -> Callable[..., Any]:
+    original = getattr(base, method)
+
     def read(self: Any, key: Any, *args: Any, **kwargs: Any) -> Any:
+        if _VALUES not in self.__dict__:
+            return original(self, key, *args, **kwargs)
         self._note(key)
         return getattr(self._values, method)(key, *args, **kwargs)
 
     return read
 
 
-def _as_a_whole(method: str) -> Callable[..., Any]:
+def _as_a_whole(base: type, method: str) -> Callable[..., Any]:
+    original = getattr(base, method)
+
     def read(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _VALUES not in self.__dict__:
+            return original(self, *args, **kwargs)
         self._note_all()
-        return getattr(self._values, method)(*args, **kwargs)
+        plain = [getattr(other, _VALUES, other) for other in args]
+        return getattr(self._values, method)(*plain, **kwargs)
 
     return read
 
 
+#: Where a stand-in keeps what it stands for. Without it, somebody has made an instance of the class, and it is none.
+_VALUES = "_values"
 _NAMED = frozenset(
     {
         "__getitem__", "__contains__", "__setitem__", "__delitem__", "get", "getlist", "add", "pop", "poplist", "setdefault",
@@ -177,9 +186,9 @@ def _observed(values: Any, note: Callable[[str], None], note_all: Callable[[], N
     """
     base: type = type(values)
     if base not in _observed_classes:
-        methods = {name: _by_name(name) for name in dir(base) if name in _NAMED}
+        methods = {name: _by_name(base, name) for name in dir(base) if name in _NAMED}
         public = {name for name in dir(base) if not name.startswith("_") and callable(getattr(base, name))}
-        methods.update({name: _as_a_whole(name) for name in (public | _WHOLE) - _NAMED if hasattr(base, name)})
+        methods.update({name: _as_a_whole(base, name) for name in (public | _WHOLE) - _NAMED if hasattr(base, name)})
         _observed_classes[base] = type(f"Observed{base.__name__}", (base,), methods)
     observed: Any = _observed_classes[base]
     stand_in = observed.__new__(observed)

@@ -19,12 +19,12 @@ from .errors import ConfigError
 from .guard import (
     KEY_FIELDS,
     Covered,
+    covered_by_key,
     ignored_parameters_read,
     names_beyond_key,
     read_as_a_whole,
     reader_of,
     reads_of,
-    session_set_aside,
     watched,
 )
 from .http.cache_control import Directives, response_directives
@@ -38,11 +38,14 @@ from .policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
 from .reads import NO_NAMES, ReadNames
 from .recipe import PageRecipe
 from .responses import body_size, freeze
+from .session_watch import SessionReads
 
 #: With one of these a response may answer requests with Authorization (RFC 9111 section 3.5).
 _SHARED_DESPITE_AUTHORIZATION = ("public", "s-maxage", "must-revalidate")
 _AUTHORIZATION = ReadNames(headers=("authorization",))
 _HAS_AUTHORIZATION = "the request has Authorization"
+#: On the request: the cached pages that were served within it.
+_SERVED = "_stalecache_served"
 #: Reasons that are the developer's own wish, or nothing to mend.
 _NOT_TO_MEND = ("Cache-Control:", "status ", "response_filter", "only an answer to GET")
 
@@ -73,12 +76,13 @@ class PageOrigin:
 
     def _custom_key(self, key: Callable[[], object]) -> object:
         """Call the ``key`` callable; what is read meanwhile is covered by the key."""
-        with reads_of(self.context).set_aside() as aside, session_set_aside(self.context) as session_used:
+        with covered_by_key(self.context) as (read, session):
             custom = key()
-            session = session_used() or self.plan.cached.policy.ignore_session
         if custom is None:
             raise ConfigError("a key callable returned None: return a string, a number or a tuple of those; see unless=")
-        self.covered = Covered(self.plan.uncounted | frozenset(aside.headers), frozenset(aside.cookies), session)
+        ignored = self.plan.cached.policy.ignore_session
+        headers = self.plan.uncounted | read.headers.keys()
+        self.covered = Covered(headers, frozenset(read.cookies), None if ignored else session)
         return custom
 
     @property
@@ -114,14 +118,19 @@ class PageOrigin:
 
     def call(self, start: Start) -> Answer:
         """Call the view under watch and judge its answer."""
-        with watched(self.context) as watch:
+        covered = self.covered or self._covered()
+        with watched(self.context, covered) as watch:
             response, error = self._run()
-        names = names_beyond_key(self.context, self.covered or self._covered())
+        self._take_over_names()
+        names = names_beyond_key(self.context, covered, watch)
         carried = names.carried_part(self.environ)
         own = read_as_a_whole(self.context) or self._reads_ignored()
         anybodys = not carried and not own
         if response is None:
-            return Answer(_verdict_of(error), error=error, anybodys=anybodys, absent=names)
+            verdict = _verdict_of(error)
+            if carried and verdict is Verdict.UNSTORABLE:
+                verdict = Verdict.PERSONAL
+            return Answer(verdict, error=error, carried=carried, anybodys=anybodys, absent=names)
         # What is one visitor's own in a way that no name tells is so for all who come.
         judgement, entry = self._judge(response, start, own or watch.refusal, names, NO_NAMES if own else carried)
         self._explain(judgement, carried)
@@ -153,15 +162,31 @@ class PageOrigin:
         names = ignored_parameters_read(self.context, self.plan.ignored)
         return f"it reads what is in ignored_parameters: {', '.join(sorted(names))}" if names else ""
 
-    def names_handed_on(self, served: Served) -> ReadNames:
-        """Return what this page depends on, for a view that called it."""
-        entry = served.copy.entry if served.copy is not None else None
+    def remember(self, served: Served) -> None:
+        """Remember that this page was served, for a view that may have it in its own."""
+        self.context.request.__dict__.setdefault(_SERVED, []).append((self, served))
+
+    def _take_over_names(self) -> None:
+        """Note what the pages depend on that were served within this request: this one may be made of them."""
+        log = reads_of(self.context)
+        for origin, served in self.context.request.__dict__.get(_SERVED, ()):
+            names = origin.depends_on(served)
+            log.cookies.update(dict.fromkeys(names.cookies, __name__))
+            log.headers.update(dict.fromkeys(names.headers, __name__))
+
+    def depends_on(self, served: Served) -> ReadNames:
+        """Return the names that this page depends on, beside what is in every key."""
         covered = self.covered or self._covered()
-        own = ReadNames(tuple(covered.cookies), tuple(covered.headers - KEY_FIELDS - self.plan.settings.ignored_headers))
-        return own if entry is None else own | entry.absent
+        names = ReadNames(tuple(covered.cookies), tuple(covered.headers - KEY_FIELDS - self.plan.settings.ignored_headers))
+        if covered.session:
+            app = self.context.app
+            names |= ReadNames(cookies=(app.session_interface.get_cookie_name(app) or "",))
+        entry = served.copy.entry if served.copy is not None else None
+        return names if entry is None else names | entry.absent
 
     def _covered(self) -> Covered:
-        return Covered(self.plan.uncounted, frozenset(), self.plan.cached.policy.ignore_session)
+        session = None if self.plan.cached.policy.ignore_session else SessionReads()
+        return Covered(self.plan.uncounted, frozenset(), session)
 
     # -- judging its answer --------------------------------------------------------------------------------------
 

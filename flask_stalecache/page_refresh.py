@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from flask import Flask
@@ -15,6 +16,8 @@ from .recipe import PageRecipe
 
 #: In the environ: the refresh that this request is.
 REPLAY = "flask_stalecache.replay"
+#: Whether the current request is a refresh that carries its visitor's fields. Asked for every response, so it is no environ look.
+AS_VISITOR: ContextVar[bool] = ContextVar("stalecache_as_visitor", default=False)
 
 
 class Replay:
@@ -24,13 +27,12 @@ class Replay:
     :ivar answer: what the view answered; stays ``None`` if a hook answered in its place.
     """
 
-    __slots__ = ("answer", "arrives", "cached", "carries_visitor", "key", "start")
+    __slots__ = ("answer", "arrives", "cached", "key", "start")
 
-    def __init__(self, key: str, cached: CachedView, start: Start, carries_visitor: bool) -> None:
+    def __init__(self, key: str, cached: CachedView, start: Start) -> None:
         self.key = key
         self.cached = cached
         self.start = start
-        self.carries_visitor = carries_visitor
         self.arrives = ("", "")
         self.answer: Answer | None = None
 
@@ -52,14 +54,17 @@ class PageRefresh:
         """Send the request through the app, and return what the view answered, if it was the view that answered."""
         environ = self.recipe.to_environ()
         environ.update(self.visitor or {})
-        replay = environ[REPLAY] = Replay(self.key, self.plan.cached, start, self.visitor is not None)
+        replay = environ[REPLAY] = Replay(self.key, self.plan.cached, start)
         replay.arrives = environ["SCRIPT_NAME"], environ["PATH_INFO"]
         # For middleware further out, which may have taken the script root off the path.
         environ["SCRIPT_NAME"], environ["PATH_INFO"] = "", environ["SCRIPT_NAME"] + environ["PATH_INFO"]
+        token = AS_VISITOR.set(self.visitor is not None)
         try:
             status = _send(self.plan.app, environ, replay)
         except Exception as error:
             return replay.answer or Answer(Verdict.FAILED, error=error)
+        finally:
+            AS_VISITOR.reset(token)
         reason = f"something else than the view answered: {status}"
         return replay.answer or Answer(Verdict.FAILED, error=StaleCacheError(reason))
 

@@ -12,7 +12,6 @@ from werkzeug.wrappers import Response
 from .config import Settings
 from .doorway import HANDOVER
 from .engine import Engine
-from .guard import hand_names_on, is_watched
 from .observed import ObservedRequest
 from .origin import Served
 from .page_origin import PageOrigin
@@ -101,8 +100,7 @@ class Pages:
     def _answered(self, origin: PageOrigin, served: Served) -> Response:
         if served.refresh:
             self._hand_over(origin)
-        if is_watched(origin.context):
-            hand_names_on(origin.context, origin.names_handed_on(served))
+        origin.remember(served)
         if served.answer is None:
             return from_copy(self.app, origin.environ, served, self.settings.status_headers)
         if served.answer.error is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import http_sf
 TARGETED_FIELDS = ("stalecache-cache-control", "cdn-cache-control")
 #: RFC 9111 section 1.2.2: what to take for a number that is too large.
 DELTA_OVERFLOW = 2**31
+_ESCAPED = re.compile(r"\\.")
 _NUMBERS = ("max-age", "s-maxage", "stale-while-revalidate", "stale-if-error")
 
 
@@ -59,7 +61,9 @@ def _targeted(field: str) -> Mapping[str, list[str]] | None:
 
 def _tokens(field: str) -> Mapping[str, list[str]]:
     said: dict[str, list[str]] = {}
-    for part in parse_http_list(field):
+    # A quote that is never closed would hide what follows it.
+    parts = parse_http_list(field) if _ESCAPED.sub("", field).count('"') % 2 == 0 else field.replace('"', "").split(",")
+    for part in parts:
         name, _, value = part.partition("=")
         said.setdefault(name.strip().lower(), []).append(value.strip().strip('"'))
     said.pop("", None)

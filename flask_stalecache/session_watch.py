@@ -1,0 +1,90 @@
+"""Which parts of a session are read, so that a key that names one of them is not taken to name them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+#: Flask's own: how long the session lives, and messages that are shown once (if there are any, showing them changes the session).
+_NOT_CONTENT = frozenset({"_permanent", "_flashes"})
+_BY_NAME = ("__getitem__", "__contains__", "get", "pop", "setdefault")
+_AS_A_WHOLE = ("__iter__", "__len__", "__eq__", "__ne__", "__repr__", "__or__", "copy", "items", "keys", "popitem", "values")
+
+
+class SessionReads:
+    """What was read of a session.
+
+    :ivar names: the names of the values that were asked for.
+    :ivar whole: it was gone through, or it is of a kind that can't be watched.
+    """
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.whole = False
+
+    def __bool__(self) -> bool:
+        return self.whole or bool(self.names)
+
+    def covers(self, other: SessionReads) -> bool:
+        """Whether all that the other has read was read here too."""
+        return not other or (not other.whole and other.names <= self.names)
+
+
+@contextmanager
+def watched_session(session: Any) -> Iterator[SessionReads]:
+    """Note what is read of a session meanwhile.
+
+    The session gets another class for this time, since Flask hands out the very object to all who use it, and saves it later.
+    """
+    reads, base = SessionReads(), type(session)
+    outer = getattr(session, "_stalecache_reads", None)
+    if outer is not None or not hasattr(session, "__dict__"):
+        reads.whole = True
+        if outer is not None:
+            # A cached view within a cached view: what happens in it is not told apart.
+            outer.whole = True
+        yield reads
+        return
+    session.__dict__["_stalecache_reads"] = reads
+    try:
+        session.__class__ = _watched_class(base)
+    except TypeError:
+        reads.whole = True
+    try:
+        yield reads
+    finally:
+        session.__class__ = base
+        del session.__dict__["_stalecache_reads"]
+
+
+_watched_classes: dict[type, type] = {}
+
+
+def _watched_class(base: type) -> type:
+    if base not in _watched_classes:
+        methods: dict[str, Any] = {name: _noting_name(base, name) for name in _BY_NAME if hasattr(base, name)}
+        methods.update({name: _noting_all(base, name) for name in _AS_A_WHOLE if hasattr(base, name)})
+        _watched_classes[base] = type(base.__name__, (base,), {"__module__": base.__module__, **methods})
+    return _watched_classes[base]
+
+
+def _noting_name(base: type, method: str) -> Callable[..., Any]:
+    original = getattr(base, method)
+
+    def read(self: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        if name not in _NOT_CONTENT:
+            self._stalecache_reads.names.add(name)
+        return original(self, name, *args, **kwargs)
+
+    return read
+
+
+def _noting_all(base: type, method: str) -> Callable[..., Any]:
+    original = getattr(base, method)
+
+    def read(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self._stalecache_reads.whole = True
+        return original(self, *args, **kwargs)
+
+    return read

@@ -1,0 +1,57 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from flask import Flask
+from hypothesis import HealthCheck, settings
+
+from flask_stalecache import StaleCache
+
+#: A moment at which tests with a fake clock begin.
+NOON = 1_800_000_000.0
+
+# A busy machine is no failure.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
+
+
+@pytest.fixture
+def soak() -> Callable[[int, int], int]:
+    """``soak(full, reduced)``: how often to play something; the full count under ``make soak``."""
+    return lambda full, reduced: full if os.environ.get("STALECACHE_SOAK") == "1" else reduced
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A cache directory that does not exist yet."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def make_app(directory: Path) -> Callable[..., tuple[Flask, StaleCache]]:
+    """``make_app(**config)``: a new app with a secret key and its cache. Config names come without ``STALECACHE_``."""
+
+    def make(**settings: Any) -> tuple[Flask, StaleCache]:
+        app = Flask("shop")
+        app.secret_key = "not a secret"
+        app.config["STALECACHE_DIR"] = directory
+        for name, value in settings.items():
+            app.config[f"STALECACHE_{name}"] = value
+        cache = StaleCache(app)
+        return app, cache
+
+    return make
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    """A fake clock that stands still at :data:`NOON`; ``clock.shift(seconds)`` moves it."""
+    with time_machine.travel(NOON, tick=False) as traveller:
+        yield traveller

@@ -1,0 +1,222 @@
+"""Every ``STALECACHE_*`` key: what it accepts, and how it refuses the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_stalecache import ConfigError, FileStore, StaleCache
+from flask_stalecache.config import KEYS, PREFIX, Settings, read
+from flask_stalecache.policy import NamePatterns, Windows
+from flask_stalecache.stats import Counters
+
+STORE = FileStore(Path("nowhere"), memory_size=0, counters=Counters())
+NAN = float("nan")
+
+
+class HalfAStore:
+    """Has the methods that a hit and a miss need, and none of the others."""
+
+    def __repr__(self) -> str:
+        return "HalfAStore()"
+
+    def lookup(self, key: str) -> None: ...
+
+    load = write = lock = lookup
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    value = getattr(settings, key.lower())
+    return value.items if isinstance(value, NamePatterns) else value
+
+
+DEFAULTS: dict[str, object] = {
+    "DIR": None,
+    "STORE": "file",
+    "ENABLED": True,
+    "MAX_AGE": 60.0,
+    "STALE_WHILE_REVALIDATE": 600.0,
+    "STALE_IF_ERROR": 86400.0,
+    "MAX_ENTRY_SIZE": 8 * 1024 * 1024,
+    "MEMORY_SIZE": 32 * 1024 * 1024,
+    "LOCK_TIMEOUT": 60.0,
+    "REFRESH_WORKERS": 4,
+    "REFRESH_QUEUE": 1000,
+    "REFRESH_BACKOFF": (2.0, 300.0),
+    "REFRESH_DEADLINE": 120.0,
+    "SHUTDOWN_WAIT": 1.0,
+    "IGNORED_PARAMETERS": (),
+    "IGNORED_HEADERS": {
+        "x-request-id", "traceparent", "tracestate", "range", "if-range", "if-match", "if-none-match", "if-modified-since",
+        "if-unmodified-since",
+    },
+    "IGNORED_READERS": {"flask_login"},
+    "STATUS_HEADERS": {"Cache-Status", "X-Cache-Status"},
+}  # fmt: skip
+
+DURATIONS: list[tuple[object, object]] = [(30, 30.0), (0.5, 0.5), (timedelta(minutes=1), 60.0)]
+COUNTS: list[tuple[object, object]] = [(0, 0), (7, 7)]
+ACCEPTED: dict[str, list[tuple[object, object]]] = {
+    "DIR": [(None, None), ("/a/b", Path("/a/b")), ("b", Path("b")), (PurePosixPath("/a"), Path("/a"))],
+    "STORE": [("file", "file"), (STORE, STORE)],
+    "ENABLED": [(True, True), (False, False)],
+    "MAX_AGE": [*DURATIONS, (0, 0.0)],
+    "STALE_WHILE_REVALIDATE": [*DURATIONS, (0, 0.0)],
+    "STALE_IF_ERROR": [*DURATIONS, (0, 0.0)],
+    "MAX_ENTRY_SIZE": COUNTS,
+    "MEMORY_SIZE": COUNTS,
+    "LOCK_TIMEOUT": [*DURATIONS, (0, 0.0)],
+    "REFRESH_WORKERS": COUNTS,
+    "REFRESH_QUEUE": COUNTS,
+    "REFRESH_BACKOFF": [((1, 60), (1.0, 60.0)), ([5, 5], (5.0, 5.0)), ((timedelta(seconds=1), 2.5), (1.0, 2.5))],
+    "REFRESH_DEADLINE": DURATIONS,
+    "SHUTDOWN_WAIT": [*DURATIONS, (0, 0.0)],
+    "IGNORED_PARAMETERS": [((), ()), (["utm_*", "ref"], ("utm_*", "ref"))],
+    "IGNORED_HEADERS": [((), frozenset()), (["X-Trace"], {"x-trace"})],
+    "IGNORED_READERS": [((), frozenset()), (["a", "b.c"], {"a", "b.c"})],
+    "STATUS_HEADERS": [((), frozenset()), (["cache-status"], {"Cache-Status"}), (["X-CACHE-STATUS"], {"X-Cache-Status"})],
+}
+
+NO_DURATION = [-1, NAN, float("inf"), True, "60", None]
+NO_COUNT = [-1, 1.0, NAN, True, "7", None]
+NO_NAMES = ["utm", b"utm", 5, None]
+REFUSED: dict[str, list[tuple[object, str]]] = {
+    "DIR": [(value, "the path of a directory") for value in ("", 5, True, b"/a", ["/a"])],
+    "STORE": [(value, "'file'") for value in ("redis", None, 5, print, HalfAStore())],
+    "ENABLED": [(value, "True or False") for value in (1, 0, None, "yes", "false")],
+    "MAX_AGE": [(value, "seconds, 0 or more") for value in NO_DURATION],
+    "STALE_WHILE_REVALIDATE": [(value, "seconds, 0 or more") for value in NO_DURATION],
+    "STALE_IF_ERROR": [(value, "seconds, 0 or more") for value in NO_DURATION],
+    "MAX_ENTRY_SIZE": [(value, "a whole number, 0 or more") for value in NO_COUNT],
+    "MEMORY_SIZE": [(value, "a whole number, 0 or more") for value in NO_COUNT],
+    "LOCK_TIMEOUT": [(value, "seconds, 0 or more") for value in NO_DURATION],
+    "REFRESH_WORKERS": [(value, "a whole number, 0 or more") for value in NO_COUNT],
+    "REFRESH_QUEUE": [(value, "a whole number, 0 or more") for value in NO_COUNT],
+    "REFRESH_BACKOFF": [
+        *[(value, "two durations") for value in (2, "25", (2,), (2, 3, 4), None)], ((300, 2), "shorter than the first"),
+    ],
+    "REFRESH_DEADLINE": [*[(value, "seconds, 0 or more") for value in NO_DURATION], (0, "more than 0 seconds")],
+    "SHUTDOWN_WAIT": [(value, "seconds, 0 or more") for value in NO_DURATION],
+    "IGNORED_PARAMETERS": [(value, "a sequence of names") for value in NO_NAMES],
+    "IGNORED_HEADERS": [(value, "a sequence of names") for value in NO_NAMES],
+    "IGNORED_READERS": [(value, "a sequence of names") for value in NO_NAMES],
+    "STATUS_HEADERS": [(value, "a sequence of names") for value in NO_NAMES],
+}  # fmt: skip
+
+#: A sequence is right, something in it is not: that is what is named.
+REFUSED_WITHIN: list[tuple[str, object, object, str]] = [
+    ("REFRESH_BACKOFF", (0, 5), 0, "more than 0 seconds"),
+    ("REFRESH_BACKOFF", (-1, 5), -1, "seconds, 0 or more"),
+    ("REFRESH_BACKOFF", (1, NAN), NAN, "seconds, 0 or more"),
+    ("REFRESH_BACKOFF", ("1", 5), "1", "seconds, 0 or more"),
+    ("IGNORED_PARAMETERS", ["a", ""], "", "non-empty strings"),
+    ("IGNORED_HEADERS", ["a", 7], 7, "non-empty strings"),
+    ("IGNORED_READERS", ["a", None], None, "non-empty strings"),
+    ("STATUS_HEADERS", ["Cache-Status", "X-Cache"], "X-Cache", "Cache-Status, X-Cache-Status"),
+]
+
+
+def rows(table: Mapping[str, list[tuple[Any, ...]]]) -> list[Any]:
+    return [pytest.param(key, *row, id=f"{key}={row[0]!r}"[:60]) for key, values in table.items() for row in values]
+
+
+@pytest.mark.parametrize("table", [DEFAULTS, ACCEPTED, REFUSED], ids=["defaults", "accepted", "refused"])
+def test_the_tables_below_have_every_key(table: Mapping[str, object]) -> None:
+    assert set(table) == set(KEYS)
+
+
+def test_settings_have_a_field_for_every_key() -> None:
+    assert {field.name for field in fields(Settings)} == {key.lower() for key in KEYS}
+
+
+@pytest.mark.parametrize(("key", "value"), DEFAULTS.items())
+def test_an_app_that_says_nothing_has_the_documented_default(key: str, value: object) -> None:
+    assert value_of(read({}), key) == value
+
+
+@pytest.mark.parametrize(("key", "given", "kept"), rows(ACCEPTED))
+def test_an_accepted_value_is_kept_in_its_own_unit(key: str, given: object, kept: object) -> None:
+    assert value_of(read({PREFIX + key: given}), key) == kept
+
+
+@pytest.mark.parametrize(("key", "value", "accepted"), rows(REFUSED))
+def test_a_wrong_value_is_refused_by_key_value_and_what_is_accepted(key: str, value: object, accepted: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read({PREFIX + key: value})
+    assert f"{PREFIX}{key}={value!r}" in str(caught.value)
+    assert accepted in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "value", "culprit", "accepted"), REFUSED_WITHIN)
+def test_a_wrong_item_is_refused_by_key_item_and_what_is_accepted(key: str, value: object, culprit: object, accepted: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read({PREFIX + key: value})
+    assert PREFIX + key in str(caught.value)
+    assert repr(culprit) in str(caught.value)
+    assert accepted in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("STALECACHE_DIRECTORY", "STALECACHE_DIR"),
+        ("STALECACHE_MAXAGE", "STALECACHE_MAX_AGE"),
+        ("STALECACHE_MAX_AGES", "STALECACHE_MAX_AGE"),
+        ("STALECACHE_STALE_WHILE_REVALIDATION", "STALECACHE_STALE_WHILE_REVALIDATE"),
+        ("STALECACHE_REFRESH_WORKER", "STALECACHE_REFRESH_WORKERS"),
+        ("STALECACHE_IGNORE_HEADERS", "STALECACHE_IGNORED_HEADERS"),
+        ("STALECACHE_", "STALECACHE_"),
+        ("STALECACHE_max_age", "STALECACHE_"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(name: str, nearest: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read({name: 1})
+    assert str(caught.value).startswith(f"{name} is not")
+    assert f"nearest is {nearest}" in str(caught.value)
+
+
+def test_the_keys_of_others_are_left_alone() -> None:
+    settings = read({"CACHE_TYPE": "simple", "MAX_AGE": -1, "stalecache_max_age": -1, "XSTALECACHE_MAX_AGE": -1})
+    assert settings.max_age == 60
+
+
+def test_the_windows_of_views_that_say_none_are_the_configured_ones() -> None:
+    settings = read({"STALECACHE_MAX_AGE": 1, "STALECACHE_STALE_WHILE_REVALIDATE": 2, "STALECACHE_STALE_IF_ERROR": 3})
+    assert settings.windows == Windows(1.0, 2.0, 3.0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("STALECACHE_MAX_AGE", -1), ("STALECACHE_MAXAGE", 1), ("STALECACHE_DIR", "a\0b")])
+def test_init_app_refuses_what_is_wrong(name: str, value: object) -> None:
+    app = Flask("shop")
+    app.config[name] = value
+    with pytest.raises(ConfigError, match=name):
+        StaleCache(app)
+    assert "stalecache" not in app.extensions
+
+
+@pytest.mark.parametrize("store", ["redis", object(), HalfAStore()], ids=["str", "object", "half"])
+def test_a_store_that_is_none_is_refused_by_value(store: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        StaleCache(Flask("shop"), store=store)
+    assert repr(store) in str(caught.value)
+
+
+def test_a_second_init_app_is_refused_by_the_apps_name(directory: Path) -> None:
+    app = Flask("shop")
+    app.config["STALECACHE_DIR"] = directory
+    cache = StaleCache(app)
+    with pytest.raises(ConfigError, match="'shop'"):
+        cache.init_app(app)
+
+
+def test_setting_up_creates_nothing(directory: Path) -> None:
+    app = Flask("shop", instance_path=str(directory / "instance"))
+    StaleCache(app)
+    assert not directory.exists()

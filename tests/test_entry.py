@@ -1,0 +1,301 @@
+"""An entry and its bytes: what is read back is what was stored, or nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from hashlib import blake2b
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_stalecache.entry import MAGIC, Entry, decode, encode
+from flask_stalecache.errors import BrokenEntry
+from flask_stalecache.policy import Windows
+from flask_stalecache.reads import ReadNames
+
+NOON = 1_800_000_000.0
+PREFIX = struct.Struct(">4sIQ")
+CHECKSUM_SIZE = 16
+
+
+def make_entry(**changes: Any) -> Entry:
+    values: dict[str, Any] = {
+        "key": "the key",
+        "serial": "0123456789abcdef",
+        "names": ("endpoint:prices", "path:/prices"),
+        "seq": 7,
+        "version": "1",
+        "started": NOON - 1,
+        "answered": NOON,
+        "windows": Windows(60.0, 600.0, 86400.0),
+        "never_stale": False,
+        "shared": False,
+        "absent": ReadNames(("session",), ("x-user",)),
+        "varied": ("Cookie",),
+        "status": 200,
+        "headers": (("Content-Type", "text/html"), ("X-A", "1"), ("X-A", "2")),
+        "body": b"<p>prices</p>\x00\xff",
+        "recipe": {"path": "/prices", "fields": [["HTTP_HOST", "shop.example"]]},
+    }
+    return Entry(**{**values, **changes})
+
+
+def sealed(head: bytes, body: bytes = b"", magic: bytes = MAGIC) -> bytes:
+    """A file that is right in form, whatever its head says."""
+    prefix = PREFIX.pack(magic, len(head), len(body))
+    return prefix + blake2b(prefix + head + body, digest_size=CHECKSUM_SIZE).digest() + head + body
+
+
+def head_of(entry: Entry) -> dict[str, Any]:
+    data = encode(entry)
+    start = PREFIX.size + CHECKSUM_SIZE
+    head: dict[str, Any] = json.loads(data[start : start + PREFIX.unpack_from(data)[1]])
+    return head
+
+
+texts = st.text(max_size=8)
+names = st.lists(texts, max_size=3).map(tuple)
+times = st.floats(allow_nan=False)
+spans = st.floats(0, 1e9)
+recipes = st.dictionaries(texts, texts | st.integers() | st.lists(st.lists(texts, max_size=2), max_size=2), max_size=3)
+entries = st.builds(
+    Entry,
+    key=texts,
+    serial=texts,
+    names=names,
+    seq=st.integers(0, 2**64 - 1),
+    version=texts,
+    started=times,
+    answered=times,
+    windows=st.builds(Windows, spans, spans, spans),
+    never_stale=st.booleans(),
+    shared=st.booleans(),
+    absent=st.builds(ReadNames, names, names),
+    varied=names,
+    status=st.integers(100, 599),
+    headers=st.lists(st.tuples(texts, texts), max_size=4).map(tuple),
+    body=st.binary(max_size=64),
+    recipe=recipes,
+)
+
+
+# -- the bytes -------------------------------------------------------------------------------------------------------
+
+
+@given(entries)
+def test_what_is_read_back_is_what_was_stored(entry: Entry) -> None:
+    assert decode(encode(entry), entry.key) == entry
+
+
+@given(entries)
+def test_what_is_read_back_has_the_types_of_what_was_stored(entry: Entry) -> None:
+    again = decode(encode(entry), entry.key)
+    assert [type(getattr(again, field.name)) for field in dataclasses.fields(Entry)] == [
+        type(getattr(entry, field.name)) for field in dataclasses.fields(Entry)
+    ]
+    assert all(type(pair) is tuple for pair in again.headers)
+    assert type(again.absent.headers) is tuple
+
+
+@given(entries, st.data())
+def test_any_flipped_byte_is_a_broken_entry(entry: Entry, data: st.DataObject) -> None:
+    stored = bytearray(encode(entry))
+    stored[data.draw(st.integers(0, len(stored) - 1))] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(BrokenEntry):
+        decode(bytes(stored), entry.key)
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
+def test_every_single_byte_counts(mask: int) -> None:
+    entry = make_entry()
+    stored = encode(entry)
+    for position in range(len(stored)):
+        flipped = bytearray(stored)
+        flipped[position] ^= mask
+        with pytest.raises(BrokenEntry):
+            decode(bytes(flipped), entry.key)
+
+
+def test_any_cut_is_a_broken_entry() -> None:
+    entry = make_entry()
+    stored = encode(entry)
+    for length in range(len(stored)):
+        with pytest.raises(BrokenEntry):
+            decode(stored[:length], entry.key)
+
+
+@given(entries, st.data())
+def test_any_piece_cut_out_is_a_broken_entry(entry: Entry, data: st.DataObject) -> None:
+    stored = encode(entry)
+    start = data.draw(st.integers(0, len(stored) - 1))
+    end = data.draw(st.integers(start + 1, len(stored)))
+    # Bytes that repeat: what is left is the same file, cut at its end.
+    with pytest.raises(BrokenEntry):
+        decode(stored[:start] + stored[end:], entry.key)
+
+
+@given(entries, st.binary(min_size=1, max_size=32))
+def test_trailing_bytes_are_a_broken_entry(entry: Entry, trailing: bytes) -> None:
+    with pytest.raises(BrokenEntry):
+        decode(encode(entry) + trailing, entry.key)
+
+
+def test_two_entries_in_one_file_are_a_broken_entry() -> None:
+    stored = encode(make_entry())
+    with pytest.raises(BrokenEntry):
+        decode(stored + stored, "the key")
+
+
+@given(st.binary(max_size=200))
+def test_any_other_bytes_are_a_broken_entry(stored: bytes) -> None:
+    with pytest.raises(BrokenEntry):
+        decode(stored, "the key")
+
+
+@given(entries, texts)
+def test_another_keys_content_is_a_broken_entry(entry: Entry, key: str) -> None:
+    if key == entry.key:
+        key += "x"
+    with pytest.raises(BrokenEntry):
+        decode(encode(entry), key)
+
+
+def test_a_body_moved_between_files_is_a_broken_entry() -> None:
+    one, other = encode(make_entry(body=b"one")), encode(make_entry(body=b"two"))
+    with pytest.raises(BrokenEntry):
+        decode(one[:-3] + other[-3:], "the key")
+
+
+def test_a_head_and_a_body_that_share_their_lengths_otherwise_are_a_broken_entry() -> None:
+    stored = encode(make_entry())
+    magic, head, body = PREFIX.unpack_from(stored)
+    moved = PREFIX.pack(magic, head - 1, body + 1) + stored[PREFIX.size :]
+    with pytest.raises(BrokenEntry):
+        decode(moved, "the key")
+
+
+def test_the_files_of_these_tests_are_right_in_form() -> None:
+    entry = make_entry()
+    assert decode(sealed(json.dumps(head_of(entry)).encode(), entry.body), entry.key) == entry
+
+
+@pytest.mark.parametrize("magic", [b"FSC0", b"FSC2", b"fsc1", b"\0\0\0\0"])
+def test_another_format_is_a_broken_entry_even_if_its_checksum_is_right(magic: bytes) -> None:
+    entry = make_entry()
+    with pytest.raises(BrokenEntry, match="format"):
+        decode(sealed(json.dumps(head_of(entry)).encode(), entry.body, magic), entry.key)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"{", b"null", b"7", b"[]", b'"the key"', b"{}", b'{"key": "the key"}', b"\xff\xfe", b'{"key": ["the key"]}', b"[" * 9],
+    ids=repr,
+)
+def test_a_head_that_is_something_else_is_a_broken_entry(head: bytes) -> None:
+    with pytest.raises(BrokenEntry):
+        decode(sealed(head), "the key")
+
+
+@pytest.mark.parametrize("name", sorted(head_of(make_entry())))
+def test_a_head_that_lacks_something_is_a_broken_entry(name: str) -> None:
+    head = head_of(make_entry())
+    del head[name]
+    with pytest.raises(BrokenEntry):
+        decode(sealed(json.dumps(head).encode()), "the key")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("absent", None),
+        ("absent", ["session"]),
+        ("absent", {"cookies": []}),
+        ("absent", {"cookies": [], "headers": [7]}),
+        ("absent", {"cookies": 7, "headers": []}),
+        ("windows", None),
+        ("windows", [1, 2]),
+        ("windows", [1, 2, 3, 4]),
+        ("headers", None),
+        ("headers", [["X-A"]]),
+        ("headers", [["X-A", "1", "2"]]),
+        ("names", None),
+        ("varied", 7),
+    ],
+)
+def test_a_head_of_another_shape_is_a_broken_entry(name: str, value: object) -> None:
+    head = {**head_of(make_entry()), name: value}
+    with pytest.raises(BrokenEntry):
+        decode(sealed(json.dumps(head).encode()), "the key")
+
+
+def test_a_head_from_a_later_release_that_says_more_is_read() -> None:
+    entry = make_entry()
+    head = {**head_of(entry), "soft_at": NOON}
+    assert decode(sealed(json.dumps(head).encode(), entry.body), entry.key) == entry
+
+
+def test_the_body_is_stored_as_it_is() -> None:
+    body = bytes(range(256)) * 3
+    assert encode(make_entry(body=body)).endswith(body)
+
+
+# -- ages and windows ------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_can_not_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_entry().body = b""  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("now", "age"), [(NOON, 0.0), (NOON + 5, 5.0), (NOON - 5, 0.0), (0.0, 0.0)])
+def test_an_age_is_never_negative(now: float, age: float) -> None:
+    assert make_entry().age(now) == age
+
+
+def test_freshness_starts_when_the_origin_has_answered() -> None:
+    entry = make_entry(started=NOON - 30, answered=NOON, windows=Windows(60.0, 0.0, 0.0))
+    assert entry.fresh_until == NOON + 60
+    assert entry.is_fresh(NOON + 59.9)
+
+
+@pytest.mark.parametrize(
+    ("age", "fresh", "in_swr", "in_sie"),
+    [
+        (-1000.0, True, True, True),
+        (0.0, True, True, True),
+        (59.99, True, True, True),
+        (60.0, False, True, True),
+        (159.99, False, True, True),
+        (160.0, False, False, True),
+        (1059.99, False, False, True),
+        (1060.0, False, False, False),
+    ],
+)
+@pytest.mark.parametrize("never_stale", [False, True])
+def test_windows_end_where_they_say(age: float, fresh: bool, in_swr: bool, in_sie: bool, never_stale: bool) -> None:
+    entry, now = make_entry(windows=Windows(60.0, 100.0, 1000.0), never_stale=never_stale), NOON + age
+    allowed = not never_stale
+    assert (entry.is_fresh(now), entry.in_swr(now), entry.in_sie(now)) == (fresh, in_swr and allowed, in_sie and allowed)
+
+
+@pytest.mark.parametrize(
+    ("other_started", "now", "outdates"),
+    [
+        (None, NOON, True),
+        (NOON - 2, NOON, True),
+        (NOON - 1, NOON, True),
+        (NOON - 0.5, NOON, False),
+        (NOON, NOON, False),
+        (NOON + 0.1, NOON, True),
+        (NOON + 3600, NOON, True),
+    ],
+)
+def test_a_fill_replaces_only_one_whose_origin_was_not_called_later(
+    other_started: float | None, now: float, outdates: bool
+) -> None:
+    other = None if other_started is None else make_entry(started=other_started)
+    assert make_entry(started=NOON - 1).outdates(other, now) is outdates

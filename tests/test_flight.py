@@ -1,0 +1,205 @@
+"""Collapsing in one process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import pytest
+from origins import PATIENCE, crowd, go, results, wait_until
+
+from flask_stalecache.flight import Flight, Flights, Outcome
+
+
+@dataclass
+class FakeLock:
+    """A key's lock that counts its releases."""
+
+    released: list[int] = field(default_factory=list)
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        self.released.append(threading.get_ident())
+
+
+@pytest.fixture
+def flights() -> Flights:
+    return Flights()
+
+
+def test_the_first_leads_and_the_others_join(flights: Flights) -> None:
+    flight, leads = flights.join("page")
+    assert leads
+    assert flight.leader == threading.get_ident()
+    assert flights.is_current(flight)
+    for _ in range(3):
+        assert flights.join("page") == (flight, False)
+    assert not flight.done.is_set()
+
+
+def test_another_key_has_a_flight_of_its_own(flights: Flights) -> None:
+    page, news = flights.join("page")[0], flights.join("news")
+    assert news[1]
+    assert flights.end(news[0])
+    assert flights.is_current(page)
+    assert not page.done.is_set()
+
+
+def test_who_comes_after_the_end_leads_again(flights: Flights) -> None:
+    first, _ = flights.join("page")
+    assert flights.end(first)
+    assert first.done.is_set()
+    assert not flights.is_current(first)
+    second, leads = flights.join("page")
+    assert leads
+    assert second is not first
+
+
+def test_the_end_tells_all_who_wait(flights: Flights) -> None:
+    flight, _ = flights.join("page")
+    waiting: list[int] = []
+
+    def wait() -> Outcome:
+        joined, leads = flights.join("page")
+        assert not leads
+        waiting.append(1)
+        assert joined.done.wait(PATIENCE)
+        return joined.outcome
+
+    futures = [go(wait) for _ in range(20)]
+    wait_until(lambda: len(waiting) == 20)
+    flight.outcome = Outcome.UNSTORABLE
+    flights.end(flight)
+    assert results(futures) == [Outcome.UNSTORABLE] * 20
+
+
+def test_the_end_without_an_outcome_says_nothing(flights: Flights) -> None:
+    flight, _ = flights.join("page")
+    flights.end(flight)
+    assert (flight.outcome, flight.copy, flight.failure) == (Outcome.OVER, None, None)
+
+
+def test_the_lock_is_released_once_and_before_the_others_look(flights: Flights) -> None:
+    flight, _ = flights.join("page")
+    done_at_release: list[bool] = []
+
+    class Lock(FakeLock):
+        def release(self) -> None:
+            done_at_release.append(flight.done.is_set())
+
+    flight.lock = Lock()
+    assert flights.end(flight)
+    assert not flights.end(flight)
+    assert done_at_release == [False]
+    assert flight.lock is None
+
+
+def test_a_second_end_leaves_the_next_flight_alone(flights: Flights) -> None:
+    first, _ = flights.join("page")
+    flights.end(first)
+    second, _ = flights.join("page")
+    assert not flights.end(first)
+    assert flights.is_current(second)
+    assert not second.done.is_set()
+
+
+def test_of_many_at_once_one_leads(flights: Flights, soak: Callable[[int, int], int]) -> None:
+    for _ in range(soak(200, 20)):
+        joined = results(crowd(20, lambda: flights.join("page")))
+        leaders = [flight for flight, leads in joined if leads]
+        assert len(leaders) == 1
+        assert {id(flight) for flight, _ in joined} == {id(leaders[0])}
+        flights.end(leaders[0])
+
+
+# -- taking over -----------------------------------------------------------------------------------------------------
+
+
+def test_a_flight_that_takes_too_long_is_replaced(flights: Flights) -> None:
+    old: Flight = go(flights.join, "page").result(PATIENCE)[0]
+    lock = old.lock = FakeLock()
+    new = flights.take_over(old)
+    assert new is not None
+    assert new.leader == threading.get_ident() != old.leader
+    assert old.done.is_set()
+    assert old.outcome is Outcome.OVER
+    assert flights.join("page") == (new, False)
+    assert lock.released == []
+
+    assert not flights.end(old)
+    assert lock.released != []
+    assert flights.is_current(new)
+    assert not new.done.is_set()
+    assert flights.end(new)
+
+
+def test_only_one_takes_over(flights: Flights, soak: Callable[[int, int], int]) -> None:
+    for _ in range(soak(200, 20)):
+        old, _ = flights.join("page")
+        taken = [flight for flight in results(crowd(20, lambda old=old: flights.take_over(old))) if flight is not None]
+        assert len(taken) == 1
+        flights.end(taken[0])
+        flights.end(old)
+
+
+def test_a_flight_that_has_ended_is_not_taken_over(flights: Flights) -> None:
+    flight, _ = flights.join("page")
+    flights.end(flight)
+    assert flights.take_over(flight) is None
+    assert flights.join("page")[1]
+
+
+# -- deadlines -------------------------------------------------------------------------------------------------------
+
+
+def test_a_refresh_leads_only_where_nobody_does(flights: Flights) -> None:
+    flight = flights.lead("page", 0.0)
+    assert flight is not None
+    assert flights.lead("page", 0.0) is None
+    assert flights.join("page") == (flight, False)
+    flights.end(flight)
+    assert flights.join("page")[1]
+    assert flights.lead("page", 0.0) is None
+
+
+def test_only_refreshes_past_their_deadline_are_overdue(flights: Flights) -> None:
+    now = time.monotonic()
+    flights.join("a visitor's own call has no deadline")
+    flights.lead("has time", now + 1000)
+    late = flights.lead("late", now - 1)
+    assert flights.overdue() == [late]
+    assert late is not None
+    flights.end(late)
+    assert flights.overdue() == []
+
+
+def test_leaders_and_enders_in_many_threads(flights: Flights, soak: Callable[[int, int], int]) -> None:
+    """Whoever leads ends; nobody waits for ever, and no flight is left."""
+    rounds, running, most = soak(2000, 200), [0], [0]
+    mutex = threading.Lock()
+
+    def play() -> int:
+        led = 0
+        for _ in range(rounds):
+            flight, leads = flights.join("page")
+            if not leads:
+                assert flight.done.wait(PATIENCE)
+                continue
+            led += 1
+            with mutex:
+                running[0] += 1
+                most[0] = max(most[0], running[0])
+            with mutex:
+                running[0] -= 1
+            flights.end(flight)
+        return led
+
+    futures: list[Future[int]] = crowd(8, play)
+    assert sum(results(futures)) >= rounds // 8
+    assert most == [1]
+    assert flights.join("page")[1]

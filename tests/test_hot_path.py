@@ -1,0 +1,283 @@
+"""Our part of a hit makes no system call and takes no lock."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+import signal
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, session
+from flask.testing import EnvironBuilder
+from origins import PATIENCE, Worker, all_taken, go, locks_in, wait_until, workers
+
+from flask_stalecache import StaleCache
+from flask_stalecache.engine import Engine
+
+HITS = 1000
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    with workers(1) as made:
+        yield made[0]
+
+
+def make_site(directory: Path) -> Flask:
+    app = Flask("shop")
+    app.config.update(SECRET_KEY="not a secret", STALECACHE_DIR=directory)
+    cache = StaleCache(app)
+
+    @app.get("/<page>")
+    @cache.cached(3600, 600, 86400, vary=("Accept-Language",), ignored_parameters=("utm_*",))
+    def show(page: str) -> str:
+        # The session is used, so that the entry has an absent name.
+        return f"{page} for {session.get('name', 'everybody')} " * 500
+
+    return app
+
+
+#: What a visitor sends who gets a hit, and how it is answered.
+VISITORS: dict[str, tuple[dict[str, Any], int]] = {
+    "plain": ({}, 200),
+    "with cookies": ({"headers": {"Cookie": "theme=dark; sessions=none"}}, 200),
+    "with a query": ({"query_string": "page=2&utm_source=letter"}, 200),
+    "head": ({"method": "HEAD"}, 200),
+    "conditional": ({"headers": {"If-None-Match": '"something-else"'}}, 200),
+    "not modified": ({"headers": {"If-Modified-Since": "Wed, 21 Oct 2065 07:28:00 GMT", "If-None-Match": "*"}}, 304),
+    "a range": ({"headers": {"Range": "bytes=0-9"}}, 206),
+}
+
+
+# -- no system call --------------------------------------------------------------------------------------------------
+
+#: Machine: the audit architecture, and the numbers of what is allowed: memory, the end, the return from a signal; and write.
+_NUMBERS = {
+    "x86_64": (0xC000003E, {"brk": 12, "mmap": 9, "mprotect": 10, "munmap": 11, "mremap": 25, "madvise": 28}, (60, 231, 15), 1),
+    "aarch64": (
+        0xC00000B7,
+        {"brk": 214, "mmap": 222, "mprotect": 226, "munmap": 215, "mremap": 216, "madvise": 233},
+        (93, 94, 139),
+        64,
+    ),
+}
+_PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _FILTER_MODE = 38, 22, 2
+_ALLOW, _KILL = 0x7FFF0000, 0x80000000
+_LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
+#: Where the filter finds the number, the architecture and the low half of the first argument.
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+
+
+class Program(ctypes.Structure):
+    """``struct sock_fprog``."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
+def forbid_system_calls(descriptor: int) -> None:
+    """Let the kernel kill this process at any system call but memory, the end, and writes to one descriptor."""
+    architecture, memory, others, write = _NUMBERS[platform.machine()]
+    allowed = (*memory.values(), *others)
+    steps = [(_LOAD, 0, 0, _ARCHITECTURE), (_JUMP_IF_EQUAL, 0, len(allowed) + 4, architecture), (_LOAD, 0, 0, _NUMBER)]
+    steps += [(_JUMP_IF_EQUAL, len(allowed) + 3 - index, 0, number) for index, number in enumerate(allowed)]
+    steps += [(_JUMP_IF_EQUAL, 0, 2, write), (_LOAD, 0, 0, _FIRST_ARGUMENT), (_JUMP_IF_EQUAL, 1, 0, descriptor)]
+    steps += [(_RETURN, 0, 0, _KILL), (_RETURN, 0, 0, _ALLOW)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+    program = Program(len(steps), ctypes.cast(code, ctypes.c_void_p))
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    gc.collect()
+    gc.freeze()
+    if prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or prctl(_PR_SET_SECCOMP, _FILTER_MODE, ctypes.byref(program), 0, 0):
+        raise OSError(ctypes.get_errno(), "the filter was refused")
+
+
+def without_system_calls(prepare: Callable[[], Callable[[], object]]) -> tuple[int, bytes]:
+    """Run something in a fork where system calls are forbidden; return the signal that ended it, if any, and what it said.
+
+    :param prepare: returns what to run; it may make system calls itself.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            run = prepare()
+            forbid_system_calls(writer)
+            for _ in range(HITS):
+                run()
+            os.write(writer, b"ok")
+        except BaseException as error:
+            os.write(writer, repr(error).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        said = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, said
+
+
+def filtered(name: str) -> tuple[int, bytes]:
+    """Run one of a few things under the filter: does it catch what it should, and let pass what it should?"""
+    things: dict[str, Callable[[], object]] = {
+        "nothing": lambda: None,
+        "memory": lambda: bytearray(500_000),
+        "getpid": os.getpid,
+        "stat": lambda: os.path.exists("/"),
+        "write elsewhere": lambda: os.write(1, b""),
+    }
+    return without_system_calls(lambda: things[name])
+
+
+@pytest.mark.parametrize("name", ["nothing", "memory"])
+def test_the_filter_lets_pass_what_is_no_system_call_of_ours(worker: Worker, name: str) -> None:
+    assert worker.run(filtered, name) == (0, b"ok")
+
+
+@pytest.mark.parametrize("name", ["getpid", "stat", "write elsewhere"])
+def test_the_filter_catches_system_calls(worker: Worker, name: str) -> None:
+    assert worker.run(filtered, name) == (signal.SIGSYS, b"")
+
+
+def hit_by_the_view(directory: Path, visitor: str) -> tuple[int, bytes]:
+    """Warm a page, and call its decorated view in a forked process."""
+    app, (options, status) = make_site(directory), VISITORS[visitor]
+    warm(app, options)
+
+    def prepare() -> Callable[[], object]:
+        context = app.test_request_context("/page", **options)
+        context.push()
+        view = app.view_functions["show"]
+
+        def run() -> None:
+            response = view(page="page")
+            assert (response.headers["X-Cache-Status"], response.status_code) == ("HIT", status)
+
+        run()
+        return run
+
+    return without_system_calls(prepare)
+
+
+def hit_by_the_app(directory: Path, visitor: str) -> tuple[int, bytes]:
+    """The same, from the server's call of the app to the close of the response."""
+    app, (options, status) = make_site(directory), VISITORS[visitor]
+    warm(app, options)
+    builder = EnvironBuilder(app, "/page", **options)
+    environ = builder.get_environ()
+    builder.close()
+
+    def run() -> None:
+        told: list[Any] = []
+        body = app.wsgi_app(dict(environ), lambda *args: told.append(args))
+        assert (dict(told[0][1])["X-Cache-Status"], told[0][0][:3]) == ("HIT", str(status))
+        assert list(body) or status == 304 or environ["REQUEST_METHOD"] == "HEAD"
+        getattr(body, "close", lambda: None)()
+
+    def prepare() -> Callable[[], object]:
+        run()
+        return run
+
+    return without_system_calls(prepare)
+
+
+def miss_by_the_view(directory: Path) -> tuple[int, bytes]:
+    app = make_site(directory)
+    warm(app, {})
+
+    def prepare() -> Callable[[], object]:
+        app.test_request_context("/page?another=1").push()
+        return lambda: app.view_functions["show"](page="page")
+
+    return without_system_calls(prepare)
+
+
+def warm(app: Flask, options: dict[str, Any]) -> None:
+    """Store the page for a visitor, and use the pool of refreshes, so that all locks are there."""
+    query = options.get("query_string")
+    for _ in range(2):
+        with app.test_client().get("/page", query_string=query) as response:
+            word = response.headers["X-Cache-Status"]
+    assert word == "HIT"
+    engine: Engine = app.extensions["stalecache"].engine
+    assert engine.refresher.submit(lambda: None)
+    assert engine.drain(PATIENCE)
+
+
+@pytest.mark.parametrize("visitor", VISITORS)
+@pytest.mark.parametrize("hit", [hit_by_the_view, hit_by_the_app])
+def test_a_hit_makes_no_system_call(
+    worker: Worker, directory: Path, hit: Callable[[Path, str], tuple[int, bytes]], visitor: str
+) -> None:
+    assert worker.run(hit, directory, visitor) == (0, b"ok")
+
+
+def test_a_miss_does(worker: Worker, directory: Path) -> None:
+    assert worker.run(miss_by_the_view, directory) == (signal.SIGSYS, b"")
+
+
+# -- no lock ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_lock_of_an_app_is_found(directory: Path) -> None:
+    """The copies', the counters', the flights', the refreshes' and the pool's: else the next test would show nothing."""
+    app = make_site(directory)
+    warm(app, {})
+    state = app.extensions["stalecache"]
+    locks = locks_in(state)
+    assert len(locks) >= 5
+    assert len({id(lock) for lock in locks}) == len(locks)
+    engine: Engine = state.engine
+    for part in (state.counters, engine.refresher, engine.store):
+        of_part = locks_in(part)
+        assert of_part
+        assert {id(lock) for lock in of_part} <= {id(lock) for lock in locks}
+
+
+@pytest.mark.parametrize("visitor", VISITORS)
+def test_a_hit_takes_no_lock(directory: Path, visitor: str) -> None:
+    app, (options, status) = make_site(directory), VISITORS[visitor]
+    warm(app, options)
+
+    def visit() -> tuple[str, int]:
+        with app.test_client().open("/page", **{"method": "GET", **options}) as response:
+            return response.headers["X-Cache-Status"], response.status_code
+
+    with all_taken(locks_in(app.extensions["stalecache"])):
+        assert go(visit).result(PATIENCE) == ("HIT", status)
+
+
+def test_a_miss_waits_for_a_lock(directory: Path) -> None:
+    """The control: whoever does take one is held up."""
+    app = make_site(directory)
+    warm(app, {})
+    threads: list[threading.Thread] = []
+
+    def miss() -> str:
+        threads.append(threading.current_thread())
+        with app.test_client().get("/another") as response:
+            return response.headers["X-Cache-Status"]
+
+    with all_taken(locks_in(app.extensions["stalecache"])):
+        missing = go(miss)
+        wait_until(lambda: threads and is_at_a_lock(threads[0]), "the wait for a lock")
+        assert not missing.done()
+    assert missing.result(PATIENCE) == "MISS"
+
+
+def is_at_a_lock(thread: threading.Thread) -> bool:
+    """Whether a thread is in a function of the package that takes a lock, and stays there."""
+
+    def where() -> tuple[int, int] | None:
+        frame = sys._current_frames().get(thread.ident or 0)
+        ours = frame is not None and "flask_stalecache" in frame.f_code.co_filename
+        return (id(frame), frame.f_lasti) if frame is not None and ours else None
+
+    first = where()
+    return first is not None and all(where() == first for _ in range(1000))

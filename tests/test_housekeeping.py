@@ -1,0 +1,177 @@
+"""The thread that does what no request should do."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from origins import FakeOrigin, crowd, forked, make_engine, results, wait_until, workers
+
+from flask_stalecache import housekeeping
+from flask_stalecache.errors import StoreError
+from flask_stalecache.housekeeping import Housekeeper
+
+
+@dataclass(eq=False)
+class Subject:
+    """Something that is looked after: notes in which thread each round was."""
+
+    action: Callable[[], object] = lambda: None
+    rounds: list[threading.Thread] = field(default_factory=list)
+
+    def tick(self) -> None:
+        self.rounds.append(threading.current_thread())
+        self.action()
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "INTERVAL", 0.005)
+
+
+def test_the_subject_is_looked_after_again_and_again() -> None:
+    subject = Subject()
+    Housekeeper(subject).ensure_running()
+    wait_until(lambda: len(subject.rounds) >= 3)
+    thread = subject.rounds[0]
+    assert set(subject.rounds) == {thread}
+    assert thread is not threading.current_thread()
+    assert thread.daemon
+
+
+def test_no_thread_before_it_is_asked_for() -> None:
+    subject = Subject()
+    keeper, busy = Housekeeper(subject), Subject()
+    Housekeeper(busy).ensure_running()
+    wait_until(lambda: len(busy.rounds) >= 3)
+    assert subject.rounds == []
+    keeper.ensure_running()
+    wait_until(lambda: subject.rounds)
+
+
+def test_one_thread_however_many_ask() -> None:
+    subject = Subject()
+    keeper = Housekeeper(subject)
+    results(crowd(20, keeper.ensure_running))
+    keeper.ensure_running()
+    wait_until(lambda: len(subject.rounds) >= 10)
+    assert len(set(subject.rounds)) == 1
+
+
+def test_an_error_is_logged_and_the_rounds_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise RuntimeError("a broken broom")
+
+    subject = Subject(fail)
+    with caplog.at_level(logging.WARNING, "flask_stalecache"):
+        Housekeeper(subject).ensure_running()
+        wait_until(lambda: len(subject.rounds) >= 3)
+    assert "a broken broom" in caplog.text
+    assert subject.rounds[0].is_alive()
+
+
+def test_the_thread_ends_with_its_subject() -> None:
+    subjects = [Subject()]
+    Housekeeper(subjects[0]).ensure_running()
+    wait_until(lambda: subjects[0].rounds)
+    thread, reference = subjects[0].rounds[0], weakref.ref(subjects[0])
+    subjects.clear()
+    wait_until(lambda: (gc.collect(), reference())[1] is None, "the end of the subject")
+    wait_until(lambda: not thread.is_alive(), "the end of the thread")
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    subject = Subject()
+    keeper = Housekeeper(subject)
+    with pytest.MonkeyPatch.context() as short, caplog.at_level(logging.WARNING, "flask_stalecache"):
+        short.setattr(threading.Thread, "start", no_thread)
+        keeper.ensure_running()
+    assert "housekeeping" in caplog.text
+    keeper.ensure_running()
+    wait_until(lambda: subject.rounds)
+
+
+def look_after_in_two_processes() -> tuple[int, int, bool]:
+    """Fork a process with a housekeeper.
+
+    :return: both ids, as the rounds saw them, and whether a child that does not ask has no rounds.
+    """
+    housekeeping.INTERVAL = 0.005
+    pids: list[int] = []
+    subject = Subject(lambda: pids.append(os.getpid()))
+    keeper = Housekeeper(subject)
+    keeper.ensure_running()
+    wait_until(lambda: pids)
+
+    def idle() -> bool:
+        pids.clear()
+        busy = Subject()
+        Housekeeper(busy).ensure_running()
+        wait_until(lambda: len(busy.rounds) >= 3)
+        return not pids
+
+    def child() -> int:
+        pids.clear()
+        keeper.ensure_running()
+        wait_until(lambda: pids)
+        return pids[0]
+
+    idles = forked(idle)
+    of_child = forked(child)
+    pids.clear()
+    wait_until(lambda: pids)
+    return pids[0], of_child, idles
+
+
+def test_a_forked_process_has_a_thread_of_its_own_once_it_asks() -> None:
+    with workers(1) as made:
+        parent, child, idles = made[0].run(look_after_in_two_processes)
+        assert parent == made[0].process.pid
+    assert child != parent
+    assert idles
+
+
+def test_an_engine_is_looked_after_from_its_first_slow_path_on(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, rounds = make_engine(directory), []
+    monkeypatch.setattr(engine.store, "tick", lambda: rounds.append(threading.current_thread()))
+    engine.answer(FakeOrigin())
+    wait_until(lambda: len(rounds) >= 2)
+    assert threading.current_thread() not in rounds
+
+
+def test_an_engine_that_is_gone_leaves_no_thread(directory: Path) -> None:
+    before = set(threading.enumerate())
+    engine = make_engine(directory)
+    engine.answer(FakeOrigin())
+    threads = set(threading.enumerate()) - before
+    assert threads
+    reference = weakref.ref(engine)
+    del engine
+    wait_until(lambda: (gc.collect(), reference())[1] is None, "the end of the engine")
+    wait_until(lambda: not any(thread.is_alive() for thread in threads), "the end of its threads")
+
+
+def test_a_store_that_fails_in_a_round_is_counted_and_told_once(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise StoreError("the disk is gone")
+
+    engine = make_engine(directory)
+    monkeypatch.setattr(engine.store, "tick", fail)
+    with caplog.at_level(logging.WARNING, "flask_stalecache"):
+        for _ in range(3):
+            engine.tick()
+    assert engine.counters["store_failures"] == 3
+    assert [record.getMessage() for record in caplog.records if "the disk is gone" in record.getMessage()] != []
+    assert len(caplog.records) == 1

@@ -1,0 +1,144 @@
+"""Imports go one way, Flask is known to few, and what is pure stays pure. Held by reading the source."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import flask_stalecache
+
+ROOT = Path(flask_stalecache.__file__).parent
+PACKAGE = ROOT.name
+
+#: A module imports from the layers above it, and in its own layer from those named before it.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors", "query", "policy", "reads", "keys", "recipe", "config"),
+    ("entry", "note"),
+    ("http", "http.cache_control", "http.fields", "http.freshness", "http.ranges", "http.validators"),
+    ("status", "decide"),
+    ("stats", "complaints", "stores", "stores.base", "stores.memory", "stores.stamps", "stores.files"),
+    ("flight", "refresher", "housekeeping"),
+    ("origin", "settle", "refreshes", "engine"),
+    ("observed", "session_watch", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages"),
+    ("extension",),
+    ("",),
+)
+ORDER = [module for layer in LAYERS for module in layer]
+
+KNOW_FLASK = {"observed", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages", "extension"}
+PURE = {
+    "errors", "query", "policy", "reads", "keys", "recipe", "entry", "note", "status", "decide",
+    "http", "http.cache_control", "http.fields", "http.freshness", "http.ranges", "http.validators",
+}  # fmt: skip
+#: Clocks, I/O, chance and threads; and ways to reach them unseen.
+IMPURE = {
+    "time", "os", "socket", "threading", "random", "flask", "secrets", "subprocess", "multiprocessing", "asyncio", "tempfile",
+    "shutil", "mmap", "fcntl", "pathlib", "logging", "queue", "concurrent", "filelock", "importlib", "uuid",
+}  # fmt: skip
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in ROOT.rglob("*.py")}
+
+
+def imported(module: str) -> Iterator[str]:
+    """All that a module imports, wherever in it, as absolute names; of ``from a import b`` both ``a`` and ``a.b``."""
+    path = MODULES[module]
+    package = [PACKAGE, *path.relative_to(ROOT).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            yield source
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def own_modules(module: str) -> set[str]:
+    """The modules of this package that a module imports."""
+    names = {name.removeprefix(PACKAGE).removeprefix(".") for name in imported(module) if name.split(".")[0] == PACKAGE}
+    found = {name for name in names if name in MODULES}
+    # `from . import policy` names the package only in passing.
+    return {name for name in found if name and not any(other.startswith(f"{name}.") for other in found)}
+
+
+def top_levels(module: str) -> set[str]:
+    return {name.split(".")[0] for name in imported(module)}
+
+
+def test_every_module_has_its_place() -> None:
+    assert sorted(MODULES) == sorted(ORDER)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_go_one_way(module: str) -> None:
+    above = ORDER[: ORDER.index(module)]
+    assert sorted(own_modules(module) - set(above)) == []
+
+
+def test_flask_is_known_to_few() -> None:
+    assert {module for module in MODULES if "flask" in top_levels(module)} <= KNOW_FLASK
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_what_is_pure_imports_no_clock_no_io_and_no_chance(module: str) -> None:
+    assert top_levels(module) & IMPURE == set()
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_what_is_pure_imports_nothing_of_ours_that_is_not(module: str) -> None:
+    # The configuration looks at paths: nothing pure may lean on it.
+    assert own_modules(module) <= PURE
+
+
+@pytest.mark.parametrize("module", ["refresher", "housekeeping", "complaints", "stats"])
+def test_a_tool_knows_neither_engine_nor_entry(module: str) -> None:
+    assert own_modules(module) == set()
+
+
+def test_the_engine_knows_no_store_in_particular() -> None:
+    for module in ("origin", "settle", "refreshes", "engine", "flight"):
+        assert {name for name in own_modules(module) if name.startswith("stores")} <= {"stores.base"}
+
+
+def test_the_public_module_only_names() -> None:
+    tree = ast.parse(MODULES[""].read_text(encoding="utf-8"))
+    kinds = {type(node) for node in tree.body}
+    assert kinds <= {ast.Expr, ast.ImportFrom, ast.Assign}
+    assert sorted(flask_stalecache.__all__) == sorted(
+        alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    )
+
+
+def test_nothing_is_pickled() -> None:
+    assert {module for module in MODULES if top_levels(module) & {"pickle", "shelve", "marshal", "dill"}} == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "names"),
+    [
+        ("config", "from . import policy\n", {"policy"}),
+        ("http.freshness", "from ..policy import Windows\n", {"policy"}),
+        ("stores.files", "from .. import entry as format\nfrom .base import Copy\n", {"entry", "stores.base"}),
+        ("keys", "def f():\n    from flask_stalecache.engine import Engine\n", {"engine"}),
+        ("keys", "import flask_stalecache.stores.files\n", {"stores.files"}),
+        ("keys", "import flask\nfrom werkzeug import http\n", set()),
+    ],
+)
+def test_these_tests_see_every_form_of_import(
+    module: str, source: str, names: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path.joinpath(*module.split(".")).with_suffix(".py")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(source, encoding="utf-8")
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    monkeypatch.setitem(MODULES, module, path)
+    assert own_modules(module) == names

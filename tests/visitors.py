@@ -1,0 +1,69 @@
+"""Visitors for tests in one process: each request is a new visitor's, and its response is closed, as a server does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from flask import Flask
+from werkzeug.datastructures import Headers
+
+from flask_stalecache import StaleCache
+
+MakeApp: TypeAlias = "Callable[..., tuple[Flask, StaleCache]]"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a visitor was answered.
+
+    :ivar word: ``X-Cache-Status``, or "" without it.
+    """
+
+    status: int
+    body: bytes
+    headers: Headers
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def word(self) -> str:
+        return self.headers.get("X-Cache-Status", "")
+
+    @property
+    def page(self) -> tuple[str, str]:
+        """How it was answered, and with what."""
+        return self.word, self.text
+
+
+def visit(
+    app: Flask,
+    path: str = "/",
+    headers: Mapping[str, str] | None = None,
+    *,
+    environ: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Seen:
+    """Send one request: without cookies and without User-Agent, unless ``headers`` says so.
+
+    :param environ: what the server would set in the environ.
+    :param options: what Werkzeug's test client takes: ``method``, ``data``, ``base_url`` and so on.
+    """
+    client = app.test_client(use_cookies=False)
+    client.environ_base = {"REMOTE_ADDR": "192.0.2.7"}
+    with client.open(path, headers=dict(headers or {}), environ_overrides=dict(environ or {}), **options) as response:
+        return Seen(response.status_code, response.get_data(), response.headers.copy())
+
+
+def words(app: Flask, *visitors: Mapping[str, str] | None) -> list[str]:
+    """Let visitors come one after the other, each with their header fields, and return how they were answered."""
+    return [visit(app, "/", headers).word for headers in visitors]
+
+
+def settle(app: Flask, cache: StaleCache, seconds: float = 10) -> None:
+    """Wait until the refreshes that were handed over are done."""
+    with app.app_context():
+        assert cache.drain(seconds), "refreshes are still running"
