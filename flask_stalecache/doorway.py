@@ -41,7 +41,8 @@ class Doorway:
         """Pass a request on to the app."""
         if REPLAY in environ:
             environ["SCRIPT_NAME"], environ["PATH_INFO"] = environ[REPLAY].arrives
-        environ[ARRIVED] = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
+        if not self._answers_at_once:
+            environ[ARRIVED] = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
         jobs: list[RefreshJob] = []
         environ[HANDOVER] = jobs
         try:

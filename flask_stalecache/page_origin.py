@@ -44,7 +44,7 @@ from .session_watch import SessionReads
 _SHARED_DESPITE_AUTHORIZATION = ("public", "s-maxage", "must-revalidate")
 _AUTHORIZATION = ReadNames(headers=("authorization",))
 _HAS_AUTHORIZATION = "the request has Authorization"
-#: On the request: the cached pages that were served within it.
+#: On the request: the cached pages that were served within it, as (origin, served, the one before).
 _SERVED = "_stalecache_served"
 #: Reasons that are the developer's own wish, or nothing to mend.
 _NOT_TO_MEND = ("Cache-Control:", "status ", "response_filter", "only an answer to GET")
@@ -164,12 +164,15 @@ class PageOrigin:
 
     def remember(self, served: Served) -> None:
         """Remember that this page was served, for a view that may have it in its own."""
-        self.context.request.__dict__.setdefault(_SERVED, []).append((self, served))
+        state = self.context.request.__dict__
+        state[_SERVED] = self, served, state.get(_SERVED)
 
     def _take_over_names(self) -> None:
         """Note what the pages depend on that were served within this request: this one may be made of them."""
         log = reads_of(self.context)
-        for origin, served in self.context.request.__dict__.get(_SERVED, ()):
+        before = self.context.request.__dict__.get(_SERVED)
+        while before is not None:
+            origin, served, before = before
             names = origin.depends_on(served)
             log.cookies.update(dict.fromkeys(names.cookies, __name__))
             log.headers.update(dict.fromkeys(names.headers, __name__))

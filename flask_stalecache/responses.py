@@ -71,8 +71,12 @@ def from_copy(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Co
     if copy.prepared is None:
         copy.prepared = _prepare(app.response_class, entry)
     age = entry.age(time.time())
-    told = status_fields(served.status, _field_of_copy(served, entry, entry.windows.max_age - age), chosen)
-    response = _clone(copy.prepared, [("Age", str(int(age))), *told])
+    ttl = entry.windows.max_age - age
+    if served.collapsed:
+        field = forwarded_field(_FORWARDED_BECAUSE[served.status], status=entry.status, ttl=ttl, collapsed=True)
+    else:
+        field = hit_field(ttl)
+    response = _clone(copy.prepared, [("Age", str(int(age))), *status_fields(served.status, field, chosen)])
     for name in _ASKED_OF_COPY:
         if name in environ:
             answer_conditional(response, environ, entry.body, entry.answered)
@@ -93,18 +97,14 @@ class _StoredResponse(Response):
     given_fields: list[tuple[str, str]] | None = None
     given_body: tuple[bytes] | None = None
 
-    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
-        """Return the fields as they are, where Werkzeug would return a copy that is no different."""
-        if self.headers._list == self.given_fields and self.status_code == 200:
-            return self.headers
-        return super().get_wsgi_headers(environ)
-
-    def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
-        """Return the stored bytes as they are, where there is nothing to encode and nothing to close."""
-        body = self.given_body
-        if body is not None and self.response is body and self.status_code == 200 and not self._on_close:
-            return body if environ["REQUEST_METHOD"] == "GET" else ()
-        return super().get_app_iter(environ)
+    def get_wsgi_response(self, environ: WSGIEnvironment) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
+        """Return body, status and fields as they are, where Werkzeug would make the same of them."""
+        fields, body = self.given_fields, self.given_body
+        if fields is None or body is None or self.headers._list != fields or self.response is not body:
+            return super().get_wsgi_response(environ)
+        if self._on_close or self._status_code != 200 or environ["REQUEST_METHOD"] != "GET":
+            return super().get_wsgi_response(environ)
+        return body, self._status, fields
 
 
 _stored_classes: dict[type[Response], type[Response]] = {}
@@ -113,22 +113,27 @@ _stored_classes: dict[type[Response], type[Response]] = {}
 def _stored_class(base: type[Response]) -> type[Response]:
     stored = _stored_classes.get(base)
     if stored is None:
-        # Behind the app's own class, so that what that overrides comes first.
-        bases = (_StoredResponse,) if base is Response else (base, _StoredResponse)
-        stored = _stored_classes[base] = type(f"Stored{base.__name__}", bases, {})
+        stored = _stored_classes[base] = type(f"Stored{base.__name__}", (_StoredResponse, base), {})
     return stored
 
 
 def _prepare(response_class: type[Response], entry: Entry) -> Response:
     """Return the response of an entry, to be cloned for each visitor."""
     fields, body = _fields_sent(entry), (entry.body,)
-    # Werkzeug has more to do for other statuses, and for locations, which it makes absolute.
-    is_plain = entry.status == 200 and not any(name.lower() in {"location", "content-location"} for name, _ in fields)
-    response = (_stored_class(response_class) if is_plain else response_class)(body, status=entry.status, headers=fields)
+    kind = _stored_class(response_class) if _is_plain(response_class, entry.status, fields) else response_class
+    response = kind(body, status=entry.status, headers=fields)
     # Werkzeug adds a Content-Type where there is none.
     response.headers = Headers(fields)
     response.__dict__["given_body"] = body
     return response
+
+
+def _is_plain(response_class: type[Response], status: int, fields: list[tuple[str, str]]) -> bool:
+    """Whether nothing is left to do: no other status, no location to make absolute, no class of the app's own that does more."""
+    if status != 200 or any(name.lower() in {"location", "content-location"} for name, _ in fields):
+        return False
+    steps = ("__init__", "__call__", "get_wsgi_response", "get_wsgi_headers", "get_app_iter", "iter_encoded")
+    return all(getattr(response_class, step) is getattr(Response, step) for step in steps)
 
 
 def _clone(prepared: Response, more: list[tuple[str, str]]) -> Response:
@@ -137,15 +142,15 @@ def _clone(prepared: Response, more: list[tuple[str, str]]) -> Response:
     fields = prepared.headers._list + more
     if kind.__init__ is not Response.__init__:
         # A class of the app's own may make state in it that must not be shared.
-        response = kind(prepared.response, status=prepared.status, headers=fields)
+        response = kind(prepared.response, status=prepared.status)
     else:
         response = kind.__new__(kind)
         response.__dict__.update(prepared.__dict__)
         response._on_close = []
     response.__dict__["given_fields"] = fields
     # Not Headers(fields), which would check and convert every field again.
-    response.headers = Headers()
-    response.headers._list = fields.copy()
+    headers = response.headers = Headers.__new__(Headers)
+    headers._list = fields.copy()
     return response
 
 
@@ -172,12 +177,6 @@ def tell(response: Response, status: CacheStatus, field: str, chosen: Collection
     """Add the status fields to a response. Ours come last, behind those of caches nearer to the origin (RFC 9211 section 2)."""
     response.headers.extend(status_fields(status, field, chosen))
     return response
-
-
-def _field_of_copy(served: Served, entry: Entry, ttl: float) -> str:
-    if not served.collapsed:
-        return hit_field(ttl)
-    return forwarded_field(_FORWARDED_BECAUSE[served.status], status=entry.status, ttl=ttl, collapsed=True)
 
 
 def _fields_sent(entry: Entry) -> list[tuple[str, str]]:
