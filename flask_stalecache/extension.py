@@ -9,7 +9,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from flask import Flask, Response, current_app, has_request_context, request
+from flask import Flask, Response, current_app, has_app_context, has_request_context, request
 from flask.ctx import RequestContext
 from flask.globals import request_ctx
 
@@ -24,6 +24,7 @@ from .page_refresh import AS_VISITOR, REPLAY
 from .pages import Pages
 from .plan import CachedView
 from .policy import Duration, Normaliser, Policy
+from .refresher import drain_all
 from .stats import Counters
 from .stores.base import Store
 from .stores.files import FileStore
@@ -155,11 +156,11 @@ class StaleCache:
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until the refreshes that this process handed over are done, and return whether they are.
 
-        It needs an app context: ``with app.app_context(): cache.drain()``.
+        In an app context those of that app, else those of all apps.
 
         :param timeout: seconds to wait at most. Default: no limit.
         """
-        return _state(current_app).engine.drain(timeout)
+        return _state(current_app).engine.drain(timeout) if has_app_context() else drain_all(timeout)
 
 
 def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:

@@ -262,7 +262,7 @@ def _from_field(attribute: str, field: str) -> property:
         with self.stalecache_reads.paused():
             return getattr(super(ObservedRequest, self), attribute)
 
-    return property(read)
+    return property(read, _setter(attribute))
 
 
 def _from_query(attribute: str) -> property:
@@ -271,7 +271,17 @@ def _from_query(attribute: str) -> property:
         with self.stalecache_reads.paused():
             return getattr(super(ObservedRequest, self), attribute)
 
-    return property(read)
+    return property(read, _setter(attribute))
+
+
+def _setter(attribute: str) -> Callable[[Any, Any], None]:
+    """Let an attribute be set, as Werkzeug's cached ones can be: that is where it keeps and finds their values."""
+
+    def write(self: Any, value: Any) -> None:
+        self.__dict__[attribute] = value
+        self.__dict__.pop(f"_stalecache_{attribute}", None)
+
+    return write
 
 
 def _observed_values(attribute: str, note: str, note_all: str) -> property:
@@ -286,7 +296,7 @@ def _observed_values(attribute: str, note: str, note_all: str) -> property:
             values = self.__dict__[cached] = _observed(plain, getattr(log, note), getattr(log, note_all))
         return values
 
-    return property(read)
+    return property(read, _setter(attribute))
 
 
 for _attribute, _field in _FROM_FIELD.items():

@@ -193,6 +193,19 @@ def _run_in_line(job: Job) -> None:
 _refreshers: weakref.WeakSet[Refresher] = weakref.WeakSet()
 
 
+def drain_all(timeout: float | None = None) -> bool:
+    """Wait until all jobs of all refreshers in this process are done, and return whether they are.
+
+    :param timeout: seconds to wait at most, for all together. Default: no limit.
+    """
+    start = time.monotonic()
+    return all(refresher.drain(_left(start, timeout)) for refresher in list(_refreshers))
+
+
+def _left(start: float, timeout: float | None) -> float | None:
+    return None if timeout is None else max(0.0, start + timeout - time.monotonic())
+
+
 @atexit.register
 def _let_finish() -> None:
     """Give running jobs a moment: all of the process the same one, so that many apps don't wait one after the other."""
@@ -201,4 +214,4 @@ def _let_finish() -> None:
         refresher.refuse()
     start = time.monotonic()
     for refresher in refreshers:
-        refresher.drain(max(0.0, start + refresher.shutdown_wait - time.monotonic()))
+        refresher.drain(_left(start, refresher.shutdown_wait))

@@ -92,6 +92,15 @@ def monotonic(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return move
 
 
+@pytest.fixture
+def eager() -> Iterator[None]:
+    """Let threads take turns at each step, so that they meet where they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
 def store_old(engine: Engine, **options: Any) -> None:
     """Store an entry as it is after some fill."""
     engine.store.write(make_entry(body=b"old", **{"windows": WINDOWS, **options}))
@@ -329,6 +338,20 @@ def test_waiters_for_what_cannot_be_stored_call_all_at_once(engine: Engine, join
     answers = results(crowd(20, asking(engine, origin)))
     assert origin.calls == 20
     assert [(answer.status, answer.stored, answer.collapsed) for answer in answers] == [(MISS, False, False)] * 20
+
+
+def test_they_do_so_although_the_mark_cannot_be_written(engine: Engine, joined: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(9)
+
+    def later(_: Start) -> Answer:
+        together.wait(PATIENCE)
+        return unstorable()
+
+    monkeypatch.setattr(engine.store, "write_note", fail)
+    origin = FakeOrigin()
+    origin.script = once(waiting_for(lambda: len(joined) == 10, lambda _: unstorable()), later)
+    assert {body_of(answer) for answer in results(crowd(10, asking(engine, origin)))} == {"for nobody else"}
+    assert origin.calls == 10
 
 
 def test_the_next_visitors_do_not_queue_for_ten_seconds(directory: Path, clock: time_machine.Traveller, joined: list[str]) -> None:
@@ -667,6 +690,34 @@ def test_else_one_who_waits_too_long_calls_for_all(
     assert body_of(engine.answer(FakeOrigin())) == b"taken over"
 
 
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_of_many_who_wait_too_long_one_calls_and_the_others_wait_for_that(
+    engine: Engine, elsewhere: FileStore, held: threading.Event, where: str
+) -> None:
+    """They came at the same moment, so they lose their patience at the same moment."""
+    lock = elsewhere.lock("page")
+    if where == "here":
+        hang(engine, held, storable)
+    else:
+        assert lock.acquire()
+    second = threading.Event()
+
+    def script(start: Start) -> Answer:
+        if origin.calls > 1:
+            second.set()
+        # Long enough for the others to call too, if they do, and far shorter than their patience with this call.
+        second.wait(0.2)
+        return storable(start, b"taken over")
+
+    origin = FakeOrigin(script, patience=2.0)
+    answers = results(crowd(8, asking(engine, origin)))
+    assert {body_of(answer) for answer in answers} == {b"taken over"}
+    assert origin.calls == 1
+    assert sorted(answer.collapsed for answer in answers) == [False] + [True] * 7
+    assert engine.answer(FakeOrigin()).status is HIT
+    lock.release()
+
+
 @pytest.mark.parametrize("late", [storable, lambda _: unstorable(), lambda _: failed(), lambda _: personal("member")])
 def test_no_late_answer_undoes_a_newer_one(
     engine: Engine,
@@ -710,16 +761,16 @@ def test_who_waits_too_long_for_another_process_gets_on(
     lock.release()
 
 
-def test_the_lock_of_a_leader_that_was_replaced_is_let_go_by_itself(
+def test_a_leader_that_was_replaced_leaves_no_lock(
     engine: Engine, elsewhere: FileStore, clock: time_machine.Traveller, held: threading.Event
 ) -> None:
     _, leader = hang(engine, held, storable)
     clock.shift(1)
     engine.answer(FakeOrigin(patience=0.05))
-    assert not is_free(elsewhere)
     held.set()
     leader.result(PATIENCE)
     assert is_free(elsewhere)
+    nothing_is_left(engine, elsewhere)
 
 
 # -- clocks ----------------------------------------------------------------------------------------------------------
@@ -783,11 +834,19 @@ def test_a_stale_hit_hands_over_one_refresh(directory: Path, clock: time_machine
     assert engine.counters["refreshes"] == 1
 
 
-def test_of_many_stale_hits_at_once_one_hands_over(directory: Path, clock: time_machine.Traveller) -> None:
-    engine, origin = stale_engine(directory, clock), FakeOrigin()
-    answers = results(crowd(50, asking(engine, origin)))
-    assert sorted(answer.status for answer in answers) == [STALE] + [UPDATING] * 49
-    assert [answer.refresh for answer in answers].count(True) == 1
+@pytest.mark.soak
+def test_of_many_stale_hits_at_once_one_hands_over(
+    directory: Path, clock: time_machine.Traveller, eager: None, soak: Callable[[int, int], int]
+) -> None:
+    engine, keys = make_engine(directory), [f"page-{number}" for number in range(soak(200, 20))]
+    for key in keys:
+        engine.store.write(make_entry(key, b"old", windows=WINDOWS))
+        engine.store.load(key)
+    clock.shift(IN_SWR)
+    for key in keys:
+        answers = results(crowd(10, asking(engine, FakeOrigin(key=key))))
+        assert sorted(answer.status for answer in answers) == [STALE] + [UPDATING] * 9
+        assert [answer.refresh for answer in answers].count(True) == 1
 
 
 def test_a_refresh_is_told_what_is_stored(directory: Path, clock: time_machine.Traveller) -> None:

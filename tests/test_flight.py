@@ -108,6 +108,7 @@ def test_a_second_end_leaves_the_next_flight_alone(flights: Flights) -> None:
     assert not second.done.is_set()
 
 
+@pytest.mark.soak
 def test_of_many_at_once_one_leads(flights: Flights, soak: Callable[[int, int], int]) -> None:
     for _ in range(soak(200, 20)):
         joined = results(crowd(20, lambda: flights.join("page")))
@@ -129,15 +130,15 @@ def test_a_flight_that_takes_too_long_is_replaced(flights: Flights) -> None:
     assert old.done.is_set()
     assert old.outcome is Outcome.OVER
     assert flights.join("page") == (new, False)
-    assert lock.released == []
 
     assert not flights.end(old)
-    assert lock.released != []
     assert flights.is_current(new)
     assert not new.done.is_set()
     assert flights.end(new)
+    assert len(lock.released) == 1
 
 
+@pytest.mark.soak
 def test_only_one_takes_over(flights: Flights, soak: Callable[[int, int], int]) -> None:
     for _ in range(soak(200, 20)):
         old, _ = flights.join("page")
@@ -178,6 +179,7 @@ def test_only_refreshes_past_their_deadline_are_overdue(flights: Flights) -> Non
     assert flights.overdue() == []
 
 
+@pytest.mark.soak
 def test_leaders_and_enders_in_many_threads(flights: Flights, soak: Callable[[int, int], int]) -> None:
     """Whoever leads ends; nobody waits for ever, and no flight is left."""
     rounds, running, most = soak(2000, 200), [0], [0]

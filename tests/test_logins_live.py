@@ -236,9 +236,7 @@ class Person:
 
     def restart_browser(self) -> None:
         """Forget the cookies that end with the browser."""
-        for cookie in list(self.session.cookies):
-            if cookie.expires is None:
-                self.session.cookies.clear(cookie.domain, cookie.path, cookie.name)
+        self.session.cookies.clear_session_cookies()
 
 
 class Site:

@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy, deepcopy
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias, cast
 
 import pytest
 import time_machine
@@ -41,7 +41,8 @@ from flask import (
     stream_with_context,
     url_for,
 )
-from flask.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
+from flask.globals import request_ctx
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionInterface, SessionMixin
 from flask.views import MethodView
 from visitors import MakeApp, Seen, visit, words
 from werkzeug.datastructures import MultiDict
@@ -75,7 +76,7 @@ def play(make_app: MakeApp, build: Build, *visitors: Fields, path: str = "/", **
     build(app, cache)
     plain, off = make_app(ENABLED=False)
     build(plain, off)
-    said = []
+    said: list[str] = []
     for headers in visitors:
         seen, expected = visit(app, path, headers), visit(plain, path, headers)
         assert (seen.status, seen.text) == (expected.status, expected.text), f"after {said}, {dict(headers)}"
@@ -107,6 +108,7 @@ def cookie(name): return request.cookies.get(name, "-")
 def agent(): return request.user_agent.string
 def languages(): return str(request.accept_languages)
 def everything(): return str(sorted(request.headers.keys()))
+def attribute(name): return str(getattr(request, name))
 """
     exec(compile(source, "tracker/inside.py", "exec"), module.__dict__)
     sys.modules["tracker.inside"] = module
@@ -422,10 +424,96 @@ def test_a_key_callable_that_uses_the_session_covers_no_other_use_of_it(make_app
     play(make_app, build, as_member("ann"), as_member("bob"), NOBODY, as_member("ann"))
 
 
-def test_a_key_callable_that_uses_the_session_covers_no_other_part_of_it(make_app: MakeApp) -> None:
-    """Here the view itself looks up the name, beside a key that has the language only."""
-    build = shown(lambda: f"in {session.get('lang')}, for {session.get('user')}", key=lambda: session.get("lang", "en"))
-    play(make_app, build, as_member("ann"), as_member("bob"), NOBODY, as_member("ann"))
+def session_by_subscript() -> str:
+    try:
+        return str(session["user"])
+    except KeyError:
+        return "-"
+
+
+#: Ways to read who is logged in out of a session.
+SESSION: dict[str, Callable[[], object]] = {
+    "get": lambda: session.get("user"),
+    "[]": session_by_subscript,
+    "in": lambda: "user" in session,
+    "template": lambda: render_template_string("{{ session.user }}"),
+    "template-subscript": lambda: render_template_string("{{ session['user'] }}"),
+    "iter": lambda: sorted(session),
+    "for": lambda: [session[name] for name in session],
+    "dict": lambda: dict(session),
+    "{**}": lambda: {**session},
+    "f(**)": lambda: (lambda **kw: kw)(**session),
+    "len": lambda: len(session),
+    "bool": lambda: bool(session),
+    "==": lambda: session == {"user": "ann"},
+    "!=": lambda: session != {"user": "ann"},
+    "|": lambda: dict(operator.or_({"a": 1}, session)),
+    "keys": lambda: sorted(session.keys()),
+    "values": lambda: list(session.values()),
+    "items": lambda: list(session.items()),
+    "copy": lambda: dict(session.copy()),  # type: ignore[attr-defined]
+    "copy.copy": lambda: dict(copy(session._get_current_object())),  # type: ignore[attr-defined]
+    "deepcopy": lambda: dict(deepcopy(session._get_current_object())),  # type: ignore[attr-defined]
+    "reversed": lambda: list(reversed(session)),  # type: ignore[call-overload]
+    "json.dumps": lambda: json.dumps(session._get_current_object()),  # type: ignore[attr-defined]
+    "jsonify": lambda: jsonify(session._get_current_object()).get_data(as_text=True),  # type: ignore[attr-defined]
+    "repr": lambda: repr(session).partition("{")[2],
+    "object": lambda: request_ctx.session.get("user"),
+    "update": lambda: (lambda d: (d.update(session), d))({"a": "b"}),
+}
+
+
+@pytest.mark.parametrize("name", SESSION)
+@pytest.mark.parametrize("strangers_first", [True, False])
+def test_a_key_callable_that_uses_the_session_covers_no_other_part_of_it(
+    make_app: MakeApp, name: str, strangers_first: bool
+) -> None:
+    """The view looks up who it is, beside a key that has the language only."""
+    build = shown(lambda: f"in {session.get('lang')}, for {SESSION[name]()}", key=lambda: session.get("lang", "en"))
+    members = (as_member("ann"), as_member("bob"), as_member("ann"))
+    play(make_app, build, *((NOBODY, *members) if strangers_first else (*members, NOBODY)))
+
+
+@pytest.mark.parametrize("name", SESSION)
+def test_a_use_of_the_session_is_seen_without_a_key_callable(make_app: MakeApp, name: str) -> None:
+    build = shown(lambda: f"for {SESSION[name]()}")
+    assert play(make_app, build, NOBODY, as_member("ann"), as_member("bob"), NOBODY) == ["MISS", "BYPASS", "BYPASS", "HIT"]
+    assert "HIT" not in play(make_app, build, *({**as_member(who), "Host": "x"} for who in ("ann", "bob", "ann")))
+
+
+def test_an_attribute_of_the_session_is_a_part_of_it(make_app: MakeApp) -> None:
+    """A session that lives on the server has an id, which a view may show."""
+
+    class Mine(dict[str, Any], SessionMixin):
+        modified = False
+
+        def __init__(self, sid: str) -> None:
+            super().__init__(lang="en")
+            self.sid = sid
+
+    class Interface(UntoldInterface):
+        def open_session(self, app: Flask, request: Request) -> SessionMixin:
+            return Mine(request.cookies.get(self.get_cookie_name(app), "-"))
+
+    def build(app: Flask, cache: StaleCache) -> None:
+        app.session_interface = Interface()
+        shown(lambda: f"session {session.sid}", key=lambda: session["lang"])(app, cache)  # type: ignore[attr-defined]
+
+    play(make_app, build, NOBODY, {"Cookie": "session=ann"}, {"Cookie": "session=bob"}, NOBODY)
+
+
+def test_what_worked_with_a_session_still_works(make_app: MakeApp) -> None:
+    def view() -> str:
+        own = session._get_current_object()  # type: ignore[attr-defined]
+        session.setdefault("a", 1)
+        pickled = pickle.loads(pickle.dumps(dict(own)))
+        return f"{isinstance(own, SecureCookieSession)} {pickled == own} {own == dict(own)} {sorted(own)} {session.pop('a')}"
+
+    build = shown(view, key=lambda: session.get("lang", "en"))
+    assert play(make_app, build, NOBODY, as_member("ann")) == ["MISS", "MISS"]
+    app, cache = make_app()
+    build(app, cache)
+    assert visit(app).text == "True True True ['a'] 1"
 
 
 def test_a_key_callable_may_use_the_session(make_app: MakeApp) -> None:
@@ -658,7 +746,7 @@ def test_emptiness_does_not_replace_content(make_app: MakeApp, clock: time_machi
 def test_emptiness_replaces_content_if_statuses_says_so(make_app: MakeApp, clock: time_machine.Traveller, status: int) -> None:
     answers: list[tuple[str, int]] = [("content", 200), ("", status)]
     app, cache = make_app(REFRESH_WORKERS=0)
-    policy = {"statuses": {status: None}, "jitter": 0}
+    policy: dict[str, Any] = {"statuses": {status: None}, "jitter": 0}
     app.add_url_rule("/", "page", cache.cached(60, 600, **policy)(lambda: answers[0] if len(answers) == 1 else answers.pop(0)))
     assert visit(app).page == ("MISS", "content")
     clock.shift(61)
@@ -703,7 +791,7 @@ def test_a_sent_file_without_a_known_size_is_passed_through(make_app: MakeApp) -
             return len(buffer)
 
     app, cache = make_app()
-    shown(lambda: send_file(Endless(), mimetype="application/octet-stream"))(app, cache)
+    shown(lambda: send_file(cast("IO[bytes]", Endless()), mimetype="application/octet-stream"))(app, cache)
     for _ in range(2):
         chunks.clear()
         response = app.test_client().get("/", buffered=False)
@@ -794,7 +882,7 @@ def test_what_a_hook_has_just_put_into_the_session_is_nobody_elses(make_app: Mak
         client = app.test_client()
         for _ in range(2):
             with client.get("/") as response:
-                assert response.text == "you are number 1"
+                assert response.get_data(as_text=True) == "you are number 1"
     said = [visit(app).text for _ in range(3)]
     assert len(set(said)) == 3, said
 
@@ -1002,6 +1090,12 @@ def test_vary_is_extended_by_the_names(make_app: MakeApp) -> None:
         assert {name.strip().lower() for line in seen.headers.getlist("Vary") for name in line.split(",")} == {
             "accept-language", "cookie", "x-user", "x-more",
         }  # fmt: skip
+
+
+def test_vary_is_extended_by_what_is_in_the_key(make_app: MakeApp) -> None:
+    app, cache = make_app()
+    shown(lambda: f"for {request.headers.get('X-User')}", vary=["X-User"])(app, cache)
+    assert [visit(app, "/", ANN).headers.get("Vary") for _ in range(2)] == ["X-User", "X-User"]
 
 
 def test_a_page_that_reads_nothing_has_no_vary(make_app: MakeApp) -> None:
@@ -1258,13 +1352,13 @@ def test_a_request_class_of_the_apps_own_is_seen_through(
 
 def test_a_request_class_that_can_change_its_cookies_is_seen_through(directory: Path) -> None:
     class Mine(Request):
-        dict_storage_class = MultiDict
+        dict_storage_class = MultiDict  # type: ignore[assignment]
 
     app = Flask("shop")
     app.request_class = Mine
     app.config["STALECACHE_DIR"] = directory
     cache = StaleCache(app)
-    shown(lambda: f"for {request.cookies.pop('user', '-')}")(app, cache)  # type: ignore[attr-defined]
+    shown(lambda: f"for {request.cookies.pop('user', '-')}")(app, cache)
     assert [visit(app, "/", who).text for who in (NOBODY, ANN, BOB, NOBODY)] == ["for -", "for ann", "for bob", "for -"]
 
 
@@ -1554,6 +1648,39 @@ def test_what_the_view_reads_after_an_ignored_reader_counts(
         shown(lambda: f"for {read()}")(app, cache)
 
     assert "HIT" not in play(make_app, build, one, other, one, IGNORED_READERS=["tracker"])
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "one", "other"),
+    [
+        ("accept_charsets", "Accept-Charset", "a", "b"),
+        ("accept_encodings", "Accept-Encoding", "a", "b"),
+        ("accept_languages", "Accept-Language", "de", "fr"),
+        ("accept_mimetypes", "Accept", "text/a", "text/b"),
+        ("access_route", "X-Forwarded-For", "198.51.100.1", "198.51.100.2"),
+        ("cache_control", "Cache-Control", "no-cache", "max-age=0"),
+        ("content_type", "Content-Type", "text/a", "text/b"),
+        ("date", "Date", "Tue, 15 Nov 1994 08:12:31 GMT", "Tue, 15 Nov 1994 08:12:32 GMT"),
+        ("is_json", "Content-Type", "application/json", "text/b"),
+        ("mimetype", "Content-Type", "text/a", "text/b"),
+        ("mimetype_params", "Content-Type", "text/a; a=1", "text/a; a=2"),
+        ("origin", "Origin", "http://a.test", "http://b.test"),
+        ("pragma", "Pragma", "a", "b"),
+        ("referrer", "Referer", "http://a.test", "http://b.test"),
+        ("user_agent", "User-Agent", "a", "b"),
+    ],
+)
+def test_what_werkzeug_has_parsed_for_an_ignored_reader_counts_for_the_view(
+    make_app: MakeApp, exempt: types.ModuleType, name: str, field: str, one: str, other: str
+) -> None:
+    """Werkzeug keeps it: the view's reading looks at no field any more."""
+
+    def build(app: Flask, cache: StaleCache) -> None:
+        app.before_request(lambda: (exempt.attribute(name), None)[-1])
+        shown(lambda: f"for {getattr(request, name)}")(app, cache)
+
+    said = play(make_app, build, {field: one}, {field: other}, NOBODY, {field: one}, NOBODY, IGNORED_READERS=["tracker"])
+    assert said == ["MISS", "MISS", "MISS", "BYPASS", "HIT"]
 
 
 @pytest.mark.parametrize("name", ["cookie", "field"])
@@ -2086,7 +2213,7 @@ def test_a_method_view_is_cached_by_its_arguments(make_app: MakeApp, style: str)
                 return f"{name} {request.cookies.get('user')}"
 
             if style == "method":
-                get = decorate(get)  # type: ignore[assignment]
+                get = decorate(get)
 
             def post(self, name: str) -> str:
                 return f"posted {name}"
@@ -2201,3 +2328,22 @@ def test_a_host_that_is_not_trusted_never_gets_here(make_app: MakeApp) -> None:
     shown(link)(app, cache)
     assert visit(app, "/", {"Host": "evil.test"}).status == 400
     assert visit(app).word == "MISS"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("args", MultiDict({"a": "9"})), ("cookies", MultiDict({"a": "9"})), ("user_agent", "mine"), ("url", "http://mine/")],
+)
+def test_what_an_app_sets_on_a_request_is_what_it_gets(make_app: MakeApp, name: str, value: object) -> None:
+    """Werkzeug's cached attributes can be set, which some apps do in a hook."""
+    app, _ = make_app()
+    seen: list[object] = []
+
+    @app.before_request
+    def replace() -> None:
+        getattr(request, name)
+        setattr(request, name, value)
+
+    app.add_url_rule("/", "page", lambda: (seen.append(getattr(request, name) == value), "page")[1])
+    visit(app, "/?a=1", ANN)
+    assert seen == [True]

@@ -291,7 +291,7 @@ def read_numbers(board: Board, count: int) -> int:
 @pytest.mark.soak
 def test_nobody_reads_what_another_process_has_replaced(team: list[Worker], board: Board, soak: Callable[[int, int], int]) -> None:
     (board.place / "published").write_bytes(b"%12d" % 0)
-    count = soak(20_000, 1000)
+    count = soak(10_000, 1000)
     team[0].start(write_numbers, board, count)
     for worker in team[1:]:
         worker.start(read_numbers, board, count)

@@ -83,6 +83,7 @@ def test_a_queue_that_is_full_refuses(held: threading.Event) -> None:
     assert ran == [1, 2, 4]
 
 
+@pytest.mark.soak
 def test_many_submit_at_once(soak: Callable[[int, int], int]) -> None:
     pool, ran, count = make(4, queue_size=10**6), [], soak(5000, 300)
 
@@ -188,6 +189,7 @@ def test_idle_threads_end_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(threads) == 12
 
 
+@pytest.mark.soak
 def test_no_job_is_lost_between_idle_threads(monkeypatch: pytest.MonkeyPatch, soak: Callable[[int, int], int]) -> None:
     """Jobs come just as the threads leave."""
     monkeypatch.setattr(module, "IDLE", 0.0005)
