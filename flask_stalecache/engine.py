@@ -186,7 +186,11 @@ class Engine:
         if flight.leader == threading.get_ident():
             # The view asks for its own page: waiting would be for ever.
             return Served(visit.fetch.status, None, visit.origin.live())
-        if not flight.done.wait(max(0.0, visit.until - time.monotonic())):
+        until = visit.until
+        if flight.unlocked is not None:
+            # Somebody's wait was over, and this is the call that all the others wait for.
+            until = max(until, flight.unlocked + visit.origin.lock_timeout)
+        if not flight.done.wait(max(0.0, until - time.monotonic())):
             return self._lose_patience(flight, visit)
         if flight.outcome is Outcome.STORED and flight.copy is not None:
             entry = flight.copy.entry
@@ -211,8 +215,7 @@ class Engine:
         self.counters.count("lock_timeouts")
         if visit.fetch.if_locked is not None:
             return Served(CacheStatus.STALE, visit.copy)
-        visit.until = time.monotonic() + visit.origin.lock_timeout
-        taken_over = self._process.flights.take_over(flight)
+        taken_over = self._process.flights.take_over(flight, visit.origin.lock_timeout)
         return None if taken_over is None else self._call_in(taken_over, visit)
 
     # -- leading -------------------------------------------------------------------------------------------------
@@ -241,7 +244,9 @@ class Engine:
                 return Turn.AGAIN
             if time.monotonic() >= visit.until:
                 self.counters.count("lock_timeouts")
-                return Turn.CALL if visit.fetch.if_locked is None else Turn.STALE
+                if visit.fetch.if_locked is not None:
+                    return Turn.STALE
+                return Turn.CALL if self._process.flights.go_without_lock(flight) else Turn.AGAIN
             time.sleep(POLL)
         flight.lock = lock
         return Turn.CALL if self._still_to_fetch(flight, visit) else Turn.AGAIN

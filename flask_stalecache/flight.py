@@ -29,6 +29,7 @@ class Flight:
     """One running call of an origin.
 
     :ivar leader: the ident of the thread that makes the call.
+    :ivar unlocked: when it began without the lock, since the wait for that was over; on the monotonic clock.
     :ivar deadline: when housekeeping gives up on it, on the monotonic clock; ``None`` for a visitor's own call.
     :ivar lock: the key's lock, if the leader holds it.
     :ivar copy: what was stored, for those who waited.
@@ -37,6 +38,7 @@ class Flight:
 
     key: str
     leader: int
+    unlocked: float | None = None
     deadline: float | None = None
     lock: KeyLock | None = None
     outcome: Outcome = Outcome.OVER
@@ -72,12 +74,27 @@ class Flights:
         flight.deadline = deadline
         return flight
 
-    def take_over(self, flight: Flight) -> Flight | None:
-        """Replace a flight that takes too long, and return the new one; ``None`` if another waiter was quicker or it has ended."""
+    def go_without_lock(self, flight: Flight) -> bool:
+        """Note that a leader calls the origin without the lock; false if a waiter has taken the flight over."""
         with self._mutex:
             if self._flights.get(flight.key) is not flight:
+                return False
+            flight.unlocked = time.monotonic()
+            return True
+
+    def take_over(self, flight: Flight, patience: float) -> Flight | None:
+        """Replace a flight that takes too long, and return the new one, which goes without the lock.
+
+        ``None``: another waiter was quicker, the flight has ended, or it has just begun anew.
+
+        :param patience: seconds that a flight without the lock is given.
+        """
+        with self._mutex:
+            now = time.monotonic()
+            just_begun = flight.unlocked is not None and now < flight.unlocked + patience
+            if just_begun or self._flights.get(flight.key) is not flight:
                 return None
-            new = self._flights[flight.key] = Flight(flight.key, threading.get_ident())
+            new = self._flights[flight.key] = Flight(flight.key, threading.get_ident(), unlocked=now)
         # The old one's waiters look again and find the new one.
         flight.done.set()
         return new

@@ -124,7 +124,7 @@ def test_of_many_at_once_one_leads(flights: Flights, soak: Callable[[int, int], 
 def test_a_flight_that_takes_too_long_is_replaced(flights: Flights) -> None:
     old: Flight = go(flights.join, "page").result(PATIENCE)[0]
     lock = old.lock = FakeLock()
-    new = flights.take_over(old)
+    new = flights.take_over(old, 60)
     assert new is not None
     assert new.leader == threading.get_ident() != old.leader
     assert old.done.is_set()
@@ -142,7 +142,7 @@ def test_a_flight_that_takes_too_long_is_replaced(flights: Flights) -> None:
 def test_only_one_takes_over(flights: Flights, soak: Callable[[int, int], int]) -> None:
     for _ in range(soak(200, 20)):
         old, _ = flights.join("page")
-        taken = [flight for flight in results(crowd(20, lambda old=old: flights.take_over(old))) if flight is not None]
+        taken = [flight for flight in results(crowd(20, lambda old=old: flights.take_over(old, 60))) if flight is not None]
         assert len(taken) == 1
         flights.end(taken[0])
         flights.end(old)
@@ -151,7 +151,7 @@ def test_only_one_takes_over(flights: Flights, soak: Callable[[int, int], int]) 
 def test_a_flight_that_has_ended_is_not_taken_over(flights: Flights) -> None:
     flight, _ = flights.join("page")
     flights.end(flight)
-    assert flights.take_over(flight) is None
+    assert flights.take_over(flight, 60) is None
     assert flights.join("page")[1]
 
 
