@@ -129,15 +129,16 @@ def names_beyond_key(context: RequestContext, covered: Covered, watch: Watch) ->
     """Return the names that were read of the request and that the key does not cover."""
     log, app, session = reads_of(context), context.app, context._session
     cookies = set(log.cookies) - covered.cookies
-    if session is not None and session.accessed and not _covers_session(covered, watch):
+    if session is not None and session.accessed and not _covers_session(session, covered, watch):
         cookies.add(app.session_interface.get_cookie_name(app))
     return ReadNames(tuple(sorted(cookies)), tuple(sorted(set(log.headers) - covered.headers)))
 
 
-def _covers_session(covered: Covered, watch: Watch) -> bool:
+def _covers_session(session: Any, covered: Covered, watch: Watch) -> bool:
     if covered.session is None:
         return True
-    return bool(covered.session) and covered.session.covers(watch.session)
+    # C code calls no method of an empty dict (json.dumps); who has nothing in the session is told apart by carrying no cookie.
+    return bool(session) and bool(covered.session) and covered.session.covers(watch.session)
 
 
 def ignored_parameters_read(context: RequestContext, ignored: NamePatterns) -> frozenset[str]:

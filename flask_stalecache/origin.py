@@ -37,6 +37,7 @@ class Answer:
     :param entry: what may be stored.
     :param carried: the names that kept it from being stored, if it is personal.
     :param anybodys: it could have been any visitor's but theirs who carry ``absent`` names, so that a failure may be shared.
+    :param shared: what of a failure's value those who waited are given: frozen, since hooks change the value itself.
     :param absent: names that were read and that the request did not carry.
     """
 
@@ -46,6 +47,7 @@ class Answer:
     entry: Entry | None = None
     carried: ReadNames = NO_NAMES
     anybodys: bool = True
+    shared: Any = None
     absent: ReadNames = NO_NAMES
 
 

@@ -37,7 +37,7 @@ from .plan import Plan
 from .policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
 from .reads import NO_NAMES, ReadNames
 from .recipe import PageRecipe
-from .responses import body_size, freeze
+from .responses import body_size, freeze, frozen_failure
 from .session_watch import SessionReads
 
 #: With one of these a response may answer requests with Authorization (RFC 9111 section 3.5).
@@ -130,13 +130,22 @@ class PageOrigin:
             verdict = _verdict_of(error)
             if carried and verdict is Verdict.UNSTORABLE:
                 verdict = Verdict.PERSONAL
-            return Answer(verdict, error=error, carried=carried, anybodys=anybodys, absent=names)
+            return Answer(verdict, error=error, carried=carried, anybodys=anybodys and not watch.refusal, absent=names)
         # What is one visitor's own in a way that no name tells is so for all who come.
         judgement, entry = self._judge(response, start, own or watch.refusal, names, NO_NAMES if own else carried)
         self._explain(judgement, carried)
         if judgement.reason == _HAS_AUTHORIZATION:
             carried = carried | _AUTHORIZATION
-        return Answer(judgement.verdict, response, entry=entry, carried=carried, anybodys=anybodys, absent=names)
+        failed = judgement.verdict is Verdict.FAILED and not watch.refusal
+        return Answer(
+            judgement.verdict,
+            response,
+            entry=entry,
+            carried=carried,
+            anybodys=anybodys,
+            shared=frozen_failure(response) if failed else None,
+            absent=names,
+        )
 
     def _run(self) -> tuple[Response | None, Exception | None]:
         try:

@@ -107,7 +107,7 @@ class Pages:
             raise served.answer.error
         if not origin.queues and not served.stored:
             served = served._replace(status=CacheStatus.BYPASS)
-        return live(origin.environ, served, self.settings.status_headers)
+        return live(self.app, origin.environ, served, self.settings.status_headers)
 
     def _hand_over(self, origin: PageOrigin) -> None:
         job = origin.refresh()

@@ -14,7 +14,7 @@ from .entry import Entry
 from .http.fields import vary_names
 from .http.ranges import UnsatisfiableRange, single_range
 from .http.validators import Validators
-from .origin import Answer, Served
+from .origin import Served
 from .status import CacheStatus, forwarded_field, hit_field, status_fields
 
 if TYPE_CHECKING:
@@ -51,6 +51,13 @@ def freeze(response: Response) -> bytes | None:
         response.direct_passthrough = False
     response.response = (body,)
     return body if response.content_length in (None, len(body)) else None
+
+
+def frozen_failure(response: Response) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
+    """Return what others may be given of a failure: body, status and fields; ``None`` if it is one visitor's own, or a stream."""
+    if not response.is_sequence or "Set-Cookie" in response.headers:
+        return None
+    return tuple(response.iter_encoded()), response.status, list(response.headers)
 
 
 # -- answering -------------------------------------------------------------------------------------------------------
@@ -154,11 +161,12 @@ def _clone(prepared: Response, more: list[tuple[str, str]]) -> Response:
     return response
 
 
-def live(environ: Mapping[str, Any], served: Served, chosen: Collection[str]) -> Response:
+def live(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str]) -> Response:
     """Return what the origin answered, with what the visitor is told."""
     answer = served.answer
     assert answer is not None
-    response: Response = _own_copy(answer) if served.collapsed else answer.value
+    # Whoever waited has not called the view, and shares its failure.
+    response: Response = app.response_class(*answer.shared) if served.collapsed else answer.value
     ttl = None
     if served.stored and answer.entry is not None:
         ttl = answer.entry.windows.max_age
@@ -186,12 +194,6 @@ def _fields_sent(entry: Entry) -> list[tuple[str, str]]:
     missing = [name for name in entry.varied if name.lower() not in vary_names(entry.headers)]
     length = [("Content-Length", str(len(entry.body)))] if entry.body else []
     return [*fields, *length, *([("Vary", ", ".join(missing))] if missing else [])]
-
-
-def _own_copy(answer: Answer) -> Response:
-    """Return a failure that several visitors share as a response of one's own, since hooks change what they are given."""
-    shared: Response = answer.value
-    return type(shared)(tuple(shared.iter_encoded()), status=shared.status, headers=list(shared.headers))
 
 
 def answer_conditional(response: Response, environ: Mapping[str, Any], body: bytes, made: float) -> None:

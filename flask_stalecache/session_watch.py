@@ -8,8 +8,23 @@ from typing import Any
 
 #: Flask's own: how long the session lives, and messages that are shown once (if there are any, showing them changes the session).
 _NOT_CONTENT = frozenset({"_permanent", "_flashes"})
+_FLAGS = frozenset({"accessed", "modified", "new", "permanent"})
 _BY_NAME = ("__getitem__", "__contains__", "get", "pop", "setdefault")
-_AS_A_WHOLE = ("__iter__", "__len__", "__eq__", "__ne__", "__repr__", "__or__", "copy", "items", "keys", "popitem", "values")
+_AS_A_WHOLE = (
+    "__iter__",
+    "__reversed__",
+    "__ror__",
+    "__len__",
+    "__eq__",
+    "__ne__",
+    "__repr__",
+    "__or__",
+    "copy",
+    "items",
+    "keys",
+    "popitem",
+    "values",
+)
 
 
 class SessionReads:
@@ -65,6 +80,7 @@ def _watched_class(base: type) -> type:
     if base not in _watched_classes:
         methods: dict[str, Any] = {name: _noting_name(base, name) for name in _BY_NAME if hasattr(base, name)}
         methods.update({name: _noting_all(base, name) for name in _AS_A_WHOLE if hasattr(base, name)})
+        methods["__getattribute__"] = _noting_attribute(base)
         _watched_classes[base] = type(base.__name__, (base,), {"__module__": base.__module__, **methods})
     return _watched_classes[base]
 
@@ -76,6 +92,18 @@ def _noting_name(base: type, method: str) -> Callable[..., Any]:
         if name not in _NOT_CONTENT:
             self._stalecache_reads.names.add(name)
         return original(self, name, *args, **kwargs)
+
+    return read
+
+
+def _noting_attribute(base: type) -> Callable[..., Any]:
+    """Note attributes too, such as the id of a session that lives on the server."""
+    original: Any = base.__getattribute__
+
+    def read(self: Any, name: str) -> Any:
+        if not name.startswith("_") and name not in _FLAGS and not callable(getattr(base, name, None)):
+            self._stalecache_reads.names.add(f".{name}")
+        return original(self, name)
 
     return read
 

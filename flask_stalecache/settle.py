@@ -51,7 +51,8 @@ class Settler:
         if answer.verdict is Verdict.UNSTORABLE:
             flight.outcome = Outcome.UNSTORABLE
         elif answer.verdict is Verdict.FAILED:
-            flight.outcome, flight.failure = Outcome.FAILED, answer if answer.anybodys else None
+            may_share = answer.anybodys and (answer.error is not None or answer.shared is not None)
+            flight.outcome, flight.failure = Outcome.FAILED, answer if may_share else None
         elif answer.verdict is Verdict.STORABLE:
             # For those who wait in this process, even if it can't be written.
             flight.outcome, flight.copy = Outcome.STORED, Copy(flight.key, answer.entry, NOTHING, 0, 0)

@@ -105,7 +105,7 @@ class FakeOrigin:
     :ivar cookies: what its request carries.
     :ivar starts: what each call was given.
     :ivar lives: one item for each call for one visitor alone.
-    :ivar asked: one item for each visitor who is about to queue.
+    :ivar asked: the threads of visitors who may have to queue.
     """
 
     script: Callable[[Start], Answer] = storable
@@ -116,7 +116,7 @@ class FakeOrigin:
     cookies: frozenset[str] = frozenset()
     starts: list[Start] = field(default_factory=list)
     lives: list[int] = field(default_factory=list)
-    asked: list[int] = field(default_factory=list)
+    asked: set[int] = field(default_factory=set)
 
     @property
     def calls(self) -> int:
@@ -125,8 +125,8 @@ class FakeOrigin:
 
     @property
     def lock_timeout(self) -> float:
-        """Seconds to wait for another's call; the engine asks for it once for each visitor who may have to wait."""
-        self.asked.append(threading.get_ident())
+        """Seconds to wait for another's call; the engine asks for it once it has seen what is stored."""
+        self.asked.add(threading.get_ident())
         return self.patience
 
     def call(self, start: Start) -> Answer:

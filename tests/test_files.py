@@ -735,7 +735,10 @@ def breaking_rename(monkeypatch: pytest.MonkeyPatch, directory: Path, number: in
 
 
 def breaking_mkdir(monkeypatch: pytest.MonkeyPatch, directory: Path, number: int) -> None:
-    monkeypatch.setattr(os, "mkdir", Failing(os.mkdir, number, is_below(directory, "")))
+    # Before Python 3.11 pathlib keeps an os.mkdir of its own.
+    os_mkdir, path_mkdir = (Failing(real, number, is_below(directory, "")) for real in (os.mkdir, Path.mkdir))
+    monkeypatch.setattr(os, "mkdir", os_mkdir)
+    monkeypatch.setattr(Path, "mkdir", lambda path, *args, **kwargs: path_mkdir(path, *args, **kwargs))
 
 
 def breaking_close(monkeypatch: pytest.MonkeyPatch, directory: Path, number: int) -> None:

@@ -1805,6 +1805,7 @@ def test_who_waited_for_a_members_failure_gets_their_own(make_app: MakeApp) -> N
 
 
 def test_a_failure_that_could_be_anybodys_is_shared(make_app: MakeApp) -> None:
+    """One run of the view; but each has a response of their own, which hooks may change."""
     running, go_on = threading.Event(), threading.Event()
 
     def view() -> tuple[str, int]:
@@ -1813,9 +1814,71 @@ def test_a_failure_that_could_be_anybodys_is_shared(make_app: MakeApp) -> None:
         return number(), 503
 
     app, cache = make_app()
+
+    @app.after_request
+    def sign(response: Response) -> Response:
+        response.stream.write(b" signed")
+        response.headers.add("X-Signed", "1")
+        return response
+
     shown(view)(app, cache)
     seen = at_once(app, running, go_on, NOBODY, NOBODY, NOBODY)
-    assert [page.text for page in seen] == ["page 1"] * 3
+    assert [page.text for page in seen] == ["page 1 signed"] * 3
+    assert [page.headers.getlist("X-Signed") for page in seen] == [["1"]] * 3
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda: ("busy", 503),
+        lambda: (iter(["bu", "sy"]), 503),
+        lambda: abort(503, "busy"),
+        lambda: abort(current_app.response_class("busy", 503)),
+        raises,
+    ],
+    ids=["returned", "stream", "abort", "abort-with-response", "raised"],
+)
+def test_who_shares_a_failure_is_not_given_what_hooks_did_for_the_first(make_app: MakeApp, fail: View) -> None:
+    """Such as the session cookie that is saved with the first one's response, while the others wake up."""
+    running, go_on, signed = threading.Event(), threading.Event(), threading.Event()
+    mark = "first.visitor"
+
+    class Slow(Response):
+        def iter_encoded(self) -> Iterator[bytes]:
+            # Whoever waited is slow to look at the failure, until the first one's hooks are done with it.
+            assert not request or mark in request.environ or signed.wait(10)
+            return super().iter_encoded()
+
+    def view() -> Any:
+        running.set()
+        go_on.wait(10)
+        return fail()
+
+    app, cache = make_app()
+    app.response_class = Slow
+    app.register_error_handler(LookupError, lambda error: ("busy", 500))
+    visitors = iter([True])
+
+    @app.before_request
+    def count() -> None:
+        if next(visitors, False):
+            request.environ[mark] = True
+
+    @app.after_request
+    def sign(response: Response) -> Response:
+        if mark in request.environ:
+            response.set_cookie("session", "of the first")
+            response.set_data("dear first visitor")
+            signed.set()
+        else:
+            assert signed.wait(10)
+        return response
+
+    shown(view)(app, cache)
+    first, *others = at_once(app, running, go_on, NOBODY, NOBODY, NOBODY)
+    assert ("first" in first.headers["Set-Cookie"], first.text) == (True, "dear first visitor")
+    assert ["busy" in page.text for page in others] == [True, True]
+    assert ["Set-Cookie" in page.headers for page in others] == [False, False]
 
 
 def fails_for_ann() -> str:
@@ -1957,6 +2020,20 @@ def test_what_a_hook_does_to_a_response_never_reaches_the_copy(
     assert "ann" not in str(after.headers).lower()
     assert after.headers.get("Content-Type") == "text/html; charset=utf-8"
     assert "Cache-Control" not in after.headers
+
+
+def test_bodies_are_handed_out_in_a_tuple(make_app: MakeApp) -> None:
+    app, cache = make_app()
+    kinds: list[type] = []
+
+    @app.after_request
+    def look(response: Response) -> Response:
+        kinds.append(type(response.response))
+        return response
+
+    shown(lambda: Response(["pa", "ge"]))(app, cache)
+    assert [visit(app).page for _ in range(3)] == [("MISS", "page"), ("HIT", "page"), ("HIT", "page")]
+    assert kinds == [tuple] * 3
 
 
 # -- rule 6: one line --------------------------------------------------------------------------------------------------

@@ -1032,6 +1032,37 @@ def test_one_refresh_whoever_asks_meanwhile(make_app: MakeApp, clock: time_machi
     assert [visit(app).page for app, _ in apps] == [("HIT", "run 2")] * 2
 
 
+def test_a_refresh_that_waited_heeds_a_back_off(make_app: MakeApp, clock: time_machine.Traveller, origin: Origin) -> None:
+    """Two apps on one directory stand for two workers: while the first one's refresh waits for a thread, the second one's fails."""
+    running, go_on = threading.Event(), threading.Event()
+    asked: list[str] = []
+    first, second = make_app(REFRESH_WORKERS=1), make_app(REFRESH_WORKERS=0, REFRESH_BACKOFF=(100, 100))
+
+    def answer() -> str:
+        asked.append(request.path)
+        if any(cache.refreshing for _, cache in (first, second)):
+            if request.path == "/page":
+                raise LookupError("down")
+            running.set()
+            assert go_on.wait(10)
+        return "page"
+
+    origin.answer = answer
+    for app, cache in (first, second):
+        cached(app, cache, origin.view, "/<name>")
+    visit(first[0], "/busy")
+    visit(first[0], "/page")
+    clock.shift(MINUTE)
+    assert visit(first[0], "/busy").word == "STALE"
+    assert running.wait(10)
+    assert visit(first[0], "/page").word == "STALE"
+    assert visit(second[0], "/page").word == "STALE"
+    go_on.set()
+    settle(*first)
+    assert asked == ["/busy", "/page", "/busy", "/page"]
+    assert visit(first[0], "/page").page == ("UPDATING", "page")
+
+
 def test_a_response_that_is_not_closed_hands_nothing_over(make_app: MakeApp, clock: time_machine.Traveller, origin: Origin) -> None:
     """The refresh begins after the response: when its iterable is closed, and not before."""
     app, cache = make_app()
