@@ -29,7 +29,7 @@ class Flight:
     """One running call of an origin.
 
     :ivar leader: the ident of the thread that makes the call.
-    :ivar unlocked: when it began without the lock, since the wait for that was over; on the monotonic clock.
+    :ivar unlocked: when it began without waiting for the lock any longer, on the monotonic clock.
     :ivar deadline: when housekeeping gives up on it, on the monotonic clock; ``None`` for a visitor's own call.
     :ivar lock: the key's lock, if the leader holds it.
     :ivar copy: what was stored, for those who waited.
@@ -83,7 +83,7 @@ class Flights:
             return True
 
     def take_over(self, flight: Flight, patience: float) -> Flight | None:
-        """Replace a flight that takes too long, and return the new one, which goes without the lock.
+        """Replace a flight that takes too long, and return the new one, which waits for no lock.
 
         ``None``: another waiter was quicker, the flight has ended, or it has just begun anew.
 
@@ -95,6 +95,8 @@ class Flights:
             if just_begun or self._flights.get(flight.key) is not flight:
                 return None
             new = self._flights[flight.key] = Flight(flight.key, threading.get_ident(), unlocked=now)
+            # With the key's lock, if the old one has it: else all other processes would wait for a call that may never end.
+            new.lock, flight.lock = flight.lock, None
         # The old one's waiters look again and find the new one.
         flight.done.set()
         return new

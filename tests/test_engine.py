@@ -690,6 +690,18 @@ def test_else_one_who_waits_too_long_calls_for_all(
     assert body_of(engine.answer(FakeOrigin())) == b"taken over"
 
 
+def test_who_takes_over_from_a_leader_that_hangs_takes_over_its_lock(
+    engine: Engine, elsewhere: FileStore, clock: time_machine.Traveller, held: threading.Event
+) -> None:
+    """Else all other processes would wait for it, at each expiry, for as long as it hangs."""
+    hang(engine, held, storable)
+    clock.shift(1)
+    taker = FakeOrigin(waiting_for(lambda: not is_free(elsewhere), storable), patience=0.05)
+    assert engine.answer(taker).stored
+    assert is_free(elsewhere)
+    assert not held.is_set()
+
+
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
 def test_of_many_who_wait_too_long_one_calls_and_the_others_wait_for_that(
     engine: Engine, elsewhere: FileStore, held: threading.Event, where: str
