@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,3 +56,15 @@ def clock() -> Iterator[time_machine.Traveller]:
     """A fake clock that stands still at :data:`NOON`; ``clock.shift(seconds)`` moves it."""
     with time_machine.travel(NOON, tick=False) as traveller:
         yield traveller
+
+
+@pytest.fixture
+def monotonic(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """``monotonic(seconds)`` moves the monotonic clock on; waits are not shortened by it."""
+    real, shift = time.monotonic, [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: real() + shift[0])
+
+    def move(seconds: float) -> None:
+        shift[0] += seconds
+
+    return move

@@ -81,18 +81,6 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def monotonic(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """``monotonic(seconds)`` moves the monotonic clock on; waits are not shortened by it."""
-    real, shift = time.monotonic, [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: real() + shift[0])
-
-    def move(seconds: float) -> None:
-        shift[0] += seconds
-
-    return move
-
-
-@pytest.fixture
 def eager() -> Iterator[None]:
     """Let threads take turns at each step, so that they meet where they can."""
     interval = sys.getswitchinterval()

@@ -12,7 +12,6 @@ import shutil
 import stat
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
@@ -665,18 +664,6 @@ def test_without_room_for_the_table_everything_works_without_copies(
 
 
 # -- a disk that fails -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def monotonic(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """``monotonic(seconds)`` moves the monotonic clock on."""
-    real, shift = time.monotonic, [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: real() + shift[0])
-
-    def move(seconds: float) -> None:
-        shift[0] += seconds
-
-    return move
 
 
 class Failing:
