@@ -11,7 +11,7 @@ from flask.ctx import RequestContext
 from flask.sessions import NullSession
 
 from .keys import FORWARDED_FIELDS
-from .observed import ReadLog
+from .observed import ReadLog, session_cookie
 from .policy import NamePatterns
 from .reads import ReadNames
 from .session_watch import SessionReads, watched_session
@@ -56,13 +56,13 @@ def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:
     """Run a view under watch: conditionals and Range are hidden from it, and what it does to session and request is seen."""
     callbacks = len(context._after_request_functions)
     session: Any = context._session
-    modified_before = session.modified
+    modified_before = _flag(session, "modified")
     # Flask's SessionMixin says True for classes that can't tell: then any use may be a change.
     tells = "modified" in getattr(session, "__dict__", ()) or getattr(type(session), "modified", None) is not True
     with _hidden_conditionals(context), _flags_set_aside(session), watched_session(session) as reads:
         watch = Watch(reads)
         yield watch
-        if session.modified or (session.accessed and not tells):
+        if _flag(session, "modified") or (_flag(session, "accessed") and not tells):
             watch.refusal = "the view modified the session"
         elif modified_before and tells and reads and covered.session is not None:
             # It may be new with this request: then no cookie tells whose it is.
@@ -74,14 +74,14 @@ def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:
 @contextmanager
 def _flags_set_aside(session: Any) -> Iterator[None]:
     """Let the flags of a session tell what happens meanwhile."""
-    before = {name: getattr(session, name) for name in ("modified", "accessed")}
+    before = {name: _flag(session, name) for name in ("modified", "accessed")}
     for name in before:
         _set_flag(session, name, False)
     try:
         yield
     finally:
         for name, value in before.items():
-            _set_flag(session, name, getattr(session, name) or value)
+            _set_flag(session, name, _flag(session, name) or value)
 
 
 @contextmanager
@@ -101,6 +101,11 @@ def _taken(state: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: state.pop(name) for name in names if name in state}
 
 
+def _flag(session: Any, name: str) -> bool:
+    # A session of a class that has no such flag can't tell: then it may be so.
+    return bool(getattr(session, name, True))
+
+
 def _set_flag(session: Any, name: str, value: bool) -> None:
     # A session class of the app's own may compute its flags; then they tell by themselves.
     with suppress(AttributeError):
@@ -111,7 +116,7 @@ def _set_flag(session: Any, name: str, value: bool) -> None:
 def covered_by_key(context: RequestContext) -> Iterator[tuple[ReadLog, SessionReads]]:
     """Run a ``key`` callable; yields what it reads of the request, and of the session if nobody has used that before."""
     session: Any = context._session
-    used_before = session.accessed
+    used_before = _flag(session, "accessed")
     with reads_of(context).set_aside() as log, watched_session(session) as reads:
         yield log, reads
     if used_before:
@@ -127,10 +132,10 @@ def reads_of(context: RequestContext) -> ReadLog:
 
 def names_beyond_key(context: RequestContext, covered: Covered, watch: Watch) -> ReadNames:
     """Return the names that were read of the request and that the key does not cover."""
-    log, app, session = reads_of(context), context.app, context._session
+    log, session = reads_of(context), context._session
     cookies = set(log.cookies) - covered.cookies
-    if session is not None and session.accessed and not _covers_session(session, covered, watch):
-        cookies.add(app.session_interface.get_cookie_name(app))
+    if _flag(session, "accessed") and not _covers_session(session, covered, watch):
+        cookies.add(session_cookie(context.app))
     return ReadNames(tuple(sorted(cookies)), tuple(sorted(set(log.headers) - covered.headers)))
 
 

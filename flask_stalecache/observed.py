@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flask import Request
+from flask import Flask, Request
 from flask.globals import request_ctx
 from werkzeug.datastructures import EnvironHeaders
 
@@ -110,8 +110,13 @@ def _reader() -> str:
 def _is_opening_of_session(cookie: str) -> bool:
     if not request_ctx or request_ctx._session is not None:
         return False
-    app = request_ctx.app
-    return bool(cookie == app.session_interface.get_cookie_name(app))
+    return cookie == session_cookie(request_ctx.app)
+
+
+def session_cookie(app: Flask) -> str:
+    """Return the name of the session's cookie."""
+    named = getattr(app.session_interface, "get_cookie_name", None)
+    return str(app.config["SESSION_COOKIE_NAME"] if named is None else named(app))
 
 
 class ObservedHeaders(EnvironHeaders):

@@ -31,6 +31,7 @@ from .http.cache_control import Directives, response_directives
 from .http.fields import stored_fields
 from .http.freshness import forbids_stale
 from .keys import host_of, page_key
+from .observed import session_cookie
 from .origin import Answer, Served, Start
 from .page_refresh import PageRefresh, visitor_fields
 from .plan import Plan
@@ -191,8 +192,7 @@ class PageOrigin:
         covered = self.covered or self._covered()
         names = ReadNames(tuple(covered.cookies), tuple(covered.headers - KEY_FIELDS - self.plan.settings.ignored_headers))
         if covered.session:
-            app = self.context.app
-            names |= ReadNames(cookies=(app.session_interface.get_cookie_name(app) or "",))
+            names |= ReadNames(cookies=(session_cookie(self.context.app),))
         entry = served.copy.entry if served.copy is not None else None
         return names if entry is None else names | entry.absent
 

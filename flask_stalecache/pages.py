@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
@@ -69,8 +70,16 @@ class Pages:
                 plan.cached.name,
             )
             return True
-        unless = plan.cached.policy.unless
-        return unless is not None and bool(unless())
+        return plan.cached.policy.unless is not None and self._unless(plan, plan.cached.policy.unless)
+
+    def _unless(self, plan: Plan, unless: Callable[[], object]) -> bool:
+        """Ask the developer's ``unless``; where it raises, the request is live."""
+        try:
+            return bool(unless())
+        except Exception as error:
+            name = plan.cached.name
+            plan.complaints.now_and_then(("unless", name), "%s is live, since its unless raised: %r", name, error, exc_info=error)
+            return True
 
     def _origin(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any) -> PageOrigin | None:
         """Return the request as an origin; ``None`` if the developer's key or a normaliser of theirs raises."""

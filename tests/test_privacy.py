@@ -42,7 +42,7 @@ from flask import (
     url_for,
 )
 from flask.globals import request_ctx
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionInterface, SessionMixin
+from flask.sessions import NullSession, SecureCookieSession, SecureCookieSessionInterface, SessionInterface, SessionMixin
 from flask.views import MethodView
 from visitors import MakeApp, Seen, visit, words
 from werkzeug.datastructures import MultiDict
@@ -221,6 +221,13 @@ def test_unless_takes_whatever_is_false(make_app: MakeApp, falsy: object) -> Non
     assert play(make_app, shown(lambda: "page", unless=lambda: falsy), ANN, BOB) == ["MISS", "HIT"]
 
 
+def test_unless_that_raises_is_live_and_logged(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    """As for the other callables of the developer's: a working page is not turned into an error."""
+    build = shown(lambda: f"for {request.headers.get('X-User')}", unless=raises)
+    assert play(make_app, build, ANN, BOB, NOBODY) == ["BYPASS"] * 3
+    assert "no key today" in caplog.text
+
+
 def test_what_unless_reads_is_seen(make_app: MakeApp) -> None:
     build = shown(lambda: f"for {request.environ.get('HTTP_X_USER')}", unless=lambda: request.headers.get("X-User") == "bob")
     assert play(make_app, build, NOBODY, ANN, BOB, NOBODY) == ["MISS", "BYPASS", "BYPASS", "HIT"]
@@ -367,6 +374,17 @@ def test_a_normaliser_that_raises_is_live_and_logged(make_app: MakeApp, caplog: 
     build = shown(lambda: f"for {request.headers.get('X-User')}", vary={"X-User": broken})
     assert play(make_app, build, ANN, BOB, NOBODY) == ["BYPASS"] * 3
     assert "no such language" in caplog.text
+
+
+@pytest.mark.parametrize("value", [["ann"], {"user": "ann"}, object(), b"ann"], ids=["list", "dict", "object", "bytes"])
+def test_a_normaliser_that_returns_no_text_is_live_and_logged(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture, value: object
+) -> None:
+    """What an object looks like says nothing of what it is."""
+    normalise = cast("Any", lambda field: value)
+    build = shown(lambda: f"for {request.headers.get('X-User')}", vary={"X-User": normalise})
+    assert play(make_app, build, ANN, BOB, NOBODY) == ["BYPASS"] * 3
+    assert len(lines(caplog)) == 1
 
 
 # -- rule 2: the key callable ------------------------------------------------------------------------------------------
@@ -2424,3 +2442,26 @@ def test_what_an_app_sets_on_a_request_is_what_it_gets(make_app: MakeApp, name: 
     app.add_url_rule("/", "page", lambda: (seen.append(getattr(request, name) == value), "page")[1])
     visit(app, "/?a=1", ANN)
     assert seen == [True]
+
+
+def test_a_session_without_flags_is_taken_to_be_changed_by_who_uses_it(make_app: MakeApp) -> None:
+    class Bare(dict[str, Any]):
+        """It has neither ``modified`` nor ``accessed``."""
+
+    class BareInterface:
+        null_session_class = NullSession
+
+        def open_session(self, app: Flask, request: Request) -> Any:
+            return Bare(user=request.cookies.get("session", "-"))
+
+        def is_null_session(self, session: object) -> bool:
+            return False
+
+        def save_session(self, app: Flask, session: object, response: Response) -> None:
+            """It lives nowhere."""
+
+    def build(app: Flask, cache: StaleCache) -> None:
+        app.session_interface = BareInterface()  # type: ignore[assignment]
+        shown(lambda: f"for {session['user']}")(app, cache)
+
+    assert play(make_app, build, NOBODY, {"Cookie": "session=ann"}, {"Cookie": "session=bob"}, NOBODY) == ["MISS"] * 4

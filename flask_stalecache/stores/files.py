@@ -39,7 +39,8 @@ class FileStore:
     def __init__(
         self, directory: str | os.PathLike[str], *, memory_size: int = 32 * 1024 * 1024, counters: Counters | None = None
     ) -> None:
-        self.directory = Path(directory)
+        # Absolute, so that it stays the same if the process changes its folder.
+        self.directory = Path(directory).absolute()
         self.counters = Counters() if counters is None else counters
         self._copies = Copies(memory_size)
         self._stamps: Stamps | None = None
