@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
@@ -36,10 +36,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 NAME = "stalecache"
-_CACHED_PARAMETERS = (
-    "max_age", "stale_while_revalidate", "stale_if_error", "vary", "ignored_parameters", "key", "statuses", "unless",
-    "response_filter", "lock_timeout", "jitter", "ignore_session",
-)  # fmt: skip
 _HINTS = {"timeout": "a lifetime is max_age=, a wait for the lock is lock_timeout="}
 
 
@@ -196,7 +192,8 @@ def _store(app: Flask, settings: Settings, counters: Counters) -> Store:
 
 
 def _unknown_parameter(name: str) -> str:
-    nearest = get_close_matches(name, _CACHED_PARAMETERS, n=1, cutoff=0)[0]
+    known = [parameter.name for parameter in fields(Policy) if parameter.init]
+    nearest = get_close_matches(name, known, n=1, cutoff=0)[0]
     return f"cached() has no parameter {name!r}: {_HINTS.get(name, f'the nearest is {nearest}')}"
 
 

@@ -60,7 +60,7 @@ class PageOrigin:
     :param kwargs: likewise.
     """
 
-    __slots__ = ("args", "context", "covered", "environ", "key", "kwargs", "plan")
+    __slots__ = ("_covered_by_key", "args", "context", "environ", "key", "kwargs", "plan")
 
     def __init__(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any) -> None:
         self.plan = plan
@@ -68,7 +68,7 @@ class PageOrigin:
         self.environ: dict[str, Any] = context.request.environ
         self.args = args
         self.kwargs = kwargs
-        self.covered: Covered | None = None
+        self._covered_by_key: Covered | None = None
         policy = plan.cached.policy
         custom = None if policy.key is None else self._custom_key(policy.key)
         # The endpoint too, since views that one function makes have one name.
@@ -83,7 +83,7 @@ class PageOrigin:
             raise ConfigError("a key callable returned None: return a string, a number or a tuple of those; see unless=")
         ignored = self.plan.cached.policy.ignore_session
         headers = self.plan.uncounted | read.headers.keys()
-        self.covered = Covered(headers, frozenset(read.cookies), None if ignored else session)
+        self._covered_by_key = Covered(headers, frozenset(read.cookies), None if ignored else session)
         return custom
 
     @property
@@ -119,7 +119,7 @@ class PageOrigin:
 
     def call(self, start: Start) -> Answer:
         """Call the view under watch and judge its answer."""
-        covered = self.covered or self._covered()
+        covered = self._covered()
         with watched(self.context, covered) as watch:
             response, error = self._run()
         self._take_over_names()
@@ -189,7 +189,7 @@ class PageOrigin:
 
     def depends_on(self, served: Served) -> ReadNames:
         """Return the names that this page depends on, beside what is in every key."""
-        covered = self.covered or self._covered()
+        covered = self._covered()
         names = ReadNames(tuple(covered.cookies), tuple(covered.headers - KEY_FIELDS - self.plan.settings.ignored_headers))
         if covered.session:
             names |= ReadNames(cookies=(session_cookie(self.context.app),))
@@ -197,6 +197,8 @@ class PageOrigin:
         return names if entry is None else names | entry.absent
 
     def _covered(self) -> Covered:
+        if self._covered_by_key is not None:
+            return self._covered_by_key
         session = None if self.plan.cached.policy.ignore_session else SessionReads()
         return Covered(self.plan.uncounted, frozenset(), session)
 

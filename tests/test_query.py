@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from visitors import wire
 from werkzeug.wrappers import Request
 
 from flask_stalecache.query import parameter_name
-
-
-def wire(text: str) -> str:
-    """Return text as a server puts it into the environ."""
-    return text.encode().decode("latin-1")
-
 
 PARAMETERS: list[tuple[str, str | None, bool]] = [
     ("utm_a", None, False),

@@ -9,14 +9,9 @@ import pytest
 from flask import Request
 from hypothesis import given
 from hypothesis import strategies as st
+from visitors import wire
 
 from flask_stalecache.reads import ReadNames, environ_name
-
-
-def wire(text: str) -> str:
-    """Text as a WSGI server hands it over: its UTF-8 bytes, taken for latin-1."""
-    return text.encode().decode("latin-1")
-
 
 COOKIES: list[tuple[str, str | None, bool]] = [
     ("session", None, False),

@@ -67,3 +67,8 @@ def settle(app: Flask, cache: StaleCache, seconds: float = 10) -> None:
     """Wait until the refreshes that were handed over are done."""
     with app.app_context():
         assert cache.drain(seconds), "refreshes are still running"
+
+
+def wire(text: str) -> str:
+    """Return text as a WSGI server hands it over: its UTF-8 bytes, taken for latin-1."""
+    return text.encode().decode("latin-1")
