@@ -39,6 +39,7 @@ soak: $(VENV)/.stamp ## Run the tests of endurance with their full counts.
 bench: $(VENV)/.stamp ## Measure what a hit costs, and who waits for whom under gunicorn.
 	@$(RUN) benchmarks/hit.py
 	@$(RUN) benchmarks/collapse.py
+	@$(RUN) benchmarks/many.py
 
 docs: $(VENV)/.stamp ## Build the documentation and run its examples.
 	$(SPHINX) -b html docs docs/_build/html

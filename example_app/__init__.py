@@ -1,13 +1,14 @@
 """A small news site as people would write it: one blueprint, templates, Flask-Login, and a cache."""
 
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from secrets import token_urlsafe
 from typing import Any
 
-from flask import Flask
+from flask import Flask, Response
 
-from example_app import auth, news
+from example_app import auth, desk, news
 from example_app.extensions import cache, login_manager
 
 
@@ -17,11 +18,14 @@ class Defaults:
     THIRD_PARTY_URL = "http://127.0.0.1:5001/"
     THIRD_PARTY_TIMEOUT = 30
     DASHBOARD_SECONDS = 5
+    # What editors publish; in the instance folder if it is not said.
+    ARTICLES_DIR = None
     SESSION_COOKIE_SAMESITE = "Lax"
     REMEMBER_COOKIE_SAMESITE = "Lax"
     STALECACHE_MAX_AGE = 15
     STALECACHE_STALE_WHILE_REVALIDATE = 600
     STALECACHE_STALE_IF_ERROR = 86400
+    STALECACHE_PREFER_STALE_HEADER = "X-Prefer-Stale"
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -41,5 +45,13 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     login_manager.init_app(app)
     app.register_blueprint(news.bp)
     app.register_blueprint(auth.bp)
+    app.register_blueprint(desk.bp)
     app.add_template_global(datetime.now, "now")
+    app.after_request(tell_worker)
     return app
+
+
+def tell_worker(response: Response) -> Response:
+    """Say which process answers; a hook runs on every hit too, and what it adds is not stored."""
+    response.headers["X-Worker"] = str(os.getpid())
+    return response

@@ -1,7 +1,12 @@
-"""The articles of the site."""
+"""The articles of the site, and what editors have made of them since: files that all workers share."""
 
-from dataclasses import dataclass
+import json
+import os
+from dataclasses import asdict, dataclass, replace
 from datetime import date
+from pathlib import Path
+
+from flask import current_app
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +20,16 @@ class Article:
     @property
     def day(self) -> str:
         return f"{self.published.day} {self.published:%B %Y}"
+
+    @property
+    def tag(self) -> str:
+        """The tag of the pages that show something of it."""
+        return tag_of(self.slug)
+
+
+def tag_of(slug: str) -> str:
+    """Return the tag of the pages that show something of an article."""
+    return f"article:{slug}"
 
 
 _ARTICLES = (
@@ -55,4 +70,34 @@ _ARTICLES = (
     ),
 )
 
-ARTICLES = {article.slug: article for article in _ARTICLES}
+FIRST = {article.slug: article for article in _ARTICLES}
+
+
+def all_articles() -> list[Article]:
+    return [find(slug) or article for slug, article in FIRST.items()]
+
+
+def find(slug: str) -> Article | None:
+    """Return an article as it was published last, or ``None`` if there is none."""
+    first = FIRST.get(slug)
+    if first is None:
+        return None
+    try:
+        changes = json.loads(_file(slug).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return first
+    return replace(first, title=changes["title"], summary=changes["summary"], paragraphs=tuple(changes["paragraphs"]))
+
+
+def publish(article: Article) -> None:
+    """Put an article in place of what was published, for all workers at once."""
+    path = _file(article.slug)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    changes = {name: value for name, value in asdict(article).items() if name in ("title", "summary", "paragraphs")}
+    beside = path.with_suffix(f".{os.urandom(8).hex()}.tmp")
+    beside.write_text(json.dumps(changes), encoding="utf-8")
+    beside.replace(path)
+
+
+def _file(slug: str) -> Path:
+    return Path(current_app.config["ARTICLES_DIR"] or Path(current_app.instance_path) / "articles") / f"{slug}.json"

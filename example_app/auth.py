@@ -24,6 +24,7 @@ class User(UserMixin):  # type: ignore[misc]  # Flask-Login has no types.
     id: str
     name: str
     password_hash: str
+    is_editor: bool = False
 
 
 _USERS = (
@@ -32,6 +33,7 @@ _USERS = (
         "Ada",
         "scrypt:32768:8:1$SVZpsoi1NWkt138t$6801887c04f29730bd86460fbc6320cc8ce18270dc6caf073f467cd922ac61b1"
         "5252c89ef43f5bc02130740b774dd7e62c4115d84aa7343c2b24e54cab7b18e6",
+        is_editor=True,
     ),
     User(  # password: compile-time
         "grace",

@@ -61,9 +61,10 @@ def news_site(settings: Mapping[str, object], folder: Path) -> Iterator[Server]:
     """Run the news site under gunicorn on a free port.
 
     :param settings: its settings, without the prefix ``NEWS_``.
-    :param folder: where its log and the cache are written.
+    :param folder: where its log, the cache and what editors publish are written.
     """
-    settings = {"STALECACHE_DIR": folder / "cache", "SECRET_KEY": f"demo-{token_urlsafe()}", **settings}
+    secret = f"demo-{token_urlsafe()}"
+    settings = {"STALECACHE_DIR": folder / "cache", "ARTICLES_DIR": folder / "articles", "SECRET_KEY": secret, **settings}
     with socket.create_server(("127.0.0.1", 0)) as listening:
         # Handed over open, so that nobody can take the port in between.
         fd = listening.fileno()

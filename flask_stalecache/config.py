@@ -11,7 +11,7 @@ from typing import Any
 
 from . import policy
 from .errors import ConfigError
-from .policy import NamePatterns, Windows
+from .policy import FIELD_NAME, HOP_BY_HOP, NamePatterns, Windows
 
 PREFIX = "STALECACHE_"
 MIB = 1024 * 1024
@@ -57,6 +57,17 @@ def _count(name: str, value: object) -> int:
     return value
 
 
+def _bytes(name: str, value: object) -> int:
+    number = _count(name, value)
+    if number == 0:
+        raise ConfigError(f"{name}={value!r}: give more than 0 bytes")
+    return number
+
+
+def _optional_bytes(name: str, value: object) -> int | None:
+    return None if value is None else _bytes(name, value)
+
+
 def _positive_seconds(name: str, value: object) -> float:
     number = policy.seconds(name, value)
     if number == 0:
@@ -81,7 +92,9 @@ def _directory(name: str, value: object) -> Path | None:
     return Path(os.fsdecode(os.fspath(value)))
 
 
-_STORE_METHODS = ("lookup", "load", "moved", "write", "remove", "write_note", "lock", "seq", "check", "tick", "forget")
+_STORE_METHODS = (
+    "lookup", "load", "moved", "touch", "write", "remove", "write_note", "lock", "seq", "purge", "check", "tick", "forget",
+)  # fmt: skip
 
 
 def store(name: str, value: object) -> Any:
@@ -89,6 +102,34 @@ def store(name: str, value: object) -> Any:
     missing = [method for method in _STORE_METHODS if not callable(getattr(value, method, None))]
     if value != "file" and missing:
         raise ConfigError(f"{name}={value!r}: give 'file', or an object with the methods of flask_stalecache.Store")
+    return value
+
+
+def _version(name: str, value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{name}={value!r}: give a string or a number that changes with each deploy")
+    return str(value)
+
+
+#: Fields that say something else already, beside those between two hops.
+_TAKEN_FIELDS = HOP_BY_HOP | {"host", "cookie", "authorization", "content-type", "content-length"}
+
+
+def _own_field(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not FIELD_NAME.fullmatch(value):
+        raise ConfigError(f"{name}={value!r}: give the name of a request field, such as 'X-Prefer-Stale'")
+    if value.lower() in _TAKEN_FIELDS:
+        raise ConfigError(f"{name}={value!r} is a field with a meaning of its own: give another name, such as 'X-Prefer-Stale'")
+    return value
+
+
+def _own_cookie(name: str, value: object) -> str | None:
+    if value is not None and (not isinstance(value, str) or not FIELD_NAME.fullmatch(value)):
+        raise ConfigError(f"{name}={value!r}: give the name of a cookie, such as 'prefer_stale'")
     return value
 
 
@@ -116,13 +157,23 @@ KEYS: Mapping[str, Key] = {
     "MAX_AGE": Key(60, policy.seconds, "Seconds of freshness where neither code nor response says."),
     "STALE_WHILE_REVALIDATE": Key(600, policy.seconds, "Seconds of stale-while-revalidate where nothing else says."),
     "STALE_IF_ERROR": Key(86400, policy.seconds, "Seconds of stale-if-error where nothing else says."),
-    "MAX_ENTRY_SIZE": Key(8 * MIB, _count, "Bytes; a larger body is not stored."),
+    "INACTIVE": Key(86400, _positive_seconds, "Seconds without use after which an entry past its stale windows is removed."),
+    "MAX_SIZE": Key(100 * MIB, _optional_bytes, "Bytes that entries take on the disk; the least used go first. None: no limit."),
+    "MIN_FREE": Key(0, _count, "Bytes that stay free on the disk: entries go before they run short."),
+    "MAX_ENTRY_SIZE": Key(8 * MIB, _count, "Bytes; a larger body is not stored. Default: MAX_SIZE, if that is less."),
     "MEMORY_SIZE": Key(32 * MIB, _count, "Bytes of copies that a process keeps in memory; 0 for none."),
     "LOCK_TIMEOUT": Key(60, policy.seconds, "Seconds that a request waits for another's call of the origin."),
     "REFRESH_WORKERS": Key(4, _count, "Threads that refresh; 0 refreshes in line when the response is closed."),
     "REFRESH_QUEUE": Key(1000, _count, "Refreshes that may wait for a thread; more are dropped."),
     "REFRESH_BACKOFF": Key((2, 300), _backoff, "Seconds after a failed refresh: the first and the longest pause."),
     "REFRESH_DEADLINE": Key(120, _positive_seconds, "Seconds after which a refresh counts as failed and its lock is freed."),
+    "VERSION": Key(
+        None, _version, "The app's version: a new one makes older entries stale. With app.debug, the time of the start."
+    ),
+    "PREFER_STALE": Key(False, _flag, "Serve what is stored, however old, where the view does not say."),
+    "PREFER_STALE_HEADER": Key(None, _own_field, "A request field with which a visitor prefers stale; `0` and empty don't count."),
+    "PREFER_STALE_COOKIE": Key(None, _own_cookie, "A cookie with which a visitor prefers stale; `0` and empty don't count."),
+    "PREFER_STALE_REFRESH": Key(True, _flag, "Whether what is served because it is preferred stale is renewed behind."),
     "SHUTDOWN_WAIT": Key(1, policy.seconds, "Seconds that a stopping worker waits for its running refreshes."),
     "IGNORED_PARAMETERS": Key((), _patterns, "Query parameters, or patterns such as `utm_*`, that no view's key contains."),
     "IGNORED_HEADERS": Key(DEFAULT_IGNORED_HEADERS, _fields, "Request fields whose reading does not count."),
@@ -143,6 +194,9 @@ class Settings:
     max_age: float
     stale_while_revalidate: float
     stale_if_error: float
+    inactive: float
+    max_size: int | None
+    min_free: int
     max_entry_size: int
     memory_size: int
     lock_timeout: float
@@ -150,6 +204,11 @@ class Settings:
     refresh_queue: int
     refresh_backoff: tuple[float, float]
     refresh_deadline: float
+    version: str | None
+    prefer_stale: bool
+    prefer_stale_header: str | None
+    prefer_stale_cookie: str | None
+    prefer_stale_refresh: bool
     shutdown_wait: float
     ignored_parameters: NamePatterns
     ignored_headers: frozenset[str]
@@ -174,7 +233,33 @@ def read(config: Mapping[str, Any]) -> Settings:
     for short, key in KEYS.items():
         name = PREFIX + short
         values[short.lower()] = key.check(name, config.get(name, key.default))
+    _check_limits(config, values)
     return Settings(**values)
+
+
+#: What a store of the app's own is told when it is made.
+_OF_THE_FILE_STORE = ("DIR", "MEMORY_SIZE", "INACTIVE", "MAX_SIZE", "MIN_FREE")
+
+
+def check_own_store(config: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigError` if a key is set that has no effect on a store of the app's own."""
+    for short in _OF_THE_FILE_STORE:
+        if config.get(PREFIX + short) is not None:
+            raise ConfigError(
+                f"{PREFIX}{short} has no effect beside a store of your own: give {short.lower().replace('dir', 'directory')}= "
+                "to FileStore, and leave the key out"
+            )
+
+
+def _check_limits(config: Mapping[str, Any], values: dict[str, Any]) -> None:
+    limit = values["max_size"]
+    if limit is None or values["max_entry_size"] <= limit:
+        return
+    if PREFIX + "MAX_ENTRY_SIZE" in config:
+        raise ConfigError(
+            f"{PREFIX}MAX_ENTRY_SIZE={values['max_entry_size']} is over {PREFIX}MAX_SIZE={limit}: lower the one or raise the other"
+        )
+    values["max_entry_size"] = limit
 
 
 def _unknown(name: str) -> str:

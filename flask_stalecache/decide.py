@@ -7,14 +7,18 @@ entry                                                served                     
 ==================================================== ============================== ===================
 none                                                 the origin's answer            MISS
 fresh                                                the entry                      HIT
+fresh, in refresh_ahead                              the entry, and a refresh       HIT
 stale, in SWR                                        the entry, and a refresh       STALE
 stale, in SWR, a refresh is pending or backing off   the entry                      UPDATING
+stale, past SWR, prefer stale                        the entry, and a refresh       STALE
 stale, past SWR, in SIE, backing off                 the entry                      STALE
 stale, past SWR                                      the origin's answer            EXPIRED
 stale, past SWR, in SIE, and the origin fails        the entry                      STALE
 stale, and the wait for the lock is over             the entry, however old         STALE
 must-revalidate, proxy-revalidate, bare s-maxage     never stale
 ==================================================== ============================== ===================
+
+Prefer stale without a refresh hands over none in SWR either. An entry of an older version of the app is stale, whatever its age.
 
 :func:`judge` has an answer and says whether it may be stored; :func:`after` says what becomes of what was stored.
 """
@@ -36,12 +40,45 @@ from .reads import NO_NAMES, ReadNames
 from .status import CacheStatus
 
 
+class PreferStale(Enum):
+    """Whether what is stored is served however old."""
+
+    NO = "no"
+    #: And renewed behind.
+    AND_REFRESH = "and refresh"
+    #: And left to the next visitor who does not prefer it.
+    ALONE = "alone"
+
+
+class Terms(NamedTuple):
+    """What a request's app, view and visitor say of serving what is stored.
+
+    :ivar version: the app's version.
+    :ivar deployed: when the app was set up, in seconds since the epoch.
+    :ivar refresh_ahead: the last seconds of freshness, in which a hit hands over a refresh.
+    :ivar prefer_stale: whether it is served however old.
+    """
+
+    version: str = ""
+    deployed: float = 0.0
+    refresh_ahead: float = 0.0
+    prefer_stale: PreferStale = PreferStale.NO
+
+
+PLAIN = Terms()
+
+
 class Serve(NamedTuple):
-    """Serve the entry, at once."""
+    """Serve the entry, at once.
+
+    :ivar refresh: hand over a refresh, if nobody else has.
+    :ivar meanwhile: what to call it if somebody else has.
+    """
 
     entry: Entry
     status: CacheStatus
     refresh: bool
+    meanwhile: CacheStatus = CacheStatus.UPDATING
 
 
 class Fetch(NamedTuple):
@@ -60,25 +97,55 @@ class Fetch(NamedTuple):
 _MISS = Fetch(CacheStatus.MISS, None, None)
 
 
-def decide(entry: Entry | None, note: Note, now: float, *, pending: bool) -> Serve | Fetch:
+def is_fresh(entry: Entry, now: float, terms: Terms) -> bool:
+    """Whether an entry is fresh, and not of an older version of the app.
+
+    Versions have no order, so an older one is another one whose app was set up earlier. Were it just another one, the old and the
+    new workers of a deploy would renew each other's pages in turn.
+    """
+    return entry.is_fresh(now) and (entry.version == terms.version or entry.deployed > terms.deployed)
+
+
+def is_due(entry: Entry, now: float, terms: Terms) -> bool:
+    """Whether an entry is to be renewed: it is stale, or in the last seconds of freshness.
+
+    Those are half of its freshness at most, since the response may have said less than the code: it would always be due.
+    """
+    if not is_fresh(entry, now, terms):
+        return True
+    ahead = min(terms.refresh_ahead, entry.windows.max_age / 2)
+    return entry.age(now) >= entry.windows.max_age - ahead
+
+
+def decide(entry: Entry | None, note: Note, now: float, terms: Terms = PLAIN, *, pending: bool) -> Serve | Fetch:
     """Decide how a request is answered.
 
     :param entry: what is stored, if anything.
     :param note: what is known beside it.
     :param now: seconds since the epoch.
+    :param terms: what app, view and visitor say of it.
     :param pending: a refresh was handed over in this process and is not done.
     """
     if entry is None:
         return _MISS
-    if entry.is_fresh(now):
+    if is_fresh(entry, now, terms):
+        if terms.refresh_ahead and is_due(entry, now, terms):
+            return Serve(entry, CacheStatus.HIT, _may_refresh(note, now, terms, pending), CacheStatus.HIT)
         return Serve(entry, CacheStatus.HIT, False)
+    waits = pending or note.backing_off(now)
+    refresh = _may_refresh(note, now, terms, pending)
     if entry.in_swr(now):
-        waits = pending or note.backing_off(now)
-        return Serve(entry, CacheStatus.UPDATING if waits else CacheStatus.STALE, not waits)
+        return Serve(entry, CacheStatus.UPDATING if waits else CacheStatus.STALE, refresh)
+    if terms.prefer_stale is not PreferStale.NO and not entry.never_stale:
+        return Serve(entry, CacheStatus.STALE, refresh, CacheStatus.STALE)
     in_sie = entry.in_sie(now)
     if in_sie and note.backing_off(now):
         return Serve(entry, CacheStatus.STALE, False)
     return Fetch(CacheStatus.EXPIRED, entry if in_sie else None, entry if entry.may_be_stale else None)
+
+
+def _may_refresh(note: Note, now: float, terms: Terms, pending: bool) -> bool:
+    return not pending and not note.backing_off(now) and terms.prefer_stale is not PreferStale.ALONE
 
 
 class Verdict(Enum):
@@ -114,6 +181,7 @@ class Facts:
     :param refusal: a reason not to store it that was seen while it was made (session modified, headers iterated …), or "".
     :param carried: names that were read, are not in the key, and that this request carried.
     :param had_content: what is stored has a body.
+    :param said_max_age: the longest freshness in seconds that the origin itself allowed; ``None``: it said nothing.
     """
 
     status: int
@@ -124,6 +192,7 @@ class Facts:
     refusal: str = ""
     carried: ReadNames = NO_NAMES
     had_content: bool = False
+    said_max_age: float | None = None
 
 
 def judge(facts: Facts, policy: Policy, defaults: Windows, max_size: int, now: float) -> Judgement:
@@ -171,6 +240,8 @@ def _windows(facts: Facts, policy: Policy, defaults: Windows, now: float) -> Win
     if coded is None:
         coded = policy.max_age
     max_age = lifetime(coded, facts.directives, facts.headers, now, defaults.max_age)
+    if facts.said_max_age is not None:
+        max_age = min(max_age, facts.said_max_age)
     return Windows(max_age, *stale_windows((policy.stale_while_revalidate, policy.stale_if_error), facts.directives, defaults))
 
 

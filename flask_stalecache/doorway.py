@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from flask import Flask
@@ -13,6 +14,7 @@ from .engine import Engine
 from .origin import RefreshJob
 from .page_refresh import REPLAY
 from .recipe import ARRIVED
+from .threadless import why_no_threads
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -34,11 +36,14 @@ class Doorway:
     def __init__(self, app: WSGIApplication, engine: Engine) -> None:
         self._app = app
         self._engine = engine
+        self._knows_server = False
         # Flask has answered when it returns; a middleware that is a generator has not even begun.
         self._answers_at_once = getattr(app, "__func__", None) is Flask.wsgi_app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Pass a request on to the app."""
+        if not self._knows_server:
+            self._know_server(environ)
         if REPLAY in environ:
             environ["SCRIPT_NAME"], environ["PATH_INFO"] = environ[REPLAY].arrives
         if not self._answers_at_once:
@@ -50,11 +55,23 @@ class Doorway:
         except BaseException:
             self._hand_over(jobs)
             raise
-        if self._answers_at_once and not jobs:
+        if self._answers_at_once and not jobs and not self._engine.in_line:
             return iterable
-        return ClosingIterator(iterable, partial(self._hand_over, jobs))
+        after: list[Callable[[], None]] = [partial(self._hand_over, jobs)]
+        if jobs and self._engine.refresher.workers == 0:
+            # uWSGI sends the head of a response without a body at its first chunk, or else only when all is over.
+            after = [*filter(None, [getattr(iterable, "close", None)]), *after]
+            iterable = chain(iterable, (b"",))
+        return ClosingIterator(iterable, after)
 
     def _hand_over(self, jobs: list[RefreshJob]) -> None:
         # Emptied, since a server may close twice.
         while jobs:
             self._engine.hand_over(jobs.pop())
+        if self._engine.in_line:
+            self._engine.look_after_itself()
+
+    def _know_server(self, environ: WSGIEnvironment) -> None:
+        self._knows_server = True
+        if reason := why_no_threads(environ):
+            self._engine.go_in_line(reason)

@@ -27,6 +27,8 @@ from .stores.base import Copy, Store
 POLL = 0.025
 #: Seconds that may pass between an origin's answer and its being stored.
 WRITING = 5.0
+#: Of the server there is one for all apps of a process.
+_server_complaints = Complaints()
 
 
 class Turn(Enum):
@@ -71,9 +73,9 @@ class Visit:
         self.came = time.time()
 
     def is_new(self, entry: Entry) -> bool:
-        """Whether the entry was stored since the request came: another one than it met, and not an old one that came to light."""
+        """Whether the entry was stored since the request came: not the one it met, not purged, and no old one come to light."""
         is_another = self.met is None or entry.serial != self.met.serial
-        return is_another and entry.answered >= self.came - WRITING
+        return is_another and not entry.ended and entry.answered >= self.came - WRITING
 
 
 class InProcess:
@@ -101,6 +103,8 @@ class Engine:
         self.settler = Settler(store, settings.refresh_backoff, counters, self.complaints)
         self.refresher = Refresher(settings.refresh_workers, settings.refresh_queue, settings.shutdown_wait)
         self._housekeeper = Housekeeper(self)
+        #: No thread runs between requests here: what threads would do is done when a response is closed.
+        self.in_line = False
         self._processes: dict[int, InProcess] = {}
         self._process = self._this_process()
 
@@ -112,6 +116,8 @@ class Engine:
         if copy is None:
             self._on_slow_path()
             copy = self.settler.load(origin.key)
+            if copy.entry is not None:
+                self.store.touch(copy)
         way, decision = self._look(origin, copy)
         if way is Way.SERVE:
             return self._serve(copy, decision)
@@ -120,7 +126,11 @@ class Engine:
             return Served(CacheStatus.BYPASS, None, origin.live())
         assert isinstance(decision, Fetch)
         visit = Visit(origin, copy, decision, time.monotonic() + origin.lock_timeout)
-        return self._unqueued(visit) if way is Way.UNQUEUED else self._fetch(visit)
+        if way is Way.UNQUEUED:
+            return self._unqueued(visit)
+        if origin.wait is not None and decision.if_error is not None:
+            return self._renew_behind(visit, origin.wait)
+        return self._fetch(visit)
 
     def _look(self, origin: Origin, copy: Copy, visit: Visit | None = None) -> tuple[Way, Serve | Fetch | None]:
         entry = copy.entry
@@ -130,7 +140,7 @@ class Engine:
             if visit is not None and visit.is_new(entry):
                 return Way.COLLAPSED, None
         now = time.time()
-        decision = decide(entry, copy.note, now, pending=self._process.refreshes.is_pending(copy))
+        decision = decide(entry, copy.note, now, origin.terms, pending=self._process.refreshes.is_pending(copy))
         if isinstance(decision, Serve):
             return Way.SERVE, decision
         note = copy.note
@@ -141,7 +151,7 @@ class Engine:
     def _serve(self, copy: Copy, decision: Serve | Fetch | None) -> Served:
         assert isinstance(decision, Serve)
         if decision.refresh and not self._claim(copy):
-            return Served(CacheStatus.UPDATING, copy)
+            return Served(decision.meanwhile, copy)
         return Served(decision.status, copy, None, decision.refresh)
 
     def _unqueued(self, visit: Visit) -> Served:
@@ -156,30 +166,72 @@ class Engine:
             self.complaints.now_and_then(
                 ("failed", visit.origin.label), "%s failed; its stored copy is served", visit.origin.label, exc_info=answer.error
             )
-            return Served(CacheStatus.STALE, visit.copy)
+            return self._stale(visit) or Served(visit.fetch.status, None, answer)
         return Served(visit.fetch.status, None, answer, stored=stored)
+
+    def _stale(self, visit: Visit) -> Served | None:
+        """Serve the copy after a wait; ``None`` if it was purged or dropped meanwhile."""
+        try:
+            copy = self.store.lookup(visit.origin.key) or self.store.load(visit.origin.key)
+        except StoreError as error:
+            # Nobody can tell, and what was met is better than nothing.
+            self.settler.store_failed(error)
+            copy = visit.copy
+        entry = copy.entry
+        if entry is None or visit.origin.barred_from(entry) or (entry.never_stale and not entry.is_fresh(time.time())):
+            return None
+        return Served(CacheStatus.STALE, copy)
 
     def _fetch(self, visit: Visit) -> Served:
         """Join or lead the key's flight until there is something to serve."""
         while True:
             flight, leads = self._process.flights.join(visit.origin.key)
             served = self._lead(flight, visit) if leads else self._wait(flight, visit)
+            if served is None:
+                served = self._look_again(visit)
             if served is not None:
                 return served
-            visit.copy = self.settler.load(visit.origin.key)
-            way, decision = self._look(visit.origin, visit.copy, visit)
-            if way is Way.LIVE:
-                return Served(CacheStatus.BYPASS, None, visit.origin.live())
-            if way is Way.COLLAPSED:
-                return Served(visit.fetch.status, visit.copy, collapsed=True)
-            if way is Way.SERVE:
-                return self._serve(visit.copy, decision)
-            assert isinstance(decision, Fetch)
-            visit.fetch = decision
-            if way is Way.UNQUEUED:
-                return self._unqueued(visit)
+
+    def _look_again(self, visit: Visit) -> Served | None:
+        """Serve what is stored by now; ``None``: it is still to be fetched."""
+        visit.copy = self.settler.load(visit.origin.key)
+        way, decision = self._look(visit.origin, visit.copy, visit)
+        if way is Way.LIVE:
+            return Served(CacheStatus.BYPASS, None, visit.origin.live())
+        if way is Way.COLLAPSED:
+            return Served(visit.fetch.status, visit.copy, collapsed=True)
+        if way is Way.SERVE:
+            return self._serve(visit.copy, decision)
+        assert isinstance(decision, Fetch)
+        visit.fetch = decision
+        return self._unqueued(visit) if way is Way.UNQUEUED else None
 
     # -- waiting -------------------------------------------------------------------------------------------------
+
+    def _renew_behind(self, visit: Visit, wait: float) -> Served:
+        """Have the copy renewed in the background, wait for that a while, and then serve the copy.
+
+        Who comes later waits less: the time counts from when the renewal was handed over.
+        """
+        process, key, is_ours = self._process, visit.origin.key, False
+        until = process.refreshes.since(key) + wait
+        while True:
+            # Again where another process has it, and where it was all but over when we came.
+            if claimed := process.refreshes.claim(visit.copy):
+                until = until if is_ours else process.refreshes.since(key) + wait
+                is_ours = True
+                process.refreshes.hand_over(visit.origin.refresh())
+            is_dropped = claimed and not process.refreshes.is_pending(visit.copy)
+            if self.store.moved(visit.copy):
+                served = self._look_again(visit)
+                if served is not None:
+                    return served
+            left = until - time.monotonic()
+            if visit.fetch.if_error is None or left <= 0 or is_dropped:
+                break
+            process.flights.wait(key, min(POLL, left))
+        stale = None if visit.fetch.if_error is None else self._stale(visit)
+        return stale or self._fetch(visit)
 
     def _wait(self, flight: Flight, visit: Visit) -> Served | None:
         """Wait for another's flight; ``None``: look again."""
@@ -194,7 +246,9 @@ class Engine:
             return self._lose_patience(flight, visit)
         if flight.outcome is Outcome.STORED and flight.copy is not None:
             entry = flight.copy.entry
-            if entry is None or visit.origin.barred_from(entry):
+            # A purge may have come since it landed.
+            is_sound = entry is not None and not entry.ended and self.store.seq() == flight.copy.seq
+            if entry is None or not is_sound or visit.origin.barred_from(entry):
                 return None
             return Served(visit.fetch.status, flight.copy, collapsed=True)
         if flight.outcome is Outcome.UNSTORABLE:
@@ -204,8 +258,8 @@ class Engine:
         return None
 
     def _share_failure(self, flight: Flight, visit: Visit) -> Served | None:
-        if visit.fetch.if_error is not None:
-            return Served(CacheStatus.STALE, visit.copy)
+        if visit.fetch.if_error is not None and (stale := self._stale(visit)):
+            return stale
         if flight.failure is not None and not visit.origin.carries(flight.failure.absent):
             return Served(visit.fetch.status, None, flight.failure, collapsed=True)
         return None
@@ -213,8 +267,8 @@ class Engine:
     def _lose_patience(self, flight: Flight, visit: Visit) -> Served | None:
         """The wait is over: the stale entry, however old; else one of the waiters calls the origin, and the others wait for it."""
         self.counters.count("lock_timeouts")
-        if visit.fetch.if_locked is not None:
-            return Served(CacheStatus.STALE, visit.copy)
+        if visit.fetch.if_locked is not None and (stale := self._stale(visit)):
+            return stale
         taken_over = self._process.flights.take_over(flight, visit.origin.lock_timeout)
         return None if taken_over is None else self._call_in(taken_over, visit)
 
@@ -234,7 +288,7 @@ class Engine:
         if turn is Turn.CALL:
             return self._call_in(flight, visit)
         self._process.flights.end(flight)
-        return Served(CacheStatus.STALE, visit.copy) if turn is Turn.STALE else None
+        return self._stale(visit) if turn is Turn.STALE else None
 
     def _take_lock(self, flight: Flight, visit: Visit) -> Turn:
         """Wait for the key's lock, and say whose turn it is."""
@@ -296,6 +350,21 @@ class Engine:
         """Wait until the refreshes handed over in this process are done, and return whether they are."""
         return self.refresher.drain(timeout)
 
+    def go_in_line(self, reason: str) -> None:
+        """Do without threads from now on, and say so once.
+
+        :param reason: why, and the way out.
+        """
+        self.in_line = True
+        if self.refresher.workers > 0:
+            self.refresher.go_in_line()
+            about = "threads", os.getpid()
+            _server_complaints.once(about, "refreshes run in line, when the response is closed, since %s", reason)
+
+    def look_after_itself(self) -> None:
+        """Do what the housekeeping thread would do, if it is time."""
+        self._housekeeper.tick_if_due()
+
     def tick(self) -> None:
         """Give up refreshes that take too long, and let the store look after itself."""
         self._process.refreshes.tick()
@@ -315,4 +384,5 @@ class Engine:
             self.counters.after_fork()
             self.store.forget()
             self._process = self._this_process()
-        self._housekeeper.ensure_running()
+        if not self.in_line:
+            self._housekeeper.ensure_running()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -17,10 +17,12 @@ from .errors import BrokenEntry
 from .policy import Windows
 from .reads import ReadNames
 
-MAGIC = b"FSC1"
+MAGIC = b"FSC2"
 _PREFIX = struct.Struct(">4sIQ")
 _CHECKSUM_SIZE = 16
 _START = _PREFIX.size + _CHECKSUM_SIZE
+#: What may be raised by a head that is none.
+_NO_HEAD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +31,10 @@ class Entry:
 
     :param key: the full key, compared on read.
     :param serial: a random name of this fill, so that two fills of one key can be told apart without a clock.
-    :param names: what it can be purged by: ``endpoint:…``, ``path:…``, ``url:…``.
+    :param names: what it can be purged by: ``all``, ``endpoint:…``, ``path:…``, ``url:…``, ``tag:…``.
     :param seq: the last purge number when the origin was called.
-    :param version: the app's version when it was stored.
+    :param version: the version of the app that stored it.
+    :param deployed: when that app was set up, in seconds since the epoch.
     :param started: when the origin was called, in seconds since the epoch.
     :param answered: when it had answered; freshness starts here.
     :param windows: the three windows, in seconds; freshness already shortened by jitter.
@@ -43,6 +46,7 @@ class Entry:
     :param headers: the response's fields, without hop-by-hop ones and Content-Length.
     :param body: the bytes of the body.
     :param recipe: what it takes to make it again, as data.
+    :param ended: a soft purge ended its freshness. Not stored: the purge is known beside the entry.
     """
 
     key: str
@@ -50,6 +54,7 @@ class Entry:
     names: tuple[str, ...]
     seq: int
     version: str
+    deployed: float = 0.0
     started: float
     answered: float
     windows: Windows
@@ -61,6 +66,7 @@ class Entry:
     headers: tuple[tuple[str, str], ...]
     body: bytes
     recipe: Mapping[str, Any]
+    ended: bool = False
 
     @property
     def fresh_until(self) -> float:
@@ -73,32 +79,45 @@ class Entry:
 
     def is_fresh(self, now: float) -> bool:
         """Whether the entry is fresh (RFC 9111 section 4.2)."""
-        return self.age(now) < self.windows.max_age
+        return not self.ended and self.age(now) < self.windows.max_age
 
     def in_swr(self, now: float) -> bool:
         """Whether it may be served at once and renewed behind (RFC 5861 section 3)."""
-        return not self.never_stale and self.age(now) < self.windows.max_age + self.windows.stale_while_revalidate
+        return self._is_in(self.windows.stale_while_revalidate, now)
 
     def in_sie(self, now: float) -> bool:
         """Whether it may be served if the origin fails (RFC 5861 section 4)."""
-        return not self.never_stale and self.age(now) < self.windows.max_age + self.windows.stale_if_error
+        return self._is_in(self.windows.stale_if_error, now)
+
+    def _is_in(self, window: float, now: float) -> bool:
+        # An empty window has no inside, although a deploy or a purge may have ended freshness before its time.
+        return not self.never_stale and window > 0 and self.age(now) < self.windows.max_age + window
 
     @property
     def may_be_stale(self) -> bool:
         """Whether it may be served stale at all: the response does not forbid it, and there is a stale window."""
         return not self.never_stale and (self.windows.stale_while_revalidate > 0 or self.windows.stale_if_error > 0)
 
+    def softly_purged(self, at: float) -> Entry:
+        """Return the entry with its freshness ended at a moment, or before if it had ended by itself.
+
+        It is not fresh again if the clock steps back behind that moment.
+        """
+        fresh_for = min(self.windows.max_age, max(0.0, at - self.answered))
+        windows = Windows(fresh_for, self.windows.stale_while_revalidate, self.windows.stale_if_error)
+        return replace(self, windows=windows, ended=True)
+
     def outdates(self, other: Entry | None, now: float) -> bool:
         """Whether this fill replaces another one: its origin was called later, or the other's start is in the future.
 
-        After a clock stepped back, an entry from the future must not be eternal.
+        After a clock stepped back, an entry from the future must not be eternal; and a purge in between tells without a clock.
         """
-        return other is None or other.started <= self.started or other.started > now
+        return other is None or other.seq < self.seq or other.started <= self.started or other.started > now
 
 
 def encode(entry: Entry) -> bytes:
     """Return the bytes of an entry."""
-    head = {name: getattr(entry, name) for name in _PLAIN_FIELDS}
+    head = {name: getattr(entry, name) for name in (*_PLAIN_FIELDS, "names", "varied", "headers")}
     head["absent"] = entry.absent.to_json()
     head["windows"] = [entry.windows.max_age, entry.windows.stale_while_revalidate, entry.windows.stale_if_error]
     head["recipe"] = dict(entry.recipe)
@@ -129,26 +148,59 @@ def decode(data: bytes, key: str) -> Entry:
         if head["key"] != key:
             raise BrokenEntry("another key")
         return _entry(head, body)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except _NO_HEAD as error:
         raise BrokenEntry("another format") from error
 
 
-_PLAIN_FIELDS = (
-    "key", "serial", "names", "seq", "version", "started", "answered", "never_stale", "shared", "varied", "status", "headers",
-)  # fmt: skip
+def head_size(data: bytes) -> int:
+    """Return how many bytes of a stored entry are enough for :func:`decode_head`.
+
+    :param data: its first bytes.
+    :raises BrokenEntry: if they are not the first bytes of one.
+    """
+    if len(data) < _START:
+        raise BrokenEntry("cut")
+    magic, head_length, _ = _PREFIX.unpack_from(data)
+    if magic != MAGIC:
+        raise BrokenEntry("another format")
+    return int(_START + head_length)
+
+
+def decode_head(data: bytes) -> Entry:
+    """Return the entry in stored bytes without its body, unchecked: for who goes through all entries.
+
+    :raises BrokenEntry: if the bytes are cut or of another format.
+    """
+    packed = data[_START : head_size(data)]
+    try:
+        return _entry(json.loads(packed), b"")
+    except _NO_HEAD as error:
+        raise BrokenEntry("another format") from error
+
+
+_PLAIN_FIELDS: Mapping[str, type | tuple[type, ...]] = {
+    "key": str, "serial": str, "seq": int, "version": str, "deployed": (int, float), "started": (int, float),
+    "answered": (int, float), "never_stale": bool, "shared": bool, "status": int,
+}  # fmt: skip
 
 
 def _entry(head: dict[str, Any], body: bytes) -> Entry:
-    plain = {name: head[name] for name in _PLAIN_FIELDS}
-    plain["names"], plain["varied"] = tuple(head["names"]), tuple(head["varied"])
-    plain["headers"] = tuple((name, value) for name, value in head["headers"])
     return Entry(
-        **plain,
+        **{name: _of(kind, head[name]) for name, kind in _PLAIN_FIELDS.items()},
+        names=tuple(_of(str, name) for name in head["names"]),
+        varied=tuple(_of(str, name) for name in head["varied"]),
+        headers=tuple((_of(str, name), _of(str, value)) for name, value in head["headers"]),
         absent=ReadNames.from_json(head["absent"]),
-        windows=Windows(*head["windows"]),
+        windows=Windows(*(_of((int, float), window) for window in head["windows"])),
         recipe=head["recipe"],
         body=body,
     )
+
+
+def _of(kind: type | tuple[type, ...], value: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is not {kind}")
+    return value
 
 
 def _checksum(*parts: bytes) -> bytes:

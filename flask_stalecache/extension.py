@@ -13,7 +13,7 @@ from flask import Flask, Response, current_app, has_app_context, has_request_con
 from flask.ctx import RequestContext
 from flask.globals import request_ctx
 
-from . import config
+from . import config, last_word
 from .config import Settings
 from .doorway import Doorway
 from .engine import Engine
@@ -24,6 +24,7 @@ from .page_refresh import AS_VISITOR, REPLAY
 from .pages import Pages
 from .plan import CachedView
 from .policy import Duration, Normaliser, Policy
+from .purging import selected
 from .refresher import drain_all
 from .stats import Counters
 from .stores.base import Store
@@ -36,7 +37,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 NAME = "stalecache"
-_HINTS = {"timeout": "a lifetime is max_age=, a wait for the lock is lock_timeout="}
+_HINTS = {"timeout": "a lifetime is max_age=, a wait for the renewal is wait=, one for the lock is lock_timeout="}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class StaleCache:
             raise ConfigError(f"the app {app.name!r} has a StaleCache already: call init_app once")
         settings = config.read(app.config)
         counters = Counters()
-        store = self._store if self._store is not None else _store(app, settings, counters)
+        store = _store(app, settings, counters, self._store)
         store.check()
         engine = Engine(store, settings, counters)
         app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), counters)
@@ -98,9 +99,13 @@ class StaleCache:
         ignored_parameters: Iterable[str] = (),
         key: Callable[[], object] | None = None,
         statuses: Mapping[int, Duration | None] | None = None,
+        tags: Iterable[str] | Callable[..., Iterable[str]] = (),
         unless: Callable[[], object] | None = None,
         response_filter: Callable[[Any], object] | None = None,
+        prefer_stale: bool | Callable[[], object] | None = None,
+        wait: Duration | None = None,
         lock_timeout: Duration | None = None,
+        refresh_ahead: Duration | None = None,
         jitter: float | None = None,
         ignore_session: bool = False,
         **unknown: Never,
@@ -117,9 +122,18 @@ class StaleCache:
         :param ignored_parameters: query parameters that the page does not depend on: names, or patterns such as ``utm_*``.
         :param key: a callable without arguments; what it returns (a string, a number, a tuple of those) stands for path and query.
         :param statuses: status to lifetime in seconds (``None``: ``max_age``), added to the default 200, 301 and 308.
+        :param tags: names on the page, by which :meth:`purge` finds it; or a callable of the view's arguments that returns them.
         :param unless: a callable without arguments; if it returns something true, this request is live.
         :param response_filter: a callable of the response; if it returns something false, it is not stored.
+        :param prefer_stale: true: what is stored is served, however old, and the view runs only where nothing is. A callable
+            without arguments says it for each request; ``False``: never. Default: as ``STALECACHE_PREFER_STALE`` says, or the
+            request's own ``STALECACHE_PREFER_STALE_HEADER`` or ``_COOKIE``.
+        :param wait: seconds that a visitor waits for the renewal of a page that stale-if-error covers, at most; the renewal goes on
+            in the background, and the stored page is served. Default: as long as it takes. With ``STALECACHE_REFRESH_WORKERS = 0``
+            there is no background, and it takes as long as it takes.
         :param lock_timeout: seconds to wait for another request's call of the view at most. Default ``STALECACHE_LOCK_TIMEOUT``.
+        :param refresh_ahead: the last seconds of freshness, in which a hit already hands over a refresh; half of the freshness at
+            most. Default 0.
         :param jitter: the share of ``max_age``, 0 to 1, by which freshness is shortened at random. Default 0.1.
         :param ignore_session: the page does not depend on the session, although something uses it. Default false.
         :raises ConfigError: for a value that is not accepted, or an unknown parameter.
@@ -136,13 +150,63 @@ class StaleCache:
             ignored_parameters=ignored_parameters,
             key=key,
             statuses=statuses,
+            tags=tags,
             unless=unless,
             response_filter=response_filter,
+            prefer_stale=prefer_stale,
+            wait=wait,
             lock_timeout=lock_timeout,
+            refresh_ahead=refresh_ahead,
             jitter=jitter,
             ignore_session=ignore_session,
         )
         return lambda view: _decorated(view, policy)
+
+    def purge(
+        self, url: str | None = None, *, tag: str | None = None, endpoint: str | None = None, all: bool = False, soft: bool = False
+    ) -> None:
+        """Drop stored pages: every worker sees it at its next request, whatever is under way.
+
+        It takes the same time however many there are. It needs an app context.
+
+        :param url: a path with its query, on all hosts; or a full URL, on its own. Parameters that the page ignores are left out.
+        :param tag: the pages with this tag.
+        :param endpoint: the pages of this endpoint, such as ``"news.article"``.
+        :param all: all pages of the store, those of other apps in it too.
+        :param soft: only end their freshness; they are served as stale, and renewed, as their windows say. Default false.
+        :raises ConfigError: unless exactly one of ``url``, ``tag``, ``endpoint`` and ``all`` is given, and it makes sense.
+        :raises StoreError: if the store can't be written. Then it may or may not have taken place: do it again.
+        """
+        if not isinstance(soft, bool):
+            raise ConfigError(f"soft={soft!r}: give True or False")
+        state = _state(_app_of_context("purge()"))
+        name = selected(url, tag, endpoint, all, state.settings.ignored_parameters)
+        if endpoint is not None and endpoint not in current_app.view_functions:
+            raise ConfigError(f"endpoint={endpoint!r} is none of the app's{_nearest(endpoint, current_app.view_functions)}")
+        state.counters.count("purges")
+        state.engine.store.purge(name, soft=soft)
+
+    def tag(self, *names: str) -> None:
+        """Inside a cached view: add tags to the page, by which :meth:`purge` finds it.
+
+        :param names: non-empty strings.
+        :raises ConfigError: for anything else.
+        """
+        last_word.tag(*names)
+
+    def no_store(self) -> None:
+        """Inside a cached view: keep this page from being stored."""
+        last_word.no_store()
+
+    def max_age(self, seconds: Duration) -> None:
+        """Inside a cached view: let this page be fresh for so many seconds at most.
+
+        It shortens what code, response and configuration say, and never lengthens it; of several calls the shortest counts.
+
+        :param seconds: 0 or more; 0 makes it stale at once.
+        :raises ConfigError: for anything else.
+        """
+        last_word.max_age(seconds)
 
     @property
     def refreshing(self) -> bool:
@@ -183,12 +247,32 @@ def _state(app: Flask) -> State:
     return state
 
 
-def _store(app: Flask, settings: Settings, counters: Counters) -> Store:
-    if settings.store != "file":
-        store: Store = settings.store
-        return store
-    directory = settings.dir if settings.dir is not None else Path(app.instance_path) / NAME
-    return FileStore(directory, memory_size=settings.memory_size, counters=counters)
+def _app_of_context(what: str) -> Flask:
+    if not has_app_context():
+        raise ConfigError(f"{what} needs to know the app: call it in a request, or under `with app.app_context():`")
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return app
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    nearest = get_close_matches(name, list(known), n=1)
+    return f"; the nearest is {nearest[0]!r}" if nearest else ""
+
+
+def _store(app: Flask, settings: Settings, counters: Counters, own: Store | None) -> Store:
+    if own is None and settings.store != "file":
+        own = settings.store
+    if own is not None:
+        config.check_own_store(app.config)
+        return own
+    return FileStore(
+        settings.dir if settings.dir is not None else Path(app.instance_path) / NAME,
+        memory_size=settings.memory_size,
+        max_size=settings.max_size,
+        min_free=settings.min_free,
+        inactive=settings.inactive,
+        counters=counters,
+    )
 
 
 def _unknown_parameter(name: str) -> str:

@@ -113,6 +113,14 @@ class Flights:
         flight.done.set()
         return current
 
+    def wait(self, key: str, seconds: float) -> None:
+        """Wait until the key's flight ends, or for so many seconds if that takes longer or there is none."""
+        flight = self._flights.get(key)
+        if flight is None:
+            time.sleep(seconds)
+        else:
+            flight.done.wait(seconds)
+
     def is_current(self, flight: Flight) -> bool:
         """Whether the flight is still the key's: nobody took it over, no deadline ended it."""
         return self._flights.get(flight.key) is flight

@@ -125,6 +125,18 @@ def covered_by_key(context: RequestContext) -> Iterator[tuple[ReadLog, SessionRe
         reads.whole = False
 
 
+@contextmanager
+def unnoticed(context: RequestContext) -> Iterator[None]:
+    """Run what looks at the request and makes no difference to the page: what it reads does not count."""
+    session: Any = context._session
+    used_before = _flag(session, "accessed")
+    try:
+        with reads_of(context).set_aside():
+            yield
+    finally:
+        _set_flag(session, "accessed", used_before)
+
+
 def reads_of(context: RequestContext) -> ReadLog:
     """Return what was read of the request so far."""
     return context.request.stalecache_reads  # type: ignore[attr-defined,no-any-return]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
 from typing import Protocol
 
@@ -30,6 +31,7 @@ class Housekeeper:
     def __init__(self, subject: Tickable) -> None:
         self._subject = weakref.ref(subject)
         self._starters: dict[int, object] = {}
+        self._last_tick = 0.0
 
     def ensure_running(self) -> None:
         """Start the thread if this process has none yet: at first use, and after a fork."""
@@ -44,6 +46,13 @@ class Housekeeper:
             del self._starters[pid]
             logger.warning("could not start the housekeeping thread", exc_info=True)
 
+    def tick_if_due(self) -> None:
+        """Call ``tick`` from the caller's thread, once a second at most: for a process that runs no threads."""
+        subject, now = self._subject(), time.monotonic()
+        if subject is not None and now - self._last_tick >= INTERVAL:
+            self._last_tick = now
+            _tick(subject)
+
 
 def _look_after(reference: weakref.ref[Tickable]) -> None:
     pause = threading.Event()
@@ -51,8 +60,12 @@ def _look_after(reference: weakref.ref[Tickable]) -> None:
         subject = reference()
         if subject is None:
             return
-        try:
-            subject.tick()
-        except Exception:
-            logger.exception("housekeeping failed")
+        _tick(subject)
         del subject
+
+
+def _tick(subject: Tickable) -> None:
+    try:
+        subject.tick()
+    except Exception:
+        logger.exception("housekeeping failed")

@@ -93,5 +93,5 @@ def _checked(custom: object) -> object:
 
 
 def digest(key: str) -> str:
-    """Return the name of the key's files: 40 hexadecimal digits."""
-    return blake2b(key.encode("ascii"), digest_size=20).hexdigest()
+    """Return the name of the files of a key, or of a name to purge by: 40 hexadecimal digits."""
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()

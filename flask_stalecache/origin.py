@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from .decide import Verdict
+from .decide import Terms, Verdict
 from .entry import Entry
 from .reads import NO_NAMES, ReadNames
 from .status import CacheStatus
@@ -66,6 +66,17 @@ class Origin(Protocol):
     def lock_timeout(self) -> float:
         """Seconds to wait for another's call at most."""
 
+    @property
+    def wait(self) -> float | None:
+        """Seconds to wait for a renewal at most where a copy can stand in; ``None``: as long as it takes."""
+
+    @property
+    def terms(self) -> Terms:
+        """What is said of serving what is stored to this request."""
+
+    def refresh(self) -> RefreshJob:
+        """Return the renewal of what is asked for, to be run in the background."""
+
     def call(self, start: Start) -> Answer:
         """Call the origin and judge its answer. Exceptions of the origin are part of the answer."""
 
@@ -94,6 +105,10 @@ class RefreshJob(Protocol):
     def label(self) -> str:
         """What a log line calls it."""
 
+    @property
+    def terms(self) -> Terms:
+        """What is said of serving what is stored, whoever asks: tells whether it is to be renewed at all."""
+
     def run(self, start: Start) -> Answer:
         """Call the origin anew and judge its answer."""
 
@@ -114,3 +129,10 @@ class Served(NamedTuple):
     refresh: bool = False
     stored: bool = False
     collapsed: bool = False
+
+    @property
+    def entry(self) -> Entry | None:
+        """What is stored of what the request is answered with."""
+        if self.answer is not None:
+            return self.answer.entry
+        return None if self.copy is None else self.copy.entry

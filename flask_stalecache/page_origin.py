@@ -13,7 +13,7 @@ from flask.ctx import RequestContext
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from .decide import Facts, Judgement, Verdict, judge
+from .decide import Facts, Judgement, Terms, Verdict, judge
 from .entry import Entry
 from .errors import ConfigError
 from .guard import (
@@ -30,12 +30,15 @@ from .guard import (
 from .http.cache_control import Directives, response_directives
 from .http.fields import stored_fields
 from .http.freshness import forbids_stale
-from .keys import host_of, page_key
+from .keys import page_key
+from .last_word import LastWord, listening
 from .observed import session_cookie
 from .origin import Answer, Served, Start
 from .page_refresh import PageRefresh, visitor_fields
 from .plan import Plan
 from .policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
+from .policy import tags as checked_tags
+from .purging import page_names, tag_name, tags_in
 from .reads import NO_NAMES, ReadNames
 from .recipe import PageRecipe
 from .responses import body_size, freeze, frozen_failure
@@ -47,8 +50,10 @@ _AUTHORIZATION = ReadNames(headers=("authorization",))
 _HAS_AUTHORIZATION = "the request has Authorization"
 #: On the request: the cached pages that were served within it, as (origin, served, the one before).
 _SERVED = "_stalecache_served"
+_SAID_NO_STORE = "the view said no_store()"
+_TAGS_UNKNOWN = "its tags can't be told"
 #: Reasons that are the developer's own wish, or nothing to mend.
-_NOT_TO_MEND = ("Cache-Control:", "status ", "response_filter", "only an answer to GET")
+_NOT_TO_MEND = ("Cache-Control:", "status ", "response_filter", "only an answer to GET", _SAID_NO_STORE, _TAGS_UNKNOWN)
 
 
 class PageOrigin:
@@ -60,7 +65,7 @@ class PageOrigin:
     :param kwargs: likewise.
     """
 
-    __slots__ = ("_covered_by_key", "args", "context", "environ", "key", "kwargs", "plan")
+    __slots__ = ("_covered_by_key", "args", "context", "environ", "key", "kwargs", "plan", "terms")
 
     def __init__(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any) -> None:
         self.plan = plan
@@ -69,6 +74,8 @@ class PageOrigin:
         self.args = args
         self.kwargs = kwargs
         self._covered_by_key: Covered | None = None
+        #: What is said of serving what is stored to this request.
+        self.terms: Terms = plan.terms_of(context) if plan.asks_each else plan.terms
         policy = plan.cached.policy
         custom = None if policy.key is None else self._custom_key(policy.key)
         # The endpoint too, since views that one function makes have one name.
@@ -97,6 +104,11 @@ class PageOrigin:
         return self.plan.lock_timeout
 
     @property
+    def wait(self) -> float | None:
+        """Seconds to wait for a renewal at most where a copy can stand in."""
+        return self.plan.cached.policy.wait  # type: ignore[no-any-return]
+
+    @property
     def queues(self) -> bool:
         """Whether others may wait for this request's call: not if it is unlikely to be stored."""
         return self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
@@ -120,9 +132,9 @@ class PageOrigin:
     def call(self, start: Start) -> Answer:
         """Call the view under watch and judge its answer."""
         covered = self._covered()
-        with watched(self.context, covered) as watch:
+        with listening() as word, watched(self.context, covered) as watch:
             response, error = self._run()
-        self._take_over_names()
+        self._take_over_names(word)
         names = names_beyond_key(self.context, covered, watch)
         carried = names.carried_part(self.environ)
         own = read_as_a_whole(self.context) or self._reads_ignored()
@@ -132,8 +144,11 @@ class PageOrigin:
             if carried and verdict is Verdict.UNSTORABLE:
                 verdict = Verdict.PERSONAL
             return Answer(verdict, error=error, carried=carried, anybodys=anybodys and not watch.refusal, absent=names)
+        tags = self._tags()
+        word.tag(tags or ())
+        refusal = watch.refusal or (_TAGS_UNKNOWN if tags is None else _SAID_NO_STORE if word.forbidden else "")
         # What is one visitor's own in a way that no name tells is so for all who come.
-        judgement, entry = self._judge(response, start, own or watch.refusal, names, NO_NAMES if own else carried)
+        judgement, entry = self._judge(response, start, word, own or refusal, names, NO_NAMES if own else carried)
         self._explain(judgement, carried)
         if judgement.reason == _HAS_AUTHORIZATION:
             carried = carried | _AUTHORIZATION
@@ -177,8 +192,8 @@ class PageOrigin:
         state = self.context.request.__dict__
         state[_SERVED] = self, served, state.get(_SERVED)
 
-    def _take_over_names(self) -> None:
-        """Note what the pages depend on that were served within this request: this one may be made of them."""
+    def _take_over_names(self, word: LastWord) -> None:
+        """Note names and tags of the pages that were served within this request: this one may be made of them."""
         log = reads_of(self.context)
         before = self.context.request.__dict__.get(_SERVED)
         while before is not None:
@@ -186,6 +201,8 @@ class PageOrigin:
             names = origin.depends_on(served)
             log.cookies.update(dict.fromkeys(names.cookies, __name__))
             log.headers.update(dict.fromkeys(names.headers, __name__))
+            if (entry := served.entry) is not None:
+                word.tag(tags_in(entry.names))
 
     def depends_on(self, served: Served) -> ReadNames:
         """Return the names that this page depends on, beside what is in every key."""
@@ -193,8 +210,7 @@ class PageOrigin:
         names = ReadNames(tuple(covered.cookies), tuple(covered.headers - KEY_FIELDS - self.plan.settings.ignored_headers))
         if covered.session:
             names |= ReadNames(cookies=(session_cookie(self.context.app),))
-        entry = served.copy.entry if served.copy is not None else None
-        return names if entry is None else names | entry.absent
+        return names if served.entry is None else names | served.entry.absent
 
     def _covered(self) -> Covered:
         if self._covered_by_key is not None:
@@ -205,7 +221,7 @@ class PageOrigin:
     # -- judging its answer --------------------------------------------------------------------------------------
 
     def _judge(
-        self, response: Response, start: Start, refusal: str, names: ReadNames, carried: ReadNames
+        self, response: Response, start: Start, word: LastWord, refusal: str, names: ReadNames, carried: ReadNames
     ) -> tuple[Judgement, Entry | None]:
         settings, policy, now = self.plan.settings, self.plan.cached.policy, time.time()
         directives = _directives(response)
@@ -218,6 +234,7 @@ class PageOrigin:
             refusal=refusal,
             carried=carried,
             had_content=start.previous is not None and bool(start.previous.body),
+            said_max_age=word.max_age,
         )
         judgement = judge(facts, policy, settings.windows, settings.max_entry_size, now)
         if judgement.verdict is Verdict.STORABLE:
@@ -227,7 +244,8 @@ class PageOrigin:
         body = freeze(response)
         if body is None:
             return Judgement(Verdict.UNSTORABLE, "the body is not as long as its Content-Length says"), None
-        return judgement, self._entry(response, body, start, judgement.windows, directives, names, now)
+        purged_by = (*self._names(), *map(tag_name, word.tags))
+        return judgement, self._entry(response, body, start, judgement.windows, directives, names, purged_by, now)
 
     def _second_look(self, response: Response, directives: Directives) -> Judgement | None:
         """Return what keeps a storable answer from being stored after all: the request, or the developer's filter."""
@@ -248,8 +266,30 @@ class PageOrigin:
             self.plan.complaints.now_and_then(("filter", name), "the response_filter of %s raised: %r", name, error, exc_info=error)
             return False
 
+    def _tags(self) -> tuple[str, ...] | None:
+        """Return the view's tags for these arguments; ``None`` if the developer's callable raises, or returns what is none."""
+        given = self.plan.cached.policy.tags
+        if not callable(given):
+            return given  # type: ignore[no-any-return]
+        try:
+            return checked_tags("tags", given(**self.kwargs))
+        except Exception as error:
+            name = self.plan.cached.name
+            self.plan.complaints.now_and_then(
+                ("tags", name), "%s is not stored, since it could not be purged by its tags: %s", name, error, exc_info=error
+            )
+            return None
+
     def _entry(
-        self, response: Response, body: bytes, start: Start, windows: Windows, directives: Directives, names: ReadNames, now: float
+        self,
+        response: Response,
+        body: bytes,
+        start: Start,
+        windows: Windows,
+        directives: Directives,
+        names: ReadNames,
+        purged_by: tuple[str, ...],
+        now: float,
     ) -> Entry:
         if response.status_code == 200 and "ETag" not in response.headers:
             response.set_etag(blake2b(body, digest_size=16).hexdigest())
@@ -258,9 +298,10 @@ class PageOrigin:
         return Entry(
             key=self.key,
             serial=start.serial,
-            names=self._names(),
+            names=purged_by,
             seq=start.seq,
-            version="",
+            version=self.plan.terms.version,
+            deployed=self.plan.terms.deployed,
             started=start.started,
             answered=now,
             windows=Windows(shortened, windows.stale_while_revalidate, windows.stale_if_error),
@@ -275,12 +316,7 @@ class PageOrigin:
         )
 
     def _names(self) -> tuple[str, ...]:
-        environ = self.environ
-        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        query = self.plan.ignored.split(environ.get("QUERY_STRING", ""))[0]
-        where = f"{path}?{query}" if query else path
-        scheme = environ.get("wsgi.url_scheme", "http")
-        return f"endpoint:{self.context.request.endpoint}", f"path:{where}", f"url:{scheme}://{host_of(environ)}{where}"
+        return page_names(str(self.context.request.endpoint), self.environ, self.plan.ignored)
 
     def _explain(self, judgement: Judgement, carried: ReadNames) -> None:
         """Say once what keeps a page from being stored, if the developer can mend it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Flask
 
-from .decide import Verdict
+from .decide import Terms, Verdict
 from .errors import StaleCacheError
 from .origin import Answer, Start
 from .plan import CachedView, Plan
@@ -49,6 +49,11 @@ class PageRefresh:
         self.label = label
         self.recipe = recipe
         self.visitor = visitor
+
+    @property
+    def terms(self) -> Terms:
+        """What is said of serving the page, whoever asks."""
+        return self.plan.terms
 
     def run(self, start: Start) -> Answer:
         """Send the request through the app, and return what the view answered, if it was the view that answered."""

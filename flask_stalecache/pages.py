@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -34,13 +35,14 @@ class Pages:
         self.app = app
         self.settings = settings
         self.engine = engine
+        self._deployed = time.time()
         self._plans: dict[CachedView, Plan] = {}
 
     def respond(self, cached: CachedView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
         """Answer a request for a cached view."""
         plan = self._plans.get(cached)
         if plan is None:
-            plan = self._plans[cached] = Plan.of(self.app, cached, self.settings, self.engine.complaints)
+            plan = self._plans[cached] = Plan.of(self.app, cached, self.settings, self.engine.complaints, self._deployed)
         environ = context.request.environ
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return self._bypass(plan, args, kwargs, "method")

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask import Flask
+from flask.ctx import RequestContext
 from werkzeug.wrappers import Response
 
 from .complaints import Complaints
 from .config import Settings
-from .guard import KEY_FIELDS
+from .decide import PreferStale, Terms
+from .guard import KEY_FIELDS, unnoticed
 from .policy import NamePatterns, Policy
+from .reads import CarriedValue
 
 
 class CachedView:
@@ -37,6 +40,9 @@ class Plan:
     :ivar ignored: the query parameters that are not in the key.
     :ivar in_key: the request fields that are, in lower case.
     :ivar uncounted: the request fields whose reading does not count, in lower case.
+    :ivar terms: what is said of serving what is stored, whoever asks.
+    :ivar asks_each: whether each request has terms of its own.
+    :ivar asked_by: the fields and cookies with which a visitor prefers stale.
     :ivar make_response: calls a view, async ones too, and returns its value as a response.
     """
 
@@ -48,16 +54,66 @@ class Plan:
     in_key: frozenset[str]
     uncounted: frozenset[str]
     lock_timeout: float
+    terms: Terms
+    asked_by: tuple[CarriedValue, ...]
+    asks_each: bool
 
     @classmethod
-    def of(cls, app: Flask, cached: CachedView, settings: Settings, complaints: Complaints) -> Plan:
-        """Return the plan of a view in an app."""
+    def of(cls, app: Flask, cached: CachedView, settings: Settings, complaints: Complaints, deployed: float) -> Plan:
+        """Return the plan of a view in an app.
+
+        :param deployed: when the app was set up, in seconds since the epoch.
+        """
         policy = cached.policy
         ignored = NamePatterns((*policy.ignored_parameters.items, *settings.ignored_parameters.items))
         in_key = KEY_FIELDS | frozenset(policy.vary)
         lock_timeout = settings.lock_timeout if policy.lock_timeout is None else policy.lock_timeout
-        return cls(app, cached, settings, complaints, ignored, in_key, in_key | settings.ignored_headers, lock_timeout)
+        uncounted = in_key | settings.ignored_headers
+        version = _version(app, settings, deployed)
+        prefers = settings.prefer_stale if policy.prefer_stale is None else policy.prefer_stale is True
+        terms = Terms(version, deployed, policy.refresh_ahead or 0.0, _preference(settings, prefers))
+        asked_by = _asked_by(settings) if policy.prefer_stale is None and not prefers else ()
+        asks_each = bool(asked_by) or callable(policy.prefer_stale)
+        return cls(app, cached, settings, complaints, ignored, in_key, uncounted, lock_timeout, terms, asked_by, asks_each)
+
+    def terms_of(self, context: RequestContext) -> Terms:
+        """Return what is said of serving what is stored to one request."""
+        asked = self.cached.policy.prefer_stale
+        if callable(asked):
+            return self.terms._replace(prefer_stale=_preference(self.settings, self._asks(asked, context)))
+        environ = context.request.environ
+        if any(value.in_environ(environ) not in ("", "0") for value in self.asked_by):
+            return self.terms._replace(prefer_stale=_preference(self.settings, True))
+        return self.terms
+
+    def _asks(self, prefer_stale: Callable[[], object], context: RequestContext) -> bool:
+        """Ask the developer's ``prefer_stale``. What it reads does not count: it makes no difference to the page."""
+        try:
+            with unnoticed(context):
+                return bool(prefer_stale())
+        except Exception as error:
+            name = self.cached.name
+            self.complaints.now_and_then(("prefer", name), "the prefer_stale of %s raised: %r", name, error, exc_info=error)
+            return False
 
     def call_view(self, args: Any, kwargs: Any) -> Response:
         """Call the view, an async one too, and return its value as a response."""
         return self.app.make_response(self.app.ensure_sync(self.cached.view)(*args, **kwargs))
+
+
+def _version(app: Flask, settings: Settings, deployed: float) -> str:
+    if settings.version is None:
+        # Edited templates show after a restart.
+        return f"debug {deployed}" if app.debug else ""
+    return settings.version
+
+
+def _preference(settings: Settings, prefers: bool) -> PreferStale:
+    if not prefers:
+        return PreferStale.NO
+    return PreferStale.AND_REFRESH if settings.prefer_stale_refresh else PreferStale.ALONE
+
+
+def _asked_by(settings: Settings) -> tuple[CarriedValue, ...]:
+    named = ("header", settings.prefer_stale_header), ("cookie", settings.prefer_stale_cookie)
+    return tuple(CarriedValue(kind, name) for kind, name in named if name is not None)

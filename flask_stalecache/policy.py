@@ -21,7 +21,14 @@ DEFAULT_STATUSES = (200, 301, 308)
 #: An answer with one of these means that the origin failed (RFC 5861 section 4).
 FAILURE_STATUSES = frozenset({500, 502, 503, 504})
 _NEVER_STORED = frozenset({206, 304})
-_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: Fields that are between two hops and never of the whole way (RFC 9110 section 7.6.1).
+HOP_BY_HOP = frozenset(
+    {
+        "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+        "proxy-authenticate", "proxy-authentication-info", "proxy-authorization", "proxy-connection",
+    }
+)  # fmt: skip
 #: Fields that can't be in the key, and what to do instead.
 NEVER_VARIED = {
     "cookie": "name the one that matters in key=, such as key=lambda: (request.full_path, request.cookies.get('lang', ''))",
@@ -70,6 +77,13 @@ def names(name: str, value: object) -> tuple[str, ...]:
     return items
 
 
+def tags(name: str, value: object) -> tuple[str, ...]:
+    """Return tags as they may be given, each once; or raise :class:`ConfigError`."""
+    if isinstance(value, str) and value:
+        raise ConfigError(f"{name}={value!r} would be taken for one tag a letter: write ({value!r},)")
+    return tuple(dict.fromkeys(names(name, value)))
+
+
 def statuses(value: object) -> Mapping[int, float | None]:
     """Return which statuses are stored and for how long (``None``: for ``max_age``), or raise :class:`ConfigError`."""
     known: dict[int, float | None] = dict.fromkeys(DEFAULT_STATUSES)
@@ -96,7 +110,7 @@ def _vary(value: object) -> Mapping[str, Normaliser | None]:
     fields: Mapping[str, Any]
     fields = value if isinstance(value, Mapping) else dict.fromkeys(names("vary", value))
     for name, normalise in fields.items():
-        if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name) or name == "*":
+        if not isinstance(name, str) or not FIELD_NAME.fullmatch(name) or name == "*":
             raise ConfigError(f"vary contains {name!r}: give names of request fields, such as 'Accept-Language'")
         if name.lower() in NEVER_VARIED:
             raise ConfigError(f"vary contains {name!r}, which would keep a copy for every visitor: {NEVER_VARIED[name.lower()]}")
@@ -160,6 +174,12 @@ class Policy:
     :param key: a callable without arguments whose result stands for path, query and the like in the key.
     :param unless: a callable without arguments; a true answer makes this request live.
     :param response_filter: a callable of the response; a false answer keeps it from being stored.
+    :param tags: names on the stored page, by which it can be purged; or a callable of the view's arguments that returns them.
+    :param prefer_stale: serve what is stored, however old; or a callable without arguments that says whether to. Default: as
+        configured.
+    :param wait: the longest time in seconds that a visitor waits for the renewal of a copy that may stand in for a failure.
+        Default: as long as it takes.
+    :param refresh_ahead: the last seconds of freshness, in which a hit already hands over a refresh. Default 0.
     :param jitter: the share of ``max_age``, 0 to 1, by which freshness is shortened at random. Default 0.1.
     :param lock_timeout: the longest time in seconds to wait for another request's call of the origin. Default: configured.
     :param ignore_session: the use of the session does not make the page a visitor's own. Default false.
@@ -175,6 +195,10 @@ class Policy:
     key: Callable[[], object] | None = None
     unless: Callable[[], object] | None = None
     response_filter: Callable[[Any], object] | None = None
+    tags: Any = ()
+    prefer_stale: Any = None
+    wait: Any = None
+    refresh_ahead: Any = None
     jitter: Any = None
     lock_timeout: Any = None
     ignore_session: bool = False
@@ -182,9 +206,10 @@ class Policy:
 
     def __post_init__(self) -> None:
         checked: dict[str, object] = {}
-        for name in ("max_age", "stale_while_revalidate", "stale_if_error", "lock_timeout"):
+        for name in ("max_age", "stale_while_revalidate", "stale_if_error", "lock_timeout", "wait", "refresh_ahead"):
             value = getattr(self, name)
             checked[name] = None if value is None else seconds(name, value)
+        checked["tags"] = self.tags if callable(self.tags) else tags("tags", self.tags)
         checked["jitter"] = 0.1 if self.jitter is None else share("jitter", self.jitter)
         checked["listed_statuses"] = frozenset(self.statuses) if isinstance(self.statuses, Mapping) else frozenset()
         checked["statuses"] = statuses(self.statuses)
@@ -196,6 +221,7 @@ class Policy:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         self._check_callables()
+        self._check_contradictions()
 
     def _check_callables(self) -> None:
         _optional_callable("key", self.key, "a callable without arguments that returns a string, number or tuple of those")
@@ -203,5 +229,14 @@ class Policy:
         _optional_callable("response_filter", self.response_filter, "a callable of the response")
         if not isinstance(self.ignore_session, bool):
             raise ConfigError(f"ignore_session={self.ignore_session!r}: give True or False")
+        if self.prefer_stale is not None and not isinstance(self.prefer_stale, bool) and not callable(self.prefer_stale):
+            raise ConfigError(f"prefer_stale={self.prefer_stale!r}: give True, False or a callable without arguments")
+
+    def _check_contradictions(self) -> None:
+        if self.max_age is not None and self.refresh_ahead and self.refresh_ahead >= self.max_age:
+            raise ConfigError(
+                f"refresh_ahead={self.refresh_ahead:g} is not shorter than max_age={self.max_age:g}: "
+                "every hit would refresh the page"
+            )
         if self.key is not None and self.ignored_parameters:
             raise ConfigError("ignored_parameters has no effect beside key=, which stands for the whole query: leave one out")

@@ -80,3 +80,25 @@ class ReadNames:
 
 
 NO_NAMES = ReadNames()
+
+
+class CarriedValue:
+    """One request field or cookie that is asked for its value.
+
+    :param kind: ``header`` or ``cookie``.
+    :param name: its name.
+    """
+
+    __slots__ = ("_field", "kind", "name")
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        self._field = environ_name(name) if kind == "header" else "HTTP_COOKIE"
+
+    def in_environ(self, environ: Mapping[str, Any]) -> str:
+        """Return its value, or "" if the request does not carry it. A Cookie field is only parsed if the name occurs in it."""
+        value: str = environ.get(self._field, "")
+        if self.kind == "header" or self.name not in value:
+            return value if self.kind == "header" else ""
+        return parse_cookie(value).get(self.name, "")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import queue
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
 Job: TypeAlias = Callable[[], None]
@@ -18,6 +18,8 @@ logger = logging.getLogger("flask_stalecache")
 
 #: Seconds after which a thread without work ends; the next job starts one anew.
 IDLE = 10.0
+#: Seconds after which a job that no thread has taken, although none is busy, shows that threads don't run here.
+START_PATIENCE = 5.0
 #: How many stuck threads are replaced before the pool makes do with what is left.
 MAX_LOST = 32
 
@@ -50,7 +52,15 @@ class Refresher:
         if pool is None:
             # setdefault is atomic: of two threads that are first after a fork, both get the same pool.
             pool = self._pools.setdefault(pid, _Pool(self.workers, self.queue_size))
+        if pool.is_stuck():
+            _say_stuck(pid)
+            _run_in_line(job)
+            return True
         return pool.submit(job)
+
+    def go_in_line(self) -> None:
+        """Run each job in the caller's thread from now on."""
+        self.workers = 0
 
     def give_up(self, thread: int) -> None:
         """Count a thread as lost to a job that hangs, so that another takes its place.
@@ -87,19 +97,28 @@ class _Pool:
     def __init__(self, workers: int, queue_size: int) -> None:
         self.workers = workers
         self.queue_size = queue_size
-        self._queue: SimpleQueue[Job] = SimpleQueue()
+        # Looked up now: gevent may have replaced it since this module was imported, and the C one would stop all greenlets.
+        self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._state = threading.Condition()
         self._threads = 0
         self._running: set[int] = set()
         self._open_jobs = 0
         self._lost = 0
         self._closing = False
+        self._untaken_since: float | None = None
+
+    def is_stuck(self) -> bool:
+        """Whether a job waits although no thread is busy: the server may run no threads, or there are no more to be had."""
+        since = self._untaken_since
+        return since is not None and not self._running and time.monotonic() - since > START_PATIENCE
 
     def submit(self, job: Job) -> bool:
         with self._state:
             if self._closing or self._queue.qsize() >= self.queue_size:
                 return False
             self._open_jobs += 1
+            if self._untaken_since is None:
+                self._untaken_since = time.monotonic()
             self._queue.put(job)
             self._start_thread_if_short()
         return True
@@ -116,17 +135,20 @@ class _Pool:
         else:
             self._threads += 1
 
-    def _work(self, queue: SimpleQueue[Job]) -> None:
+    def _work(self, jobs: queue.SimpleQueue[Job]) -> None:
         me = threading.get_ident()
         while True:
             try:
-                job = queue.get(timeout=IDLE)
-            except Empty:
+                job = jobs.get(timeout=IDLE)
+            except queue.Empty:
                 if self._leave():
                     return
                 continue
             self._running.add(me)
+            self._untaken_since = None
             _run(job)
+            # Not kept while the thread waits: it knows its app, which may be dropped.
+            del job
             if not self._done(me):
                 return
 
@@ -169,7 +191,7 @@ class _Pool:
             while True:
                 try:
                     self._queue.get_nowait()
-                except Empty:
+                except queue.Empty:
                     break
                 self._open_jobs -= 1
             self._state.notify_all()
@@ -188,6 +210,19 @@ def _run_in_line(job: Job) -> None:
         job()
     except Exception:
         logger.exception("a refresh failed in a way that it should not")
+
+
+_stuck_processes: set[int] = set()
+
+
+def _say_stuck(pid: int) -> None:
+    if pid not in _stuck_processes:
+        _stuck_processes.add(pid)
+        logger.warning(
+            "a refresh was not begun within %g s: the server seems to run no threads; until one runs, refreshes run in line, "
+            "when the response is closed",
+            START_PATIENCE,
+        )
 
 
 _refreshers: weakref.WeakSet[Refresher] = weakref.WeakSet()

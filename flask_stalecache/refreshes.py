@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from .decide import Verdict
+from .decide import Verdict, is_due
 from .errors import StoreError
 from .flight import Flight, Flights
 from .origin import RefreshJob
@@ -23,10 +23,12 @@ BUSY_PAUSE = 0.25
 class Pending(NamedTuple):
     """A refresh that was handed over.
 
-    :ivar until: until when it counts, on the monotonic clock.
+    :ivar since: when the first try was handed over, on the monotonic clock.
+    :ivar until: until when it counts.
     :ivar stamp: the key's stamp; once that has moved, it does not count any more. ``None``: it counts whatever is written.
     """
 
+    since: float
     until: float
     stamp: int | None
 
@@ -61,8 +63,15 @@ class Refreshes:
         with self._mutex:
             if self.is_pending(copy):
                 return False
-            self._pending[copy.key] = Pending(time.monotonic() + self.deadline, None)
+            now, last = time.monotonic(), self._pending.get(copy.key)
+            since = last.since if last is not None and last.stamp == copy.stamp else now
+            self._pending[copy.key] = Pending(since, now + self.deadline, None)
             return True
+
+    def since(self, key: str) -> float:
+        """Return when the key's pending refresh was handed over, on the monotonic clock; now, if there is none."""
+        pending = self._pending.get(key)
+        return time.monotonic() if pending is None else pending.since
 
     def hand_over(self, job: RefreshJob) -> None:
         """Hand over a claimed refresh. It never waits; a full queue drops it, and the copy is still there."""
@@ -76,7 +85,7 @@ class Refreshes:
             pause = self._run_if_free(job)
         except StoreError as error:
             self.settler.store_failed(error)
-            pause = Pending(time.monotonic() + self.settler.backoff[0], None)
+            pause = Pending(self.since(job.key), time.monotonic() + self.settler.backoff[0], None)
         finally:
             if pause is None:
                 self._pending.pop(job.key, None)
@@ -88,7 +97,7 @@ class Refreshes:
         lock = self.store.lock(job.key)
         copy = self.store.load(job.key)
         if not lock.acquire():
-            return Pending(time.monotonic() + BUSY_PAUSE, copy.stamp)
+            return Pending(self.since(job.key), time.monotonic() + BUSY_PAUSE, copy.stamp)
         flight = self.flights.lead(job.key, time.monotonic() + self.deadline)
         if flight is None:
             lock.release()
@@ -103,7 +112,7 @@ class Refreshes:
     def _renew(self, flight: Flight, job: RefreshJob) -> None:
         copy = self.store.load(job.key)
         now = time.time()
-        if copy.entry is None or copy.entry.is_fresh(now) or copy.note.backing_off(now):
+        if copy.entry is None or not is_due(copy.entry, now, job.terms) or copy.note.backing_off(now):
             return
         self.settler.counters.count("refreshes")
         start = self.settler.start(copy)
@@ -128,7 +137,8 @@ class Refreshes:
             self._give_up(flight)
         now = time.monotonic()
         for key, pending in list(self._pending.items()):
-            if pending.until <= now:
+            # Of those that found the lock taken it is kept for a while since when they try.
+            if (pending.until if pending.stamp is None else pending.since + self.deadline) <= now:
                 self._pending.pop(key, None)
 
     def _give_up(self, flight: Flight) -> None:

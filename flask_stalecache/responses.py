@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 #: Why the origin was asked, in the words of RFC 9211 section 2.2.
 _FORWARDED_BECAUSE = {CacheStatus.MISS: "uri-miss", CacheStatus.EXPIRED: "stale", CacheStatus.REVALIDATED: "stale"}
+_STALE = (CacheStatus.STALE, CacheStatus.UPDATING)
 #: What the frozen copy answers. If-Match and If-Unmodified-Since are the origin's business.
 _ASKED_OF_COPY = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE")
 
@@ -79,6 +80,9 @@ def from_copy(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Co
         copy.prepared = _prepare(app.response_class, entry)
     age = entry.age(time.time())
     ttl = entry.windows.max_age - age
+    if served.status in _STALE:
+        # Also what a deploy or a soft purge has made stale, in a clock that stepped back.
+        ttl = min(ttl, 0.0)
     if served.collapsed:
         field = forwarded_field(_FORWARDED_BECAUSE[served.status], status=entry.status, ttl=ttl, collapsed=True)
     else:

@@ -53,9 +53,9 @@ class Settler:
         elif answer.verdict is Verdict.FAILED:
             may_share = answer.anybodys and (answer.error is not None or answer.shared is not None)
             flight.outcome, flight.failure = Outcome.FAILED, answer if may_share else None
-        elif answer.verdict is Verdict.STORABLE:
+        elif answer.verdict is Verdict.STORABLE and self.store.seq() == start.seq:
             # For those who wait in this process, even if it can't be written.
-            flight.outcome, flight.copy = Outcome.STORED, Copy(flight.key, answer.entry, NOTHING, 0, 0)
+            flight.outcome, flight.copy = Outcome.STORED, Copy(flight.key, answer.entry, NOTHING, 0, 0, start.seq)
         if flight.lock is None and not flights.is_current(flight):
             # A deadline took the lock from us.
             return self.settle_if_free(flight.key, answer)
@@ -65,7 +65,11 @@ class Settler:
         if is_late and answer.verdict is not Verdict.STORABLE:
             return False
         if not self._settle(copy, answer):
+            if answer.verdict is Verdict.STORABLE:
+                # Purged meanwhile, or older than what is stored: who waited looks again.
+                flight.outcome, flight.copy = Outcome.OVER, None
             return False
+        flight.outcome = Outcome.STORED
         flight.copy = self.store.load(flight.key)
         return True
 
@@ -100,7 +104,8 @@ class Settler:
     def _replace(self, copy: Copy, answer: Answer, now: float) -> bool:
         if answer.entry is None or not answer.entry.outdates(copy.entry, now):
             return False
-        self.store.write(answer.entry)
+        if not self.store.write(answer.entry):
+            return False
         if copy.note != NOTHING:
             self.store.write_note(copy.key, NOTHING)
         return True

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flask_stalecache import config
-from flask_stalecache.decide import Verdict
+from flask_stalecache.decide import PLAIN, Terms, Verdict
 from flask_stalecache.engine import Engine
 from flask_stalecache.entry import Entry
 from flask_stalecache.origin import Answer, Start
@@ -50,15 +50,18 @@ def make_entry(
     started: float | None = None,
     never_stale: bool = False,
     absent: tuple[str, ...] = (),
+    names: tuple[str, ...] = ("all", "endpoint:prices", "path:/prices/eur", "url:http://shop.example/prices/eur"),
+    seq: int = 0,
+    version: str = "",
 ) -> Entry:
     """Return an entry that was made just now."""
     now = time.time()
     return Entry(
         key=key,
         serial=serial or os.urandom(8).hex(),
-        names=("endpoint:prices", "path:/prices/eur", "url:http://shop.example/prices/eur"),
-        seq=0,
-        version="",
+        names=names,
+        seq=seq,
+        version=version,
         started=now if started is None else started,
         answered=now if started is None else started,
         windows=Windows(*windows),
@@ -75,7 +78,7 @@ def make_entry(
 
 def storable(start: Start, body: bytes = b"new", **options: Any) -> Answer:
     """Return an answer that may be stored."""
-    entry = make_entry(body=body, serial=start.serial, started=start.started, **options)
+    entry = make_entry(body=body, serial=start.serial, started=start.started, **{"seq": start.seq, **options})
     return Answer(verdict=Verdict.STORABLE, value=body, entry=entry)
 
 
@@ -102,6 +105,7 @@ class FakeOrigin:
     """An origin that answers as its script says; any number of threads may ask it.
 
     :ivar script: what a call does. A plain value is answered as it is.
+    :ivar renewal: what its refresh does.
     :ivar cookies: what its request carries.
     :ivar starts: what each call was given.
     :ivar lives: one item for each call for one visitor alone.
@@ -113,6 +117,9 @@ class FakeOrigin:
     label: str = "the page"
     patience: float = PATIENCE
     queues: bool = True
+    wait: float | None = None
+    terms: Terms = PLAIN
+    renewal: Callable[[Start], Answer] = storable
     cookies: frozenset[str] = frozenset()
     starts: list[Start] = field(default_factory=list)
     lives: list[int] = field(default_factory=list)
@@ -139,6 +146,10 @@ class FakeOrigin:
         self.lives.append(threading.get_ident())
         return Answer(verdict=Verdict.UNSTORABLE, value="live")
 
+    def refresh(self) -> FakeRefresh:
+        """Return the renewal."""
+        return FakeRefresh(self.renewal, self.key, self.label, self.terms)
+
     def barred_from(self, entry: Entry) -> bool:
         """Whether the request carries a cookie that the entry remembers as absent."""
         return not self.cookies.isdisjoint(entry.absent.cookies)
@@ -155,6 +166,7 @@ class FakeRefresh:
     script: Callable[[Start], Answer] = storable
     key: str = "page"
     label: str = "the page"
+    terms: Terms = PLAIN
     starts: list[Start] = field(default_factory=list)
 
     @property
@@ -172,7 +184,15 @@ def make_engine(directory: Path, **settings: Any) -> Engine:
     """Return an engine over files; settings come without ``STALECACHE_``."""
     counters = Counters()
     checked = config.read({f"STALECACHE_{name}": value for name, value in settings.items()})
-    return Engine(FileStore(directory, memory_size=checked.memory_size, counters=counters), checked, counters)
+    store = FileStore(
+        directory,
+        memory_size=checked.memory_size,
+        max_size=checked.max_size,
+        min_free=checked.min_free,
+        inactive=checked.inactive,
+        counters=counters,
+    )
+    return Engine(store, checked, counters)
 
 
 def body_of(answered: Any) -> object:

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,15 +39,26 @@ PATIENCE = 30.0
 #: Seconds that a server may take to stop before it is killed.
 STOP_PATIENCE = 20.0
 
-#: What every server runs under; the keys are the kinds that :func:`serving` knows beside ``waitress``.
+#: What gunicorn runs under for each kind that :func:`serving` knows.
 GUNICORN: Mapping[str, Mapping[str, object]] = {
     "sync": {"worker_class": "sync"},
     "gthread": {"worker_class": "gthread", "threads": 8},
     "preload": {"worker_class": "gthread", "threads": 8, "preload_app": True},
+    "gevent": {"worker_class": "gevent"},
+    "gevent-preload": {"worker_class": "gevent", "preload_app": True},
 }
-KINDS = (*GUNICORN, "waitress")
-#: The kinds that keep a connection open for the next request.
-KEEP_ALIVE_KINDS = ("gthread", "preload", "waitress")
+#: What uWSGI runs under; the app is loaded before the fork, unless ``lazy-apps`` says otherwise.
+UWSGI: Mapping[str, Sequence[str]] = {
+    "uwsgi": ("--enable-threads",),
+    "uwsgi-fork-hooks": ("--enable-threads", "--py-call-uwsgi-fork-hooks"),
+    "uwsgi-lazy": ("--enable-threads", "--lazy-apps"),
+    "uwsgi-unasked": (),
+    "uwsgi-threadless": (),
+}
+#: The kinds that every test of tests/test_live.py runs on.
+KINDS = ("sync", "gthread", "preload", "waitress")
+#: The kinds of tests/test_servers_live.py; ``reloader`` is Flask's development server.
+MORE_KINDS = ("gevent", "gevent-preload", "uwsgi", "uwsgi-lazy", "granian", "reloader")
 
 _READY = re.compile(r"^ready (\d+)$", re.MULTILINE)
 _GUNICORN_CONFIG = """\
@@ -61,6 +72,35 @@ from waitress import serve
 app = import_app(sys.argv[1])
 print(f"ready {os.getpid()}", flush=True)
 serve(app, sockets=[socket.socket(fileno=int(sys.argv[2]))], threads=int(sys.argv[3]), connection_limit=1000)
+"""
+_UWSGI = "import sys, pyuwsgi; pyuwsgi.run(sys.argv[1:])"
+#: The module that uWSGI, granian and the development server load: it says which processes are going to answer requests.
+_ENTRY = """\
+import os
+from gunicorn.util import import_app
+
+kind = os.environ["SERVED_BY"]
+if kind == "uwsgi-threadless":
+    import uwsgi
+
+    # From 2.0.27 on it says yes, and runs them, whatever its options are.
+    uwsgi.has_threads = 0
+app = import_app(os.environ["SERVED_APP"])
+
+
+def ready():
+    print(f"ready {os.getpid()}", flush=True)
+
+
+if kind.startswith("uwsgi"):
+    import uwsgi
+
+    if uwsgi.worker_id():
+        ready()
+    else:
+        uwsgi.post_fork_hook = ready
+elif kind != "reloader" or "WERKZEUG_RUN_MAIN" in os.environ:
+    ready()
 """
 
 
@@ -87,7 +127,7 @@ def wait_for(condition: Callable[[], T], seconds: float = PATIENCE, what: str = 
 class Server:
     """A running server.
 
-    :ivar process: gunicorn's arbiter, or waitress itself.
+    :ivar process: gunicorn's arbiter, uWSGI's or granian's master, the reloader's parent, or waitress itself.
     :ivar port: where it listens on 127.0.0.1.
     :ivar log: the file with what it printed.
     """
@@ -107,7 +147,7 @@ class Server:
 
     @property
     def worker_pids(self) -> list[int]:
-        """The processes that answer requests now: gunicorn's workers, or waitress itself."""
+        """The processes that answer requests now: the workers, the reloader's child, or waitress itself."""
         return [pid for pid in map(int, _READY.findall(self.log_text)) if is_alive(pid)]
 
     @property
@@ -121,10 +161,15 @@ class Server:
             self.process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 return self.process.wait(STOP_PATIENCE)
-            # It leads its own group, so this reaches gunicorn's workers too, and nobody else.
+            # It leads its own group, so this reaches its workers too, and nobody else.
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
         return self.process.wait(STOP_PATIENCE)
+
+    def listens(self) -> bool:
+        """Whether it takes connections."""
+        with socket.socket() as connection:
+            return connection.connect_ex(("127.0.0.1", self.port)) == 0
 
     def get(self, path: str = "/", headers: Mapping[str, str] | None = None) -> Answer:
         """Ask for a path on a connection of its own."""
@@ -161,35 +206,74 @@ def serving(
 ) -> Iterator[Server]:
     """Run an app, wait until it answers, and stop it at the end.
 
-    :param kind: one of :data:`KINDS`; ``preload`` is gthread with the app loaded before the fork.
+    :param kind: one of :data:`KINDS` or :data:`MORE_KINDS`; ``preload`` is gthread with the app loaded before the fork.
     :param source: the text of the module ``live_app``; or "" if ``app`` names a module that is importable from the project's root.
     :param folder: where the module and the log are written; two servers may share it.
     :param app: the module and what in it is the app, or a call that makes it: ``example_app:create_app()``.
     :param env: environment variables for it, made strings.
-    :param workers: processes under gunicorn; waitress is always one.
-    :param settings: gunicorn's own, such as ``threads=50``; of these, waitress takes ``threads``.
+    :param workers: processes under gunicorn, uWSGI and granian; the others are always one.
+    :param settings: gunicorn's own, such as ``threads=50``; of these, waitress, uWSGI and granian take ``threads``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if source:
         (folder / "live_app.py").write_text(source)
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
-        # Handed over open, so that nobody can take the port in between.
-        fd, port = listening.fileno(), listening.getsockname()[1]
-        log = folder / f"{kind}-{port}.log"
-        if kind == "waitress":
-            expected = 1
-            command = ["-c", _WAITRESS, app, str(fd), str(settings.get("threads", 8))]
-        else:
-            expected = workers
-            config = folder / f"{kind}-{port}.conf.py"
-            config.write_text(_gunicorn_config({**GUNICORN[kind], "workers": workers, "bind": f"fd://{fd}", **settings}))
-            command = ["-m", "gunicorn", "-c", str(config), app]
-        server = Server(_process(command, folder, log, env or {}, fd), port, log)
-    try:
-        wait_for(lambda: _is_ready(server, expected), what=f"{kind} is ready")
-        yield server
-    finally:
-        server.stop()
+    (folder / "entry.py").write_text(_ENTRY)
+    with ExitStack() as sockets:
+        # Held while the server starts, so that nobody can take the port in between.
+        held = sockets.enter_context(_reserved_port() if kind in ("granian", "reloader") else _listening_port())
+        place = _Place(folder, held.fileno(), held.getsockname()[1])
+        log = folder / f"{kind}-{place.port}.log"
+        command = _command(kind, app, place, workers, settings)
+        server = Server(_process(command, place, log, {"SERVED_APP": app, "SERVED_BY": kind, **(env or {})}), place.port, log)
+        expected = 1 if kind in ("waitress", "reloader") else workers
+        try:
+            wait_for(lambda: _is_ready(server, expected), what=f"{kind} is ready")
+            sockets.close()
+            yield server
+        finally:
+            server.stop()
+
+
+class _Place(NamedTuple):
+    """Where a server runs: its folder, the socket that it inherits, and the socket's port."""
+
+    folder: Path
+    fd: int
+    port: int
+
+
+def _listening_port() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0), backlog=256)
+
+
+def _reserved_port() -> socket.socket:
+    """Return a socket that listens to nobody, for servers that insist on one of their own: it only keeps the port."""
+    reserved = socket.socket()
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        reserved.setsockopt(socket.SOL_SOCKET, option, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
+
+
+def _command(kind: str, app: str, place: _Place, workers: int, settings: Mapping[str, object]) -> list[str]:
+    """Return the arguments for Python that start a server."""
+    if kind == "waitress":
+        return ["-c", _WAITRESS, app, str(place.fd), str(settings.get("threads", 8))]
+    if kind in UWSGI:
+        threads = ["--threads", str(settings["threads"])] if "threads" in settings else []
+        # Without die-on-term, SIGTERM makes it load the app anew.
+        options = ["--master", "--die-on-term", "--need-app", "--processes", str(workers), *UWSGI[kind], *threads]
+        return ["-c", _UWSGI, "--http11-socket", f"fd://{place.fd}", *options, "--module", "entry:app"]
+    where = ["--host", "127.0.0.1", "--port", str(place.port)]
+    if kind == "granian":
+        pools = ["--workers", str(workers), "--blocking-threads", str(settings.get("threads", 8))]
+        return ["-m", "granian", "--interface", "wsgi", *where, *pools, "entry:app"]
+    if kind == "reloader":
+        # It looks at the app only, since the package may be in somebody's editor.
+        return ["-m", "flask", "--app", "entry:app", "run", "--debug", *where, "--exclude-patterns", f"{ROOT}/*"]
+    config = place.folder / f"{kind}-{place.port}.conf.py"
+    config.write_text(_gunicorn_config({**GUNICORN[kind], "workers": workers, "bind": f"fd://{place.fd}", **settings}))
+    return ["-m", "gunicorn", "-c", str(config), app]
 
 
 def _gunicorn_config(settings: Mapping[str, object]) -> str:
@@ -198,27 +282,35 @@ def _gunicorn_config(settings: Mapping[str, object]) -> str:
     return "".join(f"{name} = {value!r}\n" for name, value in {**known, **settings}.items()) + _GUNICORN_CONFIG
 
 
-def _process(command: Sequence[str], folder: Path, log: Path, env: Mapping[str, object], fd: int) -> subprocess.Popen[bytes]:
-    ours = ("FLASK_", "GUNICORN_", "STALECACHE_DIR")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    environment |= {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "PYTHONUNBUFFERED": "1", "NO_PROXY": "127.0.0.1"}
+def _process(command: Sequence[str], place: _Place, log: Path, env: Mapping[str, object]) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, *command],
             cwd=ROOT,
-            env=environment | {name: str(value) for name, value in env.items()},
+            env=environment(place.folder, env),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            pass_fds=(fd,),
+            pass_fds=(place.fd,),
             start_new_session=True,
         )
+
+
+def environment(folder: Path, env: Mapping[str, object]) -> dict[str, str]:
+    """Return environment variables for a subprocess that imports from the folder and from the project's root.
+
+    :param env: variables of the test's own, made strings.
+    """
+    ours = ("FLASK_", "GRANIAN_", "GUNICORN_", "STALECACHE_DIR", "UWSGI_", "WERKZEUG_")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    inherited |= {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "PYTHONUNBUFFERED": "1", "NO_PROXY": "127.0.0.1"}
+    return inherited | {name: str(value) for name, value in env.items()}
 
 
 def _is_ready(server: Server, workers: int) -> bool:
     status = server.process.poll()
     assert status is None, f"the server ended with status {status}:\n{server.log_text}"
-    return len(_READY.findall(server.log_text)) >= workers
+    return len(_READY.findall(server.log_text)) >= workers and server.listens()
 
 
 # -- visitors --------------------------------------------------------------------------------------------------------
@@ -263,6 +355,22 @@ class Visitor(AbstractContextManager["Visitor"]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._connection.close()
+
+
+@contextmanager
+def visits(server: Server) -> Iterator[Callable[..., Answer]]:
+    """Yield a function that asks the server, on one connection as long as the server keeps it open."""
+    with ExitStack() as stack:
+        visitors: list[Visitor] = []
+
+        def visit(path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Answer:
+            visitor = visitors.pop() if visitors else stack.enter_context(Visitor(server))
+            answer = visitor.get(path, headers, method)
+            if not answer.closes:
+                visitors.append(visitor)
+            return answer
+
+        yield visit
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
@@ -43,6 +43,9 @@ DEFAULTS: dict[str, object] = {
     "MAX_AGE": 60.0,
     "STALE_WHILE_REVALIDATE": 600.0,
     "STALE_IF_ERROR": 86400.0,
+    "INACTIVE": 86400.0,
+    "MAX_SIZE": 100 * 1024 * 1024,
+    "MIN_FREE": 0,
     "MAX_ENTRY_SIZE": 8 * 1024 * 1024,
     "MEMORY_SIZE": 32 * 1024 * 1024,
     "LOCK_TIMEOUT": 60.0,
@@ -50,6 +53,11 @@ DEFAULTS: dict[str, object] = {
     "REFRESH_QUEUE": 1000,
     "REFRESH_BACKOFF": (2.0, 300.0),
     "REFRESH_DEADLINE": 120.0,
+    "VERSION": None,
+    "PREFER_STALE": False,
+    "PREFER_STALE_HEADER": None,
+    "PREFER_STALE_COOKIE": None,
+    "PREFER_STALE_REFRESH": True,
     "SHUTDOWN_WAIT": 1.0,
     "IGNORED_PARAMETERS": (),
     "IGNORED_HEADERS": {
@@ -69,6 +77,9 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "MAX_AGE": [*DURATIONS, (0, 0.0)],
     "STALE_WHILE_REVALIDATE": [*DURATIONS, (0, 0.0)],
     "STALE_IF_ERROR": [*DURATIONS, (0, 0.0)],
+    "INACTIVE": DURATIONS,
+    "MAX_SIZE": [(None, None), (1, 1), (1024**4, 1024**4)],
+    "MIN_FREE": COUNTS,
     "MAX_ENTRY_SIZE": COUNTS,
     "MEMORY_SIZE": COUNTS,
     "LOCK_TIMEOUT": [*DURATIONS, (0, 0.0)],
@@ -76,6 +87,11 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "REFRESH_QUEUE": COUNTS,
     "REFRESH_BACKOFF": [((1, 60), (1.0, 60.0)), ([5, 5], (5.0, 5.0)), ((timedelta(seconds=1), 2.5), (1.0, 2.5))],
     "REFRESH_DEADLINE": DURATIONS,
+    "VERSION": [(None, None), ("", ""), ("2026-11-22", "2026-11-22"), (7, "7"), (1.5, "1.5")],
+    "PREFER_STALE": [(True, True), (False, False)],
+    "PREFER_STALE_HEADER": [(None, None), ("X-Prefer-Stale", "X-Prefer-Stale")],
+    "PREFER_STALE_COOKIE": [(None, None), ("prefer_stale", "prefer_stale")],
+    "PREFER_STALE_REFRESH": [(True, True), (False, False)],
     "SHUTDOWN_WAIT": [*DURATIONS, (0, 0.0)],
     "IGNORED_PARAMETERS": [((), ()), (["utm_*", "ref"], ("utm_*", "ref"))],
     "IGNORED_HEADERS": [((), frozenset()), (["X-Trace"], {"x-trace"})],
@@ -93,6 +109,9 @@ REFUSED: dict[str, list[tuple[object, str]]] = {
     "MAX_AGE": [(value, "seconds, 0 or more") for value in NO_DURATION],
     "STALE_WHILE_REVALIDATE": [(value, "seconds, 0 or more") for value in NO_DURATION],
     "STALE_IF_ERROR": [(value, "seconds, 0 or more") for value in NO_DURATION],
+    "INACTIVE": [*((value, "seconds, 0 or more") for value in NO_DURATION), (0, "more than 0 seconds")],
+    "MAX_SIZE": [*((value, "a whole number, 0 or more") for value in NO_COUNT if value is not None), (0, "more than 0 bytes")],
+    "MIN_FREE": [(value, "a whole number, 0 or more") for value in NO_COUNT],
     "MAX_ENTRY_SIZE": [(value, "a whole number, 0 or more") for value in NO_COUNT],
     "MEMORY_SIZE": [(value, "a whole number, 0 or more") for value in NO_COUNT],
     "LOCK_TIMEOUT": [(value, "seconds, 0 or more") for value in NO_DURATION],
@@ -102,6 +121,14 @@ REFUSED: dict[str, list[tuple[object, str]]] = {
         *[(value, "two durations") for value in (2, "25", (2,), (2, 3, 4), None)], ((300, 2), "shorter than the first"),
     ],
     "REFRESH_DEADLINE": [*[(value, "seconds, 0 or more") for value in NO_DURATION], (0, "more than 0 seconds")],
+    "VERSION": [(value, "a string or a number") for value in (True, b"1", ["1"], object)],
+    "PREFER_STALE": [(value, "True or False") for value in (1, 0, None, "yes", print)],
+    "PREFER_STALE_HEADER": [
+        *((value, "the name of a request field") for value in ("", "X Prefer", "X-A:", "X-A\n", "X-Ü", b"X-Prefer", True, 1)),
+        *((value, "a meaning of its own") for value in ("Host", "cookie", "Authorization", "Content-Type", "content-length")),
+    ],
+    "PREFER_STALE_COOKIE": [(value, "the name of a cookie") for value in ("", "prefer stale", "a=b", "a;", "a\n", "ü", b"a", True)],
+    "PREFER_STALE_REFRESH": [(value, "True or False") for value in (1, 0, None, "yes")],
     "SHUTDOWN_WAIT": [(value, "seconds, 0 or more") for value in NO_DURATION],
     "IGNORED_PARAMETERS": [(value, "a sequence of names") for value in NO_NAMES],
     "IGNORED_HEADERS": [(value, "a sequence of names") for value in NO_NAMES],
@@ -220,3 +247,37 @@ def test_setting_up_creates_nothing(directory: Path) -> None:
     app = Flask("shop", instance_path=str(directory / "instance"))
     StaleCache(app)
     assert not directory.exists()
+
+
+# -- limits that contradict each other -------------------------------------------------------------------------------
+
+
+def test_an_entry_can_not_be_larger_than_the_store() -> None:
+    with pytest.raises(ConfigError, match="STALECACHE_MAX_ENTRY_SIZE=200 is over STALECACHE_MAX_SIZE=100"):
+        read({"STALECACHE_MAX_ENTRY_SIZE": 200, "STALECACHE_MAX_SIZE": 100})
+    with pytest.raises(ConfigError, match="STALECACHE_MAX_ENTRY_SIZE"):
+        read({"STALECACHE_MAX_ENTRY_SIZE": 200 * 1024 * 1024})
+    assert read({"STALECACHE_MAX_ENTRY_SIZE": 100, "STALECACHE_MAX_SIZE": 100}).max_entry_size == 100
+    assert read({"STALECACHE_MAX_ENTRY_SIZE": 200 * 1024 * 1024, "STALECACHE_MAX_SIZE": None}).max_entry_size == 200 * 1024 * 1024
+
+
+def test_a_small_store_has_small_entries_by_default() -> None:
+    assert read({"STALECACHE_MAX_SIZE": 1000}).max_entry_size == 1000
+
+
+@pytest.mark.parametrize("key", ["DIR", "MEMORY_SIZE", "INACTIVE", "MAX_SIZE", "MIN_FREE"])
+def test_what_a_store_of_ones_own_does_not_hear_is_refused(key: str) -> None:
+    app = Flask("shop")
+    app.config[f"STALECACHE_{key}"] = "/a" if key == "DIR" else 5
+    with pytest.raises(ConfigError, match=f"STALECACHE_{key} has no effect beside a store of your own"):
+        StaleCache(app, store=STORE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Connection", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "TE", "Trailer", "Transfer-Encoding", "Upgrade"],
+)
+@pytest.mark.parametrize("change", [str, str.lower, str.upper])
+def test_no_field_between_two_hops_is_asked_whether_stale_is_preferred(name: str, change: Callable[[str], str]) -> None:
+    with pytest.raises(ConfigError, match=r"STALECACHE_PREFER_STALE_HEADER='.*' is a field with a meaning of its own"):
+        read({"STALECACHE_PREFER_STALE_HEADER": change(name)})

@@ -4,21 +4,23 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 import requests
+import time_machine
 from flask import Flask
 from flask.testing import FlaskClient
 
 from example_app import create_app, news
-from example_app.demo import COLD, DOWN, FRESH, STALE, Chapter, Row, complaints, main, summary
+from example_app.chapters import COLD, DOWN, FRESH, PLAIN, PUBLISHED, REMADE, STALE, Chapter, Row, complaints, summary
+from example_app.demo import NEW, OLD, main
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60
-ROW = re.compile(r" *(\d+) +([\d.]+)  ([A-Z-]+) +([\d.]+)  (.*)")
+ROW = re.compile(r" *(\d+) +([\d.]+)  ([A-Z-]+) +([\d.]+) +(\d+)  (.*)")
 
 
 @contextmanager
@@ -49,21 +51,34 @@ def refuses(url: str) -> bool:
     return False
 
 
+@pytest.fixture(scope="module")
+def plays() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """Two demos at once, one of which goes on to serve: they mostly wait, and have nothing in common."""
+    with demo("--fast") as playing, demo("--fast", "--serve") as serving:
+        yield {"playing": playing, "serving": serving}
+
+
 @pytest.mark.server
-def test_the_story_holds() -> None:
-    with demo("--fast") as process:
-        output, errors = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, errors) == (0, ""), output
+def test_the_story_holds(plays: dict[str, subprocess.Popen[str]]) -> None:
+    output, errors = plays["playing"].communicate(timeout=PATIENCE)
+    assert (plays["playing"].returncode, errors) == (0, ""), output
     rows = [match.groups() for match in map(ROW.fullmatch, output.splitlines()) if match]
     assert [int(row[0]) for row in rows] == list(range(1, len(rows) + 1))
     statuses = " ".join(row[2] for row in rows)
     stale = "STALE( (STALE|UPDATING))+"
-    assert re.fullmatch(rf"(MISS ){{10}}(HIT )+{stale} (HIT )+{stale}", statuses), statuses
-    assert len({row[4] for row in rows[:10]}) == 1
+    front = rf"(MISS ){{10}}(HIT )+{stale} (HIT )+MISS {stale}"
+    dashboard, published = "(STALE ){4}EXPIRED", "MISS( HIT){3} MISS( HIT){3} MISS MISS"
+    assert re.fullmatch(f"{front} {dashboard} {published}", statuses), statuses
+    values = [row[5] for row in rows]
+    assert len(set(values[:10])) == 1
+    assert len(set(values[-15:-11])) == 1, "who prefers stale gets the copy"
+    assert values[-10:] == [OLD.title] * 4 + [NEW.title] * 6
+    workers = [row[4] for row in rows[-10:]]
+    assert [len(set(part)) for part in (workers[:4], workers[4:8], workers[8:])] == [2, 2, 2]
     last = output.splitlines()[-1]
     assert re.fullmatch(
-        rf"{len(rows)} requests were served, the slowest after the first 10 took [\d.]+ s, "
-        r"and the third party was called [34] times\.",
+        rf"{len(rows)} requests were served: 14 waited for a page to be made, the slowest of the others took [\d.]+ s\. "
+        r"The third party was called [45] times\.",
         last,
     )
 
@@ -80,21 +95,28 @@ def test_a_signal_in_the_middle_stops_what_was_started(number: signal.Signals) -
 
 
 @pytest.mark.server
-def test_serving_goes_on_until_a_signal() -> None:
-    with demo("--fast", "--serve") as process:
-        started = urls(process)
-        assert process.stdout is not None
-        lines = iter(process.stdout.readline, "")
-        text = "".join(iter(lambda: next(lines), f"    curl --silent --head {started[1]}\n"))
-        assert f"curl --data down {started[0]}mode" in text
-        assert not refuses(started[1])
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
+def test_serving_goes_on_until_a_signal(plays: dict[str, subprocess.Popen[str]]) -> None:
+    process = plays["serving"]
+    started = urls(process)
+    assert process.stdout is not None
+    lines = iter(process.stdout.readline, "")
+    text = "".join(iter(lambda: next(lines), f"    {started[1]}articles/the-ten-second-box\n"))
+    assert f"curl --data down {started[0]}mode" in text
+    assert f"curl --silent --head {started[1]}\n" in text
+    assert f"curl --silent --head --header 'X-Prefer-Stale: 1' {started[1]}dashboard\n" in text
+    assert "Log in as ada with analytical-engine" in text
+    assert not refuses(started[1])
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 0
     assert all(map(refuses, started))
 
 
-def rows(statuses: str, *, seconds: float = 0.01, value: str = "7", code: int | None = 200) -> list[Row]:
-    return [Row(number, 0.0, status, seconds, value, code) for number, status in enumerate(statuses.split(), 1)]
+def rows(statuses: str, *, seconds: float = 0.01, value: str = "7", code: int | None = 200, workers: str = "1") -> list[Row]:
+    """Return a row for each status; the workers, a letter each, take turns."""
+    return [
+        Row(number, 0.0, status, seconds, value, code, workers[number % len(workers)])
+        for number, status in enumerate(statuses.split(), 1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -105,6 +127,9 @@ def rows(statuses: str, *, seconds: float = 0.01, value: str = "7", code: int | 
         (STALE, rows("STALE UPDATING"), 1),
         (STALE, rows("STALE STALE UPDATING STALE"), 1),
         (DOWN, rows("STALE UPDATING STALE"), 2),
+        (PLAIN, rows("EXPIRED", seconds=5), 0),
+        (PUBLISHED, rows("MISS HIT HIT HIT", workers="12"), 0),
+        (REMADE, rows("MISS MISS", seconds=10, workers="12"), 1),
     ],
 )
 def test_a_chapter_that_held_has_no_complaints(chapter: Chapter, happened: list[Row], calls: int) -> None:
@@ -125,16 +150,22 @@ def test_a_chapter_that_held_has_no_complaints(chapter: Chapter, happened: list[
         (STALE, rows("STALE STALE"), 1, "statuses were STALE STALE"),
         (DOWN, rows("STALE UPDATING"), 3, "called 3 times, not 1 or 2"),
         (DOWN, rows("STALE UPDATING"), 0, "called 0 times, not 1 or 2"),
+        (PLAIN, rows("STALE"), 0, "statuses were STALE"),
+        (PUBLISHED, rows("MISS HIT", value="old", workers="12"), 0, "request 2 shows old, not 7"),
+        (PUBLISHED, rows("MISS HIT HIT"), 0, "1 of the workers answered, not 2"),
+        (REMADE, rows("MISS MISS", workers="12"), 2, "called 2 times, not 1"),
     ],
 )
 def test_what_was_wrong_is_named(chapter: Chapter, happened: list[Row], calls: int, message: str) -> None:
     assert any(message in found for found in complaints(chapter, happened, calls, "7"))
 
 
-def test_the_last_line_leaves_out_errors_and_the_first_visitors() -> None:
-    happened = [*rows("MISS", seconds=10), *rows("HIT", seconds=0.25), *rows("-", seconds=0.5, code=500)]
-    assert summary(happened, 1, 3) == (
-        "2 requests were served, the slowest after the first 1 took 0.500 s, and the third party was called 3 times."
+def test_the_last_line_leaves_out_errors_and_those_who_were_to_wait() -> None:
+    waited, served, failed = rows("MISS", seconds=10), rows("HIT", seconds=0.25), rows("-", seconds=0.5, code=500)
+    told = [(COLD, *waited), (FRESH, *served), (FRESH, *failed)]
+    assert summary(told, 3) == (
+        "2 requests were served: 1 waited for a page to be made, the slowest of the others took 0.500 s. "
+        "The third party was called 3 times."
     )
 
 
@@ -145,22 +176,29 @@ def test_unknown_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flask:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Flask]:
+    """``site()``: the site as one more worker has it."""
     numbers = iter(range(100, 200))
     monkeypatch.setattr(news, "third_party_number", lambda: next(numbers))
-    settings = {"STALECACHE_DIR": tmp_path / "cache", "DASHBOARD_SECONDS": 0, "THIRD_PARTY_TIMEOUT": 5}
-    return create_app({"TESTING": True, "SECRET_KEY": "for tests", **settings})
+    settings = {"STALECACHE_DIR": tmp_path / "cache", "ARTICLES_DIR": tmp_path / "articles", "STALECACHE_REFRESH_WORKERS": 0}
+    settings |= {"DASHBOARD_SECONDS": 0, "THIRD_PARTY_TIMEOUT": 5, "SECRET_KEY": "for tests"}
+    return lambda: create_app({"TESTING": True, **settings})
 
 
-def log_in(client: FlaskClient, **options: object) -> int:
-    form = {"username": "ada", "password": "analytical-engine"}
+@pytest.fixture
+def app(site: Callable[[], Flask]) -> Flask:
+    return site()
+
+
+def log_in(client: FlaskClient, username: str = "ada", **options: object) -> int:
+    form = {"username": username, "password": {"ada": "analytical-engine", "grace": "compile-time"}[username]}
     with closing(client.post("/login", data=form, **options)) as response:
         return response.status_code
 
 
-def visit(client: FlaskClient, path: str = "/") -> tuple[str, str]:
-    """Return the cache status and the body."""
-    with closing(client.get(path)) as response:
+def visit(client: FlaskClient, path: str = "/", **headers: str) -> tuple[str, str]:
+    """Return the cache status and the body; fields are given with ``_`` for ``-``."""
+    with closing(client.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})) as response:
         return response.headers.get("X-Cache-Status", "-"), response.text
 
 
@@ -204,7 +242,7 @@ def test_opening_the_login_form_leaves_a_visitor_in_the_cache(app: Flask) -> Non
     assert visit(client)[0] == "HIT"
 
 
-@pytest.mark.parametrize(
+own_forms = pytest.mark.parametrize(
     ("headers", "status"),
     [
         ({}, 302),
@@ -216,6 +254,9 @@ def test_opening_the_login_form_leaves_a_visitor_in_the_cache(app: Flask) -> Non
         ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost"}, 403),
     ],
 )
+
+
+@own_forms
 def test_only_our_own_forms_log_in(app: Flask, headers: dict[str, str], status: int) -> None:
     assert log_in(app.test_client(), headers=headers) == status
 
@@ -236,6 +277,120 @@ def test_a_login_leads_to_this_site_only(app: Flask, target: str, location: str)
     form = {"username": "grace", "password": "compile-time"}
     response = app.test_client().post("/login", data=form, query_string={"next": target})
     assert response.headers["Location"] == location
+
+
+ARTICLE, OTHER = f"/articles/{OLD.slug}", "/articles/when-the-third-party-sleeps"
+CHANGES = {"title": "Tea & <b>cake</b>", "summary": "A summary.", "text": "One\r\nline.\r\n\r\n \r\nAnother."}
+
+
+def send(client: FlaskClient, changes: dict[str, str] | None = None, path: str = ARTICLE, **options: object) -> tuple[int, str]:
+    """Press the button under the form, and return status and body."""
+    with closing(client.post(f"{path}/edit", data=CHANGES if changes is None else changes, **options)) as response:
+        return response.status_code, response.text
+
+
+def test_what_an_editor_publishes_every_worker_shows_at_its_next_request(site: Callable[[], Flask]) -> None:
+    workers = [site().test_client() for _ in range(2)]
+    for path in (ARTICLE, OTHER, "/", "/dashboard"):
+        assert [visit(worker, path)[0] for worker in workers * 2] == ["MISS", "HIT", "HIT", "HIT"]
+    editor = site().test_client()
+    log_in(editor)
+    assert send(editor)[0] == 302
+    for path in (ARTICLE, "/", "/dashboard"):
+        answers = [visit(worker, path) for worker in workers * 2]
+        assert [status for status, _ in answers] == ["MISS", "HIT", "HIT", "HIT"]
+        assert all("Tea &amp; &lt;b&gt;cake&lt;/b&gt;" in page and OLD.title not in page for _, page in answers)
+    assert [visit(worker, OTHER)[0] for worker in workers] == ["HIT", "HIT"]
+    assert "<p>One line.</p>\n  <p>Another.</p>\n</article>" in visit(workers[0], ARTICLE)[1]
+
+
+def test_only_editors_see_the_button(app: Flask) -> None:
+    button = f'<a class="button" href="{ARTICLE}/edit">'
+    seen = {}
+    for name in ("nobody", "ada", "grace"):
+        client = app.test_client()
+        if name != "nobody":
+            log_in(client, name)
+        seen[name] = button in visit(client, ARTICLE)[1]
+    assert seen == {"nobody": False, "ada": True, "grace": False}
+
+
+def test_the_form_holds_what_is_published(app: Flask) -> None:
+    editor = app.test_client()
+    log_in(editor)
+    send(editor)
+    page = visit(editor, f"{ARTICLE}/edit")[1]
+    assert 'value="Tea &amp; &lt;b&gt;cake&lt;/b&gt;"' in page
+    assert "required>\nOne line.\n\nAnother.</textarea>" in page
+    assert "<button" in page
+    assert "Publish</button>" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "changes", "status"),
+    [
+        (None, ARTICLE, CHANGES, 302),
+        ("grace", ARTICLE, CHANGES, 403),
+        ("ada", "/articles/none", CHANGES, 404),
+        ("ada", ARTICLE, {}, 400),
+        ("ada", ARTICLE, {**CHANGES, "title": "  "}, 400),
+        ("ada", ARTICLE, {**CHANGES, "text": "\n\n"}, 400),
+    ],
+)
+def test_what_is_not_published_purges_nothing(
+    app: Flask, name: str | None, path: str, changes: dict[str, str], status: int
+) -> None:
+    visitor, client = app.test_client(), app.test_client()
+    page = visit(visitor, ARTICLE)[1]
+    if name is not None:
+        log_in(client, name)
+    answered, body = send(client, changes, path)
+    assert answered == status
+    assert ("must not be empty" in body) == (status == 400)
+    assert visit(visitor, ARTICLE) == ("HIT", page)
+
+
+def test_looking_at_the_form_publishes_nothing(app: Flask) -> None:
+    visitor, editor = app.test_client(), app.test_client()
+    page = visit(visitor, ARTICLE)[1]
+    log_in(editor)
+    with closing(editor.get(f"{ARTICLE}/edit", query_string=CHANGES)) as response:
+        assert (response.status_code, "X-Cache-Status" in response.headers) == (200, False)
+    assert visit(visitor, ARTICLE) == ("HIT", page)
+
+
+@own_forms
+def test_only_our_own_forms_publish(app: Flask, headers: dict[str, str], status: int) -> None:
+    visitor, editor = app.test_client(), app.test_client()
+    visit(visitor, ARTICLE)
+    log_in(editor)
+    assert send(editor, headers=headers)[0] == status
+    assert visit(visitor, ARTICLE)[0] == ("MISS" if status == 302 else "HIT")
+
+
+def test_an_editor_is_told_if_the_old_pages_may_still_be_there(app: Flask, tmp_path: Path) -> None:
+    editor = app.test_client()
+    log_in(editor)
+    names = tmp_path / "cache" / "names"
+    names.parent.mkdir(mode=0o700, exist_ok=True)
+    names.write_text("in the way")
+    status, page = send(editor)
+    assert status == 500
+    assert "Please publish it once more" in page
+    names.unlink()
+    assert send(editor)[0] == 302
+
+
+@pytest.mark.parametrize(("field", "status"), [("1", "STALE"), ("0", "EXPIRED"), (None, "EXPIRED")])
+def test_the_dashboard_on_the_wall_never_waits(app: Flask, clock: time_machine.Traveller, field: str | None, status: str) -> None:
+    client = app.test_client()
+    old = visit(client, "/dashboard")[1]
+    clock.shift(7 * 86400)
+    answer = visit(client, "/dashboard", **({} if field is None else {"X_Prefer_Stale": field}))
+    assert (answer[0], answer[1] == old) == (status, status == "STALE")
+    # Renewed behind, or by that visit.
+    assert visit(client, "/dashboard")[0] == "HIT"
+    assert visit(client, "/dashboard")[1] != old
 
 
 @pytest.mark.parametrize("form", [{}, {"username": "ada", "password": "wrong"}, {"username": "eve", "password": "x"}])

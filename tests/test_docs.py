@@ -1,12 +1,23 @@
-"""The documentation names what exists, and the code of the README runs."""
+"""The documentation names what exists, the code of the README runs, and the command lines for servers start them."""
 
 from __future__ import annotations
 
+import inspect
+import os
 import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from textwrap import dedent
+from typing import Any, NamedTuple
 
 import pytest
+import requests
+from servers import PATIENCE, STOP_PATIENCE, environment, wait_for
 
 import flask_stalecache
 from flask_stalecache.config import KEYS
@@ -18,21 +29,20 @@ DOCUMENTED_KEY = re.compile(r"^\.\. confval:: STALECACHE_(\w+)$", re.MULTILINE)
 LOCAL_LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)[^)]*\)")
 
 
-def python_blocks() -> list[Any]:
+def python_blocks() -> list[tuple[str, int]]:
+    """Return the Python code of the README, each block with the number of lines before it."""
     text = README.read_text(encoding="utf-8")
-    blocks = [(block[1], text.count("\n", 0, block.start(1))) for block in PYTHON_BLOCK.finditer(text)]
-    return [pytest.param(source, before, id=f"line{before + 1}") for source, before in blocks]
+    return [(block[1], text.count("\n", 0, block.start(1))) for block in PYTHON_BLOCK.finditer(text)]
 
 
-@pytest.mark.parametrize(("source", "lines_before"), python_blocks())
-def test_readme_code_runs(source: str, lines_before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readme_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # Flask puts the instance folder of an unknown module here
-    code = compile("\n" * lines_before + source, str(README), "exec")
-    exec(code, {"__name__": "readme"})
-
-
-def test_readme_has_code() -> None:
-    assert python_blocks()
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    blocks = python_blocks()
+    assert len(blocks) == 2
+    for source, lines_before in blocks:
+        exec(compile("\n" * lines_before + source, str(README), "exec"), namespace)
+    assert (tmp_path / "instance" / "stalecache" / "names").is_dir(), "it purges"
 
 
 @pytest.mark.parametrize("name", sorted(flask_stalecache.__all__))
@@ -52,10 +62,180 @@ def test_local_links_of_the_readme_exist() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def pages() -> list[Path]:
+    return [README, *(ROOT / "docs").rglob("*.rst")]
+
+
 def test_pages_name_only_known_keys() -> None:
     named = {
         (page.name, key)
-        for page in [README, *(ROOT / "docs").glob("*.rst")]
+        for page in pages()
         for key in re.findall(r"STALECACHE_([A-Z][A-Z_]*[A-Z])", page.read_text(encoding="utf-8"))
     }
     assert {(page, key) for page, key in named if key not in KEYS} == set()
+
+
+@pytest.mark.parametrize("method", ["cached", "purge"])
+def test_every_parameter_is_explained(method: str) -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages() if page.name != "api.rst")
+    parameters = [
+        parameter.name
+        for parameter in inspect.signature(getattr(flask_stalecache.StaleCache, method)).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD and parameter.name not in ("self", "url")
+    ]
+    assert len(parameters) > 3
+    assert [name for name in parameters if not re.search(rf"``{name}(=[^`]*)?``|[(]{name}=", text)] == []
+
+
+# -- the pages of the servers ------------------------------------------------------------------------------------------
+
+SHELL_BLOCK = re.compile(r"^( *)\.\. code-block:: shell\n\n\1    ((?:.+\\\n)*.+)\n", re.MULTILINE)
+NAMED_FILE = re.compile(r"^\.\. code-block:: python\n\n    # (\S+\.py)\n((?:    .*\n|\n)+)", re.MULTILINE)
+FIRST_CODE = re.compile(r"^\.\. code-block:: python\n\n((?:    .*\n|\n)+)", re.MULTILINE)
+SHOP = """
+import time
+
+from flask import Flask
+from flask_stalecache import StaleCache
+
+cache = StaleCache()
+
+
+def create_app():
+    app = Flask(__name__)
+    app.config.from_prefixed_env()
+    cache.init_app(app)
+
+    @app.get("/")
+    @cache.cached(max_age=0, stale_while_revalidate=600)
+    def page():
+        return str(time.time_ns())
+
+    return app
+"""
+
+
+def server_page(name: str) -> str:
+    return (ROOT / "docs" / "servers" / f"{name}.rst").read_text(encoding="utf-8")
+
+
+def commands() -> dict[str, tuple[str, str]]:
+    """Return each command line on the pages of the servers, with the name of its page, by a short name."""
+    names = sorted(page.stem for page in (ROOT / "docs" / "servers").glob("*.rst"))
+    blocks = [(name, block[2]) for name in names for block in SHELL_BLOCK.finditer(server_page(name))]
+    return {f"{block[0]}{number}": block for number, block in enumerate(blocks, 1)}
+
+
+class Started(NamedTuple):
+    """A server that a page's command line has started."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def get(self) -> tuple[str | None, str]:
+        """Return the cache status and the body of the page."""
+        with requests.Session() as session:
+            session.trust_env = False
+            response = session.get(self.url, timeout=PATIENCE)
+        return response.headers.get("X-Cache-Status"), response.text
+
+    def answers(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return bool(self.get())
+        except requests.ConnectionError:
+            return False
+
+
+@contextmanager
+def start(page: str, command: str, folder: Path) -> Iterator[Started]:
+    """Run a command line as it is written, but for the port, in a folder with the app that it names."""
+    folder.mkdir()
+    (folder / "shop.py").write_text(SHOP)
+    for name, code in NAMED_FILE.findall(server_page(page)):
+        if name in command:
+            (folder / name).write_text(dedent(code))
+    with socket.socket() as reserved:
+        # Bound and not listening, so that nobody takes the port and the server can; granian wants the second option.
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            reserved.setsockopt(socket.SOL_SOCKET, option, 1)
+        reserved.bind(("127.0.0.1", 0))
+        port = str(reserved.getsockname()[1])
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        log = folder / "log"
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(
+                ["/bin/sh", "-c", f"exec env {command}".replace("8000", port)],
+                cwd=folder,
+                env=environment(folder, {"HOME": folder, "PATH": path}),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            ) as process,
+        ):
+            try:
+                yield Started(process, f"http://127.0.0.1:{port}/", log)
+            finally:
+                # It leads a group of its own.
+                for number in (signal.SIGTERM, signal.SIGKILL):
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, number)
+                    process.wait(STOP_PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Started]]:
+    """Start all of them, side by side."""
+    folder = tmp_path_factory.mktemp("servers")
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(start(page, command, folder / name)) for name, (page, command) in commands().items()}
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("name", commands())
+def test_documented_command_line_serves_and_refreshes(started: dict[str, Started], name: str) -> None:
+    server, (_, command) = started[name], commands()[name]
+    wait_for(server.answers, what=command)
+    if "STALECACHE_ENABLED=false" in command:
+        (status, first), (_, second) = server.get(), server.get()
+        assert status is None
+        assert first != second
+        return
+    status, first = server.get()
+    assert status in ("STALE", "UPDATING")
+    wait_for(lambda: server.get()[1] != first, what="the new page")
+
+
+def test_every_server_has_a_command_line() -> None:
+    assert {page for page, _ in commands().values()} == {"gunicorn", "uwsgi", "waitress", "granian", "werkzeug"}
+    for kind in ("sync", "gthread", "gevent", "--preload"):
+        assert kind in server_page("gunicorn")
+
+
+def test_documented_cgi_script_runs(tmp_path: Path) -> None:
+    match = FIRST_CODE.search(server_page("cgi"))
+    assert match is not None
+    (tmp_path / "shop.py").write_text(SHOP)
+    request = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/", "QUERY_STRING": "", "SERVER_PROTOCOL": "HTTP/1.1"}
+    request |= {"SERVER_NAME": "shop.example", "SERVER_PORT": "80", "GATEWAY_INTERFACE": "CGI/1.1"}
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", dedent(match[1])],
+            cwd=tmp_path,
+            env=environment(tmp_path, request),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        for _ in range(3)
+    ]
+    statuses = [re.search(r"^X-Cache-Status: (\w+)", answer.stdout, re.MULTILINE) for answer in answers]
+    assert [status and status[1] for status in statuses] == ["MISS", "STALE", "STALE"]
+    bodies = [answer.stdout.split()[-1] for answer in answers]
+    assert bodies[0] == bodies[1] != bodies[2], "renewed when the response was closed"
+    assert ["in line" in answer.stderr for answer in answers] == [True] * 3

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.entry import MAGIC, Entry, decode, encode
+from flask_stalecache.entry import MAGIC, Entry, decode, decode_head, encode, head_size
 from flask_stalecache.errors import BrokenEntry
 from flask_stalecache.policy import Windows
 from flask_stalecache.reads import ReadNames
@@ -29,6 +29,7 @@ def make_entry(**changes: Any) -> Entry:
         "names": ("endpoint:prices", "path:/prices"),
         "seq": 7,
         "version": "1",
+        "deployed": NOON - 3600,
         "started": NOON - 1,
         "answered": NOON,
         "windows": Windows(60.0, 600.0, 86400.0),
@@ -69,6 +70,7 @@ entries = st.builds(
     names=names,
     seq=st.integers(0, 2**64 - 1),
     version=texts,
+    deployed=times,
     started=times,
     answered=times,
     windows=st.builds(Windows, spans, spans, spans),
@@ -183,7 +185,7 @@ def test_the_files_of_these_tests_are_right_in_form() -> None:
     assert decode(sealed(json.dumps(head_of(entry)).encode(), entry.body), entry.key) == entry
 
 
-@pytest.mark.parametrize("magic", [b"FSC0", b"FSC2", b"fsc1", b"\0\0\0\0"])
+@pytest.mark.parametrize("magic", [b"FSC1", b"FSC3", b"fsc1", b"\0\0\0\0"])
 def test_another_format_is_a_broken_entry_even_if_its_checksum_is_right(magic: bytes) -> None:
     entry = make_entry()
     with pytest.raises(BrokenEntry, match="format"):
@@ -243,6 +245,44 @@ def test_the_body_is_stored_as_it_is() -> None:
     assert encode(make_entry(body=body)).endswith(body)
 
 
+def test_that_a_soft_purge_ended_it_is_not_stored() -> None:
+    entry = make_entry()
+    assert b"ended" not in encode(entry.softly_purged(NOON + 1))
+    assert decode(encode(make_entry(ended=True)), entry.key) == entry
+
+
+# -- the head alone --------------------------------------------------------------------------------------------------
+
+
+@given(entries, st.integers(0, 64))
+def test_a_head_is_read_without_the_body(entry: Entry, more: int) -> None:
+    stored = encode(entry)
+    length = head_size(stored[:64])
+    assert length == len(stored) - len(entry.body)
+    assert decode_head(stored[: length + more]) == dataclasses.replace(entry, body=b"")
+
+
+@given(entries, st.data())
+def test_a_cut_head_is_a_broken_entry(entry: Entry, data: st.DataObject) -> None:
+    stored = encode(entry)
+    with pytest.raises(BrokenEntry):
+        decode_head(stored[: data.draw(st.integers(0, head_size(stored) - 1))])
+
+
+@pytest.mark.parametrize("magic", [b"FSC1", b"FSC3", b"\0\0\0\0"])
+def test_the_head_of_another_format_is_a_broken_entry(magic: bytes) -> None:
+    stored = magic + encode(make_entry())[4:]
+    for read in (head_size, decode_head):
+        with pytest.raises(BrokenEntry, match="format"):
+            read(stored)
+
+
+@pytest.mark.parametrize("head", [b"", b"{", b"null", b"[]", b"{}", b"\xff\xfe"], ids=repr)
+def test_a_head_of_something_else_is_a_broken_entry(head: bytes) -> None:
+    with pytest.raises(BrokenEntry):
+        decode_head(sealed(head))
+
+
 # -- ages and windows ------------------------------------------------------------------------------------------------
 
 
@@ -299,3 +339,53 @@ def test_a_fill_replaces_only_one_whose_origin_was_not_called_later(
 ) -> None:
     other = None if other_started is None else make_entry(started=other_started)
     assert make_entry(started=NOON - 1).outdates(other, now) is outdates
+
+
+# -- a soft purge ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("at", "fresh_for"),
+    [
+        pytest.param(20.0, 20.0, id="while it is fresh"),
+        pytest.param(0.0, 0.0, id="as it answered"),
+        pytest.param(60.0, 60.0, id="where freshness ends"),
+        pytest.param(500.0, 60.0, id="when it is stale: its windows are not moved"),
+        pytest.param(-5.0, 0.0, id="while its origin ran"),
+        pytest.param(-1e9, 0.0, id="in a clock far behind"),
+    ],
+)
+def test_a_soft_purge_ends_freshness_and_moves_the_stale_windows_there(at: float, fresh_for: float) -> None:
+    entry = make_entry(windows=Windows(60.0, 100.0, 1000.0))
+    purged = entry.softly_purged(NOON + at)
+    assert purged == dataclasses.replace(entry, windows=Windows(fresh_for, 100.0, 1000.0), ended=True)
+    assert purged.fresh_until == NOON + fresh_for
+    assert purged.in_swr(NOON + fresh_for + 99.9)
+    assert not purged.in_swr(NOON + fresh_for + 100)
+    assert purged.in_sie(NOON + fresh_for + 999.9)
+    assert not purged.in_sie(NOON + fresh_for + 1000)
+
+
+@pytest.mark.parametrize("age", [-1e9, -1.0, 0.0, 10.0, 20.0, 1e9])
+def test_what_was_softly_purged_is_never_fresh_again(age: float) -> None:
+    assert not make_entry().softly_purged(NOON + 20).is_fresh(NOON + age)
+
+
+@given(entries, times, times)
+def test_of_two_soft_purges_the_earlier_counts(entry: Entry, one: float, other: float) -> None:
+    both = entry.softly_purged(one).softly_purged(other)
+    assert both == entry.softly_purged(min(one, other)) == entry.softly_purged(other).softly_purged(one)
+
+
+@pytest.mark.parametrize(
+    ("swr", "sie", "never_stale", "may"),
+    [
+        (0.0, 0.0, False, False),
+        (1.0, 0.0, False, True),
+        (0.0, 1.0, False, True),
+        (1.0, 1.0, False, True),
+        (1.0, 1.0, True, False),
+    ],
+)
+def test_what_may_be_stale_has_a_stale_window_and_is_not_forbidden(swr: float, sie: float, never_stale: bool, may: bool) -> None:
+    assert make_entry(windows=Windows(60.0, swr, sie), never_stale=never_stale).may_be_stale is may

@@ -44,7 +44,7 @@ from flask_stalecache.keys import digest
 from flask_stalecache.note import Note
 from flask_stalecache.origin import Answer, Start
 from flask_stalecache.stats import Counters
-from flask_stalecache.stores.stamps import SIZE
+from flask_stalecache.stores.stamps import FILE_NAME, SIZE
 
 ROOT = os.geteuid() == 0
 LOGGER = "flask_stalecache"
@@ -448,9 +448,7 @@ def test_a_directory_that_became_a_file_is_told_once_a_minute(directory: Path, c
 
 
 def table_of(directory: Path) -> Path:
-    tables = [path for path in directory.iterdir() if path.is_file() and path.suffix != ".tmp"]
-    assert len(tables) == 1
-    return tables[0]
+    return directory / FILE_NAME
 
 
 def is_whole(path: Path) -> bool:
@@ -535,7 +533,7 @@ def live_through(directory: Path, damage: Callable[[Path], None]) -> list[object
     for key in keys:
         other.write(make_entry(key, b"another process's"))
     assert [store.lookup(key) for key in keys] == [None] * len(keys)
-    return [is_whole(directory / "stamps-1"), temporary_files(directory)]
+    return [is_whole(directory / FILE_NAME), temporary_files(directory)]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -21,6 +21,8 @@ from origins import PATIENCE, Worker, all_taken, go, locks_in, wait_until, worke
 
 from flask_stalecache import StaleCache
 from flask_stalecache.engine import Engine
+from flask_stalecache.stores.files import FileStore
+from flask_stalecache.stores.stamps import SEQ_SLOT
 
 HITS = 1000
 
@@ -187,6 +189,29 @@ def hit_by_the_app(directory: Path, visitor: str) -> tuple[int, bytes]:
     return without_system_calls(prepare)
 
 
+def hit_after_purges_of_others(directory: Path) -> tuple[int, bytes]:
+    """Call the decorated view where before each hit another process has purged something else."""
+    app = make_site(directory)
+    warm(app, {})
+    store: FileStore = app.extensions["stalecache"].engine.store
+    store.purge("tag:another", soft=False)
+
+    def prepare() -> Callable[[], object]:
+        stamps = store._stamps
+        assert stamps is not None
+        app.test_request_context("/page").push()
+
+        def run() -> None:
+            # What of a purge is seen in the table by those whose names are others.
+            stamps.raise_seq(stamps.table[SEQ_SLOT] + 2)
+            assert app.view_functions["show"](page="page").headers["X-Cache-Status"] == "HIT"
+
+        run()
+        return run
+
+    return without_system_calls(prepare)
+
+
 def miss_by_the_view(directory: Path) -> tuple[int, bytes]:
     app = make_site(directory)
     warm(app, {})
@@ -216,6 +241,10 @@ def test_a_hit_makes_no_system_call(
     worker: Worker, directory: Path, hit: Callable[[Path, str], tuple[int, bytes]], visitor: str
 ) -> None:
     assert worker.run(hit, directory, visitor) == (0, b"ok")
+
+
+def test_a_hit_after_an_unrelated_purge_makes_no_system_call(worker: Worker, directory: Path) -> None:
+    assert worker.run(hit_after_purges_of_others, directory) == (0, b"ok")
 
 
 def test_a_miss_does(worker: Worker, directory: Path) -> None:

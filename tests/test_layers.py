@@ -15,12 +15,13 @@ PACKAGE = ROOT.name
 
 #: A module imports from the layers above it, and in its own layer from those named before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "query", "policy", "reads", "keys", "recipe", "config"),
+    ("errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "config"),
     ("entry", "note"),
     ("http", "http.cache_control", "http.fields", "http.freshness", "http.ranges", "http.validators"),
     ("status", "decide"),
-    ("stats", "complaints", "stores", "stores.base", "stores.memory", "stores.stamps", "stores.files"),
-    ("flight", "refresher", "housekeeping"),
+    ("stats", "complaints", "stores", "stores.base", "stores.memory", "stores.stamps"),
+    ("stores.disk", "stores.locks", "stores.names", "stores.folders", "stores.room", "stores.sweep", "stores.files"),
+    ("flight", "refresher", "housekeeping", "threadless"),
     ("origin", "settle", "refreshes", "engine"),
     ("observed", "session_watch", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages"),
     ("extension",),
@@ -30,7 +31,7 @@ ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {"observed", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages", "extension"}
 PURE = {
-    "errors", "query", "policy", "reads", "keys", "recipe", "entry", "note", "status", "decide",
+    "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "entry", "note", "status", "decide",
     "http", "http.cache_control", "http.fields", "http.freshness", "http.ranges", "http.validators",
 }  # fmt: skip
 #: Clocks, I/O, chance and threads; and ways to reach them unseen.

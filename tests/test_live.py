@@ -16,14 +16,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
 
 import pytest
-from servers import KINDS, PATIENCE, Answer, Gate, Server, Visitor, crowd, serving, wait_for
+from servers import KINDS, PATIENCE, Answer, Gate, Server, crowd, serving, visits, wait_for
 
 pytestmark = pytest.mark.server
 
@@ -296,22 +296,6 @@ def test_the_connection_that_started_a_refresh_is_not_held(
         assert (gate.open, gate.calls) == (1, 2)
         gate.release()
         wait_for(lambda: value_of(visit(path)) == "new for anybody", what="the new page")
-
-
-@contextmanager
-def visits(server: Server) -> Iterator[Callable[..., Answer]]:
-    """Yield a function that asks the server, on one connection as long as the server keeps it open."""
-    with ExitStack() as stack:
-        visitors: list[Visitor] = []
-
-        def visit(path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Answer:
-            visitor = visitors.pop() if visitors else stack.enter_context(Visitor(server))
-            answer = visitor.get(path, headers, method)
-            if not answer.closes:
-                visitors.append(visitor)
-            return answer
-
-        yield visit
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from visitors import wire
 
-from flask_stalecache.reads import ReadNames, environ_name
+from flask_stalecache.reads import CarriedValue, ReadNames, environ_name
 
 COOKIES: list[tuple[str, str | None, bool]] = [
     ("session", None, False),
@@ -162,3 +162,46 @@ def any_environ() -> st.SearchStrategy[dict[str, Any]]:
 @given(st.builds(ReadNames, *[st.lists(st.sampled_from(["a", "b"]), unique=True).map(tuple)] * 2), any_environ())
 def test_a_request_carries_names_if_and_only_if_a_part_of_them_is_carried(names: ReadNames, environ: dict[str, Any]) -> None:
     assert names.carried_by(environ) is bool(names.carried_part(environ))
+
+
+# -- a value that is asked for ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "environ", "value"),
+    [
+        ("header", "X-Prefer-Stale", {}, ""),
+        ("header", "X-Prefer-Stale", {"HTTP_X_PREFER_STALE": "1"}, "1"),
+        ("header", "x-prefer-stale", {"HTTP_X_PREFER_STALE": "yes"}, "yes"),
+        ("header", "X-Prefer-Stale", {"HTTP_X_PREFER_STALE": ""}, ""),
+        ("header", "X-Prefer-Stale", {"HTTP_X_PREFER_STALE": "0"}, "0"),
+        ("header", "X-Prefer-Stale", {"HTTP_X_PREFER": "1", "X_PREFER_STALE": "1", "HTTP_COOKIE": "X-Prefer-Stale=1"}, ""),
+        ("header", "a", {"HTTP_COOKIE": "a=1"}, ""),
+        ("cookie", "stale", {}, ""),
+        ("cookie", "stale", {"HTTP_COOKIE": ""}, ""),
+        ("cookie", "stale", {"HTTP_COOKIE": "stale=1"}, "1"),
+        ("cookie", "stale", {"HTTP_COOKIE": "a=1; stale=yes; b=2"}, "yes"),
+        ("cookie", "stale", {"HTTP_COOKIE": "stale="}, ""),
+        ("cookie", "stale", {"HTTP_COOKIE": "stale"}, ""),
+        ("cookie", "stale", {"HTTP_COOKIE": "stale=0"}, "0"),
+        ("cookie", "stale", {"HTTP_COOKIE": 'stale="1"'}, "1"),
+        ("cookie", "stale", {"HTTP_COOKIE": "stale=1; stale=0"}, "1"),
+        ("cookie", "stale", {"HTTP_COOKIE": "stales=1; prefer_stale=1; a=stale"}, ""),
+        ("cookie", "stale", {"HTTP_COOKIE": 'a="; stale=1"'}, ""),
+        ("cookie", "stale", {"HTTP_COOKIE": "Stale=1"}, ""),
+        ("cookie", "stale", {"HTTP_STALE": "1"}, ""),
+        ("cookie", "stale", {"HTTP_COOKIE": "a=\xff; stale=1"}, "1"),
+        ("cookie", "stale", {"HTTP_COOKIE": "stale=\xff"}, "\xff"),
+    ],
+    ids=repr,
+)
+def test_a_value_is_what_the_app_would_see(kind: str, name: str, environ: dict[str, str], value: str) -> None:
+    assert CarriedValue(kind, name).in_environ(environ) == value
+    carried: Mapping[str, str] = Request(environ).cookies if kind == "cookie" else Request(environ).headers
+    assert carried.get(name, "") == value, "the table is wrong"
+
+
+@given(cookie_text, st.sampled_from(["a", "ab", "b", "1"]))
+def test_a_cookies_value_is_that_of_the_app(field: str, name: str) -> None:
+    environ = {"HTTP_COOKIE": field}
+    assert CarriedValue("cookie", name).in_environ(environ) == Request(environ).cookies.get(name, "")

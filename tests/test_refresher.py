@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -216,7 +217,7 @@ def test_a_job_that_comes_as_the_last_thread_leaves_is_run(monkeypatch: pytest.M
                 raise
 
     monkeypatch.setattr(module, "IDLE", 0.005)
-    monkeypatch.setattr(module, "SimpleQueue", Queue)
+    monkeypatch.setattr(queue, "SimpleQueue", Queue)
     pool = make(1)
     assert pool.submit(lambda: ran.append("first"))
     wait_until(lambda: len(ran) == 3, "the second job")
@@ -445,3 +446,44 @@ def test_a_forked_process_does_not_wait_for_its_parents_jobs() -> None:
         [sys.executable, "-W", "ignore", "-c", FORKING], cwd=ROOT, capture_output=True, text=True, timeout=25, check=False
     )
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+# -- where no thread runs --------------------------------------------------------------------------------------------
+
+
+def test_where_threads_do_not_run_jobs_run_in_line_and_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, monotonic: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
+    monkeypatch.setattr("flask_stalecache.refresher._stuck_processes", set())
+    refresher, done = Refresher(2, 10, 0), []
+    assert refresher.submit(lambda: done.append("waits for ever"))
+    monotonic(4)
+    assert refresher.submit(lambda: done.append("waits too"))
+    assert done == []
+    monotonic(2)
+    for number in range(3):
+        assert refresher.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+    assert done == [0, 1, 2]
+    assert [record.getMessage() for record in caplog.records] == [
+        "a refresh was not begun within 5 s: the server seems to run no threads; until one runs, refreshes run in line, "
+        "when the response is closed"
+    ]
+
+
+def test_a_busy_pool_is_not_taken_for_one_without_threads(monotonic: Callable[[float], None]) -> None:
+    refresher, busy, release, done = Refresher(1, 10, 0), threading.Event(), threading.Event(), []
+
+    def job() -> None:
+        busy.set()
+        release.wait(30)
+
+    refresher.submit(job)
+    assert busy.wait(30)
+    refresher.submit(lambda: done.append(1))
+    monotonic(100)
+    refresher.submit(lambda: done.append(2))
+    assert done == []
+    release.set()
+    assert refresher.drain(30)
+    assert done == [1, 2]

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-#: RFC 9110 section 7.6.1, and what a copy computes anew.
-_NOT_STORED = frozenset(
-    {
-        "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "content-length",
-        "proxy-authenticate", "proxy-authentication-info", "proxy-authorization", "proxy-connection",
-    }
-)  # fmt: skip
+from ..policy import HOP_BY_HOP
+
+#: A copy's own length is computed anew.
+_NOT_STORED = HOP_BY_HOP | {"content-length"}
 
 
 def stored_fields(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -15,18 +15,26 @@ class Copy:
     :ivar note: the note; an empty one if there is none.
     :ivar stamp: the key's stamp, read before the files.
     :ivar slot: where the key's stamp is in the table.
+    :ivar table: the table that the stamps are of; those of another say nothing.
+    :ivar seq: the last purge number that the copy is known to have outlived.
+    :ivar names: slot and stamp of each name that it can be purged by.
     :ivar used: set by each use; the eviction of copies looks at it (CLOCK).
     :ivar prepared: what a front end made of the entry to serve it faster.
     """
 
-    __slots__ = ("entry", "key", "note", "prepared", "size", "slot", "stamp", "used")
+    __slots__ = ("entry", "key", "names", "note", "prepared", "seq", "size", "slot", "stamp", "table", "used")
 
-    def __init__(self, key: str, entry: Entry | None, note: Note, stamp: int, slot: int) -> None:
+    def __init__(
+        self, key: str, entry: Entry | None, note: Note, stamp: int, slot: int, seq: int = 0, table: memoryview | None = None
+    ) -> None:
         self.key = key
         self.entry = entry
         self.note = note
         self.stamp = stamp
         self.slot = slot
+        self.seq = seq
+        self.table = table
+        self.names: tuple[tuple[int, int], ...] = ()
         self.used = False
         self.prepared: Any = None
         self.size = 600 + len(key) + (0 if entry is None else len(entry.body) + 100 * len(entry.headers))
@@ -46,16 +54,25 @@ class Store(Protocol):
     """What the engine asks of a store. All methods may be called from any thread; those that do I/O raise :class:`StoreError`."""
 
     def lookup(self, key: str) -> Copy | None:
-        """Return this process's copy if it still stands. Makes no system call and takes no lock: it is called on every hit."""
+        """Return this process's copy if it still stands, and mark it as used.
+
+        Makes no system call and takes no lock: it is called on every hit.
+        """
 
     def load(self, key: str) -> Copy:
-        """Return what is stored now; broken data counts as none."""
+        """Return what is stored now; broken data counts as none, and so does what was purged since it was begun."""
 
     def moved(self, copy: Copy) -> bool:
-        """Whether something was written for the copy's key since it was loaded. No I/O."""
+        """Whether something was written for the copy's key, or it was purged, since it was loaded. No I/O."""
 
-    def write(self, entry: Entry) -> None:
-        """Store an entry in place of the key's last one. The key's lock is held, or nobody could get it."""
+    def touch(self, copy: Copy) -> None:
+        """Mark a copy as used that was loaded and not looked up. No I/O."""
+
+    def write(self, entry: Entry) -> bool:
+        """Store an entry in place of the key's last one, unless it was purged since it was begun; return whether it was stored.
+
+        The key's lock is held, or nobody could get it.
+        """
 
     def remove(self, key: str) -> None:
         """Drop a key's entry. The key's lock is held."""
@@ -68,6 +85,13 @@ class Store(Protocol):
 
     def seq(self) -> int:
         """Return the last purge number: noted before an origin is called."""
+
+    def purge(self, name: str, *, soft: bool) -> None:
+        """Purge what has a name and was begun before now: drop it, or (soft) end its freshness.
+
+        Every process sees it at its next look. It takes the same time however much is stored. Raises :class:`StoreError` if it
+        could not be done.
+        """
 
     def check(self) -> None:
         """Raise :class:`ConfigError` if what the store is configured with can't be used. Creates nothing."""

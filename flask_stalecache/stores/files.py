@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from contextlib import suppress
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from .. import entry as entry_format
 from .. import note as note_format
+from ..config import KEYS
 from ..entry import Entry
 from ..errors import BrokenEntry, ConfigError, StoreError
 from ..keys import digest
 from ..note import NOTHING, Note
+from ..policy import Duration
 from ..stats import Counters
 from .base import Copy
+from .disk import make_directories, make_directory, read_file, store_errors, write_file
+from .folders import BILLION, Folders, folder_of, on_disk
+from .locks import FileKeyLock, held
 from .memory import Copies
-from .stamps import SEQ_SLOT, Stamps, slot_of
+from .names import LONGEST_RUN, Names
+from .room import Room
+from .stamps import FILE_NAME, SEQ_SLOT, Stamps, slot_of
+from .sweep import Sweeper
 
-_TABLE = "stamps-1"
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+MIB = 1024 * 1024
+#: How often a load looks again because of purges in between, before it takes the entry for purged.
+_LOADS = 10
 
 
 class FileStore:
@@ -33,19 +38,38 @@ class FileStore:
     :param directory: the cache directory; made with mode 0700 at first use. One that belongs to somebody else, or that others can
         write to, is refused.
     :param memory_size: bytes of copies that this process keeps in memory. Default 32 MiB; 0 for none.
-    :param counters: where broken entries are counted. Default: its own.
+    :param max_size: bytes that entries take on the disk at most; the least used go first. Default 100 MiB; ``None``: no limit.
+    :param min_free: bytes that stay free on the disk: entries go before they run short. Default 0.
+    :param inactive: seconds without use after which an entry past its stale windows is removed. Default 86400.
+    :param counters: where broken and removed entries are counted. Default: its own.
+    :raises ConfigError: for a number that is not accepted.
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], *, memory_size: int = 32 * 1024 * 1024, counters: Counters | None = None
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        memory_size: int = 32 * MIB,
+        max_size: int | None = 100 * MIB,
+        min_free: int = 0,
+        inactive: Duration = 86400,
+        counters: Counters | None = None,
     ) -> None:
         # Absolute, so that it stays the same if the process changes its folder.
         self.directory = Path(directory).absolute()
         self.counters = Counters() if counters is None else counters
-        self._copies = Copies(memory_size)
+        self._copies = Copies(KEYS["MEMORY_SIZE"].check("memory_size", memory_size))
+        max_size, min_free = KEYS["MAX_SIZE"].check("max_size", max_size), KEYS["MIN_FREE"].check("min_free", min_free)
+        idle: float = KEYS["INACTIVE"].check("inactive", inactive)
         self._stamps: Stamps | None = None
+        # Of the stamps, as near as a hit wants them.
         self._table: memoryview | None = None
-        self._opened = False
+        self._marks = memoryview(bytearray())
+        self._opened = self._was_opened = False
+        self._folders = Folders(self.directory, self._make_folder)
+        self._names = Names(self.directory / "names")
+        self._room = Room(self._folders, max_size, min_free, self.counters)
+        self._sweeper = Sweeper(self._folders, self._names, self._room, idle, self._lock_of_directory)
 
     def __repr__(self) -> str:
         return f"FileStore({str(self.directory)!r})"
@@ -53,41 +77,78 @@ class FileStore:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def lookup(self, key: str) -> Copy | None:
-        """Return this process's copy if its stamp is unchanged: no system call, no lock."""
-        copy = self._copies.get(key)
-        table = self._table
-        if copy is None or table is None or table[copy.slot] != copy.stamp:
+        """Return this process's copy if nothing was written or purged, and mark it as used: no system call, no lock."""
+        copy, table = self._copies.get(key), self._table
+        if copy is None or table is None or not _stands(copy, table):
             return None
         copy.used = True
+        self._marks[copy.slot] = 1
         return copy
 
     def load(self, key: str) -> Copy:
-        """Read the entry and the note of a key. The stamp is noted first, so that a later write is never missed."""
+        """Read the entry and the note of a key, and what was purged since the entry was begun."""
         name = digest(key)
-        slot = slot_of(name)
-        with _store_errors():
+        with store_errors():
             self._open()
-            stamp = self._stamp(slot)
-            copy = Copy(key, self._read_entry(name, key), self._read_note(name), stamp, slot)
-        if self._table is not None and (copy.entry is not None or copy.note is not NOTHING):
+            for _ in range(_LOADS):
+                copy = self._read_copy(key, name)
+                if copy.entry is None or self._knows_purges(copy, copy.entry):
+                    break
+            else:
+                # Purges rain, and nobody can tell whether it outlived them.
+                copy.entry = None
+        if copy.table is not None and (copy.entry is not None or copy.note is not NOTHING):
             self._copies.put(copy)
         else:
             self._copies.discard(key)
         return copy
 
+    def _read_copy(self, key: str, name: str) -> Copy:
+        """Read entry and note. SEQ and stamp are noted first, so that a later write is never missed."""
+        slot, table = slot_of(name), self._table
+        seq, stamp = (0, 0) if table is None else (int(table[SEQ_SLOT]), int(table[slot]))
+        return Copy(key, self._read_entry(name, key), self._read_note(name), stamp, slot, seq, table)
+
+    def _knows_purges(self, copy: Copy, entry: Entry) -> bool:
+        """Apply the purges since an entry was begun to its copy; false: look at everything again.
+
+        The stamps of its names are noted before their records are read.
+        """
+        table = copy.table
+        if table is None:
+            copy.entry = self._names.outlive(entry)
+            return True
+        slots = [slot_of(digest(name)) for name in entry.names]
+        copy.names = tuple((slot, int(table[slot])) for slot in slots)
+        # SEQ is looked at now: had a purge begun since SEQ was noted, its record would be missed.
+        if table[SEQ_SLOT] == entry.seq:
+            return True
+        copy.entry = self._names.outlive(entry)
+        # The sweep moves SEQ before it removes records: one may be gone that was there when the entry was read.
+        return entry.seq >= copy.seq or table[SEQ_SLOT] == copy.seq
+
     def moved(self, copy: Copy) -> bool:
-        """Whether the key's stamp changed since the copy was loaded; without a table nobody can tell, so: yes."""
-        return self._table is None or self._table[copy.slot] != copy.stamp
+        """Whether something was written or purged since the copy was loaded; without a table nobody can tell, so: yes."""
+        table = self._table
+        return table is None or not _stands(copy, table)
+
+    def touch(self, copy: Copy) -> None:
+        """Mark a copy as used for this process's memory, and what it is of for the directory."""
+        copy.used = True
+        if copy.table is not None and copy.table is self._table:
+            self._marks[copy.slot] = 1
 
     def seq(self) -> int:
         """Return the last purge number."""
-        return self._stamp(SEQ_SLOT)
-
-    def _stamp(self, slot: int) -> int:
-        return 0 if self._table is None else int(self._table[slot])
+        if self._table is not None:
+            return int(self._table[SEQ_SLOT])
+        # An entry that was begun at 0 is older than any purge: it is stored in vain, and never served in error.
+        with suppress(OSError):
+            return self._names.last_number()
+        return 0
 
     def _read_entry(self, name: str, key: str) -> Entry | None:
-        data = _read(self._path(name))
+        data = read_file(self._folders.path(name))
         if data is None:
             return None
         try:
@@ -98,17 +159,24 @@ class FileStore:
             return None
 
     def _read_note(self, name: str) -> Note:
-        data = _read(self._path(name, ".note"))
+        data = read_file(self._folders.path(name, ".note"))
         return NOTHING if data is None else note_format.decode(data)
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def write(self, entry: Entry) -> None:
-        """Write beside, rename over, then move the stamp.
+    def write(self, entry: Entry) -> bool:
+        """Write beside, rename over, then move the stamp; return whether it was stored: not if it was purged since it was begun.
 
         Killed before the last step: other copies live to the end of their freshness.
         """
+        with store_errors():
+            self._open()
+            if self.seq() != entry.seq and self._names.outlive(entry) is None:
+                return False
+        if entry.answered - entry.started > LONGEST_RUN:
+            return False
         self._replace(entry.key, "", entry_format.encode(entry))
+        return True
 
     def write_note(self, key: str, note: Note) -> None:
         """Write a note like an entry; an empty one is removed."""
@@ -123,23 +191,27 @@ class FileStore:
 
     def lock(self, key: str) -> FileKeyLock:
         """Return a new lock of a key: one file a key, never striped, since a page holds its lock while it calls others."""
-        return FileKeyLock(self, self._path(digest(key), ".lock"))
+        return self._folders.lock(digest(key))
 
     def _replace(self, key: str, suffix: str, data: bytes) -> None:
         name = digest(key)
-        with _store_errors():
-            path = self._path(name, suffix)
-            self.make_folder(path.parent)
-            _write(path, data)
-            self._move(name)
+        with store_errors():
+            path = self._folders.path(name, suffix)
+            self._make_folder(path.parent)
+            self._room.make(on_disk(len(data)), self._stamps)
+            before = _size_on_disk(path)
+            write_file(path, data, int(time.time() * BILLION))
+            self._has_changed(name, on_disk(len(data)) - before)
 
     def _unlink(self, key: str, suffix: str) -> None:
         name = digest(key)
-        with _store_errors():
+        with store_errors():
             self._open()
+            path = self._folders.path(name, suffix)
+            before = _size_on_disk(path)
             with suppress(FileNotFoundError):
-                self._path(name, suffix).unlink()
-                self._move(name)
+                path.unlink()
+                self._has_changed(name, -before)
 
     def _remove_broken(self, name: str, key: str) -> None:
         """Remove a broken entry under its lock, unless it is being written, or is whole by now."""
@@ -147,7 +219,7 @@ class FileStore:
         if not lock.acquire():
             return
         try:
-            data = _read(self._path(name))
+            data = read_file(self._folders.path(name))
             if data is not None:
                 entry_format.decode(data, key)
         except BrokenEntry:
@@ -155,12 +227,50 @@ class FileStore:
         finally:
             lock.release()
 
-    def _move(self, name: str) -> None:
+    def _has_changed(self, name: str, grown: int) -> None:
         if self._stamps is not None:
             self._stamps.move(slot_of(name))
+            self._stamps.grow(folder_of(name), grown)
 
-    def _path(self, name: str, suffix: str = "") -> Path:
-        return self.directory / name[:2] / (name + suffix)
+    # -- purging -------------------------------------------------------------------------------------------------
+
+    def purge(self, name: str, *, soft: bool) -> None:
+        """Purge all entries that have a name and were begun before now."""
+        with store_errors():
+            while not self._purge_in_current(name, soft):
+                pass
+
+    def _purge_in_current(self, name: str, soft: bool) -> bool:
+        """Purge, and return whether it counts: where the directory was replaced meanwhile, others look at the new one."""
+        # Not under the lock, which a new table needs too.
+        self._map_if_replaced()
+        if self._stamps is None and (self.directory / FILE_NAME).exists():
+            raise StoreError("the table of stamps can't be mapped here, and others would not see the purge")
+        with held(self._lock_of_directory("purge")):
+            if not self._is_current():
+                return False
+            self._purge(name, soft)
+            return self._is_current()
+
+    def _purge(self, name: str, soft: bool) -> None:
+        """Go through the steps in the order that makes it safe; ``purge.lock`` is held.
+
+        ``tests/test_purge_model.py`` plays this order and others. Killed midway it was not acknowledged, and can be repeated.
+        """
+        number = max(self.seq() + 1, time.time_ns())
+        self._names.note_number(number + 1)
+        if self._stamps is not None:
+            self._stamps.raise_seq(number)
+        self._names.write(self._names.read(name).purged(number, time.time(), soft=soft))
+        if self._stamps is not None:
+            self._stamps.move(slot_of(digest(name)))
+            self._stamps.raise_seq(number + 1)
+
+    def _is_current(self) -> bool:
+        return self._stamps is None or self._stamps.is_current()
+
+    def _lock_of_directory(self, purpose: str) -> FileKeyLock:
+        return FileKeyLock(self.directory / f"{purpose}.lock", make_directories)
 
     # -- the directory -------------------------------------------------------------------------------------------
 
@@ -194,126 +304,81 @@ class FileStore:
 
     def _open(self) -> None:
         if not self._opened:
-            _make_directories(self.directory)
+            make_directories(self.directory)
             self.check()
             self._map()
-            self._opened = True
+            self._opened = self._was_opened = True
 
     def _map(self) -> None:
         try:
-            stamps = Stamps(self.directory / _TABLE)
+            stamps = Stamps(self.directory / FILE_NAME)
         except OSError:
             # A disk without room for the table: everything works, each hit reads its file.
             self.counters.count("no_stamps")
             self._stamps = self._table = None
         else:
+            self._catch_up(stamps)
+            # The marks first: whoever has the table finds them.
+            self._marks = stamps.marks
             self._stamps, self._table = stamps, stamps.table
         self._copies.clear()
 
-    def tick(self) -> None:
+    def _catch_up(self, stamps: Stamps) -> None:
+        """Let a new table know of the purges before it; one that does already needs no lock."""
+        if stamps.table[SEQ_SLOT] < self._names.last_number():
+            with held(self._lock_of_directory("purge")):
+                stamps.raise_seq(self._names.last_number())
+
+    def _map_if_replaced(self) -> None:
         """Map the table anew if its file was replaced or deleted, or could not be had before."""
-        with _store_errors():
-            if self._opened and (self._stamps is None or not self._stamps.is_current()):
-                self._opened = False
-                self._open()
+        if self._stamps is None or not self._stamps.is_current():
+            # Not to be looked at again even if there is no new one to be had: others don't write to it.
+            self._opened, self._stamps, self._table = False, None, None
+            self._copies.clear()
+            self._open()
+
+    def tick(self) -> None:
+        """See whether the table is still there, and sweep a little."""
+        if not self._was_opened:
+            return
+        with store_errors():
+            self._map_if_replaced()
+            self._sweeper.tick(self._stamps)
 
     def forget(self) -> None:
         """Drop all copies; a fork may have left their lock taken."""
         self._copies.clear()
 
-    def make_folder(self, folder: Path) -> None:
+    def _make_folder(self, folder: Path) -> None:
         """Make one of the 256 folders; the directory too, if it was deleted under us."""
         self._open()
         try:
-            _make_directory(folder)
+            make_directory(folder)
         except FileNotFoundError:
             self._opened = False
             self._open()
-            _make_directory(folder)
+            make_directory(folder)
 
 
-class FileKeyLock:
-    """A key's lock file. It is taken by the thread that works, and may be released by another when a deadline has passed."""
-
-    def __init__(self, store: FileStore, path: Path) -> None:
-        self._store = store
-        self._path = path
-        # thread_local=False: with the default, a release from another thread silently does nothing.
-        self._lock = FileLock(path, thread_local=False, mode=0o600)
-
-    def acquire(self) -> bool:
-        """Try once; contention is a value, failure an exception."""
-        with _store_errors():
-            # filelock would make the folder itself, and readable by others.
-            self._store.make_folder(self._path.parent)
-            try:
-                self._lock.acquire(blocking=False)
-            except Timeout:
-                return False
-            return True
-
-    def release(self) -> None:
-        """Let go. The file stays: only a holder may remove it, and the next holder is soon there."""
-        with suppress(OSError):
-            self._lock.release(force=True)
+def _stands(copy: Copy, table: memoryview) -> bool:
+    """Whether nothing was written for a copy's key, and none of its names purged, since it was loaded. It is called on a hit."""
+    if copy.table is not table or table[copy.slot] != copy.stamp:
+        return False
+    return bool(table[SEQ_SLOT] == copy.seq) or _outlived(copy, table)
 
 
-def _make_directories(path: Path) -> None:
-    """Make a directory and the missing ones above it: none that others can write to, since they could replace what is in it."""
-    if not path.is_dir():
-        if path.parent != path:
-            _make_directories(path.parent)
-        _make_directory(path)
+def _outlived(copy: Copy, table: memoryview) -> bool:
+    # Before the stamps: a purge that begins in between moves it once more, and shows at the next look.
+    seq = int(table[SEQ_SLOT])
+    for slot, stamp in copy.names:
+        if table[slot] != stamp:
+            return False
+    copy.seq = seq
+    return True
 
 
-def _make_directory(path: Path) -> None:
-    with suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-        # mkdir leaves out what the umask says, even bits that we need.
-        path.chmod(0o700)
-
-
-@contextmanager
-def _store_errors() -> Iterator[None]:
+def _size_on_disk(path: Path) -> int:
     try:
-        yield
-    except (OSError, ConfigError) as error:
-        raise StoreError(str(error)) from error
-
-
-def _read(path: Path) -> bytes | None:
-    """Return what a file holds; ``None`` if it is not there, nothing if something else than a file is."""
-    try:
-        descriptor = os.open(path, _READ)
+        return on_disk(path.lstat().st_size)
     except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return b""
-        raise
-    try:
-        size = os.fstat(descriptor).st_size
-        data = os.read(descriptor, size)
-        while len(data) < size and (more := os.read(descriptor, size - len(data))):
-            data += more
-        return data
-    finally:
-        os.close(descriptor)
-
-
-def _write(path: Path, data: bytes) -> None:
-    beside = path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")
-    descriptor = os.open(beside, _CREATE, 0o600)
-    try:
-        try:
-            os.fchmod(descriptor, 0o600)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-        finally:
-            os.close(descriptor)
-        os.rename(beside, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(beside)
-        raise
+        return 0

@@ -1,6 +1,7 @@
 """A table of 64-bit numbers that all workers map: a look at one tells, without a system call, whether a copy still stands.
 
-Truth is in the files. Stamps only say "look again", so a collision of two keys costs a reload and nothing else.
+Truth is in the files. Stamps only say "look again", so a collision of two keys costs a reload and nothing else. The same file has
+how many bytes each folder holds, and a mark for what was used.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+#: Another layout has another name.
+FILE_NAME = "stamps-2"
 SLOTS = 65536
-SIZE = SLOTS * 8
+FOLDERS = 256
+#: Stamps and bytes of folders are 64-bit numbers, a mark is one byte.
+SIZE = (SLOTS + FOLDERS) * 8 + SLOTS
 #: Slot 0 holds SEQ, the last purge number; keys and names have the others.
 SEQ_SLOT = 0
 
@@ -38,12 +43,26 @@ class Stamps:
         finally:
             os.close(descriptor)
         self._path = path
-        self.table = memoryview(self._map).cast("Q")
+        numbers = memoryview(self._map)[: (SLOTS + FOLDERS) * 8].cast("Q")
+        self.table = numbers[:SLOTS]
+        #: Bytes of the files in each of the 256 folders. Who counts at once may lose one; each look at the files mends it.
+        self.folder_sizes = numbers[SLOTS:]
+        #: Not 0 in a slot: what hashes to it was used since it was last looked at (CLOCK).
+        self.marks = memoryview(self._map)[(SLOTS + FOLDERS) * 8 :]
 
     def move(self, slot: int) -> None:
         """Give a slot a new random value: whoever holds a copy looks again."""
         # urandom, since the random module's state is the same in two forks of one process.
         self.table[slot] = int.from_bytes(os.urandom(8), "big")
+
+    def raise_seq(self, number: int) -> None:
+        """Set SEQ to a purge number, unless it is past that; ``purge.lock`` is held."""
+        if self.table[SEQ_SLOT] < number:
+            self.table[SEQ_SLOT] = number
+
+    def grow(self, folder: int, size: int) -> None:
+        """Count bytes that came to a folder, or went if negative."""
+        self.folder_sizes[folder] = max(0, self.folder_sizes[folder] + size)
 
     def is_current(self) -> bool:
         """Whether the file is still the one that is mapped, and whole."""

@@ -1,0 +1,105 @@
+"""Files and folders as all of this store wants them: ours alone, never a half one, never through a link."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import ConfigError, StoreError
+
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn what the operating system says into :class:`StoreError`."""
+    try:
+        yield
+    except (OSError, ConfigError) as error:
+        raise StoreError(str(error)) from error
+
+
+def read_file(path: Path, limit: int | None = None) -> bytes | None:
+    """Return what a file holds; ``None`` if it is not there, nothing if something else than a file is.
+
+    :param limit: bytes to read at most. Default: all.
+    """
+    try:
+        descriptor = os.open(path, _READ)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return b""
+        raise
+    try:
+        size = os.fstat(descriptor).st_size
+        size = size if limit is None else min(size, limit)
+        data = os.read(descriptor, size)
+        while len(data) < size and (more := os.read(descriptor, size - len(data))):
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, data: bytes, time_ns: int) -> None:
+    """Write a file beside and rename it over.
+
+    :param time_ns: what it is to have as its time: ours, since a test or a container may have another clock than the kernel.
+    """
+    beside = path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")
+    descriptor = os.open(beside, _CREATE, 0o600)
+    try:
+        try:
+            os.fchmod(descriptor, 0o600)
+            # At once, since by the kernel's time a sweep could take it for left behind.
+            os.utime(descriptor, ns=(time_ns, time_ns))
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.utime(descriptor, ns=(time_ns, time_ns))
+        finally:
+            os.close(descriptor)
+        os.rename(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def files_in(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield the plain files of a folder: no links, no folders, nothing if it is not there."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from (entry for entry in entries if entry.is_file(follow_symlinks=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def make_directories(path: Path) -> None:
+    """Make a directory and the missing ones above it: none that others can write to, since they could replace what is in it."""
+    if path.is_dir():
+        return
+    # A link may be there before what it points to.
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if path.parent != path:
+        make_directories(path.parent)
+    make_directory(path)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory that is ours alone, unless it is there."""
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        # A link to what is not there, say: through it others would make a directory of their own kind.
+        if not path.is_dir():
+            raise
+    else:
+        # mkdir leaves out what the umask says, even bits that we need.
+        path.chmod(0o700)

@@ -1,0 +1,136 @@
+"""What was purged: a record for each name, and the purge numbers in them, by which everything is ordered.
+
+A purge of a name that has the number ``n`` is of all that was begun before: its ``seq`` is less. Clocks play no part.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..entry import Entry
+from ..keys import digest
+from .disk import files_in, make_directory, read_file, write_file
+
+#: Seconds for which a record is kept at least.
+KEPT_FOR = 86400.0
+#: What an origin took longer for, in seconds, is not stored: a record could be gone. It is less, since a clock may step back.
+LONGEST_RUN = KEPT_FOR / 2
+_FILE = re.compile(r"[0-9a-f]{40}")
+_NUMBER = re.compile(rb"[0-9]{1,19}\n")
+_COARSEST_TIME = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The last purges of one name.
+
+    :param name: the name.
+    :param hard: the number of the last purge that dropped.
+    :param soft: the number of the last purge that ended freshness.
+    :param soft_at: when that was, in seconds since the epoch.
+    """
+
+    name: str
+    hard: int = 0
+    soft: int = 0
+    soft_at: float = 0.0
+
+    @property
+    def last(self) -> int:
+        """The number of the last purge."""
+        return max(self.hard, self.soft)
+
+    def purged(self, number: int, now: float, *, soft: bool) -> Record:
+        """Return the record after one more purge."""
+        if soft:
+            return replace(self, soft=number, soft_at=now)
+        return replace(self, hard=number)
+
+
+class Names:
+    """The records of one cache directory, a file each.
+
+    :param folder: where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._last = folder / "last"
+
+    def read(self, name: str) -> Record:
+        """Return the record of a name; an empty one if it was never purged."""
+        record = self._read_file(self._path(name))
+        return Record(name) if record is None else replace(record, name=name)
+
+    def write(self, record: Record) -> None:
+        """Replace the record of a name; ``purge.lock`` is held."""
+        make_directory(self.folder)
+        data = {"name": record.name, "hard": record.hard, "soft": record.soft, "soft_at": record.soft_at}
+        write_file(self._path(record.name), json.dumps(data).encode("ascii"), record.last)
+
+    def since(self, entry: Entry) -> list[Record]:
+        """Return the records of those of an entry's names that were purged since it was begun."""
+        return [record for record in map(self.read, entry.names) if entry.seq < record.last]
+
+    def outlive(self, entry: Entry) -> Entry | None:
+        """Return what the purges since its beginning leave of an entry: all of it, it with its freshness ended, or nothing."""
+        for record in self.since(entry):
+            if entry.seq < record.hard:
+                return None
+            entry = entry.softly_purged(record.soft_at)
+        return entry
+
+    def note_number(self, number: int) -> None:
+        """Note a number that SEQ comes to, before it does; ``purge.lock`` is held.
+
+        It outlives table and records: were a number given twice, an entry from before could be taken for one from after.
+        """
+        make_directory(self.folder)
+        # The end of line shows that it was not cut by a crash of the machine.
+        write_file(self._last, b"%d\n" % number, number)
+
+    def last_number(self) -> int:
+        """Return the last number that was noted, or 0; if it is lost, one past all records."""
+        noted = _NUMBER.fullmatch(read_file(self._last) or b"")
+        if noted is not None:
+            return int(noted[0])
+        records = [self._read_file(path) for _, path in self._files()]
+        return max((record.last + 1 for record in records if record is not None), default=0)
+
+    def older_than(self, time_ns: int) -> list[Path]:
+        """Return the files of the records whose last purge was before a moment."""
+        return [path for written, path in self._files() if written < time_ns]
+
+    def remove(self, path: Path, is_done: Callable[[Record], bool]) -> None:
+        """Remove the file of a record if nobody needs it any more; ``purge.lock`` is held."""
+        record = self._read_file(path)
+        if record is not None and is_done(record):
+            path.unlink()
+
+    def _files(self) -> Iterator[tuple[int, Path]]:
+        """Yield time and path of each record's file."""
+        for entry in files_in(self.folder):
+            if _FILE.fullmatch(entry.name):
+                with suppress(FileNotFoundError):
+                    yield entry.stat(follow_symlinks=False).st_mtime_ns, Path(entry.path)
+
+    def _read_file(self, path: Path) -> Record | None:
+        data = read_file(path)
+        return None if data is None else _decoded(path, data)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / digest(name)
+
+
+def _decoded(path: Path, data: bytes) -> Record:
+    try:
+        head = json.loads(data)
+        return Record(str(head["name"]), int(head["hard"]), int(head["soft"]), float(head["soft_at"]))
+    except (ValueError, LookupError, TypeError, OverflowError):
+        # Cut by a crash of the machine. Its time is its number; and what was purged softly is better dropped than fresh.
+        return Record("", hard=path.stat().st_mtime_ns + _COARSEST_TIME)

@@ -1,0 +1,261 @@
+"""The sweep removes what nobody uses, what was purged and what was left behind: a little at a time, one process at a time."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from .. import entry as entry_format
+from ..entry import Entry
+from ..errors import BrokenEntry, StoreError
+from .disk import files_in, read_file, write_file
+from .folders import BILLION, Folders, Found
+from .locks import FileKeyLock, held
+from .names import KEPT_FOR, Names
+from .room import Room
+from .stamps import FOLDERS, SEQ_SLOT, Stamps, slot_of
+
+#: Seconds of work at a time: what the process has to do beside is answering.
+BUDGET = 0.03
+#: Seconds between two sweeps at most; less if entries are removed after a shorter time.
+PAUSE = 60.0
+#: Seconds after which what nobody holds is taken for left behind.
+LEFTOVER_AGE = 3600.0
+_HEAD = 4096
+#: What the removal of a purged entry is counted as.
+_PURGED = "removed_purged"
+#: Beside the table, this sweep's own state, the records of purges and their last number.
+_LEFTOVER = re.compile(r"(stamps-\d+|sweep|last|[0-9a-f]{40})\.[0-9a-f]{16}\.tmp")
+#: How many purged names that are still in use are remembered; with more, no record is removed in this sweep.
+_MANY = 1000
+#: How many records are removed at a time, since purges wait meanwhile.
+_BATCH = 200
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the sweep is; the next process goes on from there.
+
+    :ivar next_at: when the next folder is due, in seconds since the epoch.
+    :ivar folder: its number.
+    :ivar began: SEQ when this sweep began.
+    :ivar began_at: when that was, in seconds since the epoch.
+    :ivar checked: SEQ when the last sweep began that looked for purged entries.
+    :ivar looks: whether this one does.
+    :ivar escaped: whether something that was purged could not be removed; then the next sweep looks too.
+    :ivar in_use: names whose purge some entry still has to be told of.
+    """
+
+    next_at: float = 0.0
+    folder: int = 0
+    began: int = 0
+    began_at: float = 0.0
+    checked: int = -1
+    looks: bool = True
+    escaped: bool = False
+    in_use: list[str] = field(default_factory=list)
+
+
+class Sweeper:
+    """Sweeps one cache directory.
+
+    :param folders: what is stored.
+    :param names: what was purged.
+    :param room: the limits, which may have been lowered since the entries were written.
+    :param inactive: seconds without use after which an entry past its stale windows is removed.
+    :param lock: returns a lock of the directory for a purpose.
+    """
+
+    def __init__(self, folders: Folders, names: Names, room: Room, inactive: float, lock: Callable[[str], FileKeyLock]) -> None:
+        self.folders = folders
+        self.names = names
+        self.room = room
+        self.inactive = inactive
+        self._lock = lock
+        self._pause = min(PAUSE, max(1.0, inactive / 10))
+        self._state = folders.directory / "sweep"
+        #: How far it is, if the disk is too full to say so there: then this process goes on.
+        self._unsaved: Progress | None = None
+
+    def tick(self, stamps: Stamps | None) -> None:
+        """Sweep some folders if that is due and no other process does."""
+        if not self._is_due(self._progress()):
+            return
+        lock = self._lock("sweep")
+        if not lock.acquire():
+            return
+        try:
+            progress = self._progress()
+            if self._is_due(progress):
+                self._sweep(progress, stamps)
+                self._unsaved = progress
+                write_file(self._state, json.dumps(asdict(progress)).encode("ascii"), int(time.time() * BILLION))
+                self._unsaved = None
+        finally:
+            lock.release()
+
+    def _progress(self) -> Progress:
+        return self._unsaved or _decoded(read_file(self._state) or b"")
+
+    def _is_due(self, progress: Progress) -> bool:
+        # A clock that stepped back must not put it off.
+        return not time.time() < progress.next_at <= time.time() + self._pause
+
+    def _sweep(self, progress: Progress, stamps: Stamps | None) -> None:
+        until = time.monotonic() + BUDGET
+        while time.monotonic() < until:
+            if progress.folder == 0:
+                self._begin(progress, stamps)
+            self._sweep_folder(progress, stamps)
+            progress.folder += 1
+            if progress.folder == FOLDERS:
+                self._end(progress, stamps)
+                return
+
+    def _begin(self, progress: Progress, stamps: Stamps | None) -> None:
+        progress.began = self.names.last_number() if stamps is None else int(stamps.table[SEQ_SLOT])
+        progress.began_at = time.time()
+        progress.looks = progress.began != progress.checked or bool(self._old_records(progress))
+        progress.in_use, progress.escaped = [], False
+        # Whoever writes is told if there is none.
+        with suppress(StoreError):
+            self.room.make(0, stamps)
+
+    def _end(self, progress: Progress, stamps: Stamps | None) -> None:
+        if progress.looks:
+            progress.checked = progress.checked if progress.escaped else progress.began
+            if stamps is not None:
+                self._remove_old_records(progress, stamps)
+        for folder in (self.folders.directory, self.names.folder):
+            _remove_old((Path(entry.path) for entry in files_in(folder) if _LEFTOVER.fullmatch(entry.name)), time.time())
+        progress.folder = 0
+        progress.next_at = time.time() + self._pause
+
+    # -- folders -------------------------------------------------------------------------------------------------
+
+    def _sweep_folder(self, progress: Progress, stamps: Stamps | None) -> None:
+        now = time.time()
+        folder = self.folders.look(progress.folder)
+        if stamps is not None:
+            stamps.folder_sizes[progress.folder] = folder.size
+        _remove_old(folder.leftovers, now)
+        for found in folder.keys.values():
+            try:
+                self._sweep_key(found, progress, stamps, now)
+            except OSError:
+                # A bad block, say: of one key, which keeps no other.
+                self.room.counters.count("sweep_failures")
+
+    def _sweep_key(self, found: Found, progress: Progress, stamps: Stamps | None, now: float) -> None:
+        if found.is_orphan:
+            self._remove_idle_lock(found, now, LEFTOVER_AGE / 60)
+            return
+        why = self._why_remove(found, progress, stamps, now)
+        if why and self.folders.remove(found, stamps):
+            self.room.counters.count(why)
+        else:
+            progress.escaped = progress.escaped or why == _PURGED
+            self._remove_idle_lock(found, now, LEFTOVER_AGE)
+
+    def _why_remove(self, found: Found, progress: Progress, stamps: Stamps | None, now: float) -> str:
+        """Return what to count the removal of a key's files as, or "" if they stay."""
+        try:
+            # Before its last use is noted, which would change its file.
+            if progress.looks and found.entry is not None and self._is_purged(self._head(found), progress):
+                return _PURGED
+            idle = self._idle(found, stamps, now)
+            if found.entry is None:
+                return "removed_notes" if idle > min(self.inactive, LEFTOVER_AGE) else ""
+            if idle <= self.inactive:
+                return ""
+            entry = self._head(found)
+        except BrokenEntry:
+            return "broken_entries"
+        is_wanted = entry.is_fresh(now) or entry.in_swr(now) or entry.in_sie(now)
+        return "" if is_wanted else "evicted_inactive"
+
+    def _idle(self, found: Found, stamps: Stamps | None, now: float) -> float:
+        """Return the seconds since a key's last use, after noting that in its file if it was used since that was written."""
+        slot = slot_of(found.name)
+        is_marked = stamps is not None and stamps.marks[slot] != 0
+        if is_marked or found.used_ns > now * BILLION:
+            # One from the future, after a clock stepped back, would stay for ever.
+            self.folders.note_use(found.name, int(now * BILLION))
+            if stamps is not None:
+                stamps.marks[slot] = 0
+            return 0.0
+        return now - found.used_ns / BILLION
+
+    def _head(self, found: Found) -> Entry:
+        path = self.folders.path(found.name)
+        start = read_file(path, _HEAD) or b""
+        length = entry_format.head_size(start)
+        return entry_format.decode_head(start if length <= len(start) else read_file(path, length) or b"")
+
+    def _is_purged(self, entry: Entry, progress: Progress) -> bool:
+        records = self.names.since(entry)
+        # Also of what is to be removed, since it may escape: somebody holds its lock.
+        if len(progress.in_use) <= _MANY:
+            progress.in_use = list({*progress.in_use, *(record.name for record in records)})
+        return any(entry.seq < record.hard for record in records)
+
+    def _remove_idle_lock(self, found: Found, now: float, age: float) -> None:
+        # From the future too: the clock was wrong then, or is now.
+        if found.lock is not None and abs(now - found.lock.st_mtime) > age:
+            self.folders.remove_lock(found.name)
+
+    # -- records of purges ---------------------------------------------------------------------------------------
+
+    def _old_records(self, progress: Progress) -> list[Path]:
+        # A day before the sweep began: who was begun before such a purge had ended when the first folder was looked at.
+        return self.names.older_than(int((progress.began_at - KEPT_FOR) * BILLION))
+
+    def _remove_old_records(self, progress: Progress, stamps: Stamps) -> None:
+        """Remove the records that no entry needs any more: a whole sweep has looked at all entries since they were written."""
+        old = self._old_records(progress)
+        if not old or len(progress.in_use) > _MANY:
+            return
+        for first in range(0, len(old), _BATCH):
+            self._remove_records(old[first : first + _BATCH], progress, stamps)
+
+    def _remove_records(self, old: list[Path], progress: Progress, stamps: Stamps) -> None:
+        with held(self._lock("purge")):
+            if not stamps.is_current():
+                return
+            # Who read an entry before it was removed, and its record after, sees that SEQ has moved.
+            number = int(stamps.table[SEQ_SLOT]) + 1
+            self.names.note_number(number)
+            stamps.raise_seq(number)
+            for path in old:
+                self.names.remove(path, lambda record: record.last < progress.began and record.name not in progress.in_use)
+
+
+def _remove_old(leftovers: Iterable[Path], now: float) -> None:
+    for path in leftovers:
+        with suppress(OSError):
+            if abs(now - path.lstat().st_mtime) > LEFTOVER_AGE:
+                path.unlink()
+
+
+def _decoded(data: bytes) -> Progress:
+    """Return what a process noted; a new sweep, if a crash has left something else."""
+    try:
+        noted = json.loads(data)
+        progress = Progress(
+            next_at=float(noted["next_at"]),
+            folder=int(noted["folder"]),
+            began=int(noted["began"]),
+            began_at=float(noted["began_at"]),
+            checked=int(noted["checked"]),
+            looks=bool(noted["looks"]),
+            escaped=bool(noted["escaped"]),
+            in_use=list(map(str, noted["in_use"])),
+        )
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+        return Progress()
+    return progress if 0 <= progress.folder < FOLDERS else Progress()
