@@ -60,17 +60,20 @@ KINDS = ("sync", "gthread", "preload", "waitress")
 #: The kinds of tests/test_servers_live.py; ``reloader`` is Flask's development server.
 MORE_KINDS = ("gevent", "gevent-preload", "uwsgi", "uwsgi-lazy", "granian", "reloader")
 
-_READY = re.compile(r"^ready (\d+)$", re.MULTILINE)
+# Each process says it in one write: print() makes two, text and end of line, and those of two workers may mix.
+_READY = re.compile(r"ready (\d+)\n")
 _GUNICORN_CONFIG = """\
+import os
+
 def post_worker_init(worker):
-    print(f"ready {worker.pid}", flush=True)
+    os.write(1, b"ready %d\\n" % worker.pid)
 """
 _WAITRESS = """\
 import os, socket, sys
 from gunicorn.util import import_app
 from waitress import serve
 app = import_app(sys.argv[1])
-print(f"ready {os.getpid()}", flush=True)
+os.write(1, b"ready %d\\n" % os.getpid())
 serve(app, sockets=[socket.socket(fileno=int(sys.argv[2]))], threads=int(sys.argv[3]), connection_limit=1000)
 """
 _UWSGI = "import sys, pyuwsgi; pyuwsgi.run(sys.argv[1:])"
@@ -89,7 +92,7 @@ app = import_app(os.environ["SERVED_APP"])
 
 
 def ready():
-    print(f"ready {os.getpid()}", flush=True)
+    os.write(1, b"ready %d\\n" % os.getpid())
 
 
 if kind.startswith("uwsgi"):
