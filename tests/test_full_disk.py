@@ -528,9 +528,16 @@ def closed_to_us(directory: Path) -> None:
 
 
 def exchanged(directory: Path) -> None:
-    directory.rename(directory.with_name("old"))
-    directory.with_name("new").rename(directory)
-    shutil.rmtree(directory.with_name("old"), ignore_errors=True)
+    for attempt in range(100):
+        directory.rename(directory.with_name(f"old{attempt}"))
+        try:
+            directory.with_name("new").rename(directory)
+        except OSError:
+            # A worker made it anew between the two: out of the way with that one too.
+            continue
+        break
+    for old in directory.parent.glob("old*"):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def mended(directory: Path) -> None:
