@@ -40,6 +40,8 @@ bench: $(VENV)/.stamp ## Measure what a hit costs, and who waits for whom under 
 	@$(RUN) benchmarks/hit.py
 	@$(RUN) benchmarks/collapse.py
 	@$(RUN) benchmarks/many.py
+	@$(RUN) -m pip install $(PIP_FLAGS) --editable '.[bench]'
+	@$(RUN) benchmarks/fetch.py
 
 docs: $(VENV)/.stamp ## Build the documentation and run its examples.
 	$(SPHINX) -b html docs docs/_build/html
@@ -76,5 +78,5 @@ $(LOWEST)/.stamp: setup.cfg pyproject.toml
 	@echo "Creating $(LOWEST) (once; this takes a minute)"
 	@$(PYTHON) -m venv $(LOWEST)
 	@$(LOWEST)/bin/python -m pip install $(PIP_FLAGS) --editable '.[test]' \
-		flask==3.1.3 werkzeug==3.1.4 filelock==4.0.0 http-sf==1.1.0
+		flask==3.1.3 werkzeug==3.1.4 filelock==4.0.0 http-sf==1.1.0 msgspec==0.19.0
 	@touch $@

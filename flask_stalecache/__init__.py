@@ -1,7 +1,16 @@
 """Serve Flask pages from a stored copy at once, even when stale, and renew them after the response is sent."""
 
+from .calls import MemoizedFunction
 from .entry import Entry
-from .errors import ConfigError, StaleCacheError, StoreError
+from .errors import (
+    ConfigError,
+    OriginBusy,
+    OriginSuspended,
+    OriginTimeout,
+    StaleCacheError,
+    StoreError,
+    UnkeyableArgument,
+)
 from .extension import StaleCache
 from .policy import Policy
 from .status import CacheStatus
@@ -13,9 +22,14 @@ __all__ = [
     "ConfigError",
     "Entry",
     "FileStore",
+    "MemoizedFunction",
+    "OriginBusy",
+    "OriginSuspended",
+    "OriginTimeout",
     "Policy",
     "StaleCache",
     "StaleCacheError",
     "Store",
     "StoreError",
+    "UnkeyableArgument",
 ]

@@ -13,6 +13,7 @@ stale, in SWR, a refresh is pending or backing off   the entry                  
 stale, past SWR, prefer stale                        the entry, and a refresh       STALE
 stale, past SWR, in SIE, backing off                 the entry                      STALE
 stale, past SWR                                      the origin's answer            EXPIRED
+stale, and nobody waits                              the origin's answer            EXPIRED
 stale, past SWR, in SIE, and the origin fails        the entry                      STALE
 stale, and the wait for the lock is over             the entry, however old         STALE
 must-revalidate, proxy-revalidate, bare s-maxage     never stale
@@ -57,12 +58,14 @@ class Terms(NamedTuple):
     :ivar deployed: when the app was set up, in seconds since the epoch.
     :ivar refresh_ahead: the last seconds of freshness, in which a hit hands over a refresh.
     :ivar prefer_stale: whether it is served however old.
+    :ivar in_line: nobody waits, so what is stale is renewed at once, and only served if that fails.
     """
 
     version: str = ""
     deployed: float = 0.0
     refresh_ahead: float = 0.0
     prefer_stale: PreferStale = PreferStale.NO
+    in_line: bool = False
 
 
 PLAIN = Terms()
@@ -106,6 +109,11 @@ def is_fresh(entry: Entry, now: float, terms: Terms) -> bool:
     return entry.is_fresh(now) and (entry.version == terms.version or entry.deployed > terms.deployed)
 
 
+def is_plain_hit(entry: Entry, now: float, terms: Terms) -> bool:
+    """Whether the entry is served whatever else is known: it is fresh, and nobody asked to have it renewed ahead of time."""
+    return not terms.refresh_ahead and is_fresh(entry, now, terms)
+
+
 def is_due(entry: Entry, now: float, terms: Terms) -> bool:
     """Whether an entry is to be renewed: it is stale, or in the last seconds of freshness.
 
@@ -128,20 +136,22 @@ def decide(entry: Entry | None, note: Note, now: float, terms: Terms = PLAIN, *,
     """
     if entry is None:
         return _MISS
-    if is_fresh(entry, now, terms):
-        if terms.refresh_ahead and is_due(entry, now, terms):
-            return Serve(entry, CacheStatus.HIT, _may_refresh(note, now, terms, pending), CacheStatus.HIT)
+    if is_plain_hit(entry, now, terms):
         return Serve(entry, CacheStatus.HIT, False)
+    if is_fresh(entry, now, terms):
+        is_wanted = is_due(entry, now, terms) and _may_refresh(note, now, terms, pending)
+        return Serve(entry, CacheStatus.HIT, is_wanted, CacheStatus.HIT)
     waits = pending or note.backing_off(now)
     refresh = _may_refresh(note, now, terms, pending)
-    if entry.in_swr(now):
+    in_swr = entry.in_swr(now)
+    if in_swr and (not terms.in_line or note.backing_off(now)):
         return Serve(entry, CacheStatus.UPDATING if waits else CacheStatus.STALE, refresh)
-    if terms.prefer_stale is not PreferStale.NO and not entry.never_stale:
+    if terms.prefer_stale is not PreferStale.NO and not terms.in_line and not entry.never_stale:
         return Serve(entry, CacheStatus.STALE, refresh, CacheStatus.STALE)
     in_sie = entry.in_sie(now)
     if in_sie and note.backing_off(now):
         return Serve(entry, CacheStatus.STALE, False)
-    return Fetch(CacheStatus.EXPIRED, entry if in_sie else None, entry if entry.may_be_stale else None)
+    return Fetch(CacheStatus.EXPIRED, entry if in_sie or in_swr else None, entry if entry.may_be_stale else None)
 
 
 def _may_refresh(note: Note, now: float, terms: Terms, pending: bool) -> bool:
@@ -159,6 +169,8 @@ class Verdict(Enum):
     PERSONAL = "personal"
     #: The origin failed.
     FAILED = "failed"
+    #: The origin was not called: too many calls run, or it is left alone, or its caller waits no longer.
+    REFUSED = "refused"
 
 
 class Judgement(NamedTuple):
@@ -181,6 +193,8 @@ class Facts:
     :param refusal: a reason not to store it that was seen while it was made (session modified, headers iterated …), or "".
     :param carried: names that were read, are not in the key, and that this request carried.
     :param had_content: what is stored has a body.
+    :param stood_in: it was made with the fallback of a call that failed.
+    :param has_copy: what is stored may be served in its place.
     :param said_max_age: the longest freshness in seconds that the origin itself allowed; ``None``: it said nothing.
     """
 
@@ -193,6 +207,8 @@ class Facts:
     carried: ReadNames = NO_NAMES
     had_content: bool = False
     said_max_age: float | None = None
+    stood_in: bool = False
+    has_copy: bool = False
 
 
 def judge(facts: Facts, policy: Policy, defaults: Windows, max_size: int, now: float) -> Judgement:
@@ -201,6 +217,8 @@ def judge(facts: Facts, policy: Policy, defaults: Windows, max_size: int, now: f
         return Judgement(Verdict.FAILED, f"status {facts.status}")
     if facts.had_content and _is_empty(facts) and facts.status not in policy.listed_statuses:
         return Judgement(Verdict.FAILED, "an empty answer over content")
+    if facts.stood_in and facts.has_copy:
+        return Judgement(Verdict.FAILED, "made with a fallback, while there is a better copy")
     if facts.carried:
         # First, since whatever else is said of it (private, a cookie set) may be because of this visitor too.
         return Judgement(Verdict.PERSONAL, "it was made for this visitor")

@@ -53,18 +53,22 @@ class Doorway:
         try:
             iterable = self._app(environ, start_response)
         except BaseException:
-            self._hand_over(jobs)
+            self._hand_over(jobs, environ)
             raise
-        if self._answers_at_once and not jobs and not self._engine.in_line:
+        if self._answers_at_once and not jobs and not self._engine.in_line and type(iterable) is tuple:
+            # Out of the store: nothing of the app runs any more. A stream may still call fetch functions.
+            environ.pop(HANDOVER, None)
             return iterable
-        after: list[Callable[[], None]] = [partial(self._hand_over, jobs)]
+        after: list[Callable[[], None]] = [partial(self._hand_over, jobs, environ)]
         if jobs and self._engine.refresher.workers == 0:
             # uWSGI sends the head of a response without a body at its first chunk, or else only when all is over.
             after = [*filter(None, [getattr(iterable, "close", None)]), *after]
             iterable = chain(iterable, (b"",))
         return ClosingIterator(iterable, after)
 
-    def _hand_over(self, jobs: list[RefreshJob]) -> None:
+    def _hand_over(self, jobs: list[RefreshJob], environ: WSGIEnvironment) -> None:
+        # A call that comes later, in a thread that the view left behind, finds none and hands over by itself.
+        environ.pop(HANDOVER, None)
         # Emptied, since a server may close twice.
         while jobs:
             self._engine.hand_over(jobs.pop())

@@ -5,86 +5,37 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Sequence
 
 from .complaints import Complaints
 from .config import Settings
-from .decide import Fetch, Serve, Verdict, decide
-from .entry import Entry
-from .errors import StoreError
+from .decide import Fetch, Serve, Verdict, decide, is_plain_hit
+from .errors import OriginBusy, OriginTimeout, StoreError
 from .flight import Flight, Flights, Outcome
 from .housekeeping import Housekeeper
+from .note import NOTHING
 from .origin import Answer, Origin, RefreshJob, Served, Start
-from .refresher import Refresher
+from .refresher import Refresher, drain_each
 from .refreshes import Refreshes
 from .settle import Settler
 from .stats import Counters
 from .status import CacheStatus
 from .stores.base import Copy, Store
+from .visit import Turn, Visit, Way
 
 #: Seconds between two tries for a lock that another process holds.
 POLL = 0.025
-#: Seconds that may pass between an origin's answer and its being stored.
-WRITING = 5.0
 #: Of the server there is one for all apps of a process.
 _server_complaints = Complaints()
-
-
-class Turn(Enum):
-    """What a leader does once it has the lock, or has waited for it long enough."""
-
-    #: Call the origin.
-    CALL = "call"
-    #: Look again: another process has answered.
-    AGAIN = "again"
-    #: Serve the stale copy: the wait is over.
-    STALE = "stale"
-
-
-class Way(Enum):
-    """Where a look at what is stored leads."""
-
-    #: Serve the copy, as decided.
-    SERVE = "serve"
-    #: Serve the copy, since it was made while this request waited.
-    COLLAPSED = "collapsed"
-    #: Call the origin for this visitor alone: the request carries an absent name.
-    LIVE = "live"
-    #: Call the origin without queueing: the page can't be stored, or not for who carries what this request carries.
-    UNQUEUED = "unqueued"
-    #: Join or lead the key's flight.
-    QUEUE = "queue"
-
-
-@dataclass(slots=True)
-class Visit:
-    """A request that has to fetch: what it came upon, and how long it waits."""
-
-    origin: Origin
-    copy: Copy
-    fetch: Fetch
-    until: float
-    met: Entry | None = field(init=False)
-    came: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.met = self.copy.entry
-        self.came = time.time()
-
-    def is_new(self, entry: Entry) -> bool:
-        """Whether the entry was stored since the request came: not the one it met, not purged, and no old one come to light."""
-        is_another = self.met is None or entry.serial != self.met.serial
-        return is_another and not entry.ended and entry.answered >= self.came - WRITING
 
 
 class InProcess:
     """What belongs to one process, and is made anew after a fork."""
 
-    def __init__(self, settler: Settler, refresher: Refresher, deadline: float) -> None:
+    def __init__(self, settler: Settler, pools: list[Refresher], deadline: float) -> None:
         self.pid = os.getpid()
         self.flights = Flights()
-        self.refreshes = Refreshes(settler, refresher, self.flights, deadline)
+        self.refreshes = Refreshes(settler, pools[0], pools, self.flights, deadline)
 
 
 class Engine:
@@ -102,6 +53,8 @@ class Engine:
         self.complaints = Complaints()
         self.settler = Settler(store, settings.refresh_backoff, counters, self.complaints)
         self.refresher = Refresher(settings.refresh_workers, settings.refresh_queue, settings.shutdown_wait)
+        #: All threads that refresh: those for pages first.
+        self.pools = [self.refresher]
         self._housekeeper = Housekeeper(self)
         #: No thread runs between requests here: what threads would do is done when a response is closed.
         self.in_line = False
@@ -118,6 +71,10 @@ class Engine:
             copy = self.settler.load(origin.key)
             if copy.entry is not None:
                 self.store.touch(copy)
+        entry = copy.entry
+        if entry is not None and is_plain_hit(entry, time.time(), origin.terms) and not origin.barred_from(entry):
+            # What the look below would come to, at a third of its price.
+            return Served(CacheStatus.HIT, copy)
         way, decision = self._look(origin, copy)
         if way is Way.SERVE:
             return self._serve(copy, decision)
@@ -128,7 +85,9 @@ class Engine:
         visit = Visit(origin, copy, decision, time.monotonic() + origin.lock_timeout)
         if way is Way.UNQUEUED:
             return self._unqueued(visit)
-        if origin.wait is not None and decision.if_error is not None:
+        if (refused := origin.refused(copy)) is not None:
+            return self._served(visit, refused, stored=False)
+        if origin.wait is not None and (origin.apart or decision.if_error is not None):
             return self._renew_behind(visit, origin.wait)
         return self._fetch(visit)
 
@@ -144,7 +103,7 @@ class Engine:
         if isinstance(decision, Serve):
             return Way.SERVE, decision
         note = copy.note
-        if not origin.queues or note.unstorable(now) or origin.carries(note.kept_out):
+        if not origin.apart and (not origin.queues or note.unstorable(now) or origin.carries(note.kept_out)):
             return Way.UNQUEUED, decision
         return Way.QUEUE, decision
 
@@ -166,6 +125,8 @@ class Engine:
             self.complaints.now_and_then(
                 ("failed", visit.origin.label), "%s failed; its stored copy is served", visit.origin.label, exc_info=answer.error
             )
+            return self._stale(visit) or Served(visit.fetch.status, None, answer)
+        if answer.verdict is Verdict.REFUSED and visit.fetch.if_locked is not None:
             return self._stale(visit) or Served(visit.fetch.status, None, answer)
         return Served(visit.fetch.status, None, answer, stored=stored)
 
@@ -213,25 +174,47 @@ class Engine:
 
         Who comes later waits less: the time counts from when the renewal was handed over.
         """
-        process, key, is_ours = self._process, visit.origin.key, False
-        until = process.refreshes.since(key) + wait
+        process, origin = self._process, visit.origin
+        if process.flights.is_led_here(origin.key):
+            return Served(visit.fetch.status, None, origin.live())
+        refreshes, ours = process.refreshes, None
+        landing = refreshes.landing(origin.key)
+        until = refreshes.since(origin.key) + wait
+        is_dropped = False
         while True:
-            # Again where another process has it, and where it was all but over when we came.
-            if claimed := process.refreshes.claim(visit.copy):
-                until = until if is_ours else process.refreshes.since(key) + wait
-                is_ours = True
-                process.refreshes.hand_over(visit.origin.refresh())
-            is_dropped = claimed and not process.refreshes.is_pending(visit.copy)
-            if self.store.moved(visit.copy):
-                served = self._look_again(visit)
-                if served is not None:
+            # Again where another process has it, and where it was all but over when we came; never before its outcome is known.
+            is_open = landing is None or (landing.done.is_set() and not (origin.apart and landing.answer))
+            if is_open and refreshes.claim(visit.copy):
+                until = until if ours is not None else refreshes.since(origin.key) + wait
+                ours = landing = refreshes.landing(origin.key)
+                is_dropped = not refreshes.hand_over(origin.refresh())
+            elif is_open:
+                landing = refreshes.landing(origin.key)
+            if self.store.moved(visit.copy) and (served := self._look_again(visit)) is not None:
+                return served
+            if origin.apart and landing is not None and landing.done.is_set() and landing.answer is not None:
+                if (served := self._landed(visit, landing.answer, is_ours=landing is ours)) is not None:
                     return served
+                landing = None
             left = until - time.monotonic()
-            if visit.fetch.if_error is None or left <= 0 or is_dropped:
+            if (visit.fetch.if_error is None and not origin.apart) or left <= 0 or is_dropped:
                 break
-            process.flights.wait(key, min(POLL, left))
+            process.flights.wait(origin.key, min(POLL, left))
+        if origin.apart:
+            error = OriginBusy if is_dropped else OriginTimeout
+            why = "as many calls run as max_concurrency allows" if is_dropped else f"no answer within {wait:g} s"
+            return self._served(visit, Answer(Verdict.REFUSED, error=error(f"{origin.label}: {why}")), stored=False)
         stale = None if visit.fetch.if_error is None else self._stale(visit)
         return stale or self._fetch(visit)
+
+    def _landed(self, visit: Visit, answer: Answer, *, is_ours: bool) -> Served | None:
+        """Serve what a renewal brought that is not in the store; ``None``: it is for who handed it over alone."""
+        if answer.verdict is Verdict.STORABLE and answer.entry is not None and not is_ours:
+            # Nobody's own value is shared; what would have been stored makes one for each.
+            return Served(visit.fetch.status, Copy(visit.origin.key, answer.entry, NOTHING, 0, 0), collapsed=True)
+        if answer.verdict in (Verdict.STORABLE, Verdict.FAILED, Verdict.REFUSED) or is_ours:
+            return self._served(visit, answer, stored=False)
+        return None
 
     def _wait(self, flight: Flight, visit: Visit) -> Served | None:
         """Wait for another's flight; ``None``: look again."""
@@ -341,14 +324,29 @@ class Engine:
         self._on_slow_path()
         return self._process.refreshes.claim(copy)
 
+    def claim(self, key: str) -> bool:
+        """Mark a key's refresh as handed over whatever is stored, and return whether it was this caller who did."""
+        return self._claim(self.settler.load(key))
+
+    def renew_together(self, jobs: Sequence[RefreshJob]) -> None:
+        """Run refreshes at the same time, and wait until they are done."""
+        self._process.refreshes.renew_together(jobs)
+
     def hand_over(self, job: RefreshJob) -> None:
         """Hand over a refresh that :meth:`answer` asked for. It never waits."""
         self._on_slow_path()
         self._process.refreshes.hand_over(job)
 
+    def new_pool(self, workers: int, queue_size: int, *, replaces_lost: bool = True) -> Refresher:
+        """Return new threads for refreshes of one kind; none, where pages have none either."""
+        workers = min(workers, self.refresher.workers and workers)
+        pool = Refresher(workers, queue_size, self.settings.shutdown_wait, replaces_lost=replaces_lost)
+        self.pools.append(pool)
+        return pool
+
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until the refreshes handed over in this process are done, and return whether they are."""
-        return self.refresher.drain(timeout)
+        return drain_each(self.pools, timeout)
 
     def go_in_line(self, reason: str) -> None:
         """Do without threads from now on, and say so once.
@@ -357,7 +355,8 @@ class Engine:
         """
         self.in_line = True
         if self.refresher.workers > 0:
-            self.refresher.go_in_line()
+            for pool in self.pools:
+                pool.go_in_line()
             about = "threads", os.getpid()
             _server_complaints.once(about, "refreshes run in line, when the response is closed, since %s", reason)
 
@@ -374,7 +373,7 @@ class Engine:
             self.settler.store_failed(error)
 
     def _this_process(self) -> InProcess:
-        new = InProcess(self.settler, self.refresher, self.settings.refresh_deadline)
+        new = InProcess(self.settler, self.pools, self.settings.refresh_deadline)
         # setdefault is atomic: of two threads that are first after a fork, both get the same.
         return self._processes.setdefault(new.pid, new)
 

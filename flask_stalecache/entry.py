@@ -17,7 +17,7 @@ from .errors import BrokenEntry
 from .policy import Windows
 from .reads import ReadNames
 
-MAGIC = b"FSC2"
+MAGIC = b"FSC3"
 _PREFIX = struct.Struct(">4sIQ")
 _CHECKSUM_SIZE = 16
 _START = _PREFIX.size + _CHECKSUM_SIZE
@@ -46,6 +46,7 @@ class Entry:
     :param headers: the response's fields, without hop-by-hop ones and Content-Length.
     :param body: the bytes of the body.
     :param recipe: what it takes to make it again, as data.
+    :param calls: the keys of the fetch functions' values that it was made from.
     :param ended: a soft purge ended its freshness. Not stored: the purge is known beside the entry.
     """
 
@@ -66,6 +67,7 @@ class Entry:
     headers: tuple[tuple[str, str], ...]
     body: bytes
     recipe: Mapping[str, Any]
+    calls: tuple[str, ...] = ()
     ended: bool = False
 
     @property
@@ -79,7 +81,9 @@ class Entry:
 
     def is_fresh(self, now: float) -> bool:
         """Whether the entry is fresh (RFC 9111 section 4.2)."""
-        return not self.ended and self.age(now) < self.windows.max_age
+        # The age written out: it is asked on every hit.
+        age = now - self.answered
+        return not self.ended and (age if age > 0.0 else 0.0) < self.windows.max_age
 
     def in_swr(self, now: float) -> bool:
         """Whether it may be served at once and renewed behind (RFC 5861 section 3)."""
@@ -117,7 +121,7 @@ class Entry:
 
 def encode(entry: Entry) -> bytes:
     """Return the bytes of an entry."""
-    head = {name: getattr(entry, name) for name in (*_PLAIN_FIELDS, "names", "varied", "headers")}
+    head = {name: getattr(entry, name) for name in (*_PLAIN_FIELDS, "names", "varied", "headers", "calls")}
     head["absent"] = entry.absent.to_json()
     head["windows"] = [entry.windows.max_age, entry.windows.stale_while_revalidate, entry.windows.stale_if_error]
     head["recipe"] = dict(entry.recipe)
@@ -189,6 +193,7 @@ def _entry(head: dict[str, Any], body: bytes) -> Entry:
         **{name: _of(kind, head[name]) for name, kind in _PLAIN_FIELDS.items()},
         names=tuple(_of(str, name) for name in head["names"]),
         varied=tuple(_of(str, name) for name in head["varied"]),
+        calls=tuple(_of(str, key) for key in head["calls"]),
         headers=tuple((_of(str, name), _of(str, value)) for name, value in head["headers"]),
         absent=ReadNames.from_json(head["absent"]),
         windows=Windows(*(_of((int, float), window) for window in head["windows"])),

@@ -21,3 +21,27 @@ class StoreError(StaleCacheError):
 
 class BrokenEntry(StaleCacheError):
     """Stored bytes that are not the entry they should be: cut, flipped, of another format or of another key."""
+
+
+class BrokenValue(StaleCacheError):
+    """The stored bytes of a call's value that are not what they should be: tampered with, or not of the type that is asked for."""
+
+
+class UnstorableValue(StaleCacheError):
+    """A value that would not come back from the store as it went in. Callers never see it: they get the value itself."""
+
+
+class UnkeyableArgument(StaleCacheError, TypeError):
+    """An argument of a fetch function has no canonical form, so that no key can be made of it. It names the argument."""
+
+
+class OriginTimeout(StaleCacheError, TimeoutError):
+    """A fetch function did not answer within its ``wait``, nothing is stored that could stand in, and there is no ``fallback``."""
+
+
+class OriginBusy(StaleCacheError):
+    """As many calls of a fetch function run as ``max_concurrency`` allows, nothing can stand in, and there is no ``fallback``."""
+
+
+class OriginSuspended(StaleCacheError):
+    """A fetch function is left alone for a while because it failed, nothing can stand in, and there is no ``fallback``."""

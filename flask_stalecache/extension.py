@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import wraps
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -14,6 +15,9 @@ from flask.ctx import RequestContext
 from flask.globals import request_ctx
 
 from . import config, last_word
+from .call_origin import Memo
+from .call_policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
+from .calls import NAME, Calls, MemoizedFunction
 from .config import Settings
 from .doorway import Doorway
 from .engine import Engine
@@ -23,21 +27,19 @@ from .observed import observed_request_class
 from .page_refresh import AS_VISITOR, REPLAY
 from .pages import Pages
 from .plan import CachedView
-from .policy import Duration, Normaliser, Policy
+from .policy import Duration, Normaliser, Policy, unknown_parameter
 from .purging import selected
 from .refresher import drain_all
 from .stats import Counters
 from .stores.base import Store
 from .stores.files import FileStore
+from .values import Serializer, check_serializer
 
 if TYPE_CHECKING:
     from typing_extensions import Never
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-NAME = "stalecache"
-_HINTS = {"timeout": "a lifetime is max_age=, a wait for the renewal is wait=, one for the lock is lock_timeout="}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,14 @@ class State:
     :ivar settings: the checked configuration.
     :ivar engine: answers requests.
     :ivar pages: the cached views.
+    :ivar calls: the fetch functions; ``None``: they run as if they were not decorated.
     :ivar counters: what happened in this process.
     """
 
     settings: Settings
     engine: Engine
     pages: Pages
+    calls: Calls | None
     counters: Counters
 
 
@@ -83,7 +87,8 @@ class StaleCache:
         store = _store(app, settings, counters, self._store)
         store.check()
         engine = Engine(store, settings, counters)
-        app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), counters)
+        calls = Calls(app, settings, engine) if settings.enabled else None
+        app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), calls, counters)
         if settings.enabled:
             app.request_class = observed_request_class(app.request_class, settings.ignored_readers)
             app.wsgi_app = Doorway(app.wsgi_app, engine)  # type: ignore[method-assign]
@@ -139,7 +144,7 @@ class StaleCache:
         :raises ConfigError: for a value that is not accepted, or an unknown parameter.
         """
         if unknown:
-            raise ConfigError(_unknown_parameter(next(iter(unknown))))
+            raise ConfigError(unknown_parameter("cached()", next(iter(unknown)), _names_of(Policy)))
         if callable(max_age):
             raise ConfigError("cached is called without parentheses: write @cache.cached()")
         policy = Policy(
@@ -161,6 +166,97 @@ class StaleCache:
             ignore_session=ignore_session,
         )
         return lambda view: _decorated(view, policy)
+
+    def memoize(
+        self,
+        max_age: Duration | None = None,
+        stale_while_revalidate: Duration | None = None,
+        stale_if_error: Duration | None = None,
+        *,
+        key: Callable[..., object] | None = None,
+        ignored_args: Iterable[str] = (),
+        tags: Iterable[str] | Callable[..., Iterable[str]] = (),
+        unless: Callable[..., object] | None = None,
+        prefer_stale: bool | Callable[..., object] | None = None,
+        wait: Duration | None = None,
+        fallback: Any = NO_FALLBACK,
+        max_concurrency: int | None = None,
+        suspend_after: int | None = None,
+        suspend_for: Duration | None = None,
+        failures: Iterable[type[Exception] | int] | Callable[[Any], object] = DEFAULT_FAILURES,
+        cache_failures: Duration | None = None,
+        serializer: str | Serializer = "json",
+        inherit: bool = True,
+        lock_timeout: Duration | None = None,
+        refresh_ahead: Duration | None = None,
+        jitter: float | None = None,
+        **unknown: Never,
+    ) -> Callable[[Callable[P, R]], MemoizedFunction[P, R]]:
+        """Cache what a fetch function returns, by its arguments. All callables given here take the function's arguments.
+
+        It runs in an app context of its own and knows no request, since what it returns is for everybody.
+
+        :param max_age: seconds a value is fresh. Default: ``STALECACHE_MAX_AGE``.
+        :param stale_while_revalidate: seconds after freshness in which it is returned at once and renewed behind (RFC 5861 section
+            3). Default: ``STALECACHE_STALE_WHILE_REVALIDATE``.
+        :param stale_if_error: seconds after freshness in which it is returned if the function fails (RFC 5861 section 4). Default:
+            ``STALECACHE_STALE_IF_ERROR``.
+        :param key: what it returns stands for the arguments in the key: for methods, whose ``self`` has no canonical form.
+        :param ignored_args: parameters that the value does not depend on, such as a session or a client.
+        :param tags: names on the value, by which :meth:`purge` finds it and the pages made from it.
+        :param unless: if it returns something true, the function itself is called.
+        :param prefer_stale: what is stored is returned, however old, and renewed behind. Default: ``STALECACHE_PREFER_STALE``.
+        :param wait: seconds that a caller waits for a missing or expired value at most, counted from when the call began; it runs
+            in threads of the function's own, and goes on. Default: as long as it takes, in the caller's thread.
+        :param fallback: what is returned where the function fails, hangs or is busy and nothing stored can stand in: a value, or a
+            callable. Default: the failure is raised.
+        :param max_concurrency: calls of it that run at the same time in a process at most; one more gets what is stored, the
+            fallback, or :class:`OriginBusy`. Default: no limit; with ``wait`` 8.
+        :param suspend_after: failures in a row, over all keys and all workers of the machine, after which calls stop. Default:
+            they don't.
+        :param suspend_for: seconds for which they stop; then one is tried.
+        :param failures: exception classes and HTTP statuses that count as a failure; or a callable of the exception or value.
+            Default: any exception, and a ``requests.Response`` with 429, 500, 502, 503 or 504. 404 and 410 are answers.
+        :param cache_failures: seconds for which a failure is remembered where nothing is stored. Default: not at all.
+        :param serializer: ``"json"`` (msgspec, decoded to the return annotation), ``"pickle"`` (signed with the app's secret key),
+            or an object with ``dumps`` and ``loads``.
+        :param inherit: pages made from it take over its tags and its freshness. Default true.
+        :param lock_timeout: seconds to wait for another caller's call at most. Default ``STALECACHE_LOCK_TIMEOUT``.
+        :param refresh_ahead: the last seconds of freshness, in which it is already renewed behind. Default 0.
+        :param jitter: the share of ``max_age``, 0 to 1, by which freshness is shortened at random. Default 0.1.
+        :raises ConfigError: for a value that is not accepted, or an unknown parameter.
+        """
+        if unknown:
+            known = [*signature(self.memoize).parameters]
+            raise ConfigError(unknown_parameter("memoize()", next(iter(unknown)), known))
+        if callable(max_age):
+            raise ConfigError("memoize is called without parentheses: write @cache.memoize()")
+        check_serializer(serializer)
+        policy = CallPolicy(
+            windows=Policy(
+                max_age=max_age,
+                stale_while_revalidate=stale_while_revalidate,
+                stale_if_error=stale_if_error,
+                key=key,
+                tags=tags,
+                unless=unless,
+                prefer_stale=prefer_stale,
+                wait=wait,
+                lock_timeout=lock_timeout,
+                refresh_ahead=refresh_ahead,
+                jitter=jitter,
+            ),
+            ignored_args=ignored_args,
+            fallback=fallback,
+            max_concurrency=max_concurrency,
+            suspend_after=suspend_after,
+            suspend_for=suspend_for,
+            failures=failures,
+            cache_failures=cache_failures,
+            serializer=serializer,
+            inherit=inherit,
+        )
+        return lambda function: _memoized(function, policy)
 
     def purge(
         self, url: str | None = None, *, tag: str | None = None, endpoint: str | None = None, all: bool = False, soft: bool = False
@@ -239,6 +335,16 @@ def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
     return answer
 
 
+def _memoized(function: Callable[P, R], policy: CallPolicy) -> MemoizedFunction[P, R]:
+    if not callable(function):
+        raise ConfigError(f"memoize() decorates a function, and {function!r} is none: write @classmethod or @staticmethod above it")
+    if iscoroutinefunction(function) or isgeneratorfunction(function) or isasyncgenfunction(function):
+        raise ConfigError(
+            f"memoize() can't store what {function!r} returns: decorate a plain function that returns the value itself"
+        )
+    return MemoizedFunction(Memo(function, policy))
+
+
 def _state(app: Flask) -> State:
     try:
         state: State = app.extensions[NAME]
@@ -275,10 +381,8 @@ def _store(app: Flask, settings: Settings, counters: Counters, own: Store | None
     )
 
 
-def _unknown_parameter(name: str) -> str:
-    known = [parameter.name for parameter in fields(Policy) if parameter.init]
-    nearest = get_close_matches(name, known, n=1, cutoff=0)[0]
-    return f"cached() has no parameter {name!r}: {_HINTS.get(name, f'the nearest is {nearest}')}"
+def _names_of(policy: type) -> list[str]:
+    return [parameter.name for parameter in fields(policy) if parameter.init]
 
 
 def _saving_no_visitors_session(process_response: Callable[[Response], Response]) -> Callable[[Response], Response]:

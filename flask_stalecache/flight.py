@@ -121,6 +121,11 @@ class Flights:
         else:
             flight.done.wait(seconds)
 
+    def is_led_here(self, key: str) -> bool:
+        """Whether the caller's own thread leads the key's flight."""
+        flight = self._flights.get(key)
+        return flight is not None and flight.leader == threading.get_ident()
+
     def is_current(self, flight: Flight) -> bool:
         """Whether the flight is still the key's: nobody took it over, no deadline ended it."""
         return self._flights.get(flight.key) is flight

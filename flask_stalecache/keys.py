@@ -70,6 +70,15 @@ def _quoted(parts: tuple[object, ...]) -> str:
     return ascii(parts)
 
 
+def call_key(function: str, arguments: str) -> str:
+    """Return the key of a call.
+
+    :param function: the function's module and qualified name.
+    :param arguments: their canonical form.
+    """
+    return ascii(("call", function, arguments))
+
+
 def _varied(name: str, normalise: Normaliser | None, environ: Mapping[str, Any]) -> tuple[str, str | None]:
     value = environ.get(environ_name(name))
     if normalise is None:

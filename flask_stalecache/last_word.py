@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
+from typing import TypeVar
 
 from .policy import seconds, tags
+
+T = TypeVar("T")
 
 
 class LastWord:
     """What was said while an origin ran; also said of the page around it, which is made of it.
 
     :param around: the word on what is made around this, if anything is.
+    :param in_background: nobody waits for it.
     :ivar forbidden: it must not be stored.
     :ivar max_age: the longest that it may be fresh, in seconds; ``None``: nothing was said.
     :ivar tags: names that it can be purged by.
+    :ivar fresh_until: when what it is made of ends to be fresh, in seconds since the epoch; ``None``: it is made of nothing.
+    :ivar calls: the keys of the values that it is made from.
+    :ivar stood_in: something stands in it for what could not be had.
     """
 
-    __slots__ = ("_around", "forbidden", "max_age", "tags")
+    __slots__ = ("_around", "calls", "forbidden", "fresh_until", "in_background", "max_age", "stood_in", "tags")
 
-    def __init__(self, around: LastWord | None) -> None:
+    def __init__(self, around: LastWord | None, *, in_background: bool = False) -> None:
         self._around = around
+        self.in_background = in_background
+        self.fresh_until: float | None = None
+        self.stood_in = False
+        self.calls: dict[str, None] = {}
         self.forbidden = False
         self.max_age: float | None = None
         self.tags: dict[str, None] = {}
@@ -38,6 +49,37 @@ class LastWord:
         if self._around is not None:
             self._around.shorten(limit)
 
+    def made_from(self, key: str) -> None:
+        """Note the key of a value that it is made from."""
+        self.calls[key] = None
+        if self._around is not None:
+            self._around.made_from(key)
+
+    def expire(self, fresh_until: float) -> None:
+        """Let it be fresh until then at most, in seconds since the epoch: what it is made of is not fresh for longer."""
+        self.fresh_until = fresh_until if self.fresh_until is None else min(self.fresh_until, fresh_until)
+        if self._around is not None:
+            self._around.expire(fresh_until)
+
+    def stand_in(self) -> None:
+        """Note that it is made with a fallback."""
+        self.stood_in = True
+        if self._around is not None:
+            self._around.stand_in()
+
+    def limit(self, now: float) -> float | None:
+        """Return for how many seconds from now on it may be fresh at most; ``None``: nothing limits it."""
+        limits = [] if self.max_age is None else [self.max_age]
+        if self.stood_in:
+            limits.append(0.0)
+        if self.fresh_until is not None:
+            limits.append(max(0.0, self.fresh_until - now))
+        return min(limits, default=None)
+
+    def is_outdated(self, now: float) -> bool:
+        """Whether it is made of what was stale already, or missing."""
+        return self.stood_in or (self.fresh_until is not None and self.fresh_until <= now)
+
     def tag(self, names: Iterable[str]) -> None:
         """Add tags."""
         names = tuple(names)
@@ -51,15 +93,33 @@ class LastWord:
 _spoken: ContextVar[LastWord | None] = ContextVar("stalecache_last_word", default=None)
 
 
+def current() -> LastWord | None:
+    """Return the word on what is being made in this context, if anything is."""
+    return _spoken.get()
+
+
 @contextmanager
-def listening() -> Iterator[LastWord]:
-    """Listen to what is said meanwhile."""
-    word = LastWord(_spoken.get())
+def listening(*, in_background: bool = False) -> Iterator[LastWord]:
+    """Listen to what is said meanwhile.
+
+    :param in_background: nobody waits for what is made.
+    """
+    word = LastWord(_spoken.get(), in_background=in_background)
     token = _spoken.set(word)
     try:
         yield word
     finally:
         _spoken.reset(token)
+
+
+def run_apart(function: Callable[[], T], word: LastWord) -> T:
+    """Run a function in a context in which nothing is set but that a word listens to it: as if in a thread of its own."""
+
+    def run() -> T:
+        _spoken.set(word)
+        return function()
+
+    return Context().run(run)
 
 
 def no_store() -> None:

@@ -18,6 +18,7 @@ class Note:
     :param written: when it was written, in seconds since the epoch; a note from the future says nothing.
     :param failures: failed calls of the origin in a row.
     :param retry_at: not before when to call it again while something can be served.
+    :param silent_until: not before when to call it at all, even if nothing can be served.
     :param unstorable_until: until when nobody queues for this key.
     :param kept_out: names that kept a page from being stored; who carries one goes live without queueing.
     """
@@ -25,6 +26,7 @@ class Note:
     written: float = 0.0
     failures: int = 0
     retry_at: float = 0.0
+    silent_until: float = 0.0
     unstorable_until: float = 0.0
     kept_out: ReadNames = NO_NAMES
 
@@ -32,21 +34,35 @@ class Note:
         """Whether the origin is left alone for now. A clock that stepped back ends it, so that no pause is eternal."""
         return self.written <= now < self.retry_at
 
+    def silent(self, now: float) -> bool:
+        """Whether the origin asked to be left alone, or is remembered to have failed where nothing was stored."""
+        return self.written <= now < self.silent_until
+
     def unstorable(self, now: float) -> bool:
         """Whether the page could not be stored a short while ago, whoever asks."""
         return self.written <= now < self.unstorable_until
 
-    def failed(self, now: float, backoff: tuple[float, float], stretch: float) -> Note:
+    def failed(
+        self, now: float, backoff: tuple[float, float], stretch: float, retry_after: float = 0.0, silent_for: float = 0.0
+    ) -> Note:
         """Return the note after one more failure.
 
         :param now: the time of the failure.
         :param backoff: the first and the longest pause in seconds; it doubles with each failure.
         :param stretch: a random number from 0 to 1: the pause is lengthened by up to a quarter.
+        :param retry_after: seconds that the pause lasts at least.
+        :param silent_for: seconds for which it is not called at all.
         """
         first, longest = backoff
         # 2.0**1000 is still a float; the exponent is bounded only so that a year of failures can't overflow it.
         pause = min(longest, first * 2.0 ** min(self.failures, 1000)) * (1 + stretch / 4)
-        return replace(self, written=now, failures=self.failures + 1, retry_at=now + pause)
+        return replace(
+            self,
+            written=now,
+            failures=self.failures + 1,
+            retry_at=now + max(pause, retry_after),
+            silent_until=now + silent_for,
+        )
 
     def marked_unstorable(self, now: float) -> Note:
         """Return the note after an answer that can't be stored whoever asks. The origin answered, so failures are over."""
@@ -66,6 +82,7 @@ def encode(note: Note) -> bytes:
         "written": note.written,
         "failures": note.failures,
         "retry_at": note.retry_at,
+        "silent_until": note.silent_until,
         "unstorable_until": note.unstorable_until,
         "kept_out": note.kept_out.to_json(),
     }
@@ -80,6 +97,7 @@ def decode(data: bytes) -> Note:
             written=float(head["written"]),
             failures=int(head["failures"]),
             retry_at=float(head["retry_at"]),
+            silent_until=float(head["silent_until"]),
             unstorable_until=float(head["unstorable_until"]),
             kept_out=ReadNames.from_json(head["kept_out"]),
         )

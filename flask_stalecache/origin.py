@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from .decide import Terms, Verdict
 from .entry import Entry
 from .reads import NO_NAMES, ReadNames
+from .refresher import Refresher
 from .status import CacheStatus
 from .stores.base import Copy
 
@@ -39,6 +40,8 @@ class Answer:
     :param anybodys: it could have been any visitor's but theirs who carry ``absent`` names, so that a failure may be shared.
     :param shared: what of a failure's value those who waited are given: frozen, since hooks change the value itself.
     :param absent: names that were read and that the request did not carry.
+    :param retry_after: seconds for which it is left alone at least, while something can be served.
+    :param silent_for: seconds for which it is left alone whatever can be served.
     """
 
     verdict: Verdict
@@ -49,6 +52,8 @@ class Answer:
     anybodys: bool = True
     shared: Any = None
     absent: ReadNames = NO_NAMES
+    retry_after: float | None = None
+    silent_for: float | None = None
 
 
 class Origin(Protocol):
@@ -71,6 +76,10 @@ class Origin(Protocol):
         """Seconds to wait for a renewal at most where a copy can stand in; ``None``: as long as it takes."""
 
     @property
+    def apart(self) -> bool:
+        """Whether it is only ever called in threads of its own, never in the visitor's; it has a ``wait`` then."""
+
+    @property
     def terms(self) -> Terms:
         """What is said of serving what is stored to this request."""
 
@@ -79,6 +88,9 @@ class Origin(Protocol):
 
     def call(self, start: Start) -> Answer:
         """Call the origin and judge its answer. Exceptions of the origin are part of the answer."""
+
+    def refused(self, copy: Copy) -> Answer | None:
+        """Return why it is not to be called now; ``None``: it may be."""
 
     def live(self) -> Answer:
         """Call the origin for this visitor alone: nothing of it is stored."""
@@ -108,6 +120,22 @@ class RefreshJob(Protocol):
     @property
     def terms(self) -> Terms:
         """What is said of serving what is stored, whoever asks: tells whether it is to be renewed at all."""
+
+    @property
+    def pool(self) -> Refresher | None:
+        """The threads that run it; ``None``: those that refresh pages."""
+
+    @property
+    def fills(self) -> bool:
+        """Whether it runs also where nothing is stored."""
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that anybody waits for it at most: then it only runs in threads of its own; ``None``: as long as it takes."""
+
+    @property
+    def forced(self) -> bool:
+        """Whether it runs whatever is stored."""
 
     def run(self, start: Start) -> Answer:
         """Call the origin anew and judge its answer."""

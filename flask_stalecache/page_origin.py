@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -34,7 +35,7 @@ from .keys import page_key
 from .last_word import LastWord, listening
 from .observed import session_cookie
 from .origin import Answer, Served, Start
-from .page_refresh import PageRefresh, visitor_fields
+from .page_refresh import REPLAY, PageRefresh, visitor_fields
 from .plan import Plan
 from .policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
 from .policy import tags as checked_tags
@@ -43,6 +44,7 @@ from .reads import NO_NAMES, ReadNames
 from .recipe import PageRecipe
 from .responses import body_size, freeze, frozen_failure
 from .session_watch import SessionReads
+from .stores.base import Copy
 
 #: With one of these a response may answer requests with Authorization (RFC 9111 section 3.5).
 _SHARED_DESPITE_AUTHORIZATION = ("public", "s-maxage", "must-revalidate")
@@ -123,6 +125,15 @@ class PageOrigin:
         """Whether the request carries one of these names."""
         return names.carried_by(self.environ)
 
+    @property
+    def apart(self) -> bool:
+        """A view runs in its visitor's thread."""
+        return False
+
+    def refused(self, copy: Copy) -> Answer | None:
+        """A view is never refused."""
+        return None
+
     def live(self) -> Answer:
         """Call the view as if it were not decorated."""
         return Answer(Verdict.UNSTORABLE, value=self.plan.call_view(self.args, self.kwargs))
@@ -132,7 +143,7 @@ class PageOrigin:
     def call(self, start: Start) -> Answer:
         """Call the view under watch and judge its answer."""
         covered = self._covered()
-        with listening() as word, watched(self.context, covered) as watch:
+        with listening(in_background=REPLAY in self.environ) as word, watched(self.context, covered) as watch:
             response, error = self._run()
         self._take_over_names(word)
         names = names_beyond_key(self.context, covered, watch)
@@ -161,6 +172,8 @@ class PageOrigin:
             anybodys=anybodys,
             shared=frozen_failure(response) if failed else None,
             absent=names,
+            # Its refresh has tried to renew what it is made of, so that at once it would come out no better.
+            retry_after=self.plan.settings.refresh_backoff[0] if word.in_background and word.is_outdated(time.time()) else None,
         )
 
     def _run(self) -> tuple[Response | None, Exception | None]:
@@ -234,7 +247,9 @@ class PageOrigin:
             refusal=refusal,
             carried=carried,
             had_content=start.previous is not None and bool(start.previous.body),
-            said_max_age=word.max_age,
+            said_max_age=word.limit(now),
+            stood_in=word.stood_in,
+            has_copy=start.previous is not None and (start.previous.in_swr(now) or start.previous.in_sie(now)),
         )
         judgement = judge(facts, policy, settings.windows, settings.max_entry_size, now)
         if judgement.verdict is Verdict.STORABLE:
@@ -245,7 +260,8 @@ class PageOrigin:
         if body is None:
             return Judgement(Verdict.UNSTORABLE, "the body is not as long as its Content-Length says"), None
         purged_by = (*self._names(), *map(tag_name, word.tags))
-        return judgement, self._entry(response, body, start, judgement.windows, directives, names, purged_by, now)
+        entry = self._entry(response, body, start, judgement.windows, directives, names, purged_by, now)
+        return judgement, replace(entry, calls=tuple(word.calls))
 
     def _second_look(self, response: Response, directives: Directives) -> Judgement | None:
         """Return what keeps a storable answer from being stored after all: the request, or the developer's filter."""

@@ -13,6 +13,7 @@ from .errors import StaleCacheError
 from .origin import Answer, Start
 from .plan import CachedView, Plan
 from .recipe import PageRecipe
+from .refresher import Refresher
 
 #: In the environ: the refresh that this request is.
 REPLAY = "flask_stalecache.replay"
@@ -49,6 +50,11 @@ class PageRefresh:
         self.label = label
         self.recipe = recipe
         self.visitor = visitor
+        #: It runs in the threads for pages, and what was purged meanwhile is left to the next visitor.
+        self.pool: Refresher | None = None
+        self.fills = False
+        self.forced = False
+        self.patience: float | None = None
 
     @property
     def terms(self) -> Terms:
@@ -57,6 +63,9 @@ class PageRefresh:
 
     def run(self, start: Start) -> Answer:
         """Send the request through the app, and return what the view answered, if it was the view that answered."""
+        if start.previous is not None and start.previous.calls:
+            # Together, since one after the other they would take as long as all of them.
+            self.plan.renew_calls(start.previous.calls)
         environ = self.recipe.to_environ()
         environ.update(self.visitor or {})
         replay = environ[REPLAY] = Replay(self.key, self.plan.cached, start)

@@ -69,9 +69,9 @@ class Plan:
         in_key = KEY_FIELDS | frozenset(policy.vary)
         lock_timeout = settings.lock_timeout if policy.lock_timeout is None else policy.lock_timeout
         uncounted = in_key | settings.ignored_headers
-        version = _version(app, settings, deployed)
+        version = app_version(app, settings, deployed)
         prefers = settings.prefer_stale if policy.prefer_stale is None else policy.prefer_stale is True
-        terms = Terms(version, deployed, policy.refresh_ahead or 0.0, _preference(settings, prefers))
+        terms = Terms(version, deployed, policy.refresh_ahead or 0.0, preference(settings, prefers))
         asked_by = _asked_by(settings) if policy.prefer_stale is None and not prefers else ()
         asks_each = bool(asked_by) or callable(policy.prefer_stale)
         return cls(app, cached, settings, complaints, ignored, in_key, uncounted, lock_timeout, terms, asked_by, asks_each)
@@ -80,10 +80,10 @@ class Plan:
         """Return what is said of serving what is stored to one request."""
         asked = self.cached.policy.prefer_stale
         if callable(asked):
-            return self.terms._replace(prefer_stale=_preference(self.settings, self._asks(asked, context)))
+            return self.terms._replace(prefer_stale=preference(self.settings, self._asks(asked, context)))
         environ = context.request.environ
         if any(value.in_environ(environ) not in ("", "0") for value in self.asked_by):
-            return self.terms._replace(prefer_stale=_preference(self.settings, True))
+            return self.terms._replace(prefer_stale=preference(self.settings, True))
         return self.terms
 
     def _asks(self, prefer_stale: Callable[[], object], context: RequestContext) -> bool:
@@ -96,19 +96,27 @@ class Plan:
             self.complaints.now_and_then(("prefer", name), "the prefer_stale of %s raised: %r", name, error, exc_info=error)
             return False
 
+    def renew_calls(self, keys: tuple[str, ...]) -> None:
+        """Renew what is stale of the values that a page was made from, and wait for that."""
+        calls = self.app.extensions["stalecache"].calls
+        if calls is not None:
+            calls.renew(keys)
+
     def call_view(self, args: Any, kwargs: Any) -> Response:
         """Call the view, an async one too, and return its value as a response."""
         return self.app.make_response(self.app.ensure_sync(self.cached.view)(*args, **kwargs))
 
 
-def _version(app: Flask, settings: Settings, deployed: float) -> str:
+def app_version(app: Flask, settings: Settings, deployed: float) -> str:
+    """Return the app's version; with ``app.debug`` the time of its start, unless it says one."""
     if settings.version is None:
         # Edited templates show after a restart.
         return f"debug {deployed}" if app.debug else ""
     return settings.version
 
 
-def _preference(settings: Settings, prefers: bool) -> PreferStale:
+def preference(settings: Settings, prefers: bool) -> PreferStale:
+    """Return what becomes of a stale copy for who prefers it, or does not."""
     if not prefers:
         return PreferStale.NO
     return PreferStale.AND_REFRESH if settings.prefer_stale_refresh else PreferStale.ALONE

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from difflib import get_close_matches
 from fnmatch import translate
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -57,6 +58,15 @@ def seconds(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
         raise ConfigError(f"{name}={value!r} is not a duration: give seconds, 0 or more (int, float or timedelta)")
     return float(value)
+
+
+_HINTS = {"timeout": "a lifetime is max_age=, a wait for the renewal is wait=, one for the lock is lock_timeout="}
+
+
+def unknown_parameter(decorator: str, name: str, known: Iterable[str]) -> str:
+    """Return what is said of a parameter that a decorator does not have: what may be meant."""
+    nearest = get_close_matches(name, list(known), n=1, cutoff=0)[0]
+    return f"{decorator} has no parameter {name!r}: {_HINTS.get(name, f'the nearest is {nearest}')}"
 
 
 def share(name: str, value: object) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from .errors import ConfigError
-from .keys import host_of
+from .keys import digest, host_of
 from .policy import NamePatterns
 
 EVERYTHING = "all"
@@ -44,6 +44,19 @@ def page_names(endpoint: str, environ: Mapping[str, Any], ignored: NamePatterns)
     where = _where(path, ignored.split(environ.get("QUERY_STRING", ""))[0])
     origin = _origin(environ.get("wsgi.url_scheme", "http"), host_of(environ))
     return EVERYTHING, endpoint_name(endpoint), f"path:{where}", f"url:{origin}{where}"
+
+
+def call_name(key: str) -> str:
+    """Return the name of one call."""
+    return f"call:{digest(key)}"
+
+
+def call_names(function: str, key: str) -> tuple[str, ...]:
+    """Return the names of a call's value, without its tags.
+
+    :param function: the function's module and qualified name.
+    """
+    return EVERYTHING, f"function:{function}", call_name(key)
 
 
 def url_name(url: object, ignored: NamePatterns) -> str:

@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 Job: TypeAlias = Callable[[], None]
@@ -33,17 +33,22 @@ class Refresher:
     :param workers: threads at most; 0 runs each job at once, in the caller's thread.
     :param queue_size: jobs that may wait; more are refused.
     :param shutdown_wait: seconds for which an exiting process waits for its running jobs.
+    :param replaces_lost: whether another thread takes the place of one that hangs. Default true; if not, no job waits for a thread.
     """
 
-    def __init__(self, workers: int, queue_size: int, shutdown_wait: float) -> None:
+    def __init__(self, workers: int, queue_size: int, shutdown_wait: float, *, replaces_lost: bool = True) -> None:
         self.workers = workers
+        self.replaces_lost = replaces_lost
         self.queue_size = queue_size
         self.shutdown_wait = shutdown_wait
         self._pools: dict[int, _Pool] = {}
         _refreshers.add(self)
 
-    def submit(self, job: Job) -> bool:
-        """Hand over a job, and return whether it was taken. It never waits, unless there are no workers: then it runs the job."""
+    def submit(self, job: Job, *, at_once: bool = False) -> bool:
+        """Hand over a job, and return whether it was taken. It never waits, unless there are no workers: then it runs the job.
+
+        :param at_once: it is only taken if a thread is free for it.
+        """
         if self.workers == 0:
             _run_in_line(job)
             return True
@@ -51,12 +56,12 @@ class Refresher:
         pool = self._pools.get(pid)
         if pool is None:
             # setdefault is atomic: of two threads that are first after a fork, both get the same pool.
-            pool = self._pools.setdefault(pid, _Pool(self.workers, self.queue_size))
+            pool = self._pools.setdefault(pid, _Pool(self.workers, self.queue_size, self.replaces_lost))
         if pool.is_stuck():
             _say_stuck(pid)
             _run_in_line(job)
             return True
-        return pool.submit(job)
+        return pool.submit(job, at_once or not self.replaces_lost)
 
     def go_in_line(self) -> None:
         """Run each job in the caller's thread from now on."""
@@ -94,9 +99,10 @@ class Refresher:
 class _Pool:
     """The threads and the queue of one process."""
 
-    def __init__(self, workers: int, queue_size: int) -> None:
+    def __init__(self, workers: int, queue_size: int, replaces_lost: bool) -> None:
         self.workers = workers
         self.queue_size = queue_size
+        self.replaces_lost = replaces_lost
         # Looked up now: gevent may have replaced it since this module was imported, and the C one would stop all greenlets.
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._state = threading.Condition()
@@ -112,9 +118,9 @@ class _Pool:
         since = self._untaken_since
         return since is not None and not self._running and time.monotonic() - since > START_PATIENCE
 
-    def submit(self, job: Job) -> bool:
+    def submit(self, job: Job, at_once: bool) -> bool:
         with self._state:
-            if self._closing or self._queue.qsize() >= self.queue_size:
+            if self._closing or (self._all_busy() if at_once else self._queue.qsize() >= self.queue_size):
                 return False
             self._open_jobs += 1
             if self._untaken_since is None:
@@ -122,6 +128,10 @@ class _Pool:
             self._queue.put(job)
             self._start_thread_if_short()
         return True
+
+    def _all_busy(self) -> bool:
+        # Those that hang and are not replaced take room for as long as they hang.
+        return self._open_jobs + (0 if self.replaces_lost else self._lost) >= self.workers
 
     def _start_thread_if_short(self) -> None:
         if self._threads >= self.workers or not self._queue.qsize():
@@ -164,6 +174,8 @@ class _Pool:
         with self._state:
             if me not in self._running:
                 self._lost -= 1
+                if not self.replaces_lost:
+                    self._threads -= 1
                 return False
             self._running.discard(me)
             self._open_jobs -= 1
@@ -172,13 +184,15 @@ class _Pool:
 
     def give_up(self, thread: int) -> None:
         with self._state:
-            if thread not in self._running or self._lost >= MAX_LOST:
+            if thread not in self._running or (self.replaces_lost and self._lost >= MAX_LOST):
                 return
             self._running.discard(thread)
             self._lost += 1
-            self._threads -= 1
             self._open_jobs -= 1
             self._state.notify_all()
+            if not self.replaces_lost:
+                return
+            self._threads -= 1
             self._start_thread_if_short()
 
     def drain(self, timeout: float | None) -> bool:
@@ -235,6 +249,20 @@ def drain_all(timeout: float | None = None) -> bool:
     """
     start = time.monotonic()
     return all(refresher.drain(_left(start, timeout)) for refresher in list(_refreshers))
+
+
+def drain_each(pools: Sequence[Refresher], timeout: float | None = None) -> bool:
+    """Wait until all jobs of some refreshers are done at the same time, and return whether they are.
+
+    :param timeout: seconds to wait at most, for all together. Default: no limit.
+    """
+    start = time.monotonic()
+    while True:
+        if not all(pool.drain(_left(start, timeout)) for pool in pools):
+            return False
+        # A job of the one may have handed over a job to the other.
+        if all(pool.drain(0) for pool in pools):
+            return True
 
 
 def _left(start: float, timeout: float | None) -> float | None:

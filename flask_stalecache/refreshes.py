@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from .decide import Verdict, is_due
 from .errors import StoreError
 from .flight import Flight, Flights
-from .origin import RefreshJob
+from .origin import Answer, RefreshJob
 from .refresher import Refresher
 from .settle import Settler
 from .stores.base import Copy
@@ -20,32 +21,49 @@ from .stores.base import Copy
 BUSY_PAUSE = 0.25
 
 
+class Landing:
+    """Where those who wait for a refresh learn what it brought.
+
+    :ivar answer: the origin's answer; ``None`` if it was not called, or nothing is known yet.
+    """
+
+    __slots__ = ("answer", "done")
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = None
+        self.done = threading.Event()
+
+
 class Pending(NamedTuple):
     """A refresh that was handed over.
 
     :ivar since: when the first try was handed over, on the monotonic clock.
     :ivar until: until when it counts.
     :ivar stamp: the key's stamp; once that has moved, it does not count any more. ``None``: it counts whatever is written.
+    :ivar landing: where its outcome is told.
     """
 
     since: float
     until: float
     stamp: int | None
+    landing: Landing
 
 
 class Refreshes:
     """The refreshes of one process; made anew after a fork.
 
     :param settler: stores what they bring.
-    :param refresher: runs them.
+    :param refresher: runs them, unless they have threads of their own.
+    :param pools: all threads that run any.
     :param flights: where a visitor who has to wait finds them.
     :param deadline: seconds after which one counts as failed.
     """
 
-    def __init__(self, settler: Settler, refresher: Refresher, flights: Flights, deadline: float) -> None:
+    def __init__(self, settler: Settler, refresher: Refresher, pools: list[Refresher], flights: Flights, deadline: float) -> None:
         self.settler = settler
         self.store = settler.store
         self.refresher = refresher
+        self.pools = pools
         self.flights = flights
         self.deadline = deadline
         self._pending: dict[str, Pending] = {}
@@ -65,7 +83,7 @@ class Refreshes:
                 return False
             now, last = time.monotonic(), self._pending.get(copy.key)
             since = last.since if last is not None and last.stamp == copy.stamp else now
-            self._pending[copy.key] = Pending(since, now + self.deadline, None)
+            self._pending[copy.key] = Pending(since, now + self.deadline, None, Landing())
             return True
 
     def since(self, key: str) -> float:
@@ -73,47 +91,83 @@ class Refreshes:
         pending = self._pending.get(key)
         return time.monotonic() if pending is None else pending.since
 
-    def hand_over(self, job: RefreshJob) -> None:
-        """Hand over a claimed refresh. It never waits; a full queue drops it, and the copy is still there."""
-        if not self.refresher.submit(partial(self._run, job)):
-            self.settler.counters.count("refreshes_dropped")
-            self._pending.pop(job.key, None)
+    def landing(self, key: str) -> Landing | None:
+        """Return where the outcome of the key's pending refresh is told; ``None``, if there is none."""
+        pending = self._pending.get(key)
+        return None if pending is None else pending.landing
 
-    def _run(self, job: RefreshJob) -> None:
+    def hand_over(self, job: RefreshJob) -> bool:
+        """Hand over a claimed refresh, and return whether it was taken.
+
+        It never waits; a full queue drops it, and the copy is still there.
+        """
+        landing = self.landing(job.key) or Landing()
+        if (job.pool or self.refresher).submit(partial(self._run, job, landing)):
+            return True
+        self.settler.counters.count("refreshes_dropped")
+        self._pending.pop(job.key, None)
+        landing.done.set()
+        return False
+
+    def renew_together(self, jobs: Sequence[RefreshJob]) -> None:
+        """Run refreshes at the same time, and wait until they are done: for who is in the background anyway.
+
+        What finds no free thread runs here, so that threads that wait for each other never stand still; but not what only runs in
+        threads of its own.
+        """
+        landings, here = [], []
+        for job in jobs:
+            is_ours = self.claim(self.settler.load(job.key))
+            landing = self.landing(job.key)
+            if landing is None:
+                continue
+            landings.append((job, landing))
+            if is_ours and not (job.pool or self.refresher).submit(partial(self._run, job, landing), at_once=True):
+                here.append((job, landing))
+        for job, landing in here:
+            if job.patience is None:
+                self._run(job, landing)
+            else:
+                self._pending.pop(job.key, None)
+                landing.done.set()
+        for job, landing in landings:
+            landing.done.wait(self.deadline if job.patience is None else job.patience)
+
+    def _run(self, job: RefreshJob, landing: Landing) -> None:
         pause = None
         try:
-            pause = self._run_if_free(job)
+            pause = self._run_if_free(job, landing)
         except StoreError as error:
             self.settler.store_failed(error)
-            pause = Pending(self.since(job.key), time.monotonic() + self.settler.backoff[0], None)
+            pause = Pending(self.since(job.key), time.monotonic() + self.settler.backoff[0], None, landing)
         finally:
-            if pause is None:
-                self._pending.pop(job.key, None)
-            else:
+            if pause is not None:
                 self._pending[job.key] = pause
+            elif (pending := self._pending.get(job.key)) is not None and pending.landing is landing:
+                del self._pending[job.key]
+            landing.done.set()
 
-    def _run_if_free(self, job: RefreshJob) -> Pending | None:
+    def _run_if_free(self, job: RefreshJob, landing: Landing) -> Pending | None:
         """Renew an entry, unless that is done elsewhere; return how long not to try again here, if that is to be said."""
         lock = self.store.lock(job.key)
         copy = self.store.load(job.key)
         if not lock.acquire():
-            return Pending(self.since(job.key), time.monotonic() + BUSY_PAUSE, copy.stamp)
+            return Pending(self.since(job.key), time.monotonic() + BUSY_PAUSE, copy.stamp, landing)
         flight = self.flights.lead(job.key, time.monotonic() + self.deadline)
         if flight is None:
             lock.release()
             return None
         flight.lock = lock
         try:
-            self._renew(flight, job)
+            landing.answer = self._renew(flight, job)
         finally:
             self.flights.end(flight)
         return None
 
-    def _renew(self, flight: Flight, job: RefreshJob) -> None:
+    def _renew(self, flight: Flight, job: RefreshJob) -> Answer | None:
         copy = self.store.load(job.key)
-        now = time.time()
-        if copy.entry is None or not is_due(copy.entry, now, job.terms) or copy.note.backing_off(now):
-            return
+        if not _is_wanted(copy, job):
+            return None
         self.settler.counters.count("refreshes")
         start = self.settler.start(copy)
         try:
@@ -130,6 +184,7 @@ class Refreshes:
                 ("refresh", job.label), "the refresh of %s failed; its copy stays", job.label, exc_info=answer.error
             )
         self.settler.land(self.flights, flight, start, answer)
+        return answer
 
     def tick(self) -> None:
         """Give up the refreshes whose deadline has passed."""
@@ -152,5 +207,18 @@ class Refreshes:
         except StoreError as error:
             self.settler.store_failed(error)
         if self.flights.end(flight):
-            self._pending.pop(flight.key, None)
-            self.refresher.give_up(flight.leader)
+            pending = self._pending.pop(flight.key, None)
+            if pending is not None:
+                pending.landing.done.set()
+            for pool in self.pools:
+                pool.give_up(flight.leader)
+
+
+def _is_wanted(copy: Copy, job: RefreshJob) -> bool:
+    """Whether a refresh is still to be run, now that the key's lock is held."""
+    now = time.time()
+    if copy.entry is None or job.forced:
+        return job.fills
+    # Past its windows nothing stands in for it, so that who waits is not put off because it failed before.
+    backs_off = copy.note.backing_off(now) and not (job.fills and not copy.entry.in_swr(now) and not copy.entry.in_sie(now))
+    return is_due(copy.entry, now, job.terms) and not backs_off

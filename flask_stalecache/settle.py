@@ -10,7 +10,7 @@ from .complaints import Complaints
 from .decide import Action, Verdict, after
 from .errors import StoreError
 from .flight import Flight, Flights, Outcome
-from .note import NOTHING
+from .note import NOTHING, Note
 from .origin import Answer, Start
 from .stats import Counters
 from .stores.base import Copy, Store
@@ -50,6 +50,9 @@ class Settler:
         """
         if answer.verdict is Verdict.UNSTORABLE:
             flight.outcome = Outcome.UNSTORABLE
+        elif answer.verdict is Verdict.REFUSED:
+            flight.outcome, flight.failure = Outcome.FAILED, answer
+            return False
         elif answer.verdict is Verdict.FAILED:
             may_share = answer.anybodys and (answer.error is not None or answer.shared is not None)
             flight.outcome, flight.failure = Outcome.FAILED, answer if may_share else None
@@ -94,7 +97,7 @@ class Settler:
         if after(answer.verdict, stored=copy.entry is not None, anybodys=answer.anybodys) is Action.DROP:
             self.store.remove(copy.key)
         if answer.verdict is Verdict.FAILED:
-            self.note_failure(copy)
+            self.note_failure(copy, answer)
         elif answer.verdict is Verdict.UNSTORABLE:
             self.store.write_note(copy.key, copy.note.marked_unstorable(now))
         else:
@@ -106,14 +109,20 @@ class Settler:
             return False
         if not self.store.write(answer.entry):
             return False
-        if copy.note != NOTHING:
+        if answer.retry_after:
+            self.store.write_note(copy.key, Note(written=now, retry_at=now + answer.retry_after))
+        elif copy.note != NOTHING:
             self.store.write_note(copy.key, NOTHING)
         return True
 
-    def note_failure(self, copy: Copy) -> None:
-        """Count a failure in the key's note, so that all workers back off."""
+    def note_failure(self, copy: Copy, answer: Answer | None = None) -> None:
+        """Count a failure in the key's note, so that all workers back off.
+
+        :param answer: what the origin said of it, if it said anything.
+        """
         self.counters.count("origin_failures")
-        self.store.write_note(copy.key, copy.note.failed(time.time(), self.backoff, random.random()))
+        asked = (0.0, 0.0) if answer is None else (answer.retry_after or 0.0, answer.silent_for or 0.0)
+        self.store.write_note(copy.key, copy.note.failed(time.time(), self.backoff, random.random(), *asked))
 
     def store_failed(self, error: StoreError) -> None:
         """Count a failure of the store, and say it once a minute."""

@@ -26,7 +26,9 @@ from flask_stalecache.entry import Entry
 from flask_stalecache.origin import Answer, Start
 from flask_stalecache.policy import Windows
 from flask_stalecache.reads import ReadNames
+from flask_stalecache.refresher import Refresher
 from flask_stalecache.stats import Counters
+from flask_stalecache.stores.base import Copy
 from flask_stalecache.stores.files import FileStore
 
 T = TypeVar("T")
@@ -118,6 +120,7 @@ class FakeOrigin:
     patience: float = PATIENCE
     queues: bool = True
     wait: float | None = None
+    apart: bool = False
     terms: Terms = PLAIN
     renewal: Callable[[Start], Answer] = storable
     cookies: frozenset[str] = frozenset()
@@ -141,6 +144,10 @@ class FakeOrigin:
         self.starts.append(start)
         return self.script(start)
 
+    def refused(self, copy: Copy) -> Answer | None:
+        """It is never refused."""
+        return None
+
     def live(self) -> Answer:
         """Answer one visitor alone."""
         self.lives.append(threading.get_ident())
@@ -148,7 +155,7 @@ class FakeOrigin:
 
     def refresh(self) -> FakeRefresh:
         """Return the renewal."""
-        return FakeRefresh(self.renewal, self.key, self.label, self.terms)
+        return FakeRefresh(self.renewal, self.key, self.label, self.terms, fills=self.apart)
 
     def barred_from(self, entry: Entry) -> bool:
         """Whether the request carries a cookie that the entry remembers as absent."""
@@ -167,6 +174,10 @@ class FakeRefresh:
     key: str = "page"
     label: str = "the page"
     terms: Terms = PLAIN
+    pool: Refresher | None = None
+    fills: bool = False
+    forced: bool = False
+    patience: float | None = None
     starts: list[Start] = field(default_factory=list)
 
     @property

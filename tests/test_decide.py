@@ -464,7 +464,12 @@ def any_entry() -> st.SearchStrategy[Entry]:
 
 
 any_terms = st.builds(
-    Terms, st.sampled_from(["1", "2"]), moments.map(lambda age: NOON + age), spans | st.just(30.0), st.sampled_from(PreferStale)
+    Terms,
+    st.sampled_from(["1", "2"]),
+    moments.map(lambda age: NOON + age),
+    spans | st.just(30.0),
+    st.sampled_from(PreferStale),
+    in_line=st.booleans(),
 )
 #: An entry, a note, a moment, whether a refresh is pending, and the terms.
 any_case = st.tuples(any_entry(), st.builds(pause, moments, moments), moments.map(lambda age: NOON + age), st.booleans(), any_terms)
@@ -483,8 +488,17 @@ def test_whoever_prefers_what_is_never_served_stale_it_is_not(case: Case) -> Non
 def test_who_prefers_stale_waits_for_nothing_that_may_be_served_stale(case: Case) -> None:
     entry, note, now, pending, terms = case
     decision = decide(entry, note, now, terms, pending=pending)
-    if terms.prefer_stale is not PreferStale.NO and not entry.never_stale:
+    if terms.prefer_stale is not PreferStale.NO and not terms.in_line and not entry.never_stale:
         assert isinstance(decision, Serve)
+
+
+@given(any_case)
+def test_where_nobody_waits_what_is_stale_is_renewed_unless_it_backs_off(case: Case) -> None:
+    entry, note, now, pending, terms = case
+    decision = decide(entry, note, now, terms._replace(in_line=True), pending=pending)
+    if not is_fresh(entry, now, terms) and not note.backing_off(now):
+        may_stand_in = entry.in_swr(now) or entry.in_sie(now)
+        assert decision == Fetch(CacheStatus.EXPIRED, entry if may_stand_in else None, entry if entry.may_be_stale else None)
 
 
 @given(any_case)

@@ -185,7 +185,7 @@ def test_the_files_of_these_tests_are_right_in_form() -> None:
     assert decode(sealed(json.dumps(head_of(entry)).encode(), entry.body), entry.key) == entry
 
 
-@pytest.mark.parametrize("magic", [b"FSC1", b"FSC3", b"fsc1", b"\0\0\0\0"])
+@pytest.mark.parametrize("magic", [b"FSC1", b"FSC2", b"fsc1", b"\0\0\0\0"])
 def test_another_format_is_a_broken_entry_even_if_its_checksum_is_right(magic: bytes) -> None:
     entry = make_entry()
     with pytest.raises(BrokenEntry, match="format"):
@@ -269,7 +269,7 @@ def test_a_cut_head_is_a_broken_entry(entry: Entry, data: st.DataObject) -> None
         decode_head(stored[: data.draw(st.integers(0, head_size(stored) - 1))])
 
 
-@pytest.mark.parametrize("magic", [b"FSC1", b"FSC3", b"\0\0\0\0"])
+@pytest.mark.parametrize("magic", [b"FSC1", b"FSC2", b"\0\0\0\0"])
 def test_the_head_of_another_format_is_a_broken_entry(magic: bytes) -> None:
     stored = magic + encode(make_entry())[4:]
     for read in (head_size, decode_head):

@@ -1,0 +1,62 @@
+"""A request that has to fetch, on its way through the engine."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+
+from .decide import Fetch
+from .entry import Entry
+from .origin import Origin
+from .stores.base import Copy
+
+#: Seconds that may pass between an origin's answer and its being stored.
+WRITING = 5.0
+
+
+class Turn(Enum):
+    """What a leader does once it has the lock, or has waited for it long enough."""
+
+    #: Call the origin.
+    CALL = "call"
+    #: Look again: another process has answered.
+    AGAIN = "again"
+    #: Serve the stale copy: the wait is over.
+    STALE = "stale"
+
+
+class Way(Enum):
+    """Where a look at what is stored leads."""
+
+    #: Serve the copy, as decided.
+    SERVE = "serve"
+    #: Serve the copy, since it was made while this request waited.
+    COLLAPSED = "collapsed"
+    #: Call the origin for this visitor alone: the request carries an absent name.
+    LIVE = "live"
+    #: Call the origin without queueing: the page can't be stored, or not for who carries what this request carries.
+    UNQUEUED = "unqueued"
+    #: Join or lead the key's flight.
+    QUEUE = "queue"
+
+
+@dataclass(slots=True)
+class Visit:
+    """A request that has to fetch: what it came upon, and how long it waits."""
+
+    origin: Origin
+    copy: Copy
+    fetch: Fetch
+    until: float
+    met: Entry | None = field(init=False)
+    came: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.met = self.copy.entry
+        self.came = time.time()
+
+    def is_new(self, entry: Entry) -> bool:
+        """Whether the entry was stored since the request came: not the one it met, not purged, and no old one come to light."""
+        is_another = self.met is None or entry.serial != self.met.serial
+        return is_another and not entry.ended and entry.answered >= self.came - WRITING

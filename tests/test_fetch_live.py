@@ -1,0 +1,277 @@
+"""Fetch functions on real servers: a third party that hangs, fails or dies does not take the site with it."""
+
+from __future__ import annotations
+
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from servers import PATIENCE, Gate, crowd, serving, wait_for
+
+from flask_stalecache import StaleCache
+
+pytestmark = pytest.mark.server
+
+SOURCE = """
+import os, threading
+import requests
+from flask import Flask
+from flask_stalecache import StaleCache
+
+cache = StaleCache()
+
+@cache.memoize(max_age=float(os.environ["MAX_AGE"]), stale_while_revalidate=600, stale_if_error=6000, jitter=0,
+               wait=float(os.environ["WAIT"]) or None, fallback="fallback", max_concurrency=2)
+def ask(base: str) -> str:
+    return requests.get(os.environ["GATE"]).text
+
+app = Flask(__name__)
+app.config["STALECACHE_DIR"] = os.environ["CACHE"]
+cache.init_app(app)
+
+@app.get("/")
+def page():
+    return ask("EUR")
+
+@app.get("/of/<base>")
+def of(base):
+    return ask(base)
+
+@app.get("/other")
+def other():
+    return str(threading.active_count())
+"""
+
+
+@contextmanager
+def site(
+    kind: str, folder: Path, gate: Gate, *, wait: float, max_age: float = 600, workers: int = 2, **more: object
+) -> Iterator[object]:
+    env = {"GATE": gate.url, "CACHE": folder / "cache", "WAIT": wait, "MAX_AGE": max_age}
+    with serving(kind, SOURCE, folder, env=env, workers=workers, **more) as server:
+        yield server
+
+
+@pytest.mark.parametrize("kind", ["sync", "gthread"])
+def test_many_cold_callers_over_processes_make_one_call(kind: str, tmp_path: Path) -> None:
+    with Gate() as gate, site(kind, tmp_path, gate, wait=0, threads=50) as server:
+        gate.hold()
+        with crowd(server, 100) as asked:  # type: ignore[arg-type]
+            wait_for(lambda: gate.open == 1, what="the call")
+            gate.release()
+            assert {future.result(PATIENCE).text for future in asked} == {"1"}
+        assert gate.calls == 1
+
+
+def test_one_that_hangs_leaves_the_site_alone(tmp_path: Path) -> None:
+    with Gate() as gate, site("sync", tmp_path, gate, wait=0.2, workers=4) as server:
+        gate.hold()
+        for number in range(40):
+            assert server.get(f"/of/{number % 10}").text == "fallback"  # type: ignore[attr-defined]
+        assert gate.open <= 8, "two calls in each of four processes"
+        assert {int(server.get("/other").text) <= 6 for _ in range(20)} == {True}  # type: ignore[attr-defined]
+        gate.answer("back")
+        gate.release()
+        wait_for(lambda: server.get("/of/3").text == "back", what="it is back")  # type: ignore[attr-defined]
+
+
+def test_a_stale_value_is_renewed_once_by_all_processes(tmp_path: Path) -> None:
+    with Gate() as gate, site("sync", tmp_path, gate, wait=0, max_age=0.01) as server:
+        assert server.get("/").text == "1"  # type: ignore[attr-defined]
+        gate.hold(after=1)
+        wait_for(lambda: server.get("/").text == "1" and gate.open == 1, what="it is renewed")  # type: ignore[attr-defined]
+        assert {answer.text for answer in server.get_at_once(20)} == {"1"}  # type: ignore[attr-defined]
+        assert gate.calls == 2
+        gate.release()
+
+
+# -- real servers misbehaving ----------------------------------------------------------------------------------------
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n"
+
+
+class Rude:
+    """A server that sends some bytes to each caller, and then closes, resets, or goes on as told."""
+
+    def __init__(self, data: bytes, *, drip: bool = False, reset: bool = False) -> None:
+        self.data, self.drip, self.reset = data, drip, reset
+        self.over = threading.Event()
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.calls = 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.socket.getsockname()[1]}/"
+
+    def _serve(self) -> None:
+        while not self.over.is_set():
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        self.calls += 1
+        with connection:
+            connection.recv(65536)
+            try:
+                connection.sendall(self.data)
+                while self.drip and not self.over.wait(0.05):
+                    connection.sendall(b"x")
+            except OSError:
+                return
+            if self.reset:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+    def close(self) -> None:
+        self.over.set()
+        self.socket.close()
+
+
+def rude(status: str, *fields: str, body: bytes = b"") -> bytes:
+    lines = "".join(f"{field}\r\n" for field in (*fields, f"Content-Length: {len(body)}", "Connection: close"))
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode("latin-1") + body
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        pytest.param(lambda: Rude(HEAD + b"Content-Length: 100\r\n\r\nhalf", reset=True), id="resets in mid-body"),
+        pytest.param(lambda: Rude(HEAD + b"Content-Length: 100\r\n\r\nhalf"), id="half of Content-Length"),
+        pytest.param(lambda: Rude(b"\0\1\2 nonsense\r\n\r\n"), id="invalid status line"),
+        pytest.param(lambda: Rude(HEAD + b"Content-Length: many\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), id="invalid chunks"),
+        pytest.param(lambda: Rude(b""), id="closes at once"),
+        pytest.param(lambda: Rude(rude("500 Oh")), id="500"),
+        pytest.param(lambda: Rude(rude("503 Oh", "Retry-After: 100")), id="503"),
+        pytest.param(lambda: Rude(rude("429 Slowly", "Retry-After: 100")), id="429"),
+        pytest.param(lambda: Rude(rude("302 Found", "Location: /again")), id="redirect loop"),
+        pytest.param(lambda: Rude(HEAD + b"\r\n", drip=True), id="drips"),
+        pytest.param(lambda: None, id="refuses"),
+    ],
+)
+@pytest.mark.parametrize("stored", [True, False], ids=["stale", "cold"])
+def test_a_misbehaving_third_party(
+    server: Callable[[], Rude | None], stored: bool, make_app: Callable[..., tuple[Flask, StaleCache]]
+) -> None:
+    import requests
+
+    made = server()
+    url = "http://127.0.0.1:9/" if made is None else made.url
+    app, cache = make_app(REFRESH_BACKOFF=(100, 100))
+    is_good = [stored]
+
+    @cache.memoize(max_age=0, stale_while_revalidate=0, stale_if_error=6000, wait=20, fallback="fallback")
+    def ask() -> str:
+        if is_good[0]:
+            return "stored"
+        with requests.get(url, timeout=5, stream=True) as response:
+            response.raise_for_status()
+            until = time.monotonic() + 0.5
+            parts = []
+            for part in response.iter_content(10):
+                parts.append(part)
+                if time.monotonic() > until:
+                    raise TimeoutError("it drips")
+            return b"".join(parts).decode()
+
+    with app.app_context():
+        if stored:
+            assert ask() == "stored"
+        is_good[0] = False
+        assert [ask() for _ in range(5)] == ["stored" if stored else "fallback"] * 5
+        assert cache.drain(30)
+    if made is not None:
+        with closing(made):
+            assert made.calls <= 31, "one attempt; the loop follows thirty times"
+
+
+@pytest.mark.parametrize(("status", "silent"), [("429 Slowly", 100), ("503 Oh", 100), ("500 Oh", 0)])
+def test_retry_after_is_kept_where_nothing_is_stored(
+    status: str, silent: int, make_app: Callable[..., tuple[Flask, StaleCache]]
+) -> None:
+    import requests
+
+    from flask_stalecache import OriginSuspended
+
+    app, cache = make_app()
+    with closing(Rude(rude(status, "Retry-After: 100"))) as server, app.app_context():
+
+        @cache.memoize()
+        def ask() -> requests.Response:
+            return requests.get(server.url, timeout=5)
+
+        first = ask()
+        assert first.status_code == int(status[:3])
+        if silent:
+            with pytest.raises(OriginSuspended, match="left alone"):
+                ask()
+            assert server.calls == 1
+        else:
+            ask()
+            assert server.calls == 2
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "410 Gone"])
+def test_that_there_is_none_is_an_answer(status: str, make_app: Callable[..., tuple[Flask, StaleCache]]) -> None:
+    import requests
+
+    app, cache = make_app()
+    with closing(Rude(rude(status, body=b"none"))) as server, app.app_context():
+
+        @cache.memoize()
+        def ask() -> requests.Response:
+            return requests.get(server.url, timeout=5)
+
+        answers = [ask() for _ in range(3)]
+        assert {(answer.status_code, answer.text) for answer in answers} == {(int(status[:3]), "none")}
+        assert server.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "text"),
+    [
+        (["Content-Type: text/plain; charset=nonsense"], b"\xe9", "\ufffd"),
+        (["Content-Type: text/plain; charset=latin-1"], b"\xe9", "é"),
+        (["Content-Encoding: gzip"], __import__("gzip").compress(b"0" * 1_000_000), "0" * 1_000_000),
+    ],
+    ids=["charset", "latin-1", "bomb"],
+)
+def test_odd_bodies_come_back(fields: list[str], body: bytes, text: str, make_app: Callable[..., tuple[Flask, StaleCache]]) -> None:
+    import requests
+
+    app, cache = make_app()
+    with closing(Rude(rude("200 OK", *fields, body=body))) as server, app.app_context():
+
+        @cache.memoize()
+        def ask() -> requests.Response:
+            return requests.get(server.url, timeout=5)
+
+        first, second = ask(), ask()
+        assert first.text == second.text == text
+        assert server.calls == 1
+
+
+def test_a_body_over_the_limit_is_returned_and_not_stored(
+    make_app: Callable[..., tuple[Flask, StaleCache]], caplog: pytest.LogCaptureFixture
+) -> None:
+    import requests
+
+    app, cache = make_app(MAX_ENTRY_SIZE=1_000_000)
+    size = math.ceil(1e6) + 1
+    with closing(Rude(rude("200 OK", body=b"x" * size))) as server, app.app_context():
+
+        @cache.memoize(wait=20)
+        def ask() -> bytes:
+            return requests.get(server.url, timeout=5).content
+
+        assert [len(ask()) for _ in range(2)] == [size, size]
+        assert server.calls == 2
+        assert caplog.text.count("STALECACHE_MAX_ENTRY_SIZE") == 1
