@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import fields, is_dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from difflib import get_close_matches
 from enum import Enum
@@ -20,6 +20,9 @@ from .errors import ConfigError, UnkeyableArgument
 Form = Any
 #: Types that are recognised by name, since what is pure imports neither paths nor chance.
 _BY_NAME = {("pathlib", "PurePath"), ("pathlib._local", "PurePath"), ("uuid", "UUID")}
+_ZONES = {("zoneinfo", "ZoneInfo")}
+#: Longer integers have no decimal digits: Python refuses to write more than a few thousand.
+_LONG = 2000
 
 
 class _Formless(Exception):
@@ -36,7 +39,7 @@ def canonical(value: object, name: str, function: str) -> str:
     try:
         return ascii(_form(value))
     except (_Formless, RecursionError) as error:
-        what = str(error) if isinstance(error, _Formless) else "what contains itself"
+        what = str(error) if isinstance(error, _Formless) else f"a {_name(type(value))} that contains itself or is too deep"
         raise UnkeyableArgument(
             f"the argument {name!r} of {function}() is or holds {what}, which has no canonical form: name it in ignored_args=, "
             "give key=, or pass plain values"
@@ -45,10 +48,14 @@ def canonical(value: object, name: str, function: str) -> str:
 
 def _form(value: Any) -> Form:
     kind = type(value)
+    if kind is int and value.bit_length() > _LONG:
+        return ("int", hex(value))
     if kind in (str, bytes, int, float, bool, type(None)):
         return (kind.__name__, value)
-    if isinstance(value, Enum):
-        return ("enum", _name(kind), ascii(value.name), _form(value.value) if value.name is None else "")
+    # By its type, here and below: a proxy's isinstance() speaks for what is behind it, which may be another one each time.
+    if issubclass(kind, Enum):
+        # Not `name` and `value`, which a member may be called.
+        return ("enum", _name(kind), ascii(value._name_), _form(value._value_) if value._name_ is None else "")
     if kind in (list, tuple):
         return (kind.__name__, *map(_form, value))
     if kind is dict:
@@ -59,27 +66,47 @@ def _form(value: Any) -> Form:
 
 
 def _form_of_object(value: Any, kind: type) -> Form:
-    if is_dataclass(value):
-        return ("dataclass", _name(kind), *((field.name, _form(getattr(value, field.name))) for field in fields(value)))
+    if is_dataclass(kind):
+        return _form_of_dataclass(value, kind)
     if kind is timedelta:
         return ("timedelta", value.days, value.seconds, value.microseconds)
     if kind in (date, datetime, time):
-        # A zone by its key: the offset alone says nothing of other seasons.
-        zone = getattr(getattr(value, "tzinfo", None), "key", None)
-        return (kind.__name__, value.isoformat(), getattr(value, "fold", 0), zone if isinstance(zone, str) else None)
+        return (kind.__name__, value.isoformat(), getattr(value, "fold", 0), _zone_key(getattr(value, "tzinfo", None)))
     if kind is Decimal:
         return ("Decimal", str(value))
     if _is_named(kind):
         return (_name(kind), str(value))
-    if isinstance(value, tuple) and hasattr(kind, "_fields"):
-        return ("named", _name(kind), *map(_form, value))
-    if isinstance(value, str):
+    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        return ("named", _name(kind), *map(_form, tuple.__iter__(value)))
+    if issubclass(kind, str):
         return ("text", _name(kind), str.__str__(value))
     raise _Formless(f"a {_name(kind)}")
 
 
-def _is_named(kind: type) -> bool:
-    return any((base.__module__, base.__qualname__) in _BY_NAME for base in kind.__mro__)
+def _form_of_dataclass(value: Any, kind: Any) -> Form:
+    # What a list, dict or string holds is in no field.
+    if issubclass(kind, (list, tuple, dict, set, frozenset, str, bytes, bytearray, int, float)):
+        raise _Formless(f"a {_name(kind)}")
+    names = [field.name for field in fields(kind)]
+    for name in names:
+        if not hasattr(value, name):
+            raise _Formless(f"a {_name(kind)} without its field {name!r}")
+    return ("dataclass", _name(kind), *((name, _form(getattr(value, name))) for name in names))
+
+
+def _zone_key(zone: Any) -> str | None:
+    """Return the key of a zone; ``None`` without one, and for a fixed offset, which the ISO format tells."""
+    kind = type(zone)
+    if zone is None or kind is timezone:
+        return None
+    # The offset alone says nothing of other seasons.
+    if _is_named(kind, _ZONES) and type(zone.key) is str:
+        return str(zone.key)
+    raise _Formless(f"a time in a zone that is a {_name(kind)}")
+
+
+def _is_named(kind: type, names: Set[tuple[str, str]] = _BY_NAME) -> bool:
+    return any((base.__module__, base.__qualname__) in names for base in kind.__mro__)
 
 
 def _name(kind: type) -> str:
@@ -101,7 +128,7 @@ class Arguments:
         self._ignored = frozenset(ignored)
         try:
             self._signature = inspect.signature(function)
-        except ValueError:
+        except (TypeError, ValueError):
             raise ConfigError(f"{name} does not tell its parameters: wrap it in a function that does") from None
         kinds = {parameter.kind: each for each, parameter in self._signature.parameters.items()}
         self._positional: str | None = kinds.get(inspect.Parameter.VAR_POSITIONAL)
@@ -135,7 +162,9 @@ class Arguments:
 
     def _counted(self, arguments: Mapping[str, Any]) -> list[tuple[str, Any]]:
         counted = [(name, value) for name, value in arguments.items() if name not in self._ignored and name != self._keywords]
-        more: Mapping[str, Any] = arguments.get(self._keywords, {}) if self._keywords else {}
+        if self._keywords is None or self._keywords in self._ignored:
+            return counted
+        more: Mapping[str, Any] = arguments.get(self._keywords, {})
         return [*counted, *((name, more[name]) for name in sorted(more) if name not in self._ignored)]
 
     def to_json(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -149,20 +178,22 @@ class Arguments:
                 "args": [self._plain(name, value) for name, value in zip(self._places(len(args)), args, strict=True)],
                 "kwargs": {name: self._plain(name, value) for name, value in kwargs.items()},
             }
-            again = self.from_json(json.loads(json.dumps(data, allow_nan=False)))
-            is_same = _is_same(again, (args, dict(kwargs)))
+            # A copy, which the caller's lists and dicts can't change any more.
+            copy: dict[str, Any] = json.loads(json.dumps(data, allow_nan=False))
+            is_same = _is_same(self.from_json(copy), (args, dict(kwargs)))
         except (TypeError, ValueError, msgspec.MsgspecError, RecursionError, UnkeyableArgument):
             return None
-        return data if is_same else None
+        return copy if is_same else None
 
     def from_json(self, data: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments that :meth:`to_json` made data of.
 
         :raises TypeError: for data of another form; likewise :class:`ValueError`.
         """
-        args, kwargs = data["args"], data["kwargs"]
+        args, kwargs = (data.get("args"), data.get("kwargs")) if isinstance(data, Mapping) else (None, None)
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise TypeError("arguments are a list and a dict")
+        self._bound(tuple(args), kwargs)
         return (
             tuple(self._made(name, value) for name, value in zip(self._places(len(args)), args, strict=True)),
             {name: self._made(name, value) for name, value in kwargs.items()},
@@ -188,7 +219,11 @@ class Arguments:
 
     def _made(self, name: str, value: Any) -> Any:
         hint = self._hint(name)
-        return value if hint is Any else msgspec.convert(value, type=hint, dec_hook=_from_plain)
+        if hint is Any:
+            return value
+        made = msgspec.convert(value, type=hint, dec_hook=_from_plain, str_keys=True)
+        # An integer is at home where a float is asked for, and is written as one.
+        return value if type(value) is int and type(made) is float else made
 
 
 def _to_plain(value: Any) -> Any:

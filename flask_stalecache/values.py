@@ -13,7 +13,7 @@ from enum import Enum
 from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Protocol, get_args, get_type_hints
 from uuid import UUID
 
 import msgspec
@@ -90,10 +90,13 @@ def is_immutable(value: object) -> bool:
     kind = type(value)
     if kind in _IMMUTABLE or isinstance(value, Enum):
         return True
-    if isinstance(value, (tuple, frozenset)):
+    # A subclass of a tuple may have attributes that can be set; a named tuple has none.
+    if isinstance(value, (tuple, frozenset)) and not hasattr(value, "__dict__"):
         return all(map(is_immutable, value))
-    is_frozen = is_dataclass(value) and getattr(kind, "__dataclass_params__").frozen  # noqa: B009
-    return is_frozen and all(is_immutable(getattr(value, field.name)) for field in fields(value))  # type: ignore[arg-type]
+    # Asked of the type's own dictionary, since a plain subclass of a frozen dataclass can be changed.
+    params = kind.__dict__.get("__dataclass_params__")
+    is_frozen = params is not None and params.frozen
+    return is_frozen and all(is_immutable(getattr(value, field.name)) for field in fields(kind))  # type: ignore[arg-type]
 
 
 def _reader(read: Callable[[], Any]) -> Callable[[], Any]:
@@ -117,35 +120,42 @@ class JsonCodec:
     def encode(self, value: Any, key: str) -> tuple[str, bytes]:
         """Return the kind and the bytes of a value, having seen that they make the same value again."""
         response = _response_class()
-        if response is not None and type(value) is response:
+        if response is not None and type(value) is response and self._takes(response):
             return RESPONSE, _encode_response(value)
         kind = f"{JSON}; type={type(value).__name__}" if self._is_told(type(value)) else JSON
         try:
             data = _ENCODER.encode(value)
             again = self.decode(kind, data, key)()
-            is_same = _same(value, again)
-        except (BrokenValue, TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+            difference = _difference(value, again)
+        except Exception as error:
+            # Constructors and comparisons of the developer's own types may raise anything.
             raise UnstorableValue(f"{error}; {self._advice(value)}") from error
-        if not is_same:
-            what = f"a {type(value).__name__} would come back as another {type(again).__name__}"
-            raise UnstorableValue(f"{what}; {self._advice(value)}")
+        if difference:
+            raise UnstorableValue(f"{difference}; {self._advice(value)}")
         return kind, data
 
     def decode(self, kind: str, data: bytes, key: str) -> Callable[[], Any]:
         """Return what gives each caller the value."""
         try:
-            if kind == RESPONSE:
+            if kind == RESPONSE and self._takes(_response_class()):
                 return _reader(partial(_decode_response, data))
             media, _, told = kind.partition("; type=")
-            if media != JSON or (told and told not in _TOLD):
+            if media != JSON or (told and not self._is_told(_TOLD.get(told))):
                 raise BrokenValue(f"stored as {kind}")
             wanted = _TOLD[told] if told else self._annotation()
             return _reader(partial(self._decoder(wanted).decode, data))
-        except (msgspec.MsgspecError, ValueError, TypeError, LookupError, RecursionError) as error:
+        except BrokenValue:
+            raise
+        except Exception as error:
             raise BrokenValue(str(error)) from error
 
-    def _is_told(self, kind: type) -> bool:
-        return _TOLD.get(kind.__name__) is kind and self._annotation() is Any
+    def _takes(self, kind: Any) -> bool:
+        hint = self._annotation()
+        # Also `Response | None`, for functions with a fallback.
+        return hint is Any or kind in (hint, *get_args(hint))
+
+    def _is_told(self, kind: type | None) -> bool:
+        return kind is not None and _TOLD.get(kind.__name__) is kind and self._annotation() is Any
 
     def _annotation(self) -> Any:
         if self._hint is None:
@@ -188,19 +198,39 @@ def _from_plain(wanted: type, value: Any) -> Any:
 _ENCODER = msgspec.json.Encoder(enc_hook=_to_plain)
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two values are equal and of equal types, at all depths."""
+def _difference(one: Any, other: Any) -> str:
+    """Return in words how two values differ, in equality or in exact type at any depth, or "" if they don't."""
     kind = type(one)
     if kind is not type(other):
-        return False
-    if kind is dict:
-        return len(one) == len(other) and all(map(_same, one, other)) and all(map(_same, one.values(), other.values()))
+        return f"{kind.__name__} would come back as {type(other).__name__}"
+    pairs = _pairs(one, other)
+    if pairs is None:
+        return "" if _is_equal(one, other) else f"{kind.__name__} would come back as another {kind.__name__}"
+    if len(pairs[0]) != len(pairs[1]):
+        return f"{kind.__name__} would come back with {len(pairs[1])} items instead of {len(pairs[0])}"
+    return next(filter(None, map(_difference, *pairs)), "")
+
+
+def _pairs(one: Any, other: Any) -> tuple[Sequence[Any], Sequence[Any]] | None:
+    """Return what is in two containers of one type, in an order in which it can be compared; None if they are no containers."""
+    if isinstance(one, dict):
+        return [*one, *one.values()], [*other, *other.values()]
     if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(_same, one, other))
-    if is_dataclass(one):
-        return all(_same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
+        return one, other
     if isinstance(one, (set, frozenset)):
-        return bool(one == other) and {type(item) for item in one} == {type(item) for item in other}
+        by_item = {item: item for item in other}
+        return [*one], [by_item.get(item, _MISSING) for item in one] + [_MISSING] * (len(other) - len(one))
+    names = [field.name for field in fields(one)] if is_dataclass(one) else getattr(type(one), "__struct_fields__", None)
+    return None if names is None else ([getattr(one, name) for name in names], [getattr(other, name) for name in names])
+
+
+_MISSING = object()
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    if isinstance(one, (datetime, time)):
+        # Of the same moment, but of a zone without its summer time, or of the other hour when the clock is set back.
+        return one == other and one.fold == other.fold and type(one.tzinfo) is type(other.tzinfo)
     return bool(one == other)
 
 
@@ -209,22 +239,22 @@ def _same(one: Any, other: Any) -> bool:
 
 def _response_class() -> Any:
     requests = sys.modules.get("requests")
-    return None if requests is None else requests.Response
+    return getattr(requests, "Response", None)
 
 
 def _encode_response(response: Any) -> bytes:
     if response._content is False:
         raise UnstorableValue("its body was not read: leave out stream=True")
-    head = {
-        "status": response.status_code,
-        "reason": response.reason,
-        "headers": list(response.headers.items()),
-        "url": response.url,
-        "encoding": response.encoding,
-    }
     try:
+        head = {
+            "status": response.status_code,
+            "reason": response.reason,
+            "headers": list(response.headers.items()),
+            "url": response.url,
+            "encoding": response.encoding,
+        }
         return json.dumps(head).encode("ascii") + b"\n" + (response.content or b"")
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise UnstorableValue(f"its head has no form in JSON: {error}") from error
 
 

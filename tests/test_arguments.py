@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, Flag
 from pathlib import Path, PurePosixPath
@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
+from werkzeug.local import LocalProxy
 
 from flask_stalecache import ConfigError, UnkeyableArgument
 from flask_stalecache.arguments import Arguments, canonical
@@ -49,6 +50,31 @@ class Article:
     day: date = date(2026, 1, 1)
 
 
+class Odd(Enum):
+    name = 1  # type: ignore[assignment]
+    value = 2
+
+
+@dataclass
+class Rows(list[int]):
+    title: str = ""
+
+
+@dataclass(init=False)
+class Unset:
+    title: str
+
+
+class Zone(tzinfo):
+    def utcoffset(self, when: datetime | None, /) -> timedelta:
+        return timedelta(0)
+
+    dst = utcoffset
+
+    def tzname(self, when: datetime | None, /) -> str:
+        return "Z"
+
+
 def form(value: object) -> str:
     return canonical(value, "it", "shop.rates")
 
@@ -61,6 +87,7 @@ DIFFERENT: list[Any] = [
     date(2026, 1, 1), datetime(2026, 1, 1), datetime(2026, 1, 1, tzinfo=timezone.utc),
     datetime(2026, 1, 1, tzinfo=ZoneInfo("UTC")), datetime(2026, 1, 1, fold=1), time(1), timedelta(1), timedelta(2), "2026-01-01",
     Decimal("1"), Decimal("1.0"), UUID(int=1), str(UUID(int=1)), PurePosixPath("/a"), Path("/b"), "/a", Markup("1"),
+    Odd["name"], Odd["value"], 10**5000, -(10**5000), hex(10**5000), time(1, tzinfo=ZoneInfo("Europe/Berlin")),
 ]  # fmt: skip
 
 
@@ -123,8 +150,29 @@ class Other(list[int]):
         (CYCLE, "itself"),
         (Other(), "Other"),
         (1j, "complex"),
+        (Article, "builtins.type"),
+        (Rows(), "Rows"),
+        (Unset(), "Unset without its field 'title'"),
+        (datetime(2026, 1, 1, tzinfo=Zone()), "zone that is a .*Zone"),
+        (LocalProxy(lambda: Colour.RED), "LocalProxy"),
+        (LocalProxy(lambda: "a"), "LocalProxy"),
+        ({"a": [(b"", {Point(1, object())})]}, "builtins.object"),  # type: ignore[arg-type]
     ],
-    ids=["object", "inside", "function", "cycle", "list", "complex"],
+    ids=[
+        "object",
+        "inside",
+        "function",
+        "cycle",
+        "list",
+        "complex",
+        "class",
+        "rows",
+        "unset",
+        "zone",
+        "proxy",
+        "text-proxy",
+        "deep",
+    ],
 )
 def test_what_has_no_form_is_refused_by_name(value: object, what: str) -> None:
     with pytest.raises(UnkeyableArgument, match=rf"'it' of shop\.rates\(\).*{what}.*ignored_args=.*key=") as caught:
@@ -141,6 +189,9 @@ def rates(base: str, day: int = 1, *more: int, client: object = None, **rest: An
 def plain(a: int, b: int = 2) -> None: ...
 
 
+def by_place(x: int, /, **rest: int) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("function", "one", "other", "same"),
     [
@@ -153,6 +204,8 @@ def plain(a: int, b: int = 2) -> None: ...
         (rates, (("a",), {"x": 1}), (("a",), {"y": 1}), False),
         (rates, (("a",), {"client": object()}), (("a",), {}), True),
         (rates, (("a",), {"trace": object()}), (("a",), {}), True),
+        (by_place, ((1,), {"x": 2}), ((1,), {}), False),
+        (by_place, ((1,), {"x": 2}), ((2,), {"x": 1}), False),
     ],
 )
 def test_which_calls_have_one_key(function: Callable[..., None], one: Any, other: Any, same: bool) -> None:
@@ -170,15 +223,43 @@ def test_an_ignored_name_that_is_none_is_refused() -> None:
         Arguments(plain, "shop.plain", ["bb"])
 
 
+def test_all_other_parameters_may_be_ignored_by_their_name() -> None:
+    arguments = Arguments(by_place, "shop.by_place", ["rest"])
+    assert arguments.key_part((1,), {"y": object()}) == arguments.key_part((1,), {})
+
+
+@pytest.mark.parametrize("function", [dict, min, 3])
+def test_a_function_that_does_not_tell_its_parameters_is_refused(function: Any) -> None:
+    with pytest.raises(ConfigError, match=r"shop\.f does not tell its parameters"):
+        Arguments(function, "shop.f", [])
+
+
 # -- as data ---------------------------------------------------------------------------------------------------------
 
 
 def typed(when: datetime, colour: Colour, article: Article, *paths: Path, uid: UUID, amounts: tuple[Decimal, ...] = ()) -> None: ...
 
 
+def other(ratio: float | None = None, names: dict[int, str] | None = None, pair: tuple[int, int] = (0, 0)) -> None: ...
+
+
+def untold(a, b=None):  # type: ignore[no-untyped-def]
+    """A function without annotations."""
+
+
+def unresolved(a: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+def exactly(one: object, again: object) -> bool:
+    return form(one) == form(again)
+
+
 @pytest.mark.parametrize(
     ("function", "args", "kwargs"),
     [
+        (other, (1,), {}),
+        (other, (1.0,), {"names": {1: "a"}, "pair": (1, 2)}),
+        (unresolved, ("a",), {}),
         (plain, (1,), {"b": 2}),
         (rates, ("a", 1, 2, 3), {"x": [1, {"a": None}]}),
         (
@@ -192,7 +273,28 @@ def test_arguments_are_made_again(function: Callable[..., None], args: tuple[Any
     arguments = Arguments(function, "shop.f", [])
     data = arguments.to_json(args, kwargs)
     assert data is not None
-    assert arguments.from_json(json.loads(json.dumps(data))) == (args, kwargs)
+    assert json.loads(json.dumps(data)) == data
+    assert exactly(arguments.from_json(json.loads(json.dumps(data))), (args, kwargs))
+
+
+@given(json_like, json_like)
+def test_arguments_are_made_again_exactly_or_not_at_all(one: Any, two: Any) -> None:
+    arguments = Arguments(untold, "shop.untold", [])
+    data = arguments.to_json((one,), {"b": two})
+    if data is not None:
+        assert exactly(arguments.from_json(json.loads(json.dumps(data))), ((one,), {"b": two}))
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5))
+def test_json_is_its_own_data(value: Any) -> None:
+    assert Arguments(untold, "shop.untold", []).to_json((value,), {}) == {"args": [value], "kwargs": {}}
+
+
+def test_data_does_not_change_with_the_argument() -> None:
+    rows = [1]
+    data = Arguments(untold, "shop.untold", []).to_json((rows,), {})
+    rows.append(2)
+    assert data == {"args": [[1]], "kwargs": {}}
 
 
 @pytest.mark.parametrize(
@@ -202,6 +304,9 @@ def test_arguments_are_made_again(function: Callable[..., None], args: tuple[Any
         (rates, ("a",), {"x": (1, 2)}),
         (rates, ("a",), {"x": object()}),
         (rates, ("a",), {"x": float("nan")}),
+        (rates, ("a",), {"x": {1: 2}}),
+        (typed, (datetime(2026, 1, 1, tzinfo=ZoneInfo("Europe/Berlin")), Colour.RED, Article("a")), {"uid": UUID(int=3)}),
+        (unresolved, (date(2026, 1, 1),), {}),
         (plain, ("1",), {}),
         (plain, (True,), {}),
     ],
@@ -212,7 +317,13 @@ def test_what_can_not_be_made_again_is_not_told(
     assert Arguments(function, "shop.f", ["client"] if function is rates else []).to_json(args, kwargs) is None
 
 
-@pytest.mark.parametrize("data", [{"args": "ab", "kwargs": {}}, {"args": [], "kwargs": []}, {"args": ["x"], "kwargs": {}}])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"args": "ab", "kwargs": {}}, {"args": [], "kwargs": []}, {"args": ["x"], "kwargs": {}}, {}, [], None, {"args": [1]},
+        {"args": [], "kwargs": {}}, {"args": [1, 2, 3], "kwargs": {}}, {"args": [1], "kwargs": {"zz": 1}},
+    ],
+)  # fmt: skip
 def test_data_that_is_none_is_an_error(data: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         Arguments(plain, "shop.plain", []).from_json(data)

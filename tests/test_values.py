@@ -12,7 +12,9 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypedDict
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 import requests
 from hypothesis import given
@@ -116,8 +118,54 @@ def test_whatever_json_has_comes_back(value: Any) -> None:
         assert repr(got) == repr(value)
 
 
+@given(
+    st.lists(
+        st.builds(Article, st.text("aé<", max_size=3), st.lists(st.text("b", max_size=3), max_size=3), st.decimals(-9, 9)),
+        max_size=4,
+    )
+)
+def test_dataclasses_come_back(articles: list[Article]) -> None:
+    got = back(codec(list[Article]), articles)
+    assert got == articles
+    assert [str(article.price) for article in got] == [str(article.price) for article in articles]
+
+
+@given(
+    st.dictionaries(
+        st.integers(-(2**63), 2**63 - 1),
+        st.tuples(st.uuids(), st.dates(), st.frozensets(st.text("ab", max_size=3), max_size=3)),
+        max_size=4,
+    )
+)
+def test_nested_containers_come_back(value: dict[int, tuple[UUID, date, frozenset[str]]]) -> None:
+    got = back(codec(dict[int, tuple[UUID, date, frozenset[str]]]), value)
+    assert got == value
+    assert {type(part) for row in got.values() for part in row} <= {UUID, date, frozenset}
+
+
 class Own:
     pass
+
+
+class Measure(msgspec.Struct, eq=False):
+    metres: float
+
+
+@dataclass
+class Positive:
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number < 0:
+            raise RuntimeError("negative")
+
+
+NEGATIVE = Positive(1)
+NEGATIVE.number = -1
+
+
+def test_a_struct_needs_no_equality_of_its_own() -> None:
+    assert back(codec(Measure), Measure(1.5)).metres == 1.5
 
 
 class Sub(list[int]):
@@ -144,6 +192,13 @@ CYCLE.append(CYCLE)
         ("one", int, "annotation says .*int.* and str came"),
         ({"id": 1, "at": NOW, "more": 1}, Row, "annotation"),
         (Own(), Own, "Own"),
+        ([(1, 2)], Any, "tuple would come back as list"),
+        (Measure(1), Measure, "int would come back as float"),
+        ({(1,)}, set[tuple[float]], "int would come back as float"),
+        (datetime(2026, 3, 1, tzinfo=ZoneInfo("Europe/Berlin")), Any, "another datetime"),
+        (datetime(2026, 3, 1, fold=1), datetime, "another datetime"),
+        (Decimal("sNaN"), Any, "annotate"),
+        (NEGATIVE, Positive, "negative"),
     ],
     ids=lambda value: "cycle" if value is CYCLE else ascii(value),
 )
@@ -186,6 +241,12 @@ def test_another_annotation_does_not_fit() -> None:
         codec(int).decode(*stored, "key")
 
 
+def test_a_type_that_was_told_does_not_fit_an_annotation() -> None:
+    for value in ((1, 2), response()):
+        with pytest.raises(BrokenValue):
+            codec(int).decode(*codec().encode(value, "key"), "key")
+
+
 @pytest.mark.parametrize(("value", "hint"), [([1], Any), ({"a": []}, Any), (Article("a"), Article), (([1],), tuple[list[int]])])
 def test_what_can_be_changed_is_everybodys_own(value: Any, hint: Any) -> None:
     read = codec(hint).decode(*codec(hint).encode(value, "key"), "key")
@@ -202,6 +263,19 @@ def test_what_can_not_be_changed_is_shared(value: Any, hint: Any) -> None:
 
 @pytest.mark.parametrize("value", [[], {}, set(), Article("a"), ([],), Own(), bytearray(), Fixed([1])])  # type: ignore[arg-type]
 def test_what_can_be_changed(value: Any) -> None:
+    assert not is_immutable(value)
+
+
+class Labelled(tuple[int, ...]):
+    pass
+
+
+class Loose(Fixed):
+    pass
+
+
+@pytest.mark.parametrize("value", [Labelled(), Loose((1,)), Fixed, (Labelled(),)])
+def test_what_can_be_given_attributes_can_be_changed(value: Any) -> None:
     assert not is_immutable(value)
 
 
@@ -224,7 +298,7 @@ def response(**attributes: Any) -> requests.Response:
     return made
 
 
-@pytest.mark.parametrize("hint", [Any, requests.Response])
+@pytest.mark.parametrize("hint", [Any, requests.Response, requests.Response | None])
 def test_a_response_comes_back_without_its_cookies(hint: Any) -> None:
     original = response()
     read = codec(hint).decode(*codec(hint).encode(original, "key"), "key")
@@ -245,6 +319,16 @@ def test_a_response_without_a_body_comes_back() -> None:
 def test_a_stream_is_not_stored() -> None:
     with pytest.raises(UnstorableValue, match="stream=True"):
         codec().encode(response(_content=False), "key")
+
+
+def test_a_response_that_was_not_announced_is_not_stored() -> None:
+    with pytest.raises(UnstorableValue, match=r"annotation says .*int.* and Response came"):
+        codec(int).encode(response(), "key")
+
+
+def test_a_response_with_a_head_of_something_else_is_not_stored() -> None:
+    with pytest.raises(UnstorableValue, match="head"):
+        codec().encode(response(headers=None), "key")
 
 
 # -- pickle and others -----------------------------------------------------------------------------------------------
