@@ -294,8 +294,12 @@ class CallOrigin:
             if judgement.verdict is Verdict.UNSTORABLE and not word.forbidden:
                 plan.complaints.once((self.label, judgement.reason), "%s is not stored: %s", self.label, judgement.reason)
             return Answer(judgement.verdict, value)
-        windows = judgement.windows
-        entry = Entry(
+        windows = judgement.windows.shortened(policy.jitter * random.random())
+        return Answer(Verdict.STORABLE, value, entry=self._entry(kind, body, tags, windows, start, now))
+
+    def _entry(self, kind: str, body: bytes, tags: tuple[str, ...], windows: Windows, start: Start, now: float) -> Entry:
+        plan = self.plan
+        return Entry(
             key=self.key,
             serial=start.serial,
             names=(*call_names(plan.memo.name, self.key), *map(tag_name, dict.fromkeys(tags))),
@@ -304,11 +308,7 @@ class CallOrigin:
             deployed=plan.terms.deployed,
             started=start.started,
             answered=now,
-            windows=Windows(
-                windows.max_age * (1 - policy.jitter * random.random()),
-                windows.stale_while_revalidate,
-                windows.stale_if_error,
-            ),
+            windows=windows,
             never_stale=False,
             shared=True,
             absent=NO_NAMES,
@@ -318,7 +318,6 @@ class CallOrigin:
             body=body,
             recipe={"function": plan.memo.name, "arguments": plan.memo.arguments.to_json(self.args, self.kwargs)},
         )
-        return Answer(Verdict.STORABLE, value, entry=entry)
 
 
 class CallRefresh:

@@ -55,7 +55,7 @@ class Calls:
 
     def answer(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the value of a call."""
-        plan = self._plans.get(memo) or self._plan(memo)
+        plan = self._plan_of(memo)
         if memo.policy.windows.unless is not None and self._is_live(plan, args, kwargs):
             return memo.function(*args, **kwargs)
         word = last_word.current()
@@ -75,7 +75,7 @@ class Calls:
 
     def refresh(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Hand over a renewal, whatever is stored; return whether it was this call that did."""
-        origin = CallOrigin(self._plans.get(memo) or self._plan(memo), args, kwargs, False)
+        origin = CallOrigin(self._plan_of(memo), args, kwargs, False)
         if not self.engine.claim(origin.key):
             return False
         self._hand_over(origin.refresh(forced=True))
@@ -104,7 +104,7 @@ class Calls:
             return None
         try:
             args, kwargs = memo.arguments.from_json(arguments)
-            origin = CallOrigin(self._plans.get(memo) or self._plan(memo), args, kwargs, True)
+            origin = CallOrigin(self._plan_of(memo), args, kwargs, True)
         except Exception as error:
             # The function was another one when it was called.
             self.engine.complaints.now_and_then((function, "recipe"), "%s can't be called as it was: %r", function, error)
@@ -113,13 +113,13 @@ class Calls:
 
     def purge(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Drop what is stored of a call."""
-        key = (self._plans.get(memo) or self._plan(memo)).key(args, kwargs)
+        key = self._plan_of(memo).key(args, kwargs)
         self.engine.counters.count("purges")
         self.engine.store.purge(call_name(key), soft=False)
 
     def peek(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return what is stored of a call, however old, or ``None``."""
-        plan = self._plans.get(memo) or self._plan(memo)
+        plan = self._plan_of(memo)
         copy = self.engine.settler.load(plan.key(args, kwargs))
         value = None if copy.entry is None else self._read(plan, copy)
         return None if value is _BROKEN else value
@@ -193,7 +193,10 @@ class Calls:
 
     # -- a function in this app ------------------------------------------------------------------------------------
 
-    def _plan(self, memo: Memo) -> CallPlan:
+    def _plan_of(self, memo: Memo) -> CallPlan:
+        return self._plans.get(memo) or self._new_plan(memo)
+
+    def _new_plan(self, memo: Memo) -> CallPlan:
         self._check_name(memo)
         settings, policy = self.settings, memo.policy
         windows = policy.windows

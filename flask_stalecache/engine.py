@@ -339,7 +339,7 @@ class Engine:
 
     def new_pool(self, workers: int, queue_size: int, *, replaces_lost: bool = True) -> Refresher:
         """Return new threads for refreshes of one kind; none, where pages have none either."""
-        workers = min(workers, self.refresher.workers and workers)
+        workers = workers if self.refresher.workers else 0
         pool = Refresher(workers, queue_size, self.settings.shutdown_wait, replaces_lost=replaces_lost)
         self.pools.append(pool)
         return pool

@@ -310,7 +310,6 @@ class PageOrigin:
         if response.status_code == 200 and "ETag" not in response.headers:
             response.set_etag(blake2b(body, digest_size=16).hexdigest())
         policy = self.plan.cached.policy
-        shortened = windows.max_age * (1 - policy.jitter * random.random())
         return Entry(
             key=self.key,
             serial=start.serial,
@@ -320,7 +319,7 @@ class PageOrigin:
             deployed=self.plan.terms.deployed,
             started=start.started,
             answered=now,
-            windows=Windows(shortened, windows.stale_while_revalidate, windows.stale_if_error),
+            windows=windows.shortened(policy.jitter * random.random()),
             never_stale=forbids_stale(directives),
             shared=_is_shared(directives),
             absent=ReadNames(names.cookies, names.headers),

@@ -45,6 +45,10 @@ class Windows:
     stale_while_revalidate: float
     stale_if_error: float
 
+    def shortened(self, share: float) -> Windows:
+        """Return the windows with freshness shortened by a share of it."""
+        return Windows(self.max_age * (1 - share), self.stale_while_revalidate, self.stale_if_error)
+
 
 def seconds(name: str, value: object) -> float:
     """Return a duration in seconds.
