@@ -71,6 +71,7 @@ class CallPlan:
     :ivar slots: how many calls of it may run.
     :ivar suspension: whether any may, after failures.
     :ivar pool: the threads that run it where no visitor does.
+    :ivar renew: renews values by their keys, and waits for that.
     :ivar terms: what is said of serving what is stored, whoever asks.
     :ivar in_background: the same where nobody waits.
     :ivar keys: the keys of plain arguments that were asked for.
@@ -84,6 +85,7 @@ class CallPlan:
     slots: Slots
     suspension: Suspension
     pool: Refresher
+    renew: Callable[[tuple[str, ...]], None]
     lock_timeout: float
     terms: Terms
     in_background: Terms
@@ -201,20 +203,25 @@ class CallOrigin:
 
     # -- calling the function ------------------------------------------------------------------------------------
 
-    def call(self, start: Start, *, in_background: bool = False) -> Answer:
-        """Call the function, unless too many calls of it run, and judge what comes out."""
+    def call(self, start: Start, refresh: CallRefresh | None = None) -> Answer:
+        """Call the function, unless too many calls of it run, and judge what comes out.
+
+        :param refresh: the renewal that this is, if nobody waits for it here.
+        """
         slots = self.plan.slots
         if not slots.take():
             return Answer(Verdict.REFUSED, error=OriginBusy(f"{self.label}: as many calls run as max_concurrency allows"))
         try:
             if not self.plan.suspension.admits():
                 return self._suspended()
-            word = LastWord(None, in_background=in_background)
+            word = LastWord(None, in_background=refresh is not None or self.terms.in_line)
             value, error = self._run(word)
         finally:
             slots.give_back()
         answer = self._judged(value, error, start, word)
-        self.plan.suspension.learn(failed=answer.verdict is Verdict.FAILED)
+        failed = answer.verdict is Verdict.FAILED
+        if not (failed and refresh is not None and refresh.is_given_up):
+            self.plan.suspension.learn(failed=failed)
         return answer
 
     def _suspended(self) -> Answer:
@@ -295,9 +302,11 @@ class CallOrigin:
                 plan.complaints.once((self.label, judgement.reason), "%s is not stored: %s", self.label, judgement.reason)
             return Answer(judgement.verdict, value)
         windows = judgement.windows.shortened(policy.jitter * random.random())
-        return Answer(Verdict.STORABLE, value, entry=self._entry(kind, body, tags, windows, start, now))
+        return Answer(Verdict.STORABLE, value, entry=self._entry(kind, body, tags, windows, tuple(word.calls), start, now))
 
-    def _entry(self, kind: str, body: bytes, tags: tuple[str, ...], windows: Windows, start: Start, now: float) -> Entry:
+    def _entry(
+        self, kind: str, body: bytes, tags: tuple[str, ...], windows: Windows, calls: tuple[str, ...], start: Start, now: float
+    ) -> Entry:
         plan = self.plan
         return Entry(
             key=self.key,
@@ -317,6 +326,7 @@ class CallOrigin:
             headers=(("Content-Type", kind),),
             body=body,
             recipe={"function": plan.memo.name, "arguments": plan.memo.arguments.to_json(self.args, self.kwargs)},
+            calls=calls,
         )
 
 
@@ -332,10 +342,20 @@ class CallRefresh:
         self.fills = True
         self.forced = forced
         self.patience = origin.wait
+        self.is_given_up = False
+
+    def renew_parts(self, keys: tuple[str, ...]) -> None:
+        """Renew what is stale of the values that this one was made from."""
+        self.origin.plan.renew(keys)
 
     def run(self, start: Start) -> Answer:
         """Call the function anew and judge what comes out."""
-        return self.origin.call(start, in_background=True)
+        return self.origin.call(start, self)
+
+    def given_up(self) -> None:
+        """Learn that the call hangs: it counts as failed, once, whatever becomes of it."""
+        self.is_given_up = True
+        self.origin.plan.suspension.learn(failed=True)
 
 
 #: Statuses of a ``requests.Response`` that are stored.

@@ -198,13 +198,9 @@ class Calls:
 
     def _new_plan(self, memo: Memo) -> CallPlan:
         self._check_name(memo)
+        self.check([memo])
         settings, policy = self.settings, memo.policy
         windows = policy.windows
-        if windows.wait is not None and windows.wait > settings.refresh_deadline:
-            raise ConfigError(
-                f"wait={windows.wait:g} of {memo.name} is longer than STALECACHE_REFRESH_DEADLINE={settings.refresh_deadline:g}, "
-                "after which a call is given up: lower the one or raise the other"
-            )
         prefers = settings.prefer_stale if windows.prefer_stale is None else windows.prefer_stale is True
         version = app_version(self.app, settings, self._deployed)
         terms = Terms(version, self._deployed, windows.refresh_ahead or 0.0, preference(settings, prefers))
@@ -213,12 +209,13 @@ class Calls:
             memo=memo,
             settings=settings,
             complaints=self.engine.complaints,
-            codec=codec_of(policy.serializer, memo.function, _secret_keys(self.app)),
+            codec=codec_of(policy.serializer, memo.function, _secret_keys(self.app), settings.max_entry_size),
             slots=Slots(policy.max_concurrency),
             suspension=Suspension(
                 self.engine.store, memo.name, policy.suspend_after, policy.suspend_for or 0.0, self.engine.settler.store_failed
             ),
             pool=self._pool_of(memo),
+            renew=self.renew,
             lock_timeout=settings.lock_timeout if windows.lock_timeout is None else windows.lock_timeout,
             terms=terms,
             in_background=terms._replace(in_line=True),
@@ -232,6 +229,17 @@ class Calls:
         if memo.policy.windows.wait is None:
             return self._pool
         return self.engine.new_pool(memo.policy.max_concurrency, 0, replaces_lost=False)
+
+    def check(self, memos: Iterable[Memo]) -> None:
+        """Raise :class:`ConfigError` if one of these functions does not go with the app's settings."""
+        deadline = self.settings.refresh_deadline
+        for memo in memos:
+            wait = memo.policy.windows.wait
+            if wait is not None and wait > deadline:
+                raise ConfigError(
+                    f"wait={wait:g} of {memo.name} is longer than STALECACHE_REFRESH_DEADLINE={deadline:g}, after which a call is "
+                    "given up: lower the one or raise the other"
+                )
 
     def _check_name(self, memo: Memo) -> None:
         """Refuse a second function of one name: they would be given each other's values."""

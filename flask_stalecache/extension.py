@@ -9,6 +9,7 @@ from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from weakref import WeakSet
 
 from flask import Flask, Response, current_app, has_app_context, has_request_context, request
 from flask.ctx import RequestContext
@@ -70,6 +71,8 @@ class StaleCache:
 
     def __init__(self, app: Flask | None = None, *, store: Store | None = None) -> None:
         self._store: Store | None = None if store is None else config.store("store", store)
+        #: What is known before any app is: checked when one is set up.
+        self._memos: WeakSet[Memo] = WeakSet()
         if app is not None:
             self.init_app(app)
 
@@ -88,6 +91,8 @@ class StaleCache:
         store.check()
         engine = Engine(store, settings, counters)
         calls = Calls(app, settings, engine) if settings.enabled else None
+        if calls is not None:
+            calls.check(self._memos)
         app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), calls, counters)
         if settings.enabled:
             app.request_class = observed_request_class(app.request_class, settings.ignored_readers)
@@ -256,7 +261,11 @@ class StaleCache:
             serializer=serializer,
             inherit=inherit,
         )
-        return lambda function: _memoized(function, policy)
+        return lambda function: MemoizedFunction(self._known(_memo(function, policy)))
+
+    def _known(self, memo: Memo) -> Memo:
+        self._memos.add(memo)
+        return memo
 
     def purge(
         self, url: str | None = None, *, tag: str | None = None, endpoint: str | None = None, all: bool = False, soft: bool = False
@@ -335,14 +344,14 @@ def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
     return answer
 
 
-def _memoized(function: Callable[P, R], policy: CallPolicy) -> MemoizedFunction[P, R]:
+def _memo(function: Callable[..., Any], policy: CallPolicy) -> Memo:
     if not callable(function):
         raise ConfigError(f"memoize() decorates a function, and {function!r} is none: write @classmethod or @staticmethod above it")
     if iscoroutinefunction(function) or isgeneratorfunction(function) or isasyncgenfunction(function):
         raise ConfigError(
             f"memoize() can't store what {function!r} returns: decorate a plain function that returns the value itself"
         )
-    return MemoizedFunction(Memo(function, policy))
+    return Memo(function, policy)
 
 
 def _state(app: Flask) -> State:

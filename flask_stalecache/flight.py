@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -31,6 +32,7 @@ class Flight:
     :ivar leader: the ident of the thread that makes the call.
     :ivar unlocked: when it began without waiting for the lock any longer, on the monotonic clock.
     :ivar deadline: when housekeeping gives up on it, on the monotonic clock; ``None`` for a visitor's own call.
+    :ivar given_up: told when that deadline has passed.
     :ivar lock: the key's lock, if the leader holds it.
     :ivar copy: what was stored, for those who waited.
     :ivar failure: what the origin failed with, for those who may share it.
@@ -40,6 +42,7 @@ class Flight:
     leader: int
     unlocked: float | None = None
     deadline: float | None = None
+    given_up: Callable[[], None] | None = None
     lock: KeyLock | None = None
     outcome: Outcome = Outcome.OVER
     copy: Copy | None = None

@@ -137,8 +137,17 @@ class RefreshJob(Protocol):
     def forced(self) -> bool:
         """Whether it runs whatever is stored."""
 
+    def renew_parts(self, keys: tuple[str, ...]) -> None:
+        """Renew what is stale of the values that the stored copy was made from, and wait for that.
+
+        :param keys: the keys of the fetch functions' values.
+        """
+
     def run(self, start: Start) -> Answer:
         """Call the origin anew and judge its answer."""
+
+    def given_up(self) -> None:
+        """Learn that the call takes longer than anybody waits for it."""
 
 
 class Served(NamedTuple):

@@ -61,11 +61,15 @@ class PageRefresh:
         """What is said of serving the page, whoever asks."""
         return self.plan.terms
 
+    def renew_parts(self, keys: tuple[str, ...]) -> None:
+        """Renew what is stale of the values that the page was made from."""
+        self.plan.renew_calls(keys)
+
+    def given_up(self) -> None:
+        """Nobody but the engine counts the failures of a page."""
+
     def run(self, start: Start) -> Answer:
         """Send the request through the app, and return what the view answered, if it was the view that answered."""
-        if start.previous is not None and start.previous.calls:
-            # Together, since one after the other they would take as long as all of them.
-            self.plan.renew_calls(start.previous.calls)
         environ = self.recipe.to_environ()
         environ.update(self.visitor or {})
         replay = environ[REPLAY] = Replay(self.key, self.plan.cached, start)

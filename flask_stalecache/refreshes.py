@@ -157,7 +157,7 @@ class Refreshes:
         if flight is None:
             lock.release()
             return None
-        flight.lock = lock
+        flight.lock, flight.given_up = lock, job.given_up
         try:
             landing.answer = self._renew(flight, job)
         finally:
@@ -171,6 +171,9 @@ class Refreshes:
         self.settler.counters.count("refreshes")
         start = self.settler.start(copy)
         try:
+            if copy.entry is not None and copy.entry.calls:
+                # Together, since one after the other they would take as long as all of them.
+                job.renew_parts(copy.entry.calls)
             answer = job.run(start)
         except BaseException:
             # A job tells failures in its answer; whatever else stops it must not be tried again at once.
@@ -207,6 +210,8 @@ class Refreshes:
         except StoreError as error:
             self.settler.store_failed(error)
         if self.flights.end(flight):
+            if flight.given_up is not None:
+                flight.given_up()
             pending = self._pending.pop(flight.key, None)
             if pending is not None:
                 pending.landing.done.set()

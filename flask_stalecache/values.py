@@ -64,17 +64,18 @@ def check_serializer(serializer: object) -> None:
         raise ConfigError(f"serializer={serializer!r}: give 'json', 'pickle', or an object with the methods dumps and loads")
 
 
-def codec_of(serializer: Any, function: Callable[..., Any], secret_keys: Sequence[str | bytes]) -> Codec:
+def codec_of(serializer: Any, function: Callable[..., Any], secret_keys: Sequence[str | bytes], limit: int) -> Codec:
     """Return how the values of a function are stored.
 
     :param serializer: ``"json"``, ``"pickle"``, or an object with ``dumps`` and ``loads``.
     :param function: its return annotation says what JSON is decoded to.
     :param secret_keys: what pickles are signed with, the newest last.
+    :param limit: bytes that are stored at most.
     :raises ConfigError: for another serializer, or for ``"pickle"`` without a key.
     """
     check_serializer(serializer)
     if serializer == "json":
-        return JsonCodec(function)
+        return JsonCodec(function, limit)
     if serializer != "pickle":
         return OwnCodec(serializer)
     if not secret_keys:
@@ -109,10 +110,12 @@ class JsonCodec:
     """JSON, decoded to the function's return annotation; without one to what JSON has.
 
     :param function: the function.
+    :param limit: bytes that are stored at most.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], limit: int) -> None:
         self._function = function
+        self._limit = limit
         self._hint: Any = None
         self._unresolved = ""
         self._decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
@@ -125,8 +128,8 @@ class JsonCodec:
         kind = f"{JSON}; type={type(value).__name__}" if self._is_told(type(value)) else JSON
         try:
             data = _ENCODER.encode(value)
-            again = self.decode(kind, data, key)()
-            difference = _difference(value, again)
+            # What is too large to be stored need not come back, and to see whether it does would take long.
+            difference = "" if len(data) > self._limit else _difference(value, self.decode(kind, data, key)())
         except Exception as error:
             # Constructors and comparisons of the developer's own types may raise anything.
             raise UnstorableValue(f"{error}; {self._advice(value)}") from error

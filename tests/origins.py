@@ -179,6 +179,14 @@ class FakeRefresh:
     forced: bool = False
     patience: float | None = None
     starts: list[Start] = field(default_factory=list)
+    overdue: int = 0
+
+    def renew_parts(self, keys: tuple[str, ...]) -> None:
+        """It is made of nothing."""
+
+    def given_up(self) -> None:
+        """Count how often it took too long."""
+        self.overdue += 1
 
     @property
     def calls(self) -> int:

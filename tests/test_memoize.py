@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import pytest
 import time_machine
-from flask import Flask, Response, g, has_request_context, request, session
+from flask import Flask, Response, current_app, g, has_request_context, request, session
 from origins import crowd, go, results, wait_until
 
 from flask_stalecache import (
@@ -448,6 +450,37 @@ def test_one_that_hangs_is_tried_once_when_the_pause_is_over(
     assert trial.result(30) == "none"
 
 
+def test_one_that_is_given_up_counts_as_a_failure_once(
+    make_app: MakeApp, fetch: Fetch, clock: time_machine.Traveller, monotonic: Callable[[float], None]
+) -> None:
+    app, cache = make_app(REFRESH_DEADLINE=60)
+    rates = rates_of(cache, fetch, suspend_after=2, suspend_for=1000, wait=0, fallback="none")
+    fetch.gate.clear()
+    fetch.error = ConnectionError("too late")
+    with app.app_context():
+        for number, base in enumerate(("EUR", "USD")):
+            assert rates(base) == "none"
+            wait_until(lambda calls=number + 1: len(fetch.calls) == calls, "the call")
+            monotonic(61)
+            app.extensions["stalecache"].engine.tick()
+            is_over = number == 1
+            assert rates.peek("GBP") is None
+            assert suspended(rates) is is_over
+        fetch.gate.set()
+        assert cache.drain(30)
+        assert rates("GBP") == "none"
+        assert len(fetch.calls) == 2
+        clock.shift(1001)
+        fetch.error = None
+        wait_until(lambda: rates("GBP") == "GBP-1 3", "it is back")
+
+
+def suspended(rates: MemoizedFunction[..., Any]) -> bool:
+    """Whether a function is left alone."""
+    calls = current_app.extensions["stalecache"].calls
+    return calls._plan_of(rates._memo).suspension.is_on()
+
+
 # -- where it runs ---------------------------------------------------------------------------------------------------
 
 
@@ -655,6 +688,67 @@ def test_a_pages_stale_values_are_renewed_at_the_same_time(
     assert (answer.headers["X-Cache-Status"], answer.text) == ("HIT", "0.1 1.1 2.1 3.1 4.1")
 
 
+@pytest.mark.parametrize("wait", [None, 20])
+def test_the_stale_parts_of_a_value_are_renewed_at_the_same_time(
+    make_app: MakeApp, clock: time_machine.Traveller, wait: float | None
+) -> None:
+    app, cache = make_app()
+    together = threading.Barrier(5)
+    calls: list[int] = []
+
+    @cache.memoize(max_age=60, stale_while_revalidate=600, jitter=0, wait=wait)
+    def part(number: int) -> str:
+        calls.append(number)
+        if len(calls) > 5:
+            together.wait(30)
+        return f"{number}.{(len(calls) - 1) // 5}"
+
+    @cache.memoize(max_age=1000, stale_while_revalidate=600, jitter=0, wait=wait)
+    def whole() -> str:
+        return " ".join(part(number) for number in range(5))
+
+    @app.get("/")
+    @cache.cached(max_age=1000, jitter=0)
+    def page() -> str:
+        return whole()
+
+    client = app.test_client()
+    assert client.get("/").text == "0.0 1.0 2.0 3.0 4.0"
+    clock.shift(61)
+    client.get("/").close()
+    assert cache.drain(60)
+    assert sorted(calls) == sorted([*range(5)] * 2)
+    answer = client.get("/")
+    assert (answer.headers["X-Cache-Status"], answer.text) == ("HIT", "0.1 1.1 2.1 3.1 4.1")
+
+
+class Title(Enum):
+    DAILY = "daily"
+
+
+def test_a_stale_part_met_on_the_way_is_renewed_in_line(make_app: MakeApp, fetch: Fetch, clock: time_machine.Traveller) -> None:
+    app, cache = make_app()
+    rates = rates_of(cache, fetch)
+
+    @cache.memoize(max_age=60, stale_while_revalidate=600, jitter=0)
+    def sheet(title) -> str:  # type: ignore[no-untyped-def]
+        # Its arguments are not known to who renews a page's values, so that it is met when the page is made.
+        return f"sheet of {rates('EUR')}"
+
+    @app.get("/")
+    @cache.cached(max_age=1000, jitter=0)
+    def page() -> str:
+        return sheet(Title.DAILY)
+
+    client = app.test_client()
+    assert client.get("/").text == "sheet of EUR-1 1"
+    clock.shift(61)
+    client.get("/").close()
+    assert cache.drain(60)
+    answer = client.get("/")
+    assert (answer.headers["X-Cache-Status"], answer.text) == ("HIT", "sheet of EUR-1 2")
+
+
 def test_a_page_made_from_a_stale_value_is_stale_at_once(make_app: MakeApp, fetch: Fetch, clock: time_machine.Traveller) -> None:
     app, cache = make_app()
     rates = rates_of(cache, fetch)
@@ -779,6 +873,16 @@ def test_a_wait_longer_than_the_deadline_is_refused(make_app: MakeApp, fetch: Fe
     app, cache = make_app(REFRESH_DEADLINE=5)
     with app.app_context(), pytest.raises(ConfigError, match=r"wait=6.*REFRESH_DEADLINE"):
         rates_of(cache, fetch, wait=6)("EUR")
+
+
+def test_a_wait_longer_than_the_deadline_is_refused_when_the_app_is_set_up(fetch: Fetch, directory: Path) -> None:
+    cache = StaleCache()
+    rates = rates_of(cache, fetch, wait=6)
+    app = Flask("shop")
+    app.config.update(STALECACHE_DIR=directory, STALECACHE_REFRESH_DEADLINE=5)
+    with pytest.raises(ConfigError, match=r"wait=6.*REFRESH_DEADLINE"):
+        cache.init_app(app)
+    assert rates("EUR") == "EUR-1 1"
 
 
 def test_without_parentheses_it_says_so() -> None:

@@ -57,7 +57,7 @@ def codec(hint: Any = Any) -> Codec:
     def function() -> None: ...
 
     function.__annotations__["return"] = hint
-    return codec_of("json", function, [])
+    return codec_of("json", function, [], 10**6)
 
 
 def back(codec: Codec, value: Any, key: str = "key") -> Any:
@@ -211,7 +211,7 @@ def test_an_annotation_that_can_not_be_resolved_is_told() -> None:
     def function() -> Nowhere:  # type: ignore[name-defined]  # noqa: F821
         ...
 
-    codec = codec_of("json", function, [])
+    codec = codec_of("json", function, [], 10**6)
     assert back(codec, {"a": 1}) == {"a": 1}
     with pytest.raises(UnstorableValue, match="Nowhere"):
         codec.encode(Own(), "key")
@@ -349,7 +349,7 @@ def _go_off() -> str:
 
 
 def pickles(*keys: str | bytes) -> Codec:
-    return codec_of("pickle", Own, keys)
+    return codec_of("pickle", Own, keys, 10**6)
 
 
 def test_pickle_comes_back() -> None:
@@ -410,7 +410,7 @@ class Plain:
 
 
 def test_a_serializer_of_ones_own() -> None:
-    own = codec_of(Plain(), Own, [])
+    own = codec_of(Plain(), Own, [], 10**6)
     assert back(own, 5) == 5
     with pytest.raises(BrokenValue, match="ValueError"):
         own.decode("application/octet-stream", b"x", "key")
@@ -418,10 +418,21 @@ def test_a_serializer_of_ones_own() -> None:
         own.decode("application/json", b"1", "key")
     for dumped, reason in ((OSError("full"), "full"), ("text", "str")):
         with pytest.raises(UnstorableValue, match=reason):
-            codec_of(Plain(dumped), Own, []).encode(1, "key")
+            codec_of(Plain(dumped), Own, [], 10**6).encode(1, "key")
 
 
 @pytest.mark.parametrize("serializer", ["yaml", None, 5, Own()])
 def test_another_serializer_is_refused(serializer: Any) -> None:
     with pytest.raises(ConfigError, match="serializer="):
         check_serializer(serializer)
+
+
+def test_what_is_too_large_is_not_compared() -> None:
+    def function() -> list[int]:
+        return []
+
+    codec = codec_of("json", function, [], 10)
+    with pytest.raises(UnstorableValue, match="tuple"):
+        codec.encode((1,), "key")
+    kind, data = codec.encode((1,) * 10, "key")
+    assert (kind, len(data)) == ("application/json", 21)
