@@ -60,6 +60,27 @@ NUMBERS: list[Any] = [
     pytest.param("", {}, id="rule12-empty"),
     pytest.param(" , ,,", {}, id="rule12-empty-members"),
     pytest.param("=60, max-age=60", {"max_age": 60}, id="rule12-no-name"),
+    pytest.param("max-age=1, max-age=3600", {"max_age": 0}, id="rule12-stale-then-fresh-is-stale"),
+    pytest.param("max-age=3600, max-age=1", {"max_age": 0}, id="rule12-fresh-then-stale-is-stale"),
+    pytest.param("max-age='3600'", {"max_age": 0}, id="rule12-single-quotes-are-no-quotes"),
+    pytest.param("max-age =3600", {"max_age": 3600}, id="rule12-space-before-the-equals-sign"),
+    pytest.param("max-age= 3600", {"max_age": 3600}, id="rule12-space-behind-the-equals-sign"),
+    pytest.param("max-age=3600.0", {"max_age": 0}, id="rule12-whole-fraction-is-stale"),
+    pytest.param("max-age=-3600", {"max_age": 0}, id="rule12-large-negative-is-stale"),
+    pytest.param("max-age=3600a", {"max_age": 0}, id="rule12-letter-behind-is-stale"),
+    pytest.param("max-age=a3600", {"max_age": 0}, id="rule12-letter-before-is-stale"),
+    pytest.param("max-age=36 00", {"max_age": 0}, id="rule12-space-within-is-stale"),
+    pytest.param('max-age=""60""', {"max_age": 0}, id="rule12-quotes-twice-are-stale"),
+    pytest.param('max-age=6"0"', {"max_age": 0}, id="rule12-quotes-within-are-stale"),
+    pytest.param('max-age="60', {"max_age": 0}, id="rule12-a-quote-that-is-not-closed-makes-stale"),
+    pytest.param('max-age=60, foo="', {"max_age": 0}, id="rule12-also-elsewhere-in-the-line"),
+    pytest.param('a="max-age=3600"', {}, id="rule12-quoted-whole"),
+    pytest.param('max-age=1, a="max-age=3600"', {"max_age": 1}, id="rule12-quoted-whole-behind"),
+    pytest.param('"max-age=3600"', {}, id="rule12-quotes-are-no-part-of-a-name"),
+    pytest.param('max-age=3600, foo="bar, no-store"', {"max_age": 3600}, id="rule12-quoted-prohibition"),
+    pytest.param("max-age:60", {}, id="rule12-colon-for-equals-sign"),
+    pytest.param("max-age=60;foo", {"max_age": 0}, id="rule12-semicolon-for-comma-is-stale"),
+    pytest.param("max_age=60, maxage=60", {}, id="rule12-other-spellings-are-other-names"),
 ]
 
 
@@ -86,6 +107,11 @@ def test_numbers_are_read_or_make_stale(line: str, numbers: Mapping[str, float])
         pytest.param('foo="private"', {"foo"}, id="rule12-never-match-in-values"),
         pytest.param("private, private", {"private"}, id="rule12-a-prohibition-twice-still-binds"),
         pytest.param("\tpublic\t,\tmust-revalidate ", {"public", "must-revalidate"}, id="rule12-tabs"),
+        pytest.param('max-age=5, foo="bar, no-store"', {"max-age", "foo"}, id="rule12-a-quoted-prohibition-is-none"),
+        pytest.param('foo="bar, no-store', {"foo", "no-store"}, id="rule12-nothing-hides-behind-an-open-quote"),
+        pytest.param('foo=\\"bar, no-store', {"foo", "no-store"}, id="rule12-nor-behind-one-with-a-backslash"),
+        pytest.param('foo="bar\\", no-store', {"foo", "no-store"}, id="rule12-nor-behind-an-escaped-end"),
+        pytest.param("must-understand, no-store", {"must-understand", "no-store"}, id="rule3-must-understand"),
     ],
 )
 def test_names_are_read_whole_and_in_any_case(line: str, names: set[str]) -> None:
@@ -103,6 +129,12 @@ def test_rule12_a_directive_on_two_lines_is_there_twice() -> None:
     assert said("max-age=60", "max-age=60").max_age == 0
 
 
+def test_rule12_a_quote_that_is_not_closed_ends_with_its_line() -> None:
+    directives = said('foo="', 'max-age=60, bar="no-store"', "private")
+    assert directives.names == {"foo", "max-age", "bar", "private"}
+    assert directives.max_age == 60
+
+
 def test_no_field_says_nothing() -> None:
     assert response_directives([]) == Directives()
     assert response_directives([("Expires", "0"), ("X-Cache-Control", "private"), ("Pragma", "no-cache")]) == Directives()
@@ -113,7 +145,7 @@ def test_rule12_a_number_is_its_digits_up_to_the_overflow(zeros: int, number: in
     assert said(f"max-age={'0' * zeros}{number}").max_age == min(number, DELTA_OVERFLOW)
 
 
-@given(st.text('ab-=",;\\ 019\x00é', max_size=20))
+@given(st.text('ab-=",;\\ 019\x00é', max_size=20) | st.text(max_size=20))
 def test_rule12_no_line_is_too_odd_to_be_read(line: str) -> None:
     directives = said(line)
     assert all(name == name.strip().lower() and name for name in directives.names)
@@ -155,6 +187,10 @@ OURS, CDN, PLAIN = "Stalecache-Cache-Control", "CDN-Cache-Control", "Cache-Contr
         pytest.param([(OURS, "max-age=-5")], 0, True, id="rule12-negative-is-stale"),
         pytest.param([(OURS, "max-age")], 0, True, id="rule12-no-value-is-stale"),
         pytest.param([(OURS, "max-age=(1 2)")], 0, True, id="rule12-a-list-is-stale"),
+        pytest.param([(OURS, 'max-age="60"')], 0, True, id="rule28-a-string-is-no-integer"),
+        pytest.param([(OURS, "max-age=a60")], 0, True, id="rule28-a-token-is-no-integer"),
+        pytest.param([(OURS, "max-age=60, !foo"), (PLAIN, "max-age=3")], 3, False, id="rule28-an-invalid-name-spoils-all"),
+        pytest.param([(OURS, "max-age =60"), (PLAIN, "max-age=3")], 3, False, id="rule28-a-space-before-the-equals-sign-too"),
         pytest.param([(OURS, "max-age=999999999999999")], 2**31, True, id="rule12-overflow"),
         pytest.param([("Other-Cache-Control", "max-age=1"), (PLAIN, "max-age=3")], 3, False, id="rule28-for-another-cache"),
     ],

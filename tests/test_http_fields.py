@@ -10,11 +10,13 @@ from flask_stalecache.http.fields import listed, stored_fields, vary_names
 
 HOP_BY_HOP = (
     "Connection", "Keep-Alive", "TE", "Trailer", "Transfer-Encoding", "Upgrade", "Proxy-Authenticate", "Proxy-Authentication-Info",
-    "Proxy-Authorization", "Proxy-Connection",
+    "Proxy-Authorization", "Proxy-Connection", "Proxy-Status", "Proxy-Foo",
 )  # fmt: skip
 STORED = (
     "Content-Type", "Content-Encoding", "Content-Language", "Content-Location", "Content-Disposition", "ETag", "Last-Modified",
     "Cache-Control", "CDN-Cache-Control", "Expires", "Date", "Vary", "Location", "Link", "X-Unknown", "Connections", "X-TE",
+    "Content-MD5", "Content-Range", "Content-Security-Policy", "Content-Foo", "X-Content-Foo", "Clear-Site-Data", "Public-Key-Pins",
+    "X-Frame-Options", "X-XSS-Protection", "X-Proxy-Foo", "Proxy",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from werkzeug.http import http_date
 
 from flask_stalecache.http.cache_control import response_directives
-from flask_stalecache.http.freshness import forbids_stale, lifetime, stale_windows
+from flask_stalecache.http.freshness import HEURISTIC_LIMIT, forbids_stale, initial_age, lifetime, stale_windows
 from flask_stalecache.policy import Windows
 
 NOON = 1_800_000_000.0
@@ -57,6 +57,16 @@ def lifetime_of(coded: float | None, headers: list[tuple[str, str]]) -> float:
         pytest.param(None, [("Expires", "")], 0.0, id="rule12-expires-empty"),
         pytest.param(None, [("Expires", "soon")], 0.0, id="rule12-expires-invalid"),
         pytest.param(None, [("Expires", "Fri, 31 Feb 2027 00:00:00 GMT")], 0.0, id="rule12-expires-on-no-day"),
+        pytest.param(None, [("Expires", date(30).replace("GMT", "EST"))], 0.0, id="rule12-expires-in-another-zone"),
+        pytest.param(None, [("Expires", date(30).replace("GMT", "UTC"))], 0.0, id="rule12-expires-in-utc-by-another-name"),
+        pytest.param(None, [("Expires", date(30).lower())], 30.0, id="rule12-expires-in-lower-case"),
+        pytest.param(None, [("Expires", date(30)), ("Expires", date(30))], 0.0, id="rule12-expires-twice"),
+        pytest.param(
+            None, [("Expires", date(30)), ("Date", date(10)), ("Date", date(20))], 20.0, id="rule12-the-first-of-two-dates"
+        ),
+        pytest.param(None, [(CC, "no-cache, max-age=5")], 0.0, id="rule16-no-cache-over-max-age"),
+        pytest.param(5.0, [(CC, 'no-cache="x"')], 0.0, id="rule16-no-cache-over-code"),
+        pytest.param(None, [(CC, "no-cache"), (OURS, "max-age=5")], 5.0, id="rule28-targeted-lifts-no-cache"),
         pytest.param(
             None, [(CC, "public"), ("Expires", date(30))], 30.0, id="rule11-a-cache-control-without-number-leaves-expires"
         ),
@@ -71,9 +81,86 @@ def test_a_lifetime_is_the_first_that_is_said(coded: float | None, headers: list
     assert lifetime_of(coded, headers) == expected
 
 
+LM = "Last-Modified"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "expected"),
+    [
+        pytest.param(200, [(LM, date(-1000))], 100.0, id="rule11-a-tenth-of-its-age"),
+        pytest.param(200, [(LM, date(-1000)), ("Date", date(-500))], 50.0, id="rule11-its-age-at-its-date"),
+        pytest.param(200, [(LM, date(-1000)), ("Date", "0")], 100.0, id="rule11-an-invalid-date-is-now"),
+        pytest.param(200, [(LM, date(-400 * 86400))], HEURISTIC_LIMIT, id="rule11-a-day-at-most"),
+        pytest.param(200, [(LM, date(0))], 0.0, id="rule11-modified-now"),
+        pytest.param(200, [(LM, date(1000))], 0.0, id="rule11-modified-in-the-future"),
+        pytest.param(200, [(LM, "yesterday")], 0.0, id="rule11-modified-on-no-day"),
+        pytest.param(200, [], 0.0, id="rule11-nothing-to-guess-from"),
+        pytest.param(404, [(LM, date(-1000))], 100.0, id="rule11-another-status-that-allows-it"),
+        pytest.param(403, [(LM, date(-1000))], 0.0, id="rule11-a-status-that-does-not"),
+        pytest.param(302, [(LM, date(-1000))], 0.0, id="rule11-a-redirect"),
+        pytest.param(599, [(LM, date(-1000))], 0.0, id="rule11-an-unknown-status"),
+        pytest.param(599, [(LM, date(-1000)), (CC, "public")], 100.0, id="rule11-unless-public"),
+        pytest.param(None, [(LM, date(-1000))], 0.0, id="rule11-no-status"),
+        pytest.param(200, [(LM, date(-1000)), (CC, "no-cache")], 0.0, id="rule16-never-with-no-cache"),
+        pytest.param(200, [(LM, date(-1000)), (CC, "max-age=5")], 5.0, id="rule11-max-age-before-a-guess"),
+        pytest.param(200, [(LM, date(-1000)), (CC, "max-age=x")], 0.0, id="rule12-a-bad-max-age-before-a-guess"),
+        pytest.param(200, [(LM, date(-1000)), ("Expires", "0")], 0.0, id="rule12-a-bad-expires-before-a-guess"),
+        pytest.param(200, [(LM, date(-1000)), (OURS, "foo"), ("Expires", date(5))], 100.0, id="rule28-targeted-leaves-a-guess"),
+    ],
+)
+def test_where_nothing_is_said_a_lifetime_may_be_guessed(status: int, headers: list[tuple[str, str]], expected: float) -> None:
+    assert lifetime(None, response_directives(headers), iter(headers), NOON, None, status=status) == expected
+
+
+def test_rule11_what_is_configured_goes_before_a_guess() -> None:
+    assert lifetime(None, response_directives([]), [(LM, date(-1000))], NOON, CONFIGURED, status=200) == CONFIGURED
+
+
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_rule12_no_date_is_too_odd_to_be_read(expires: str, date: str) -> None:
     assert lifetime_of(None, [("Expires", expires), ("Date", date)]) >= 0
+
+
+# -- age on arrival --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "took", "expected"),
+    [
+        pytest.param([], 0, 0, id="rule13-nothing-told"),
+        pytest.param([("Date", date(0))], 0, 0, id="rule13-made-now"),
+        pytest.param([("Date", date(-7200))], 0, 7200, id="rule13-apparent-age"),
+        pytest.param([("Date", date(7200))], 0, 0, id="rule13-from-the-future-is-never-negative"),
+        pytest.param([("Date", "0")], 0, 0, id="rule13-made-on-no-day"),
+        pytest.param([("Age", "30")], 0, 30, id="rule13-age"),
+        pytest.param([("Age", "30")], 2, 32, id="rule13-age-corrected-by-the-exchange"),
+        pytest.param([], 2, 2, id="rule13-the-exchange-alone"),
+        pytest.param([("Age", "30")], -2, 30, id="rule13-a-clock-that-stepped-back"),
+        pytest.param([("Age", "30"), ("Date", date(-20))], 0, 30, id="rule13-the-greater-is-age"),
+        pytest.param([("Age", "30"), ("Date", date(-40))], 5, 40, id="rule13-the-greater-is-apparent"),
+        pytest.param([("age", "0")], 0, 0, id="rule13-zero"),
+        pytest.param([("Age", "0, 7200")], 0, 0, id="rule13-the-first-of-several"),
+        pytest.param([("Age", "7200, 0")], 0, 7200, id="rule13-the-first-of-several-is-old"),
+        pytest.param([("Age", "0"), ("Age", "7200")], 0, 0, id="rule13-several-lines"),
+        pytest.param([("Age", "7200"), ("Age", "0")], 0, 7200, id="rule13-several-lines-the-first-is-old"),
+        pytest.param([("Age", "foo, 7200")], 0, 0, id="rule13-the-first-is-invalid"),
+        pytest.param([("Age", ""), ("Age", "7200")], 0, 7200, id="rule13-an-empty-line-is-none"),
+        pytest.param([("Age", "foo")], 3, 3, id="rule13-no-number-is-ignored"),
+        pytest.param([("Age", "-7200")], 0, 0, id="rule13-negative-is-ignored"),
+        pytest.param([("Age", "7200.0")], 0, 0, id="rule13-fraction-is-ignored"),
+        pytest.param([("Age", "7200;foo=bar")], 0, 0, id="rule13-with-a-parameter-is-ignored"),
+        pytest.param([("Age", '"7200"')], 0, 0, id="rule13-quoted-is-ignored"),
+        pytest.param([("Age", "2147483648")], 0, 2**31, id="rule13-overflow"),
+        pytest.param([("Age", "9" * 5000)], 0, 2**31, id="rule13-more-digits-than-python-reads"),
+    ],
+)
+def test_the_age_on_arrival(headers: list[tuple[str, str]], took: float, expected: float) -> None:
+    assert initial_age(iter(headers), NOON - took, NOON) == expected
+
+
+@given(st.text(max_size=12), st.text(max_size=30), st.floats(-10, 10))
+def test_rule13_no_age_is_negative(age: str, made: str, took: float) -> None:
+    assert initial_age([("Age", age), ("Date", made)], NOON - took, NOON) >= 0
 
 
 # -- stale windows ---------------------------------------------------------------------------------------------------
@@ -86,6 +173,8 @@ def test_rule12_no_date_is_too_odd_to_be_read(expires: str, date: str) -> None:
         pytest.param("max-age=5", False, id="rule16-max-age"),
         pytest.param("must-revalidate", True, id="rule16-must-revalidate"),
         pytest.param("proxy-revalidate", True, id="rule16-proxy-revalidate"),
+        pytest.param("no-cache", True, id="rule16-no-cache"),
+        pytest.param("no-cache, stale-while-revalidate=5", True, id="rule16-no-cache-over-explicit"),
         pytest.param("Must-Revalidate", True, id="rule16-in-any-case"),
         pytest.param(
             "must-revalidate, stale-while-revalidate=5, stale-if-error=5", True, id="rule16-must-revalidate-over-explicit"

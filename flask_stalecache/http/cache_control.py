@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-from urllib.request import parse_http_list
+from typing import Any, TypeAlias
 
 import http_sf
+
+from .fields import Headers
 
 #: In the order in which they are asked; the first one that is present, valid and not empty replaces Cache-Control and Expires.
 TARGETED_FIELDS = ("stalecache-cache-control", "cdn-cache-control")
 #: RFC 9111 section 1.2.2: what to take for a number that is too large.
 DELTA_OVERFLOW = 2**31
-_ESCAPED = re.compile(r"\\.")
 _NUMBERS = ("max-age", "s-maxage", "stale-while-revalidate", "stale-if-error")
+_QUOTED = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+_WELL_QUOTED = re.compile(rf'[^"]*(?:{_QUOTED}[^"]*)*', re.DOTALL)
+_MEMBER = re.compile(rf'(?:[^",]|{_QUOTED})+', re.DOTALL)
+#: What was said for each directive, once for each time it was said: ``None`` without a value, "" for one that can't be read.
+_Said: TypeAlias = "Mapping[str, Sequence[str | None]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,32 @@ class Directives:
         return name in self.names
 
 
-def response_directives(headers: Iterable[tuple[str, str]]) -> Directives:
+@dataclass(frozen=True, slots=True)
+class RequestDirectives:
+    """What a request says of what it may be answered with (RFC 9111 section 5.2.1). A number is ``None`` where it is not said.
+
+    A number that is bad or said twice asks the most of a stored response, so that nobody is served what they did not want:
+    ``max_age`` 0, ``min_fresh`` without end, and no leave for anything stale.
+
+    :param no_cache: nothing that the origin has not just confirmed.
+    :param no_store: the answer is not to be stored.
+    :param only_if_cached: nothing but what is stored.
+    :param max_age: the greatest age, in seconds.
+    :param min_fresh: the least freshness left, in seconds.
+    :param max_stale: the longest time past freshness, in seconds; infinite where it was said without a number.
+    :param stale_if_error: the longest time past freshness if the origin fails, in seconds (RFC 5861 section 4).
+    """
+
+    no_cache: bool = False
+    no_store: bool = False
+    only_if_cached: bool = False
+    max_age: float | None = None
+    min_fresh: float | None = None
+    max_stale: float | None = None
+    stale_if_error: float | None = None
+
+
+def response_directives(headers: Headers) -> Directives:
     """Return the directives that count for us in a response's fields."""
     lines: dict[str, list[str]] = {}
     for name, value in headers:
@@ -45,39 +76,80 @@ def response_directives(headers: Iterable[tuple[str, str]]) -> Directives:
     for name in TARGETED_FIELDS:
         if name in lines and (said := _targeted(", ".join(lines[name]))):
             return _directives(said, targeted=True)
-    return _directives(_tokens(", ".join(lines.get("cache-control", []))))
+    return _directives(_said(lines.get("cache-control", [])))
 
 
-def _targeted(field: str) -> Mapping[str, list[str]] | None:
+def request_directives(cache_control: str | None, pragma: str | None = None) -> RequestDirectives:
+    """Return what a request asks.
+
+    :param cache_control: its Cache-Control field, if any.
+    :param pragma: its Pragma field, if any: ``no-cache`` counts where there is no Cache-Control (RFC 9111 section 5.4).
+    """
+    if cache_control is None:
+        return RequestDirectives(no_cache="no-cache" in _said([pragma or ""]))
+    said = _said([cache_control])
+    return RequestDirectives(
+        no_cache="no-cache" in said,
+        no_store="no-store" in said,
+        only_if_cached="only-if-cached" in said,
+        max_age=_asked(said, "max-age", 0.0),
+        min_fresh=_asked(said, "min-fresh", math.inf),
+        max_stale=math.inf if said.get("max-stale") == [None] else _asked(said, "max-stale", 0.0),
+        stale_if_error=_asked(said, "stale-if-error", 0.0),
+    )
+
+
+def delta_seconds(value: str) -> float | None:
+    """Return a number of seconds: digits only, cut at the overflow; ``None`` for anything else (RFC 9111 section 1.2.2)."""
+    if not (value.isascii() and value.isdigit()):
+        return None
+    # Cut, since int() refuses thousands of digits.
+    return float(min(int(value.lstrip("0")[:11] or "0"), DELTA_OVERFLOW))
+
+
+def _targeted(field: str) -> _Said | None:
     # RFC 9213 section 2.1: a structured dictionary; one that can't be parsed is ignored as a whole.
     try:
         parsed: Any = http_sf.parse(field.encode("ascii"), tltype="dictionary")
     except ValueError:
         return None
-    # Each member is a value and its parameters; ?0 is a directive that is not there.
+    # Each member is a value and its parameters; ?0 is a directive that is not there. Seconds are an Integer and nothing else.
     values = {name: member[0] for name, member in parsed.items()}
-    return {name: ["" if value is True else str(value)] for name, value in values.items() if value is not False}
+    return {name: [str(value) if type(value) is int else ""] for name, value in values.items() if value is not False}
 
 
-def _tokens(field: str) -> Mapping[str, list[str]]:
-    said: dict[str, list[str]] = {}
-    # A quote that is never closed would hide what follows it.
-    parts = parse_http_list(field) if _ESCAPED.sub("", field).count('"') % 2 == 0 else field.replace('"', "").split(",")
-    for part in parts:
-        name, _, value = part.partition("=")
-        said.setdefault(name.strip().lower(), []).append(value.strip().strip('"'))
-    said.pop("", None)
+def _said(lines: Sequence[str]) -> _Said:
+    said: dict[str, list[str | None]] = {}
+    # Lines are read one by one: a quote that is never closed must not hide the next line either.
+    for line in lines:
+        for name, value in _members(line):
+            said.setdefault(name.lower(), []).append(value)
     return said
 
 
-def _directives(said: Mapping[str, list[str]], targeted: bool = False) -> Directives:
-    numbers = {name.replace("-", "_"): _delta(said[name]) for name in _NUMBERS if name in said}
+def _members(line: str) -> list[tuple[str, str | None]]:
+    if not _WELL_QUOTED.fullmatch(line):
+        # A quote that is never closed would hide what follows it. What is forbidden counts, but no number.
+        members = (part.partition("=") for part in line.replace('"', "").split(","))
+        return [(name.strip(), "") for name, _, _ in members if name.strip()]
+    parts = (part.partition("=") for part in _MEMBER.findall(line))
+    return [(name.strip(), _unquoted(value.strip()) if equals else None) for name, equals, value in parts if name.strip()]
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+
+
+def _directives(said: _Said, targeted: bool = False) -> Directives:
+    # A directive given twice or with a bad value makes the response stale (RFC 9111 section 4.2.1).
+    numbers = {name.replace("-", "_"): _number(said[name], 0.0) for name in _NUMBERS if name in said}
     return Directives(frozenset(said), **numbers, targeted=targeted)
 
 
-def _delta(values: list[str]) -> float:
-    """Return delta-seconds; a directive given twice or with a bad value makes the response stale (RFC 9111 section 4.2.1)."""
-    if len(values) != 1 or not (values[0].isascii() and values[0].isdigit()):
-        return 0.0
-    # Cut, since int() refuses thousands of digits.
-    return float(min(int(values[0].lstrip("0")[:11] or "0"), DELTA_OVERFLOW))
+def _asked(said: _Said, name: str, bad: float) -> float | None:
+    return _number(said[name], bad) if name in said else None
+
+
+def _number(values: Sequence[str | None], bad: float) -> float:
+    number = delta_seconds(values[0] or "") if len(values) == 1 else None
+    return bad if number is None else number

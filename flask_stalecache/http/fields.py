@@ -1,20 +1,58 @@
-"""Which fields are stored, and what ``Vary`` names (RFC 9111 sections 3.1 and 4.1)."""
+"""Header fields: how they are looked up, which are stored, and what ``Vary`` names (RFC 9111 sections 3.1 and 4.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
 
 from ..policy import HOP_BY_HOP
 
+#: A response's fields, in order; a name may come several times.
+Headers: TypeAlias = "Iterable[tuple[str, str]]"
+#: A request's fields: the value for a name in lower case, several lines joined by commas; ``None`` for a field that is not there.
+Lookup: TypeAlias = "Callable[[str], str | None]"
+
 #: A copy's own length is computed anew.
 _NOT_STORED = HOP_BY_HOP | {"content-length"}
+#: Two fields of a request have no prefix in an environ (PEP 3333).
+_UNPREFIXED = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
 
 
-def stored_fields(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Return the fields to store: all but hop-by-hop ones, those that Connection names, and Content-Length."""
+def request_fields(environ: Mapping[str, Any]) -> Lookup:
+    """Return the look-up of a WSGI request's fields."""
+
+    def look_up(name: str) -> str | None:
+        value = environ.get(_UNPREFIXED.get(name) or f"HTTP_{name.upper().replace('-', '_')}")
+        return None if value is None else str(value)
+
+    return look_up
+
+
+def lines_of(headers: Headers, name: str) -> list[str]:
+    """Return the values of all lines of a field, in order.
+
+    :param name: in lower case.
+    """
+    return [value for other, value in headers if other.lower() == name]
+
+
+def first_of(headers: Headers, name: str) -> str | None:
+    """Return the value of a field's first line; ``None`` if it has none.
+
+    :param name: in lower case.
+    """
+    return next((value for other, value in headers if other.lower() == name), None)
+
+
+def stored_fields(headers: Headers) -> tuple[tuple[str, str], ...]:
+    """Return the fields to store: all but hop-by-hop ones, those that Connection names, Proxy-* and Content-Length."""
     fields = list(headers)
-    named = {token for name, value in fields if name.lower() == "connection" for token in listed(value)}
-    return tuple((name, value) for name, value in fields if name.lower() not in _NOT_STORED and name.lower() not in named)
+    named = {token for value in lines_of(fields, "connection") for token in listed(value)}
+    return tuple((name, value) for name, value in fields if _is_stored(name.lower()) and name.lower() not in named)
+
+
+def _is_stored(name: str) -> bool:
+    return name not in _NOT_STORED and not name.startswith("proxy-")
 
 
 def listed(value: str) -> list[str]:
@@ -22,6 +60,6 @@ def listed(value: str) -> list[str]:
     return [token.strip().lower() for token in value.split(",") if token.strip()]
 
 
-def vary_names(headers: Iterable[tuple[str, str]]) -> frozenset[str]:
+def vary_names(headers: Headers) -> frozenset[str]:
     """Return the field names in all Vary lines, in lower case."""
-    return frozenset(token for name, value in headers if name.lower() == "vary" for token in listed(value))
+    return frozenset(token for value in lines_of(headers, "vary") for token in listed(value))

@@ -2,43 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
-
-from werkzeug.http import parse_date
+from collections.abc import Sequence
 
 from ..policy import Windows
-from .cache_control import Directives
+from .cache_control import Directives, delta_seconds
+from .dates import timestamp
+from .fields import Headers, first_of, lines_of, listed
 
 #: With one of these, an entry is never served stale, whatever is configured (RFC 9111 section 5.2.2).
-_NEVER_STALE = ("must-revalidate", "proxy-revalidate")
+_NEVER_STALE = ("must-revalidate", "proxy-revalidate", "no-cache")
+#: Statuses whose freshness may be guessed (RFC 9110 section 15.1); 206 is never stored.
+HEURISTIC_STATUSES = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
+_HEURISTIC_SHARE = 0.1
+#: The longest freshness that is guessed, in seconds: one day. A page that was not touched for years may change today.
+HEURISTIC_LIMIT = 86400.0
 
 
-def lifetime(coded: float | None, directives: Directives, headers: Iterable[tuple[str, str]], now: float, default: float) -> float:
-    """Return seconds of freshness: code, ``s-maxage``, ``max-age``, ``Expires`` minus ``Date``, the default (RFC 9111 4.2.1).
+def lifetime(
+    coded: float | None, directives: Directives, headers: Headers, now: float, default: float | None, *, status: int | None = None
+) -> float:
+    """Return seconds of freshness: the first that is said (RFC 9111 section 4.2.1).
+
+    That is code, ``s-maxage``, ``max-age``, ``Expires`` minus ``Date``, the default, and last what can be guessed. With
+    ``no-cache`` it is 0 in any case: each use needs the origin's word.
 
     :param coded: what the developer wrote in code, or ``None``.
     :param directives: what the response says.
-    :param headers: the response's fields, for ``Expires`` and ``Date``.
+    :param headers: the response's fields, for ``Expires``, ``Date`` and ``Last-Modified``.
     :param now: stands for a missing ``Date``; seconds since the epoch.
-    :param default: the configured lifetime.
+    :param default: the configured lifetime; ``None``: none is, so it may be guessed.
+    :param status: the response's status; ``None``: nothing is guessed from it.
     """
+    if "no-cache" in directives:
+        return 0.0
     for said in (coded, directives.s_maxage, directives.max_age):
         if said is not None:
             return said
-    expires = None if directives.targeted else _expires(headers, now)
-    return default if expires is None else expires
+    fields = tuple(headers)
+    expires = None if directives.targeted else _expires(fields, now)
+    if expires is not None:
+        return expires
+    return heuristic(status, directives, fields, now) if default is None else default
 
 
-def _expires(headers: Iterable[tuple[str, str]], now: float) -> float | None:
-    fields = {name.lower(): value for name, value in headers}
-    if "expires" not in fields:
+def _expires(headers: Sequence[tuple[str, str]], now: float) -> float | None:
+    lines = lines_of(headers, "expires")
+    if not lines:
         return None
-    end = parse_date(fields["expires"])
-    if end is None:
-        return 0.0  # RFC 9111 section 5.3: an invalid date, such as "0", is in the past
-    date: datetime | None = parse_date(fields.get("date"))
-    return max(0.0, end.timestamp() - (now if date is None else date.timestamp()))
+    end = timestamp(lines[0])
+    if end is None or len(lines) > 1:
+        # RFC 9111 sections 5.3 and 4.2.1: an invalid date, such as "0", is in the past, and two make the response stale.
+        return 0.0
+    return max(0.0, end - _date(headers, now))
+
+
+def _date(headers: Headers, now: float) -> float:
+    date = timestamp(first_of(headers, "date"))
+    return now if date is None else date
+
+
+def heuristic(status: int | None, directives: Directives, headers: Headers, now: float) -> float:
+    """Return seconds of freshness guessed: 10 % of ``Date`` minus ``Last-Modified``, up to a day (RFC 9111 section 4.2.2).
+
+    It is 0 without a Last-Modified, and for a status that allows no guess, unless the response is ``public``.
+    """
+    fields = tuple(headers)
+    modified = timestamp(first_of(fields, "last-modified"))
+    if modified is None or (status not in HEURISTIC_STATUSES and "public" not in directives):
+        return 0.0
+    return min(max(0.0, _date(fields, now) - modified) * _HEURISTIC_SHARE, HEURISTIC_LIMIT)
+
+
+def initial_age(headers: Headers, requested_at: float, answered_at: float) -> float:
+    """Return the age in seconds that a response has on arrival (RFC 9111 section 4.2.3).
+
+    That is the greater of what its ``Date`` and what its ``Age`` and the time of the exchange tell. Of several values of Age the
+    first counts, and one that is no number of seconds is ignored (section 5.1).
+
+    :param headers: the response's fields; of a 304 its own, not those that it has renewed.
+    :param requested_at: when the request was sent, in seconds since the epoch. Where the origin itself answers, its time to answer
+        is no age: give ``answered_at``.
+    :param answered_at: when the answer came.
+    """
+    fields = tuple(headers)
+    members = [member for line in lines_of(fields, "age") for member in listed(line)]
+    said = delta_seconds(members[0]) if members else None
+    # A clock that stepped back between the two makes nothing younger than new.
+    corrected = (said or 0.0) + max(0.0, answered_at - requested_at)
+    return max(answered_at - _date(fields, answered_at), corrected)
 
 
 def forbids_stale(directives: Directives) -> bool:

@@ -1,0 +1,31 @@
+"""Dates, as a cache must read them (RFC 9110 section 5.6.7, RFC 9111 section 4.2)."""
+
+from __future__ import annotations
+
+import re
+
+from werkzeug.http import parse_date
+
+_TIME = r"\d\d:\d\d:\d\d"
+_MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
+_DAY = "(?:mon|tue|wed|thu|fri|sat|sun)"
+_LONG_DAY = "(?:mon|tues|wednes|thurs|fri|satur|sun)day"
+#: The three forms. No zone but GMT: "EST" and "+0100" are nobody's word for the end of freshness.
+_DATE = re.compile(
+    rf"{_DAY}, \d\d {_MONTH} \d{{4}} {_TIME} gmt"
+    rf"|{_LONG_DAY}, \d\d-{_MONTH}-\d\d {_TIME} gmt"
+    rf"|{_DAY} {_MONTH} [ \d]\d {_TIME} \d{{4}}",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def timestamp(value: str | None) -> float | None:
+    """Return a date in seconds since the epoch; ``None`` if there is none, or none that is valid.
+
+    All three forms of RFC 9110 section 5.6.7 are read, in any case (RFC 9111 section 4.2).
+    """
+    if value is None or not _DATE.fullmatch(value.strip()):
+        return None
+    # Werkzeug reads much more than HTTP allows, such as other zones; what it can't read here is on no day.
+    date = parse_date(value.strip())
+    return None if date is None else date.timestamp()
