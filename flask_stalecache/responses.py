@@ -11,7 +11,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
 from .entry import Entry
-from .http.fields import vary_names
+from .http.fields import request_fields, vary_names
 from .http.ranges import UnsatisfiableRange, single_range
 from .http.validators import Validators
 from .origin import Served
@@ -210,10 +210,10 @@ def answer_conditional(response: Response, environ: Mapping[str, Any], body: byt
     """
     if response.status_code != 200:
         return
-    validators = Validators(response.headers.get("ETag"), response.headers.get("Last-Modified"), made)
-    if validators.not_modified(environ):
+    validators, asked = Validators.of(response.headers, made), request_fields(environ)
+    if validators.not_modified(asked):
         response.status_code = 304
-    elif "HTTP_RANGE" in environ and environ["REQUEST_METHOD"] == "GET" and validators.allow_range(environ):
+    elif "HTTP_RANGE" in environ and environ["REQUEST_METHOD"] == "GET" and validators.allow_range(asked):
         _cut(response, environ["HTTP_RANGE"], body)
 
 

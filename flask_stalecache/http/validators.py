@@ -1,13 +1,22 @@
-"""Conditional requests against a stored response (RFC 9110 section 13)."""
+"""Conditional requests against a stored response, and what confirms one (RFC 9110 section 13, RFC 9111 section 4.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import Any
 
-from werkzeug.http import parse_date, parse_etags, unquote_etag
+from .cache_control import TARGETED_FIELDS
+from .dates import timestamp
+from .fields import Headers, Lookup, first_of, lines_of, stored_fields
+
+#: What a 304 carries of the 200 (RFC 9110 section 15.4.5), with the targeted forms of Cache-Control.
+_IN_304 = frozenset({"cache-control", "content-location", "date", "etag", "expires", "vary", *TARGETED_FIELDS})
+#: What a 304 never updates: these belong to the stored body (RFC 9111 section 3.2). And no copy has a cookie of one visitor.
+_KEPT = frozenset({"content-encoding", "content-length", "content-range", "content-type", "set-cookie", "set-cookie2"})
+#: Told of the exchange in which they came, and go with it.
+_OF_ONE_ANSWER = frozenset({"age", "date"})
+#: A tag without its weakness; some servers and clients leave out the quotes. Werkzeug knows no empty tag.
+_TAG = re.compile(r'(?:W/)?"([^"]*)"|([^\s,"]+)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +32,120 @@ class Validators:
     last_modified: str | None
     date: float
 
-    def not_modified(self, environ: Mapping[str, Any]) -> bool:
-        """Whether the client has the response already: If-None-Match by weak comparison, else If-Modified-Since."""
-        known = environ.get("HTTP_IF_NONE_MATCH")
-        if known is not None:
-            tags = parse_etags(known)
-            tag, _ = unquote_etag(self.etag)
-            return tags.star_tag or (tag is not None and tags.contains_weak(tag))
-        since = parse_date(environ.get("HTTP_IF_MODIFIED_SINCE"))
-        modified = parse_date(self.last_modified) or datetime.fromtimestamp(int(self.date), timezone.utc)
-        return since is not None and modified <= since
+    @classmethod
+    def of(cls, headers: Headers, answered: float) -> Validators:
+        """Return the validators of a stored response.
 
-    def allow_range(self, environ: Mapping[str, Any]) -> bool:
-        """Whether a range of this response fits what the client has: If-Range by strong comparison, or by the exact date."""
-        condition = environ.get("HTTP_IF_RANGE")
+        :param headers: its fields.
+        :param answered: when it came, in seconds since the epoch: stands for a missing Date.
+        """
+        fields = tuple(headers)
+        date = timestamp(first_of(fields, "date"))
+        return cls(first_of(fields, "etag"), first_of(fields, "last-modified"), answered if date is None else date)
+
+    def not_modified(self, get: Lookup) -> bool:
+        """Whether the client has the response already: If-None-Match by weak comparison, else If-Modified-Since.
+
+        :param get: the fields of the request, which is a GET or HEAD.
+        """
+        known = get("if-none-match")
+        if known is not None:
+            return self._is_among(known)
+        since = timestamp(get("if-modified-since"))
+        modified = timestamp(self.last_modified)
+        # Dates have whole seconds.
+        return since is not None and (int(self.date) if modified is None else modified) <= since
+
+    def _is_among(self, known: str) -> bool:
+        if known.strip() == "*":
+            return True
+        # Beside others, a star is none: read as one, it would tell the client that it has what it has not.
+        return self.etag is not None and _opaque(self.etag) in {_opaque(tag[0]) for tag in _TAG.finditer(known)}
+
+    def allow_range(self, get: Lookup) -> bool:
+        """Whether a range of this response fits what the client has: If-Range by strong comparison, or by the exact date.
+
+        The date counts only if nothing can have changed in the same second (RFC 9110 sections 13.1.5 and 8.8.2.2).
+
+        :param get: the request's fields.
+        """
+        condition = get("if-range")
         if condition is None:
             return True
+        condition = condition.strip()
         if condition.startswith(('"', "W/")):
             return condition == self.etag and not condition.startswith("W/")
-        return self.last_modified is not None and condition == self.last_modified
+        modified = timestamp(self.last_modified)
+        return modified is not None and condition == self.last_modified and self.date - modified >= 1
+
+
+def conditional_fields(headers: Headers) -> list[tuple[str, str]]:
+    """Return the request fields that ask whether a stored response is still good (RFC 9111 section 4.3.1); none without validators.
+
+    :param headers: the stored response's fields.
+    """
+    fields = tuple(headers)
+    pairs = (("If-None-Match", first_of(fields, "etag")), ("If-Modified-Since", first_of(fields, "last-modified")))
+    return [(name, value) for name, value in pairs if value is not None]
+
+
+def fields_of_304(headers: Headers) -> list[tuple[str, str]]:
+    """Return those of a stored response's fields that a 304 made of it carries (RFC 9110 section 15.4.5).
+
+    Last-Modified is among them only where there is no ETag. Age and the status fields are the sender's to add.
+
+    :param headers: the stored response's fields.
+    """
+    fields = tuple(headers)
+    wanted = _IN_304 if first_of(fields, "etag") is not None else _IN_304 | {"last-modified"}
+    return [(name, value) for name, value in fields if name.lower() in wanted]
+
+
+def renewed(stored: Headers, new: Headers) -> tuple[tuple[str, str], ...] | None:
+    """Return the fields of a stored response after a 304; ``None`` if that is about another one (RFC 9111 sections 3.2, 4.3.4).
+
+    All that came replaces what was stored under its name, but for fields that belong to the stored body, cookies, and fields that
+    are not stored. A stored Date and Age go in any case, since they told of the older answer.
+
+    :param stored: the stored response's fields.
+    :param new: those of the 304.
+    """
+    before, came = tuple(stored), tuple(new)
+    if not _is_about(before, first_of(came, "etag")):
+        return None
+    updates = tuple((name, value) for name, value in stored_fields(came) if name.lower() not in _KEPT)
+    replaced = {name.lower() for name, _ in updates} | _OF_ONE_ANSWER
+    return (*((name, value) for name, value in before if name.lower() not in replaced), *updates)
+
+
+def _is_about(stored: tuple[tuple[str, str], ...], tag: str | None) -> bool:
+    """Whether the ETag of a 304 is that of what is stored: a strong one must be the same, a weak one mean the same.
+
+    A Last-Modified is not asked: it is weak, and of two times the later is the better known.
+    """
+    known = first_of(stored, "etag")
+    if tag is None:
+        return True
+    if not tag.startswith("W/"):
+        return tag == known
+    return known is None or _opaque(tag) == _opaque(known)
+
+
+def _opaque(tag: str) -> str:
+    match = _TAG.fullmatch(tag.strip())
+    return tag if match is None else match[1] or match[2] or ""
+
+
+def confirmed_by_head(stored: Headers, size: int, head: Headers) -> bool:
+    """Whether an answer to HEAD with status 200 shows nothing that the stored GET has not; else that is stale (RFC 9111 4.3.5).
+
+    :param stored: the stored response's fields.
+    :param size: the bytes of its body.
+    :param head: the fields of the answer to HEAD.
+    """
+    before, came = tuple(stored), tuple(head)
+    for name in ("etag", "last-modified"):
+        value = first_of(came, name)
+        if value is not None and value != first_of(before, name):
+            return False
+    return lines_of(came, "content-length") in ([], [str(size)])
