@@ -17,7 +17,10 @@ PACKAGE = ROOT.name
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "config"),
     ("entry", "note"),
-    ("http", "http.cache_control", "http.fields", "http.freshness", "http.ranges", "http.validators"),
+    (
+        "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
+        "http.ranges", "http.validators", "http.invalidation",
+    ),
     ("status", "decide"),
     ("stats", "complaints", "stores", "stores.base", "stores.memory", "stores.stamps"),
     ("stores.disk", "stores.locks", "stores.names", "stores.folders", "stores.room", "stores.sweep", "stores.files"),
@@ -27,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("call_policy", "values", "breaker", "call_origin", "calls"),
     ("extension",),
     ("",),
-)
+)  # fmt: skip
 ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {
@@ -37,7 +40,8 @@ KNOW_FLASK = {
 PURE = {
     "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",
     "status", "decide",
-    "http", "http.cache_control", "http.fields", "http.freshness", "http.ranges", "http.validators",
+    "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
+    "http.ranges", "http.validators", "http.invalidation",
 }  # fmt: skip
 #: Clocks, I/O, chance and threads; and ways to reach them unseen.
 IMPURE = {

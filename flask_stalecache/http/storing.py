@@ -1,0 +1,95 @@
+"""Whether a response may be stored at all (RFC 9111 section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from .cache_control import Directives, RequestDirectives
+from .fields import Headers, first_of, lines_of
+from .freshness import HEURISTIC_STATUSES
+from .vary import selecting_fields
+
+#: Answers that are parts of another one, and never stored (RFC 9111 sections 3.3 and 3.4).
+_PARTS = frozenset({206, 304})
+#: What ``must-understand`` asks: the final statuses that HTTP defines, and that are whole answers.
+UNDERSTOOD = frozenset(status.value for status in HTTPStatus if status >= 200) - _PARTS
+#: With one of these, a response to a request with Authorization may be stored, and answer others (RFC 9111 section 3.5).
+_SHARED = ("public", "s-maxage", "must-revalidate")
+
+
+def refusal(
+    *,
+    method: str,
+    status: int,
+    request: RequestDirectives,
+    authorized: bool,
+    directives: Directives,
+    headers: Headers,
+    configured: bool,
+) -> str:
+    """Return why a response must not be stored; "" if it may be. Whether its body is whole is not asked here.
+
+    A response with ``no-cache`` may be stored: it has no freshness, and may be confirmed.
+
+    :param method: the request's.
+    :param status: the response's.
+    :param request: what the request says.
+    :param authorized: the request has an Authorization field.
+    :param directives: what the response says.
+    :param headers: the response's fields.
+    :param configured: the developer gave a lifetime for this status.
+    """
+    fields = tuple(headers)
+    return (
+        _refused_status(method, status, directives)
+        or _forbidden(status, request, authorized, directives)
+        or _personal(fields)
+        or _unsaid(status, directives, fields, configured)
+    )
+
+
+def may_be_shared(directives: Directives) -> bool:
+    """Whether the response may be stored and used where a request has an Authorization field (RFC 9111 section 3.5)."""
+    return any(name in directives for name in _SHARED)
+
+
+def _refused_status(method: str, status: int, directives: Directives) -> str:
+    if method != "GET":
+        return f"only an answer to GET is stored, not to {method}"
+    if not 200 <= status <= 599:
+        return f"status {status} is not final"
+    if status in _PARTS:
+        return f"status {status} is a part of an answer"
+    if "must-understand" in directives and status not in UNDERSTOOD:
+        return f"Cache-Control: must-understand, and status {status} is not understood"
+    return ""
+
+
+def _forbidden(status: int, request: RequestDirectives, authorized: bool, directives: Directives) -> str:
+    if request.no_store:
+        return "the request says no-store"
+    # RFC 9111 section 5.2.2.3: must-understand is for caches that know the status, no-store beside it for those that don't.
+    if "no-store" in directives and not ("must-understand" in directives and status in UNDERSTOOD):
+        return "Cache-Control: no-store"
+    if "private" in directives:
+        return "Cache-Control: private"
+    return "the request has an Authorization field" if authorized and not may_be_shared(directives) else ""
+
+
+def _personal(headers: Sequence[tuple[str, str]]) -> str:
+    if first_of(headers, "set-cookie") is not None:
+        return "the response sets a cookie"
+    if selecting_fields(headers) is None:
+        return f"Vary: {', '.join(lines_of(headers, 'vary'))}"
+    return ""
+
+
+def _unsaid(status: int, directives: Directives, headers: Sequence[tuple[str, str]], configured: bool) -> str:
+    is_fresh = directives.max_age is not None or directives.s_maxage is not None
+    if is_fresh or configured or "public" in directives or status in HEURISTIC_STATUSES:
+        return ""
+    # A targeted field replaces Expires too (RFC 9213 section 2.2).
+    if not directives.targeted and first_of(headers, "expires") is not None:
+        return ""
+    return f"nothing says how long an answer with status {status} is fresh"

@@ -1,0 +1,137 @@
+"""Variants: which request fields choose one, and when two values of a field are the same (RFC 9111 section 4.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Protocol, TypeAlias, TypeVar
+
+from ..policy import FIELD_NAME
+from .dates import timestamp
+from .fields import Headers, Lookup, first_of, vary_names
+
+#: The fields that chose a variant, each with its normal form; ``None``: the request did not have it.
+Selection: TypeAlias = "tuple[tuple[str, str | None], ...]"
+
+#: Lists of tokens with weights (RFC 9110 section 12.5), in any order: only the weights tell what is preferred.
+_WEIGHTED = frozenset({"accept", "accept-charset", "accept-language"})
+#: No lists, so that a comma in them separates nothing.
+_NO_LISTS = frozenset({"authorization", "cookie", "referer", "user-agent"})
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_MEMBER = re.compile(rf"({_TOKEN}(?:/{_TOKEN})?)((?:[ \t]*;[ \t]*{_TOKEN}={_TOKEN})*)")
+_WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
+
+
+def selecting_fields(headers: Headers) -> tuple[str, ...] | None:
+    """Return the request fields that choose among variants, in lower case and sorted; ``None`` if no request ever matches.
+
+    That is ``Vary: *``, also among others or on another line. A member that is no field name is taken for it too, since what it
+    was meant to name can't be compared.
+    """
+    names = vary_names(headers)
+    if any(name == "*" or not FIELD_NAME.fullmatch(name) for name in names):
+        return None
+    return tuple(sorted(names))
+
+
+def selection(names: Iterable[str], get: Lookup) -> Selection:
+    """Return what a request has in the selecting fields.
+
+    :param names: as :func:`selecting_fields` returns them.
+    :param get: the request's fields.
+    """
+    return tuple((name, normalised(name, get(name))) for name in names)
+
+
+def matches(chosen: Selection, get: Lookup) -> bool:
+    """Whether a request has what the stored response's request had; what is absent there must be absent here."""
+    return all(normalised(name, get(name)) == value for name, value in chosen)
+
+
+class Dated(Protocol):
+    """A stored response, as far as its date goes."""
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]: ...
+
+    @property
+    def answered(self) -> float: ...
+
+
+_Dated = TypeVar("_Dated", bound=Dated)
+
+
+def newest(matching: Iterable[_Dated]) -> _Dated | None:
+    """Return the stored response with the most recent ``Date``, or of those the one that came last (RFC 9111 section 4).
+
+    :param matching: the stored responses that match a request, with Vary or without.
+    """
+    return max(matching, key=_when, default=None)
+
+
+def _when(stored: Dated) -> tuple[float, float]:
+    date = timestamp(first_of(stored.headers, "date"))
+    return stored.answered if date is None else date, stored.answered
+
+
+def normalised(name: str, value: str | None) -> str | None:
+    """Return the normal form of a request field. Requests with equal ones may be given the same answer.
+
+    Of the Accept fields order, case and the spelling of weights don't count; Accept-Encoding comes down to what is acceptable at
+    all. Of other fields only the whitespace around commas does not count, and what is not well-formed is left as it is.
+
+    :param name: in lower case.
+    :param value: all lines of the field, joined by commas; ``None``: there is none.
+    """
+    if value is None:
+        return None
+    if name in _NO_LISTS or '"' in value:
+        return value.strip()
+    parts = [part.strip() for part in value.split(",")]
+    if name == "accept-encoding" or name in _WEIGHTED:
+        members = _weighed([part for part in parts if part], has_parameters=name == "accept")
+        if members is not None:
+            return _acceptable(members) if name == "accept-encoding" else _sorted(members)
+    return ", ".join(parts)
+
+
+def _weighed(parts: list[str], *, has_parameters: bool) -> dict[str, float] | None:
+    """Return members with their weights; ``None`` if one is not well-formed, or there twice with two weights."""
+    members: dict[str, float] = {}
+    for part in parts:
+        match = _MEMBER.fullmatch(part)
+        if match is None:
+            return None
+        parameters = [parameter.strip().partition("=") for parameter in match[2].split(";")[1:]]
+        weight = parameters.pop()[2] if parameters and parameters[-1][0].lower() == "q" else "1"
+        keys = [key.lower() for key, _, _ in parameters]
+        # Parameters behind a weight belonged to no media type, and other fields have none.
+        if not _WEIGHT.fullmatch(weight) or "q" in keys or (keys and not has_parameters):
+            return None
+        values = [value for _, _, value in parameters]
+        member = ";".join([match[1].lower(), *map("=".join, zip(keys, values, strict=True))])
+        if members.setdefault(member, float(weight)) != float(weight):
+            return None
+    return members
+
+
+def _sorted(members: dict[str, float]) -> str:
+    return ", ".join(sorted(f"{member};q={weight:g}" if weight != 1 else member for member, weight in members.items()))
+
+
+def _acceptable(members: dict[str, float]) -> str:
+    """Return the codings that may be used, as a field that asks for the same (RFC 9110 section 12.5.3).
+
+    Which of them is preferred is left out: any is acceptable. Unknown ones stay, since the app may know them.
+    """
+    codings = {coding: weight > 0 for coding, weight in members.items()}
+    any_coding = codings.pop("*", None)
+    # Without coding is acceptable unless it is refused, by name or with all others.
+    plain = codings.pop("identity", any_coding is not False)
+    if any_coding:
+        refused = [f"{coding};q=0" for coding, accepted in sorted(codings.items()) if not accepted]
+        return ", ".join(["*", *refused, *([] if plain else ["identity;q=0"])])
+    accepted = [coding for coding, accepted in sorted(codings.items()) if accepted]
+    if plain:
+        return ", ".join(accepted) or "identity"
+    return ", ".join([*accepted, "identity;q=0"]) if accepted else "*;q=0"
