@@ -27,7 +27,7 @@ help: ## Show this list.
 demo: $(VENV)/.stamp ## Play the experiment against real servers, print it, and stop them.
 	@$(RUN) -m example_app.demo
 
-serve: $(VENV)/.stamp ## Start the example app and its slow third party, and stay up.
+serve: $(VENV)/.stamp ## Play it, and leave the example app and its third parties running.
 	@$(RUN) -m example_app.demo --serve
 
 test: lint docs ## Run ruff, mypy, the documentation with its examples, and the test suite.

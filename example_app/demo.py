@@ -1,26 +1,25 @@
 """Plays the experiment: ``python -m example_app.demo [--fast] [--serve]``.
 
-It starts the slow third party and the news site, visits the front page while the page is new, fresh, stale, fresh again
-and without a third party, asks for the dashboard with and without prefer stale, publishes an article, prints a row for each
-visit, stops what it started, and exits 0 if the story held.
+It starts the third parties and the news site, visits the front page while the page is new, fresh, stale and fresh again, and while
+its partners are slow, flaky, hanging, dead and back, asks for the dashboard with and without prefer stale, publishes an article,
+prints what visitors saw, stops what it started, and exits 0 if the story held.
 """
 
 import argparse
+import json
 import signal
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from types import FrameType
 from typing import NoReturn
 
-import requests
-
+from example_app import trouble
 from example_app.articles import FIRST
 from example_app.chapters import (
     ARTICLE,
@@ -28,8 +27,8 @@ from example_app.chapters import (
     COLD,
     COUNTED,
     DASHBOARD,
-    DOWN,
     FAST,
+    FILLED,
     FRESH,
     FRONT,
     HEADLINE,
@@ -43,23 +42,19 @@ from example_app.chapters import (
     STALE,
     TITLES,
     Chapter,
-    Page,
     Plan,
     Row,
-    complaints,
     summary,
 )
-from example_app.gunicorn_conf import workers
 from example_app.servers import Server, ServerFailed, news_site, tail, third_party
+from example_app.third_party import PARTNERS
+from example_app.visits import EDITOR, Stage, StoryFailed, next_of, session
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OLD = FIRST["the-ten-second-box"]
 NEW = replace(OLD, title="The ten second box, mended")
-EDITOR = {"username": "ada", "password": "analytical-engine"}
-
-
-class StoryFailed(Exception):
-    """Something in the story was not as it should be."""
+#: What the front page shows in place of the number.
+NO_NUMBER = "Still thinking"
 
 
 class Stopped(BaseException):
@@ -73,22 +68,9 @@ class Stopped(BaseException):
 class Story:
     """Visits the site as the plan says, and prints what happens."""
 
-    def __init__(self, plan: Plan, site: Server, partner: Server) -> None:
-        self.plan = plan
-        self.site = site
-        self.partner = partner
-        self.chapter = COLD
-        self.told: list[tuple[Chapter, Row]] = []
-        self.calls = 0
-        self.began = time.monotonic()
-        # One visitor on one connection, so that a refresh that holds the connection would be seen.
-        self.visitor = _session()
-        self.opened = ExitStack()
-        self.opened.callback(self.visitor.close)
-
-    def close(self) -> None:
-        """End the visitors' connections, for which gunicorn would wait when it stops."""
-        self.opened.close()
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.plan = stage.plan
 
     def play(self) -> None:
         """Play all chapters.
@@ -98,53 +80,48 @@ class Story:
         print(TITLES)
         value = self._fill()
         stored = time.monotonic()
-        self._judge(self._visits(FRESH, FRONT), value)
+        self._judge(self.stage.visits(FRESH, FRONT), value)
         self._wait_until_stale(stored)
-        value = self._renew(value)
-        stored = time.monotonic()
+        self._renew(value)
         total = self._count_readers()
         counted = time.monotonic()
-        self.tell("mode", "down")
-        self._wait_until_stale(stored)
-        last = self._visits(DOWN, FRONT)
-        self._wait_until_called(sum(row.status == "STALE" for row in last))
-        self._judge(last, value)
+        trouble.play(self.stage)
         self._wait_until_stale(counted)
         self._prefer_stale(total)
-        self.tell("mode", "ok")
         self._publish()
-
-    def tell(self, what: str, text: str) -> None:
-        """Tell the third party its mode or its sleep."""
-        self._partner("POST", what, text)
 
     # -- chapters ------------------------------------------------------------------------------------------------
 
     def _fill(self) -> str:
-        """Visit the page many times at once, before there is one, and return its value."""
-        self._open(COLD)
+        """Visit the page many times at once, before there is one, and then until there is a number on it, which is returned."""
+        self.stage.open(COLD)
         with ExitStack() as stack:
-            rows = self._at_once([stack.enter_context(_session()) for _ in range(self.plan.visitors)], FRONT)
-        self._judge(rows, rows[0].value)
-        return rows[0].value
+            rows = self.stage.at_once([stack.enter_context(session()) for _ in range(self.plan.visitors)], FRONT)
+        self._judge(rows, NO_NUMBER)
+        row = self._until_fresh(FILLED, NO_NUMBER)
+        return row.value
 
-    def _renew(self, old: str) -> str:
-        """Visit the stale page until it is new, then a few times more, and return the new value."""
-        self._open(STALE)
+    def _renew(self, old: str) -> None:
+        """Visit the stale page until it is new, then a few times more."""
+        row = self._until_fresh(STALE, old)
+        self.stage.open(RENEWED)
+        self._judge([self.stage.show(row), *self.stage.more(FRONT)], row.value)
+
+    def _until_fresh(self, chapter: Chapter, old: str) -> Row:
+        """Play a chapter of visits to the stale page, and return the first row that is no longer in it."""
+        self.stage.open(chapter)
         deadline = time.monotonic() + self.plan.patience
         stale = []
-        while (row := self._visit(FRONT)).status in ("STALE", "UPDATING") and time.monotonic() < deadline:
-            stale.append(self._show(row))
+        while (row := self.stage.visit(FRONT)).status in ("STALE", "UPDATING") and time.monotonic() < deadline:
+            stale.append(self.stage.show(row))
             time.sleep(self.plan.sleep / 5)
         self._judge(stale, old)
-        self._open(RENEWED)
-        self._judge([self._show(row), *self._more(FRONT)], row.value)
-        return row.value
+        return row
 
     def _count_readers(self) -> str:
         """Visit the dashboard, and return its value."""
-        self._open(COUNTED)
-        row = self._show(self._visit(DASHBOARD))
+        self.stage.open(COUNTED)
+        row = self.stage.show(self.stage.visit(DASHBOARD))
         self._judge([row], row.value)
         return row.value
 
@@ -152,149 +129,32 @@ class Story:
         """Visit the dashboard with the field while somebody who did not send it waits."""
         waiting: SimpleQueue[Row] = SimpleQueue()
         deadline = time.monotonic() + self.plan.patience
-        with _session() as session:
-            self._send(session, 0, DASHBOARD, waiting)
-            self._judge(self._visits(PREFERRED, SCREEN), old)
-            self._open(PLAIN)
-            row = self._show(replace(_next(waiting, deadline), number=len(self.told) + 1))
+        with session() as waits:
+            self.stage.send(waits, 0, DASHBOARD, waiting)
+            self._judge(self.stage.visits(PREFERRED, SCREEN), old)
+            self.stage.open(PLAIN)
+            row = self.stage.show(replace(next_of(waiting, deadline), number=len(self.stage.told) + 1))
         self._judge([row], row.value)
 
     def _publish(self) -> None:
         """Visit an article and the front page from each worker, before and after it is changed."""
-        visitors = self._one_for_each_worker()
-        self._open(BEFORE)
-        self._judge(self._in_turn(visitors), OLD.title)
-        self._open(PUBLISHED)
-        self._send_new_title()
-        self._judge(self._in_turn(visitors), NEW.title)
-        self._open(REMADE)
-        self._judge(self._at_once(visitors, HEADLINE), NEW.title)
-
-    # -- visits --------------------------------------------------------------------------------------------------
-
-    def _visits(self, chapter: Chapter, page: Page) -> list[Row]:
-        self._open(chapter)
-        return [self._show(self._visit(page)), *self._more(page)]
-
-    def _more(self, page: Page) -> Iterator[Row]:
-        for _ in range(self.plan.visits - 1):
-            time.sleep(self.plan.pause)
-            yield self._show(self._visit(page))
-
-    def _in_turn(self, visitors: Sequence[requests.Session]) -> list[Row]:
-        return [self._show(self._ask(visitor, len(self.told) + 1, ARTICLE)) for _ in range(2) for visitor in visitors]
-
-    def _at_once(self, visitors: Sequence[requests.Session], page: Page) -> list[Row]:
-        answers: SimpleQueue[Row] = SimpleQueue()
-        for number, visitor in enumerate(visitors, len(self.told) + 1):
-            self._send(visitor, number, page, answers)
-        deadline = time.monotonic() + self.plan.patience
-        rows = [_next(answers, deadline) for _ in visitors]
-        return [self._show(row) for row in sorted(rows, key=lambda row: row.number)]
-
-    def _visit(self, page: Page) -> Row:
-        return self._ask(self.visitor, len(self.told) + 1, page)
-
-    def _send(self, session: requests.Session, number: int, page: Page, answers: SimpleQueue[Row]) -> None:
-        """Ask for a page in a thread of its own."""
-        threading.Thread(target=lambda: answers.put(self._ask(session, number, page)), daemon=True).start()
-
-    def _ask(self, session: requests.Session, number: int, page: Page) -> Row:
-        """Ask for a page; an error is a row too."""
-        start = time.monotonic()
-        row = Row(number, start - self.began, "-", 0.0, "no answer", None)
-        try:
-            response = session.get(f"{self.site.url}{page.path}", headers=page.headers, timeout=self.plan.patience)
-        except requests.RequestException as error:
-            return replace(row, seconds=time.monotonic() - start, value=f"no answer ({type(error).__name__})")
-        code, told = response.status_code, response.headers
-        found = page.value.search(response.text) if code == 200 else None
-        return replace(
-            row,
-            status=told.get("X-Cache-Status", "-"),
-            seconds=time.monotonic() - start,
-            value=found[1] if found else f"HTTP {code}",
-            code=code,
-            worker=told.get("X-Worker", "-"),
-        )
-
-    def _one_for_each_worker(self) -> list[requests.Session]:
-        """Return a visitor for each worker; a connection stays with the worker that has accepted it.
-
-        :raises StoryFailed: if the kernel gives all connections to one of them.
-        """
-        found: dict[str, requests.Session] = {}
-        for _ in range(500):
-            session = self.opened.enter_context(_session())
-            worker = session.head(f"{self.site.url}login", timeout=self.plan.patience).headers["X-Worker"]
-            if found.setdefault(worker, session) is not session:
-                session.close()
-            if len(found) == workers:
-                return list(found.values())
-        raise StoryFailed(f"{len(found)} of {workers} workers answered")
-
-    def _send_new_title(self) -> None:
-        """Log in as an editor, change the article, and press the button."""
-        form = {"title": NEW.title, "summary": NEW.summary, "text": "\n\n".join(NEW.paragraphs)}
-        with _session() as session:
-            session.post(f"{self.site.url}login", data=EDITOR, timeout=self.plan.patience, allow_redirects=False).raise_for_status()
-            url = f"{self.site.url}{ARTICLE.path}/edit"
-            code = session.post(url, data=form, timeout=self.plan.patience, allow_redirects=False).status_code
-        if code != 302:
-            raise StoryFailed(f"publishing was answered with HTTP {code}")
-
-    # -- telling -------------------------------------------------------------------------------------------------
-
-    def _open(self, chapter: Chapter) -> None:
-        self.chapter = chapter
-        print(f"\n{chapter.heading.format(self.plan)}", flush=True)
-
-    def _show(self, row: Row) -> Row:
-        self.told.append((self.chapter, row))
-        print(row, flush=True)
-        return row
+        visitors = self.stage.one_for_each_worker()
+        self.stage.open(BEFORE)
+        self._judge(self.stage.in_turn(visitors, ARTICLE), OLD.title)
+        self.stage.open(PUBLISHED)
+        with self.stage.editor() as editor:
+            form = {"title": NEW.title, "summary": NEW.summary, "text": "\n\n".join(NEW.paragraphs)}
+            self.stage.press(editor, f"{ARTICLE.path}/edit", form)
+        self._judge(self.stage.in_turn(visitors, ARTICLE), NEW.title)
+        self.stage.open(REMADE)
+        self._judge(self.stage.at_once(visitors, HEADLINE), NEW.title)
 
     def _judge(self, rows: Sequence[Row], value: str) -> None:
-        """Compare the chapter with what must hold in it.
-
-        :raises StoryFailed: with everything that was wrong.
-        """
-        before, self.calls = self.calls, self._count()
-        if found := complaints(self.chapter, rows, self.calls - before, value):
-            raise StoryFailed("\n".join(found))
+        self.stage.judge(rows, value)
 
     def _wait_until_stale(self, stored: float) -> None:
         """Wait until a page that was there at that moment is no longer fresh."""
         time.sleep(max(0.0, stored + self.plan.max_age + 0.1 - time.monotonic()))
-
-    def _wait_until_called(self, times: int) -> None:
-        """Wait until the third party was called so often in this chapter, which happens after the responses; but not for long."""
-        deadline = time.monotonic() + 5
-        while self._count() - self.calls < times and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-    def _count(self) -> int:
-        return int(self._partner("GET", "calls").text)
-
-    def _partner(self, method: str, path: str, text: str = "") -> requests.Response:
-        with _session() as session:
-            response = session.request(method, f"{self.partner.url}{path}", data=text, timeout=5)
-        response.raise_for_status()
-        return response
-
-
-def _session() -> requests.Session:
-    """Return a session without the environment's proxies."""
-    session = requests.Session()
-    session.trust_env = False
-    return session
-
-
-def _next(answers: SimpleQueue[Row], deadline: float) -> Row:
-    try:
-        return answers.get(timeout=max(0.0, deadline - time.monotonic()))
-    except Empty:
-        raise StoryFailed("not all of the first visitors got an answer") from None
 
 
 def _stay_up(site: Server, partner: Server) -> None:
@@ -303,13 +163,21 @@ def _stay_up(site: Server, partner: Server) -> None:
     :raises ServerFailed: when one of them ends.
     """
     print(f"\nThe news site is at {site.url} and stays up until Ctrl-C.")
-    print("The third party answers again. Make it fail, hang, be down, or answer faster:")
-    for path, text in (("mode", "fail"), ("mode", "hang"), ("mode", "down"), ("mode", "ok"), ("sleep", "1")):
-        print(f"    curl --data {text:<4} {partner.url}{path}")
+    print(f"Its partners are {', '.join(PARTNERS)}. Make them flaky, fail, hang, be down or gone for good, and answer again:")
+    for path, text in (
+        ("weather/mode", "flaky"),
+        ("weather/mode", "fail"),
+        ("number/mode", "hang"),
+        ("number/mode", "down"),
+        ("comments/mode", "gone"),
+        ("comments/mode", "ok"),
+        ("number/sleep", "1"),
+    ):
+        print(f"    curl --data {text:<5} {partner.url}{path}")
     print("Watch the cache, and prefer what is stored:")
     print(f"    curl --silent --head {site.url}")
     print(f"    curl --silent --head --header 'X-Prefer-Stale: 1' {site.url}{DASHBOARD.path}")
-    print(f"Log in as {EDITOR['username']} with {EDITOR['password']}, edit an article and publish it:")
+    print(f"Log in as {EDITOR['username']} with {EDITOR['password']}, have the partners asked again, or publish a changed article:")
     print(f"    {site.url}{ARTICLE.path}", flush=True)
     while True:
         site.check()
@@ -322,18 +190,22 @@ def _run(plan: Plan, serve: bool) -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stalecache-demo-")))
         partner = stack.enter_context(third_party(plan.sleep, folder))
-        settings = {"THIRD_PARTY_URL": partner.url, "STALECACHE_MAX_AGE": plan.max_age, "DASHBOARD_SECONDS": plan.query}
+        settings = {
+            "THIRD_PARTY_URL": partner.url,
+            "STALECACHE_MAX_AGE": plan.max_age,
+            "STALECACHE_REFRESH_BACKOFF": json.dumps(plan.backoff),
+            "DASHBOARD_SECONDS": plan.query,
+        }
         site = stack.enter_context(news_site(settings, folder))
-        print(f"Third party: {partner.url} (needs {plan.sleep:g} s), news site: {site.url}\n", flush=True)
-        story = stack.enter_context(closing(Story(plan, site, partner)))
+        print(f"Third parties: {partner.url} (the slow one needs {plan.sleep:g} s), news site: {site.url}\n", flush=True)
+        stage = stack.enter_context(closing(Stage(plan, site, partner)))
         try:
-            story.play()
+            Story(stage).play()
         except StoryFailed as failure:
             print(f"\nThe story did not hold:\n{failure}\n\nThe site's log:\n{tail(site.log)}", file=sys.stderr)
             return 1
-        print(f"\n{summary(story.told, story.calls)}", flush=True)
+        print(f"\n{summary(stage.told, stage.calls['number'])}", flush=True)
         if serve:
-            story.tell("mode", "ok")
             return _serve(site, partner)
     return 0
 

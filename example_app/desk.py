@@ -1,4 +1,7 @@
-"""The editors' desk: an editor changes an article and publishes it, and every page that shows it is made anew."""
+"""The editors' desk: an editor publishes a changed article, and every page that shows it is made anew.
+
+Or has the partners asked again, which nobody waits for.
+"""
 
 import re
 from dataclasses import replace
@@ -10,6 +13,7 @@ from werkzeug.wrappers import Response
 from example_app.articles import Article, find, publish
 from example_app.auth import refuse_cross_site_forms
 from example_app.extensions import cache
+from example_app.partners import TAG
 from flask_stalecache import StoreError
 
 bp = Blueprint("desk", __name__)
@@ -39,6 +43,16 @@ def edit(slug: str) -> str | Response | tuple[str, int]:
         problem = "It is published, but visitors may still get the page from before. Please publish it once more."
         return render_template("edit.html", article=article, problem=problem), 500
     return redirect(url_for("news.article", slug=slug))
+
+
+@bp.post("/partners")
+@login_required  # type: ignore[untyped-decorator]
+def ask_partners() -> Response:
+    """Have all partners asked again: what they said is stale from now on, so that visitors still get it while it is renewed."""
+    if not current_user.is_editor:
+        abort(403)
+    cache.purge(tag=TAG, soft=True)
+    return redirect(url_for("news.front"))
 
 
 def _changed(article: Article) -> Article:

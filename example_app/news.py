@@ -8,27 +8,18 @@ from flask import Blueprint, current_app, render_template
 
 from example_app.articles import all_articles, find, tag_of
 from example_app.extensions import cache
+from example_app.partners import CITY, ask_all
 
 bp = Blueprint("news", __name__)
-
-
-def third_party_number() -> int:
-    """Ask the third party for its number, which takes as long as it takes.
-
-    :raises requests.RequestException: when it does not answer in time, or answers with an error.
-    """
-    response = requests.get(current_app.config["THIRD_PARTY_URL"], timeout=current_app.config["THIRD_PARTY_TIMEOUT"])
-    response.raise_for_status()
-    return int(response.text)
 
 
 @bp.get("/")
 @cache.cached()
 def front() -> str:
-    """Show the articles beside the number; the windows are the configured ones, so that the demo can shorten them."""
+    """Show the articles beside what the partners say; the windows are the configured ones, so that the demo can shorten them."""
     articles = all_articles()
     cache.tag(*(article.tag for article in articles))
-    return render_template("front.html", articles=articles, number=third_party_number())
+    return render_template("front.html", articles=articles, city=CITY, answers=ask_all(article.slug for article in articles))
 
 
 @bp.get("/dashboard")
@@ -69,6 +60,6 @@ def missing(error: Exception) -> tuple[str, int]:
 
 @bp.app_errorhandler(requests.RequestException)
 def third_party_failed(error: requests.RequestException) -> tuple[str, int]:
-    """Answer visitors who came before there was a page to show instead."""
-    current_app.logger.warning("The third party failed: %s", error)
+    """Answer visitors who came before there was a page, when a partner gives an answer that no fallback is for, such as 404."""
+    current_app.logger.warning("A partner failed: %s", error)
     return render_template("unavailable.html"), 502

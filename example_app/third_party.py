@@ -1,29 +1,68 @@
-"""The slow third party: ``python -m example_app.third_party --port 5001 --sleep 10``.
+"""The third parties: ``python -m example_app.third_party --port 5001 --sleep 10``.
 
-``GET /`` thinks for a while and answers a random number from 0 to 1000. ``GET /calls`` says how often that was asked.
-``POST /mode`` with ``ok``, ``fail``, ``hang`` or ``down``, and ``POST /sleep`` with seconds, change how it behaves.
-It stops on SIGTERM and on Ctrl-C.
+One server plays three partners of the news site, each with a mode, a sleep and a count of its own:
+
+- ``GET /number`` thinks for a while and answers a random number from 0 to 1000.
+- ``GET /weather?city=Berlin`` answers the weather as JSON.
+- ``GET /comments/<slug>`` answers how many comments an article has, as JSON; there are more each time.
+
+``POST /<partner>/mode`` with ``ok``, ``flaky``, ``fail``, ``hang``, ``down`` or ``gone``, and ``POST /<partner>/sleep`` with
+seconds, change how a partner behaves, for the calls under way too. ``GET /<partner>/calls`` says how often it was called. The
+server stops on SIGTERM and on Ctrl-C.
 """
 
 import argparse
+import itertools
+import json
 import math
 import random
 import signal
+import socket
+import struct
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+USAGE = "There are /number, /weather and /comments/<slug>, and under /<partner>/ mode, sleep and calls."
+PARTNERS = ("number", "weather", "comments")
 
 
 class Mode(Enum):
-    """What a call gets: a number after the sleep, a 503, nothing while the mode lasts, or a closed connection."""
+    """What a call gets."""
 
+    #: An answer after the sleep.
     OK = "ok"
+    #: Of two calls the first fails, with a 500 and a reset connection in turn.
+    FLAKY = "flaky"
+    #: A 503.
     FAIL = "fail"
+    #: Nothing, while the mode lasts.
     HANG = "hang"
+    #: A closed connection.
     DOWN = "down"
+    #: A 410: it will never answer again.
+    GONE = "gone"
+
+
+class Outcome(Enum):
+    """What becomes of one call."""
+
+    ANSWER = 200
+    GONE = 410
+    ERROR = 500
+    UNAVAILABLE = 503
+    CLOSE = "closed"
+    RESET = "reset"
+
+
+_OUTCOMES = {Mode.OK: Outcome.ANSWER, Mode.FAIL: Outcome.UNAVAILABLE, Mode.DOWN: Outcome.CLOSE, Mode.GONE: Outcome.GONE}
+_FLAKY = (Outcome.ERROR, Outcome.ANSWER, Outcome.RESET, Outcome.ANSWER)
+#: SO_LINGER with no time at all: the kernel resets the connection.
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 def seconds(text: str) -> float:
@@ -37,44 +76,80 @@ def seconds(text: str) -> float:
     return number
 
 
+class Partner:
+    """One of the partners, and what it was told to do.
+
+    :param answer: makes its answer.
+    :param sleep: seconds that a call takes.
+    """
+
+    def __init__(self, answer: Callable[[], str], sleep: float = 0.0) -> None:
+        self.answer = answer
+        self.sleep = sleep
+        self.mode = Mode.OK
+        self.calls = 0
+        self._turn = itertools.cycle(_FLAKY)
+        self._changed = threading.Condition()
+
+    def call(self) -> Outcome:
+        """Count a call, hold it for as long as it takes by what is told meanwhile, and return what becomes of it."""
+        began = time.monotonic()
+        with self._changed:
+            self.calls += 1
+            while (left := self._left(began)) is None or left > 0:
+                self._changed.wait(left)
+            return next(self._turn) if self.mode is Mode.FLAKY else _OUTCOMES[self.mode]
+
+    def _left(self, began: float) -> float | None:
+        """Return for how many seconds more a call is held; ``None``: until something changes."""
+        if self.mode is Mode.HANG:
+            return None
+        return began + self.sleep - time.monotonic() if self.mode in (Mode.OK, Mode.FLAKY) else 0.0
+
+    def tell(self, what: str, text: str) -> None:
+        """Set the mode or the sleep.
+
+        :raises ValueError: if there is no such mode, or that is no number of seconds.
+        """
+        with self._changed:
+            if what == "sleep":
+                self.sleep = seconds(text)
+            else:
+                self.mode = _mode(text)
+                self._turn = itertools.cycle(_FLAKY)
+            self._changed.notify_all()
+
+
+def _mode(text: str) -> Mode:
+    try:
+        return Mode(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no mode; there are {', '.join(mode.value for mode in Mode)}") from None
+
+
+def _weather() -> str:
+    return json.dumps({"degrees": random.randint(-5, 30), "sky": random.choice(("sun", "clouds", "rain"))})
+
+
 class ThirdParty(ThreadingHTTPServer):
-    """The server and what it was told to do.
+    """The server and its partners.
 
     :param port: port on 127.0.0.1; 0 takes a free one.
-    :param sleep: seconds that a call takes.
+    :param sleep: seconds that a call of the number takes; the other partners answer at once.
     """
 
     request_queue_size = 128
 
     def __init__(self, port: int, sleep: float) -> None:
         super().__init__(("127.0.0.1", port), Handler)
-        self.sleep = sleep
-        self.mode = Mode.OK
-        self.calls = 0
-        self.changed = threading.Condition()
+        written = itertools.count(random.randint(2, 20))
+        answers = (lambda: str(random.randint(0, 1000)), _weather, lambda: json.dumps({"comments": next(written)}))
+        self.partners = {name: Partner(answer) for name, answer in zip(PARTNERS, answers, strict=True)}
+        self.partners["number"].sleep = sleep
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/"
-
-    def begin_call(self) -> Mode:
-        """Count a call, and hold it for as long as the mode is to hang."""
-        with self.changed:
-            self.calls += 1
-            self.changed.wait_for(lambda: self.mode is not Mode.HANG)
-            return self.mode
-
-    def switch(self, text: str) -> None:
-        """Set the mode, and let go of the calls that hang if it is another.
-
-        :raises ValueError: if there is no such mode.
-        """
-        names = [mode.value for mode in Mode]
-        if text not in names:
-            raise ValueError(f"{text!r} is no mode; there are {', '.join(names)}")
-        with self.changed:
-            self.mode = Mode(text)
-            self.changed.notify_all()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of a client that didn't wait for its answer."""
@@ -86,41 +161,43 @@ class Handler(BaseHTTPRequestHandler):
     server: ThirdParty
 
     def do_GET(self) -> None:
-        if self.path == "/":
-            self._call()
-        elif self.path == "/calls":
-            self._answer(200, str(self.server.calls))
+        partner, what = self._asked()
+        if partner is None:
+            self._answer(404, USAGE)
+        elif what == "calls":
+            self._answer(200, str(partner.calls))
         else:
-            self._answer(404, "There are /, /calls, /mode and /sleep.")
+            self._call(partner)
 
     def do_POST(self) -> None:
+        partner, what = self._asked()
         try:
             length = int(self.headers.get("Content-Length", 0))
             text = self.rfile.read(max(0, min(length, 100))).decode().strip()
-            answer = self._control(text)
+            if partner is None or what not in ("mode", "sleep"):
+                self._answer(404, USAGE)
+                return
+            partner.tell(what, text)
         except ValueError as error:
             self._answer(400, str(error))
         else:
-            self._answer(*answer)
+            self._answer(200, text)
 
-    def _call(self) -> None:
-        mode = self.server.begin_call()
-        if mode is Mode.DOWN:
-            return
-        if mode is Mode.FAIL:
-            self._answer(503, "The third party fails.")
-            return
-        time.sleep(self.server.sleep)
-        self._answer(200, str(random.randint(0, 1000)))
+    def _asked(self) -> tuple[Partner | None, str]:
+        """Return the partner in the path, and what comes behind it."""
+        name, _, what = urlsplit(self.path).path.removeprefix("/").partition("/")
+        return self.server.partners.get(name), what
 
-    def _control(self, text: str) -> tuple[int, str]:
-        if self.path == "/mode":
-            self.server.switch(text)
-        elif self.path == "/sleep":
-            self.server.sleep = seconds(text)
-        else:
-            return 404, "There are /, /calls, /mode and /sleep."
-        return 200, text
+    def _call(self, partner: Partner) -> None:
+        outcome = partner.call()
+        if outcome is Outcome.ANSWER:
+            self._answer(200, partner.answer())
+        elif isinstance(outcome.value, int):
+            self._answer(outcome.value, "The partner fails.")
+        elif outcome is Outcome.RESET:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            # By its descriptor, since a server that ends a connection in order says goodbye first.
+            socket.close(self.connection.detach())
 
     def _answer(self, status: int, text: str) -> None:
         body = f"{text}\n".encode()
@@ -136,9 +213,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m example_app.third_party", description="A slow third party over HTTP.")
+    parser = argparse.ArgumentParser("python -m example_app.third_party", description="Three third parties over HTTP, one slow.")
     parser.add_argument("--port", type=int, default=5001, help="port on 127.0.0.1, 0 for a free one (default 5001)")
-    parser.add_argument("--sleep", type=seconds, default=10.0, help="seconds that a call takes (default 10)")
+    parser.add_argument("--sleep", type=seconds, default=10.0, help="seconds that the slow one takes (default 10)")
     options = parser.parse_args(arguments)
     # Blocked before the first thread starts, so that the signals are only ever taken by sigwait below.
     stops = {signal.SIGTERM, signal.SIGINT}

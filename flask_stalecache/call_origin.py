@@ -294,7 +294,7 @@ class CallOrigin:
             refusal="it said no_store()" if word.forbidden else "",
             said_max_age=word.limit(now),
             stood_in=word.stood_in,
-            has_copy=start.previous is not None,
+            has_better=start.previous is not None and not start.previous.stood_in,
         )
         judgement = judge(facts, policy, plan.settings.windows, plan.settings.max_entry_size, now)
         if judgement.verdict is not Verdict.STORABLE:
@@ -302,10 +302,10 @@ class CallOrigin:
                 plan.complaints.once((self.label, judgement.reason), "%s is not stored: %s", self.label, judgement.reason)
             return Answer(judgement.verdict, value)
         windows = judgement.windows.shortened(policy.jitter * random.random())
-        return Answer(Verdict.STORABLE, value, entry=self._entry(kind, body, tags, windows, tuple(word.calls), start, now))
+        return Answer(Verdict.STORABLE, value, entry=self._entry(kind, body, tags, windows, word, start, now))
 
     def _entry(
-        self, kind: str, body: bytes, tags: tuple[str, ...], windows: Windows, calls: tuple[str, ...], start: Start, now: float
+        self, kind: str, body: bytes, tags: tuple[str, ...], windows: Windows, word: LastWord, start: Start, now: float
     ) -> Entry:
         plan = self.plan
         return Entry(
@@ -326,7 +326,8 @@ class CallOrigin:
             headers=(("Content-Type", kind),),
             body=body,
             recipe={"function": plan.memo.name, "arguments": plan.memo.arguments.to_json(self.args, self.kwargs)},
-            calls=calls,
+            calls=tuple(word.calls),
+            stood_in=word.stood_in,
         )
 
 

@@ -76,7 +76,7 @@ class Calls:
     def refresh(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Hand over a renewal, whatever is stored; return whether it was this call that did."""
         origin = CallOrigin(self._plan_of(memo), args, kwargs, False)
-        if not self.engine.claim(origin.key):
+        if self.engine.is_pending(origin.key):
             return False
         self._hand_over(origin.refresh(forced=True))
         return True

@@ -194,7 +194,7 @@ class Facts:
     :param carried: names that were read, are not in the key, and that this request carried.
     :param had_content: what is stored has a body.
     :param stood_in: it was made with the fallback of a call that failed.
-    :param has_copy: what is stored may be served in its place.
+    :param has_better: what is stored may be served in its place, and was not made with a fallback itself.
     :param said_max_age: the longest freshness in seconds that the origin itself allowed; ``None``: it said nothing.
     """
 
@@ -208,7 +208,7 @@ class Facts:
     had_content: bool = False
     said_max_age: float | None = None
     stood_in: bool = False
-    has_copy: bool = False
+    has_better: bool = False
 
 
 def judge(facts: Facts, policy: Policy, defaults: Windows, max_size: int, now: float) -> Judgement:
@@ -217,7 +217,7 @@ def judge(facts: Facts, policy: Policy, defaults: Windows, max_size: int, now: f
         return Judgement(Verdict.FAILED, f"status {facts.status}")
     if facts.had_content and _is_empty(facts) and facts.status not in policy.listed_statuses:
         return Judgement(Verdict.FAILED, "an empty answer over content")
-    if facts.stood_in and facts.has_copy:
+    if facts.stood_in and facts.has_better:
         return Judgement(Verdict.FAILED, "made with a fallback, while there is a better copy")
     if facts.carried:
         # First, since whatever else is said of it (private, a cookie set) may be because of this visitor too.

@@ -324,18 +324,21 @@ class Engine:
         self._on_slow_path()
         return self._process.refreshes.claim(copy)
 
-    def claim(self, key: str) -> bool:
-        """Mark a key's refresh as handed over whatever is stored, and return whether it was this caller who did."""
-        return self._claim(self.settler.load(key))
+    def is_pending(self, key: str) -> bool:
+        """Whether a key's refresh was handed over in this process and is not done."""
+        self._on_slow_path()
+        return self._process.refreshes.is_pending(self.settler.load(key))
 
     def renew_together(self, jobs: Sequence[RefreshJob]) -> None:
         """Run refreshes at the same time, and wait until they are done."""
         self._process.refreshes.renew_together(jobs)
 
     def hand_over(self, job: RefreshJob) -> None:
-        """Hand over a refresh that :meth:`answer` asked for. It never waits."""
+        """Hand over a refresh that :meth:`answer` asked for, or one that runs whatever is stored. It never waits."""
         self._on_slow_path()
-        self._process.refreshes.hand_over(job)
+        # Only now: until the response is closed somebody may need the value, and would wait for what has not begun.
+        if not job.forced or self._process.refreshes.claim(self.settler.load(job.key)):
+            self._process.refreshes.hand_over(job)
 
     def new_pool(self, workers: int, queue_size: int, *, replaces_lost: bool = True) -> Refresher:
         """Return new threads for refreshes of one kind; none, where pages have none either."""

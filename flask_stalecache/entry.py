@@ -17,7 +17,7 @@ from .errors import BrokenEntry
 from .policy import Windows
 from .reads import ReadNames
 
-MAGIC = b"FSC3"
+MAGIC = b"FSC4"
 _PREFIX = struct.Struct(">4sIQ")
 _CHECKSUM_SIZE = 16
 _START = _PREFIX.size + _CHECKSUM_SIZE
@@ -47,6 +47,7 @@ class Entry:
     :param body: the bytes of the body.
     :param recipe: what it takes to make it again, as data.
     :param calls: the keys of the fetch functions' values that it was made from.
+    :param stood_in: it was made with a fallback, for something that could not be had.
     :param ended: a soft purge ended its freshness. Not stored: the purge is known beside the entry.
     """
 
@@ -68,6 +69,7 @@ class Entry:
     body: bytes
     recipe: Mapping[str, Any]
     calls: tuple[str, ...] = ()
+    stood_in: bool = False
     ended: bool = False
 
     @property
@@ -185,6 +187,7 @@ def decode_head(data: bytes) -> Entry:
 _PLAIN_FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "key": str, "serial": str, "seq": int, "version": str, "deployed": (int, float), "started": (int, float),
     "answered": (int, float), "never_stale": bool, "shared": bool, "status": int,
+    "stood_in": bool,
 }  # fmt: skip
 
 

@@ -249,7 +249,7 @@ class PageOrigin:
             had_content=start.previous is not None and bool(start.previous.body),
             said_max_age=word.limit(now),
             stood_in=word.stood_in,
-            has_copy=start.previous is not None and (start.previous.in_swr(now) or start.previous.in_sie(now)),
+            has_better=_may_stand_in(start.previous, now),
         )
         judgement = judge(facts, policy, settings.windows, settings.max_entry_size, now)
         if judgement.verdict is Verdict.STORABLE:
@@ -261,7 +261,7 @@ class PageOrigin:
             return Judgement(Verdict.UNSTORABLE, "the body is not as long as its Content-Length says"), None
         purged_by = (*self._names(), *map(tag_name, word.tags))
         entry = self._entry(response, body, start, judgement.windows, directives, names, purged_by, now)
-        return judgement, replace(entry, calls=tuple(word.calls))
+        return judgement, replace(entry, calls=tuple(word.calls), stood_in=word.stood_in)
 
     def _second_look(self, response: Response, directives: Directives) -> Judgement | None:
         """Return what keeps a storable answer from being stored after all: the request, or the developer's filter."""
@@ -386,6 +386,11 @@ def _directives(response: Response) -> Directives:
     if response.direct_passthrough and response.headers.getlist("Cache-Control") == ["no-cache"]:
         return Directives()
     return response_directives(response.headers)
+
+
+def _may_stand_in(previous: Entry | None, now: float) -> bool:
+    """Whether what is stored is better than an answer that was made with a fallback."""
+    return previous is not None and not previous.stood_in and (previous.in_swr(now) or previous.in_sie(now))
 
 
 def _is_shared(directives: Directives) -> bool:

@@ -836,6 +836,53 @@ def test_a_page_made_with_a_fallback_is_stale_at_once(make_app: MakeApp, fetch: 
     assert visit() == ("HIT", "<EUR-1 2>")
 
 
+@pytest.mark.parametrize("wait", [None, 5])
+def test_what_else_is_on_a_page_made_with_a_fallback_is_renewed(
+    make_app: MakeApp, fetch: Fetch, clock: time_machine.Traveller, wait: float | None
+) -> None:
+    app, cache = make_app()
+    rates = rates_of(cache, fetch, fallback="none", wait=wait)
+    fetch.error = OSError("down")
+    made: list[int] = []
+
+    @app.get("/")
+    @cache.cached(60, 600, 6000, jitter=0)
+    def page() -> str:
+        made.append(1)
+        return f"{rates('EUR')} {len(made)}"
+
+    client = app.test_client()
+    assert client.get("/").text == "none 1"
+    for number in (2, 3):
+        clock.shift(3)
+        client.get("/").close()
+        assert cache.drain(30)
+        assert client.get("/").text == f"none {number}"
+        assert len(made) == number, "it backs off, although it is stale at once"
+    clock.shift(600)
+    fetch.error = None
+    client.get("/").close()
+    assert cache.drain(30)
+    answer = client.get("/")
+    assert (answer.headers["X-Cache-Status"], answer.text[:3]) == ("HIT", "EUR")
+
+
+def test_a_value_that_is_asked_for_after_its_renewal_was_is_there(make_app: MakeApp, fetch: Fetch) -> None:
+    app, cache = make_app()
+    rates = rates_of(cache, fetch, wait=20)
+    asked: list[bool] = []
+
+    @app.get("/")
+    def page() -> str:
+        asked.append(rates.refresh("EUR"))
+        return rates("EUR")
+
+    # It would wait for what only begins when the response is closed.
+    assert go(lambda: app.test_client().get("/").text).result(10) == "EUR-1 1"
+    assert cache.drain(30)
+    assert asked == [True]
+
+
 # -- bad input -------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""The slow third party, as a process that is talked to over a socket."""
+"""The third parties, as a process that is talked to over a socket."""
 
 import re
 import signal
@@ -37,11 +37,16 @@ def running() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def url(running: str) -> Iterator[str]:
-    yield running
-    post(f"{running}mode", "ok")
-    post(f"{running}sleep", "0")
+@pytest.fixture(params=["number"])
+def url(running: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a partner, with a slash."""
+    partner = f"{running}{request.param}/"
+    yield partner
+    post(f"{partner}mode", "ok")
+    post(f"{partner}sleep", "0")
+
+
+each_partner = pytest.mark.parametrize("url", ["number", "weather", "comments"], indirect=True)
 
 
 @pytest.fixture
@@ -61,70 +66,113 @@ def post(url: str, text: str) -> requests.Response:
         return session.post(url, data=text, timeout=PATIENCE)
 
 
-def test_a_call_answers_a_number(url: str, get: Callable[..., requests.Response]) -> None:
-    response = get(url)
+def call(partner: str) -> str:
+    """Return the URL under which a partner is called."""
+    return f"{partner}the-ten-second-box" if partner.endswith("comments/") else partner.removesuffix("/")
+
+
+def test_the_slow_one_answers_a_number(running: str, get: Callable[..., requests.Response]) -> None:
+    response = get(f"{running}number")
     assert response.status_code == 200
     assert 0 <= int(response.text) <= 1000
 
 
-@pytest.mark.parametrize(("mode", "status"), [("ok", 200), ("fail", 503)])
+def test_the_others_answer_json(running: str, get: Callable[..., requests.Response]) -> None:
+    weather = get(f"{running}weather?city=Berlin").json()
+    assert set(weather) == {"degrees", "sky"}
+    assert isinstance(weather["degrees"], int)
+    counts = [get(f"{running}comments/{slug}").json()["comments"] for slug in ("one", "other", "one")]
+    assert counts == sorted(set(counts)), "there are more each time"
+
+
+@each_partner
+@pytest.mark.parametrize(("mode", "status"), [("ok", 200), ("fail", 503), ("gone", 410)])
 def test_a_mode_sets_the_status(url: str, get: Callable[..., requests.Response], mode: str, status: int) -> None:
     assert post(f"{url}mode", mode).text.strip() == mode
-    assert get(url).status_code == status
+    assert get(call(url)).status_code == status
+
+
+def test_a_mode_is_one_partners_own(running: str, url: str, get: Callable[..., requests.Response]) -> None:
+    post(f"{url}mode", "fail")
+    assert [get(f"{running}{path}").status_code for path in ("number", "weather", "comments/one")] == [503, 200, 200]
 
 
 def test_down_closes_the_connection(url: str, get: Callable[..., requests.Response]) -> None:
     post(f"{url}mode", "down")
     with pytest.raises(requests.ConnectionError):
-        get(url)
+        get(call(url))
 
 
-def test_calls_that_hang_are_answered_once_the_mode_changes(url: str, get: Callable[..., requests.Response]) -> None:
-    post(f"{url}mode", "hang")
+def test_flaky_fails_every_second_call(url: str, get: Callable[..., requests.Response]) -> None:
+    post(f"{url}mode", "flaky")
+    for _ in range(2):
+        assert [get(call(url)).status_code for _ in range(2)] == [500, 200]
+        with pytest.raises(requests.ConnectionError, match="reset"):
+            get(call(url))
+        assert get(call(url)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "status"),
+    [
+        (("mode", "hang"), ("mode", "fail"), 503),
+        (("mode", "hang"), ("mode", "ok"), 200),
+        (("sleep", "600"), ("sleep", "0"), 200),
+        (("sleep", "600"), ("mode", "gone"), 410),
+    ],
+)
+def test_calls_under_way_follow_what_is_told(
+    url: str, get: Callable[..., requests.Response], before: tuple[str, str], change: tuple[str, str], status: int
+) -> None:
+    post(f"{url}{before[0]}", before[1])
     with pytest.raises(requests.ReadTimeout):
-        get(url, 0.2)
+        get(call(url), 0.2)
     answers: SimpleQueue[int] = SimpleQueue()
-    before = int(get(f"{url}calls").text)
-    caller = threading.Thread(target=lambda: answers.put(get(url).status_code), daemon=True)
+    count = int(get(f"{url}calls").text)
+    caller = threading.Thread(target=lambda: answers.put(get(call(url)).status_code), daemon=True)
     caller.start()
-    while int(get(f"{url}calls").text) == before:
+    while int(get(f"{url}calls").text) == count:
         assert caller.is_alive()
     assert answers.empty()
-    post(f"{url}mode", "fail")
-    assert answers.get(timeout=PATIENCE) == 503
+    post(f"{url}{change[0]}", change[1])
+    assert answers.get(timeout=PATIENCE) == status
     caller.join(PATIENCE)
 
 
-def test_every_call_counts_and_asking_for_the_count_does_not(url: str, get: Callable[..., requests.Response]) -> None:
-    before = int(get(f"{url}calls").text)
-    get(url)
+@each_partner
+def test_every_call_counts_and_asking_for_the_count_does_not(running: str, url: str, get: Callable[..., requests.Response]) -> None:
+    partners = ("number", "weather", "comments")
+    before = {name: int(get(f"{running}{name}/calls").text) for name in partners}
+    get(call(url))
     post(f"{url}mode", "fail")
-    get(url)
-    assert int(get(f"{url}calls").text) == before + 2
-
-
-def test_the_sleep_can_be_changed(url: str, get: Callable[..., requests.Response]) -> None:
-    assert post(f"{url}sleep", "20").status_code == 200
-    with pytest.raises(requests.ReadTimeout):
-        get(url, 0.3)
+    get(call(url))
+    counts = {name: int(get(f"{running}{name}/calls").text) - before[name] for name in partners}
+    assert counts == {name: 2 * url.endswith(f"/{name}/") for name in partners}
 
 
 @pytest.mark.parametrize(
     ("path", "text", "status", "answer"),
     [
-        ("mode", "up", 400, r"'up' is no mode; there are ok, fail, hang, down"),
-        ("mode", "", 400, r"'' is no mode"),
-        ("sleep", "-1", 400, r"'-1' is not a number of seconds"),
-        ("sleep", "nan", 400, r"'nan' is not a number of seconds"),
-        ("sleep", "inf", 400, r"'inf' is not a number of seconds"),
-        ("sleep", "long", 400, r"'long'"),
-        ("other", "ok", 404, r"There are"),
+        ("number/mode", "up", 400, r"'up' is no mode; there are ok, flaky, fail, hang, down, gone"),
+        ("number/mode", "", 400, r"'' is no mode"),
+        ("weather/sleep", "-1", 400, r"'-1' is not a number of seconds"),
+        ("weather/sleep", "nan", 400, r"'nan' is not a number of seconds"),
+        ("weather/sleep", "inf", 400, r"'inf' is not a number of seconds"),
+        ("comments/sleep", "long", 400, r"'long'"),
+        ("comments/calls", "0", 404, r"There are"),
+        ("mode", "ok", 404, r"There are"),
+        ("other/mode", "ok", 404, r"There are"),
     ],
 )
-def test_bad_input_is_refused(url: str, path: str, text: str, status: int, answer: str) -> None:
-    response = post(f"{url}{path}", text)
+def test_bad_input_is_refused(running: str, path: str, text: str, status: int, answer: str) -> None:
+    response = post(f"{running}{path}", text)
     assert response.status_code == status
     assert re.search(answer, response.text)
+
+
+@pytest.mark.parametrize("path", ["", "calls", "other", "other/calls"])
+def test_nobody_else_is_there(running: str, get: Callable[..., requests.Response], path: str) -> None:
+    assert get(f"{running}{path}").status_code == 404
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -133,9 +181,9 @@ def test_it_stops_on_a_signal_whatever_it_is_doing(
     get: Callable[..., requests.Response], number: signal.Signals, mode: str
 ) -> None:
     with started("--sleep", "600") as (process, url):
-        post(f"{url}mode", mode)
+        post(f"{url}number/mode", mode)
         with pytest.raises(requests.ReadTimeout):
-            get(url, 0.2)
+            get(f"{url}number", 0.2)
         process.send_signal(number)
         assert process.wait(PATIENCE) == 0
 
