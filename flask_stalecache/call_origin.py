@@ -18,14 +18,13 @@ from .breaker import Slots, Suspension
 from .call_policy import NO_FALLBACK, CallPolicy
 from .complaints import Complaints
 from .config import Settings
-from .decide import Facts, Terms, Verdict, judge
+from .decide import Facts, Terms, Verdict, judge, preference
 from .entry import Entry
 from .errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
 from .http.cache_control import Directives
 from .keys import call_key
 from .last_word import LastWord, current, run_apart
 from .origin import Answer, Start
-from .plan import preference
 from .policy import Windows
 from .policy import tags as checked_tags
 from .purging import call_names, tag_name
@@ -146,7 +145,7 @@ class CallOrigin:
         except Exception as error:
             plan.complaints.now_and_then((self.label, "prefer"), "the prefer_stale of %s raised: %r", self.label, error)
             return plan.terms
-        return plan.terms._replace(prefer_stale=preference(plan.settings, prefers))
+        return plan.terms._replace(prefer_stale=preference(prefers, plan.settings.prefer_stale_refresh))
 
     @property
     def label(self) -> str:
@@ -179,6 +178,10 @@ class CallOrigin:
 
     def carries(self, names: ReadNames) -> bool:
         """A call carries no cookies and no fields."""
+        return False
+
+    def aim(self) -> bool:
+        """A call has one key."""
         return False
 
     def refused(self, copy: Copy) -> Answer | None:

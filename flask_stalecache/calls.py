@@ -15,13 +15,13 @@ from .breaker import Slots, Suspension
 from .call_origin import CallOrigin, CallPlan, Memo, memo_called
 from .call_policy import NO_FALLBACK
 from .config import Settings
-from .decide import Fetch, Terms, Verdict, decide
+from .decide import Fetch, Terms, Verdict, decide, preference
 from .doorway import HANDOVER
 from .engine import Engine
 from .entry import Entry
-from .errors import BrokenValue, ConfigError, StoreError
+from .errors import BrokenValue, ConfigError
 from .origin import Answer, RefreshJob
-from .plan import app_version, preference
+from .plan import app_version
 from .purging import call_name, tags_in
 from .refresher import Refresher
 from .stores.base import Copy
@@ -66,7 +66,7 @@ class Calls:
         if served.answer is None:
             value = self._read(plan, served.copy)
             if value is _BROKEN:
-                return self.answer(memo, args, kwargs) if self._drop(origin.key) else _told(origin.live())
+                return self.answer(memo, args, kwargs) if self.engine.settler.drop_if_free(origin.key) else _told(origin.live())
         else:
             value = self._of_answer(origin, served.answer, word)
         if word is not None and memo.policy.inherit and (entry := served.entry) is not None:
@@ -143,20 +143,6 @@ class Calls:
                 return _BROKEN
         return read()
 
-    def _drop(self, key: str) -> bool:
-        """Remove a value that can't be read, and return whether that could be done: somebody may be renewing it."""
-        lock = self.engine.store.lock(key)
-        try:
-            if not lock.acquire():
-                return False
-            self.engine.store.remove(key)
-        except StoreError as error:
-            self.engine.settler.store_failed(error)
-            return False
-        finally:
-            lock.release()
-        return True
-
     def _of_answer(self, origin: CallOrigin, answer: Answer, word: last_word.LastWord | None) -> Any:
         """Return what the function itself gave; where it failed, the fallback."""
         policy = origin.plan.memo.policy
@@ -203,7 +189,7 @@ class Calls:
         windows = policy.windows
         prefers = settings.prefer_stale if windows.prefer_stale is None else windows.prefer_stale is True
         version = app_version(self.app, settings, self._deployed)
-        terms = Terms(version, self._deployed, windows.refresh_ahead or 0.0, preference(settings, prefers))
+        terms = Terms(version, self._deployed, windows.refresh_ahead or 0.0, preference(prefers, settings.prefer_stale_refresh))
         plan = CallPlan(
             app=self.app,
             memo=memo,

@@ -180,6 +180,9 @@ KEYS: Mapping[str, Key] = {
     "IGNORED_READERS": Key(
         ("flask_login",), lambda n, v: frozenset(policy.names(n, v)), "Packages whose field reads do not count."
     ),
+    "HONOR_REQUEST_CACHE_CONTROL": Key(
+        False, _flag, "Whether the gateway obeys what visitors say in Cache-Control: who reloads reaches the app then."
+    ),
     "STATUS_HEADERS": Key(STATUS_HEADERS, _status_headers, "Which of `Cache-Status` and `X-Cache-Status` are sent."),
 }
 
@@ -213,6 +216,7 @@ class Settings:
     ignored_parameters: NamePatterns
     ignored_headers: frozenset[str]
     ignored_readers: frozenset[str]
+    honor_request_cache_control: bool
     status_headers: frozenset[str]
 
     @property

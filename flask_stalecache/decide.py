@@ -14,6 +14,7 @@ stale, past SWR, prefer stale                        the entry, and a refresh   
 stale, past SWR, in SIE, backing off                 the entry                      STALE
 stale, past SWR                                      the origin's answer            EXPIRED
 stale, and nobody waits                              the origin's answer            EXPIRED
+any, and the visitor reloads                         the origin's answer            EXPIRED
 stale, past SWR, in SIE, and the origin fails        the entry                      STALE
 stale, and the wait for the lock is over             the entry, however old         STALE
 must-revalidate, proxy-revalidate, bare s-maxage     never stale
@@ -26,6 +27,7 @@ Prefer stale without a refresh hands over none in SWR either. An entry of an old
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -51,6 +53,16 @@ class PreferStale(Enum):
     ALONE = "alone"
 
 
+def preference(prefers: bool, refreshes: bool) -> PreferStale:
+    """Return what becomes of a stale copy for who prefers it, or does not.
+
+    :param refreshes: what is served because it is preferred stale is renewed behind.
+    """
+    if not prefers:
+        return PreferStale.NO
+    return PreferStale.AND_REFRESH if refreshes else PreferStale.ALONE
+
+
 class Terms(NamedTuple):
     """What a request's app, view and visitor say of serving what is stored.
 
@@ -59,6 +71,7 @@ class Terms(NamedTuple):
     :ivar refresh_ahead: the last seconds of freshness, in which a hit hands over a refresh.
     :ivar prefer_stale: whether it is served however old.
     :ivar in_line: nobody waits, so what is stale is renewed at once, and only served if that fails.
+    :ivar reload: the visitor wants nothing that is stored, unless the origin confirms it.
     """
 
     version: str = ""
@@ -66,6 +79,12 @@ class Terms(NamedTuple):
     refresh_ahead: float = 0.0
     prefer_stale: PreferStale = PreferStale.NO
     in_line: bool = False
+    reload: bool = False
+
+    def reloading(self) -> Terms:
+        """Return the terms of a visitor who wants nothing that the origin does not confirm."""
+        # No hit is a plain one then, and plain ones need not be asked for more.
+        return self._replace(refresh_ahead=math.inf, reload=True)
 
 
 PLAIN = Terms()
@@ -138,6 +157,8 @@ def decide(entry: Entry | None, note: Note, now: float, terms: Terms = PLAIN, *,
         return _MISS
     if is_plain_hit(entry, now, terms):
         return Serve(entry, CacheStatus.HIT, False)
+    if terms.reload:
+        return _fetch(entry, now)
     if is_fresh(entry, now, terms):
         is_wanted = is_due(entry, now, terms) and _may_refresh(note, now, terms, pending)
         return Serve(entry, CacheStatus.HIT, is_wanted, CacheStatus.HIT)
@@ -148,10 +169,14 @@ def decide(entry: Entry | None, note: Note, now: float, terms: Terms = PLAIN, *,
         return Serve(entry, CacheStatus.UPDATING if waits else CacheStatus.STALE, refresh)
     if terms.prefer_stale is not PreferStale.NO and not terms.in_line and not entry.never_stale:
         return Serve(entry, CacheStatus.STALE, refresh, CacheStatus.STALE)
-    in_sie = entry.in_sie(now)
-    if in_sie and note.backing_off(now):
+    if entry.in_sie(now) and note.backing_off(now):
         return Serve(entry, CacheStatus.STALE, False)
-    return Fetch(CacheStatus.EXPIRED, entry if in_sie or in_swr else None, entry if entry.may_be_stale else None)
+    return _fetch(entry, now)
+
+
+def _fetch(entry: Entry, now: float) -> Fetch:
+    may_stand_in = entry.in_sie(now) or entry.in_swr(now)
+    return Fetch(CacheStatus.EXPIRED, entry if may_stand_in else None, entry if entry.may_be_stale else None)
 
 
 def _may_refresh(note: Note, now: float, terms: Terms, pending: bool) -> bool:

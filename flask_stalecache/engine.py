@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from .complaints import Complaints
 from .config import Settings
@@ -65,12 +66,7 @@ class Engine:
 
     def answer(self, origin: Origin) -> Served:
         """Answer a request: from the copy if that may be served, else by the origin, called once for all who wait."""
-        copy = self.store.lookup(origin.key)
-        if copy is None:
-            self._on_slow_path()
-            copy = self.settler.load(origin.key)
-            if copy.entry is not None:
-                self.store.touch(copy)
+        copy = self.store.lookup(origin.key) or self._load(origin.key)
         entry = copy.entry
         if entry is not None and is_plain_hit(entry, time.time(), origin.terms) and not origin.barred_from(entry):
             # What the look below would come to, at a third of its price.
@@ -90,6 +86,30 @@ class Engine:
         if origin.wait is not None and (origin.apart or decision.if_error is not None):
             return self._renew_behind(visit, origin.wait)
         return self._fetch(visit)
+
+    def look_up(self, key: str) -> Copy:
+        """Return what is stored under a key: the copy of this process if it still stands."""
+        return self.store.lookup(key) or self._load(key)
+
+    def is_stored_or_coming(self, key: str) -> bool:
+        """Whether something is stored under a key, or somebody is about to store it."""
+        if self.look_up(key).entry is not None:
+            return True
+        lock = self.store.lock(key)
+        try:
+            return not lock.acquire()
+        except StoreError:
+            # Nobody can tell.
+            return True
+        finally:
+            lock.release()
+
+    def _load(self, key: str) -> Copy:
+        self._on_slow_path()
+        copy = self.settler.load(key)
+        if copy.entry is not None:
+            self.store.touch(copy)
+        return copy
 
     def _look(self, origin: Origin, copy: Copy, visit: Visit | None = None) -> tuple[Way, Serve | Fetch | None]:
         entry = copy.entry
@@ -116,8 +136,10 @@ class Engine:
     def _unqueued(self, visit: Visit) -> Served:
         """Call the origin without the lock; if the answer turns out to be storable, it ends the mark that led here."""
         answer = visit.origin.call(self.settler.start(visit.copy))
-        stored = self.settler.settle_if_free(visit.origin.key, answer)
-        return self._served(visit, answer, stored)
+        if answer.later is not None:
+            answer.later(partial(self.settler.settle_if_free, visit.origin.key))
+            return self._served(visit, answer, stored=False)
+        return self._served(visit, answer, self.settler.settle_if_free(visit.origin.key, answer))
 
     def _served(self, visit: Visit, answer: Answer, stored: bool) -> Served:
         """Serve the origin's answer; or, if it failed and the copy may stand in for it, the copy."""
@@ -128,7 +150,7 @@ class Engine:
             return self._stale(visit) or Served(visit.fetch.status, None, answer)
         if answer.verdict is Verdict.REFUSED and visit.fetch.if_locked is not None:
             return self._stale(visit) or Served(visit.fetch.status, None, answer)
-        return Served(visit.fetch.status, None, answer, stored=stored)
+        return Served(CacheStatus.REVALIDATED if answer.renewed else visit.fetch.status, None, answer, stored=stored)
 
     def _stale(self, visit: Visit) -> Served | None:
         """Serve the copy after a wait; ``None`` if it was purged or dropped meanwhile."""
@@ -155,6 +177,7 @@ class Engine:
 
     def _look_again(self, visit: Visit) -> Served | None:
         """Serve what is stored by now; ``None``: it is still to be fetched."""
+        visit.origin.aim()
         visit.copy = self.settler.load(visit.origin.key)
         way, decision = self._look(visit.origin, visit.copy, visit)
         if way is Way.LIVE:
@@ -289,6 +312,8 @@ class Engine:
         return Turn.CALL if self._still_to_fetch(flight, visit) else Turn.AGAIN
 
     def _still_to_fetch(self, flight: Flight, visit: Visit) -> bool:
+        if visit.origin.aim():
+            return False
         visit.copy = self.store.load(visit.origin.key)
         way, decision = self._look(visit.origin, visit.copy, visit)
         if way is Way.QUEUE:
@@ -302,14 +327,28 @@ class Engine:
         return False
 
     def _call_in(self, flight: Flight, visit: Visit) -> Served:
-        """Call the origin as the key's flight, and end the flight whatever happens."""
+        """Call the origin as the key's flight, and end the flight whatever happens; one whose body is still to come goes on."""
+        is_over, stored = True, False
         try:
             start = self.settler.start(visit.copy)
             answer = visit.origin.call(start)
-            stored = self._land(flight, start, answer)
+            if answer.later is None:
+                stored = self._land(flight, start, answer)
+            else:
+                answer.later(partial(self._land_whole, self._process.flights, flight, start))
+                is_over = False
         finally:
-            self._process.flights.end(flight)
+            if is_over:
+                self._process.flights.end(flight)
         return self._served(visit, answer, stored)
+
+    def _land_whole(self, flights: Flights, flight: Flight, start: Start, answer: Answer | None) -> None:
+        """End the flight of an answer whose body has come, or has broken off."""
+        try:
+            if answer is not None:
+                self._land(flight, start, answer)
+        finally:
+            flights.end(flight)
 
     def _land(self, flight: Flight, start: Start, answer: Answer) -> bool:
         try:

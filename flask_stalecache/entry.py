@@ -36,7 +36,8 @@ class Entry:
     :param version: the version of the app that stored it.
     :param deployed: when that app was set up, in seconds since the epoch.
     :param started: when the origin was called, in seconds since the epoch.
-    :param answered: when it had answered; freshness starts here.
+    :param answered: when it had answered; freshness starts here. Before ``received`` if caches nearer to the origin kept it.
+    :param received: when its answer was here, in seconds since the epoch.
     :param windows: the three windows, in seconds; freshness already shortened by jitter.
     :param never_stale: the response forbids serving it stale (must-revalidate, proxy-revalidate, bare s-maxage).
     :param shared: the response may answer requests with Authorization (RFC 9111 section 3.5).
@@ -59,6 +60,7 @@ class Entry:
     deployed: float = 0.0
     started: float
     answered: float
+    received: float = 0.0
     windows: Windows
     never_stale: bool
     shared: bool
@@ -186,8 +188,7 @@ def decode_head(data: bytes) -> Entry:
 
 _PLAIN_FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "key": str, "serial": str, "seq": int, "version": str, "deployed": (int, float), "started": (int, float),
-    "answered": (int, float), "never_stale": bool, "shared": bool, "status": int,
-    "stood_in": bool,
+    "answered": (int, float), "received": (int, float), "never_stale": bool, "shared": bool, "status": int, "stood_in": bool,
 }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from .purging import selected
 from .refresher import drain_all
 from .stats import Counters
 from .stores.base import Store
-from .stores.files import FileStore
+from .stores.files import file_store
 from .values import Serializer, check_serializer
 
 if TYPE_CHECKING:
@@ -380,14 +380,7 @@ def _store(app: Flask, settings: Settings, counters: Counters, own: Store | None
     if own is not None:
         config.check_own_store(app.config)
         return own
-    return FileStore(
-        settings.dir if settings.dir is not None else Path(app.instance_path) / NAME,
-        memory_size=settings.memory_size,
-        max_size=settings.max_size,
-        min_free=settings.min_free,
-        inactive=settings.inactive,
-        counters=counters,
-    )
+    return file_store(settings.dir if settings.dir is not None else Path(app.instance_path) / NAME, settings, counters)
 
 
 def _names_of(policy: type) -> list[str]:

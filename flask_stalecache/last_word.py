@@ -105,9 +105,16 @@ def listening(*, in_background: bool = False) -> Iterator[LastWord]:
     :param in_background: nobody waits for what is made.
     """
     word = LastWord(_spoken.get(), in_background=in_background)
+    with heard_by(word):
+        yield word
+
+
+@contextmanager
+def heard_by(word: LastWord) -> Iterator[None]:
+    """Let a word hear what is said meanwhile: what it is said of comes in pieces."""
     token = _spoken.set(word)
     try:
-        yield word
+        yield
     finally:
         _spoken.reset(token)
 

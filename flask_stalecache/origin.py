@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -20,12 +21,14 @@ class Start(NamedTuple):
     :ivar started: seconds since the epoch.
     :ivar serial: the random name of this fill.
     :ivar previous: what is stored now.
+    :ivar is_marked: what came last could not be stored, whoever asks.
     """
 
     seq: int
     started: float
     serial: str
     previous: Entry | None
+    is_marked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,10 @@ class Answer:
     :param absent: names that were read and that the request did not carry.
     :param retry_after: seconds for which it is left alone at least, while something can be served.
     :param silent_for: seconds for which it is left alone whatever can be served.
+    :param renewed: the origin confirmed what was stored.
+    :param beside: what is to be stored beside the entry, which has another key than was asked for.
+    :param later: takes what is to be called once the body is there, with the answer as it is then, or ``None`` if it broke off;
+        ``None``: all of it is here.
     """
 
     verdict: Verdict
@@ -54,6 +61,9 @@ class Answer:
     absent: ReadNames = NO_NAMES
     retry_after: float | None = None
     silent_for: float | None = None
+    renewed: bool = False
+    beside: Entry | None = None
+    later: Callable[[Callable[[Answer | None], object]], None] | None = None
 
 
 class Origin(Protocol):
@@ -82,6 +92,9 @@ class Origin(Protocol):
     @property
     def terms(self) -> Terms:
         """What is said of serving what is stored to this request."""
+
+    def aim(self) -> bool:
+        """Find the key anew, since what was stored meanwhile may say where to look; return whether it is another one."""
 
     def refresh(self) -> RefreshJob:
         """Return the renewal of what is asked for, to be run in the background."""

@@ -130,6 +130,10 @@ class PageOrigin:
         """A view runs in its visitor's thread."""
         return False
 
+    def aim(self) -> bool:
+        """A page has one key."""
+        return False
+
     def refused(self, copy: Copy) -> Answer | None:
         """A view is never refused."""
         return None

@@ -20,7 +20,7 @@ from .page_origin import PageOrigin
 from .page_refresh import REPLAY, Replay
 from .plan import CachedView, Plan
 from .responses import from_copy, live, tell
-from .status import CacheStatus, forwarded_field
+from .status import CacheStatus, forwarded_field, status_fields
 
 
 class Pages:
@@ -95,7 +95,7 @@ class Pages:
     def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str) -> Response:
         response = plan.call_view(args, kwargs)
         field = forwarded_field(reason, status=response.status_code)
-        return tell(response, CacheStatus.BYPASS, field, self.settings.status_headers)
+        return tell(response, status_fields(CacheStatus.BYPASS, field, self.settings.status_headers))
 
     def _replayed(self, replay: Replay, origin: PageOrigin) -> Response:
         """Answer the request of a refresh: the engine holds the lock, and stores what the view answers."""

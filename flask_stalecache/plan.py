@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response
 
 from .complaints import Complaints
 from .config import Settings
-from .decide import PreferStale, Terms
+from .decide import Terms, preference
 from .guard import KEY_FIELDS, unnoticed
 from .policy import NamePatterns, Policy
 from .reads import CarriedValue
@@ -71,7 +71,7 @@ class Plan:
         uncounted = in_key | settings.ignored_headers
         version = app_version(app, settings, deployed)
         prefers = settings.prefer_stale if policy.prefer_stale is None else policy.prefer_stale is True
-        terms = Terms(version, deployed, policy.refresh_ahead or 0.0, preference(settings, prefers))
+        terms = Terms(version, deployed, policy.refresh_ahead or 0.0, preference(prefers, settings.prefer_stale_refresh))
         asked_by = _asked_by(settings) if policy.prefer_stale is None and not prefers else ()
         asks_each = bool(asked_by) or callable(policy.prefer_stale)
         return cls(app, cached, settings, complaints, ignored, in_key, uncounted, lock_timeout, terms, asked_by, asks_each)
@@ -80,10 +80,10 @@ class Plan:
         """Return what is said of serving what is stored to one request."""
         asked = self.cached.policy.prefer_stale
         if callable(asked):
-            return self.terms._replace(prefer_stale=preference(self.settings, self._asks(asked, context)))
+            return self.terms._replace(prefer_stale=preference(self._asks(asked, context), self.settings.prefer_stale_refresh))
         environ = context.request.environ
         if any(value.in_environ(environ) not in ("", "0") for value in self.asked_by):
-            return self.terms._replace(prefer_stale=preference(self.settings, True))
+            return self.terms._replace(prefer_stale=preference(True, self.settings.prefer_stale_refresh))
         return self.terms
 
     def _asks(self, prefer_stale: Callable[[], object], context: RequestContext) -> bool:
@@ -113,13 +113,6 @@ def app_version(app: Flask, settings: Settings, deployed: float) -> str:
         # Edited templates show after a restart.
         return f"debug {deployed}" if app.debug else ""
     return settings.version
-
-
-def preference(settings: Settings, prefers: bool) -> PreferStale:
-    """Return what becomes of a stale copy for who prefers it, or does not."""
-    if not prefers:
-        return PreferStale.NO
-    return PreferStale.AND_REFRESH if settings.prefer_stale_refresh else PreferStale.ALONE
 
 
 def _asked_by(settings: Settings) -> tuple[CarriedValue, ...]:

@@ -197,6 +197,7 @@ class Policy:
     :param jitter: the share of ``max_age``, 0 to 1, by which freshness is shortened at random. Default 0.1.
     :param lock_timeout: the longest time in seconds to wait for another request's call of the origin. Default: configured.
     :param ignore_session: the use of the session does not make the page a visitor's own. Default false.
+    :param gateway: the gateway stores and serves it, before the app is asked. Default false.
     :raises ConfigError: naming the parameter, the value and what is accepted.
     """
 
@@ -216,6 +217,7 @@ class Policy:
     jitter: Any = None
     lock_timeout: Any = None
     ignore_session: bool = False
+    gateway: bool = False
     listed_statuses: frozenset[int] = field(init=False, default=frozenset())
 
     def __post_init__(self) -> None:

@@ -33,17 +33,18 @@ def endpoint_name(endpoint: str) -> str:
     return f"endpoint:{endpoint}"
 
 
-def page_names(endpoint: str, environ: Mapping[str, Any], ignored: NamePatterns) -> tuple[str, ...]:
+def page_names(endpoint: str | None, environ: Mapping[str, Any], ignored: NamePatterns) -> tuple[str, ...]:
     """Return the names of a page, without its tags.
 
-    :param endpoint: the endpoint of its view.
+    :param endpoint: the endpoint of its view; ``None``: it has none.
     :param environ: the WSGI environ of the request that it answers.
     :param ignored: query parameters that it does not depend on.
     """
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     where = _where(path, ignored.split(environ.get("QUERY_STRING", ""))[0])
     origin = _origin(environ.get("wsgi.url_scheme", "http"), host_of(environ))
-    return EVERYTHING, endpoint_name(endpoint), f"path:{where}", f"url:{origin}{where}"
+    endpoints = [] if endpoint is None else [endpoint_name(endpoint)]
+    return EVERYTHING, *endpoints, f"path:{where}", f"url:{origin}{where}"
 
 
 def call_name(key: str) -> str:

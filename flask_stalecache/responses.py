@@ -15,14 +15,12 @@ from .http.fields import request_fields, vary_names
 from .http.ranges import UnsatisfiableRange, single_range
 from .http.validators import Validators
 from .origin import Served
-from .status import CacheStatus, forwarded_field, hit_field, status_fields
+from .status import CacheStatus
+from .told import told_of_answer, told_of_copy
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-#: Why the origin was asked, in the words of RFC 9211 section 2.2.
-_FORWARDED_BECAUSE = {CacheStatus.MISS: "uri-miss", CacheStatus.EXPIRED: "stale", CacheStatus.REVALIDATED: "stale"}
-_STALE = (CacheStatus.STALE, CacheStatus.UPDATING)
 #: What the frozen copy answers. If-Match and If-Unmodified-Since are the origin's business.
 _ASKED_OF_COPY = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE")
 
@@ -78,16 +76,7 @@ def from_copy(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Co
     assert entry is not None
     if copy.prepared is None:
         copy.prepared = _prepare(app.response_class, entry)
-    age = entry.age(time.time())
-    ttl = entry.windows.max_age - age
-    if served.status in _STALE:
-        # Also what a deploy or a soft purge has made stale, in a clock that stepped back.
-        ttl = min(ttl, 0.0)
-    if served.collapsed:
-        field = forwarded_field(_FORWARDED_BECAUSE[served.status], status=entry.status, ttl=ttl, collapsed=True)
-    else:
-        field = hit_field(ttl)
-    response = _clone(copy.prepared, [("Age", str(int(age))), *status_fields(served.status, field, chosen)])
+    response = _clone(copy.prepared, told_of_copy(served, entry, time.time(), chosen))
     for name in _ASKED_OF_COPY:
         if name in environ:
             answer_conditional(response, environ, entry.body, entry.answered)
@@ -171,23 +160,19 @@ def live(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collect
     assert answer is not None
     # Whoever waited has not called the view, and shares its failure.
     response: Response = app.response_class(*answer.shared) if served.collapsed else answer.value
-    ttl = None
     if served.stored and answer.entry is not None:
-        ttl = answer.entry.windows.max_age
         response.vary.update(answer.entry.varied)
     if answer.entry is not None and served.status is not CacheStatus.BYPASS:
         answer_conditional(response, environ, answer.entry.body, answer.entry.answered)
     elif response.direct_passthrough and response.content_length is not None:
         # A file that is not stored: what send_file would have done, had the conditions not been hidden from it.
         response = response.make_conditional(dict(environ), accept_ranges=True, complete_length=response.content_length)
-    reason = _FORWARDED_BECAUSE.get(served.status, "bypass")
-    field = forwarded_field(reason, status=response.status_code, ttl=ttl, stored=served.stored, collapsed=served.collapsed)
-    return tell(response, served.status, field, chosen)
+    return tell(response, told_of_answer(served, response.status_code, chosen))
 
 
-def tell(response: Response, status: CacheStatus, field: str, chosen: Collection[str]) -> Response:
+def tell(response: Response, fields: list[tuple[str, str]]) -> Response:
     """Add the status fields to a response. Ours come last, behind those of caches nearer to the origin (RFC 9211 section 2)."""
-    response.headers.extend(status_fields(status, field, chosen))
+    response.headers.extend(fields)
     return response
 
 

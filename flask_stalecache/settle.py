@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import random
 import time
+from dataclasses import replace
 
 from .complaints import Complaints
 from .decide import Action, Verdict, after
+from .entry import Entry
 from .errors import StoreError
 from .flight import Flight, Flights, Outcome
 from .note import NOTHING, Note
@@ -33,7 +35,8 @@ class Settler:
 
     def start(self, copy: Copy) -> Start:
         """Return what is noted before an origin is called."""
-        return Start(self.store.seq(), time.time(), os.urandom(8).hex(), copy.entry)
+        now = time.time()
+        return Start(self.store.seq(), now, os.urandom(8).hex(), copy.entry, copy.note.unstorable(now))
 
     def load(self, key: str) -> Copy:
         """Return what is stored; nothing, if the store fails."""
@@ -59,6 +62,10 @@ class Settler:
         elif answer.verdict is Verdict.STORABLE and self.store.seq() == start.seq:
             # For those who wait in this process, even if it can't be written.
             flight.outcome, flight.copy = Outcome.STORED, Copy(flight.key, answer.entry, NOTHING, 0, 0, start.seq)
+        if answer.beside is not None:
+            # Those who waited for another key find the way to theirs in what is stored beside.
+            flight.outcome, flight.copy = Outcome.OVER, None
+            return self._settle_elsewhere(flight, answer, answer.beside)
         if flight.lock is None and not flights.is_current(flight):
             # A deadline took the lock from us.
             return self.settle_if_free(flight.key, answer)
@@ -76,10 +83,12 @@ class Settler:
         flight.copy = self.store.load(flight.key)
         return True
 
-    def settle_if_free(self, key: str, answer: Answer) -> bool:
+    def settle_if_free(self, key: str, answer: Answer | None) -> bool:
         """Store an answer that came without the lock, if it is storable and nobody holds the lock now."""
-        if answer.verdict is not Verdict.STORABLE:
+        if answer is None or answer.verdict is not Verdict.STORABLE:
             return False
+        if answer.beside is not None:
+            return self._settle_elsewhere(None, answer, answer.beside)
         lock = self.store.lock(key)
         try:
             return lock.acquire() and self._settle(self.store.load(key), answer)
@@ -88,6 +97,30 @@ class Settler:
             return False
         finally:
             lock.release()
+
+    def drop_if_free(self, key: str) -> bool:
+        """Remove what is stored, and return whether that could be done: somebody may be renewing it."""
+        lock = self.store.lock(key)
+        try:
+            if not lock.acquire():
+                return False
+            self.store.remove(key)
+        except StoreError as error:
+            self.store_failed(error)
+            return False
+        finally:
+            lock.release()
+        return True
+
+    def _settle_elsewhere(self, flight: Flight | None, answer: Answer, beside: Entry) -> bool:
+        """Store an answer under its own key, and beside it what leads there: that first goes without the other is no harm."""
+        here, there = replace(answer, beside=None), replace(answer, beside=None, entry=beside)
+        if answer.entry is None or not self.settle_if_free(answer.entry.key, here):
+            return False
+        if flight is not None and flight.lock is not None and flight.key == beside.key:
+            self._settle(self.store.load(beside.key), there)
+            return True
+        return self.settle_if_free(beside.key, there)
 
     def _settle(self, copy: Copy, answer: Answer) -> bool:
         """Do to what is stored what the answer asks for, and return whether the answer was stored."""

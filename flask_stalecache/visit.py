@@ -59,4 +59,4 @@ class Visit:
     def is_new(self, entry: Entry) -> bool:
         """Whether the entry was stored since the request came: not the one it met, not purged, and no old one come to light."""
         is_another = self.met is None or entry.serial != self.met.serial
-        return is_another and not entry.ended and entry.answered >= self.came - WRITING
+        return is_another and not entry.ended and max(entry.answered, entry.received) >= self.came - WRITING

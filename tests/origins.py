@@ -144,6 +144,10 @@ class FakeOrigin:
         self.starts.append(start)
         return self.script(start)
 
+    def aim(self) -> bool:
+        """It has one key."""
+        return False
+
     def refused(self, copy: Copy) -> Answer | None:
         """It is never refused."""
         return None

@@ -58,6 +58,7 @@ DEFAULTS: dict[str, object] = {
     "PREFER_STALE_HEADER": None,
     "PREFER_STALE_COOKIE": None,
     "PREFER_STALE_REFRESH": True,
+    "HONOR_REQUEST_CACHE_CONTROL": False,
     "SHUTDOWN_WAIT": 1.0,
     "IGNORED_PARAMETERS": (),
     "IGNORED_HEADERS": {
@@ -92,6 +93,7 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "PREFER_STALE_HEADER": [(None, None), ("X-Prefer-Stale", "X-Prefer-Stale")],
     "PREFER_STALE_COOKIE": [(None, None), ("prefer_stale", "prefer_stale")],
     "PREFER_STALE_REFRESH": [(True, True), (False, False)],
+    "HONOR_REQUEST_CACHE_CONTROL": [(True, True), (False, False)],
     "SHUTDOWN_WAIT": [*DURATIONS, (0, 0.0)],
     "IGNORED_PARAMETERS": [((), ()), (["utm_*", "ref"], ("utm_*", "ref"))],
     "IGNORED_HEADERS": [((), frozenset()), (["X-Trace"], {"x-trace"})],
@@ -129,6 +131,7 @@ REFUSED: dict[str, list[tuple[object, str]]] = {
     ],
     "PREFER_STALE_COOKIE": [(value, "the name of a cookie") for value in ("", "prefer stale", "a=b", "a;", "a\n", "ü", b"a", True)],
     "PREFER_STALE_REFRESH": [(value, "True or False") for value in (1, 0, None, "yes")],
+    "HONOR_REQUEST_CACHE_CONTROL": [(value, "True or False") for value in (1, 0, None, "yes")],
     "SHUTDOWN_WAIT": [(value, "seconds, 0 or more") for value in NO_DURATION],
     "IGNORED_PARAMETERS": [(value, "a sequence of names") for value in NO_NAMES],
     "IGNORED_HEADERS": [(value, "a sequence of names") for value in NO_NAMES],

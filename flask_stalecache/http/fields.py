@@ -55,6 +55,13 @@ def _is_stored(name: str) -> bool:
     return name not in _NOT_STORED and not name.startswith("proxy-")
 
 
+def content_length(headers: Headers) -> int | None:
+    """Return the bytes that a response says its body has; ``None`` if it does not say, or not in one good number."""
+    lines = lines_of(headers, "content-length")
+    # Cut, since int() refuses thousands of digits; no body has as many bytes.
+    return int(lines[0][:18]) if len(lines) == 1 and lines[0].isascii() and lines[0].isdigit() else None
+
+
 def listed(value: str) -> list[str]:
     """Return the members of a comma-separated field of tokens, in lower case."""
     return [token.strip().lower() for token in value.split(",") if token.strip()]

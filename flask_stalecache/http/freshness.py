@@ -45,6 +45,14 @@ def lifetime(
     return heuristic(status, directives, fields, now) if default is None else default
 
 
+def is_explicit(directives: Directives, headers: Headers) -> bool:
+    """Whether a response says itself how long it is fresh (RFC 9111 section 3)."""
+    if directives.max_age is not None or directives.s_maxage is not None:
+        return True
+    # A targeted field replaces Expires too (RFC 9213 section 2.2).
+    return not directives.targeted and first_of(headers, "expires") is not None
+
+
 def _expires(headers: Sequence[tuple[str, str]], now: float) -> float | None:
     lines = lines_of(headers, "expires")
     if not lines:

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from .cache_control import Directives, RequestDirectives
 from .fields import Headers, first_of, lines_of
-from .freshness import HEURISTIC_STATUSES
+from .freshness import HEURISTIC_STATUSES, is_explicit
 from .vary import selecting_fields
 
 #: Answers that are parts of another one, and never stored (RFC 9111 sections 3.3 and 3.4).
@@ -86,10 +86,6 @@ def _personal(headers: Sequence[tuple[str, str]]) -> str:
 
 
 def _unsaid(status: int, directives: Directives, headers: Sequence[tuple[str, str]], configured: bool) -> str:
-    is_fresh = directives.max_age is not None or directives.s_maxage is not None
-    if is_fresh or configured or "public" in directives or status in HEURISTIC_STATUSES:
-        return ""
-    # A targeted field replaces Expires too (RFC 9213 section 2.2).
-    if not directives.targeted and first_of(headers, "expires") is not None:
+    if is_explicit(directives, headers) or configured or "public" in directives or status in HEURISTIC_STATUSES:
         return ""
     return f"nothing says how long an answer with status {status} is fresh"

@@ -13,7 +13,7 @@ from .fields import Headers, Lookup, first_of, vary_names
 #: The fields that chose a variant, each with its normal form; ``None``: the request did not have it.
 Selection: TypeAlias = "tuple[tuple[str, str | None], ...]"
 
-#: Lists of tokens with weights (RFC 9110 section 12.5), in any order: only the weights tell what is preferred.
+#: Lists of tokens with weights (RFC 9110 section 12.5). The weights tell what is preferred; of equal ones some apps take the first.
 _WEIGHTED = frozenset({"accept", "accept-charset", "accept-language"})
 #: No lists, so that a comma in them separates nothing.
 _NO_LISTS = frozenset({"authorization", "cookie", "referer", "user-agent"})
@@ -116,7 +116,8 @@ def _weighed(parts: list[str], *, has_parameters: bool) -> dict[str, float] | No
 
 
 def _sorted(members: dict[str, float]) -> str:
-    return ", ".join(sorted(f"{member};q={weight:g}" if weight != 1 else member for member, weight in members.items()))
+    by_weight = sorted(members.items(), key=lambda item: -item[1])
+    return ", ".join(f"{member};q={weight:g}" if weight != 1 else member for member, weight in by_weight)
 
 
 def _acceptable(members: dict[str, float]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .. import entry as entry_format
 from .. import note as note_format
-from ..config import KEYS
+from ..config import KEYS, Settings
 from ..entry import Entry
 from ..errors import BrokenEntry, ConfigError, StoreError
 from ..keys import digest
@@ -382,3 +382,15 @@ def _size_on_disk(path: Path) -> int:
         return on_disk(path.lstat().st_size)
     except FileNotFoundError:
         return 0
+
+
+def file_store(directory: Path, settings: Settings, counters: Counters) -> FileStore:
+    """Return the files of an app in a directory, with the limits that are configured."""
+    return FileStore(
+        directory,
+        memory_size=settings.memory_size,
+        max_size=settings.max_size,
+        min_free=settings.min_free,
+        inactive=settings.inactive,
+        counters=counters,
+    )

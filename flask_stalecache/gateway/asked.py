@@ -1,0 +1,343 @@
+"""What a WSGI app is asked when the gateway needs an answer, and what becomes of that answer."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..decide import Judgement, Verdict
+from ..entry import Entry
+from ..http.cache_control import RequestDirectives, response_directives
+from ..http.fields import content_length, stored_fields
+from ..http.freshness import forbids_stale
+from ..http.storing import may_be_shared
+from ..http.validators import conditional_fields, confirmed_by_head, renewed
+from ..http.vary import selecting_fields
+from ..keys import FORWARDED_FIELDS
+from ..last_word import LastWord, current, heard_by
+from ..origin import Answer, Start
+from ..policy import Windows
+from ..policy import tags as checked_tags
+from ..purging import page_names, tag_name
+from ..reads import environ_name
+from ..recipe import PageRecipe
+from ..shared_cache import Exchange, judge_exchange
+from .app_call import AppCall, Copied
+from .plan import GatewayPlan, Seen
+from .rules import Rule
+from .variants import INDEX, Fields, index_with, sets_in, variant_key
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+#: What a filling app must not answer by itself: the copy answers it afterwards (http.md rule 21).
+CONDITIONS = (
+    "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE", "HTTP_RANGE",
+)  # fmt: skip
+NOTHING_SAID = RequestDirectives()
+#: In every key, whatever varies.
+_IN_KEY = frozenset({"host", *FORWARDED_FIELDS})
+
+
+class Asked:
+    """One question to the app, and its answer.
+
+    :param plan: the app behind the gateway.
+    :param rule: what holds for the path.
+    :param environ: the request that the answer is for.
+    :param url_key: the key of its URL.
+    :param start_response: the server's; ``None`` if nobody waits.
+    :ivar call: what the app answers.
+    :ivar is_ours: a decorator of ours has answered in the app.
+    """
+
+    def __init__(
+        self, plan: GatewayPlan, rule: Rule, environ: WSGIEnvironment, url_key: str, start_response: StartResponse | None
+    ) -> None:
+        self.plan = plan
+        self.rule = rule
+        self.environ = environ
+        self.url_key = url_key
+        self.word = LastWord(current(), in_background=start_response is None)
+        self.call = AppCall(start_response, partial(heard_by, self.word))
+        self._start_response = start_response
+        self._given: WSGIEnvironment = environ
+        self._start: Start | None = None
+        self._answered = 0.0
+        self._said = NOTHING_SAID
+        self.is_ours = False
+        self._landing: Callable[[Answer | None], object] | None = None
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    def live(self) -> Answer:
+        """Let the app answer as if there were no gateway."""
+        try:
+            self.call.make(self.plan.app, self.environ)
+        except Exception as error:
+            return Answer(Verdict.UNSTORABLE, error=error)
+        return Answer(Verdict.UNSTORABLE, value=self.call)
+
+    def answer(self, start: Start, said: RequestDirectives = NOTHING_SAID) -> Answer:
+        """Ask the app and judge what it answers.
+
+        :param start: what was noted before.
+        :param said: what the client says of caching, as far as that is obeyed.
+        """
+        self._start, self._said = start, said
+        previous = start.previous
+        # What can't be stored is the client's own business, conditions and all.
+        self._given = self.environ if start.is_marked else self._without_conditions(previous)
+        try:
+            self.call.make(self.plan.app, self._given)
+        except Exception as error:
+            return Answer(Verdict.FAILED, error=error)
+        self._answered = time.time()
+        if previous is not None and self.call.code == 304 and not start.is_marked:
+            return self._renewed(start, previous) or self._again(start)
+        return self._judged(start)
+
+    def _without_conditions(self, previous: Entry | None) -> WSGIEnvironment:
+        """Return the request without the client's conditions, and with ours if something is stored (RFC 9111 section 4.3.1)."""
+        environ = {name: value for name, value in self.environ.items() if name not in CONDITIONS}
+        if previous is not None and self.environ["REQUEST_METHOD"] == "GET":
+            environ.update((environ_name(name), value) for name, value in conditional_fields(previous.headers))
+        return environ
+
+    def _again(self, start: Start) -> Answer:
+        """Ask anew without a condition: the answer to ours can't be used."""
+        self.call.close()
+        self.call = AppCall(self._start_response, partial(heard_by, self.word))
+        return self.answer(start._replace(previous=None), self._said)
+
+    # -- judging -------------------------------------------------------------------------------------------------
+
+    def _judged(self, start: Start) -> Answer:
+        call = self.call
+        judgement = self._judgement(self._exchange(call.fields), self._seen(), start)
+        if judgement.verdict is Verdict.FAILED:
+            return Answer(Verdict.FAILED, call, shared=self._frozen())
+        if judgement.verdict is Verdict.UNSTORABLE:
+            self._see_changed(start.previous)
+            return Answer(Verdict.UNSTORABLE, call)
+        length = content_length(call.fields)
+        body = call.whole()
+        if body is None:
+            begun = call.begun()
+            if begun is None:
+                return Answer(Verdict.UNSTORABLE, call)
+            if length is None or len(begun) < length:
+                return Answer(Verdict.STORABLE, call, later=self.land_later)
+            body = begun
+        return self._stored(body)
+
+    def _exchange(self, fields: list[tuple[str, str]], status: int = 0) -> Exchange:
+        return Exchange(
+            method=self.environ["REQUEST_METHOD"],
+            authorized="HTTP_AUTHORIZATION" in self.environ,
+            request=self._said,
+            status=status or self.call.code,
+            headers=fields,
+            directives=response_directives(fields),
+            # A WSGI app is the origin itself: its time to answer is no age.
+            requested=self._answered,
+            answered=self._answered,
+        )
+
+    def _seen(self) -> Seen:
+        return self.plan.observe(self._given, self.call.fields)
+
+    def _judgement(self, exchange: Exchange, seen: Seen, start: Start) -> Judgement:
+        """Judge status and fields, by what the app, its code and the rules say."""
+        now, previous = self._answered, start.previous
+        refusal = self._refusal(seen)
+        if refusal:
+            return Judgement(Verdict.UNSTORABLE, refusal)
+        has_copy = previous is not None and (previous.in_swr(now) or previous.in_sie(now))
+        judgement = judge_exchange(exchange, seen.policy, self.rule.policy, has_copy=has_copy)
+        is_worse = has_copy and self.word.stood_in and previous is not None and not previous.stood_in
+        if judgement.verdict is Verdict.STORABLE and is_worse:
+            return Judgement(Verdict.FAILED, "made with a fallback, while there is a better copy")
+        limit = self.word.limit(now)
+        if limit is not None and judgement.windows.max_age > limit:
+            judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
+        return judgement
+
+    def _refusal(self, seen: Seen) -> str:
+        call, limit = self.call, self.plan.max_entry_size
+        self.is_ours = seen.is_ours
+        if seen.is_ours:
+            return "it was answered by cached()"
+        if self.plan.only_coded and seen.policy.gateway is not True:
+            return "nothing says that the gateway stores it"
+        if self.word.forbidden:
+            return "the app said no_store()"
+        if call.has_written:
+            return "the app has used write()"
+        length = content_length(call.fields)
+        if length is not None and length > limit:
+            return "the body is larger than STALECACHE_MAX_ENTRY_SIZE"
+        keep = self.rule.policy.response_filter
+        return "response_filter said so" if keep is not None and not self._keeps(keep) else ""
+
+    def _keeps(self, keep: Callable[..., object]) -> bool:
+        try:
+            return bool(keep(self.call.status, list(self.call.fields)))
+        except Exception as error:
+            self.plan.complaints.now_and_then("filter", "the response_filter of a rule raised: %r", error, exc_info=error)
+            return False
+
+    def _frozen(self) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
+        """Return what others may be given of a failure: body, status, fields; ``None`` if it is one visitor's own, or a stream."""
+        body = self.call.whole()
+        if body is None or any(name.lower() == "set-cookie" for name, _ in self.call.fields):
+            return None
+        return (body,), self.call.status, list(self.call.fields)
+
+    # -- storing -------------------------------------------------------------------------------------------------
+
+    def _stored(self, body: bytes) -> Answer:
+        """Judge once more, now that all of it is here and everything that was read for it is known."""
+        assert self._start is not None
+        call, seen = self.call, self._seen()
+        carried = seen.names.carried_part(self.environ)
+        if carried:
+            return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
+        if seen.own:
+            return Answer(Verdict.UNSTORABLE, call, anybodys=False)
+        exchange = self._exchange(call.fields)
+        judgement = self._judgement(exchange, seen, self._start)
+        tags = self._tags()
+        if judgement.verdict is not Verdict.STORABLE or tags is None or content_length(call.fields) not in (None, len(body)):
+            return Answer(Verdict.UNSTORABLE, call)
+        return self._storable(exchange, seen, judgement.windows, tags, body)
+
+    def _storable(self, exchange: Exchange, seen: Seen, windows: Windows, tags: tuple[str, ...], body: bytes) -> Answer:
+        varied = selecting_fields(exchange.headers) or ()
+        fields = tuple(name for name in varied if name not in _IN_KEY | seen.answered and name not in self.rule.policy.vary)
+        index = self.plan.engine.look_up(self.url_key).entry
+        is_alone = not fields and (index is None or index.status != INDEX)
+        key = self.url_key if is_alone else variant_key(self.url_key, fields, self.environ.get)
+        entry = self._entry(key, exchange, seen, windows, tags, fields, body)
+        beside = None if is_alone or _is_first(fields, index) else index_with(fields, index, entry, self.url_key)
+        return Answer(Verdict.STORABLE, self.call, entry=entry, absent=seen.names, beside=beside)
+
+    def _entry(
+        self,
+        key: str,
+        exchange: Exchange,
+        seen: Seen,
+        windows: Windows,
+        tags: tuple[str, ...],
+        fields: Fields,
+        body: bytes,
+    ) -> Entry:
+        assert self._start is not None
+        start, policy, ignored = self._start, self.rule.policy, self.rule.ignored
+        names = page_names(seen.endpoint, self.environ, ignored)
+        absent = [*seen.names.headers, *(["cookie"] if seen.names.cookies else [])]
+        return Entry(
+            key=key,
+            serial=start.serial,
+            names=(*names, *map(tag_name, dict.fromkeys((*tags, *self.word.tags)))),
+            seq=start.seq,
+            version=self.plan.terms.version,
+            deployed=self.plan.terms.deployed,
+            started=start.started,
+            answered=exchange.answered - exchange.age,
+            received=exchange.answered,
+            windows=windows.shortened(policy.jitter * random.random()),
+            never_stale=forbids_stale(exchange.directives),
+            shared=may_be_shared(exchange.directives),
+            absent=seen.names,
+            varied=tuple(name.title() for name in dict.fromkeys((*policy.vary, *absent))),
+            status=exchange.status,
+            headers=stored_fields(exchange.headers),
+            body=body,
+            recipe=PageRecipe.from_environ(self.environ, (*policy.vary, *fields), ignored).to_json(),
+            calls=tuple(self.word.calls),
+            stood_in=self.word.stood_in,
+        )
+
+    def _tags(self) -> tuple[str, ...] | None:
+        """Return the rule's tags for this request; ``None`` if the developer's callable raises, or returns what is none."""
+        given = self.rule.policy.tags
+        if not callable(given):
+            return given  # type: ignore[no-any-return]
+        try:
+            return checked_tags("tags", given(self.environ))
+        except Exception as error:
+            self.plan.complaints.now_and_then(
+                "tags", "a page is not stored, since it could not be purged by its tags: %s", error, exc_info=error
+            )
+            return None
+
+    # -- a confirmation -------------------------------------------------------------------------------------------
+
+    def _renewed(self, start: Start, previous: Entry) -> Answer | None:
+        """Renew what is stored with the fields of a 304 (RFC 9111 section 4.3.4); ``None``: it is not for this request."""
+        headers, seen = renewed(previous.headers, self.call.fields), self._seen()
+        names = previous.absent | seen.names
+        if headers is None or seen.own or names.carried_part(self.environ):
+            return None
+        exchange = self._exchange(list(headers), previous.status)
+        judgement = self._judgement(exchange, seen, start)
+        entry = replace(
+            previous,
+            serial=start.serial,
+            seq=start.seq,
+            version=self.plan.terms.version,
+            deployed=self.plan.terms.deployed,
+            started=start.started,
+            answered=exchange.answered - exchange.age,
+            received=exchange.answered,
+            windows=judgement.windows.shortened(self.rule.policy.jitter * random.random()),
+            never_stale=forbids_stale(exchange.directives),
+            shared=may_be_shared(exchange.directives),
+            absent=names,
+            headers=stored_fields(headers),
+            ended=False,
+        )
+        return Answer(judgement.verdict, self.call, entry=entry, renewed=True)
+
+    def _see_changed(self, previous: Entry | None) -> None:
+        """Drop what is stored if the answer to a HEAD shows that a GET would bring something else (RFC 9111 section 4.3.5)."""
+        is_head = self.environ["REQUEST_METHOD"] == "HEAD" and self.call.code == 200
+        if is_head and previous is not None and not confirmed_by_head(previous.headers, len(previous.body), self.call.fields):
+            self.plan.engine.settler.drop_if_free(previous.key)
+
+    # -- a body that is still to come -----------------------------------------------------------------------------
+
+    def land_later(self, landing: Callable[[Answer | None], object]) -> None:
+        """Note what is to be called once the body is there."""
+        self._landing = landing
+
+    def copied(self) -> Copied:
+        """Return the body to hand on; what comes through is stored once it is whole."""
+        return Copied(self.call, self.plan.max_entry_size, content_length(self.call.fields), self._over)
+
+    @property
+    def finds_nothing(self) -> bool:
+        """Whether nothing was stored when the app was asked."""
+        return self._start is not None and self._start.previous is None
+
+    def break_off(self) -> None:
+        """Tell who waits for the body that it will not come."""
+        self._over(None, False)
+
+    def _over(self, body: bytes | None, is_too_large: bool) -> None:
+        landing, self._landing = self._landing, None
+        if landing is None:
+            return
+        if body is not None:
+            landing(self._stored(body))
+        else:
+            landing(Answer(Verdict.UNSTORABLE, self.call) if is_too_large else None)
+
+
+def _is_first(fields: Fields, index: Entry | None) -> bool:
+    return index is not None and index.status == INDEX and next(sets_in(index), None) == fields

@@ -1,0 +1,262 @@
+"""``GatewayCache``: a shared HTTP cache in front of a whole WSGI app. A hit never enters the app."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.wsgi import ClosingIterator
+
+from .. import config
+from ..config import Settings
+from ..decide import Terms, preference
+from ..engine import Engine
+from ..entry import Entry
+from ..errors import ConfigError
+from ..http.fields import first_of
+from ..http.invalidation import SAFE_METHODS
+from ..origin import Answer, Served
+from ..policy import Policy
+from ..purging import selected
+from ..stats import Counters
+from ..status import CacheStatus, forwarded_field, status_fields
+from ..stores.base import Store
+from ..stores.files import file_store
+from ..threadless import why_no_threads
+from ..told import told_of_answer, told_of_copy
+from .answers import prepare, send_stored
+from .invalidate import Invalidator
+from .origin import GatewayOrigin
+from .plan import GatewayPlan
+from .rules import Rules, base_policy
+
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+class Gateway:
+    """WSGI middleware that answers from the store what may be, and asks the app for the rest.
+
+    :param plan: the app.
+    :param rules: what holds for its paths.
+    :param chosen: which status fields are sent.
+    """
+
+    def __init__(self, plan: GatewayPlan, rules: Rules, chosen: frozenset[str]) -> None:
+        self._plan = plan
+        self._engine = plan.engine
+        self._rules = rules
+        self._chosen = chosen
+        self._invalidator = Invalidator(plan.engine, rules)
+        self._knows_server = False
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request."""
+        if not self._knows_server:
+            self._know_server(environ)
+        if (reason := _why_not_for_us(environ)) is not None:
+            return self._through(environ, start_response, reason)
+        rule = self._rules.of(environ)
+        if rule.policy.unless is not None and self._is_live(rule.policy.unless, environ):
+            return self._through(environ, start_response, "bypass")
+        origin = GatewayOrigin(self._plan, rule, environ, start_response)
+        if origin.said is not None and origin.said.only_if_cached and not origin.is_served:
+            return self._gone(start_response, CacheStatus.MISS, "request")
+        served = self._engine.answer(origin)
+        if served.answer is None:
+            return self._from_copy(origin, served)
+        try:
+            return self._from_app(origin, served, served.answer)
+        except BaseException:
+            # Nobody is to wait for a body that will not come.
+            origin.break_off()
+            raise
+
+    def _is_live(self, unless: Callable[..., object], environ: WSGIEnvironment) -> bool:
+        """Ask the developer's ``unless``; where it raises, the request is live."""
+        try:
+            return bool(unless(environ))
+        except Exception as error:
+            self._plan.complaints.now_and_then(
+                "unless", "a request is live: the unless of its rule raised %r", error, exc_info=error
+            )
+            return True
+
+    # -- from the store ------------------------------------------------------------------------------------------
+
+    def _from_copy(self, origin: GatewayOrigin, served: Served) -> Iterable[bytes]:
+        """Send what is stored. It is called on every hit."""
+        copy = served.copy
+        assert copy is not None
+        entry = copy.entry
+        assert entry is not None
+        more = told_of_copy(served, entry, time.time(), self._chosen)
+        if copy.prepared is None:
+            copy.prepared = prepare(entry)
+        body = send_stored(origin.environ, origin.start_response, entry, copy.prepared, more)
+        if not served.refresh and origin.asked is None and not self._engine.in_line:
+            return body
+        return self._closing(body, origin, served.refresh)
+
+    def _closing(self, body: Iterable[bytes], origin: GatewayOrigin, refresh: bool = False) -> Iterable[bytes]:
+        """Let what comes after the response come after it: at close (PEP 3333)."""
+        after: list[Callable[[], Any]] = [origin.close]
+        if refresh:
+            after.append(partial(self._engine.hand_over, origin.refresh()))
+        if self._engine.in_line:
+            after.append(self._engine.look_after_itself)
+        return ClosingIterator(body, after)
+
+    # -- from the app --------------------------------------------------------------------------------------------
+
+    def _from_app(self, origin: GatewayOrigin, served: Served, answer: Answer) -> Iterable[bytes]:
+        if answer.error is not None:
+            return self._failed(origin, served, answer.error)
+        if served.collapsed:
+            (body, status, fields), code = answer.shared, int(answer.shared[1][:3])
+            origin.start_response(status, [*fields, *told_of_answer(served, code, self._chosen)])
+            return body  # type: ignore[no-any-return]
+        if answer.entry is not None and (answer.renewed or origin.has_conditions):
+            return self._whole(origin, served, answer.entry)
+        return self._handed_on(origin, served, answer)
+
+    def _failed(self, origin: GatewayOrigin, served: Served, error: BaseException) -> Iterable[bytes]:
+        """Tell what the app raised as the server would; but what must be revalidated and can't be is a 504 (RFC 9111 5.2.2.2)."""
+        copy = self._engine.look_up(origin.key)
+        if served.status is not CacheStatus.EXPIRED or copy.entry is None or not _must_be_revalidated(copy.entry):
+            raise error
+        self._plan.complaints.now_and_then("504", "the app failed, and its answer must be revalidated: %r", error, exc_info=error)
+        return self._gone(origin.start_response, served.status, "stale")
+
+    def _whole(self, origin: GatewayOrigin, served: Served, entry: Entry) -> Iterable[bytes]:
+        """Answer the client's conditions from what the app's answer has become in the store."""
+        more = told_of_answer(served, origin.app_status, self._chosen, origin.reason)
+        if served.status is CacheStatus.REVALIDATED:
+            more = [("Age", str(int(entry.age(time.time())))), *more]
+        return self._closing(send_stored(origin.environ, origin.start_response, entry, prepare(entry), more), origin)
+
+    def _handed_on(self, origin: GatewayOrigin, served: Served, answer: Answer) -> Iterable[bytes]:
+        """Hand on what the app sends, as it comes."""
+        asked = origin.asked
+        assert asked is not None
+        call = asked.call
+        if not call.status:
+            # It has not called start_response; the server knows what to say of that.
+            return call.rest()
+        more = [] if asked.is_ours else told_of_answer(served, call.code, self._chosen, origin.reason)
+        call.send_head(more)
+        body = asked.copied() if answer.later is not None else call.rest()
+        return self._closing(body, origin) if self._engine.in_line else body
+
+    # -- past the store ------------------------------------------------------------------------------------------
+
+    def _through(self, environ: WSGIEnvironment, start_response: StartResponse, reason: str) -> Iterable[bytes]:
+        """Let the app answer; what an unsafe request has changed is invalid then."""
+        if reason == "upgrade":
+            return self._plan.app(environ, start_response)
+        method = environ["REQUEST_METHOD"]
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None) -> Callable[[bytes], object]:
+            code = int(status[:3]) if status[:3].isdigit() else 0
+            if method not in SAFE_METHODS:
+                self._invalidator.after(environ, method, code, headers)
+            ours = first_of(headers, "x-cache-status") is not None
+            more = [] if ours else status_fields(CacheStatus.BYPASS, forwarded_field(reason, status=code), self._chosen)
+            given = () if exc_info is None else (exc_info,)
+            return start_response(status, [*headers, *more], *given)
+
+        return self._plan.app(environ, start)
+
+    def _gone(self, start_response: StartResponse, status: CacheStatus, reason: str) -> Iterable[bytes]:
+        """Say that nothing may be served and nobody else be asked (RFC 9111 sections 4.2.4 and 5.2.1.7)."""
+        more = status_fields(status, forwarded_field(reason), self._chosen)
+        start_response("504 Gateway Timeout", [("Content-Type", "text/plain"), ("Content-Length", "0"), *more])
+        return ()
+
+    def _know_server(self, environ: WSGIEnvironment) -> None:
+        self._knows_server = True
+        if reason := why_no_threads(environ):
+            self._engine.go_in_line(reason)
+
+
+def _why_not_for_us(environ: Mapping[str, Any]) -> str | None:
+    """Return why a request goes past the store, in the words of RFC 9211 section 2.2; ``None``: it does not."""
+    if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+        return "method"
+    if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ or environ.get("REMOTE_USER"):
+        return "bypass"
+    return "upgrade" if "HTTP_UPGRADE" in environ else None
+
+
+def _must_be_revalidated(entry: Entry) -> bool:
+    said = first_of(entry.headers, "cache-control") or ""
+    return entry.never_stale and "revalidate" in said.lower()
+
+
+class GatewayCache(Gateway):
+    """A shared HTTP cache in front of any WSGI app: it obeys what the app's responses say.
+
+    :param wsgi_app: the app.
+    :param store: where entries live. Default: files in ``dir``.
+    :param rules: pairs of a path pattern (``"/news/*"``) and a :class:`Policy`, for apps whose responses say nothing. The first
+        that matches holds. Callables in it are given the WSGI environ; ``response_filter`` the status line and the fields.
+    :param settings: the ``STALECACHE_*`` keys in lower case without the prefix: ``dir=``, ``max_size=``,
+        ``honor_request_cache_control=`` … Of the windows only those count that are given here, and only where responses and
+        rules say nothing.
+    :raises ConfigError: for an unknown setting or a value that is not accepted, or without ``dir`` and ``store``.
+    """
+
+    def __init__(
+        self,
+        wsgi_app: WSGIApplication,
+        *,
+        store: Store | None = None,
+        rules: Mapping[str, Policy] | Iterable[tuple[str, Policy]] = (),
+        **settings: Any,
+    ) -> None:
+        if not callable(wsgi_app):
+            raise ConfigError(f"GatewayCache() stands in front of a WSGI app, and {wsgi_app!r} is none")
+        given = {f"{config.PREFIX}{name.upper()}": value for name, value in settings.items()}
+        checked, counters = config.read(given), Counters()
+        engine = Engine(_store(store, given, checked, counters), checked, counters)
+        engine.store.check()
+        terms = Terms(checked.version or "", time.time(), 0.0, preference(checked.prefer_stale, checked.prefer_stale_refresh))
+        plan = GatewayPlan.of(wsgi_app, engine, terms)
+        preferred = preference(True, checked.prefer_stale_refresh)
+        base = base_policy(checked, given)
+        super().__init__(plan, Rules(rules, base, checked.ignored_parameters, terms, preferred), checked.status_headers)
+
+    def purge(self, url: str | None = None, *, tag: str | None = None, all: bool = False, soft: bool = False) -> None:
+        """Drop stored responses, or with ``soft`` end their freshness: every worker sees it at its next request.
+
+        :param url: a path with its query, on all hosts; or a full URL, on its own.
+        :param tag: the responses with this tag.
+        :param all: everything in the store.
+        :raises ConfigError: unless exactly one of ``url``, ``tag`` and ``all`` is given, and it makes sense.
+        :raises StoreError: if the store can't be written.
+        """
+        if not isinstance(soft, bool):
+            raise ConfigError(f"soft={soft!r}: give True or False")
+        self._engine.counters.count("purges")
+        self._engine.store.purge(selected(url, tag, None, all, self._engine.settings.ignored_parameters), soft=soft)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until the refreshes that this process handed over are done, and return whether they are.
+
+        :param timeout: seconds to wait at most. Default: no limit.
+        """
+        return self._engine.drain(timeout)
+
+
+def _store(own: Store | None, given: Mapping[str, Any], settings: Settings, counters: Counters) -> Store:
+    if own is None and settings.store != "file":
+        own = settings.store
+    if own is not None:
+        config.check_own_store(given)
+        return config.store("store", own)  # type: ignore[no-any-return]
+    if settings.dir is None:
+        raise ConfigError("GatewayCache() needs a place for what it stores: give dir='/var/cache/shop', or a store")
+    return file_store(settings.dir, settings, counters)

@@ -1,0 +1,219 @@
+"""A request at the gateway as an :class:`~.origin.Origin`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ..decide import PreferStale, Serve, Terms, Verdict, decide
+from ..entry import Entry
+from ..errors import StaleCacheError
+from ..http.cache_control import RequestDirectives, request_directives
+from ..http.request import accepts, may_use
+from ..keys import page_key
+from ..origin import Answer, Start
+from ..reads import ReadNames
+from ..recipe import PageRecipe
+from ..refresher import Refresher
+from ..stores.base import Copy
+from .asked import CONDITIONS, NOTHING_SAID, Asked
+from .plan import REFRESHING, GatewayPlan
+from .rules import Rule
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+
+class GatewayOrigin:
+    """One request for what may be stored.
+
+    :param plan: the app behind the gateway.
+    :param rule: what holds for the path.
+    :param environ: the request.
+    :param start_response: the server's.
+    :ivar url_key: the key of the URL, whatever variants it has.
+    :ivar fields: the request fields that are in the key beside those of the rule.
+    :ivar asked: what the app was asked, if it was.
+    :ivar said: what the client says of caching, if that is obeyed.
+    """
+
+    __slots__ = ("asked", "environ", "fields", "key", "plan", "rule", "said", "start_response", "terms", "url_key")
+
+    def __init__(self, plan: GatewayPlan, rule: Rule, environ: WSGIEnvironment, start_response: StartResponse) -> None:
+        self.plan = plan
+        self.rule = rule
+        self.environ = environ
+        self.start_response = start_response
+        self.url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
+        self.key, self.fields = plan.locate(self.url_key, environ.get)
+        self.asked: Asked | None = None
+        self.terms: Terms = rule.terms
+        self.said: RequestDirectives | None = None
+        if plan.honors and ("HTTP_CACHE_CONTROL" in environ or "HTTP_PRAGMA" in environ):
+            self._honor()
+
+    def _honor(self) -> None:
+        """Let the client's own ``Cache-Control`` say what it is served (RFC 9111 section 5.2.1)."""
+        said = self.said = request_directives(self.environ.get("HTTP_CACHE_CONTROL"), self.environ.get("HTTP_PRAGMA"))
+        entry = self.plan.engine.look_up(self.key).entry
+        if entry is None:
+            return
+        age = entry.age(time.time())
+        fresh_for = 0.0 if entry.ended else entry.windows.max_age - age
+        if not accepts(said, age=age, fresh_for=fresh_for):
+            self.terms = self.terms.reloading()
+        elif fresh_for <= 0 and may_use(said, age=age, fresh_for=fresh_for, may_be_stale=not entry.never_stale):
+            self.terms = self.terms._replace(prefer_stale=PreferStale.AND_REFRESH)
+
+    @property
+    def is_served(self) -> bool:
+        """Whether what is stored may be served as it is."""
+        copy = self.plan.engine.look_up(self.key)
+        if copy.entry is not None and self.barred_from(copy.entry):
+            return False
+        return isinstance(decide(copy.entry, copy.note, time.time(), self.terms, pending=False), Serve)
+
+    @property
+    def label(self) -> str:
+        """What a log line calls it."""
+        return f"the page at {self.environ.get('PATH_INFO', '')}"
+
+    @property
+    def lock_timeout(self) -> float:
+        """Seconds to wait for another's call at most."""
+        given: float | None = self.rule.policy.lock_timeout
+        return self.plan.lock_timeout if given is None else given
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds to wait for a renewal at most where a copy can stand in."""
+        return self.rule.policy.wait  # type: ignore[no-any-return]
+
+    @property
+    def apart(self) -> bool:
+        """The app runs in its visitor's thread."""
+        return False
+
+    @property
+    def queues(self) -> bool:
+        """Whether others may wait for this request's call: not if it is unlikely to be stored."""
+        return self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
+
+    def barred_from(self, entry: Entry) -> bool:
+        """Whether the entry can't be served to this request: it carries an absent name, or Authorization."""
+        if "HTTP_AUTHORIZATION" in self.environ and not entry.shared:
+            return True
+        return entry.absent.carried_by(self.environ)
+
+    def carries(self, names: ReadNames) -> bool:
+        """Whether the request carries one of these names."""
+        return names.carried_by(self.environ)
+
+    def aim(self) -> bool:
+        """Find the variant anew: another request may have shown that the URL has some."""
+        before = self.key
+        self.key, self.fields = self.plan.locate(self.url_key, self.environ.get)
+        return self.key != before
+
+    def refused(self, copy: Copy) -> Answer | None:
+        """The app is never left alone: where nothing is stored, somebody has to answer."""
+        return None
+
+    def _ask(self) -> Asked:
+        self.close()
+        self.asked = Asked(self.plan, self.rule, self.environ, self.url_key, self.start_response)
+        return self.asked
+
+    def live(self) -> Answer:
+        """Let the app answer this request as if there were no gateway."""
+        return self._ask().live()
+
+    def call(self, start: Start) -> Answer:
+        """Ask the app and judge its answer."""
+        return self._ask().answer(start, self.said or NOTHING_SAID)
+
+    def close(self) -> None:
+        """Close what the app has answered, if it was asked."""
+        if self.asked is not None:
+            self.asked.call.close()
+
+    def break_off(self) -> None:
+        """Tell those who wait for the app's answer that it will not come to its end."""
+        if self.asked is not None:
+            self.asked.break_off()
+
+    @property
+    def has_conditions(self) -> bool:
+        """Whether the request asks for less than the whole."""
+        return any(name in self.environ for name in CONDITIONS)
+
+    @property
+    def app_status(self) -> int:
+        """The status of the app's answer."""
+        return 0 if self.asked is None else self.asked.call.code
+
+    @property
+    def reason(self) -> str:
+        """Why the app was asked, in the words of RFC 9211 section 2.2, where it is not what is stored that says so; else ""."""
+        if self.terms.reload:
+            return "request"
+        return "vary-miss" if self.fields and self.asked is not None and self.asked.finds_nothing else ""
+
+    def refresh(self) -> GatewayRefresh:
+        """Return the refresh of what is stored: a new request, made of what is in the key."""
+        varied = (*self.rule.policy.vary, *self.fields)
+        recipe = PageRecipe.from_environ(self.environ, varied, self.rule.ignored)
+        return GatewayRefresh(self.plan, self.rule, self.key, self.url_key, self.label, recipe)
+
+
+class GatewayRefresh:
+    """The refresh of what a gateway has stored: a new request to the app, made from the recipe, never a copy of the visitor's."""
+
+    def __init__(self, plan: GatewayPlan, rule: Rule, key: str, url_key: str, label: str, recipe: PageRecipe) -> None:
+        self.plan = plan
+        self.rule = rule
+        self.key = key
+        self.url_key = url_key
+        self.label = label
+        self.recipe = recipe
+        self.pool: Refresher | None = None
+        self.fills = False
+        self.forced = False
+        self.patience: float | None = None
+
+    @property
+    def terms(self) -> Terms:
+        """What is said of serving it, whoever asks."""
+        return self.rule.terms
+
+    def renew_parts(self, keys: tuple[str, ...]) -> None:
+        """Renew what is stale of the values that it was made from."""
+        self.plan.renew(keys)
+
+    def given_up(self) -> None:
+        """Nobody but the engine counts the failures of a page."""
+
+    def run(self, start: Start) -> Answer:
+        """Ask the app, go through all of its answer, and judge it."""
+        environ = self.recipe.to_environ()
+        environ[REFRESHING] = self.key
+        asked = Asked(self.plan, self.rule, environ, self.url_key, None)
+        answer = asked.answer(start)
+        try:
+            return _gone_through(asked) if answer.later is not None else answer
+        except Exception as error:
+            return Answer(Verdict.FAILED, error=error)
+        finally:
+            asked.call.close()
+
+
+def _gone_through(asked: Asked) -> Answer:
+    """Read a body that is still to come, and return what is to be stored then."""
+    answers: list[Answer | None] = []
+    asked.land_later(answers.append)
+    for _ in asked.copied():
+        if answers:
+            # Whole, or too large: an endless one is not read any further.
+            break
+    told = answers[0] if answers else None
+    return told or Answer(Verdict.FAILED, error=StaleCacheError("the app's answer broke off"))

@@ -1,0 +1,120 @@
+"""A WSGI app behind a gateway, and what is known of it beside its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..complaints import Complaints
+from ..decide import Terms
+from ..engine import Engine
+from ..http.vary import newest
+from ..policy import Policy
+from ..reads import NO_NAMES, ReadNames
+from .variants import INDEX, Fields, sets_in, variant_key
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+
+#: In the environ of a refresh that a gateway makes.
+REFRESHING = "flask_stalecache.refreshing"
+#: What rules are for: nothing written in code.
+UNSAID = Policy(jitter=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of how an app came to its answer.
+
+    :param names: cookies and request fields that were read and that no key contains.
+    :param own: why the answer is one visitor's own in a way that no name tells, or "".
+    :param is_ours: a decorator of ours has answered, and stores by itself.
+    :param policy: what the developer wrote in code for what answered.
+    :param endpoint: the endpoint that answered; ``None``: the app has none.
+    :param answered: fields in ``Vary`` that ``names`` speak for.
+    """
+
+    names: ReadNames = NO_NAMES
+    own: str = ""
+    is_ours: bool = False
+    policy: Policy = UNSAID
+    endpoint: str | None = None
+    answered: frozenset[str] = frozenset()
+
+
+NOTHING_SEEN = Seen()
+
+
+def nothing_seen(environ: WSGIEnvironment, fields: Sequence[tuple[str, str]]) -> Seen:
+    """Say of an app that can't be looked into that its answers speak for themselves."""
+    return NOTHING_SEEN
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayPlan:
+    """A WSGI app behind a gateway.
+
+    :param app: the app.
+    :param observe: returns what was seen of how the app answered a request, by the environ that it was given.
+    :param only_coded: nothing is stored but what the developer named in code.
+    :param honors: whether a client's own ``Cache-Control`` is obeyed.
+    :param max_entry_size: bytes that a body may have.
+    :param lock_timeout: seconds that a request waits for another's call at most.
+    :param terms: what is said of serving what is stored where no rule says more.
+    :param renew: renews values of fetch functions by their keys, and waits for that.
+    """
+
+    app: WSGIApplication
+    engine: Engine
+    complaints: Complaints
+    observe: Callable[[WSGIEnvironment, Sequence[tuple[str, str]]], Seen]
+    only_coded: bool
+    honors: bool
+    max_entry_size: int
+    lock_timeout: float
+    terms: Terms
+    renew: Callable[[tuple[str, ...]], None]
+
+    @classmethod
+    def of(
+        cls,
+        app: WSGIApplication,
+        engine: Engine,
+        terms: Terms,
+        observe: Callable[[WSGIEnvironment, Sequence[tuple[str, str]]], Seen] = nothing_seen,
+        renew: Callable[[tuple[str, ...]], None] = lambda keys: None,
+        *,
+        only_coded: bool = False,
+    ) -> GatewayPlan:
+        """Return the plan of an app under the settings of its engine."""
+        settings = engine.settings
+        return cls(
+            app=app,
+            engine=engine,
+            complaints=engine.complaints,
+            observe=observe,
+            only_coded=only_coded,
+            honors=settings.honor_request_cache_control,
+            max_entry_size=settings.max_entry_size,
+            lock_timeout=settings.lock_timeout,
+            terms=terms,
+            renew=renew,
+        )
+
+    def locate(self, url_key: str, get: Callable[[str], Any]) -> tuple[str, Fields]:
+        """Return the key of what a request asks for, and the fields that are in it: the URL's own key, or that of a variant."""
+        copy = self.engine.look_up(url_key)
+        entry = copy.entry
+        if entry is None or entry.status != INDEX:
+            return url_key, ()
+        sets: tuple[Fields, ...] | None = copy.prepared
+        if sets is None:
+            sets = copy.prepared = tuple(sets_in(entry))
+        found = [(variant_key(url_key, fields, get), fields) for fields in sets]
+        return found[0] if len(found) == 1 else self._newest(found)
+
+    def _newest(self, found: list[tuple[str, Fields]]) -> tuple[str, Fields]:
+        """Return the variant of the latest Date (RFC 9111 section 4.1); if none is stored, the first."""
+        chosen = newest(entry for key, _ in found if (entry := self.engine.look_up(key).entry) is not None)
+        return found[0] if chosen is None else next(each for each in found if each[0] == chosen.key)

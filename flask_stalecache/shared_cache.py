@@ -1,0 +1,91 @@
+"""Whether a shared HTTP cache may store a response, and for how long: by its own fields and by what is configured. Pure.
+
+Both front ends that obey what responses say, the gateway and the sessions of ``requests``, ask here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .decide import Judgement, Verdict
+from .http.cache_control import Directives, RequestDirectives
+from .http.freshness import initial_age, is_explicit, lifetime, stale_windows
+from .http.storing import refusal
+from .http.validators import conditional_fields
+from .policy import FAILURE_STATUSES, Policy, Windows
+
+NO_WINDOWS = Windows(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A request and its answer, as far as storing is concerned.
+
+    :param method: of the request.
+    :param authorized: the request has Authorization.
+    :param request: what the request says of caching, as far as that is obeyed.
+    :param status: of the answer.
+    :param headers: its fields.
+    :param directives: what they say of storing.
+    :param requested: when the origin was asked, in seconds since the epoch.
+    :param answered: when its head was here.
+    """
+
+    method: str
+    authorized: bool
+    request: RequestDirectives
+    status: int
+    headers: Sequence[tuple[str, str]]
+    directives: Directives
+    requested: float
+    answered: float
+
+    @property
+    def age(self) -> float:
+        """How old the answer was when it arrived, in seconds (RFC 9111 section 4.2.3)."""
+        return initial_age(self.headers, self.requested, self.answered)
+
+
+def judge_exchange(exchange: Exchange, coded: Policy, configured: Policy, *, has_copy: bool) -> Judgement:
+    """Say whether an answer may be stored, and its windows if so (RFC 9111 section 3).
+
+    :param coded: what the developer wrote for this very origin: goes before what the response says.
+    :param configured: what holds where the response says nothing. If it says nothing either, the response is used for as long as
+        HTTP's heuristics say, and never stale.
+    :param has_copy: what is stored may be served in its place.
+    """
+    windows = _windows(exchange, coded, configured)
+    is_said = is_explicit(exchange.directives, exchange.headers)
+    if exchange.status in FAILURE_STATUSES and (has_copy or not is_said):
+        return Judgement(Verdict.FAILED, f"status {exchange.status}")
+    given = any(_lifetime_given(exchange.status, policy) is not None for policy in (coded, configured))
+    reason = refusal(
+        method=exchange.method,
+        status=exchange.status,
+        headers=exchange.headers,
+        directives=exchange.directives,
+        authorized=exchange.authorized,
+        request=exchange.request,
+        configured=given,
+    )
+    if not reason and windows == NO_WINDOWS and not conditional_fields(exchange.headers):
+        reason = "it is stale at once, and there is nothing to recognise it by"
+    return Judgement(Verdict.UNSTORABLE, reason) if reason else Judgement(Verdict.STORABLE, "", windows)
+
+
+def _windows(exchange: Exchange, coded: Policy, configured: Policy) -> Windows:
+    """Return the windows: code, then the response, then what is configured."""
+    status, directives = exchange.status, exchange.directives
+    ages = _lifetime_given(status, coded), _lifetime_given(status, configured)
+    max_age = lifetime(ages[0], directives, exchange.headers, exchange.answered, ages[1], status=status)
+    default = Windows(0.0, configured.stale_while_revalidate or 0.0, configured.stale_if_error or 0.0)
+    return Windows(max_age, *stale_windows((coded.stale_while_revalidate, coded.stale_if_error), directives, default))
+
+
+def _lifetime_given(status: int, policy: Policy) -> float | None:
+    """Return the lifetime that a policy gives to a status; ``None``: none."""
+    if status not in policy.statuses:
+        return None
+    listed: float | None = policy.statuses[status]
+    return policy.max_age if listed is None else listed
