@@ -12,6 +12,7 @@ from .errors import (
     UnkeyableArgument,
 )
 from .extension import StaleCache
+from .gateway.cache import GatewayCache
 from .policy import Policy
 from .status import CacheStatus
 from .stores.base import Store
@@ -22,6 +23,7 @@ __all__ = [
     "ConfigError",
     "Entry",
     "FileStore",
+    "GatewayCache",
     "MemoizedFunction",
     "OriginBusy",
     "OriginSuspended",

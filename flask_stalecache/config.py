@@ -150,6 +150,12 @@ def _status_headers(name: str, value: object) -> frozenset[str]:
     return frozenset(known[header.lower()] for header in chosen)
 
 
+def _gateway(name: str, value: object) -> Any:
+    if isinstance(value, (bool, Mapping)) or (isinstance(value, (list, tuple)) and value):
+        return value
+    raise ConfigError(f"{name}={value!r}: give True, False, or rules such as {{'/news/*': Policy(max_age=60)}}")
+
+
 KEYS: Mapping[str, Key] = {
     "DIR": Key(None, _directory, "The cache directory. Default: `stalecache` in the instance folder."),
     "STORE": Key("file", store, "`file`, or a Store."),
@@ -179,6 +185,9 @@ KEYS: Mapping[str, Key] = {
     "IGNORED_HEADERS": Key(DEFAULT_IGNORED_HEADERS, _fields, "Request fields whose reading does not count."),
     "IGNORED_READERS": Key(
         ("flask_login",), lambda n, v: frozenset(policy.names(n, v)), "Packages whose field reads do not count."
+    ),
+    "GATEWAY": Key(
+        False, _gateway, "True: a cache in front of the whole app obeys what responses say; or rules for those that say nothing."
     ),
     "HONOR_REQUEST_CACHE_CONTROL": Key(
         False, _flag, "Whether the gateway obeys what visitors say in Cache-Control: who reloads reaches the app then."
@@ -216,6 +225,7 @@ class Settings:
     ignored_parameters: NamePatterns
     ignored_headers: frozenset[str]
     ignored_readers: frozenset[str]
+    gateway: Any
     honor_request_cache_control: bool
     status_headers: frozenset[str]
 

@@ -12,8 +12,7 @@ from werkzeug.wsgi import ClosingIterator
 
 from .engine import Engine
 from .origin import RefreshJob
-from .page_refresh import REPLAY
-from .recipe import ARRIVED
+from .recipe import ARRIVED, REPLAY
 from .threadless import why_no_threads
 
 if TYPE_CHECKING:
@@ -31,16 +30,29 @@ class Doorway:
 
     :param app: the app's ``wsgi_app`` so far.
     :param engine: takes the refreshes.
+    :param gateway_of: returns the gateway of the app, which is asked first where there is one.
     """
 
-    def __init__(self, app: WSGIApplication, engine: Engine) -> None:
+    def __init__(self, app: WSGIApplication, engine: Engine, gateway_of: Callable[[WSGIApplication], WSGIApplication]) -> None:
         self._app = app
         self._engine = engine
+        self._gateway_of = gateway_of
+        self._gateway: WSGIApplication | None = None
         self._knows_server = False
         # Flask has answered when it returns; a middleware that is a generator has not even begun.
         self._answers_at_once = getattr(app, "__func__", None) is Flask.wsgi_app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Pass a request on to the gateway, if there is one, or to the app."""
+        return self._enter(environ, start_response) if self._gateway is None else self._gateway(environ, start_response)
+
+    def open_gateway(self) -> WSGIApplication:
+        """Put the gateway in front of the app, if it is not there yet, and return it: whoever can may ask it at once."""
+        if self._gateway is None:
+            self._gateway = self._gateway_of(self._enter)
+        return self._gateway
+
+    def _enter(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Pass a request on to the app."""
         if not self._knows_server:
             self._know_server(environ)

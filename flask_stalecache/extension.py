@@ -23,13 +23,15 @@ from .config import Settings
 from .doorway import Doorway
 from .engine import Engine
 from .errors import ConfigError
+from .flask_gateway import Front, check_gateway_policy, coded
 from .guard import discard_session
 from .observed import observed_request_class
-from .page_refresh import AS_VISITOR, REPLAY
+from .page_refresh import AS_VISITOR
 from .pages import Pages
 from .plan import CachedView
 from .policy import Duration, Normaliser, Policy, unknown_parameter
 from .purging import selected
+from .recipe import REFRESHING
 from .refresher import drain_all
 from .stats import Counters
 from .stores.base import Store
@@ -73,6 +75,9 @@ class StaleCache:
         self._store: Store | None = None if store is None else config.store("store", store)
         #: What is known before any app is: checked when one is set up.
         self._memos: WeakSet[Memo] = WeakSet()
+        #: Where views that are decorated after an app was set up ask for its gateway.
+        self._doorways: WeakSet[Doorway] = WeakSet()
+        self._has_gateway_views = False
         if app is not None:
             self.init_app(app)
 
@@ -90,14 +95,19 @@ class StaleCache:
         store = _store(app, settings, counters, self._store)
         store.check()
         engine = Engine(store, settings, counters)
-        calls = Calls(app, settings, engine) if settings.enabled else None
-        if calls is not None:
-            calls.check(self._memos)
+        if not settings.enabled:
+            app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), None, counters)
+            return
+        calls = Calls(app, settings, engine)
+        calls.check(self._memos)
         app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), calls, counters)
-        if settings.enabled:
-            app.request_class = observed_request_class(app.request_class, settings.ignored_readers)
-            app.wsgi_app = Doorway(app.wsgi_app, engine)  # type: ignore[method-assign]
-            app.process_response = _saving_no_visitors_session(app.process_response)  # type: ignore[method-assign,assignment]
+        app.request_class = observed_request_class(app.request_class, settings.ignored_readers)
+        doorway = Doorway(app.wsgi_app, engine, Front(app, engine, calls.renew))
+        app.wsgi_app = doorway  # type: ignore[method-assign]
+        app.process_response = _saving_no_visitors_session(app.process_response)  # type: ignore[method-assign,assignment]
+        self._doorways.add(doorway)
+        if self._has_gateway_views or settings.gateway is not False:
+            app.wsgi_app = doorway.open_gateway()  # type: ignore[method-assign,assignment]
 
     def cached(
         self,
@@ -118,6 +128,7 @@ class StaleCache:
         refresh_ahead: Duration | None = None,
         jitter: float | None = None,
         ignore_session: bool = False,
+        gateway: bool = False,
         **unknown: Never,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Cache a view. Write it below the route decorator.
@@ -146,6 +157,7 @@ class StaleCache:
             most. Default 0.
         :param jitter: the share of ``max_age``, 0 to 1, by which freshness is shortened at random. Default 0.1.
         :param ignore_session: the page does not depend on the session, although something uses it. Default false.
+        :param gateway: hits are served before the app is entered: no ``before_request`` hook runs. Default false.
         :raises ConfigError: for a value that is not accepted, or an unknown parameter.
         """
         if unknown:
@@ -169,7 +181,13 @@ class StaleCache:
             refresh_ahead=refresh_ahead,
             jitter=jitter,
             ignore_session=ignore_session,
+            gateway=gateway,
         )
+        if policy.gateway:
+            check_gateway_policy(policy)
+            self._has_gateway_views = True
+            for doorway in list(self._doorways):
+                doorway.open_gateway()
         return lambda view: _decorated(view, policy)
 
     def memoize(
@@ -316,7 +334,7 @@ class StaleCache:
     @property
     def refreshing(self) -> bool:
         """Whether the current request is a refresh of ours, and no visit: for hooks that count or limit visits."""
-        return has_request_context() and REPLAY in request.environ
+        return has_request_context() and REFRESHING in request.environ
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until the refreshes that this process handed over are done, and return whether they are.
@@ -339,6 +357,8 @@ def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
         state = _state(context.app)
         if not state.settings.enabled:
             return context.app.ensure_sync(view)(*args, **kwargs)  # type: ignore[no-any-return]
+        if policy.gateway:
+            return coded(view, policy, context.app, args, kwargs)  # type: ignore[return-value]
         return state.pages.respond(cached, context, args, kwargs)  # type: ignore[return-value]
 
     return answer

@@ -158,16 +158,14 @@ def _covers_session(session: Any, covered: Covered, watch: Watch) -> bool:
     return bool(session) and bool(covered.session) and covered.session.covers(watch.session)
 
 
-def ignored_parameters_read(context: RequestContext, ignored: NamePatterns) -> frozenset[str]:
+def ignored_parameters_read(log: ReadLog, query: str, ignored: NamePatterns) -> frozenset[str]:
     """Return the query parameters that are not in the key, are there, and were read: by name, or with the query as a whole."""
-    log, query = reads_of(context), context.request.environ.get("QUERY_STRING", "")
     present = ignored.split(query)[1]
     return present if "query" in log.whole else present & log.parameters.keys()
 
 
-def read_as_a_whole(context: RequestContext) -> str:
+def read_as_a_whole(log: ReadLog) -> str:
     """Return why the page can't be anybody's, if fields or cookies were gone through, or ""."""
-    log = reads_of(context)
     for kind in ("headers", "cookies"):
         if kind in log.whole:
             return f"{log.whole[kind]} goes through all {kind} of the request: read them by name"

@@ -35,13 +35,13 @@ from .keys import page_key
 from .last_word import LastWord, listening
 from .observed import session_cookie
 from .origin import Answer, Served, Start
-from .page_refresh import REPLAY, PageRefresh, visitor_fields
+from .page_refresh import PageRefresh, visitor_fields
 from .plan import Plan
 from .policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
 from .policy import tags as checked_tags
 from .purging import page_names, tag_name, tags_in
 from .reads import NO_NAMES, ReadNames
-from .recipe import PageRecipe
+from .recipe import REPLAY, PageRecipe
 from .responses import body_size, freeze, frozen_failure
 from .session_watch import SessionReads
 from .stores.base import Copy
@@ -152,7 +152,7 @@ class PageOrigin:
         self._take_over_names(word)
         names = names_beyond_key(self.context, covered, watch)
         carried = names.carried_part(self.environ)
-        own = read_as_a_whole(self.context) or self._reads_ignored()
+        own = read_as_a_whole(reads_of(self.context)) or self._reads_ignored()
         anybodys = not carried and not own
         if response is None:
             verdict = _verdict_of(error)
@@ -201,7 +201,7 @@ class PageOrigin:
     def _reads_ignored(self) -> str:
         if self.plan.cached.policy.key is not None:
             return ""
-        names = ignored_parameters_read(self.context, self.plan.ignored)
+        names = ignored_parameters_read(reads_of(self.context), self.environ.get("QUERY_STRING", ""), self.plan.ignored)
         return f"it reads what is in ignored_parameters: {', '.join(sorted(names))}" if names else ""
 
     def remember(self, served: Served) -> None:

@@ -12,11 +12,9 @@ from .decide import Terms, Verdict
 from .errors import StaleCacheError
 from .origin import Answer, Start
 from .plan import CachedView, Plan
-from .recipe import PageRecipe
+from .recipe import REPLAY, PageRecipe
 from .refresher import Refresher
 
-#: In the environ: the refresh that this request is.
-REPLAY = "flask_stalecache.replay"
 #: Whether the current request is a refresh that carries its visitor's fields. Asked for every response, so it is no environ look.
 AS_VISITOR: ContextVar[bool] = ContextVar("stalecache_as_visitor", default=False)
 

@@ -17,10 +17,14 @@ from .engine import Engine
 from .observed import ObservedRequest
 from .origin import Served
 from .page_origin import PageOrigin
-from .page_refresh import REPLAY, Replay
+from .page_refresh import Replay
 from .plan import CachedView, Plan
+from .recipe import REPLAY
 from .responses import from_copy, live, tell
 from .status import CacheStatus, forwarded_field, status_fields
+
+#: In the environ: a decorator of ours has answered, and stores by itself.
+ANSWERED = "flask_stalecache.answered"
 
 
 class Pages:
@@ -44,6 +48,8 @@ class Pages:
         if plan is None:
             plan = self._plans[cached] = Plan.of(self.app, cached, self.settings, self.engine.complaints, self._deployed)
         environ = context.request.environ
+        # What is stored here is not to be stored by the gateway too.
+        environ[ANSWERED] = True
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return self._bypass(plan, args, kwargs, "method")
         origin = None if self._is_not_for_us(plan, context, args, kwargs) else self._origin(plan, context, args, kwargs)

@@ -245,6 +245,8 @@ class Policy:
         _optional_callable("response_filter", self.response_filter, "a callable of the response")
         if not isinstance(self.ignore_session, bool):
             raise ConfigError(f"ignore_session={self.ignore_session!r}: give True or False")
+        if not isinstance(self.gateway, bool):
+            raise ConfigError(f"gateway={self.gateway!r}: give True or False")
         if self.prefer_stale is not None and not isinstance(self.prefer_stale, bool) and not callable(self.prefer_stale):
             raise ConfigError(f"prefer_stale={self.prefer_stale!r}: give True, False or a callable without arguments")
 

@@ -14,6 +14,10 @@ from .reads import environ_name
 
 #: In the environ: SCRIPT_NAME and PATH_INFO as they were when the request reached us, before any middleware further in.
 ARRIVED = "flask_stalecache.arrived"
+#: In the environ of every refresh, by which hooks can tell it from a visit.
+REFRESHING = "flask_stalecache.refreshing"
+#: In the environ: the refresh of a page that this request is, which is for its view and nobody before.
+REPLAY = "flask_stalecache.replay"
 USER_AGENT = "flask-stalecache refresh"
 
 
@@ -78,6 +82,7 @@ class PageRecipe:
             "wsgi.multithread": True,
             "wsgi.multiprocess": True,
             "wsgi.run_once": False,
+            REFRESHING: True,
             **dict(self.raw),
             **dict(self.fields),
         }

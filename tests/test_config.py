@@ -13,7 +13,7 @@ from flask import Flask
 
 from flask_stalecache import ConfigError, FileStore, StaleCache
 from flask_stalecache.config import KEYS, PREFIX, Settings, read
-from flask_stalecache.policy import NamePatterns, Windows
+from flask_stalecache.policy import NamePatterns, Policy, Windows
 from flask_stalecache.stats import Counters
 
 STORE = FileStore(Path("nowhere"), memory_size=0, counters=Counters())
@@ -58,6 +58,7 @@ DEFAULTS: dict[str, object] = {
     "PREFER_STALE_HEADER": None,
     "PREFER_STALE_COOKIE": None,
     "PREFER_STALE_REFRESH": True,
+    "GATEWAY": False,
     "HONOR_REQUEST_CACHE_CONTROL": False,
     "SHUTDOWN_WAIT": 1.0,
     "IGNORED_PARAMETERS": (),
@@ -69,6 +70,7 @@ DEFAULTS: dict[str, object] = {
     "STATUS_HEADERS": {"Cache-Status", "X-Cache-Status"},
 }  # fmt: skip
 
+RULE = Policy(max_age=60)
 DURATIONS: list[tuple[object, object]] = [(30, 30.0), (0.5, 0.5), (timedelta(minutes=1), 60.0)]
 COUNTS: list[tuple[object, object]] = [(0, 0), (7, 7)]
 ACCEPTED: dict[str, list[tuple[object, object]]] = {
@@ -93,6 +95,7 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "PREFER_STALE_HEADER": [(None, None), ("X-Prefer-Stale", "X-Prefer-Stale")],
     "PREFER_STALE_COOKIE": [(None, None), ("prefer_stale", "prefer_stale")],
     "PREFER_STALE_REFRESH": [(True, True), (False, False)],
+    "GATEWAY": [(True, True), (False, False), ({}, {}), ([("/", RULE)], [("/", RULE)])],
     "HONOR_REQUEST_CACHE_CONTROL": [(True, True), (False, False)],
     "SHUTDOWN_WAIT": [*DURATIONS, (0, 0.0)],
     "IGNORED_PARAMETERS": [((), ()), (["utm_*", "ref"], ("utm_*", "ref"))],
@@ -131,6 +134,7 @@ REFUSED: dict[str, list[tuple[object, str]]] = {
     ],
     "PREFER_STALE_COOKIE": [(value, "the name of a cookie") for value in ("", "prefer stale", "a=b", "a;", "a\n", "ü", b"a", True)],
     "PREFER_STALE_REFRESH": [(value, "True or False") for value in (1, 0, None, "yes")],
+    "GATEWAY": [(value, "True, False, or rules") for value in (1, None, "yes", ())],
     "HONOR_REQUEST_CACHE_CONTROL": [(value, "True or False") for value in (1, 0, None, "yes")],
     "SHUTDOWN_WAIT": [(value, "seconds, 0 or more") for value in NO_DURATION],
     "IGNORED_PARAMETERS": [(value, "a sequence of names") for value in NO_NAMES],

@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "gateway.answers", "gateway.invalidate", "gateway.cache",
     ),
     ("observed", "session_watch", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages"),
-    ("call_policy", "values", "breaker", "call_origin", "calls"),
+    ("call_policy", "values", "breaker", "call_origin", "calls", "flask_gateway"),
     ("extension",),
     ("",),
 )  # fmt: skip
@@ -39,7 +39,7 @@ ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {
     "observed", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages", "call_origin", "calls",
-    "extension",
+    "flask_gateway", "extension",
 }  # fmt: skip
 PURE = {
     "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",

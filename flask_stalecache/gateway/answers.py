@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..entry import Entry
-from ..http.fields import request_fields, vary_names
+from ..http.fields import first_of, request_fields, vary_names
 from ..http.ranges import UnsatisfiableRange, single_range
 from ..http.validators import Validators, fields_of_304
+from ..reads import ReadNames
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -20,21 +23,72 @@ _ASKED_OF_COPY = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE")
 _BODILESS = (204, 304)
 
 
-class Prepared(NamedTuple):
-    """An entry, as far as it is the same for all who are sent it.
+class Moment(NamedTuple):
+    """What is sent of a fresh entry for a while: until its Age or the seconds of freshness left are others.
 
+    :ivar since: when that begins, in seconds since the epoch.
+    :ivar until: when it ends.
+    :ivar whole: the fields of the whole.
+    :ivar confirmed: the fields of a 304.
+    """
+
+    since: float
+    until: float
+    whole: Fields
+    confirmed: Fields
+
+
+NO_MOMENT = Moment(math.inf, 0.0, [], [])
+
+
+class Ready:
+    """An entry, ready to be sent.
+
+    :param entry: the entry.
     :ivar line: the status line.
     :ivar fields: the fields without those that depend on the moment.
     :ivar body: the body, in a tuple.
+    :ivar absent: names whose carriers it is not for; ``None``: there are none.
+    :ivar etag: its ETag, if its status lets it be confirmed.
+    :ivar modified: its Last-Modified, likewise.
+    :ivar moment: what is sent just now.
     """
 
-    line: str
-    fields: Fields
-    body: tuple[bytes, ...]
+    __slots__ = ("absent", "body", "entry", "etag", "fields", "line", "modified", "moment")
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.line = status_line(entry.status)
+        self.fields = _fields_sent(entry)
+        self.body = (entry.body,)
+        self.absent: ReadNames | None = entry.absent or None
+        is_confirmed = entry.status == 200
+        self.etag = first_of(entry.headers, "etag") if is_confirmed else None
+        self.modified = first_of(entry.headers, "last-modified") if is_confirmed else None
+        self.moment = NO_MOMENT
+
+    def is_had_by(self, get: Callable[[str], Any]) -> bool:
+        """Whether a client says just the same tag, or without a tag the same date. It may have this where it does not."""
+        tag = get("HTTP_IF_NONE_MATCH")
+        if tag is None:
+            return self.modified is not None and self.modified == get("HTTP_IF_MODIFIED_SINCE")
+        return self.etag is not None and tag == self.etag
+
+    def note_moment(self, now: float, more: Fields, ahead: float) -> None:
+        """Note what is sent of it just now, and until when that holds.
+
+        :param now: seconds since the epoch.
+        :param more: the fields that depend on the moment.
+        :param ahead: the last seconds of freshness, in which a hit does more than to be sent.
+        """
+        entry = self.entry
+        age = entry.age(now)
+        left = entry.windows.max_age - age
+        until = now + min(math.floor(age) + 1 - age, left - math.floor(left), left - min(ahead, entry.windows.max_age / 2))
+        self.moment = Moment(now, until, [*self.fields, *more], [*fields_of_304(self.fields), *more])
 
 
-def prepare(entry: Entry) -> Prepared:
-    """Return what is sent of an entry, whoever asks."""
+def _fields_sent(entry: Entry) -> Fields:
     # A cache nearer to the app may have put its own Age there; ours is counted from it.
     fields = [(name, value) for name, value in entry.headers if name.lower() != "age"]
     missing = [name for name in entry.varied if name.lower() not in vary_names(entry.headers)]
@@ -42,7 +96,7 @@ def prepare(entry: Entry) -> Prepared:
         fields.append(("Vary", ", ".join(missing)))
     if entry.status not in _BODILESS:
         fields.append(("Content-Length", str(len(entry.body))))
-    return Prepared(status_line(entry.status), fields, (entry.body,))
+    return fields
 
 
 def status_line(status: int) -> str:
@@ -53,24 +107,21 @@ def status_line(status: int) -> str:
         return f"{status} Unknown"
 
 
-def send_stored(
-    environ: WSGIEnvironment, start_response: StartResponse, entry: Entry, sent: Prepared, more: Fields
-) -> tuple[bytes, ...]:
-    """Send an entry: whole, or what a conditional or range request asks for. It is called on every hit.
+def send_stored(environ: WSGIEnvironment, start_response: StartResponse, sent: Ready, more: Fields) -> tuple[bytes, ...]:
+    """Send an entry: whole, or what a conditional or range request asks for.
 
     :param more: fields that say how it came to be sent.
     """
-    if entry.status == 200:
+    if sent.entry.status == 200:
         for name in _ASKED_OF_COPY:
             if name in environ:
-                return _send_part(environ, start_response, entry, sent, more)
+                return _send_part(environ, start_response, sent, more)
     start_response(sent.line, [*sent.fields, *more])
     return () if environ["REQUEST_METHOD"] == "HEAD" else sent.body
 
 
-def _send_part(
-    environ: WSGIEnvironment, start_response: StartResponse, entry: Entry, sent: Prepared, more: Fields
-) -> tuple[bytes, ...]:
+def _send_part(environ: WSGIEnvironment, start_response: StartResponse, sent: Ready, more: Fields) -> tuple[bytes, ...]:
+    entry = sent.entry
     validators, asked = Validators.of(sent.fields, entry.answered), request_fields(environ)
     if validators.not_modified(asked):
         start_response("304 Not Modified", [*fields_of_304(sent.fields), *more])
@@ -82,7 +133,7 @@ def _send_part(
     return _send_range(environ["HTTP_RANGE"], start_response, entry.body, sent, more)
 
 
-def _send_range(asked: str, start_response: StartResponse, body: bytes, sent: Prepared, more: Fields) -> tuple[bytes, ...]:
+def _send_range(asked: str, start_response: StartResponse, body: bytes, sent: Ready, more: Fields) -> tuple[bytes, ...]:
     size = len(body)
     try:
         part = single_range(asked, size)

@@ -23,7 +23,7 @@ from ..origin import Answer, Start
 from ..policy import Windows
 from ..policy import tags as checked_tags
 from ..purging import page_names, tag_name
-from ..reads import environ_name
+from ..reads import ReadNames, environ_name
 from ..recipe import PageRecipe
 from ..shared_cache import Exchange, judge_exchange
 from .app_call import AppCall, Copied
@@ -149,7 +149,7 @@ class Asked:
         )
 
     def _seen(self) -> Seen:
-        return self.plan.observe(self._given, self.call.fields)
+        return self.plan.observe(self._given, self.rule.ignored)
 
     def _judgement(self, exchange: Exchange, seen: Seen, start: Start) -> Judgement:
         """Judge status and fields, by what the app, its code and the rules say."""
@@ -204,7 +204,7 @@ class Asked:
         """Judge once more, now that all of it is here and everything that was read for it is known."""
         assert self._start is not None
         call, seen = self.call, self._seen()
-        carried = seen.names.carried_part(self.environ)
+        carried = self._beyond_key(seen).carried_part(self.environ)
         if carried:
             return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
         if seen.own:
@@ -217,14 +217,27 @@ class Asked:
         return self._storable(exchange, seen, judgement.windows, tags, body)
 
     def _storable(self, exchange: Exchange, seen: Seen, windows: Windows, tags: tuple[str, ...], body: bytes) -> Answer:
-        varied = selecting_fields(exchange.headers) or ()
-        fields = tuple(name for name in varied if name not in _IN_KEY | seen.answered and name not in self.rule.policy.vary)
+        fields = self._fields(seen)
         index = self.plan.engine.look_up(self.url_key).entry
         is_alone = not fields and (index is None or index.status != INDEX)
         key = self.url_key if is_alone else variant_key(self.url_key, fields, self.environ.get)
         entry = self._entry(key, exchange, seen, windows, tags, fields, body)
         beside = None if is_alone or _is_first(fields, index) else index_with(fields, index, entry, self.url_key)
-        return Answer(Verdict.STORABLE, self.call, entry=entry, absent=seen.names, beside=beside)
+        return Answer(Verdict.STORABLE, self.call, entry=entry, absent=entry.absent, beside=beside)
+
+    def _fields(self, seen: Seen) -> Fields:
+        """Return the request fields that tell the answer from others of the URL."""
+        varied = selecting_fields(self.call.fields) or ()
+        return tuple(name for name in varied if name not in seen.answered and not self._is_in_url_key(name))
+
+    def _is_in_url_key(self, name: str) -> bool:
+        return name in _IN_KEY or name in self.rule.policy.vary
+
+    def _beyond_key(self, seen: Seen) -> ReadNames:
+        """Return the names that were read and that the key does not cover."""
+        fields = self._fields(seen)
+        headers = tuple(name for name in seen.names.headers if name not in fields and not self._is_in_url_key(name))
+        return ReadNames(() if "cookie" in fields else seen.names.cookies, headers)
 
     def _entry(
         self,
@@ -238,12 +251,12 @@ class Asked:
     ) -> Entry:
         assert self._start is not None
         start, policy, ignored = self._start, self.rule.policy, self.rule.ignored
-        names = page_names(seen.endpoint, self.environ, ignored)
-        absent = [*seen.names.headers, *(["cookie"] if seen.names.cookies else [])]
+        names = self._beyond_key(seen)
+        absent = [*names.headers, *(["cookie"] if names.cookies else [])]
         return Entry(
             key=key,
             serial=start.serial,
-            names=(*names, *map(tag_name, dict.fromkeys((*tags, *self.word.tags)))),
+            names=(*page_names(seen.endpoint, self.environ, ignored), *map(tag_name, dict.fromkeys((*tags, *self.word.tags)))),
             seq=start.seq,
             version=self.plan.terms.version,
             deployed=self.plan.terms.deployed,
@@ -253,7 +266,7 @@ class Asked:
             windows=windows.shortened(policy.jitter * random.random()),
             never_stale=forbids_stale(exchange.directives),
             shared=may_be_shared(exchange.directives),
-            absent=seen.names,
+            absent=names,
             varied=tuple(name.title() for name in dict.fromkeys((*policy.vary, *absent))),
             status=exchange.status,
             headers=stored_fields(exchange.headers),
@@ -281,7 +294,7 @@ class Asked:
     def _renewed(self, start: Start, previous: Entry) -> Answer | None:
         """Renew what is stored with the fields of a 304 (RFC 9111 section 4.3.4); ``None``: it is not for this request."""
         headers, seen = renewed(previous.headers, self.call.fields), self._seen()
-        names = previous.absent | seen.names
+        names = previous.absent | self._beyond_key(seen)
         if headers is None or seen.own or names.carried_part(self.environ):
             return None
         exchange = self._exchange(list(headers), previous.status)

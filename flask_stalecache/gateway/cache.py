@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from werkzeug.wsgi import ClosingIterator
 
@@ -20,17 +21,26 @@ from ..http.invalidation import SAFE_METHODS
 from ..origin import Answer, Served
 from ..policy import Policy
 from ..purging import selected
+from ..recipe import REPLAY
 from ..stats import Counters
 from ..status import CacheStatus, forwarded_field, status_fields
 from ..stores.base import Store
 from ..stores.files import file_store
 from ..threadless import why_no_threads
 from ..told import told_of_answer, told_of_copy
-from .answers import prepare, send_stored
+from .answers import Ready, send_stored
 from .invalidate import Invalidator
 from .origin import GatewayOrigin
 from .plan import GatewayPlan
 from .rules import Rules, base_policy
+from .variants import Index
+
+#: Requests that the short way knows; visitors choose the URLs.
+KNOWN = 4096
+_now = time.time
+_where = itemgetter("REQUEST_METHOD", "wsgi.url_scheme", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
+#: All of a request that is in the key of its URL.
+_Asked: TypeAlias = "tuple[object, ...]"
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -52,9 +62,55 @@ class Gateway:
         self._chosen = chosen
         self._invalidator = Invalidator(plan.engine, rules)
         self._knows_server = False
+        self._lookup = plan.engine.store.lookup
+        #: The keys of URLs whose hits may take the short way, by all of a request that is in a key.
+        self._known: dict[_Asked, str] = {}
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request."""
+        """Answer a request.
+
+        A hit takes the short way: what it is answered with was found out at the last hit. It is written out, since a function that
+        is called here would cost more than what it does.
+        """
+        get = environ.get
+        try:
+            asked = (
+                _where(environ), get("HTTP_HOST"), get("HTTP_X_FORWARDED_PROTO"), get("HTTP_X_FORWARDED_HOST"),
+                get("HTTP_X_FORWARDED_PORT"), get("HTTP_X_FORWARDED_PREFIX"), get("RAW_URI"), get("REQUEST_URI"),
+            )  # fmt: skip
+        except KeyError:
+            # A server may leave out what is empty (PEP 3333).
+            return self._answer(environ, start_response, None)
+        key = self._known.get(asked)
+        if key is not None and (copy := self._lookup(key)) is not None:
+            ready = copy.prepared
+            if type(ready) is Index and ready.names is not None:
+                copy = self._lookup(ready.keys.get(tuple(map(get, ready.names)), ""))
+                ready = None if copy is None else copy.prepared
+            if type(ready) is Ready:
+                moment = ready.moment
+                if moment.since <= _now() < moment.until and not (
+                    "HTTP_AUTHORIZATION" in environ
+                    or "HTTP_RANGE" in environ
+                    or "HTTP_UPGRADE" in environ
+                    or "HTTP_TRANSFER_ENCODING" in environ
+                    or "REMOTE_USER" in environ
+                    or get("CONTENT_LENGTH")
+                    or (ready.absent is not None and ready.absent.carried_by(environ))
+                ):
+                    if "HTTP_IF_NONE_MATCH" not in environ and "HTTP_IF_MODIFIED_SINCE" not in environ:
+                        start_response(ready.line, moment.whole.copy())
+                        return ready.body
+                    if ready.is_had_by(get):
+                        start_response("304 Not Modified", moment.confirmed.copy())
+                        return ()
+        return self._answer(environ, start_response, asked)
+
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse, asked: _Asked | None) -> Iterable[bytes]:
+        """Answer a request on the long way.
+
+        :param asked: what the short way knows a request by; ``None``: it can't know this one.
+        """
         if not self._knows_server:
             self._know_server(environ)
         if (reason := _why_not_for_us(environ)) is not None:
@@ -67,7 +123,7 @@ class Gateway:
             return self._gone(start_response, CacheStatus.MISS, "request")
         served = self._engine.answer(origin)
         if served.answer is None:
-            return self._from_copy(origin, served)
+            return self._from_copy(origin, served, asked)
         try:
             return self._from_app(origin, served, served.answer)
         except BaseException:
@@ -87,19 +143,27 @@ class Gateway:
 
     # -- from the store ------------------------------------------------------------------------------------------
 
-    def _from_copy(self, origin: GatewayOrigin, served: Served) -> Iterable[bytes]:
-        """Send what is stored. It is called on every hit."""
-        copy = served.copy
+    def _from_copy(self, origin: GatewayOrigin, served: Served, asked: _Asked | None) -> Iterable[bytes]:
+        """Send what is stored."""
+        copy, now = served.copy, time.time()
         assert copy is not None
-        entry = copy.entry
-        assert entry is not None
-        more = told_of_copy(served, entry, time.time(), self._chosen)
-        if copy.prepared is None:
-            copy.prepared = prepare(entry)
-        body = send_stored(origin.environ, origin.start_response, entry, copy.prepared, more)
+        ready: Ready | None = copy.prepared
+        if ready is None:
+            assert copy.entry is not None
+            ready = copy.prepared = Ready(copy.entry)
+        more = told_of_copy(served, ready.entry, now, self._chosen)
+        if served.status is CacheStatus.HIT and not served.refresh and asked is not None and origin.may_be_known:
+            ready.note_moment(now, more, origin.terms.refresh_ahead)
+            self._know(asked, origin.url_key)
+        body = send_stored(origin.environ, origin.start_response, ready, more)
         if not served.refresh and origin.asked is None and not self._engine.in_line:
             return body
         return self._closing(body, origin, served.refresh)
+
+    def _know(self, asked: _Asked, url_key: str) -> None:
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        self._known[asked] = url_key
 
     def _closing(self, body: Iterable[bytes], origin: GatewayOrigin, refresh: bool = False) -> Iterable[bytes]:
         """Let what comes after the response come after it: at close (PEP 3333)."""
@@ -136,7 +200,7 @@ class Gateway:
         more = told_of_answer(served, origin.app_status, self._chosen, origin.reason)
         if served.status is CacheStatus.REVALIDATED:
             more = [("Age", str(int(entry.age(time.time())))), *more]
-        return self._closing(send_stored(origin.environ, origin.start_response, entry, prepare(entry), more), origin)
+        return self._closing(send_stored(origin.environ, origin.start_response, Ready(entry), more), origin)
 
     def _handed_on(self, origin: GatewayOrigin, served: Served, answer: Answer) -> Iterable[bytes]:
         """Hand on what the app sends, as it comes."""
@@ -188,7 +252,7 @@ def _why_not_for_us(environ: Mapping[str, Any]) -> str | None:
         return "method"
     if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ or environ.get("REMOTE_USER"):
         return "bypass"
-    return "upgrade" if "HTTP_UPGRADE" in environ else None
+    return "upgrade" if "HTTP_UPGRADE" in environ or REPLAY in environ else None
 
 
 def _must_be_revalidated(entry: Entry) -> bool:

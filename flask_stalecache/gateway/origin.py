@@ -17,7 +17,7 @@ from ..recipe import PageRecipe
 from ..refresher import Refresher
 from ..stores.base import Copy
 from .asked import CONDITIONS, NOTHING_SAID, Asked
-from .plan import REFRESHING, GatewayPlan
+from .plan import GatewayPlan
 from .rules import Rule
 
 if TYPE_CHECKING:
@@ -64,6 +64,13 @@ class GatewayOrigin:
             self.terms = self.terms.reloading()
         elif fresh_for <= 0 and may_use(said, age=age, fresh_for=fresh_for, may_be_stale=not entry.never_stale):
             self.terms = self.terms._replace(prefer_stale=PreferStale.AND_REFRESH)
+
+    @property
+    def may_be_known(self) -> bool:
+        """Whether later hits may be answered by what is found out for this one: nobody is asked about each request."""
+        policy, environ = self.rule.policy, self.environ
+        is_plain = policy.unless is None and not policy.vary and not self.plan.honors
+        return is_plain and environ["REQUEST_METHOD"] == "GET" and "HTTP_HOST" in environ
 
     @property
     def is_served(self) -> bool:
@@ -196,7 +203,6 @@ class GatewayRefresh:
     def run(self, start: Start) -> Answer:
         """Ask the app, go through all of its answer, and judge it."""
         environ = self.recipe.to_environ()
-        environ[REFRESHING] = self.key
         asked = Asked(self.plan, self.rule, environ, self.url_key, None)
         answer = asked.answer(start)
         try:

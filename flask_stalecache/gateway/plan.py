@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +10,13 @@ from ..complaints import Complaints
 from ..decide import Terms
 from ..engine import Engine
 from ..http.vary import newest
-from ..policy import Policy
+from ..policy import NamePatterns, Policy
 from ..reads import NO_NAMES, ReadNames
-from .variants import INDEX, Fields, sets_in, variant_key
+from .variants import INDEX, Fields, Index, variant_key
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
-#: In the environ of a refresh that a gateway makes.
-REFRESHING = "flask_stalecache.refreshing"
 #: What rules are for: nothing written in code.
 UNSAID = Policy(jitter=0)
 
@@ -27,7 +25,7 @@ UNSAID = Policy(jitter=0)
 class Seen:
     """What was seen of how an app came to its answer.
 
-    :param names: cookies and request fields that were read and that no key contains.
+    :param names: cookies and request fields that were read.
     :param own: why the answer is one visitor's own in a way that no name tells, or "".
     :param is_ours: a decorator of ours has answered, and stores by itself.
     :param policy: what the developer wrote in code for what answered.
@@ -46,7 +44,7 @@ class Seen:
 NOTHING_SEEN = Seen()
 
 
-def nothing_seen(environ: WSGIEnvironment, fields: Sequence[tuple[str, str]]) -> Seen:
+def nothing_seen(environ: WSGIEnvironment, ignored: NamePatterns) -> Seen:
     """Say of an app that can't be looked into that its answers speak for themselves."""
     return NOTHING_SEEN
 
@@ -56,7 +54,8 @@ class GatewayPlan:
     """A WSGI app behind a gateway.
 
     :param app: the app.
-    :param observe: returns what was seen of how the app answered a request, by the environ that it was given.
+    :param observe: returns what was seen of how the app answered a request, by the environ that it was given and the query
+        parameters that are not in the key.
     :param only_coded: nothing is stored but what the developer named in code.
     :param honors: whether a client's own ``Cache-Control`` is obeyed.
     :param max_entry_size: bytes that a body may have.
@@ -68,7 +67,7 @@ class GatewayPlan:
     app: WSGIApplication
     engine: Engine
     complaints: Complaints
-    observe: Callable[[WSGIEnvironment, Sequence[tuple[str, str]]], Seen]
+    observe: Callable[[WSGIEnvironment, NamePatterns], Seen]
     only_coded: bool
     honors: bool
     max_entry_size: int
@@ -82,7 +81,7 @@ class GatewayPlan:
         app: WSGIApplication,
         engine: Engine,
         terms: Terms,
-        observe: Callable[[WSGIEnvironment, Sequence[tuple[str, str]]], Seen] = nothing_seen,
+        observe: Callable[[WSGIEnvironment, NamePatterns], Seen] = nothing_seen,
         renew: Callable[[tuple[str, ...]], None] = lambda keys: None,
         *,
         only_coded: bool = False,
@@ -108,11 +107,14 @@ class GatewayPlan:
         entry = copy.entry
         if entry is None or entry.status != INDEX:
             return url_key, ()
-        sets: tuple[Fields, ...] | None = copy.prepared
-        if sets is None:
-            sets = copy.prepared = tuple(sets_in(entry))
-        found = [(variant_key(url_key, fields, get), fields) for fields in sets]
-        return found[0] if len(found) == 1 else self._newest(found)
+        index: Index | None = copy.prepared
+        if index is None:
+            index = copy.prepared = Index(entry)
+        found = [(variant_key(url_key, fields, get), fields) for fields in index.sets]
+        if index.names is None:
+            return self._newest(found)
+        index.note(tuple(map(get, index.names)), found[0][0])
+        return found[0]
 
     def _newest(self, found: list[tuple[str, Fields]]) -> tuple[str, Fields]:
         """Return the variant of the latest Date (RFC 9111 section 4.1); if none is stored, the first."""

@@ -65,7 +65,7 @@ class Rules:
         self._endpoint_of = endpoint_of
         self.plain = Rule(base, ignored, terms)
         self._rules = [(pattern, self._matcher(pattern), self._rule(policy)) for pattern, policy in _pairs(given)]
-        self._remembered: dict[tuple[str, str], Rule] = {}
+        self._remembered: dict[tuple[str, str, str], Rule] = {}
 
     def __bool__(self) -> bool:
         return bool(self._rules)
@@ -74,7 +74,8 @@ class Rules:
         """Return the rule that holds for a request."""
         if not self._rules:
             return self.plain
-        where = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
+        # The host too, since an endpoint may be one of a subdomain.
+        where = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", ""), environ.get("HTTP_HOST", "")
         rule = self._remembered.get(where)
         if rule is None:
             if len(self._remembered) >= _REMEMBERED:

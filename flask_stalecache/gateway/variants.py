@@ -51,6 +51,32 @@ def sets_in(entry: Entry) -> Iterator[Fields]:
         yield tuple(filter(None, value.split(",")))
 
 
+class Index:
+    """An index, as a process keeps it: where to look for what is asked for.
+
+    :ivar sets: the sets of fields, the newest first.
+    :ivar names: what the environ calls the fields; ``None`` if there are several sets, of which the newest answer is chosen anew.
+    :ivar keys: the keys of the variants that were asked for, by the fields' values as they came.
+    """
+
+    __slots__ = ("keys", "names", "sets")
+
+    def __init__(self, entry: Entry) -> None:
+        self.sets = tuple(sets_in(entry))
+        self.names = [environ_name(name) for name in self.sets[0]] if len(self.sets) == 1 else None
+        self.keys: dict[tuple[Any, ...], str] = {}
+
+    def note(self, values: tuple[Any, ...], key: str) -> None:
+        """Note where a variant is; visitors choose the values, so that only so many are kept."""
+        if len(self.keys) >= REMEMBERED:
+            self.keys.clear()
+        self.keys[values] = key
+
+
+#: Variants of one URL that are found again without comparing their fields.
+REMEMBERED = 64
+
+
 def index_with(fields: Fields, known: Entry | None, variant: Entry, url_key: str) -> Entry:
     """Return an index in which a set of fields comes first.
 
