@@ -291,3 +291,19 @@ def test_a_page_is_fresh_within_one_step_of_the_value_that_it_is_made_of(
     is_down, back, step = False, time.time(), 2 * 2.0 ** (len(attempts) - 1)
     while visit() != "back":
         assert time.time() - back <= 1.25 * step + 2
+
+
+@pytest.mark.xfail(reason="they only look every 25 ms")
+def test_who_waits_is_woken_when_it_lands(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flask_stalecache.engine.POLL", 5.0)
+    app, cache = make_app()
+
+    @cache.memoize(wait=20)
+    def ask(number: int) -> int:
+        return number
+
+    def asked() -> list[int]:
+        with app.app_context():
+            return [ask(number) for number in range(20)]
+
+    assert go(asked).result(3) == [*range(20)]
