@@ -307,3 +307,37 @@ def test_who_waits_is_woken_when_it_lands(make_app: MakeApp, monkeypatch: pytest
             return [ask(number) for number in range(20)]
 
     assert go(asked).result(3) == [*range(20)]
+
+
+@pytest.mark.xfail(reason="a pool that was out of threads for a while runs all in line from then on")
+def test_out_of_threads_for_a_while_callers_still_do_not_wait_for_one_that_hangs(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, monotonic: Callable[[float], None]
+) -> None:
+    app, cache = make_app()
+    gate = threading.Event()
+    ran_in: list[threading.Thread] = []
+
+    @cache.memoize(wait=0, fallback="fallback")
+    def ask(number: int) -> str:
+        ran_in.append(threading.current_thread())
+        assert gate.wait(30)
+        return "value"
+
+    def asked(*numbers: int) -> list[str]:
+        with app.app_context():
+            return [ask(number) for number in numbers]
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert asked(0, 1) == ["fallback"] * 2
+    monotonic(6)
+    asking = go(asked, 2, 3, 4)
+    try:
+        assert asking.result(3) == ["fallback"] * 3
+    finally:
+        gate.set()
+    assert cache.drain(30)
+    assert all(thread.name == "stalecache-refresh" for thread in ran_in)
