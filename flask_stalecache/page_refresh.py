@@ -14,6 +14,7 @@ from .origin import Answer, Start
 from .plan import CachedView, Plan
 from .recipe import PageRecipe
 from .refresher import Refresher
+from .stores.base import Copy
 
 #: In the environ: the refresh that this request is.
 REPLAY = "flask_stalecache.replay"
@@ -60,6 +61,10 @@ class PageRefresh:
     def terms(self) -> Terms:
         """What is said of serving the page, whoever asks."""
         return self.plan.terms
+
+    def is_left_alone(self, copy: Copy) -> bool:
+        """A view is never left alone where nothing stands in for its page."""
+        return False
 
     def renew_parts(self, keys: tuple[str, ...]) -> None:
         """Renew what is stale of the values that the page was made from."""

@@ -143,7 +143,6 @@ def test_a_wait_that_is_no_duration_is_refused(wait: Any) -> None:
         StaleCache().memoize(wait=wait)(lambda: 1)
 
 
-@pytest.mark.xfail(reason="its waiters hand it over again and again")
 def test_what_is_no_exception_ends_the_call_and_is_not_tried_over_and_over(make_app: MakeApp) -> None:
     app, cache = make_app()
     calls: list[int] = []
@@ -168,7 +167,6 @@ def waits_or_asks(app: Flask) -> bool:
     return bool(process.flights._flights or process.refreshes._pending)
 
 
-@pytest.mark.xfail(reason="who waited for another process does not look whether it backs off by now")
 @pytest.mark.parametrize("wait", [None, 20])
 @pytest.mark.parametrize("stored", [False, True], ids=["cold", "past all windows"])
 def test_processes_that_waited_for_one_that_fails_do_not_ask_again_at_once(
@@ -205,7 +203,6 @@ def test_processes_that_waited_for_one_that_fails_do_not_ask_again_at_once(
     assert len(calls) - stored == 1
 
 
-@pytest.mark.xfail(reason="renewals for pages do not look whether it backs off, once it is past its windows")
 @pytest.mark.parametrize("fallback", [{"fallback": "none"}, {}], ids=["fallback", "no fallback"])
 @pytest.mark.parametrize("wait", [None, 20])
 def test_pages_made_of_what_is_past_its_windows_ask_once_a_step(
@@ -237,7 +234,6 @@ def test_pages_made_of_what_is_past_its_windows_ask_once_a_step(
     assert len(calls) == 2, "one attempt in this step, whichever page it is for"
 
 
-@pytest.mark.xfail(reason="with wait they queue")
 def test_values_that_can_not_be_stored_do_not_make_their_callers_queue(make_app: MakeApp) -> None:
     app, cache = make_app()
     together = threading.Barrier(4)
@@ -258,7 +254,6 @@ def test_values_that_can_not_be_stored_do_not_make_their_callers_queue(make_app:
     assert all(isinstance(value, Own) for value in results(crowd(4, asked)))
 
 
-@pytest.mark.xfail(reason="what was not even tried lengthens the page's pause")
 @pytest.mark.parametrize("seed", [9, 10, 21])
 def test_a_page_is_fresh_within_one_step_of_the_value_that_it_is_made_of(
     seed: int, make_app: MakeApp, clock: time_machine.Traveller
@@ -293,7 +288,6 @@ def test_a_page_is_fresh_within_one_step_of_the_value_that_it_is_made_of(
         assert time.time() - back <= 1.25 * step + 2
 
 
-@pytest.mark.xfail(reason="they only look every 25 ms")
 def test_who_waits_is_woken_when_it_lands(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flask_stalecache.engine.POLL", 5.0)
     app, cache = make_app()
@@ -309,7 +303,6 @@ def test_who_waits_is_woken_when_it_lands(make_app: MakeApp, monkeypatch: pytest
     assert go(asked).result(3) == [*range(20)]
 
 
-@pytest.mark.xfail(reason="a pool that was out of threads for a while runs all in line from then on")
 def test_out_of_threads_for_a_while_callers_still_do_not_wait_for_one_that_hangs(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, monotonic: Callable[[float], None]
 ) -> None:
