@@ -194,6 +194,8 @@ class Verdict(Enum):
     PERSONAL = "personal"
     #: The origin failed.
     FAILED = "failed"
+    #: It was made with a fallback, while what is stored was not: that is kept, and it is made again when the fallback's call is.
+    WORSE = "worse"
     #: The origin was not called: too many calls run, or it is left alone, or its caller waits no longer.
     REFUSED = "refused"
 
@@ -243,7 +245,7 @@ def judge(facts: Facts, policy: Policy, defaults: Windows, max_size: int, now: f
     if facts.had_content and _is_empty(facts) and facts.status not in policy.listed_statuses:
         return Judgement(Verdict.FAILED, "an empty answer over content")
     if facts.stood_in and facts.has_better:
-        return Judgement(Verdict.FAILED, "made with a fallback, while there is a better copy")
+        return Judgement(Verdict.WORSE, "made with a fallback, while there is a better copy")
     if facts.carried:
         # First, since whatever else is said of it (private, a cookie set) may be because of this visitor too.
         return Judgement(Verdict.PERSONAL, "it was made for this visitor")

@@ -17,7 +17,7 @@ from .housekeeping import Housekeeper
 from .note import NOTHING
 from .origin import Answer, Origin, RefreshJob, Served, Start
 from .refresher import Refresher, drain_each
-from .refreshes import Refreshes
+from .refreshes import Landing, Refreshes
 from .settle import Settler
 from .stats import Counters
 from .status import CacheStatus
@@ -83,7 +83,9 @@ class Engine:
             return self._unqueued(visit)
         if (refused := origin.refused(copy)) is not None:
             return self._served(visit, refused, stored=False)
-        if origin.wait is not None and (origin.apart or decision.if_error is not None):
+        if origin.wait is not None and origin.apart:
+            return self._call_apart(visit, origin.wait)
+        if origin.wait is not None and decision.if_error is not None:
             return self._renew_behind(visit, origin.wait)
         return self._fetch(visit)
 
@@ -123,7 +125,7 @@ class Engine:
         if isinstance(decision, Serve):
             return Way.SERVE, decision
         note = copy.note
-        if not origin.apart and (not origin.queues or note.unstorable(now) or origin.carries(note.kept_out)):
+        if not origin.queues or note.unstorable(now) or origin.carries(note.kept_out):
             return Way.UNQUEUED, decision
         return Way.QUEUE, decision
 
@@ -135,15 +137,26 @@ class Engine:
 
     def _unqueued(self, visit: Visit) -> Served:
         """Call the origin without the lock; if the answer turns out to be storable, it ends the mark that led here."""
+        if visit.origin.apart:
+            return self._unqueued_apart(visit)
         answer = visit.origin.call(self.settler.start(visit.copy))
         if answer.later is not None:
             answer.later(partial(self.settler.settle_if_free, visit.origin.key))
             return self._served(visit, answer, stored=False)
         return self._served(visit, answer, self.settler.settle_if_free(visit.origin.key, answer))
 
+    def _unqueued_apart(self, visit: Visit) -> Served:
+        """Likewise, in a thread of the origin's own, for as long as it is waited for."""
+        origin, wait = visit.origin, visit.origin.wait or 0.0
+        landing = self._process.refreshes.call_apart(origin.refresh(), visit.copy)
+        if landing is None:
+            return self._served(visit, _busy(origin), stored=False)
+        landing.done.wait(wait)
+        return self._served(visit, landing.answer or _too_late(origin, wait), stored=False)
+
     def _served(self, visit: Visit, answer: Answer, stored: bool) -> Served:
         """Serve the origin's answer; or, if it failed and the copy may stand in for it, the copy."""
-        if answer.verdict is Verdict.FAILED and visit.fetch.if_error is not None:
+        if answer.verdict in (Verdict.FAILED, Verdict.WORSE) and visit.fetch.if_error is not None:
             self.complaints.now_and_then(
                 ("failed", visit.origin.label), "%s failed; its stored copy is served", visit.origin.label, exc_info=answer.error
             )
@@ -188,7 +201,11 @@ class Engine:
             return self._serve(visit.copy, decision)
         assert isinstance(decision, Fetch)
         visit.fetch = decision
-        return self._unqueued(visit) if way is Way.UNQUEUED else None
+        if way is Way.UNQUEUED:
+            return self._unqueued(visit)
+        # It may have failed while this request waited for who called it.
+        refused = visit.origin.refused(visit.copy)
+        return None if refused is None else self._served(visit, refused, stored=False)
 
     # -- waiting -------------------------------------------------------------------------------------------------
 
@@ -200,44 +217,70 @@ class Engine:
         process, origin = self._process, visit.origin
         if process.flights.is_led_here(origin.key):
             return Served(visit.fetch.status, None, origin.live())
-        refreshes, ours = process.refreshes, None
-        landing = refreshes.landing(origin.key)
-        until = refreshes.since(origin.key) + wait
-        is_dropped = False
+        refreshes, is_ours, is_dropped = process.refreshes, False, False
+        landing, until = refreshes.landing(origin.key), refreshes.since(origin.key) + wait
         while True:
-            # Again where another process has it, and where it was all but over when we came; never before its outcome is known.
-            is_open = landing is None or (landing.done.is_set() and not (origin.apart and landing.answer))
-            if is_open and refreshes.claim(visit.copy):
-                until = until if ours is not None else refreshes.since(origin.key) + wait
-                ours = landing = refreshes.landing(origin.key)
-                is_dropped = not refreshes.hand_over(origin.refresh())
-            elif is_open:
+            # Again where another process has it, and where it was all but over when we came.
+            if landing is None or landing.done.is_set():
+                if refreshes.claim(visit.copy):
+                    until = until if is_ours else refreshes.since(origin.key) + wait
+                    is_ours = True
+                    is_dropped = not refreshes.hand_over(origin.refresh())
                 landing = refreshes.landing(origin.key)
             if self.store.moved(visit.copy) and (served := self._look_again(visit)) is not None:
                 return served
-            if origin.apart and landing is not None and landing.done.is_set() and landing.answer is not None:
-                if (served := self._landed(visit, landing.answer, is_ours=landing is ours)) is not None:
-                    return served
-                landing = None
             left = until - time.monotonic()
-            if (visit.fetch.if_error is None and not origin.apart) or left <= 0 or is_dropped:
+            if visit.fetch.if_error is None or left <= 0 or is_dropped:
                 break
             process.flights.wait(origin.key, min(POLL, left))
-        if origin.apart:
-            error = OriginBusy if is_dropped else OriginTimeout
-            why = "as many calls run as max_concurrency allows" if is_dropped else f"no answer within {wait:g} s"
-            return self._served(visit, Answer(Verdict.REFUSED, error=error(f"{origin.label}: {why}")), stored=False)
         stale = None if visit.fetch.if_error is None else self._stale(visit)
         return stale or self._fetch(visit)
 
-    def _landed(self, visit: Visit, answer: Answer, *, is_ours: bool) -> Served | None:
-        """Serve what a renewal brought that is not in the store; ``None``: it is for who handed it over alone."""
-        if answer.verdict is Verdict.STORABLE and answer.entry is not None and not is_ours:
+    def _call_apart(self, visit: Visit, wait: float) -> Served:
+        """Have the origin called in a thread of its own, and wait for that a while: counted from when it was handed over."""
+        process, origin = self._process, visit.origin
+        if process.flights.is_led_here(origin.key):
+            return Served(visit.fetch.status, None, origin.live())
+        refreshes, ours = process.refreshes, None
+        landing, until = refreshes.landing(origin.key), refreshes.since(origin.key) + wait
+        while True:
+            if (served := self._outcome(visit, landing, is_ours=landing is ours)) is not None:
+                return served
+            # Again where another process has it, and where what it brought is for who handed it over alone.
+            if landing is None or landing.done.is_set():
+                if refreshes.claim(visit.copy):
+                    until = until if ours is not None else refreshes.since(origin.key) + wait
+                    landing = ours = refreshes.landing(origin.key)
+                    if not refreshes.hand_over(origin.refresh()):
+                        return self._served(visit, _busy(origin), stored=False)
+                    # Where no threads run it is done by now.
+                    if (served := self._outcome(visit, landing, is_ours=True)) is not None:
+                        return served
+                else:
+                    landing = refreshes.landing(origin.key)
+            left = until - time.monotonic()
+            if left <= 0:
+                return self._served(visit, _too_late(origin, wait), stored=False)
+            if landing is not None and not landing.done.is_set():
+                landing.done.wait(min(POLL, left))
+            else:
+                process.flights.wait(origin.key, min(POLL, left))
+
+    def _outcome(self, visit: Visit, landing: Landing | None, *, is_ours: bool) -> Served | None:
+        """Serve what a call brought, or what is stored by now; ``None``: nothing yet, or what is for who handed it over alone."""
+        answer = landing.answer if landing is not None and landing.done.is_set() else None
+        is_storable = answer is not None and answer.verdict is Verdict.STORABLE
+        if answer is not None and (answer.verdict in (Verdict.FAILED, Verdict.REFUSED) or (is_ours and not is_storable)):
+            return self._served(visit, answer, stored=False)
+        # A purge may have come since it was begun.
+        if self.store.moved(visit.copy) and (served := self._look_again(visit)) is not None:
+            return served
+        if answer is None or not is_storable:
+            return None
+        if answer.entry is not None and not is_ours:
             # Nobody's own value is shared; what would have been stored makes one for each.
             return Served(visit.fetch.status, Copy(visit.origin.key, answer.entry, NOTHING, 0, 0), collapsed=True)
-        if answer.verdict in (Verdict.STORABLE, Verdict.FAILED, Verdict.REFUSED) or is_ours:
-            return self._served(visit, answer, stored=False)
-        return None
+        return self._served(visit, answer, stored=False)
 
     def _wait(self, flight: Flight, visit: Visit) -> Served | None:
         """Wait for another's flight; ``None``: look again."""
@@ -316,7 +359,7 @@ class Engine:
             return False
         visit.copy = self.store.load(visit.origin.key)
         way, decision = self._look(visit.origin, visit.copy, visit)
-        if way is Way.QUEUE:
+        if way is Way.QUEUE and visit.origin.refused(visit.copy) is None:
             assert isinstance(decision, Fetch)
             visit.fetch = decision
             return True
@@ -427,3 +470,11 @@ class Engine:
             self._process = self._this_process()
         if not self.in_line:
             self._housekeeper.ensure_running()
+
+
+def _busy(origin: Origin) -> Answer:
+    return Answer(Verdict.REFUSED, error=OriginBusy(f"{origin.label}: as many calls run as max_concurrency allows"))
+
+
+def _too_late(origin: Origin, wait: float) -> Answer:
+    return Answer(Verdict.REFUSED, error=OriginTimeout(f"{origin.label}: no answer within {wait:g} s"))
