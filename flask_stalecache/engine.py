@@ -8,35 +8,24 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+from .apart import Apart
 from .complaints import Complaints
 from .config import Settings
 from .decide import Fetch, Serve, Verdict, decide, is_plain_hit
-from .errors import OriginBusy, OriginTimeout, StoreError
+from .errors import StoreError
 from .flight import Flight, Flights, Outcome
 from .housekeeping import Housekeeper
-from .note import NOTHING
 from .origin import Answer, Origin, RefreshJob, Served, Start
 from .refresher import Refresher, drain_each
-from .refreshes import Landing, Refreshes
+from .refreshes import InProcess
 from .settle import Settler
 from .stats import Counters
 from .status import CacheStatus
 from .stores.base import Copy, Store
-from .visit import Turn, Visit, Way
+from .visit import POLL, Turn, Visit, Way
 
-#: Seconds between two tries for a lock that another process holds.
-POLL = 0.025
 #: Of the server there is one for all apps of a process.
 _server_complaints = Complaints()
-
-
-class InProcess:
-    """What belongs to one process, and is made anew after a fork."""
-
-    def __init__(self, settler: Settler, pools: list[Refresher], deadline: float) -> None:
-        self.pid = os.getpid()
-        self.flights = Flights()
-        self.refreshes = Refreshes(settler, pools[0], pools, self.flights, deadline)
 
 
 class Engine:
@@ -60,7 +49,8 @@ class Engine:
         #: No thread runs between requests here: what threads would do is done when a response is closed.
         self.in_line = False
         self._processes: dict[int, InProcess] = {}
-        self._process = self._this_process()
+        self.process = self._this_process()
+        self._apart = Apart(self)
 
     # -- answering -----------------------------------------------------------------------------------------------
 
@@ -82,9 +72,9 @@ class Engine:
         if way is Way.UNQUEUED:
             return self._unqueued(visit)
         if (refused := origin.refused(copy)) is not None:
-            return self._served(visit, refused, stored=False)
+            return self.served(visit, refused, stored=False)
         if origin.wait is not None and origin.apart:
-            return self._call_apart(visit, origin.wait)
+            return self._apart.call(visit, origin.wait)
         if origin.wait is not None and decision.if_error is not None:
             return self._renew_behind(visit, origin.wait)
         return self._fetch(visit)
@@ -121,7 +111,7 @@ class Engine:
             if visit is not None and visit.is_new(entry):
                 return Way.COLLAPSED, None
         now = time.time()
-        decision = decide(entry, copy.note, now, origin.terms, pending=self._process.refreshes.is_pending(copy))
+        decision = decide(entry, copy.note, now, origin.terms, pending=self.process.refreshes.is_pending(copy))
         if isinstance(decision, Serve):
             return Way.SERVE, decision
         note = copy.note
@@ -138,23 +128,14 @@ class Engine:
     def _unqueued(self, visit: Visit) -> Served:
         """Call the origin without the lock; if the answer turns out to be storable, it ends the mark that led here."""
         if visit.origin.apart:
-            return self._unqueued_apart(visit)
+            return self._apart.unqueued(visit)
         answer = visit.origin.call(self.settler.start(visit.copy))
         if answer.later is not None:
             answer.later(partial(self.settler.settle_if_free, visit.origin.key))
-            return self._served(visit, answer, stored=False)
-        return self._served(visit, answer, self.settler.settle_if_free(visit.origin.key, answer))
+            return self.served(visit, answer, stored=False)
+        return self.served(visit, answer, self.settler.settle_if_free(visit.origin.key, answer))
 
-    def _unqueued_apart(self, visit: Visit) -> Served:
-        """Likewise, in a thread of the origin's own, for as long as it is waited for."""
-        origin, wait = visit.origin, visit.origin.wait or 0.0
-        landing = self._process.refreshes.call_apart(origin.refresh(), visit.copy)
-        if landing is None:
-            return self._served(visit, _busy(origin), stored=False)
-        landing.done.wait(wait)
-        return self._served(visit, landing.answer or _too_late(origin, wait), stored=False)
-
-    def _served(self, visit: Visit, answer: Answer, stored: bool) -> Served:
+    def served(self, visit: Visit, answer: Answer, stored: bool) -> Served:
         """Serve the origin's answer; or, if it failed and the copy may stand in for it, the copy."""
         if answer.verdict in (Verdict.FAILED, Verdict.WORSE) and visit.fetch.if_error is not None:
             self.complaints.now_and_then(
@@ -181,14 +162,14 @@ class Engine:
     def _fetch(self, visit: Visit) -> Served:
         """Join or lead the key's flight until there is something to serve."""
         while True:
-            flight, leads = self._process.flights.join(visit.origin.key)
+            flight, leads = self.process.flights.join(visit.origin.key)
             served = self._lead(flight, visit) if leads else self._wait(flight, visit)
             if served is None:
-                served = self._look_again(visit)
+                served = self.look_again(visit)
             if served is not None:
                 return served
 
-    def _look_again(self, visit: Visit) -> Served | None:
+    def look_again(self, visit: Visit) -> Served | None:
         """Serve what is stored by now; ``None``: it is still to be fetched."""
         visit.origin.aim()
         visit.copy = self.settler.load(visit.origin.key)
@@ -205,7 +186,7 @@ class Engine:
             return self._unqueued(visit)
         # It may have failed while this request waited for who called it.
         refused = visit.origin.refused(visit.copy)
-        return None if refused is None else self._served(visit, refused, stored=False)
+        return None if refused is None else self.served(visit, refused, stored=False)
 
     # -- waiting -------------------------------------------------------------------------------------------------
 
@@ -214,7 +195,7 @@ class Engine:
 
         Who comes later waits less: the time counts from when the renewal was handed over.
         """
-        process, origin = self._process, visit.origin
+        process, origin = self.process, visit.origin
         if process.flights.is_led_here(origin.key):
             return Served(visit.fetch.status, None, origin.live())
         refreshes, is_ours, is_dropped = process.refreshes, False, False
@@ -227,7 +208,7 @@ class Engine:
                     is_ours = True
                     is_dropped = not refreshes.hand_over(origin.refresh())
                 landing = refreshes.landing(origin.key)
-            if self.store.moved(visit.copy) and (served := self._look_again(visit)) is not None:
+            if self.store.moved(visit.copy) and (served := self.look_again(visit)) is not None:
                 return served
             left = until - time.monotonic()
             if visit.fetch.if_error is None or left <= 0 or is_dropped:
@@ -235,52 +216,6 @@ class Engine:
             process.flights.wait(origin.key, min(POLL, left))
         stale = None if visit.fetch.if_error is None else self._stale(visit)
         return stale or self._fetch(visit)
-
-    def _call_apart(self, visit: Visit, wait: float) -> Served:
-        """Have the origin called in a thread of its own, and wait for that a while: counted from when it was handed over."""
-        process, origin = self._process, visit.origin
-        if process.flights.is_led_here(origin.key):
-            return Served(visit.fetch.status, None, origin.live())
-        refreshes, ours = process.refreshes, None
-        landing, until = refreshes.landing(origin.key), refreshes.since(origin.key) + wait
-        while True:
-            if (served := self._outcome(visit, landing, is_ours=landing is ours)) is not None:
-                return served
-            # Again where another process has it, and where what it brought is for who handed it over alone.
-            if landing is None or landing.done.is_set():
-                if refreshes.claim(visit.copy):
-                    until = until if ours is not None else refreshes.since(origin.key) + wait
-                    landing = ours = refreshes.landing(origin.key)
-                    if not refreshes.hand_over(origin.refresh()):
-                        return self._served(visit, _busy(origin), stored=False)
-                    # Where no threads run it is done by now.
-                    if (served := self._outcome(visit, landing, is_ours=True)) is not None:
-                        return served
-                else:
-                    landing = refreshes.landing(origin.key)
-            left = until - time.monotonic()
-            if left <= 0:
-                return self._served(visit, _too_late(origin, wait), stored=False)
-            if landing is not None and not landing.done.is_set():
-                landing.done.wait(min(POLL, left))
-            else:
-                process.flights.wait(origin.key, min(POLL, left))
-
-    def _outcome(self, visit: Visit, landing: Landing | None, *, is_ours: bool) -> Served | None:
-        """Serve what a call brought, or what is stored by now; ``None``: nothing yet, or what is for who handed it over alone."""
-        answer = landing.answer if landing is not None and landing.done.is_set() else None
-        is_storable = answer is not None and answer.verdict is Verdict.STORABLE
-        if answer is not None and (answer.verdict in (Verdict.FAILED, Verdict.REFUSED) or (is_ours and not is_storable)):
-            return self._served(visit, answer, stored=False)
-        # A purge may have come since it was begun.
-        if self.store.moved(visit.copy) and (served := self._look_again(visit)) is not None:
-            return served
-        if answer is None or not is_storable:
-            return None
-        if answer.entry is not None and not is_ours:
-            # Nobody's own value is shared; what would have been stored makes one for each.
-            return Served(visit.fetch.status, Copy(visit.origin.key, answer.entry, NOTHING, 0, 0), collapsed=True)
-        return self._served(visit, answer, stored=False)
 
     def _wait(self, flight: Flight, visit: Visit) -> Served | None:
         """Wait for another's flight; ``None``: look again."""
@@ -318,7 +253,7 @@ class Engine:
         self.counters.count("lock_timeouts")
         if visit.fetch.if_locked is not None and (stale := self._stale(visit)):
             return stale
-        taken_over = self._process.flights.take_over(flight, visit.origin.lock_timeout)
+        taken_over = self.process.flights.take_over(flight, visit.origin.lock_timeout)
         return None if taken_over is None else self._call_in(taken_over, visit)
 
     # -- leading -------------------------------------------------------------------------------------------------
@@ -332,11 +267,11 @@ class Engine:
             self.settler.store_failed(error)
             turn = Turn.CALL
         except BaseException:
-            self._process.flights.end(flight)
+            self.process.flights.end(flight)
             raise
         if turn is Turn.CALL:
             return self._call_in(flight, visit)
-        self._process.flights.end(flight)
+        self.process.flights.end(flight)
         return self._stale(visit) if turn is Turn.STALE else None
 
     def _take_lock(self, flight: Flight, visit: Visit) -> Turn:
@@ -349,7 +284,7 @@ class Engine:
                 self.counters.count("lock_timeouts")
                 if visit.fetch.if_locked is not None:
                     return Turn.STALE
-                return Turn.CALL if self._process.flights.go_without_lock(flight) else Turn.AGAIN
+                return Turn.CALL if self.process.flights.go_without_lock(flight) else Turn.AGAIN
             time.sleep(POLL)
         flight.lock = lock
         return Turn.CALL if self._still_to_fetch(flight, visit) else Turn.AGAIN
@@ -378,12 +313,12 @@ class Engine:
             if answer.later is None:
                 stored = self._land(flight, start, answer)
             else:
-                answer.later(partial(self._land_whole, self._process.flights, flight, start))
+                answer.later(partial(self._land_whole, self.process.flights, flight, start))
                 is_over = False
         finally:
             if is_over:
-                self._process.flights.end(flight)
-        return self._served(visit, answer, stored)
+                self.process.flights.end(flight)
+        return self.served(visit, answer, stored)
 
     def _land_whole(self, flights: Flights, flight: Flight, start: Start, answer: Answer | None) -> None:
         """End the flight of an answer whose body has come, or has broken off."""
@@ -395,7 +330,7 @@ class Engine:
 
     def _land(self, flight: Flight, start: Start, answer: Answer) -> bool:
         try:
-            return self.settler.land(self._process.flights, flight, start, answer)
+            return self.settler.land(self.process.flights, flight, start, answer)
         except StoreError as error:
             self.settler.store_failed(error)
             return False
@@ -404,23 +339,23 @@ class Engine:
 
     def _claim(self, copy: Copy) -> bool:
         self._on_slow_path()
-        return self._process.refreshes.claim(copy)
+        return self.process.refreshes.claim(copy)
 
     def is_pending(self, key: str) -> bool:
         """Whether a key's refresh was handed over in this process and is not done."""
         self._on_slow_path()
-        return self._process.refreshes.is_pending(self.settler.load(key))
+        return self.process.refreshes.is_pending(self.settler.load(key))
 
     def renew_together(self, jobs: Sequence[RefreshJob]) -> None:
         """Run refreshes at the same time, and wait until they are done."""
-        self._process.refreshes.renew_together(jobs)
+        self.process.refreshes.renew_together(jobs)
 
     def hand_over(self, job: RefreshJob) -> None:
         """Hand over a refresh that :meth:`answer` asked for, or one that runs whatever is stored. It never waits."""
         self._on_slow_path()
         # Only now: until the response is closed somebody may need the value, and would wait for what has not begun.
-        if not job.forced or self._process.refreshes.claim(self.settler.load(job.key)):
-            self._process.refreshes.hand_over(job)
+        if not job.forced or self.process.refreshes.claim(self.settler.load(job.key)):
+            self.process.refreshes.hand_over(job)
 
     def new_pool(self, workers: int, queue_size: int, *, replaces_lost: bool = True) -> Refresher:
         """Return new threads for refreshes of one kind; none, where pages have none either."""
@@ -451,7 +386,7 @@ class Engine:
 
     def tick(self) -> None:
         """Give up refreshes that take too long, and let the store look after itself."""
-        self._process.refreshes.tick()
+        self.process.refreshes.tick()
         try:
             self.store.tick()
         except StoreError as error:
@@ -464,17 +399,10 @@ class Engine:
 
     def _on_slow_path(self) -> None:
         """See a fork, and make anew what belongs to one process. Hits don't ask: getpid is a system call."""
-        if self._process.pid != os.getpid():
+        if self.process.pid != os.getpid():
             self.counters.after_fork()
             self.store.forget()
-            self._process = self._this_process()
+            self.process = self._this_process()
+        self._apart = Apart(self)
         if not self.in_line:
             self._housekeeper.ensure_running()
-
-
-def _busy(origin: Origin) -> Answer:
-    return Answer(Verdict.REFUSED, error=OriginBusy(f"{origin.label}: as many calls run as max_concurrency allows"))
-
-
-def _too_late(origin: Origin, wait: float) -> Answer:
-    return Answer(Verdict.REFUSED, error=OriginTimeout(f"{origin.label}: no answer within {wait:g} s"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -240,6 +241,15 @@ class Refreshes:
                 pending.landing.done.set()
             for pool in self.pools:
                 pool.give_up(flight.leader)
+
+
+class InProcess:
+    """What belongs to one process, and is made anew after a fork."""
+
+    def __init__(self, settler: Settler, pools: list[Refresher], deadline: float) -> None:
+        self.pid = os.getpid()
+        self.flights = Flights()
+        self.refreshes = Refreshes(settler, pools[0], pools, self.flights, deadline)
 
 
 def _is_wanted(copy: Copy, job: RefreshJob) -> bool:

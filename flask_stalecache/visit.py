@@ -11,6 +11,8 @@ from .entry import Entry
 from .origin import Origin
 from .stores.base import Copy
 
+#: Seconds between two tries for a lock that another process holds.
+POLL = 0.025
 #: Seconds that may pass between an origin's answer and its being stored.
 WRITING = 5.0
 

@@ -470,6 +470,7 @@ any_terms = st.builds(
     spans | st.just(30.0),
     st.sampled_from(PreferStale),
     in_line=st.booleans(),
+    reload=st.just(False),
 )
 #: An entry, a note, a moment, whether a refresh is pending, and the terms.
 any_case = st.tuples(any_entry(), st.builds(pause, moments, moments), moments.map(lambda age: NOON + age), st.booleans(), any_terms)
@@ -482,6 +483,15 @@ def test_whoever_prefers_what_is_never_served_stale_it_is_not(case: Case) -> Non
     decision = decide(entry, note, now, terms, pending=pending)
     if entry.never_stale and not is_fresh(entry, now, terms):
         assert decision == Fetch(CacheStatus.EXPIRED, None, None)
+
+
+@given(any_case)
+def test_who_reloads_is_served_what_the_origin_says(case: Case) -> None:
+    entry, note, now, pending, terms = case
+    decision = decide(entry, note, now, terms.reloading(), pending=pending)
+    assert isinstance(decision, Fetch)
+    assert decision.if_error in (None, entry)
+    assert (decision.if_error is None) or entry.in_sie(now) or entry.in_swr(now)
 
 
 @given(any_case)

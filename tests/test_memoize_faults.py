@@ -163,7 +163,7 @@ def test_what_is_no_exception_ends_the_call_and_is_not_tried_over_and_over(make_
 
 def waits_or_asks(app: Flask) -> bool:
     """Whether somebody asks in this process, or waits for who does."""
-    process = app.extensions["stalecache"].engine._process
+    process = app.extensions["stalecache"].engine.process
     return bool(process.flights._flights or process.refreshes._pending)
 
 
@@ -289,7 +289,7 @@ def test_a_page_is_fresh_within_one_step_of_the_value_that_it_is_made_of(
 
 
 def test_who_waits_is_woken_when_it_lands(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_stalecache.engine.POLL", 5.0)
+    monkeypatch.setattr("flask_stalecache.apart.POLL", 5.0)
     app, cache = make_app()
 
     @cache.memoize(wait=20)

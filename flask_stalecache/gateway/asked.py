@@ -119,8 +119,8 @@ class Asked:
     def _judged(self, start: Start) -> Answer:
         call = self.call
         judgement = self._judgement(self._exchange(call.fields), self._seen(), start)
-        if judgement.verdict is Verdict.FAILED:
-            return Answer(Verdict.FAILED, call, shared=self._frozen())
+        if judgement.verdict in (Verdict.FAILED, Verdict.WORSE):
+            return Answer(judgement.verdict, call, shared=self._frozen(), retry_after=self._pause())
         if judgement.verdict is Verdict.UNSTORABLE:
             self._see_changed(start.previous)
             return Answer(Verdict.UNSTORABLE, call)
@@ -161,7 +161,7 @@ class Asked:
         judgement = judge_exchange(exchange, seen.policy, self.rule.policy, has_copy=has_copy)
         is_worse = has_copy and self.word.stood_in and previous is not None and not previous.stood_in
         if judgement.verdict is Verdict.STORABLE and is_worse:
-            return Judgement(Verdict.FAILED, "made with a fallback, while there is a better copy")
+            return Judgement(Verdict.WORSE, "made with a fallback, while there is a better copy")
         limit = self.word.limit(now)
         if limit is not None and judgement.windows.max_age > limit:
             judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
@@ -223,7 +223,12 @@ class Asked:
         key = self.url_key if is_alone else variant_key(self.url_key, fields, self.environ.get)
         entry = self._entry(key, exchange, seen, windows, tags, fields, body)
         beside = None if is_alone or _is_first(fields, index) else index_with(fields, index, entry, self.url_key)
-        return Answer(Verdict.STORABLE, self.call, entry=entry, absent=entry.absent, beside=beside)
+        return Answer(Verdict.STORABLE, self.call, entry=entry, absent=entry.absent, beside=beside, retry_after=self._pause())
+
+    def _pause(self) -> float | None:
+        """Return for how long it is not made again, since its refresh has tried to renew what it is made of."""
+        first = self.plan.engine.settings.refresh_backoff[0]
+        return self.word.pause(time.time(), first) if self.word.in_background else None
 
     def _fields(self, seen: Seen) -> Fields:
         """Return the request fields that tell the answer from others of the URL."""

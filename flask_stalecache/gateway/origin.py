@@ -193,6 +193,10 @@ class GatewayRefresh:
         """What is said of serving it, whoever asks."""
         return self.rule.terms
 
+    def is_left_alone(self, copy: Copy) -> bool:
+        """An app is never left alone where nothing stands in for its answer."""
+        return False
+
     def renew_parts(self, keys: tuple[str, ...]) -> None:
         """Renew what is stale of the values that it was made from."""
         self.plan.renew(keys)
