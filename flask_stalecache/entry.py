@@ -91,13 +91,14 @@ class Entry:
 
     def in_swr(self, now: float) -> bool:
         """Whether it may be served at once and renewed behind (RFC 5861 section 3)."""
-        return self._is_in(self.windows.stale_while_revalidate, now)
+        return self.within(self.windows.stale_while_revalidate, now)
 
     def in_sie(self, now: float) -> bool:
         """Whether it may be served if the origin fails (RFC 5861 section 4)."""
-        return self._is_in(self.windows.stale_if_error, now)
+        return self.within(self.windows.stale_if_error, now)
 
-    def _is_in(self, window: float, now: float) -> bool:
+    def within(self, window: float, now: float) -> bool:
+        """Whether it may be served in a stale window of so many seconds."""
         # An empty window has no inside, although a deploy or a purge may have ended freshness before its time.
         return not self.never_stale and window > 0 and self.age(now) < self.windows.max_age + window
 

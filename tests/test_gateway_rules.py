@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import time_machine
-
 from gateway_cases import CASES
 from gateway_site import Case, Site
 
