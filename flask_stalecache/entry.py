@@ -107,6 +107,11 @@ class Entry:
         """Whether it may be served stale at all: the response does not forbid it, and there is a stale window."""
         return not self.never_stale and (self.windows.stale_while_revalidate > 0 or self.windows.stale_if_error > 0)
 
+    @property
+    def needs_confirming(self) -> bool:
+        """Whether each use of it needs the origin's word: it is never fresh, and must not be served stale (RFC 9111 5.2.2.4)."""
+        return self.never_stale and self.windows.max_age <= 0
+
     def softly_purged(self, at: float) -> Entry:
         """Return the entry with its freshness ended at a moment, or before if it had ended by itself.
 

@@ -307,8 +307,10 @@ class Site:
         self.gateways = {
             name: GatewayCache(self.app, dir=folder / name, **{**common, **settings}) for name, settings in GATEWAYS.items()
         }
+        #: Requests that have come so far.
+        self.entered = 0
         self._closed = threading.Event()
-        self._server = create_server(self._front, host="127.0.0.1", port=0, threads=4, clear_untrusted_proxy_headers=False)
+        self._server = create_server(self._front, host="127.0.0.1", port=0, threads=12, clear_untrusted_proxy_headers=False)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
 
@@ -319,6 +321,7 @@ class Site:
 
     def _front(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         gateway = self.gateways[environ["PATH_INFO"].split("/")[1]]
+        self.entered += 1
         try:
             return ClosingIterator(gateway(environ, start_response), [self._closed.set])
         except BaseException:
@@ -335,6 +338,12 @@ class Site:
     def ask(self, method: str, path: str, sent: Sequence[str], payload: bytes = b"") -> Seen:
         """Send a request with just these fields, beside Host, and return what came once all of it is over."""
         self._closed.clear()
+        seen = self.exchange(method, path, sent, payload)
+        assert self._closed.wait(PATIENCE), "the response was not closed"
+        return seen
+
+    def exchange(self, method: str, path: str, sent: Sequence[str] = (), payload: bytes = b"") -> Seen:
+        """Send a request, and return what came."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -346,11 +355,9 @@ class Site:
                 connection.putheader("Content-Length", str(len(payload)))
             connection.endheaders(payload or None)
             response = connection.getresponse()
-            seen = Seen(response.status, response.headers, _read(response))
+            return Seen(response.status, response.headers, _read(response))
         finally:
             connection.close()
-        assert self._closed.wait(PATIENCE), "the response was not closed"
-        return seen
 
     # -- playing a case ----------------------------------------------------------------------------------------------
 
