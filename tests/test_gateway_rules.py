@@ -1,4 +1,4 @@
-"""The rules of http.md at the gateway, over real sockets with a real app behind: see :mod:`gateway_cases` for the table."""
+"""The rules of http.md at the gateway, over real sockets with a real app behind: see :mod:`gateway_table`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 import time_machine
-from gateway_cases import CASES
-from gateway_site import FRESH, PATIENCE, Body, Case, Reply, Script, Seen, Site, case, hit, new
+from gateway_served import SERVED
+from gateway_site import PATIENCE, Body, Script, Seen, Site
+from gateway_stored import STORED
+from gateway_table import FRESH, Case, Reply, case, hit, new
 from origins import go, results, wait_until
+
+CASES = [*STORED, *SERVED]
 
 
 @pytest.fixture(scope="module")
