@@ -232,7 +232,7 @@ class Engine:
             entry = flight.copy.entry
             # A purge may have come since it landed.
             is_sound = entry is not None and not entry.ended and self.store.seq() == flight.copy.seq
-            if entry is None or not is_sound or visit.origin.barred_from(entry):
+            if entry is None or not is_sound or visit.origin.barred_from(entry) or not visit.may_share(entry):
                 return None
             return Served(visit.fetch.status, flight.copy, collapsed=True)
         if flight.outcome is Outcome.UNSTORABLE:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..decide import Judgement, Verdict
 from ..entry import Entry
 from ..http.cache_control import RequestDirectives, response_directives
-from ..http.fields import content_length, stored_fields
+from ..http.fields import Headers, content_length, stored_fields
 from ..http.freshness import forbids_stale
 from ..http.storing import may_be_shared
 from ..http.validators import conditional_fields, confirmed_by_head, renewed
@@ -91,20 +91,25 @@ class Asked:
         self._start, self._said = start, said
         previous = start.previous
         # What can't be stored is the client's own business, conditions and all.
-        self._given = self.environ if start.is_marked else self._without_conditions(previous)
+        is_ours = self._fills and not start.is_marked
+        self._given = self._without_conditions(previous) if is_ours else self.environ
         try:
             self.call.make(self.plan.app, self._given)
         except Exception as error:
             return Answer(Verdict.FAILED, error=error)
         self._answered = time.time()
-        if previous is not None and self.call.code == 304 and not start.is_marked:
+        if previous is not None and self.call.code == 304 and is_ours:
             return self._renewed(start, previous) or self._again(start)
         return self._judged(start)
+
+    @property
+    def _fills(self) -> bool:
+        return bool(self.environ["REQUEST_METHOD"] == "GET")
 
     def _without_conditions(self, previous: Entry | None) -> WSGIEnvironment:
         """Return the request without the client's conditions, and with ours if something is stored (RFC 9111 section 4.3.1)."""
         environ = {name: value for name, value in self.environ.items() if name not in CONDITIONS}
-        if previous is not None and self.environ["REQUEST_METHOD"] == "GET":
+        if previous is not None:
             environ.update((environ_name(name), value) for name, value in conditional_fields(previous.headers))
         return environ
 
@@ -122,8 +127,7 @@ class Asked:
         if judgement.verdict in (Verdict.FAILED, Verdict.WORSE):
             return Answer(judgement.verdict, call, shared=self._frozen(), retry_after=self._pause())
         if judgement.verdict is Verdict.UNSTORABLE:
-            self._see_changed(start.previous)
-            return Answer(Verdict.UNSTORABLE, call)
+            return self._seen_by_head(start) or Answer(Verdict.UNSTORABLE, call)
         length = content_length(call.fields)
         body = call.whole()
         if body is None:
@@ -157,7 +161,9 @@ class Asked:
         refusal = self._refusal(seen)
         if refusal:
             return Judgement(Verdict.UNSTORABLE, refusal)
-        has_copy = previous is not None and (previous.in_swr(now) or previous.in_sie(now))
+        has_copy = previous is not None and (
+            previous.in_swr(now) or previous.in_sie(now) or previous.within(self._said.stale_if_error or 0.0, now)
+        )
         judgement = judge_exchange(exchange, seen.policy, self.rule.policy, has_copy=has_copy)
         is_worse = has_copy and self.word.stood_in and previous is not None and not previous.stood_in
         if judgement.verdict is Verdict.STORABLE and is_worse:
@@ -230,9 +236,12 @@ class Asked:
         first = self.plan.engine.settings.refresh_backoff[0]
         return self.word.pause(time.time(), first) if self.word.in_background else None
 
-    def _fields(self, seen: Seen) -> Fields:
-        """Return the request fields that tell the answer from others of the URL."""
-        varied = selecting_fields(self.call.fields) or ()
+    def _fields(self, seen: Seen, headers: Headers | None = None) -> Fields:
+        """Return the request fields that tell the answer from others of the URL.
+
+        :param headers: the answer's fields; ``None``: those that came.
+        """
+        varied = selecting_fields(self.call.fields if headers is None else headers) or ()
         return tuple(name for name in varied if name not in seen.answered and not self._is_in_url_key(name))
 
     def _is_in_url_key(self, name: str) -> bool:
@@ -300,11 +309,21 @@ class Asked:
         """Renew what is stored with the fields of a 304 (RFC 9111 section 4.3.4); ``None``: it is not for this request."""
         headers, seen = renewed(previous.headers, self.call.fields), self._seen()
         names = previous.absent | self._beyond_key(seen)
-        if headers is None or seen.own or names.carried_part(self.environ):
+        if headers is None or seen.own or names.carried_part(self.environ) or self._is_elsewhere(headers, previous, seen):
             return None
         exchange = self._exchange(list(headers), previous.status)
         judgement = self._judgement(exchange, seen, start)
-        entry = replace(
+        entry = self._with(headers, exchange, judgement.windows, start, replace(previous, absent=names))
+        return Answer(judgement.verdict, self.call, entry=entry, renewed=True)
+
+    def _is_elsewhere(self, headers: Headers, previous: Entry, seen: Seen) -> bool:
+        """Whether a confirmed response is told from others of the URL by other request fields than before: it has another key."""
+        is_any = selecting_fields(headers) is not None
+        return is_any and self._fields(seen, headers) != self._fields(seen, previous.headers)
+
+    def _with(self, headers: Headers, exchange: Exchange, windows: Windows, start: Start, previous: Entry) -> Entry:
+        """Return what is stored, renewed with fields that came just now."""
+        return replace(
             previous,
             serial=start.serial,
             seq=start.seq,
@@ -313,20 +332,32 @@ class Asked:
             started=start.started,
             answered=exchange.answered - exchange.age,
             received=exchange.answered,
-            windows=judgement.windows.shortened(self.rule.policy.jitter * random.random()),
+            windows=windows.shortened(self.rule.policy.jitter * random.random()),
             never_stale=forbids_stale(exchange.directives),
             shared=may_be_shared(exchange.directives),
-            absent=names,
             headers=stored_fields(headers),
             ended=False,
         )
-        return Answer(judgement.verdict, self.call, entry=entry, renewed=True)
 
-    def _see_changed(self, previous: Entry | None) -> None:
-        """Drop what is stored if the answer to a HEAD shows that a GET would bring something else (RFC 9111 section 4.3.5)."""
-        is_head = self.environ["REQUEST_METHOD"] == "HEAD" and self.call.code == 200
-        if is_head and previous is not None and not confirmed_by_head(previous.headers, len(previous.body), self.call.fields):
+    def _seen_by_head(self, start: Start) -> Answer | None:
+        """Renew what is stored if the answer to a HEAD has its validators, drop it if a GET would bring something else.
+
+        RFC 9111 section 4.3.5. An answer without validators confirms nothing.
+        """
+        call, previous = self.call, start.previous
+        if self.environ["REQUEST_METHOD"] != "HEAD" or call.code != 200 or previous is None or previous.status == INDEX:
+            return None
+        if previous.status != 200 or not confirmed_by_head(previous.headers, len(previous.body), call.fields):
             self.plan.engine.settler.drop_if_free(previous.key)
+            return None
+        headers, seen = renewed(previous.headers, call.fields), self._seen()
+        if headers is None or not conditional_fields(call.fields) or self._is_elsewhere(headers, previous, seen):
+            return None
+        exchange = replace(self._exchange(list(headers)), method="GET")
+        judgement = self._judgement(exchange, seen, start)
+        if judgement.verdict is not Verdict.STORABLE or seen.own or self._beyond_key(seen) != previous.absent:
+            return None
+        return Answer(Verdict.STORABLE, call, entry=self._with(headers, exchange, judgement.windows, start, previous))
 
     # -- a body that is still to come -----------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from ..decide import PreferStale, Serve, Terms, Verdict, decide
 from ..entry import Entry
 from ..errors import StaleCacheError
 from ..http.cache_control import RequestDirectives, request_directives
+from ..http.fields import lines_of
 from ..http.request import accepts, may_use
 from ..keys import page_key
 from ..origin import Answer, Start
@@ -64,6 +65,7 @@ class GatewayOrigin:
             self.terms = self.terms.reloading()
         elif fresh_for <= 0 and may_use(said, age=age, fresh_for=fresh_for, may_be_stale=not entry.never_stale):
             self.terms = self.terms._replace(prefer_stale=PreferStale.AND_REFRESH)
+        self.terms = self.terms._replace(if_error=said.stale_if_error or 0.0)
 
     @property
     def may_be_known(self) -> bool:
@@ -103,8 +105,9 @@ class GatewayOrigin:
 
     @property
     def queues(self) -> bool:
-        """Whether others may wait for this request's call: not if it is unlikely to be stored."""
-        return self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
+        """Whether others may wait for this request's call: not if it is unlikely to be stored, or its sender says no-store."""
+        wants_none = self.said is not None and self.said.no_store
+        return self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ and not wants_none
 
     def barred_from(self, entry: Entry) -> bool:
         """Whether the entry can't be served to this request: it carries an absent name, or Authorization."""
@@ -158,6 +161,11 @@ class GatewayOrigin:
     def app_status(self) -> int:
         """The status of the app's answer."""
         return 0 if self.asked is None else self.asked.call.code
+
+    @property
+    def cookies_set(self) -> list[str]:
+        """The cookies that the app's answer sets."""
+        return [] if self.asked is None else lines_of(self.asked.call.fields, "set-cookie")
 
     @property
     def reason(self) -> str:
