@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..decide import Judgement, Verdict
 from ..entry import Entry
 from ..http.cache_control import RequestDirectives, response_directives
-from ..http.fields import content_length, stored_fields
+from ..http.fields import content_length, first_of, stored_fields
 from ..http.freshness import forbids_stale
 from ..http.storing import may_be_shared
 from ..http.validators import conditional_fields, confirmed_by_head, renewed
@@ -79,8 +79,14 @@ class Asked:
         try:
             self.call.make(self.plan.app, self.environ)
         except Exception as error:
-            return Answer(Verdict.UNSTORABLE, error=error)
+            return self._raised(Verdict.UNSTORABLE, error)
         return Answer(Verdict.UNSTORABLE, value=self.call)
+
+    def _raised(self, verdict: Verdict, error: Exception) -> Answer:
+        if self.call.is_sent:
+            # It has used write(): nothing can be sent in its place.
+            raise error
+        return Answer(verdict, error=error)
 
     def answer(self, start: Start, said: RequestDirectives = NOTHING_SAID) -> Answer:
         """Ask the app and judge what it answers.
@@ -94,12 +100,12 @@ class Asked:
         self._given = self.environ if start.is_marked else self._without_conditions(previous)
         try:
             self.call.make(self.plan.app, self._given)
+            self._answered = time.time()
+            if previous is None or self.call.code != 304 or start.is_marked:
+                return self._judged(start)
         except Exception as error:
-            return Answer(Verdict.FAILED, error=error)
-        self._answered = time.time()
-        if previous is not None and self.call.code == 304 and not start.is_marked:
-            return self._renewed(start, previous) or self._again(start)
-        return self._judged(start)
+            return self._raised(Verdict.FAILED, error)
+        return self._renewed(start, previous) or self._again(start)
 
     def _without_conditions(self, previous: Entry | None) -> WSGIEnvironment:
         """Return the request without the client's conditions, and with ours if something is stored (RFC 9111 section 4.3.1)."""
@@ -118,22 +124,27 @@ class Asked:
 
     def _judged(self, start: Start) -> Answer:
         call = self.call
+        if not call.status:
+            return Answer(Verdict.FAILED, call)
         judgement = self._judgement(self._exchange(call.fields), self._seen(), start)
         if judgement.verdict is Verdict.FAILED:
             return Answer(Verdict.FAILED, call, shared=self._frozen())
         if judgement.verdict is Verdict.UNSTORABLE:
             self._see_changed(start.previous)
             return Answer(Verdict.UNSTORABLE, call)
-        length = content_length(call.fields)
         body = call.whole()
-        if body is None:
-            begun = call.begun()
-            if begun is None:
-                return Answer(Verdict.UNSTORABLE, call)
-            if length is None or len(begun) < length:
-                return Answer(Verdict.STORABLE, call, later=self.land_later)
-            body = begun
-        return self._stored(body)
+        if body is not None:
+            return self._stored(body)
+        judged, begun = call.fields, call.begun()
+        if call.fields is not judged:
+            # It has called start_response once more, with its error.
+            return self._judged(start)
+        if begun is None:
+            return Answer(Verdict.UNSTORABLE, call)
+        length = content_length(judged)
+        if length is None or len(begun) < length:
+            return Answer(Verdict.STORABLE, call, later=self.land_later)
+        return self._stored(begun)
 
     def _exchange(self, fields: list[tuple[str, str]], status: int = 0) -> Exchange:
         return Exchange(
@@ -179,6 +190,8 @@ class Asked:
         if call.has_written:
             return "the app has used write()"
         length = content_length(call.fields)
+        if length is None and first_of(call.fields, "content-length") is not None:
+            return "its Content-Length is none"
         if length is not None and length > limit:
             return "the body is larger than STALECACHE_MAX_ENTRY_SIZE"
         keep = self.rule.policy.response_filter

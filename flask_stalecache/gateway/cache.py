@@ -121,14 +121,15 @@ class Gateway:
         origin = GatewayOrigin(self._plan, rule, environ, start_response)
         if origin.said is not None and origin.said.only_if_cached and not origin.is_served:
             return self._gone(start_response, CacheStatus.MISS, "request")
-        served = self._engine.answer(origin)
-        if served.answer is None:
-            return self._from_copy(origin, served, asked)
         try:
+            served = self._engine.answer(origin)
+            if served.answer is None:
+                return self._from_copy(origin, served, asked)
             return self._from_app(origin, served, served.answer)
         except BaseException:
-            # Nobody is to wait for a body that will not come.
+            # Nobody is to wait for a body that will not come, and no server closes what it was not given.
             origin.break_off()
+            origin.close()
             raise
 
     def _is_live(self, unless: Callable[..., object], environ: WSGIEnvironment) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ..decide import PreferStale, Serve, Terms, Verdict, decide
@@ -204,13 +205,12 @@ class GatewayRefresh:
         """Ask the app, go through all of its answer, and judge it."""
         environ = self.recipe.to_environ()
         asked = Asked(self.plan, self.rule, environ, self.url_key, None)
-        answer = asked.answer(start)
         try:
-            return _gone_through(asked) if answer.later is not None else answer
+            with closing(asked.call):
+                answer = asked.answer(start)
+                return _gone_through(asked) if answer.later is not None else answer
         except Exception as error:
             return Answer(Verdict.FAILED, error=error)
-        finally:
-            asked.call.close()
 
 
 def _gone_through(asked: Asked) -> Answer:
