@@ -11,9 +11,10 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import Any, NamedTuple
 from wsgiref.handlers import SimpleHandler
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -22,7 +23,7 @@ from wsgiref.validate import validator
 
 import pytest
 import time_machine
-from origins import PATIENCE, crowd, go, results, wait_until
+from origins import PATIENCE, go, results, wait_until
 
 from flask_stalecache import Policy
 from flask_stalecache.gateway.cache import GatewayCache
@@ -115,8 +116,8 @@ class Handler(SimpleHandler):
 
 
 def environ_for(path: str = "/", method: str = "GET", **more: Any) -> dict[str, Any]:
-    environ: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": path, "HTTP_HOST": "shop.example", "QUERY_STRING": ""}
-    environ.update(more)
+    environ: dict[str, Any] = {"REQUEST_METHOD": method, "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": ""}
+    environ.update({"HTTP_HOST": "shop.example", **more})
     setup_testing_defaults(environ)
     return environ
 
@@ -444,7 +445,7 @@ def test_what_an_app_has_returned_is_closed_once(behind: Behind, clock: time_mac
     app = App(answer)
     gateway = behind(app)
     said = [ask(gateway).word, ask(gateway).word]
-    said += [ask(gateway, method=method).word for method in ("HEAD", "POST")]
+    said += [ask(gateway, method=method).word for method in ("HEAD", "OPTIONS")]
     said.append(ask(gateway, HTTP_IF_NONE_MATCH='"one"').status)
     clock.shift(11)
     said.append(ask(gateway).word)
@@ -589,3 +590,232 @@ def test_nonsense_in_a_request_is_no_error(behind: Behind, what: str, honors: bo
     for method in ("GET", "GET", "HEAD", "POST", "GET"):
         got = ask(gateway, method=method, **{**NONSENSE[what]})
         assert got.status[:3] in ("200", "206", "304", "416")
+
+
+# -- streams ---------------------------------------------------------------------------------------------------------
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that leaves is no news."""
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Its log is the test's own business."""
+
+
+@contextmanager
+def listening(app: Any) -> Iterator[Callable[[], socket.socket]]:
+    """Serve an app over sockets; yields a function that asks for the page at ``/`` and returns the connection."""
+    server = _Server(("127.0.0.1", 0), _Quiet)
+    server.set_app(app)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    connections: list[socket.socket] = []
+
+    def connect() -> socket.socket:
+        connections.append(socket.create_connection(server.server_address[:2], PATIENCE))
+        connections[-1].sendall(b"GET / HTTP/1.0\r\nHost: shop.example\r\n\r\n")
+        return connections[-1]
+
+    try:
+        yield connect
+    finally:
+        for connection in connections:
+            connection.close()
+        server.shutdown()
+        thread.join(PATIENCE)
+        server.server_close()
+
+
+def read_until(connection: socket.socket, end: bytes) -> bytes:
+    """Read until what has come ends with something."""
+    data = b""
+    while not data.endswith(end):
+        more = connection.recv(65536)
+        assert more, data
+        data += more
+    return data
+
+
+def held(event: threading.Event, chunk: bytes) -> Callable[[], bytes]:
+    """Return a part of a body that comes once a test lets it."""
+
+    def part() -> bytes:
+        assert event.wait(PATIENCE)
+        return chunk
+
+    return part
+
+
+@pytest.mark.parametrize("control", ["max-age=60", "no-store"])
+@pytest.mark.parametrize("known", [True, False], ids=["of known length", "of unknown length"])
+def test_a_stream_reaches_the_client_while_the_app_still_makes_it(behind: Behind, control: str, known: bool) -> None:
+    more = threading.Event()
+    fields = [("Cache-Control", control), PLAIN, *([("Content-Length", "6")] if known else [])]
+    app = answering(b"one", held(more, b"two"), fields=fields)
+    gateway = behind(app)
+    with listening(gateway) as connect:
+        connection = connect()
+        assert b"one" in read_until(connection, b"one")
+        assert not more.is_set()
+        more.set()
+        assert read_until(connection, b"two") == b"two"
+        wait_until(lambda: app.closed == [1], "the close")
+    if control != "no-store":
+        assert ask(gateway).page == ("HIT", b"onetwo")
+        assert app.calls == 1
+
+
+def test_what_a_client_has_whole_is_stored_before_it_comes_back(behind: Behind) -> None:
+    """The client sees by the length that it has all, and is not to find the page missing."""
+    more = threading.Event()
+    app = answering(b"one", b"two", held(more, b""), fields=length(6))
+    gateway = behind(app)
+    with listening(gateway) as connect:
+        read_until(connect(), b"onetwo")
+        assert ask(gateway).page == ("HIT", b"onetwo")
+        more.set()
+
+
+@pytest.mark.parametrize("control", ["max-age=60", "no-store"])
+def test_an_endless_stream_is_handed_on_chunk_by_chunk(behind: Behind, control: str) -> None:
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [("Cache-Control", control), PLAIN])
+        return Body(*([b"x" * 1000] * 1000))
+
+    app = App(answer)
+    gateway = behind(app, max_entry_size=10_000)
+    for number in (1, 2):
+        body = gateway(environ_for(), lambda *args: lambda data: None)
+        for read, _ in zip(range(1, 100), body, strict=False):
+            assert app.bodies[-1].asked <= read + 1
+        body.close()  # type: ignore[attr-defined]
+        assert (app.calls, app.closed) == (number, [1] * number)
+
+
+@pytest.mark.parametrize(("size", "is_stored"), [(10_000, True), (10_001, False)])
+@pytest.mark.parametrize("form", ["list", "iterable", "stream"])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_body_is_stored_up_to_max_entry_size(behind: Behind, size: int, is_stored: bool, form: str, known: bool) -> None:
+    chunks = [b"x" * 5000, b"x" * (size - 5000)] if form == "stream" else [b"x" * size]
+    app = App((list_of if form == "list" else body_of)(*chunks, fields=length(size) if known else (FRESH, PLAIN)))
+    gateway = behind(app, max_entry_size=10_000)
+    assert [len(ask(gateway).body) for _ in range(2)] == [size, size]
+    assert app.calls == (1 if is_stored else 2)
+
+
+def test_those_who_wait_for_a_stream_get_all_of_it(behind: Behind) -> None:
+    more = threading.Event()
+    app = answering(b"one", held(more, b"two"))
+    gateway = behind(app)
+    first = go(ask, gateway)
+    wait_until(lambda: app.calls == 1 and app.bodies[0].asked == 2, "the stream")
+    others = [go(ask, gateway) for _ in range(3)]
+    wait_for_waiters(gateway, 3)
+    more.set()
+    assert [got.page for got in results([first, *others])] == [("MISS", b"onetwo")] * 4
+    assert app.closed == [1]
+
+
+def wait_for_waiters(gateway: GatewayCache, count: int) -> None:
+    """Wait until so many threads wait for the one flight."""
+    flights = gateway._engine._process.flights._flights
+
+    def waiting() -> bool:
+        return len(flights) == 1 and len(next(iter(flights.values())).done._cond._waiters) == count  # type: ignore[attr-defined]
+
+    wait_until(waiting, "the wait for the flight")
+
+
+def test_a_client_that_leaves_in_mid_stream_leaves_nobody_waiting(behind: Behind) -> None:
+    app = App(lambda *asked: body_of(b"one", b"two")(*asked))
+    gateway = behind(app)
+    left = gateway(environ_for(), lambda *args: lambda data: None)
+    assert next(iter(left)) == b"one"
+    others = [go(ask, gateway) for _ in range(3)]
+    wait_for_waiters(gateway, 3)
+    assert app.calls == 1
+    left.close()  # type: ignore[attr-defined]
+    assert [got.body for got in results(others)] == [b"onetwo"] * 3
+    assert app.calls == 2
+    assert app.closed == [1, 1]
+
+
+@pytest.mark.parametrize("end", [RuntimeError("it broke"), b"x" * 20_000], ids=["breaks", "grows too large"])
+def test_a_stream_that_comes_to_nothing_leaves_nobody_waiting(behind: Behind, end: Any) -> None:
+    more = threading.Event()
+
+    def last() -> bytes:
+        assert more.wait(PATIENCE)
+        if isinstance(end, BaseException):
+            raise end
+        return end  # type: ignore[no-any-return]
+
+    app = App(lambda *asked: body_of(b"one", last)(*asked))
+    gateway = behind(app, max_entry_size=10_000)
+    first = go(ask, gateway)
+    wait_until(lambda: app.calls == 1 and app.bodies[0].asked == 2, "the stream")
+    others = [go(ask, gateway) for _ in range(2)]
+    wait_for_waiters(gateway, 2)
+    more.set()
+    wanted = b"one" + (b"" if isinstance(end, BaseException) else end)
+    assert [got.body for got in results([first, *others])] == [wanted] * 3
+    assert app.closed == [1, 1, 1]
+
+
+def test_a_stream_without_waiters_may_end_in_another_thread(behind: Behind) -> None:
+    """Some servers send from another thread than they call the app in."""
+    app = answering(b"one", b"two")
+    gateway = behind(app)
+    body = gateway(environ_for(), lambda *args: lambda data: None)
+
+    def send() -> bytes:
+        sent = b"".join(body)
+        body.close()  # type: ignore[attr-defined]
+        return sent
+
+    assert go(send).result(PATIENCE) == b"onetwo"
+    assert ask(gateway).page == ("HIT", b"onetwo")
+
+
+# -- whose failure it is ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "cookie", "is_shared"),
+    [
+        ((), "", True),
+        ((), "user=ann", False),
+        ((("Cache-Control", "private"),), "", False),
+        ((("Cache-Control", "no-store"),), "", False),
+        ((("Set-Cookie", "user=ann"),), "", False),
+        ((("Vary", "X-User"),), "", False),
+    ],
+    ids=["plain", "a cookie in the request", "private", "no-store", "a cookie set", "vary"],
+)
+def test_a_failure_is_shared_only_if_it_could_have_been_anybodys(
+    behind: Behind, fields: tuple[tuple[str, str], ...], cookie: str, is_shared: bool
+) -> None:
+    """What a bare app has read of a request is not seen: so its error page for one visitor is not shown to those who waited."""
+    more = threading.Event()
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        user = environ["HTTP_X_USER"]
+        if user == "ann":
+            assert more.wait(PATIENCE)
+        start_response("500 Internal Server Error", [PLAIN, *fields])
+        return [f"sorry, {user}".encode()]
+
+    app = App(answer)
+    gateway = behind(app)
+    ann = go(lambda: ask(gateway, HTTP_X_USER="ann", **({"HTTP_COOKIE": cookie} if cookie else {})))
+    wait_until(lambda: app.calls == 1, "her request")
+    bob = go(lambda: ask(gateway, HTTP_X_USER="bob"))
+    wait_for_waiters(gateway, 1)
+    more.set()
+    assert ann.result(PATIENCE).body == b"sorry, ann"
+    assert bob.result(PATIENCE).body == (b"sorry, ann" if is_shared else b"sorry, bob")

@@ -126,9 +126,14 @@ class Asked:
         call = self.call
         if not call.status:
             return Answer(Verdict.FAILED, call)
-        judgement = self._judgement(self._exchange(call.fields), self._seen(), start)
+        seen = self._seen()
+        judgement = self._judgement(self._exchange(call.fields), seen, start)
         if judgement.verdict is Verdict.FAILED:
             return Answer(Verdict.FAILED, call, shared=self._frozen())
+        carried = self._beyond_key(seen).carried_part(self.environ)
+        if carried and not seen.is_ours:
+            # Whatever else is said of it (private, a cookie set) may be because of this visitor too.
+            return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
         if judgement.verdict is Verdict.UNSTORABLE:
             self._see_changed(start.previous)
             return Answer(Verdict.UNSTORABLE, call)
@@ -205,11 +210,14 @@ class Asked:
             return False
 
     def _frozen(self) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
-        """Return what others may be given of a failure: body, status, fields; ``None`` if it is one visitor's own, or a stream."""
-        body = self.call.whole()
-        if body is None or any(name.lower() == "set-cookie" for name, _ in self.call.fields):
+        """Return what others may be given of a failure: body, status, fields; ``None`` if it may be one visitor's own, or a stream."""
+        body, fields = self.call.whole(), list(self.call.fields)
+        directives = response_directives(fields)
+        # What an app reads is not always seen.
+        is_own = "HTTP_COOKIE" in self.environ or any(name.lower() in ("set-cookie", "vary") for name, _ in fields)
+        if body is None or is_own or "private" in directives or "no-store" in directives:
             return None
-        return (body,), self.call.status, list(self.call.fields)
+        return (body,), self.call.status, fields
 
     # -- storing -------------------------------------------------------------------------------------------------
 
@@ -225,7 +233,8 @@ class Asked:
         exchange = self._exchange(call.fields)
         judgement = self._judgement(exchange, seen, self._start)
         tags = self._tags()
-        if judgement.verdict is not Verdict.STORABLE or tags is None or content_length(call.fields) not in (None, len(body)):
+        is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.plan.max_entry_size
+        if judgement.verdict is not Verdict.STORABLE or tags is None or not is_whole:
             return Answer(Verdict.UNSTORABLE, call)
         return self._storable(exchange, seen, judgement.windows, tags, body)
 
