@@ -46,7 +46,7 @@ class GatewayOrigin:
         self.environ = environ
         self.start_response = start_response
         self.url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
-        self.key, self.fields = plan.locate(self.url_key, environ.get)
+        self.key, self.fields = plan.locate(self.url_key, environ)
         self.asked: Asked | None = None
         self.terms: Terms = rule.terms
         self.said: RequestDirectives | None = None
@@ -120,7 +120,7 @@ class GatewayOrigin:
     def aim(self) -> bool:
         """Find the variant anew: another request may have shown that the URL has some."""
         before = self.key
-        self.key, self.fields = self.plan.locate(self.url_key, self.environ.get)
+        self.key, self.fields = self.plan.locate(self.url_key, self.environ)
         return self.key != before
 
     def refused(self, copy: Copy) -> Answer | None:
