@@ -358,7 +358,7 @@ def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
         if not state.settings.enabled:
             return context.app.ensure_sync(view)(*args, **kwargs)  # type: ignore[no-any-return]
         if policy.gateway:
-            return coded(view, policy, context.app, args, kwargs)  # type: ignore[return-value]
+            return coded(cached, state.engine.complaints, context.app, args, kwargs)  # type: ignore[return-value]
         return state.pages.respond(cached, context, args, kwargs)  # type: ignore[return-value]
 
     return answer

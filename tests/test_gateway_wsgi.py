@@ -315,7 +315,7 @@ WRONG: dict[str, tuple[Callable[..., Any], bool]] = {
     "has a field beyond latin-1": (body_of(b"page", fields=(FRESH, ("X-Name", "\u4e2d"))), False),
     "has fields that are no pairs": (body_of(b"page", fields=(FRESH, ("X-Name",))), False),
     "has a field of hops": (body_of(b"page", fields=(FRESH, ("Connection", "close"))), False),
-    "has odd fields": (body_of(b"page", fields=(("Cache-Control", 'max-age="60'), ("Vary", ",,"), ("Date", "?"), ("Age", "-"))), False),
+    "has odd fields": (body_of(b"page", fields=(("Cache-Control", 'max-age="60'), ("Vary", ",,"), ("Date", "?"))), False),
 }  # fmt: skip
 
 
@@ -588,7 +588,7 @@ def test_nonsense_in_a_request_is_no_error(behind: Behind, what: str, honors: bo
     rules = [("/[ab]*", Policy(max_age=5, vary=("Accept",), ignored_parameters=("utm*",)))]
     gateway = behind(app, honor_request_cache_control=honors, rules=rules)
     for method in ("GET", "GET", "HEAD", "POST", "GET"):
-        got = ask(gateway, method=method, **{**NONSENSE[what]})
+        got = ask(gateway, method=method, **NONSENSE[what])
         assert got.status[:3] in ("200", "206", "304", "416")
 
 

@@ -15,6 +15,12 @@ Fields = list[tuple[str, str]]
 _END: Any = object()
 
 
+def code_of(status: str) -> int:
+    """Return the number in a status line; 0 if there is none."""
+    code = status[:3]
+    return int(code) if len(code) == 3 and code.isascii() and code.isdigit() else 0
+
+
 class AppCall:
     """What a WSGI app answers to one request.
 
@@ -42,8 +48,7 @@ class AppCall:
     @property
     def code(self) -> int:
         """The status as a number; 0 if it is none."""
-        code = self.status[:3]
-        return int(code) if len(code) == 3 and code.isascii() and code.isdigit() else 0
+        return code_of(self.status)
 
     def make(self, app: WSGIApplication, environ: WSGIEnvironment) -> None:
         """Call the app, up to where status and fields are known, if it tells them. What it raises, it raises here."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from ..http.vary import selecting_fields
 from ..keys import FORWARDED_FIELDS
 from ..last_word import LastWord, current, heard_by
 from ..origin import Answer, Start
-from ..policy import Windows
+from ..policy import Policy, Windows
 from ..policy import tags as checked_tags
 from ..purging import page_names, tag_name
 from ..reads import ReadNames, environ_name
@@ -174,7 +174,7 @@ class Asked:
         if refusal:
             return Judgement(Verdict.UNSTORABLE, refusal)
         has_copy = previous is not None and (previous.in_swr(now) or previous.in_sie(now))
-        judgement = judge_exchange(exchange, seen.policy, self.rule.policy, has_copy=has_copy)
+        judgement = judge_exchange(exchange, seen.policy, self._configured(seen), has_copy=has_copy)
         is_worse = has_copy and self.word.stood_in and previous is not None and not previous.stood_in
         if judgement.verdict is Verdict.STORABLE and is_worse:
             return Judgement(Verdict.FAILED, "made with a fallback, while there is a better copy")
@@ -182,6 +182,13 @@ class Asked:
         if limit is not None and judgement.windows.max_age > limit:
             judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
         return judgement
+
+    def _configured(self, seen: Seen) -> Policy:
+        """Return what holds where code and response say nothing: the rule; and the configuration, where code asks for storing."""
+        rule, windows = self.rule.policy, self.plan.engine.settings.windows
+        if not seen.policy.gateway:
+            return rule
+        return replace(rule, **{name: given for name, given in asdict(windows).items() if getattr(rule, name) is None})
 
     def _refusal(self, seen: Seen) -> str:
         call, limit = self.call, self.plan.max_entry_size
@@ -210,7 +217,7 @@ class Asked:
             return False
 
     def _frozen(self) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
-        """Return what others may be given of a failure: body, status, fields; ``None`` if it may be one visitor's own, or a stream."""
+        """Return what others may be given of a failure: body, status, fields; ``None`` if it may be one visitor's own."""
         body, fields = self.call.whole(), list(self.call.fields)
         directives = response_directives(fields)
         # What an app reads is not always seen.
@@ -285,7 +292,7 @@ class Asked:
             started=start.started,
             answered=exchange.answered - exchange.age,
             received=exchange.answered,
-            windows=windows.shortened(policy.jitter * random.random()),
+            windows=self._jittered(windows, seen),
             never_stale=forbids_stale(exchange.directives),
             shared=may_be_shared(exchange.directives),
             absent=names,
@@ -297,6 +304,10 @@ class Asked:
             calls=tuple(self.word.calls),
             stood_in=self.word.stood_in,
         )
+
+    def _jittered(self, windows: Windows, seen: Seen) -> Windows:
+        policy = seen.policy if seen.policy.gateway else self.rule.policy
+        return windows.shortened(policy.jitter * random.random())
 
     def _tags(self) -> tuple[str, ...] | None:
         """Return the rule's tags for this request; ``None`` if the developer's callable raises, or returns what is none."""
@@ -330,7 +341,7 @@ class Asked:
             started=start.started,
             answered=exchange.answered - exchange.age,
             received=exchange.answered,
-            windows=judgement.windows.shortened(self.rule.policy.jitter * random.random()),
+            windows=self._jittered(judgement.windows, seen),
             never_stale=forbids_stale(exchange.directives),
             shared=may_be_shared(exchange.directives),
             absent=names,

@@ -29,6 +29,7 @@ from ..stores.files import file_store
 from ..threadless import why_no_threads
 from ..told import told_of_answer, told_of_copy
 from .answers import Ready, send_stored
+from .app_call import code_of
 from .invalidate import Invalidator
 from .origin import GatewayOrigin
 from .plan import GatewayPlan
@@ -225,10 +226,10 @@ class Gateway:
         method = environ["REQUEST_METHOD"]
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None) -> Callable[[bytes], object]:
-            code = int(status[:3]) if status[:3].isdigit() else 0
+            code = code_of(status)
             if method not in SAFE_METHODS:
                 self._invalidator.after(environ, method, code, headers)
-            ours = first_of(headers, "x-cache-status") is not None
+            ours = first_of(headers, "x-cache-status") is not None or self._plan.observe(environ, self._rules.plain.ignored).is_ours
             more = [] if ours else status_fields(CacheStatus.BYPASS, forwarded_field(reason, status=code), self._chosen)
             given = () if exc_info is None else (exc_info,)
             return start_response(status, [*headers, *more], *given)
