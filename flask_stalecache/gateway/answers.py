@@ -138,7 +138,8 @@ def _send_range(asked: str, start_response: StartResponse, body: bytes, sent: Re
     try:
         part = single_range(asked, size)
     except UnsatisfiableRange:
-        start_response("416 Range Not Satisfiable", [("Content-Range", f"bytes */{size}"), ("Content-Length", "0"), *more])
+        fields = [("Content-Range", f"bytes */{size}"), ("Content-Type", "text/plain"), ("Content-Length", "0")]
+        start_response("416 Range Not Satisfiable", [*fields, *more])
         return ()
     if part is None:
         start_response(sent.line, [*sent.fields, *more])

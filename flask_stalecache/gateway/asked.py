@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ..decide import Judgement, Verdict
 from ..entry import Entry
 from ..http.cache_control import RequestDirectives, response_directives
-from ..http.fields import Headers, content_length, stored_fields
+from ..http.fields import Headers, content_length, first_of, stored_fields
 from ..http.freshness import forbids_stale
 from ..http.storing import may_be_shared
 from ..http.validators import conditional_fields, confirmed_by_head, renewed
@@ -20,7 +20,7 @@ from ..http.vary import selecting_fields
 from ..keys import FORWARDED_FIELDS
 from ..last_word import LastWord, current, heard_by
 from ..origin import Answer, Start
-from ..policy import Windows
+from ..policy import Policy, Windows
 from ..policy import tags as checked_tags
 from ..purging import page_names, tag_name
 from ..reads import ReadNames, environ_name
@@ -79,8 +79,14 @@ class Asked:
         try:
             self.call.make(self.plan.app, self.environ)
         except Exception as error:
-            return Answer(Verdict.UNSTORABLE, error=error)
+            return self._raised(Verdict.UNSTORABLE, error)
         return Answer(Verdict.UNSTORABLE, value=self.call)
+
+    def _raised(self, verdict: Verdict, error: Exception) -> Answer:
+        if self.call.is_sent:
+            # It has used write(): nothing can be sent in its place.
+            raise error
+        return Answer(verdict, error=error)
 
     def answer(self, start: Start, said: RequestDirectives = NOTHING_SAID) -> Answer:
         """Ask the app and judge what it answers.
@@ -95,12 +101,12 @@ class Asked:
         self._given = self._without_conditions(previous) if is_ours else self.environ
         try:
             self.call.make(self.plan.app, self._given)
+            self._answered = time.time()
+            if previous is None or self.call.code != 304 or not is_ours:
+                return self._judged(start)
         except Exception as error:
-            return Answer(Verdict.FAILED, error=error)
-        self._answered = time.time()
-        if previous is not None and self.call.code == 304 and is_ours:
-            return self._renewed(start, previous) or self._again(start)
-        return self._judged(start)
+            return self._raised(Verdict.FAILED, error)
+        return self._renewed(start, previous) or self._again(start)
 
     @property
     def _fills(self) -> bool:
@@ -123,21 +129,31 @@ class Asked:
 
     def _judged(self, start: Start) -> Answer:
         call = self.call
-        judgement = self._judgement(self._exchange(call.fields), self._seen(), start)
+        if not call.status:
+            return Answer(Verdict.FAILED, call)
+        seen = self._seen()
+        judgement = self._judgement(self._exchange(call.fields), seen, start)
         if judgement.verdict in (Verdict.FAILED, Verdict.WORSE):
             return Answer(judgement.verdict, call, shared=self._frozen(), retry_after=self._pause())
+        carried = self._beyond_key(seen).carried_part(self.environ)
+        if carried and not seen.is_ours:
+            # Whatever else is said of it (private, a cookie set) may be because of this visitor too.
+            return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
         if judgement.verdict is Verdict.UNSTORABLE:
             return self._seen_by_head(start) or Answer(Verdict.UNSTORABLE, call)
-        length = content_length(call.fields)
         body = call.whole()
-        if body is None:
-            begun = call.begun()
-            if begun is None:
-                return Answer(Verdict.UNSTORABLE, call)
-            if length is None or len(begun) < length:
-                return Answer(Verdict.STORABLE, call, later=self.land_later)
-            body = begun
-        return self._stored(body)
+        if body is not None:
+            return self._stored(body)
+        judged, begun = call.fields, call.begun()
+        if call.fields is not judged:
+            # It has called start_response once more, with its error.
+            return self._judged(start)
+        if begun is None:
+            return Answer(Verdict.UNSTORABLE, call)
+        length = content_length(judged)
+        if length is None or len(begun) < length:
+            return Answer(Verdict.STORABLE, call, later=self.land_later)
+        return self._stored(begun)
 
     def _exchange(self, fields: list[tuple[str, str]], status: int = 0) -> Exchange:
         return Exchange(
@@ -164,7 +180,7 @@ class Asked:
         has_copy = previous is not None and (
             previous.in_swr(now) or previous.in_sie(now) or previous.within(self._said.stale_if_error or 0.0, now)
         )
-        judgement = judge_exchange(exchange, seen.policy, self.rule.policy, has_copy=has_copy)
+        judgement = judge_exchange(exchange, seen.policy, self._configured(seen), has_copy=has_copy)
         is_worse = has_copy and self.word.stood_in and previous is not None and not previous.stood_in
         if judgement.verdict is Verdict.STORABLE and is_worse:
             return Judgement(Verdict.WORSE, "made with a fallback, while there is a better copy")
@@ -172,6 +188,13 @@ class Asked:
         if limit is not None and judgement.windows.max_age > limit:
             judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
         return judgement
+
+    def _configured(self, seen: Seen) -> Policy:
+        """Return what holds where code and response say nothing: the rule; and the configuration, where code asks for storing."""
+        rule, windows = self.rule.policy, self.plan.engine.settings.windows
+        if not seen.policy.gateway:
+            return rule
+        return replace(rule, **{name: given for name, given in asdict(windows).items() if getattr(rule, name) is None})
 
     def _refusal(self, seen: Seen) -> str:
         call, limit = self.call, self.plan.max_entry_size
@@ -185,6 +208,8 @@ class Asked:
         if call.has_written:
             return "the app has used write()"
         length = content_length(call.fields)
+        if length is None and first_of(call.fields, "content-length") is not None:
+            return "its Content-Length is none"
         if length is not None and length > limit:
             return "the body is larger than STALECACHE_MAX_ENTRY_SIZE"
         keep = self.rule.policy.response_filter
@@ -198,11 +223,14 @@ class Asked:
             return False
 
     def _frozen(self) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
-        """Return what others may be given of a failure: body, status, fields; ``None`` if it is one visitor's own, or a stream."""
-        body = self.call.whole()
-        if body is None or any(name.lower() == "set-cookie" for name, _ in self.call.fields):
+        """Return what others may be given of a failure: body, status, fields; ``None`` if it may be one visitor's own."""
+        body, fields = self.call.whole(), list(self.call.fields)
+        directives = response_directives(fields)
+        # What an app reads is not always seen.
+        is_own = "HTTP_COOKIE" in self.environ or any(name.lower() in ("set-cookie", "vary") for name, _ in fields)
+        if body is None or is_own or "private" in directives or "no-store" in directives:
             return None
-        return (body,), self.call.status, list(self.call.fields)
+        return (body,), self.call.status, fields
 
     # -- storing -------------------------------------------------------------------------------------------------
 
@@ -218,7 +246,8 @@ class Asked:
         exchange = self._exchange(call.fields)
         judgement = self._judgement(exchange, seen, self._start)
         tags = self._tags()
-        if judgement.verdict is not Verdict.STORABLE or tags is None or content_length(call.fields) not in (None, len(body)):
+        is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.plan.max_entry_size
+        if judgement.verdict is not Verdict.STORABLE or tags is None or not is_whole:
             return Answer(Verdict.UNSTORABLE, call)
         return self._storable(exchange, seen, judgement.windows, tags, body)
 
@@ -277,7 +306,7 @@ class Asked:
             started=start.started,
             answered=exchange.answered - exchange.age,
             received=exchange.answered,
-            windows=windows.shortened(policy.jitter * random.random()),
+            windows=self._jittered(windows, seen),
             never_stale=forbids_stale(exchange.directives),
             shared=may_be_shared(exchange.directives),
             absent=names,
@@ -289,6 +318,10 @@ class Asked:
             calls=tuple(self.word.calls),
             stood_in=self.word.stood_in,
         )
+
+    def _jittered(self, windows: Windows, seen: Seen) -> Windows:
+        policy = seen.policy if seen.policy.gateway else self.rule.policy
+        return windows.shortened(policy.jitter * random.random())
 
     def _tags(self) -> tuple[str, ...] | None:
         """Return the rule's tags for this request; ``None`` if the developer's callable raises, or returns what is none."""
@@ -313,7 +346,7 @@ class Asked:
             return None
         exchange = self._exchange(list(headers), previous.status)
         judgement = self._judgement(exchange, seen, start)
-        entry = self._with(headers, exchange, judgement.windows, start, replace(previous, absent=names))
+        entry = self._with(headers, exchange, self._jittered(judgement.windows, seen), start, replace(previous, absent=names))
         return Answer(judgement.verdict, self.call, entry=entry, renewed=True)
 
     def _is_elsewhere(self, headers: Headers, previous: Entry, seen: Seen) -> bool:
@@ -332,7 +365,7 @@ class Asked:
             started=start.started,
             answered=exchange.answered - exchange.age,
             received=exchange.answered,
-            windows=windows.shortened(self.rule.policy.jitter * random.random()),
+            windows=windows,
             never_stale=forbids_stale(exchange.directives),
             shared=may_be_shared(exchange.directives),
             headers=stored_fields(headers),
@@ -357,7 +390,8 @@ class Asked:
         judgement = self._judgement(exchange, seen, start)
         if judgement.verdict is not Verdict.STORABLE or seen.own or self._beyond_key(seen) != previous.absent:
             return None
-        return Answer(Verdict.STORABLE, call, entry=self._with(headers, exchange, judgement.windows, start, previous))
+        windows = self._jittered(judgement.windows, seen)
+        return Answer(Verdict.STORABLE, call, entry=self._with(headers, exchange, windows, start, previous))
 
     # -- a body that is still to come -----------------------------------------------------------------------------
 

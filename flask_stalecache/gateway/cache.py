@@ -31,6 +31,7 @@ from ..stores.files import file_store
 from ..threadless import why_no_threads
 from ..told import told_of_answer, told_of_copy
 from .answers import Ready, send_stored
+from .app_call import code_of
 from .invalidate import Invalidator
 from .origin import GatewayOrigin
 from .plan import GatewayPlan
@@ -123,13 +124,13 @@ class Gateway:
         origin = GatewayOrigin(self._plan, rule, environ, start_response)
         if origin.said is not None and origin.said.only_if_cached and not origin.is_served:
             return self._gone(start_response, CacheStatus.MISS, "request")
-        served = self._engine.answer(origin)
-        if served.answer is None:
-            return self._from_copy(origin, served, asked)
         try:
+            served = self._engine.answer(origin)
+            if served.answer is None:
+                return self._from_copy(origin, served, asked)
             return self._from_app(origin, served, served.answer)
         except BaseException:
-            # Nobody is to wait for a body that will not come, and the server has none to close.
+            # Nobody is to wait for a body that will not come, and no server closes what it was not given.
             origin.break_off()
             origin.close()
             raise
@@ -235,10 +236,10 @@ class Gateway:
         method = environ["REQUEST_METHOD"]
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None) -> Callable[[bytes], object]:
-            code = int(status[:3]) if status[:3].isdigit() else 0
+            code = code_of(status)
             if method not in SAFE_METHODS:
                 self._invalidator.after(environ, method, code, headers)
-            ours = first_of(headers, "x-cache-status") is not None
+            ours = first_of(headers, "x-cache-status") is not None or self._plan.observe(environ, self._rules.plain.ignored).is_ours
             more = [] if ours else status_fields(CacheStatus.BYPASS, forwarded_field(reason, status=code), self._chosen)
             given = () if exc_info is None else (exc_info,)
             return start_response(status, [*end_to_end(headers), *more], *given)

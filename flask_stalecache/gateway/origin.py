@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ..decide import PreferStale, Serve, Terms, Verdict, decide
@@ -46,7 +47,7 @@ class GatewayOrigin:
         self.environ = environ
         self.start_response = start_response
         self.url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
-        self.key, self.fields = plan.locate(self.url_key, environ.get)
+        self.key, self.fields = plan.locate(self.url_key, environ)
         self.asked: Asked | None = None
         self.terms: Terms = rule.terms
         self.said: RequestDirectives | None = None
@@ -122,7 +123,7 @@ class GatewayOrigin:
     def aim(self) -> bool:
         """Find the variant anew: another request may have shown that the URL has some."""
         before = self.key
-        self.key, self.fields = self.plan.locate(self.url_key, self.environ.get)
+        self.key, self.fields = self.plan.locate(self.url_key, self.environ)
         return self.key != before
 
     def refused(self, copy: Copy) -> Answer | None:
@@ -216,13 +217,12 @@ class GatewayRefresh:
         """Ask the app, go through all of its answer, and judge it."""
         environ = self.recipe.to_environ()
         asked = Asked(self.plan, self.rule, environ, self.url_key, None)
-        answer = asked.answer(start)
         try:
-            return _gone_through(asked) if answer.later is not None else answer
+            with closing(asked.call):
+                answer = asked.answer(start)
+                return _gone_through(asked) if answer.later is not None else answer
         except Exception as error:
             return Answer(Verdict.FAILED, error=error)
-        finally:
-            asked.call.close()
 
 
 def _gone_through(asked: Asked) -> Answer:

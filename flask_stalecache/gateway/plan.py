@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..complaints import Complaints
 from ..decide import Terms
@@ -101,7 +101,7 @@ class GatewayPlan:
             renew=renew,
         )
 
-    def locate(self, url_key: str, get: Callable[[str], Any]) -> tuple[str, Fields]:
+    def locate(self, url_key: str, environ: WSGIEnvironment) -> tuple[str, Fields]:
         """Return the key of what a request asks for, and the fields that are in it: the URL's own key, or that of a variant."""
         copy = self.engine.look_up(url_key)
         entry = copy.entry
@@ -110,13 +110,20 @@ class GatewayPlan:
         index: Index | None = copy.prepared
         if index is None:
             index = copy.prepared = Index(entry)
+        get = environ.get
         found = [(variant_key(url_key, fields, get), fields) for fields in index.sets]
         if index.names is None:
-            return self._newest(found)
+            return self._newest(found, environ)
         index.note(tuple(map(get, index.names)), found[0][0])
         return found[0]
 
-    def _newest(self, found: list[tuple[str, Fields]]) -> tuple[str, Fields]:
-        """Return the variant of the latest Date (RFC 9111 section 4.1); if none is stored, the first."""
-        chosen = newest(entry for key, _ in found if (entry := self.engine.look_up(key).entry) is not None)
-        return found[0] if chosen is None else next(each for each in found if each[0] == chosen.key)
+    def _newest(self, found: list[tuple[str, Fields]], environ: WSGIEnvironment) -> tuple[str, Fields]:
+        """Return the variant of the latest Date that is for this request (RFC 9111 section 4.1), else the first that is missing.
+
+        One with absent names is sent with them in its Vary: it does not match who carries one.
+        """
+        entries = [(each, self.engine.look_up(each[0]).entry) for each in found]
+        chosen = newest(entry for _, entry in entries if entry is not None and not entry.absent.carried_by(environ))
+        if chosen is not None:
+            return next(each for each in found if each[0] == chosen.key)
+        return next((each for each, entry in entries if entry is None), found[0])
