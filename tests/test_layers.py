@@ -21,13 +21,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
         "http.ranges", "http.validators", "http.invalidation",
     ),
-    ("status", "decide", "shared_cache"),
+    ("status", "decide", "shared_cache", "variants"),
     ("stats", "complaints", "stores", "stores.base", "stores.memory", "stores.stamps"),
     ("stores.disk", "stores.locks", "stores.names", "stores.folders", "stores.room", "stores.sweep", "stores.files"),
     ("flight", "refresher", "housekeeping", "threadless"),
     ("origin", "settle", "refreshes", "visit", "engine", "told"),
     (
-        "gateway", "gateway.variants", "gateway.app_call", "gateway.plan", "gateway.rules", "gateway.asked", "gateway.origin",
+        "gateway", "gateway.app_call", "gateway.plan", "gateway.rules", "gateway.asked", "gateway.origin",
         "gateway.answers", "gateway.invalidate", "gateway.cache",
     ),
     ("observed", "session_watch", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages"),
@@ -43,7 +43,7 @@ KNOW_FLASK = {
 }  # fmt: skip
 PURE = {
     "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",
-    "status", "decide", "shared_cache", "gateway.variants",
+    "status", "decide", "shared_cache", "variants",
     "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
     "http.ranges", "http.validators", "http.invalidation",
 }  # fmt: skip

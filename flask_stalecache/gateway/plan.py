@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from ..complaints import Complaints
 from ..decide import Terms
 from ..engine import Engine
-from ..http.vary import newest
 from ..policy import NamePatterns, Policy
 from ..reads import NO_NAMES, ReadNames
-from .variants import INDEX, Fields, Index, variant_key
+from ..variants import Fields, locate
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -103,20 +102,4 @@ class GatewayPlan:
 
     def locate(self, url_key: str, get: Callable[[str], Any]) -> tuple[str, Fields]:
         """Return the key of what a request asks for, and the fields that are in it: the URL's own key, or that of a variant."""
-        copy = self.engine.look_up(url_key)
-        entry = copy.entry
-        if entry is None or entry.status != INDEX:
-            return url_key, ()
-        index: Index | None = copy.prepared
-        if index is None:
-            index = copy.prepared = Index(entry)
-        found = [(variant_key(url_key, fields, get), fields) for fields in index.sets]
-        if index.names is None:
-            return self._newest(found)
-        index.note(tuple(map(get, index.names)), found[0][0])
-        return found[0]
-
-    def _newest(self, found: list[tuple[str, Fields]]) -> tuple[str, Fields]:
-        """Return the variant of the latest Date (RFC 9111 section 4.1); if none is stored, the first."""
-        chosen = newest(entry for key, _ in found if (entry := self.engine.look_up(key).entry) is not None)
-        return found[0] if chosen is None else next(each for each in found if each[0] == chosen.key)
+        return locate(url_key, get, self.engine.look_up)
