@@ -262,7 +262,7 @@ class CallOrigin:
         response = value if error is None else getattr(error, "response", None)
         status = _status_of(response)
         if self._is_failure(error, value, status):
-            retry_after = _retry_after(response, time.time()) if status in (429, 503) else None
+            retry_after = retry_after_of(response, time.time()) if status in (429, 503) else None
             silent = retry_after if start.previous is not None else _longest(retry_after, self.plan.memo.policy.cache_failures)
             return Answer(Verdict.FAILED, value, error, retry_after=retry_after, silent_for=silent)
         if error is not None or (status is not None and status not in _STORED):
@@ -382,7 +382,7 @@ def _status_of(response: object) -> int | None:
     return status
 
 
-def _retry_after(response: Any, now: float) -> float | None:
+def retry_after_of(response: Any, now: float) -> float | None:
     """Return the seconds in Retry-After (RFC 9110 section 10.2.3); ``None`` if there is none, or none that makes sense."""
     field = response.headers.get("Retry-After", "").strip()
     if field.isascii() and field.isdigit():

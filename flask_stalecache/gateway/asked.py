@@ -26,10 +26,10 @@ from ..purging import page_names, tag_name
 from ..reads import ReadNames, environ_name
 from ..recipe import PageRecipe
 from ..shared_cache import Exchange, judge_exchange
+from ..variants import INDEX, Fields, index_with, place_of
 from .app_call import AppCall, Copied
 from .plan import GatewayPlan, Seen
 from .rules import Rule
-from .variants import INDEX, Fields, index_with, sets_in, variant_key
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -254,10 +254,9 @@ class Asked:
     def _storable(self, exchange: Exchange, seen: Seen, windows: Windows, tags: tuple[str, ...], body: bytes) -> Answer:
         fields = self._fields(seen)
         index = self.plan.engine.look_up(self.url_key).entry
-        is_alone = not fields and (index is None or index.status != INDEX)
-        key = self.url_key if is_alone else variant_key(self.url_key, fields, self.environ.get)
-        entry = self._entry(key, exchange, seen, windows, tags, fields, body)
-        beside = None if is_alone or _is_first(fields, index) else index_with(fields, index, entry, self.url_key)
+        place = place_of(self.url_key, fields, self.environ.get, index)
+        entry = self._entry(place.key, exchange, seen, windows, tags, fields, body)
+        beside = None if place.is_known else index_with(fields, index, entry, self.url_key)
         return Answer(Verdict.STORABLE, self.call, entry=entry, absent=entry.absent, beside=beside, retry_after=self._pause())
 
     def _pause(self) -> float | None:
@@ -420,7 +419,3 @@ class Asked:
             landing(self._stored(body))
         else:
             landing(Answer(Verdict.UNSTORABLE, self.call) if is_too_large else None)
-
-
-def _is_first(fields: Fields, index: Entry | None) -> bool:
-    return index is not None and index.status == INDEX and next(sets_in(index), None) == fields

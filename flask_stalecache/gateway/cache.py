@@ -30,13 +30,13 @@ from ..stores.base import Store
 from ..stores.files import file_store
 from ..threadless import why_no_threads
 from ..told import told_of_answer, told_of_copy
+from ..variants import Index
 from .answers import Ready, send_stored
 from .app_call import code_of
 from .invalidate import Invalidator
 from .origin import GatewayOrigin
 from .plan import GatewayPlan
 from .rules import Rules, base_policy
-from .variants import Index
 
 #: Requests that the short way knows; visitors choose the URLs.
 KNOWN = 4096
