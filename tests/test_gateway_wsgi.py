@@ -722,7 +722,7 @@ def test_those_who_wait_for_a_stream_get_all_of_it(behind: Behind) -> None:
 
 def wait_for_waiters(gateway: GatewayCache, count: int) -> None:
     """Wait until so many threads wait for the one flight."""
-    flights = gateway._engine._process.flights._flights
+    flights = gateway._engine.process.flights._flights
 
     def waiting() -> bool:
         return len(flights) == 1 and len(next(iter(flights.values())).done._cond._waiters) == count  # type: ignore[attr-defined]

@@ -866,7 +866,7 @@ def test_many_threads_share_a_failure(party: ThirdParty, site: Site) -> None:
 
     with ThreadPoolExecutor(10) as pool:
         asked = pool.map(ask, range(10))
-        flights = site.app.extensions["stalecache"].engine._process.flights
+        flights = site.app.extensions["stalecache"].engine.process.flights
         wait_until(lambda: party.calls == 1, "the request")
         wait_until(lambda: flights._flights, "it is waited for")
         party.open.set()
