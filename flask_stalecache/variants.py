@@ -169,4 +169,5 @@ def index_with(fields: Fields, known: Entry | None, variant: Entry, url_key: str
         body=b"",
         recipe={},
         calls=(),
+        by_file=False,
     )

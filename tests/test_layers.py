@@ -23,7 +23,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("status", "decide", "shared_cache", "variants"),
     ("stats", "complaints", "stores", "stores.base", "stores.memory", "stores.stamps"),
-    ("stores.disk", "stores.locks", "stores.names", "stores.folders", "stores.room", "stores.sweep", "stores.files"),
+    (
+        "stores.disk", "stores.bodies", "stores.locks", "stores.names", "stores.folders", "stores.room", "stores.sweep",
+        "stores.files",
+    ),
     ("flight", "refresher", "housekeeping", "threadless"),
     ("origin", "settle", "refreshes", "visit", "apart", "engine", "told"),
     (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..decide import Judgement, Verdict
 from ..entry import Entry
+from ..errors import StoreError
 from ..http.cache_control import RequestDirectives, response_directives
 from ..http.fields import Headers, content_length, first_of, stored_fields
 from ..http.freshness import forbids_stale
@@ -316,6 +317,7 @@ class Asked:
             recipe=PageRecipe.from_environ(self.environ, (*policy.vary, *fields), ignored).to_json(),
             calls=tuple(self.word.calls),
             stood_in=self.word.stood_in,
+            by_file=True,
         )
 
     def _jittered(self, windows: Windows, seen: Seen) -> Windows:
@@ -345,7 +347,10 @@ class Asked:
             return None
         exchange = self._exchange(list(headers), previous.status)
         judgement = self._judgement(exchange, seen, start)
-        entry = self._with(headers, exchange, self._jittered(judgement.windows, seen), start, replace(previous, absent=names))
+        whole = self._in_memory(previous)
+        if whole is None:
+            return None
+        entry = self._with(headers, exchange, self._jittered(judgement.windows, seen), start, replace(whole, absent=names))
         return Answer(judgement.verdict, self.call, entry=entry, renewed=True)
 
     def _is_elsewhere(self, headers: Headers, previous: Entry, seen: Seen) -> bool:
@@ -379,7 +384,7 @@ class Asked:
         call, previous = self.call, start.previous
         if self.environ["REQUEST_METHOD"] != "HEAD" or call.code != 200 or previous is None or previous.status == INDEX:
             return None
-        if previous.status != 200 or not confirmed_by_head(previous.headers, len(previous.body), call.fields):
+        if previous.status != 200 or not confirmed_by_head(previous.headers, previous.length, call.fields):
             self.plan.engine.settler.drop_if_free(previous.key)
             return None
         headers, seen = renewed(previous.headers, call.fields), self._seen()
@@ -389,8 +394,18 @@ class Asked:
         judgement = self._judgement(exchange, seen, start)
         if judgement.verdict is not Verdict.STORABLE or seen.own or self._beyond_key(seen) != previous.absent:
             return None
-        windows = self._jittered(judgement.windows, seen)
-        return Answer(Verdict.STORABLE, call, entry=self._with(headers, exchange, windows, start, previous))
+        whole, windows = self._in_memory(previous), self._jittered(judgement.windows, seen)
+        if whole is None:
+            return None
+        return Answer(Verdict.STORABLE, call, entry=self._with(headers, exchange, windows, start, whole))
+
+    def _in_memory(self, entry: Entry) -> Entry | None:
+        """Return an entry with its body, which is written anew; ``None`` if that has gone."""
+        try:
+            return entry.in_memory()
+        except StoreError as error:
+            self.plan.engine.settler.store_failed(error)
+            return None
 
     # -- a body that is still to come -----------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from ..stores.files import file_store
 from ..threadless import why_no_threads
 from ..told import told_of_answer, told_of_copy
 from ..variants import Index
-from .answers import Ready, send_stored
+from .answers import GoneError, Ready, send_stored
 from .app_call import code_of
 from .invalidate import Invalidator
 from .origin import GatewayOrigin
@@ -103,7 +103,7 @@ class Gateway:
                 ):
                     if "HTTP_IF_NONE_MATCH" not in environ and "HTTP_IF_MODIFIED_SINCE" not in environ:
                         start_response(ready.line, moment.whole.copy())
-                        return ready.body
+                        return ready.body  # type: ignore[return-value]  # What is in a file has no moment.
                     if ready.is_had_by(get):
                         start_response("304 Not Modified", moment.confirmed.copy())
                         return ()
@@ -156,10 +156,16 @@ class Gateway:
             assert copy.entry is not None
             ready = copy.prepared = Ready(copy.entry)
         more = told_of_copy(served, ready.entry, now, self._chosen)
-        if served.status is CacheStatus.HIT and not served.refresh and asked is not None and origin.may_be_known:
+        is_plain = served.status is CacheStatus.HIT and not served.refresh and ready.body is not None
+        if is_plain and asked is not None and origin.may_be_known:
             ready.note_moment(now, more, origin.terms.refresh_ahead)
             self._know(asked, origin.url_key)
-        body = send_stored(origin.environ, origin.start_response, ready, more)
+        try:
+            body = send_stored(origin.environ, origin.start_response, ready, more)
+        except GoneError:
+            # Somebody has replaced it since we looked: look again.
+            self._engine.settler.load(copy.key)
+            return self._answer(origin.environ, origin.start_response, asked)
         if not served.refresh and origin.asked is None and not self._engine.in_line:
             return body
         return self._closing(body, origin, served.refresh)
