@@ -149,12 +149,8 @@ class Site:
     """A server with one gateway for each of :data:`GATEWAYS`, and one app behind them."""
 
     def __init__(self, folder: Path) -> None:
-        # Files have the time of the machine, and cases another: nothing is to seem unused for months.
-        common = {"inactive": 1e9}
         self.app = App()
-        self.gateways = {
-            name: GatewayCache(self.app, dir=folder / name, **{**common, **settings}) for name, settings in GATEWAYS.items()
-        }
+        self.gateways = {name: GatewayCache(self.app, dir=folder / name, **settings) for name, settings in GATEWAYS.items()}
         #: Requests that have come so far.
         self.entered = 0
         self._closed = threading.Event()
