@@ -174,9 +174,10 @@ class Site:
 
     def close(self) -> None:
         """Stop the server."""
+        # First those who write to the pipe that the loop is woken by.
+        self._server.task_dispatcher.shutdown(timeout=PATIENCE)
         self._server.trigger.pull_trigger(lambda: self._server.asyncore.close_all(self._server._map))
         self._thread.join(PATIENCE)
-        self._server.task_dispatcher.shutdown()
         assert not self._thread.is_alive()
 
     def ask(self, method: str, path: str, sent: Sequence[str], payload: bytes = b"") -> Seen:
