@@ -149,12 +149,8 @@ class Site:
     """A server with one gateway for each of :data:`GATEWAYS`, and one app behind them."""
 
     def __init__(self, folder: Path) -> None:
-        # Files have the time of the machine, and cases another: nothing is to seem unused for months.
-        common = {"inactive": 1e9}
         self.app = App()
-        self.gateways = {
-            name: GatewayCache(self.app, dir=folder / name, **{**common, **settings}) for name, settings in GATEWAYS.items()
-        }
+        self.gateways = {name: GatewayCache(self.app, dir=folder / name, **settings) for name, settings in GATEWAYS.items()}
         #: Requests that have come so far.
         self.entered = 0
         self._closed = threading.Event()
@@ -178,9 +174,10 @@ class Site:
 
     def close(self) -> None:
         """Stop the server."""
+        # First those who write to the pipe that the loop is woken by.
+        self._server.task_dispatcher.shutdown(timeout=PATIENCE)
         self._server.trigger.pull_trigger(lambda: self._server.asyncore.close_all(self._server._map))
         self._thread.join(PATIENCE)
-        self._server.task_dispatcher.shutdown()
         assert not self._thread.is_alive()
 
     def ask(self, method: str, path: str, sent: Sequence[str], payload: bytes = b"") -> Seen:
