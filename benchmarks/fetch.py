@@ -136,6 +136,18 @@ def cachecontrol(folder: Path, url: str, fresh: float) -> Cached:
     return Cached(lambda base: session.get(f"{url}{base}", timeout=PATIENCE).text, Flask("cachecontrol"))
 
 
+def hishel(folder: Path, url: str, fresh: float) -> Cached:
+    import requests
+    from hishel import SqliteStorage
+    from hishel.requests import CacheAdapter
+
+    folder.mkdir()
+    session = requests.Session()
+    # By the rules of HTTP, as the others do: what it does without is keeping all for as long as its storage does.
+    session.mount("http://", CacheAdapter(storage=SqliteStorage(database_path=folder / "it.db"), rfc=True))
+    return Cached(lambda base: session.get(f"{url}{base}", timeout=PATIENCE).text, Flask("hishel"))
+
+
 #: Of functions: made of a folder, a function and seconds of freshness; of HTTP: of a folder, a URL and seconds.
 FUNCTIONS: dict[str, Callable[[Path, Fetch, float], Cached]] = {
     "ours": ours,
@@ -149,6 +161,7 @@ SESSIONS: dict[str, Callable[[Path, str, float], Cached]] = {
     "requests-cache, sqlite": partial(requests_cache, "sqlite"),
     "requests-cache, filesystem": partial(requests_cache, "filesystem"),
     "CacheControl": cachecontrol,
+    "hishel, sqlite": hishel,
 }
 
 

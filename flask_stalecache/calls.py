@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-from flask import Flask, has_app_context, has_request_context, request
+from flask import Flask, has_app_context
 from flask.globals import _cv_app
 
 from . import last_word
@@ -16,11 +16,11 @@ from .call_origin import CallOrigin, CallPlan, Memo, memo_called
 from .call_policy import NO_FALLBACK
 from .config import Settings
 from .decide import Fetch, Terms, Verdict, decide, preference
-from .doorway import HANDOVER
+from .doorway import hand_over_at_close
 from .engine import Engine
 from .entry import Entry
 from .errors import BrokenValue, ConfigError
-from .origin import Answer, RefreshJob
+from .origin import Answer
 from .plan import app_version
 from .purging import call_name, tags_in
 from .refresher import Refresher
@@ -51,7 +51,7 @@ class Calls:
         self._deployed = time.time()
         self._plans: dict[Memo, CallPlan] = {}
         self._names: dict[str, Memo] = {}
-        self._pool = engine.new_pool(WORKERS, settings.refresh_queue)
+        self.pool = engine.new_pool(WORKERS, settings.refresh_queue)
 
     def answer(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the value of a call."""
@@ -62,7 +62,7 @@ class Calls:
         origin = CallOrigin(plan, args, kwargs, word is not None and word.in_background)
         served = self.engine.answer(origin)
         if served.refresh:
-            self._hand_over(origin.refresh())
+            hand_over_at_close(self.engine, origin.refresh())
         if served.answer is None:
             value = self._read(plan, served.copy)
             if value is _BROKEN:
@@ -70,7 +70,8 @@ class Calls:
         else:
             value = self._of_answer(origin, served.answer, word)
         if word is not None and memo.policy.inherit and (entry := served.entry) is not None:
-            _travel_up(word, entry, origin.terms)
+            word.made_from(entry.key)
+            travel_up(word, entry, origin.terms)
         return value
 
     def refresh(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -78,7 +79,7 @@ class Calls:
         origin = CallOrigin(self._plan_of(memo), args, kwargs, False)
         if self.engine.is_pending(origin.key):
             return False
-        self._hand_over(origin.refresh(forced=True))
+        hand_over_at_close(self.engine, origin.refresh(forced=True))
         return True
 
     def renew(self, keys: Iterable[str]) -> None:
@@ -94,7 +95,7 @@ class Calls:
         if origin is None:
             return None
         decision = decide(copy.entry, copy.note, time.time(), origin.terms, pending=False)
-        return origin if isinstance(decision, Fetch) else None
+        return origin if isinstance(decision, Fetch) and origin.refused(copy) is None else None
 
     def _made_again(self, entry: Entry) -> CallOrigin | None:
         """Return the call that a value came from; ``None`` if only a caller has its arguments."""
@@ -149,7 +150,7 @@ class Calls:
         if answer.verdict not in (Verdict.FAILED, Verdict.REFUSED) or policy.fallback is NO_FALLBACK:
             return _told(answer)
         if word is not None and policy.inherit:
-            word.stand_in()
+            word.stand_in(self._tried_again_at(origin.key, answer))
         if answer.verdict is Verdict.FAILED:
             label = origin.label
             self.engine.complaints.now_and_then(
@@ -158,6 +159,10 @@ class Calls:
         if callable(policy.fallback):
             return policy.fallback(*origin.args, **origin.kwargs)
         return policy.fallback if is_immutable(policy.fallback) else deepcopy(policy.fallback)
+
+    def _tried_again_at(self, key: str, answer: Answer) -> float:
+        """Return when a call that failed, or was left alone, may be tried again, in seconds since the epoch."""
+        return max(self.engine.settler.load(key).note.retry_at, time.time() + (answer.retry_after or 0.0))
 
     def _is_live(self, plan: CallPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Ask the developer's ``unless``; where it raises, the call is live."""
@@ -168,14 +173,6 @@ class Calls:
             name = plan.memo.name
             plan.complaints.now_and_then((name, "unless"), "%s is live, since its unless raised: %r", name, error, exc_info=error)
             return True
-
-    def _hand_over(self, job: RefreshJob) -> None:
-        """Hand over a renewal when the response is closed; at once, where there is none."""
-        waiting = request.environ.get(HANDOVER) if has_request_context() else None
-        if waiting is None:
-            self.engine.hand_over(job)
-        else:
-            waiting.append(job)
 
     # -- a function in this app ------------------------------------------------------------------------------------
 
@@ -188,8 +185,8 @@ class Calls:
         settings, policy = self.settings, memo.policy
         windows = policy.windows
         prefers = settings.prefer_stale if windows.prefer_stale is None else windows.prefer_stale is True
-        version = app_version(self.app, settings, self._deployed)
-        terms = Terms(version, self._deployed, windows.refresh_ahead or 0.0, preference(prefers, settings.prefer_stale_refresh))
+        preferred = preference(prefers, settings.prefer_stale_refresh)
+        terms = self.terms()._replace(refresh_ahead=windows.refresh_ahead or 0.0, prefer_stale=preferred)
         plan = CallPlan(
             app=self.app,
             memo=memo,
@@ -210,10 +207,14 @@ class Calls:
         )
         return self._plans.setdefault(memo, plan)
 
+    def terms(self) -> Terms:
+        """Return what the app says of serving what is stored, whoever asks."""
+        return Terms(app_version(self.app, self.settings, self._deployed), self._deployed)
+
     def _pool_of(self, memo: Memo) -> Refresher:
         """Return the threads of a function: its own, if its callers don't wait for as long as it takes."""
         if memo.policy.windows.wait is None:
-            return self._pool
+            return self.pool
         return self.engine.new_pool(memo.policy.max_concurrency, 0, replaces_lost=False)
 
     def check(self, memos: Iterable[Memo]) -> None:
@@ -250,9 +251,8 @@ def _told(answer: Answer) -> Any:
     return answer.value
 
 
-def _travel_up(word: last_word.LastWord, entry: Entry, terms: Terms) -> None:
-    """Let what is made around a call have its tags, and be no fresher than it."""
-    word.made_from(entry.key)
+def travel_up(word: last_word.LastWord, entry: Entry, terms: Terms) -> None:
+    """Let what is made of a stored result have its tags, and be no fresher than it."""
     word.tag(tags_in(entry.names))
     is_over = entry.ended or (entry.version != terms.version and entry.deployed <= terms.deployed)
     word.expire(0.0 if is_over else entry.fresh_until)

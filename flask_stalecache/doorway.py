@@ -7,7 +7,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from flask import Flask
+from flask import Flask, has_request_context, request
 from werkzeug.wsgi import ClosingIterator
 
 from .engine import Engine
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 #: In the environ: what is handed over when the response is closed.
 HANDOVER = "flask_stalecache.handover"
+
+
+def hand_over_at_close(engine: Engine, job: RefreshJob) -> None:
+    """Hand over a refresh when the response of the current request is closed; at once, where there is none."""
+    waiting = request.environ.get(HANDOVER) if has_request_context() else None
+    if waiting is None:
+        engine.hand_over(job)
+    else:
+        waiting.append(job)
 
 
 class Doorway:

@@ -91,13 +91,14 @@ class Entry:
 
     def in_swr(self, now: float) -> bool:
         """Whether it may be served at once and renewed behind (RFC 5861 section 3)."""
-        return self._is_in(self.windows.stale_while_revalidate, now)
+        return self.within(self.windows.stale_while_revalidate, now)
 
     def in_sie(self, now: float) -> bool:
         """Whether it may be served if the origin fails (RFC 5861 section 4)."""
-        return self._is_in(self.windows.stale_if_error, now)
+        return self.within(self.windows.stale_if_error, now)
 
-    def _is_in(self, window: float, now: float) -> bool:
+    def within(self, window: float, now: float) -> bool:
+        """Whether it may be served in a stale window of so many seconds."""
         # An empty window has no inside, although a deploy or a purge may have ended freshness before its time.
         return not self.never_stale and window > 0 and self.age(now) < self.windows.max_age + window
 
@@ -105,6 +106,11 @@ class Entry:
     def may_be_stale(self) -> bool:
         """Whether it may be served stale at all: the response does not forbid it, and there is a stale window."""
         return not self.never_stale and (self.windows.stale_while_revalidate > 0 or self.windows.stale_if_error > 0)
+
+    @property
+    def needs_confirming(self) -> bool:
+        """Whether each use of it needs the origin's word: it is never fresh, and must not be served stale (RFC 9111 5.2.2.4)."""
+        return self.never_stale and self.windows.max_age <= 0
 
     def softly_purged(self, at: float) -> Entry:
         """Return the entry with its freshness ended at a moment, or before if it had ended by itself.

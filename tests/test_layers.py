@@ -21,17 +21,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
         "http.ranges", "http.validators", "http.invalidation",
     ),
-    ("status", "decide", "shared_cache"),
+    ("status", "decide", "shared_cache", "variants"),
     ("stats", "complaints", "stores", "stores.base", "stores.memory", "stores.stamps"),
     ("stores.disk", "stores.locks", "stores.names", "stores.folders", "stores.room", "stores.sweep", "stores.files"),
     ("flight", "refresher", "housekeeping", "threadless"),
-    ("origin", "settle", "refreshes", "visit", "engine", "told"),
+    ("origin", "settle", "refreshes", "visit", "apart", "engine", "told"),
     (
-        "gateway", "gateway.variants", "gateway.app_call", "gateway.plan", "gateway.rules", "gateway.asked", "gateway.origin",
+        "gateway", "gateway.app_call", "gateway.plan", "gateway.rules", "gateway.asked", "gateway.origin",
         "gateway.answers", "gateway.invalidate", "gateway.cache",
     ),
     ("observed", "session_watch", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages"),
     ("call_policy", "values", "breaker", "call_origin", "calls", "flask_gateway"),
+    ("session_plan", "wire", "sending", "session_asked", "session_origin", "sessions"),
     ("extension",),
     ("",),
 )  # fmt: skip
@@ -39,11 +40,11 @@ ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {
     "observed", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages", "call_origin", "calls",
-    "flask_gateway", "extension",
+    "flask_gateway", "sessions", "extension",
 }  # fmt: skip
 PURE = {
     "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",
-    "status", "decide", "shared_cache", "gateway.variants",
+    "status", "decide", "shared_cache", "variants",
     "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
     "http.ranges", "http.validators", "http.invalidation",
 }  # fmt: skip

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from ..http.fields import end_to_end
+
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -75,6 +77,8 @@ class AppCall:
     def _send(self, fields: Fields) -> Callable[[bytes], object]:
         if not self.is_sent:
             self.is_sent = True
+            # PEP 3333 forbids hop-by-hop fields, and servers refuse them; but apps that were proxied before have them.
+            fields = end_to_end(fields)
             if self._start_response is None:
                 self._writer: Callable[[bytes], object] = lambda data: None
             elif self.exc_info is None:

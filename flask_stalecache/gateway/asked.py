@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..decide import Judgement, Verdict
 from ..entry import Entry
 from ..http.cache_control import RequestDirectives, response_directives
-from ..http.fields import content_length, first_of, stored_fields
+from ..http.fields import Headers, content_length, first_of, stored_fields
 from ..http.freshness import forbids_stale
 from ..http.storing import may_be_shared
 from ..http.validators import conditional_fields, confirmed_by_head, renewed
@@ -26,10 +26,10 @@ from ..purging import page_names, tag_name
 from ..reads import ReadNames, environ_name
 from ..recipe import PageRecipe
 from ..shared_cache import Exchange, judge_exchange
+from ..variants import INDEX, Fields, index_with, place_of
 from .app_call import AppCall, Copied
 from .plan import GatewayPlan, Seen
 from .rules import Rule
-from .variants import INDEX, Fields, index_with, sets_in, variant_key
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -97,20 +97,25 @@ class Asked:
         self._start, self._said = start, said
         previous = start.previous
         # What can't be stored is the client's own business, conditions and all.
-        self._given = self.environ if start.is_marked else self._without_conditions(previous)
+        is_ours = self._fills and not start.is_marked
+        self._given = self._without_conditions(previous) if is_ours else self.environ
         try:
             self.call.make(self.plan.app, self._given)
             self._answered = time.time()
-            if previous is None or self.call.code != 304 or start.is_marked:
+            if previous is None or self.call.code != 304 or not is_ours:
                 return self._judged(start)
         except Exception as error:
             return self._raised(Verdict.FAILED, error)
         return self._renewed(start, previous) or self._again(start)
 
+    @property
+    def _fills(self) -> bool:
+        return bool(self.environ["REQUEST_METHOD"] == "GET")
+
     def _without_conditions(self, previous: Entry | None) -> WSGIEnvironment:
         """Return the request without the client's conditions, and with ours if something is stored (RFC 9111 section 4.3.1)."""
         environ = {name: value for name, value in self.environ.items() if name not in CONDITIONS}
-        if previous is not None and self.environ["REQUEST_METHOD"] == "GET":
+        if previous is not None:
             environ.update((environ_name(name), value) for name, value in conditional_fields(previous.headers))
         return environ
 
@@ -128,15 +133,14 @@ class Asked:
             return Answer(Verdict.FAILED, call)
         seen = self._seen()
         judgement = self._judgement(self._exchange(call.fields), seen, start)
-        if judgement.verdict is Verdict.FAILED:
-            return Answer(Verdict.FAILED, call, shared=self._frozen())
+        if judgement.verdict in (Verdict.FAILED, Verdict.WORSE):
+            return Answer(judgement.verdict, call, shared=self._frozen(), retry_after=self._pause())
         carried = self._beyond_key(seen).carried_part(self.environ)
         if carried and not seen.is_ours:
             # Whatever else is said of it (private, a cookie set) may be because of this visitor too.
             return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
         if judgement.verdict is Verdict.UNSTORABLE:
-            self._see_changed(start.previous)
-            return Answer(Verdict.UNSTORABLE, call)
+            return self._seen_by_head(start) or Answer(Verdict.UNSTORABLE, call)
         body = call.whole()
         if body is not None:
             return self._stored(body)
@@ -173,11 +177,13 @@ class Asked:
         refusal = self._refusal(seen)
         if refusal:
             return Judgement(Verdict.UNSTORABLE, refusal)
-        has_copy = previous is not None and (previous.in_swr(now) or previous.in_sie(now))
+        has_copy = previous is not None and (
+            previous.in_swr(now) or previous.in_sie(now) or previous.within(self._said.stale_if_error or 0.0, now)
+        )
         judgement = judge_exchange(exchange, seen.policy, self._configured(seen), has_copy=has_copy)
         is_worse = has_copy and self.word.stood_in and previous is not None and not previous.stood_in
         if judgement.verdict is Verdict.STORABLE and is_worse:
-            return Judgement(Verdict.FAILED, "made with a fallback, while there is a better copy")
+            return Judgement(Verdict.WORSE, "made with a fallback, while there is a better copy")
         limit = self.word.limit(now)
         if limit is not None and judgement.windows.max_age > limit:
             judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
@@ -248,15 +254,22 @@ class Asked:
     def _storable(self, exchange: Exchange, seen: Seen, windows: Windows, tags: tuple[str, ...], body: bytes) -> Answer:
         fields = self._fields(seen)
         index = self.plan.engine.look_up(self.url_key).entry
-        is_alone = not fields and (index is None or index.status != INDEX)
-        key = self.url_key if is_alone else variant_key(self.url_key, fields, self.environ.get)
-        entry = self._entry(key, exchange, seen, windows, tags, fields, body)
-        beside = None if is_alone or _is_first(fields, index) else index_with(fields, index, entry, self.url_key)
-        return Answer(Verdict.STORABLE, self.call, entry=entry, absent=entry.absent, beside=beside)
+        place = place_of(self.url_key, fields, self.environ.get, index)
+        entry = self._entry(place.key, exchange, seen, windows, tags, fields, body)
+        beside = None if place.is_known else index_with(fields, index, entry, self.url_key)
+        return Answer(Verdict.STORABLE, self.call, entry=entry, absent=entry.absent, beside=beside, retry_after=self._pause())
 
-    def _fields(self, seen: Seen) -> Fields:
-        """Return the request fields that tell the answer from others of the URL."""
-        varied = selecting_fields(self.call.fields) or ()
+    def _pause(self) -> float | None:
+        """Return for how long it is not made again, since its refresh has tried to renew what it is made of."""
+        first = self.plan.engine.settings.refresh_backoff[0]
+        return self.word.pause(time.time(), first) if self.word.in_background else None
+
+    def _fields(self, seen: Seen, headers: Headers | None = None) -> Fields:
+        """Return the request fields that tell the answer from others of the URL.
+
+        :param headers: the answer's fields; ``None``: those that came.
+        """
+        varied = selecting_fields(self.call.fields if headers is None else headers) or ()
         return tuple(name for name in varied if name not in seen.answered and not self._is_in_url_key(name))
 
     def _is_in_url_key(self, name: str) -> bool:
@@ -328,11 +341,21 @@ class Asked:
         """Renew what is stored with the fields of a 304 (RFC 9111 section 4.3.4); ``None``: it is not for this request."""
         headers, seen = renewed(previous.headers, self.call.fields), self._seen()
         names = previous.absent | self._beyond_key(seen)
-        if headers is None or seen.own or names.carried_part(self.environ):
+        if headers is None or seen.own or names.carried_part(self.environ) or self._is_elsewhere(headers, previous, seen):
             return None
         exchange = self._exchange(list(headers), previous.status)
         judgement = self._judgement(exchange, seen, start)
-        entry = replace(
+        entry = self._with(headers, exchange, self._jittered(judgement.windows, seen), start, replace(previous, absent=names))
+        return Answer(judgement.verdict, self.call, entry=entry, renewed=True)
+
+    def _is_elsewhere(self, headers: Headers, previous: Entry, seen: Seen) -> bool:
+        """Whether a confirmed response is told from others of the URL by other request fields than before: it has another key."""
+        is_any = selecting_fields(headers) is not None
+        return is_any and self._fields(seen, headers) != self._fields(seen, previous.headers)
+
+    def _with(self, headers: Headers, exchange: Exchange, windows: Windows, start: Start, previous: Entry) -> Entry:
+        """Return what is stored, renewed with fields that came just now."""
+        return replace(
             previous,
             serial=start.serial,
             seq=start.seq,
@@ -341,20 +364,33 @@ class Asked:
             started=start.started,
             answered=exchange.answered - exchange.age,
             received=exchange.answered,
-            windows=self._jittered(judgement.windows, seen),
+            windows=windows,
             never_stale=forbids_stale(exchange.directives),
             shared=may_be_shared(exchange.directives),
-            absent=names,
             headers=stored_fields(headers),
             ended=False,
         )
-        return Answer(judgement.verdict, self.call, entry=entry, renewed=True)
 
-    def _see_changed(self, previous: Entry | None) -> None:
-        """Drop what is stored if the answer to a HEAD shows that a GET would bring something else (RFC 9111 section 4.3.5)."""
-        is_head = self.environ["REQUEST_METHOD"] == "HEAD" and self.call.code == 200
-        if is_head and previous is not None and not confirmed_by_head(previous.headers, len(previous.body), self.call.fields):
+    def _seen_by_head(self, start: Start) -> Answer | None:
+        """Renew what is stored if the answer to a HEAD has its validators, drop it if a GET would bring something else.
+
+        RFC 9111 section 4.3.5. An answer without validators confirms nothing.
+        """
+        call, previous = self.call, start.previous
+        if self.environ["REQUEST_METHOD"] != "HEAD" or call.code != 200 or previous is None or previous.status == INDEX:
+            return None
+        if previous.status != 200 or not confirmed_by_head(previous.headers, len(previous.body), call.fields):
             self.plan.engine.settler.drop_if_free(previous.key)
+            return None
+        headers, seen = renewed(previous.headers, call.fields), self._seen()
+        if headers is None or not conditional_fields(call.fields) or self._is_elsewhere(headers, previous, seen):
+            return None
+        exchange = replace(self._exchange(list(headers)), method="GET")
+        judgement = self._judgement(exchange, seen, start)
+        if judgement.verdict is not Verdict.STORABLE or seen.own or self._beyond_key(seen) != previous.absent:
+            return None
+        windows = self._jittered(judgement.windows, seen)
+        return Answer(Verdict.STORABLE, call, entry=self._with(headers, exchange, windows, start, previous))
 
     # -- a body that is still to come -----------------------------------------------------------------------------
 
@@ -383,7 +419,3 @@ class Asked:
             landing(self._stored(body))
         else:
             landing(Answer(Verdict.UNSTORABLE, self.call) if is_too_large else None)
-
-
-def _is_first(fields: Fields, index: Entry | None) -> bool:
-    return index is not None and index.status == INDEX and next(sets_in(index), None) == fields

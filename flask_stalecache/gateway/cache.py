@@ -16,7 +16,9 @@ from ..decide import Terms, preference
 from ..engine import Engine
 from ..entry import Entry
 from ..errors import ConfigError
-from ..http.fields import first_of
+from ..http.cache_control import response_directives
+from ..http.fields import end_to_end, first_of
+from ..http.freshness import must_be_confirmed
 from ..http.invalidation import SAFE_METHODS
 from ..origin import Answer, Served
 from ..policy import Policy
@@ -28,13 +30,13 @@ from ..stores.base import Store
 from ..stores.files import file_store
 from ..threadless import why_no_threads
 from ..told import told_of_answer, told_of_copy
+from ..variants import Index
 from .answers import Ready, send_stored
 from .app_call import code_of
 from .invalidate import Invalidator
 from .origin import GatewayOrigin
 from .plan import GatewayPlan
 from .rules import Rules, base_policy
-from .variants import Index
 
 #: Requests that the short way knows; visitors choose the URLs.
 KNOWN = 4096
@@ -192,16 +194,24 @@ class Gateway:
     def _failed(self, origin: GatewayOrigin, served: Served, error: BaseException) -> Iterable[bytes]:
         """Tell what the app raised as the server would; but what must be revalidated and can't be is a 504 (RFC 9111 5.2.2.2)."""
         copy = self._engine.look_up(origin.key)
-        if served.status is not CacheStatus.EXPIRED or copy.entry is None or not _must_be_revalidated(copy.entry):
+        if (
+            served.status is not CacheStatus.EXPIRED
+            or copy.entry is None
+            or not must_be_confirmed(response_directives(copy.entry.headers))
+        ):
             raise error
         self._plan.complaints.now_and_then("504", "the app failed, and its answer must be revalidated: %r", error, exc_info=error)
+        origin.close()
         return self._gone(origin.start_response, served.status, "stale")
 
     def _whole(self, origin: GatewayOrigin, served: Served, entry: Entry) -> Iterable[bytes]:
         """Answer the client's conditions from what the app's answer has become in the store."""
         more = told_of_answer(served, origin.app_status, self._chosen, origin.reason)
+        if served.status is CacheStatus.REVALIDATED or first_of(entry.headers, "age") is not None:
+            more.append(("Age", str(int(entry.age(time.time())))))
         if served.status is CacheStatus.REVALIDATED:
-            more = [("Age", str(int(entry.age(time.time())))), *more]
+            # What is stored gets no cookie, but who asked does.
+            more += [("Set-Cookie", value) for value in origin.cookies_set]
         return self._closing(send_stored(origin.environ, origin.start_response, Ready(entry), more), origin)
 
     def _handed_on(self, origin: GatewayOrigin, served: Served, answer: Answer) -> Iterable[bytes]:
@@ -232,7 +242,7 @@ class Gateway:
             ours = first_of(headers, "x-cache-status") is not None or self._plan.observe(environ, self._rules.plain.ignored).is_ours
             more = [] if ours else status_fields(CacheStatus.BYPASS, forwarded_field(reason, status=code), self._chosen)
             given = () if exc_info is None else (exc_info,)
-            return start_response(status, [*headers, *more], *given)
+            return start_response(status, [*end_to_end(headers), *more], *given)
 
         return self._plan.app(environ, start)
 
@@ -255,11 +265,6 @@ def _why_not_for_us(environ: Mapping[str, Any]) -> str | None:
     if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ or environ.get("REMOTE_USER"):
         return "bypass"
     return "upgrade" if "HTTP_UPGRADE" in environ or REPLAY in environ else None
-
-
-def _must_be_revalidated(entry: Entry) -> bool:
-    said = first_of(entry.headers, "cache-control") or ""
-    return entry.never_stale and "revalidate" in said.lower()
 
 
 class GatewayCache(Gateway):

@@ -10,6 +10,7 @@ from ..decide import PreferStale, Serve, Terms, Verdict, decide
 from ..entry import Entry
 from ..errors import StaleCacheError
 from ..http.cache_control import RequestDirectives, request_directives
+from ..http.fields import lines_of
 from ..http.request import accepts, may_use
 from ..keys import page_key
 from ..origin import Answer, Start
@@ -65,6 +66,7 @@ class GatewayOrigin:
             self.terms = self.terms.reloading()
         elif fresh_for <= 0 and may_use(said, age=age, fresh_for=fresh_for, may_be_stale=not entry.never_stale):
             self.terms = self.terms._replace(prefer_stale=PreferStale.AND_REFRESH)
+        self.terms = self.terms._replace(if_error=said.stale_if_error or 0.0)
 
     @property
     def may_be_known(self) -> bool:
@@ -104,8 +106,9 @@ class GatewayOrigin:
 
     @property
     def queues(self) -> bool:
-        """Whether others may wait for this request's call: not if it is unlikely to be stored."""
-        return self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
+        """Whether others may wait for this request's call: not if it is unlikely to be stored, or its sender says no-store."""
+        wants_none = self.said is not None and self.said.no_store
+        return self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ and not wants_none
 
     def barred_from(self, entry: Entry) -> bool:
         """Whether the entry can't be served to this request: it carries an absent name, or Authorization."""
@@ -161,6 +164,11 @@ class GatewayOrigin:
         return 0 if self.asked is None else self.asked.call.code
 
     @property
+    def cookies_set(self) -> list[str]:
+        """The cookies that the app's answer sets."""
+        return [] if self.asked is None else lines_of(self.asked.call.fields, "set-cookie")
+
+    @property
     def reason(self) -> str:
         """Why the app was asked, in the words of RFC 9211 section 2.2, where it is not what is stored that says so; else ""."""
         if self.terms.reload:
@@ -193,6 +201,10 @@ class GatewayRefresh:
     def terms(self) -> Terms:
         """What is said of serving it, whoever asks."""
         return self.rule.terms
+
+    def is_left_alone(self, copy: Copy) -> bool:
+        """An app is never left alone where nothing stands in for its answer."""
+        return False
 
     def renew_parts(self, keys: tuple[str, ...]) -> None:
         """Renew what is stale of the values that it was made from."""

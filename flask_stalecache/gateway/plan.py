@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from ..complaints import Complaints
 from ..decide import Terms
 from ..engine import Engine
-from ..http.vary import newest
 from ..policy import NamePatterns, Policy
 from ..reads import NO_NAMES, ReadNames
-from .variants import INDEX, Fields, Index, variant_key
+from ..variants import Fields, locate
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -103,27 +102,4 @@ class GatewayPlan:
 
     def locate(self, url_key: str, environ: WSGIEnvironment) -> tuple[str, Fields]:
         """Return the key of what a request asks for, and the fields that are in it: the URL's own key, or that of a variant."""
-        copy = self.engine.look_up(url_key)
-        entry = copy.entry
-        if entry is None or entry.status != INDEX:
-            return url_key, ()
-        index: Index | None = copy.prepared
-        if index is None:
-            index = copy.prepared = Index(entry)
-        get = environ.get
-        found = [(variant_key(url_key, fields, get), fields) for fields in index.sets]
-        if index.names is None:
-            return self._newest(found, environ)
-        index.note(tuple(map(get, index.names)), found[0][0])
-        return found[0]
-
-    def _newest(self, found: list[tuple[str, Fields]], environ: WSGIEnvironment) -> tuple[str, Fields]:
-        """Return the variant of the latest Date that is for this request (RFC 9111 section 4.1), else the first that is missing.
-
-        One with absent names is sent with them in its Vary: it does not match who carries one.
-        """
-        entries = [(each, self.engine.look_up(each[0]).entry) for each in found]
-        chosen = newest(entry for _, entry in entries if entry is not None and not entry.absent.carried_by(environ))
-        if chosen is not None:
-            return next(each for each in found if each[0] == chosen.key)
-        return next((each for each, entry in entries if entry is None), found[0])
+        return locate(url_key, environ, self.engine.look_up)

@@ -34,6 +34,12 @@ def invalidated(method: str, status: int, target: str, headers: Headers) -> tupl
     return tuple(dict.fromkeys(map(urlunsplit, urls)))
 
 
+def normal_url(url: str) -> str | None:
+    """Return a full URL with scheme and host in lower case, without user, default port and fragment; ``None`` if it is none."""
+    parts = _split(url)
+    return None if parts is None else urlunsplit(parts)
+
+
 def _split(target: str, reference: str = "") -> SplitResult | None:
     """Return the normal form of a reference in an answer; ``None`` if it is no URL of a page."""
     try:

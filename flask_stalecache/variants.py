@@ -7,15 +7,15 @@ values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from ..entry import Entry
-from ..http.vary import normalised
-from ..policy import Windows
-from ..reads import NO_NAMES, environ_name
+from .entry import Entry
+from .http.vary import newest, normalised
+from .policy import Windows
+from .reads import NO_NAMES, environ_name
 
 #: The status of an index; no response has it.
 INDEX = 0
@@ -75,6 +75,75 @@ class Index:
 
 #: Variants of one URL that are found again without comparing their fields.
 REMEMBERED = 64
+
+
+class Found(Protocol):
+    """What is stored under a key, as far as variants go."""
+
+    @property
+    def entry(self) -> Entry | None: ...
+
+    prepared: Any
+
+
+def locate(url_key: str, environ: Mapping[str, Any], look_up: Callable[[str], Found]) -> tuple[str, Fields]:
+    """Return the key of what a request asks for, and the fields that are in it: the URL's own key, or that of a variant.
+
+    :param url_key: the key of the URL.
+    :param environ: the request.
+    :param look_up: returns what is stored under a key.
+    """
+    copy = look_up(url_key)
+    entry = copy.entry
+    if entry is None or entry.status != INDEX:
+        return url_key, ()
+    index: Index | None = copy.prepared
+    if index is None:
+        index = copy.prepared = Index(entry)
+    get = environ.get
+    found = [(variant_key(url_key, fields, get), fields) for fields in index.sets]
+    if index.names is None:
+        return _newest(found, environ, look_up)
+    index.note(tuple(map(get, index.names)), found[0][0])
+    return found[0]
+
+
+def _newest(found: list[tuple[str, Fields]], environ: Mapping[str, Any], look_up: Callable[[str], Found]) -> tuple[str, Fields]:
+    """Return the variant of the latest Date that is for this request (RFC 9111 section 4.1), else the first that is missing.
+
+    One with absent names is sent with them in its Vary: it does not match who carries one.
+    """
+    entries = [(each, look_up(each[0]).entry) for each in found]
+    chosen = newest(entry for _, entry in entries if entry is not None and not entry.absent.carried_by(environ))
+    if chosen is not None:
+        return next(each for each in found if each[0] == chosen.key)
+    return next((each for each, entry in entries if entry is None), found[0])
+
+
+class Place(NamedTuple):
+    """Where an answer is stored.
+
+    :ivar key: its key.
+    :ivar is_known: it is found there without a new index.
+    """
+
+    key: str
+    is_known: bool
+
+
+def place_of(url_key: str, fields: Fields, get: Callable[[str], Any], known: Entry | None) -> Place:
+    """Return where an answer is stored.
+
+    :param url_key: the key of the URL.
+    :param fields: the request fields that tell the answer from others of the URL, in lower case and sorted.
+    :param get: returns what the WSGI environ of its request has under a name, or ``None``.
+    :param known: what is stored under the key of the URL.
+    """
+    has_index = known is not None and known.status == INDEX
+    if not fields and not has_index:
+        return Place(url_key, True)
+    is_first = known is not None and has_index and next(sets_in(known), None) == fields
+    return Place(variant_key(url_key, fields, get), is_first)
 
 
 def index_with(fields: Fields, known: Entry | None, variant: Entry, url_key: str) -> Entry:
