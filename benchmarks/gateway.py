@@ -232,7 +232,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Measures the gateway's hits and prints tables as Markdown.")
     parser.add_argument("--rounds", type=int, default=30, help="rounds in process (default 30, about 50 s; 0 for none)")
-    parser.add_argument("--wire-rounds", type=int, default=7, help="rounds over the wire (default 7, about 3 min; 0 for none)")
+    parser.add_argument("--wire-rounds", type=int, default=7, help="rounds over the wire (default 7, about 4 min; 0 for none)")
     parser.add_argument("--seconds", type=int, default=1, help="seconds that each app is asked in a round (default 1)")
     parser.add_argument("--install", action="store_true", help="let apt-get install wrk, nginx and varnish; as root")
     chosen = parser.parse_args()

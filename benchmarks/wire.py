@@ -1,6 +1,7 @@
 """Gateway hits over the wire, for ``gateway.py``: wrk asks real servers on 127.0.0.1, one after the other.
 
-On each server a raw WSGI callable, an empty Flask view and the gateway's hit answer the same 10 kB. Beside them stand nginx's
+On each server a raw WSGI callable, an empty Flask view and the gateway's hit answer the same 10 kB; and so does a raw callable that
+sends all fields of a hit, since servers take their time over each. Beside them stand nginx's
 ``proxy_cache`` and Varnish, with one worker process each. All of them are asked in turn, round by round, and only one at a time; a
 ratio is taken within a round. What is not installed has a row that says so.
 """
@@ -34,7 +35,7 @@ PACKAGES = {"wrk": "wrk", "nginx": "nginx-light", "varnishd": "varnish"}
 #: Where Debian puts what is for root.
 PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 
-RAW, EMPTY, HIT = "raw", "empty", "hit"
+RAW, SAME, EMPTY, HIT = APPS = "raw", "same", "empty", "hit"
 NGINX, VARNISH, UWSGI = "nginx", "Varnish", "uWSGI"
 #: With one thread for requests no two of them contend for the interpreter; with more, slow views don't hold up each other.
 GRANIAN, GRANIAN_THREADS = "granian, 1 thread", f"granian, {THREADS} threads"
@@ -64,6 +65,12 @@ FIELDS = [("Content-Type", "text/html"), ("Content-Length", "10000"), ("Cache-Co
 
 def raw(environ, start_response):
     start_response("200 OK", FIELDS.copy())
+    return [PAGE]
+
+
+def same(environ, start_response):
+    more = [("Age", "12"), ("Cache-Status", "stalecache; hit; ttl=86388"), ("X-Cache-Status", "HIT")]
+    start_response("200 OK", [*FIELDS, *more])
     return [PAGE]
 
 
@@ -281,7 +288,7 @@ def start_all(stack: ExitStack, folder: Path) -> dict[Variant, int]:
     (folder / "app.py").write_text(APP)
     (folder / "gunicorn_conf.py").write_text(_GUNICORN)
     servers = [server for server, module in NEEDED.items() if find_spec(module) is not None]
-    variants = [(server, app) for server in servers for app in (RAW, EMPTY, HIT)]
+    variants = [(server, app) for server in servers for app in APPS]
     ports = {variant: stack.enter_context(python_server(*variant, folder)) for variant in variants}
     fronts: Mapping[str, tuple[str, Callable[..., AbstractContextManager[int]]]]
     fronts = {NGINX: ("nginx", nginx), VARNISH: ("varnishd", varnish)}
@@ -355,21 +362,22 @@ def rate(rounds: Sequence[Round], variant: Variant) -> float:
 
 def rows(rounds: Sequence[Round], seconds: int) -> Iterator[str]:
     """Yield the lines of the table."""
-    heading = f"requests a second, 10 kB, {CONNECTIONS} connections, median of {len(rounds)} rounds of {seconds} s"
-    yield f"| {heading} | raw callable | empty view | gateway hit | ÷ raw | ÷ empty view | errors |"
-    yield "|---|---:|---:|---:|---:|---:|---:|"
+    heading = f"requests a second, 10 kB, {CONNECTIONS} connections, {len(rounds)} rounds of {seconds} s"
+    columns = "raw callable | raw, fields of a hit | empty view | gateway hit | ÷ raw | ÷ same fields | ÷ empty view | errors"
+    yield f"| {heading} | {columns} |"
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
     for server in NEEDED:
         if (server, HIT) not in rounds[0].rates:
-            yield f"| {server} | not installed | | | | | |"
+            yield f"| {server} | not installed | | | | | | | |"
             continue
-        each = " | ".join(f"{rate(rounds, (server, app)):,.0f}" for app in (RAW, EMPTY, HIT))
-        against = [ratio(rounds, (server, HIT), (server, other)) for other in (RAW, EMPTY)]
-        errors = sum(found.errors[server, app] for found in rounds for app in (RAW, EMPTY, HIT))
-        yield f"| {server} | {each} | {against[0]:.2f} | {against[1]:.1f} | {errors} |"
+        each = " | ".join(f"{rate(rounds, (server, app)):,.0f}" for app in APPS)
+        against = " | ".join(f"{ratio(rounds, (server, HIT), (server, other)):.2f}" for other in (RAW, SAME, EMPTY))
+        errors = sum(found.errors[server, app] for found in rounds for app in APPS)
+        yield f"| {server} | {each} | {against} | {errors} |"
     for front in (NGINX, VARNISH):
         is_there = (front, HIT) in rounds[0].rates
         hits = f"{rate(rounds, (front, HIT)):,.0f}" if is_there else "not installed"
-        yield f"| {front} | | | {hits} | | | {sum(found.errors[front, HIT] for found in rounds) if is_there else ''} |"
+        yield f"| {front} | | | | {hits} | | | | {sum(found.errors[front, HIT] for found in rounds) if is_there else ''} |"
 
 
 def verdicts(rounds: Sequence[Round]) -> Iterator[str]:
