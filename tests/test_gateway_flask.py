@@ -1107,6 +1107,29 @@ def test_a_rule_may_say_all_that_cached_may(make_app: MakeApp, clock: time_machi
         assert visit(app, path, headers).word == "MISS"
 
 
+@pytest.mark.parametrize(
+    ("headers", "prefers"),
+    [
+        ({"X-Stale": "1"}, True),
+        ({"X-Stale": "0"}, False),
+        ({"Cookie": "stale=yes"}, True),
+        ({"Cookie": "stale=0"}, False),
+        ({}, False),
+    ],
+)
+def test_a_visitor_may_prefer_stale(make_app: MakeApp, clock: time_machine.Traveller, headers: Fields, prefers: bool) -> None:
+    """By the field or the cookie that the configuration names, unless a rule says more."""
+    rules = {"/news/a": Policy(max_age=10, stale_while_revalidate=0, jitter=0), "/news/b": Policy(max_age=10, prefer_stale=False)}
+    app, cache = make_app(GATEWAY=rules, PREFER_STALE_HEADER="X-Stale", PREFER_STALE_COOKIE="stale")
+    views(app)
+    assert [visit(app, path).word for path in ("/news/a", "/news/b")] == ["MISS", "MISS"]
+    clock.shift(1000)
+    assert visit(app, "/news/a", headers).word == ("STALE" if prefers else "EXPIRED")
+    assert visit(app, "/news/b", headers).word == "EXPIRED"
+    settle(app, cache)
+    assert visit(app, "/news/a").word == "HIT"
+
+
 def test_a_rule_may_limit_the_wait(make_app: MakeApp, clock: time_machine.Traveller) -> None:
     app, cache = make_app(GATEWAY=[("/*", Policy(max_age=10, stale_while_revalidate=0, stale_if_error=100, wait=0.05, jitter=0))])
     more, calls = threading.Event(), []

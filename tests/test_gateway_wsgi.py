@@ -25,8 +25,9 @@ import pytest
 import time_machine
 from origins import PATIENCE, go, results, wait_until
 
-from flask_stalecache import Policy
+from flask_stalecache import Policy, StoreError
 from flask_stalecache.gateway.cache import GatewayCache
+from flask_stalecache.stores.bodies import FileBody
 
 FRESH = ("Cache-Control", "max-age=60")
 #: Served while it is renewed, and where the app fails.
@@ -818,3 +819,36 @@ def test_a_failure_is_shared_only_if_it_could_have_been_anybodys(
     more.set()
     assert ann.result(PATIENCE).body == b"sorry, ann"
     assert bob.result(PATIENCE).body == (b"sorry, ann" if is_shared else b"sorry, bob")
+
+
+# -- bodies in files -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["gone", "out of descriptors"])
+def test_a_body_that_can_not_be_opened_is_asked_for_anew(
+    behind: Behind, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch, missing: bool
+) -> None:
+    """On a hit, and where it is to stand in for the app's failure: and what the app has returned is closed."""
+
+    def fail(body: FileBody) -> None:
+        if not missing:
+            raise StoreError("Too many open files")
+
+    fails = [False]
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        fields = [("Cache-Control", "max-age=10, stale-if-error=100"), PLAIN]
+        start_response("503 Service Unavailable" if fails[0] else "200 OK", [PLAIN] if fails[0] else fields)
+        return Body(b"down") if fails[0] else Body(b"x" * 3_000_000)
+
+    app = App(answer)
+    gateway = behind(app, memory_size=2**20)
+    ask(gateway)
+    monkeypatch.setattr(FileBody, "open", fail)
+    got = ask(gateway)
+    assert (got.word, len(got.body), app.calls) == ("BYPASS", 3_000_000, 2)
+    clock.shift(11)
+    fails[0] = True
+    got = ask(gateway)
+    assert (got.status[:3], got.body) == ("503", b"down")
+    assert app.closed == [1] * len(app.closed)

@@ -109,10 +109,13 @@ class Gateway:
                         return ()
         return self._answer(environ, start_response, asked)
 
-    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse, asked: _Asked | None) -> Iterable[bytes]:
+    def _answer(
+        self, environ: WSGIEnvironment, start_response: StartResponse, asked: _Asked | None, *, looks_again: bool = True
+    ) -> Iterable[bytes]:
         """Answer a request on the long way.
 
         :param asked: what the short way knows a request by; ``None``: it can't know this one.
+        :param looks_again: whether to look again if what is found can't be read any more.
         """
         if not self._knows_server:
             self._know_server(environ)
@@ -127,7 +130,7 @@ class Gateway:
         try:
             served = self._engine.answer(origin)
             if served.answer is None:
-                return self._from_copy(origin, served, asked)
+                return self._from_copy(origin, served, asked, looks_again=looks_again)
             return self._from_app(origin, served, served.answer)
         except BaseException:
             # Nobody is to wait for a body that will not come, and no server closes what it was not given.
@@ -147,7 +150,7 @@ class Gateway:
 
     # -- from the store ------------------------------------------------------------------------------------------
 
-    def _from_copy(self, origin: GatewayOrigin, served: Served, asked: _Asked | None) -> Iterable[bytes]:
+    def _from_copy(self, origin: GatewayOrigin, served: Served, asked: _Asked | None, *, looks_again: bool) -> Iterable[bytes]:
         """Send what is stored."""
         copy, now = served.copy, time.time()
         assert copy is not None
@@ -163,9 +166,13 @@ class Gateway:
         try:
             body = send_stored(origin.environ, origin.start_response, ready, more)
         except GoneError:
-            # Somebody has replaced it since we looked: look again.
+            # Somebody has replaced it since we looked; or it can't be read, however often we look.
             self._engine.settler.load(copy.key)
-            return self._answer(origin.environ, origin.start_response, asked)
+            if looks_again:
+                origin.close()
+                return self._answer(origin.environ, origin.start_response, asked, looks_again=False)
+            answer = origin.live()
+            return self._from_app(origin, Served(CacheStatus.BYPASS, None, answer), answer)
         if not served.refresh and origin.asked is None and not self._engine.in_line:
             return body
         return self._closing(body, origin, served.refresh)

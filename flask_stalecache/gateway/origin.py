@@ -14,7 +14,7 @@ from ..http.fields import lines_of
 from ..http.request import accepts, may_use
 from ..keys import page_key
 from ..origin import Answer, Start
-from ..reads import ReadNames
+from ..reads import ReadNames, says_yes
 from ..recipe import PageRecipe
 from ..refresher import Refresher
 from ..stores.base import Copy
@@ -51,6 +51,8 @@ class GatewayOrigin:
         self.asked: Asked | None = None
         self.terms: Terms = rule.terms
         self.said: RequestDirectives | None = None
+        if plan.asked_by and rule.policy.prefer_stale is None and says_yes(plan.asked_by, environ):
+            self.terms = self.terms._replace(prefer_stale=plan.preferred)
         if plan.honors and ("HTTP_CACHE_CONTROL" in environ or "HTTP_PRAGMA" in environ):
             self._honor()
 
