@@ -13,7 +13,8 @@ from requests.exceptions import ChunkedEncodingError, SSLError
 from requests.exceptions import ConnectionError as NoConnection
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers
-from urllib3 import HTTPHeaderDict, HTTPResponse
+from urllib3 import HTTPResponse
+from urllib3._collections import HTTPHeaderDict
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.exceptions import SSLError as BadTls
 
