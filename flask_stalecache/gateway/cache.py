@@ -251,19 +251,19 @@ class Gateway:
         if reason == "upgrade":
             return self._plan.app(environ, start_response)
         method = environ["REQUEST_METHOD"]
-        # A copy: middleware of the app may take the script root off the path, and then nobody could tell what is invalid.
-        given = environ.copy()
+        # Middleware of the app may take the script root off the path, and then nobody could tell what is invalid.
+        as_it_came = environ if method in SAFE_METHODS else environ.copy()
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None) -> Callable[[bytes], object]:
             code = code_of(status)
             if method not in SAFE_METHODS:
-                self._invalidator.after(environ, method, code, headers)
-            ours = first_of(headers, "x-cache-status") is not None or self._plan.observe(given, self._rules.plain.ignored).is_ours
+                self._invalidator.after(as_it_came, method, code, headers)
+            ours = first_of(headers, "x-cache-status") is not None or self._plan.observe(environ, self._rules.plain.ignored).is_ours
             more = [] if ours else status_fields(CacheStatus.BYPASS, forwarded_field(reason, status=code), self._chosen)
-            error = () if exc_info is None else (exc_info,)
-            return start_response(status, [*end_to_end(headers), *more], *error)
+            given = () if exc_info is None else (exc_info,)
+            return start_response(status, [*end_to_end(headers), *more], *given)
 
-        return self._plan.app(given, start)
+        return self._plan.app(environ, start)
 
     def _gone(self, start_response: StartResponse, status: CacheStatus, reason: str) -> Iterable[bytes]:
         """Say that nothing may be served and nobody else be asked (RFC 9111 sections 4.2.4 and 5.2.1.7)."""
