@@ -156,9 +156,10 @@ def hishel(folder: Path, url: str, fresh: float) -> Cached:
     from hishel import SqliteStorage
     from hishel.requests import CacheAdapter
 
+    folder.mkdir()
     session = requests.Session()
-    # By the rules of RFC 9111, as ours.
-    session.mount("http://", CacheAdapter(storage=SqliteStorage(database_path=folder.with_suffix(".db")), rfc=True))
+    # By the rules of HTTP, as the others do: what it does without is keeping all for as long as its storage does.
+    session.mount("http://", CacheAdapter(storage=SqliteStorage(database_path=folder / "it.db"), rfc=True))
     return Cached(lambda base: session.get(f"{url}{base}", timeout=PATIENCE).text, Flask("hishel"))
 
 

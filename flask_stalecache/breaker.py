@@ -62,6 +62,10 @@ class Suspension:
         """Whether the function is left alone now."""
         return self._after is not None and self._known().backing_off(time.time())
 
+    def left(self) -> float:
+        """Return the seconds for which it is still left alone; 0 if it is not."""
+        return max(0.0, self._known().retry_at - time.time())
+
     def admits(self) -> bool:
         """Whether a call may be made: of those that come when the pause is over, the first one."""
         if self._after is None or (note := self._known()).failures < self._after:

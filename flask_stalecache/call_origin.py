@@ -185,15 +185,19 @@ class CallOrigin:
         return False
 
     def refused(self, copy: Copy) -> Answer | None:
-        """Return why it is left alone: it failed a short while ago, and something can stand in, or is remembered to have failed."""
+        """Return why it is left alone: it failed a short while ago, and there is a fallback or nobody waits, or that is remembered.
+
+        Who waits and has no fallback is not put off: there may be an answer by now.
+        """
         if self.plan.suspension.is_on():
             return self._suspended()
         now, note = time.time(), copy.note
-        has_fallback = self.plan.memo.policy.fallback is not NO_FALLBACK
-        if not note.silent(now) and not (has_fallback and note.backing_off(now)):
+        can_wait = self.terms.in_line or self.plan.memo.policy.fallback is not NO_FALLBACK
+        if not note.silent(now) and not (can_wait and note.backing_off(now)):
             return None
         left = max(note.retry_at, note.silent_until) - now
-        return Answer(Verdict.REFUSED, error=OriginSuspended(f"{self.label} failed a short while ago: left alone for {left:.1f} s"))
+        error = OriginSuspended(f"{self.label} failed a short while ago: left alone for {left:.1f} s")
+        return Answer(Verdict.REFUSED, error=error, retry_after=left)
 
     def live(self) -> Answer:
         """Call the function for this caller alone: nothing of it is stored."""
@@ -230,7 +234,7 @@ class CallOrigin:
     def _suspended(self) -> Answer:
         policy = self.plan.memo.policy
         why = f"it failed {policy.suspend_after} times in a row, and is left alone for {policy.suspend_for:g} s"
-        return Answer(Verdict.REFUSED, error=OriginSuspended(f"{self.label}: {why}"))
+        return Answer(Verdict.REFUSED, error=OriginSuspended(f"{self.label}: {why}"), retry_after=self.plan.suspension.left())
 
     def _run(self, word: LastWord) -> tuple[Any, Exception | None]:
         """Run it as in a thread of its own: in another app context, without the visitor's request."""
@@ -347,6 +351,10 @@ class CallRefresh:
         self.forced = forced
         self.patience = origin.wait
         self.is_given_up = False
+
+    def is_left_alone(self, copy: Copy) -> bool:
+        """Whether whoever asked for it would not have it called now."""
+        return self.origin.refused(copy) is not None
 
     def renew_parts(self, keys: tuple[str, ...]) -> None:
         """Renew what is stale of the values that this one was made from."""

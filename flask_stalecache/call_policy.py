@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,7 @@ class CallPolicy:
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        self._check_fallback()
         if not isinstance(self.inherit, bool):
             raise ConfigError(f"inherit={self.inherit!r}: give True or False")
         if (self.suspend_after is None) != (self.suspend_for is None):
@@ -72,6 +74,17 @@ class CallPolicy:
             )
         if self.windows.key is not None and self.ignored_args:
             raise ConfigError("ignored_args has no effect beside key=, which stands for all arguments: leave one out")
+
+    def _check_fallback(self) -> None:
+        if callable(self.fallback):
+            return
+        try:
+            deepcopy(self.fallback)
+        except Exception as error:
+            raise ConfigError(
+                f"fallback={self.fallback!r} can't be copied ({error}), and everyone gets one of their own: give a callable that "
+                "returns it"
+            ) from error
 
     def _concurrency(self) -> int | None:
         given = self.max_concurrency

@@ -95,7 +95,7 @@ class Calls:
         if origin is None:
             return None
         decision = decide(copy.entry, copy.note, time.time(), origin.terms, pending=False)
-        return origin if isinstance(decision, Fetch) else None
+        return origin if isinstance(decision, Fetch) and origin.refused(copy) is None else None
 
     def _made_again(self, entry: Entry) -> CallOrigin | None:
         """Return the call that a value came from; ``None`` if only a caller has its arguments."""
@@ -150,7 +150,7 @@ class Calls:
         if answer.verdict not in (Verdict.FAILED, Verdict.REFUSED) or policy.fallback is NO_FALLBACK:
             return _told(answer)
         if word is not None and policy.inherit:
-            word.stand_in()
+            word.stand_in(self._tried_again_at(origin.key, answer))
         if answer.verdict is Verdict.FAILED:
             label = origin.label
             self.engine.complaints.now_and_then(
@@ -159,6 +159,10 @@ class Calls:
         if callable(policy.fallback):
             return policy.fallback(*origin.args, **origin.kwargs)
         return policy.fallback if is_immutable(policy.fallback) else deepcopy(policy.fallback)
+
+    def _tried_again_at(self, key: str, answer: Answer) -> float:
+        """Return when a call that failed, or was left alone, may be tried again, in seconds since the epoch."""
+        return max(self.engine.settler.load(key).note.retry_at, time.time() + (answer.retry_after or 0.0))
 
     def _is_live(self, plan: CallPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Ask the developer's ``unless``; where it raises, the call is live."""

@@ -72,6 +72,7 @@ class Terms(NamedTuple):
     :ivar prefer_stale: whether it is served however old.
     :ivar in_line: nobody waits, so what is stale is renewed at once, and only served if that fails.
     :ivar reload: the visitor wants nothing that is stored, unless the origin confirms it.
+    :ivar if_error: seconds after freshness in which the visitor takes it if the origin fails, beside what the entry allows.
     """
 
     version: str = ""
@@ -80,6 +81,7 @@ class Terms(NamedTuple):
     prefer_stale: PreferStale = PreferStale.NO
     in_line: bool = False
     reload: bool = False
+    if_error: float = 0.0
 
     def reloading(self) -> Terms:
         """Return the terms of a visitor who wants nothing that the origin does not confirm."""
@@ -158,7 +160,7 @@ def decide(entry: Entry | None, note: Note, now: float, terms: Terms = PLAIN, *,
     if is_plain_hit(entry, now, terms):
         return Serve(entry, CacheStatus.HIT, False)
     if terms.reload:
-        return _fetch(entry, now)
+        return _fetch(entry, now, terms)
     if is_fresh(entry, now, terms):
         is_wanted = is_due(entry, now, terms) and _may_refresh(note, now, terms, pending)
         return Serve(entry, CacheStatus.HIT, is_wanted, CacheStatus.HIT)
@@ -171,12 +173,17 @@ def decide(entry: Entry | None, note: Note, now: float, terms: Terms = PLAIN, *,
         return Serve(entry, CacheStatus.STALE, refresh, CacheStatus.STALE)
     if entry.in_sie(now) and note.backing_off(now):
         return Serve(entry, CacheStatus.STALE, False)
-    return _fetch(entry, now)
+    return _fetch(entry, now, terms)
 
 
-def _fetch(entry: Entry, now: float) -> Fetch:
-    may_stand_in = entry.in_sie(now) or entry.in_swr(now)
-    return Fetch(CacheStatus.EXPIRED, entry if may_stand_in else None, entry if entry.may_be_stale else None)
+def _fetch(entry: Entry, now: float, terms: Terms) -> Fetch:
+    may = may_stand_in(entry, now, terms)
+    return Fetch(CacheStatus.EXPIRED, entry if may else None, entry if entry.may_be_stale else None)
+
+
+def may_stand_in(entry: Entry, now: float, terms: Terms) -> bool:
+    """Whether the entry may be served if the origin fails, by its own windows or by what the visitor takes (RFC 5861 section 4)."""
+    return entry.in_sie(now) or entry.in_swr(now) or entry.within(terms.if_error, now)
 
 
 def _may_refresh(note: Note, now: float, terms: Terms, pending: bool) -> bool:
@@ -194,6 +201,8 @@ class Verdict(Enum):
     PERSONAL = "personal"
     #: The origin failed.
     FAILED = "failed"
+    #: It was made with a fallback, while what is stored was not: that is kept, and it is made again when the fallback's call is.
+    WORSE = "worse"
     #: The origin was not called: too many calls run, or it is left alone, or its caller waits no longer.
     REFUSED = "refused"
 
@@ -243,7 +252,7 @@ def judge(facts: Facts, policy: Policy, defaults: Windows, max_size: int, now: f
     if facts.had_content and _is_empty(facts) and facts.status not in policy.listed_statuses:
         return Judgement(Verdict.FAILED, "an empty answer over content")
     if facts.stood_in and facts.has_better:
-        return Judgement(Verdict.FAILED, "made with a fallback, while there is a better copy")
+        return Judgement(Verdict.WORSE, "made with a fallback, while there is a better copy")
     if facts.carried:
         # First, since whatever else is said of it (private, a cookie set) may be because of this visitor too.
         return Judgement(Verdict.PERSONAL, "it was made for this visitor")

@@ -8,35 +8,24 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+from .apart import Apart
 from .complaints import Complaints
 from .config import Settings
 from .decide import Fetch, Serve, Verdict, decide, is_plain_hit
-from .errors import OriginBusy, OriginTimeout, StoreError
+from .errors import StoreError
 from .flight import Flight, Flights, Outcome
 from .housekeeping import Housekeeper
-from .note import NOTHING
 from .origin import Answer, Origin, RefreshJob, Served, Start
 from .refresher import Refresher, drain_each
-from .refreshes import Refreshes
+from .refreshes import InProcess
 from .settle import Settler
 from .stats import Counters
 from .status import CacheStatus
 from .stores.base import Copy, Store
-from .visit import Turn, Visit, Way
+from .visit import POLL, Turn, Visit, Way
 
-#: Seconds between two tries for a lock that another process holds.
-POLL = 0.025
 #: Of the server there is one for all apps of a process.
 _server_complaints = Complaints()
-
-
-class InProcess:
-    """What belongs to one process, and is made anew after a fork."""
-
-    def __init__(self, settler: Settler, pools: list[Refresher], deadline: float) -> None:
-        self.pid = os.getpid()
-        self.flights = Flights()
-        self.refreshes = Refreshes(settler, pools[0], pools, self.flights, deadline)
 
 
 class Engine:
@@ -60,7 +49,8 @@ class Engine:
         #: No thread runs between requests here: what threads would do is done when a response is closed.
         self.in_line = False
         self._processes: dict[int, InProcess] = {}
-        self._process = self._this_process()
+        self.process = self._this_process()
+        self._apart = Apart(self)
 
     # -- answering -----------------------------------------------------------------------------------------------
 
@@ -82,8 +72,10 @@ class Engine:
         if way is Way.UNQUEUED:
             return self._unqueued(visit)
         if (refused := origin.refused(copy)) is not None:
-            return self._served(visit, refused, stored=False)
-        if origin.wait is not None and (origin.apart or decision.if_error is not None):
+            return self.served(visit, refused, stored=False)
+        if origin.wait is not None and origin.apart:
+            return self._apart.call(visit, origin.wait)
+        if origin.wait is not None and decision.if_error is not None:
             return self._renew_behind(visit, origin.wait)
         return self._fetch(visit)
 
@@ -119,11 +111,11 @@ class Engine:
             if visit is not None and visit.is_new(entry):
                 return Way.COLLAPSED, None
         now = time.time()
-        decision = decide(entry, copy.note, now, origin.terms, pending=self._process.refreshes.is_pending(copy))
+        decision = decide(entry, copy.note, now, origin.terms, pending=self.process.refreshes.is_pending(copy))
         if isinstance(decision, Serve):
             return Way.SERVE, decision
         note = copy.note
-        if not origin.apart and (not origin.queues or note.unstorable(now) or origin.carries(note.kept_out)):
+        if not origin.queues or note.unstorable(now) or origin.carries(note.kept_out):
             return Way.UNQUEUED, decision
         return Way.QUEUE, decision
 
@@ -135,15 +127,17 @@ class Engine:
 
     def _unqueued(self, visit: Visit) -> Served:
         """Call the origin without the lock; if the answer turns out to be storable, it ends the mark that led here."""
+        if visit.origin.apart:
+            return self._apart.unqueued(visit)
         answer = visit.origin.call(self.settler.start(visit.copy))
         if answer.later is not None:
             answer.later(partial(self.settler.settle_if_free, visit.origin.key))
-            return self._served(visit, answer, stored=False)
-        return self._served(visit, answer, self.settler.settle_if_free(visit.origin.key, answer))
+            return self.served(visit, answer, stored=False)
+        return self.served(visit, answer, self.settler.settle_if_free(visit.origin.key, answer))
 
-    def _served(self, visit: Visit, answer: Answer, stored: bool) -> Served:
+    def served(self, visit: Visit, answer: Answer, stored: bool) -> Served:
         """Serve the origin's answer; or, if it failed and the copy may stand in for it, the copy."""
-        if answer.verdict is Verdict.FAILED and visit.fetch.if_error is not None:
+        if answer.verdict in (Verdict.FAILED, Verdict.WORSE) and visit.fetch.if_error is not None:
             self.complaints.now_and_then(
                 ("failed", visit.origin.label), "%s failed; its stored copy is served", visit.origin.label, exc_info=answer.error
             )
@@ -168,14 +162,14 @@ class Engine:
     def _fetch(self, visit: Visit) -> Served:
         """Join or lead the key's flight until there is something to serve."""
         while True:
-            flight, leads = self._process.flights.join(visit.origin.key)
+            flight, leads = self.process.flights.join(visit.origin.key)
             served = self._lead(flight, visit) if leads else self._wait(flight, visit)
             if served is None:
-                served = self._look_again(visit)
+                served = self.look_again(visit)
             if served is not None:
                 return served
 
-    def _look_again(self, visit: Visit) -> Served | None:
+    def look_again(self, visit: Visit) -> Served | None:
         """Serve what is stored by now; ``None``: it is still to be fetched."""
         visit.origin.aim()
         visit.copy = self.settler.load(visit.origin.key)
@@ -188,7 +182,11 @@ class Engine:
             return self._serve(visit.copy, decision)
         assert isinstance(decision, Fetch)
         visit.fetch = decision
-        return self._unqueued(visit) if way is Way.UNQUEUED else None
+        if way is Way.UNQUEUED:
+            return self._unqueued(visit)
+        # It may have failed while this request waited for who called it.
+        refused = visit.origin.refused(visit.copy)
+        return None if refused is None else self.served(visit, refused, stored=False)
 
     # -- waiting -------------------------------------------------------------------------------------------------
 
@@ -197,47 +195,27 @@ class Engine:
 
         Who comes later waits less: the time counts from when the renewal was handed over.
         """
-        process, origin = self._process, visit.origin
+        process, origin = self.process, visit.origin
         if process.flights.is_led_here(origin.key):
             return Served(visit.fetch.status, None, origin.live())
-        refreshes, ours = process.refreshes, None
-        landing = refreshes.landing(origin.key)
-        until = refreshes.since(origin.key) + wait
-        is_dropped = False
+        refreshes, is_ours, is_dropped = process.refreshes, False, False
+        landing, until = refreshes.landing(origin.key), refreshes.since(origin.key) + wait
         while True:
-            # Again where another process has it, and where it was all but over when we came; never before its outcome is known.
-            is_open = landing is None or (landing.done.is_set() and not (origin.apart and landing.answer))
-            if is_open and refreshes.claim(visit.copy):
-                until = until if ours is not None else refreshes.since(origin.key) + wait
-                ours = landing = refreshes.landing(origin.key)
-                is_dropped = not refreshes.hand_over(origin.refresh())
-            elif is_open:
+            # Again where another process has it, and where it was all but over when we came.
+            if landing is None or landing.done.is_set():
+                if refreshes.claim(visit.copy):
+                    until = until if is_ours else refreshes.since(origin.key) + wait
+                    is_ours = True
+                    is_dropped = not refreshes.hand_over(origin.refresh())
                 landing = refreshes.landing(origin.key)
-            if self.store.moved(visit.copy) and (served := self._look_again(visit)) is not None:
+            if self.store.moved(visit.copy) and (served := self.look_again(visit)) is not None:
                 return served
-            if origin.apart and landing is not None and landing.done.is_set() and landing.answer is not None:
-                if (served := self._landed(visit, landing.answer, is_ours=landing is ours)) is not None:
-                    return served
-                landing = None
             left = until - time.monotonic()
-            if (visit.fetch.if_error is None and not origin.apart) or left <= 0 or is_dropped:
+            if visit.fetch.if_error is None or left <= 0 or is_dropped:
                 break
             process.flights.wait(origin.key, min(POLL, left))
-        if origin.apart:
-            error = OriginBusy if is_dropped else OriginTimeout
-            why = "as many calls run as max_concurrency allows" if is_dropped else f"no answer within {wait:g} s"
-            return self._served(visit, Answer(Verdict.REFUSED, error=error(f"{origin.label}: {why}")), stored=False)
         stale = None if visit.fetch.if_error is None else self._stale(visit)
         return stale or self._fetch(visit)
-
-    def _landed(self, visit: Visit, answer: Answer, *, is_ours: bool) -> Served | None:
-        """Serve what a renewal brought that is not in the store; ``None``: it is for who handed it over alone."""
-        if answer.verdict is Verdict.STORABLE and answer.entry is not None and not is_ours:
-            # Nobody's own value is shared; what would have been stored makes one for each.
-            return Served(visit.fetch.status, Copy(visit.origin.key, answer.entry, NOTHING, 0, 0), collapsed=True)
-        if answer.verdict in (Verdict.STORABLE, Verdict.FAILED, Verdict.REFUSED) or is_ours:
-            return self._served(visit, answer, stored=False)
-        return None
 
     def _wait(self, flight: Flight, visit: Visit) -> Served | None:
         """Wait for another's flight; ``None``: look again."""
@@ -254,7 +232,7 @@ class Engine:
             entry = flight.copy.entry
             # A purge may have come since it landed.
             is_sound = entry is not None and not entry.ended and self.store.seq() == flight.copy.seq
-            if entry is None or not is_sound or visit.origin.barred_from(entry):
+            if entry is None or not is_sound or visit.origin.barred_from(entry) or not visit.may_share(entry):
                 return None
             return Served(visit.fetch.status, flight.copy, collapsed=True)
         if flight.outcome is Outcome.UNSTORABLE:
@@ -275,7 +253,7 @@ class Engine:
         self.counters.count("lock_timeouts")
         if visit.fetch.if_locked is not None and (stale := self._stale(visit)):
             return stale
-        taken_over = self._process.flights.take_over(flight, visit.origin.lock_timeout)
+        taken_over = self.process.flights.take_over(flight, visit.origin.lock_timeout)
         return None if taken_over is None else self._call_in(taken_over, visit)
 
     # -- leading -------------------------------------------------------------------------------------------------
@@ -289,11 +267,11 @@ class Engine:
             self.settler.store_failed(error)
             turn = Turn.CALL
         except BaseException:
-            self._process.flights.end(flight)
+            self.process.flights.end(flight)
             raise
         if turn is Turn.CALL:
             return self._call_in(flight, visit)
-        self._process.flights.end(flight)
+        self.process.flights.end(flight)
         return self._stale(visit) if turn is Turn.STALE else None
 
     def _take_lock(self, flight: Flight, visit: Visit) -> Turn:
@@ -306,7 +284,7 @@ class Engine:
                 self.counters.count("lock_timeouts")
                 if visit.fetch.if_locked is not None:
                     return Turn.STALE
-                return Turn.CALL if self._process.flights.go_without_lock(flight) else Turn.AGAIN
+                return Turn.CALL if self.process.flights.go_without_lock(flight) else Turn.AGAIN
             time.sleep(POLL)
         flight.lock = lock
         return Turn.CALL if self._still_to_fetch(flight, visit) else Turn.AGAIN
@@ -316,7 +294,7 @@ class Engine:
             return False
         visit.copy = self.store.load(visit.origin.key)
         way, decision = self._look(visit.origin, visit.copy, visit)
-        if way is Way.QUEUE:
+        if way is Way.QUEUE and visit.origin.refused(visit.copy) is None:
             assert isinstance(decision, Fetch)
             visit.fetch = decision
             return True
@@ -335,12 +313,12 @@ class Engine:
             if answer.later is None:
                 stored = self._land(flight, start, answer)
             else:
-                answer.later(partial(self._land_whole, self._process.flights, flight, start))
+                answer.later(partial(self._land_whole, self.process.flights, flight, start))
                 is_over = False
         finally:
             if is_over:
-                self._process.flights.end(flight)
-        return self._served(visit, answer, stored)
+                self.process.flights.end(flight)
+        return self.served(visit, answer, stored)
 
     def _land_whole(self, flights: Flights, flight: Flight, start: Start, answer: Answer | None) -> None:
         """End the flight of an answer whose body has come, or has broken off."""
@@ -352,7 +330,7 @@ class Engine:
 
     def _land(self, flight: Flight, start: Start, answer: Answer) -> bool:
         try:
-            return self.settler.land(self._process.flights, flight, start, answer)
+            return self.settler.land(self.process.flights, flight, start, answer)
         except StoreError as error:
             self.settler.store_failed(error)
             return False
@@ -361,23 +339,23 @@ class Engine:
 
     def _claim(self, copy: Copy) -> bool:
         self._on_slow_path()
-        return self._process.refreshes.claim(copy)
+        return self.process.refreshes.claim(copy)
 
     def is_pending(self, key: str) -> bool:
         """Whether a key's refresh was handed over in this process and is not done."""
         self._on_slow_path()
-        return self._process.refreshes.is_pending(self.settler.load(key))
+        return self.process.refreshes.is_pending(self.settler.load(key))
 
     def renew_together(self, jobs: Sequence[RefreshJob]) -> None:
         """Run refreshes at the same time, and wait until they are done."""
-        self._process.refreshes.renew_together(jobs)
+        self.process.refreshes.renew_together(jobs)
 
     def hand_over(self, job: RefreshJob) -> None:
         """Hand over a refresh that :meth:`answer` asked for, or one that runs whatever is stored. It never waits."""
         self._on_slow_path()
         # Only now: until the response is closed somebody may need the value, and would wait for what has not begun.
-        if not job.forced or self._process.refreshes.claim(self.settler.load(job.key)):
-            self._process.refreshes.hand_over(job)
+        if not job.forced or self.process.refreshes.claim(self.settler.load(job.key)):
+            self.process.refreshes.hand_over(job)
 
     def new_pool(self, workers: int, queue_size: int, *, replaces_lost: bool = True) -> Refresher:
         """Return new threads for refreshes of one kind; none, where pages have none either."""
@@ -408,7 +386,7 @@ class Engine:
 
     def tick(self) -> None:
         """Give up refreshes that take too long, and let the store look after itself."""
-        self._process.refreshes.tick()
+        self.process.refreshes.tick()
         try:
             self.store.tick()
         except StoreError as error:
@@ -421,9 +399,10 @@ class Engine:
 
     def _on_slow_path(self) -> None:
         """See a fork, and make anew what belongs to one process. Hits don't ask: getpid is a system call."""
-        if self._process.pid != os.getpid():
+        if self.process.pid != os.getpid():
             self.counters.after_fork()
             self.store.forget()
-            self._process = self._this_process()
+            self.process = self._this_process()
+        self._apart = Apart(self)
         if not self.in_line:
             self._housekeeper.ensure_running()

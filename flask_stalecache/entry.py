@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any
+from io import FileIO
+from itertools import chain
+from typing import Any, Protocol
 
 from .errors import BrokenEntry
 from .policy import Windows
@@ -23,6 +25,20 @@ _CHECKSUM_SIZE = 16
 _START = _PREFIX.size + _CHECKSUM_SIZE
 #: What may be raised by a head that is none.
 _NO_HEAD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+
+class BodyFile(Protocol):
+    """A body that is not in memory."""
+
+    @property
+    def length(self) -> int:
+        """Its bytes."""
+
+    def open(self) -> FileIO | None:
+        """Return a file at the beginning of the body; ``None`` if it is not there any more."""
+
+    def read(self) -> bytes:
+        """Return the body; raise :class:`StoreError` if it is not there any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +64,9 @@ class Entry:
     :param body: the bytes of the body.
     :param recipe: what it takes to make it again, as data.
     :param calls: the keys of the fetch functions' values that it was made from.
+    :param by_file: who serves it can do so from its file, so that a large body need not be kept in memory.
     :param stood_in: it was made with a fallback, for something that could not be had.
+    :param file: where the body is, if it is not in ``body``. Not stored either.
     :param ended: a soft purge ended its freshness. Not stored: the purge is known beside the entry.
     """
 
@@ -72,12 +90,26 @@ class Entry:
     recipe: Mapping[str, Any]
     calls: tuple[str, ...] = ()
     stood_in: bool = False
+    by_file: bool = False
     ended: bool = False
+    file: BodyFile | None = None
 
     @property
     def fresh_until(self) -> float:
         """When freshness ends, in seconds since the epoch."""
         return self.answered + self.windows.max_age
+
+    @property
+    def length(self) -> int:
+        """The bytes of the body, wherever it is."""
+        return len(self.body) if self.file is None else self.file.length
+
+    def in_memory(self) -> Entry:
+        """Return the entry with its body.
+
+        :raises StoreError: if that was in a file that is not there any more.
+        """
+        return self if self.file is None else replace(self, body=self.file.read(), file=None)
 
     def age(self, now: float) -> float:
         """Return the seconds since the origin answered; never negative, even if the clock stepped back."""
@@ -91,13 +123,14 @@ class Entry:
 
     def in_swr(self, now: float) -> bool:
         """Whether it may be served at once and renewed behind (RFC 5861 section 3)."""
-        return self._is_in(self.windows.stale_while_revalidate, now)
+        return self.within(self.windows.stale_while_revalidate, now)
 
     def in_sie(self, now: float) -> bool:
         """Whether it may be served if the origin fails (RFC 5861 section 4)."""
-        return self._is_in(self.windows.stale_if_error, now)
+        return self.within(self.windows.stale_if_error, now)
 
-    def _is_in(self, window: float, now: float) -> bool:
+    def within(self, window: float, now: float) -> bool:
+        """Whether it may be served in a stale window of so many seconds."""
         # An empty window has no inside, although a deploy or a purge may have ended freshness before its time.
         return not self.never_stale and window > 0 and self.age(now) < self.windows.max_age + window
 
@@ -105,6 +138,11 @@ class Entry:
     def may_be_stale(self) -> bool:
         """Whether it may be served stale at all: the response does not forbid it, and there is a stale window."""
         return not self.never_stale and (self.windows.stale_while_revalidate > 0 or self.windows.stale_if_error > 0)
+
+    @property
+    def needs_confirming(self) -> bool:
+        """Whether each use of it needs the origin's word: it is never fresh, and must not be served stale (RFC 9111 5.2.2.4)."""
+        return self.never_stale and self.windows.max_age <= 0
 
     def softly_purged(self, at: float) -> Entry:
         """Return the entry with its freshness ended at a moment, or before if it had ended by itself.
@@ -131,7 +169,7 @@ def encode(entry: Entry) -> bytes:
     head["recipe"] = dict(entry.recipe)
     packed = json.dumps(head, separators=(",", ":")).encode("ascii")
     prefix = _PREFIX.pack(MAGIC, len(packed), len(entry.body))
-    return b"".join((prefix, _checksum(prefix, packed, entry.body), packed, entry.body))
+    return b"".join((prefix, _checksum((prefix, packed, entry.body)), packed, entry.body))
 
 
 def decode(data: bytes, key: str) -> Entry:
@@ -149,7 +187,7 @@ def decode(data: bytes, key: str) -> Entry:
     if len(data) != _START + head_length + body_length:
         raise BrokenEntry("cut")
     packed, body = data[_START : _START + head_length], data[_START + head_length :]
-    if _checksum(data[: _PREFIX.size], packed, body) != data[_PREFIX.size : _START]:
+    if _checksum((data[: _PREFIX.size], packed, body)) != data[_PREFIX.size : _START]:
         raise BrokenEntry("checksum")
     try:
         head = json.loads(packed)
@@ -186,9 +224,21 @@ def decode_head(data: bytes) -> Entry:
         raise BrokenEntry("another format") from error
 
 
+def is_whole(head: bytes, length: int, body: Iterable[bytes]) -> bool:
+    """Whether the parts of a stored entry are those that were written.
+
+    :param head: its bytes before the body.
+    :param length: the bytes of the body.
+    :param body: the body, in pieces.
+    """
+    prefix = head[: _PREFIX.size]
+    return _PREFIX.unpack(prefix)[2] == length and _checksum(chain((prefix, head[_START:]), body)) == head[_PREFIX.size : _START]
+
+
 _PLAIN_FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "key": str, "serial": str, "seq": int, "version": str, "deployed": (int, float), "started": (int, float),
     "answered": (int, float), "received": (int, float), "never_stale": bool, "shared": bool, "status": int, "stood_in": bool,
+    "by_file": bool,
 }  # fmt: skip
 
 
@@ -212,7 +262,7 @@ def _of(kind: type | tuple[type, ...], value: Any) -> Any:
     return value
 
 
-def _checksum(*parts: bytes) -> bytes:
+def _checksum(parts: Iterable[bytes]) -> bytes:
     state = blake2b(digest_size=_CHECKSUM_SIZE)
     for part in parts:
         state.update(part)

@@ -467,7 +467,7 @@ def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
         if not state.settings.enabled:
             return context.app.ensure_sync(view)(*args, **kwargs)  # type: ignore[no-any-return]
         if policy.gateway:
-            return coded(view, policy, context.app, args, kwargs)  # type: ignore[return-value]
+            return coded(cached, state.engine.complaints, context.app, args, kwargs)  # type: ignore[return-value]
         return state.pages.respond(cached, context, args, kwargs)  # type: ignore[return-value]
 
     return answer
@@ -536,11 +536,12 @@ def _names_of(policy: type) -> list[str]:
 def _saving_no_visitors_session(process_response: Callable[[Response], Response]) -> Callable[[Response], Response]:
     """Wrap the app's ``process_response``, which saves the session.
 
-    A refresh that carries its visitor's cookies must not act as the visitor.
+    A refresh that carries its visitor's cookies must not act as the visitor; the gateway's has them where a page varies on them.
     """
 
     def process(response: Response) -> Response:
-        if AS_VISITOR.get():
+        environ = request.environ
+        if AS_VISITOR.get() or (REFRESHING in environ and "HTTP_COOKIE" in environ):
             discard_session(request_ctx._get_current_object())  # type: ignore[attr-defined]
         return process_response(response)
 

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flask import Flask, Response
+from flask import Flask, Request, Response
 from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RoutingException
 
 from . import last_word
+from .complaints import Complaints
 from .config import Settings
 from .decide import Terms, preference
 from .engine import Engine
@@ -23,7 +24,7 @@ from .guard import ignored_parameters_read, read_as_a_whole
 from .http.fields import vary_names
 from .observed import ObservedRequest, ReadLog, session_cookie
 from .pages import ANSWERED
-from .plan import app_version
+from .plan import CachedView, app_version
 from .policy import NamePatterns, Policy
 from .policy import tags as checked_tags
 from .reads import ReadNames
@@ -51,22 +52,34 @@ def check_gateway_policy(policy: Policy) -> None:
     """Raise :class:`ConfigError` if something is asked of a view of the gateway that needs the app at each hit."""
     for name, advice in _NEEDS_THE_APP.items():
         value = getattr(policy, name)
-        if value if name != "prefer_stale" else value is not None:
+        is_said = bool(value) if name in ("ignored_parameters", "refresh_ahead") else value is not None
+        if is_said:
             raise ConfigError(f"{name} has no effect beside gateway=True, since a hit never enters the app: {advice}")
     for name, normalise in policy.vary.items():
         if normalise is not None:
             raise ConfigError(f"vary[{name!r}] has a normaliser, which a hit of gateway=True can't call: give the name alone")
 
 
-def coded(view: Callable[..., Any], policy: Policy, app: Flask, args: Any, kwargs: Any) -> Response:
+def coded(cached: CachedView, complaints: Complaints, app: Flask, args: Any, kwargs: Any) -> Response:
     """Call a view of the gateway, and let its response say what is written at it."""
+    policy = cached.policy
     request_ctx.request.environ[CODED] = policy
-    if policy.tags:
-        last_word.tag(*(checked_tags("tags", policy.tags(**kwargs)) if callable(policy.tags) else policy.tags))
-    response = app.make_response(app.ensure_sync(view)(*args, **kwargs))
+    response = app.make_response(app.ensure_sync(cached.view)(*args, **kwargs))
     response.vary.update(name.title() for name in policy.vary)
-    if policy.response_filter is not None and not policy.response_filter(response):
+    try:
+        if policy.tags:
+            last_word.tag(*(checked_tags("tags", policy.tags(**kwargs)) if callable(policy.tags) else policy.tags))
+        if policy.response_filter is not None and not policy.response_filter(response):
+            last_word.no_store()
+    except Exception as error:
         last_word.no_store()
+        complaints.now_and_then(
+            ("coded", cached.name),
+            "%s is not stored, since its tags or response_filter failed: %r",
+            cached.name,
+            error,
+            exc_info=error,
+        )
     return response
 
 
@@ -75,12 +88,14 @@ class Left(NamedTuple):
 
     :ivar log: what was read.
     :ivar session: its session.
+    :ivar session_cookie: the name of that one's cookie in the app that answered.
     :ivar endpoint: the endpoint that answered.
     :ivar varied: the response had ``Vary: Cookie`` before the session was saved.
     """
 
     log: ReadLog
     session: Any
+    session_cookie: str
     endpoint: str | None
     varied: bool
 
@@ -91,19 +106,18 @@ def note_what_is_left(response: Response) -> Response:
     request = context.request
     if isinstance(request, ObservedRequest):
         varied = "cookie" in vary_names(response.headers)
-        request.environ[_LEFT] = Left(request.stalecache_reads, context._session, request.endpoint, varied)
+        cookie = session_cookie(context.app)
+        request.environ[_LEFT] = Left(request.stalecache_reads, context._session, cookie, request.endpoint, varied)
     return response
 
 
 class Observer:
     """Tells a gateway how a Flask app came to its answers.
 
-    :param app: the app; its requests note what is read of them.
-    :param settings: its configuration.
+    :param settings: the app's configuration; its requests note what is read of them.
     """
 
-    def __init__(self, app: Flask, settings: Settings) -> None:
-        self._app = app
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def __call__(self, environ: WSGIEnvironment, ignored: NamePatterns) -> Seen:
@@ -121,16 +135,16 @@ class Observer:
         uses_session = bool(getattr(left.session, "accessed", True)) and not policy.ignore_session
         is_answered = uses_session and not left.varied
         return Seen(
-            names=self._names(left.log, uses_session),
+            names=self._names(left, uses_session),
             own=_own(left.log, environ, ignored),
             policy=policy,
             endpoint=left.endpoint,
             answered=frozenset({"cookie"}) if is_answered or policy.ignore_session else frozenset(),
         )
 
-    def _names(self, log: ReadLog, uses_session: bool) -> ReadNames:
-        cookies = {*log.cookies, *([session_cookie(self._app)] if uses_session else [])}
-        return ReadNames(tuple(sorted(cookies)), tuple(sorted(log.headers.keys() - self._settings.ignored_headers)))
+    def _names(self, left: Left, uses_session: bool) -> ReadNames:
+        cookies = {*left.log.cookies, *([left.session_cookie] if uses_session else [])}
+        return ReadNames(tuple(sorted(cookies)), tuple(sorted(left.log.headers.keys() - self._settings.ignored_headers)))
 
 
 def _own(log: ReadLog, environ: Mapping[str, Any], ignored: NamePatterns) -> str:
@@ -175,12 +189,18 @@ class Front:
             preference(True, refreshes),
             self._endpoint_of,
         )
-        plan = GatewayPlan.of(enter, engine, terms, Observer(app, settings), self._renew, only_coded=not is_on)
+        plan = GatewayPlan.of(enter, engine, terms, Observer(settings), self._renew, only_coded=not is_on)
         return Gateway(plan, rules, settings.status_headers)
 
     def _endpoint_of(self, environ: Mapping[str, Any]) -> str | None:
-        adapter = self._app.url_map.bind_to_environ(dict(environ), server_name=self._app.config["SERVER_NAME"])
         try:
-            return str(adapter.match(method="GET")[0])
+            adapter = self._app.create_url_adapter(Request(dict(environ)))
+            return None if adapter is None else str(adapter.match(method="GET")[0])
         except (HTTPException, RoutingException):
+            return None
+        except Exception as error:
+            # A converter of the app's may need what only a request has.
+            self._engine.complaints.now_and_then(
+                "endpoint", "rules for endpoints do not hold where a URL can't be matched: %r", error, exc_info=error
+            )
             return None

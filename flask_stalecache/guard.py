@@ -193,4 +193,6 @@ def discard_session(context: RequestContext) -> None:
     if null not in _discarded_classes:
         changes = ("__setitem__", "__delitem__", "clear", "pop", "popitem", "update", "setdefault")
         _discarded_classes[null] = type("DiscardedSession", (null,), {name: getattr(dict, name) for name in changes})
-    context._session = _discarded_classes[null](context._session)
+    used: Any = context._session
+    context._session = _discarded_classes[null](used)
+    _set_flag(context._session, "accessed", _flag(used, "accessed"))

@@ -23,15 +23,17 @@ class LastWord:
     :ivar fresh_until: when what it is made of ends to be fresh, in seconds since the epoch; ``None``: it is made of nothing.
     :ivar calls: the keys of the values that it is made from.
     :ivar stood_in: something stands in it for what could not be had.
+    :ivar retry_at: when the first of what could not be had may be there, in seconds since the epoch.
     """
 
-    __slots__ = ("_around", "calls", "forbidden", "fresh_until", "in_background", "max_age", "stood_in", "tags")
+    __slots__ = ("_around", "calls", "forbidden", "fresh_until", "in_background", "max_age", "retry_at", "stood_in", "tags")
 
     def __init__(self, around: LastWord | None, *, in_background: bool = False) -> None:
         self._around = around
         self.in_background = in_background
         self.fresh_until: float | None = None
         self.stood_in = False
+        self.retry_at = 0.0
         self.calls: dict[str, None] = {}
         self.forbidden = False
         self.max_age: float | None = None
@@ -61,11 +63,22 @@ class LastWord:
         if self._around is not None:
             self._around.expire(fresh_until)
 
-    def stand_in(self) -> None:
-        """Note that it is made with a fallback."""
+    def stand_in(self, retry_at: float) -> None:
+        """Note that it is made with a fallback.
+
+        :param retry_at: when what it stands for may be tried again, in seconds since the epoch.
+        """
+        self.retry_at = min(self.retry_at, retry_at) if self.stood_in else retry_at
         self.stood_in = True
         if self._around is not None:
-            self._around.stand_in()
+            self._around.stand_in(retry_at)
+
+    def pause(self, now: float, first: float) -> float | None:
+        """Return the seconds after which it is worth making it again, if it is made of what was stale or missing; else ``None``.
+
+        :param first: seconds at least: at once it would come out no better.
+        """
+        return max(first, self.retry_at - now) if self.is_outdated(now) else None
 
     def limit(self, now: float) -> float | None:
         """Return for how many seconds from now on it may be fresh at most; ``None``: nothing limits it."""

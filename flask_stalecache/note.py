@@ -64,6 +64,13 @@ class Note:
             silent_until=now + silent_for,
         )
 
+    def put_off(self, now: float, pause: float) -> Note:
+        """Return the note after an answer that was no failure of the origin's own, and no better than what is stored.
+
+        :param pause: seconds after which it is worth calling it again.
+        """
+        return replace(self, written=now, retry_at=now + pause)
+
     def marked_unstorable(self, now: float) -> Note:
         """Return the note after an answer that can't be stored whoever asks. The origin answered, so failures are over."""
         return Note(written=now, unstorable_until=now + UNSTORABLE_FOR, kept_out=self.kept_out)

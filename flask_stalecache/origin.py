@@ -150,6 +150,9 @@ class RefreshJob(Protocol):
     def forced(self) -> bool:
         """Whether it runs whatever is stored."""
 
+    def is_left_alone(self, copy: Copy) -> bool:
+        """Whether it is not called now even if nothing stands in for it: it failed a short while ago."""
+
     def renew_parts(self, keys: tuple[str, ...]) -> None:
         """Renew what is stale of the values that the stored copy was made from, and wait for that.
 

@@ -176,9 +176,17 @@ class PageOrigin:
             anybodys=anybodys,
             shared=frozen_failure(response) if failed else None,
             absent=names,
-            # Its refresh has tried to renew what it is made of, so that at once it would come out no better.
-            retry_after=self.plan.settings.refresh_backoff[0] if word.in_background and word.is_outdated(time.time()) else None,
+            retry_after=self._pause(word, judgement.verdict) if word.in_background else None,
         )
+
+    def _pause(self, word: LastWord, verdict: Verdict) -> float | None:
+        """Return for how long it is not made again, since its refresh has tried to renew what it is made of."""
+        settings, coded = self.plan.settings, self.plan.cached.policy.max_age
+        pause = word.pause(time.time(), settings.refresh_backoff[0])
+        if pause is None or verdict is not Verdict.STORABLE:
+            return pause
+        # What else is on it is renewed as if nothing were missing.
+        return min(pause, max(settings.refresh_backoff[0], settings.max_age if coded is None else coded))
 
     def _run(self) -> tuple[Response | None, Exception | None]:
         try:

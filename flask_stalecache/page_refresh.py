@@ -14,6 +14,7 @@ from .origin import Answer, Start
 from .plan import CachedView, Plan
 from .recipe import REPLAY, PageRecipe
 from .refresher import Refresher
+from .stores.base import Copy
 
 #: Whether the current request is a refresh that carries its visitor's fields. Asked for every response, so it is no environ look.
 AS_VISITOR: ContextVar[bool] = ContextVar("stalecache_as_visitor", default=False)
@@ -58,6 +59,10 @@ class PageRefresh:
     def terms(self) -> Terms:
         """What is said of serving the page, whoever asks."""
         return self.plan.terms
+
+    def is_left_alone(self, copy: Copy) -> bool:
+        """A view is never left alone where nothing stands in for its page."""
+        return False
 
     def renew_parts(self, keys: tuple[str, ...]) -> None:
         """Renew what is stale of the values that the page was made from."""

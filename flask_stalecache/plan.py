@@ -15,7 +15,7 @@ from .config import Settings
 from .decide import Terms, preference
 from .guard import KEY_FIELDS, unnoticed
 from .policy import NamePatterns, Policy
-from .reads import CarriedValue
+from .reads import CarriedValue, carried_values, says_yes
 
 
 class CachedView:
@@ -72,7 +72,9 @@ class Plan:
         version = app_version(app, settings, deployed)
         prefers = settings.prefer_stale if policy.prefer_stale is None else policy.prefer_stale is True
         terms = Terms(version, deployed, policy.refresh_ahead or 0.0, preference(prefers, settings.prefer_stale_refresh))
-        asked_by = _asked_by(settings) if policy.prefer_stale is None and not prefers else ()
+        asked_by = carried_values(settings.prefer_stale_header, settings.prefer_stale_cookie)
+        if policy.prefer_stale is not None or prefers:
+            asked_by = ()
         asks_each = bool(asked_by) or callable(policy.prefer_stale)
         return cls(app, cached, settings, complaints, ignored, in_key, uncounted, lock_timeout, terms, asked_by, asks_each)
 
@@ -82,7 +84,7 @@ class Plan:
         if callable(asked):
             return self.terms._replace(prefer_stale=preference(self._asks(asked, context), self.settings.prefer_stale_refresh))
         environ = context.request.environ
-        if any(value.in_environ(environ) not in ("", "0") for value in self.asked_by):
+        if says_yes(self.asked_by, environ):
             return self.terms._replace(prefer_stale=preference(True, self.settings.prefer_stale_refresh))
         return self.terms
 
@@ -113,8 +115,3 @@ def app_version(app: Flask, settings: Settings, deployed: float) -> str:
         # Edited templates show after a restart.
         return f"debug {deployed}" if app.debug else ""
     return settings.version
-
-
-def _asked_by(settings: Settings) -> tuple[CarriedValue, ...]:
-    named = ("header", settings.prefer_stale_header), ("cookie", settings.prefer_stale_cookie)
-    return tuple(CarriedValue(kind, name) for kind, name in named if name is not None)

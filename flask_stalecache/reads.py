@@ -102,3 +102,14 @@ class CarriedValue:
         if self.kind == "header" or self.name not in value:
             return value if self.kind == "header" else ""
         return parse_cookie(value).get(self.name, "")
+
+
+def carried_values(header: str | None, cookie: str | None) -> tuple[CarriedValue, ...]:
+    """Return what to ask for where a request may say something in a field, or in a cookie; ``None``: it may not."""
+    named = ("header", header), ("cookie", cookie)
+    return tuple(CarriedValue(kind, name) for kind, name in named if name is not None)
+
+
+def says_yes(asked: tuple[CarriedValue, ...], environ: Mapping[str, Any]) -> bool:
+    """Whether a request has one of these, and not ``0``."""
+    return any(value.in_environ(environ) not in ("", "0") for value in asked)

@@ -57,7 +57,10 @@ class Refresher:
         if pool is None:
             # setdefault is atomic: of two threads that are first after a fork, both get the same pool.
             pool = self._pools.setdefault(pid, _Pool(self.workers, self.queue_size, self.replaces_lost))
-        if pool.is_stuck():
+        if pool.is_stuck() and not pool.revive():
+            if not self.replaces_lost:
+                # Whoever hands it over must not be held up by it.
+                return False
             _say_stuck(pid)
             _run_in_line(job)
             return True
@@ -117,6 +120,16 @@ class _Pool:
         """Whether a job waits although no thread is busy: the server may run no threads, or there are no more to be had."""
         since = self._untaken_since
         return since is not None and not self._running and time.monotonic() - since > START_PATIENCE
+
+    def revive(self) -> bool:
+        """Start a thread if one was missing, and return whether it was: it may be that there were none to be had just then."""
+        with self._state:
+            before = self._threads
+            self._start_thread_if_short()
+            if self._threads == before:
+                return False
+            self._untaken_since = time.monotonic()
+            return True
 
     def submit(self, job: Job, at_once: bool) -> bool:
         with self._state:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -109,6 +110,22 @@ class Refreshes:
         landing.done.set()
         return False
 
+    def call_apart(self, job: RefreshJob, copy: Copy) -> Landing | None:
+        """Call an origin in a thread of its own for one caller alone, and return where that lands; ``None``: no thread is free."""
+        landing = Landing()
+        is_taken = (job.pool or self.refresher).submit(partial(self._call, job, copy, landing))
+        return landing if is_taken else None
+
+    def _call(self, job: RefreshJob, copy: Copy, landing: Landing) -> None:
+        try:
+            answer = landing.answer = job.run(self.settler.start(copy))
+            self.settler.settle_if_free(job.key, answer)
+        except BaseException as error:
+            landing.answer = Answer(Verdict.FAILED, error=error)
+            raise
+        finally:
+            landing.done.set()
+
     def renew_together(self, jobs: Sequence[RefreshJob]) -> None:
         """Run refreshes at the same time, and wait until they are done: for who is in the background anyway.
 
@@ -131,7 +148,9 @@ class Refreshes:
                 self._pending.pop(job.key, None)
                 landing.done.set()
         for job, landing in landings:
-            landing.done.wait(self.deadline if job.patience is None else job.patience)
+            # All from when they began: of several that hang, no one is waited for after the other.
+            patience = self.deadline if job.patience is None else job.patience
+            landing.done.wait(max(0.0, self.since(job.key) + patience - time.monotonic()))
 
     def _run(self, job: RefreshJob, landing: Landing) -> None:
         pause = None
@@ -160,6 +179,10 @@ class Refreshes:
         flight.lock, flight.given_up = lock, job.given_up
         try:
             landing.answer = self._renew(flight, job)
+        except BaseException as error:
+            # Who waits is told, and does not try again.
+            landing.answer = Answer(Verdict.FAILED, error=error)
+            raise
         finally:
             self.flights.end(flight)
         return None
@@ -183,8 +206,9 @@ class Refreshes:
             # A refresh stands for everybody; if it can't, trying again at once would not help.
             answer = replace(answer, verdict=Verdict.FAILED)
         if answer.verdict is Verdict.FAILED:
+            stays = "" if copy.entry is None else "; its copy stays"
             self.settler.complaints.now_and_then(
-                ("refresh", job.label), "the refresh of %s failed; its copy stays", job.label, exc_info=answer.error
+                ("refresh", job.label), "the refresh of %s failed%s", job.label, stays, exc_info=answer.error
             )
         self.settler.land(self.flights, flight, start, answer)
         return answer
@@ -219,11 +243,23 @@ class Refreshes:
                 pool.give_up(flight.leader)
 
 
+class InProcess:
+    """What belongs to one process, and is made anew after a fork."""
+
+    def __init__(self, settler: Settler, pools: list[Refresher], deadline: float) -> None:
+        self.pid = os.getpid()
+        self.flights = Flights()
+        self.refreshes = Refreshes(settler, pools[0], pools, self.flights, deadline)
+
+
 def _is_wanted(copy: Copy, job: RefreshJob) -> bool:
     """Whether a refresh is still to be run, now that the key's lock is held."""
-    now = time.time()
-    if copy.entry is None or job.forced:
+    now, entry = time.time(), copy.entry
+    if job.forced:
         return job.fills
-    # Past its windows nothing stands in for it, so that who waits is not put off because it failed before.
-    backs_off = copy.note.backing_off(now) and not (job.fills and not copy.entry.in_swr(now) and not copy.entry.in_sie(now))
-    return is_due(copy.entry, now, job.terms) and not backs_off
+    if entry is None:
+        return job.fills and not job.is_left_alone(copy)
+    # Past its windows nothing stands in for it, so that who waits is not put off just because it failed before.
+    nothing_stands_in = job.fills and not entry.in_swr(now) and not entry.in_sie(now)
+    backs_off = job.is_left_alone(copy) if nothing_stands_in else copy.note.backing_off(now)
+    return is_due(entry, now, job.terms) and not backs_off

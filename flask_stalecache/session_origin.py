@@ -53,7 +53,7 @@ class SessionOrigin:
             self._honor()
 
     def _locate(self) -> tuple[str, Fields]:
-        return locate(self.url_key, self.environ.get, self.plan.engine.look_up)
+        return locate(self.url_key, self.environ, self.plan.engine.look_up)
 
     def _honor(self) -> None:
         """Let the caller's own ``Cache-Control`` say what it is given (RFC 9111 section 5.2.1)."""
@@ -178,6 +178,10 @@ class SessionRefresh:
         self.fills = False
         self.forced = False
         self.patience: float | None = None
+
+    def is_left_alone(self, copy: Copy) -> bool:
+        """A third party is never left alone where nothing stands in for its answer."""
+        return False
 
     def renew_parts(self, keys: tuple[str, ...]) -> None:
         """A response is made of nothing."""

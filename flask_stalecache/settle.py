@@ -56,6 +56,8 @@ class Settler:
         elif answer.verdict is Verdict.REFUSED:
             flight.outcome, flight.failure = Outcome.FAILED, answer
             return False
+        elif answer.verdict is Verdict.WORSE:
+            flight.outcome = Outcome.FAILED
         elif answer.verdict is Verdict.FAILED:
             may_share = answer.anybodys and (answer.error is not None or answer.shared is not None)
             flight.outcome, flight.failure = Outcome.FAILED, answer if may_share else None
@@ -131,6 +133,8 @@ class Settler:
             self.store.remove(copy.key)
         if answer.verdict is Verdict.FAILED:
             self.note_failure(copy, answer)
+        elif answer.verdict is Verdict.WORSE:
+            self.store.write_note(copy.key, copy.note.put_off(now, answer.retry_after or self.backoff[0]))
         elif answer.verdict is Verdict.UNSTORABLE:
             self.store.write_note(copy.key, copy.note.marked_unstorable(now))
         else:

@@ -42,7 +42,8 @@ def told_of_answer(served: Served, status: int, chosen: Collection[str], reason:
     answer = served.answer
     assert answer is not None
     entry = answer.entry
-    ttl = entry.windows.max_age if served.stored and entry is not None else None
+    # It may have had an age when it came.
+    ttl = entry.windows.max_age - max(0.0, entry.received - entry.answered) if served.stored and entry is not None else None
     reason = reason or _FORWARDED_BECAUSE.get(served.status, "bypass")
     field = forwarded_field(reason, status=status, ttl=ttl, stored=served.stored, collapsed=served.collapsed)
     return status_fields(served.status, field, chosen)

@@ -7,7 +7,7 @@ values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -86,11 +86,11 @@ class Found(Protocol):
     prepared: Any
 
 
-def locate(url_key: str, get: Callable[[str], Any], look_up: Callable[[str], Found]) -> tuple[str, Fields]:
+def locate(url_key: str, environ: Mapping[str, Any], look_up: Callable[[str], Found]) -> tuple[str, Fields]:
     """Return the key of what a request asks for, and the fields that are in it: the URL's own key, or that of a variant.
 
     :param url_key: the key of the URL.
-    :param get: returns what the WSGI environ has under a name, or ``None``.
+    :param environ: the request.
     :param look_up: returns what is stored under a key.
     """
     copy = look_up(url_key)
@@ -100,17 +100,24 @@ def locate(url_key: str, get: Callable[[str], Any], look_up: Callable[[str], Fou
     index: Index | None = copy.prepared
     if index is None:
         index = copy.prepared = Index(entry)
+    get = environ.get
     found = [(variant_key(url_key, fields, get), fields) for fields in index.sets]
     if index.names is None:
-        return _newest(found, look_up)
+        return _newest(found, environ, look_up)
     index.note(tuple(map(get, index.names)), found[0][0])
     return found[0]
 
 
-def _newest(found: list[tuple[str, Fields]], look_up: Callable[[str], Found]) -> tuple[str, Fields]:
-    """Return the variant of the latest Date (RFC 9111 section 4.1); if none is stored, the first."""
-    chosen = newest(entry for key, _ in found if (entry := look_up(key).entry) is not None)
-    return found[0] if chosen is None else next(each for each in found if each[0] == chosen.key)
+def _newest(found: list[tuple[str, Fields]], environ: Mapping[str, Any], look_up: Callable[[str], Found]) -> tuple[str, Fields]:
+    """Return the variant of the latest Date that is for this request (RFC 9111 section 4.1), else the first that is missing.
+
+    One with absent names is sent with them in its Vary: it does not match who carries one.
+    """
+    entries = [(each, look_up(each[0]).entry) for each in found]
+    chosen = newest(entry for _, entry in entries if entry is not None and not entry.absent.carried_by(environ))
+    if chosen is not None:
+        return next(each for each in found if each[0] == chosen.key)
+    return next((each for each, entry in entries if entry is None), found[0])
 
 
 class Place(NamedTuple):
@@ -162,4 +169,5 @@ def index_with(fields: Fields, known: Entry | None, variant: Entry, url_key: str
         body=b"",
         recipe={},
         calls=(),
+        by_file=False,
     )

@@ -11,6 +11,8 @@ from .entry import Entry
 from .origin import Origin
 from .stores.base import Copy
 
+#: Seconds between two tries for a lock that another process holds.
+POLL = 0.025
 #: Seconds that may pass between an origin's answer and its being stored.
 WRITING = 5.0
 
@@ -59,4 +61,12 @@ class Visit:
     def is_new(self, entry: Entry) -> bool:
         """Whether the entry was stored since the request came: not the one it met, not purged, and no old one come to light."""
         is_another = self.met is None or entry.serial != self.met.serial
-        return is_another and not entry.ended and max(entry.answered, entry.received) >= self.came - WRITING
+        is_recent = max(entry.answered, entry.received) >= self.came - WRITING
+        return is_another and not entry.ended and is_recent and self.may_share(entry)
+
+    def may_share(self, entry: Entry) -> bool:
+        """Whether what another call brought is for this request too.
+
+        Where each use needs the origin's word, that must have been asked for since the request came (RFC 9111 sections 4, 5.2.2.4).
+        """
+        return not entry.needs_confirming or entry.started >= self.came

@@ -185,6 +185,10 @@ class FakeRefresh:
     starts: list[Start] = field(default_factory=list)
     overdue: int = 0
 
+    def is_left_alone(self, copy: Copy) -> bool:
+        """It never is."""
+        return False
+
     def renew_parts(self, keys: tuple[str, ...]) -> None:
         """It is made of nothing."""
 

@@ -276,6 +276,12 @@ AHEAD = Terms(refresh_ahead=10.0)
 DEPLOYED = NOON + 10
 SECOND = Terms(version="2", deployed=DEPLOYED)
 PREFER_SECOND = SECOND._replace(prefer_stale=PreferStale.AND_REFRESH)
+RELOAD = Terms().reloading()
+LENIENT = Terms(if_error=30.0)
+
+
+def lenient(entry: Entry, if_error: bool) -> Fetch:
+    return expired(entry, if_error=if_error, if_locked=False)
 
 
 def old(*windows: float, never_stale: bool = False, version: str = "1", deployed: float = NOON - 100) -> Entry:
@@ -415,6 +421,23 @@ TERMS: list[Any] = [
     pytest.param(OLD_NO_SWR, PAUSE, 20.0, False, SECOND, STALE_ONLY, id="an older version, SWR 0, backing off"),
     pytest.param(OLD_NO_STALE, NOTHING, 20.0, False, SECOND, expired(OLD_NO_STALE, **NEVER), id="older, no stale windows"),
     pytest.param(OLD_NO_SIE, NOTHING, 20.0, False, SECOND, IN_SWR, id="an older version, SIE 0"),
+    # who reloads: nothing that the origin does not confirm
+    pytest.param(None, NOTHING, 0.0, False, RELOAD, MISS, id="reload, none"),
+    pytest.param(ENTRY, NOTHING, 0.0, False, RELOAD, expired(ENTRY, if_error=True), id="reload, fresh"),
+    pytest.param(ENTRY, PAUSE, MAX_AGE, True, RELOAD, expired(ENTRY, if_error=True), id="reload, in SWR, pending, backing off"),
+    pytest.param(ENTRY, NOTHING, SIE_END, False, RELOAD, expired(ENTRY, if_error=False), id="reload, past all"),
+    pytest.param(NO_STALE, NOTHING, 0.0, False, RELOAD, expired(NO_STALE, **NEVER), id="reload, fresh, no stale windows"),
+    pytest.param(NEVER_STALE, NOTHING, 0.0, False, RELOAD, expired(NEVER_STALE, **NEVER), id="reload, fresh, never stale"),
+    # what a visitor takes if the origin fails, beside what the entry allows
+    pytest.param(NO_STALE, NOTHING, MAX_AGE, False, LENIENT, lenient(NO_STALE, True), id="lenient, where freshness ends"),
+    pytest.param(
+        NO_STALE, NOTHING, MAX_AGE + 30 - JUST, False, LENIENT, lenient(NO_STALE, True), id="lenient, just before its end"
+    ),
+    pytest.param(NO_STALE, NOTHING, MAX_AGE + 30, False, LENIENT, lenient(NO_STALE, False), id="lenient, where it ends"),
+    pytest.param(NO_STALE, PAUSE, MAX_AGE, False, LENIENT, lenient(NO_STALE, True), id="lenient, backing off"),
+    pytest.param(NEVER_STALE, NOTHING, MAX_AGE, False, LENIENT, expired(NEVER_STALE, **NEVER), id="lenient, never stale"),
+    pytest.param(NO_STALE, NOTHING, 0.0, False, LENIENT, HIT_ONLY, id="lenient, fresh"),
+    pytest.param(ENTRY, NOTHING, MAX_AGE, False, LENIENT, IN_SWR, id="lenient, in SWR"),
 ]
 
 
@@ -470,6 +493,9 @@ any_terms = st.builds(
     spans | st.just(30.0),
     st.sampled_from(PreferStale),
     in_line=st.booleans(),
+    # Whoever reloads, and what only a visitor takes, is in the table.
+    reload=st.just(False),
+    if_error=st.just(0.0),
 )
 #: An entry, a note, a moment, whether a refresh is pending, and the terms.
 any_case = st.tuples(any_entry(), st.builds(pause, moments, moments), moments.map(lambda age: NOON + age), st.booleans(), any_terms)
@@ -482,6 +508,15 @@ def test_whoever_prefers_what_is_never_served_stale_it_is_not(case: Case) -> Non
     decision = decide(entry, note, now, terms, pending=pending)
     if entry.never_stale and not is_fresh(entry, now, terms):
         assert decision == Fetch(CacheStatus.EXPIRED, None, None)
+
+
+@given(any_case)
+def test_who_reloads_is_served_what_the_origin_says(case: Case) -> None:
+    entry, note, now, pending, terms = case
+    decision = decide(entry, note, now, terms.reloading(), pending=pending)
+    assert isinstance(decision, Fetch)
+    assert decision.if_error in (None, entry)
+    assert (decision.if_error is None) or entry.in_sie(now) or entry.in_swr(now)
 
 
 @given(any_case)

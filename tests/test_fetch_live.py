@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import gzip
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 from flask import Flask
 from servers import PATIENCE, Gate, crowd, serving, wait_for
 
-from flask_stalecache import StaleCache
+from flask_stalecache import OriginSuspended, StaleCache
 
 pytestmark = pytest.mark.server
 
@@ -94,14 +96,18 @@ def test_a_stale_value_is_renewed_once_by_all_processes(tmp_path: Path) -> None:
 # -- real servers misbehaving ----------------------------------------------------------------------------------------
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n"
+_ZEROS = bytes(1_000_000)
 
 
 class Rude:
-    """A server that sends some bytes to each caller, and then closes, resets, or goes on as told."""
+    """A server that sends some bytes to each caller, and then closes, resets, or goes on as told.
 
-    def __init__(self, data: bytes, *, drip: bool = False, reset: bool = False) -> None:
-        self.data, self.drip, self.reset = data, drip, reset
-        self.over = threading.Event()
+    :ivar ends: set, it stops dripping, and closes.
+    """
+
+    def __init__(self, data: bytes, *, drip: bool = False, reset: bool = False, zeros: int = 0) -> None:
+        self.data, self.drip, self.reset, self.zeros = data, drip, reset, zeros
+        self.over, self.ends = threading.Event(), threading.Event()
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.calls = 0
         threading.Thread(target=self._serve, daemon=True).start()
@@ -124,7 +130,9 @@ class Rude:
             connection.recv(65536)
             try:
                 connection.sendall(self.data)
-                while self.drip and not self.over.wait(0.05):
+                for _ in range(self.zeros // len(_ZEROS)):
+                    connection.sendall(_ZEROS)
+                while self.drip and not self.ends.wait(0.05):
                     connection.sendall(b"x")
             except OSError:
                 return
@@ -133,6 +141,7 @@ class Rude:
 
     def close(self) -> None:
         self.over.set()
+        self.ends.set()
         self.socket.close()
 
 
@@ -148,6 +157,10 @@ def rude(status: str, *fields: str, body: bytes = b"") -> bytes:
         pytest.param(lambda: Rude(HEAD + b"Content-Length: 100\r\n\r\nhalf"), id="half of Content-Length"),
         pytest.param(lambda: Rude(b"\0\1\2 nonsense\r\n\r\n"), id="invalid status line"),
         pytest.param(lambda: Rude(HEAD + b"Content-Length: many\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), id="invalid chunks"),
+        pytest.param(lambda: Rude(HEAD + b"X-Long: " + b"a" * 100_000 + b"\r\n\r\n"), id="a field of 100 kB"),
+        pytest.param(lambda: Rude(HEAD + b"X-Many: 1\r\n" * 200 + b"\r\n"), id="200 fields"),
+        pytest.param(lambda: Rude(HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx"), id="two lengths"),
+        pytest.param(lambda: Rude(rude("200 OK", "Content-Encoding: gzip", body=b"none")), id="no gzip"),
         pytest.param(lambda: Rude(b""), id="closes at once"),
         pytest.param(lambda: Rude(rude("500 Oh")), id="500"),
         pytest.param(lambda: Rude(rude("503 Oh", "Retry-After: 100")), id="503"),
@@ -161,8 +174,6 @@ def rude(status: str, *fields: str, body: bytes = b"") -> bytes:
 def test_a_misbehaving_third_party(
     server: Callable[[], Rude | None], stored: bool, make_app: Callable[..., tuple[Flask, StaleCache]]
 ) -> None:
-    import requests
-
     made = server()
     url = "http://127.0.0.1:9/" if made is None else made.url
     app, cache = make_app(REFRESH_BACKOFF=(100, 100))
@@ -197,10 +208,6 @@ def test_a_misbehaving_third_party(
 def test_retry_after_is_kept_where_nothing_is_stored(
     status: str, silent: int, make_app: Callable[..., tuple[Flask, StaleCache]]
 ) -> None:
-    import requests
-
-    from flask_stalecache import OriginSuspended
-
     app, cache = make_app()
     with closing(Rude(rude(status, "Retry-After: 100"))) as server, app.app_context():
 
@@ -221,8 +228,6 @@ def test_retry_after_is_kept_where_nothing_is_stored(
 
 @pytest.mark.parametrize("status", ["404 Not Found", "410 Gone"])
 def test_that_there_is_none_is_an_answer(status: str, make_app: Callable[..., tuple[Flask, StaleCache]]) -> None:
-    import requests
-
     app, cache = make_app()
     with closing(Rude(rude(status, body=b"none"))) as server, app.app_context():
 
@@ -239,39 +244,108 @@ def test_that_there_is_none_is_an_answer(status: str, make_app: Callable[..., tu
     ("fields", "body", "text"),
     [
         (["Content-Type: text/plain; charset=nonsense"], b"\xe9", "\ufffd"),
+        (["Content-Type: text/plain; charset=utf-8"], b"caf\xe9", "caf\ufffd"),
+        (["Content-Type: text/plain; charset=latin-1"], "\u20ac".encode(), "\xe2\x82\xac"),
         (["Content-Type: text/plain; charset=latin-1"], b"\xe9", "é"),
-        (["Content-Encoding: gzip"], __import__("gzip").compress(b"0" * 1_000_000), "0" * 1_000_000),
+        (["Content-Encoding: gzip"], gzip.compress(b"0" * 1_000_000), "0" * 1_000_000),
+        (["Content-Type: text/plain", "Bad Field: x"], b"text", "text"),
+        (["Content-Type: text/plain", "no field at all"], b"text", "text"),
+        (["Content-Type: text/plain", "X-Odd: a\0b"], b"text", "text"),
+        (["Content-Type: text/plain", "X-Odd: \xe9\xff"], b"text", "text"),
+        (["Content-Type: text/plain", "X-Odd: a", " b"], b"text", "text"),
+        (["Content-Type: text/plain", "X-Odd: a", "X-Odd: b"], b"text", "text"),
     ],
-    ids=["charset", "latin-1", "bomb"],
+    ids=[
+        "charset",
+        "utf-8 that is none",
+        "latin-1 that is none",
+        "latin-1",
+        "bomb",
+        "name",
+        "no colon",
+        "NUL",
+        "bytes",
+        "folded",
+        "twice",
+    ],
 )
-def test_odd_bodies_come_back(fields: list[str], body: bytes, text: str, make_app: Callable[..., tuple[Flask, StaleCache]]) -> None:
-    import requests
-
+@pytest.mark.parametrize("wait", [None, 20])
+def test_odd_answers_come_back(
+    fields: list[str], body: bytes, text: str, wait: float | None, make_app: Callable[..., tuple[Flask, StaleCache]]
+) -> None:
     app, cache = make_app()
     with closing(Rude(rude("200 OK", *fields, body=body))) as server, app.app_context():
 
-        @cache.memoize()
+        @cache.memoize(wait=wait)
         def ask() -> requests.Response:
             return requests.get(server.url, timeout=5)
 
+        @cache.memoize(wait=wait)
+        def ask_text() -> str:
+            return requests.get(server.url, timeout=5).text
+
         first, second = ask(), ask()
         assert first.text == second.text == text
-        assert server.calls == 1
+        assert (first.content, first.headers, first.encoding) == (second.content, second.headers, second.encoding)
+        assert [ask_text(), ask_text()] == [text, text]
+        assert server.calls == 2
 
 
+def big_bytes(response: requests.Response) -> bytes:
+    return response.content
+
+
+def big_response(response: requests.Response) -> requests.Response:
+    return response
+
+
+@pytest.mark.parametrize("made", [big_bytes, big_response])
+@pytest.mark.parametrize(
+    ("head", "zeros"),
+    [
+        (HEAD + b"Content-Length: 100000000\r\n\r\n", 100_000_000),
+        (rude("200 OK", "Content-Encoding: gzip", body=gzip.compress(bytes(100_000_000), 1)), 0),
+    ],
+    ids=["100 MB", "100 MB in a bomb"],
+)
 def test_a_body_over_the_limit_is_returned_and_not_stored(
-    make_app: Callable[..., tuple[Flask, StaleCache]], caplog: pytest.LogCaptureFixture
+    head: bytes,
+    zeros: int,
+    made: Callable[[requests.Response], Any],
+    make_app: Callable[..., tuple[Flask, StaleCache]],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    import requests
-
-    app, cache = make_app(MAX_ENTRY_SIZE=1_000_000)
-    size = math.ceil(1e6) + 1
-    with closing(Rude(rude("200 OK", body=b"x" * size))) as server, app.app_context():
+    app, cache = make_app()
+    with closing(Rude(head, zeros=zeros)) as server, app.app_context():
 
         @cache.memoize(wait=20)
-        def ask() -> bytes:
-            return requests.get(server.url, timeout=5).content
+        def ask():  # type: ignore[no-untyped-def]
+            return made(requests.get(server.url, timeout=5))
 
-        assert [len(ask()) for _ in range(2)] == [size, size]
-        assert server.calls == 2
+        for number in (1, 2):
+            answer = ask()
+            body = answer if made is big_bytes else answer.content
+            assert (len(body), body.strip(b"\0")) == (100_000_000, b"")
+            assert server.calls == number
+        assert ask.peek() is None
         assert caplog.text.count("STALECACHE_MAX_ENTRY_SIZE") == 1
+
+
+def test_one_that_drips_keeps_its_callers_no_longer_than_they_wait(make_app: Callable[..., tuple[Flask, StaleCache]]) -> None:
+    app, cache = make_app()
+    with closing(Rude(HEAD + b"\r\nx", drip=True)) as server, app.app_context():
+
+        @cache.memoize(wait=0, fallback="fallback", max_concurrency=2)
+        def ask(base: str) -> str:
+            # Each byte begins its time anew, so that it never ends.
+            return requests.get(server.url, timeout=20).text
+
+        for number in range(20):
+            assert ask(f"{number % 4}") == "fallback"
+            wait_for(lambda number=number: server.calls >= min(2, number + 1), what="it was asked")
+        assert server.calls == 2
+        assert not cache.drain(0)
+        server.ends.set()
+        assert cache.drain(30)
+        assert [set(ask("0")), set(ask("1"))] == [{"x"}, {"x"}]
+        assert server.calls == 2

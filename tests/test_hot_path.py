@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, session
+from flask import Flask, Response, session
 from flask.testing import EnvironBuilder
 from origins import PATIENCE, Worker, all_taken, go, locks_in, wait_until, workers
 
 from flask_stalecache import StaleCache
 from flask_stalecache.engine import Engine
+from flask_stalecache.gateway.cache import GatewayCache
 from flask_stalecache.stores.files import FileStore
 from flask_stalecache.stores.stamps import SEQ_SLOT
 
@@ -249,6 +250,143 @@ def test_a_hit_after_an_unrelated_purge_makes_no_system_call(worker: Worker, dir
 
 def test_a_miss_does(worker: Worker, directory: Path) -> None:
     assert worker.run(miss_by_the_view, directory) == (signal.SIGSYS, b"")
+
+
+# -- the gateway -----------------------------------------------------------------------------------------------------
+
+
+def bare(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Answer as :func:`make_site` does, without Flask."""
+    fields = [("Cache-Control", "max-age=3600, stale-while-revalidate=600"), ("ETag", '"one"'), ("Content-Type", "text/plain")]
+    varies = [("Vary", "Accept-Language")] if environ["PATH_INFO"] == "/varies" else []
+    start_response("200 OK", [*fields, *varies, ("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")])
+    return [b"for everybody " * 500]
+
+
+def flask_behind_gateway(directory: Path, **settings: Any) -> Flask:
+    app = Flask("shop")
+    app.config.update(SECRET_KEY="not a secret", STALECACHE_DIR=directory, STALECACHE_GATEWAY=True, **settings)
+    StaleCache(app)
+
+    @app.get("/<page>")
+    def show(page: str) -> Response:
+        fields = {"Cache-Control": "max-age=3600, stale-while-revalidate=600", "ETag": '"one"'}
+        response = Response(f"{page} for {session.get('name', 'everybody')} " * 500, headers=fields)
+        if page == "varies":
+            response.vary.add("Accept-Language")
+        response.headers["Last-Modified"] = "Wed, 21 Oct 2015 07:28:00 GMT"
+        return response
+
+    return app
+
+
+def gateway_of(kind: str, directory: Path) -> tuple[Any, Engine]:
+    """Return a gateway and its engine: of a bare callable, of a Flask app, or of one in which only a view asks for it."""
+    if kind == "bare":
+        gateway = GatewayCache(bare, dir=directory)
+        return gateway, gateway._engine
+    app = flask_behind_gateway(directory) if kind == "flask" else flask_with_gateway_view(directory)
+    return app.wsgi_app, app.extensions["stalecache"].engine
+
+
+def flask_with_gateway_view(directory: Path) -> Flask:
+    app = Flask("shop")
+    app.config.update(SECRET_KEY="not a secret", STALECACHE_DIR=directory)
+    cache = StaleCache(app)
+
+    @app.get("/<page>")
+    @cache.cached(3600, 600, gateway=True)
+    def show(page: str) -> Response:
+        fields = {"ETag": '"one"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+        response = Response(f"{page} for {session.get('name', 'everybody')} " * 500, headers=fields)
+        if page == "varies":
+            response.vary.add("Accept-Language")
+        return response
+
+    return app
+
+
+#: What a visitor of the gateway sends who gets a hit, and how it is answered.
+GATEWAY_VISITORS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "plain": ("/page", {}, 200),
+    "with cookies": ("/page", {"headers": {"Cookie": "theme=dark; sessions=none"}}, 200),
+    "with a query": ("/page", {"query_string": "page=2"}, 200),
+    "a variant": ("/varies", {"headers": {"Accept-Language": "de"}}, 200),
+    "a variant of none": ("/varies", {}, 200),
+    "not modified": ("/page", {"headers": {"If-None-Match": '"one"'}}, 304),
+    "not modified by weak comparison": ("/page", {"headers": {"If-None-Match": 'W/"two", W/"one"'}}, 304),
+    "not modified since": ("/varies", {"headers": {"If-Modified-Since": "Wed, 21 Oct 2015 07:28:00 GMT"}}, 304),
+    "conditional": ("/page", {"headers": {"If-None-Match": '"something-else"'}}, 200),
+    "head": ("/page", {"method": "HEAD"}, 200),
+    "a range": ("/page", {"headers": {"Range": "bytes=0-9"}}, 206),
+}
+
+
+def gateway_hit(gateway: Any, visitor: str) -> Callable[[], tuple[str, int]]:
+    """Return what asks a gateway once, from the server's call to the close, and returns how that was answered."""
+    path, options, _ = GATEWAY_VISITORS[visitor]
+    builder = EnvironBuilder(Flask("shop"), path, **options)
+    environ = builder.get_environ()
+    builder.close()
+
+    def run() -> tuple[str, int]:
+        told: list[Any] = []
+        body = gateway(dict(environ), lambda *args: told.append(args))
+        b"".join(body)
+        getattr(body, "close", lambda: None)()
+        return dict(told[0][1]).get("X-Cache-Status", ""), int(told[0][0][:3])
+
+    return run
+
+
+def warm_gateway(gateway: Any, engine: Engine, visitor: str) -> Callable[[], tuple[str, int]]:
+    """Let a visitor's page be stored, and use the pool of refreshes, so that all locks are there."""
+    path, options, status = GATEWAY_VISITORS[visitor]
+    languages = {name: value for name, value in options.get("headers", {}).items() if name == "Accept-Language"}
+    builder = EnvironBuilder(Flask("shop"), path, headers=languages, query_string=options.get("query_string"))
+    body = gateway(builder.get_environ(), lambda *args: lambda data: None)
+    b"".join(body)
+    getattr(body, "close", lambda: None)()
+    builder.close()
+    hit = gateway_hit(gateway, visitor)
+    assert [hit(), hit()] == [("HIT", status)] * 2
+    assert engine.refresher.submit(lambda: None)
+    assert engine.drain(PATIENCE)
+    return hit
+
+
+def hit_by_the_gateway(directory: Path, kind: str, visitor: str) -> tuple[int, bytes]:
+    """Warm a page, and ask the gateway for it in a forked process."""
+    gateway, engine = gateway_of(kind, directory)
+    hit, status = warm_gateway(gateway, engine, visitor), GATEWAY_VISITORS[visitor][2]
+
+    def prepare() -> Callable[[], object]:
+        def run() -> None:
+            assert hit() == ("HIT", status)
+
+        run()
+        return run
+
+    return without_system_calls(prepare)
+
+
+@pytest.mark.parametrize("visitor", GATEWAY_VISITORS)
+@pytest.mark.parametrize("kind", ["bare", "flask", "view"])
+def test_a_hit_of_the_gateway_makes_no_system_call(worker: Worker, directory: Path, kind: str, visitor: str) -> None:
+    assert worker.run(hit_by_the_gateway, directory, kind, visitor) == (0, b"ok")
+
+
+@pytest.mark.parametrize("visitor", GATEWAY_VISITORS)
+@pytest.mark.parametrize("kind", ["bare", "flask", "view"])
+def test_a_hit_of_the_gateway_takes_no_lock(directory: Path, kind: str, visitor: str) -> None:
+    gateway, engine = gateway_of(kind, directory)
+    hit, status = warm_gateway(gateway, engine, visitor), GATEWAY_VISITORS[visitor][2]
+    locks = locks_in(gateway)
+    # Those of the engine are found through it.
+    assert {id(lock) for lock in locks_in(engine)} <= {id(lock) for lock in locks}
+    assert len(locks) >= 5
+    with all_taken(locks):
+        assert go(hit).result(PATIENCE) == ("HIT", status)
 
 
 # -- no lock ---------------------------------------------------------------------------------------------------------

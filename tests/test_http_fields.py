@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.http.fields import listed, stored_fields, vary_names
+from flask_stalecache.http.fields import end_to_end, listed, stored_fields, vary_names
 
 HOP_BY_HOP = (
     "Connection", "Keep-Alive", "TE", "Trailer", "Transfer-Encoding", "Upgrade", "Proxy-Authenticate", "Proxy-Authentication-Info",
@@ -48,6 +48,11 @@ def test_the_length_is_computed_anew() -> None:
 def test_fields_that_connection_names_are_not_stored(connection: list[str], kept: list[str]) -> None:
     fields = [("X-A", "1"), *(("connection", value) for value in connection), ("X-B", "2"), ("X-C", "3")]
     assert [name for name, _ in stored_fields(fields)] == kept
+
+
+def test_rule31_what_is_for_one_hop_does_not_go_on() -> None:
+    kept = [("Content-Length", "5"), ("X-B", "2"), ("Proxy-Status", "a"), ("X-B", "3")]
+    assert end_to_end([("Connection", "x-a, close"), ("X-A", "1"), ("Keep-Alive", "1"), ("Upgrade", "h2c"), *kept]) == kept
 
 
 def test_rule5_repeated_fields_keep_their_number_and_order() -> None:

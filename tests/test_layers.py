@@ -23,9 +23,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("status", "decide", "shared_cache", "variants"),
     ("stats", "complaints", "stores", "stores.base", "stores.memory", "stores.stamps"),
-    ("stores.disk", "stores.locks", "stores.names", "stores.folders", "stores.room", "stores.sweep", "stores.files"),
+    (
+        "stores.disk", "stores.bodies", "stores.locks", "stores.names", "stores.folders", "stores.room", "stores.sweep",
+        "stores.files",
+    ),
     ("flight", "refresher", "housekeeping", "threadless"),
-    ("origin", "settle", "refreshes", "visit", "engine", "told"),
+    ("origin", "settle", "refreshes", "visit", "apart", "engine", "told"),
     (
         "gateway", "gateway.app_call", "gateway.plan", "gateway.rules", "gateway.asked", "gateway.origin",
         "gateway.answers", "gateway.invalidate", "gateway.cache",

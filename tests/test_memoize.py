@@ -854,7 +854,7 @@ def test_what_else_is_on_a_page_made_with_a_fallback_is_renewed(
     client = app.test_client()
     assert client.get("/").text == "none 1"
     for number in (2, 3):
-        clock.shift(3)
+        clock.shift(61)
         client.get("/").close()
         assert cache.drain(30)
         assert client.get("/").text == f"none {number}"
@@ -890,6 +890,7 @@ def test_a_value_that_is_asked_for_after_its_renewal_was_is_there(make_app: Make
     ("rules", "message"),
     [
         ({"wait": -1}, "wait=-1"),
+        ({"fallback": threading.Lock()}, "fallback=.*give a callable"),
         ({"max_concurrency": 0}, "max_concurrency=0"),
         ({"max_concurrency": True}, "max_concurrency=True"),
         ({"suspend_after": 0, "suspend_for": 1}, "suspend_after=0"),

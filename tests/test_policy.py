@@ -285,7 +285,7 @@ def test_a_bad_value_is_refused_by_name_value_and_what_is_accepted(
         ("stale_while_revalidat", ("'stale_while_revalidat'", "stale_while_revalidate")),
         ("ignore_parameters", ("'ignore_parameters'", "ignored_parameters")),
         ("status", ("'status'", "statuses")),
-        ("gateway", ("'gateway'", "nearest")),
+        ("gatewy", ("'gatewy'", "gateway")),
         ("prefer_stael", ("'prefer_stael'", "prefer_stale")),
     ],
 )

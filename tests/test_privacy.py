@@ -1761,7 +1761,7 @@ def test_an_app_without_a_secret_key_is_cached(directory: Path) -> None:
 
 def waiters(app: Flask) -> int:
     """Return how many threads wait for a flight."""
-    flights = app.extensions["stalecache"].engine._process.flights._flights
+    flights = app.extensions["stalecache"].engine.process.flights._flights
     return sum(len(flight.done._cond._waiters) for flight in list(flights.values()))
 
 

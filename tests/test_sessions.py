@@ -67,7 +67,7 @@ def test_age_and_ttl_are_told(party: ThirdParty, site: Site, clock: time_machine
     party.says("Cache-Control: max-age=60", "Cache-Status: edge; hit", "X-Cache-Status: theirs", "Age: 5")
     session = site.session()
     first = session.get(party.url())
-    assert first.headers["Cache-Status"] == "edge; hit, stalecache; fwd=uri-miss; fwd-status=200; ttl=60; stored"
+    assert first.headers["Cache-Status"] == "edge; hit, stalecache; fwd=uri-miss; fwd-status=200; ttl=55; stored"
     assert first.headers["Age"] == "5"
     clock.shift(10)
     second = session.get(party.url())
@@ -534,7 +534,7 @@ def test_unsafe_requests_for_what_nobody_stored_leave_nothing_behind(party: Thir
     party.says()
     for number in range(5):
         session.post(party.url(f"/orders/{number}"))
-    assert not list((directory / "names").glob("*")) if (directory / "names").exists() else True
+    assert not list(directory.glob("names/*"))
 
 
 @pytest.mark.parametrize("selected", [{"url": True}, {"tag": "rates"}, {"all": True}])

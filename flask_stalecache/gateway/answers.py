@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
+from io import FileIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from werkzeug.wsgi import FileWrapper
+
 from ..entry import Entry
+from ..errors import StoreError
 from ..http.fields import first_of, request_fields, vary_names
 from ..http.ranges import UnsatisfiableRange, single_range
 from ..http.validators import Validators, fields_of_304
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
 Fields = list[tuple[str, str]]
 #: What the copy answers by itself. If-Match and If-Unmodified-Since are the app's business (http.md rule 21).
 _ASKED_OF_COPY = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE")
+#: Bytes of a file that are sent at a time.
+BLOCK = 256 * 1024
 #: These have no body, nor a Content-Length.
 _BODILESS = (204, 304)
 
@@ -47,7 +54,7 @@ class Ready:
     :param entry: the entry.
     :ivar line: the status line.
     :ivar fields: the fields without those that depend on the moment.
-    :ivar body: the body, in a tuple.
+    :ivar body: the body, in a tuple; ``None`` if it is in a file.
     :ivar absent: names whose carriers it is not for; ``None``: there are none.
     :ivar etag: its ETag, if its status lets it be confirmed.
     :ivar modified: its Last-Modified, likewise.
@@ -60,7 +67,7 @@ class Ready:
         self.entry = entry
         self.line = status_line(entry.status)
         self.fields = _fields_sent(entry)
-        self.body = (entry.body,)
+        self.body = (entry.body,) if entry.file is None else None
         self.absent: ReadNames | None = entry.absent or None
         is_confirmed = entry.status == 200
         self.etag = first_of(entry.headers, "etag") if is_confirmed else None
@@ -95,7 +102,7 @@ def _fields_sent(entry: Entry) -> Fields:
     if missing:
         fields.append(("Vary", ", ".join(missing)))
     if entry.status not in _BODILESS:
-        fields.append(("Content-Length", str(len(entry.body))))
+        fields.append(("Content-Length", str(entry.length)))
     return fields
 
 
@@ -107,43 +114,100 @@ def status_line(status: int) -> str:
         return f"{status} Unknown"
 
 
-def send_stored(environ: WSGIEnvironment, start_response: StartResponse, sent: Ready, more: Fields) -> tuple[bytes, ...]:
+class GoneError(Exception):
+    """The file that a body was in is another one by now, or none."""
+
+
+def send_stored(environ: WSGIEnvironment, start_response: StartResponse, sent: Ready, more: Fields) -> Iterable[bytes]:
     """Send an entry: whole, or what a conditional or range request asks for.
 
     :param more: fields that say how it came to be sent.
+    :raises GoneError: before anything is sent.
     """
     if sent.entry.status == 200:
         for name in _ASKED_OF_COPY:
             if name in environ:
                 return _send_part(environ, start_response, sent, more)
+    return _send_whole(environ, start_response, sent, more)
+
+
+def _send_whole(environ: WSGIEnvironment, start_response: StartResponse, sent: Ready, more: Fields) -> Iterable[bytes]:
+    body: Iterable[bytes] = ()
+    if environ["REQUEST_METHOD"] != "HEAD":
+        body = _from_file(sent.entry, environ) if sent.body is None else sent.body
     start_response(sent.line, [*sent.fields, *more])
-    return () if environ["REQUEST_METHOD"] == "HEAD" else sent.body
+    return body
 
 
-def _send_part(environ: WSGIEnvironment, start_response: StartResponse, sent: Ready, more: Fields) -> tuple[bytes, ...]:
+def _from_file(entry: Entry, environ: WSGIEnvironment) -> Iterable[bytes]:
+    """Return a body that is in a file, which the server may send in its own way (PEP 3333)."""
+    # The body is the last in its file, and the file stands at its beginning; uWSGI would send the file from the first byte on.
+    is_from_there = "uwsgi.version" not in environ
+    wrapper: Callable[[FileIO, int], Iterable[bytes]] = (is_from_there and environ.get("wsgi.file_wrapper")) or FileWrapper
+    return wrapper(_opened(entry), BLOCK)
+
+
+def _opened(entry: Entry) -> FileIO:
+    try:
+        file = None if entry.file is None else entry.file.open()
+    except StoreError as error:
+        raise GoneError from error
+    if file is None:
+        raise GoneError
+    return file
+
+
+def _send_part(environ: WSGIEnvironment, start_response: StartResponse, sent: Ready, more: Fields) -> Iterable[bytes]:
     entry = sent.entry
     validators, asked = Validators.of(sent.fields, entry.answered), request_fields(environ)
     if validators.not_modified(asked):
         start_response("304 Not Modified", [*fields_of_304(sent.fields), *more])
         return ()
-    is_get = environ["REQUEST_METHOD"] == "GET"
-    if not is_get or "HTTP_RANGE" not in environ or not validators.allow_range(asked):
-        start_response(sent.line, [*sent.fields, *more])
-        return sent.body if is_get else ()
-    return _send_range(environ["HTTP_RANGE"], start_response, entry.body, sent, more)
-
-
-def _send_range(asked: str, start_response: StartResponse, body: bytes, sent: Ready, more: Fields) -> tuple[bytes, ...]:
-    size = len(body)
+    if environ["REQUEST_METHOD"] != "GET" or "HTTP_RANGE" not in environ or not validators.allow_range(asked):
+        return _send_whole(environ, start_response, sent, more)
     try:
-        part = single_range(asked, size)
+        part = single_range(environ["HTTP_RANGE"], entry.length)
     except UnsatisfiableRange:
-        start_response("416 Range Not Satisfiable", [("Content-Range", f"bytes */{size}"), ("Content-Length", "0"), *more])
+        fields = [("Content-Range", f"bytes */{entry.length}"), ("Content-Type", "text/plain"), ("Content-Length", "0")]
+        start_response("416 Range Not Satisfiable", [*fields, *more])
         return ()
     if part is None:
-        start_response(sent.line, [*sent.fields, *more])
-        return sent.body
+        return _send_whole(environ, start_response, sent, more)
+    return _send_range(part, start_response, sent, more)
+
+
+def _send_range(part: slice, start_response: StartResponse, sent: Ready, more: Fields) -> Iterable[bytes]:
+    entry, size = sent.entry, part.stop - part.start
+    body: Iterable[bytes] = (entry.body[part],) if entry.file is None else FilePart(_opened(entry), part.start, size)
     fields = [(name, value) for name, value in sent.fields if name.lower() != "content-length"]
-    cut = [("Content-Range", f"bytes {part.start}-{part.stop - 1}/{size}"), ("Content-Length", str(part.stop - part.start))]
+    cut = [("Content-Range", f"bytes {part.start}-{part.stop - 1}/{entry.length}"), ("Content-Length", str(size))]
     start_response("206 Partial Content", [*fields, *cut, *more])
-    return (body[part],)
+    return body
+
+
+class FilePart:
+    """A part of a file, block by block.
+
+    :param file: at the beginning of the body.
+    :param start: where the part begins, in the body.
+    :param size: its bytes.
+    """
+
+    def __init__(self, file: FileIO, start: int, size: int) -> None:
+        file.seek(start, os.SEEK_CUR)
+        self._file = file
+        self._left = size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        block = self._file.read(min(self._left, BLOCK))
+        if not block:
+            raise StopIteration
+        self._left -= len(block)
+        return block
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from ..http.fields import end_to_end
+
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -13,6 +15,12 @@ if TYPE_CHECKING:
 Fields = list[tuple[str, str]]
 #: What stands for the end of a body: an app may yield anything.
 _END: Any = object()
+
+
+def code_of(status: str) -> int:
+    """Return the number in a status line; 0 if there is none."""
+    code = status[:3]
+    return int(code) if len(code) == 3 and code.isascii() and code.isdigit() else 0
 
 
 class AppCall:
@@ -42,15 +50,14 @@ class AppCall:
     @property
     def code(self) -> int:
         """The status as a number; 0 if it is none."""
-        code = self.status[:3]
-        return int(code) if len(code) == 3 and code.isascii() and code.isdigit() else 0
+        return code_of(self.status)
 
     def make(self, app: WSGIApplication, environ: WSGIEnvironment) -> None:
-        """Call the app, up to where status and fields are known. What it raises, it raises here."""
+        """Call the app, up to where status and fields are known, if it tells them. What it raises, it raises here."""
         with self._around():
             self._body = app(environ, self._start)
-        # One that is a generator has not even begun.
-        while not self.status and (chunk := self._next()) is not _END:
+        # One that is a generator has not even begun. Past its first chunk it is too late.
+        while not self.status and not any(self.first[-1:]) and (chunk := self._next()) is not _END:
             self.first.append(chunk)
 
     def _start(self, status: str, headers: Fields, exc_info: OptExcInfo | None = None) -> Callable[[bytes], object]:
@@ -70,6 +77,8 @@ class AppCall:
     def _send(self, fields: Fields) -> Callable[[bytes], object]:
         if not self.is_sent:
             self.is_sent = True
+            # PEP 3333 forbids hop-by-hop fields, and servers refuse them; but apps that were proxied before have them.
+            fields = end_to_end(fields)
             if self._start_response is None:
                 self._writer: Callable[[bytes], object] = lambda data: None
             elif self.exc_info is None:
@@ -84,7 +93,7 @@ class AppCall:
 
     def begun(self) -> bytes | None:
         """Return the body up to the first chunk that is not empty, which is asked for; ``None`` if it is not made of bytes."""
-        while not any(self.first):
+        while not any(self.first[-1:]):
             chunk = self._next()
             if chunk is _END:
                 break
@@ -105,8 +114,11 @@ class AppCall:
         return b"".join(chunks) if all(type(chunk) is bytes for chunk in chunks) else None
 
     def rest(self) -> Iterable[bytes]:
-        """Return the rest of the answer for the server: the app's own iterable, if nothing of it was asked for."""
-        return self._body if self._iterator is None else _Rest(self)
+        """Return the rest of the answer for the server, which closes it: the app's own iterable, if nothing of it was asked for."""
+        if self._iterator is not None:
+            return _Rest(self)
+        body, self._body = self._body, ()
+        return body
 
     def __iter__(self) -> Iterator[Any]:
         """Go through the body, first what is there already."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ..decide import Judgement, Verdict
 from ..entry import Entry
+from ..errors import StoreError
 from ..http.cache_control import RequestDirectives, response_directives
-from ..http.fields import content_length, stored_fields
+from ..http.fields import Headers, content_length, first_of, stored_fields
 from ..http.freshness import forbids_stale
 from ..http.storing import may_be_shared
 from ..http.validators import conditional_fields, confirmed_by_head, renewed
@@ -20,13 +21,13 @@ from ..http.vary import selecting_fields
 from ..keys import FORWARDED_FIELDS
 from ..last_word import LastWord, current, heard_by
 from ..origin import Answer, Start
-from ..policy import Windows
+from ..policy import Policy, Windows
 from ..policy import tags as checked_tags
 from ..purging import page_names, tag_name
 from ..reads import ReadNames, environ_name
 from ..recipe import PageRecipe
 from ..shared_cache import Exchange, judge_exchange
-from ..variants import Fields, index_with, place_of
+from ..variants import INDEX, Fields, index_with, place_of
 from .app_call import AppCall, Copied
 from .plan import GatewayPlan, Seen
 from .rules import Rule
@@ -79,8 +80,14 @@ class Asked:
         try:
             self.call.make(self.plan.app, self.environ)
         except Exception as error:
-            return Answer(Verdict.UNSTORABLE, error=error)
+            return self._raised(Verdict.UNSTORABLE, error)
         return Answer(Verdict.UNSTORABLE, value=self.call)
+
+    def _raised(self, verdict: Verdict, error: Exception) -> Answer:
+        if self.call.is_sent:
+            # It has used write(): nothing can be sent in its place.
+            raise error
+        return Answer(verdict, error=error)
 
     def answer(self, start: Start, said: RequestDirectives = NOTHING_SAID) -> Answer:
         """Ask the app and judge what it answers.
@@ -91,20 +98,25 @@ class Asked:
         self._start, self._said = start, said
         previous = start.previous
         # What can't be stored is the client's own business, conditions and all.
-        self._given = self.environ if start.is_marked else self._without_conditions(previous)
+        is_ours = self._fills and not start.is_marked
+        self._given = self._without_conditions(previous) if is_ours else self.environ
         try:
             self.call.make(self.plan.app, self._given)
+            self._answered = time.time()
+            if previous is None or self.call.code != 304 or not is_ours:
+                return self._judged(start)
         except Exception as error:
-            return Answer(Verdict.FAILED, error=error)
-        self._answered = time.time()
-        if previous is not None and self.call.code == 304 and not start.is_marked:
-            return self._renewed(start, previous) or self._again(start)
-        return self._judged(start)
+            return self._raised(Verdict.FAILED, error)
+        return self._renewed(start, previous) or self._again(start)
+
+    @property
+    def _fills(self) -> bool:
+        return bool(self.environ["REQUEST_METHOD"] == "GET")
 
     def _without_conditions(self, previous: Entry | None) -> WSGIEnvironment:
         """Return the request without the client's conditions, and with ours if something is stored (RFC 9111 section 4.3.1)."""
         environ = {name: value for name, value in self.environ.items() if name not in CONDITIONS}
-        if previous is not None and self.environ["REQUEST_METHOD"] == "GET":
+        if previous is not None:
             environ.update((environ_name(name), value) for name, value in conditional_fields(previous.headers))
         return environ
 
@@ -118,22 +130,31 @@ class Asked:
 
     def _judged(self, start: Start) -> Answer:
         call = self.call
-        judgement = self._judgement(self._exchange(call.fields), self._seen(), start)
-        if judgement.verdict is Verdict.FAILED:
-            return Answer(Verdict.FAILED, call, shared=self._frozen())
+        if not call.status:
+            return Answer(Verdict.FAILED, call)
+        seen = self._seen()
+        judgement = self._judgement(self._exchange(call.fields), seen, start)
+        if judgement.verdict in (Verdict.FAILED, Verdict.WORSE):
+            return Answer(judgement.verdict, call, shared=self._frozen(), retry_after=self._pause())
+        carried = self._beyond_key(seen).carried_part(self.environ)
+        if carried and not seen.is_ours:
+            # Whatever else is said of it (private, a cookie set) may be because of this visitor too.
+            return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
         if judgement.verdict is Verdict.UNSTORABLE:
-            self._see_changed(start.previous)
-            return Answer(Verdict.UNSTORABLE, call)
-        length = content_length(call.fields)
+            return self._seen_by_head(start) or Answer(Verdict.UNSTORABLE, call)
         body = call.whole()
-        if body is None:
-            begun = call.begun()
-            if begun is None:
-                return Answer(Verdict.UNSTORABLE, call)
-            if length is None or len(begun) < length:
-                return Answer(Verdict.STORABLE, call, later=self.land_later)
-            body = begun
-        return self._stored(body)
+        if body is not None:
+            return self._stored(body)
+        judged, begun = call.fields, call.begun()
+        if call.fields is not judged:
+            # It has called start_response once more, with its error.
+            return self._judged(start)
+        if begun is None:
+            return Answer(Verdict.UNSTORABLE, call)
+        length = content_length(judged)
+        if length is None or len(begun) < length:
+            return Answer(Verdict.STORABLE, call, later=self.land_later)
+        return self._stored(begun)
 
     def _exchange(self, fields: list[tuple[str, str]], status: int = 0) -> Exchange:
         return Exchange(
@@ -157,15 +178,24 @@ class Asked:
         refusal = self._refusal(seen)
         if refusal:
             return Judgement(Verdict.UNSTORABLE, refusal)
-        has_copy = previous is not None and (previous.in_swr(now) or previous.in_sie(now))
-        judgement = judge_exchange(exchange, seen.policy, self.rule.policy, has_copy=has_copy)
+        has_copy = previous is not None and (
+            previous.in_swr(now) or previous.in_sie(now) or previous.within(self._said.stale_if_error or 0.0, now)
+        )
+        judgement = judge_exchange(exchange, seen.policy, self._configured(seen), has_copy=has_copy)
         is_worse = has_copy and self.word.stood_in and previous is not None and not previous.stood_in
         if judgement.verdict is Verdict.STORABLE and is_worse:
-            return Judgement(Verdict.FAILED, "made with a fallback, while there is a better copy")
+            return Judgement(Verdict.WORSE, "made with a fallback, while there is a better copy")
         limit = self.word.limit(now)
         if limit is not None and judgement.windows.max_age > limit:
             judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
         return judgement
+
+    def _configured(self, seen: Seen) -> Policy:
+        """Return what holds where code and response say nothing: the rule; and the configuration, where code asks for storing."""
+        rule, windows = self.rule.policy, self.plan.engine.settings.windows
+        if not seen.policy.gateway:
+            return rule
+        return replace(rule, **{name: given for name, given in asdict(windows).items() if getattr(rule, name) is None})
 
     def _refusal(self, seen: Seen) -> str:
         call, limit = self.call, self.plan.max_entry_size
@@ -179,6 +209,8 @@ class Asked:
         if call.has_written:
             return "the app has used write()"
         length = content_length(call.fields)
+        if length is None and first_of(call.fields, "content-length") is not None:
+            return "its Content-Length is none"
         if length is not None and length > limit:
             return "the body is larger than STALECACHE_MAX_ENTRY_SIZE"
         keep = self.rule.policy.response_filter
@@ -192,11 +224,14 @@ class Asked:
             return False
 
     def _frozen(self) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
-        """Return what others may be given of a failure: body, status, fields; ``None`` if it is one visitor's own, or a stream."""
-        body = self.call.whole()
-        if body is None or any(name.lower() == "set-cookie" for name, _ in self.call.fields):
+        """Return what others may be given of a failure: body, status, fields; ``None`` if it may be one visitor's own."""
+        body, fields = self.call.whole(), list(self.call.fields)
+        directives = response_directives(fields)
+        # What an app reads is not always seen.
+        is_own = "HTTP_COOKIE" in self.environ or any(name.lower() in ("set-cookie", "vary") for name, _ in fields)
+        if body is None or is_own or "private" in directives or "no-store" in directives:
             return None
-        return (body,), self.call.status, list(self.call.fields)
+        return (body,), self.call.status, fields
 
     # -- storing -------------------------------------------------------------------------------------------------
 
@@ -212,7 +247,8 @@ class Asked:
         exchange = self._exchange(call.fields)
         judgement = self._judgement(exchange, seen, self._start)
         tags = self._tags()
-        if judgement.verdict is not Verdict.STORABLE or tags is None or content_length(call.fields) not in (None, len(body)):
+        is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.plan.max_entry_size
+        if judgement.verdict is not Verdict.STORABLE or tags is None or not is_whole:
             return Answer(Verdict.UNSTORABLE, call)
         return self._storable(exchange, seen, judgement.windows, tags, body)
 
@@ -222,11 +258,19 @@ class Asked:
         place = place_of(self.url_key, fields, self.environ.get, index)
         entry = self._entry(place.key, exchange, seen, windows, tags, fields, body)
         beside = None if place.is_known else index_with(fields, index, entry, self.url_key)
-        return Answer(Verdict.STORABLE, self.call, entry=entry, absent=entry.absent, beside=beside)
+        return Answer(Verdict.STORABLE, self.call, entry=entry, absent=entry.absent, beside=beside, retry_after=self._pause())
 
-    def _fields(self, seen: Seen) -> Fields:
-        """Return the request fields that tell the answer from others of the URL."""
-        varied = selecting_fields(self.call.fields) or ()
+    def _pause(self) -> float | None:
+        """Return for how long it is not made again, since its refresh has tried to renew what it is made of."""
+        first = self.plan.engine.settings.refresh_backoff[0]
+        return self.word.pause(time.time(), first) if self.word.in_background else None
+
+    def _fields(self, seen: Seen, headers: Headers | None = None) -> Fields:
+        """Return the request fields that tell the answer from others of the URL.
+
+        :param headers: the answer's fields; ``None``: those that came.
+        """
+        varied = selecting_fields(self.call.fields if headers is None else headers) or ()
         return tuple(name for name in varied if name not in seen.answered and not self._is_in_url_key(name))
 
     def _is_in_url_key(self, name: str) -> bool:
@@ -262,7 +306,7 @@ class Asked:
             started=start.started,
             answered=exchange.answered - exchange.age,
             received=exchange.answered,
-            windows=windows.shortened(policy.jitter * random.random()),
+            windows=self._jittered(windows, seen),
             never_stale=forbids_stale(exchange.directives),
             shared=may_be_shared(exchange.directives),
             absent=names,
@@ -273,7 +317,12 @@ class Asked:
             recipe=PageRecipe.from_environ(self.environ, (*policy.vary, *fields), ignored).to_json(),
             calls=tuple(self.word.calls),
             stood_in=self.word.stood_in,
+            by_file=True,
         )
+
+    def _jittered(self, windows: Windows, seen: Seen) -> Windows:
+        policy = seen.policy if seen.policy.gateway else self.rule.policy
+        return windows.shortened(policy.jitter * random.random())
 
     def _tags(self) -> tuple[str, ...] | None:
         """Return the rule's tags for this request; ``None`` if the developer's callable raises, or returns what is none."""
@@ -294,11 +343,24 @@ class Asked:
         """Renew what is stored with the fields of a 304 (RFC 9111 section 4.3.4); ``None``: it is not for this request."""
         headers, seen = renewed(previous.headers, self.call.fields), self._seen()
         names = previous.absent | self._beyond_key(seen)
-        if headers is None or seen.own or names.carried_part(self.environ):
+        if headers is None or seen.own or names.carried_part(self.environ) or self._is_elsewhere(headers, previous, seen):
             return None
         exchange = self._exchange(list(headers), previous.status)
         judgement = self._judgement(exchange, seen, start)
-        entry = replace(
+        whole = self._in_memory(previous)
+        if whole is None:
+            return None
+        entry = self._with(headers, exchange, self._jittered(judgement.windows, seen), start, replace(whole, absent=names))
+        return Answer(judgement.verdict, self.call, entry=entry, renewed=True)
+
+    def _is_elsewhere(self, headers: Headers, previous: Entry, seen: Seen) -> bool:
+        """Whether a confirmed response is told from others of the URL by other request fields than before: it has another key."""
+        is_any = selecting_fields(headers) is not None
+        return is_any and self._fields(seen, headers) != self._fields(seen, previous.headers)
+
+    def _with(self, headers: Headers, exchange: Exchange, windows: Windows, start: Start, previous: Entry) -> Entry:
+        """Return what is stored, renewed with fields that came just now."""
+        return replace(
             previous,
             serial=start.serial,
             seq=start.seq,
@@ -307,20 +369,43 @@ class Asked:
             started=start.started,
             answered=exchange.answered - exchange.age,
             received=exchange.answered,
-            windows=judgement.windows.shortened(self.rule.policy.jitter * random.random()),
+            windows=windows,
             never_stale=forbids_stale(exchange.directives),
             shared=may_be_shared(exchange.directives),
-            absent=names,
             headers=stored_fields(headers),
             ended=False,
         )
-        return Answer(judgement.verdict, self.call, entry=entry, renewed=True)
 
-    def _see_changed(self, previous: Entry | None) -> None:
-        """Drop what is stored if the answer to a HEAD shows that a GET would bring something else (RFC 9111 section 4.3.5)."""
-        is_head = self.environ["REQUEST_METHOD"] == "HEAD" and self.call.code == 200
-        if is_head and previous is not None and not confirmed_by_head(previous.headers, len(previous.body), self.call.fields):
+    def _seen_by_head(self, start: Start) -> Answer | None:
+        """Renew what is stored if the answer to a HEAD has its validators, drop it if a GET would bring something else.
+
+        RFC 9111 section 4.3.5. An answer without validators confirms nothing.
+        """
+        call, previous = self.call, start.previous
+        if self.environ["REQUEST_METHOD"] != "HEAD" or call.code != 200 or previous is None or previous.status == INDEX:
+            return None
+        if previous.status != 200 or not confirmed_by_head(previous.headers, previous.length, call.fields):
             self.plan.engine.settler.drop_if_free(previous.key)
+            return None
+        headers, seen = renewed(previous.headers, call.fields), self._seen()
+        if headers is None or not conditional_fields(call.fields) or self._is_elsewhere(headers, previous, seen):
+            return None
+        exchange = replace(self._exchange(list(headers)), method="GET")
+        judgement = self._judgement(exchange, seen, start)
+        if judgement.verdict is not Verdict.STORABLE or seen.own or self._beyond_key(seen) != previous.absent:
+            return None
+        whole, windows = self._in_memory(previous), self._jittered(judgement.windows, seen)
+        if whole is None:
+            return None
+        return Answer(Verdict.STORABLE, call, entry=self._with(headers, exchange, windows, start, whole))
+
+    def _in_memory(self, entry: Entry) -> Entry | None:
+        """Return an entry with its body, which is written anew; ``None`` if that has gone."""
+        try:
+            return entry.in_memory()
+        except StoreError as error:
+            self.plan.engine.settler.store_failed(error)
+            return None
 
     # -- a body that is still to come -----------------------------------------------------------------------------
 

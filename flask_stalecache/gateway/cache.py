@@ -16,7 +16,9 @@ from ..decide import Terms, preference
 from ..engine import Engine
 from ..entry import Entry
 from ..errors import ConfigError
-from ..http.fields import first_of
+from ..http.cache_control import response_directives
+from ..http.fields import end_to_end, first_of
+from ..http.freshness import must_be_confirmed
 from ..http.invalidation import SAFE_METHODS
 from ..origin import Answer, Served
 from ..policy import Policy
@@ -29,7 +31,8 @@ from ..stores.files import file_store
 from ..threadless import why_no_threads
 from ..told import told_of_answer, told_of_copy
 from ..variants import Index
-from .answers import Ready, send_stored
+from .answers import GoneError, Ready, send_stored
+from .app_call import code_of
 from .invalidate import Invalidator
 from .origin import GatewayOrigin
 from .plan import GatewayPlan
@@ -100,16 +103,19 @@ class Gateway:
                 ):
                     if "HTTP_IF_NONE_MATCH" not in environ and "HTTP_IF_MODIFIED_SINCE" not in environ:
                         start_response(ready.line, moment.whole.copy())
-                        return ready.body
+                        return ready.body  # type: ignore[return-value]  # What is in a file has no moment.
                     if ready.is_had_by(get):
                         start_response("304 Not Modified", moment.confirmed.copy())
                         return ()
         return self._answer(environ, start_response, asked)
 
-    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse, asked: _Asked | None) -> Iterable[bytes]:
+    def _answer(
+        self, environ: WSGIEnvironment, start_response: StartResponse, asked: _Asked | None, *, looks_again: bool = True
+    ) -> Iterable[bytes]:
         """Answer a request on the long way.
 
         :param asked: what the short way knows a request by; ``None``: it can't know this one.
+        :param looks_again: whether to look again if what is found can't be read any more.
         """
         if not self._knows_server:
             self._know_server(environ)
@@ -121,14 +127,15 @@ class Gateway:
         origin = GatewayOrigin(self._plan, rule, environ, start_response)
         if origin.said is not None and origin.said.only_if_cached and not origin.is_served:
             return self._gone(start_response, CacheStatus.MISS, "request")
-        served = self._engine.answer(origin)
-        if served.answer is None:
-            return self._from_copy(origin, served, asked)
         try:
+            served = self._engine.answer(origin)
+            if served.answer is None:
+                return self._from_copy(origin, served, asked, looks_again=looks_again)
             return self._from_app(origin, served, served.answer)
         except BaseException:
-            # Nobody is to wait for a body that will not come.
+            # Nobody is to wait for a body that will not come, and no server closes what it was not given.
             origin.break_off()
+            origin.close()
             raise
 
     def _is_live(self, unless: Callable[..., object], environ: WSGIEnvironment) -> bool:
@@ -143,7 +150,7 @@ class Gateway:
 
     # -- from the store ------------------------------------------------------------------------------------------
 
-    def _from_copy(self, origin: GatewayOrigin, served: Served, asked: _Asked | None) -> Iterable[bytes]:
+    def _from_copy(self, origin: GatewayOrigin, served: Served, asked: _Asked | None, *, looks_again: bool) -> Iterable[bytes]:
         """Send what is stored."""
         copy, now = served.copy, time.time()
         assert copy is not None
@@ -152,10 +159,20 @@ class Gateway:
             assert copy.entry is not None
             ready = copy.prepared = Ready(copy.entry)
         more = told_of_copy(served, ready.entry, now, self._chosen)
-        if served.status is CacheStatus.HIT and not served.refresh and asked is not None and origin.may_be_known:
+        is_plain = served.status is CacheStatus.HIT and not served.refresh and ready.body is not None
+        if is_plain and asked is not None and origin.may_be_known:
             ready.note_moment(now, more, origin.terms.refresh_ahead)
             self._know(asked, origin.url_key)
-        body = send_stored(origin.environ, origin.start_response, ready, more)
+        try:
+            body = send_stored(origin.environ, origin.start_response, ready, more)
+        except GoneError:
+            # Somebody has replaced it since we looked; or it can't be read, however often we look.
+            self._engine.settler.load(copy.key)
+            if looks_again:
+                origin.close()
+                return self._answer(origin.environ, origin.start_response, asked, looks_again=False)
+            answer = origin.live()
+            return self._from_app(origin, Served(CacheStatus.BYPASS, None, answer), answer)
         if not served.refresh and origin.asked is None and not self._engine.in_line:
             return body
         return self._closing(body, origin, served.refresh)
@@ -190,16 +207,24 @@ class Gateway:
     def _failed(self, origin: GatewayOrigin, served: Served, error: BaseException) -> Iterable[bytes]:
         """Tell what the app raised as the server would; but what must be revalidated and can't be is a 504 (RFC 9111 5.2.2.2)."""
         copy = self._engine.look_up(origin.key)
-        if served.status is not CacheStatus.EXPIRED or copy.entry is None or not _must_be_revalidated(copy.entry):
+        if (
+            served.status is not CacheStatus.EXPIRED
+            or copy.entry is None
+            or not must_be_confirmed(response_directives(copy.entry.headers))
+        ):
             raise error
         self._plan.complaints.now_and_then("504", "the app failed, and its answer must be revalidated: %r", error, exc_info=error)
+        origin.close()
         return self._gone(origin.start_response, served.status, "stale")
 
     def _whole(self, origin: GatewayOrigin, served: Served, entry: Entry) -> Iterable[bytes]:
         """Answer the client's conditions from what the app's answer has become in the store."""
         more = told_of_answer(served, origin.app_status, self._chosen, origin.reason)
+        if served.status is CacheStatus.REVALIDATED or first_of(entry.headers, "age") is not None:
+            more.append(("Age", str(int(entry.age(time.time())))))
         if served.status is CacheStatus.REVALIDATED:
-            more = [("Age", str(int(entry.age(time.time())))), *more]
+            # What is stored gets no cookie, but who asked does.
+            more += [("Set-Cookie", value) for value in origin.cookies_set]
         return self._closing(send_stored(origin.environ, origin.start_response, Ready(entry), more), origin)
 
     def _handed_on(self, origin: GatewayOrigin, served: Served, answer: Answer) -> Iterable[bytes]:
@@ -224,13 +249,13 @@ class Gateway:
         method = environ["REQUEST_METHOD"]
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None) -> Callable[[bytes], object]:
-            code = int(status[:3]) if status[:3].isdigit() else 0
+            code = code_of(status)
             if method not in SAFE_METHODS:
                 self._invalidator.after(environ, method, code, headers)
-            ours = first_of(headers, "x-cache-status") is not None
+            ours = first_of(headers, "x-cache-status") is not None or self._plan.observe(environ, self._rules.plain.ignored).is_ours
             more = [] if ours else status_fields(CacheStatus.BYPASS, forwarded_field(reason, status=code), self._chosen)
             given = () if exc_info is None else (exc_info,)
-            return start_response(status, [*headers, *more], *given)
+            return start_response(status, [*end_to_end(headers), *more], *given)
 
         return self._plan.app(environ, start)
 
@@ -253,11 +278,6 @@ def _why_not_for_us(environ: Mapping[str, Any]) -> str | None:
     if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ or environ.get("REMOTE_USER"):
         return "bypass"
     return "upgrade" if "HTTP_UPGRADE" in environ or REPLAY in environ else None
-
-
-def _must_be_revalidated(entry: Entry) -> bool:
-    said = first_of(entry.headers, "cache-control") or ""
-    return entry.never_stale and "revalidate" in said.lower()
 
 
 class GatewayCache(Gateway):

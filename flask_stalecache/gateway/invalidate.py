@@ -36,8 +36,9 @@ class Invalidator:
     def _invalidate(self, environ: Mapping[str, Any]) -> None:
         rule = self._rules.of(environ)
         key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
-        if not self._engine.is_stored_or_coming(key):
-            # Each purge leaves a record: requests for made-up URLs are not to fill the disk with them.
+        if not rule.policy.vary and not self._engine.is_stored_or_coming(key):
+            # Each purge leaves a record: requests for made-up URLs are not to fill the disk with them. Where a rule has fields in
+            # the key, what is stored for other values of theirs can't be asked for.
             return
         *_, url = page_names(None, environ, rule.ignored)
         try:

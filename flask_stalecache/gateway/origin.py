@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ..decide import PreferStale, Serve, Terms, Verdict, decide
 from ..entry import Entry
 from ..errors import StaleCacheError
 from ..http.cache_control import RequestDirectives, request_directives
+from ..http.fields import lines_of
 from ..http.request import accepts, may_use
 from ..keys import page_key
 from ..origin import Answer, Start
-from ..reads import ReadNames
+from ..reads import ReadNames, says_yes
 from ..recipe import PageRecipe
 from ..refresher import Refresher
 from ..stores.base import Copy
@@ -45,10 +47,12 @@ class GatewayOrigin:
         self.environ = environ
         self.start_response = start_response
         self.url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
-        self.key, self.fields = plan.locate(self.url_key, environ.get)
+        self.key, self.fields = plan.locate(self.url_key, environ)
         self.asked: Asked | None = None
         self.terms: Terms = rule.terms
         self.said: RequestDirectives | None = None
+        if plan.asked_by and rule.policy.prefer_stale is None and says_yes(plan.asked_by, environ):
+            self.terms = self.terms._replace(prefer_stale=plan.preferred)
         if plan.honors and ("HTTP_CACHE_CONTROL" in environ or "HTTP_PRAGMA" in environ):
             self._honor()
 
@@ -64,6 +68,7 @@ class GatewayOrigin:
             self.terms = self.terms.reloading()
         elif fresh_for <= 0 and may_use(said, age=age, fresh_for=fresh_for, may_be_stale=not entry.never_stale):
             self.terms = self.terms._replace(prefer_stale=PreferStale.AND_REFRESH)
+        self.terms = self.terms._replace(if_error=said.stale_if_error or 0.0)
 
     @property
     def may_be_known(self) -> bool:
@@ -103,8 +108,9 @@ class GatewayOrigin:
 
     @property
     def queues(self) -> bool:
-        """Whether others may wait for this request's call: not if it is unlikely to be stored."""
-        return self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
+        """Whether others may wait for this request's call: not if it is unlikely to be stored, or its sender says no-store."""
+        wants_none = self.said is not None and self.said.no_store
+        return self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ and not wants_none
 
     def barred_from(self, entry: Entry) -> bool:
         """Whether the entry can't be served to this request: it carries an absent name, or Authorization."""
@@ -119,7 +125,7 @@ class GatewayOrigin:
     def aim(self) -> bool:
         """Find the variant anew: another request may have shown that the URL has some."""
         before = self.key
-        self.key, self.fields = self.plan.locate(self.url_key, self.environ.get)
+        self.key, self.fields = self.plan.locate(self.url_key, self.environ)
         return self.key != before
 
     def refused(self, copy: Copy) -> Answer | None:
@@ -160,6 +166,11 @@ class GatewayOrigin:
         return 0 if self.asked is None else self.asked.call.code
 
     @property
+    def cookies_set(self) -> list[str]:
+        """The cookies that the app's answer sets."""
+        return [] if self.asked is None else lines_of(self.asked.call.fields, "set-cookie")
+
+    @property
     def reason(self) -> str:
         """Why the app was asked, in the words of RFC 9211 section 2.2, where it is not what is stored that says so; else ""."""
         if self.terms.reload:
@@ -193,6 +204,10 @@ class GatewayRefresh:
         """What is said of serving it, whoever asks."""
         return self.rule.terms
 
+    def is_left_alone(self, copy: Copy) -> bool:
+        """An app is never left alone where nothing stands in for its answer."""
+        return False
+
     def renew_parts(self, keys: tuple[str, ...]) -> None:
         """Renew what is stale of the values that it was made from."""
         self.plan.renew(keys)
@@ -204,13 +219,12 @@ class GatewayRefresh:
         """Ask the app, go through all of its answer, and judge it."""
         environ = self.recipe.to_environ()
         asked = Asked(self.plan, self.rule, environ, self.url_key, None)
-        answer = asked.answer(start)
         try:
-            return _gone_through(asked) if answer.later is not None else answer
+            with closing(asked.call):
+                answer = asked.answer(start)
+                return _gone_through(asked) if answer.later is not None else answer
         except Exception as error:
             return Answer(Verdict.FAILED, error=error)
-        finally:
-            asked.call.close()
 
 
 def _gone_through(asked: Asked) -> Answer:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..complaints import Complaints
-from ..decide import Terms
+from ..decide import PreferStale, Terms, preference
 from ..engine import Engine
 from ..policy import NamePatterns, Policy
-from ..reads import NO_NAMES, ReadNames
+from ..reads import NO_NAMES, CarriedValue, ReadNames, carried_values
 from ..variants import Fields, locate
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class GatewayPlan:
     :param max_entry_size: bytes that a body may have.
     :param lock_timeout: seconds that a request waits for another's call at most.
     :param terms: what is said of serving what is stored where no rule says more.
+    :param asked_by: the fields and cookies with which a client prefers stale, where no rule says more.
+    :param preferred: what becomes of a stale copy then.
     :param renew: renews values of fetch functions by their keys, and waits for that.
     """
 
@@ -72,6 +74,8 @@ class GatewayPlan:
     max_entry_size: int
     lock_timeout: float
     terms: Terms
+    asked_by: tuple[CarriedValue, ...]
+    preferred: PreferStale
     renew: Callable[[tuple[str, ...]], None]
 
     @classmethod
@@ -97,9 +101,11 @@ class GatewayPlan:
             max_entry_size=settings.max_entry_size,
             lock_timeout=settings.lock_timeout,
             terms=terms,
+            asked_by=carried_values(settings.prefer_stale_header, settings.prefer_stale_cookie),
+            preferred=preference(True, settings.prefer_stale_refresh),
             renew=renew,
         )
 
-    def locate(self, url_key: str, get: Callable[[str], Any]) -> tuple[str, Fields]:
+    def locate(self, url_key: str, environ: WSGIEnvironment) -> tuple[str, Fields]:
         """Return the key of what a request asks for, and the fields that are in it: the URL's own key, or that of a variant."""
-        return locate(url_key, get, self.engine.look_up)
+        return locate(url_key, environ, self.engine.look_up)

@@ -12,8 +12,6 @@ Headers: TypeAlias = "Iterable[tuple[str, str]]"
 #: A request's fields: the value for a name in lower case, several lines joined by commas; ``None`` for a field that is not there.
 Lookup: TypeAlias = "Callable[[str], str | None]"
 
-#: A copy's own length is computed anew.
-_NOT_STORED = HOP_BY_HOP | {"content-length"}
 #: Two fields of a request have no prefix in an environ (PEP 3333).
 _UNPREFIXED = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
 
@@ -46,13 +44,19 @@ def first_of(headers: Headers, name: str) -> str | None:
 
 def stored_fields(headers: Headers) -> tuple[tuple[str, str], ...]:
     """Return the fields to store: all but hop-by-hop ones, those that Connection names, Proxy-* and Content-Length."""
-    fields = list(headers)
-    named = {token for value in lines_of(fields, "connection") for token in listed(value)}
-    return tuple((name, value) for name, value in fields if _is_stored(name.lower()) and name.lower() not in named)
+    return tuple((name, value) for name, value in end_to_end(headers) if _is_stored(name.lower()))
 
 
 def _is_stored(name: str) -> bool:
-    return name not in _NOT_STORED and not name.startswith("proxy-")
+    # The length of what is stored is counted anew.
+    return name != "content-length" and not name.startswith("proxy-")
+
+
+def end_to_end(headers: Headers) -> list[tuple[str, str]]:
+    """Return the fields that go on: all but hop-by-hop ones and those that Connection names (RFC 9110 section 7.6.1)."""
+    fields = list(headers)
+    named = {token for value in lines_of(fields, "connection") for token in listed(value)}
+    return [(name, value) for name, value in fields if name.lower() not in HOP_BY_HOP and name.lower() not in named]
 
 
 def content_length(headers: Headers) -> int | None:

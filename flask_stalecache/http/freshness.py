@@ -9,8 +9,8 @@ from .cache_control import Directives, delta_seconds
 from .dates import timestamp
 from .fields import Headers, first_of, lines_of, listed
 
-#: With one of these, an entry is never served stale, whatever is configured (RFC 9111 section 5.2.2).
-_NEVER_STALE = ("must-revalidate", "proxy-revalidate", "no-cache")
+#: With one of these, what is stale is never served unless the origin confirms it, whatever is configured (RFC 9111 section 5.2.2).
+_NEVER_UNCONFIRMED = ("must-revalidate", "proxy-revalidate")
 #: Statuses whose freshness may be guessed (RFC 9110 section 15.1); 206 is never stored.
 HEURISTIC_STATUSES = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
 _HEURISTIC_SHARE = 0.1
@@ -101,11 +101,16 @@ def initial_age(headers: Headers, requested_at: float, answered_at: float) -> fl
 
 
 def forbids_stale(directives: Directives) -> bool:
-    """Whether the response forbids to serve it stale.
+    """Whether the response forbids to serve it stale."""
+    return "no-cache" in directives or must_be_confirmed(directives)
 
-    Bare ``s-maxage`` implies proxy-revalidate (RFC 9111 section 5.2.2.10); a stale window in the same response wins over that only.
+
+def must_be_confirmed(directives: Directives) -> bool:
+    """Whether the response, once stale, asks for an error rather than for itself unconfirmed (RFC 9111 section 5.2.2.2).
+
+    Bare ``s-maxage`` implies proxy-revalidate (section 5.2.2.10); a stale window in the same response wins over that only.
     """
-    if any(name in directives for name in _NEVER_STALE):
+    if any(name in directives for name in _NEVER_UNCONFIRMED):
         return True
     explicit = directives.stale_while_revalidate is not None or directives.stale_if_error is not None
     return directives.s_maxage is not None and not explicit

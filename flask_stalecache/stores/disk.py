@@ -23,19 +23,27 @@ def store_errors() -> Iterator[None]:
         raise StoreError(str(error)) from error
 
 
+def open_file(path: Path) -> int | None:
+    """Return the descriptor of a file that is open for reading; ``None`` if it is not there."""
+    try:
+        return os.open(path, _READ)
+    except FileNotFoundError:
+        return None
+
+
 def read_file(path: Path, limit: int | None = None) -> bytes | None:
     """Return what a file holds; ``None`` if it is not there, nothing if something else than a file is.
 
     :param limit: bytes to read at most. Default: all.
     """
     try:
-        descriptor = os.open(path, _READ)
-    except FileNotFoundError:
-        return None
+        descriptor = open_file(path)
     except OSError as error:
         if error.errno == errno.ELOOP:
             return b""
         raise
+    if descriptor is None:
+        return None
     try:
         size = os.fstat(descriptor).st_size
         size = size if limit is None else min(size, limit)

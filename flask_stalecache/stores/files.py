@@ -18,6 +18,7 @@ from ..note import NOTHING, Note
 from ..policy import Duration
 from ..stats import Counters
 from .base import Copy
+from .bodies import read_entry
 from .disk import make_directories, make_directory, read_file, store_errors, write_file
 from .folders import BILLION, Folders, folder_of, on_disk
 from .locks import FileKeyLock, held
@@ -58,6 +59,7 @@ class FileStore:
         # Absolute, so that it stays the same if the process changes its folder.
         self.directory = Path(directory).absolute()
         self.counters = Counters() if counters is None else counters
+        self._large = max(memory_size // 8, MIB)
         self._copies = Copies(KEYS["MEMORY_SIZE"].check("memory_size", memory_size))
         max_size, min_free = KEYS["MAX_SIZE"].check("max_size", max_size), KEYS["MIN_FREE"].check("min_free", min_free)
         idle: float = KEYS["INACTIVE"].check("inactive", inactive)
@@ -148,11 +150,8 @@ class FileStore:
         return 0
 
     def _read_entry(self, name: str, key: str) -> Entry | None:
-        data = read_file(self._folders.path(name))
-        if data is None:
-            return None
         try:
-            return entry_format.decode(data, key)
+            return read_entry(self._folders.path(name), key, self._large)
         except BrokenEntry:
             self.counters.count("broken_entries")
             self._remove_broken(name, key)

@@ -1,0 +1,100 @@
+"""Origins that are called in threads of their own, for callers who wait so long and no longer."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from .decide import Verdict
+from .errors import OriginBusy, OriginTimeout
+from .note import NOTHING
+from .origin import Answer, Origin, Served
+from .refreshes import InProcess, Landing
+from .stores.base import Copy, Store
+from .visit import POLL, Visit
+
+
+class Driver(Protocol):
+    """What looks at what is stored, and serves it: the engine."""
+
+    store: Store
+    process: InProcess
+
+    def look_again(self, visit: Visit) -> Served | None:
+        """Serve what is stored by now; ``None``: it is still to be fetched."""
+
+    def served(self, visit: Visit, answer: Answer, stored: bool) -> Served:
+        """Serve the origin's answer; or, if it failed and the copy may stand in for it, the copy."""
+
+
+class Apart:
+    """Has origins called apart from who asks.
+
+    :param engine: the driver.
+    """
+
+    def __init__(self, engine: Driver) -> None:
+        self._engine = engine
+
+    def call(self, visit: Visit, wait: float) -> Served:
+        """Have the origin called in a thread of its own, and wait for that a while: counted from when it was handed over."""
+        process, origin = self._engine.process, visit.origin
+        if process.flights.is_led_here(origin.key):
+            return Served(visit.fetch.status, None, origin.live())
+        refreshes, ours = process.refreshes, None
+        landing, until = refreshes.landing(origin.key), refreshes.since(origin.key) + wait
+        while True:
+            if (served := self._outcome(visit, landing, is_ours=landing is ours)) is not None:
+                return served
+            # Again where another process has it, and where what it brought is for who handed it over alone.
+            if landing is None or landing.done.is_set():
+                if refreshes.claim(visit.copy):
+                    until = until if ours is not None else refreshes.since(origin.key) + wait
+                    landing = ours = refreshes.landing(origin.key)
+                    if not refreshes.hand_over(origin.refresh()):
+                        return self._engine.served(visit, _busy(origin), stored=False)
+                    # Where no threads run it is done by now.
+                    if (served := self._outcome(visit, landing, is_ours=True)) is not None:
+                        return served
+                else:
+                    landing = refreshes.landing(origin.key)
+            left = until - time.monotonic()
+            if left <= 0:
+                return self._engine.served(visit, _too_late(origin, wait), stored=False)
+            if landing is not None and not landing.done.is_set():
+                landing.done.wait(min(POLL, left))
+            else:
+                process.flights.wait(origin.key, min(POLL, left))
+
+    def unqueued(self, visit: Visit) -> Served:
+        """Call an origin for one caller alone: what it answers can't be stored, and is nobody else's."""
+        origin, wait = visit.origin, visit.origin.wait or 0.0
+        landing = self._engine.process.refreshes.call_apart(origin.refresh(), visit.copy)
+        if landing is None:
+            return self._engine.served(visit, _busy(origin), stored=False)
+        landing.done.wait(wait)
+        return self._engine.served(visit, landing.answer or _too_late(origin, wait), stored=False)
+
+    def _outcome(self, visit: Visit, landing: Landing | None, *, is_ours: bool) -> Served | None:
+        """Serve what a call brought, or what is stored by now; ``None``: nothing yet, or what is for who handed it over alone."""
+        answer = landing.answer if landing is not None and landing.done.is_set() else None
+        is_storable = answer is not None and answer.verdict is Verdict.STORABLE
+        if answer is not None and (answer.verdict in (Verdict.FAILED, Verdict.REFUSED) or (is_ours and not is_storable)):
+            return self._engine.served(visit, answer, stored=False)
+        # A purge may have come since it was begun.
+        if self._engine.store.moved(visit.copy) and (served := self._engine.look_again(visit)) is not None:
+            return served
+        if answer is None or not is_storable:
+            return None
+        if answer.entry is not None and not is_ours:
+            # Nobody's own value is shared; what would have been stored makes one for each.
+            return Served(visit.fetch.status, Copy(visit.origin.key, answer.entry, NOTHING, 0, 0), collapsed=True)
+        return self._engine.served(visit, answer, stored=False)
+
+
+def _busy(origin: Origin) -> Answer:
+    return Answer(Verdict.REFUSED, error=OriginBusy(f"{origin.label}: as many calls run as max_concurrency allows"))
+
+
+def _too_late(origin: Origin, wait: float) -> Answer:
+    return Answer(Verdict.REFUSED, error=OriginTimeout(f"{origin.label}: no answer within {wait:g} s"))
