@@ -26,6 +26,7 @@ class Asked:
     method: str
     path: str
     headers: dict[str, str]
+    port: int
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
     server: ThirdParty
 
     def do_GET(self) -> None:
-        asked = Asked(self.command, self.path, dict(self.headers.items()))
+        asked = Asked(self.command, self.path, dict(self.headers.items()), self.client_address[1])
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.asked.append(asked)
         number = self.server.calls

@@ -79,7 +79,7 @@ def test_pages_name_only_known_keys() -> None:
     assert {(page, key) for page, key in named if key not in KEYS} == set()
 
 
-@pytest.mark.parametrize("method", ["cached", "memoize", "purge"])
+@pytest.mark.parametrize("method", ["cached", "memoize", "session", "adapter", "purge"])
 def test_every_parameter_is_explained(method: str) -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages() if page.name != "api.rst")
     parameters = [

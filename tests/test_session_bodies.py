@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 from collections.abc import Callable
 from contextlib import closing
 
@@ -10,6 +11,8 @@ import pytest
 import requests
 from parties import Site, ThirdParty, outcome, status
 from test_fetch_live import HEAD, Rude, rude
+
+from flask_stalecache.wire import Late, read_whole
 
 # -- responses as without a cache ------------------------------------------------------------------------------------
 
@@ -57,14 +60,16 @@ def test_responses_are_read_as_without_a_cache(kind: str, chunked: bool, stream:
 
 
 def test_what_hooks_see(party: ThirdParty, site: Site) -> None:
-    party.says("Cache-Control: max-age=60")
+    party.says("Cache-Control: max-age=60", chunked=True)
     session, seen = site.session(), []
     session.hooks["response"].append(lambda response, **kwargs: seen.append((status(response), response.elapsed is not None)))
-    for _ in range(2):
+    for _ in range(3):
         answer = session.get(party.url())
+        assert not answer.raw.chunked
         answer.headers["X-Cache-Status"] = "changed"
-        answer.raw.headers["X-Cache-Status"] = "changed"
-    assert seen == [("MISS", True), ("HIT", True)]
+        assert "X-Own" not in answer.raw.headers
+        answer.raw.headers["X-Own"] = "changed"
+    assert seen == [("MISS", True), ("HIT", True), ("HIT", True)]
     assert answer.request.url == party.url()
 
 
@@ -145,3 +150,10 @@ def test_a_refresh_that_never_ends_is_given_up(make_site: Callable[..., Site]) -
         assert session.get(server.url).text == "1"
         site.drain()
         assert session.get(server.url).text == "1"
+
+
+def test_nothing_is_read_past_its_time() -> None:
+    with closing(Rude(HEAD + b"\r\n", drip=True)) as server, requests.Session() as plain:
+        plain.trust_env = False
+        with pytest.raises(Late):
+            read_whole(plain.get(server.url, stream=True), 1_000_000, time.monotonic())
