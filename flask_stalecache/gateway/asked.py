@@ -40,6 +40,8 @@ CONDITIONS = (
     "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE", "HTTP_RANGE",
 )  # fmt: skip
 NOTHING_SAID = RequestDirectives()
+#: Reasons that the developer can mend.
+_TO_MEND = ("the response sets a cookie", "Vary: *", "the body is larger", "its Content-Length is none")
 #: In every key, whatever varies.
 _IN_KEY = frozenset({"host", *FORWARDED_FIELDS})
 
@@ -140,9 +142,11 @@ class Asked:
             return Answer(judgement.verdict, call, shared=self._frozen(), retry_after=self._pause())
         carried = self._beyond_key(seen).carried_part(self.environ)
         if carried and not seen.is_ours:
+            self._explain_names(seen, carried)
             # Whatever else is said of it (private, a cookie set) may be because of this visitor too.
             return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
         if judgement.verdict is Verdict.UNSTORABLE:
+            self._explain(seen, judgement.reason)
             return self._seen_by_head(start) or Answer(Verdict.UNSTORABLE, call)
         body = call.whole()
         if body is not None:
@@ -225,6 +229,23 @@ class Asked:
             self.plan.complaints.now_and_then("filter", "the response_filter of a rule raised: %r", error, exc_info=error)
             return False
 
+    def _explain(self, seen: Seen, reason: str) -> None:
+        """Say once what keeps an answer from being stored that says itself how long it is fresh, if the developer can mend it."""
+        fields = self.call.fields
+        if (reason == seen.own or reason.startswith(_TO_MEND)) and is_explicit(response_directives(fields), fields):
+            # Behind the colon come names, which visitors may choose.
+            about = seen.endpoint, reason.partition(":")[0]
+            self.plan.complaints.once(about, "%s is not stored by the gateway: %s", _label(seen), reason)
+
+    def _explain_names(self, seen: Seen, carried: ReadNames) -> None:
+        for name in carried.headers:
+            self.plan.complaints.once(
+                (seen.endpoint, "header", name),
+                "%s is not stored by the gateway: the request field %s was read and is not in Vary; add it there, or name it in "
+                "STALECACHE_IGNORED_HEADERS if the page does not depend on it",
+                _label(seen), name,
+            )  # fmt: skip
+
     def _frozen(self) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
         """Return what others may be given of a failure: body, status, fields; ``None`` if it may be one visitor's own."""
         body, fields = self.call.whole(), list(self.call.fields)
@@ -243,8 +264,10 @@ class Asked:
         call, seen = self.call, self._seen()
         carried = self._beyond_key(seen).carried_part(self.environ)
         if carried:
+            self._explain_names(seen, carried)
             return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
         if seen.own:
+            self._explain(seen, seen.own)
             return Answer(Verdict.UNSTORABLE, call, anybodys=False)
         exchange = self._exchange(call.fields)
         judgement = self._judgement(exchange, seen, self._start)
@@ -451,3 +474,7 @@ class Asked:
             landing(self._stored(body))
         else:
             landing(Answer(Verdict.UNSTORABLE, self.call) if is_too_large else None)
+
+
+def _label(seen: Seen) -> str:
+    return "a response" if seen.endpoint is None else f"the endpoint {seen.endpoint}"
