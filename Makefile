@@ -36,11 +36,12 @@ test: lint docs ## Run ruff, mypy, the documentation with its examples, and the 
 soak: $(VENV)/.stamp ## Run the tests of endurance with their full counts.
 	STALECACHE_SOAK=1 $(RUN) -m pytest -m soak
 
-bench: $(VENV)/.stamp ## Measure what a hit costs, and who waits for whom and for what under gunicorn.
+bench: $(VENV)/.stamp ## Measure what hits cost, in process and over the wire, and who waits for whom and for what.
 	@$(RUN) benchmarks/hit.py
 	@$(RUN) benchmarks/collapse.py
 	@$(RUN) benchmarks/many.py
 	@$(RUN) benchmarks/hang.py
+	@$(RUN) benchmarks/gateway.py
 	@$(RUN) -m pip install $(PIP_FLAGS) --editable '.[bench]'
 	@$(RUN) benchmarks/fetch.py
 

@@ -28,6 +28,7 @@ from werkzeug.test import create_environ
 from flask_stalecache import StaleCache
 
 VIEW = "an empty Flask view"
+OUR_SESSION = "ours, session"
 TEXT = "x" * 100
 ROWS = [{"id": number, "name": f"name {number}", "price": number / 7} for number in range(20)]
 CALLS = 300
@@ -119,6 +120,20 @@ def diskcache(folder: Path, ask: Fetch, fresh: float) -> Cached:
     return Cached(Cache(str(folder)).memoize(expire=fresh)(ask), Flask("diskcache"))
 
 
+def our_session(folder: Path, url: str, fresh: float) -> Cached:
+    app = Flask("our_session")
+    app.config["STALECACHE_DIR"] = folder
+    session = StaleCache(app).session()
+    return Cached(lambda base: session.get(f"{url}{base}", timeout=PATIENCE).text, app)
+
+
+def bare_session(folder: Path, url: str, fresh: float) -> Cached:
+    import requests
+
+    session = requests.Session()
+    return Cached(lambda base: session.get(f"{url}{base}", timeout=PATIENCE).text, Flask("bare_session"))
+
+
 def requests_cache(backend: str, folder: Path, url: str, fresh: float) -> Cached:
     import requests_cache
 
@@ -157,6 +172,8 @@ FUNCTIONS: dict[str, Callable[[Path, Fetch, float], Cached]] = {
     "diskcache memoize": diskcache,
 }
 SESSIONS: dict[str, Callable[[Path, str, float], Cached]] = {
+    OUR_SESSION: our_session,
+    "requests.Session, no cache": bare_session,
     "requests-cache, memory": partial(requests_cache, "memory"),
     "requests-cache, sqlite": partial(requests_cache, "sqlite"),
     "requests-cache, filesystem": partial(requests_cache, "filesystem"),
@@ -208,9 +225,10 @@ def tell_hits(rounds: int, folder: Path, origin: Origin) -> None:
                 took = seconds(fetch, times)
             if number:
                 measured[name].append(took)
-    print("| a hit of | µs | ÷ an empty Flask view | ÷ ours |\n|---|---|---|---|")
+    print("| a hit of | µs | ÷ an empty Flask view | ÷ ours of its kind |\n|---|---|---|---|")
     for name, each in measured.items():
-        print(f"| {name} | {median(each) * 1e6:.1f} | {ratio(each, measured[VIEW]):.3f} | {ratio(each, measured['ours']):.1f} |")
+        kind = measured[OUR_SESSION if name in SESSIONS else "ours"]
+        print(f"| {name} | {median(each) * 1e6:.1f} | {ratio(each, measured[VIEW]):.3f} | {ratio(each, kind):.1f} |")
 
 
 def ratio(ones: list[float], others: list[float]) -> float:

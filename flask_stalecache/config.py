@@ -151,7 +151,7 @@ def _status_headers(name: str, value: object) -> frozenset[str]:
 
 
 def _gateway(name: str, value: object) -> Any:
-    if isinstance(value, (bool, Mapping)) or (isinstance(value, (list, tuple)) and value):
+    if isinstance(value, bool) or (isinstance(value, (Mapping, list, tuple)) and value):
         return value
     raise ConfigError(f"{name}={value!r}: give True, False, or rules such as {{'/news/*': Policy(max_age=60)}}")
 

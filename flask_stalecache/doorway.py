@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from flask import Flask, has_request_context, request
-from werkzeug.wsgi import ClosingIterator
 
 from .engine import Engine
 from .origin import RefreshJob
 from .recipe import ARRIVED, REPLAY
 from .threadless import why_no_threads
+from .wsgi import closing
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -69,6 +68,9 @@ class Doorway:
             environ["SCRIPT_NAME"], environ["PATH_INFO"] = environ[REPLAY].arrives
         if not self._answers_at_once:
             environ[ARRIVED] = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
+        else:
+            # That of an app further out, in which this one is mounted.
+            environ.pop(ARRIVED, None)
         jobs: list[RefreshJob] = []
         environ[HANDOVER] = jobs
         try:
@@ -80,12 +82,8 @@ class Doorway:
             # Out of the store: nothing of the app runs any more. A stream may still call fetch functions.
             environ.pop(HANDOVER, None)
             return iterable
-        after: list[Callable[[], None]] = [partial(self._hand_over, jobs, environ)]
-        if jobs and self._engine.refresher.workers == 0:
-            # uWSGI sends the head of a response without a body at its first chunk, or else only when all is over.
-            after = [*filter(None, [getattr(iterable, "close", None)]), *after]
-            iterable = chain(iterable, (b"",))
-        return ClosingIterator(iterable, after)
+        takes_long = bool(jobs) and self._engine.refresher.workers == 0
+        return closing(iterable, [partial(self._hand_over, jobs, environ)], takes_long=takes_long)
 
     def _hand_over(self, jobs: list[RefreshJob], environ: WSGIEnvironment) -> None:
         # A call that comes later, in a thread that the view left behind, finds none and hands over by itself.

@@ -201,8 +201,10 @@ class Engine:
         refreshes, is_ours, is_dropped = process.refreshes, False, False
         landing, until = refreshes.landing(origin.key), refreshes.since(origin.key) + wait
         while True:
-            # Again where another process has it, and where it was all but over when we came.
+            # Again where another process has it, and where it was all but over when we came; not where that is what we wait for.
             if landing is None or landing.done.is_set():
+                if self.store.moved(visit.copy) and (served := self.look_again(visit)) is not None:
+                    return served
                 if refreshes.claim(visit.copy):
                     until = until if is_ours else refreshes.since(origin.key) + wait
                     is_ours = True

@@ -122,7 +122,7 @@ class Asked:
             return Answer(Verdict.UNSTORABLE, response)
         if length not in (None, len(body)):
             return Answer(Verdict.FAILED, response)
-        return self._storable(response, exchange, judgement.windows, body)
+        return self._storable(response, response.reason or "", exchange, judgement.windows, body)
 
     def _exchange(self, status: int, fields: list[tuple[str, str]]) -> Exchange:
         return Exchange(
@@ -167,22 +167,23 @@ class Asked:
     def _passed_on(self, response: Response, exchange: Exchange, windows: Windows, length: int | None) -> Answer:
         """Let a caller who streams read the body as it comes; what has passed is stored, and nobody waits for that."""
         if length is not None and not is_chunked(response):
-            keep_copy(response, length, partial(self._settle, response, exchange, windows))
+            # Nothing here refers to the response: left unread, it is let go of at once, and its connection with it.
+            keep_copy(response, length, partial(self._settle, response.reason or "", exchange, windows))
         return Answer(Verdict.PERSONAL, response, anybodys=False)
 
-    def _settle(self, response: Response, exchange: Exchange, windows: Windows, body: bytes) -> None:
-        answer = self._storable(response, exchange, windows, body)
+    def _settle(self, reason: str, exchange: Exchange, windows: Windows, body: bytes) -> None:
+        answer = self._storable(None, reason, exchange, windows, body)
         assert answer.entry is not None
         self.plan.engine.settler.settle_if_free(answer.entry.key, answer)
 
-    def _storable(self, response: Response, exchange: Exchange, windows: Windows, body: bytes) -> Answer:
+    def _storable(self, value: Response | None, reason: str, exchange: Exchange, windows: Windows, body: bytes) -> Answer:
         question = self.question
         fields = tuple(name for name in selecting_fields(exchange.headers) or () if name not in question.rules.policy.vary)
         index = self.plan.engine.look_up(question.url_key).entry
         place = place_of(question.url_key, fields, question.environ.get, index)
-        entry = self._entry(place.key, exchange, windows, response.reason or "", body)
+        entry = self._entry(place.key, exchange, windows, reason, body)
         beside = None if place.is_known else index_with(fields, index, entry, question.url_key)
-        return Answer(Verdict.STORABLE, response, entry=entry, beside=beside)
+        return Answer(Verdict.STORABLE, value, entry=entry, beside=beside)
 
     def _entry(self, key: str, exchange: Exchange, windows: Windows, reason: str, body: bytes) -> Entry:
         question = self.question

@@ -13,7 +13,8 @@ from requests.exceptions import ChunkedEncodingError, SSLError
 from requests.exceptions import ConnectionError as NoConnection
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers
-from urllib3 import HTTPHeaderDict, HTTPResponse
+from urllib3 import HTTPResponse
+from urllib3._collections import HTTPHeaderDict
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.exceptions import SSLError as BadTls
 
@@ -91,7 +92,7 @@ def made_again(request: PreparedRequest, head: Head, body: bytes, connection: An
     response.headers, response.encoding = head.joined.copy(), head.encoding
     response.url, response.request = request.url or "", request
     response.connection = connection
-    file = io.BytesIO(b"" if request.method == "HEAD" else body)
+    file = _Whole(b"" if request.method == "HEAD" else body)
     response.raw = _raw(head.status, head.reason, head.headers.copy(), file, request.method, cookies_of)
     return response
 
@@ -108,6 +109,18 @@ def _raw(status: int, reason: str | None, headers: HTTPHeaderDict, body: Any, me
         original_response=getattr(original, "_original_response", None),
         request_method=method,
     )
+
+
+class _Whole(io.BytesIO):
+    """A body that is there, as the file of an ``HTTPResponse``: closed once it was read, or ``stream(None)`` would not end."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self._size = len(body)
+
+    def isclosed(self) -> bool:
+        """Whether all of it was read."""
+        return self.closed or self.tell() >= self._size
 
 
 def put_body(response: Response, body: Any) -> None:
@@ -138,18 +151,29 @@ def read_whole(response: Response, limit: int, until: float | None) -> bytes | N
     :raises Late: if it takes too long.
     """
     raw = response.raw
-    chunks = raw.stream(CHUNK, decode_content=False)
+    chunks = raw.stream(CHUNK, decode_content=False) if until is None else _as_they_come(raw)
     try:
         parts, is_whole = _read(chunks, limit, until)
     except HTTPError as error:
+        raw.close()
         raise _as_requests_says(error) from error
+    except BaseException:
+        raw.close()
+        raise
     if not is_whole:
         put_body(response, Passing(raw, lambda size: next(chunks, b""), b"".join(parts)))
         return None
     raw.release_conn()
     body = b"".join(parts)
-    put_body(response, io.BytesIO(body))
+    put_body(response, _Whole(body))
     return body
+
+
+def _as_they_come(raw: HTTPResponse) -> Iterator[bytes]:
+    """Return what comes of a body, without waiting for more: the clock is to be looked at in between."""
+    read = getattr(raw, "read1", raw.read)
+    while chunk := read(CHUNK, decode_content=False):
+        yield chunk
 
 
 def _read(chunks: Iterator[bytes], limit: int, until: float | None) -> tuple[list[bytes], bool]:
@@ -207,6 +231,7 @@ class Passing(io.RawIOBase):
         self._length = length
         self._kept: list[bytes] = []
         self._size = 0
+        self._is_over = False
 
     def readable(self) -> bool:
         """It can be read."""
@@ -216,6 +241,7 @@ class Passing(io.RawIOBase):
         """Read some of it."""
         if not self._rest:
             self._rest = self._more(len(buffer))
+            self._is_over = not self._rest
             self._keep(self._rest)
         part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(part)] = part
@@ -227,11 +253,16 @@ class Passing(io.RawIOBase):
         self._kept.append(chunk)
         self._size += len(chunk)
         if self._size >= self._length:
+            self._is_over = True
             # Before it is read to its end: who has all of it may ask again at once.
             over, self._over = self._over, None
             if self._size == self._length:
                 over(b"".join(self._kept))
             self._kept = []
+
+    def isclosed(self) -> bool:
+        """Whether all of it was read."""
+        return self.closed or (self._is_over and not self._rest)
 
     def read1(self, size: int = -1) -> bytes:
         """Read some of it."""

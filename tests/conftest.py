@@ -12,6 +12,7 @@ import pytest
 import time_machine
 from flask import Flask
 from hypothesis import HealthCheck, settings
+from parties import make_site, party, site  # noqa: F401  Fixtures of all tests of sessions.
 
 from flask_stalecache import StaleCache
 

@@ -17,10 +17,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import requests
+from flask_caching import Cache
 from servers import PATIENCE, STOP_PATIENCE, environment, wait_for
+from werkzeug.test import Client
 
 import flask_stalecache
 from flask_stalecache.config import KEYS
+from flask_stalecache.flask_gateway import _NEEDS_THE_APP
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -39,10 +42,11 @@ def test_readme_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)  # Flask puts the instance folder of an unknown module here
     namespace: dict[str, Any] = {"__name__": "readme"}
     blocks = python_blocks()
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for source, lines_before in blocks:
         exec(compile("\n" * lines_before + source, str(README), "exec"), namespace)
     assert (tmp_path / "instance" / "stalecache" / "names").is_dir(), "it purges"
+    assert [Client(namespace["application"]).get("/news/1").headers["X-Cache-Status"] for _ in range(2)] == ["MISS", "HIT"]
 
 
 @pytest.mark.parametrize("name", sorted(flask_stalecache.__all__))
@@ -75,7 +79,7 @@ def test_pages_name_only_known_keys() -> None:
     assert {(page, key) for page, key in named if key not in KEYS} == set()
 
 
-@pytest.mark.parametrize("method", ["cached", "memoize", "purge"])
+@pytest.mark.parametrize("method", ["cached", "memoize", "session", "adapter", "purge"])
 def test_every_parameter_is_explained(method: str) -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages() if page.name != "api.rst")
     parameters = [
@@ -85,6 +89,48 @@ def test_every_parameter_is_explained(method: str) -> None:
     ]
     assert len(parameters) > 3
     assert [name for name in parameters if not re.search(rf"``{name}(=[^`]*)?``|[(]{name}=", text)] == []
+
+
+# -- the pages for those who come from elsewhere -----------------------------------------------------------------------
+
+NGINX_DIRECTIVES = (
+    "proxy_cache", "proxy_cache_background_update", "proxy_cache_bypass", "proxy_cache_convert_head",
+    "proxy_cache_key", "proxy_cache_lock", "proxy_cache_lock_age", "proxy_cache_lock_timeout",
+    "proxy_cache_max_range_offset", "proxy_cache_methods", "proxy_cache_min_uses", "proxy_cache_path",
+    "proxy_cache_purge", "proxy_cache_revalidate", "proxy_cache_use_stale", "proxy_cache_valid",
+    "proxy_no_cache", "proxy_ignore_headers", "levels", "use_temp_path",
+    "keys_zone", "inactive", "max_size", "min_free",
+    "manager_files", "manager_sleep", "manager_threshold", "loader_files",
+    "loader_sleep", "loader_threshold", "purger", "purger_files",
+    "purger_sleep", "purger_threshold",
+)  # fmt: skip
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.rst").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", NGINX_DIRECTIVES)
+def test_nginx_directive_has_a_counterpart(name: str) -> None:
+    assert re.search(rf"``{name}[` ]", page("from-nginx"))
+
+
+def test_nginx_status_words_are_explained() -> None:
+    words = re.findall(r"^    \* - ([A-Z]+)$", page("from-nginx"), re.MULTILINE)
+    assert sorted(words) == sorted(flask_stalecache.CacheStatus)
+
+
+@pytest.mark.parametrize("method", [Cache.cached, Cache.memoize, Cache.init_app], ids=lambda method: method.__name__)
+def test_flask_caching_parameters_and_keys_have_a_counterpart(method: Any) -> None:
+    text = page("from-flask-caching")
+    known = re.findall(r'"(CACHE_\w+)"', inspect.getsource(method)) or [*inspect.signature(method).parameters][1:]
+    assert len(known) > 5
+    assert [name for name in known if not re.search(rf"``{name}(=[^`]*)?``", text)] == []
+
+
+@pytest.mark.parametrize("name", sorted(_NEEDS_THE_APP))
+def test_what_the_gateway_refuses_is_in_its_page(name: str) -> None:
+    assert f"``{name}``" in page("gateway").partition("what to write instead\n    * -")[2].partition(".. doctest::")[0]
 
 
 # -- the pages of the servers ------------------------------------------------------------------------------------------

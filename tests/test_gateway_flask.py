@@ -1216,3 +1216,32 @@ def test_an_unknown_endpoint_in_a_rule_matches_nothing(make_app: MakeApp) -> Non
     views(app)
     assert not is_hit(app, "/news/a")
     assert visit(app, "/nowhere").status == 404
+
+
+@pytest.mark.parametrize(
+    ("view", "told"),
+    [
+        (lambda: (request.headers.get("X-Shop"), "page")[1], "the request field x-shop was read and is not in Vary"),
+        (lambda: (list(request.headers), "page")[1], "goes through all headers of the request: read them by name"),
+        (lambda: Response("page", headers={"Set-Cookie": "a=b"}), "the response sets a cookie"),
+        (lambda: Response("page", headers={"Vary": "*"}), "Vary: *"),
+        (lambda: "page" * 1000, "the body is larger than STALECACHE_MAX_ENTRY_SIZE"),
+    ],
+    ids=["a field", "all fields", "a cookie", "vary", "too large"],
+)
+def test_what_keeps_a_page_from_being_stored_is_said_once(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture, view: Callable[[], Any], told: str
+) -> None:
+    app, _ = make_app(GATEWAY=True, MAX_ENTRY_SIZE=1000)
+    site(view)(app)
+
+    @app.after_request
+    def fresh(response: Response) -> Response:
+        response.cache_control.max_age = 60
+        return response
+
+    assert [visit(app, "/", {"X-Shop": "1"}).word == "HIT" for _ in range(3)] == [False] * 3
+    said = [record.getMessage() for record in caplog.records if "is not stored by the gateway" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("the endpoint ")
+    assert told in said[0]

@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.disk", "stores.bodies", "stores.locks", "stores.names", "stores.folders", "stores.room", "stores.sweep",
         "stores.files",
     ),
-    ("flight", "refresher", "housekeeping", "threadless"),
+    ("flight", "refresher", "housekeeping", "threadless", "wsgi"),
     ("origin", "settle", "refreshes", "visit", "apart", "engine", "told"),
     (
         "gateway", "gateway.app_call", "gateway.plan", "gateway.rules", "gateway.asked", "gateway.origin",

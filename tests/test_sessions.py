@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,161 +17,13 @@ import requests
 import time_machine
 from conftest import NOON
 from flask import Flask
-from origins import PATIENCE, wait_until, workers
+from origins import wait_until, workers
+from parties import Site, ThirdParty, outcome, status
 from requests.adapters import HTTPAdapter
 from test_fetch_live import HEAD, Rude, rude
 from urllib3 import HTTPResponse
 
 from flask_stalecache import ConfigError, StaleCache
-
-
-@dataclass
-class Asked:
-    """What a third party was asked."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-
-
-@dataclass
-class Reply:
-    """What it answers; a body that is a callable is made of what was asked and the number of the call."""
-
-    headers: dict[str, str] | list[tuple[str, str]] = field(default_factory=dict)
-    body: Any = lambda asked, number: str(number)
-    status: int = 200
-    reason: str | None = None
-    chunked: bool = False
-    #: The answer is 304 where If-None-Match or If-Modified-Since is there.
-    confirms: bool = False
-
-
-class ThirdParty(ThreadingHTTPServer):
-    """A third party that answers as it is told and remembers what it was asked."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[Asked] = []
-        self.replies: dict[str, Reply] = {}
-        self.open = threading.Event()
-        self.open.set()
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    def url(self, path: str = "/") -> str:
-        return f"http://127.0.0.1:{self.server_port}{path}"
-
-    def says(self, *lines: str, path: str = "/", **more: Any) -> None:
-        """Answer with these fields from now on."""
-        pairs = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-        self.replies[path] = Reply(pairs, **more)
-
-    @property
-    def calls(self) -> int:
-        return len(self.asked)
-
-    @property
-    def last(self) -> Asked:
-        return self.asked[-1]
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A caller that has gone is no error."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: ThirdParty
-
-    def do_GET(self) -> None:
-        asked = Asked(self.command, self.path, dict(self.headers.items()))
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.asked.append(asked)
-        number = self.server.calls
-        assert self.server.open.wait(PATIENCE)
-        reply = self.server.replies.get(self.path) or self.server.replies["/"]
-        is_confirmed = reply.confirms and ("If-None-Match" in self.headers or "If-Modified-Since" in self.headers)
-        self.send_response_only(304 if is_confirmed else reply.status, None if is_confirmed else reply.reason)
-        headers = [*(reply.headers.items() if isinstance(reply.headers, dict) else reply.headers)]
-        for name, value in headers:
-            self.send_header(name, value)
-        if not any(name == "Date" for name, _ in headers):
-            self.send_header("Date", formatdate(time.time(), usegmt=True))
-        body = b"" if is_confirmed else self._body(reply, asked, number)
-        if reply.chunked and not is_confirmed:
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            self.wfile.write(
-                b"".join(b"%x\r\n%s\r\n" % (len(body[at : at + 7]), body[at : at + 7]) for at in range(0, len(body), 7))
-            )
-            self.wfile.write(b"0\r\n\r\n")
-            return
-        if not is_confirmed:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(b"" if self.command == "HEAD" else body)
-
-    do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_GET
-
-    @staticmethod
-    def _body(reply: Reply, asked: Asked, number: int) -> bytes:
-        body = reply.body(asked, number) if callable(reply.body) else reply.body
-        return body if isinstance(body, bytes) else str(body).encode()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def party() -> Iterator[ThirdParty]:
-    with ThirdParty() as server:
-        try:
-            yield server
-        finally:
-            server.open.set()
-            server.shutdown()
-
-
-@dataclass
-class Site:
-    """An app with its cache, and sessions in its context."""
-
-    app: Flask
-    cache: StaleCache
-    stack: ExitStack
-
-    def session(self, *windows: float | None, **options: Any) -> requests.Session:
-        session = self.stack.enter_context(self.cache.session(*windows, **options))
-        session.trust_env = False
-        return session
-
-    def drain(self) -> None:
-        assert self.cache.drain(PATIENCE)
-
-
-@pytest.fixture
-def make_site(make_app: Callable[..., tuple[Flask, StaleCache]]) -> Iterator[Callable[..., Site]]:
-    """``make_site(**config)``: an app whose context is entered."""
-    with ExitStack() as stack:
-
-        def make(**settings: Any) -> Site:
-            app, cache = make_app(**settings)
-            stack.enter_context(app.app_context())
-            return Site(app, cache, stack)
-
-        yield make
-
-
-@pytest.fixture
-def site(make_site: Callable[..., Site]) -> Site:
-    return make_site()
-
-
-def status(response: requests.Response) -> str:
-    return response.headers["X-Cache-Status"]
-
 
 # -- freshness -------------------------------------------------------------------------------------------------------
 
@@ -220,7 +67,7 @@ def test_age_and_ttl_are_told(party: ThirdParty, site: Site, clock: time_machine
     party.says("Cache-Control: max-age=60", "Cache-Status: edge; hit", "X-Cache-Status: theirs", "Age: 5")
     session = site.session()
     first = session.get(party.url())
-    assert first.headers["Cache-Status"] == "edge; hit, stalecache; fwd=uri-miss; fwd-status=200; ttl=60; stored"
+    assert first.headers["Cache-Status"] == "edge; hit, stalecache; fwd=uri-miss; fwd-status=200; ttl=55; stored"
     assert first.headers["Age"] == "5"
     clock.shift(10)
     second = session.get(party.url())
@@ -274,6 +121,8 @@ def test_a_304_renews(line: str, condition: tuple[str, ...], party: ThirdParty, 
     second = session.get(party.url())
     assert (status(second), second.status_code, second.text, second.headers["X-Number"]) == ("REVALIDATED", 200, "ü", "2")
     assert second.headers["Cache-Status"] == "stalecache; fwd=stale; fwd-status=304; ttl=60; stored"
+    assert second.headers["Age"] == "0"
+    assert party.asked[0].port == party.last.port, "the connection is used again"
     assert party.last.headers[condition[0]] == (condition[1] if condition[1:] else formatdate(NOON - 5, usegmt=True))
     assert session.cookies.get_dict() == {"seen": "1"}, "the caller's own"
     assert (party.calls, status(session.get(party.url()))) == (2, "HIT")
@@ -294,6 +143,11 @@ def test_a_304_about_something_else_is_asked_again(party: ThirdParty, site: Site
     party.says("Cache-Control: no-cache", 'ETag: "two"', confirms=True)
     answer = session.get(party.url())
     assert (answer.text, answer.headers["ETag"], party.calls) == ("3", '"two"', 3)
+    party.says("Cache-Control: no-cache", 'ETag: "three"')
+    answer = session.get(party.url())
+    assert (answer.text, party.last.headers["If-None-Match"]) == ("4", '"two"')
+    assert "If-None-Match" not in answer.request.headers, "the caller has not said it"
+    assert len({asked.port for asked in party.asked}) == 1, "the connection is used again"
 
 
 @pytest.mark.parametrize(
@@ -453,6 +307,31 @@ def test_authorization(line: str, stored: bool, party: ThirdParty, site: Site) -
     assert session.get(party.url(), auth=("me", "secret")).text == ("1" if stored else "3")
 
 
+def test_requests_with_authorization_do_not_wait_for_each_other(party: ThirdParty, site: Site) -> None:
+    party.says("Cache-Control: max-age=60")
+    session = site.session()
+    party.open.clear()
+
+    def ask(_: int) -> int:
+        with site.app.app_context():
+            return session.get(party.url(), auth=("me", "secret")).status_code
+
+    with ThreadPoolExecutor(3) as pool:
+        asked = pool.map(ask, range(3))
+        wait_until(lambda: party.calls == 3, "all of them")
+        party.open.set()
+        assert list(asked) == [200] * 3
+
+
+def test_no_secret_of_a_key_is_on_the_disk(party: ThirdParty, site: Site, directory: Path) -> None:
+    party.says("Cache-Control: max-age=60")
+    session = site.session(vary=["X-Api-Key"], ignored_parameters=["key"])
+    session.get(party.url("/?key=hunter2"), headers={"X-Api-Key": "hunter2", "X-Other": "hunter2"})
+    files = [path.read_bytes() for path in directory.rglob("*") if path.is_file()]
+    assert any(b"127.0.0.1" in data for data in files)
+    assert not any(b"hunter2" in data for data in files)
+
+
 # -- stale -----------------------------------------------------------------------------------------------------------
 
 
@@ -541,14 +420,6 @@ def test_a_third_party_that_fails(server: Callable[[], Rude | None], stored: boo
             assert outcome(session, url) == outcome(plain, url)
 
 
-def outcome(session: requests.Session, url: str) -> object:
-    try:
-        answer = session.get(url, timeout=5)
-    except requests.RequestException as error:
-        return type(error)
-    return answer.status_code, answer.text
-
-
 def test_a_timeout_is_a_failure(party: ThirdParty, site: Site) -> None:
     party.says()
     session = site.session(0, 0, 6000)
@@ -578,6 +449,15 @@ def test_404_is_an_answer(party: ThirdParty, site: Site) -> None:
     session.get(party.url())
     party.says(status=404, body="none")
     assert session.get(party.url()).status_code == 404
+
+
+def test_must_revalidate_binds_the_callers_stale_if_error(party: ThirdParty, site: Site, clock: time_machine.Traveller) -> None:
+    party.says("Cache-Control: max-age=60, must-revalidate", body="1")
+    session = site.session()
+    session.get(party.url())
+    clock.shift(61)
+    party.says(status=503)
+    assert session.get(party.url(), headers={"Cache-Control": "stale-if-error=50"}).status_code == 503
 
 
 def test_a_callers_own_stale_if_error(party: ThirdParty, site: Site, clock: time_machine.Traveller) -> None:
@@ -654,7 +534,7 @@ def test_unsafe_requests_for_what_nobody_stored_leave_nothing_behind(party: Thir
     party.says()
     for number in range(5):
         session.post(party.url(f"/orders/{number}"))
-    assert not list((directory / "names").glob("*")) if (directory / "names").exists() else True
+    assert not list(directory.glob("names/*"))
 
 
 @pytest.mark.parametrize("selected", [{"url": True}, {"tag": "rates"}, {"all": True}])
@@ -684,148 +564,14 @@ def test_head(party: ThirdParty, site: Site, clock: time_machine.Traveller) -> N
     clock.shift(200)
     party.says("Cache-Control: max-age=60", body="another body")
     assert status(session.head(party.url())) == "EXPIRED"
-    assert session.get(party.url()).text == "another body"
+    answer = session.get(party.url())
+    assert (answer.text, status(answer)) == ("another body", "MISS"), "what was stored is known to be another"
 
 
 def test_a_get_with_a_body_goes_past_the_store(party: ThirdParty, site: Site) -> None:
     party.says("Cache-Control: max-age=60")
     session = site.session()
     assert [status(session.get(party.url(), data="query")) for _ in range(2)] == ["BYPASS"] * 2
-
-
-# -- responses as without a cache ------------------------------------------------------------------------------------
-
-BODIES = {
-    "plain": (b"h\xc3\xa9", ["Content-Type: text/plain; charset=utf-8"]),
-    "latin-1": (b"h\xe9", ["Content-Type: text/plain"]),
-    "json": (b'{"a": [1]}', ["Content-Type: application/json"]),
-    "gzip": (gzip.compress(b"zipped" * 1000), ["Content-Encoding: gzip", "Content-Type: text/plain"]),
-    "empty": (b"", []),
-    "lines": (b"one\ntwo\nthree", ["Link: <a>; rel=next", "Link: <b>; rel=prev"]),
-}
-READERS: dict[str, Callable[[requests.Response], object]] = {
-    "text": lambda r: (r.text, r.encoding, r.apparent_encoding if r.content else None),
-    "content": lambda r: (r.content, r.content),
-    "iter_content": lambda r: b"".join(r.iter_content(3)),
-    "iter_content whole": lambda r: b"".join(r.iter_content(None)),
-    "iter_lines": lambda r: list(r.iter_lines(decode_unicode=True)),
-    "raw": lambda r: (r.raw.read(2), r.raw.read(), r.raw.read(1), r.raw.status, r.raw.reason),
-    "raw decoded": lambda r: r.raw.read(decode_content=True),
-    "links": lambda r: (r.links, r.raw.headers.getlist("Link"), r.ok, r.is_redirect, r.history, r.url),
-    "context": lambda r: r.__enter__().content,
-}
-
-
-@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "length"])
-@pytest.mark.parametrize("kind", BODIES)
-def test_responses_are_read_as_without_a_cache(kind: str, chunked: bool, stream: bool, party: ThirdParty, site: Site) -> None:
-    body, lines = BODIES[kind]
-    party.says("Cache-Control: max-age=60", *lines, body=body, chunked=chunked)
-    session = site.session()
-    with requests.Session() as plain:
-        plain.trust_env = False
-        for name, read in READERS.items():
-            url = party.url(f"/{name.replace(' ', '')}")
-            if "raw" in name and chunked:
-                # Of chunks urllib3 reads as it pleases.
-                read = READERS["raw decoded"]
-            expected = read(plain.get(url, stream=stream))
-            assert [read(session.get(url, stream=stream)) for _ in range(2)] == [expected] * 2, name
-            session.get(url)
-            hit = session.get(url, stream=stream)
-            assert (read(hit), hit.from_cache) == (expected, True), name  # type: ignore[attr-defined]
-            hit.close()
-
-
-def test_what_hooks_see(party: ThirdParty, site: Site) -> None:
-    party.says("Cache-Control: max-age=60")
-    session, seen = site.session(), []
-    session.hooks["response"].append(lambda response, **kwargs: seen.append((status(response), response.elapsed is not None)))
-    for _ in range(2):
-        answer = session.get(party.url())
-        answer.headers["X-Cache-Status"] = "changed"
-        answer.raw.headers["X-Cache-Status"] = "changed"
-    assert seen == [("MISS", True), ("HIT", True)]
-    assert answer.request.url == party.url()
-
-
-def test_each_hop_of_a_redirect_is_cached_on_its_own(party: ThirdParty, site: Site) -> None:
-    session = site.session()
-    party.says("Cache-Control: max-age=60", "Location: /b", path="/a", status=301)
-    party.says("Location: /c", path="/b", status=302)
-    party.says("Cache-Control: max-age=60", path="/c", body="here")
-    for calls in (3, 4):
-        answer = session.get(party.url("/a"))
-        assert ([hop.status_code for hop in answer.history], answer.text, answer.url) == ([301, 302], "here", party.url("/c"))
-        assert party.calls == calls
-    assert [status(hop) for hop in (*answer.history, answer)] == ["HIT", "MISS", "HIT"]
-
-
-def test_cookies_are_the_sessions_own_business(party: ThirdParty, site: Site) -> None:
-    party.says("Cache-Control: max-age=60", "Set-Cookie: id=1", path="/login")
-    party.says("Cache-Control: max-age=60", "Vary: Cookie", body=lambda asked, number: asked.headers.get("Cookie", "none"))
-    session = site.session()
-    assert session.get(party.url()).text == "none"
-    session.get(party.url("/login"))
-    assert [session.get(party.url()).text for _ in range(2)] == ["id=1"] * 2
-    assert site.session().get(party.url()).text == "none"
-    assert party.calls == 3
-
-
-# -- large and streamed bodies ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("chunked", [True, False])
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_body_over_the_limit_is_returned_and_not_stored(
-    chunked: bool, stream: bool, party: ThirdParty, make_site: Callable[..., Site]
-) -> None:
-    site = make_site(MAX_ENTRY_SIZE=100_000)
-    party.says("Cache-Control: max-age=60", body=b"x" * 300_000, chunked=chunked)
-    session = site.session()
-    assert [len(session.get(party.url(), stream=stream).content) for _ in range(2)] == [300_000] * 2
-    assert party.calls == 2
-
-
-def test_a_streamed_body_is_stored_once_it_was_read(party: ThirdParty, site: Site) -> None:
-    party.says("Cache-Control: max-age=60", body=b"x" * 100_000)
-    session = site.session()
-    with session.get(party.url(), stream=True) as answer:
-        assert len(next(answer.iter_content(1000))) == 1000
-    assert status(session.get(party.url(), stream=True)) == "MISS", "the first was not read to its end"
-    with session.get(party.url(), stream=True) as answer:
-        assert sum(map(len, answer.iter_content(1000))) == 100_000
-    assert status(session.get(party.url())) == "HIT"
-
-
-def test_an_endless_stream_is_not_held_up(site: Site) -> None:
-    with closing(Rude(HEAD + b"Cache-Control: max-age=60\r\n\r\nfirst", drip=True)) as server:
-        session = site.session(60)
-        with session.get(server.url, stream=True) as answer:
-            assert next(answer.iter_content(5)) == b"first"
-            with session.get(server.url, stream=True) as other:
-                assert next(other.iter_content(5)) == b"first"
-
-
-def test_a_body_that_breaks_off_while_it_is_streamed(site: Site) -> None:
-    with closing(Rude(HEAD + b"Cache-Control: max-age=60\r\nContent-Length: 100\r\n\r\nhalf")) as server:
-        session = site.session()
-        for _ in range(2):
-            with pytest.raises(requests.exceptions.ChunkedEncodingError):
-                assert session.get(server.url, stream=True).content
-        assert server.calls == 2
-
-
-def test_a_refresh_that_never_ends_is_given_up(make_site: Callable[..., Site]) -> None:
-    site = make_site(REFRESH_DEADLINE=0.3)
-    with closing(Rude(rude("200 OK", "Cache-Control: max-age=0, stale-while-revalidate=600", body=b"1"))) as server:
-        session = site.session()
-        session.get(server.url)
-        server.data, server.drip = HEAD + b"\r\n", True
-        assert session.get(server.url).text == "1"
-        site.drain()
-        assert session.get(server.url).text == "1"
 
 
 # -- one request for many --------------------------------------------------------------------------------------------
@@ -866,12 +612,10 @@ def test_many_threads_share_a_failure(party: ThirdParty, site: Site) -> None:
 
     with ThreadPoolExecutor(10) as pool:
         asked = pool.map(ask, range(10))
-        flights = site.app.extensions["stalecache"].engine.process.flights
         wait_until(lambda: party.calls == 1, "the request")
-        wait_until(lambda: flights._flights, "it is waited for")
         party.open.set()
         assert list(asked) == [(503, "down")] * 10
-    assert party.calls <= 3
+    assert party.calls < 10
 
 
 def _ask(directory: str, url: str) -> str:

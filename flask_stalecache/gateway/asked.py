@@ -14,7 +14,7 @@ from ..entry import Entry
 from ..errors import StoreError
 from ..http.cache_control import RequestDirectives, response_directives
 from ..http.fields import Headers, content_length, first_of, stored_fields
-from ..http.freshness import forbids_stale
+from ..http.freshness import forbids_stale, is_explicit
 from ..http.storing import may_be_shared
 from ..http.validators import conditional_fields, confirmed_by_head, renewed
 from ..http.vary import selecting_fields
@@ -40,6 +40,8 @@ CONDITIONS = (
     "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE", "HTTP_RANGE",
 )  # fmt: skip
 NOTHING_SAID = RequestDirectives()
+#: Reasons that the developer can mend.
+_TO_MEND = ("the response sets a cookie", "Vary: *", "the body is larger", "its Content-Length is none")
 #: In every key, whatever varies.
 _IN_KEY = frozenset({"host", *FORWARDED_FIELDS})
 
@@ -77,8 +79,9 @@ class Asked:
 
     def live(self) -> Answer:
         """Let the app answer as if there were no gateway."""
+        self._given = self.environ.copy()
         try:
-            self.call.make(self.plan.app, self.environ)
+            self.call.make(self.plan.app, self._given)
         except Exception as error:
             return self._raised(Verdict.UNSTORABLE, error)
         return Answer(Verdict.UNSTORABLE, value=self.call)
@@ -99,7 +102,8 @@ class Asked:
         previous = start.previous
         # What can't be stored is the client's own business, conditions and all.
         is_ours = self._fills and not start.is_marked
-        self._given = self._without_conditions(previous) if is_ours else self.environ
+        # A copy in any case: middleware of the app may take the script root off the path.
+        self._given = self._without_conditions(previous) if is_ours else self.environ.copy()
         try:
             self.call.make(self.plan.app, self._given)
             self._answered = time.time()
@@ -138,9 +142,11 @@ class Asked:
             return Answer(judgement.verdict, call, shared=self._frozen(), retry_after=self._pause())
         carried = self._beyond_key(seen).carried_part(self.environ)
         if carried and not seen.is_ours:
+            self._explain_names(seen, carried)
             # Whatever else is said of it (private, a cookie set) may be because of this visitor too.
             return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
         if judgement.verdict is Verdict.UNSTORABLE:
+            self._explain(seen, judgement.reason)
             return self._seen_by_head(start) or Answer(Verdict.UNSTORABLE, call)
         body = call.whole()
         if body is not None:
@@ -223,6 +229,23 @@ class Asked:
             self.plan.complaints.now_and_then("filter", "the response_filter of a rule raised: %r", error, exc_info=error)
             return False
 
+    def _explain(self, seen: Seen, reason: str) -> None:
+        """Say once what keeps an answer from being stored that says itself how long it is fresh, if the developer can mend it."""
+        fields = self.call.fields
+        if (reason == seen.own or reason.startswith(_TO_MEND)) and is_explicit(response_directives(fields), fields):
+            # Behind the colon come names, which visitors may choose.
+            about = seen.endpoint, reason.partition(":")[0]
+            self.plan.complaints.once(about, "%s is not stored by the gateway: %s", _label(seen), reason)
+
+    def _explain_names(self, seen: Seen, carried: ReadNames) -> None:
+        for name in carried.headers:
+            self.plan.complaints.once(
+                (seen.endpoint, "header", name),
+                "%s is not stored by the gateway: the request field %s was read and is not in Vary; add it there, or name it in "
+                "STALECACHE_IGNORED_HEADERS if the page does not depend on it",
+                _label(seen), name,
+            )  # fmt: skip
+
     def _frozen(self) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
         """Return what others may be given of a failure: body, status, fields; ``None`` if it may be one visitor's own."""
         body, fields = self.call.whole(), list(self.call.fields)
@@ -241,8 +264,10 @@ class Asked:
         call, seen = self.call, self._seen()
         carried = self._beyond_key(seen).carried_part(self.environ)
         if carried:
+            self._explain_names(seen, carried)
             return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
         if seen.own:
+            self._explain(seen, seen.own)
             return Answer(Verdict.UNSTORABLE, call, anybodys=False)
         exchange = self._exchange(call.fields)
         judgement = self._judgement(exchange, seen, self._start)
@@ -294,8 +319,6 @@ class Asked:
     ) -> Entry:
         assert self._start is not None
         start, policy, ignored = self._start, self.rule.policy, self.rule.ignored
-        names = self._beyond_key(seen)
-        absent = [*names.headers, *(["cookie"] if names.cookies else [])]
         return Entry(
             key=key,
             serial=start.serial,
@@ -306,11 +329,11 @@ class Asked:
             started=start.started,
             answered=exchange.answered - exchange.age,
             received=exchange.answered,
-            windows=self._jittered(windows, seen),
+            windows=self._jittered(windows, seen, exchange),
             never_stale=forbids_stale(exchange.directives),
             shared=may_be_shared(exchange.directives),
-            absent=names,
-            varied=tuple(name.title() for name in dict.fromkeys((*policy.vary, *absent))),
+            absent=self._beyond_key(seen),
+            varied=self._varied(seen),
             status=exchange.status,
             headers=stored_fields(exchange.headers),
             body=body,
@@ -320,9 +343,23 @@ class Asked:
             by_file=True,
         )
 
-    def _jittered(self, windows: Windows, seen: Seen) -> Windows:
-        policy = seen.policy if seen.policy.gateway else self.rule.policy
-        return windows.shortened(policy.jitter * random.random())
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The request fields that the answer depends on, as far as is known by now, beside those that it names itself."""
+        return self._varied(self._seen())
+
+    def _varied(self, seen: Seen) -> tuple[str, ...]:
+        names = self._beyond_key(seen)
+        fields = (*self.rule.policy.vary, *names.headers, *(["cookie"] if names.cookies else []))
+        return tuple(name.title() for name in dict.fromkeys(fields))
+
+    def _jittered(self, windows: Windows, seen: Seen, exchange: Exchange) -> Windows:
+        """Return the windows with freshness shortened at random, unless it is the response's own word."""
+        if seen.policy.gateway:
+            return windows.shortened(seen.policy.jitter * random.random())
+        if is_explicit(exchange.directives, exchange.headers):
+            return windows
+        return windows.shortened(self.rule.policy.jitter * random.random())
 
     def _tags(self) -> tuple[str, ...] | None:
         """Return the rule's tags for this request; ``None`` if the developer's callable raises, or returns what is none."""
@@ -350,8 +387,11 @@ class Asked:
         whole = self._in_memory(previous)
         if whole is None:
             return None
-        entry = self._with(headers, exchange, self._jittered(judgement.windows, seen), start, replace(whole, absent=names))
-        return Answer(judgement.verdict, self.call, entry=entry, renewed=True)
+        windows = self._jittered(judgement.windows, seen, exchange)
+        entry = self._with(headers, exchange, windows, start, replace(whole, absent=names))
+        # Where each use is confirmed anew there is nothing to remember of it, unless something has changed.
+        is_same = entry.needs_confirming and previous.needs_confirming and entry.headers == previous.headers
+        return Answer(Verdict.UNSTORABLE if is_same else judgement.verdict, self.call, entry=entry, renewed=True)
 
     def _is_elsewhere(self, headers: Headers, previous: Entry, seen: Seen) -> bool:
         """Whether a confirmed response is told from others of the URL by other request fields than before: it has another key."""
@@ -394,7 +434,7 @@ class Asked:
         judgement = self._judgement(exchange, seen, start)
         if judgement.verdict is not Verdict.STORABLE or seen.own or self._beyond_key(seen) != previous.absent:
             return None
-        whole, windows = self._in_memory(previous), self._jittered(judgement.windows, seen)
+        whole, windows = self._in_memory(previous), self._jittered(judgement.windows, seen, exchange)
         if whole is None:
             return None
         return Answer(Verdict.STORABLE, call, entry=self._with(headers, exchange, windows, start, whole))
@@ -434,3 +474,7 @@ class Asked:
             landing(self._stored(body))
         else:
             landing(Answer(Verdict.UNSTORABLE, self.call) if is_too_large else None)
+
+
+def _label(seen: Seen) -> str:
+    return "a response" if seen.endpoint is None else f"the endpoint {seen.endpoint}"

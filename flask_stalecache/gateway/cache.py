@@ -8,11 +8,9 @@ from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from werkzeug.wsgi import ClosingIterator
-
 from .. import config
 from ..config import Settings
-from ..decide import Terms, preference
+from ..decide import Terms, Verdict, preference
 from ..engine import Engine
 from ..entry import Entry
 from ..errors import ConfigError
@@ -23,7 +21,7 @@ from ..http.invalidation import SAFE_METHODS
 from ..origin import Answer, Served
 from ..policy import Policy
 from ..purging import selected
-from ..recipe import REPLAY
+from ..recipe import ARRIVED, REPLAY
 from ..stats import Counters
 from ..status import CacheStatus, forwarded_field, status_fields
 from ..stores.base import Store
@@ -31,7 +29,8 @@ from ..stores.files import file_store
 from ..threadless import why_no_threads
 from ..told import told_of_answer, told_of_copy
 from ..variants import Index
-from .answers import GoneError, Ready, send_stored
+from ..wsgi import closing
+from .answers import GoneError, Ready, missing_in_vary, send_stored
 from .app_call import code_of
 from .invalidate import Invalidator
 from .origin import GatewayOrigin
@@ -121,6 +120,8 @@ class Gateway:
             self._know_server(environ)
         if (reason := _why_not_for_us(environ)) is not None:
             return self._through(environ, start_response, reason)
+        # That of an app further out, in which this one is mounted: a refresh begins here.
+        environ.pop(ARRIVED, None)
         rule = self._rules.of(environ)
         if rule.policy.unless is not None and self._is_live(rule.policy.unless, environ):
             return self._through(environ, start_response, "bypass")
@@ -189,7 +190,7 @@ class Gateway:
             after.append(partial(self._engine.hand_over, origin.refresh()))
         if self._engine.in_line:
             after.append(self._engine.look_after_itself)
-        return ClosingIterator(body, after)
+        return closing(body, after, takes_long=refresh and self._engine.refresher.workers == 0)
 
     # -- from the app --------------------------------------------------------------------------------------------
 
@@ -236,6 +237,9 @@ class Gateway:
             # It has not called start_response; the server knows what to say of that.
             return call.rest()
         more = [] if asked.is_ours else told_of_answer(served, call.code, self._chosen, origin.reason)
+        if answer.verdict is Verdict.STORABLE and (missing := missing_in_vary(call.fields, asked.varied)):
+            # Caches further out must not give it to whom it is not for either.
+            more = [("Vary", ", ".join(missing)), *more]
         call.send_head(more)
         body = asked.copied() if answer.later is not None else call.rest()
         return self._closing(body, origin) if self._engine.in_line else body
@@ -247,11 +251,13 @@ class Gateway:
         if reason == "upgrade":
             return self._plan.app(environ, start_response)
         method = environ["REQUEST_METHOD"]
+        # Middleware of the app may take the script root off the path, and then nobody could tell what is invalid.
+        as_it_came = environ if method in SAFE_METHODS else environ.copy()
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None) -> Callable[[bytes], object]:
             code = code_of(status)
             if method not in SAFE_METHODS:
-                self._invalidator.after(environ, method, code, headers)
+                self._invalidator.after(as_it_came, method, code, headers)
             ours = first_of(headers, "x-cache-status") is not None or self._plan.observe(environ, self._rules.plain.ignored).is_ours
             more = [] if ours else status_fields(CacheStatus.BYPASS, forwarded_field(reason, status=code), self._chosen)
             given = () if exc_info is None else (exc_info,)
@@ -303,6 +309,9 @@ class GatewayCache(Gateway):
     ) -> None:
         if not callable(wsgi_app):
             raise ConfigError(f"GatewayCache() stands in front of a WSGI app, and {wsgi_app!r} is none")
+        for name, advice in _OF_FLASK.items():
+            if name in settings:
+                raise ConfigError(f"{name}={settings[name]!r} has no effect on GatewayCache(): {advice}")
         given = {f"{config.PREFIX}{name.upper()}": value for name, value in settings.items()}
         checked, counters = config.read(given), Counters()
         engine = Engine(_store(store, given, checked, counters), checked, counters)
@@ -333,6 +342,15 @@ class GatewayCache(Gateway):
         :param timeout: seconds to wait at most. Default: no limit.
         """
         return self._engine.drain(timeout)
+
+
+#: Settings of Flask apps, and what to do instead.
+_OF_FLASK = {
+    "enabled": "leave GatewayCache() out where nothing is to be cached",
+    "gateway": "give rules=",
+    "ignored_headers": "which fields matter, the app's responses say in Vary",
+    "ignored_readers": "which fields matter, the app's responses say in Vary",
+}
 
 
 def _store(own: Store | None, given: Mapping[str, Any], settings: Settings, counters: Counters) -> Store:

@@ -110,7 +110,13 @@ class GatewayOrigin:
     def queues(self) -> bool:
         """Whether others may wait for this request's call: not if it is unlikely to be stored, or its sender says no-store."""
         wants_none = self.said is not None and self.said.no_store
-        return self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ and not wants_none
+        is_plain = self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
+        return is_plain and not wants_none and not self._needs_confirming()
+
+    def _needs_confirming(self) -> bool:
+        """Whether the app has to confirm what is stored for each visitor: to wait for that of another would save nothing."""
+        entry = self.plan.engine.look_up(self.key).entry
+        return entry is not None and entry.needs_confirming
 
     def barred_from(self, entry: Entry) -> bool:
         """Whether the entry can't be served to this request: it carries an absent name, or Authorization."""

@@ -12,7 +12,12 @@ from .fields import Headers, Lookup, first_of, lines_of, stored_fields
 #: What a 304 carries of the 200 (RFC 9110 section 15.4.5), with the targeted forms of Cache-Control.
 _IN_304 = frozenset({"cache-control", "content-location", "date", "etag", "expires", "vary", *TARGETED_FIELDS})
 #: What a 304 never updates: these belong to the stored body (RFC 9111 section 3.2). And no copy has a cookie of one visitor.
-_KEPT = frozenset({"content-encoding", "content-length", "content-range", "content-type", "set-cookie", "set-cookie2"})
+_KEPT = frozenset(
+    {
+        "content-digest", "content-encoding", "content-length", "content-md5", "content-range", "content-type", "digest",
+        "repr-digest", "set-cookie",
+    }
+)  # fmt: skip
 #: Told of the exchange in which they came, and go with it.
 _OF_ONE_ANSWER = frozenset({"age", "date"})
 #: A tag without its weakness; some servers and clients leave out the quotes. Werkzeug knows no empty tag.

@@ -77,8 +77,9 @@ def _when(stored: Dated) -> tuple[float, float]:
 def normalised(name: str, value: str | None) -> str | None:
     """Return the normal form of a request field. Requests with equal ones may be given the same answer.
 
-    Of the Accept fields order, case and the spelling of weights don't count; Accept-Encoding comes down to what is acceptable at
-    all. Of other fields only the whitespace around commas does not count, and what is not well-formed is left as it is.
+    Of the Accept fields case and the spelling of weights don't count, nor does the order of what has different weights;
+    Accept-Encoding comes down to what is acceptable at all. Of other fields only the whitespace around commas does not count, and
+    what is not well-formed is left as it is.
 
     :param name: in lower case.
     :param value: all lines of the field, joined by commas; ``None``: there is none.
