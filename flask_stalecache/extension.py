@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from difflib import get_close_matches
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
-from flask import Flask, Response, current_app, has_app_context, has_request_context, request
+from flask import Flask, current_app, has_app_context, has_request_context, request
 from flask.ctx import RequestContext
 from flask.globals import request_ctx
 
 from . import config, last_word
 from .call_origin import Memo
 from .call_policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
-from .calls import NAME, Calls, MemoizedFunction
-from .config import Settings
+from .calls import MemoizedFunction
 from .doorway import Doorway
-from .engine import Engine
 from .errors import ConfigError
-from .flask_gateway import Front, check_gateway_policy, coded
-from .guard import discard_session
-from .observed import observed_request_class
-from .page_refresh import AS_VISITOR
-from .pages import Pages
+from .flask_gateway import check_gateway_policy, coded
 from .plan import CachedView
 from .policy import Duration, Normaliser, Policy, unknown_parameter
 from .purging import selected
 from .recipe import REFRESHING
 from .refresher import drain_all
-from .session_plan import SessionPlan, SessionRules
-from .stats import Counters
+from .sessions.plan import SessionRules
 from .stores.base import Store
-from .stores.files import file_store
 from .values import Serializer, check_serializer
+from .wiring import app_of_context, set_up, state_of
 
 if TYPE_CHECKING:
     from requests import Session
@@ -47,26 +39,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What belongs to one app; it is ``app.extensions["stalecache"]``.
-
-    :ivar settings: the checked configuration.
-    :ivar engine: answers requests.
-    :ivar pages: the cached views.
-    :ivar calls: the fetch functions; ``None``: they run as if they were not decorated.
-    :ivar sessions: what sessions of ``requests`` ask; ``None``: nothing they do is cached.
-    :ivar counters: what happened in this process.
-    """
-
-    settings: Settings
-    engine: Engine
-    pages: Pages
-    calls: Calls | None
-    sessions: SessionPlan | None
-    counters: Counters
 
 
 class StaleCache:
@@ -94,26 +66,11 @@ class StaleCache:
 
         :raises ConfigError: for an unknown key, a value that is not accepted, or a cache directory that can't be used.
         """
-        if NAME in app.extensions:
-            raise ConfigError(f"the app {app.name!r} has a StaleCache already: call init_app once")
-        settings = config.read(app.config)
-        counters = Counters()
-        store = _store(app, settings, counters, self._store)
-        store.check()
-        engine = Engine(store, settings, counters)
-        if not settings.enabled:
-            app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), None, None, counters)
+        doorway = set_up(app, self._store, self._memos)
+        if doorway is None:
             return
-        calls = Calls(app, settings, engine)
-        calls.check(self._memos)
-        sessions = SessionPlan(engine, calls.pool, calls.terms)
-        app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), calls, sessions, counters)
-        app.request_class = observed_request_class(app.request_class, settings.ignored_readers)
-        doorway = Doorway(app.wsgi_app, engine, Front(app, engine, calls.renew))
-        app.wsgi_app = doorway  # type: ignore[method-assign]
-        app.process_response = _saving_no_visitors_session(app.process_response)  # type: ignore[method-assign,assignment]
         self._doorways.add(doorway)
-        if self._has_gateway_views or settings.gateway is not False:
+        if self._has_gateway_views or state_of(app).settings.gateway is not False:
             app.wsgi_app = doorway.open_gateway()  # type: ignore[method-assign,assignment]
 
     def cached(
@@ -411,7 +368,7 @@ class StaleCache:
         """
         if not isinstance(soft, bool):
             raise ConfigError(f"soft={soft!r}: give True or False")
-        state = _state(_app_of_context("purge()"))
+        state = state_of(app_of_context("purge()"))
         name = selected(url, tag, endpoint, all, state.settings.ignored_parameters)
         if endpoint is not None and endpoint not in current_app.view_functions:
             raise ConfigError(f"endpoint={endpoint!r} is none of the app's{_nearest(endpoint, current_app.view_functions)}")
@@ -452,7 +409,7 @@ class StaleCache:
 
         :param timeout: seconds to wait at most. Default: no limit.
         """
-        return _state(current_app).engine.drain(timeout) if has_app_context() else drain_all(timeout)
+        return state_of(current_app).engine.drain(timeout) if has_app_context() else drain_all(timeout)
 
 
 def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
@@ -463,7 +420,7 @@ def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
     @wraps(view)
     def answer(*args: P.args, **kwargs: P.kwargs) -> R:
         context: RequestContext = request_ctx._get_current_object()  # type: ignore[attr-defined]
-        state = _state(context.app)
+        state = state_of(context.app)
         if not state.settings.enabled:
             return context.app.ensure_sync(view)(*args, **kwargs)  # type: ignore[no-any-return]
         if policy.gateway:
@@ -486,12 +443,12 @@ def _memo(function: Callable[..., Any], policy: CallPolicy) -> Memo:
 def _sessions() -> ModuleType:
     """Return the module that knows ``requests``, which not every app has."""
     try:
-        from . import sessions
+        from .sessions import adapter
     except ModuleNotFoundError as error:
         if error.name != "requests":
             raise
         raise ConfigError("sessions need requests, which is not installed: pip install 'flask-stalecache[requests]'") from error
-    return sessions
+    return adapter
 
 
 def _session_rules(what: str, unknown: Mapping[str, object], **given: Any) -> SessionRules:
@@ -500,49 +457,10 @@ def _session_rules(what: str, unknown: Mapping[str, object], **given: Any) -> Se
     return SessionRules.of(**given)
 
 
-def _state(app: Flask) -> State:
-    try:
-        state: State = app.extensions[NAME]
-    except KeyError:
-        raise ConfigError(f"the app {app.name!r} has no StaleCache: call init_app(app) first") from None
-    return state
-
-
-def _app_of_context(what: str) -> Flask:
-    if not has_app_context():
-        raise ConfigError(f"{what} needs to know the app: call it in a request, or under `with app.app_context():`")
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    return app
-
-
 def _nearest(name: str, known: Iterable[str]) -> str:
     nearest = get_close_matches(name, list(known), n=1)
     return f"; the nearest is {nearest[0]!r}" if nearest else ""
 
 
-def _store(app: Flask, settings: Settings, counters: Counters, own: Store | None) -> Store:
-    if own is None and settings.store != "file":
-        own = settings.store
-    if own is not None:
-        config.check_own_store(app.config)
-        return own
-    return file_store(settings.dir if settings.dir is not None else Path(app.instance_path) / NAME, settings, counters)
-
-
 def _names_of(policy: type) -> list[str]:
     return [parameter.name for parameter in fields(policy) if parameter.init]
-
-
-def _saving_no_visitors_session(process_response: Callable[[Response], Response]) -> Callable[[Response], Response]:
-    """Wrap the app's ``process_response``, which saves the session.
-
-    A refresh that carries its visitor's cookies must not act as the visitor; the gateway's has them where a page varies on them.
-    """
-
-    def process(response: Response) -> Response:
-        environ = request.environ
-        if AS_VISITOR.get() or (REFRESHING in environ and "HTTP_COOKIE" in environ):
-            discard_session(request_ctx._get_current_object())  # type: ignore[attr-defined]
-        return process_response(response)
-
-    return process

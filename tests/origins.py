@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import threading
 import time
@@ -225,6 +226,14 @@ def make_engine(directory: Path, **settings: Any) -> Engine:
 def body_of(answered: Any) -> object:
     """Return what a visitor is shown: the body of the copy, or the value of the origin's own answer."""
     return answered.copy.entry.body if answered.answer is None else answered.answer.value
+
+
+# -- names of cases --------------------------------------------------------------------------------------------------
+
+
+def named(value: object) -> str:
+    """Return what a case is called by its value: the same in each process that collects the tests."""
+    return re.sub(r" at 0x[0-9a-f]+", "", ascii(value))
 
 
 # -- waiting and threads ---------------------------------------------------------------------------------------------

@@ -35,15 +35,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("observed", "session_watch", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages"),
     ("call_policy", "values", "breaker", "call_origin", "calls", "flask_gateway"),
-    ("session_plan", "wire", "sending", "session_asked", "session_origin", "sessions"),
-    ("extension",),
+    (
+        "sessions", "sessions.plan", "sessions.wire", "sessions.sending", "sessions.asked", "sessions.origin", "sessions.adapter",
+    ),
+    ("wiring", "extension"),
     ("",),
 )  # fmt: skip
 ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {
     "observed", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages", "call_origin", "calls",
-    "flask_gateway", "sessions", "extension",
+    "flask_gateway", "sessions.adapter", "wiring", "extension",
 }  # fmt: skip
 PURE = {
     "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",

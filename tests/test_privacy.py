@@ -44,6 +44,7 @@ from flask import (
 from flask.globals import request_ctx
 from flask.sessions import NullSession, SecureCookieSession, SecureCookieSessionInterface, SessionInterface, SessionMixin
 from flask.views import MethodView
+from origins import named
 from visitors import MakeApp, Seen, visit, words
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
@@ -210,7 +211,7 @@ def test_a_user_that_the_server_knows_is_live(make_app: MakeApp) -> None:
     assert visit(app).page == ("HIT", "for None")
 
 
-@pytest.mark.parametrize("truthy", [True, 1, "yes", ["x"], {"a": 1}, object()], ids=repr)
+@pytest.mark.parametrize("truthy", [True, 1, "yes", ["x"], {"a": 1}, object()], ids=named)
 def test_unless_takes_whatever_is_true(make_app: MakeApp, truthy: object) -> None:
     build = shown(lambda: f"for {request.headers.get('X-User')}", unless=lambda: truthy)
     assert play(make_app, build, ANN, BOB, NOBODY) == ["BYPASS"] * 3

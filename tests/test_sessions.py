@@ -17,7 +17,7 @@ import requests
 import time_machine
 from conftest import NOON
 from flask import Flask
-from origins import wait_until, workers
+from origins import named, wait_until, workers
 from parties import Site, ThirdParty, outcome, status
 from requests.adapters import HTTPAdapter
 from test_fetch_live import HEAD, Rude, rude
@@ -804,7 +804,7 @@ def test_a_fetch_function_takes_over_the_freshness(party: ThirdParty, site: Site
         ({"timeout": 1}, "a wait for the renewal is wait="),
         ({"refresh_ahead": 1}, "has no parameter 'refresh_ahead'"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_bad_input_is_refused_at_the_call(method: str, given: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -823,9 +823,9 @@ def test_without_requests_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
             raise ModuleNotFoundError("No module named 'requests'", name="requests")
         return real(name, *args, **options)
 
-    for name in ("sessions", "session_origin", "session_asked", "sending", "wire"):
-        monkeypatch.delitem(sys.modules, f"flask_stalecache.{name}", raising=False)
-    monkeypatch.delattr("flask_stalecache.sessions", raising=False)
+    for name in ("adapter", "origin", "asked", "sending", "wire"):
+        monkeypatch.delitem(sys.modules, f"flask_stalecache.sessions.{name}", raising=False)
+    monkeypatch.delattr("flask_stalecache.sessions.adapter", raising=False)
     monkeypatch.setattr(builtins, "__import__", refusing)
     with pytest.raises(ConfigError, match=r"pip install 'flask-stalecache\[requests\]'"):
         StaleCache().session()

@@ -20,6 +20,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
+from origins import named
 
 from flask_stalecache.errors import BrokenValue, ConfigError, UnstorableValue
 from flask_stalecache.values import Codec, check_serializer, codec_of, is_immutable
@@ -200,7 +201,7 @@ CYCLE.append(CYCLE)
         (Decimal("sNaN"), Any, "annotate"),
         (NEGATIVE, Positive, "negative"),
     ],
-    ids=lambda value: "cycle" if value is CYCLE else ascii(value),
+    ids=lambda value: "cycle" if value is CYCLE else named(value),
 )
 def test_what_would_not_come_back_is_not_stored(value: Any, hint: Any, reason: str) -> None:
     with pytest.raises(UnstorableValue, match=reason):

@@ -10,7 +10,7 @@ from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter
 from requests.utils import select_proxy
 
-from .reads import environ_name
+from ..reads import environ_name
 
 #: What a third party must not answer by itself: the copy answers it afterwards (http.md rule 21).
 CONDITIONS = ("If-None-Match", "If-Modified-Since")

@@ -8,15 +8,15 @@ from functools import cached_property, lru_cache
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from .config import Settings
-from .decide import Terms, preference
-from .engine import Engine
-from .errors import ConfigError
-from .http.invalidation import normal_url
-from .keys import digest
-from .policy import NamePatterns, Policy
-from .purging import EVERYTHING, tag_name, url_name
-from .refresher import Refresher
+from ..config import Settings
+from ..decide import Terms, preference
+from ..engine import Engine
+from ..errors import ConfigError
+from ..http.invalidation import normal_url
+from ..keys import digest
+from ..policy import NamePatterns, Policy
+from ..purging import EVERYTHING, tag_name, url_name
+from ..refresher import Refresher
 
 #: What goes before a third party's own word: nothing.
 UNSAID = Policy(jitter=0)

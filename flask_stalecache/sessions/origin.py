@@ -6,18 +6,18 @@ import time
 
 from requests import Response
 
-from .decide import PreferStale, Serve, Terms, Verdict, decide
-from .entry import Entry
-from .http.cache_control import RequestDirectives, request_directives
-from .http.request import accepts, may_use
-from .origin import Answer, Start
-from .reads import ReadNames
-from .refresher import Refresher
+from ..decide import PreferStale, Serve, Terms, Verdict, decide
+from ..entry import Entry
+from ..http.cache_control import RequestDirectives, request_directives
+from ..http.request import accepts, may_use
+from ..origin import Answer, Start
+from ..reads import ReadNames
+from ..refresher import Refresher
+from ..stores.base import Copy
+from ..variants import Fields, locate
+from .asked import NOTHING_SAID, Asked, Question
+from .plan import SessionPlan, SessionRules
 from .sending import CONDITIONS, Sending, environ_of
-from .session_asked import NOTHING_SAID, Asked, Question
-from .session_plan import SessionPlan, SessionRules
-from .stores.base import Copy
-from .variants import Fields, locate
 
 #: What a caller says to caches; nobody says it in the background.
 _SAID = ("Cache-Control", "Pragma")

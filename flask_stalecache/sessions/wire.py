@@ -18,7 +18,7 @@ from urllib3._collections import HTTPHeaderDict
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.exceptions import SSLError as BadTls
 
-from .errors import StaleCacheError
+from ..errors import StaleCacheError
 
 Fields = list[tuple[str, str]]
 CHUNK = 65536

@@ -10,23 +10,23 @@ from flask.globals import _cv_app
 from requests import PreparedRequest, Response, Session
 from requests.adapters import BaseAdapter, HTTPAdapter
 
-from . import last_word
-from .calls import NAME, travel_up
-from .decide import Verdict
-from .doorway import hand_over_at_close
-from .entry import Entry
-from .errors import ConfigError, StoreError
-from .http.fields import Lookup
-from .http.invalidation import SAFE_METHODS, invalidated
-from .http.validators import Validators, fields_of_304
-from .origin import Answer, Served
+from .. import last_word
+from ..calls import NAME, travel_up
+from ..decide import Verdict
+from ..doorway import hand_over_at_close
+from ..entry import Entry
+from ..errors import ConfigError, StoreError
+from ..http.fields import Lookup
+from ..http.invalidation import SAFE_METHODS, invalidated
+from ..http.validators import Validators, fields_of_304
+from ..origin import Answer, Served
+from ..status import CacheStatus, forwarded_field, status_fields
+from ..stores.base import Copy
+from ..told import told_of_answer, told_of_copy
+from .asked import Failed, head_of
+from .origin import SessionOrigin
+from .plan import SessionPlan, SessionRules, key_url
 from .sending import CONDITIONS, Sending, environ_of, text_of
-from .session_asked import Failed, head_of
-from .session_origin import SessionOrigin
-from .session_plan import SessionPlan, SessionRules, key_url
-from .status import CacheStatus, forwarded_field, status_fields
-from .stores.base import Copy
-from .told import told_of_answer, told_of_copy
 from .wire import Fields, Head, fields_of, made_again
 
 #: Requests that ask for a part, or on a condition that no copy answers.

@@ -1,0 +1,119 @@
+"""The parts of one app, wired to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flask import Flask, Response, current_app, has_app_context, request
+from flask.globals import request_ctx
+
+from . import config
+from .call_origin import Memo
+from .calls import NAME, Calls
+from .config import Settings
+from .doorway import Doorway
+from .engine import Engine
+from .errors import ConfigError
+from .flask_gateway import Front
+from .guard import discard_session
+from .observed import observed_request_class
+from .page_refresh import AS_VISITOR
+from .pages import Pages
+from .recipe import REFRESHING
+from .sessions.plan import SessionPlan
+from .stats import Counters
+from .stores.base import Store
+from .stores.files import file_store
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What belongs to one app; it is ``app.extensions["stalecache"]``.
+
+    :ivar settings: the checked configuration.
+    :ivar engine: answers requests.
+    :ivar pages: the cached views.
+    :ivar calls: the fetch functions; ``None``: they run as if they were not decorated.
+    :ivar sessions: what sessions of ``requests`` ask; ``None``: nothing they do is cached.
+    :ivar counters: what happened in this process.
+    """
+
+    settings: Settings
+    engine: Engine
+    pages: Pages
+    calls: Calls | None
+    sessions: SessionPlan | None
+    counters: Counters
+
+
+def set_up(app: Flask, own: Store | None, memos: Iterable[Memo]) -> Doorway | None:
+    """Wire the parts to an app, and return where its requests arrive; ``None`` if caching is off.
+
+    :param own: where entries live; ``None``: as configured.
+    :param memos: the fetch functions that are known by now.
+    :raises ConfigError: for an unknown key, a value that is not accepted, or a cache directory that can't be used.
+    """
+    if NAME in app.extensions:
+        raise ConfigError(f"the app {app.name!r} has a StaleCache already: call init_app once")
+    settings, counters = config.read(app.config), Counters()
+    store = _store(app, settings, counters, own)
+    store.check()
+    engine = Engine(store, settings, counters)
+    if not settings.enabled:
+        app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), None, None, counters)
+        return None
+    calls = Calls(app, settings, engine)
+    calls.check(memos)
+    sessions = SessionPlan(engine, calls.pool, calls.terms)
+    app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), calls, sessions, counters)
+    app.request_class = observed_request_class(app.request_class, settings.ignored_readers)
+    doorway = Doorway(app.wsgi_app, engine, Front(app, engine, calls.renew))
+    app.wsgi_app = doorway  # type: ignore[method-assign]
+    app.process_response = _saving_no_visitors_session(app.process_response)  # type: ignore[method-assign,assignment]
+    return doorway
+
+
+def state_of(app: Flask) -> State:
+    """Return what belongs to an app; raise :class:`ConfigError` if it was not set up."""
+    try:
+        state: State = app.extensions[NAME]
+    except KeyError:
+        raise ConfigError(f"the app {app.name!r} has no StaleCache: call init_app(app) first") from None
+    return state
+
+
+def app_of_context(what: str) -> Flask:
+    """Return the current app; raise :class:`ConfigError` outside an app context.
+
+    :param what: needs it.
+    """
+    if not has_app_context():
+        raise ConfigError(f"{what} needs to know the app: call it in a request, or under `with app.app_context():`")
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return app
+
+
+def _store(app: Flask, settings: Settings, counters: Counters, own: Store | None) -> Store:
+    if own is None and settings.store != "file":
+        own = settings.store
+    if own is not None:
+        config.check_own_store(app.config)
+        return own
+    return file_store(settings.dir if settings.dir is not None else Path(app.instance_path) / NAME, settings, counters)
+
+
+def _saving_no_visitors_session(process_response: Callable[[Response], Response]) -> Callable[[Response], Response]:
+    """Wrap the app's ``process_response``, which saves the session.
+
+    A refresh that carries its visitor's cookies must not act as the visitor; the gateway's has them where a page varies on them.
+    """
+
+    def process(response: Response) -> Response:
+        environ = request.environ
+        if AS_VISITOR.get() or (REFRESHING in environ and "HTTP_COOKIE" in environ):
+            discard_session(request_ctx._get_current_object())  # type: ignore[attr-defined]
+        return process_response(response)
+
+    return process
