@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("flight", "refresher", "housekeeping", "threadless", "wsgi"),
     ("origin", "settle", "refreshes", "visit", "apart", "engine", "told"),
     (
-        "gateway", "gateway.app_call", "gateway.plan", "gateway.rules", "gateway.asked", "gateway.origin",
+        "gateway", "gateway.app_call", "gateway.plan", "gateway.rules", "gateway.filing", "gateway.asked", "gateway.origin",
         "gateway.answers", "gateway.invalidate", "gateway.cache",
     ),
     ("observed", "session_watch", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages"),

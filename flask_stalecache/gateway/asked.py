@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -11,24 +10,18 @@ from typing import TYPE_CHECKING
 
 from ..decide import Judgement, Verdict
 from ..entry import Entry
-from ..errors import StoreError
 from ..http.cache_control import RequestDirectives, response_directives
-from ..http.fields import Headers, content_length, first_of, stored_fields
-from ..http.freshness import forbids_stale, is_explicit
-from ..http.storing import may_be_shared
+from ..http.fields import content_length, first_of
+from ..http.freshness import is_explicit
 from ..http.validators import conditional_fields, confirmed_by_head, renewed
-from ..http.vary import selecting_fields
-from ..keys import FORWARDED_FIELDS
 from ..last_word import LastWord, current, heard_by
 from ..origin import Answer, Start
-from ..policy import Policy, Windows
-from ..policy import tags as checked_tags
-from ..purging import page_names, tag_name
+from ..policy import Policy
 from ..reads import ReadNames, environ_name
-from ..recipe import PageRecipe
 from ..shared_cache import Exchange, judge_exchange
-from ..variants import INDEX, Fields, index_with, place_of
+from ..variants import INDEX
 from .app_call import AppCall, Copied
+from .filing import Filing
 from .plan import GatewayPlan, Seen
 from .rules import Rule
 
@@ -42,8 +35,6 @@ CONDITIONS = (
 NOTHING_SAID = RequestDirectives()
 #: Reasons that the developer can mend.
 _TO_MEND = ("the response sets a cookie", "Vary: *", "the body is larger", "its Content-Length is none")
-#: In every key, whatever varies.
-_IN_KEY = frozenset({"host", *FORWARDED_FIELDS})
 
 
 class Asked:
@@ -67,6 +58,7 @@ class Asked:
         self.url_key = url_key
         self.word = LastWord(current(), in_background=start_response is None)
         self.call = AppCall(start_response, partial(heard_by, self.word))
+        self._filing = Filing(plan, rule, environ, url_key, self.word)
         self._start_response = start_response
         self._given: WSGIEnvironment = environ
         self._start: Start | None = None
@@ -140,7 +132,7 @@ class Asked:
         judgement = self._judgement(self._exchange(call.fields), seen, start)
         if judgement.verdict in (Verdict.FAILED, Verdict.WORSE):
             return Answer(judgement.verdict, call, shared=self._frozen(), retry_after=self._pause())
-        carried = self._beyond_key(seen).carried_part(self.environ)
+        carried = self._filing.beyond_key(seen, self.call.fields).carried_part(self.environ)
         if carried and not seen.is_ours:
             self._explain_names(seen, carried)
             # Whatever else is said of it (private, a cookie set) may be because of this visitor too.
@@ -262,7 +254,7 @@ class Asked:
         """Judge once more, now that all of it is here and everything that was read for it is known."""
         assert self._start is not None
         call, seen = self.call, self._seen()
-        carried = self._beyond_key(seen).carried_part(self.environ)
+        carried = self._filing.beyond_key(seen, self.call.fields).carried_part(self.environ)
         if carried:
             self._explain_names(seen, carried)
             return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
@@ -271,150 +263,43 @@ class Asked:
             return Answer(Verdict.UNSTORABLE, call, anybodys=False)
         exchange = self._exchange(call.fields)
         judgement = self._judgement(exchange, seen, self._start)
-        tags = self._tags()
         is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.plan.max_entry_size
-        if judgement.verdict is not Verdict.STORABLE or tags is None or not is_whole:
+        if judgement.verdict is not Verdict.STORABLE or not is_whole:
             return Answer(Verdict.UNSTORABLE, call)
-        return self._storable(exchange, seen, judgement.windows, tags, body)
+        filed = self._filing.filed(exchange, seen, judgement.windows, body, self._start)
+        if filed is None:
+            return Answer(Verdict.UNSTORABLE, call)
+        entry = filed.entry
+        return Answer(Verdict.STORABLE, call, entry=entry, absent=entry.absent, beside=filed.beside, retry_after=self._pause())
 
-    def _storable(self, exchange: Exchange, seen: Seen, windows: Windows, tags: tuple[str, ...], body: bytes) -> Answer:
-        fields = self._fields(seen)
-        index = self.plan.engine.look_up(self.url_key).entry
-        place = place_of(self.url_key, fields, self.environ.get, index)
-        entry = self._entry(place.key, exchange, seen, windows, tags, fields, body)
-        beside = None if place.is_known else index_with(fields, index, entry, self.url_key)
-        return Answer(Verdict.STORABLE, self.call, entry=entry, absent=entry.absent, beside=beside, retry_after=self._pause())
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The request fields that the answer depends on, as far as is known by now, beside those that it names itself."""
+        return self._filing.varied(self._seen(), self.call.fields)
 
     def _pause(self) -> float | None:
         """Return for how long it is not made again, since its refresh has tried to renew what it is made of."""
         first = self.plan.engine.settings.refresh_backoff[0]
         return self.word.pause(time.time(), first) if self.word.in_background else None
 
-    def _fields(self, seen: Seen, headers: Headers | None = None) -> Fields:
-        """Return the request fields that tell the answer from others of the URL.
-
-        :param headers: the answer's fields; ``None``: those that came.
-        """
-        varied = selecting_fields(self.call.fields if headers is None else headers) or ()
-        return tuple(name for name in varied if name not in seen.answered and not self._is_in_url_key(name))
-
-    def _is_in_url_key(self, name: str) -> bool:
-        return name in _IN_KEY or name in self.rule.policy.vary
-
-    def _beyond_key(self, seen: Seen) -> ReadNames:
-        """Return the names that were read and that the key does not cover."""
-        fields = self._fields(seen)
-        headers = tuple(name for name in seen.names.headers if name not in fields and not self._is_in_url_key(name))
-        return ReadNames(() if "cookie" in fields else seen.names.cookies, headers)
-
-    def _entry(
-        self,
-        key: str,
-        exchange: Exchange,
-        seen: Seen,
-        windows: Windows,
-        tags: tuple[str, ...],
-        fields: Fields,
-        body: bytes,
-    ) -> Entry:
-        assert self._start is not None
-        start, policy, ignored = self._start, self.rule.policy, self.rule.ignored
-        return Entry(
-            key=key,
-            serial=start.serial,
-            names=(*page_names(seen.endpoint, self.environ, ignored), *map(tag_name, dict.fromkeys((*tags, *self.word.tags)))),
-            seq=start.seq,
-            version=self.plan.terms.version,
-            deployed=self.plan.terms.deployed,
-            started=start.started,
-            answered=exchange.answered - exchange.age,
-            received=exchange.answered,
-            windows=self._jittered(windows, seen, exchange),
-            never_stale=forbids_stale(exchange.directives),
-            shared=may_be_shared(exchange.directives),
-            absent=self._beyond_key(seen),
-            varied=self._varied(seen),
-            status=exchange.status,
-            headers=stored_fields(exchange.headers),
-            body=body,
-            recipe=PageRecipe.from_environ(self.environ, (*policy.vary, *fields), ignored).to_json(),
-            calls=tuple(self.word.calls),
-            stood_in=self.word.stood_in,
-            by_file=True,
-        )
-
-    @property
-    def varied(self) -> tuple[str, ...]:
-        """The request fields that the answer depends on, as far as is known by now, beside those that it names itself."""
-        return self._varied(self._seen())
-
-    def _varied(self, seen: Seen) -> tuple[str, ...]:
-        names = self._beyond_key(seen)
-        fields = (*self.rule.policy.vary, *names.headers, *(["cookie"] if names.cookies else []))
-        return tuple(name.title() for name in dict.fromkeys(fields))
-
-    def _jittered(self, windows: Windows, seen: Seen, exchange: Exchange) -> Windows:
-        """Return the windows with freshness shortened at random, unless it is the response's own word."""
-        if seen.policy.gateway:
-            return windows.shortened(seen.policy.jitter * random.random())
-        if is_explicit(exchange.directives, exchange.headers):
-            return windows
-        return windows.shortened(self.rule.policy.jitter * random.random())
-
-    def _tags(self) -> tuple[str, ...] | None:
-        """Return the rule's tags for this request; ``None`` if the developer's callable raises, or returns what is none."""
-        given = self.rule.policy.tags
-        if not callable(given):
-            return given  # type: ignore[no-any-return]
-        try:
-            return checked_tags("tags", given(self.environ))
-        except Exception as error:
-            self.plan.complaints.now_and_then(
-                "tags", "a page is not stored, since it could not be purged by its tags: %s", error, exc_info=error
-            )
-            return None
-
     # -- a confirmation -------------------------------------------------------------------------------------------
 
     def _renewed(self, start: Start, previous: Entry) -> Answer | None:
         """Renew what is stored with the fields of a 304 (RFC 9111 section 4.3.4); ``None``: it is not for this request."""
         headers, seen = renewed(previous.headers, self.call.fields), self._seen()
-        names = previous.absent | self._beyond_key(seen)
-        if headers is None or seen.own or names.carried_part(self.environ) or self._is_elsewhere(headers, previous, seen):
+        names = previous.absent | self._filing.beyond_key(seen, self.call.fields)
+        if headers is None or seen.own or names.carried_part(self.environ) or self._filing.is_elsewhere(headers, previous, seen):
             return None
         exchange = self._exchange(list(headers), previous.status)
         judgement = self._judgement(exchange, seen, start)
-        whole = self._in_memory(previous)
+        whole = self._filing.in_memory(previous)
         if whole is None:
             return None
-        windows = self._jittered(judgement.windows, seen, exchange)
-        entry = self._with(headers, exchange, windows, start, replace(whole, absent=names))
+        windows = self._filing.jittered(judgement.windows, seen, exchange)
+        entry = self._filing.renewed(headers, exchange, windows, start, replace(whole, absent=names))
         # Where each use is confirmed anew there is nothing to remember of it, unless something has changed.
         is_same = entry.needs_confirming and previous.needs_confirming and entry.headers == previous.headers
         return Answer(Verdict.UNSTORABLE if is_same else judgement.verdict, self.call, entry=entry, renewed=True)
-
-    def _is_elsewhere(self, headers: Headers, previous: Entry, seen: Seen) -> bool:
-        """Whether a confirmed response is told from others of the URL by other request fields than before: it has another key."""
-        is_any = selecting_fields(headers) is not None
-        return is_any and self._fields(seen, headers) != self._fields(seen, previous.headers)
-
-    def _with(self, headers: Headers, exchange: Exchange, windows: Windows, start: Start, previous: Entry) -> Entry:
-        """Return what is stored, renewed with fields that came just now."""
-        return replace(
-            previous,
-            serial=start.serial,
-            seq=start.seq,
-            version=self.plan.terms.version,
-            deployed=self.plan.terms.deployed,
-            started=start.started,
-            answered=exchange.answered - exchange.age,
-            received=exchange.answered,
-            windows=windows,
-            never_stale=forbids_stale(exchange.directives),
-            shared=may_be_shared(exchange.directives),
-            headers=stored_fields(headers),
-            ended=False,
-        )
 
     def _seen_by_head(self, start: Start) -> Answer | None:
         """Renew what is stored if the answer to a HEAD has its validators, drop it if a GET would bring something else.
@@ -428,24 +313,20 @@ class Asked:
             self.plan.engine.settler.drop_if_free(previous.key)
             return None
         headers, seen = renewed(previous.headers, call.fields), self._seen()
-        if headers is None or not conditional_fields(call.fields) or self._is_elsewhere(headers, previous, seen):
+        if headers is None or not conditional_fields(call.fields) or self._filing.is_elsewhere(headers, previous, seen):
             return None
         exchange = replace(self._exchange(list(headers)), method="GET")
         judgement = self._judgement(exchange, seen, start)
-        if judgement.verdict is not Verdict.STORABLE or seen.own or self._beyond_key(seen) != previous.absent:
+        if (
+            judgement.verdict is not Verdict.STORABLE
+            or seen.own
+            or self._filing.beyond_key(seen, self.call.fields) != previous.absent
+        ):
             return None
-        whole, windows = self._in_memory(previous), self._jittered(judgement.windows, seen, exchange)
+        whole, windows = self._filing.in_memory(previous), self._filing.jittered(judgement.windows, seen, exchange)
         if whole is None:
             return None
-        return Answer(Verdict.STORABLE, call, entry=self._with(headers, exchange, windows, start, whole))
-
-    def _in_memory(self, entry: Entry) -> Entry | None:
-        """Return an entry with its body, which is written anew; ``None`` if that has gone."""
-        try:
-            return entry.in_memory()
-        except StoreError as error:
-            self.plan.engine.settler.store_failed(error)
-            return None
+        return Answer(Verdict.STORABLE, call, entry=self._filing.renewed(headers, exchange, windows, start, whole))
 
     # -- a body that is still to come -----------------------------------------------------------------------------
 
