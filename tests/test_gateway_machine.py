@@ -146,7 +146,8 @@ class Model:
 
     def fresh_until(self, record: Record) -> float:
         ended, natural = self.ended(record), record.at + record.page.control.max_age
-        return natural if ended is None else min(natural, ended)
+        # What was purged by a clock that had stepped back is not older than new either.
+        return natural if ended is None else max(record.at, min(natural, ended))
 
     def is_fresh(self, record: Record, now: float) -> bool:
         return self.ended(record) is None and max(0.0, now - record.at) < record.page.control.max_age
@@ -402,10 +403,13 @@ class Visits(RuleBasedStateMachine):
         """Whether something is stored that this visit must be answered with."""
         if "HTTP_AUTHORIZATION" in asked.fields:
             return False
-        records = [record for record in self.model.records[asked.page.path] if record.is_for(asked)]
-        if not records:
+        records = self.model.records[asked.page.path]
+        # One that is not for this visitor may have taken the place of one that would be.
+        newest = next(
+            (each for each in reversed(records) if not each.page.varies or each.content["language"] == asked.language), None
+        )
+        if newest is None or not newest.is_for(asked):
             return False
-        newest = records[-1]
         return newest.is_sure and not self.model.is_dropped(newest) and self.model.is_fresh(newest, now)
 
     def _note(self, call: Call, asked: Asked, event: int, now: float) -> None:
