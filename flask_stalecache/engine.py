@@ -129,7 +129,10 @@ class Engine:
         """Call the origin without the lock; if the answer turns out to be storable, it ends the mark that led here."""
         if visit.origin.apart:
             return self._apart.unqueued(visit)
-        answer = visit.origin.call(self.settler.start(visit.copy))
+        start = self.settler.start(visit.copy)
+        if visit.origin.carries(visit.copy.note.kept_out):
+            start = start._replace(is_marked=True)
+        answer = visit.origin.call(start)
         if answer.later is not None:
             answer.later(partial(self.settler.settle_if_free, visit.origin.key))
             return self.served(visit, answer, stored=False)

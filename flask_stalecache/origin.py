@@ -21,7 +21,7 @@ class Start(NamedTuple):
     :ivar started: seconds since the epoch.
     :ivar serial: the random name of this fill.
     :ivar previous: what is stored now.
-    :ivar is_marked: what came last could not be stored, whoever asks.
+    :ivar is_marked: what came last could not be stored, whoever asks, or not for who carries what this request carries.
     """
 
     seq: int

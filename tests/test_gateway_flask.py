@@ -1245,3 +1245,34 @@ def test_what_keeps_a_page_from_being_stored_is_said_once(
     assert len(said) == 1
     assert said[0].startswith("the endpoint ")
     assert told in said[0]
+
+
+def test_a_member_who_has_the_page_already_gets_no_second_one(make_app: MakeApp) -> None:
+    """What can't be stored for a visitor is between them and the app, conditions and all."""
+    app, _ = make_app(GATEWAY=True)
+
+    def page() -> Response:
+        response = Response(f"for {request.cookies.get('who')}", headers={"Cache-Control": "max-age=60"})
+        response.set_etag("a")
+        return response.make_conditional(request)
+
+    site(page)(app)
+    member = {"Cookie": "who=ann"}
+    assert visit(app, "/", member).text == "for ann"
+    for _ in range(2):
+        assert app.test_client().get("/", headers={**member, "If-None-Match": '"a"'}).status_code == 304
+    assert visit(app).text == "for None"
+
+
+def test_nobody_waits_for_the_end_of_a_stream_of_events(make_app: MakeApp) -> None:
+    app, _ = make_app(GATEWAY=[("/*", Policy(max_age=60))])
+
+    def events() -> Iterator[str]:
+        while True:
+            yield "data: 1\n\n"
+
+    site(lambda: Response(events(), mimetype="text/event-stream"))(app)
+    for _ in range(3):
+        with app.test_client().get("/") as response:
+            assert next(response.iter_encoded()) == b"data: 1\n\n"
+            assert response.headers["X-Cache-Status"] == "MISS"

@@ -206,6 +206,9 @@ class Asked:
             return "the app said no_store()"
         if call.has_written:
             return "the app has used write()"
+        if (first_of(call.fields, "content-type") or "").lower().startswith("text/event-stream"):
+            # Others would wait for its end, and it has none.
+            return "a stream of events"
         length = content_length(call.fields)
         if length is None and first_of(call.fields, "content-length") is not None:
             return "its Content-Length is none"
