@@ -117,12 +117,15 @@ class Settler:
     def _settle_elsewhere(self, flight: Flight | None, answer: Answer, beside: Entry) -> bool:
         """Store an answer under its own key, and beside it what leads there: that first goes without the other is no harm."""
         here, there = replace(answer, beside=None), replace(answer, beside=None, entry=beside)
-        if answer.entry is None or not self.settle_if_free(answer.entry.key, here):
+        if answer.entry is None or not self._settle_under(flight, answer.entry.key, here):
             return False
-        if flight is not None and flight.lock is not None and flight.key == beside.key:
-            self._settle(self.store.load(beside.key), there)
-            return True
-        return self.settle_if_free(beside.key, there)
+        return self._settle_under(flight, beside.key, there)
+
+    def _settle_under(self, flight: Flight | None, key: str, answer: Answer) -> bool:
+        """Store an answer under a key, whose lock the flight may hold."""
+        if flight is not None and flight.key == key and flight.lock is not None:
+            return self._settle(self.store.load(key), answer)
+        return self.settle_if_free(key, answer)
 
     def _settle(self, copy: Copy, answer: Answer) -> bool:
         """Do to what is stored what the answer asks for, and return whether the answer was stored."""

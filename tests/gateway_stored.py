@@ -256,6 +256,15 @@ def keys() -> Iterator[Case]:
                choice="of languages of the same weight the first one may count")  # fmt: skip
     yield case(9, "language-space", new(language, "Accept-Language: en, de"), hit("Accept-Language:  en ,   de"))
     yield case(9, "language-weights", new(language, "Accept-Language: en, de;q=0.5"), hit("Accept-Language: de;q=0.500,en"))
+    short = cc("max-age=5", "Vary: Accept-Language")
+    yield case(
+        (9, 10),
+        "a-variant-of-fields-that-were-not-the-last-ones",
+        new(short, "Accept-Language: de"),
+        new(cc("max-age=5"), "Accept-Language: en", word="MISS"),
+        new(short, "Accept-Language: de", after=10, word="EXPIRED"),
+        hit("Accept-Language: de"),
+    )
     yield case(9, "language-others", new(language, "Accept-Language: en"), new(language, "Accept-Language: en-gb"))
     coding = cc("max-age=60", "Vary: Accept-Encoding")
     yield case(9, "encoding-what-is-acceptable", new(coding, "Accept-Encoding: gzip, br"), hit("Accept-Encoding: br;q=0.5, GZIP"))
