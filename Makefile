@@ -31,7 +31,7 @@ serve: $(VENV)/.stamp ## Play it, and leave the example app and its third partie
 	@$(RUN) -m example_app.demo --serve
 
 test: lint docs ## Run ruff, mypy, the documentation with its examples, and the test suite.
-	@$(RUN) -m pytest -n 2 --dist loadfile
+	@$(RUN) -m pytest -n 2 --dist loadgroup
 
 soak: $(VENV)/.stamp ## Run the tests of endurance with their full counts.
 	STALECACHE_SOAK=1 $(RUN) -m pytest -m soak

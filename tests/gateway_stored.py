@@ -261,8 +261,9 @@ def keys() -> Iterator[Case]:
         (9, 10),
         "a-variant-of-fields-that-were-not-the-last-ones",
         new(short, "Accept-Language: de"),
-        new(cc("max-age=5"), "Accept-Language: en", word="MISS"),
-        new(short, "Accept-Language: de", after=10, word="EXPIRED"),
+        new(cc("max-age=5"), "Accept-Language: en"),
+        new(cc("no-store"), "Accept-Language: en", after=10),
+        new(short, "Accept-Language: de"),
         hit("Accept-Language: de"),
     )
     yield case(9, "language-others", new(language, "Accept-Language: en"), new(language, "Accept-Language: en-gb"))
