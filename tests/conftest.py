@@ -25,7 +25,7 @@ settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process of ``-n 2`` run all tests that start servers: two of them at once would take the processor from each other."""
+    """Let one process of ``-n 2`` run all tests that start servers: two at once would take the processor from each other."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group("server" if item.get_closest_marker("server") else item.path.name))
 
