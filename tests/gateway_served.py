@@ -477,6 +477,14 @@ def validation() -> Iterator[Case]:
         new(cc("no-store", TAG, body=DIGITS), method="HEAD", after=10),
         confirmed(unchanged(), of=1),
     )
+    yield case(
+        24,
+        "head-that-sets-a-cookie-renews-nothing",
+        new(cc("max-age=5", TAG)),
+        new(ok("Cache-Control: max-age=60", TAG, "Set-Cookie: a=b"), method="HEAD", after=10),
+        confirmed(unchanged(), of=1),
+        choice="what is for who asked says nothing of what is stored for all",
+    )
     yield case(24, "head-410-says-nothing", new(stored), new(answer(410), method="HEAD", after=10), confirmed(unchanged(), of=1))
     yield case(
         24,

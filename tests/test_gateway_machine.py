@@ -544,7 +544,9 @@ def test_two_workers_and_a_simple_model_agree(soak: Callable[[int, int], int]) -
     logger.disabled = True
     try:
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            Visits, settings=settings(max_examples=soak(10_000, 100), stateful_step_count=15)
+            # Without chance in the suite, which is to say the same each time; with it where it is played in full.
+            Visits,
+            settings=settings(max_examples=soak(10_000, 100), stateful_step_count=15, derandomize=soak(0, 1) == 1, database=None),
         )
     finally:
         logger.disabled = False

@@ -318,6 +318,9 @@ class Asked:
         headers, seen = renewed(previous.headers, call.fields), self._seen()
         if headers is None or not conditional_fields(call.fields) or self._filing.is_elsewhere(headers, previous, seen):
             return None
+        if first_of(call.fields, "set-cookie") is not None:
+            # It is for who asked, and may say more of them than what is stored for all.
+            return None
         exchange = replace(self._exchange(list(headers)), method="GET")
         judgement = self._judgement(exchange, seen, start)
         if (
