@@ -86,12 +86,13 @@ class Found(Protocol):
     prepared: Any
 
 
-def locate(url_key: str, environ: Mapping[str, Any], look_up: Callable[[str], Found]) -> tuple[str, Fields]:
+def locate(url_key: str, environ: Mapping[str, Any], look_up: Callable[[str], Found], now: float) -> tuple[str, Fields]:
     """Return the key of what a request asks for, and the fields that are in it: the URL's own key, or that of a variant.
 
     :param url_key: the key of the URL.
     :param environ: the request.
     :param look_up: returns what is stored under a key.
+    :param now: seconds since the epoch.
     """
     copy = look_up(url_key)
     entry = copy.entry
@@ -103,18 +104,22 @@ def locate(url_key: str, environ: Mapping[str, Any], look_up: Callable[[str], Fo
     get = environ.get
     found = [(variant_key(url_key, fields, get), fields) for fields in index.sets]
     if index.names is None:
-        return _newest(found, environ, look_up)
+        return _newest(found, environ, look_up, now)
     index.note(tuple(map(get, index.names)), found[0][0])
     return found[0]
 
 
-def _newest(found: list[tuple[str, Fields]], environ: Mapping[str, Any], look_up: Callable[[str], Found]) -> tuple[str, Fields]:
+def _newest(
+    found: list[tuple[str, Fields]], environ: Mapping[str, Any], look_up: Callable[[str], Found], now: float
+) -> tuple[str, Fields]:
     """Return the variant of the latest Date that is for this request (RFC 9111 section 4.1), else the first that is missing.
 
-    One with absent names is sent with them in its Vary: it does not match who carries one.
+    One with absent names is sent with them in its Vary: it does not match who carries one. And one from the future, of before the
+    clock stepped back, must not win for as long as it takes the clock to get there.
     """
     entries = [(each, look_up(each[0]).entry) for each in found]
-    chosen = newest(entry for _, entry in entries if entry is not None and not entry.absent.carried_by(environ))
+    matching = [entry for _, entry in entries if entry is not None and not entry.absent.carried_by(environ)]
+    chosen = newest(entry for entry in matching if entry.answered <= now) or newest(matching)
     if chosen is not None:
         return next(each for each in found if each[0] == chosen.key)
     return next((each for each, entry in entries if entry is None), found[0])

@@ -852,3 +852,24 @@ def test_a_body_that_can_not_be_opened_is_asked_for_anew(
     got = ask(gateway)
     assert (got.status[:3], got.body) == ("503", b"down")
     assert app.closed == [1] * len(app.closed)
+
+
+def test_a_variant_from_the_future_does_not_win(directory: Path, clock: time_machine.Traveller) -> None:
+    """The clock has stepped back since it was stored, and the app has stopped varying since."""
+    fields = [("Cache-Control", "no-cache"), ("ETag", '"a"'), ("Vary", "Accept-Language")]
+
+    def answer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [PLAIN, *fields])
+        return [b"page"]
+
+    gateway = GatewayCache(App(answer), dir=directory)
+
+    def visit() -> str:
+        told: list[Any] = []
+        gateway(environ_for(), lambda *args: told.append(args))  # type: ignore[arg-type,func-returns-value]
+        return str(dict(told[0][1])["X-Cache-Status"])
+
+    assert [visit(), visit()] == ["MISS", "EXPIRED"]
+    clock.shift(-3)
+    fields[:] = [FRESH]
+    assert [visit(), visit()] == ["EXPIRED", "HIT"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -108,4 +109,4 @@ class GatewayPlan:
 
     def locate(self, url_key: str, environ: WSGIEnvironment) -> tuple[str, Fields]:
         """Return the key of what a request asks for, and the fields that are in it: the URL's own key, or that of a variant."""
-        return locate(url_key, environ, self.engine.look_up)
+        return locate(url_key, environ, self.engine.look_up, time.time())

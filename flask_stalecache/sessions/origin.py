@@ -53,7 +53,7 @@ class SessionOrigin:
             self._honor()
 
     def _locate(self) -> tuple[str, Fields]:
-        return locate(self.url_key, self.environ, self.plan.engine.look_up)
+        return locate(self.url_key, self.environ, self.plan.engine.look_up, time.time())
 
     def _honor(self) -> None:
         """Let the caller's own ``Cache-Control`` say what it is given (RFC 9111 section 5.2.1)."""
