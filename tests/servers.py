@@ -264,8 +264,10 @@ def _command(kind: str, app: str, place: _Place, workers: int, settings: Mapping
         return ["-c", _WAITRESS, app, str(place.fd), str(settings.get("threads", 8))]
     if kind in UWSGI:
         threads = ["--threads", str(settings["threads"])] if "threads" in settings else []
-        # Without die-on-term, SIGTERM makes it load the app anew.
+        # Without die-on-term, SIGTERM makes it load the app anew. Its workers with threads don't always end by themselves on a busy
+        # machine, whatever the app does; then it kills them, by its own choice after a minute.
         options = ["--master", "--die-on-term", "--need-app", "--processes", str(workers), *UWSGI[kind], *threads]
+        options += ["--worker-reload-mercy", "8"]
         return ["-c", _UWSGI, "--http11-socket", f"fd://{place.fd}", *options, "--module", "entry:app"]
     where = ["--host", "127.0.0.1", "--port", str(place.port)]
     if kind == "granian":

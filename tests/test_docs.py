@@ -225,11 +225,11 @@ def start(page: str, command: str, folder: Path) -> Iterator[Started]:
             try:
                 yield Started(process, f"http://127.0.0.1:{port}/", log)
             finally:
-                # It leads a group of its own.
+                # It leads a group of its own. How it ends is not what is shown here: uWSGI gives its workers a minute.
                 for number in (signal.SIGTERM, signal.SIGKILL):
-                    with suppress(ProcessLookupError):
+                    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                         os.killpg(process.pid, number)
-                    process.wait(STOP_PATIENCE)
+                        process.wait(STOP_PATIENCE)
 
 
 @pytest.fixture(scope="module")
