@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
         "http.ranges", "http.validators", "http.invalidation",
     ),
-    ("status", "decide", "shared_cache", "variants"),
+    ("status", "decide", "explain", "shared_cache", "variants"),
     ("stats", "complaints", "stores", "stores.base", "stores.memory", "stores.stamps"),
     (
         "stores.disk", "stores.bodies", "stores.locks", "stores.names", "stores.folders", "stores.room", "stores.sweep",
@@ -49,7 +49,7 @@ KNOW_FLASK = {
 }  # fmt: skip
 PURE = {
     "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",
-    "status", "decide", "shared_cache", "variants",
+    "status", "decide", "explain", "shared_cache", "variants",
     "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
     "http.ranges", "http.validators", "http.invalidation",
 }  # fmt: skip
