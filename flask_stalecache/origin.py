@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from .decide import Terms, Verdict
+from .decide import Serve, Terms, Verdict, decide
 from .entry import Entry
 from .reads import NO_NAMES, ReadNames
 from .refresher import Refresher
@@ -189,3 +190,10 @@ class Served(NamedTuple):
         if self.answer is not None:
             return self.answer.entry
         return None if self.copy is None else self.copy.entry
+
+
+def is_served(origin: Origin, copy: Copy) -> bool:
+    """Whether what is stored may be served to a request as it is: what ``only-if-cached`` asks (RFC 9111 section 5.2.1.7)."""
+    if copy.entry is not None and origin.barred_from(copy.entry):
+        return False
+    return isinstance(decide(copy.entry, copy.note, time.time(), origin.terms, pending=False), Serve)

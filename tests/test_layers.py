@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("call_policy", "values", "breaker", "call_origin", "calls", "flask_gateway"),
     (
         "sessions", "sessions.plan", "sessions.wire", "sessions.sending", "sessions.asked", "sessions.origin", "sessions.adapter",
+        "sessions.making",
     ),
     ("wiring", "extension"),
     ("",),

@@ -18,7 +18,7 @@ from ..http.cache_control import response_directives
 from ..http.fields import end_to_end, first_of
 from ..http.freshness import must_be_confirmed
 from ..http.invalidation import SAFE_METHODS
-from ..origin import Answer, Served
+from ..origin import Answer, Served, is_served
 from ..policy import Policy
 from ..purging import selected
 from ..recipe import ARRIVED, REPLAY
@@ -126,7 +126,7 @@ class Gateway:
         if rule.policy.unless is not None and self._is_live(rule.policy.unless, environ):
             return self._through(environ, start_response, "bypass")
         origin = GatewayOrigin(self._plan, rule, environ, start_response)
-        if origin.said is not None and origin.said.only_if_cached and not origin.is_served:
+        if origin.said is not None and origin.said.only_if_cached and not is_served(origin, self._engine.look_up(origin.key)):
             return self._gone(start_response, CacheStatus.MISS, "request")
         try:
             served = self._engine.answer(origin)
