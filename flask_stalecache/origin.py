@@ -50,6 +50,7 @@ class Answer:
     :param beside: what is to be stored beside the entry, which has another key than was asked for.
     :param later: takes what is to be called once the body is there, with the answer as it is then, or ``None`` if it broke off;
         ``None``: all of it is here.
+    :param reason: why it is not stored, as far as that is told.
     """
 
     verdict: Verdict
@@ -65,6 +66,7 @@ class Answer:
     renewed: bool = False
     beside: Entry | None = None
     later: Callable[[Callable[[Answer | None], object]], None] | None = None
+    reason: str = ""
 
 
 class Origin(Protocol):
