@@ -27,6 +27,7 @@ from .purging import selected
 from .recipe import REFRESHING
 from .refresher import drain_all
 from .sessions.making import MakesSessions
+from .stats import Stats
 from .stores.base import Store
 from .values import Serializer, check_serializer
 from .wiring import app_of_context, set_up, state_of
@@ -269,6 +270,14 @@ class StaleCache(MakesSessions):
             raise ConfigError(f"endpoint={endpoint!r} is none of the app's{_nearest(endpoint, current_app.view_functions)}")
         state.counters.count("purges")
         state.engine.store.purge(name, soft=soft)
+        state.engine.witness.purged(name, soft=soft)
+
+    def stats(self) -> Stats:
+        """Return the numbers of all processes that share the cache directory, living and dead. It needs an app context.
+
+        Nothing is lost with a process that is killed. With a store of your own they are those of this process.
+        """
+        return state_of(app_of_context("stats()")).engine.stats()
 
     def tag(self, *names: str) -> None:
         """Inside a cached view: add tags to the page, by which :meth:`purge` finds it.

@@ -19,9 +19,12 @@ from .origin import Served
 from .page_origin import PageOrigin
 from .page_refresh import Replay
 from .plan import CachedView, Plan
-from .recipe import REPLAY
+from .policy import FAILURE_STATUSES
+from .recipe import REFRESHING, REPLAY
 from .responses import from_copy, live, tell
 from .status import CacheStatus, aside, forwarded_field, status_fields
+from .stores.base import Copy
+from .tally import Tally
 from .told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
 
 #: In the environ: a decorator of ours has answered, and stores by itself.
@@ -42,6 +45,7 @@ class Pages:
         self.engine = engine
         self._deployed = time.time()
         self._plans: dict[CachedView, Plan] = {}
+        self._tallies: dict[str | None, Tally] = {}
 
     def respond(self, cached: CachedView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
         """Answer a request for a cached view."""
@@ -49,19 +53,34 @@ class Pages:
         if plan is None:
             plan = self._plans[cached] = Plan.of(self.app, cached, self.settings, self.engine.complaints, self._deployed)
         environ = context.request.environ
+        tally = self._tallies.get(context.request.endpoint) or self._new_tally(context.request.endpoint)
+        # One visit counts once, though a view may ask another one; and what only renews or warms is none.
+        is_visit = ANSWERED not in environ and REFRESHING not in environ
         # What is stored here is not to be stored by the gateway too.
         environ[ANSWERED] = True
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return self._bypass(plan, args, kwargs, "method", NOT_READ)
+            return self._bypass(plan, args, kwargs, "method", NOT_READ, tally, is_visit)
         if reason := self._why_not_for_us(plan, context, args, kwargs):
-            return self._bypass(plan, args, kwargs, "bypass", reason)
-        origin = self._origin(plan, context, args, kwargs)
+            return self._bypass(plan, args, kwargs, "bypass", reason, tally, is_visit)
+        origin = self._origin(plan, context, args, kwargs, tally)
         if origin is None:
-            return self._bypass(plan, args, kwargs, "bypass", "its key can't be made")
+            return self._bypass(plan, args, kwargs, "bypass", "its key can't be made", tally, is_visit)
         replay = environ.get(REPLAY)
         if replay is not None and replay.cached is cached:
             return self._replayed(replay, origin)
-        return self._explained(origin) if plan.explains else self._answered(origin, self.engine.answer(origin))
+        met = self.engine.look_up(origin.key) if plan.explains else None
+        try:
+            served = self.engine.answer(origin)
+        except BaseException:
+            # A live view has raised: a response of its own is still to be made of that.
+            if is_visit:
+                tally.served(CacheStatus.BYPASS, 0.0)
+            raise
+        return self._answered(origin, served, met, is_visit)
+
+    def _new_tally(self, endpoint: str | None) -> Tally:
+        tally = self._tallies[endpoint] = self.engine.ledger.tally("endpoint", endpoint or "")
+        return tally
 
     def _why_not_for_us(self, plan: Plan, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return why a request is live; "" if it is not."""
@@ -95,17 +114,22 @@ class Pages:
             plan.complaints.now_and_then(("unless", name), "%s is live, since its unless raised: %r", name, error, exc_info=error)
             return True
 
-    def _origin(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any) -> PageOrigin | None:
+    def _origin(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any, tally: Tally) -> PageOrigin | None:
         """Return the request as an origin; ``None`` if the developer's key or a normaliser of theirs raises."""
         try:
-            return PageOrigin(plan, context, args, kwargs)
+            return PageOrigin(plan, context, args, kwargs, tally)
         except Exception as error:
             name = plan.cached.name
             plan.complaints.now_and_then(("key", name), "%s is live, since its key can't be made: %s", name, error, exc_info=error)
             return None
 
-    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str, detail: str) -> Response:
-        response = plan.call_view(args, kwargs)
+    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str, detail: str, tally: Tally, is_visit: bool) -> Response:
+        response = self.engine.witness.live(
+            tally,
+            lambda: plan.call_view(args, kwargs),
+            lambda response: response.status_code in FAILURE_STATUSES,
+            is_visit=is_visit,
+        )
         field = forwarded_field(reason, status=response.status_code)
         if plan.explains:
             field += aside("", detail)
@@ -122,22 +146,28 @@ class Pages:
             raise answer.error
         return answer.value  # type: ignore[no-any-return]
 
-    def _explained(self, origin: PageOrigin) -> Response:
-        """Answer a request, and say more of how."""
-        met = self.engine.look_up(origin.key)
-        served = self.engine.answer(origin)
-        more = aside_of(origin, met, _named(origin, served), time.time(), pending=self.engine.is_pending(origin.key))
-        return self._answered(origin, served, more)
+    def _answered(self, origin: PageOrigin, served: Served, met: Copy | None, is_visit: bool) -> Response:
+        """Make a response of how a request is answered.
 
-    def _answered(self, origin: PageOrigin, served: Served, more: str = "") -> Response:
+        :param met: what was stored when it came, if more is to be said of how it was answered.
+        """
         if served.refresh:
             self._hand_over(origin)
         origin.remember(served)
-        if served.answer is None:
+        answer = served.answer
+        if answer is not None and answer.error is None and not origin.queues and not served.stored:
+            served = served._replace(status=CacheStatus.BYPASS)
+        if is_visit:
+            origin.tally.served(served.status, served.took, waited=served.waited)
+        more = "" if met is None else self._aside(origin, served, met)
+        if answer is None:
             return from_copy(self.app, origin.environ, served, self.settings.status_headers, more)
-        if served.answer.error is not None:
-            raise served.answer.error
-        return live(self.app, origin.environ, _named(origin, served), self.settings.status_headers, more)
+        if answer.error is not None:
+            raise answer.error
+        return live(self.app, origin.environ, served, self.settings.status_headers, more)
+
+    def _aside(self, origin: PageOrigin, served: Served, met: Copy) -> str:
+        return aside_of(origin, met, served, time.time(), pending=self.engine.is_pending(origin.key))
 
     def _hand_over(self, origin: PageOrigin) -> None:
         job = origin.refresh()
@@ -147,9 +177,3 @@ class Pages:
             self.engine.hand_over(job)
         else:
             waiting.append(job)
-
-
-def _named(origin: PageOrigin, served: Served) -> Served:
-    """Return how a request is answered, under the name that its visitor is told."""
-    is_past = served.answer is not None and not origin.queues and not served.stored
-    return served._replace(status=CacheStatus.BYPASS) if is_past else served

@@ -27,11 +27,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.disk", "stores.bodies", "stores.heads", "stores.locks", "stores.names", "stores.folders", "stores.room",
         "stores.sweep", "stores.contents", "stores.files",
     ),
+    ("signals", "tally", "rows", "ledger"),
     ("flight", "refresher", "housekeeping", "threadless", "wsgi"),
-    ("origin", "settle", "refreshes", "visit", "apart", "engine", "told"),
+    ("origin", "witness", "settle", "refreshes", "visit", "apart", "engine", "told"),
     (
         "gateway", "gateway.app_call", "gateway.plan", "gateway.rules", "gateway.filing", "gateway.asked", "gateway.origin",
-        "gateway.answers", "gateway.invalidate", "gateway.cache",
+        "gateway.answers", "gateway.invalidate", "gateway.past", "gateway.cache",
     ),
     ("observed", "session_watch", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages"),
     ("call_policy", "values", "breaker", "call_origin", "calls", "flask_gateway"),
@@ -120,7 +121,7 @@ def test_what_is_pure_imports_nothing_of_ours_that_is_not(module: str) -> None:
     assert own_modules(module) <= PURE
 
 
-@pytest.mark.parametrize("module", ["refresher", "housekeeping", "complaints", "stats"])
+@pytest.mark.parametrize("module", ["refresher", "housekeeping", "complaints", "stats", "signals"])
 def test_a_tool_knows_neither_engine_nor_entry(module: str) -> None:
     assert own_modules(module) == set()
 
