@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ class Copy:
     :ivar note: the note; an empty one if there is none.
     :ivar stamp: the key's stamp, read before the files.
     :ivar slot: where the key's stamp is in the table.
+    :ivar mark: where it is marked as used.
     :ivar table: the table that the stamps are of; those of another say nothing.
     :ivar seq: the last purge number that the copy is known to have outlived.
     :ivar names: slot and stamp of each name that it can be purged by.
@@ -24,16 +25,25 @@ class Copy:
     :ivar prepared: what a front end made of the entry to serve it faster.
     """
 
-    __slots__ = ("entry", "key", "names", "note", "prepared", "seq", "size", "slot", "stamp", "table", "used")
+    __slots__ = ("entry", "key", "mark", "names", "note", "prepared", "seq", "size", "slot", "stamp", "table", "used")
 
     def __init__(
-        self, key: str, entry: Entry | None, note: Note, stamp: int, slot: int, seq: int = 0, table: memoryview | None = None
+        self,
+        key: str,
+        entry: Entry | None,
+        note: Note,
+        stamp: int,
+        slot: int,
+        seq: int = 0,
+        table: memoryview | None = None,
+        mark: int = 0,
     ) -> None:
         self.key = key
         self.entry = entry
         self.note = note
         self.stamp = stamp
         self.slot = slot
+        self.mark = mark
         self.seq = seq
         self.table = table
         self.names: tuple[tuple[int, int], ...] = ()
@@ -147,6 +157,12 @@ class Store(Protocol):
 
     def usage(self) -> Usage:
         """Return how much is stored: at once, however much it is."""
+
+    def verify(self, *, fix: bool) -> Iterator[Checked]:
+        """Read every entry whole, and yield whether it is sound; with ``fix`` what is not is removed, if nobody works at it."""
+
+    def sweep(self) -> Mapping[str, int]:
+        """Remove now, in this thread, what is to go; return the number of removals by reason, and the ``bytes`` that they freed."""
 
     def check(self) -> None:
         """Raise :class:`ConfigError` if what the store is configured with can't be used. Creates nothing."""
