@@ -326,7 +326,8 @@ def test_copies_stay_within_their_size(kind: Kind, place: Path) -> None:
         store.load(str(number))
     kept = [copy for number in range(200) if (copy := store.lookup(str(number))) is not None]
     assert sum(len(copy.entry.body) for copy in kept if copy.entry is not None) <= limit
-    assert len(kept) > limit // 2000 // 3
+    # What is around a body takes more than one of this size.
+    assert len(kept) > limit // 2000 // 6
 
 
 def test_copies_that_are_used_outlive_the_others(kind: Kind, place: Path) -> None:

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple, Protocol
 from ..entry import Entry
 from ..note import Note
 
+#: Bytes that a copy takes without an entry; an entry with what a front end prepares; a name, a field, a list, and what is in it.
+_COPY, _ENTRY, _NAME, _FIELD, _CONTAINER, _ITEM = 700, 3500, 190, 320, 100, 60
+
 
 class Copy:
     """What a process holds of one key: its entry, its note, and the stamp that says whether both still stand.
@@ -22,6 +25,7 @@ class Copy:
     :ivar seq: the last purge number that the copy is known to have outlived.
     :ivar names: slot and stamp of each name that it can be purged by.
     :ivar used: set by each use; the eviction of copies looks at it (CLOCK).
+    :ivar size: about how many bytes of memory it takes.
     :ivar prepared: what a front end made of the entry to serve it faster.
     """
 
@@ -49,7 +53,23 @@ class Copy:
         self.names: tuple[tuple[int, int], ...] = ()
         self.used = False
         self.prepared: Any = None
-        self.size = 600 + len(key) + (0 if entry is None else len(entry.body) + 100 * len(entry.headers))
+        self.size = _COPY + len(key) + (0 if entry is None else _weight_of_entry(entry))
+
+
+def _weight_of_entry(entry: Entry) -> int:
+    # The slot and the stamp of each name too.
+    names = sum(_NAME + len(name) for name in entry.names)
+    fields = sum(_FIELD + len(name) + len(value) for name, value in entry.headers)
+    return _ENTRY + len(entry.body) + names + fields + _weight(entry.recipe) + _weight(entry.calls)
+
+
+def _weight(value: object) -> int:
+    """Return about how many bytes of memory some JSON takes."""
+    if isinstance(value, dict):
+        return _CONTAINER + sum(_weight(item) + _ITEM for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return _CONTAINER + sum(map(_weight, value))
+    return _ITEM + len(value) if isinstance(value, str) else _ITEM
 
 
 @dataclass(frozen=True, slots=True)

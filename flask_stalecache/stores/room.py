@@ -6,6 +6,7 @@ import math
 import os
 import random
 import time
+from contextlib import suppress
 
 from ..errors import StoreError
 from .folders import BILLION, Folders, Found, Removed
@@ -66,18 +67,21 @@ class Room:
         """Count no longer what could not be written."""
         _grow(stamps, folder, -size)
 
-    def keep(self, stamps: Stamps | None, removed: Removed, until: float) -> None:
-        """Bring what is stored under the limits, which may have been lowered since.
+    def keep(self, stamps: Stamps | None, removed: Removed, until: float) -> bool:
+        """Bring what is stored under the limits, which may have been lowered since; return whether that is done, or was in vain.
 
         :param removed: where is counted what went.
         :param until: when to leave the rest for another time, by the monotonic clock.
         """
-        in_vain = 0
+        in_vain, at_first = 0, removed["bytes"]
         while stamps is not None and in_vain < ROUNDS and (missing := self._missing(0, stamps)) > 0:
             before = removed["bytes"]
-            if not self._evict(missing, stamps, removed, until) or time.monotonic() >= until:
-                return
+            if not self._evict(missing, stamps, removed, until):
+                return True
+            if time.monotonic() >= until:
+                return removed["bytes"] == at_first
             in_vain = in_vain + 1 if removed["bytes"] == before else 0
+        return True
 
     def _missing(self, size: int, stamps: Stamps | None) -> int:
         over = 0
@@ -91,7 +95,7 @@ class Room:
     def _evict(self, missing: int, stamps: Stamps, removed: Removed, until: float) -> bool:
         """Remove the least used of a sample, and return whether there was anything to look at."""
         oldest = self._oldest
-        if not oldest.keys or oldest.due <= 0:
+        if oldest.is_over or oldest.gone >= oldest.due:
             sample, is_sound = self._sample(stamps)
             if not is_sound:
                 # Files went beside us, or a crash lost them: nothing is to go for what is not there.
@@ -99,12 +103,12 @@ class Room:
                 return True
             oldest = self._oldest = _Oldest(sample)
         freed = gone = 0
-        while freed < missing or (gone < BATCH and oldest.due > 0):
+        while freed < missing or (gone < BATCH and oldest.gone < oldest.due):
             found = oldest.next()
             if found is None:
                 break
             if self._evict_one(found, stamps, removed):
-                freed, gone, oldest.due = freed + found.size, gone + 1, oldest.due - 1
+                freed, gone, oldest.gone = freed + found.size, gone + 1, oldest.gone + 1
             if time.monotonic() >= until:
                 break
         return oldest.is_sample
@@ -149,24 +153,30 @@ class Room:
 
 
 class _Oldest:
-    """The less used half of a sample, the least used last.
+    """A sample, of which the least used go.
 
-    :ivar due: how many may go before another sample is taken.
+    :ivar due: how many go before another sample is taken.
+    :ivar gone: how many have.
     :ivar is_sample: whether it was of anything.
     """
 
     def __init__(self, sample: list[Found]) -> None:
         self.is_sample = bool(sample)
         self.due = max(1, len(sample) // SHARE)
-        by_use = sorted(sample, key=lambda found: found.used_ns)
-        self.keys = by_use[: max(1, len(sample) // 2)][::-1]
+        self.gone = 0
+        self._most = max(1, len(sample) // 2)
+        self._keys = sorted(sample, key=lambda found: found.used_ns, reverse=True)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more of it may go: the others are hardly the least used of all, or nothing is left."""
+        return self.gone >= self._most or not self._keys
 
     def next(self) -> Found | None:
         """Return the least used of those that are left, and leave it out from now on; other threads take from here too."""
-        try:
-            return self.keys.pop()
-        except IndexError:
-            return None
+        with suppress(IndexError):
+            return None if self.is_over else self._keys.pop()
+        return None
 
 
 def _grow(stamps: Stamps | None, folder: int, size: int) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..entry import Entry
-from ..errors import BrokenEntry, StoreError
+from ..errors import BrokenEntry
 from .disk import files_in, read_file, write_file
 from .folders import BILLION, Folders, Found, Listed, Removed
 from .heads import read_head
@@ -167,12 +167,10 @@ class Sweeper:
         return not time.time() < progress.next_at <= time.time() + self._pause
 
     def _sweep(self, progress: Progress, stamps: Stamps | None, until: float) -> None:
-        # Whoever writes is told if there is none.
-        with suppress(StoreError):
-            # Half of the time: where no room is to be had, the rest goes on.
-            self.room.keep(stamps, self._removed, (time.monotonic() + until) / 2)
+        if not self.room.keep(stamps, self._removed, until):
+            return
         self._known = Known(self.names, stamps)
-        while time.monotonic() < until:
+        while True:
             if not progress.is_begun:
                 self._begin(progress, stamps)
             if self._sweep_folder(progress, stamps, until):
@@ -180,6 +178,8 @@ class Sweeper:
                 progress.restart_folder()
             if progress.folder == FOLDERS:
                 self._end(progress, stamps)
+                return
+            if time.monotonic() >= until:
                 return
 
     def _begin(self, progress: Progress, stamps: Stamps | None) -> None:
