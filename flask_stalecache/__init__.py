@@ -15,11 +15,12 @@ from .extension import StaleCache
 from .gateway.cache import GatewayCache
 from .policy import Policy
 from .status import CacheStatus
-from .stores.base import Store, Stored, Usage
+from .stores.base import Checked, Store, Stored, Usage
 from .stores.files import FileStore
 
 __all__ = [
     "CacheStatus",
+    "Checked",
     "ConfigError",
     "Entry",
     "FileStore",
