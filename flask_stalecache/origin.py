@@ -52,6 +52,7 @@ class Answer:
     :param later: takes what is to be called once the body is there, with the answer as it is then, or ``None`` if it broke off;
         ``None``: all of it is here.
     :param failed: the origin failed, where that makes no difference to the store: nothing of the answer is for it.
+    :param reason: why it is not stored, as far as that is told.
     """
 
     verdict: Verdict
@@ -68,6 +69,7 @@ class Answer:
     beside: Entry | None = None
     later: Callable[[Callable[[Answer | None], object]], None] | None = None
     failed: bool = False
+    reason: str = ""
 
     @property
     def has_failed(self) -> bool:

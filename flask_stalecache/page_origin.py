@@ -143,7 +143,10 @@ class PageOrigin:
 
     def live(self) -> Answer:
         """Call the view as if it were not decorated."""
-        response = self.plan.call_view(self.args, self.kwargs)
+        try:
+            response = self.plan.call_view(self.args, self.kwargs)
+        except Exception as error:
+            return Answer(Verdict.UNSTORABLE, error=error, failed=_verdict_of(error) is Verdict.FAILED)
         return Answer(Verdict.UNSTORABLE, value=response, failed=response.status_code in FAILURE_STATUSES)
 
     # -- calling the view ----------------------------------------------------------------------------------------
@@ -181,6 +184,7 @@ class PageOrigin:
             shared=frozen_failure(response) if failed else None,
             absent=names,
             retry_after=self._pause(word, judgement.verdict) if word.in_background else None,
+            reason=self._reason(judgement, carried) if self.plan.explains else "",
         )
 
     def _pause(self, word: LastWord, verdict: Verdict) -> float | None:
@@ -372,6 +376,14 @@ class PageOrigin:
                 "ignore_session=True (for the session), or take the reading out of the view",
                 label, name, reader_of(self.context, "cookies", name), level=logging.INFO,
             )  # fmt: skip
+
+    def _reason(self, judgement: Judgement, carried: ReadNames) -> str:
+        """Return why a page is not stored, and who read what is not in its key."""
+        if judgement.verdict is not Verdict.PERSONAL or judgement.reason == _HAS_AUTHORIZATION:
+            return judgement.reason
+        names = ("cookie", "cookies", carried.cookies), ("field", "headers", carried.headers)
+        read = [f"the {word} {name} was read by {reader_of(self.context, kind, name)}" for word, kind, of in names for name in of]
+        return f"{judgement.reason}: {' and '.join(read)}"
 
     # -- refreshing ----------------------------------------------------------------------------------------------
 
