@@ -41,13 +41,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "sessions.making",
     ),
     ("wiring", "extension"),
+    ("families", "metrics"),
     ("",),
 )  # fmt: skip
 ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {
     "observed", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages", "call_origin", "calls",
-    "flask_gateway", "sessions.adapter", "wiring", "extension",
+    "flask_gateway", "sessions.adapter", "wiring", "extension", "metrics",
 }  # fmt: skip
 PURE = {
     "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",
