@@ -38,14 +38,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "sessions", "sessions.plan", "sessions.wire", "sessions.sending", "sessions.asked", "sessions.origin", "sessions.adapter",
     ),
-    ("wiring", "extension"),
+    ("wiring", "dashboard", "dashboard.forgery", "dashboard.acting", "dashboard.blueprint", "extension"),
     ("",),
 )  # fmt: skip
 ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {
     "observed", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages", "call_origin", "calls",
-    "flask_gateway", "sessions.adapter", "wiring", "extension",
+    "flask_gateway", "sessions.adapter", "wiring", "dashboard.forgery", "dashboard.blueprint", "extension",
 }  # fmt: skip
 PURE = {
     "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",
