@@ -15,7 +15,7 @@ from .extension import StaleCache
 from .gateway.cache import GatewayCache
 from .policy import Policy
 from .status import CacheStatus
-from .stores.base import Store
+from .stores.base import Store, Stored, Usage
 from .stores.files import FileStore
 
 __all__ = [
@@ -33,5 +33,7 @@ __all__ = [
     "StaleCacheError",
     "Store",
     "StoreError",
+    "Stored",
     "UnkeyableArgument",
+    "Usage",
 ]

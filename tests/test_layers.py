@@ -24,8 +24,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("status", "decide", "shared_cache", "variants"),
     ("stats", "complaints", "stores", "stores.base", "stores.memory", "stores.stamps"),
     (
-        "stores.disk", "stores.bodies", "stores.locks", "stores.names", "stores.folders", "stores.room", "stores.sweep",
-        "stores.files",
+        "stores.disk", "stores.bodies", "stores.heads", "stores.locks", "stores.names", "stores.folders", "stores.room",
+        "stores.sweep", "stores.contents", "stores.files",
     ),
     ("flight", "refresher", "housekeeping", "threadless", "wsgi"),
     ("origin", "settle", "refreshes", "visit", "apart", "engine", "told"),
