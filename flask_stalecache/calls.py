@@ -24,6 +24,7 @@ from .origin import Answer
 from .plan import app_version
 from .purging import call_name, tags_in
 from .refresher import Refresher
+from .status import CacheStatus
 from .stores.base import Copy
 from .values import codec_of, is_immutable
 
@@ -57,7 +58,8 @@ class Calls:
         """Return the value of a call."""
         plan = self._plan_of(memo)
         if memo.policy.windows.unless is not None and self._is_live(plan, args, kwargs):
-            return memo.function(*args, **kwargs)
+            # What is no exception may be a failure too, but nobody asks what is live by the developer's own wish.
+            return self.engine.witness.live(plan.tally, lambda: memo.function(*args, **kwargs), lambda value: False, is_visit=True)
         word = last_word.current()
         origin = CallOrigin(plan, args, kwargs, word is not None and word.in_background)
         served = self.engine.answer(origin)
@@ -66,13 +68,21 @@ class Calls:
         if served.answer is None:
             value = self._read(plan, served.copy)
             if value is _BROKEN:
-                return self.answer(memo, args, kwargs) if self.engine.settler.drop_if_free(origin.key) else _told(origin.live())
+                return self._instead_of_broken(origin, memo, args, kwargs)
+            plan.tally.served(served.status, served.took, waited=served.waited)
         else:
+            plan.tally.served(served.status, served.took, waited=served.waited)
             value = self._of_answer(origin, served.answer, word)
         if word is not None and memo.policy.inherit and (entry := served.entry) is not None:
             word.made_from(entry.key)
             travel_up(word, entry, origin.terms)
         return value
+
+    def _instead_of_broken(self, origin: CallOrigin, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if self.engine.settler.drop_if_free(origin.key):
+            return self.answer(memo, args, kwargs)
+        origin.plan.tally.served(CacheStatus.BYPASS, 0.0)
+        return _told(self.engine.live(origin))
 
     def refresh(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Hand over a renewal, whatever is stored; return whether it was this call that did."""
@@ -117,6 +127,7 @@ class Calls:
         key = self._plan_of(memo).key(args, kwargs)
         self.engine.counters.count("purges")
         self.engine.store.purge(call_name(key), soft=False)
+        self.engine.witness.purged(call_name(key), soft=False)
 
     def peek(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return what is stored of a call, however old, or ``None``."""
@@ -204,6 +215,7 @@ class Calls:
             in_background=terms._replace(in_line=True),
             asks_each=callable(windows.prefer_stale),
             keys={},
+            tally=self.engine.ledger.tally("function", memo.name),
         )
         return self._plans.setdefault(memo, plan)
 

@@ -45,6 +45,7 @@ from .recipe import REPLAY, PageRecipe
 from .responses import body_size, freeze, frozen_failure
 from .session_watch import SessionReads
 from .stores.base import Copy
+from .tally import Tally
 
 #: With one of these a response may answer requests with Authorization (RFC 9111 section 3.5).
 _SHARED_DESPITE_AUTHORIZATION = ("public", "s-maxage", "must-revalidate")
@@ -65,12 +66,14 @@ class PageOrigin:
     :param context: the request's context.
     :param args: what the view is called with.
     :param kwargs: likewise.
+    :param tally: where it is counted.
     """
 
-    __slots__ = ("_covered_by_key", "args", "context", "environ", "key", "kwargs", "plan", "terms")
+    __slots__ = ("_covered_by_key", "args", "context", "environ", "key", "kwargs", "plan", "tally", "terms")
 
-    def __init__(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any) -> None:
+    def __init__(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any, tally: Tally) -> None:
         self.plan = plan
+        self.tally = tally
         self.context = context
         self.environ: dict[str, Any] = context.request.environ
         self.args = args
@@ -140,7 +143,8 @@ class PageOrigin:
 
     def live(self) -> Answer:
         """Call the view as if it were not decorated."""
-        return Answer(Verdict.UNSTORABLE, value=self.plan.call_view(self.args, self.kwargs))
+        response = self.plan.call_view(self.args, self.kwargs)
+        return Answer(Verdict.UNSTORABLE, value=response, failed=response.status_code in FAILURE_STATUSES)
 
     # -- calling the view ----------------------------------------------------------------------------------------
 
@@ -378,11 +382,11 @@ class PageOrigin:
         """Return the refresh of this page. With a ``key`` callable or ``ignore_session`` it carries its visitor's fields."""
         plan, policy = self.plan, self.plan.cached.policy
         if policy.key is None and not policy.ignore_session:
-            return PageRefresh(plan, self.key, self.label, self._recipe(), None)
+            return PageRefresh(plan, self.key, self.label, self._recipe(), None, self.tally)
         # A key callable may look at anything in the query.
         ignored = plan.ignored if policy.key is None else NamePatterns(())
         recipe = PageRecipe.from_environ(self.environ, policy.vary, ignored)
-        return PageRefresh(plan, self.key, self.label, recipe, visitor_fields(self.environ))
+        return PageRefresh(plan, self.key, self.label, recipe, visitor_fields(self.environ), self.tally)
 
 
 def _verdict_of(error: Exception | None) -> Verdict:

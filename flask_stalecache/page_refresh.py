@@ -15,6 +15,7 @@ from .plan import CachedView, Plan
 from .recipe import REPLAY, PageRecipe
 from .refresher import Refresher
 from .stores.base import Copy
+from .tally import Tally
 
 #: Whether the current request is a refresh that carries its visitor's fields. Asked for every response, so it is no environ look.
 AS_VISITOR: ContextVar[bool] = ContextVar("stalecache_as_visitor", default=False)
@@ -41,10 +42,14 @@ class PageRefresh:
     """The refresh of a page: a new request through the app, made from the recipe.
 
     :param visitor: the visitor's fields, for pages whose key or view may look at them; in memory only, never stored.
+    :param tally: where it is counted.
     """
 
-    def __init__(self, plan: Plan, key: str, label: str, recipe: PageRecipe, visitor: Mapping[str, str] | None) -> None:
+    def __init__(
+        self, plan: Plan, key: str, label: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, tally: Tally
+    ) -> None:
         self.plan = plan
+        self.tally = tally
         self.key = key
         self.label = label
         self.recipe = recipe

@@ -19,9 +19,11 @@ from .origin import Served
 from .page_origin import PageOrigin
 from .page_refresh import Replay
 from .plan import CachedView, Plan
-from .recipe import REPLAY
+from .policy import FAILURE_STATUSES
+from .recipe import REFRESHING, REPLAY
 from .responses import from_copy, live, tell
 from .status import CacheStatus, forwarded_field, status_fields
+from .tally import Tally
 
 #: In the environ: a decorator of ours has answered, and stores by itself.
 ANSWERED = "flask_stalecache.answered"
@@ -41,6 +43,7 @@ class Pages:
         self.engine = engine
         self._deployed = time.time()
         self._plans: dict[CachedView, Plan] = {}
+        self._tallies: dict[str | None, Tally] = {}
 
     def respond(self, cached: CachedView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
         """Answer a request for a cached view."""
@@ -48,17 +51,31 @@ class Pages:
         if plan is None:
             plan = self._plans[cached] = Plan.of(self.app, cached, self.settings, self.engine.complaints, self._deployed)
         environ = context.request.environ
+        tally = self._tallies.get(context.request.endpoint) or self._new_tally(context.request.endpoint)
+        # One visit counts once, though a view may ask another one; and what only renews or warms is none.
+        is_visit = ANSWERED not in environ and REFRESHING not in environ
         # What is stored here is not to be stored by the gateway too.
         environ[ANSWERED] = True
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return self._bypass(plan, args, kwargs, "method")
-        origin = None if self._is_not_for_us(plan, context, args, kwargs) else self._origin(plan, context, args, kwargs)
+            return self._bypass(plan, args, kwargs, "method", tally, is_visit)
+        origin = None if self._is_not_for_us(plan, context, args, kwargs) else self._origin(plan, context, args, kwargs, tally)
         if origin is None:
-            return self._bypass(plan, args, kwargs, "bypass")
+            return self._bypass(plan, args, kwargs, "bypass", tally, is_visit)
         replay = environ.get(REPLAY)
         if replay is not None and replay.cached is cached:
             return self._replayed(replay, origin)
-        return self._answered(origin, self.engine.answer(origin))
+        try:
+            served = self.engine.answer(origin)
+        except BaseException:
+            # A live view has raised: a response of its own is still to be made of that.
+            if is_visit:
+                tally.served(CacheStatus.BYPASS, 0.0)
+            raise
+        return self._answered(origin, served, is_visit)
+
+    def _new_tally(self, endpoint: str | None) -> Tally:
+        tally = self._tallies[endpoint] = self.engine.ledger.tally("endpoint", endpoint or "")
+        return tally
 
     def _is_not_for_us(self, plan: Plan, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         request, environ = context.request, context.request.environ
@@ -89,17 +106,22 @@ class Pages:
             plan.complaints.now_and_then(("unless", name), "%s is live, since its unless raised: %r", name, error, exc_info=error)
             return True
 
-    def _origin(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any) -> PageOrigin | None:
+    def _origin(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any, tally: Tally) -> PageOrigin | None:
         """Return the request as an origin; ``None`` if the developer's key or a normaliser of theirs raises."""
         try:
-            return PageOrigin(plan, context, args, kwargs)
+            return PageOrigin(plan, context, args, kwargs, tally)
         except Exception as error:
             name = plan.cached.name
             plan.complaints.now_and_then(("key", name), "%s is live, since its key can't be made: %s", name, error, exc_info=error)
             return None
 
-    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str) -> Response:
-        response = plan.call_view(args, kwargs)
+    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str, tally: Tally, is_visit: bool) -> Response:
+        response = self.engine.witness.live(
+            tally,
+            lambda: plan.call_view(args, kwargs),
+            lambda response: response.status_code in FAILURE_STATUSES,
+            is_visit=is_visit,
+        )
         field = forwarded_field(reason, status=response.status_code)
         return tell(response, status_fields(CacheStatus.BYPASS, field, self.settings.status_headers))
 
@@ -114,16 +136,19 @@ class Pages:
             raise answer.error
         return answer.value  # type: ignore[no-any-return]
 
-    def _answered(self, origin: PageOrigin, served: Served) -> Response:
+    def _answered(self, origin: PageOrigin, served: Served, is_visit: bool) -> Response:
         if served.refresh:
             self._hand_over(origin)
         origin.remember(served)
-        if served.answer is None:
-            return from_copy(self.app, origin.environ, served, self.settings.status_headers)
-        if served.answer.error is not None:
-            raise served.answer.error
-        if not origin.queues and not served.stored:
+        answer = served.answer
+        if answer is not None and answer.error is None and not origin.queues and not served.stored:
             served = served._replace(status=CacheStatus.BYPASS)
+        if is_visit:
+            origin.tally.served(served.status, served.took, waited=served.waited)
+        if answer is None:
+            return from_copy(self.app, origin.environ, served, self.settings.status_headers)
+        if answer.error is not None:
+            raise answer.error
         return live(self.app, origin.environ, served, self.settings.status_headers)
 
     def _hand_over(self, origin: PageOrigin) -> None:

@@ -18,6 +18,7 @@ from .engine import Engine
 from .errors import ConfigError
 from .flask_gateway import Front
 from .guard import discard_session
+from .ledger import Ledger, ledger_of
 from .observed import observed_request_class
 from .page_refresh import AS_VISITOR
 from .pages import Pages
@@ -38,6 +39,7 @@ class State:
     :ivar calls: the fetch functions; ``None``: they run as if they were not decorated.
     :ivar sessions: what sessions of ``requests`` ask; ``None``: nothing they do is cached.
     :ivar counters: what happened in this process.
+    :ivar stats: what happened in all that share the directory.
     """
 
     settings: Settings
@@ -46,6 +48,7 @@ class State:
     calls: Calls | None
     sessions: SessionPlan | None
     counters: Counters
+    stats: Ledger
 
 
 def set_up(app: Flask, own: Store | None, memos: Iterable[Memo]) -> Doorway | None:
@@ -60,14 +63,15 @@ def set_up(app: Flask, own: Store | None, memos: Iterable[Memo]) -> Doorway | No
     settings, counters = config.read(app.config), Counters()
     store = _store(app, settings, counters, own)
     store.check()
-    engine = Engine(store, settings, counters)
+    engine = Engine(store, settings, counters, ledger_of(store, counters))
+    engine.witness.sender = app
     if not settings.enabled:
-        app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), None, None, counters)
+        app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), None, None, counters, engine.ledger)
         return None
     calls = Calls(app, settings, engine)
     calls.check(memos)
     sessions = SessionPlan(engine, calls.pool, calls.terms)
-    app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), calls, sessions, counters)
+    app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), calls, sessions, counters, engine.ledger)
     app.request_class = observed_request_class(app.request_class, settings.ignored_readers)
     doorway = Doorway(app.wsgi_app, engine, Front(app, engine, calls.renew))
     app.wsgi_app = doorway  # type: ignore[method-assign]

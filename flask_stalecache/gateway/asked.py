@@ -16,9 +16,10 @@ from ..http.freshness import is_explicit
 from ..http.validators import conditional_fields, confirmed_by_head, renewed
 from ..last_word import LastWord, current, heard_by
 from ..origin import Answer, Start
-from ..policy import Policy
+from ..policy import FAILURE_STATUSES, Policy
 from ..reads import ReadNames, environ_name
 from ..shared_cache import Exchange, judge_exchange
+from ..tally import UNCOUNTED, Tally
 from ..variants import INDEX
 from .app_call import AppCall, Copied
 from .filing import Filing
@@ -75,8 +76,8 @@ class Asked:
         try:
             self.call.make(self.plan.app, self._given)
         except Exception as error:
-            return self._raised(Verdict.UNSTORABLE, error)
-        return Answer(Verdict.UNSTORABLE, value=self.call)
+            return replace(self._raised(Verdict.UNSTORABLE, error), failed=True)
+        return Answer(Verdict.UNSTORABLE, value=self.call, failed=self.call.code in FAILURE_STATUSES)
 
     def _raised(self, verdict: Verdict, error: Exception) -> Answer:
         if self.call.is_sent:
@@ -104,6 +105,12 @@ class Asked:
         except Exception as error:
             return self._raised(Verdict.FAILED, error)
         return self._renewed(start, previous) or self._again(start)
+
+    @property
+    def tally(self) -> Tally:
+        """Where it is counted: not here, if a decorator of ours has answered in the app."""
+        seen = self._seen()
+        return UNCOUNTED if seen.is_ours else self.plan.tally(seen.endpoint)
 
     @property
     def _fills(self) -> bool:

@@ -6,18 +6,19 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ..decide import PreferStale, Serve, Terms, Verdict, decide
+from ..decide import Terms, Verdict
 from ..entry import Entry
 from ..errors import StaleCacheError
 from ..http.cache_control import RequestDirectives, request_directives
 from ..http.fields import lines_of
-from ..http.request import accepts, may_use
 from ..keys import page_key
 from ..origin import Answer, Start
 from ..reads import ReadNames, says_yes
-from ..recipe import PageRecipe
+from ..recipe import REFRESHING, PageRecipe
 from ..refresher import Refresher
+from ..shared_cache import honored
 from ..stores.base import Copy
+from ..tally import UNCOUNTED, Tally
 from .asked import CONDITIONS, NOTHING_SAID, Asked
 from .plan import GatewayPlan
 from .rules import Rule
@@ -60,15 +61,9 @@ class GatewayOrigin:
         """Let the client's own ``Cache-Control`` say what it is served (RFC 9111 section 5.2.1)."""
         said = self.said = request_directives(self.environ.get("HTTP_CACHE_CONTROL"), self.environ.get("HTTP_PRAGMA"))
         entry = self.plan.engine.look_up(self.key).entry
-        if entry is None:
-            return
-        age = entry.age(time.time())
-        fresh_for = 0.0 if entry.ended else entry.windows.max_age - age
-        if not accepts(said, age=age, fresh_for=fresh_for):
-            self.terms = self.terms.reloading()
-        elif fresh_for <= 0 and may_use(said, age=age, fresh_for=fresh_for, may_be_stale=not entry.never_stale):
-            self.terms = self.terms._replace(prefer_stale=PreferStale.AND_REFRESH)
-        self.terms = self.terms._replace(if_error=said.stale_if_error or 0.0)
+        if entry is not None:
+            terms = honored(self.terms, said, entry, time.time())
+            self.terms = terms._replace(if_error=said.stale_if_error or 0.0)
 
     @property
     def may_be_known(self) -> bool:
@@ -78,17 +73,21 @@ class GatewayOrigin:
         return is_plain and environ["REQUEST_METHOD"] == "GET" and "HTTP_HOST" in environ
 
     @property
-    def is_served(self) -> bool:
-        """Whether what is stored may be served as it is."""
-        copy = self.plan.engine.look_up(self.key)
-        if copy.entry is not None and self.barred_from(copy.entry):
-            return False
-        return isinstance(decide(copy.entry, copy.note, time.time(), self.terms, pending=False), Serve)
-
-    @property
     def label(self) -> str:
         """What a log line calls it."""
         return f"the page at {self.environ.get('PATH_INFO', '')}"
+
+    @property
+    def tally(self) -> Tally:
+        """Where it is counted: once the app was asked, under the endpoint that answered; before, under that of what is stored."""
+        if self.asked is not None:
+            return self.asked.tally
+        return self.plan.tally_of(self.plan.engine.look_up(self.key).entry)
+
+    @property
+    def is_visit(self) -> bool:
+        """Whether it is counted as one: not if it only warms or renews something."""
+        return REFRESHING not in self.environ
 
     @property
     def lock_timeout(self) -> float:
@@ -200,6 +199,7 @@ class GatewayRefresh:
         self.url_key = url_key
         self.label = label
         self.recipe = recipe
+        self.tally = UNCOUNTED
         self.pool: Refresher | None = None
         self.fills = False
         self.forced = False
@@ -231,6 +231,8 @@ class GatewayRefresh:
                 return _gone_through(asked) if answer.later is not None else answer
         except Exception as error:
             return Answer(Verdict.FAILED, error=error)
+        finally:
+            self.tally = asked.tally
 
 
 def _gone_through(asked: Asked) -> Answer:

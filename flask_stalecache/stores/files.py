@@ -288,6 +288,11 @@ class FileStore:
         with store_errors():
             return self._contents.usage(self._stamps) if self._open_if_there() else Usage(0, 0)
 
+    @property
+    def max_size(self) -> int | None:
+        """The bytes that entries take on the disk at most; ``None``: no limit."""
+        return self._room.max_size
+
     # -- the directory -------------------------------------------------------------------------------------------
 
     def check(self) -> None:
