@@ -308,7 +308,7 @@ class StaleCache(MakesSessions):
 
         ``app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=is_admin)``
         """
-        return Dashboard(self)
+        return Dashboard(self, self._memos)
 
     @property
     def refreshing(self) -> bool:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
-from flask import Blueprint, Response, abort, current_app, redirect, request, session, url_for
+from flask import Blueprint, Flask, Response, abort, current_app, jsonify, redirect, request, session, url_for
 from flask.sansio.app import App
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from werkzeug.wrappers import Response as AnyResponse
 
-from ..errors import ConfigError, StaleCacheError
-from .acting import Acting, act
+from ..call_origin import Memo
+from ..errors import ConfigError, StaleCacheError, StoreError
+from .acting import ON_MANY, SELECTORS, Acting, act, selector_of
+from .desk import Desk, Found, Lists
 from .forgery import is_ours, token
+from .series import STATUSES
 
-#: In ``app.extensions``: who decides, by the name under which the blueprint is registered.
-_DOORS = "stalecache.dashboard"
+#: In ``app.extensions``: what belongs to an app, by the name under which the blueprint is registered.
+_REGISTERED = "stalecache.dashboard"
 #: In the session: what the next page says.
 _SAID = "_stalecache_said"
 _HOW = 'app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=is_admin)'
@@ -32,6 +35,42 @@ _FIELDS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+#: The parts of the page that are brought up to date.
+_PARTS = ("health", "tiles", "origins", "hour")
+
+
+class Registered(NamedTuple):
+    """What belongs to one app.
+
+    :ivar authorize: says who may see it.
+    :ivar desk: has the numbers and entries.
+    """
+
+    authorize: Callable[[], object]
+    desk: Desk
+
+
+class Asked(NamedTuple):
+    """What entries are looked for.
+
+    :ivar by: one of :data:`.acting.SELECTORS`, or ``key``.
+    :ivar find: which.
+    :ivar problem: why that can't be looked for; "" if it can.
+    """
+
+    by: str = "url"
+    find: str = ""
+    problem: str = ""
+
+
+class Links(NamedTuple):
+    """Where the page leads to."""
+
+    page: str
+    act: str
+    now: str
+    entry: Callable[[str], str]
+    longer: str
 
 
 class Dashboard(Blueprint):
@@ -46,12 +85,14 @@ class Dashboard(Blueprint):
     gets in.
 
     :param cache: what it shows and acts on.
+    :param memos: the fetch functions that are known.
     """
 
-    def __init__(self, cache: Acting) -> None:
+    def __init__(self, cache: Acting, memos: Collection[Memo]) -> None:
         # A path of its own for what is static, so that it is found without a url_prefix too.
         super().__init__("stalecache", __name__, static_folder="static", static_url_path="/stalecache-static")
         self._cache = cache
+        self._memos = memos
         # Not the app's: what it configures, overrides and adds to its templates is not for this page.
         self._templates = Environment(
             loader=PackageLoader("flask_stalecache.dashboard"),
@@ -63,6 +104,7 @@ class Dashboard(Blueprint):
         self.before_request(_admit)
         self.after_request(_protect)
         self.add_url_rule("/", "page", self._page)
+        self.add_url_rule("/now", "now", self._now)
         self.add_url_rule("/act", "act", self._act, methods=["POST"])
 
     def register(self, app: App, options: dict[str, Any]) -> None:
@@ -74,14 +116,43 @@ class Dashboard(Blueprint):
         if not callable(authorize):
             said = "without authorize=" if authorize is None else f"with authorize={authorize!r}, which can't be called"
             raise ConfigError(f"the dashboard was registered {said}, and would be open to everybody: write {_HOW}")
+        assert isinstance(app, Flask)
         options = {name: value for name, value in options.items() if name != "authorize"}
-        prefix, name = options.get("name_prefix", ""), options.get("name", self.name)
-        app.extensions.setdefault(_DOORS, {})[f"{prefix}.{name}".lstrip(".")] = authorize
+        name = f"{options.get('name_prefix', '')}.{options.get('name', self.name)}".lstrip(".")
+        desk = Desk(app, self._cache.stats, self._memos)
+        app.extensions.setdefault(_REGISTERED, {})[name] = Registered(authorize, desk)
         super().register(app, options)
 
+    # -- answers -------------------------------------------------------------------------------------------------
+
     def _page(self) -> str:
-        return self._templates.get_template("page.html").render(
-            token=token(), said=session.pop(_SAID, None), url_for=url_for, app_name=current_app.name
+        desk = _registered().desk
+        asked = Asked(request.args.get("by", "url"), request.args.get("find", "").strip())
+        asked, found = _found(desk, asked) if asked.find else (asked, None)
+        return self._render(
+            "page.html",
+            now=desk.numbers(request.args.get("series", "")),
+            asked=asked,
+            found=found,
+            lists=_lists(desk),
+            token=token(),
+            said=session.pop(_SAID, None),
+            app_name=current_app.name,
+            links=_links(asked),
+            static=lambda name: url_for(".static", filename=name),
+            selectors=SELECTORS,
+            on_many=ON_MANY,
+        )
+
+    def _now(self) -> Response:
+        """Answer with what is new: a page that is left open asks every few seconds, so it never walks through the store."""
+        desk, after = _registered().desk, request.args.get("after", 0.0, float)
+        now = desk.numbers(request.args.get("series", ""))
+        return jsonify(
+            clock=now.clock,
+            headline=now.health.headline,
+            parts={name: self._render(f"{name}.html", now=now) for name in _PARTS},
+            charts={"whole": not after, **desk.charts(now.series, after)},
         )
 
     def _act(self) -> AnyResponse:
@@ -89,18 +160,54 @@ class Dashboard(Blueprint):
             abort(403, "This form was not sent from the dashboard. Reload it and try again.")
         asked = request.form
         try:
-            said = act(self._cache, asked.get("action", ""), asked.get("by", ""), asked.get("value", ""))
+            said = act(self._cache, _registered().desk.state, asked.get("action", ""), asked.get("by", ""), asked.get("value", ""))
         except StaleCacheError as error:
             session[_SAID] = ["problem", str(error)]
         else:
             session[_SAID] = ["done", said]
-        return redirect(url_for(".page"), 303)
+        by, find = asked.get("back_by"), asked.get("back_find")
+        return redirect(url_for(".page", by=by, find=find) if by and find else url_for(".page"), 303)
+
+    def _render(self, name: str, **values: object) -> str:
+        return self._templates.get_template(name).render(statuses=STATUSES, **values)
+
+
+def _registered() -> Registered:
+    registered: Registered = current_app.extensions[_REGISTERED][request.blueprint]
+    return registered
+
+
+def _links(asked: Asked) -> Links:
+    return Links(
+        page=url_for(".page"),
+        act=url_for(".act"),
+        now=url_for(".now"),
+        entry=lambda key: url_for(".page", by="key", find=key, _anchor="find"),
+        longer=url_for(".page", by=asked.by, find=asked.find, long="1", _anchor="find"),
+    )
+
+
+def _found(desk: Desk, asked: Asked) -> tuple[Asked, Found | None]:
+    """Look for entries, and return what was looked for and found; nothing, if it can't be looked for."""
+    try:
+        if asked.by == "key":
+            return asked, desk.one(asked.find)
+        matches = selector_of(desk.state, asked.by, asked.find).matches
+        return asked, desk.matching(matches, takes_long="long" in request.args)
+    except StaleCacheError as error:
+        return asked._replace(problem=str(error)), None
+
+
+def _lists(desk: Desk) -> Lists:
+    try:
+        return desk.lists(request.host_url.rstrip("/"))
+    except StoreError as error:
+        return Lists(f"The store can't be read: {error}", [], [], [])
 
 
 def _admit() -> AnyResponse | None:
     """Let a visitor in, or return what is answered instead."""
-    authorize: Callable[[], object] = current_app.extensions[_DOORS][request.blueprint]
-    answer = current_app.ensure_sync(authorize)()
+    answer = current_app.ensure_sync(_registered().authorize)()
     if isinstance(answer, AnyResponse):
         return answer
     if answer is not None and not isinstance(answer, int):
