@@ -22,8 +22,10 @@ from .plan import CachedView, Plan
 from .policy import FAILURE_STATUSES
 from .recipe import REFRESHING, REPLAY
 from .responses import from_copy, live, tell
-from .status import CacheStatus, forwarded_field, status_fields
+from .status import CacheStatus, aside, forwarded_field, status_fields
+from .stores.base import Copy
 from .tally import Tally
+from .told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
 
 #: In the environ: a decorator of ours has answered, and stores by itself.
 ANSWERED = "flask_stalecache.answered"
@@ -57,13 +59,16 @@ class Pages:
         # What is stored here is not to be stored by the gateway too.
         environ[ANSWERED] = True
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return self._bypass(plan, args, kwargs, "method", tally, is_visit)
-        origin = None if self._is_not_for_us(plan, context, args, kwargs) else self._origin(plan, context, args, kwargs, tally)
+            return self._bypass(plan, args, kwargs, "method", NOT_READ, tally, is_visit)
+        if reason := self._why_not_for_us(plan, context, args, kwargs):
+            return self._bypass(plan, args, kwargs, "bypass", reason, tally, is_visit)
+        origin = self._origin(plan, context, args, kwargs, tally)
         if origin is None:
-            return self._bypass(plan, args, kwargs, "bypass", tally, is_visit)
+            return self._bypass(plan, args, kwargs, "bypass", "its key can't be made", tally, is_visit)
         replay = environ.get(REPLAY)
         if replay is not None and replay.cached is cached:
             return self._replayed(replay, origin)
+        met = self.engine.look_up(origin.key) if plan.explains else None
         try:
             served = self.engine.answer(origin)
         except BaseException:
@@ -71,22 +76,24 @@ class Pages:
             if is_visit:
                 tally.served(CacheStatus.BYPASS, 0.0)
             raise
-        return self._answered(origin, served, is_visit)
+        return self._answered(origin, served, met, is_visit)
 
     def _new_tally(self, endpoint: str | None) -> Tally:
         tally = self._tallies[endpoint] = self.engine.ledger.tally("endpoint", endpoint or "")
         return tally
 
-    def _is_not_for_us(self, plan: Plan, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    def _why_not_for_us(self, plan: Plan, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return why a request is live; "" if it is not."""
         request, environ = context.request, context.request.environ
-        has_body = environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
-        if has_body or environ.get("REMOTE_USER"):
-            return True
+        if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
+            return HAS_BODY
+        if environ.get("REMOTE_USER"):
+            return IS_KNOWN
         if not isinstance(request, ObservedRequest):
             plan.complaints.once(
                 "request_class", "app.request_class was replaced after init_app: what is read can't be seen, so nothing is cached"
             )
-            return True
+            return "app.request_class was replaced"
         if kwargs != request.view_args or (args and not (len(args) == 1 and isinstance(args[0], View))):
             plan.complaints.once(
                 ("arguments", plan.cached.name),
@@ -94,8 +101,9 @@ class Pages:
                 "write @cache.cached() directly above the function, or above the one that is routed",
                 plan.cached.name,
             )
-            return True
-        return plan.cached.policy.unless is not None and self._unless(plan, plan.cached.policy.unless)
+            return "it was called with other arguments than those of the URL"
+        unless = plan.cached.policy.unless
+        return UNLESS if unless is not None and self._unless(plan, unless) else ""
 
     def _unless(self, plan: Plan, unless: Callable[[], object]) -> bool:
         """Ask the developer's ``unless``; where it raises, the request is live."""
@@ -115,7 +123,7 @@ class Pages:
             plan.complaints.now_and_then(("key", name), "%s is live, since its key can't be made: %s", name, error, exc_info=error)
             return None
 
-    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str, tally: Tally, is_visit: bool) -> Response:
+    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str, detail: str, tally: Tally, is_visit: bool) -> Response:
         response = self.engine.witness.live(
             tally,
             lambda: plan.call_view(args, kwargs),
@@ -123,6 +131,8 @@ class Pages:
             is_visit=is_visit,
         )
         field = forwarded_field(reason, status=response.status_code)
+        if plan.explains:
+            field += aside("", detail)
         return tell(response, status_fields(CacheStatus.BYPASS, field, self.settings.status_headers))
 
     def _replayed(self, replay: Replay, origin: PageOrigin) -> Response:
@@ -136,7 +146,11 @@ class Pages:
             raise answer.error
         return answer.value  # type: ignore[no-any-return]
 
-    def _answered(self, origin: PageOrigin, served: Served, is_visit: bool) -> Response:
+    def _answered(self, origin: PageOrigin, served: Served, met: Copy | None, is_visit: bool) -> Response:
+        """Make a response of how a request is answered.
+
+        :param met: what was stored when it came, if more is to be said of how it was answered.
+        """
         if served.refresh:
             self._hand_over(origin)
         origin.remember(served)
@@ -145,11 +159,15 @@ class Pages:
             served = served._replace(status=CacheStatus.BYPASS)
         if is_visit:
             origin.tally.served(served.status, served.took, waited=served.waited)
+        more = "" if met is None else self._aside(origin, served, met)
         if answer is None:
-            return from_copy(self.app, origin.environ, served, self.settings.status_headers)
+            return from_copy(self.app, origin.environ, served, self.settings.status_headers, more)
         if answer.error is not None:
             raise answer.error
-        return live(self.app, origin.environ, served, self.settings.status_headers)
+        return live(self.app, origin.environ, served, self.settings.status_headers, more)
+
+    def _aside(self, origin: PageOrigin, served: Served, met: Copy) -> str:
+        return aside_of(origin, met, served, time.time(), pending=self.engine.is_pending(origin.key))
 
     def _hand_over(self, origin: PageOrigin) -> None:
         job = origin.refresh()

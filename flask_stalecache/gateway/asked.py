@@ -34,6 +34,7 @@ CONDITIONS = (
     "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE", "HTTP_RANGE",
 )  # fmt: skip
 NOTHING_SAID = RequestDirectives()
+_TOO_LARGE = "the body is larger than STALECACHE_MAX_ENTRY_SIZE"
 #: Reasons that the developer can mend.
 _TO_MEND = ("the response sets a cookie", "Vary: *", "the body is larger", "its Content-Length is none")
 
@@ -138,7 +139,8 @@ class Asked:
         seen = self._seen()
         judgement = self._judgement(self._exchange(call.fields), seen, start)
         if judgement.verdict in (Verdict.FAILED, Verdict.WORSE):
-            return Answer(judgement.verdict, call, shared=self._frozen(), retry_after=self._pause())
+            shared, pause = self._frozen(), self._pause()
+            return Answer(judgement.verdict, call, shared=shared, retry_after=pause, reason=judgement.reason)
         carried = self._filing.beyond_key(seen, self.call.fields).carried_part(self.environ)
         if carried and not seen.is_ours:
             self._explain_names(seen, carried)
@@ -146,7 +148,7 @@ class Asked:
             return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
         if judgement.verdict is Verdict.UNSTORABLE:
             self._explain(seen, judgement.reason)
-            return self._seen_by_head(start) or Answer(Verdict.UNSTORABLE, call)
+            return self._seen_by_head(start) or Answer(Verdict.UNSTORABLE, call, reason=judgement.reason)
         body = call.whole()
         if body is not None:
             return self._stored(body)
@@ -155,7 +157,7 @@ class Asked:
             # It has called start_response once more, with its error.
             return self._judged(start)
         if begun is None:
-            return Answer(Verdict.UNSTORABLE, call)
+            return Answer(Verdict.UNSTORABLE, call, reason="its body is not made of bytes")
         length = content_length(judged)
         if length is None or len(begun) < length:
             return Answer(Verdict.STORABLE, call, later=self.land_later)
@@ -220,7 +222,7 @@ class Asked:
         if length is None and first_of(call.fields, "content-length") is not None:
             return "its Content-Length is none"
         if length is not None and length > limit:
-            return "the body is larger than STALECACHE_MAX_ENTRY_SIZE"
+            return _TOO_LARGE
         keep = self.rule.policy.response_filter
         return "response_filter said so" if keep is not None and not self._keeps(keep) else ""
 
@@ -270,15 +272,15 @@ class Asked:
             return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
         if seen.own:
             self._explain(seen, seen.own)
-            return Answer(Verdict.UNSTORABLE, call, anybodys=False)
+            return Answer(Verdict.UNSTORABLE, call, anybodys=False, reason=seen.own)
         exchange = self._exchange(call.fields)
         judgement = self._judgement(exchange, seen, self._start)
         is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.plan.max_entry_size
         if judgement.verdict is not Verdict.STORABLE or not is_whole:
-            return Answer(Verdict.UNSTORABLE, call)
+            return Answer(Verdict.UNSTORABLE, call, reason=judgement.reason or "the body is not as long as its Content-Length says")
         filed = self._filing.filed(exchange, seen, judgement.windows, body, self._start)
         if filed is None:
-            return Answer(Verdict.UNSTORABLE, call)
+            return Answer(Verdict.UNSTORABLE, call, reason="its tags can't be told")
         entry = filed.entry
         return Answer(Verdict.STORABLE, call, entry=entry, absent=entry.absent, beside=filed.beside, retry_after=self._pause())
 

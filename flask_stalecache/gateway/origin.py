@@ -12,13 +12,14 @@ from ..errors import StaleCacheError
 from ..http.cache_control import RequestDirectives, request_directives
 from ..http.fields import lines_of
 from ..keys import page_key
-from ..origin import Answer, Start
+from ..origin import Answer, Served, Start
 from ..reads import ReadNames, says_yes
 from ..recipe import REFRESHING, PageRecipe
 from ..refresher import Refresher
 from ..shared_cache import honored
 from ..stores.base import Copy
 from ..tally import UNCOUNTED, Tally
+from ..told import aside_of
 from .asked import CONDITIONS, NOTHING_SAID, Asked
 from .plan import GatewayPlan
 from .rules import Rule
@@ -38,9 +39,10 @@ class GatewayOrigin:
     :ivar fields: the request fields that are in the key beside those of the rule.
     :ivar asked: what the app was asked, if it was.
     :ivar said: what the client says of caching, if that is obeyed.
+    :ivar met: what was stored when it came, noted with ``app.debug``.
     """
 
-    __slots__ = ("asked", "environ", "fields", "key", "plan", "rule", "said", "start_response", "terms", "url_key")
+    __slots__ = ("asked", "environ", "fields", "key", "met", "plan", "rule", "said", "start_response", "terms", "url_key")
 
     def __init__(self, plan: GatewayPlan, rule: Rule, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self.plan = plan
@@ -50,6 +52,7 @@ class GatewayOrigin:
         self.url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
         self.key, self.fields = plan.locate(self.url_key, environ)
         self.asked: Asked | None = None
+        self.met: Copy | None = None
         self.terms: Terms = rule.terms
         self.said: RequestDirectives | None = None
         if plan.asked_by and rule.policy.prefer_stale is None and says_yes(plan.asked_by, environ):
@@ -181,6 +184,13 @@ class GatewayOrigin:
         if self.terms.reload:
             return "request"
         return "vary-miss" if self.fields and self.asked is not None and self.asked.finds_nothing else ""
+
+    def aside(self, served: Served) -> str:
+        """Return what ``Cache-Status`` says more with ``app.debug``, else ""."""
+        if self.met is None:
+            return ""
+        pending = self.plan.engine.is_pending(self.key)
+        return aside_of(self, self.met, served, time.time(), pending=pending)
 
     def refresh(self) -> GatewayRefresh:
         """Return the refresh of what is stored: a new request, made of what is in the key."""
