@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ..stores.base import Stored
 from ..wiring import State, state_of
 from .health import health
 from .overview import Overview, overview
-from .series import Moment, charts
+from .series import Moment, charts, moment_of
 from .shown import Card, Line, card_of, line_of
 from .survey import Surveyor, search
 
@@ -27,6 +28,8 @@ from .survey import Surveyor, search
 SEARCH, LONG_SEARCH = 1.0, 10.0
 #: Entries that are shown at length.
 CARDS = 20
+#: Seconds of the past that are shown, and seconds by which clocks may differ.
+HOUR, AHEAD = 3600.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Desk:
         self._stats = stats
         self._memos = memos
         self._surveyor = Surveyor()
+        self._known: list[Moment] = []
+        self._mutex = threading.Lock()
 
     @property
     def state(self) -> State:
@@ -93,7 +98,14 @@ class Desk:
         return charts(self._moments(), series, after)
 
     def _moments(self) -> list[Moment]:
-        return []
+        """Return the last hour; what was read once is kept, since it does not change any more."""
+        with self._mutex:
+            now, known = time.time(), self._known
+            # One from the future is of a clock that was wrong: it would hide what comes.
+            known = [moment for moment in known if now - HOUR < moment.at <= now + AHEAD]
+            new = self.state.stats.history(known[-1].at if known else 0.0)
+            self._known = [*known, *map(moment_of, new)]
+            return self._known
 
     def _suspended(self) -> list[Suspended]:
         calls = self.state.calls

@@ -46,6 +46,7 @@ class Moment(NamedTuple):
     :ivar requests: visits by status.
     :ivar failures: of all origins.
     :ivar lines: by kind and name.
+    :ivar endpoints: all endpoints together.
     """
 
     at: float
@@ -53,6 +54,27 @@ class Moment(NamedTuple):
     requests: Mapping[str, int]
     failures: int
     lines: Mapping[tuple[str, str], Line]
+    endpoints: Line
+
+
+def moment_of(sample: Mapping[str, Any]) -> Moment:
+    """Return a sample of the history as it is drawn."""
+    lines = {(kind, name): _line_of(each) for kind in KINDS for name, each in sample[kind].items()}
+    return Moment(
+        at=sample["at"],
+        seconds=sample["seconds"],
+        requests=sample["requests"],
+        failures=sample["origin_failures"],
+        lines=lines,
+        endpoints=together(line for (kind, _), line in lines.items() if kind == "endpoints"),
+    )
+
+
+def _line_of(series: Mapping[str, Any]) -> Line:
+    served, origin = (
+        {float(bound): count for bound, count in series[name]["buckets"].items() if count} for name in ("served", "origin")
+    )
+    return Line(series["origin_calls"], series["origin_failures"], served, origin)
 
 
 def together(lines: Iterable[Line]) -> Line:
@@ -71,9 +93,7 @@ def together(lines: Iterable[Line]) -> Line:
 def chosen(moment: Moment, series: str) -> Line:
     """Return what happened to what is chosen: ``kind/name``, or "" for all endpoints."""
     kind, _, name = series.partition("/")
-    if name:
-        return moment.lines.get((kind, name), NOTHING)
-    return together(line for (kind, _), line in moment.lines.items() if kind == "endpoints")
+    return moment.lines.get((kind, name), NOTHING) if kind else moment.endpoints
 
 
 def charts(moments: Sequence[Moment], series: str, after: float) -> dict[str, Any]:
