@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.disk", "stores.bodies", "stores.heads", "stores.locks", "stores.names", "stores.folders", "stores.room",
         "stores.sweep", "stores.contents", "stores.files",
     ),
-    ("signals", "tally", "rows", "ledger"),
+    ("signals", "tally", "rows", "history", "ledger"),
     ("flight", "refresher", "housekeeping", "threadless", "wsgi"),
     ("origin", "witness", "settle", "refreshes", "visit", "apart", "engine", "told"),
     (
