@@ -25,11 +25,12 @@ from .signals import (
     stale_served,
 )
 from .status import CacheStatus
-from .stores.base import Store, Stored, Usage
+from .stores.base import Checked, Store, Stored, Usage
 from .stores.files import FileStore
 
 __all__ = [
     "CacheStatus",
+    "Checked",
     "ConfigError",
     "Entry",
     "FileStore",

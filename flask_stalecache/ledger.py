@@ -283,6 +283,9 @@ class Ledger:
             held += [mine] if is_counting else []
             for tally in self._all_tallies():
                 labels.setdefault((tally.kind, tally.label), []).append(tally.cells)
+        if not heads:
+            # Somebody has removed them, ours too, which is not noticed yet: all numbers begin anew.
+            heads.append([self._began if index == BORN_CELL else 0 for index in range(HEAD)])
         return heads, held, labels
 
 

@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "dashboard", "dashboard.bar", "dashboard.shown", "dashboard.survey", "dashboard.series", "dashboard.health",
         "dashboard.overview", "dashboard.desk", "dashboard.forgery", "dashboard.acting", "dashboard.blueprint", "extension",
     ),
+    ("families", "metrics"),
     ("",),
 )  # fmt: skip
 ORDER = [module for layer in LAYERS for module in layer]
@@ -52,6 +53,7 @@ ORDER = [module for layer in LAYERS for module in layer]
 KNOW_FLASK = {
     "observed", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages", "call_origin", "calls",
     "flask_gateway", "sessions.adapter", "wiring", "dashboard.desk", "dashboard.forgery", "dashboard.blueprint", "extension",
+    "metrics",
 }  # fmt: skip
 PURE = {
     "errors", "figures", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",
