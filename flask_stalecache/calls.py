@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from flask import Flask, has_app_context
 from flask.globals import _cv_app
@@ -35,6 +35,19 @@ R = TypeVar("R")
 NAME = "stalecache"
 #: Threads that renew values of functions without ``wait``: they wait for others, which costs nothing.
 WORKERS = 8
+
+
+class Suspended(NamedTuple):
+    """A fetch function that is left alone.
+
+    :ivar name: its module and qualified name.
+    :ivar failures: in a row.
+    :ivar left: seconds for which it is still left alone.
+    """
+
+    name: str
+    failures: int
+    left: float
 
 
 class Calls:
@@ -205,9 +218,7 @@ class Calls:
             complaints=self.engine.complaints,
             codec=codec_of(policy.serializer, memo.function, _secret_keys(self.app), settings.max_entry_size),
             slots=Slots(policy.max_concurrency),
-            suspension=Suspension(
-                self.engine.store, memo.name, policy.suspend_after, policy.suspend_for or 0.0, self.engine.settler.store_failed
-            ),
+            suspension=self._suspension_of(memo),
             pool=self._pool_of(memo),
             renew=self.renew,
             lock_timeout=settings.lock_timeout if windows.lock_timeout is None else windows.lock_timeout,
@@ -218,6 +229,22 @@ class Calls:
             tally=self.engine.ledger.tally("function", memo.name),
         )
         return self._plans.setdefault(memo, plan)
+
+    def _suspension_of(self, memo: Memo) -> Suspension:
+        policy, store = memo.policy, self.engine.store
+        return Suspension(store, memo.name, policy.suspend_after, policy.suspend_for or 0.0, self.engine.settler.store_failed)
+
+    def suspended(self, memos: Iterable[Memo]) -> list[Suspended]:
+        """Return which of some fetch functions are left alone now, since they failed too often in a row.
+
+        All workers of the machine know, also those that never called them.
+        """
+        suspensions = {memo.name: self._suspension_of(memo) for memo in memos if memo.policy.suspend_after is not None}
+        return [
+            Suspended(name, suspension.failures(), suspension.left())
+            for name, suspension in sorted(suspensions.items())
+            if suspension.is_on()
+        ]
 
     def terms(self) -> Terms:
         """Return what the app says of serving what is stored, whoever asks."""

@@ -56,6 +56,10 @@ class Engine:
         self.process = self._this_process()
         self._apart = Apart(self)
 
+    def send_as(self, sender: object) -> None:
+        """Say who sends the signals: the Flask app, or the gateway."""
+        self.witness.sender = self.ledger.sender = sender
+
     # -- answering -----------------------------------------------------------------------------------------------
 
     def answer(self, origin: Origin) -> Served:

@@ -18,6 +18,7 @@ from . import config, last_word
 from .call_origin import Memo
 from .call_policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
 from .calls import MemoizedFunction
+from .dashboard.blueprint import Dashboard
 from .doorway import Doorway
 from .errors import ConfigError
 from .flask_gateway import check_gateway_policy, coded
@@ -300,6 +301,14 @@ class StaleCache(MakesSessions):
         :raises ConfigError: for anything else.
         """
         last_word.max_age(seconds)
+
+    @property
+    def dashboard(self) -> Dashboard:
+        """A new blueprint with a page that shows what the cache does, for who may see it.
+
+        ``app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=is_admin)``
+        """
+        return Dashboard(self, self._memos)
 
     @property
     def refreshing(self) -> bool:

@@ -6,17 +6,19 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .complaints import Complaints
-from .errors import ConfigError
-from .rows import BORN_CELL, HEAD, KINDS, LABELS, NAMED, OTHERS, Row, read_rows, take_row
-from .stats import Counters, Series, Stats
+from .errors import ConfigError, StoreError
+from .history import History
+from .rows import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, Row, read_rows, take_row
+from .signals import entry_evicted, send
+from .stats import Counters, Sample, Series, Stats
 from .stores.base import Store, Usage
 from .stores.disk import make_directories
 from .stores.files import FileStore
-from .tally import CELLS, STATUSES, Tally, added, private_cells, requests_in, series_of
+from .tally import CELLS, KINDS, Tally, Totals, added, private_cells, requests_of, series_of
 
 #: In the cache directory.
 FOLDER = "stats"
@@ -38,6 +40,7 @@ EVICTIONS = {
     "broken": "broken_entries",
     "notes": "removed_notes",
 }
+_REASONS = {name: reason for reason, name in EVICTIONS.items()}
 #: Seconds after which a file that could not be had is tried for again.
 _PAUSE = 10.0
 
@@ -48,6 +51,7 @@ class Ledger:
     :param counters: named counts, which go here too.
     :param directory: the cache directory; ``None``: there is none, and the numbers are those of this process.
     :param check: raises :class:`ConfigError` if that can't be used.
+    :ivar sender: who sends the signals of what is counted by name.
     """
 
     def __init__(self, counters: Counters, directory: Path | None = None, check: Callable[[], object] = lambda: None) -> None:
@@ -56,6 +60,7 @@ class Ledger:
             counters.sink = self
         self.directory = directory
         self.folder = None if directory is None else directory / FOLDER
+        self.sender: object = None
         self._check = check
         self._complaints = Complaints()
         self._tallies: dict[tuple[str, str], Tally] = {}
@@ -66,7 +71,10 @@ class Ledger:
         self._row: Row | None = None
         self._pid = os.getpid()
         self._try_again_at = 0.0
+        #: How often the store had failed when no file could be had.
+        self._failed_before: int | None = None
         self._lock = threading.Lock()
+        self._history = History(self.folder, self._totals)
         _ledgers.add(self)
 
     # -- counting ------------------------------------------------------------------------------------------------
@@ -92,6 +100,8 @@ class Ledger:
         if index is not None:
             self.open()
             self._head[index] += by
+        if name in _REASONS:
+            send(entry_evicted, self.sender, reason=_REASONS[name], count=by)
 
     def gauge(self, name: str, value: int) -> None:
         """Say how many there are just now: ``refreshes_pending`` or ``scans_running``."""
@@ -120,9 +130,13 @@ class Ledger:
             self._check()
             row = take_row(folder)
         except (OSError, ConfigError) as error:
+            failures = self.counters["store_failures"]
+            if self._failed_before == failures:
+                # Not at the first time, and not where the store fails too, which says so itself.
+                self._complaints.once("row", "requests are counted in this process alone, no file for it at %s: %s", folder, error)
+            self._failed_before = failures
             self._try_again_at = time.monotonic() + _PAUSE
             self.counters.count("uncounted")
-            self._complaints.once("row", "what happens is counted in this process alone: no file for it at %s: %s", folder, error)
             return
         self._row = row
         before, self._head = self._head, row.head
@@ -154,6 +168,26 @@ class Ledger:
             with self._lock:
                 self._let_go()
             self.open()
+        self._sample()
+
+    def _sample(self) -> None:
+        """Keep the history, where anything was counted. It is nobody's error if it can't be."""
+        if self._row is None and (self.folder is not None or not self._tallies):
+            return
+        try:
+            self._history.tick()
+        except (OSError, StoreError):
+            self.counters.count("uncounted")
+
+    def history(self, since: float = 0.0) -> list[Sample]:
+        """Return the last hour: a sample for each quarter of a minute, the oldest first, as long as any process lived.
+
+        :param since: only those that were taken after this moment, in seconds since the epoch. Default: all.
+        """
+        try:
+            return self._history.samples(since)
+        except OSError:
+            return []
 
     def see_fork(self) -> None:
         """Count anew in the child of a fork: two processes that count in the same cells would lose counts."""
@@ -183,15 +217,15 @@ class Ledger:
         :param max_size: bytes that may be stored at most.
         """
         heads, held, labels = self._parts()
-        blocks = {key: added(parts) for key, parts in labels.items()}
+        blocks = _summed(labels)
         named = dict(zip(NAMES, added(heads)[NAMED:], strict=False))
         gauges = {name: sum(head[index] for head in held) for name, index in _GAUGES.items()}
         every = added([[0] * CELLS, *blocks.values()])
         refreshes = series_of(every)["refreshes"]
         series = {kind: _series(kind, blocks) for kind in KINDS}
         return {
-            "requests": _requests(blocks, "endpoint"),
-            "calls": _requests(blocks, "function", "host"),
+            "requests": requests_of(blocks, "endpoint"),
+            "calls": requests_of(blocks, "function", "host"),
             "origin_calls": series_of(every)["origin_calls"],
             "origin_failures": series_of(every)["origin_failures"],
             "waits": series_of(every)["waits"],
@@ -225,6 +259,9 @@ class Ledger:
             "functions": series["function"],
             "hosts": series["host"],
         }
+
+    def _totals(self) -> Totals:
+        return _summed(self._parts()[2])
 
     def _parts(self) -> tuple[list[Sequence[int]], list[Sequence[int]], dict[tuple[str, str], list[Sequence[int]]]]:
         """Return the heads of all files, those that are held, and all cells by label; with what is counted in memory."""
@@ -263,13 +300,12 @@ def ledger_of(store: Store, counters: Counters) -> Ledger:
     return ledger
 
 
+def _summed(labels: Mapping[tuple[str, str], list[Sequence[int]]]) -> dict[tuple[str, str], list[int]]:
+    return {key: added(parts) for key, parts in labels.items()}
+
+
 def _series(kind: str, blocks: dict[tuple[str, str], list[int]]) -> dict[str, Series]:
     return {label: series_of(cells) for (of, label), cells in sorted(blocks.items()) if of == kind and any(cells)}
-
-
-def _requests(blocks: dict[tuple[str, str], list[int]], *kinds: str) -> dict[str, int]:
-    parts = [requests_in(cells) for (kind, _), cells in blocks.items() if kind in kinds]
-    return {status: sum(part[status] for part in parts) for status in STATUSES}
 
 
 _ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()

@@ -51,8 +51,8 @@ class Answer:
     :param beside: what is to be stored beside the entry, which has another key than was asked for.
     :param later: takes what is to be called once the body is there, with the answer as it is then, or ``None`` if it broke off;
         ``None``: all of it is here.
-    :param reason: why it is not stored, as far as that is told.
     :param failed: the origin failed, where that makes no difference to the store: nothing of the answer is for it.
+    :param reason: why it is not stored, as far as that is told.
     """
 
     verdict: Verdict
@@ -68,8 +68,8 @@ class Answer:
     renewed: bool = False
     beside: Entry | None = None
     later: Callable[[Callable[[Answer | None], object]], None] | None = None
-    reason: str = ""
     failed: bool = False
+    reason: str = ""
 
     @property
     def has_failed(self) -> bool:

@@ -143,7 +143,10 @@ class PageOrigin:
 
     def live(self) -> Answer:
         """Call the view as if it were not decorated."""
-        response = self.plan.call_view(self.args, self.kwargs)
+        try:
+            response = self.plan.call_view(self.args, self.kwargs)
+        except Exception as error:
+            return Answer(Verdict.UNSTORABLE, error=error, failed=_verdict_of(error) is Verdict.FAILED)
         return Answer(Verdict.UNSTORABLE, value=response, failed=response.status_code in FAILURE_STATUSES)
 
     # -- calling the view ----------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import Flask
 from flask.ctx import RequestContext
@@ -23,12 +23,22 @@ from .policy import FAILURE_STATUSES
 from .recipe import REFRESHING, REPLAY
 from .responses import from_copy, live, tell
 from .status import CacheStatus, aside, forwarded_field, status_fields
-from .stores.base import Copy
 from .tally import Tally
 from .told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
 
 #: In the environ: a decorator of ours has answered, and stores by itself.
 ANSWERED = "flask_stalecache.answered"
+
+
+class _Visit(NamedTuple):
+    """How a request is counted.
+
+    :ivar tally: where.
+    :ivar counts: it is a visit of its own: not one view that asks another one, and nothing that only renews or warms.
+    """
+
+    tally: Tally
+    counts: bool
 
 
 class Pages:
@@ -54,29 +64,20 @@ class Pages:
             plan = self._plans[cached] = Plan.of(self.app, cached, self.settings, self.engine.complaints, self._deployed)
         environ = context.request.environ
         tally = self._tallies.get(context.request.endpoint) or self._new_tally(context.request.endpoint)
-        # One visit counts once, though a view may ask another one; and what only renews or warms is none.
-        is_visit = ANSWERED not in environ and REFRESHING not in environ
+        visit = _Visit(tally, ANSWERED not in environ and REFRESHING not in environ)
         # What is stored here is not to be stored by the gateway too.
         environ[ANSWERED] = True
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return self._bypass(plan, args, kwargs, "method", NOT_READ, tally, is_visit)
+            return self._bypass(plan, args, kwargs, "method", NOT_READ, visit)
         if reason := self._why_not_for_us(plan, context, args, kwargs):
-            return self._bypass(plan, args, kwargs, "bypass", reason, tally, is_visit)
-        origin = self._origin(plan, context, args, kwargs, tally)
+            return self._bypass(plan, args, kwargs, "bypass", reason, visit)
+        origin = self._origin(plan, context, args, kwargs, visit.tally)
         if origin is None:
-            return self._bypass(plan, args, kwargs, "bypass", "its key can't be made", tally, is_visit)
+            return self._bypass(plan, args, kwargs, "bypass", "its key can't be made", visit)
         replay = environ.get(REPLAY)
         if replay is not None and replay.cached is cached:
             return self._replayed(replay, origin)
-        met = self.engine.look_up(origin.key) if plan.explains else None
-        try:
-            served = self.engine.answer(origin)
-        except BaseException:
-            # A live view has raised: a response of its own is still to be made of that.
-            if is_visit:
-                tally.served(CacheStatus.BYPASS, 0.0)
-            raise
-        return self._answered(origin, served, met, is_visit)
+        return self._explained(origin, visit) if plan.explains else self._answered(origin, self.engine.answer(origin), visit)
 
     def _new_tally(self, endpoint: str | None) -> Tally:
         tally = self._tallies[endpoint] = self.engine.ledger.tally("endpoint", endpoint or "")
@@ -123,13 +124,8 @@ class Pages:
             plan.complaints.now_and_then(("key", name), "%s is live, since its key can't be made: %s", name, error, exc_info=error)
             return None
 
-    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str, detail: str, tally: Tally, is_visit: bool) -> Response:
-        response = self.engine.witness.live(
-            tally,
-            lambda: plan.call_view(args, kwargs),
-            lambda response: response.status_code in FAILURE_STATUSES,
-            is_visit=is_visit,
-        )
+    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str, detail: str, visit: _Visit) -> Response:
+        response = self.engine.witness.live(visit.tally, lambda: plan.call_view(args, kwargs), _has_failed, is_visit=visit.counts)
         field = forwarded_field(reason, status=response.status_code)
         if plan.explains:
             field += aside("", detail)
@@ -146,28 +142,25 @@ class Pages:
             raise answer.error
         return answer.value  # type: ignore[no-any-return]
 
-    def _answered(self, origin: PageOrigin, served: Served, met: Copy | None, is_visit: bool) -> Response:
-        """Make a response of how a request is answered.
+    def _explained(self, origin: PageOrigin, visit: _Visit) -> Response:
+        """Answer a request, and say more of how."""
+        met = self.engine.look_up(origin.key)
+        served = self.engine.answer(origin)
+        more = aside_of(origin, met, _named(origin, served), time.time(), pending=self.engine.is_pending(origin.key))
+        return self._answered(origin, served, visit, more)
 
-        :param met: what was stored when it came, if more is to be said of how it was answered.
-        """
+    def _answered(self, origin: PageOrigin, served: Served, visit: _Visit, more: str = "") -> Response:
         if served.refresh:
             self._hand_over(origin)
         origin.remember(served)
-        answer = served.answer
-        if answer is not None and answer.error is None and not origin.queues and not served.stored:
-            served = served._replace(status=CacheStatus.BYPASS)
-        if is_visit:
-            origin.tally.served(served.status, served.took, waited=served.waited)
-        more = "" if met is None else self._aside(origin, served, met)
-        if answer is None:
+        served = _named(origin, served)
+        if visit.counts:
+            visit.tally.served(served.status, served.took, waited=served.waited)
+        if served.answer is None:
             return from_copy(self.app, origin.environ, served, self.settings.status_headers, more)
-        if answer.error is not None:
-            raise answer.error
+        if served.answer.error is not None:
+            raise served.answer.error
         return live(self.app, origin.environ, served, self.settings.status_headers, more)
-
-    def _aside(self, origin: PageOrigin, served: Served, met: Copy) -> str:
-        return aside_of(origin, met, served, time.time(), pending=self.engine.is_pending(origin.key))
 
     def _hand_over(self, origin: PageOrigin) -> None:
         job = origin.refresh()
@@ -177,3 +170,13 @@ class Pages:
             self.engine.hand_over(job)
         else:
             waiting.append(job)
+
+
+def _has_failed(response: Response) -> bool:
+    return response.status_code in FAILURE_STATUSES
+
+
+def _named(origin: PageOrigin, served: Served) -> Served:
+    """Return how a request is answered, under the name that its visitor is told."""
+    is_past = served.answer is not None and not origin.queues and not served.stored
+    return served._replace(status=CacheStatus.BYPASS) if is_past else served

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .stores.disk import files_in, make_directory
-from .tally import CELLS
+from .tally import CELLS, KINDS
 
 MAGIC = int.from_bytes(b"stalerow", "little")
 #: Another layout has another version.
@@ -33,7 +33,6 @@ NAMED = 16
 #: Labels in one file; what is more is counted under one label of its kind.
 LABELS = 200
 OTHERS = "(others)"
-KINDS = ("endpoint", "function", "host")
 #: A block: kind and length of the label, the label, its cells.
 _NAME_CELLS = 16
 _BLOCK = _NAME_CELLS + CELLS

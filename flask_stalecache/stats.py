@@ -82,6 +82,25 @@ class Stats(TypedDict):
     hosts: dict[str, Series]
 
 
+class Sample(TypedDict):
+    """What was counted from one moment to the next, by all processes; in the histograms each bucket is for itself.
+
+    ``at``: when that was over, in seconds since the epoch; ``seconds``: how long it was. What nothing happened to is left out.
+    """
+
+    at: float
+    seconds: float
+    requests: dict[str, int]
+    calls: dict[str, int]
+    origin_calls: int
+    origin_failures: int
+    waits: int
+    refreshes: Refreshed
+    endpoints: dict[str, Series]
+    functions: dict[str, Series]
+    hosts: dict[str, Series]
+
+
 class Sink(Protocol):
     """Where named counts go beside, to be added up over processes."""
 

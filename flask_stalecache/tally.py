@@ -8,7 +8,8 @@ since each counts in cells of its own. ``tests/test_tally.py`` holds it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from .stats import Histogram, Series
 from .status import CacheStatus
@@ -19,6 +20,11 @@ BUCKET_NAMES = (*map(str, BOUNDS), "+Inf")
 _BUCKETS = len(BUCKET_NAMES)
 #: In the order of their cells, which is never changed.
 STATUSES = ("MISS", "BYPASS", "EXPIRED", "STALE", "UPDATING", "REVALIDATED", "HIT")
+
+#: What is counted by a label of its own.
+KINDS = ("endpoint", "function", "host")
+#: Cells by kind and label.
+Totals: TypeAlias = "Mapping[tuple[str, str], Sequence[int]]"
 
 #: Which cell is what. A hit out of this process's memory is counted in the first one, and nowhere else.
 PLAIN = 0
@@ -126,6 +132,12 @@ def _histogram(counts: Sequence[int], nanoseconds: int, cumulative: bool) -> His
         total += count
         buckets.append(total if cumulative else count)
     return {"count": total, "sum": nanoseconds / _BILLION, "buckets": dict(zip(BUCKET_NAMES, buckets, strict=True))}
+
+
+def requests_of(blocks: Mapping[tuple[str, str], Sequence[int]], *kinds: str) -> dict[str, int]:
+    """Return requests by status of all labels of some kinds."""
+    parts = [requests_in(cells) for (kind, _), cells in blocks.items() if kind in kinds]
+    return {status: sum(part[status] for part in parts) for status in STATUSES}
 
 
 def added(blocks: Iterable[Sequence[int]]) -> list[int]:

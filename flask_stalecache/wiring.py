@@ -64,7 +64,7 @@ def set_up(app: Flask, own: Store | None, memos: Iterable[Memo]) -> Doorway | No
     store = _store(app, settings, counters, own)
     store.check()
     engine = Engine(store, settings, counters, ledger_of(store, counters))
-    engine.witness.sender = app
+    engine.send_as(app)
     if not settings.enabled:
         app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), None, None, counters, engine.ledger)
         return None

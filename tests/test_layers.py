@@ -15,7 +15,7 @@ PACKAGE = ROOT.name
 
 #: A module imports from the layers above it, and in its own layer from those named before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "config"),
+    ("errors", "figures", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "config"),
     ("entry", "note"),
     (
         "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.disk", "stores.bodies", "stores.heads", "stores.locks", "stores.names", "stores.folders", "stores.room",
         "stores.sweep", "stores.contents", "stores.files",
     ),
-    ("signals", "tally", "rows", "ledger"),
+    ("signals", "tally", "rows", "history", "ledger"),
     ("flight", "refresher", "housekeeping", "threadless", "wsgi"),
     ("origin", "witness", "settle", "refreshes", "visit", "apart", "engine", "told"),
     (
@@ -40,7 +40,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "sessions", "sessions.plan", "sessions.wire", "sessions.sending", "sessions.asked", "sessions.origin", "sessions.adapter",
         "sessions.making",
     ),
-    ("wiring", "extension"),
+    ("wiring",),
+    (
+        "dashboard", "dashboard.bar", "dashboard.shown", "dashboard.survey", "dashboard.series", "dashboard.health",
+        "dashboard.overview", "dashboard.desk", "dashboard.forgery", "dashboard.acting", "dashboard.blueprint", "extension",
+    ),
     ("families", "metrics"),
     ("",),
 )  # fmt: skip
@@ -48,11 +52,12 @@ ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {
     "observed", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages", "call_origin", "calls",
-    "flask_gateway", "sessions.adapter", "wiring", "extension", "metrics",
+    "flask_gateway", "sessions.adapter", "wiring", "dashboard.desk", "dashboard.forgery", "dashboard.blueprint", "extension",
+    "metrics",
 }  # fmt: skip
 PURE = {
-    "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",
-    "status", "decide", "explain", "shared_cache", "variants",
+    "errors", "figures", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",
+    "status", "decide", "explain", "shared_cache", "variants", "dashboard.bar", "dashboard.series",
     "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
     "http.ranges", "http.validators", "http.invalidation",
 }  # fmt: skip

@@ -26,9 +26,9 @@ from flask_stalecache.entry import MAGIC, encode
 from flask_stalecache.keys import digest
 from flask_stalecache.note import NOTHING, Note
 from flask_stalecache.stores import sweep as sweep_module
-from flask_stalecache.stores.folders import Folder, Folders
+from flask_stalecache.stores.folders import Folders, Listed
 from flask_stalecache.stores.locks import FileKeyLock
-from flask_stalecache.stores.stamps import FILE_NAME, slot_of
+from flask_stalecache.stores.stamps import FILE_NAME, mark_of
 
 HOUR, DAY, YEAR = 3600, 86_400, 365 * 86_400
 #: Seconds without use after which the stores of these tests let go, and longer than a pause between two sweeps.
@@ -332,15 +332,15 @@ def test_what_is_purged_behind_the_sweep_goes_in_the_next(
 ) -> None:
     store = open_store(directory, inactive=DAY)
     keep(store, "page", windows=(DAY, DAY, DAY))
-    look, passed = Folders.look, list[int]()
+    look, passed = Folders.listed, list[int]()
 
-    def purge_behind(folders: Folders, number: int) -> Folder:
+    def purge_behind(folders: Folders, number: int) -> Listed:
         if number == int(digest("page")[:2], 16) + 1 and not passed:
             passed.append(number)
             store.purge("all", soft=False)
         return look(folders, number)
 
-    monkeypatch.setattr(Folders, "look", purge_behind)
+    monkeypatch.setattr(Folders, "listed", purge_behind)
     clock.shift(PAUSE)
     sweep(store)
     assert passed
@@ -562,14 +562,14 @@ def sweep_locks(directory: Path, stop: Path, removed: Path) -> None:
     """Sweep all locks that nobody holds, again and again."""
     pytest.MonkeyPatch().setattr(sweep_module, "PAUSE", 0)
     pytest.MonkeyPatch().setattr(sweep_module, "LEFTOVER_AGE", -1)
-    release_for_good = FileKeyLock.release_for_good
+    unlink = os.unlink
 
-    def telling(lock: FileKeyLock) -> None:
-        if lock.path.name == digest("page") + ".lock":
+    def telling(path: str | Path, **options: int) -> None:
+        unlink(path, **options)
+        if str(path).endswith(digest("page") + ".lock"):
             removed.touch()
-        release_for_good(lock)
 
-    pytest.MonkeyPatch().setattr(FileKeyLock, "release_for_good", telling)
+    pytest.MonkeyPatch().setattr(os, "unlink", telling)
     store = open_store(directory)
     store.load("page")
     while not stop.exists():
@@ -703,15 +703,15 @@ def test_a_file_in_place_of_a_folder_is_left_alone(directory: Path, clock: time_
 
 def sweep_and_stop(directory: Path, moment: float, number: int, told: Path) -> None:
     """Sweep, and stand still before a folder for ever."""
-    look = Folders.look
+    look = Folders.listed
 
-    def stopping(folders: Folders, current: int) -> Folder:
+    def stopping(folders: Folders, current: int) -> Listed:
         if current == number:
             told.touch()
             threading.Event().wait()
         return look(folders, current)
 
-    pytest.MonkeyPatch().setattr(Folders, "look", stopping)
+    pytest.MonkeyPatch().setattr(Folders, "listed", stopping)
     with time_machine.travel(moment, tick=False):
         store = open_store(directory)
         store.load("page")
@@ -740,16 +740,16 @@ def test_one_process_sweeps_at_a_time_and_another_takes_the_place_of_a_killed_on
 @pytest.fixture
 def looked(directory: Path, monkeypatch: pytest.MonkeyPatch, monotonic: Callable[[float], None]) -> list[int]:
     """The folders that were looked at; each look takes 10 ms."""
-    numbers, look = list[int](), Folders.look
+    numbers, look = list[int](), Folders.listed
 
-    def slow(folders: Folders, number: int) -> Folder:
+    def slow(folders: Folders, number: int) -> Listed:
         # The app of another test may still be looked after.
         if folders.directory == directory:
             numbers.append(number)
             monotonic(0.01)
         return look(folders, number)
 
-    monkeypatch.setattr(Folders, "look", slow)
+    monkeypatch.setattr(Folders, "listed", slow)
     return numbers
 
 
@@ -981,11 +981,11 @@ def test_what_is_replaced_while_it_is_looked_at_stays(
     clock.shift(INACTIVE + 1)
     remove, met = Folders.remove, list[object]()
 
-    def replaced_meanwhile(folders: Folders, found: object, stamps: object) -> bool:
+    def replaced_meanwhile(folders: Folders, found: object, *options: object) -> bool:
         if not met:
             met.append(found)
             keep(other, "page", windows=(60, 0, 0))
-        return remove(folders, found, stamps)  # type: ignore[arg-type]
+        return remove(folders, found, *options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Folders, "remove", replaced_meanwhile)
     sweep(store)
@@ -1077,7 +1077,8 @@ def test_a_sweep_is_not_put_off_by_a_clock_that_steps_back(directory: Path, cloc
     clock.move_to(NOON)
     keep(store, "page")
     clock.shift(INACTIVE + 1)
-    sweep(store)
+    # Not until it is over: by what was noted last year, it is.
+    struggle(store)
     assert kept(store, "page") == []
 
 
@@ -1129,8 +1130,8 @@ def test_two_keys_that_share_a_mark_keep_each_other_for_a_while_and_not_for_ever
     directory: Path, clock: time_machine.Traveller
 ) -> None:
     store = open_store(directory)
-    slot = slot_of(digest("page"))
-    twin = next(key for number in count() if slot_of(digest(key := f"twin-{number}")) == slot)
+    mark = mark_of(digest("page"))
+    twin = next(key for number in count() if mark_of(digest(key := f"twin-{number}")) == mark)
     keep(store, "page", twin)
     for _ in range(3):
         clock.shift(INACTIVE + 1)

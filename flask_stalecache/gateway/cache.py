@@ -336,7 +336,7 @@ class GatewayCache(Gateway):
         checked, counters = config.read(given), Counters()
         kept = _store(store, given, checked, counters)
         engine = Engine(kept, checked, counters, ledger_of(kept, counters))
-        engine.witness.sender = self
+        engine.send_as(self)
         engine.store.check()
         terms = Terms(checked.version or "", time.time(), 0.0, preference(checked.prefer_stale, checked.prefer_stale_refresh))
         plan = GatewayPlan.of(wsgi_app, engine, terms)

@@ -159,7 +159,9 @@ class CachingAdapter(BaseAdapter):
                 continue
             try:
                 plan.engine.counters.count("invalidations")
-                plan.engine.store.purge(self._rules.names(asked, plan.settings)[1], soft=False)
+                name = self._rules.names(asked, plan.settings)[1]
+                plan.engine.store.purge(name, soft=False)
+                plan.engine.witness.purged(name, soft=False)
             except StoreError as error:
                 plan.engine.settler.store_failed(error)
 
