@@ -47,6 +47,7 @@ class Answer:
     :param silent_for: seconds for which it is left alone whatever can be served.
     :param renewed: the origin confirmed what was stored.
     :param beside: what is to be stored beside the entry, which has another key than was asked for.
+    :param reason: why it is not stored, if that is not the error.
     :param later: takes what is to be called once the body is there, with the answer as it is then, or ``None`` if it broke off;
         ``None``: all of it is here.
     """
@@ -63,6 +64,7 @@ class Answer:
     silent_for: float | None = None
     renewed: bool = False
     beside: Entry | None = None
+    reason: str = ""
     later: Callable[[Callable[[Answer | None], object]], None] | None = None
 
 

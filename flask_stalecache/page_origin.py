@@ -177,6 +177,7 @@ class PageOrigin:
             shared=frozen_failure(response) if failed else None,
             absent=names,
             retry_after=self._pause(word, judgement.verdict) if word.in_background else None,
+            reason=judgement.reason,
         )
 
     def _pause(self, word: LastWord, verdict: Verdict) -> float | None:

@@ -12,15 +12,20 @@ from flask.views import View
 from werkzeug.wrappers import Response
 
 from .config import Settings
+from .decide import Terms
 from .doorway import HANDOVER
 from .engine import Engine
+from .entry import Entry
+from .keys import is_key_of_page
 from .observed import ObservedRequest
-from .origin import Served
+from .origin import Answer, Served
 from .page_origin import PageOrigin
-from .page_refresh import Replay
-from .plan import CachedView, Plan
-from .recipe import REPLAY
+from .page_refresh import AnyView, PageRefresh, Replay
+from .plan import CachedView, Plan, app_version
+from .recipe import REPLAY, PageRecipe
 from .responses import from_copy, live, tell
+from .scans import Renewal
+from .selection import title_of
 from .status import CacheStatus, forwarded_field, status_fields
 
 #: In the environ: a decorator of ours has answered, and stores by itself.
@@ -56,9 +61,22 @@ class Pages:
         if origin is None:
             return self._bypass(plan, args, kwargs, "bypass")
         replay = environ.get(REPLAY)
-        if replay is not None and replay.cached is cached:
+        if replay is not None and replay.is_for(cached):
             return self._replayed(replay, origin)
         return self._answered(origin, self.engine.answer(origin))
+
+    def renewal_of(self, entry: Entry) -> Renewal | str | None:
+        """Return how a page is made again, from its entry's head alone; or why it can't be; ``None``: it is no page of a view."""
+        if not is_key_of_page(entry.key):
+            return None
+        if not entry.recipe:
+            return "its key= asks a visitor's request, and there is none"
+        try:
+            recipe = PageRecipe.from_json(entry.recipe)
+        except (LookupError, TypeError, ValueError):
+            return "what it takes to make it again is not known"
+        terms = Terms(app_version(self.app, self.settings, self._deployed), self._deployed)
+        return Renewal(PageRefresh(AnyView(self.app, terms), entry.key, title_of(entry), recipe, None), _status_of)
 
     def _is_not_for_us(self, plan: Plan, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         request, environ = context.request, context.request.environ
@@ -109,6 +127,7 @@ class Pages:
             # The app saw another page in it than the visitor's: nothing is stored.
             answer = origin.live()
         else:
+            replay.is_met = True
             answer = replay.answer = origin.call(replay.start)
         if answer.error is not None:
             raise answer.error
@@ -134,3 +153,7 @@ class Pages:
             self.engine.hand_over(job)
         else:
             waiting.append(job)
+
+
+def _status_of(answer: Answer) -> int | None:
+    return answer.value.status_code if isinstance(answer.value, Response) else None

@@ -21,35 +21,35 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
         "http.ranges", "http.validators", "http.invalidation",
     ),
-    ("status", "decide", "shared_cache", "variants"),
+    ("status", "decide", "shared_cache", "variants", "selection"),
     ("stats", "complaints", "stores", "stores.base", "stores.memory", "stores.stamps"),
     (
         "stores.disk", "stores.bodies", "stores.locks", "stores.names", "stores.folders", "stores.room", "stores.sweep",
         "stores.files",
     ),
     ("flight", "refresher", "housekeeping", "threadless", "wsgi"),
-    ("origin", "settle", "refreshes", "visit", "apart", "engine", "told"),
+    ("origin", "settle", "refreshes", "visit", "apart", "engine", "told", "batch", "scans"),
     (
         "gateway", "gateway.app_call", "gateway.plan", "gateway.rules", "gateway.filing", "gateway.asked", "gateway.origin",
-        "gateway.answers", "gateway.invalidate", "gateway.cache",
+        "gateway.answers", "gateway.invalidate", "gateway.operations", "gateway.cache",
     ),
     ("observed", "session_watch", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages"),
     ("call_policy", "values", "breaker", "call_origin", "calls", "flask_gateway"),
     (
         "sessions", "sessions.plan", "sessions.wire", "sessions.sending", "sessions.asked", "sessions.origin", "sessions.adapter",
     ),
-    ("wiring", "extension"),
+    ("wiring", "operations", "extension"),
     ("",),
 )  # fmt: skip
 ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {
     "observed", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages", "call_origin", "calls",
-    "flask_gateway", "sessions.adapter", "wiring", "extension",
+    "flask_gateway", "sessions.adapter", "wiring", "operations", "extension",
 }  # fmt: skip
 PURE = {
     "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",
-    "status", "decide", "shared_cache", "variants",
+    "status", "decide", "shared_cache", "variants", "selection",
     "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
     "http.ranges", "http.validators", "http.invalidation",
 }  # fmt: skip

@@ -127,11 +127,11 @@ class Asked:
     def _judged(self, start: Start) -> Answer:
         call = self.call
         if not call.status:
-            return Answer(Verdict.FAILED, call)
+            return Answer(Verdict.FAILED, call, reason="the app has not called start_response")
         seen = self._seen()
         judgement = self._judgement(self._exchange(call.fields), seen, start)
         if judgement.verdict in (Verdict.FAILED, Verdict.WORSE):
-            return Answer(judgement.verdict, call, shared=self._frozen(), retry_after=self._pause())
+            return Answer(judgement.verdict, call, shared=self._frozen(), retry_after=self._pause(), reason=judgement.reason)
         carried = self._filing.beyond_key(seen, self.call.fields).carried_part(self.environ)
         if carried and not seen.is_ours:
             self._explain_names(seen, carried)
@@ -139,7 +139,7 @@ class Asked:
             return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
         if judgement.verdict is Verdict.UNSTORABLE:
             self._explain(seen, judgement.reason)
-            return self._seen_by_head(start) or Answer(Verdict.UNSTORABLE, call)
+            return self._seen_by_head(start) or Answer(Verdict.UNSTORABLE, call, reason=judgement.reason)
         body = call.whole()
         if body is not None:
             return self._stored(body)
@@ -148,7 +148,7 @@ class Asked:
             # It has called start_response once more, with its error.
             return self._judged(start)
         if begun is None:
-            return Answer(Verdict.UNSTORABLE, call)
+            return Answer(Verdict.UNSTORABLE, call, reason="its body is not made of bytes")
         length = content_length(judged)
         if length is None or len(begun) < length:
             return Answer(Verdict.STORABLE, call, later=self.land_later)
@@ -263,15 +263,15 @@ class Asked:
             return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
         if seen.own:
             self._explain(seen, seen.own)
-            return Answer(Verdict.UNSTORABLE, call, anybodys=False)
+            return Answer(Verdict.UNSTORABLE, call, anybodys=False, reason=seen.own)
         exchange = self._exchange(call.fields)
         judgement = self._judgement(exchange, seen, self._start)
         is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.plan.max_entry_size
         if judgement.verdict is not Verdict.STORABLE or not is_whole:
-            return Answer(Verdict.UNSTORABLE, call)
+            return Answer(Verdict.UNSTORABLE, call, reason=judgement.reason or "its body is not as long as it should be")
         filed = self._filing.filed(exchange, seen, judgement.windows, body, self._start)
         if filed is None:
-            return Answer(Verdict.UNSTORABLE, call)
+            return Answer(Verdict.UNSTORABLE, call, reason="its tags can't be told")
         entry = filed.entry
         return Answer(Verdict.STORABLE, call, entry=entry, absent=entry.absent, beside=filed.beside, retry_after=self._pause())
 
@@ -360,7 +360,8 @@ class Asked:
         if body is not None:
             landing(self._stored(body))
         else:
-            landing(Answer(Verdict.UNSTORABLE, self.call) if is_too_large else None)
+            reason = "the body is larger than STALECACHE_MAX_ENTRY_SIZE"
+            landing(Answer(Verdict.UNSTORABLE, self.call, reason=reason) if is_too_large else None)
 
 
 def _label(seen: Seen) -> str:

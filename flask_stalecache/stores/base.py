@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..entry import Entry
@@ -38,6 +40,24 @@ class Copy:
         self.used = False
         self.prepared: Any = None
         self.size = 600 + len(key) + (0 if entry is None else len(entry.body) + 100 * len(entry.headers))
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a walk comes upon.
+
+    :param entry: its head; the body is empty. Purges are applied.
+    :param length: bytes of its body.
+    :param size: bytes on the disk.
+    :param used: seconds since the epoch of the last use, as far as it is known.
+    :param note: the note beside it.
+    """
+
+    entry: Entry
+    length: int
+    size: int
+    used: float
+    note: Note
 
 
 class KeyLock(Protocol):
@@ -92,6 +112,9 @@ class Store(Protocol):
         Every process sees it at its next look. It takes the same time however much is stored. Raises :class:`StoreError` if it
         could not be done.
         """
+
+    def walk(self) -> Iterator[Stored]:
+        """Go through what is stored, without a lock: what is broken is passed over, and others may change things meanwhile."""
 
     def check(self) -> None:
         """Raise :class:`ConfigError` if what the store is configured with can't be used. Creates nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ..keys import digest
 from ..note import NOTHING, Note
 from ..policy import Duration
 from ..stats import Counters
-from .base import Copy
+from .base import Copy, Stored
 from .bodies import read_entry
 from .disk import make_directories, make_directory, read_file, store_errors, write_file
 from .folders import BILLION, Folders, folder_of, on_disk
@@ -267,6 +268,22 @@ class FileStore:
 
     def _is_current(self) -> bool:
         return self._stamps is None or self._stamps.is_current()
+
+    def walk(self) -> Iterator[Stored]:
+        """Go through what is stored, folder by folder."""
+        for number in range(256):
+            with store_errors():
+                keys = list(self._folders.look(number).keys.values())
+            for found in keys:
+                if found.entry is None:
+                    continue
+                try:
+                    with store_errors():
+                        entry = self._names.outlive(self._sweeper._head(found))
+                except BrokenEntry:
+                    continue
+                if entry is not None:
+                    yield Stored(entry, found.entry.st_size, found.size, found.used_ns / BILLION, self._read_note(found.name))
 
     def _lock_of_directory(self, purpose: str) -> FileKeyLock:
         return FileKeyLock(self.directory / f"{purpose}.lock", make_directories)
