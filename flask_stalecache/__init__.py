@@ -1,5 +1,6 @@
 """Serve Flask pages from a stored copy at once, even when stale, and renew them after the response is sent."""
 
+from .batch import Batch, Outcome
 from .calls import MemoizedFunction
 from .entry import Entry
 from .errors import (
@@ -29,6 +30,7 @@ from .stores.base import Checked, Store, Stored, Usage
 from .stores.files import FileStore
 
 __all__ = [
+    "Batch",
     "CacheStatus",
     "Checked",
     "ConfigError",
@@ -39,6 +41,7 @@ __all__ = [
     "OriginBusy",
     "OriginSuspended",
     "OriginTimeout",
+    "Outcome",
     "Policy",
     "StaleCache",
     "StaleCacheError",

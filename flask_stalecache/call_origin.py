@@ -282,7 +282,7 @@ class CallOrigin:
             tags = self._tags(word)
         except UnstorableValue as reason:
             self.plan.complaints.once((self.label, "value"), "what %s returned is not stored: %s", self.label, reason)
-            return Answer(Verdict.UNSTORABLE, value)
+            return Answer(Verdict.UNSTORABLE, value, reason=str(reason))
         return self._stored(value, kind, body, tags, start, word)
 
     def _is_failure(self, error: Exception | None, value: Any, status: int | None) -> bool:
@@ -317,7 +317,7 @@ class CallOrigin:
         if judgement.verdict is not Verdict.STORABLE:
             if judgement.verdict is Verdict.UNSTORABLE and not word.forbidden:
                 plan.complaints.once((self.label, judgement.reason), "%s is not stored: %s", self.label, judgement.reason)
-            return Answer(judgement.verdict, value)
+            return Answer(judgement.verdict, value, reason=judgement.reason)
         windows = judgement.windows.shortened(policy.jitter * random.random())
         return Answer(Verdict.STORABLE, value, entry=self._entry(kind, body, tags, windows, word, start, now))
 

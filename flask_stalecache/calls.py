@@ -24,6 +24,7 @@ from .origin import Answer
 from .plan import app_version
 from .purging import call_name, tags_in
 from .refresher import Refresher
+from .scans import Renewal
 from .status import CacheStatus
 from .stores.base import Copy
 from .values import codec_of, is_immutable
@@ -119,6 +120,17 @@ class Calls:
             return None
         decision = decide(copy.entry, copy.note, time.time(), origin.terms, pending=False)
         return origin if isinstance(decision, Fetch) and origin.refused(copy) is None else None
+
+    def renewal_of(self, entry: Entry) -> Renewal | str | None:
+        """Return how a value is made again, from its entry's head alone; or why it can't be; ``None``: it is no function's."""
+        if "function" not in entry.recipe:
+            return None
+        if entry.recipe.get("arguments") is None:
+            return "only its caller has its arguments"
+        origin = self._made_again(entry)
+        if origin is None:
+            return "this app has no such function, or it takes other arguments by now"
+        return Renewal(origin.refresh(forced=True), lambda answer: None)
 
     def _made_again(self, entry: Entry) -> CallOrigin | None:
         """Return the call that a value came from; ``None`` if only a caller has its arguments."""

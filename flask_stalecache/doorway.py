@@ -54,6 +54,11 @@ class Doorway:
         """Pass a request on to the gateway, if there is one, or to the app."""
         return self._enter(environ, start_response) if self._gateway is None else self._gateway(environ, start_response)
 
+    @property
+    def gateway(self) -> WSGIApplication | None:
+        """The gateway, if there is one."""
+        return self._gateway
+
     def open_gateway(self) -> WSGIApplication:
         """Put the gateway in front of the app, if it is not there yet, and return it: whoever can may ask it at once."""
         if self._gateway is None:

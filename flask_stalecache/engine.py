@@ -12,13 +12,14 @@ from .apart import Apart
 from .complaints import Complaints
 from .config import Settings
 from .decide import Fetch, Serve, Verdict, decide, is_plain_hit
+from .entry import Entry
 from .errors import StoreError
 from .flight import Flight, Flights, Outcome
 from .housekeeping import Housekeeper
 from .ledger import Ledger
 from .origin import Answer, Origin, RefreshJob, Served, Start
 from .refresher import Refresher, drain_each
-from .refreshes import InProcess
+from .refreshes import InProcess, Landing
 from .settle import Settler
 from .stats import Counters, Stats
 from .status import CacheStatus
@@ -379,6 +380,18 @@ class Engine:
     def renew_together(self, jobs: Sequence[RefreshJob]) -> None:
         """Run refreshes at the same time, and wait until they are done."""
         self.process.refreshes.renew_together(jobs)
+
+    def see_fork(self) -> None:
+        """Make anew what belongs to one process, if this is another one: before anything is counted or locked."""
+        self._on_slow_path()
+
+    def renew_now(self, job: RefreshJob, met: Entry) -> Landing | None:
+        """Renew an entry in the caller's thread, and return where that landed; ``None``: it was handed over already.
+
+        :param met: the entry; if it is another one by now, nothing happens.
+        """
+        self._on_slow_path()
+        return self.process.refreshes.run_now(job, met)
 
     def hand_over(self, job: RefreshJob) -> None:
         """Hand over a refresh that :meth:`answer` asked for, or one that runs whatever is stored. It never waits."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
-from flask import Flask, current_app, has_app_context, has_request_context, request
+from flask import Flask, has_request_context, request
 from flask.ctx import RequestContext
 from flask.globals import request_ctx
 
@@ -22,11 +21,10 @@ from .dashboard.blueprint import Dashboard
 from .doorway import Doorway
 from .errors import ConfigError
 from .flask_gateway import check_gateway_policy, coded
+from .operations import Operations
 from .plan import CachedView
 from .policy import Duration, Normaliser, Policy, unknown_parameter
-from .purging import selected
 from .recipe import REFRESHING
-from .refresher import drain_all
 from .sessions.making import MakesSessions
 from .stats import Stats
 from .stores.base import Store
@@ -40,7 +38,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class StaleCache(MakesSessions):
+class StaleCache(Operations, MakesSessions):
     """The extension. One object may serve many apps; what belongs to an app lives in ``app.extensions``.
 
     :param app: an app to set up at once; else call :meth:`init_app`.
@@ -248,31 +246,6 @@ class StaleCache(MakesSessions):
         self._memos.add(memo)
         return memo
 
-    def purge(
-        self, url: str | None = None, *, tag: str | None = None, endpoint: str | None = None, all: bool = False, soft: bool = False
-    ) -> None:
-        """Drop stored pages: every worker sees it at its next request, whatever is under way.
-
-        It takes the same time however many there are. It needs an app context.
-
-        :param url: a path with its query, on all hosts; or a full URL, on its own. Parameters that the page ignores are left out.
-        :param tag: the pages with this tag.
-        :param endpoint: the pages of this endpoint, such as ``"news.article"``.
-        :param all: all pages of the store, those of other apps in it too.
-        :param soft: only end their freshness; they are served as stale, and renewed, as their windows say. Default false.
-        :raises ConfigError: unless exactly one of ``url``, ``tag``, ``endpoint`` and ``all`` is given, and it makes sense.
-        :raises StoreError: if the store can't be written. Then it may or may not have taken place: do it again.
-        """
-        if not isinstance(soft, bool):
-            raise ConfigError(f"soft={soft!r}: give True or False")
-        state = state_of(app_of_context("purge()"))
-        name = selected(url, tag, endpoint, all, state.settings.ignored_parameters)
-        if endpoint is not None and endpoint not in current_app.view_functions:
-            raise ConfigError(f"endpoint={endpoint!r} is none of the app's{_nearest(endpoint, current_app.view_functions)}")
-        state.counters.count("purges")
-        state.engine.store.purge(name, soft=soft)
-        state.engine.witness.purged(name, soft=soft)
-
     def stats(self) -> Stats:
         """Return the numbers of all processes that share the cache directory, living and dead. It needs an app context.
 
@@ -315,15 +288,6 @@ class StaleCache(MakesSessions):
         """Whether the current request is a refresh of ours, and no visit: for hooks that count or limit visits."""
         return has_request_context() and REFRESHING in request.environ
 
-    def drain(self, timeout: float | None = None) -> bool:
-        """Wait until the refreshes that this process handed over are done, and return whether they are.
-
-        In an app context those of that app, else those of all apps.
-
-        :param timeout: seconds to wait at most. Default: no limit.
-        """
-        return state_of(current_app).engine.drain(timeout) if has_app_context() else drain_all(timeout)
-
 
 def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
     if not callable(view):
@@ -351,11 +315,6 @@ def _memo(function: Callable[..., Any], policy: CallPolicy) -> Memo:
             f"memoize() can't store what {function!r} returns: decorate a plain function that returns the value itself"
         )
     return Memo(function, policy)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    nearest = get_close_matches(name, list(known), n=1)
-    return f"; the nearest is {nearest[0]!r}" if nearest else ""
 
 
 def _names_of(policy: type) -> list[str]:

@@ -70,6 +70,15 @@ def _quoted(parts: tuple[object, ...]) -> str:
     return ascii(parts)
 
 
+_PAGE = "('page', "
+_GATEWAY = "('page', 'gateway', "
+
+
+def is_key_of_page(key: str) -> bool:
+    """Whether a key is that of a view's page: the gateway's have no view."""
+    return key.startswith(_PAGE) and not key.startswith(_GATEWAY)
+
+
 def call_key(function: str, arguments: str) -> str:
     """Return the key of a call.
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from flask import Flask
 
 from .decide import Terms, Verdict
 from .errors import StaleCacheError
 from .origin import Answer, Start
-from .plan import CachedView, Plan
+from .plan import CachedView, renew_calls
 from .recipe import REPLAY, PageRecipe
 from .refresher import Refresher
 from .stores.base import Copy
@@ -21,32 +22,75 @@ from .tally import Tally
 AS_VISITOR: ContextVar[bool] = ContextVar("stalecache_as_visitor", default=False)
 
 
+class Maker(Protocol):
+    """What makes a page."""
+
+    @property
+    def app(self) -> Flask:
+        """The app."""
+
+    @property
+    def cached(self) -> CachedView | None:
+        """The view; ``None``: whichever makes the page of this key."""
+
+    @property
+    def terms(self) -> Terms:
+        """What is said of serving the page, whoever asks."""
+
+    def renew_calls(self, keys: tuple[str, ...]) -> None:
+        """Renew what is stale of the values that a page was made from, and wait for that."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnyView:
+    """Whichever view of an app makes a page: from its entry alone nobody knows."""
+
+    app: Flask
+    terms: Terms
+    cached: None = None
+
+    def renew_calls(self, keys: tuple[str, ...]) -> None:
+        """Renew what is stale of the values that a page was made from, and wait for that."""
+        renew_calls(self.app, keys)
+
+
 class Replay:
     """A refresh on its way through the app.
 
     :ivar arrives: SCRIPT_NAME and PATH_INFO as the visitor's request had them when it reached us.
+    :ivar is_met: the view was found, and has begun.
     :ivar answer: what the view answered; stays ``None`` if a hook answered in its place.
     """
 
-    __slots__ = ("answer", "arrives", "cached", "key", "start")
+    __slots__ = ("answer", "arrives", "cached", "is_met", "key", "start")
 
-    def __init__(self, key: str, cached: CachedView, start: Start) -> None:
+    def __init__(self, key: str, cached: CachedView | None, start: Start) -> None:
         self.key = key
         self.cached = cached
         self.start = start
+        self.is_met = False
         self.arrives = ("", "")
         self.answer: Answer | None = None
+
+    def is_for(self, cached: CachedView) -> bool:
+        """Whether a view that is reached has to do with it.
+
+        Where nobody knows which view it is of, all have until it is found: one with another key runs, and nothing of it is stored,
+        since within it the one may be called that is meant.
+        """
+        return not self.is_met if self.cached is None else self.cached is cached
 
 
 class PageRefresh:
     """The refresh of a page: a new request through the app, made from the recipe.
 
+    :param plan: of what makes it.
     :param visitor: the visitor's fields, for pages whose key or view may look at them; in memory only, never stored.
     :param tally: where it is counted.
     """
 
     def __init__(
-        self, plan: Plan, key: str, label: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, tally: Tally
+        self, plan: Maker, key: str, label: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, tally: Tally
     ) -> None:
         self.plan = plan
         self.tally = tally
@@ -91,8 +135,12 @@ class PageRefresh:
             return replay.answer or Answer(Verdict.FAILED, error=error)
         finally:
             AS_VISITOR.reset(token)
-        reason = f"something else than the view answered: {status}"
-        return replay.answer or Answer(Verdict.FAILED, error=StaleCacheError(reason))
+        if replay.answer is not None:
+            return replay.answer
+        # Where nobody knows whose page it is, it may be another app's in the same store, which is not to be put off.
+        is_ours = self.plan.cached is not None or status[:1] == "5"
+        reason = StaleCacheError(f"something else than the view answered: {status}")
+        return Answer(Verdict.FAILED if is_ours else Verdict.REFUSED, error=reason)
 
 
 def _send(app: Flask, environ: dict[str, Any], replay: Replay) -> str:

@@ -12,16 +12,21 @@ from flask.views import View
 from werkzeug.wrappers import Response
 
 from .config import Settings
+from .decide import Terms
 from .doorway import HANDOVER
 from .engine import Engine
+from .entry import Entry
+from .keys import is_key_of_page
 from .observed import ObservedRequest
-from .origin import Served
+from .origin import Answer, Served
 from .page_origin import PageOrigin
-from .page_refresh import Replay
-from .plan import CachedView, Plan
+from .page_refresh import AnyView, PageRefresh, Replay
+from .plan import CachedView, Plan, app_version
 from .policy import FAILURE_STATUSES
-from .recipe import REFRESHING, REPLAY
+from .recipe import REFRESHING, REPLAY, PageRecipe
 from .responses import from_copy, live, tell
+from .scans import Renewal
+from .selection import endpoint_of, title_of
 from .status import CacheStatus, aside, forwarded_field, status_fields
 from .tally import Tally
 from .told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
@@ -75,13 +80,28 @@ class Pages:
         if origin is None:
             return self._bypass(plan, args, kwargs, "bypass", "its key can't be made", visit)
         replay = environ.get(REPLAY)
-        if replay is not None and replay.cached is cached:
+        if replay is not None and replay.is_for(cached):
             return self._replayed(replay, origin)
         return self._explained(origin, visit) if plan.explains else self._answered(origin, self.engine.answer(origin), visit)
 
     def _new_tally(self, endpoint: str | None) -> Tally:
         tally = self._tallies[endpoint] = self.engine.ledger.tally("endpoint", endpoint or "")
         return tally
+
+    def renewal_of(self, entry: Entry) -> Renewal | str | None:
+        """Return how a page is made again, from its entry's head alone; or why it can't be; ``None``: it is no page of a view."""
+        if not is_key_of_page(entry.key):
+            return None
+        if not entry.recipe:
+            return "its key= asks a visitor's request, and there is none"
+        try:
+            recipe = PageRecipe.from_json(entry.recipe)
+        except (LookupError, TypeError, ValueError):
+            return "what it takes to make it again is not known"
+        endpoint = endpoint_of(entry)
+        tally = self._tallies.get(endpoint) or self._new_tally(endpoint)
+        terms = Terms(app_version(self.app, self.settings, self._deployed), self._deployed)
+        return Renewal(PageRefresh(AnyView(self.app, terms), entry.key, title_of(entry), recipe, None, tally), _status_of)
 
     def _why_not_for_us(self, plan: Plan, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return why a request is live; "" if it is not."""
@@ -137,6 +157,7 @@ class Pages:
             # The app saw another page in it than the visitor's: nothing is stored.
             answer = origin.live()
         else:
+            replay.is_met = True
             answer = replay.answer = origin.call(replay.start)
         if answer.error is not None:
             raise answer.error
@@ -180,3 +201,7 @@ def _named(origin: PageOrigin, served: Served) -> Served:
     """Return how a request is answered, under the name that its visitor is told."""
     is_past = served.answer is not None and not origin.queues and not served.stored
     return served._replace(status=CacheStatus.BYPASS) if is_past else served
+
+
+def _status_of(answer: Answer) -> int | None:
+    return answer.value.status_code if isinstance(answer.value, Response) else None

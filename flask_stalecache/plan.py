@@ -104,13 +104,18 @@ class Plan:
 
     def renew_calls(self, keys: tuple[str, ...]) -> None:
         """Renew what is stale of the values that a page was made from, and wait for that."""
-        calls = self.app.extensions["stalecache"].calls
-        if calls is not None:
-            calls.renew(keys)
+        renew_calls(self.app, keys)
 
     def call_view(self, args: Any, kwargs: Any) -> Response:
         """Call the view, an async one too, and return its value as a response."""
         return self.app.make_response(self.app.ensure_sync(self.cached.view)(*args, **kwargs))
+
+
+def renew_calls(app: Flask, keys: tuple[str, ...]) -> None:
+    """Renew what is stale of the values that a page was made from, and wait for that."""
+    calls = app.extensions["stalecache"].calls
+    if calls is not None:
+        calls.renew(keys)
 
 
 def app_version(app: Flask, settings: Settings, deployed: float) -> str:

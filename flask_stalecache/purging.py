@@ -1,4 +1,4 @@
-"""The names that entries are purged by, and what a purge asks for. Pure.
+"""The names that entries are purged by. Pure.
 
 An entry has ``all``, its endpoint, its path with the query, its full URL, and its tags. A name is a kind and a value, so that no
 tag is taken for a path.
@@ -73,41 +73,36 @@ def url_name(url: object, ignored: NamePatterns) -> str:
     :param ignored: query parameters that are in no page's name.
     :raises ConfigError: if it is neither a path that begins with ``/`` nor a full ``http`` or ``https`` URL.
     """
+    name, query = _name_and_query("url", url)
+    return _where(name, ignored.split(query)[0])
+
+
+def prefix_name(prefix: object) -> str:
+    """Return how the names of all begin that is below a URL or path: a path is of all hosts, a full URL of its own.
+
+    :param prefix: as visitors write it; with a query, what that begins with. No parameter of it is ignored, since a page that is
+        asked for with one does not have it in its name.
+    :raises ConfigError: if it is neither a path that begins with ``/`` nor a full ``http`` or ``https`` URL.
+    """
+    name, query = _name_and_query("prefix", prefix)
+    # Without its mark it would be that of other paths too.
+    return f"{name}?{query}" if "?" in str(prefix).partition("#")[0] else name
+
+
+def _name_and_query(what: str, url: object) -> tuple[str, str]:
+    """Return the name of a URL or path, and the query that belongs to it, as they come over the wire."""
     if not isinstance(url, str):
-        raise ConfigError(f"url={url!r} is not a string: give a path such as '/news?page=2', or a full URL")
+        raise ConfigError(f"{what}={url!r} is not a string: give a path such as '/news?page=2', or a full URL")
     try:
         parts = urlsplit(url)
         path = unquote_to_bytes(parts.path or "/").decode("latin-1")
         host = _host_on_the_wire(parts)
     except ValueError as error:
-        raise ConfigError(f"url={url!r}: {error}") from None
+        raise ConfigError(f"{what}={url!r}: {error}") from None
     full = parts.scheme in _DEFAULT_PORTS and bool(host)
     if not full and not (url.startswith("/") and not url.startswith("//")):
-        raise ConfigError(f"url={url!r}: give a path that begins with '/', or a full URL such as 'https://shop.example/news'")
-    where = _where(path, ignored.split(_wire(parts.query))[0])
-    return f"url:{_origin(parts.scheme, host)}{where}" if full else f"path:{where}"
-
-
-def selected(url: object, tag: object, endpoint: object, everything: object, ignored: NamePatterns) -> str:
-    """Return the name that a purge is for.
-
-    :raises ConfigError: unless exactly one thing is selected, by a value of the right kind.
-    """
-    given = {"url": url is not None, "tag": tag is not None, "endpoint": endpoint is not None, "all": everything is not False}
-    chosen = [name for name, is_given in given.items() if is_given]
-    if len(chosen) != 1:
-        said = " and ".join(chosen) or "nothing"
-        raise ConfigError(f"a purge is by one of url, tag=, endpoint= and all=True, and {said} was given")
-    if chosen == ["all"]:
-        if everything is not True:
-            raise ConfigError(f"all={everything!r}: give True to purge everything")
-        return EVERYTHING
-    if url is not None:
-        return url_name(url, ignored)
-    value = tag if endpoint is None else endpoint
-    if not isinstance(value, str) or not value:
-        raise ConfigError(f"{chosen[0]}={value!r}: give one non-empty string")
-    return tag_name(value) if endpoint is None else endpoint_name(value)
+        raise ConfigError(f"{what}={url!r}: give a path that begins with '/', or a full URL such as 'https://shop.example/news'")
+    return f"url:{_origin(parts.scheme, host)}{path}" if full else f"path:{path}", _wire(parts.query)
 
 
 def _where(path: str, query: str) -> str:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 from .decide import Verdict, is_due
+from .entry import Entry
 from .errors import StoreError
 from .flight import Flight, Flights
 from .origin import Answer, RefreshJob
@@ -26,12 +27,18 @@ class Landing:
     """Where those who wait for a refresh learn what it brought.
 
     :ivar answer: the origin's answer; ``None`` if it was not called, or nothing is known yet.
+    :ivar stored: whether that was stored.
+    :ivar is_busy: somebody else was at it.
+    :ivar error: what the store failed with.
     """
 
-    __slots__ = ("answer", "done")
+    __slots__ = ("answer", "done", "error", "is_busy", "stored")
 
     def __init__(self) -> None:
         self.answer: Answer | None = None
+        self.stored = False
+        self.is_busy = False
+        self.error: StoreError | None = None
         self.done = threading.Event()
 
 
@@ -111,6 +118,17 @@ class Refreshes:
         landing.done.set()
         return False
 
+    def run_now(self, job: RefreshJob, met: Entry) -> Landing | None:
+        """Run a refresh in the caller's thread, and return where it landed; ``None``: it was handed over already.
+
+        :param met: what was stored when it was asked for; if something else is, it is not run.
+        """
+        if not self.claim(self.settler.load(job.key)):
+            return None
+        landing = self.landing(job.key) or Landing()
+        self._run(job, landing, met)
+        return landing
+
     def call_apart(self, job: RefreshJob, copy: Copy) -> Landing | None:
         """Call an origin in a thread of its own for one caller alone, and return where that lands; ``None``: no thread is free."""
         landing = Landing()
@@ -157,11 +175,12 @@ class Refreshes:
             patience = self.deadline if job.patience is None else job.patience
             landing.done.wait(max(0.0, self.since(job.key) + patience - time.monotonic()))
 
-    def _run(self, job: RefreshJob, landing: Landing) -> None:
+    def _run(self, job: RefreshJob, landing: Landing, met: Entry | None = None) -> None:
         pause = None
         try:
-            pause = self._run_if_free(job, landing)
+            pause = self._run_if_free(job, landing, met)
         except StoreError as error:
+            landing.error = error
             self.settler.store_failed(error)
             pause = Pending(self.since(job.key), time.monotonic() + self.settler.backoff[0], None, landing)
         finally:
@@ -171,19 +190,21 @@ class Refreshes:
                 del self._pending[job.key]
             landing.done.set()
 
-    def _run_if_free(self, job: RefreshJob, landing: Landing) -> Pending | None:
+    def _run_if_free(self, job: RefreshJob, landing: Landing, met: Entry | None) -> Pending | None:
         """Renew an entry, unless that is done elsewhere; return how long not to try again here, if that is to be said."""
         lock = self.store.lock(job.key)
         copy = self.store.load(job.key)
         if not lock.acquire():
+            landing.is_busy = True
             return Pending(self.since(job.key), time.monotonic() + BUSY_PAUSE, copy.stamp, landing)
         flight = self.flights.lead(job.key, time.monotonic() + self.deadline)
         if flight is None:
             lock.release()
+            landing.is_busy = True
             return None
         flight.lock, flight.given_up = lock, job.given_up
         try:
-            landing.answer = self._renew(flight, job)
+            self._renew(flight, job, landing, met)
         except BaseException as error:
             # Who waits is told, and does not try again.
             landing.answer = Answer(Verdict.FAILED, error=error)
@@ -192,10 +213,10 @@ class Refreshes:
             self.flights.end(flight)
         return None
 
-    def _renew(self, flight: Flight, job: RefreshJob) -> Answer | None:
+    def _renew(self, flight: Flight, job: RefreshJob, landing: Landing, met: Entry | None) -> None:
         copy = self.store.load(job.key)
-        if not _is_wanted(copy, job):
-            return None
+        if not _is_wanted(copy, job) if met is None else not _is_still(copy, met):
+            return
         self.settler.counters.count("refreshes")
         start, begun = self.settler.start(copy), time.perf_counter()
         try:
@@ -217,10 +238,10 @@ class Refreshes:
                 ("refresh", job.label), "the refresh of %s failed%s", job.label, stays, exc_info=answer.error
             )
         try:
-            self.settler.land(self.flights, flight, start, answer)
+            landing.stored = self.settler.land(self.flights, flight, start, answer)
         finally:
             self._has_ended(job, begun, answer)
-        return answer
+        landing.answer = answer
 
     def _has_ended(self, job: RefreshJob, begun: float, answer: Answer) -> None:
         self.settler.witness.refreshed(job, time.perf_counter() - begun, answer, lambda: self.settler.load(job.key).note.retry_at)
@@ -262,6 +283,11 @@ class InProcess:
         self.pid = os.getpid()
         self.flights = Flights()
         self.refreshes = Refreshes(settler, pools[0], pools, self.flights, deadline)
+
+
+def _is_still(copy: Copy, met: Entry) -> bool:
+    """Whether what was met is what is stored: neither purged nor renewed meanwhile."""
+    return copy.entry is not None and copy.entry.serial == met.serial
 
 
 def _is_wanted(copy: Copy, job: RefreshJob) -> bool:

@@ -35,6 +35,11 @@ def variant_key(url_key: str, fields: Fields, get: Callable[[str], Any]) -> str:
     return ascii(("variant", url_key, *[normal_form(name, get(environ_name(name))) for name in fields], fields))
 
 
+def is_variant_of(url_key: str, key: str) -> bool:
+    """Whether a key is that of a variant of a URL."""
+    return key.startswith(f"('variant', {url_key!a}, ")
+
+
 def normal_form(name: str, value: str | None) -> str | None:
     """Return the normal form of a request field; those of the usual ones are remembered."""
     return normalised(name, value) if value is not None and len(value) > _LONG else _remembered(name, value)

@@ -15,14 +15,17 @@ from .calls import NAME, Calls
 from .config import Settings
 from .doorway import Doorway
 from .engine import Engine
+from .entry import Entry
 from .errors import ConfigError
 from .flask_gateway import Front
+from .gateway.cache import Gateway
 from .guard import discard_session
 from .ledger import Ledger, ledger_of
 from .observed import observed_request_class
 from .page_refresh import AS_VISITOR
 from .pages import Pages
 from .recipe import REFRESHING
+from .scans import Renewal, Scans
 from .sessions.plan import SessionPlan
 from .stats import Counters
 from .stores.base import Store
@@ -38,6 +41,7 @@ class State:
     :ivar pages: the cached views.
     :ivar calls: the fetch functions; ``None``: they run as if they were not decorated.
     :ivar sessions: what sessions of ``requests`` ask; ``None``: nothing they do is cached.
+    :ivar scans: what is done to many entries at once.
     :ivar counters: what happened in this process.
     :ivar stats: what happened in all that share the directory.
     """
@@ -47,6 +51,7 @@ class State:
     pages: Pages
     calls: Calls | None
     sessions: SessionPlan | None
+    scans: Scans
     counters: Counters
     stats: Ledger
 
@@ -66,17 +71,32 @@ def set_up(app: Flask, own: Store | None, memos: Iterable[Memo]) -> Doorway | No
     engine = Engine(store, settings, counters, ledger_of(store, counters))
     engine.send_as(app)
     if not settings.enabled:
-        app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), None, None, counters, engine.ledger)
+        scans = Scans(engine, [])
+        app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), None, None, scans, counters, engine.ledger)
         return None
     calls = Calls(app, settings, engine)
     calls.check(memos)
     sessions = SessionPlan(engine, calls.pool, calls.terms)
-    app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), calls, sessions, counters, engine.ledger)
+    pages = Pages(app, settings, engine)
     app.request_class = observed_request_class(app.request_class, settings.ignored_readers)
     doorway = Doorway(app.wsgi_app, engine, Front(app, engine, calls.renew))
+    scans = Scans(engine, [pages, calls, _GatewayBehind(doorway)])
+    app.extensions[NAME] = State(settings, engine, pages, calls, sessions, scans, counters, engine.ledger)
     app.wsgi_app = doorway  # type: ignore[method-assign]
     app.process_response = _saving_no_visitors_session(app.process_response)  # type: ignore[method-assign,assignment]
     return doorway
+
+
+class _GatewayBehind:
+    """The gateway of an app, if it comes to have one."""
+
+    def __init__(self, doorway: Doorway) -> None:
+        self._doorway = doorway
+
+    def renewal_of(self, entry: Entry) -> Renewal | str | None:
+        """Return how something of the gateway's is made again; or why it can't be; ``None``: it is not a gateway's."""
+        gateway = self._doorway.gateway
+        return gateway.renewal_of(entry) if isinstance(gateway, Gateway) else None
 
 
 def state_of(app: Flask) -> State:

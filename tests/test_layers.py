@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
         "http.ranges", "http.validators", "http.invalidation",
     ),
-    ("status", "decide", "explain", "shared_cache", "variants"),
+    ("status", "decide", "explain", "shared_cache", "variants", "selection"),
     ("stats", "complaints", "stores", "stores.base", "stores.memory", "stores.stamps"),
     (
         "stores.disk", "stores.bodies", "stores.heads", "stores.locks", "stores.names", "stores.folders", "stores.room",
@@ -29,10 +29,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("signals", "tally", "rows", "history", "ledger"),
     ("flight", "refresher", "housekeeping", "threadless", "wsgi"),
-    ("origin", "witness", "settle", "refreshes", "visit", "apart", "engine", "told"),
+    ("origin", "witness", "settle", "refreshes", "visit", "apart", "engine", "told", "batch", "scans"),
     (
         "gateway", "gateway.app_call", "gateway.plan", "gateway.rules", "gateway.filing", "gateway.asked", "gateway.origin",
-        "gateway.answers", "gateway.invalidate", "gateway.past", "gateway.cache",
+        "gateway.answers", "gateway.invalidate", "gateway.past", "gateway.operations", "gateway.cache",
     ),
     ("observed", "session_watch", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages"),
     ("call_policy", "values", "breaker", "call_origin", "calls", "flask_gateway"),
@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "sessions", "sessions.plan", "sessions.wire", "sessions.sending", "sessions.asked", "sessions.origin", "sessions.adapter",
         "sessions.making",
     ),
-    ("wiring",),
+    ("wiring", "operations"),
     (
         "dashboard", "dashboard.bar", "dashboard.shown", "dashboard.survey", "dashboard.series", "dashboard.health",
         "dashboard.overview", "dashboard.desk", "dashboard.forgery", "dashboard.acting", "dashboard.blueprint", "extension",
@@ -52,12 +52,13 @@ ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {
     "observed", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages", "call_origin", "calls",
-    "flask_gateway", "sessions.adapter", "wiring", "dashboard.desk", "dashboard.forgery", "dashboard.blueprint", "extension",
+    "flask_gateway", "sessions.adapter", "wiring", "operations",
+    "dashboard.desk", "dashboard.forgery", "dashboard.blueprint", "extension",
     "metrics",
 }  # fmt: skip
 PURE = {
     "errors", "figures", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",
-    "status", "decide", "explain", "shared_cache", "variants", "dashboard.bar", "dashboard.series",
+    "status", "decide", "explain", "shared_cache", "variants", "selection", "dashboard.bar", "dashboard.series",
     "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
     "http.ranges", "http.validators", "http.invalidation",
 }  # fmt: skip

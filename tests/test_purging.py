@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from origins import make_entry
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import create_environ
 
 from flask_stalecache import ConfigError
 from flask_stalecache.policy import NamePatterns
-from flask_stalecache.purging import EVERYTHING, endpoint_name, page_names, selected, tag_name, tags_in, url_name
+from flask_stalecache.purging import EVERYTHING, endpoint_name, page_names, prefix_name, tag_name, tags_in, url_name
+from flask_stalecache.selection import Selector, title_of
 
 NOTHING = NamePatterns(())
 UTM = NamePatterns(("utm_*", "fbclid"))
@@ -245,7 +248,7 @@ def test_what_is_neither_a_path_nor_a_full_url_is_refused(url: object) -> None:
     with pytest.raises(ConfigError, match="url="):
         url_name(url, NOTHING)
     with pytest.raises(ConfigError):
-        selected(url, None, None, False, NOTHING)
+        selected(url=url)
 
 
 def test_a_page_behind_a_proxy_is_named_as_the_app_sees_it() -> None:
@@ -273,6 +276,12 @@ def test_a_page_behind_a_proxy_is_named_as_the_app_sees_it() -> None:
 # -- what is selected ------------------------------------------------------------------------------------------------
 
 
+def selected(**given: Any) -> Selector:
+    """Return what is selected in an app with two endpoints."""
+    known = {"url": None, "tag": None, "endpoint": None, "prefix": None, "everything": False, "ignored": UTM}
+    return Selector.of(**{**known, **given}, endpoints=("news.show", "news.list"))
+
+
 @pytest.mark.parametrize(
     ("selectors", "name"),
     [
@@ -287,7 +296,10 @@ def test_a_page_behind_a_proxy_is_named_as_the_app_sees_it() -> None:
     ],
 )
 def test_one_selector_is_one_name(selectors: dict[str, Any], name: str) -> None:
-    assert selected(**{"url": None, "tag": None, "endpoint": None, "everything": False, "ignored": UTM, **selectors}) == name
+    selector = selected(**selectors)
+    assert (selector.name, selector.prefix) == (name, "")
+    assert selector.matches(make_entry(names=("all", "tag:other", name)))
+    assert not selector.matches(make_entry(names=("tag:other", f"{name}/more")))
 
 
 @pytest.mark.parametrize(
@@ -301,6 +313,14 @@ def test_one_selector_is_one_name(selectors: dict[str, Any], name: str) -> None:
         ({"url": "/news", "everything": 1}, "url and all was given"),
         ({"url": "/", "tag": "a", "endpoint": "b", "everything": True}, "url and tag and endpoint and all was given"),
         ({"url": "", "tag": ""}, "url and tag was given"),
+        ({"prefix": "/news", "tag": "news"}, "tag and prefix was given"),
+        ({"prefix": ""}, "prefix='': give a path"),
+        ({"prefix": "news/"}, "prefix='news/': give a path"),
+        ({"prefix": "//shop.example/"}, "prefix='//shop.example/': give a path"),
+        ({"prefix": "ftp://shop.example/"}, "prefix='ftp://shop.example/': give a path"),
+        ({"prefix": ["/news"]}, r"prefix=\['/news'\] is not a string"),
+        ({"endpoint": "news.shwo"}, "endpoint='news.shwo' is none of the app's; the nearest is 'news.show'"),
+        ({"endpoint": "x"}, "endpoint='x' is none of the app's$"),
         ({"everything": 1}, "all=1: give True"),
         ({"everything": 0}, "all=0: give True"),
         ({"everything": None}, "all=None: give True"),
@@ -318,4 +338,73 @@ def test_one_selector_is_one_name(selectors: dict[str, Any], name: str) -> None:
 )
 def test_anything_but_one_good_selector_is_refused(selectors: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        selected(**{"url": None, "tag": None, "endpoint": None, "everything": False, "ignored": NOTHING, **selectors})
+        selected(**selectors)
+
+
+def test_where_there_are_no_endpoints_none_are_asked_for() -> None:
+    with pytest.raises(ConfigError, match=r"^a refresh is by one of url, tag=, prefix= and all=True, and nothing was given$"):
+        Selector.of(None, None, None, None, False, NOTHING, what="a refresh")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "name", "matching", "others"),
+    [
+        ("/", "path:/", ["/", "/news", "/news?page=2"], []),
+        ("/news/", "path:/news/", ["/news/", "/news/1", "/news/1?page=2"], ["/news", "/newsletter", "/a/news/"]),
+        ("/news", "path:/news", ["/news", "/news/1", "/news?page=2", "/newsletter"], ["/new", "/"]),
+        ("/news?", "path:/news?", ["/news?page=2"], ["/news", "/newsletter"]),
+        ("/news?page=", "path:/news?page=", ["/news?page=2"], ["/news?pages=2", "/news"]),
+        # In no page's name; without it, all news would be selected.
+        ("/news?utm_source=a", "path:/news?utm_source=a", [], ["/news", "/news?page=2", "/newsletter"]),
+        ("/news/#top?a", "path:/news/", ["/news/1"], ["/news"]),
+        ("/caf%C3%A9/", "path:/caf\xc3\xa9/", ["/caf%C3%A9/1", "/café/1"], ["/cafe/1"]),
+        ("/café/", "path:/caf\xc3\xa9/", ["/caf%C3%A9/1"], []),
+        ("http://Shop.example:80/news/", "url:http://shop.example/news/", ["/news/1"], ["/news"]),
+        ("http://shop.example", "url:http://shop.example/", ["/news", "/"], []),
+        ("http://shop.exam", "url:http://shop.exam/", [], ["/news", "/"]),
+        ("https://shop.example/", "url:https://shop.example/", [], ["/news", "/"]),
+        ("http://müller.example/", "url:http://xn--mller-kva.example/", [], ["/news"]),
+    ],
+)
+def test_a_prefix_is_of_all_whose_path_or_url_begins_so(prefix: str, name: str, matching: list[str], others: list[str]) -> None:
+    selector = selected(prefix=prefix)
+    assert (selector.name, selector.prefix) == (None, name)
+    for path in (*matching, *others):
+        page = make_entry(names=page_names("news", asked_for(f"http://shop.example{path}"), UTM))
+        assert selector.matches(page) is (path in matching), path
+
+
+def test_no_prefix_is_of_what_has_no_url() -> None:
+    assert not selected(prefix="/").matches(make_entry(names=("all", "function:shop.rates", "call:00", "tag:/")))
+
+
+@given(st.text(alphabet="ab/%é?=&"), st.text(alphabet="ab/é?=&"))
+@example("", "%C3%A9")
+def test_a_url_has_each_prefix_of_it_that_cuts_no_escape(start: str, rest: str) -> None:
+    url = f"/{start}{rest}"
+    if start[-2:].count("%") or url.startswith("//") or "?" in start:
+        return
+    assert url_name(url, NOTHING).startswith(prefix_name(f"/{start}"))
+
+
+# -- what entries are called -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "recipe", "title"),
+    [
+        (("all", "path:/news", "url:http://shop.example/news"), {}, "http://shop.example/news"),
+        (("url:http://shop.example/caf\xc3\xa9?q=%C3%A9",), {}, "http://shop.example/caf%C3%A9?q=%C3%A9"),
+        (("url:http://shop.example/a?b?q=1",), {"query": "q=1"}, "http://shop.example/a%3Fb?q=1"),
+        (("url:http://shop.example/a?b",), {"query": ""}, "http://shop.example/a?b"),
+        (
+            ("all",),
+            {"function": "shop.rates", "arguments": {"args": ["EUR", 2], "kwargs": {"x": None}}},
+            "shop.rates('EUR', 2, x=None)",
+        ),
+        (("all",), {"function": "shop.rates", "arguments": None}, "shop.rates(...)"),
+        (("all",), {}, "a key"),
+    ],
+)
+def test_an_entry_is_called_by_its_url_or_by_its_call(names: tuple[str, ...], recipe: dict[str, Any], title: str) -> None:
+    assert title_of(replace(make_entry("a key", names=names), recipe=recipe)) == title

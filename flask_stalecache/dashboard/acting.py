@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..entry import Entry
 from ..errors import ConfigError
-from ..purging import selected
+from ..selection import Selector, title_of
+from ..stats import Stats
 from ..wiring import State
-from .shown import title_of
 
 #: What an action is called in a form, and what the page says when it is done.
 ACTIONS = {"purge": "Purged", "soft": "Softly purged"}
@@ -21,26 +21,19 @@ ON_MANY = tuple(SELECTORS)
 class Acting(Protocol):
     """What acts, and counts: the extension."""
 
-    def purge(self, url: str | None = None, *, tag: str | None = None, endpoint: str | None = None, soft: bool = False) -> None:
+    def purge(self, url: str | None = None, *, tag: str | None = None, endpoint: str | None = None, soft: bool = False) -> object:
         """Drop stored pages, or only end their freshness."""
 
-    def stats(self) -> Any:
+    def stats(self) -> Stats:
         """Return the numbers of all workers."""
 
 
-class Named:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def matches(self, entry: Entry) -> bool:
-        return self.name in entry.names
-
-
-def selector_of(state: State, by: str, value: str) -> Named:
+def selector_of(state: State, by: str, value: str) -> Selector:
     if by not in SELECTORS:
         raise ConfigError("Choose by what to find an entry.")
-    given = {"url": None, "tag": None, "endpoint": None, by: value}
-    return Named(selected(given["url"], given["tag"], given["endpoint"], False, state.settings.ignored_parameters))
+    given = {**dict.fromkeys(SELECTORS), by: value}
+    ignored, endpoints = state.settings.ignored_parameters, state.pages.app.view_functions
+    return Selector.of(given["url"], given["tag"], given["endpoint"], None, False, ignored, endpoints=endpoints)
 
 
 def act(cache: Acting, state: State, action: str, by: str, value: str) -> str:

@@ -18,11 +18,12 @@ from ..http.cache_control import response_directives
 from ..http.fields import end_to_end, first_of, missing_in_vary
 from ..http.freshness import must_be_confirmed
 from ..http.invalidation import SAFE_METHODS
+from ..keys import is_key_of_page
 from ..ledger import ledger_of
 from ..origin import Answer, Served, is_served
 from ..policy import Policy
-from ..purging import selected
 from ..recipe import ARRIVED, REPLAY
+from ..scans import Renewal, Scans
 from ..stats import Counters, Stats
 from ..status import CacheStatus, aside, forwarded_field, status_fields
 from ..stores.base import Store
@@ -33,9 +34,10 @@ from ..told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, told_of_answer, told_of
 from ..variants import Index
 from ..wsgi import closing
 from .answers import GoneError, Ready, send_stored
-from .app_call import code_of
+from .app_call import AppCall, code_of
 from .invalidate import Invalidator
-from .origin import GatewayOrigin
+from .operations import Operations
+from .origin import GatewayOrigin, refresh_of
 from .past import Past
 from .plan import GatewayPlan
 from .rules import Rules, base_policy
@@ -148,6 +150,13 @@ class Gateway:
             origin.break_off()
             origin.close()
             raise
+
+    def renewal_of(self, entry: Entry) -> Renewal | str | None:
+        """Return how something is made again, from its entry's head alone; or why it can't be; ``None``: it is not a gateway's."""
+        if is_key_of_page(entry.key) or "scheme" not in entry.recipe:
+            return None
+        refresh = refresh_of(self._plan, self._rules, entry)
+        return refresh if isinstance(refresh, str) else Renewal(refresh, _status_of)
 
     def _is_live(self, unless: Callable[..., object], environ: WSGIEnvironment) -> bool:
         """Ask the developer's ``unless``; where it raises, the request is live."""
@@ -295,6 +304,10 @@ class Gateway:
             self._engine.go_in_line(reason)
 
 
+def _status_of(answer: Answer) -> int | None:
+    return answer.value.code if isinstance(answer.value, AppCall) and answer.value.status else None
+
+
 def _why_not_for_us(environ: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return why a request goes past the store, in the words of RFC 9211 section 2.2 and in ours; ``None``: it does not."""
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
@@ -306,7 +319,7 @@ def _why_not_for_us(environ: Mapping[str, Any]) -> tuple[str, str] | None:
     return ("upgrade", "") if "HTTP_UPGRADE" in environ or REPLAY in environ else None
 
 
-class GatewayCache(Gateway):
+class GatewayCache(Operations, Gateway):
     """A shared HTTP cache in front of any WSGI app: it obeys what the app's responses say.
 
     :param wsgi_app: the app.
@@ -343,22 +356,7 @@ class GatewayCache(Gateway):
         preferred = preference(True, checked.prefer_stale_refresh)
         base = base_policy(checked, given)
         super().__init__(plan, Rules(rules, base, checked.ignored_parameters, terms, preferred), checked.status_headers)
-
-    def purge(self, url: str | None = None, *, tag: str | None = None, all: bool = False, soft: bool = False) -> None:
-        """Drop stored responses, or with ``soft`` end their freshness: every worker sees it at its next request.
-
-        :param url: a path with its query, on all hosts; or a full URL, on its own.
-        :param tag: the responses with this tag.
-        :param all: everything in the store.
-        :raises ConfigError: unless exactly one of ``url``, ``tag`` and ``all`` is given, and it makes sense.
-        :raises StoreError: if the store can't be written.
-        """
-        if not isinstance(soft, bool):
-            raise ConfigError(f"soft={soft!r}: give True or False")
-        name = selected(url, tag, None, all, self._engine.settings.ignored_parameters)
-        self._engine.counters.count("purges")
-        self._engine.store.purge(name, soft=soft)
-        self._engine.witness.purged(name, soft=soft)
+        self._scans = Scans(engine, [self])
 
     def stats(self) -> Stats:
         """Return the numbers of all processes that share the directory, living and dead.
@@ -366,13 +364,6 @@ class GatewayCache(Gateway):
         Nothing is lost with a process that is killed. With a store of your own they are those of this process.
         """
         return self._engine.stats()
-
-    def drain(self, timeout: float | None = None) -> bool:
-        """Wait until the refreshes that this process handed over are done, and return whether they are.
-
-        :param timeout: seconds to wait at most. Default: no limit.
-        """
-        return self._engine.drain(timeout)
 
 
 #: Settings of Flask apps, and what to do instead.

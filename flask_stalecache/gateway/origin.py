@@ -21,9 +21,10 @@ from ..shared_cache import honored
 from ..stores.base import Copy
 from ..tally import UNCOUNTED, Tally
 from ..told import aside_of
+from ..variants import is_variant_of
 from .asked import NOTHING_SAID, Asked
 from .plan import GatewayPlan
-from .rules import Rule
+from .rules import Rule, Rules
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -198,6 +199,20 @@ class GatewayOrigin:
         varied = (*self.rule.policy.vary, *self.fields)
         recipe = PageRecipe.from_environ(self.environ, varied, self.rule.ignored)
         return GatewayRefresh(self.plan, self.rule, self.key, self.url_key, self.label, recipe)
+
+
+def refresh_of(plan: GatewayPlan, rules: Rules, entry: Entry) -> GatewayRefresh | str:
+    """Return the refresh of what a gateway has stored, from its entry's head alone; or why it can't be made again."""
+    try:
+        recipe = PageRecipe.from_json(entry.recipe)
+    except (LookupError, TypeError, ValueError):
+        return "what it takes to make it again is not known"
+    environ = recipe.to_environ()
+    rule = rules.of(environ)
+    url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
+    if entry.key != url_key and not is_variant_of(url_key, entry.key):
+        return "nobody asks for it any more, since the rules have changed"
+    return GatewayRefresh(plan, rule, entry.key, url_key, f"the page at {recipe.path}", recipe)
 
 
 class GatewayRefresh:

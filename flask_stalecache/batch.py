@@ -1,0 +1,317 @@
+"""What goes through many entries or URLs in the background: how far it is, what came of each, and the threads that do it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import NamedTuple, Protocol
+
+from .errors import ConfigError, StoreError
+
+#: Outcomes that are kept; who wants all of more has to take them as they come.
+KEPT = 10_000
+#: Threads that hang and are replaced, before a batch makes do with what is left.
+MAX_LOST = 32
+MAX_CONCURRENCY = 64
+
+
+class Outcome(NamedTuple):
+    """What came of one entry or URL.
+
+    :ivar url: its URL; of the value of a fetch function the call, such as ``shop.rates('EUR')``; "" if it is the store that failed.
+    :ivar status: the status that the app answered with; ``None``: it was not asked, or it is a call.
+    :ivar seconds: what it took.
+    :ivar stored: it is stored now, as it was just made; of a page that was fresh already, that it is stored.
+    :ivar reason: why it was not stored, failed or was skipped; else "".
+    :ivar skipped: it was left alone.
+    :ivar failed: it could not be made, or not be purged; what was stored of it is kept.
+    """
+
+    url: str
+    status: int | None = None
+    seconds: float = 0.0
+    stored: bool = False
+    reason: str = ""
+    skipped: bool = False
+    failed: bool = False
+
+
+class Task(Protocol):
+    """One thing to do."""
+
+    @property
+    def url(self) -> str:
+        """What it is called in the report."""
+
+    def run(self, given_up: Callable[[str], None]) -> Outcome:
+        """Do it.
+
+        :param given_up: takes the reason why nobody waits for it any longer, while it still runs.
+        :raises StoreError: if the store fails, which ends the batch.
+        """
+
+
+class Batch:
+    """Something that goes through many entries or URLs in the background; it has begun, or waits until others are over.
+
+    Iterating over it yields each :class:`Outcome` as it comes, until it is finished.
+
+    :ivar kind: ``"purge"``, ``"refresh"``, ``"publish"`` or ``"warm"``.
+    :ivar found: how many there are, as far as is known by now.
+    :ivar done: of how many the app has answered, or which were purged.
+    :ivar failed: how many could not be made, or not be purged.
+    :ivar skipped: how many were left alone.
+    :ivar not_stored: of those that are done, how many were not stored.
+    :ivar finished: whether it is over.
+    :ivar cancelled: whether it was cancelled.
+    :ivar error: why it ended before its end; "" if it did not.
+    """
+
+    def __init__(self, kind: str, moved: Callable[[Batch], object] = lambda batch: None) -> None:
+        self.kind = kind
+        self.found = 0
+        self.done = 0
+        self.failed = 0
+        self.skipped = 0
+        self.not_stored = 0
+        self.finished = False
+        self.cancelled = False
+        self.error = ""
+        self._moved = moved
+        self._pid = os.getpid()
+        self._outcomes: deque[Outcome] = deque(maxlen=KEPT)
+        self._told = 0
+        self._changed = threading.Condition()
+
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else "running"
+        return f"<Batch {self.kind}: {self.found} found, {self.done} done, {self.failed} failed, {self.skipped} skipped, {state}>"
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """The last 10,000 outcomes, in the order in which they came."""
+        with self._changed:
+            return list(self._outcomes)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is finished, and return whether it is.
+
+        :param timeout: seconds to wait at most. Default: no limit.
+        """
+        if self._is_another_process():
+            return self.finished
+        with self._changed:
+            return self._changed.wait_for(lambda: self.finished, timeout)
+
+    def cancel(self) -> None:
+        """Begin nothing more; what is under way comes to its end."""
+        self.cancelled = True
+
+    def __iter__(self) -> Iterator[Outcome]:
+        """Yield the outcomes as they come; of more than 10,000 that nobody has taken, the last ones."""
+        position = 0
+        while not self._is_another_process():
+            with self._changed:
+                self._changed.wait_for(lambda at=position: self.finished or self._told > at)  # type: ignore[misc]
+                position = max(position, self._told - len(self._outcomes))
+                if position == self._told:
+                    return
+                outcome = self._outcomes[position - self._told]
+                position += 1
+            yield outcome
+
+    def _is_another_process(self) -> bool:
+        # After a fork its threads are the parent's, and its lock may have been taken.
+        return self._pid != os.getpid()
+
+    # -- for who does it -----------------------------------------------------------------------------------------
+
+    def find(self, count: int = 1) -> None:
+        """Count what there is to do."""
+        with self._changed:
+            self.found += count
+        self._moved(self)
+
+    def tell(self, outcome: Outcome) -> None:
+        """Note what came of one."""
+        with self._changed:
+            if outcome.failed:
+                self.failed += 1
+            elif outcome.skipped:
+                self.skipped += 1
+            else:
+                self.done += 1
+                self.not_stored += not outcome.stored and self.kind != "purge"
+            self._outcomes.append(outcome)
+            self._told += 1
+            self._changed.notify_all()
+        self._moved(self)
+
+    def finish(self, error: str = "") -> None:
+        """Note that it is over.
+
+        :param error: why it ended before its end.
+        """
+        with self._changed:
+            self.error = self.error or error
+            self.finished = True
+            self._changed.notify_all()
+        self._moved(self)
+
+
+def concurrency_of(value: object) -> int:
+    """Return how many threads a batch has, or raise :class:`ConfigError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_CONCURRENCY:
+        raise ConfigError(f"concurrency={value!r}: give a whole number from 1 to {MAX_CONCURRENCY}")
+    return value
+
+
+#: Whether this is one of a batch's own threads.
+_inside: ContextVar[bool] = ContextVar("stalecache_batch", default=False)
+
+
+def is_inside() -> bool:
+    """Whether what is running is part of a batch."""
+    return _inside.get()
+
+
+class Crew:
+    """The threads of one batch: each takes what comes next, so that nothing is found long before it is done.
+
+    :param batch: what they do.
+    :param tasks: yields what is to be done; one thread at a time asks for more.
+    :param count: counts by name what happens.
+    :param over: called once, when the last thread has left.
+    """
+
+    def __init__(self, batch: Batch, tasks: Iterator[Task], count: Callable[[str], object], over: Callable[[], object]) -> None:
+        self._batch = batch
+        self._tasks = tasks
+        self._count = count
+        self._over = over
+        self._asking = threading.Lock()
+        self._state = threading.Lock()
+        self._working = 0
+        self._lost = 0
+
+    def start(self, concurrency: int) -> None:
+        """Begin with so many threads; where none can be had, in the caller's own."""
+        with self._state:
+            started = sum(self._start_thread() for _ in range(concurrency))
+            self._working = started
+        if not started:
+            self.run_in_line()
+
+    def run_in_line(self) -> None:
+        """Do all of it in the caller's thread."""
+        self._working = 1
+        self._work()
+
+    def _start_thread(self) -> bool:
+        try:
+            threading.Thread(target=self._work, name="stalecache-batch", daemon=True).start()
+        except RuntimeError:
+            # Out of threads: those that there are do it all.
+            return False
+        return True
+
+    def _work(self) -> None:
+        token = _inside.set(True)
+        is_ours = True
+        try:
+            while is_ours and (task := self._next()) is not None:
+                is_ours = self._do(task)
+        finally:
+            _inside.reset(token)
+            if is_ours:
+                self._leave()
+
+    def _next(self) -> Task | None:
+        """Return what is to be done next; ``None``: nothing more."""
+        with self._asking:
+            if self._batch.cancelled or self._batch.error:
+                return None
+            try:
+                return next(self._tasks, None)
+            except StoreError as error:
+                self._break_off(error)
+                return None
+
+    def _break_off(self, error: BaseException, task: Task | None = None, seconds: float = 0.0) -> None:
+        self._batch.error = str(error) or repr(error)
+        self._tell(Outcome("" if task is None else task.url, None, seconds, reason=self._batch.error, failed=True))
+
+    def _do(self, task: Task) -> bool:
+        """Do one thing, and return whether this thread still belongs to the batch: not if another has taken its place."""
+        run = _Run(self, task)
+        outcome = None
+        try:
+            outcome = task.run(run.give_up)
+        except StoreError as error:
+            if run.end():
+                self._break_off(error, task, run.seconds)
+                return True
+            return False
+        except Exception as error:
+            outcome = Outcome(task.url, None, run.seconds, reason=repr(error), failed=True)
+        except BaseException as error:
+            # Something that asks for the end of the process ends at the edge of a thread of ours, and nowhere else.
+            if threading.current_thread().name != "stalecache-batch":
+                raise
+            outcome = Outcome(task.url, None, run.seconds, reason=repr(error), failed=True)
+        if not run.end():
+            return False
+        self._tell(outcome)
+        return True
+
+    def _tell(self, outcome: Outcome) -> None:
+        self._count("scans_failed" if outcome.failed else "scans_skipped" if outcome.skipped else "scans_done")
+        self._batch.tell(outcome)
+
+    def replace(self, task: Task, reason: str, seconds: float) -> None:
+        """Let another thread take the place of one that hangs."""
+        self._tell(Outcome(task.url, None, seconds, reason=reason, failed=True))
+        with self._state:
+            self._lost += 1
+            is_replaced = self._lost <= MAX_LOST and self._start_thread()
+        if not is_replaced:
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._state:
+            self._working -= 1
+            is_last = self._working == 0
+        if is_last:
+            close = getattr(self._tasks, "close", None)
+            if close is not None:
+                close()
+            self._batch.finish()
+            self._over()
+
+
+class _Run:
+    """One run of a task: it comes to its end, or is given up before, but never both."""
+
+    def __init__(self, crew: Crew, task: Task) -> None:
+        self._crew = crew
+        self._task = task
+        self._began = time.monotonic()
+        self._once = threading.Lock()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken by now."""
+        return time.monotonic() - self._began
+
+    def end(self) -> bool:
+        """Note that it has come to its end, and return whether it was still waited for."""
+        return self._once.acquire(blocking=False)
+
+    def give_up(self, reason: str) -> None:
+        """Count it as failed, though it still runs."""
+        if self._once.acquire(blocking=False):
+            self._crew.replace(self._task, reason, self.seconds)

@@ -1,0 +1,87 @@
+"""What is done to many stored responses at once, where there is no Flask."""
+
+from __future__ import annotations
+
+from ..batch import Batch, concurrency_of
+from ..engine import Engine
+from ..errors import ConfigError
+from ..scans import Scans, drain_with
+from ..selection import Selector
+
+
+class Operations:
+    """The part of :class:`~flask_stalecache.GatewayCache` that works on what is stored."""
+
+    _engine: Engine
+    _scans: Scans
+
+    def purge(
+        self,
+        url: str | None = None,
+        *,
+        tag: str | None = None,
+        prefix: str | None = None,
+        all: bool = False,
+        soft: bool = False,
+    ) -> Batch | None:
+        """Drop stored responses, or with ``soft`` end their freshness: every worker sees it at its next request.
+
+        :param url: a path with its query, on all hosts; or a full URL, on its own.
+        :param tag: the responses with this tag.
+        :param prefix: the responses whose path begins so, on all hosts; or those whose full URL does. They are looked for in the
+            background.
+        :param all: everything in the store.
+        :return: with ``prefix`` a :class:`Batch`, which tells how far it is; else ``None``: it is done.
+        :raises ConfigError: unless exactly one of ``url``, ``tag``, ``prefix`` and ``all`` is given, and it makes sense.
+        :raises StoreError: if the store can't be written.
+        """
+        if not isinstance(soft, bool):
+            raise ConfigError(f"soft={soft!r}: give True or False")
+        return self._scans.purge(self._selector("a purge", url, tag, prefix, all), soft=soft)
+
+    def refresh(
+        self,
+        url: str | None = None,
+        *,
+        tag: str | None = None,
+        prefix: str | None = None,
+        all: bool = False,
+        concurrency: int = 4,
+    ) -> Batch:
+        """Ask the app again for what is stored, fresh or not, in the background: as :meth:`StaleCache.refresh` does.
+
+        :param url: as for :meth:`purge`, like the other selectors.
+        :param concurrency: how many are asked for at a time, 1 to 64. Default 4.
+        :return: how far it is, and what came of each.
+        :raises ConfigError: unless exactly one thing is selected, and it makes sense; or for another ``concurrency``.
+        """
+        return self._scans.refresh(self._selector("a refresh", url, tag, prefix, all), concurrency_of(concurrency))
+
+    def publish(
+        self,
+        url: str | None = None,
+        *,
+        tag: str | None = None,
+        prefix: str | None = None,
+        all: bool = False,
+        concurrency: int = 4,
+    ) -> Batch:
+        """Purge softly, and refresh what that was of: as :meth:`StaleCache.publish` does.
+
+        :param url: as for :meth:`purge`, like the other selectors.
+        :param concurrency: how many are asked for at a time, 1 to 64. Default 4.
+        :return: how far it is, and what came of each.
+        :raises ConfigError: unless exactly one thing is selected, and it makes sense; or for another ``concurrency``.
+        :raises StoreError: if the store can't be written.
+        """
+        return self._scans.refresh(self._selector("a publish", url, tag, prefix, all), concurrency_of(concurrency), publish=True)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until the refreshes that this process handed over are done, and its batches; return whether they are.
+
+        :param timeout: seconds to wait at most. Default: no limit.
+        """
+        return drain_with(self._scans.drain, self._engine.drain, timeout)
+
+    def _selector(self, what: str, url: object, tag: object, prefix: object, everything: object) -> Selector:
+        return Selector.of(url, tag, None, prefix, everything, self._engine.settings.ignored_parameters, what=what)

@@ -1,0 +1,119 @@
+"""What is done to many stored pages at once: purged, refreshed, published."""
+
+from __future__ import annotations
+
+from flask import current_app, has_app_context
+
+from .batch import Batch, concurrency_of
+from .errors import ConfigError
+from .refresher import drain_all
+from .scans import drain_all_scans, drain_with
+from .selection import Selector
+from .wiring import State, app_of_context, state_of
+
+
+class Operations:
+    """The part of :class:`~flask_stalecache.StaleCache` that works on what is stored."""
+
+    def purge(
+        self,
+        url: str | None = None,
+        *,
+        tag: str | None = None,
+        endpoint: str | None = None,
+        prefix: str | None = None,
+        all: bool = False,
+        soft: bool = False,
+    ) -> Batch | None:
+        """Drop stored pages: every worker sees it at its next request, whatever is under way.
+
+        It takes the same time however many there are, but for ``prefix``. It needs an app context.
+
+        :param url: a path with its query, on all hosts; or a full URL, on its own. Parameters that the page ignores are left out.
+        :param tag: the pages with this tag.
+        :param endpoint: the pages of this endpoint, such as ``"news.article"``.
+        :param prefix: the pages whose path begins so, on all hosts; or those whose full URL does. They have to be looked for,
+            which happens in the background.
+        :param all: all pages of the store, those of other apps in it too.
+        :param soft: only end their freshness; they are served as stale, and renewed, as their windows say. Default false.
+        :return: with ``prefix`` a :class:`Batch`, which tells how far it is; else ``None``: it is done.
+        :raises ConfigError: unless exactly one of ``url``, ``tag``, ``endpoint``, ``prefix`` and ``all`` is given, and it makes
+            sense.
+        :raises StoreError: if the store can't be written. Then it may or may not have taken place: do it again.
+        """
+        if not isinstance(soft, bool):
+            raise ConfigError(f"soft={soft!r}: give True or False")
+        state = state_of(app_of_context("purge()"))
+        return state.scans.purge(_selector(state, "a purge", url, tag, endpoint, prefix, all), soft=soft)
+
+    def refresh(
+        self,
+        url: str | None = None,
+        *,
+        tag: str | None = None,
+        endpoint: str | None = None,
+        prefix: str | None = None,
+        all: bool = False,
+        concurrency: int = 4,
+    ) -> Batch:
+        """Make stored pages and values of fetch functions again, fresh or not, in the background.
+
+        It returns at once. What is stored is served meanwhile, and stays if it can't be made again. Each is made under the lock of
+        its key, so once at a time over all workers. It needs an app context.
+
+        :param url: as for :meth:`purge`, like the other selectors.
+        :param concurrency: how many are made at a time, 1 to 64. Default 4.
+        :return: how far it is, and what came of each.
+        :raises ConfigError: unless exactly one thing is selected, and it makes sense; or for another ``concurrency``.
+        """
+        state = state_of(app_of_context("refresh()"))
+        return state.scans.refresh(_selector(state, "a refresh", url, tag, endpoint, prefix, all), concurrency_of(concurrency))
+
+    def publish(
+        self,
+        url: str | None = None,
+        *,
+        tag: str | None = None,
+        endpoint: str | None = None,
+        prefix: str | None = None,
+        all: bool = False,
+        concurrency: int = 4,
+    ) -> Batch:
+        """Purge softly, and refresh what that was of: the old pages are stale from now on, and are renewed at once.
+
+        The purge has taken place when it returns, but for ``prefix``; the rest happens in the background. It needs an app context.
+
+        :param url: as for :meth:`purge`, like the other selectors.
+        :param concurrency: how many are made at a time, 1 to 64. Default 4.
+        :return: how far it is, and what came of each.
+        :raises ConfigError: unless exactly one thing is selected, and it makes sense; or for another ``concurrency``.
+        :raises StoreError: if the store can't be written. Then it may or may not have taken place: do it again.
+        """
+        state = state_of(app_of_context("publish()"))
+        selector = _selector(state, "a publish", url, tag, endpoint, prefix, all)
+        return state.scans.refresh(selector, concurrency_of(concurrency), publish=True)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until the refreshes that this process handed over are done, and its batches; return whether they are.
+
+        In an app context those of that app, else those of all apps.
+
+        :param timeout: seconds to wait at most. Default: no limit.
+        """
+        if has_app_context():
+            state = state_of(current_app)
+            return drain_with(state.scans.drain, state.engine.drain, timeout)
+        return drain_with(drain_all_scans, drain_all, timeout)
+
+
+def _selector(state: State, what: str, url: object, tag: object, endpoint: object, prefix: object, everything: object) -> Selector:
+    return Selector.of(
+        url,
+        tag,
+        endpoint,
+        prefix,
+        everything,
+        state.settings.ignored_parameters,
+        what=what,
+        endpoints=state.pages.app.view_functions,
+    )

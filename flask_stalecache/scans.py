@@ -1,0 +1,372 @@
+"""Purges, refreshes and warming of many at a time: what finds the entries, and how many run at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple, Protocol, TypeVar
+
+from .batch import Batch, Crew, Outcome, Task, is_inside
+from .decide import Verdict
+from .engine import Engine
+from .entry import Entry
+from .errors import StaleCacheError
+from .keys import digest
+from .origin import Answer, RefreshJob, Start
+from .refresher import Refresher
+from .refreshes import Landing
+from .selection import Selector, title_of, url_names
+from .stores.base import Copy
+from .variants import INDEX
+
+_T = TypeVar("_T")
+#: Batches that run at the same time in a process; more wait for their turn.
+AT_ONCE = 4
+#: URLs that are purged at a time.
+CHUNK = 50
+#: URLs that are known to be purged already; of more some may be purged twice, which is no harm.
+REMEMBERED = 100_000
+
+
+class Renewal(NamedTuple):
+    """How an entry is made again.
+
+    :ivar job: does it.
+    :ivar status_of: returns the status in the origin's answer; ``None``: it has none.
+    """
+
+    job: RefreshJob
+    status_of: Callable[[Answer], int | None]
+
+
+class Renewer(Protocol):
+    """A front end that can make its entries again."""
+
+    def renewal_of(self, entry: Entry) -> Renewal | str | None:
+        """Return how an entry is made again, from its head alone; or why it can't be; ``None``: it is none of ours."""
+
+
+class _InProcess:
+    """The batches of one process; made anew after a fork."""
+
+    def __init__(self) -> None:
+        self.mutex = threading.Condition()
+        self.running = 0
+        self.waiting: deque[_Planned] = deque()
+
+
+class _Planned(NamedTuple):
+    """A batch that waits for its turn.
+
+    :ivar about: what it is of; another one of the same that has not begun either would do the same.
+    """
+
+    about: object
+    batch: Batch
+    tasks: Iterator[Task]
+    concurrency: int
+
+
+class Scans:
+    """The batches of one engine.
+
+    :param engine: of the store.
+    :param renewers: the front ends that have stored something there.
+    """
+
+    def __init__(self, engine: Engine, renewers: Sequence[Renewer]) -> None:
+        self.engine = engine
+        self.renewers = renewers
+        self._processes: dict[int, _InProcess] = {}
+        _all_scans.add(self)
+
+    # -- what there is to do -------------------------------------------------------------------------------------
+
+    def purge(self, selector: Selector, *, soft: bool) -> Batch | None:
+        """Purge what is selected: at once if it has a name, and then there is nothing to report; else in the background.
+
+        :raises StoreError: if the store can't be written.
+        """
+        self.engine.see_fork()
+        self.engine.counters.count("purges")
+        if selector.name is not None:
+            self._purge([selector.name], soft)
+            return None
+        batch = self._new("purge")
+        return self._begin(_Planned((selector, soft), batch, self._purging(batch, selector, soft), 1))
+
+    def refresh(self, selector: Selector, concurrency: int, *, publish: bool = False) -> Batch:
+        """Make again what is selected and stored, in the background.
+
+        :param publish: end its freshness first.
+        :raises StoreError: if that is to be done at once, and the store can't be written.
+        """
+        self.engine.see_fork()
+        if publish and selector.name is not None:
+            self.engine.counters.count("purges")
+            self._purge([selector.name], soft=True)
+        batch = self._new("publish" if publish else "refresh")
+        found = self._matching(batch, selector)
+        if publish and selector.name is None:
+            self.engine.counters.count("purges")
+            found = self._purged_softly(found)
+        elif publish:
+            # What was begun since is made of what was published.
+            found = (entry for entry in found if entry.ended)
+        return self._begin(_Planned((selector, concurrency), batch, self._renewing(batch, found), concurrency))
+
+    def run(self, kind: str, tasks: Sequence[Task], concurrency: int) -> Batch:
+        """Do what is known beforehand, in the background."""
+        self.engine.see_fork()
+        batch = self._new(kind)
+        self._find(batch, len(tasks))
+        return self._begin(_Planned(object(), batch, iter(tasks), concurrency))
+
+    def _matching(self, batch: Batch, selector: Selector) -> Iterator[Entry]:
+        for stored in self.engine.store.walk():
+            if batch.cancelled:
+                return
+            if selector.matches(stored.entry):
+                yield stored.entry
+
+    def _renewing(self, batch: Batch, found: Iterator[Entry]) -> Iterator[Task]:
+        for entry in found:
+            # It has no answer of its own: it only leads to the variants.
+            if entry.status != INDEX:
+                self._find(batch)
+                yield RenewTask(self.engine, entry, self._renewal_of(entry))
+
+    def _renewal_of(self, entry: Entry) -> Renewal | str:
+        if entry.needs_confirming:
+            return "each use of it is confirmed by the app"
+        if "url" in entry.recipe:
+            return "only who asks a third party has the request"
+        for renewer in self.renewers:
+            renewal = renewer.renewal_of(entry)
+            if renewal is not None:
+                return renewal
+        return "nothing in this app makes it: it may be another app's"
+
+    def _purged_softly(self, found: Iterator[Entry]) -> Iterator[Entry]:
+        """End the freshness of what was found before it is renewed, some at a time."""
+        for chunk in _chunks(found):
+            self._purge(list(dict.fromkeys(name for entry in chunk for name in url_names(entry))), soft=True)
+            yield from chunk
+
+    def _purging(self, batch: Batch, selector: Selector, soft: bool) -> Iterator[Task]:
+        """Yield the URLs to purge, some at a time: also what is under way for them is made of what was before, and all variants."""
+        for chunk in _chunks(_new_names(self._matching(batch, selector), selector)):
+            self._find(batch, len(chunk))
+            began = time.monotonic()
+            self._purge([name for name, _ in chunk], soft)
+            seconds = (time.monotonic() - began) / len(chunk)
+            yield from (Told(Outcome(title, None, seconds, stored=soft)) for _, title in chunk)
+
+    def _purge(self, names: list[str], soft: bool) -> None:
+        self.engine.store.purge(*names, soft=soft)
+        self.engine.witness.purged(*names, soft=soft)
+
+    # -- batches -------------------------------------------------------------------------------------------------
+
+    def _new(self, kind: str) -> Batch:
+        return Batch(kind, self._tell)
+
+    def _tell(self, batch: Batch) -> None:
+        self.engine.witness.moved(batch)
+
+    def _find(self, batch: Batch, count: int = 1) -> None:
+        self.engine.counters.count("scans_found", count)
+        batch.find(count)
+
+    def _begin(self, planned: _Planned) -> Batch:
+        """Begin a batch, or let it wait for its turn; one that waits already and is to do the same is returned in its place."""
+        if self.engine.in_line or self.engine.refresher.workers == 0:
+            self._crew(planned, lambda: None).run_in_line()
+            return planned.batch
+        process = self._process()
+        with process.mutex:
+            # What runs in a batch, and may wait for this one, keeps its own turn meanwhile.
+            if process.running >= AT_ONCE and not is_inside():
+                for other in process.waiting:
+                    if other.about == planned.about and other.batch.kind == planned.batch.kind and not other.batch.cancelled:
+                        return other.batch
+                process.waiting.append(planned)
+                return planned.batch
+            process.running += 1
+            self._tell_running(process)
+        self._start(planned, process)
+        return planned.batch
+
+    def _start(self, planned: _Planned, process: _InProcess) -> None:
+        self._crew(planned, lambda: self._over(process)).start(planned.concurrency)
+
+    def _crew(self, planned: _Planned, over: Callable[[], object]) -> Crew:
+        return Crew(planned.batch, planned.tasks, self.engine.counters.count, over)
+
+    def _over(self, process: _InProcess) -> None:
+        """Let the next one begin."""
+        with process.mutex:
+            following = process.waiting.popleft() if process.waiting else None
+            if following is None:
+                process.running -= 1
+                self._tell_running(process)
+                process.mutex.notify_all()
+        if following is not None:
+            self._start(following, process)
+
+    def _tell_running(self, process: _InProcess) -> None:
+        self.engine.ledger.gauge("scans_running", process.running)
+
+    def _process(self) -> _InProcess:
+        # setdefault is atomic: of two threads that are first after a fork, both get the same.
+        return self._processes.setdefault(os.getpid(), _InProcess())
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until the batches of this process are over, and return whether they are.
+
+        :param timeout: seconds to wait at most. Default: no limit.
+        """
+        process = self._process()
+        with process.mutex:
+            return process.mutex.wait_for(lambda: process.running == 0, timeout)
+
+
+_all_scans: weakref.WeakSet[Scans] = weakref.WeakSet()
+
+
+def drain_all_scans(timeout: float | None = None) -> bool:
+    """Wait until all batches in this process are over, and return whether they are.
+
+    :param timeout: seconds to wait at most, for all together. Default: no limit.
+    """
+    until = None if timeout is None else time.monotonic() + timeout
+    return all(scans.drain(_left(until)) for scans in list(_all_scans))
+
+
+def drain_with(scans: Callable[[float | None], bool], refreshes: Callable[[float | None], bool], timeout: float | None) -> bool:
+    """Wait until batches are over, and then the refreshes that these may have handed over; return whether both are.
+
+    :param timeout: seconds to wait at most, for all together; ``None``: no limit.
+    """
+    until = None if timeout is None else time.monotonic() + timeout
+    return scans(_left(until)) and refreshes(_left(until))
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else max(0.0, until - time.monotonic())
+
+
+def _chunks(items: Iterator[_T]) -> Iterator[list[_T]]:
+    """Yield what comes, some at a time."""
+    while chunk := list(islice(items, CHUNK)):
+        yield chunk
+
+
+def _new_names(found: Iterator[Entry], selector: Selector) -> Iterator[tuple[str, str]]:
+    """Yield the name and the title of each URL, once: its variants have the same."""
+    known: set[str] = set()
+    for entry in found:
+        for name in url_names(entry):
+            mark = digest(name)
+            if mark not in known:
+                if len(known) >= REMEMBERED:
+                    known.clear()
+                known.add(mark)
+                yield name, title_of(entry)
+
+
+class Told:
+    """Something that was done already, with others together."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.url = outcome.url
+        self._outcome = outcome
+
+    def run(self, given_up: Callable[[str], None]) -> Outcome:
+        """Say what came of it."""
+        return self._outcome
+
+
+class RenewTask:
+    """Makes one entry again.
+
+    :param renewal: how; or why not.
+    """
+
+    def __init__(self, engine: Engine, entry: Entry, renewal: Renewal | str) -> None:
+        self.url = title_of(entry)
+        self._engine = engine
+        self._entry = entry
+        self._renewal = renewal
+
+    def run(self, given_up: Callable[[str], None]) -> Outcome:
+        """Make it, if nobody else does, under the lock of its key."""
+        if isinstance(self._renewal, str):
+            return Outcome(self.url, reason=self._renewal, skipped=True)
+        began = time.monotonic()
+        job = WatchedJob(self._renewal.job, given_up)
+        landing = self._engine.renew_now(job, self._entry)
+        seconds = time.monotonic() - began
+        if landing is None or landing.is_busy:
+            return Outcome(self.url, None, seconds, reason="somebody else renews it just now", skipped=True)
+        if landing.error is not None:
+            raise landing.error
+        if landing.answer is None:
+            return Outcome(self.url, None, seconds, reason="it was purged or renewed meanwhile", skipped=True)
+        return self._told(landing, landing.answer, self._renewal.status_of(landing.answer), seconds)
+
+    def _told(self, landing: Landing, answer: Answer, status: int | None, seconds: float) -> Outcome:
+        failed = answer.verdict in (Verdict.FAILED, Verdict.WORSE, Verdict.REFUSED)
+        reason = "" if landing.stored else why_not_stored(answer)
+        return Outcome(self.url, status, seconds, landing.stored, reason, failed=failed)
+
+
+def why_not_stored(answer: Answer) -> str:
+    """Return why an answer was not stored."""
+    if isinstance(answer.error, StaleCacheError):
+        return str(answer.error)
+    if answer.error is not None:
+        return repr(answer.error)
+    if answer.carried:
+        names = ", ".join((*answer.carried.headers, *answer.carried.cookies))
+        return f"it was made for who carries {names}, which is not in the key"
+    return answer.reason or "it was purged meanwhile, or a later one is stored"
+
+
+class WatchedJob:
+    """A refresh that runs whatever is stored, and of which somebody waits to hear."""
+
+    def __init__(self, job: RefreshJob, given_up: Callable[[str], None]) -> None:
+        self._job = job
+        self._given_up = given_up
+        self.key = job.key
+        self.label = job.label
+        self.terms = job.terms
+        # It runs in a thread of the batch.
+        self.pool: Refresher | None = None
+        self.tally = job.tally
+        self.patience: float | None = None
+        self.fills = False
+        self.forced = True
+
+    def is_left_alone(self, copy: Copy) -> bool:
+        """It was asked for."""
+        return False
+
+    def renew_parts(self, keys: tuple[str, ...]) -> None:
+        """Renew what is stale of the values that the stored copy was made from."""
+        self._job.renew_parts(keys)
+
+    def run(self, start: Start) -> Answer:
+        """Call the origin anew."""
+        return self._job.run(start)
+
+    def given_up(self) -> None:
+        """Tell that nobody waits for it any longer."""
+        self._job.given_up()
+        self._given_up("it took longer than STALECACHE_REFRESH_DEADLINE")
