@@ -8,6 +8,7 @@ from ..entry import Entry
 from ..errors import ConfigError
 from ..purging import selected
 from ..wiring import State
+from .shown import title_of
 
 #: What an action is called in a form, and what the page says when it is done.
 ACTIONS = {"purge": "Purged", "soft": "Softly purged"}
@@ -45,11 +46,37 @@ def selector_of(state: State, by: str, value: str) -> Named:
 def act(cache: Acting, state: State, action: str, by: str, value: str) -> str:
     """Do what a form asks for, and return what the page says of it.
 
+    :param by: one of :data:`SELECTORS`, or ``key`` for one entry.
     :raises ConfigError: for an action or a selection that is none.
     :raises StoreError: if the store can't be written.
     """
     value = value.strip()
-    if action not in ACTIONS or by not in SELECTORS or not value:
+    if action not in ACTIONS or by not in (*SELECTORS, "key") or not value:
         raise ConfigError("Choose what to do, and what to do it to.")
+    if by == "key":
+        return f"{ACTIONS[action]}: {_act_on_one(state, action, value)}"
     cache.purge(**{by: value}, soft=action == "soft")
     return f"{ACTIONS[action]}: {SELECTORS[by]} {value}"
+
+
+def _act_on_one(state: State, action: str, key: str) -> str:
+    """Act on one entry, and return what it is called; all variants of a page go together."""
+    entry = state.engine.store.load(key).entry
+    if entry is None:
+        raise ConfigError("It is not stored any more.")
+    name = own_name(entry)
+    state.counters.count("purges")
+    state.engine.store.purge(name, soft=action == "soft")
+    state.engine.witness.purged(name, soft=action == "soft")
+    return title_of(entry)
+
+
+def own_name(entry: Entry) -> str:
+    """Return the name by which an entry alone is purged: that of its URL, or of its call.
+
+    :raises ConfigError: if it has none.
+    """
+    for name in entry.names:
+        if name.startswith(("url:", "call:")):
+            return name
+    raise ConfigError("It can only be purged with others: by a tag, or all.")
