@@ -197,6 +197,7 @@ class Sweeper:
             _remove_old((Path(entry.path) for entry in files_in(folder) if _LEFTOVER.fullmatch(entry.name)), time.time())
         progress.restart()
         progress.next_at = time.time() + self._pause
+        self._known = Known(self.names, None)
 
     # -- folders -------------------------------------------------------------------------------------------------
 
