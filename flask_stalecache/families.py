@@ -34,13 +34,10 @@ def families(stats: Stats) -> Iterator[Metric]:
 
 def _refreshes(stats: Stats) -> Iterator[Metric]:
     refreshes = stats["refreshes"]
-    ends = {
-        "done": refreshes["done"],
-        "failed": refreshes["failed"],
-        "dropped": refreshes["dropped"],
-        "overdue": refreshes["overdue"],
-    }
+    ends = {"done": refreshes["done"], "failed": refreshes["failed"], "dropped": refreshes["dropped"]}
     yield _labelled("refreshes", "Refreshes, by what became of them.", "outcome", ends)
+    # No end: it may still be done, or fail.
+    yield _counter("refreshes_overdue", "Refreshes that took longer than STALECACHE_REFRESH_DEADLINE.", refreshes["overdue"])
     yield _counter("refreshes_queued", "Refreshes that were handed over.", refreshes["queued"])
     yield _gauge("refreshes_pending", "Refreshes that wait or run just now.", refreshes["pending"])
     took = SummaryMetricFamily("stalecache_refresh_duration_seconds", "Seconds that refreshes took.", labels=_OF_ONE)

@@ -125,7 +125,7 @@ PARSERS: Mapping[str, Callable[[CollectorRegistry], Samples]] = {
         (sample("refreshes_total", outcome="done"), 12),
         (sample("refreshes_total", outcome="failed"), 4),
         (sample("refreshes_total", outcome="dropped"), 5),
-        (sample("refreshes_total", outcome="overdue"), 6),
+        (sample("refreshes_overdue_total"), 6),
         (sample("refreshes_queued_total"), 20),
         (sample("refreshes_pending"), 3),
         (sample("refresh_duration_seconds_sum", kind="host", name="api.example"), 6.5),
