@@ -147,6 +147,17 @@ class History:
         # Those from the future are of a clock that was wrong.
         return [sample for sample in samples if sample is not None and max(since, now - KEPT) < sample["at"] <= now + INTERVAL]
 
+    def running(self) -> Sample | None:
+        """Return what was counted since the last sample; ``None`` if that is not known just now."""
+        mark, before = self._mark(self._folder), self._totals_before(self._folder)
+        if mark is None or before is None:
+            return None
+        totals, now = self._totals(), _Mark(time.time(), time.monotonic(), 0)
+        if self._mark(self._folder) != mark:
+            # One was taken meanwhile, so that the totals before may be those after.
+            return None
+        return _decoded(_encoded(now, _seconds(mark, now), totals, before))
+
 
 def _seconds(before: _Mark, now: _Mark) -> float:
     """Return how long it is from one sample to the next: the machine may have been started anew between them."""
