@@ -31,6 +31,7 @@ from .guard import (
 from .http.cache_control import Directives, response_directives
 from .http.fields import stored_fields
 from .http.freshness import forbids_stale
+from .http.storing import may_be_shared
 from .keys import page_key
 from .last_word import LastWord, listening
 from .observed import session_cookie
@@ -47,8 +48,6 @@ from .session_watch import SessionReads
 from .stores.base import Copy
 from .tally import Tally
 
-#: With one of these a response may answer requests with Authorization (RFC 9111 section 3.5).
-_SHARED_DESPITE_AUTHORIZATION = ("public", "s-maxage", "must-revalidate")
 _AUTHORIZATION = ReadNames(headers=("authorization",))
 _HAS_AUTHORIZATION = "the request has Authorization"
 #: On the request: the cached pages that were served within it, as (origin, served, the one before).
@@ -184,7 +183,7 @@ class PageOrigin:
             shared=frozen_failure(response) if failed else None,
             absent=names,
             retry_after=self._pause(word, judgement.verdict) if word.in_background else None,
-            reason=self._reason(judgement, carried) if self.plan.explains else "",
+            reason=self._reason(judgement, carried) if self.plan.explains else judgement.reason,
         )
 
     def _pause(self, word: LastWord, verdict: Verdict) -> float | None:
@@ -287,7 +286,7 @@ class PageOrigin:
         """Return what keeps a storable answer from being stored after all: the request, or the developer's filter."""
         if self.environ["REQUEST_METHOD"] != "GET":
             return Judgement(Verdict.UNSTORABLE, "only an answer to GET is stored")
-        if "HTTP_AUTHORIZATION" in self.environ and not _is_shared(directives):
+        if "HTTP_AUTHORIZATION" in self.environ and not may_be_shared(directives):
             return Judgement(Verdict.PERSONAL, _HAS_AUTHORIZATION)
         keep = self.plan.cached.policy.response_filter
         if keep is not None and not self._keeps(keep, response):
@@ -341,7 +340,7 @@ class PageOrigin:
             answered=now,
             windows=windows.shortened(policy.jitter * random.random()),
             never_stale=forbids_stale(directives),
-            shared=_is_shared(directives),
+            shared=may_be_shared(directives),
             absent=ReadNames(names.cookies, names.headers),
             varied=_varied(policy, names),
             status=response.status_code,
@@ -419,10 +418,6 @@ def _directives(response: Response) -> Directives:
 def _may_stand_in(previous: Entry | None, now: float) -> bool:
     """Whether what is stored is better than an answer that was made with a fallback."""
     return previous is not None and not previous.stood_in and (previous.in_swr(now) or previous.in_sie(now))
-
-
-def _is_shared(directives: Directives) -> bool:
-    return any(name in directives for name in _SHARED_DESPITE_AUTHORIZATION)
 
 
 def _varied(policy: Policy, names: ReadNames) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import os
 import stat
 import struct
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -53,7 +54,6 @@ class Row:
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
-        self._descriptor = descriptor
         self._identity = _identity(os.fstat(descriptor))
         # Opened once more: a map keeps a descriptor of its own, and with it the lock.
         mapped = os.open(path, os.O_RDWR | _OPEN)
@@ -68,6 +68,8 @@ class Row:
             self.head[gauge] = 0
         self._known = {(label.kind, label.name): label.start for label in _labels(self._cells)}
         self._used = sum(1 for start in self._known.values() if start < _start_of(LABELS))
+        # An app that is dropped leaves its file to the next one.
+        self._closed = weakref.finalize(self, _close, descriptor)
 
     def cells(self, kind: str, label: str) -> memoryview | None:
         """Return the cells of a label, which is new here if need be; ``None``: there are as many as there may be."""
@@ -100,8 +102,12 @@ class Row:
 
     def close(self) -> None:
         """Let go of it. In a fork its parent still holds it: an unlock would be one for both."""
-        with suppress(OSError):
-            os.close(self._descriptor)
+        self._closed()
+
+
+def _close(descriptor: int) -> None:
+    with suppress(OSError):
+        os.close(descriptor)
 
 
 def take_row(folder: Path) -> Row:

@@ -81,6 +81,14 @@ def test_each_app_has_its_own_and_all_are_added_up(directory: Path) -> None:
         assert (hits(stats), hits(stats, "shop"), stats["requests"]["HIT"], stats["workers"]) == (5, 1, 6, 2)
 
 
+def test_two_threads_that_count_a_label_first_count_each_request_once(directory: Path) -> None:
+    ledger = make_ledger(directory)
+    tally = hit(ledger, 3)
+    # The second of two threads that both found none comes here when the first has counted already.
+    assert ledger._new_tally("endpoint", "news") is tally
+    assert hits(read(ledger)) == 3
+
+
 def test_without_a_directory_the_numbers_are_those_of_this_process() -> None:
     ledger = Ledger(Counters())
     hit(ledger, 3)

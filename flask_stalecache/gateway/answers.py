@@ -13,7 +13,7 @@ from werkzeug.wsgi import FileWrapper
 
 from ..entry import Entry
 from ..errors import StoreError
-from ..http.fields import Headers, first_of, request_fields, vary_names
+from ..http.fields import first_of, missing_in_vary, request_fields
 from ..http.ranges import UnsatisfiableRange, single_range
 from ..http.validators import Validators, fields_of_304
 from ..reads import ReadNames
@@ -106,12 +106,6 @@ def _fields_sent(entry: Entry) -> Fields:
     if entry.status not in _BODILESS:
         fields.append(("Content-Length", str(entry.length)))
     return fields
-
-
-def missing_in_vary(headers: Headers, varied: Iterable[str]) -> list[str]:
-    """Return the request fields that an answer depends on and that its ``Vary`` does not name."""
-    named = vary_names(headers)
-    return [name for name in varied if name.lower() not in named]
 
 
 def status_line(status: int) -> str:

@@ -13,7 +13,7 @@ from ..entry import Entry
 from ..http.cache_control import RequestDirectives, response_directives
 from ..http.fields import content_length, first_of
 from ..http.freshness import is_explicit
-from ..http.validators import conditional_fields, confirmed_by_head, renewed
+from ..http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
 from ..last_word import LastWord, current, heard_by
 from ..origin import Answer, Start
 from ..policy import FAILURE_STATUSES, Policy
@@ -29,10 +29,6 @@ from .rules import Rule
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-#: What a filling app must not answer by itself: the copy answers it afterwards (http.md rule 21).
-CONDITIONS = (
-    "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE", "HTTP_RANGE",
-)  # fmt: skip
 NOTHING_SAID = RequestDirectives()
 _TOO_LARGE = "the body is larger than STALECACHE_MAX_ENTRY_SIZE"
 #: Reasons that the developer can mend.
@@ -135,7 +131,7 @@ class Asked:
     def _judged(self, start: Start) -> Answer:
         call = self.call
         if not call.status:
-            return Answer(Verdict.FAILED, call)
+            return Answer(Verdict.FAILED, call, reason="the app has not called start_response")
         seen = self._seen()
         judgement = self._judgement(self._exchange(call.fields), seen, start)
         if judgement.verdict in (Verdict.FAILED, Verdict.WORSE):
@@ -369,7 +365,7 @@ class Asked:
         if body is not None:
             landing(self._stored(body))
         else:
-            landing(Answer(Verdict.UNSTORABLE, self.call) if is_too_large else None)
+            landing(Answer(Verdict.UNSTORABLE, self.call, reason=_TOO_LARGE) if is_too_large else None)
 
 
 def _label(seen: Seen) -> str:

@@ -15,7 +15,7 @@ from ..engine import Engine
 from ..entry import Entry
 from ..errors import ConfigError
 from ..http.cache_control import response_directives
-from ..http.fields import end_to_end, first_of
+from ..http.fields import end_to_end, first_of, missing_in_vary
 from ..http.freshness import must_be_confirmed
 from ..http.invalidation import SAFE_METHODS
 from ..ledger import ledger_of
@@ -32,7 +32,7 @@ from ..threadless import why_no_threads
 from ..told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, told_of_answer, told_of_copy
 from ..variants import Index
 from ..wsgi import closing
-from .answers import GoneError, Ready, missing_in_vary, send_stored
+from .answers import GoneError, Ready, send_stored
 from .app_call import code_of
 from .invalidate import Invalidator
 from .origin import GatewayOrigin

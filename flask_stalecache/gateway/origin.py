@@ -11,6 +11,7 @@ from ..entry import Entry
 from ..errors import StaleCacheError
 from ..http.cache_control import RequestDirectives, request_directives
 from ..http.fields import lines_of
+from ..http.validators import CONDITIONS
 from ..keys import page_key
 from ..origin import Answer, Served, Start
 from ..reads import ReadNames, says_yes
@@ -20,7 +21,7 @@ from ..shared_cache import honored
 from ..stores.base import Copy
 from ..tally import UNCOUNTED, Tally
 from ..told import aside_of
-from .asked import CONDITIONS, NOTHING_SAID, Asked
+from .asked import NOTHING_SAID, Asked
 from .plan import GatewayPlan
 from .rules import Rule
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from .. import note as note_format
+from ..entry import Entry
 from ..errors import BrokenEntry
 from ..keys import digest
 from ..note import NOTHING, Note
@@ -16,7 +17,7 @@ from .base import Checked, Stored, Usage
 from .bodies import BLOCK, read_entry
 from .disk import read_file
 from .folders import BILLION, Folders, Found
-from .heads import Head, read_head
+from .heads import read_head
 from .names import Known, Names, left_of
 from .stamps import FOLDERS, Stamps, mark_of
 
@@ -67,7 +68,7 @@ class Contents:
     def _checked(self, name: str) -> Checked | None:
         path, key = self._folders.path(name), None
         try:
-            head = read_head(path)
+            head = read_head(str(path))
             if head is None:
                 return None
             key = head.entry.key
@@ -98,23 +99,21 @@ class Contents:
     def _stored(self, name: str, kinds: frozenset[str], stamps: Stamps | None, known: Known) -> Stored | None:
         try:
             found = self._folders.found(name, kinds - {"lock"})
-            head = None if found.entry is None else read_head(self._folders.path(name))
-            if head is None or head.entry.status == INDEX:
+            head = None if found.entry is None else read_head(self._folders.file(name))
+            if head is None or (entry := head.entry).status == INDEX:
                 return None
-            if digest(head.entry.key) != name:
+            if digest(entry.key) != name:
                 raise BrokenEntry("another key")
         except (BrokenEntry, OSError):
             self._counters.count("broken_entries")
             return None
-        return self._as_purged(head, found, stamps, known)
+        left = left_of(entry, known.since(entry.seq, entry.names))
+        return None if left is None else self._told(left, head.length, found, stamps)
 
-    def _as_purged(self, head: Head, found: Found, stamps: Stamps | None, known: Known) -> Stored | None:
-        entry = left_of(head.entry, known.since(head.entry))
-        if entry is None:
-            return None
+    def _told(self, entry: Entry, length: int, found: Found, stamps: Stamps | None) -> Stored:
         is_marked = stamps is not None and stamps.marks[mark_of(found.name)] != 0
         used = time.time() if is_marked else found.used_ns / BILLION
-        return Stored(entry, head.length, found.size, used, self._note(found))
+        return Stored(entry, length, found.size, used, self._note(found))
 
     def _note(self, found: Found) -> Note:
         # A note is only advice: one that can't be read hides no entry.

@@ -24,7 +24,7 @@ def store_errors() -> Iterator[None]:
         raise StoreError(str(error)) from error
 
 
-def open_file(path: Path) -> int | None:
+def open_file(path: str | Path) -> int | None:
     """Return the descriptor of a file that is open for reading; ``None`` if it is not there."""
     try:
         return os.open(path, _READ)

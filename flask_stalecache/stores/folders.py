@@ -118,8 +118,8 @@ class Folders:
         self._make_folder = make_folder
         self.counters = counters
 
-    def _path(self, name: str) -> str:
-        # No Path, where there are many thousands.
+    def file(self, name: str) -> str:
+        """Return where an entry is: as no Path, where there are many thousands."""
         return f"{self._root}/{name[:2]}/{name}"
 
     def path(self, name: str, suffix: str = "") -> Path:
@@ -149,7 +149,7 @@ class Folders:
 
     def found(self, name: str, kinds: frozenset[str]) -> Found:
         """Return what there is of a key, of some kinds of files: each may be gone by now."""
-        found, path = Found(name), self._path(name)
+        found, path = Found(name), self.file(name)
         for kind in kinds:
             setattr(found, kind, _status(path + _SUFFIXES[kind]))
         return found
@@ -210,11 +210,11 @@ class Folders:
 
     def remove_lock(self, name: str) -> None:
         """Remove a lock file, unless it is held."""
-        remove_if_idle(self._path(name) + ".lock")
+        remove_if_idle(self.file(name) + ".lock")
 
     def _is_unchanged(self, found: Found) -> bool:
         return all(
-            _identity(_status(self._path(found.name) + suffix)) == _identity(status)
+            _identity(_status(self.file(found.name) + suffix)) == _identity(status)
             for suffix, status in (("", found.entry), (".note", found.note))
         )
 
@@ -222,7 +222,7 @@ class Folders:
         """Give an entry and its note the time of their last use."""
         for suffix in ("", ".note"):
             with suppress(FileNotFoundError):
-                os.utime(self._path(name) + suffix, ns=(time_ns, time_ns), follow_symlinks=False)
+                os.utime(self.file(name) + suffix, ns=(time_ns, time_ns), follow_symlinks=False)
 
 
 def _has_no_room(error: StoreError) -> bool:

@@ -11,11 +11,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..entry import Entry
+from .. import entry as entry_format
 from ..errors import BrokenEntry
 from .disk import files_in, read_file, write_file
 from .folders import BILLION, Folders, Found, Listed, Removed
-from .heads import read_head
+from .heads import Head, read_head
 from .locks import FileKeyLock, held
 from .names import KEPT_FOR, Known, Names
 from .room import Room
@@ -169,7 +169,7 @@ class Sweeper:
     def _sweep(self, progress: Progress, stamps: Stamps | None, until: float) -> None:
         if not self.room.keep(stamps, self._removed, until):
             return
-        self._known = Known(self.names, stamps)
+        self._known = self._known if self._known.is_of(stamps) else Known(self.names, stamps)
         while True:
             if not progress.is_begun:
                 self._begin(progress, stamps)
@@ -197,6 +197,7 @@ class Sweeper:
             _remove_old((Path(entry.path) for entry in files_in(folder) if _LEFTOVER.fullmatch(entry.name)), time.time())
         progress.restart()
         progress.next_at = time.time() + self._pause
+        self._known = Known(self.names, None)
 
     # -- folders -------------------------------------------------------------------------------------------------
 
@@ -252,14 +253,14 @@ class Sweeper:
         """Return what to count the removal of a key's files as, or "" if they stay."""
         try:
             # Before its last use is noted, which would change its file.
-            if progress.looks and found.entry is not None and self._is_purged(self._head(found), progress):
+            if progress.looks and found.entry is not None and self._is_purged(found, progress):
                 return _PURGED
             idle = self._idle(found, stamps, now)
             if found.entry is None:
                 return "removed_notes" if idle > min(self.inactive, LEFTOVER_AGE) else ""
             if idle <= self.inactive:
                 return ""
-            entry = self._head(found)
+            entry = self._head(found).entry
         except BrokenEntry:
             return "broken_entries"
         is_wanted = entry.is_fresh(now) or entry.in_swr(now) or entry.in_sie(now)
@@ -277,18 +278,19 @@ class Sweeper:
             return 0.0
         return now - found.used_ns / BILLION
 
-    def _head(self, found: Found) -> Entry:
-        head = read_head(self.folders.path(found.name))
+    def _head(self, found: Found) -> Head:
+        head = read_head(self.folders.file(found.name))
         if head is None:
             raise FileNotFoundError(found.name)
-        return head.entry
+        return head
 
-    def _is_purged(self, entry: Entry, progress: Progress) -> bool:
-        records = self._known.since(entry)
+    def _is_purged(self, found: Found, progress: Progress) -> bool:
+        seq, names = entry_format.purges_of(self._head(found).data)
+        records = self._known.since(seq, names)
         # Also of what is to be removed, since it may escape: somebody holds its lock.
         if len(progress.in_use) <= _MANY:
             progress.in_use += [record.name for record in records if record.name not in progress.in_use]
-        return any(entry.seq < record.hard for record in records)
+        return any(seq < record.hard for record in records)
 
     def _remove_idle_lock(self, found: Found, now: float, age: float) -> None:
         # From the future too: the clock was wrong then, or is now.
