@@ -143,9 +143,21 @@ class History:
         :param since: only those that were taken after this moment, in seconds since the epoch. Default: all.
         """
         now = time.time()
-        samples = (_decoded(line) for line in self._lines()[-2 * _SAMPLES :])
+        first, last = max(since, now - KEPT), now + INTERVAL
         # Those from the future are of a clock that was wrong.
-        return [sample for sample in samples if sample is not None and max(since, now - KEPT) < sample["at"] <= now + INTERVAL]
+        lines = (line for line in self._lines()[-2 * _SAMPLES :] if first < _taken_at(line) <= last)
+        return [sample for sample in map(_decoded, lines) if sample is not None]
+
+    def running(self) -> Sample | None:
+        """Return what was counted since the last sample; ``None`` if that is not known just now."""
+        mark, before = self._mark(self._folder), self._totals_before(self._folder)
+        if mark is None or before is None:
+            return None
+        totals, now = self._totals(), _Mark(time.time(), time.monotonic(), 0)
+        if self._mark(self._folder) != mark:
+            # One was taken meanwhile, so that the totals before may be those after.
+            return None
+        return _decoded(_encoded(now, _seconds(mark, now), totals, before))
 
 
 def _seconds(before: _Mark, now: _Mark) -> float:
@@ -166,6 +178,17 @@ def _encoded(mark: _Mark, seconds: float, totals: Totals, before: Totals) -> byt
         if any(changes):
             counts.append([kind, label, {index: change for index, change in enumerate(changes) if change}])
     return json.dumps({"at": mark.at, "seconds": seconds, "counts": counts}).encode("ascii")
+
+
+_AT = b'{"at": '
+
+
+def _taken_at(line: bytes) -> float:
+    """Return when a sample was taken, without reading the rest: who asks for what is new asks every few seconds."""
+    try:
+        return float(line[len(_AT) : line.index(b",")]) if line.startswith(_AT) else 0.0
+    except ValueError:
+        return 0.0
 
 
 def _decoded(line: bytes) -> Sample | None:

@@ -193,6 +193,13 @@ class Ledger:
         except OSError:
             return []
 
+    def running(self) -> Sample | None:
+        """Return what was counted since the last sample of the history; ``None`` if that is not known just now."""
+        try:
+            return self._history.running()
+        except OSError:
+            return None
+
     def see_fork(self) -> None:
         """Count anew in the child of a fork: two processes that count in the same cells would lose counts."""
         if self._pid != os.getpid():

@@ -6,14 +6,17 @@ import re
 from collections.abc import Callable, Mapping
 from html import unescape
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 from flask import Blueprint, Flask, Response, abort, redirect
 from flask.testing import FlaskClient
+from markupsafe import escape
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
-from flask_stalecache import ConfigError, Policy, StaleCache
+from flask_stalecache import ConfigError, FileStore, Policy, StaleCache, StoreError
+from flask_stalecache.wiring import state_of
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
 TOKEN = re.compile(r'name="token" value="([^"]+)"')
@@ -47,7 +50,13 @@ def token_of(client: Client, path: str = "/stalecache/") -> str:
 
 def purge(client: FlaskClient, form: Mapping[str, str] | None = None, **headers: str) -> Any:
     """Send the form that purges the page, with the visitor's token unless told otherwise."""
-    data = {"token": token_of(client), "action": "purge", "by": "url", "value": "/news", **(form or {})}
+    data = {
+        "token": (form or {}).get("token") or token_of(client),
+        "action": "purge",
+        "by": "url",
+        "value": "/news",
+        **(form or {}),
+    }
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return client.post("/stalecache/act", data=data, headers=named)
 
@@ -217,3 +226,124 @@ def test_without_a_secret_key_it_says_what_is_missing(make_app: MakeApp) -> None
     with pytest.raises(ConfigError, match=r"set app\.secret_key"):
         app.test_client().get("/stalecache/")
     assert app.test_client().post("/stalecache/act", data={"token": ""}).status_code == 403
+
+
+# -- what it shows ---------------------------------------------------------------------------------------------------
+
+
+def find(client: Client, by: str, value: str, **more: str) -> str:
+    return str(get(client, f"/stalecache/?{urlencode({'by': by, 'find': value, **more})}").text)
+
+
+@pytest.mark.parametrize(
+    ("by", "value"),
+    [("url", "/news"), ("url", "http://localhost/news"), ("tag", "news"), ("endpoint", "news"), ("prefix", "/ne")],
+)
+def test_an_entry_is_found(make_app: MakeApp, by: str, value: str) -> None:
+    client = shown(make_app).test_client()
+    get(client, "/news")
+    text = find(client, by, value)
+    assert "1 entry found." in text
+    assert 'aria-labelledby="card-1"' in text
+    assert "fresh for another" in text
+
+
+def test_an_entry_of_a_list_is_one_click_away(make_app: MakeApp) -> None:
+    client = shown(make_app).test_client()
+    get(client, "/news")
+    links = [unescape(link).partition("#")[0] for link in re.findall(r'href="([^"]+by=key[^"]+)"', get(client).text)]
+    assert links
+    text = get(client, links[0]).text
+    assert "http://localhost/news" in text
+    answer = client.post(
+        "/stalecache/act",
+        data={"token": TOKEN.search(text)[1], "action": "purge", "by": "key", "value": unescape(KEY.search(text)[1])},  # type: ignore[index]
+    )
+    assert answer.status_code == 303
+    assert "Purged: http://localhost/news" in get(client).text
+    assert "It is not stored any more." in get(client, links[0]).text
+    assert get(client, "/news").text == "1"
+
+
+KEY = re.compile(r'name="by" value="key">\s*<input type="hidden" name="value" value="([^"]+)"')
+
+
+@pytest.mark.parametrize("value", ["<script>alert(1)</script>", '"><b>', "{{ 7*7 }}", "caf\u00e9"])
+def test_what_visitors_choose_is_shown_as_text(make_app: MakeApp, value: str) -> None:
+    app, cache = make_app(REFRESH_WORKERS=0)
+
+    @app.get("/<path:what>")
+    @cache.cached(max_age=60, tags=lambda what: [what])
+    def any(what: str) -> str:
+        return what
+
+    app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=lambda: True)
+    client = app.test_client()
+    with client.get(f"/{quote(value)}") as response:
+        assert response.status_code == 200
+    text = find(client, "tag", value)
+    assert "1 entry found." in text
+    assert str(escape(value)) in text
+    assert "<script>alert" not in text
+    assert "<b>" not in text
+
+
+def test_what_can_not_be_looked_for_says_why(make_app: MakeApp) -> None:
+    client = shown(make_app).test_client()
+    assert "give a path that begins with" in find(client, "url", "news")
+    assert "none of the app" in find(client, "endpoint", "nwes")
+    assert "Choose by what" in find(client, "colour", "red")
+    assert "Nothing that is stored matches." in find(client, "tag", "unknown")
+
+
+def test_a_page_that_is_left_open_costs_no_walk(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = shown(make_app)
+    client = app.test_client()
+    get(client, "/news")
+    monkeypatch.setattr(FileStore, "walk", lambda store: pytest.fail("it walked"))
+    said = get(client, "/stalecache/now?series=endpoints/news").json
+    assert set(said["parts"]) == {"health", "tiles", "origins", "hour"}
+    assert said["charts"]["whole"] is True
+    assert get(client, "/stalecache/now?after=nonsense").status_code == 200
+
+
+def test_a_store_that_can_not_be_read_is_told(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = shown(make_app).test_client()
+
+    def fails(*_: object, **__: object) -> None:
+        raise StoreError("no such disk")
+
+    with client.session_transaction() as session:
+        session["_stalecache_token"] = "known"
+    monkeypatch.setattr(FileStore, "walk", fails)
+    monkeypatch.setattr(FileStore, "load", fails)
+    monkeypatch.setattr(FileStore, "purge", fails)
+    assert "The store can&#39;t be read: no such disk" in get(client).text
+    assert "no such disk" in find(client, "tag", "news")
+    purge(client, {"token": "known"})
+    assert 'class="said problem" role="status">no such disk' in get(client).text
+
+
+def test_a_cache_that_is_off_is_told(make_app: MakeApp) -> None:
+    app, cache = make_app(ENABLED=False)
+    app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=lambda: True)
+    assert "The cache is off" in get(app.test_client()).text
+
+
+def test_a_suspended_function_is_told_by_all_workers(make_app: MakeApp) -> None:
+    app, cache = make_app(REFRESH_WORKERS=0)
+
+    @cache.memoize(max_age=60, suspend_after=2, suspend_for=60)
+    def rates() -> int:
+        raise OSError("it is down")
+
+    app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=lambda: True)
+    for _ in range(2):
+        with app.app_context(), pytest.raises(OSError, match="it is down"):
+            rates()
+    with app.app_context():
+        # Of a worker that never called it.
+        state_of(app).calls._plans.clear()  # type: ignore[union-attr]
+    text = get(app.test_client()).text
+    assert "rates fails." in text
+    assert "is suspended after 2 failures in a row; tried again in" in text

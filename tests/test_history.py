@@ -257,3 +257,36 @@ def test_the_sum_of_all_samples_is_what_was_counted(directory: Path, move: Move)
         History(directory, totals).tick()
         move(STEP)
     assert sum(counted(History(directory, totals).samples())) == sum(range(30))
+
+
+@pytest.mark.parametrize("in_files", [True, False])
+def test_what_came_since_the_last_sample_is_known_before_the_next(directory: Path, move: Move, in_files: bool) -> None:
+    ledger = make_ledger(directory if in_files else None)
+    assert ledger.running() is None
+    hit(ledger, 5)
+    ledger.tick()
+    move(4)
+    hit(ledger, 3)
+    for _ in range(2):
+        running = ledger.running()
+        assert running is not None
+        assert (counted([running]), running["seconds"]) == ([3], pytest.approx(4, abs=1))
+    move(STEP)
+    ledger.tick()
+    assert counted(ledger.history()) == [3], "asking took nothing away"
+
+
+def test_a_sample_that_is_taken_while_it_is_asked_is_no_rate(directory: Path, move: Move) -> None:
+    ledger, other = make_ledger(directory), make_ledger(directory)
+    hit(ledger, 5)
+    ledger.tick()
+    move(STEP)
+
+    def meanwhile() -> Totals:
+        hit(other, 1)
+        other.tick()
+        return read()
+
+    read = ledger._history._totals
+    ledger._history._totals = meanwhile
+    assert ledger.running() is None

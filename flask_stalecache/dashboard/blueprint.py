@@ -146,13 +146,12 @@ class Dashboard(Blueprint):
 
     def _now(self) -> Response:
         """Answer with what is new: a page that is left open asks every few seconds, so it never walks through the store."""
-        desk, after = _registered().desk, request.args.get("after", 0.0, float)
-        now = desk.numbers(request.args.get("series", ""))
+        now, drawn = _registered().desk.now(request.args.get("series", ""), request.args.get("after", 0.0, float))
         return jsonify(
             clock=now.clock,
             headline=now.health.headline,
             parts={name: self._render(f"{name}.html", now=now) for name in _PARTS},
-            charts={"whole": not after, **desk.charts(now.series, after)},
+            charts=drawn,
         )
 
     def _act(self) -> AnyResponse:

@@ -18,7 +18,7 @@ from ..explain import spell
 from ..figures import number
 from ..stores.base import Stored
 from ..wiring import State, state_of
-from .health import health
+from .health import OFF, health
 from .overview import Overview, overview
 from .series import Moment, charts, moment_of
 from .shown import Card, Line, card_of, line_of
@@ -30,6 +30,8 @@ SEARCH, LONG_SEARCH = 1.0, 10.0
 CARDS = 20
 #: Seconds of the past that are shown, and seconds by which clocks may differ.
 HOUR, AHEAD = 3600.0, 60.0
+#: Seconds that make a rate: over fewer of them it would jump.
+ENOUGH = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,26 +88,39 @@ class Desk:
 
         :param series: whose latency is shown: ``kind/name``, or "" for all endpoints.
         """
-        stats, moments = self._stats(), self._moments()
-        longest = self.state.settings.refresh_backoff[1]
-        return overview(stats, moments, health(stats, moments, self._suspended(), longest), time.time(), series)
+        moments, running = self._hour()
+        return self._overview([*moments, *running], series)
 
-    def charts(self, series: str, after: float) -> dict[str, Any]:
-        """Return what the charts draw.
+    def now(self, series: str, after: float) -> tuple[Overview, dict[str, Any]]:
+        """Return the numbers, and what the charts draw.
 
         :param after: only what happened after this time, in seconds since the epoch.
         """
-        return charts(self._moments(), series, after)
+        moments, running = self._hour()
+        shown = self._overview([*moments, *running], series)
+        drawn = charts([*moments, *running], shown.series, after)
+        # The last point is drawn anew next time.
+        return shown, {**drawn, "whole": not after, "running": bool(running)}
 
-    def _moments(self) -> list[Moment]:
-        """Return the last hour; what was read once is kept, since it does not change any more."""
+    def _overview(self, moments: list[Moment], series: str) -> Overview:
+        stats, settings = self._stats(), self.state.settings
+        how = health(stats, moments, self._suspended(), settings.refresh_backoff[1]) if settings.enabled else OFF
+        return overview(stats, moments, how, time.time(), series)
+
+    def _hour(self) -> tuple[list[Moment], list[Moment]]:
+        """Return the last hour, and what happened since its last sample, if that is long enough to say anything.
+
+        What was read once is kept, since it does not change any more.
+        """
         with self._mutex:
             now, known = time.time(), self._known
             # One from the future is of a clock that was wrong: it would hide what comes.
             known = [moment for moment in known if now - HOUR < moment.at <= now + AHEAD]
             new = self.state.stats.history(known[-1].at if known else 0.0)
-            self._known = [*known, *map(moment_of, new)]
-            return self._known
+            self._known = known = [*known, *map(moment_of, new)]
+        running = self.state.stats.running()
+        is_enough = running is not None and running["seconds"] >= ENOUGH
+        return known, [moment_of(running)] if running is not None and is_enough else []
 
     def _suspended(self) -> list[Suspended]:
         calls = self.state.calls

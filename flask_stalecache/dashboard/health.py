@@ -48,6 +48,9 @@ class Health(NamedTuple):
     troubles: list[Trouble]
 
 
+OFF = Health(Level.NOTICE, "The cache is off: STALECACHE_ENABLED is False.", [])
+
+
 def health(stats: Mapping[str, Any], moments: Sequence[Moment], suspended: Sequence[Suspended], longest: float) -> Health:
     """Return how the cache does.
 

@@ -7,7 +7,7 @@
   const STATUSES = [...document.querySelectorAll("#rates-legend [data-line]")].map((item) => item.dataset.line);
   const LATENCIES = ["origin95", "origin50", "served95", "served50"];
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-  let known = empty(), plots = [], timer = 0, asking = null;
+  let known = empty(), settled = 0, plots = [], timer = 0, asking = null;
 
   function empty() {
     return { at: [], rates: STATUSES.map(() => []), latency: LATENCIES.map(() => []) };
@@ -49,7 +49,7 @@
     const place = document.getElementById(id);
     place.replaceChildren();
     const plot = new uPlot({
-      width: place.clientWidth, height: HEIGHT, legend: { show: false }, padding: [10, 8, 0, 0],
+      width: place.clientWidth, height: HEIGHT, legend: { show: false }, padding: [10, 18, 0, 0],
       tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
       cursor: { y: false, points: { show: false }, drag: { x: false, y: false }, sync: { key: "hour" } },
       hooks: { setCursor: [(self) => legend(id.replace("plot", "legend"), lines, { own: own() }, self.cursor.idx, write)] },
@@ -98,14 +98,18 @@
   // -- what is new
 
   function take(charts) {
+    const lines = () => [known.at, ...known.rates, ...known.latency];
     if (charts.whole) known = empty();
+    // What came last was not over.
+    else lines().forEach((line) => line.splice(settled));
     charts.at.forEach((at, index) => {
       known.at.push(at);
       STATUSES.forEach((name, place) => known.rates[place].push(charts.rates[name][index]));
       LATENCIES.forEach((name, place) => known.latency[place].push(charts.latency[name][index]));
     });
     const old = known.at.findIndex((at) => at >= (known.at[known.at.length - 1] ?? 0) - HOUR);
-    if (old > 0) [known.at, ...known.rates, ...known.latency].forEach((line) => line.splice(0, old));
+    if (old > 0) lines().forEach((line) => line.splice(0, old));
+    settled = known.at.length - (charts.running ? 1 : 0);
   }
 
   function show(parts) {
@@ -122,7 +126,7 @@
     clearTimeout(timer);
     asking?.abort();
     const mine = (asking = new AbortController());
-    const last = known.at[known.at.length - 1];
+    const last = known.at[settled - 1];
     const query = new URLSearchParams({ series: series.value, ...(whole || last === undefined ? {} : { after: last }) });
     try {
       const answer = await fetch(`${body.dataset.now}?${query}`, { signal: mine.signal, redirect: "error", headers: { Accept: "application/json" } });
