@@ -204,6 +204,8 @@ def place(directory: Path, entries: int, data: bytes, max_size: int | None = Non
     """Return an app on a directory that was filled, as a process that has served for a while: its memory is as full as it gets."""
     app, cache = shop(directory, MAX_SIZE=max_size)
     made = Place(app, cache, entries, Template(data))
+    # Who filled it counted nothing.
+    made.store.sweep()
     for number in range(min(entries, VISITED // 5)):
         made.store.load(made.template.entry(number, 0).key)
     return made

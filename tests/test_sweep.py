@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -25,10 +25,12 @@ from flask_stalecache import FileStore, StoreError
 from flask_stalecache.entry import MAGIC, encode
 from flask_stalecache.keys import digest
 from flask_stalecache.note import NOTHING, Note
+from flask_stalecache.stores import locks
+from flask_stalecache.stores import names as names_module
 from flask_stalecache.stores import sweep as sweep_module
-from flask_stalecache.stores.folders import Folders, Listed
+from flask_stalecache.stores.folders import Folders, Found, Listed
 from flask_stalecache.stores.locks import FileKeyLock
-from flask_stalecache.stores.stamps import FILE_NAME, mark_of
+from flask_stalecache.stores.stamps import FILE_NAME, Stamps, mark_of
 
 HOUR, DAY, YEAR = 3600, 86_400, 365 * 86_400
 #: Seconds without use after which the stores of these tests let go, and longer than a pause between two sweeps.
@@ -831,6 +833,8 @@ def test_between_two_sweeps_is_a_pause(directory: Path, clock: time_machine.Trav
         b'{"next_at": NaN}',
         b'{"in_use": null}',
         b'{"folder": 3, "in_use": null}',
+        b'{"next_at": 0, "folder": 3, "after": "zz", "size": 1, "entries": 1, "is_begun": true, "began": 0, "began_at": 0, '
+        b'"checked": 0, "looks": true, "escaped": false, "in_use": []}',
         b'{"folder": 3, "began": null, "checked": null}',
         b'{"folder": 3, "began_at": "x"}',
         b"[" * 100_000,
@@ -848,6 +852,150 @@ def test_a_damaged_state_does_not_stop_the_sweep(directory: Path, clock: time_ma
         struggle(store)
         clock.shift(PAUSE)
     assert kept(store, *keys) == []
+
+
+# -- within a folder -------------------------------------------------------------------------------------------------
+
+
+def of_one_folder(many: int, prefix: str = "07") -> list[str]:
+    """Return keys whose files are in the same folder, in the order in which they are looked at."""
+    names = (str(number) for number in count())
+    return sorted(islice((name for name in names if digest(name).startswith(prefix)), many), key=digest)
+
+
+@pytest.fixture
+def found(directory: Path, monkeypatch: pytest.MonkeyPatch, monotonic: Callable[[float], None]) -> list[str]:
+    """The names of the keys that were looked at; each look takes 10 ms."""
+    names, find = list[str](), Folders.found
+
+    def slow(folders: Folders, name: str, kinds: frozenset[str]) -> Found:
+        if folders.directory == directory:
+            names.append(name)
+            monotonic(0.01)
+        return find(folders, name, kinds)
+
+    monkeypatch.setattr(Folders, "found", slow)
+    return names
+
+
+def test_a_tick_pauses_within_a_folder(directory: Path, clock: time_machine.Traveller, found: list[str]) -> None:
+    store, keys = open_store(directory), of_one_folder(20)
+    keep(store, *keys)
+    before, listed, names = store.usage(), Folders.listed, list[int]()
+
+    def counting(folders: Folders, number: int) -> Listed:
+        names.append(number)
+        return listed(folders, number)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Folders, "listed", counting)
+        for _ in range(TICKS):
+            done = len(found)
+            store.tick()
+            assert len(found) - done <= 5
+            if is_over(directory):
+                break
+    assert found == list(map(digest, keys))
+    assert store.usage() == before
+    # Its names are read once.
+    assert names.count(7) == 1
+
+
+def test_two_that_take_turns_within_a_folder_look_at_each_key_once(
+    directory: Path, clock: time_machine.Traveller, found: list[str]
+) -> None:
+    stores, keys = [open_store(directory) for _ in range(2)], of_one_folder(20)
+    for store in stores:
+        store.load("anything")
+    keep(stores[0], *keys)
+    for step in range(TICKS):
+        stores[step % 2].tick()
+        if is_over(directory):
+            break
+    assert found == list(map(digest, keys))
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_a_pause_within_a_folder_loses_nothing(
+    directory: Path, clock: time_machine.Traveller, found: list[str], anew: bool
+) -> None:
+    """Whether the same process goes on, or another one, while things come and go."""
+    store, keys = open_store(directory), of_one_folder(20)
+    keep(store, *keys)
+    clock.shift(INACTIVE + 1)
+    for step in range(TICKS):
+        worker = open_store(directory) if anew else store
+        worker.load("anything")
+        worker.tick()
+        if is_over(directory):
+            break
+        for suffix in ("", ".lock"):
+            file_of(directory, keys[-1 - step], suffix).unlink(missing_ok=True)
+        keep(store, f"new-{step}")
+    assert kept(store, *keys) == []
+    assert len(found) <= len(keys) + step
+
+
+@pytest.mark.parametrize("damage", [0, 10**9])
+def test_a_pause_within_a_folder_mends_its_counters(
+    directory: Path, clock: time_machine.Traveller, found: list[str], damage: int
+) -> None:
+    store, (alone, *keys) = open_store(directory), of_one_folder(20)
+    keep(store, *keys)
+    store.write_note(keys[3], Note(failures=1))
+    store.write_note(alone, Note(failures=1))
+    before, stamps = store.usage(), Stamps(directory / FILE_NAME)
+    stamps.folder_sizes[7] = stamps.folder_entries[7] = damage
+    for _ in range(TICKS):
+        worker = open_store(directory)
+        worker.load("anything")
+        worker.tick()
+        if is_over(directory):
+            break
+    assert store.usage() == before
+
+
+def test_what_is_asked_for_now_does_not_go_on_where_another_sweep_is(
+    directory: Path, clock: time_machine.Traveller, found: list[str]
+) -> None:
+    store, keys = open_store(directory), of_one_folder(20)
+    keep(store, *keys, windows=(DAY, 0, 0))
+    store.tick()
+    while not found:
+        store.tick()
+    assert 0 < len(found) < 20
+    store.purge("all", soft=False)
+    assert open_store(directory).sweep()["removed_purged"] == 20
+    assert kept(store, *keys) == []
+
+
+def test_what_is_asked_for_now_waits_for_a_tick_and_not_for_a_sweep(
+    directory: Path, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0.05)
+    store, other = open_store(directory), open_store(directory)
+    keep(store, "page")
+    lock = FileKeyLock(directory / "sweep.lock", lambda folder: None)
+    assert lock.acquire()
+    with pytest.raises(StoreError, match=r"sweep\.lock is held"):
+        other.sweep()
+    lock.release()
+    assert other.sweep() == {"bytes": 0}
+
+
+@pytest.mark.parametrize("remembered", [100, 5])
+def test_what_was_purged_goes_however_many_names_were(
+    directory: Path, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch, remembered: int
+) -> None:
+    """With very many, the names that were purged are not remembered."""
+    monkeypatch.setattr(names_module, "_REMEMBERED", remembered)
+    store = open_store(directory, inactive=DAY)
+    for number in range(20):
+        assert store.write(make_entry(str(number), names=("all", f"tag:{number}"), windows=(DAY, 0, 0), seq=store.seq()))
+    store.purge(*(f"tag:{number}" for number in range(10, 30)), soft=False)
+    assert store.sweep()["removed_purged"] == 10
+    store.purge("all", soft=False)
+    assert store.sweep()["removed_purged"] == 10
 
 
 # -- what is broken --------------------------------------------------------------------------------------------------
