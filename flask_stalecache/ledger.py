@@ -89,9 +89,12 @@ class Ledger:
         if len(self._tallies) >= LABELS or label == OTHERS:
             return self._others[kind]
         with self._lock:
-            tally = self._tallies.setdefault((kind, label), Tally(kind, label))
-            if self._row is not None:
-                tally.move_to(self._cells_in(self._row, tally))
+            tally = self._tallies.get((kind, label))
+            if tally is None:
+                tally = Tally(kind, label)
+                if self._row is not None:
+                    tally.cells = self._cells_in(self._row, tally)
+                self._tallies[kind, label] = tally
         return tally
 
     def count(self, name: str, by: int) -> None:
