@@ -94,7 +94,7 @@ class Ledger:
                 tally = Tally(kind, label)
                 # Before anybody counts in it, and once: what is there already would be added to itself.
                 if self._row is not None:
-                    tally.move_to(self._cells_in(self._row, tally))
+                    tally.cells = self._cells_in(self._row, tally)
                 self._tallies[kind, label] = tally
         return tally
 

@@ -37,7 +37,7 @@ from .last_word import LastWord, listening
 from .observed import session_cookie
 from .origin import Answer, Served, Start
 from .page_refresh import PageRefresh, visitor_fields
-from .plan import Plan
+from .plan import Place, Plan
 from .policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
 from .policy import tags as checked_tags
 from .purging import page_names, tag_name, tags_in
@@ -46,7 +46,6 @@ from .recipe import REPLAY, PageRecipe
 from .responses import body_size, freeze, frozen_failure
 from .session_watch import SessionReads
 from .stores.base import Copy
-from .tally import Tally
 
 _AUTHORIZATION = ReadNames(headers=("authorization",))
 _HAS_AUTHORIZATION = "the request has Authorization"
@@ -65,14 +64,15 @@ class PageOrigin:
     :param context: the request's context.
     :param args: what the view is called with.
     :param kwargs: likewise.
-    :param tally: where it is counted.
+    :param place: the view's endpoint. Views that one function makes have one name, so it is in the key too.
+    :ivar tally: where it is counted.
     """
 
     __slots__ = ("_covered_by_key", "args", "context", "environ", "key", "kwargs", "plan", "tally", "terms")
 
-    def __init__(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any, tally: Tally) -> None:
+    def __init__(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any, place: Place) -> None:
         self.plan = plan
-        self.tally = tally
+        self.tally = place.tally
         self.context = context
         self.environ: dict[str, Any] = context.request.environ
         self.args = args
@@ -82,9 +82,7 @@ class PageOrigin:
         self.terms: Terms = plan.terms_of(context) if plan.asks_each else plan.terms
         policy = plan.cached.policy
         custom = None if policy.key is None else self._custom_key(policy.key)
-        # The endpoint too, since views that one function makes have one name.
-        view = f"{plan.cached.name} as {context.request.endpoint}"
-        self.key = page_key(view, self.environ, policy.vary, plan.ignored, custom)
+        self.key = page_key(place.view, self.environ, policy.vary, plan.ignored, custom)
 
     def _custom_key(self, key: Callable[[], object]) -> object:
         """Call the ``key`` callable; what is read meanwhile is covered by the key."""

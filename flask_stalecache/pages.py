@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from flask import Flask
 from flask.ctx import RequestContext
@@ -21,7 +21,7 @@ from .observed import ObservedRequest
 from .origin import Answer, Served
 from .page_origin import PageOrigin
 from .page_refresh import AnyView, PageRefresh, Replay
-from .plan import CachedView, Plan, app_version
+from .plan import CachedView, Place, Plan, app_version
 from .policy import FAILURE_STATUSES
 from .recipe import REFRESHING, REPLAY, PageRecipe
 from .responses import from_copy, live, tell
@@ -33,17 +33,6 @@ from .told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
 
 #: In the environ: a decorator of ours has answered, and stores by itself.
 ANSWERED = "flask_stalecache.answered"
-
-
-class _Visit(NamedTuple):
-    """How a request is counted.
-
-    :ivar tally: where.
-    :ivar counts: it is a visit of its own: not one view that asks another one, and nothing that only renews or warms.
-    """
-
-    tally: Tally
-    counts: bool
 
 
 class Pages:
@@ -60,33 +49,36 @@ class Pages:
         self.engine = engine
         self._deployed = time.time()
         self._plans: dict[CachedView, Plan] = {}
-        self._tallies: dict[str | None, Tally] = {}
 
     def respond(self, cached: CachedView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
         """Answer a request for a cached view."""
         plan = self._plans.get(cached)
         if plan is None:
             plan = self._plans[cached] = Plan.of(self.app, cached, self.settings, self.engine.complaints, self._deployed)
-        environ = context.request.environ
-        tally = self._tallies.get(context.request.endpoint) or self._new_tally(context.request.endpoint)
-        visit = _Visit(tally, ANSWERED not in environ and REFRESHING not in environ)
+        environ, endpoint = context.request.environ, context.request.endpoint
+        place = plan.places.get(endpoint) or self._new_place(plan, endpoint)
+        # Not where one view asks another one, and not what only renews or warms.
+        is_visit = ANSWERED not in environ and REFRESHING not in environ
         # What is stored here is not to be stored by the gateway too.
         environ[ANSWERED] = True
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return self._bypass(plan, args, kwargs, "method", NOT_READ, visit)
+            return self._bypass(plan, args, kwargs, "method", NOT_READ, place.tally, is_visit)
         if reason := self._why_not_for_us(plan, context, args, kwargs):
-            return self._bypass(plan, args, kwargs, "bypass", reason, visit)
-        origin = self._origin(plan, context, args, kwargs, visit.tally)
+            return self._bypass(plan, args, kwargs, "bypass", reason, place.tally, is_visit)
+        origin = self._origin(plan, context, args, kwargs, place)
         if origin is None:
-            return self._bypass(plan, args, kwargs, "bypass", "its key can't be made", visit)
+            return self._bypass(plan, args, kwargs, "bypass", "its key can't be made", place.tally, is_visit)
         replay = environ.get(REPLAY)
         if replay is not None and replay.is_for(cached):
             return self._replayed(replay, origin)
-        return self._explained(origin, visit) if plan.explains else self._answered(origin, self.engine.answer(origin), visit)
+        if plan.explains:
+            return self._explained(origin, is_visit)
+        return self._answered(origin, self.engine.answer(origin), is_visit)
 
-    def _new_tally(self, endpoint: str | None) -> Tally:
-        tally = self._tallies[endpoint] = self.engine.ledger.tally("endpoint", endpoint or "")
-        return tally
+    def _new_place(self, plan: Plan, endpoint: str | None) -> Place:
+        tally = self.engine.ledger.tally("endpoint", endpoint or "")
+        place = plan.places[endpoint] = Place(f"{plan.cached.name} as {endpoint}", tally)
+        return place
 
     def renewal_of(self, entry: Entry) -> Renewal | str | None:
         """Return how a page is made again, from its entry's head alone; or why it can't be; ``None``: it is no page of a view."""
@@ -98,8 +90,7 @@ class Pages:
             recipe = PageRecipe.from_json(entry.recipe)
         except (LookupError, TypeError, ValueError):
             return "what it takes to make it again is not known"
-        endpoint = endpoint_of(entry)
-        tally = self._tallies.get(endpoint) or self._new_tally(endpoint)
+        tally = self.engine.ledger.tally("endpoint", endpoint_of(entry) or "")
         terms = Terms(app_version(self.app, self.settings, self._deployed), self._deployed)
         return Renewal(PageRefresh(AnyView(self.app, terms), entry.key, title_of(entry), recipe, None, tally), _status_of)
 
@@ -135,17 +126,17 @@ class Pages:
             plan.complaints.now_and_then(("unless", name), "%s is live, since its unless raised: %r", name, error, exc_info=error)
             return True
 
-    def _origin(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any, tally: Tally) -> PageOrigin | None:
+    def _origin(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any, place: Place) -> PageOrigin | None:
         """Return the request as an origin; ``None`` if the developer's key or a normaliser of theirs raises."""
         try:
-            return PageOrigin(plan, context, args, kwargs, tally)
+            return PageOrigin(plan, context, args, kwargs, place)
         except Exception as error:
             name = plan.cached.name
             plan.complaints.now_and_then(("key", name), "%s is live, since its key can't be made: %s", name, error, exc_info=error)
             return None
 
-    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str, detail: str, visit: _Visit) -> Response:
-        response = self.engine.witness.live(visit.tally, lambda: plan.call_view(args, kwargs), _has_failed, is_visit=visit.counts)
+    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str, detail: str, tally: Tally, is_visit: bool) -> Response:
+        response = self.engine.witness.live(tally, lambda: plan.call_view(args, kwargs), _has_failed, is_visit=is_visit)
         field = forwarded_field(reason, status=response.status_code)
         if plan.explains:
             field += aside("", detail)
@@ -163,24 +154,26 @@ class Pages:
             raise answer.error
         return answer.value  # type: ignore[no-any-return]
 
-    def _explained(self, origin: PageOrigin, visit: _Visit) -> Response:
+    def _explained(self, origin: PageOrigin, is_visit: bool) -> Response:
         """Answer a request, and say more of how."""
         met = self.engine.look_up(origin.key)
         served = self.engine.answer(origin)
         more = aside_of(origin, met, _named(origin, served), time.time(), pending=self.engine.is_pending(origin.key))
-        return self._answered(origin, served, visit, more)
+        return self._answered(origin, served, is_visit, more)
 
-    def _answered(self, origin: PageOrigin, served: Served, visit: _Visit, more: str = "") -> Response:
+    def _answered(self, origin: PageOrigin, served: Served, is_visit: bool, more: str = "") -> Response:
         if served.refresh:
             self._hand_over(origin)
         origin.remember(served)
-        served = _named(origin, served)
-        if visit.counts:
-            visit.tally.served(served.status, served.took, waited=served.waited)
         if served.answer is None:
+            if is_visit:
+                origin.tally.served(served.status, served.took, waited=served.waited)
             return from_copy(self.app, origin.environ, served, self.settings.status_headers, more)
-        if served.answer.error is not None:
-            raise served.answer.error
+        served = _named(origin, served)
+        if is_visit:
+            origin.tally.served(served.status, served.took, waited=served.waited)
+        if (answer := served.answer) is not None and answer.error is not None:
+            raise answer.error
         return live(self.app, origin.environ, served, self.settings.status_headers, more)
 
     def _hand_over(self, origin: PageOrigin) -> None:

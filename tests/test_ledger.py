@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import signal
@@ -81,12 +82,13 @@ def test_each_app_has_its_own_and_all_are_added_up(directory: Path) -> None:
         assert (hits(stats), hits(stats, "shop"), stats["requests"]["HIT"], stats["workers"]) == (5, 1, 6, 2)
 
 
-def test_two_threads_that_count_a_label_first_count_each_request_once(directory: Path) -> None:
+def test_two_threads_that_are_first_at_a_label_count_it_once(directory: Path) -> None:
     ledger = make_ledger(directory)
-    tally = hit(ledger, 3)
-    # The second of two threads that both found none comes here when the first has counted already.
-    assert ledger._new_tally("endpoint", "news") is tally
-    assert hits(read(ledger)) == 3
+    hit(ledger, 1, "another")
+    # What the second one does that has found no tally yet.
+    one, other = hit(ledger, 5), ledger._new_tally("endpoint", "news")
+    assert one is other
+    assert hits(read(ledger)) == 5
 
 
 def test_without_a_directory_the_numbers_are_those_of_this_process() -> None:
@@ -222,6 +224,25 @@ def test_what_a_killed_maker_has_left_is_removed(directory: Path) -> None:
     assert [name[-4:] for name in files(directory)] == [".tmp"]
     hit(make_ledger(directory))
     assert files(directory) == ["0"]
+
+
+def test_a_maker_whose_file_another_one_takes_for_left_behind_makes_another(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, takes = fcntl.flock, [1, 1, 1]
+
+    def flock(descriptor: int, operation: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.suffix == ".tmp" and takes:
+            takes.pop()
+            path.unlink()
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    hit(make_ledger(directory), 2)
+    assert takes == []
+    assert files(directory) == ["0"]
+    assert hits(read(make_ledger(directory))) == 2
 
 
 # -- labels ----------------------------------------------------------------------------------------------------------
