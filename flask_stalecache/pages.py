@@ -28,7 +28,7 @@ from .responses import from_copy, live, tell
 from .scans import Renewal
 from .selection import endpoint_of, title_of
 from .status import CacheStatus, aside, forwarded_field, status_fields
-from .tally import Tally
+from .tally import PLAIN, Tally
 from .told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
 
 #: In the environ: a decorator of ours has answered, and stores by itself.
@@ -167,7 +167,11 @@ class Pages:
         origin.remember(served)
         if served.answer is None:
             if is_visit:
-                origin.tally.served(served.status, served.took, waited=served.waited)
+                if served.took is None:
+                    # Written out, since a call would cost as much again as what it does.
+                    origin.tally.cells[PLAIN] += 1
+                else:
+                    origin.tally.served(served.status, served.took, waited=served.waited)
             return from_copy(self.app, origin.environ, served, self.settings.status_headers, more)
         served = _named(origin, served)
         if is_visit:
