@@ -16,7 +16,7 @@ from .extension import StaleCache
 from .gateway.cache import GatewayCache
 from .policy import Policy
 from .status import CacheStatus
-from .stores.base import Store
+from .stores.base import Store, Stored, Usage
 from .stores.files import FileStore
 
 __all__ = [
@@ -36,5 +36,7 @@ __all__ = [
     "StaleCacheError",
     "Store",
     "StoreError",
+    "Stored",
     "UnkeyableArgument",
+    "Usage",
 ]

@@ -93,7 +93,8 @@ def _directory(name: str, value: object) -> Path | None:
 
 
 _STORE_METHODS = (
-    "lookup", "load", "moved", "touch", "write", "remove", "write_note", "lock", "seq", "purge", "check", "tick", "forget",
+    "lookup", "load", "moved", "touch", "write", "remove", "write_note", "lock", "seq", "purge", "walk", "usage", "check",
+    "tick", "forget",
 )  # fmt: skip
 
 

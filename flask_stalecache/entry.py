@@ -212,6 +212,15 @@ def head_size(data: bytes) -> int:
     return int(_START + head_length)
 
 
+def file_size(data: bytes) -> int:
+    """Return how many bytes a stored entry has.
+
+    :param data: its first bytes, of which :func:`head_size` has told the head.
+    """
+    _, head_length, body_length = _PREFIX.unpack_from(data)
+    return int(_START + head_length + body_length)
+
+
 def decode_head(data: bytes) -> Entry:
     """Return the entry in stored bytes without its body, unchecked: for who goes through all entries.
 

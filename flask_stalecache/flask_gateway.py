@@ -189,7 +189,7 @@ class Front:
             preference(True, refreshes),
             self._endpoint_of,
         )
-        plan = GatewayPlan.of(enter, engine, terms, Observer(settings), self._renew, only_coded=not is_on)
+        plan = GatewayPlan.of(enter, engine, terms, Observer(settings), self._renew, only_coded=not is_on, debugs=lambda: app.debug)
         return Gateway(plan, rules, settings.status_headers)
 
     def _endpoint_of(self, environ: Mapping[str, Any]) -> str | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from .decide import Terms, Verdict
+from .decide import Serve, Terms, Verdict, decide
 from .entry import Entry
 from .reads import NO_NAMES, ReadNames
 from .refresher import Refresher
@@ -47,9 +48,9 @@ class Answer:
     :param silent_for: seconds for which it is left alone whatever can be served.
     :param renewed: the origin confirmed what was stored.
     :param beside: what is to be stored beside the entry, which has another key than was asked for.
-    :param reason: why it is not stored, if that is not the error.
     :param later: takes what is to be called once the body is there, with the answer as it is then, or ``None`` if it broke off;
         ``None``: all of it is here.
+    :param reason: why it is not stored, as far as that is told.
     """
 
     verdict: Verdict
@@ -64,8 +65,8 @@ class Answer:
     silent_for: float | None = None
     renewed: bool = False
     beside: Entry | None = None
-    reason: str = ""
     later: Callable[[Callable[[Answer | None], object]], None] | None = None
+    reason: str = ""
 
 
 class Origin(Protocol):
@@ -191,3 +192,10 @@ class Served(NamedTuple):
         if self.answer is not None:
             return self.answer.entry
         return None if self.copy is None else self.copy.entry
+
+
+def is_served(origin: Origin, copy: Copy) -> bool:
+    """Whether what is stored may be served to a request as it is: what ``only-if-cached`` asks (RFC 9111 section 5.2.1.7)."""
+    if copy.entry is not None and origin.barred_from(copy.entry):
+        return False
+    return isinstance(decide(copy.entry, copy.note, time.time(), origin.terms, pending=False), Serve)

@@ -177,7 +177,7 @@ class PageOrigin:
             shared=frozen_failure(response) if failed else None,
             absent=names,
             retry_after=self._pause(word, judgement.verdict) if word.in_background else None,
-            reason=judgement.reason,
+            reason=self._reason(judgement, carried) if self.plan.explains or word.in_background else "",
         )
 
     def _pause(self, word: LastWord, verdict: Verdict) -> float | None:
@@ -369,6 +369,14 @@ class PageOrigin:
                 "ignore_session=True (for the session), or take the reading out of the view",
                 label, name, reader_of(self.context, "cookies", name), level=logging.INFO,
             )  # fmt: skip
+
+    def _reason(self, judgement: Judgement, carried: ReadNames) -> str:
+        """Return why a page is not stored, and who read what is not in its key."""
+        if judgement.verdict is not Verdict.PERSONAL or judgement.reason == _HAS_AUTHORIZATION:
+            return judgement.reason
+        names = ("cookie", "cookies", carried.cookies), ("field", "headers", carried.headers)
+        read = [f"the {word} {name} was read by {reader_of(self.context, kind, name)}" for word, kind, of in names for name in of]
+        return f"{judgement.reason}: {' and '.join(read)}"
 
     # -- refreshing ----------------------------------------------------------------------------------------------
 

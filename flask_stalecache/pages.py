@@ -26,7 +26,8 @@ from .recipe import REPLAY, PageRecipe
 from .responses import from_copy, live, tell
 from .scans import Renewal
 from .selection import title_of
-from .status import CacheStatus, forwarded_field, status_fields
+from .status import CacheStatus, aside, forwarded_field, status_fields
+from .told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
 
 #: In the environ: a decorator of ours has answered, and stores by itself.
 ANSWERED = "flask_stalecache.answered"
@@ -56,14 +57,16 @@ class Pages:
         # What is stored here is not to be stored by the gateway too.
         environ[ANSWERED] = True
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return self._bypass(plan, args, kwargs, "method")
-        origin = None if self._is_not_for_us(plan, context, args, kwargs) else self._origin(plan, context, args, kwargs)
+            return self._bypass(plan, args, kwargs, "method", NOT_READ)
+        if reason := self._why_not_for_us(plan, context, args, kwargs):
+            return self._bypass(plan, args, kwargs, "bypass", reason)
+        origin = self._origin(plan, context, args, kwargs)
         if origin is None:
-            return self._bypass(plan, args, kwargs, "bypass")
+            return self._bypass(plan, args, kwargs, "bypass", "its key can't be made")
         replay = environ.get(REPLAY)
         if replay is not None and replay.is_for(cached):
             return self._replayed(replay, origin)
-        return self._answered(origin, self.engine.answer(origin))
+        return self._explained(origin) if plan.explains else self._answered(origin, self.engine.answer(origin))
 
     def renewal_of(self, entry: Entry) -> Renewal | str | None:
         """Return how a page is made again, from its entry's head alone; or why it can't be; ``None``: it is no page of a view."""
@@ -78,16 +81,18 @@ class Pages:
         terms = Terms(app_version(self.app, self.settings, self._deployed), self._deployed)
         return Renewal(PageRefresh(AnyView(self.app, terms), entry.key, title_of(entry), recipe, None), _status_of)
 
-    def _is_not_for_us(self, plan: Plan, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    def _why_not_for_us(self, plan: Plan, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return why a request is live; "" if it is not."""
         request, environ = context.request, context.request.environ
-        has_body = environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
-        if has_body or environ.get("REMOTE_USER"):
-            return True
+        if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
+            return HAS_BODY
+        if environ.get("REMOTE_USER"):
+            return IS_KNOWN
         if not isinstance(request, ObservedRequest):
             plan.complaints.once(
                 "request_class", "app.request_class was replaced after init_app: what is read can't be seen, so nothing is cached"
             )
-            return True
+            return "app.request_class was replaced"
         if kwargs != request.view_args or (args and not (len(args) == 1 and isinstance(args[0], View))):
             plan.complaints.once(
                 ("arguments", plan.cached.name),
@@ -95,8 +100,9 @@ class Pages:
                 "write @cache.cached() directly above the function, or above the one that is routed",
                 plan.cached.name,
             )
-            return True
-        return plan.cached.policy.unless is not None and self._unless(plan, plan.cached.policy.unless)
+            return "it was called with other arguments than those of the URL"
+        unless = plan.cached.policy.unless
+        return UNLESS if unless is not None and self._unless(plan, unless) else ""
 
     def _unless(self, plan: Plan, unless: Callable[[], object]) -> bool:
         """Ask the developer's ``unless``; where it raises, the request is live."""
@@ -116,9 +122,11 @@ class Pages:
             plan.complaints.now_and_then(("key", name), "%s is live, since its key can't be made: %s", name, error, exc_info=error)
             return None
 
-    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str) -> Response:
+    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str, detail: str) -> Response:
         response = plan.call_view(args, kwargs)
         field = forwarded_field(reason, status=response.status_code)
+        if plan.explains:
+            field += aside("", detail)
         return tell(response, status_fields(CacheStatus.BYPASS, field, self.settings.status_headers))
 
     def _replayed(self, replay: Replay, origin: PageOrigin) -> Response:
@@ -133,17 +141,22 @@ class Pages:
             raise answer.error
         return answer.value  # type: ignore[no-any-return]
 
-    def _answered(self, origin: PageOrigin, served: Served) -> Response:
+    def _explained(self, origin: PageOrigin) -> Response:
+        """Answer a request, and say more of how."""
+        met = self.engine.look_up(origin.key)
+        served = self.engine.answer(origin)
+        more = aside_of(origin, met, _named(origin, served), time.time(), pending=self.engine.is_pending(origin.key))
+        return self._answered(origin, served, more)
+
+    def _answered(self, origin: PageOrigin, served: Served, more: str = "") -> Response:
         if served.refresh:
             self._hand_over(origin)
         origin.remember(served)
         if served.answer is None:
-            return from_copy(self.app, origin.environ, served, self.settings.status_headers)
+            return from_copy(self.app, origin.environ, served, self.settings.status_headers, more)
         if served.answer.error is not None:
             raise served.answer.error
-        if not origin.queues and not served.stored:
-            served = served._replace(status=CacheStatus.BYPASS)
-        return live(self.app, origin.environ, served, self.settings.status_headers)
+        return live(self.app, origin.environ, _named(origin, served), self.settings.status_headers, more)
 
     def _hand_over(self, origin: PageOrigin) -> None:
         job = origin.refresh()
@@ -157,3 +170,9 @@ class Pages:
 
 def _status_of(answer: Answer) -> int | None:
     return answer.value.status_code if isinstance(answer.value, Response) else None
+
+
+def _named(origin: PageOrigin, served: Served) -> Served:
+    """Return how a request is answered, under the name that its visitor is told."""
+    is_past = served.answer is not None and not origin.queues and not served.stored
+    return served._replace(status=CacheStatus.BYPASS) if is_past else served

@@ -43,6 +43,7 @@ class Plan:
     :ivar terms: what is said of serving what is stored, whoever asks.
     :ivar asks_each: whether each request has terms of its own.
     :ivar asked_by: the fields and cookies with which a visitor prefers stale.
+    :ivar explains: whether ``Cache-Status`` says more: with ``app.debug``, when the view is asked for first.
     :ivar make_response: calls a view, async ones too, and returns its value as a response.
     """
 
@@ -57,6 +58,7 @@ class Plan:
     terms: Terms
     asked_by: tuple[CarriedValue, ...]
     asks_each: bool
+    explains: bool
 
     @classmethod
     def of(cls, app: Flask, cached: CachedView, settings: Settings, complaints: Complaints, deployed: float) -> Plan:
@@ -76,7 +78,9 @@ class Plan:
         if policy.prefer_stale is not None or prefers:
             asked_by = ()
         asks_each = bool(asked_by) or callable(policy.prefer_stale)
-        return cls(app, cached, settings, complaints, ignored, in_key, uncounted, lock_timeout, terms, asked_by, asks_each)
+        return cls(
+            app, cached, settings, complaints, ignored, in_key, uncounted, lock_timeout, terms, asked_by, asks_each, app.debug
+        )
 
     def terms_of(self, context: RequestContext) -> Terms:
         """Return what is said of serving what is stored to one request."""

@@ -62,13 +62,14 @@ def frozen_failure(response: Response) -> tuple[tuple[bytes, ...], str, list[tup
 # -- answering -------------------------------------------------------------------------------------------------------
 
 
-def from_copy(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str]) -> Response:
+def from_copy(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str], more: str = "") -> Response:
     """Return the response in a copy. It is called on every hit.
 
     :param app: whose response class is used.
     :param environ: for the conditional fields of the request.
     :param served: how the request is answered.
     :param chosen: which of the status fields are sent.
+    :param more: what ``Cache-Status`` says more.
     """
     copy = served.copy
     assert copy is not None
@@ -76,7 +77,7 @@ def from_copy(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Co
     assert entry is not None
     if copy.prepared is None:
         copy.prepared = _prepare(app.response_class, entry)
-    response = _clone(copy.prepared, told_of_copy(served, entry, time.time(), chosen))
+    response = _clone(copy.prepared, told_of_copy(served, entry, time.time(), chosen, more))
     for name in _ASKED_OF_COPY:
         if name in environ:
             answer_conditional(response, environ, entry.body, entry.answered)
@@ -154,7 +155,7 @@ def _clone(prepared: Response, more: list[tuple[str, str]]) -> Response:
     return response
 
 
-def live(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str]) -> Response:
+def live(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str], more: str = "") -> Response:
     """Return what the origin answered, with what the visitor is told."""
     answer = served.answer
     assert answer is not None
@@ -167,7 +168,7 @@ def live(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collect
     elif response.direct_passthrough and response.content_length is not None:
         # A file that is not stored: what send_file would have done, had the conditions not been hidden from it.
         response = response.make_conditional(dict(environ), accept_ranges=True, complete_length=response.content_length)
-    return tell(response, told_of_answer(served, response.status_code, chosen))
+    return tell(response, told_of_answer(served, response.status_code, chosen, more=more))
 
 
 def tell(response: Response, fields: list[tuple[str, str]]) -> Response:

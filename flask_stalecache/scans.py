@@ -22,7 +22,7 @@ from .refresher import Refresher
 from .refreshes import Landing
 from .selection import Selector, title_of, url_names
 from .stores.base import Copy
-from .variants import INDEX
+from .told import why_not_stored
 
 _T = TypeVar("_T")
 #: Batches that run at the same time in a process; more wait for their turn.
@@ -138,10 +138,8 @@ class Scans:
 
     def _renewing(self, batch: Batch, found: Iterator[Entry]) -> Iterator[Task]:
         for entry in found:
-            # It has no answer of its own: it only leads to the variants.
-            if entry.status != INDEX:
-                self._find(batch)
-                yield RenewTask(self.engine, entry, self._renewal_of(entry))
+            self._find(batch)
+            yield RenewTask(self.engine, entry, self._renewal_of(entry))
 
     def _renewal_of(self, entry: Entry) -> Renewal | str:
         if entry.needs_confirming:
@@ -170,8 +168,7 @@ class Scans:
             yield from (Told(Outcome(title, None, seconds, stored=soft)) for _, title in chunk)
 
     def _purge(self, names: list[str], soft: bool) -> None:
-        for name in names:
-            self.engine.store.purge(name, soft=soft)
+        self.engine.store.purge(*names, soft=soft)
 
     # -- batches -------------------------------------------------------------------------------------------------
 
@@ -320,20 +317,15 @@ class RenewTask:
 
     def _told(self, landing: Landing, answer: Answer, status: int | None, seconds: float) -> Outcome:
         failed = answer.verdict in (Verdict.FAILED, Verdict.WORSE, Verdict.REFUSED)
-        reason = "" if landing.stored else why_not_stored(answer)
+        reason = "" if landing.stored else _why(answer)
         return Outcome(self.url, status, seconds, landing.stored, reason, failed=failed)
 
 
-def why_not_stored(answer: Answer) -> str:
-    """Return why an answer was not stored."""
+def _why(answer: Answer) -> str:
+    """Return why an answer was not stored: of one that failed, what it failed with."""
     if isinstance(answer.error, StaleCacheError):
         return str(answer.error)
-    if answer.error is not None:
-        return repr(answer.error)
-    if answer.carried:
-        names = ", ".join((*answer.carried.headers, *answer.carried.cookies))
-        return f"it was made for who carries {names}, which is not in the key"
-    return answer.reason or "it was purged meanwhile, or a later one is stored"
+    return why_not_stored(answer) if answer.error is None else repr(answer.error)
 
 
 class WatchedJob:

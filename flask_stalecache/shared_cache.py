@@ -1,4 +1,4 @@
-"""Whether a shared HTTP cache may store a response, and for how long: by its own fields and by what is configured. Pure.
+"""Whether a shared HTTP cache may store a response, for how long, and serve it to whom: by what both say. Pure.
 
 Both front ends that obey what responses say, the gateway and the sessions of ``requests``, ask here.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .decide import Judgement, Verdict
+from .decide import Judgement, PreferStale, Terms, Verdict
+from .entry import Entry
 from .http.cache_control import Directives, RequestDirectives
 from .http.freshness import initial_age, is_explicit, lifetime, stale_windows
+from .http.request import accepts, may_use
 from .http.storing import refusal
 from .http.validators import conditional_fields
 from .policy import FAILURE_STATUSES, Policy, Windows
@@ -89,3 +91,19 @@ def _lifetime_given(status: int, policy: Policy) -> float | None:
         return None
     listed: float | None = policy.statuses[status]
     return policy.max_age if listed is None else listed
+
+
+def honored(terms: Terms, said: RequestDirectives, entry: Entry, now: float) -> Terms:
+    """Let what a request says of caching change what it is served (RFC 9111 section 5.2.1).
+
+    :param terms: what is said of serving what is stored to others.
+    :param entry: what is stored.
+    :param now: seconds since the epoch.
+    """
+    age = entry.age(now)
+    fresh_for = 0.0 if entry.ended else entry.windows.max_age - age
+    if not accepts(said, age=age, fresh_for=fresh_for):
+        return terms.reloading()
+    if fresh_for <= 0 and may_use(said, age=age, fresh_for=fresh_for, may_be_stale=not entry.never_stale):
+        return terms._replace(prefer_stale=PreferStale.AND_REFRESH)
+    return terms

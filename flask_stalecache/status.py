@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection
 from enum import Enum
+from urllib.parse import quote
 
 CACHE_NAME = "stalecache"
+#: Characters that are told at most of a key, and of a reason.
+KEY_LENGTH, DETAIL_LENGTH = 200, 400
 
 
 class CacheStatus(str, Enum):
@@ -60,6 +64,27 @@ def forwarded_field(
     if collapsed:
         parts.append("collapsed")
     return "; ".join(parts)
+
+
+def aside(key: str, detail: str) -> str:
+    """Return what ``Cache-Status`` says more with ``app.debug``; parameters that say nothing are left out.
+
+    :param key: of what was asked for, as one reads it (RFC 9211 section 2.8).
+    :param detail: why the request was answered so (RFC 9211 section 2.9).
+    """
+    parts = ("key", key, KEY_LENGTH), ("detail", detail, DETAIL_LENGTH)
+    return "".join(f"; {name}={sf_string(text, longest)}" for name, text, longest in parts if text)
+
+
+def sf_string(text: str, longest: int) -> str:
+    """Return a text as a string of a structured field (RFC 9651 section 3.3.3); what none can have in it is percent-encoded.
+
+    :param longest: characters at most, without quotes and escapes; what is longer is cut.
+    """
+    shown = re.sub(r"[^ -~]", lambda found: quote(found[0], errors="surrogatepass"), text)
+    if len(shown) > longest:
+        shown = f"{shown[: longest - 3]}..."
+    return '"' + re.sub(r'(["\\])', r"\\\1", shown) + '"'
 
 
 def status_fields(status: CacheStatus, field: str, chosen: Collection[str]) -> list[tuple[str, str]]:

@@ -679,7 +679,7 @@ def _summary(seen: Seen) -> str:
 # -- what must not grow ----------------------------------------------------------------------------------------------
 
 _OURS = re.compile(r"(?P<folder>[0-9a-f]{2})/(?P=folder)[0-9a-f]{38}(?P<kind>|\.note|\.lock)|names/(?P<name>[0-9a-f]{40})")
-_FIXED = {"stamps-2", "sweep", "sweep.lock", "purge.lock", "names/last"}
+_FIXED = {"stamps-3", "sweep", "sweep.lock", "purge.lock", "names/last"}
 
 
 @dataclass(frozen=True)

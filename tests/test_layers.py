@@ -21,11 +21,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
         "http.ranges", "http.validators", "http.invalidation",
     ),
-    ("status", "decide", "shared_cache", "variants", "selection"),
+    ("status", "decide", "explain", "shared_cache", "variants", "selection"),
     ("stats", "complaints", "stores", "stores.base", "stores.memory", "stores.stamps"),
     (
-        "stores.disk", "stores.bodies", "stores.locks", "stores.names", "stores.folders", "stores.room", "stores.sweep",
-        "stores.files",
+        "stores.disk", "stores.bodies", "stores.heads", "stores.locks", "stores.names", "stores.folders", "stores.room",
+        "stores.sweep", "stores.contents", "stores.files",
     ),
     ("flight", "refresher", "housekeeping", "threadless", "wsgi"),
     ("origin", "settle", "refreshes", "visit", "apart", "engine", "told", "batch", "scans"),
@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("call_policy", "values", "breaker", "call_origin", "calls", "flask_gateway"),
     (
         "sessions", "sessions.plan", "sessions.wire", "sessions.sending", "sessions.asked", "sessions.origin", "sessions.adapter",
+        "sessions.making",
     ),
     ("wiring", "operations", "extension"),
     ("",),
@@ -49,7 +50,7 @@ KNOW_FLASK = {
 }  # fmt: skip
 PURE = {
     "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",
-    "status", "decide", "shared_cache", "variants", "selection",
+    "status", "decide", "explain", "shared_cache", "variants", "selection",
     "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
     "http.ranges", "http.validators", "http.invalidation",
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from origins import Worker, crowd, go, make_entry, results, wait_until, workers
 
 from flask_stalecache.entry import Entry, encode
@@ -19,9 +21,10 @@ from flask_stalecache.keys import digest
 from flask_stalecache.note import NOTHING, Note
 from flask_stalecache.reads import ReadNames
 from flask_stalecache.stats import Counters
-from flask_stalecache.stores.base import Copy, Store
+from flask_stalecache.stores.base import Copy, Store, Stored, Usage
 from flask_stalecache.stores.files import FileStore
 from flask_stalecache.stores.memory import Copies
+from flask_stalecache.variants import INDEX
 
 NOTE = Note(
     written=5.5,
@@ -696,6 +699,183 @@ def test_purges_at_once_are_all_effective(kind: Kind, place: Path, soak: Callabl
     kind.open(place).write(last)
     assert last.seq >= max(numbers)
     assert kind.open(place).load("page").entry == last
+
+
+# -- purging several names at once -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_several_names_are_purged_at_once(store: Store, other: Store, soft: bool) -> None:
+    named = {"news": ("all", NEWS), "sport": ("all", SPORT), "both": ("all", NEWS, SPORT), "neither": ("all",)}
+    for key, names in named.items():
+        store.write(begun(store, key, names=names))
+    kept = {key: (store.load(key), other.load(key)) for key in named}
+    before = store.seq()
+    other.purge(NEWS, SPORT, "tag:nothing has it", soft=soft)
+    for each in (store, other):
+        for key in ("news", "sport", "both"):
+            assert each.lookup(key) is None
+            assert is_as_purged(each.load(key), soft=soft)
+    assert (store.lookup("neither"), other.lookup("neither")) == kept["neither"]
+    assert before < store.seq()
+    # What is begun now is begun after all of them.
+    for key, names in named.items():
+        entry = begun(store, key, body=b"new", names=names)
+        assert store.write(entry)
+        assert other.load(key).entry == entry
+
+
+def test_a_purge_of_several_names_has_one_number(store: Store) -> None:
+    """What began before it is before all of it: were there two numbers, it could be between them."""
+    numbers = [store.seq()]
+    for names in ((NEWS,), (NEWS, SPORT), (NEWS, SPORT, "all")):
+        store.purge(*names, soft=False)
+        numbers.append(store.seq())
+    entry = replace(begun(store, names=("all", NEWS, SPORT)), seq=numbers[-1])
+    assert store.write(entry)
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_purge_of_no_name_is_of_nothing(kind: Kind, store: Store) -> None:
+    store.write(begun(store))
+    copy, before = store.load("page"), store.seq()
+    store.purge(soft=False)
+    assert store.seq() == before
+    assert store.lookup("page") is copy
+
+
+# -- looking through it ----------------------------------------------------------------------------------------------
+
+
+def walked(store: Store) -> dict[str, Stored]:
+    found = list(store.walk())
+    by_key = {stored.entry.key: stored for stored in found}
+    assert len(by_key) == len(found)
+    return by_key
+
+
+def test_there_is_nothing_to_walk_through_at_first(store: Store, place: Path) -> None:
+    assert list(store.walk()) == []
+    assert store.usage() == Usage(0, 0)
+    assert not place.exists()
+
+
+def test_a_walk_comes_upon_every_entry_once(store: Store, other: Store) -> None:
+    entries = {f"page-{number}": make_entry(f"page-{number}", b"x" * number) for number in range(300)}
+    for entry in entries.values():
+        store.write(entry)
+    found = walked(other)
+    assert {key: stored.entry for key, stored in found.items()} == {key: replace(entry, body=b"") for key, entry in entries.items()}
+    assert {key: stored.length for key, stored in found.items()} == {key: len(entry.body) for key, entry in entries.items()}
+    assert {stored.note for stored in found.values()} == {NOTHING}
+
+
+def test_a_walk_tells_size_and_note(store: Store, other: Store) -> None:
+    store.write(make_entry("page", b"x" * 10_000))
+    store.write(make_entry("failing"))
+    store.write_note("failing", NOTE)
+    found = walked(other)
+    assert found["failing"].note == NOTE
+    assert found["page"].size >= 10_000
+    assert sum(stored.size for stored in found.values()) == other.usage().bytes
+
+
+@pytest.mark.parametrize("how", ["written", "touched"])
+def test_a_walk_tells_the_last_use(store: Store, other: Store, clock: time_machine.Traveller, how: str) -> None:
+    store.write(make_entry("page"))
+    written = time.time()
+    clock.shift(1000)
+    if how == "touched":
+        other.touch(other.load("page"))
+    assert walked(store)["page"].used == pytest.approx(written + (1000 if how == "touched" else 0), abs=1)
+
+
+def test_a_walk_passes_notes_and_indexes_over(store: Store) -> None:
+    store.write_note("alone", NOTE)
+    store.write(replace(make_entry("index", b""), status=INDEX))
+    store.write(make_entry("page"))
+    assert list(walked(store)) == ["page"]
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_walk_shows_entries_as_purges_leave_them(store: Store, other: Store, soft: bool) -> None:
+    for key, names in (("page", ("all", NEWS)), ("sport", ("all", SPORT))):
+        store.write(begun(store, key, names=names))
+    assert sorted(walked(other)) == ["page", "sport"]
+    store.purge(NEWS, soft=soft)
+    found = walked(other)
+    assert sorted(found) == (["page", "sport"] if soft else ["sport"])
+    assert {key: stored.entry.ended for key, stored in found.items()} == {key: key == "page" for key in found}
+    store.write(begun(store, "page", names=("all", NEWS)))
+    assert walked(other)["page"].entry.ended is False
+
+
+def test_a_purge_in_the_middle_of_a_walk_holds_for_the_rest(store: Store, other: Store) -> None:
+    for number in range(20):
+        store.write(begun(store, f"page-{number}"))
+    walk = store.walk()
+    next(walk)
+    other.purge(NEWS, soft=False)
+    assert list(walk) == []
+
+
+def test_things_may_change_in_the_middle_of_a_walk(store: Store, other: Store) -> None:
+    for number in range(200):
+        store.write(make_entry(f"page-{number}"))
+    found = set[str]()
+    for stored in store.walk():
+        found.add(stored.entry.key)
+        if len(found) == 1:
+            for number in range(100):
+                other.remove(f"page-{number}")
+                other.write(make_entry(f"new-{number}"))
+    assert {f"page-{number}" for number in range(100, 200)} <= found
+
+
+def test_a_walk_may_be_left(store: Store) -> None:
+    for number in range(20):
+        store.write(make_entry(f"page-{number}"))
+    for _ in range(3):
+        walk = store.walk()
+        next(walk)
+        del walk
+    assert len(walked(store)) == 20
+
+
+@pytest.mark.parametrize("data", [b"", b"FSC4", b"x" * 5000, b"FSC0" + encode(make_entry("broken"))[4:]])
+def test_a_walk_passes_what_is_broken_over_and_counts_it(kind: Kind, place: Path, data: bytes) -> None:
+    counters = Counters()
+    store = kind.open(place, counters=counters)
+    store.write(make_entry("page"))
+    kind.plant(place, "broken", data)
+    kind.plant(place, "cut", encode(make_entry("cut"))[:-1])
+    kind.plant(place, "of another key", encode(make_entry("other")))
+    assert list(walked(store)) == ["page"]
+    assert counters["broken_entries"] == 3
+
+
+def test_usage_counts_entries_and_bytes_for_all(store: Store, other: Store) -> None:
+    for number in range(20):
+        store.write(make_entry(f"page-{number}"))
+        other.write(make_entry(f"page-{number}", b"x" * 5000))
+    large = store.usage()
+    assert large.entries == 20
+    assert large.bytes >= 20 * 5000
+    for number in range(20):
+        store.write(make_entry(f"page-{number}"))
+    assert store.usage() == other.usage()
+    assert store.usage().entries == 20
+    assert store.usage().bytes < large.bytes
+    store.write_note("alone", NOTE)
+    assert store.usage().entries == 20
+    for number in range(15):
+        other.remove(f"page-{number}")
+        other.remove(f"page-{number}")
+    store.write_note("alone", NOTHING)
+    assert store.usage().entries == 5
+    for number in range(15, 20):
+        other.remove(f"page-{number}")
+    assert store.usage() == other.usage() == Usage(0, 0)
 
 
 # -- marking as used -------------------------------------------------------------------------------------------------

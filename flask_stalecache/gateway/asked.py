@@ -33,6 +33,7 @@ CONDITIONS = (
     "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE", "HTTP_RANGE",
 )  # fmt: skip
 NOTHING_SAID = RequestDirectives()
+_TOO_LARGE = "the body is larger than STALECACHE_MAX_ENTRY_SIZE"
 #: Reasons that the developer can mend.
 _TO_MEND = ("the response sets a cookie", "Vary: *", "the body is larger", "its Content-Length is none")
 
@@ -131,7 +132,8 @@ class Asked:
         seen = self._seen()
         judgement = self._judgement(self._exchange(call.fields), seen, start)
         if judgement.verdict in (Verdict.FAILED, Verdict.WORSE):
-            return Answer(judgement.verdict, call, shared=self._frozen(), retry_after=self._pause(), reason=judgement.reason)
+            shared, pause = self._frozen(), self._pause()
+            return Answer(judgement.verdict, call, shared=shared, retry_after=pause, reason=judgement.reason)
         carried = self._filing.beyond_key(seen, self.call.fields).carried_part(self.environ)
         if carried and not seen.is_ours:
             self._explain_names(seen, carried)
@@ -213,7 +215,7 @@ class Asked:
         if length is None and first_of(call.fields, "content-length") is not None:
             return "its Content-Length is none"
         if length is not None and length > limit:
-            return "the body is larger than STALECACHE_MAX_ENTRY_SIZE"
+            return _TOO_LARGE
         keep = self.rule.policy.response_filter
         return "response_filter said so" if keep is not None and not self._keeps(keep) else ""
 
@@ -268,7 +270,7 @@ class Asked:
         judgement = self._judgement(exchange, seen, self._start)
         is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.plan.max_entry_size
         if judgement.verdict is not Verdict.STORABLE or not is_whole:
-            return Answer(Verdict.UNSTORABLE, call, reason=judgement.reason or "its body is not as long as it should be")
+            return Answer(Verdict.UNSTORABLE, call, reason=judgement.reason or "the body is not as long as its Content-Length says")
         filed = self._filing.filed(exchange, seen, judgement.windows, body, self._start)
         if filed is None:
             return Answer(Verdict.UNSTORABLE, call, reason="its tags can't be told")

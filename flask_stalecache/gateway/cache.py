@@ -19,16 +19,16 @@ from ..http.fields import end_to_end, first_of
 from ..http.freshness import must_be_confirmed
 from ..http.invalidation import SAFE_METHODS
 from ..keys import is_key_of_page
-from ..origin import Answer, Served
+from ..origin import Answer, Served, is_served
 from ..policy import Policy
 from ..recipe import ARRIVED, REPLAY
 from ..scans import Renewal, Scans
 from ..stats import Counters
-from ..status import CacheStatus, forwarded_field, status_fields
+from ..status import CacheStatus, aside, forwarded_field, status_fields
 from ..stores.base import Store
 from ..stores.files import file_store
 from ..threadless import why_no_threads
-from ..told import told_of_answer, told_of_copy
+from ..told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, told_of_answer, told_of_copy
 from ..variants import Index
 from ..wsgi import closing
 from .answers import GoneError, Ready, missing_in_vary, send_stored
@@ -66,6 +66,8 @@ class Gateway:
         self._chosen = chosen
         self._invalidator = Invalidator(plan.engine, rules)
         self._knows_server = False
+        #: Whether ``Cache-Status`` says more.
+        self._explains = False
         self._lookup = plan.engine.store.lookup
         #: The keys of URLs whose hits may take the short way, by all of a request that is in a key.
         self._known: dict[_Asked, str] = {}
@@ -121,15 +123,17 @@ class Gateway:
         if not self._knows_server:
             self._know_server(environ)
         if (reason := _why_not_for_us(environ)) is not None:
-            return self._through(environ, start_response, reason)
+            return self._through(environ, start_response, *reason)
         # That of an app further out, in which this one is mounted: a refresh begins here.
         environ.pop(ARRIVED, None)
         rule = self._rules.of(environ)
         if rule.policy.unless is not None and self._is_live(rule.policy.unless, environ):
-            return self._through(environ, start_response, "bypass")
+            return self._through(environ, start_response, "bypass", UNLESS)
         origin = GatewayOrigin(self._plan, rule, environ, start_response)
-        if origin.said is not None and origin.said.only_if_cached and not origin.is_served:
+        if origin.said is not None and origin.said.only_if_cached and not is_served(origin, self._engine.look_up(origin.key)):
             return self._gone(start_response, CacheStatus.MISS, "request")
+        if self._explains:
+            origin.met = self._engine.look_up(origin.key)
         try:
             served = self._engine.answer(origin)
             if served.answer is None:
@@ -168,7 +172,7 @@ class Gateway:
         if ready is None:
             assert copy.entry is not None
             ready = copy.prepared = Ready(copy.entry)
-        more = told_of_copy(served, ready.entry, now, self._chosen)
+        more = told_of_copy(served, ready.entry, now, self._chosen, origin.aside(served))
         is_plain = served.status is CacheStatus.HIT and not served.refresh and ready.body is not None
         if is_plain and asked is not None and origin.may_be_known:
             ready.note_moment(now, more, origin.terms.refresh_ahead)
@@ -208,7 +212,8 @@ class Gateway:
             return self._failed(origin, served, answer.error)
         if served.collapsed:
             (body, status, fields), code = answer.shared, int(answer.shared[1][:3])
-            origin.start_response(status, [*fields, *told_of_answer(served, code, self._chosen)])
+            more = told_of_answer(served, code, self._chosen, more=origin.aside(served))
+            origin.start_response(status, [*fields, *more])
             return body  # type: ignore[no-any-return]
         if answer.entry is not None and (answer.renewed or origin.has_conditions):
             return self._whole(origin, served, answer.entry)
@@ -229,7 +234,7 @@ class Gateway:
 
     def _whole(self, origin: GatewayOrigin, served: Served, entry: Entry) -> Iterable[bytes]:
         """Answer the client's conditions from what the app's answer has become in the store."""
-        more = told_of_answer(served, origin.app_status, self._chosen, origin.reason)
+        more = told_of_answer(served, origin.app_status, self._chosen, origin.reason, origin.aside(served))
         if served.status is CacheStatus.REVALIDATED or first_of(entry.headers, "age") is not None:
             more.append(("Age", str(int(entry.age(time.time())))))
         if served.status is CacheStatus.REVALIDATED:
@@ -245,7 +250,7 @@ class Gateway:
         if not call.status:
             # It has not called start_response; the server knows what to say of that.
             return call.rest()
-        more = [] if asked.is_ours else told_of_answer(served, call.code, self._chosen, origin.reason)
+        more = [] if asked.is_ours else told_of_answer(served, call.code, self._chosen, origin.reason, origin.aside(served))
         if answer.verdict is Verdict.STORABLE and (missing := missing_in_vary(call.fields, asked.varied)):
             # Caches further out must not give it to whom it is not for either.
             more = [("Vary", ", ".join(missing)), *more]
@@ -255,7 +260,7 @@ class Gateway:
 
     # -- past the store ------------------------------------------------------------------------------------------
 
-    def _through(self, environ: WSGIEnvironment, start_response: StartResponse, reason: str) -> Iterable[bytes]:
+    def _through(self, environ: WSGIEnvironment, start_response: StartResponse, reason: str, detail: str) -> Iterable[bytes]:
         """Let the app answer; what an unsafe request has changed is invalid then."""
         if reason == "upgrade":
             return self._plan.app(environ, start_response)
@@ -268,7 +273,8 @@ class Gateway:
             if method not in SAFE_METHODS:
                 self._invalidator.after(as_it_came, method, code, headers)
             ours = first_of(headers, "x-cache-status") is not None or self._plan.observe(environ, self._rules.plain.ignored).is_ours
-            more = [] if ours else status_fields(CacheStatus.BYPASS, forwarded_field(reason, status=code), self._chosen)
+            field = forwarded_field(reason, status=code) + (aside("", detail) if self._explains else "")
+            more = [] if ours else status_fields(CacheStatus.BYPASS, field, self._chosen)
             given = () if exc_info is None else (exc_info,)
             return start_response(status, [*end_to_end(headers), *more], *given)
 
@@ -282,6 +288,7 @@ class Gateway:
 
     def _know_server(self, environ: WSGIEnvironment) -> None:
         self._knows_server = True
+        self._explains = self._plan.debugs()
         if reason := why_no_threads(environ):
             self._engine.go_in_line(reason)
 
@@ -290,13 +297,15 @@ def _status_of(answer: Answer) -> int | None:
     return answer.value.code if isinstance(answer.value, AppCall) and answer.value.status else None
 
 
-def _why_not_for_us(environ: Mapping[str, Any]) -> str | None:
-    """Return why a request goes past the store, in the words of RFC 9211 section 2.2; ``None``: it does not."""
+def _why_not_for_us(environ: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return why a request goes past the store, in the words of RFC 9211 section 2.2 and in ours; ``None``: it does not."""
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-        return "method"
-    if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ or environ.get("REMOTE_USER"):
-        return "bypass"
-    return "upgrade" if "HTTP_UPGRADE" in environ or REPLAY in environ else None
+        return "method", NOT_READ
+    if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
+        return "bypass", HAS_BODY
+    if environ.get("REMOTE_USER"):
+        return "bypass", IS_KNOWN
+    return ("upgrade", "") if "HTTP_UPGRADE" in environ or REPLAY in environ else None
 
 
 class GatewayCache(Operations, Gateway):

@@ -6,18 +6,19 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ..decide import PreferStale, Serve, Terms, Verdict, decide
+from ..decide import Terms, Verdict
 from ..entry import Entry
 from ..errors import StaleCacheError
 from ..http.cache_control import RequestDirectives, request_directives
 from ..http.fields import lines_of
-from ..http.request import accepts, may_use
 from ..keys import page_key
-from ..origin import Answer, Start
+from ..origin import Answer, Served, Start
 from ..reads import ReadNames, says_yes
 from ..recipe import PageRecipe
 from ..refresher import Refresher
+from ..shared_cache import honored
 from ..stores.base import Copy
+from ..told import aside_of
 from ..variants import is_variant_of
 from .asked import CONDITIONS, NOTHING_SAID, Asked
 from .plan import GatewayPlan
@@ -38,9 +39,10 @@ class GatewayOrigin:
     :ivar fields: the request fields that are in the key beside those of the rule.
     :ivar asked: what the app was asked, if it was.
     :ivar said: what the client says of caching, if that is obeyed.
+    :ivar met: what was stored when it came, noted with ``app.debug``.
     """
 
-    __slots__ = ("asked", "environ", "fields", "key", "plan", "rule", "said", "start_response", "terms", "url_key")
+    __slots__ = ("asked", "environ", "fields", "key", "met", "plan", "rule", "said", "start_response", "terms", "url_key")
 
     def __init__(self, plan: GatewayPlan, rule: Rule, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self.plan = plan
@@ -50,6 +52,7 @@ class GatewayOrigin:
         self.url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
         self.key, self.fields = plan.locate(self.url_key, environ)
         self.asked: Asked | None = None
+        self.met: Copy | None = None
         self.terms: Terms = rule.terms
         self.said: RequestDirectives | None = None
         if plan.asked_by and rule.policy.prefer_stale is None and says_yes(plan.asked_by, environ):
@@ -61,15 +64,9 @@ class GatewayOrigin:
         """Let the client's own ``Cache-Control`` say what it is served (RFC 9111 section 5.2.1)."""
         said = self.said = request_directives(self.environ.get("HTTP_CACHE_CONTROL"), self.environ.get("HTTP_PRAGMA"))
         entry = self.plan.engine.look_up(self.key).entry
-        if entry is None:
-            return
-        age = entry.age(time.time())
-        fresh_for = 0.0 if entry.ended else entry.windows.max_age - age
-        if not accepts(said, age=age, fresh_for=fresh_for):
-            self.terms = self.terms.reloading()
-        elif fresh_for <= 0 and may_use(said, age=age, fresh_for=fresh_for, may_be_stale=not entry.never_stale):
-            self.terms = self.terms._replace(prefer_stale=PreferStale.AND_REFRESH)
-        self.terms = self.terms._replace(if_error=said.stale_if_error or 0.0)
+        if entry is not None:
+            terms = honored(self.terms, said, entry, time.time())
+            self.terms = terms._replace(if_error=said.stale_if_error or 0.0)
 
     @property
     def may_be_known(self) -> bool:
@@ -77,14 +74,6 @@ class GatewayOrigin:
         policy, environ = self.rule.policy, self.environ
         is_plain = policy.unless is None and not policy.vary and not self.plan.honors
         return is_plain and environ["REQUEST_METHOD"] == "GET" and "HTTP_HOST" in environ
-
-    @property
-    def is_served(self) -> bool:
-        """Whether what is stored may be served as it is."""
-        copy = self.plan.engine.look_up(self.key)
-        if copy.entry is not None and self.barred_from(copy.entry):
-            return False
-        return isinstance(decide(copy.entry, copy.note, time.time(), self.terms, pending=False), Serve)
 
     @property
     def label(self) -> str:
@@ -183,6 +172,13 @@ class GatewayOrigin:
         if self.terms.reload:
             return "request"
         return "vary-miss" if self.fields and self.asked is not None and self.asked.finds_nothing else ""
+
+    def aside(self, served: Served) -> str:
+        """Return what ``Cache-Status`` says more with ``app.debug``, else ""."""
+        if self.met is None:
+            return ""
+        pending = self.plan.engine.is_pending(self.key)
+        return aside_of(self, self.met, served, time.time(), pending=pending)
 
     def refresh(self) -> GatewayRefresh:
         """Return the refresh of what is stored: a new request, made of what is in the key."""

@@ -64,6 +64,7 @@ class GatewayPlan:
     :param asked_by: the fields and cookies with which a client prefers stale, where no rule says more.
     :param preferred: what becomes of a stale copy then.
     :param renew: renews values of fetch functions by their keys, and waits for that.
+    :param debugs: whether ``Cache-Status`` says more; asked once, at the first request.
     """
 
     app: WSGIApplication
@@ -78,6 +79,7 @@ class GatewayPlan:
     asked_by: tuple[CarriedValue, ...]
     preferred: PreferStale
     renew: Callable[[tuple[str, ...]], None]
+    debugs: Callable[[], bool]
 
     @classmethod
     def of(
@@ -89,6 +91,7 @@ class GatewayPlan:
         renew: Callable[[tuple[str, ...]], None] = lambda keys: None,
         *,
         only_coded: bool = False,
+        debugs: Callable[[], bool] = lambda: False,
     ) -> GatewayPlan:
         """Return the plan of an app under the settings of its engine."""
         settings = engine.settings
@@ -105,6 +108,7 @@ class GatewayPlan:
             asked_by=carried_values(settings.prefer_stale_header, settings.prefer_stale_cookie),
             preferred=preference(True, settings.prefer_stale_refresh),
             renew=renew,
+            debugs=debugs,
         )
 
     def locate(self, url_key: str, environ: WSGIEnvironment) -> tuple[str, Fields]:

@@ -19,7 +19,7 @@ from ..errors import ConfigError, StoreError
 from ..http.fields import Lookup
 from ..http.invalidation import SAFE_METHODS, invalidated
 from ..http.validators import Validators, fields_of_304
-from ..origin import Answer, Served
+from ..origin import Answer, Served, is_served
 from ..status import CacheStatus, forwarded_field, status_fields
 from ..stores.base import Copy
 from ..told import told_of_answer, told_of_copy
@@ -70,7 +70,7 @@ class CachingAdapter(BaseAdapter):
             return self._past_store(plan, sending, url, reason)
         word = last_word.current()
         origin = SessionOrigin(plan, self._rules, sending, url, word is not None and word.in_background)
-        if origin.said is not None and origin.said.only_if_cached and not origin.is_served:
+        if origin.said is not None and origin.said.only_if_cached and not is_served(origin, plan.engine.look_up(origin.key)):
             return self._nothing(plan, request)
         served = plan.engine.answer(origin)
         if served.refresh:

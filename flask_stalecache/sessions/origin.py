@@ -6,13 +6,13 @@ import time
 
 from requests import Response
 
-from ..decide import PreferStale, Serve, Terms, Verdict, decide
+from ..decide import Terms, Verdict
 from ..entry import Entry
 from ..http.cache_control import RequestDirectives, request_directives
-from ..http.request import accepts, may_use
 from ..origin import Answer, Start
 from ..reads import ReadNames
 from ..refresher import Refresher
+from ..shared_cache import honored
 from ..stores.base import Copy
 from ..variants import Fields, locate
 from .asked import NOTHING_SAID, Asked, Question
@@ -59,22 +59,8 @@ class SessionOrigin:
         """Let the caller's own ``Cache-Control`` say what it is given (RFC 9111 section 5.2.1)."""
         said = self.said = request_directives(self.environ.get("HTTP_CACHE_CONTROL"), self.environ.get("HTTP_PRAGMA"))
         entry = self.plan.engine.look_up(self.key).entry
-        if entry is None:
-            return
-        age = entry.age(time.time())
-        fresh_for = 0.0 if entry.ended else entry.windows.max_age - age
-        if not accepts(said, age=age, fresh_for=fresh_for):
-            self.terms = self.terms.reloading()
-        elif fresh_for <= 0 and may_use(said, age=age, fresh_for=fresh_for, may_be_stale=not entry.never_stale):
-            self.terms = self.terms._replace(prefer_stale=PreferStale.AND_REFRESH)
-
-    @property
-    def is_served(self) -> bool:
-        """Whether what is stored may be served as it is."""
-        copy = self.plan.engine.look_up(self.key)
-        if copy.entry is not None and self.barred_from(copy.entry):
-            return False
-        return isinstance(decide(copy.entry, copy.note, time.time(), self.terms, pending=False), Serve)
+        if entry is not None:
+            self.terms = honored(self.terms, said, entry, time.time())
 
     def stands_in(self) -> Copy | None:
         """Return what the caller's own ``stale-if-error`` allows in place of a failure (RFC 5861 section 4)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..entry import Entry
 from ..note import Note
@@ -44,13 +44,13 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a walk comes upon.
+    """What a walk through a store comes upon.
 
-    :param entry: its head; the body is empty. Purges are applied.
-    :param length: bytes of its body.
-    :param size: bytes on the disk.
-    :param used: seconds since the epoch of the last use, as far as it is known.
-    :param note: the note beside it.
+    :param entry: the entry as purges leave it; its body is left out.
+    :param length: bytes of the body.
+    :param size: bytes that entry and note take on the disk.
+    :param used: when it was last used, in seconds since the epoch, as far as that is known.
+    :param note: its note; an empty one if there is none.
     """
 
     entry: Entry
@@ -58,6 +58,32 @@ class Stored:
     size: int
     used: float
     note: Note
+
+
+class Usage(NamedTuple):
+    """How much is stored.
+
+    :param entries: the number of entries; the index of a URL's variants is one too, and so is what was purged and not yet removed.
+    :param bytes: what entries and notes take on the disk.
+    """
+
+    entries: int
+    bytes: int
+
+
+class Checked(NamedTuple):
+    """One entry, read whole.
+
+    :param path: where it is.
+    :param key: its key; ``None`` if that can't be read.
+    :param problem: what is wrong with it; "" if nothing is.
+    :param removed: whether it was removed for that.
+    """
+
+    path: str
+    key: str | None
+    problem: str
+    removed: bool = False
 
 
 class KeyLock(Protocol):
@@ -106,15 +132,21 @@ class Store(Protocol):
     def seq(self) -> int:
         """Return the last purge number: noted before an origin is called."""
 
-    def purge(self, name: str, *, soft: bool) -> None:
-        """Purge what has a name and was begun before now: drop it, or (soft) end its freshness.
+    def purge(self, *names: str, soft: bool) -> None:
+        """Purge what has one of some names and was begun before now: drop it, or (soft) end its freshness.
 
-        Every process sees it at its next look. It takes the same time however much is stored. Raises :class:`StoreError` if it
-        could not be done.
+        Every process sees it at its next look, of all names at once. It takes the same time however much is stored. Raises
+        :class:`StoreError` if it could not be done.
         """
 
     def walk(self) -> Iterator[Stored]:
-        """Go through what is stored, without a lock: what is broken is passed over, and others may change things meanwhile."""
+        """Yield what is stored, in no order: neither what was purged, nor indexes of variants, nor what is broken.
+
+        It reads as it goes and takes no lock, so others may change things meanwhile. Makes nothing where nothing is stored.
+        """
+
+    def usage(self) -> Usage:
+        """Return how much is stored: at once, however much it is."""
 
     def check(self) -> None:
         """Raise :class:`ConfigError` if what the store is configured with can't be used. Creates nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -111,3 +112,32 @@ def make_directory(path: Path) -> None:
     else:
         # mkdir leaves out what the umask says, even bits that we need.
         path.chmod(0o700)
+
+
+def check_directory(directory: Path) -> None:
+    """Raise :class:`ConfigError` if a cache directory is there and is a file, not ours, writable by others, or not by us."""
+    try:
+        link, status = os.lstat(directory), os.stat(directory)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise ConfigError(f"the cache directory {directory} is inside a file: give another STALECACHE_DIR") from None
+    except OSError as error:
+        raise ConfigError(
+            f"the cache directory {directory} can't be used ({error.strerror}): give another STALECACHE_DIR"
+        ) from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise ConfigError(f"the cache directory {directory} is a file: give a directory as STALECACHE_DIR")
+    others = {link.st_uid, status.st_uid} - {os.geteuid()}
+    if others:
+        raise ConfigError(
+            f"the cache directory {directory} belongs to user {others.pop()}, and we are user {os.geteuid()}: "
+            "give a directory of our own as STALECACHE_DIR"
+        )
+    if status.st_mode & 0o022:
+        raise ConfigError(
+            f"others can write to the cache directory {directory} (mode {stat.S_IMODE(status.st_mode):04o}): "
+            "run chmod 700 on it, or give another STALECACHE_DIR"
+        )
+    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigError(f"the cache directory {directory} is not writable: give another STALECACHE_DIR")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,14 +12,15 @@ from .. import entry as entry_format
 from .. import note as note_format
 from ..config import KEYS, Settings
 from ..entry import Entry
-from ..errors import BrokenEntry, ConfigError, StoreError
+from ..errors import BrokenEntry, StoreError
 from ..keys import digest
 from ..note import NOTHING, Note
 from ..policy import Duration
 from ..stats import Counters
-from .base import Copy, Stored
+from .base import Copy, Stored, Usage
 from .bodies import read_entry
-from .disk import make_directories, make_directory, read_file, store_errors, write_file
+from .contents import Contents
+from .disk import check_directory, make_directories, make_directory, read_file, store_errors, write_file
 from .folders import BILLION, Folders, folder_of, on_disk
 from .locks import FileKeyLock, held
 from .memory import Copies
@@ -72,6 +72,7 @@ class FileStore:
         self._folders = Folders(self.directory, self._make_folder)
         self._names = Names(self.directory / "names")
         self._room = Room(self._folders, max_size, min_free, self.counters)
+        self._contents = Contents(self._folders, self._names, self.counters)
         self._sweeper = Sweeper(self._folders, self._names, self._room, idle, self._lock_of_directory)
 
     def __repr__(self) -> str:
@@ -201,7 +202,7 @@ class FileStore:
             self._room.make(on_disk(len(data)), self._stamps)
             before = _size_on_disk(path)
             write_file(path, data, int(time.time() * BILLION))
-            self._has_changed(name, on_disk(len(data)) - before)
+            self._has_changed(name, on_disk(len(data)) - (before or 0), before is None and not suffix)
 
     def _unlink(self, key: str, suffix: str) -> None:
         name = digest(key)
@@ -211,7 +212,7 @@ class FileStore:
             before = _size_on_disk(path)
             with suppress(FileNotFoundError):
                 path.unlink()
-                self._has_changed(name, -before)
+                self._has_changed(name, -(before or 0), -(not suffix))
 
     def _remove_broken(self, name: str, key: str) -> None:
         """Remove a broken entry under its lock, unless it is being written, or is whole by now."""
@@ -227,20 +228,20 @@ class FileStore:
         finally:
             lock.release()
 
-    def _has_changed(self, name: str, grown: int) -> None:
+    def _has_changed(self, name: str, grown: int, more: int) -> None:
         if self._stamps is not None:
             self._stamps.move(slot_of(name))
-            self._stamps.grow(folder_of(name), grown)
+            self._stamps.grow(folder_of(name), grown, more)
 
     # -- purging -------------------------------------------------------------------------------------------------
 
-    def purge(self, name: str, *, soft: bool) -> None:
-        """Purge all entries that have a name and were begun before now."""
+    def purge(self, *names: str, soft: bool) -> None:
+        """Purge all entries that have one of some names and were begun before now."""
         with store_errors():
-            while not self._purge_in_current(name, soft):
+            while names and not self._purge_in_current(names, soft):
                 pass
 
-    def _purge_in_current(self, name: str, soft: bool) -> bool:
+    def _purge_in_current(self, names: tuple[str, ...], soft: bool) -> bool:
         """Purge, and return whether it counts: where the directory was replaced meanwhile, others look at the new one."""
         # Not under the lock, which a new table needs too.
         self._map_if_replaced()
@@ -249,11 +250,11 @@ class FileStore:
         with held(self._lock_of_directory("purge")):
             if not self._is_current():
                 return False
-            self._purge(name, soft)
+            self._purge(names, soft)
             return self._is_current()
 
-    def _purge(self, name: str, soft: bool) -> None:
-        """Go through the steps in the order that makes it safe; ``purge.lock`` is held.
+    def _purge(self, names: tuple[str, ...], soft: bool) -> None:
+        """Go through the steps in the order that makes it safe, each for all names; ``purge.lock`` is held.
 
         ``tests/test_purge_model.py`` plays this order and others. Killed midway it was not acknowledged, and can be repeated.
         """
@@ -261,62 +262,37 @@ class FileStore:
         self._names.note_number(number + 1)
         if self._stamps is not None:
             self._stamps.raise_seq(number)
-        self._names.write(self._names.read(name).purged(number, time.time(), soft=soft))
+        for name in names:
+            self._names.write(self._names.read(name).purged(number, time.time(), soft=soft))
         if self._stamps is not None:
-            self._stamps.move(slot_of(digest(name)))
+            for name in names:
+                self._stamps.move(slot_of(digest(name)))
             self._stamps.raise_seq(number + 1)
 
     def _is_current(self) -> bool:
         return self._stamps is None or self._stamps.is_current()
 
-    def walk(self) -> Iterator[Stored]:
-        """Go through what is stored, folder by folder."""
-        for number in range(256):
-            with store_errors():
-                keys = list(self._folders.look(number).keys.values())
-            for found in keys:
-                if found.entry is None:
-                    continue
-                try:
-                    with store_errors():
-                        entry = self._names.outlive(self._sweeper._head(found))
-                except BrokenEntry:
-                    continue
-                if entry is not None:
-                    yield Stored(entry, found.entry.st_size, found.size, found.used_ns / BILLION, self._read_note(found.name))
-
     def _lock_of_directory(self, purpose: str) -> FileKeyLock:
         return FileKeyLock(self.directory / f"{purpose}.lock", make_directories)
+
+    # -- looking through it ----------------------------------------------------------------------------------------
+
+    def walk(self) -> Iterator[Stored]:
+        """Yield what is stored, folder by folder."""
+        with store_errors():
+            if self._open_if_there():
+                yield from self._contents.walk(self._stamps)
+
+    def usage(self) -> Usage:
+        """Return the counts in the table; without one the files are counted."""
+        with store_errors():
+            return self._contents.usage(self._stamps) if self._open_if_there() else Usage(0, 0)
 
     # -- the directory -------------------------------------------------------------------------------------------
 
     def check(self) -> None:
         """Raise :class:`ConfigError` if the directory is there and is a file, not ours, writable by others, or not by us."""
-        try:
-            link, status = os.lstat(self.directory), os.stat(self.directory)
-        except FileNotFoundError:
-            return
-        except NotADirectoryError:
-            raise ConfigError(f"the cache directory {self.directory} is inside a file: give another STALECACHE_DIR") from None
-        except OSError as error:
-            raise ConfigError(
-                f"the cache directory {self.directory} can't be used ({error.strerror}): give another STALECACHE_DIR"
-            ) from None
-        if not stat.S_ISDIR(status.st_mode):
-            raise ConfigError(f"the cache directory {self.directory} is a file: give a directory as STALECACHE_DIR")
-        others = {link.st_uid, status.st_uid} - {os.geteuid()}
-        if others:
-            raise ConfigError(
-                f"the cache directory {self.directory} belongs to user {others.pop()}, and we are user {os.geteuid()}: "
-                "give a directory of our own as STALECACHE_DIR"
-            )
-        if status.st_mode & 0o022:
-            raise ConfigError(
-                f"others can write to the cache directory {self.directory} (mode {stat.S_IMODE(status.st_mode):04o}): "
-                "run chmod 700 on it, or give another STALECACHE_DIR"
-            )
-        if not os.access(self.directory, os.R_OK | os.W_OK | os.X_OK):
-            raise ConfigError(f"the cache directory {self.directory} is not writable: give another STALECACHE_DIR")
+        check_directory(self.directory)
 
     def _open(self) -> None:
         if not self._opened:
@@ -324,6 +300,13 @@ class FileStore:
             self.check()
             self._map()
             self._opened = self._was_opened = True
+
+    def _open_if_there(self) -> bool:
+        """Open the directory, unless there is none: who only looks makes none."""
+        if not self._opened and not os.path.lexists(self.directory):
+            return False
+        self._open()
+        return True
 
     def _map(self) -> None:
         try:
@@ -393,11 +376,11 @@ def _outlived(copy: Copy, table: memoryview) -> bool:
     return True
 
 
-def _size_on_disk(path: Path) -> int:
+def _size_on_disk(path: Path) -> int | None:
     try:
         return on_disk(path.lstat().st_size)
     except FileNotFoundError:
-        return 0
+        return None
 
 
 def file_store(directory: Path, settings: Settings, counters: Counters) -> FileStore:

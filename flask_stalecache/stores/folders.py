@@ -16,6 +16,8 @@ from .locks import FileKeyLock
 from .stamps import Stamps, slot_of
 
 _FILE = re.compile(r"([0-9a-f]{40})(\.note|\.lock|)(\.[0-9a-f]{16}\.tmp)?")
+_SUFFIXES = {"entry": "", "note": ".note", "lock": ".lock"}
+_KINDS = {suffix: frozenset([kind]) for kind, suffix in _SUFFIXES.items()}
 _BLOCK = 4096
 BILLION = 1_000_000_000
 
@@ -67,6 +69,23 @@ class Folder:
         """Bytes of all entries and notes."""
         return sum(found.size for found in self.keys.values())
 
+    @property
+    def entries(self) -> int:
+        """The number of entries."""
+        return sum(found.entry is not None for found in self.keys.values())
+
+
+@dataclass(slots=True)
+class Listed:
+    """The names in one of the folders.
+
+    :ivar keys: which files there are of each key: its ``entry``, its ``note``, its ``lock``.
+    :ivar leftovers: files that were not finished when their writer was killed, or that are being written now.
+    """
+
+    keys: dict[str, frozenset[str]] = field(default_factory=dict)
+    leftovers: list[Path] = field(default_factory=list)
+
 
 def on_disk(size: int) -> int:
     """Return the bytes that a file of a size takes in a file system with usual blocks."""
@@ -92,22 +111,32 @@ class Folders:
         """Return a new lock of a key."""
         return FileKeyLock(self.path(name, ".lock"), self._make_folder)
 
-    def look(self, number: int) -> Folder:
-        """Return what is in a folder. Files that are not ours are not even named."""
-        folder, prefix = Folder(), f"{number:02x}"
+    def listed(self, number: int) -> Listed:
+        """Return the names in a folder. Files that are not ours are not even named."""
+        listed, prefix = Listed(), f"{number:02x}"
         for entry in files_in(self.directory / prefix):
             match = _FILE.fullmatch(entry.name)
             if match is None or not entry.name.startswith(prefix):
                 continue
             name, kind, unfinished = match.groups()
             if unfinished:
-                folder.leftovers.append(Path(entry.path))
-                continue
-            # It may be gone by now.
-            with suppress(FileNotFoundError):
-                found = folder.keys.setdefault(name, Found(name))
-                setattr(found, kind[1:] or "entry", entry.stat(follow_symlinks=False))
-        return folder
+                listed.leftovers.append(Path(entry.path))
+            else:
+                kinds = listed.keys.get(name)
+                listed.keys[name] = _KINDS[kind] if kinds is None else kinds | _KINDS[kind]
+        return listed
+
+    def found(self, name: str, kinds: frozenset[str]) -> Found:
+        """Return what there is of a key, of some kinds of files: each may be gone by now."""
+        found = Found(name)
+        for kind in kinds:
+            setattr(found, kind, _status(self.path(name, _SUFFIXES[kind])))
+        return found
+
+    def look(self, number: int) -> Folder:
+        """Return what is in a folder."""
+        listed = self.listed(number)
+        return Folder({name: self.found(name, kinds) for name, kinds in listed.keys.items()}, listed.leftovers)
 
     def remove(self, found: Found, stamps: Stamps | None) -> bool:
         """Remove what there is of a key, and return whether it was: not if somebody works at it, or it has changed.
@@ -133,7 +162,7 @@ class Folders:
                 self.path(found.name, suffix).unlink()
         if stamps is not None:
             stamps.move(slot_of(found.name))
-            stamps.grow(folder_of(found.name), -found.size)
+            stamps.grow(folder_of(found.name), -found.size, -(found.entry is not None))
         return True
 
     def remove_lock(self, name: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from ..entry import Entry
 from ..keys import digest
 from .disk import files_in, make_directory, read_file, write_file
+from .stamps import SEQ_SLOT, Stamps
 
 #: Seconds for which a record is kept at least.
 KEPT_FOR = 86400.0
@@ -23,6 +24,8 @@ LONGEST_RUN = KEPT_FOR / 2
 _FILE = re.compile(r"[0-9a-f]{40}")
 _NUMBER = re.compile(rb"[0-9]{1,19}\n")
 _COARSEST_TIME = 2_000_000_000
+#: Records that are remembered at most while all entries are looked at.
+_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +82,7 @@ class Names:
 
     def outlive(self, entry: Entry) -> Entry | None:
         """Return what the purges since its beginning leave of an entry: all of it, it with its freshness ended, or nothing."""
-        for record in self.since(entry):
-            if entry.seq < record.hard:
-                return None
-            entry = entry.softly_purged(record.soft_at)
-        return entry
+        return left_of(entry, self.since(entry))
 
     def note_number(self, number: int) -> None:
         """Note a number that SEQ comes to, before it does; ``purge.lock`` is held.
@@ -125,6 +124,43 @@ class Names:
 
     def _path(self, name: str) -> Path:
         return self.folder / digest(name)
+
+
+class Known:
+    """Records, remembered while no purge number is given: for who goes through all entries, most of which share most names.
+
+    :param names: the records.
+    :param stamps: the table that has the last purge number; without it nothing is remembered.
+    """
+
+    def __init__(self, names: Names, stamps: Stamps | None) -> None:
+        self._names = names
+        self._stamps = stamps
+        self._seq = 0
+        self._records: dict[str, Record] = {}
+
+    def since(self, entry: Entry) -> list[Record]:
+        """Return the records of those of an entry's names that were purged since it was begun."""
+        # SEQ moves before a record is written and once more after.
+        seq = 0 if self._stamps is None else int(self._stamps.table[SEQ_SLOT])
+        if self._stamps is None or seq != self._seq or len(self._records) > _REMEMBERED:
+            self._records, self._seq = {}, seq
+        return [record for record in map(self._read, entry.names) if entry.seq < record.last]
+
+    def _read(self, name: str) -> Record:
+        record = self._records.get(name)
+        if record is None:
+            record = self._records[name] = self._names.read(name)
+        return record
+
+
+def left_of(entry: Entry, records: Iterable[Record]) -> Entry | None:
+    """Return what is left of an entry after the purges since its beginning."""
+    for record in records:
+        if entry.seq < record.hard:
+            return None
+        entry = entry.softly_purged(record.soft_at)
+    return entry
 
 
 def _decoded(path: Path, data: bytes) -> Record:

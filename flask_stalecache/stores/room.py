@@ -94,10 +94,11 @@ class Room:
             number = filled.pop()
             folder = self.folders.look(number)
             counted, measured = counted + stamps.folder_sizes[number], measured + folder.size
-            stamps.folder_sizes[number] = folder.size
+            stamps.count(number, folder.size, folder.entries)
             sample += [found for found in folder.keys.values() if not found.is_orphan]
         return sample, counted <= measured * _TRUSTED
 
     def _measure(self, stamps: Stamps) -> None:
         for number in range(FOLDERS):
-            stamps.folder_sizes[number] = self.folders.look(number).size
+            folder = self.folders.look(number)
+            stamps.count(number, folder.size, folder.entries)

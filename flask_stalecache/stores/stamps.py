@@ -1,7 +1,7 @@
 """A table of 64-bit numbers that all workers map: a look at one tells, without a system call, whether a copy still stands.
 
 Truth is in the files. Stamps only say "look again", so a collision of two keys costs a reload and nothing else. The same file has
-how many bytes each folder holds, and a mark for what was used.
+how many bytes and entries each folder holds, and a mark for what was used.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 
 #: Another layout has another name.
-FILE_NAME = "stamps-2"
+FILE_NAME = "stamps-3"
 SLOTS = 65536
 FOLDERS = 256
-#: Stamps and bytes of folders are 64-bit numbers, a mark is one byte.
-SIZE = (SLOTS + FOLDERS) * 8 + SLOTS
+_NUMBERS = SLOTS + 2 * FOLDERS
+#: Stamps, and bytes and entries of folders, are 64-bit numbers, a mark is one byte.
+SIZE = _NUMBERS * 8 + SLOTS
 #: Slot 0 holds SEQ, the last purge number; keys and names have the others.
 SEQ_SLOT = 0
 
@@ -43,12 +44,14 @@ class Stamps:
         finally:
             os.close(descriptor)
         self._path = path
-        numbers = memoryview(self._map)[: (SLOTS + FOLDERS) * 8].cast("Q")
+        numbers = memoryview(self._map)[: _NUMBERS * 8].cast("Q")
         self.table = numbers[:SLOTS]
         #: Bytes of the files in each of the 256 folders. Who counts at once may lose one; each look at the files mends it.
-        self.folder_sizes = numbers[SLOTS:]
+        self.folder_sizes = numbers[SLOTS : SLOTS + FOLDERS]
+        #: Likewise the number of entries.
+        self.folder_entries = numbers[SLOTS + FOLDERS :]
         #: Not 0 in a slot: what hashes to it was used since it was last looked at (CLOCK).
-        self.marks = memoryview(self._map)[(SLOTS + FOLDERS) * 8 :]
+        self.marks = memoryview(self._map)[_NUMBERS * 8 :]
 
     def move(self, slot: int) -> None:
         """Give a slot a new random value: whoever holds a copy looks again."""
@@ -60,9 +63,15 @@ class Stamps:
         if self.table[SEQ_SLOT] < number:
             self.table[SEQ_SLOT] = number
 
-    def grow(self, folder: int, size: int) -> None:
-        """Count bytes that came to a folder, or went if negative."""
+    def grow(self, folder: int, size: int, entries: int) -> None:
+        """Count bytes and entries that came to a folder, or went if negative."""
         self.folder_sizes[folder] = max(0, self.folder_sizes[folder] + size)
+        self.folder_entries[folder] = max(0, self.folder_entries[folder] + entries)
+
+    def count(self, folder: int, size: int, entries: int) -> None:
+        """Correct the counts of a folder by what was found there."""
+        self.folder_sizes[folder] = size
+        self.folder_entries[folder] = entries
 
     def is_current(self) -> bool:
         """Whether the file is still the one that is mapped, and whole."""

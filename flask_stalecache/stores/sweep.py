@@ -142,7 +142,7 @@ class Sweeper:
         now = time.time()
         folder = self.folders.look(progress.folder)
         if stamps is not None:
-            stamps.folder_sizes[progress.folder] = folder.size
+            stamps.count(progress.folder, folder.size, folder.entries)
         _remove_old(folder.leftovers, now)
         for found in folder.keys.values():
             try:

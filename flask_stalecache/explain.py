@@ -1,0 +1,138 @@
+"""What state an entry is in, how it would be served, and why, in words. Pure.
+
+It asks :func:`~.decide.decide`, so that what is said is what is done.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from .decide import PLAIN, Fetch, PreferStale, Terms, decide, is_due, is_fresh
+from .entry import Entry
+from .note import NOTHING, Note
+from .status import CacheStatus
+
+
+class State(str, Enum):
+    """Which of its windows an entry is in."""
+
+    #: Served as it is.
+    FRESH = "fresh"
+    #: Served at once and renewed behind (stale-while-revalidate).
+    STALE = "stale"
+    #: Served if the origin fails (stale-if-error).
+    IF_ERROR = "if-error"
+    #: Past its windows: kept until the sweep takes it, and served to who prefers stale.
+    EXPIRED = "expired"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Explanation(NamedTuple):
+    """How an entry would be served, and why.
+
+    :ivar state: which window it is in; ``None``: nothing is stored.
+    :ivar status: what the next visitor would be told.
+    :ivar why: the reasons, as sentences.
+    """
+
+    state: State | None
+    status: CacheStatus
+    why: tuple[str, ...]
+
+
+def state_of(entry: Entry, now: float, terms: Terms = PLAIN) -> State:
+    """Return which window an entry is in.
+
+    :param now: seconds since the epoch.
+    :param terms: what the app says of it; its version counts.
+    """
+    if is_fresh(entry, now, terms):
+        return State.FRESH
+    if entry.in_swr(now):
+        return State.STALE
+    return State.IF_ERROR if entry.in_sie(now) else State.EXPIRED
+
+
+def explain(
+    entry: Entry | None, note: Note = NOTHING, now: float = 0.0, terms: Terms = PLAIN, *, pending: bool = False
+) -> Explanation:
+    """Say how the next visitor would be served, and why.
+
+    :param entry: what is stored, if anything.
+    :param note: what is known beside it.
+    :param now: seconds since the epoch.
+    :param terms: what app, view and visitor say of it.
+    :param pending: its refresh was handed over and is not done.
+    """
+    decision = decide(entry, note, now, terms, pending=pending)
+    if entry is None:
+        return Explanation(None, decision.status, ("nothing is stored", *_of_note(note, now)))
+    state = state_of(entry, now, terms)
+    reasons = [_why_fresh(entry, now, terms) if state is State.FRESH else why_stale(entry, now, terms)]
+    if state is not State.FRESH:
+        reasons.append(_what_stale_means(entry, state, now, terms, asks=isinstance(decision, Fetch)))
+    if pending:
+        reasons.append("its refresh is under way")
+    return Explanation(state, decision.status, (*reasons, *_of_note(note, now)))
+
+
+def _why_fresh(entry: Entry, now: float, terms: Terms) -> str:
+    left = entry.windows.max_age - entry.age(now)
+    due = ", and renewed ahead of time (refresh_ahead)" if is_due(entry, now, terms) else ""
+    return f"fresh for another {spell(left)}{due}"
+
+
+def why_stale(entry: Entry, now: float, terms: Terms = PLAIN) -> str:
+    """Say why an entry is not fresh: a soft purge, another version of the app, or its age."""
+    if entry.ended:
+        return "stale, since a soft purge ended its freshness"
+    if entry.is_fresh(now):
+        return f"stale, since another version of the app made it ({entry.version!r}, now {terms.version!r})"
+    over = entry.age(now) - entry.windows.max_age
+    return f"stale for {spell(over)}, since it was fresh for {spell(entry.windows.max_age)}"
+
+
+def _what_stale_means(entry: Entry, state: State, now: float, terms: Terms, *, asks: bool) -> str:
+    windows, age = entry.windows, entry.age(now)
+    if entry.never_stale:
+        return "never served stale: its Cache-Control forbids that"
+    if terms.prefer_stale is not PreferStale.NO and state is not State.STALE and not asks:
+        return "served at once however old, since stale is preferred"
+    if state is State.STALE:
+        return (
+            f"served at once for another {spell(windows.max_age + windows.stale_while_revalidate - age)} (stale-while-revalidate)"
+        )
+    if state is State.IF_ERROR:
+        left = spell(windows.max_age + windows.stale_if_error - age)
+        return f"the origin is called, and if that fails this is served, for another {left} (stale-if-error)"
+    return "past its windows: the origin is called"
+
+
+def _of_note(note: Note, now: float) -> list[str]:
+    """Say what is known beside the entry."""
+    reasons = []
+    if note.failures and note.written <= now:
+        times = "once" if note.failures == 1 else f"{note.failures} times in a row"
+        reasons.append(f"the origin failed {times}")
+    if note.backing_off(now):
+        reasons.append(f"it is left alone for another {spell(note.retry_at - now)}")
+    if note.unstorable(now):
+        reasons.append(f"its last answer could not be stored, and nobody queues for another {spell(note.unstorable_until - now)}")
+    if note.kept_out:
+        names = (*note.kept_out.headers, *(f"cookie {name}" for name in note.kept_out.cookies))
+        reasons.append(f"live for who carries {', '.join(names)}")
+    return reasons
+
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+
+
+def spell(seconds: float) -> str:
+    """Return a duration as people read it: ``41 s``, ``12 min``, ``3.5 h``, ``2 d``."""
+    for size, unit in _UNITS:
+        if abs(seconds) >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.0f} s" if abs(seconds) >= 10 or seconds == int(seconds) else f"{seconds:.1f} s"

@@ -1,0 +1,56 @@
+"""The heads of stored entries, read without the bodies: for who goes through all of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from .. import entry as entry_format
+from ..entry import Entry
+from ..errors import BrokenEntry
+from .disk import open_file
+
+#: Bytes that are read at first: most heads are shorter.
+_MOST = 4096
+
+
+class Head(NamedTuple):
+    """What an entry's file says without its body.
+
+    :param entry: the entry without its body, unchecked.
+    :param length: bytes of the body.
+    """
+
+    entry: Entry
+    length: int
+
+
+def read_head(path: Path) -> Head | None:
+    """Return the head in an entry's file; ``None`` if there is no file.
+
+    :raises BrokenEntry: if the file holds no entry, or not all of it.
+    """
+    try:
+        descriptor = open_file(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BrokenEntry("a link") from error
+        raise
+    if descriptor is None:
+        return None
+    try:
+        return _head(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _head(descriptor: int) -> Head:
+    data = os.read(descriptor, _MOST)
+    size = entry_format.head_size(data)
+    while len(data) < size and (more := os.read(descriptor, size - len(data))):
+        data += more
+    if os.fstat(descriptor).st_size != entry_format.file_size(data):
+        raise BrokenEntry("cut")
+    return Head(entry_format.decode_head(data), entry_format.file_size(data) - size)
