@@ -41,10 +41,11 @@ from .policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
 from .policy import tags as checked_tags
 from .purging import page_names, tag_name, tags_in
 from .reads import NO_NAMES, ReadNames
-from .recipe import REPLAY, PageRecipe
+from .recipe import REFRESHING, WARMING, PageRecipe
 from .responses import body_size, freeze, frozen_failure
 from .session_watch import SessionReads
 from .stores.base import Copy
+from .warming import warming_of
 
 #: With one of these a response may answer requests with Authorization (RFC 9111 section 3.5).
 _SHARED_DESPITE_AUTHORIZATION = ("public", "s-maxage", "must-revalidate")
@@ -107,8 +108,8 @@ class PageOrigin:
 
     @property
     def wait(self) -> float | None:
-        """Seconds to wait for a renewal at most where a copy can stand in."""
-        return self.plan.cached.policy.wait  # type: ignore[no-any-return]
+        """Seconds to wait for a renewal at most where a copy can stand in; who fills waits for as long as it takes."""
+        return None if WARMING in self.environ else self.plan.cached.policy.wait
 
     @property
     def queues(self) -> bool:
@@ -146,8 +147,14 @@ class PageOrigin:
 
     def call(self, start: Start) -> Answer:
         """Call the view under watch and judge its answer."""
+        answer = self._called(start)
+        if (warming := warming_of(self.environ)) is not None:
+            warming.note_answer(answer)
+        return answer
+
+    def _called(self, start: Start) -> Answer:
         covered = self._covered()
-        with listening(in_background=REPLAY in self.environ) as word, watched(self.context, covered) as watch:
+        with listening(in_background=REFRESHING in self.environ) as word, watched(self.context, covered) as watch:
             response, error = self._run()
         self._take_over_names(word)
         names = names_beyond_key(self.context, covered, watch)

@@ -15,14 +15,13 @@ from .batch import Batch, Crew, Outcome, Task, is_inside
 from .decide import Verdict
 from .engine import Engine
 from .entry import Entry
-from .errors import StaleCacheError
 from .keys import digest
 from .origin import Answer, RefreshJob, Start
 from .refresher import Refresher
 from .refreshes import Landing
 from .selection import Selector, title_of, url_names
 from .stores.base import Copy
-from .told import why_not_stored
+from .warming import why_unstored
 
 _T = TypeVar("_T")
 #: Batches that run at the same time in a process; more wait for their turn.
@@ -317,15 +316,8 @@ class RenewTask:
 
     def _told(self, landing: Landing, answer: Answer, status: int | None, seconds: float) -> Outcome:
         failed = answer.verdict in (Verdict.FAILED, Verdict.WORSE, Verdict.REFUSED)
-        reason = "" if landing.stored else _why(answer)
+        reason = "" if landing.stored else why_unstored(answer)
         return Outcome(self.url, status, seconds, landing.stored, reason, failed=failed)
-
-
-def _why(answer: Answer) -> str:
-    """Return why an answer was not stored: of one that failed, what it failed with."""
-    if isinstance(answer.error, StaleCacheError):
-        return str(answer.error)
-    return why_not_stored(answer) if answer.error is None else repr(answer.error)
 
 
 class WatchedJob:

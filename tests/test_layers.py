@@ -15,7 +15,10 @@ PACKAGE = ROOT.name
 
 #: A module imports from the layers above it, and in its own layer from those named before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "config"),
+    (
+        "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "addresses",
+        "sitemap", "config",
+    ),
     ("entry", "note"),
     (
         "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
@@ -28,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.sweep", "stores.contents", "stores.files",
     ),
     ("flight", "refresher", "housekeeping", "threadless", "wsgi"),
-    ("origin", "settle", "refreshes", "visit", "apart", "engine", "told", "batch", "scans"),
+    ("origin", "settle", "refreshes", "visit", "apart", "engine", "told", "warming", "batch", "scans", "warmer"),
     (
         "gateway", "gateway.app_call", "gateway.plan", "gateway.rules", "gateway.filing", "gateway.asked", "gateway.origin",
         "gateway.answers", "gateway.invalidate", "gateway.operations", "gateway.cache",
@@ -39,18 +42,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "sessions", "sessions.plan", "sessions.wire", "sessions.sending", "sessions.asked", "sessions.origin", "sessions.adapter",
         "sessions.making",
     ),
-    ("wiring", "operations", "extension"),
+    ("wiring", "warm_app", "operations", "extension"),
     ("",),
 )  # fmt: skip
 ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {
     "observed", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages", "call_origin", "calls",
-    "flask_gateway", "sessions.adapter", "wiring", "operations", "extension",
+    "flask_gateway", "sessions.adapter", "wiring", "warm_app", "operations", "extension",
 }  # fmt: skip
 PURE = {
-    "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",
-    "status", "decide", "explain", "shared_cache", "variants", "selection",
+    "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "addresses",
+    "sitemap", "entry", "note", "status", "decide", "explain", "shared_cache", "variants", "selection",
     "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
     "http.ranges", "http.validators", "http.invalidation",
 }  # fmt: skip
