@@ -143,9 +143,9 @@ class History:
         :param since: only those that were taken after this moment, in seconds since the epoch. Default: all.
         """
         now = time.time()
-        samples = (_decoded(line) for line in self._lines()[-2 * _SAMPLES :])
         # Those from the future are of a clock that was wrong.
-        return [sample for sample in samples if sample is not None and max(since, now - KEPT) < sample["at"] <= now + INTERVAL]
+        lines = (line for line in self._lines() if max(since, now - KEPT) < _taken_at(line) <= now + INTERVAL)
+        return [sample for line in lines if (sample := _decoded(line)) is not None]
 
 
 def _seconds(before: _Mark, now: _Mark) -> float:
@@ -165,15 +165,22 @@ def _encoded(mark: _Mark, seconds: float, totals: Totals, before: Totals) -> byt
             changes = cells
         if any(changes):
             counts.append([kind, label, {index: change for index, change in enumerate(changes) if change}])
-    return json.dumps({"at": mark.at, "seconds": seconds, "counts": counts}).encode("ascii")
+    return f"{mark.at} {seconds} {json.dumps(counts)}".encode("ascii")
+
+
+def _taken_at(line: bytes) -> float:
+    try:
+        return float(line.partition(b" ")[0])
+    except ValueError:
+        return 0.0
 
 
 def _decoded(line: bytes) -> Sample | None:
     """Return a sample; ``None`` for a line that was not written to its end."""
     try:
-        noted = json.loads(line)
-        counts = {(str(kind), str(label)): _spread(changes) for kind, label, changes in noted["counts"]}
-        return _sample(float(noted["at"]), float(noted["seconds"]), counts)
+        at, seconds, noted = line.split(b" ", 2)
+        counts = {(str(kind), str(label)): _spread(changes) for kind, label, changes in json.loads(noted)}
+        return _sample(float(at), float(seconds), counts)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
 

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,12 +120,13 @@ def test_there_is_a_cell_for_each_name() -> None:
 _ledgers: dict[Path, Ledger] = {}
 
 
-def count_there(directory: Path, times: int, pending: int = 0) -> list[str]:
+def count_there(directory: Path, times: int, pending: int | None = None) -> list[str]:
     """Count in a process, and go on living."""
     ledger = _ledgers.setdefault(directory, make_ledger(directory))
     hit(ledger, times)
     ledger.counters.count("purges")
-    ledger.gauge("refreshes_pending", pending)
+    if pending is not None:
+        ledger.gauge("refreshes_pending", pending)
     return files(directory)
 
 
@@ -207,6 +209,19 @@ def test_processes_that_come_and_go_lose_nothing(directory: Path) -> None:
             total += sum(worker.result() for worker in made)
     assert hits(read(reader)) == total == 4000
     assert len(files(directory)) <= 3
+
+
+def test_who_only_looks_whether_a_file_is_held_makes_nobody_take_a_new_one(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = make_ledger(directory)
+    hit(ledger, 5)
+    ledger._let_go()
+    with (directory / "stats" / "0").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        monkeypatch.setattr(time, "sleep", lambda seconds: fcntl.flock(file, fcntl.LOCK_UN))
+        hit(make_ledger(directory))
+    assert files(directory) == ["0"]
 
 
 def leave_half_a_file(directory: Path) -> None:
