@@ -147,29 +147,29 @@ def test_what_a_killed_process_has_counted_stays_and_the_next_one_goes_on(direct
     assert hits(read(reader)) == 115
 
 
-def count_in_a_fork(directory: Path) -> tuple[int, int, list[str], int]:
+def count_in_a_fork(directory: Path) -> tuple[int, int, int, list[str], int]:
     """Count before a fork, in the child, and after; a hit of the child is counted where its parent's tally was."""
     ledger = make_ledger(directory)
     tally = hit(ledger, 5)
 
-    def child() -> tuple[int, int]:
+    def child() -> tuple[int, int, int]:
         tally.cells[PLAIN] += 1
-        before = hits(read(ledger))
+        alone, before = tally.cells[PLAIN], hits(read(ledger))
         ledger.open()
         tally.cells[PLAIN] += 1
-        return before, hits(read(ledger))
+        return alone, before, hits(read(ledger))
 
-    before, after = forked(child)
+    alone, before, after = forked(child)
     # The child has closed what it had of the file, and the parent still holds it.
     workers_left = read(ledger)["workers"]
     tally.cells[PLAIN] += 1
-    return before, after, files(directory), hits(read(ledger)) * 10 + workers_left
+    return alone, before, after, files(directory), hits(read(ledger)) * 10 + workers_left
 
 
 def test_a_fork_counts_in_its_own(directory: Path) -> None:
     with workers(1) as (worker,):
         # 5 and the child's own hit in memory; then one more in its own file; then the parent's.
-        assert worker.run(count_in_a_fork, directory) == (6, 7, ["0", "1"], 81)
+        assert worker.run(count_in_a_fork, directory) == (1, 6, 7, ["0", "1"], 81)
 
 
 def see_fork_by_pid(directory: Path) -> tuple[int, list[str]]:
