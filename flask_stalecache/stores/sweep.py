@@ -198,6 +198,7 @@ class Sweeper:
                 self._remove_old_records(progress, stamps)
         for folder in (self.folders.directory, self.names.folder):
             _remove_old((Path(entry.path) for entry in files_in(folder) if _LEFTOVER.fullmatch(entry.name)), time.time())
+        self._known, self._rest = Known(self.names, None), _Rest()
         progress.restart()
         progress.next_at = time.time() + self._pause
 
