@@ -204,6 +204,42 @@ def test_a_token_is_its_visitors_own(make_app: MakeApp) -> None:
 
 
 @pytest.mark.parametrize(
+    ("form", "said", "news"),
+    [
+        ({"action": "purge"}, "Purged: URL or path /news", ("1", "MISS")),
+        ({"action": "purge", "by": "tag", "value": "news"}, "Purged: Tag news", ("1", "MISS")),
+        ({"action": "purge", "by": "endpoint", "value": "news"}, "Purged: Endpoint news", ("1", "MISS")),
+        ({"action": "purge", "by": "prefix", "value": "/n"}, "Purged: Prefix /n (1 done)", ("1", "MISS")),
+        ({"action": "soft"}, "Softly purged: URL or path /news", ("0", "STALE")),
+        ({"action": "soft", "by": "prefix", "value": "/n"}, "Softly purged: Prefix /n (1 done)", ("0", "STALE")),
+        ({"action": "refresh"}, "Refreshed: URL or path /news (1 done)", ("1", "HIT")),
+        ({"action": "refresh", "by": "tag", "value": "news"}, "Refreshed: Tag news (1 done)", ("1", "HIT")),
+        ({"action": "refresh", "by": "tag", "value": "unknown"}, "Refreshed: Tag unknown (0 done)", ("0", "HIT")),
+    ],
+)
+def test_what_a_form_does(make_app: MakeApp, form: dict[str, str], said: str, news: tuple[str, str]) -> None:
+    client = shown(make_app).test_client()
+    get(client, "/news")
+    assert purge(client, form).status_code == 303
+    assert said in get(client).text
+    response = get(client, "/news")
+    assert (response.text, response.headers["X-Cache-Status"]) == news
+
+
+def test_one_entry_is_refreshed_and_what_can_not_be_says_why(make_app: MakeApp) -> None:
+    app, cache = make_app(REFRESH_WORKERS=0)
+    app.add_url_rule("/good", "good", cache.cached(max_age=60)(lambda: "good"))
+    app.add_url_rule("/own", "own", cache.cached(max_age=60, key=lambda: "own")(lambda: "own"))
+    app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=lambda: True)
+    client = app.test_client()
+    for path, said in (("/good", "Refreshed: http://localhost/good (1 done)"), ("/own", "(0 done, 1 left alone: ")):
+        get(client, path)
+        key = unescape(KEY.search(find(client, "url", path))[1])  # type: ignore[index]
+        purge(client, {"action": "refresh", "by": "key", "value": key})
+        assert said in get(client).text
+
+
+@pytest.mark.parametrize(
     ("form", "said"),
     [
         ({"value": " "}, "Choose what to do"),

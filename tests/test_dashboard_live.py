@@ -16,6 +16,7 @@ pytestmark = pytest.mark.server
 
 SOURCE = """
 import os
+import time
 from urllib.request import urlopen
 
 from flask import Flask, request
@@ -44,7 +45,7 @@ def prices():
 @app.get("/steady/<int:page>")
 @cache.cached(max_age=600)
 def steady(page):
-    return "x" * page * 1000
+    return f"{time.time_ns()} " * page * 100
 
 
 app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=lambda: request.cookies.get("admin") == "yes")
@@ -153,6 +154,17 @@ def test_purging_on_the_page_is_seen_by_the_next_visitor(place: Place) -> None:
     assert place.complaints == []
 
 
+def test_refreshing_on_the_page_makes_it_again_before_the_next_visitor(place: Place) -> None:
+    before = place.visit("/steady/2")[0]
+    with place.open("/stalecache/?by=prefix&find=/steady/2") as page:
+        page.locator(".card button[value=refresh]").click()
+        expect(page.get_by_role("status").filter(has_text="Refreshed")).to_contain_text("(1 done)")
+    after, status = place.visit("/steady/2")
+    assert (len(after), status) == (len(before), "HIT")
+    assert after != before
+    assert place.complaints == []
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -164,7 +176,7 @@ def test_purging_on_the_page_is_seen_by_the_next_visitor(place: Place) -> None:
 )
 def test_it_can_be_read_by_everybody(place: Place, settings: dict[str, object]) -> None:
     place.visit("/steady/50")
-    with place.open("/stalecache/?by=endpoint&find=steady", **settings) as page:
+    with place.open("/stalecache/?by=prefix&find=/", **settings) as page:
         expect(page.locator(".charts canvas").first).to_be_visible()
         page.locator("#numbers summary").click()
         page.locator(".card summary").first.click()

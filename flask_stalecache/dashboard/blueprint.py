@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from ..call_origin import Memo
 from ..errors import ConfigError, StaleCacheError, StoreError
-from .acting import ON_MANY, SELECTORS, Acting, act, selector_of
+from .acting import SELECTORS, Acting, act, selector_of
 from .desk import Desk, Found, Lists
 from .forgery import is_ours, token
 from .series import STATUSES
@@ -141,7 +141,6 @@ class Dashboard(Blueprint):
             links=_links(asked),
             static=lambda name: url_for(".static", filename=name),
             selectors=SELECTORS,
-            on_many=ON_MANY,
         )
 
     def _now(self) -> Response:
