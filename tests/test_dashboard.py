@@ -284,6 +284,30 @@ def test_an_entry_is_found(make_app: MakeApp, by: str, value: str) -> None:
     assert "fresh for another" in text
 
 
+@pytest.mark.parametrize("gateway", [False, True])
+@pytest.mark.parametrize("root", ["", "/shop"])
+@pytest.mark.parametrize("host", ["", "http://localhost"])
+@pytest.mark.parametrize(
+    ("path", "typed"),
+    [("/news/1", "/news/1"), ("/news/caf%C3%A9?q=a+b&r=%2F", "/news/caf\u00e9?q=a+b&r=%2F"), ("/news/a%20b", "/news/a%20b")],
+)
+def test_a_url_is_found_however_much_is_stored(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, path: str, typed: str, host: str, root: str, gateway: bool
+) -> None:
+    app, cache = make_app(GATEWAY=gateway)
+    answer = (lambda what: (what, {"Cache-Control": "max-age=60"})) if gateway else cache.cached(max_age=60)(lambda what: what)
+    app.add_url_rule("/news/<what>", "news", answer)
+    app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=lambda: True)
+    client = Client(DispatcherMiddleware(Flask("outer"), {root: app})) if root else app.test_client()
+    for _ in range(2):
+        assert get(client, root + path).status_code == 200
+    # So many come first that it is not reached in time.
+    monkeypatch.setattr(FileStore, "walk", lambda store: iter(()))
+    text = get(client, f"{root}/stalecache/?{urlencode({'by': 'url', 'find': host + root + typed})}").text
+    assert "1 entry found." in text
+    assert "On the disk" not in text
+
+
 def test_an_entry_of_a_list_is_one_click_away(make_app: MakeApp) -> None:
     client = shown(make_app).test_client()
     get(client, "/news")

@@ -42,8 +42,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("wiring", "operations"),
     (
-        "dashboard", "dashboard.bar", "dashboard.shown", "dashboard.survey", "dashboard.series", "dashboard.health",
-        "dashboard.overview", "dashboard.desk", "dashboard.forgery", "dashboard.acting", "dashboard.blueprint", "extension",
+        "dashboard", "dashboard.bar", "dashboard.straight", "dashboard.shown", "dashboard.survey", "dashboard.series",
+        "dashboard.health", "dashboard.overview", "dashboard.desk", "dashboard.forgery", "dashboard.acting",
+        "dashboard.blueprint", "extension",
     ),
     ("families", "metrics"),
     ("",),
@@ -58,7 +59,8 @@ KNOW_FLASK = {
 }  # fmt: skip
 PURE = {
     "errors", "figures", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",
-    "status", "decide", "explain", "shared_cache", "variants", "selection", "dashboard.bar", "dashboard.series",
+    "status", "decide", "explain", "shared_cache", "variants", "selection",
+    "dashboard.bar", "dashboard.series", "dashboard.straight",
     "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
     "http.ranges", "http.validators", "http.invalidation",
 }  # fmt: skip

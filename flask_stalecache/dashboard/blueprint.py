@@ -16,6 +16,7 @@ from .acting import SELECTORS, Acting, act, selector_of
 from .desk import Desk, Found, Lists
 from .forgery import is_ours, token
 from .series import STATUSES
+from .straight import request_for
 
 #: In ``app.extensions``: what belongs to an app, by the name under which the blueprint is registered.
 _REGISTERED = "stalecache.dashboard"
@@ -190,8 +191,10 @@ def _found(desk: Desk, asked: Asked) -> tuple[Asked, Found | None]:
     try:
         if asked.by == "key":
             return asked, desk.one(asked.find)
-        matches = selector_of(desk.state, asked.by, asked.find).matches
-        return asked, desk.matching(matches, takes_long="long" in request.args)
+        matches, takes_long = selector_of(desk.state, asked.by, asked.find).matches, "long" in request.args
+        if asked.by == "url":
+            return asked, desk.of_url(request_for(asked.find, request.environ), matches, takes_long=takes_long)
+        return asked, desk.matching(matches, takes_long=takes_long)
     except StaleCacheError as error:
         return asked._replace(problem=str(error)), None
 
