@@ -28,7 +28,7 @@ SETTINGS = {"DASHBOARD_SECONDS": 0.5, "STALECACHE_MAX_AGE": 8, "THIRD_PARTY_TIME
 FIND_FRONT = "?by=endpoint&find=news.front#find"
 WIDE, NARROW = {"width": 1040, "height": 1020}, {"width": 360, "height": 1700}
 #: Name, what it shows, the part of the page, and the browser's settings.
-LIGHT = ("dashboard-light", "", "", {"color_scheme": "light", "viewport": {**WIDE, "height": 1250}})
+LIGHT = ("dashboard-light", "", "", {"color_scheme": "light", "viewport": {**WIDE, "height": 1130}})
 DARK = ("dashboard-dark", "", "", {"color_scheme": "dark", "viewport": WIDE})
 ENTRY = ("dashboard-entry", FIND_FRONT, "section:has(> .found)", {"color_scheme": "light", "viewport": WIDE})
 PHONE = ("dashboard-phone", "", "", {"color_scheme": "light", "viewport": NARROW})
