@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import NamedTuple, Protocol
 
 from .errors import ConfigError, StoreError
@@ -209,7 +209,8 @@ class Crew:
     def run_in_line(self) -> None:
         """Do all of it in the caller's thread."""
         self._working = 1
-        self._work()
+        # As in a thread of its own: what the caller makes meanwhile is not made of it.
+        Context().run(self._work)
 
     def _start_thread(self) -> bool:
         try:

@@ -27,6 +27,7 @@ from .refresher import Refresher
 from .scans import Renewal
 from .status import CacheStatus
 from .stores.base import Copy
+from .tally import PLAIN
 from .values import codec_of, is_immutable
 
 P = ParamSpec("P")
@@ -83,9 +84,12 @@ class Calls:
             value = self._read(plan, served.copy)
             if value is _BROKEN:
                 return self._instead_of_broken(origin, memo, args, kwargs)
-            plan.tally.served(served.status, served.took, waited=served.waited)
+        if (took := served.took) is None:
+            # Written out, since a call would cost more than what it does.
+            plan.tally.cells[PLAIN] += 1
         else:
-            plan.tally.served(served.status, served.took, waited=served.waited)
+            plan.tally.served(served.status, took, waited=served.waited)
+        if served.answer is not None:
             value = self._of_answer(origin, served.answer, word)
         if word is not None and memo.policy.inherit and (entry := served.entry) is not None:
             word.made_from(entry.key)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import policy
+from .addresses import Base
 from .errors import ConfigError
 from .policy import FIELD_NAME, HOP_BY_HOP, NamePatterns, Windows
 
@@ -151,6 +152,10 @@ def _status_headers(name: str, value: object) -> frozenset[str]:
     return frozenset(known[header.lower()] for header in chosen)
 
 
+def _base_url(name: str, value: object) -> Base | None:
+    return None if value is None else Base.of(name, value)
+
+
 def _gateway(name: str, value: object) -> Any:
     if isinstance(value, bool) or (isinstance(value, (Mapping, list, tuple)) and value):
         return value
@@ -186,6 +191,9 @@ KEYS: Mapping[str, Key] = {
     "IGNORED_HEADERS": Key(DEFAULT_IGNORED_HEADERS, _fields, "Request fields whose reading does not count."),
     "IGNORED_READERS": Key(
         ("flask_login",), lambda n, v: frozenset(policy.names(n, v)), "Packages whose field reads do not count."
+    ),
+    "BASE_URL": Key(
+        None, _base_url, "Where the app is, as its server sees it: a URL, for requests that nobody sends. Default: by SERVER_NAME."
     ),
     "GATEWAY": Key(
         False, _gateway, "True: a cache in front of the whole app obeys what responses say; or rules for those that say nothing."
@@ -226,6 +234,7 @@ class Settings:
     ignored_parameters: NamePatterns
     ignored_headers: frozenset[str]
     ignored_readers: frozenset[str]
+    base_url: Base | None
     gateway: Any
     honor_request_cache_control: bool
     status_headers: frozenset[str]

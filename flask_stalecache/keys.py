@@ -56,7 +56,11 @@ def page_key(
     query = get("QUERY_STRING", "")
     if query and ignored:
         query = ignored.split(query)[0]
-    parts = ("page", view, where, (get("SCRIPT_NAME", ""), get("PATH_INFO", ""), raw_path(environ), query), varied)
+    script_root, path, raw = get("SCRIPT_NAME", ""), get("PATH_INFO", ""), raw_path(environ)
+    if raw == script_root + path:
+        # It says nothing more: so the page is the same under a server that does not tell it, and where it is filled without one.
+        raw = None
+    parts = ("page", view, where, (script_root, path, raw, query), varied)
     return _quoted(parts) if len(query) < _LONG else ascii(parts)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flask import current_app, has_app_context
 
 from .batch import Batch, concurrency_of
@@ -9,6 +11,8 @@ from .errors import ConfigError
 from .refresher import drain_all
 from .scans import drain_all_scans, drain_with
 from .selection import Selector
+from .warm_app import warm
+from .warmer import Urls
 from .wiring import State, app_of_context, state_of
 
 
@@ -92,6 +96,31 @@ class Operations:
         state = state_of(app_of_context("publish()"))
         selector = _selector(state, "a publish", url, tag, endpoint, prefix, all)
         return state.scans.refresh(selector, concurrency_of(concurrency), publish=True)
+
+    def warm(
+        self,
+        urls: Urls,
+        *,
+        concurrency: int = 4,
+        force: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> Batch:
+        """Fill the store before visitors come: ask the app for URLs, in this process and in the background.
+
+        Each is a visit without cookies, for which :attr:`refreshing` is true, and is answered as a visitor's would be: what is
+        fresh is left as it is, what is missing or stale is made and stored. Redirects are not followed. It needs an app context.
+
+        :param urls: a path as visitors see it, or a full URL; a pair of an endpoint and its values; a list of those; or a sitemap:
+            the path of a file that ends in ``.xml`` or ``.xml.gz``, or a path or URL of the app that does.
+        :param concurrency: how many are asked for at a time, 1 to 64. Default 4.
+        :param force: make what is fresh again too. Default false.
+        :param headers: request fields to send, where pages depend on some: ``{"Accept-Language": "de"}``, or what a proxy adds.
+        :return: how far it is, and what came of each.
+        :raises ConfigError: if ``STALECACHE_BASE_URL`` and ``SERVER_NAME`` are missing; for a URL of another host, what is no URL
+            or no sitemap, or a value that is not accepted. Then nothing has been asked for.
+        """
+        state = state_of(app_of_context("warm()"))
+        return warm(state, urls, concurrency_of(concurrency), force, headers)
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until the refreshes that this process handed over are done, and its batches; return whether they are.

@@ -42,10 +42,11 @@ from .policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
 from .policy import tags as checked_tags
 from .purging import page_names, tag_name, tags_in
 from .reads import NO_NAMES, ReadNames
-from .recipe import REPLAY, PageRecipe
+from .recipe import REFRESHING, WARMING, PageRecipe
 from .responses import body_size, freeze, frozen_failure
 from .session_watch import SessionReads
 from .stores.base import Copy
+from .warming import warming_of
 
 _AUTHORIZATION = ReadNames(headers=("authorization",))
 _HAS_AUTHORIZATION = "the request has Authorization"
@@ -107,8 +108,8 @@ class PageOrigin:
 
     @property
     def wait(self) -> float | None:
-        """Seconds to wait for a renewal at most where a copy can stand in."""
-        return self.plan.cached.policy.wait  # type: ignore[no-any-return]
+        """Seconds to wait for a renewal at most where a copy can stand in; who fills waits for as long as it takes."""
+        return None if WARMING in self.environ else self.plan.cached.policy.wait
 
     @property
     def queues(self) -> bool:
@@ -150,8 +151,14 @@ class PageOrigin:
 
     def call(self, start: Start) -> Answer:
         """Call the view under watch and judge its answer."""
+        answer = self._called(start)
+        if (warming := warming_of(self.environ)) is not None:
+            warming.note_answer(answer)
+        return answer
+
+    def _called(self, start: Start) -> Answer:
         covered = self._covered()
-        with listening(in_background=REPLAY in self.environ) as word, watched(self.context, covered) as watch:
+        with listening(in_background=REFRESHING in self.environ) as word, watched(self.context, covered) as watch:
             response, error = self._run()
         self._take_over_names(word)
         names = names_beyond_key(self.context, covered, watch)
@@ -181,7 +188,7 @@ class PageOrigin:
             shared=frozen_failure(response) if failed else None,
             absent=names,
             retry_after=self._pause(word, judgement.verdict) if word.in_background else None,
-            reason=self._reason(judgement, carried) if self.plan.explains else judgement.reason,
+            reason=self._reason(judgement, carried) if self.plan.explains or word.in_background else judgement.reason,
         )
 
     def _pause(self, word: LastWord, verdict: Verdict) -> float | None:

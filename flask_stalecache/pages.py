@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flask import Flask
+from flask import Flask, request
 from flask.ctx import RequestContext
 from flask.views import View
 from werkzeug.wrappers import Response
@@ -28,8 +28,9 @@ from .responses import from_copy, live, tell
 from .scans import Renewal
 from .selection import endpoint_of, title_of
 from .status import CacheStatus, aside, forwarded_field, status_fields
-from .tally import Tally
+from .tally import PLAIN, Tally
 from .told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
+from .warming import Warming, warming_of
 
 #: In the environ: a decorator of ours has answered, and stores by itself.
 ANSWERED = "flask_stalecache.answered"
@@ -68,9 +69,8 @@ class Pages:
         origin = self._origin(plan, context, args, kwargs, place)
         if origin is None:
             return self._bypass(plan, args, kwargs, "bypass", "its key can't be made", place.tally, is_visit)
-        replay = environ.get(REPLAY)
-        if replay is not None and replay.is_for(cached):
-            return self._replayed(replay, origin)
+        if REFRESHING in environ:
+            return self._in_background(cached, origin)
         if plan.explains:
             return self._explained(origin, is_visit)
         return self._answered(origin, self.engine.answer(origin), is_visit)
@@ -148,11 +148,27 @@ class Pages:
             return None
 
     def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str, detail: str, tally: Tally, is_visit: bool) -> Response:
+        warming = warming_of(request.environ)
+        if warming is not None and not warming.is_met:
+            warming.is_met = True
+            warming.note_live(detail)
         response = self.engine.witness.live(tally, lambda: plan.call_view(args, kwargs), _has_failed, is_visit=is_visit)
         field = forwarded_field(reason, status=response.status_code)
         if plan.explains:
             field += aside("", detail)
         return tell(response, status_fields(CacheStatus.BYPASS, field, self.settings.status_headers))
+
+    def _in_background(self, cached: CachedView, origin: PageOrigin) -> Response:
+        """Answer a request that nobody waits for, or only who fills the store."""
+        replay = origin.environ.get(REPLAY)
+        if replay is not None and replay.is_for(cached):
+            return self._replayed(replay, origin)
+        warming = warming_of(origin.environ)
+        if warming is not None and not warming.is_met:
+            return self._warmed(warming, origin)
+        # A page within the one that is meant: were it stale, that one would be too.
+        origin.terms = origin.terms._replace(in_line=True)
+        return self._answered(origin, self.engine.answer(origin), False)
 
     def _replayed(self, replay: Replay, origin: PageOrigin) -> Response:
         """Answer the request of a refresh: the engine holds the lock, and stores what the view answers."""
@@ -165,6 +181,14 @@ class Pages:
         if answer.error is not None:
             raise answer.error
         return answer.value  # type: ignore[no-any-return]
+
+    def _warmed(self, warming: Warming, origin: PageOrigin) -> Response:
+        """Answer a request that fills: whoever asks waits for what is stale too, and is told what came of it."""
+        warming.is_met = True
+        origin.terms = warming.terms(origin.terms)
+        served = self.engine.answer(origin)
+        warming.note(served)
+        return self._answered(origin, served, False)
 
     def _explained(self, origin: PageOrigin, is_visit: bool) -> Response:
         """Answer a request, and say more of how."""
@@ -179,7 +203,11 @@ class Pages:
         origin.remember(served)
         if served.answer is None:
             if is_visit:
-                origin.tally.served(served.status, served.took, waited=served.waited)
+                if served.took is None:
+                    # Written out, since a call would cost as much again as what it does.
+                    origin.tally.cells[PLAIN] += 1
+                else:
+                    origin.tally.served(served.status, served.took, waited=served.waited)
             return from_copy(self.app, origin.environ, served, self.settings.status_headers, more)
         served = _named(origin, served)
         if is_visit:

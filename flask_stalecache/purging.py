@@ -15,7 +15,7 @@ from .keys import digest, host_of
 from .policy import NamePatterns
 
 EVERYTHING = "all"
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def tag_name(tag: str) -> str:
@@ -96,10 +96,10 @@ def _name_and_query(what: str, url: object) -> tuple[str, str]:
     try:
         parts = urlsplit(url)
         path = unquote_to_bytes(parts.path or "/").decode("latin-1")
-        host = _host_on_the_wire(parts)
+        host = host_on_the_wire(parts)
     except ValueError as error:
         raise ConfigError(f"{what}={url!r}: {error}") from None
-    full = parts.scheme in _DEFAULT_PORTS and bool(host)
+    full = parts.scheme in DEFAULT_PORTS and bool(host)
     if not full and not (url.startswith("/") and not url.startswith("//")):
         raise ConfigError(f"{what}={url!r}: give a path that begins with '/', or a full URL such as 'https://shop.example/news'")
     return f"url:{_origin(parts.scheme, host)}{path}" if full else f"path:{path}", _wire(parts.query)
@@ -111,10 +111,10 @@ def _where(path: str, query: str) -> str:
 
 def _origin(scheme: str, host: str) -> str:
     # RFC 9110 section 4.2.3: the host's case and the scheme's own port make no other URL.
-    return f"{scheme}://{host.lower().removesuffix(_DEFAULT_PORTS.get(scheme, '')).removesuffix(':')}"
+    return f"{scheme}://{host.lower().removesuffix(DEFAULT_PORTS.get(scheme, '')).removesuffix(':')}"
 
 
-def _host_on_the_wire(parts: SplitResult) -> str:
+def host_on_the_wire(parts: SplitResult) -> str:
     """Return host and port as a browser sends them; "" if there is none."""
     host, port = parts.hostname or "", parts.port
     host = host if host.isascii() else host.encode("idna").decode("ascii")

@@ -15,14 +15,13 @@ from .batch import Batch, Crew, Outcome, Task, is_inside
 from .decide import Verdict
 from .engine import Engine
 from .entry import Entry
-from .errors import StaleCacheError
 from .keys import digest
 from .origin import Answer, RefreshJob, Start
 from .refresher import Refresher
 from .refreshes import Landing
 from .selection import Selector, title_of, url_names
 from .stores.base import Copy
-from .variants import INDEX
+from .warming import why_unstored
 
 _T = TypeVar("_T")
 #: Batches that run at the same time in a process; more wait for their turn.
@@ -140,10 +139,8 @@ class Scans:
 
     def _renewing(self, batch: Batch, found: Iterator[Entry]) -> Iterator[Task]:
         for entry in found:
-            # It has no answer of its own: it only leads to the variants.
-            if entry.status != INDEX:
-                self._find(batch)
-                yield RenewTask(self.engine, entry, self._renewal_of(entry))
+            self._find(batch)
+            yield RenewTask(self.engine, entry, self._renewal_of(entry))
 
     def _renewal_of(self, entry: Entry) -> Renewal | str:
         if entry.needs_confirming:
@@ -326,20 +323,8 @@ class RenewTask:
 
     def _told(self, landing: Landing, answer: Answer, status: int | None, seconds: float) -> Outcome:
         failed = answer.verdict in (Verdict.FAILED, Verdict.WORSE, Verdict.REFUSED)
-        reason = "" if landing.stored else why_not_stored(answer)
+        reason = "" if landing.stored else why_unstored(answer)
         return Outcome(self.url, status, seconds, landing.stored, reason, failed=failed)
-
-
-def why_not_stored(answer: Answer) -> str:
-    """Return why an answer was not stored."""
-    if isinstance(answer.error, StaleCacheError):
-        return str(answer.error)
-    if answer.error is not None:
-        return repr(answer.error)
-    if answer.carried:
-        names = ", ".join((*answer.carried.headers, *answer.carried.cookies))
-        return f"it was made for who carries {names}, which is not in the key"
-    return answer.reason or "it was purged meanwhile, or a later one is stored"
 
 
 class WatchedJob:

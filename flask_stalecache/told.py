@@ -146,10 +146,11 @@ def _of_answer(
     if served.collapsed:
         yield "another request's call has failed"
     elif not served.stored and not is_barred:
-        yield f"not stored: {_why_not_stored(answer)}"
+        yield f"not stored: {why_not_stored(answer)}"
 
 
-def _why_not_stored(answer: Answer) -> str:
+def why_not_stored(answer: Answer) -> str:
+    """Return why an answer was not stored."""
     if answer.reason:
         return answer.reason
     if answer.later is not None:

@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 
 from flask_stalecache import ConfigError, FileStore, StaleCache
+from flask_stalecache.addresses import Base
 from flask_stalecache.config import KEYS, PREFIX, Settings, read
 from flask_stalecache.policy import NamePatterns, Policy, Windows
 from flask_stalecache.stats import Counters
@@ -58,6 +59,7 @@ DEFAULTS: dict[str, object] = {
     "PREFER_STALE_HEADER": None,
     "PREFER_STALE_COOKIE": None,
     "PREFER_STALE_REFRESH": True,
+    "BASE_URL": None,
     "GATEWAY": False,
     "HONOR_REQUEST_CACHE_CONTROL": False,
     "SHUTDOWN_WAIT": 1.0,
@@ -95,6 +97,13 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "PREFER_STALE_HEADER": [(None, None), ("X-Prefer-Stale", "X-Prefer-Stale")],
     "PREFER_STALE_COOKIE": [(None, None), ("prefer_stale", "prefer_stale")],
     "PREFER_STALE_REFRESH": [(True, True), (False, False)],
+    "BASE_URL": [
+        (None, None),
+        ("https://Shop.example:443/", Base("https", "shop.example", "")),
+        ("http://127.0.0.1:8000/app/", Base("http", "127.0.0.1:8000", "/app")),
+        ("http://[::1]:8000", Base("http", "[::1]:8000", "")),
+        ("https://müller.example/caf%C3%A9", Base("https", "xn--mller-kva.example", "/caf\xc3\xa9")),
+    ],
     "GATEWAY": [(True, True), (False, False), ({"/": RULE}, {"/": RULE}), ([("/", RULE)], [("/", RULE)])],
     "HONOR_REQUEST_CACHE_CONTROL": [(True, True), (False, False)],
     "SHUTDOWN_WAIT": [*DURATIONS, (0, 0.0)],
@@ -134,6 +143,11 @@ REFUSED: dict[str, list[tuple[object, str]]] = {
     ],
     "PREFER_STALE_COOKIE": [(value, "the name of a cookie") for value in ("", "prefer stale", "a=b", "a;", "a\n", "ü", b"a", True)],
     "PREFER_STALE_REFRESH": [(value, "True or False") for value in (1, 0, None, "yes")],
+    "BASE_URL": [
+        *((value, "give a full URL") for value in ("", "shop.example", "/app", "//shop.example", "ftp://a", "https://", 5)),
+        *((f"https://{value}", "give a full URL") for value in ("a/?b=c", "a/?", "a/#b", "me@a/", "a /")),
+        ("http://a:port/", "port"),
+    ],
     "GATEWAY": [(value, "True, False, or rules") for value in (1, None, "yes", (), {})],
     "HONOR_REQUEST_CACHE_CONTROL": [(value, "True or False") for value in (1, 0, None, "yes")],
     "SHUTDOWN_WAIT": [(value, "seconds, 0 or more") for value in NO_DURATION],

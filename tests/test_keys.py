@@ -63,7 +63,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "raw-path": {"RAW_URI": "/eu/%70rices?a=1&b=2"},
     "raw-path-dots": {"RAW_URI": "/eu/x/..%2fprices?a=1&b=2"},
     "raw-path-absolute": {"RAW_URI": "http://evil.example/eu/prices?a=1&b=2"},
-    "no-raw-path": {"RAW_URI": None},
+    "no-raw-path": {"RAW_URI": None, "PATH_INFO": "/other"},
     "query": {"QUERY_STRING": "a=1&b=3"},
     "query-order": {"QUERY_STRING": "b=2&a=1"},
     "query-repeated": {"QUERY_STRING": "a=1&a=1&b=2"},
@@ -105,6 +105,9 @@ SAME: dict[str, dict[str, Any]] = {
     "ignored-semicolon": {"QUERY_STRING": "a=1&ref=1;c=3&b=2"},
     "ignored-in-raw-path": {"QUERY_STRING": "a=1&b=2&ref=1", "RAW_URI": "/eu/prices?a=1&b=2&ref=1"},
     "second-raw-path": {"REQUEST_URI": "/other"},
+    # Some servers don't tell it; where it is as the path is, it says nothing more.
+    "no-raw-path": {"RAW_URI": None},
+    "raw-path-without-query": {"RAW_URI": "/eu/prices"},
 }
 
 
@@ -309,11 +312,12 @@ environs = st.fixed_dictionaries(
 def identity(environ: Mapping[str, str]) -> tuple[object, ...]:
     """What makes the page that a request asks for, part by part."""
     host = environ.get("HTTP_HOST", f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}")
-    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or None
+    raw = (environ.get("RAW_URI") or environ.get("REQUEST_URI") or "").split("?")[0]
     query = [part for part in environ["QUERY_STRING"].split("&") if part.split("=")[0] not in ("ref", "utm_a", "%75tm_a")]
     return (
         host,
-        raw.split("?")[0] if raw else None,
+        # One that is as the path is says nothing more.
+        None if raw == environ["SCRIPT_NAME"] + environ["PATH_INFO"] else raw,
         "&".join(query),
         *(environ[name] for name in ("wsgi.url_scheme", "SCRIPT_NAME", "PATH_INFO")),
         *(environ.get(name) for name in (*FIELDS[1:], *VARIED)),

@@ -15,7 +15,10 @@ PACKAGE = ROOT.name
 
 #: A module imports from the layers above it, and in its own layer from those named before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "figures", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "config"),
+    (
+        "errors", "figures", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "addresses",
+        "sitemap", "config",
+    ),
     ("entry", "note"),
     (
         "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
@@ -29,7 +32,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("signals", "tally", "rows", "history", "ledger"),
     ("flight", "refresher", "housekeeping", "threadless", "wsgi"),
-    ("origin", "witness", "settle", "refreshes", "visit", "apart", "engine", "told", "batch", "scans"),
+    (
+        "origin", "witness", "settle", "refreshes", "visit", "apart", "engine", "told", "warming", "batch", "scans", "warmer",
+    ),
     (
         "gateway", "gateway.app_call", "gateway.plan", "gateway.rules", "gateway.filing", "gateway.asked", "gateway.origin",
         "gateway.answers", "gateway.invalidate", "gateway.past", "gateway.operations", "gateway.cache",
@@ -40,7 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "sessions", "sessions.plan", "sessions.wire", "sessions.sending", "sessions.asked", "sessions.origin", "sessions.adapter",
         "sessions.making",
     ),
-    ("wiring", "operations"),
+    ("wiring", "warm_app", "operations"),
     (
         "dashboard", "dashboard.bar", "dashboard.straight", "dashboard.shown", "dashboard.survey", "dashboard.series",
         "dashboard.health", "dashboard.overview", "dashboard.desk", "dashboard.forgery", "dashboard.acting",
@@ -53,13 +58,13 @@ ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {
     "observed", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages", "call_origin", "calls",
-    "flask_gateway", "sessions.adapter", "wiring", "operations",
+    "flask_gateway", "sessions.adapter", "wiring", "warm_app", "operations",
     "dashboard.desk", "dashboard.forgery", "dashboard.blueprint", "extension",
     "metrics",
 }  # fmt: skip
 PURE = {
-    "errors", "figures", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "entry", "note",
-    "status", "decide", "explain", "shared_cache", "variants", "selection",
+    "errors", "figures", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "addresses",
+    "sitemap", "entry", "note", "status", "decide", "explain", "shared_cache", "variants", "selection",
     "dashboard.bar", "dashboard.series", "dashboard.straight",
     "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
     "http.ranges", "http.validators", "http.invalidation",

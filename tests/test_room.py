@@ -16,7 +16,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import accumulate
+from itertools import accumulate, count, islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ from flask_stalecache.note import NOTHING, Note
 from flask_stalecache.rows import SIZE as ROW_SIZE
 from flask_stalecache.stores import room as room_module
 from flask_stalecache.stores.base import Copy
-from flask_stalecache.stores.folders import Folders
+from flask_stalecache.stores.folders import Folder, Folders, Found
 from flask_stalecache.stores.locks import FileKeyLock
 from flask_stalecache.stores.stamps import FILE_NAME, SIZE, Stamps
 
@@ -625,6 +625,139 @@ def test_the_counters_say_what_is_there_whatever_is_done(operations: list[tuple[
 def sweep_if_used(store: FileStore) -> None:
     store.load("anything")
     sweep(store)
+
+
+# -- a large folder --------------------------------------------------------------------------------------------------
+
+
+def of_one_folder(many: int) -> list[str]:
+    """Return keys whose files are in the same folder."""
+    return list(islice((key for number in count() if digest(key := str(number)).startswith("07")), many))
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> int:
+    """So few keys make a folder one of which only a part is looked at."""
+    monkeypatch.setattr(room_module, "MOST", 32)
+    return 32
+
+
+def test_of_a_large_folder_a_part_is_looked_at_and_the_older_ones_go(
+    directory: Path, clock: time_machine.Traveller, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, looked, find = of_one_folder(5 * large), list[str](), Folders.found
+
+    def counting(folders: Folders, name: str, kinds: frozenset[str]) -> Found:
+        looked.append(name)
+        return find(folders, name, kinds)
+
+    store = FileStore(directory, max_size=4 * large * BLOCK)
+    monkeypatch.setattr(Folders, "found", counting)
+    for key in keys:
+        clock.shift(1)
+        write(store, key)
+        assert used(directory) == sum(counters_of(directory)) <= 4 * large * BLOCK
+        assert store.usage().entries == len(kept(directory))
+    gone = [number for number, key in enumerate(keys) if not file_of(directory, key).exists()]
+    assert len(gone) >= large
+    # Were it any of them, it would be those in the middle on average.
+    assert sum(gone) / len(gone) < 2 * large
+    # One look lasts for several that go.
+    assert len(looked) <= large * (len(gone) / room_module.BATCH + 1)
+
+
+def test_a_large_folder_that_was_emptied_beside_us_costs_no_entries(
+    directory: Path, clock: time_machine.Traveller, large: int
+) -> None:
+    keys = of_one_folder(4 * large + 1)
+    store = FileStore(directory, max_size=4 * large * BLOCK)
+    for key in keys[:-1]:
+        write(store, key)
+    for key in keys[: 2 * large]:
+        file_of(directory, key).unlink()
+    write(store, keys[-1])
+    assert len(kept(directory)) == 2 * large + 1
+    assert store.counters["evicted_for_size"] == 0
+    assert sum(counters_of(directory)) == used(directory)
+
+
+def test_who_counts_anew_what_is_there_goes_on_with_it_later(
+    directory: Path, clock: time_machine.Traveller, monotonic: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer is not to look at all of a cache, because somebody has deleted some of it."""
+    store, look, looks = FileStore(directory, max_size=200 * BLOCK), Folders.look, list[int]()
+    for number in range(200):
+        write(store, str(number))
+    for path in kept(directory):
+        path.unlink()
+
+    def slow(folders: Folders, number: int, most: int | None = None) -> Folder:
+        looks.append(number)
+        monotonic(0.001)
+        return look(folders, number, most)
+
+    monkeypatch.setattr(Folders, "look", slow)
+    write(store, "new")
+    # A sample of 32 folders at most, and then for 20 ms.
+    assert len(looks) <= 256
+    assert keys_kept(directory, "new") == ["new"]
+    assert store.counters["evicted_for_size"] == 0
+
+
+# -- several that write at once --------------------------------------------------------------------------------------
+
+
+def in_the_middle_of_a_write(monkeypatch: pytest.MonkeyPatch, deed: Callable[[], object]) -> None:
+    """Do something once, when there is room for a file of some blocks and it is being written."""
+    write, met = os.write, list[int]()
+
+    def meddling(descriptor: int, data: bytes) -> int:
+        if len(data) > BLOCK and not met:
+            met.append(descriptor)
+            deed()
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", meddling)
+
+
+def test_two_that_write_at_once_do_not_take_the_same_room(
+    directory: Path, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = (FileStore(directory, max_size=40 * BLOCK) for _ in range(2))
+    for number in range(40):
+        clock.shift(1)
+        write(store, str(number))
+    in_the_middle_of_a_write(monkeypatch, lambda: write(other, "other", 15))
+    write(store, "large", 15)
+    assert keys_kept(directory, "large", "other") == ["large", "other"]
+    assert used(directory) == sum(counters_of(directory)) <= 40 * BLOCK
+
+
+def test_what_could_not_be_written_is_not_counted(
+    directory: Path, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileStore(directory, max_size=40 * BLOCK)
+    write(store, "page", 2)
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    in_the_middle_of_a_write(monkeypatch, full)
+    with pytest.raises(StoreError):
+        store.write(make_entry("page", bytes(10 * BLOCK)))
+    assert used(directory) == sum(counters_of(directory)) == 2 * BLOCK
+    assert store.usage().entries == 1
+
+
+def test_a_look_counts_what_is_being_written(directory: Path, clock: time_machine.Traveller) -> None:
+    store = FileStore(directory, max_size=40 * BLOCK)
+    write(store, "page", 2)
+    unfinished = file_of(directory, "page").with_name(f"{digest('page')}.{'0' * 16}.tmp")
+    unfinished.write_bytes(bytes(5 * BLOCK))
+    clock.shift(PAUSE)
+    sweep(store)
+    assert sum(counters_of(directory)) == 7 * BLOCK
+    assert store.usage().entries == 1
 
 
 # -- STALECACHE_MEMORY_SIZE ------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from ..last_word import LastWord, current, heard_by
 from ..origin import Answer, Start
 from ..policy import FAILURE_STATUSES, Policy
 from ..reads import ReadNames, environ_name
+from ..recipe import REFRESHING
 from ..shared_cache import Exchange, judge_exchange
 from ..tally import UNCOUNTED, Tally
 from ..variants import INDEX
@@ -54,7 +55,7 @@ class Asked:
         self.rule = rule
         self.environ = environ
         self.url_key = url_key
-        self.word = LastWord(current(), in_background=start_response is None)
+        self.word = LastWord(current(), in_background=REFRESHING in environ)
         self.call = AppCall(start_response, partial(heard_by, self.word))
         self._filing = Filing(plan, rule, environ, url_key, self.word)
         self._start_response = start_response
@@ -348,6 +349,11 @@ class Asked:
     def copied(self) -> Copied:
         """Return the body to hand on; what comes through is stored once it is whole."""
         return Copied(self.call, self.plan.max_entry_size, content_length(self.call.fields), self._over)
+
+    @property
+    def serial(self) -> str:
+        """The name of what is stored of its answer."""
+        return "" if self._start is None else self._start.serial
 
     @property
     def finds_nothing(self) -> bool:

@@ -22,7 +22,7 @@ from ..keys import is_key_of_page
 from ..ledger import ledger_of
 from ..origin import Answer, Served, is_served
 from ..policy import Policy
-from ..recipe import ARRIVED, REPLAY
+from ..recipe import ARRIVED, REPLAY, WARMING
 from ..scans import Renewal, Scans
 from ..stats import Counters, Stats
 from ..status import CacheStatus, aside, forwarded_field, status_fields
@@ -32,6 +32,7 @@ from ..tally import PLAIN
 from ..threadless import why_no_threads
 from ..told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, told_of_answer, told_of_copy
 from ..variants import Index
+from ..warming import warming_of
 from ..wsgi import closing
 from .answers import GoneError, Ready, send_stored
 from .app_call import AppCall, code_of
@@ -104,6 +105,7 @@ class Gateway:
                     or "HTTP_UPGRADE" in environ
                     or "HTTP_TRANSFER_ENCODING" in environ
                     or "REMOTE_USER" in environ
+                    or WARMING in environ
                     or get("CONTENT_LENGTH")
                     or (ready.absent is not None and ready.absent.carried_by(environ))
                 ):
@@ -140,8 +142,13 @@ class Gateway:
             return self._gone(start_response, CacheStatus.MISS, "request")
         if self._explains:
             origin.met = self._engine.look_up(origin.key)
+        warming = warming_of(environ)
+        if warming is not None:
+            origin.terms = warming.terms(origin.terms)
         try:
             served = self._engine.answer(origin)
+            if warming is not None:
+                origin.tell(warming, served)
             if served.answer is None:
                 return self._from_copy(origin, served, asked, looks_again=looks_again)
             return self._from_app(origin, served, served.answer)
@@ -274,6 +281,8 @@ class Gateway:
         """Let the app answer; what an unsafe request has changed is invalid then."""
         if reason == "upgrade":
             return self._plan.app(environ, start_response)
+        if (warming := warming_of(environ)) is not None:
+            warming.note_live(detail)
         method = environ["REQUEST_METHOD"]
         counted = Past(self._plan, self._engine.witness, environ, self._rules.plain.ignored)
         # Middleware of the app may take the script root off the path, and then nobody could tell what is invalid.
@@ -319,7 +328,7 @@ def _why_not_for_us(environ: Mapping[str, Any]) -> tuple[str, str] | None:
     return ("upgrade", "") if "HTTP_UPGRADE" in environ or REPLAY in environ else None
 
 
-class GatewayCache(Operations, Gateway):
+class GatewayCache(Gateway, Operations):
     """A shared HTTP cache in front of any WSGI app: it obeys what the app's responses say.
 
     :param wsgi_app: the app.

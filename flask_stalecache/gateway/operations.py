@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from ..addresses import request_fields
 from ..batch import Batch, concurrency_of
 from ..engine import Engine
 from ..errors import ConfigError
 from ..scans import Scans, drain_with
 from ..selection import Selector
+from ..warmer import Urls, Warmer, checked_flag
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
 class Operations:
@@ -75,6 +84,42 @@ class Operations:
         :raises StoreError: if the store can't be written.
         """
         return self._scans.refresh(self._selector("a publish", url, tag, prefix, all), concurrency_of(concurrency), publish=True)
+
+    def warm(
+        self,
+        urls: Urls,
+        *,
+        concurrency: int = 4,
+        force: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> Batch:
+        """Fill the store before clients come: as :meth:`StaleCache.warm` does, but without endpoints.
+
+        :param urls: a path, or a full URL; a list of those; or a sitemap.
+        :param concurrency: how many are asked for at a time, 1 to 64. Default 4.
+        :param force: ask for what is fresh again too. Default false.
+        :param headers: request fields to send.
+        :return: how far it is, and what came of each.
+        :raises ConfigError: if ``base_url`` is missing; for a URL of another host, what is no URL or no sitemap, or a value that is
+            not accepted. Then nothing has been asked for.
+        """
+        settings = self._engine.settings
+        if settings.base_url is None:
+            raise ConfigError("warm() needs to know where the app is: give GatewayCache base_url='https://shop.example'")
+        warmer = Warmer(
+            app=self,
+            base=settings.base_url,
+            fields=request_fields(headers),
+            with_raw=True,
+            force=checked_flag("force", force),
+            max_size=settings.max_entry_size,
+            path_of=None,
+        )
+        return self._scans.run("warm", warmer.tasks(urls), concurrency_of(concurrency))
+
+    @abstractmethod
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request."""
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until the refreshes that this process handed over are done, and its batches; return whether they are.

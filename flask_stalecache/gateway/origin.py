@@ -15,13 +15,14 @@ from ..http.validators import CONDITIONS
 from ..keys import page_key
 from ..origin import Answer, Served, Start
 from ..reads import ReadNames, says_yes
-from ..recipe import REFRESHING, PageRecipe
+from ..recipe import REFRESHING, WARMING, PageRecipe
 from ..refresher import Refresher
 from ..shared_cache import honored
 from ..stores.base import Copy
 from ..tally import UNCOUNTED, Tally
 from ..told import aside_of
 from ..variants import is_variant_of
+from ..warming import Warming, warming_of
 from .asked import NOTHING_SAID, Asked
 from .plan import GatewayPlan
 from .rules import Rule, Rules
@@ -102,8 +103,8 @@ class GatewayOrigin:
 
     @property
     def wait(self) -> float | None:
-        """Seconds to wait for a renewal at most where a copy can stand in."""
-        return self.rule.policy.wait  # type: ignore[no-any-return]
+        """Seconds to wait for a renewal at most where a copy can stand in; who fills waits for as long as it takes."""
+        return None if WARMING in self.environ else self.rule.policy.wait
 
     @property
     def apart(self) -> bool:
@@ -153,7 +154,25 @@ class GatewayOrigin:
 
     def call(self, start: Start) -> Answer:
         """Ask the app and judge its answer."""
-        return self._ask().answer(start, self.said or NOTHING_SAID)
+        answer = self._ask().answer(start, self.said or NOTHING_SAID)
+        if (warming := warming_of(self.environ)) is not None:
+            warming.note_answer(answer)
+        return answer
+
+    def tell(self, warming: Warming, served: Served) -> None:
+        """Tell who fills what came of it, unless a decorator of ours has in the app."""
+        if self.asked is not None and self.asked.is_ours:
+            return
+        warming.note(served)
+        if served.answer is not None and served.answer.later is not None:
+            warming.later = self._is_stored
+
+    def _is_stored(self) -> bool:
+        """Whether what the app has answered is stored, now that all of it has come."""
+        assert self.asked is not None
+        self.aim()
+        entry = self.plan.engine.look_up(self.key).entry
+        return entry is not None and entry.serial == self.asked.serial
 
     def close(self) -> None:
         """Close what the app has answered, if it was asked."""

@@ -68,6 +68,8 @@ def write_file(path: Path, data: bytes, time_ns: int) -> None:
             os.fchmod(descriptor, 0o600)
             # At once, since by the kernel's time a sweep could take it for left behind.
             os.utime(descriptor, ns=(time_ns, time_ns))
+            # So long from the beginning, for who looks meanwhile how much is stored.
+            os.ftruncate(descriptor, len(data))
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]

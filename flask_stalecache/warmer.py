@@ -1,0 +1,212 @@
+"""``warm``: what is asked of the app so that it is stored before visitors come."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+
+from .addresses import Address, Base
+from .batch import Outcome
+from .errors import ConfigError
+from .recipe import WARMING
+from .sitemap import MAX_BYTES, read_sitemap
+from .warming import FRESH, Warming
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+#: How deep sitemaps may list sitemaps, how many there may be, and how many URLs in all.
+MAX_DEPTH, MAX_SITEMAPS, MAX_URLS = 3, 1000, 1_000_000
+
+
+#: A URL, a path, a pair of endpoint and values, or a sitemap; or several URLs, paths and pairs.
+Urls: TypeAlias = "str | os.PathLike[str] | tuple[str, Mapping[str, Any]] | Iterable[str | tuple[str, Mapping[str, Any]]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Warmer:
+    """Asks an app in this process, as a visitor without cookies.
+
+    :param app: the app, with all middleware.
+    :param base: where it is.
+    :param fields: request fields to send, as an environ has them.
+    :param with_raw: whether its server tells the path as it came over the wire.
+    :param force: what is fresh is made again too.
+    :param max_size: bytes of a body that are read.
+    :param path_of: returns the path or URL of an endpoint with values.
+    """
+
+    app: WSGIApplication
+    base: Base
+    fields: Mapping[str, str]
+    with_raw: bool
+    force: bool
+    max_size: int
+    path_of: Callable[[str, Mapping[str, Any]], str] | None
+
+    def tasks(self, urls: object) -> list[WarmTask]:
+        """Return what is to be asked, each URL once.
+
+        :param urls: a URL, a path, a pair of endpoint and values, or a sitemap; or an iterable of URLs, paths and pairs.
+        :raises ConfigError: if one of it makes no sense, or is of another host.
+        """
+        addresses = {address.raw: address for address in self._addresses(urls)}
+        return [WarmTask(self, address) for address in addresses.values()]
+
+    def _addresses(self, urls: object) -> Iterator[Address]:
+        if isinstance(urls, os.PathLike) or (isinstance(urls, str) and _is_sitemap(urls)):
+            yield from self._in_sitemap(os.fspath(urls))
+        elif isinstance(urls, str) or _is_pair(urls):
+            yield self._address(urls)
+        elif isinstance(urls, Iterable) and not isinstance(urls, (bytes, Mapping)):
+            yield from map(self._address, urls)
+        else:
+            raise ConfigError(f"urls={urls!r}: give a URL, a sitemap, or a list of URLs, paths and pairs of endpoint and values")
+
+    def _address(self, item: object) -> Address:
+        if not _is_pair(item):
+            return self.base.address(item)
+        if self.path_of is None:
+            raise ConfigError(f"{item!r} is no URL: the app has no endpoints; give a path or a full URL")
+        return self.base.address(self.path_of(*item))
+
+    # -- sitemaps ------------------------------------------------------------------------------------------------
+
+    def _in_sitemap(self, where: str) -> Iterator[Address]:
+        """Yield what a sitemap lists, and the sitemaps that it lists; all of it is read before anything is asked."""
+        todo, known, count = [(where, self._read(where), 1)], {where}, 0
+        while todo:
+            name, data, depth = todo.pop()
+            sitemap = read_sitemap(data, name)
+            count += len(sitemap.urls)
+            if count > MAX_URLS:
+                raise ConfigError(f"{where} lists more than {MAX_URLS} URLs: warm its parts")
+            yield from map(self.base.address, sitemap.urls)
+            for url in sitemap.sitemaps:
+                if depth == MAX_DEPTH or len(known) == MAX_SITEMAPS:
+                    raise ConfigError(f"{name} lists more sitemaps than are followed: {MAX_SITEMAPS}, {MAX_DEPTH} deep")
+                if url not in known:
+                    known.add(url)
+                    todo.append((url, self._fetched(url), depth + 1))
+
+    def _read(self, where: str) -> bytes:
+        if "://" not in where and Path(where).is_file():
+            with Path(where).open("rb") as file:
+                return file.read(MAX_BYTES + 1)
+        if "://" in where or where.startswith("/"):
+            return self._fetched(where)
+        raise ConfigError(f"{where} is no sitemap: there is no such file")
+
+    def _fetched(self, url: str) -> bytes:
+        """Return a sitemap of the app itself."""
+        address = self.base.address(url)
+        reply = self.ask(address, None, MAX_BYTES)
+        if reply.error is not None or reply.code != 200:
+            raise ConfigError(f"the sitemap {address.url} can't be had: {reply.error or reply.status!r}")
+        return reply.body
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    def ask(self, address: Address, warming: Warming | None, limit: int) -> Reply:
+        """Ask the app for a URL.
+
+        :param limit: bytes of the body that are read at most.
+        """
+        environ = {**self.base.recipe(address, with_raw=self.with_raw).to_environ(), **self.fields}
+        if warming is not None:
+            environ[WARMING] = warming
+        reply = Reply()
+        try:
+            reply.go(self.app, environ, limit)
+        except Exception as error:
+            reply.error = error
+        return reply
+
+
+def checked_flag(name: str, value: object) -> bool:
+    """Return a flag, or raise :class:`ConfigError`."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}={value!r}: give True or False")
+    return value
+
+
+class Reply:
+    """One request and its answer.
+
+    :ivar error: what the app raised.
+    """
+
+    def __init__(self) -> None:
+        self.status = ""
+        self.error: Exception | None = None
+        self._is_endless = False
+        self._chunks: list[bytes] = []
+
+    @property
+    def code(self) -> int | None:
+        """The status as a number; ``None`` if there is none."""
+        return int(self.status[:3]) if self.status[:3].isdigit() else None
+
+    @property
+    def body(self) -> bytes:
+        """What was read of the body."""
+        return b"".join(self._chunks)
+
+    def go(self, app: WSGIApplication, environ: dict[str, Any], limit: int) -> None:
+        """Ask the app, and go through the body up to a limit; an endless one is none that is stored."""
+        iterable = app(environ, self._start)
+        size = 0
+        try:
+            for chunk in iterable:
+                self._chunks.append(chunk)
+                size += len(chunk)
+                if size > limit or self._is_endless:
+                    break
+        finally:
+            close = getattr(iterable, "close", None)
+            if close is not None:
+                close()
+
+    def _start(self, status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[[bytes], object]:
+        self.status = status
+        self._is_endless = any(
+            name.lower() == "content-type" and value.lower().startswith("text/event-stream") for name, value in headers
+        )
+        return self._chunks.append
+
+
+class WarmTask:
+    """Fills one URL."""
+
+    def __init__(self, warmer: Warmer, address: Address) -> None:
+        self.url = address.url
+        self._warmer = warmer
+        self._address = address
+
+    def run(self, given_up: Callable[[str], None]) -> Outcome:
+        """Ask the app, unless what is stored is fresh, and wait for the end of its answer."""
+        began = time.monotonic()
+        warming = Warming(self._warmer.force)
+        reply = self._warmer.ask(self._address, warming, self._warmer.max_size)
+        seconds = time.monotonic() - began
+        if reply.error is not None:
+            return Outcome(self.url, reply.code, seconds, reason=warming.reason or repr(reply.error), failed=True)
+        if warming.is_fresh:
+            return Outcome(self.url, reply.code, seconds, stored=True, reason=FRESH, skipped=True)
+        if warming.stored or (warming.later is not None and warming.later()):
+            return Outcome(self.url, reply.code, seconds, stored=True)
+        reason = warming.reason or "nothing caches it"
+        failed = warming.failed or (reply.code or 500) >= 500
+        return Outcome(self.url, reply.code, seconds, reason=reason, skipped=warming.is_left_alone, failed=failed)
+
+
+def _is_sitemap(text: str) -> bool:
+    return text.partition("?")[0].lower().endswith((".xml", ".xml.gz"))
+
+
+def _is_pair(item: object) -> TypeGuard[tuple[str, Mapping[str, Any]]]:
+    return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], Mapping)
