@@ -26,10 +26,12 @@ from example_app.visits import EDITOR  # noqa: E402
 PAGES = ("", "", "", "articles/the-ten-second-box", "articles/when-the-third-party-sleeps", "dashboard", "articles/none")
 SETTINGS = {"DASHBOARD_SECONDS": 0.5, "STALECACHE_MAX_AGE": 8, "THIRD_PARTY_TIMEOUT": 2}
 FIND_FRONT = "?by=endpoint&find=news.front#find"
-#: Name, what it shows, and the browser's settings.
-LIGHT = ("dashboard-light", "", {"color_scheme": "light", "viewport": {"width": 1100, "height": 1300}})
-DARK = ("dashboard-dark", FIND_FRONT, {"color_scheme": "dark", "viewport": {"width": 1100, "height": 1300}})
-PHONE = ("dashboard-phone", FIND_FRONT, {"color_scheme": "light", "viewport": {"width": 360, "height": 1800}})
+WIDE, NARROW = {"width": 1040, "height": 1020}, {"width": 360, "height": 1700}
+#: Name, what it shows, the part of the page, and the browser's settings.
+LIGHT = ("dashboard-light", "", "", {"color_scheme": "light", "viewport": {**WIDE, "height": 1130}})
+DARK = ("dashboard-dark", "", "", {"color_scheme": "dark", "viewport": WIDE})
+ENTRY = ("dashboard-entry", FIND_FRONT, "section:has(> .found)", {"color_scheme": "light", "viewport": WIDE})
+PHONE = ("dashboard-phone", "", "", {"color_scheme": "light", "viewport": NARROW})
 
 
 def main() -> None:
@@ -40,8 +42,8 @@ def main() -> None:
             time.sleep(seconds * 0.5)
             tell(partners, "down")
             time.sleep(seconds * 0.2)
-            take(browser, site, *DARK)
-            take(browser, site, *PHONE)
+            for shot in (DARK, ENTRY, PHONE):
+                take(browser, site, *shot)
             tell(partners, "ok")
             time.sleep(seconds * 0.3)
             take(browser, site, *LIGHT)
@@ -74,8 +76,8 @@ def visitors(site: Server) -> Iterator[None]:
             thread.join()
 
 
-def take(browser: Browser, site: Server, name: str, query: str, settings: dict[str, object]) -> None:
-    """Log in, and take a picture of the dashboard."""
+def take(browser: Browser, site: Server, name: str, query: str, part: str, settings: dict[str, object]) -> None:
+    """Log in, and take a picture of the dashboard, or of a part of it."""
     context = browser.new_context(**settings)  # type: ignore[arg-type]
     page = context.new_page()
     page.goto(f"{site.url}login?next=/stalecache/")
@@ -87,7 +89,10 @@ def take(browser: Browser, site: Server, name: str, query: str, settings: dict[s
     page.wait_for_load_state("networkidle")
     page.evaluate("scrollTo(0, 0)")
     path = ROOT / "docs" / f"{name}.png"
-    page.screenshot(path=path)
+    if part:
+        page.locator(part).screenshot(path=path)
+    else:
+        page.screenshot(path=path)
     print(f"{path.name}: {path.stat().st_size // 1024} KiB", flush=True)
     context.close()
 

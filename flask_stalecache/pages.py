@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Flask, request
@@ -16,7 +16,7 @@ from .decide import Terms
 from .doorway import HANDOVER
 from .engine import Engine
 from .entry import Entry
-from .keys import is_key_of_page
+from .keys import is_key_of_page, page_key
 from .observed import ObservedRequest
 from .origin import Answer, Served
 from .page_origin import PageOrigin
@@ -79,6 +79,18 @@ class Pages:
         tally = self.engine.ledger.tally("endpoint", endpoint or "")
         place = plan.places[endpoint] = Place(f"{plan.cached.name} as {endpoint}", tally)
         return place
+
+    def keys_of(self, environ: Mapping[str, Any]) -> list[str]:
+        """Return under which keys the page of a request may be stored, by the views that were asked for in this process.
+
+        Those with a ``key`` callable are left out: only a request that arrives can say theirs.
+        """
+        plans = [plan for plan in list(self._plans.values()) if plan.cached.policy.key is None]
+        return [
+            page_key(place.view, environ, plan.cached.policy.vary, plan.ignored)
+            for plan in plans
+            for place in list(plan.places.values())
+        ]
 
     def renewal_of(self, entry: Entry) -> Renewal | str | None:
         """Return how a page is made again, from its entry's head alone; or why it can't be; ``None``: it is no page of a view."""

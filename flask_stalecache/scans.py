@@ -124,6 +124,10 @@ class Scans:
             found = (entry for entry in found if entry.ended)
         return self._begin(_Planned((selector, concurrency), batch, self._renewing(batch, found), concurrency))
 
+    def renew(self, entry: Entry) -> Batch:
+        """Make one entry again, in the background."""
+        return self.run("refresh", [RenewTask(self.engine, entry, self._renewal_of(entry))], 1)
+
     def run(self, kind: str, tasks: Sequence[Task], concurrency: int) -> Batch:
         """Do what is known beforehand, in the background."""
         self.engine.see_fork()

@@ -204,6 +204,42 @@ def test_a_token_is_its_visitors_own(make_app: MakeApp) -> None:
 
 
 @pytest.mark.parametrize(
+    ("form", "said", "news"),
+    [
+        ({"action": "purge"}, "Purged: URL or path /news", ("1", "MISS")),
+        ({"action": "purge", "by": "tag", "value": "news"}, "Purged: Tag news", ("1", "MISS")),
+        ({"action": "purge", "by": "endpoint", "value": "news"}, "Purged: Endpoint news", ("1", "MISS")),
+        ({"action": "purge", "by": "prefix", "value": "/n"}, "Purged: Prefix /n (1 done)", ("1", "MISS")),
+        ({"action": "soft"}, "Softly purged: URL or path /news", ("0", "STALE")),
+        ({"action": "soft", "by": "prefix", "value": "/n"}, "Softly purged: Prefix /n (1 done)", ("0", "STALE")),
+        ({"action": "refresh"}, "Refreshed: URL or path /news (1 done)", ("1", "HIT")),
+        ({"action": "refresh", "by": "tag", "value": "news"}, "Refreshed: Tag news (1 done)", ("1", "HIT")),
+        ({"action": "refresh", "by": "tag", "value": "unknown"}, "Refreshed: Tag unknown (0 done)", ("0", "HIT")),
+    ],
+)
+def test_what_a_form_does(make_app: MakeApp, form: dict[str, str], said: str, news: tuple[str, str]) -> None:
+    client = shown(make_app).test_client()
+    get(client, "/news")
+    assert purge(client, form).status_code == 303
+    assert said in get(client).text
+    response = get(client, "/news")
+    assert (response.text, response.headers["X-Cache-Status"]) == news
+
+
+def test_one_entry_is_refreshed_and_what_can_not_be_says_why(make_app: MakeApp) -> None:
+    app, cache = make_app(REFRESH_WORKERS=0)
+    app.add_url_rule("/good", "good", cache.cached(max_age=60)(lambda: "good"))
+    app.add_url_rule("/own", "own", cache.cached(max_age=60, key=lambda: "own")(lambda: "own"))
+    app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=lambda: True)
+    client = app.test_client()
+    for path, said in (("/good", "Refreshed: http://localhost/good (1 done)"), ("/own", "(0 done, 1 left alone: ")):
+        get(client, path)
+        key = unescape(KEY.search(find(client, "url", path))[1])  # type: ignore[index]
+        purge(client, {"action": "refresh", "by": "key", "value": key})
+        assert said in get(client).text
+
+
+@pytest.mark.parametrize(
     ("form", "said"),
     [
         ({"value": " "}, "Choose what to do"),
@@ -246,6 +282,30 @@ def test_an_entry_is_found(make_app: MakeApp, by: str, value: str) -> None:
     assert "1 entry found." in text
     assert 'aria-labelledby="card-1"' in text
     assert "fresh for another" in text
+
+
+@pytest.mark.parametrize("gateway", [False, True])
+@pytest.mark.parametrize("root", ["", "/shop"])
+@pytest.mark.parametrize("host", ["", "http://localhost"])
+@pytest.mark.parametrize(
+    ("path", "typed"),
+    [("/news/1", "/news/1"), ("/news/caf%C3%A9?q=a+b&r=%2F", "/news/caf\u00e9?q=a+b&r=%2F"), ("/news/a%20b", "/news/a%20b")],
+)
+def test_a_url_is_found_however_much_is_stored(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, path: str, typed: str, host: str, root: str, gateway: bool
+) -> None:
+    app, cache = make_app(GATEWAY=gateway)
+    answer = (lambda what: (what, {"Cache-Control": "max-age=60"})) if gateway else cache.cached(max_age=60)(lambda what: what)
+    app.add_url_rule("/news/<what>", "news", answer)
+    app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=lambda: True)
+    client = Client(DispatcherMiddleware(Flask("outer"), {root: app})) if root else app.test_client()
+    for _ in range(2):
+        assert get(client, root + path).status_code == 200
+    # So many come first that it is not reached in time.
+    monkeypatch.setattr(FileStore, "walk", lambda store: iter(()))
+    text = get(client, f"{root}/stalecache/?{urlencode({'by': 'url', 'find': host + root + typed})}").text
+    assert "1 entry found." in text
+    assert "On the disk" not in text
 
 
 def test_an_entry_of_a_list_is_one_click_away(make_app: MakeApp) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import time_machine
+from flask import Flask
 
-from flask_stalecache import Entry
+from flask_stalecache import Entry, StaleCache
 from flask_stalecache.calls import Suspended
 from flask_stalecache.dashboard.bar import bar_of
+from flask_stalecache.dashboard.desk import Desk
 from flask_stalecache.dashboard.health import Health, Level, health
 from flask_stalecache.dashboard.overview import overview
-from flask_stalecache.dashboard.series import NOTHING, STATUSES, Line, Moment, charts, rows
+from flask_stalecache.dashboard.series import NOTHING, STATUSES, Line, Moment, charts, moment_of, rows
 from flask_stalecache.dashboard.shown import card_of, line_of
 from flask_stalecache.dashboard.survey import search, survey
 from flask_stalecache.decide import PLAIN
+from flask_stalecache.ledger import Ledger
 from flask_stalecache.note import Note
 from flask_stalecache.policy import Windows
 from flask_stalecache.reads import NO_NAMES
@@ -235,3 +239,50 @@ def test_what_has_no_series_of_its_own_is_shown_with_all_endpoints() -> None:
     assert (shown.series, shown.series_label, shown.from_store) == ("", "all endpoints", "\N{EN DASH}")
     assert math.isclose(sum(share.width for share in shown.shares), 0)
     assert [tile.figure for tile in shown.tiles if tile.title == "Size"] == ["50 bytes"]
+
+
+def sample(at: float, calls: int = 1) -> dict[str, Any]:
+    series = {
+        "origin_calls": calls,
+        "origin_failures": 0,
+        "served": {"buckets": {"0.001": 2, "+Inf": 1}},
+        "origin": {"buckets": {"0.001": calls, "+Inf": 0}},
+    }
+    return {
+        "at": at, "seconds": 15.0, "requests": {"HIT": 3}, "origin_failures": 0,
+        "endpoints": {"news": series, "front": series}, "functions": {}, "hosts": {},
+    }  # fmt: skip
+
+
+def test_a_sample_is_added_up_over_endpoints_once() -> None:
+    one = moment_of(sample(NOW))
+    assert one.endpoints == Line(2, 0, {0.001: 4, math.inf: 2}, {0.001: 2})
+    assert one.lines["endpoints", "news"] == Line(1, 0, {0.001: 2, math.inf: 1}, {0.001: 1})
+
+
+def test_what_was_read_of_the_history_once_is_not_read_again(
+    make_app: Callable[..., tuple[Flask, StaleCache]], clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, cache = make_app()
+    desk, taken, asked = Desk(app, cache.stats, ()), [sample(NOW - 5000), sample(NOW - 30)], []
+
+    def history(ledger: Ledger, since: float = 0.0) -> list[Any]:
+        asked.append(since)
+        return [each for each in taken if each["at"] > max(since, time.time() - 3600)]
+
+    monkeypatch.setattr(Ledger, "history", history)
+
+    def shown() -> list[float]:
+        with app.app_context():
+            return [at - NOW for at in desk.now("", 0)[1]["at"]]
+
+    assert shown() == [-30]
+    taken.append(sample(NOW - 15))
+    assert shown() == [-30, -15]
+    assert asked == [0.0, NOW - 30]
+    clock.shift(-1000)
+    # The clock was wrong: what it took from the future would hide what comes now.
+    taken[:] = [sample(NOW - 1010)]
+    assert shown() == [-1010]
+    clock.shift(5000)
+    assert shown() == []

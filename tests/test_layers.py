@@ -47,8 +47,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("wiring", "warm_app", "operations"),
     (
-        "dashboard", "dashboard.bar", "dashboard.shown", "dashboard.survey", "dashboard.series", "dashboard.health",
-        "dashboard.overview", "dashboard.desk", "dashboard.forgery", "dashboard.acting", "dashboard.blueprint", "extension",
+        "dashboard", "dashboard.bar", "dashboard.straight", "dashboard.shown", "dashboard.survey", "dashboard.series",
+        "dashboard.health", "dashboard.overview", "dashboard.desk", "dashboard.forgery", "dashboard.acting",
+        "dashboard.blueprint", "extension",
     ),
     ("families", "metrics"),
     ("",),
@@ -64,7 +65,7 @@ KNOW_FLASK = {
 PURE = {
     "errors", "figures", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "addresses",
     "sitemap", "entry", "note", "status", "decide", "explain", "shared_cache", "variants", "selection",
-    "dashboard.bar", "dashboard.series",
+    "dashboard.bar", "dashboard.series", "dashboard.straight",
     "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
     "http.ranges", "http.validators", "http.invalidation",
 }  # fmt: skip

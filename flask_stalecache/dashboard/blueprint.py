@@ -12,10 +12,11 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from ..call_origin import Memo
 from ..errors import ConfigError, StaleCacheError, StoreError
-from .acting import ON_MANY, SELECTORS, Acting, act, selector_of
+from .acting import SELECTORS, Acting, act, selector_of
 from .desk import Desk, Found, Lists
 from .forgery import is_ours, token
 from .series import STATUSES
+from .straight import request_for
 
 #: In ``app.extensions``: what belongs to an app, by the name under which the blueprint is registered.
 _REGISTERED = "stalecache.dashboard"
@@ -141,7 +142,6 @@ class Dashboard(Blueprint):
             links=_links(asked),
             static=lambda name: url_for(".static", filename=name),
             selectors=SELECTORS,
-            on_many=ON_MANY,
         )
 
     def _now(self) -> Response:
@@ -191,8 +191,10 @@ def _found(desk: Desk, asked: Asked) -> tuple[Asked, Found | None]:
     try:
         if asked.by == "key":
             return asked, desk.one(asked.find)
-        matches = selector_of(desk.state, asked.by, asked.find).matches
-        return asked, desk.matching(matches, takes_long="long" in request.args)
+        matches, takes_long = selector_of(desk.state, asked.by, asked.find).matches, "long" in request.args
+        if asked.by == "url":
+            return asked, desk.of_url(request_for(asked.find, request.environ), matches, takes_long=takes_long)
+        return asked, desk.matching(matches, takes_long=takes_long)
     except StaleCacheError as error:
         return asked._replace(problem=str(error)), None
 

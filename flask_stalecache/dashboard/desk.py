@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,10 @@ from ..decide import Terms
 from ..entry import Entry
 from ..explain import spell
 from ..figures import number
+from ..keys import page_key
+from ..note import Note
 from ..stores.base import Stored
+from ..variants import INDEX
 from ..wiring import State, state_of
 from .health import OFF, health
 from .overview import Overview, overview
@@ -154,16 +157,33 @@ class Desk:
         copy = self.state.engine.store.load(key)
         if copy.entry is None:
             return Found("It is not stored any more.", "", False, [])
-        return Found("", "", False, [self._card(Stored(copy.entry, copy.entry.length, 0, 0.0, copy.note))])
+        return Found("", "", False, [self._card(_stored(copy.entry, copy.note))])
+
+    def of_url(self, environ: Mapping[str, Any], matches: Callable[[Entry], bool], *, takes_long: bool) -> Found:
+        """Return the entries of a URL: those that a request for it leads to however much is stored, and others found in time.
+
+        :param environ: a request for it.
+        :raises StoreError: if the store can't be read.
+        """
+        store, ignored = self.state.engine.store, self.state.settings.ignored_parameters
+        keys = [*self.state.pages.keys_of(environ), page_key("gateway", environ, {}, ignored)]
+        copies = [store.load(key) for key in keys]
+        straight = [_stored(copy.entry, copy.note) for copy in copies if copy.entry is not None and copy.entry.status != INDEX]
+        return self._matching(matches, [stored for stored in straight if matches(stored.entry)], takes_long)
 
     def matching(self, matches: Callable[[Entry], bool], *, takes_long: bool) -> Found:
         """Return the entries that match: the first of them that are found in time.
 
         :raises StoreError: if the store can't be read.
         """
+        return self._matching(matches, [], takes_long)
+
+    def _matching(self, matches: Callable[[Entry], bool], known: list[Stored], takes_long: bool) -> Found:
         store, longest = self.state.engine.store, LONG_SEARCH if takes_long else SEARCH
         found = search(store.walk(), matches, longest, CARDS)
-        count = len(found.entries)
+        # What the walk came upon says more.
+        entries = {stored.entry.key: stored for stored in (*known, *found.entries)}
+        count = len(entries)
         says = f"{number(count)} {'entry' if count == 1 else 'entries'} found." if count else "Nothing that is stored matches."
         cut = ""
         if found.is_cut and count >= CARDS:
@@ -171,7 +191,8 @@ class Desk:
         elif found.is_cut:
             of = number(store.usage().entries)
             cut = f"Only {number(found.looked)} of about {of} entries were looked at in {spell(longest)}."
-        return Found(says, cut, bool(cut) and count < CARDS and not takes_long, [self._card(stored) for stored in found.entries])
+        cards = [self._card(stored) for stored in entries.values()][:CARDS]
+        return Found(says, cut, bool(cut) and count < CARDS and not takes_long, cards)
 
     def _card(self, stored: Stored) -> Card:
         engine = self.state.engine
@@ -183,3 +204,8 @@ class Desk:
         """Return what the app says of what is stored; its views may say more."""
         calls = self.state.calls
         return Terms() if calls is None else calls.terms()
+
+
+def _stored(entry: Entry, note: Note) -> Stored:
+    """Return an entry that was loaded; what it takes on the disk, and when it was used, only a walk knows."""
+    return Stored(entry, entry.length, 0, 0.0, note)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from ..decide import Terms
-from ..entry import Entry
 from ..explain import State, explain, spell, state_of
 from ..figures import size
 from ..purging import tags_in
+from ..selection import title_of
 from ..stores.base import Stored
 from .bar import Bar, bar_of
 
@@ -49,25 +48,6 @@ class Line:
     used: str
     failures: int
     next_try: str
-
-
-def title_of(entry: Entry) -> str:
-    """Return what an entry is called: the URL of a page, or a function with its arguments."""
-    function, arguments = entry.recipe.get("function"), entry.recipe.get("arguments")
-    if function is not None:
-        return f"{function}({_arguments(arguments)})"
-    kinds = dict(name.split(":", 1) for name in entry.names if ":" in name)
-    if "url" in kinds:
-        # Names have paths as WSGI does: bytes as characters.
-        return quote(kinds["url"].encode("latin-1", "replace"), safe="%/:?#[]@!$&'()*+,;=~")
-    return kinds.get("function", entry.key)
-
-
-def _arguments(arguments: object) -> str:
-    if not isinstance(arguments, dict):
-        return "…"
-    given = [*map(repr, arguments.get("args", ())), *(f"{name}={value!r}" for name, value in arguments.get("kwargs", {}).items())]
-    return ", ".join(given)
 
 
 def line_of(stored: Stored, now: float, terms: Terms, here: str) -> Line:
@@ -119,9 +99,9 @@ def _facts(stored: Stored, now: float) -> list[tuple[str, str]]:
         ("Function", kinds.get("function", "")),
         ("Tags", ", ".join(tags_in(entry.names))),
         ("Age", spell(entry.age(now))),
-        ("Last used", f"{spell(max(0.0, now - stored.used))} ago"),
+        ("Last used", f"{spell(max(0.0, now - stored.used))} ago" if stored.used else ""),
         ("Body", size(stored.length)),
-        ("On the disk", size(stored.size)),
+        ("On the disk", size(stored.size) if stored.size else ""),
         ("Status", str(entry.status)),
         ("Made in", spell(entry.answered - entry.started) if entry.answered > entry.started else ""),
         ("Failures", failed),
