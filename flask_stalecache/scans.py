@@ -180,7 +180,11 @@ class Scans:
         return Batch(kind, self._tell)
 
     def _tell(self, batch: Batch) -> None:
-        self.moved(batch)
+        try:
+            self.moved(batch)
+        except Exception as error:
+            # What follows a batch must not keep it from its end.
+            self.engine.complaints.now_and_then("moved", "what follows a batch raised %r", error, exc_info=error)
 
     def _find(self, batch: Batch, count: int = 1) -> None:
         for _ in range(count):

@@ -691,6 +691,19 @@ def test_a_store_that_fails_ends_it_and_says_why(site: Site, what: str, monkeypa
     assert batch.failed == 1
 
 
+def test_a_store_that_fails_in_its_own_way_ends_it_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site.engine.store, "walk", lambda: iter([None]))
+    batch = site.done("refresh", all=True)
+    assert "NoneType" in batch.error
+    assert batch.failed == 1
+
+
+def test_who_follows_it_and_raises_does_not_keep_it_from_its_end(site: Site) -> None:
+    site.fill(*NEWS)
+    site.app.extensions["stalecache"].scans.moved = lambda batch: batch.nothing
+    assert site.done("refresh", tag="news").done == 2
+
+
 def test_what_can_not_be_purged_by_prefix_ends_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.fill(*NEWS)
 
