@@ -6,11 +6,14 @@ RUN := $(VENV)/bin/python
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 SPHINX := $(RUN) -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
+# Which browser the tests use, if not the system's chromium.
+export CHROMIUM
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # The steps of `test` run in the order in which they are written, also under `make -j`.
 .NOTPARALLEL:
-.PHONY: help demo serve test soak bench docs lint format lowest clean .venv
+.PHONY: help demo serve test browser soak bench docs lint format lowest clean .venv
 
 define CHECK_PYTHON
 @command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -19,6 +22,16 @@ define CHECK_PYTHON
 	echo "$$($(PYTHON) --version 2>&1) is too old: Python 3.10 or later is needed (make PYTHON=/path/to/python3)." >&2; exit 1; }
 @$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	echo "$(PYTHON) has no venv with pip. Install it (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
+endef
+
+# The tests look at the dashboard in a browser, which pip can't bring.
+define BRING_BROWSER
+@[ -n "$$CHROMIUM" ] || command -v chromium >/dev/null 2>&1 || { \
+	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 && \
+	echo "Installing Debian's chromium (once; the tests look at the dashboard in it)" && apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null; } || { \
+	echo "The tests need the browser chromium, and it could not be installed. Install it (on Debian: apt install chromium)," \
+		"or name one: make CHROMIUM=/path/to/chrome test" >&2; exit 1; }
 endef
 
 help: ## Show this list.
@@ -30,8 +43,11 @@ demo: $(VENV)/.stamp ## Play the experiment against real servers, print it, and 
 serve: $(VENV)/.stamp ## Play it, and leave the example app and its third parties running.
 	@$(RUN) -m example_app.demo --serve
 
-test: lint docs ## Run ruff, mypy, the documentation with its examples, and the test suite.
+test: browser lint docs ## Run ruff, mypy, the documentation with its examples, and the test suite.
 	@$(RUN) -m pytest -n 2 --dist loadgroup
+
+browser: ## Bring the browser that the tests need: Debian's chromium, if there is none and this may install it.
+	$(BRING_BROWSER)
 
 soak: $(VENV)/.stamp ## Run the tests of endurance with their full counts.
 	STALECACHE_SOAK=1 $(RUN) -m pytest -m soak
@@ -80,5 +96,5 @@ $(LOWEST)/.stamp: setup.cfg pyproject.toml
 	@echo "Creating $(LOWEST) (once; this takes a minute)"
 	@$(PYTHON) -m venv $(LOWEST)
 	@$(LOWEST)/bin/python -m pip install $(PIP_FLAGS) --editable '.[test]' \
-		flask==3.1.3 werkzeug==3.1.4 filelock==4.0.0 http-sf==1.1.0 msgspec==0.19.0
+		flask==3.1.3 werkzeug==3.1.4 filelock==4.0.0 blinker==1.9.0 http-sf==1.1.0 msgspec==0.19.0
 	@touch $@

@@ -7,10 +7,6 @@ each on a new connection: for a page that nobody has stored, for one past all it
 from __future__ import annotations
 
 import argparse
-import os
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,12 +18,11 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+from workers import PATIENCE, gunicorn
+
 VISITORS = 100
 WORKERS = 2
 THREADS = 50
-#: Seconds that anything may take before the benchmark gives up.
-PATIENCE = 60.0
 #: Seconds for which a page is fresh.
 MAX_AGE = 3.0
 
@@ -67,15 +62,6 @@ def expiring(page):
 @cache.cached({MAX_AGE}, 600, 600, jitter=0)
 def stale(page):
     return run(page, 2)
-"""
-
-
-# A file rather than options, since gunicorn passes over names that its version lacks, as it may do with the last one.
-CONFIG = f"""
-workers = {WORKERS}
-threads = {THREADS}
-loglevel = "warning"
-control_socket_disable = True
 """
 
 
@@ -149,34 +135,11 @@ class Site:
 
 @contextmanager
 def running() -> Iterator[Site]:
-    """Run the app under gunicorn until the end, and wait for all its workers first."""
-    with tempfile.TemporaryDirectory() as name, socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
-        folder, port = Path(name), listening.getsockname()[1]
-        (folder / "app.py").write_text(APP)
-        (folder / "gunicorn_conf.py").write_text(CONFIG)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", "gunicorn_conf.py", "-b", f"fd://{listening.fileno()}", "app:app"],
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            pass_fds=(listening.fileno(),),
-        )
-        try:
-            site = Site(folder, port)
-            wait_for_workers(site, process)
-            yield site
-        finally:
-            process.terminate()
-            process.wait(PATIENCE)
-
-
-def wait_for_workers(site: Site, process: subprocess.Popen[bytes]) -> None:
-    """Wait until each worker has answered."""
-    deadline, seen = time.monotonic() + PATIENCE, set[bytes]()
-    with ThreadPoolExecutor(8) as pool:
-        while len(seen) < WORKERS:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("gunicorn did not start")
-            seen.update(body for _, body in pool.map(site.get, ["/pid"] * 8))
+    """Run the app under gunicorn until the end."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with gunicorn(folder, APP, WORKERS, lambda port: Site(folder, port).get("/pid")[1], threads=THREADS) as port:
+            yield Site(folder, port)
 
 
 def play(site: Site, rounds: int) -> dict[Case, list[Burst]]:

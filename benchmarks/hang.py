@@ -10,11 +10,7 @@ that answered it: neither as the one that waited nor behind it. At the end a pag
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -29,7 +25,8 @@ from statistics import median, quantiles
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-ROOT = Path(__file__).resolve().parent.parent
+from workers import PATIENCE, gunicorn
+
 WORKERS = 4
 #: Visitors at the same time, and the seconds between two requests of one of them.
 VISITORS, PAUSE = 8, 0.02
@@ -37,8 +34,6 @@ VISITORS, PAUSE = 8, 0.02
 WAIT, FRESH, LIMIT = 1.0, 0.5, 0.1
 #: Calls that may run at the same time in a process, as is the default.
 CONCURRENCY = 8
-#: Seconds that anything may take before the benchmark gives up.
-PATIENCE = 60.0
 
 #: What is stored of the values of each function, by its stale windows in seconds.
 FUNCTIONS = {"cold": (600, 600), "swr": (600, 600), "sie": (0, 600), "gone": (0, 0.5)}
@@ -118,13 +113,6 @@ def other():
 @cache.cached(600, jitter=0)
 def five():
     return " ".join(map(part, range(5)))
-"""
-
-# A file rather than options, since gunicorn passes over names that its version lacks, as it may do with the last one.
-CONFIG = f"""
-workers = {WORKERS}
-loglevel = "warning"
-control_socket_disable = True
 """
 
 
@@ -237,35 +225,11 @@ class Site:
 
 @contextmanager
 def running(folder: Path, third_party: ThirdParty, deadline: float) -> Iterator[Site]:
-    """Run the app under gunicorn until the end, and wait for all its workers first."""
+    """Run the app under gunicorn until the end."""
     folder.mkdir()
-    (folder / "app.py").write_text(APP)
-    (folder / "gunicorn_conf.py").write_text(CONFIG)
-    env = {"PYTHONPATH": str(ROOT), "THIRD_PARTY": third_party.url, "FOLDER": str(folder / "cache"), "DEADLINE": str(deadline)}
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", "gunicorn_conf.py", "-b", f"fd://{listening.fileno()}", "app:app"],
-            cwd=folder,
-            env=os.environ | env,
-            pass_fds=(listening.fileno(),),
-        )
-        try:
-            site = Site(listening.getsockname()[1])
-            wait_for_workers(site, process)
-            yield site
-        finally:
-            process.terminate()
-            process.wait(PATIENCE)
-
-
-def wait_for_workers(site: Site, process: subprocess.Popen[bytes]) -> None:
-    """Wait until each worker has answered."""
-    deadline, seen = time.monotonic() + PATIENCE, set[int]()
-    with ThreadPoolExecutor(8) as pool:
-        while len(seen) < WORKERS:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("gunicorn did not start")
-            seen.update(visit.pid for visit in pool.map(site.get, ["/other"] * 8))
+    env = {"THIRD_PARTY": third_party.url, "FOLDER": str(folder / "cache"), "DEADLINE": str(deadline)}
+    with gunicorn(folder, APP, WORKERS, lambda port: Site(port).get("/other").pid, env) as port:
+        yield Site(port)
 
 
 # -- visitors --------------------------------------------------------------------------------------------------------

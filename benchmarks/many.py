@@ -1,8 +1,9 @@
 """What many entries cost: ``python benchmarks/many.py [--entries 50000] [--rounds 20]`` prints tables as Markdown.
 
-One cache directory holds 100 entries, one 50,000, and one as many as its ``STALECACHE_MAX_SIZE`` lets it. They are purged, hit and
-written in turn, so that a machine that gets slower meanwhile gets slower for all. A ratio is taken within a round; what is printed
-is the median of the rounds.
+One cache directory holds 10 entries, one 50,000, which are then as many as its ``STALECACHE_MAX_SIZE`` lets it, and one is at its
+``MAX_SIZE`` with 1,000. They are purged, hit and written in turn, so that a machine that gets slower meanwhile gets slower for all.
+A ratio is taken within a round; what is printed is the median of the rounds. The sweep, a new worker's first hit and the memory of
+a worker are measured by themselves. A million entries (``--entries 1000000``) take 4 GB of disk and two million files.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
@@ -27,23 +29,24 @@ from hit import call
 from werkzeug.test import create_environ
 
 from flask_stalecache import FileStore, StaleCache, housekeeping
-from flask_stalecache.entry import Entry
-from flask_stalecache.policy import Windows
-from flask_stalecache.reads import NO_NAMES
+from flask_stalecache.entry import Entry, decode, encode
+from flask_stalecache.keys import digest
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-FEW, MANY, FULL = "100 entries", "many entries", "at MAX_SIZE"
-FEW_ENTRIES, FULL_ENTRIES = 100, 1000
-#: Bytes of a page, of one of those that only fill a directory, and what a page takes on the disk, with its head.
-PAGE_SIZE, FILLER_SIZE, ON_DISK = 10_000, 1000, 12_288
+FEW, MANY, FULL, MANY_FULL = "few entries", "many entries", "at MAX_SIZE", "many, at MAX_SIZE"
+FEW_ENTRIES, FULL_ENTRIES = 10, 1000
+#: Bytes of a page, and what it takes on the disk with its head.
+PAGE_SIZE, ON_DISK = 2000, 4096
 WRITERS = 2
-#: Hits and stores of each directory in one round.
-HITS, STORES = 400, 20
-#: Pages that are visited.
-PAGES = 20
-DAY = 86_400.0
+#: Hits and stores of each directory in one round, and pages that are visited.
+HITS, STORES, PAGES = 400, 20, 10
+#: Pages that a worker visits, each once from its file and once from its memory, while its memory is watched.
+VISITED = 50_000
+#: Workers that are started to see their first hit.
+STARTS = 5
+DAY, MIB = 86_400.0, 1024 * 1024
 
 SELECTORS: dict[str, dict[str, Any]] = {"tag": {"tag": "news"}, "endpoint": {"endpoint": "page"}, "all": {"all": True}}
 
@@ -56,54 +59,97 @@ class Target(NamedTuple):
 
 
 PURGES = {what: Target(f"a purge by {what} of many, in ms", 5.0) for what in SELECTORS}
-HIT = Target("a hit, of many ÷ of 100", 1.2)
-STORE = Target("a store, of many ÷ of 100", 1.3)
+HIT = Target(f"a hit, of many ÷ of {FEW_ENTRIES}", 1.2)
+STORE = Target(f"a store, of many ÷ of {FEW_ENTRIES}", 1.3)
+MEMORY = Target("memory of a worker over MEMORY_SIZE, in MiB", 64.0)
+SWEEP = Target("a whole sweep of many, in s of one core", 60.0)
+STRETCH = Target("its longest stretch, in ms", 50.0)
 
 
 # -- directories -----------------------------------------------------------------------------------------------------
 
 
-def entry(key: str, size: int, seq: int) -> Entry:
-    """Return a page as the extension stores it."""
-    now = time.time()
-    return Entry(
-        key=key,
-        serial=os.urandom(8).hex(),
-        names=("all", "endpoint:page", f"path:/{key}", f"url:http://shop.example/{key}", "tag:news"),
-        seq=seq,
-        version="",
-        started=now,
-        answered=now,
-        windows=Windows(DAY, DAY, DAY),
-        never_stale=False,
-        shared=False,
-        absent=NO_NAMES,
-        varied=(),
-        status=200,
-        headers=(("Content-Type", "text/html; charset=utf-8"), ("ETag", '"0123456789abcdef"')),
-        body=b"x" * size,
-        recipe={"scheme": "http", "path": f"/{key}", "fields": {"Host": "shop.example"}},
-    )
+def shop(directory: Path, **settings: object) -> tuple[Flask, StaleCache]:
+    """Return an app that shows articles, and its cache."""
+    app = Flask("shop")
+    app.config.update(STALECACHE_DIR=directory, **{f"STALECACHE_{name}": value for name, value in settings.items()})
+    cache = StaleCache(app)
+
+    def page(number: str) -> str:
+        return "x" * PAGE_SIZE
+
+    # In the key; and the main module has another name in each process.
+    page.__module__ = app.name
+    app.add_url_rule("/page/<number>", view_func=cache.cached(DAY, DAY, DAY, tags=["news"], jitter=0)(page))
+    return app, cache
 
 
-def fill(directory: Path, numbers: range, size: int) -> None:
-    """Store pages, and leave their lock files behind, as those who store one after the other do."""
-    store = FileStore(directory, max_size=None)
-    store.load("first use")
+def store_of(app: Flask) -> FileStore:
+    found = app.extensions["stalecache"].engine.store
+    assert isinstance(found, FileStore)
+    return found
+
+
+def environ_of(number: int) -> dict[str, Any]:
+    return create_environ(f"/page/{number:08}", "http://shop.example")
+
+
+def sample(folder: Path) -> bytes:
+    """Return the page of article 0 as the cache stores it."""
+    app, _ = shop(folder / "sample")
+    call(app, environ_of(0))
+    (path,) = (path for path in folder.glob("sample/??/*") if not path.suffix)
+    return path.read_bytes()
+
+
+class Template:
+    """A page of which others are made.
+
+    :param data: a stored one, of article 0.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        head = json.loads(data[32 : 32 + int.from_bytes(data[4:8], "big")])
+        self._entry = decode(data, head["key"])
+        self._recipe = json.dumps(dict(self._entry.recipe))
+
+    def entry(self, number: int, seq: int) -> Entry:
+        """Return the page of another article, stored after a purge."""
+
+        def renamed(text: str) -> str:
+            return text.replace(f"{0:08}", f"{number:08}")
+
+        return replace(
+            self._entry,
+            key=renamed(self._entry.key),
+            names=tuple(map(renamed, self._entry.names)),
+            recipe=json.loads(renamed(self._recipe)),
+            seq=seq,
+        )
+
+
+def fill(directory: Path, numbers: range, data: bytes) -> None:
+    """Write pages as the store lays them out, and the lock files that those leave behind who store one after the other."""
+    template, now = Template(data), time.time_ns()
     for number in numbers:
-        key = f"filler-{number}"
-        store.write(entry(key, size, store.seq()))
-        store.lock(key).path.touch(mode=0o600)
+        entry = template.entry(number, now)
+        name = digest(entry.key)
+        path = f"{directory}/{name[:2]}/{name}"
+        # Straight, since a million by way of the store would take twenty minutes.
+        for each, content in ((path, encode(entry)), (f"{path}.lock", b"")):
+            descriptor = os.open(each, os.O_WRONLY | os.O_CREAT, 0o600)
+            os.write(descriptor, content)
+            os.close(descriptor)
 
 
-def filled(directory: Path, entries: int, size: int) -> Path:
+def filled(directory: Path, entries: int, data: bytes) -> Path:
     """Fill a directory from some processes, and return it."""
     for number in range(256):
         # As in one that is in use for a while; making them is no part of a store.
         (directory / f"{number:02x}").mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     start = multiprocessing.get_context("spawn").Process
-    processes = [start(target=fill, args=(directory, range(first, entries, WRITERS), size)) for first in range(WRITERS)]
+    processes = [start(target=fill, args=(directory, range(first, entries, WRITERS), data)) for first in range(WRITERS)]
     for process in processes:
         process.start()
     for process in processes:
@@ -113,6 +159,17 @@ def filled(directory: Path, entries: int, size: int) -> Path:
     return directory
 
 
+class Stretch(NamedTuple):
+    """One tick of housekeeping.
+
+    :ivar wall: milliseconds that it lasted.
+    :ivar cpu: milliseconds of a core that it took.
+    """
+
+    wall: float
+    cpu: float
+
+
 @dataclass
 class Place:
     """An app on a directory, and what was measured there.
@@ -120,55 +177,74 @@ class Place:
     :ivar hits: microseconds of a hit, the median of each round.
     :ivar stores: microseconds of each store, by round.
     :ivar purges: milliseconds of each purge, by selector.
-    :ivar ticks: milliseconds of each tick of a sweep, by what there was to do.
+    :ivar ticks: the ticks of a sweep, by what there was to do.
     """
 
     app: Flask
     cache: StaleCache
     entries: int
+    template: Template
     hits: list[float] = field(default_factory=list)
     stores: list[list[float]] = field(default_factory=list)
     purges: dict[str, list[float]] = field(default_factory=dict)
-    ticks: dict[str, list[float]] = field(default_factory=dict)
-    _stored: int = 0
+    ticks: dict[str, list[Stretch]] = field(default_factory=dict)
+    _next: int = 10_000_000
 
     @property
     def store(self) -> FileStore:
-        found = self.app.extensions["stalecache"].engine.store
-        assert isinstance(found, FileStore)
-        return found
+        return store_of(self.app)
 
     def new_entry(self) -> Entry:
         """Return a page that was never stored."""
-        self._stored += 1
-        return entry(f"new-{self._stored}", PAGE_SIZE, self.store.seq())
+        self._next += 1
+        return self.template.entry(self._next, self.store.seq())
 
 
-def place(directory: Path, entries: int, size: int = FILLER_SIZE, max_size: int | None = None) -> Place:
-    """Return an app on a filled directory."""
-    app = Flask("shop")
-    app.config.update(STALECACHE_DIR=filled(directory, entries, size), STALECACHE_MAX_SIZE=max_size)
-    cache = StaleCache(app)
-
-    @app.get("/page/<number>")
-    @cache.cached(DAY, DAY, DAY, tags=["news"])
-    def page(number: str) -> str:
-        return "x" * PAGE_SIZE
-
-    made = Place(app, cache, entries)
-    # As a process that has served for a while: its memory is as full as it gets.
-    for number in range(entries):
-        made.store.load(f"filler-{number}")
+def place(directory: Path, entries: int, data: bytes, max_size: int | None = None) -> Place:
+    """Return an app on a directory that was filled, as a process that has served for a while: its memory is as full as it gets."""
+    app, cache = shop(directory, MAX_SIZE=max_size)
+    made = Place(app, cache, entries, Template(data))
+    # Who filled it counted nothing.
+    made.store.sweep()
+    for number in range(min(entries, VISITED // 5)):
+        made.store.load(made.template.entry(number, 0).key)
     return made
 
 
-def places(folder: Path, entries: int) -> dict[str, Place]:
-    """Return all directories by name."""
-    return {
-        FEW: place(folder / "few", FEW_ENTRIES),
-        MANY: place(folder / "many", entries),
-        FULL: place(folder / "full", FULL_ENTRIES, PAGE_SIZE, FULL_ENTRIES * ON_DISK),
-    }
+# -- a worker of its own ---------------------------------------------------------------------------------------------
+
+
+def first_hit(directory: Path, number: int) -> float:
+    """Return the milliseconds from making the app to the end of its first hit."""
+    start = time.perf_counter_ns()
+    visit(shop(directory, MAX_SIZE=None)[0], environ_of(number), "HIT")
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def memory(directory: Path, entries: int) -> tuple[int, int]:
+    """Visit page after page, then walk through all; return the bytes that this has cost, and those that copies may take."""
+    app, _ = shop(directory, MAX_SIZE=None)
+    visit(app, environ_of(0), "HIT")
+    gc.collect()
+    before = most = resident()
+    for number in range(min(entries, VISITED)):
+        for _ in range(2):
+            visit(app, environ_of(number), "HIT")
+        most = max(most, resident()) if number % 1000 == 0 else most
+    for found, _ in enumerate(store_of(app).walk()):
+        most = max(most, resident()) if found % 1000 == 0 else most
+    return max(most, resident()) - before, app.extensions["stalecache"].settings.memory_size
+
+
+def in_a_worker(work: Callable[..., Any], *arguments: object) -> Any:
+    """Return what a new process returns of something."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 # -- measuring -------------------------------------------------------------------------------------------------------
@@ -180,19 +256,16 @@ def nanoseconds(action: Callable[[], object]) -> int:
     return time.perf_counter_ns() - start
 
 
-def requests() -> list[dict[str, Any]]:
-    """Return the environs of visits."""
-    return [create_environ(f"/page/{number}", "http://shop.example") for number in range(PAGES)]
-
-
 def visit(app: WSGIApplication, environ: dict[str, Any], word: str) -> None:
     headers, _ = call(app, environ.copy())
     if headers["X-Cache-Status"] != word:
         raise SystemExit(f"{environ['PATH_INFO']} is no {word} but a {headers['X-Cache-Status']}")
 
 
-def take_hits(measured: Place, visits: list[dict[str, Any]]) -> None:
+def take_hits(measured: Place) -> None:
     """Visit pages that are stored."""
+    # Beyond those that were filled in: purged or not, they are made anew.
+    visits = [environ_of(20_000_000 + number) for number in range(PAGES)]
     for environ in visits:
         call(measured.app, environ.copy())
         visit(measured.app, environ, "HIT")
@@ -215,7 +288,7 @@ def store_one(store: FileStore, new: Entry) -> None:
         lock.release()
 
 
-def take_stores(found: list[Place], full: Place) -> None:
+def take_stores(found: list[Place], full: tuple[Place, ...]) -> None:
     """Store pages that are new, in one directory after the other; those that are not full are made as full as they were."""
     for measured in found:
         measured.stores.append([])
@@ -223,7 +296,7 @@ def take_stores(found: list[Place], full: Place) -> None:
         for measured in found:
             store, new = measured.store, measured.new_entry()
             measured.stores[-1].append(nanoseconds(partial(store_one, store, new)) / 1000)
-            if measured is not full:
+            if measured not in full:
                 store.remove(new.key)
                 store.lock(new.key).path.unlink()
 
@@ -235,30 +308,67 @@ def take_purges(measured: Place) -> None:
             measured.purges.setdefault(what, []).append(nanoseconds(partial(measured.cache.purge, **selector)) / 1e6)
 
 
+def one_tick(store: FileStore) -> Stretch:
+    cpu = time.thread_time_ns()
+    wall = nanoseconds(store.tick)
+    return Stretch(wall / 1e6, (time.thread_time_ns() - cpu) / 1e6)
+
+
 def take_ticks(measured: Place) -> None:
     """Let two sweeps run, the first of which looks for what was purged, and then a tick at which none is due."""
     state = measured.store.directory / "sweep"
+    measured.store.purge("tag:elsewhere", soft=False)
     for what in ("a sweep after a purge", "a sweep"):
         if state.exists():
             state.write_text(json.dumps({**json.loads(state.read_text()), "next_at": 0}))
-        times = measured.ticks[what] = []
+        ticks = measured.ticks[what] = []
         while not state.exists() or json.loads(state.read_text())["next_at"] < time.time():
-            times.append(nanoseconds(measured.store.tick) / 1e6)
-    measured.ticks["none due"] = [nanoseconds(measured.store.tick) / 1e6 for _ in range(100)]
+            ticks.append(one_tick(measured.store))
+    measured.ticks["none due"] = [one_tick(measured.store) for _ in range(100)]
 
 
 def measure(found: dict[str, Place], rounds: int) -> None:
     """Play the rounds, each in another order."""
-    visits, order, shuffled = requests(), list(found), random.Random(1)
-    for name in (FEW, MANY):
-        take_ticks(found[name])
+    order, shuffled = list(found), random.Random(1)
     gc.collect()
     for _ in range(rounds):
         shuffled.shuffle(order)
         for name in order:
             take_purges(found[name])
-            take_hits(found[name], visits)
-        take_stores([found[name] for name in order], found[FULL])
+            take_hits(found[name])
+        take_stores([found[name] for name in order], (found[FULL], found[MANY_FULL]))
+
+
+class Figures(NamedTuple):
+    """What was measured.
+
+    :ivar found: the directories by name.
+    :ivar first_hits: milliseconds of a new worker's first hit, by directory.
+    :ivar memory: bytes that a worker's visits have cost, and those that copies may take.
+    """
+
+    found: dict[str, Place]
+    first_hits: dict[str, list[float]]
+    memory: tuple[int, int]
+
+
+def figures(folder: Path, entries: int, rounds: int) -> Figures:
+    """Make the directories, and measure."""
+    data = sample(folder)
+    sizes = {FEW: FEW_ENTRIES, MANY: entries, FULL: FULL_ENTRIES}
+    paths = {name: filled(folder / str(size), size, data) for name, size in sizes.items()}
+    first_hits: dict[str, list[float]] = {FEW: [], MANY: []}
+    for number in range(STARTS):
+        for name, times in first_hits.items():
+            times.append(in_a_worker(first_hit, paths[name], number))
+    grown = in_a_worker(memory, paths[MANY], entries)
+    found = {name: place(paths[name], sizes[name], data) for name in (FEW, MANY)}
+    for measured in found.values():
+        take_ticks(measured)
+    found[FULL] = place(paths[FULL], FULL_ENTRIES, data, FULL_ENTRIES * ON_DISK)
+    found[MANY_FULL] = place(paths[MANY], entries, data, found[MANY].store.usage().bytes)
+    measure(found, rounds)
+    return Figures(found, first_hits, grown)
 
 
 # -- the report ------------------------------------------------------------------------------------------------------
@@ -272,57 +382,88 @@ def medians(rounds: list[list[float]]) -> list[float]:
     return [median(times) for times in rounds]
 
 
-def table(found: dict[str, Place], rounds: int) -> Iterator[str]:
-    """Yield the lines of the tables, and what became of the targets."""
-    few, many, full = found[FEW], found[MANY], found[FULL]
-    yield f"| 10 kB, {rounds} rounds | entries | hit, µs | store, µs | ÷ 100 entries | mean | longest |"
+def table_of_requests(found: dict[str, Place], rounds: int) -> Iterator[str]:
+    yield f"| {PAGE_SIZE // 1000} kB, {rounds} rounds | entries | hit, µs | store, µs | ÷ {FEW_ENTRIES} entries | mean | longest |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
     for name, measured in found.items():
         stores = [time for times in measured.stores for time in times]
-        ratio_of_stores = ratio(medians(measured.stores), medians(few.stores))
-        figures = f"{median(stores):.0f} | {ratio_of_stores:.2f} | {mean(stores):.0f} | {max(stores):.0f}"
-        yield f"| {name} | {measured.entries:,} | {median(measured.hits):.1f} | {figures} |"
-    evicted = full.app.extensions["stalecache"].counters["evicted_for_size"]
-    yield ""
-    yield f"At MAX_SIZE {evicted:,} entries went for {sum(map(len, full.stores)):,} new ones, and as many pages as were visited."
-    yield ""
+        of_stores = ratio(medians(measured.stores), medians(found[FEW].stores))
+        stored = f"{median(stores):.0f} | {of_stores:.2f} | {mean(stores):.0f} | {max(stores):.0f}"
+        yield f"| {name} | {measured.entries:,} | {median(measured.hits):.1f} | {stored} |"
+    for name in (FULL, MANY_FULL):
+        evicted = found[name].app.extensions["stalecache"].counters["evicted_for_size"]
+        yield f"\n{name}: {evicted:,} entries went for {sum(map(len, found[name].stores)):,} new ones and the pages visited."
+
+
+def table_of_purges(found: dict[str, Place]) -> Iterator[str]:
     yield "| purge by | entries | median, ms | longest, ms |"
     yield "|---|---:|---:|---:|"
-    for measured in (few, many):
-        for what, times in measured.purges.items():
-            yield f"| {what} | {measured.entries:,} | {median(times):.2f} | {max(times):.2f} |"
-    yield ""
-    yield "| ticks of housekeeping | entries | ticks | median, ms | longest, ms | all, ms |"
+    for name in (FEW, MANY):
+        for what, times in found[name].purges.items():
+            yield f"| {what} | {found[name].entries:,} | {median(times):.2f} | {max(times):.2f} |"
+
+
+def table_of_ticks(found: dict[str, Place]) -> Iterator[str]:
+    yield "| ticks of housekeeping | entries | ticks | median, ms | longest, ms | of a core, ms | all, s | of a core, s |"
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    for name in (FEW, MANY):
+        for what, ticks in found[name].ticks.items():
+            walls, cores = [tick.wall for tick in ticks], [tick.cpu for tick in ticks]
+            longest = f"{median(walls):.2f} | {max(walls):.1f} | {max(cores):.1f}"
+            all_of_it = f"{sum(walls) / 1e3:.2f} | {sum(cores) / 1e3:.2f}"
+            yield f"| {what} | {found[name].entries:,} | {len(ticks)} | {longest} | {all_of_it} |"
+
+
+def table_of_workers(measured: Figures) -> Iterator[str]:
+    yield "| a new worker | entries | first hit, ms | shortest, ms | memory for copies, MiB | memory taken, MiB |"
     yield "|---|---:|---:|---:|---:|---:|"
-    for measured in (few, many):
-        for what, times in measured.ticks.items():
-            yield f"| {what} | {measured.entries:,} | {len(times)} | {median(times):.2f} | {max(times):.2f} | {sum(times):.0f} |"
-    yield ""
-    yield "| target | at most | measured | |"
-    yield "|---|---:|---:|---|"
-    measured_targets = {
+    for name, times in measured.first_hits.items():
+        taken, room = (f"{size / MIB:.0f}" if name == MANY else "" for size in measured.memory)
+        yield f"| {name} | {measured.found[name].entries:,} | {median(times):.2f} | {min(times):.2f} | {room} | {taken} |"
+
+
+def table_of_targets(measured: Figures) -> Iterator[str]:
+    few, many = measured.found[FEW], measured.found[MANY]
+    sweeps = [ticks for what, ticks in many.ticks.items() if what != "none due"]
+    reached = {
         **{target: median(many.purges[what]) for what, target in PURGES.items()},
         HIT: ratio(many.hits, few.hits),
         STORE: ratio(medians(many.stores), medians(few.stores)),
+        MEMORY: (measured.memory[0] - measured.memory[1]) / MIB,
+        SWEEP: max(sum(tick.cpu for tick in ticks) for ticks in sweeps) / 1e3,
+        STRETCH: max(tick.cpu for ticks in sweeps for tick in ticks),
     }
-    for target, value in measured_targets.items():
-        yield f"| {target.name} | {target.limit} | {value:.2f} | {'reached' if value <= target.limit else 'NOT REACHED'} |"
+    yield "| target | at most | measured | |"
+    yield "|---|---:|---:|---|"
+    for target, value in reached.items():
+        yield f"| {target.name} | {target.limit:g} | {value:.2f} | {'reached' if value <= target.limit else 'NOT REACHED'} |"
+
+
+def tables(measured: Figures, rounds: int) -> Iterator[str]:
+    """Yield the lines of the tables, and what became of the targets."""
+    for table in (
+        table_of_requests(measured.found, rounds),
+        table_of_purges(measured.found),
+        table_of_ticks(measured.found),
+        table_of_workers(measured),
+        table_of_targets(measured),
+    ):
+        yield from table
+        yield ""
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Measures what many entries cost and prints tables as Markdown.")
     parser.add_argument("--entries", type=int, default=50_000, help="how many are many (default 50000)")
-    parser.add_argument("--rounds", type=int, default=20, help="how often everything is done in turn (default 20, about 10 s)")
+    parser.add_argument("--rounds", type=int, default=20, help="how often everything is done in turn (default 20, about 15 s)")
     chosen = parser.parse_args()
-    if chosen.rounds < 1 or chosen.entries < 1:
-        parser.error("--rounds and --entries: give 1 or more")
+    if chosen.rounds < 1 or chosen.entries < FEW_ENTRIES:
+        parser.error(f"give 1 or more for --rounds, and {FEW_ENTRIES} or more for --entries")
     # No sweep while something is timed; it is timed itself.
     housekeeping.INTERVAL = DAY
     with tempfile.TemporaryDirectory() as folder:
-        found = places(Path(folder), chosen.entries)
-        measure(found, chosen.rounds)
-        print("\n".join(table(found, chosen.rounds)))
+        print("\n".join(tables(figures(Path(folder), chosen.entries, chosen.rounds), chosen.rounds)))
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.register_blueprint(news.bp)
     app.register_blueprint(auth.bp)
     app.register_blueprint(desk.bp)
+    app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=auth.lets_editors_in)
     app.add_template_global(datetime.now, "now")
     app.after_request(tell_worker)
     return app

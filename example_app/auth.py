@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from flask import Blueprint, abort, redirect, render_template, request, url_for
-from flask_login import UserMixin, login_required, login_user, logout_user
+from flask_login import UserMixin, current_user, login_required, login_user, logout_user
 from werkzeug.security import check_password_hash
 from werkzeug.wrappers import Response
 
@@ -48,6 +48,13 @@ USERS = {user.id: user for user in _USERS}
 @login_manager.user_loader  # type: ignore[untyped-decorator]
 def load_user(user_id: str) -> User | None:
     return USERS.get(user_id)
+
+
+def lets_editors_in() -> bool | Response:
+    """Say whether the visitor may see what the cache does: editors may, and who is not logged in is asked to."""
+    if not current_user.is_authenticated:
+        return redirect(url_for("auth.login", next=request.full_path.rstrip("?")))
+    return bool(current_user.is_editor)
 
 
 @bp.before_request

@@ -15,13 +15,24 @@ from .errors import (
 from .extension import StaleCache
 from .gateway.cache import GatewayCache
 from .policy import Policy
+from .signals import (
+    entry_evicted,
+    entry_stored,
+    origin_failed,
+    purged,
+    refresh_done,
+    refresh_failed,
+    scan_moved,
+    stale_served,
+)
 from .status import CacheStatus
-from .stores.base import Store, Stored, Usage
+from .stores.base import Checked, Store, Stored, Usage
 from .stores.files import FileStore
 
 __all__ = [
     "Batch",
     "CacheStatus",
+    "Checked",
     "ConfigError",
     "Entry",
     "FileStore",
@@ -39,4 +50,12 @@ __all__ = [
     "Stored",
     "UnkeyableArgument",
     "Usage",
+    "entry_evicted",
+    "entry_stored",
+    "origin_failed",
+    "purged",
+    "refresh_done",
+    "refresh_failed",
+    "scan_moved",
+    "stale_served",
 ]

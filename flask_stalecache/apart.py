@@ -23,6 +23,9 @@ class Driver(Protocol):
     def look_again(self, visit: Visit) -> Served | None:
         """Serve what is stored by now; ``None``: it is still to be fetched."""
 
+    def live(self, origin: Origin) -> Answer:
+        """Call the origin for one visitor alone."""
+
     def served(self, visit: Visit, answer: Answer, stored: bool) -> Served:
         """Serve the origin's answer; or, if it failed and the copy may stand in for it, the copy."""
 
@@ -40,7 +43,7 @@ class Apart:
         """Have the origin called in a thread of its own, and wait for that a while: counted from when it was handed over."""
         process, origin = self._engine.process, visit.origin
         if process.flights.is_led_here(origin.key):
-            return Served(visit.fetch.status, None, origin.live())
+            return Served(visit.fetch.status, None, self._engine.live(origin))
         refreshes, ours = process.refreshes, None
         landing, until = refreshes.landing(origin.key), refreshes.since(origin.key) + wait
         while True:
@@ -61,6 +64,7 @@ class Apart:
             left = until - time.monotonic()
             if left <= 0:
                 return self._engine.served(visit, _too_late(origin, wait), stored=False)
+            visit.waited = visit.waited or landing is not ours
             if landing is not None and not landing.done.is_set():
                 landing.done.wait(min(POLL, left))
             else:

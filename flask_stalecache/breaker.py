@@ -66,6 +66,10 @@ class Suspension:
         """Return the seconds for which it is still left alone; 0 if it is not."""
         return max(0.0, self._known().retry_at - time.time())
 
+    def failures(self) -> int:
+        """Return the failures in a row."""
+        return self._known().failures
+
     def admits(self) -> bool:
         """Whether a call may be made: of those that come when the pause is over, the first one."""
         if self._after is None or (note := self._known()).failures < self._after:

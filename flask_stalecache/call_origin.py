@@ -31,6 +31,7 @@ from .purging import call_names, tag_name
 from .reads import NO_NAMES, ReadNames
 from .refresher import Refresher
 from .stores.base import Copy
+from .tally import Tally
 from .values import Codec
 
 _OUTSIDE_REQUEST = "Working outside of request context"
@@ -74,6 +75,7 @@ class CallPlan:
     :ivar terms: what is said of serving what is stored, whoever asks.
     :ivar in_background: the same where nobody waits.
     :ivar keys: the keys of plain arguments that were asked for.
+    :ivar tally: where it is counted.
     """
 
     app: Flask
@@ -90,6 +92,7 @@ class CallPlan:
     in_background: Terms
     asks_each: bool
     keys: dict[tuple[Any, ...], str]
+    tally: Tally
 
     def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """Return the key of a call.
@@ -153,6 +156,11 @@ class CallOrigin:
         return f"{self.plan.memo.name}()"
 
     @property
+    def tally(self) -> Tally:
+        """Where the function is counted."""
+        return self.plan.tally
+
+    @property
     def lock_timeout(self) -> float:
         """Seconds to wait for another's call at most."""
         return self.plan.lock_timeout
@@ -202,7 +210,9 @@ class CallOrigin:
     def live(self) -> Answer:
         """Call the function for this caller alone: nothing of it is stored."""
         value, error = self._run(LastWord(current()))
-        return Answer(Verdict.UNSTORABLE, value=value, error=error)
+        response = value if error is None else getattr(error, "response", None)
+        failed = self._is_failure(error, value, _status_of(response))
+        return Answer(Verdict.UNSTORABLE, value=value, error=error, failed=failed)
 
     def refresh(self, *, forced: bool = False) -> CallRefresh:
         """Return the renewal of this value."""
@@ -345,6 +355,7 @@ class CallRefresh:
         self.origin = origin
         self.key = origin.key
         self.label = origin.label
+        self.tally = origin.plan.tally
         self.terms = origin.plan.terms
         self.pool: Refresher | None = origin.plan.pool
         self.fills = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from flask import Flask, has_app_context
 from flask.globals import _cv_app
@@ -25,7 +25,9 @@ from .plan import app_version
 from .purging import call_name, tags_in
 from .refresher import Refresher
 from .scans import Renewal
+from .status import CacheStatus
 from .stores.base import Copy
+from .tally import PLAIN
 from .values import codec_of, is_immutable
 
 P = ParamSpec("P")
@@ -35,6 +37,19 @@ R = TypeVar("R")
 NAME = "stalecache"
 #: Threads that renew values of functions without ``wait``: they wait for others, which costs nothing.
 WORKERS = 8
+
+
+class Suspended(NamedTuple):
+    """A fetch function that is left alone.
+
+    :ivar name: its module and qualified name.
+    :ivar failures: in a row.
+    :ivar left: seconds for which it is still left alone.
+    """
+
+    name: str
+    failures: int
+    left: float
 
 
 class Calls:
@@ -58,7 +73,8 @@ class Calls:
         """Return the value of a call."""
         plan = self._plan_of(memo)
         if memo.policy.windows.unless is not None and self._is_live(plan, args, kwargs):
-            return memo.function(*args, **kwargs)
+            # What is no exception may be a failure too, but nobody asks what is live by the developer's own wish.
+            return self.engine.witness.live(plan.tally, lambda: memo.function(*args, **kwargs), lambda value: False, is_visit=True)
         word = last_word.current()
         origin = CallOrigin(plan, args, kwargs, word is not None and word.in_background)
         served = self.engine.answer(origin)
@@ -67,13 +83,24 @@ class Calls:
         if served.answer is None:
             value = self._read(plan, served.copy)
             if value is _BROKEN:
-                return self.answer(memo, args, kwargs) if self.engine.settler.drop_if_free(origin.key) else _told(origin.live())
+                return self._instead_of_broken(origin, memo, args, kwargs)
+        if (took := served.took) is None:
+            # Written out, since a call would cost more than what it does.
+            plan.tally.cells[PLAIN] += 1
         else:
+            plan.tally.served(served.status, took, waited=served.waited)
+        if served.answer is not None:
             value = self._of_answer(origin, served.answer, word)
         if word is not None and memo.policy.inherit and (entry := served.entry) is not None:
             word.made_from(entry.key)
             travel_up(word, entry, origin.terms)
         return value
+
+    def _instead_of_broken(self, origin: CallOrigin, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if self.engine.settler.drop_if_free(origin.key):
+            return self.answer(memo, args, kwargs)
+        origin.plan.tally.served(CacheStatus.BYPASS, 0.0)
+        return _told(self.engine.live(origin))
 
     def refresh(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Hand over a renewal, whatever is stored; return whether it was this call that did."""
@@ -129,6 +156,7 @@ class Calls:
         key = self._plan_of(memo).key(args, kwargs)
         self.engine.counters.count("purges")
         self.engine.store.purge(call_name(key), soft=False)
+        self.engine.witness.purged(call_name(key), soft=False)
 
     def peek(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return what is stored of a call, however old, or ``None``."""
@@ -206,9 +234,7 @@ class Calls:
             complaints=self.engine.complaints,
             codec=codec_of(policy.serializer, memo.function, _secret_keys(self.app), settings.max_entry_size),
             slots=Slots(policy.max_concurrency),
-            suspension=Suspension(
-                self.engine.store, memo.name, policy.suspend_after, policy.suspend_for or 0.0, self.engine.settler.store_failed
-            ),
+            suspension=self._suspension_of(memo),
             pool=self._pool_of(memo),
             renew=self.renew,
             lock_timeout=settings.lock_timeout if windows.lock_timeout is None else windows.lock_timeout,
@@ -216,8 +242,25 @@ class Calls:
             in_background=terms._replace(in_line=True),
             asks_each=callable(windows.prefer_stale),
             keys={},
+            tally=self.engine.ledger.tally("function", memo.name),
         )
         return self._plans.setdefault(memo, plan)
+
+    def _suspension_of(self, memo: Memo) -> Suspension:
+        policy, store = memo.policy, self.engine.store
+        return Suspension(store, memo.name, policy.suspend_after, policy.suspend_for or 0.0, self.engine.settler.store_failed)
+
+    def suspended(self, memos: Iterable[Memo]) -> list[Suspended]:
+        """Return which of some fetch functions are left alone now, since they failed too often in a row.
+
+        All workers of the machine know, also those that never called them.
+        """
+        suspensions = {memo.name: self._suspension_of(memo) for memo in memos if memo.policy.suspend_after is not None}
+        return [
+            Suspended(name, suspension.failures(), suspension.left())
+            for name, suspension in sorted(suspensions.items())
+            if suspension.is_on()
+        ]
 
     def terms(self) -> Terms:
         """Return what the app says of serving what is stored, whoever asks."""

@@ -94,8 +94,8 @@ def _directory(name: str, value: object) -> Path | None:
 
 
 _STORE_METHODS = (
-    "lookup", "load", "moved", "touch", "write", "remove", "write_note", "lock", "seq", "purge", "walk", "usage", "check",
-    "tick", "forget",
+    "lookup", "load", "moved", "touch", "write", "remove", "write_note", "lock", "seq", "purge", "walk", "usage", "verify",
+    "sweep", "check", "tick", "forget",
 )  # fmt: skip
 
 

@@ -16,13 +16,14 @@ from .entry import Entry
 from .errors import StoreError
 from .flight import Flight, Flights, Outcome
 from .housekeeping import Housekeeper
+from .ledger import Ledger
 from .origin import Answer, Origin, RefreshJob, Served, Start
 from .refresher import Refresher, drain_each
 from .refreshes import InProcess, Landing
 from .settle import Settler
-from .stats import Counters
+from .stats import Counters, Stats
 from .status import CacheStatus
-from .stores.base import Copy, Store
+from .stores.base import Copy, Store, Usage
 from .visit import POLL, Turn, Visit, Way
 
 #: Of the server there is one for all apps of a process.
@@ -34,15 +35,18 @@ class Engine:
 
     :param store: where entries live.
     :param settings: the app's configuration.
-    :param counters: where things are counted.
+    :param counters: where things are counted by name.
+    :param ledger: where what is asked and served is counted. Default: in memory, for this process alone.
     """
 
-    def __init__(self, store: Store, settings: Settings, counters: Counters) -> None:
+    def __init__(self, store: Store, settings: Settings, counters: Counters, ledger: Ledger | None = None) -> None:
+        self.ledger = Ledger(counters) if ledger is None else ledger
         self.store = store
         self.settings = settings
         self.counters = counters
         self.complaints = Complaints()
         self.settler = Settler(store, settings.refresh_backoff, counters, self.complaints)
+        self.witness = self.settler.witness
         self.refresher = Refresher(settings.refresh_workers, settings.refresh_queue, settings.shutdown_wait)
         #: All threads that refresh: those for pages first.
         self.pools = [self.refresher]
@@ -55,32 +59,51 @@ class Engine:
         self.process = self._this_process()
         self._apart = Apart(self)
 
+    def send_as(self, sender: object) -> None:
+        """Say who sends the signals: the Flask app, or the gateway."""
+        self.witness.sender = self.ledger.sender = sender
+
     # -- answering -----------------------------------------------------------------------------------------------
 
     def answer(self, origin: Origin) -> Served:
         """Answer a request: from the copy if that may be served, else by the origin, called once for all who wait."""
-        copy = self.store.lookup(origin.key) or self._load(origin.key)
-        entry = copy.entry
+        copy = self.store.lookup(origin.key)
+        entry = None if copy is None else copy.entry
         if entry is not None and is_plain_hit(entry, time.time(), origin.terms) and not origin.barred_from(entry):
             # What the look below would come to, at a third of its price.
             return Served(CacheStatus.HIT, copy)
+        begun = time.perf_counter()
+        served = self._answer(origin, copy or self._load(origin.key))
+        if served.answer is None and served.status in (CacheStatus.STALE, CacheStatus.UPDATING):
+            self.witness.stale(origin, served)
+        return served._replace(took=time.perf_counter() - begun)
+
+    def _answer(self, origin: Origin, copy: Copy) -> Served:
         way, decision = self._look(origin, copy)
         if way is Way.SERVE:
             return self._serve(copy, decision)
         self._on_slow_path()
         if way is Way.LIVE:
-            return Served(CacheStatus.BYPASS, None, origin.live())
+            return Served(CacheStatus.BYPASS, None, self.live(origin))
         assert isinstance(decision, Fetch)
         visit = Visit(origin, copy, decision, time.monotonic() + origin.lock_timeout)
-        if way is Way.UNQUEUED:
-            return self._unqueued(visit)
-        if (refused := origin.refused(copy)) is not None:
+        served = self._unqueued(visit) if way is Way.UNQUEUED else self._fetched(visit)
+        return served._replace(waited=True) if visit.waited else served
+
+    def _fetched(self, visit: Visit) -> Served:
+        """Serve what is not to be had without the origin, unless that is to be left alone."""
+        origin, decision = visit.origin, visit.fetch
+        if (refused := origin.refused(visit.copy)) is not None:
             return self.served(visit, refused, stored=False)
         if origin.wait is not None and origin.apart:
             return self._apart.call(visit, origin.wait)
         if origin.wait is not None and decision.if_error is not None:
             return self._renew_behind(visit, origin.wait)
         return self._fetch(visit)
+
+    def live(self, origin: Origin) -> Answer:
+        """Call the origin for one visitor alone: nothing of it is stored."""
+        return self.witness.ask(origin, origin.live)
 
     def look_up(self, key: str) -> Copy:
         """Return what is stored under a key: the copy of this process if it still stands."""
@@ -135,7 +158,7 @@ class Engine:
         start = self.settler.start(visit.copy)
         if visit.origin.carries(visit.copy.note.kept_out):
             start = start._replace(is_marked=True)
-        answer = visit.origin.call(start)
+        answer = self.witness.ask(visit.origin, partial(visit.origin.call, start))
         if answer.later is not None:
             answer.later(partial(self.settler.settle_if_free, visit.origin.key))
             return self.served(visit, answer, stored=False)
@@ -181,7 +204,7 @@ class Engine:
         visit.copy = self.settler.load(visit.origin.key)
         way, decision = self._look(visit.origin, visit.copy, visit)
         if way is Way.LIVE:
-            return Served(CacheStatus.BYPASS, None, visit.origin.live())
+            return Served(CacheStatus.BYPASS, None, self.live(visit.origin))
         if way is Way.COLLAPSED:
             return Served(visit.fetch.status, visit.copy, collapsed=True)
         if way is Way.SERVE:
@@ -203,7 +226,7 @@ class Engine:
         """
         process, origin = self.process, visit.origin
         if process.flights.is_led_here(origin.key):
-            return Served(visit.fetch.status, None, origin.live())
+            return Served(visit.fetch.status, None, self.live(origin))
         refreshes, is_ours, is_dropped = process.refreshes, False, False
         landing, until = refreshes.landing(origin.key), refreshes.since(origin.key) + wait
         while True:
@@ -221,6 +244,7 @@ class Engine:
             left = until - time.monotonic()
             if visit.fetch.if_error is None or left <= 0 or is_dropped:
                 break
+            visit.waited = visit.waited or not is_ours
             process.flights.wait(origin.key, min(POLL, left))
         stale = None if visit.fetch.if_error is None else self._stale(visit)
         return stale or self._fetch(visit)
@@ -229,8 +253,8 @@ class Engine:
         """Wait for another's flight; ``None``: look again."""
         if flight.leader == threading.get_ident():
             # The view asks for its own page: waiting would be for ever.
-            return Served(visit.fetch.status, None, visit.origin.live())
-        until = visit.until
+            return Served(visit.fetch.status, None, self.live(visit.origin))
+        visit.waited, until = True, visit.until
         if flight.unlocked is not None:
             # Somebody's wait was over, and this is the call that all the others wait for.
             until = max(until, flight.unlocked + visit.origin.lock_timeout)
@@ -288,6 +312,7 @@ class Engine:
         while not lock.acquire():
             if self.store.moved(visit.copy) and not self._still_to_fetch(flight, visit):
                 return Turn.AGAIN
+            visit.waited = True
             if time.monotonic() >= visit.until:
                 self.counters.count("lock_timeouts")
                 if visit.fetch.if_locked is not None:
@@ -317,7 +342,7 @@ class Engine:
         is_over, stored = True, False
         try:
             start = self.settler.start(visit.copy)
-            answer = visit.origin.call(start)
+            answer = self.witness.ask(visit.origin, partial(visit.origin.call, start))
             if answer.later is None:
                 stored = self._land(flight, start, answer)
             else:
@@ -407,12 +432,27 @@ class Engine:
     def tick(self) -> None:
         """Give up refreshes that take too long, and let the store look after itself."""
         self.process.refreshes.tick()
+        self._note_pending()
+        self.ledger.tick()
         for look_after in self.watched:
             look_after()
         try:
             self.store.tick()
         except StoreError as error:
             self.settler.store_failed(error)
+
+    def stats(self) -> Stats:
+        """Return the numbers of all processes that share the store."""
+        self._note_pending()
+        try:
+            usage = self.store.usage()
+        except StoreError as error:
+            self.settler.store_failed(error)
+            usage = Usage(0, 0)
+        return self.ledger.read(usage, getattr(self.store, "max_size", None))
+
+    def _note_pending(self) -> None:
+        self.ledger.gauge("refreshes_pending", sum(pool.open_jobs for pool in self.pools))
 
     def _this_process(self) -> InProcess:
         new = InProcess(self.settler, self.pools, self.settings.refresh_deadline)
@@ -422,6 +462,7 @@ class Engine:
     def _on_slow_path(self) -> None:
         """See a fork, and make anew what belongs to one process. Hits don't ask: getpid is a system call."""
         if self.process.pid != os.getpid():
+            self.ledger.see_fork()
             self.counters.after_fork()
             self.store.forget()
             self.process = self._this_process()

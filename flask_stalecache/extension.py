@@ -17,6 +17,7 @@ from . import config, last_word
 from .call_origin import Memo
 from .call_policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
 from .calls import MemoizedFunction
+from .dashboard.blueprint import Dashboard
 from .doorway import Doorway
 from .errors import ConfigError
 from .flask_gateway import check_gateway_policy, coded
@@ -25,9 +26,10 @@ from .plan import CachedView
 from .policy import Duration, Normaliser, Policy, unknown_parameter
 from .recipe import REFRESHING
 from .sessions.making import MakesSessions
+from .stats import Stats
 from .stores.base import Store
 from .values import Serializer, check_serializer
-from .wiring import set_up, state_of
+from .wiring import app_of_context, set_up, state_of
 
 if TYPE_CHECKING:
     from typing_extensions import Never
@@ -244,6 +246,13 @@ class StaleCache(Operations, MakesSessions):
         self._memos.add(memo)
         return memo
 
+    def stats(self) -> Stats:
+        """Return the numbers of all processes that share the cache directory, living and dead. It needs an app context.
+
+        Nothing is lost with a process that is killed. With a store of your own they are those of this process.
+        """
+        return state_of(app_of_context("stats()")).engine.stats()
+
     def tag(self, *names: str) -> None:
         """Inside a cached view: add tags to the page, by which :meth:`purge` finds it.
 
@@ -265,6 +274,14 @@ class StaleCache(Operations, MakesSessions):
         :raises ConfigError: for anything else.
         """
         last_word.max_age(seconds)
+
+    @property
+    def dashboard(self) -> Dashboard:
+        """A new blueprint with a page that shows what the cache does, for who may see it.
+
+        ``app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=is_admin)``
+        """
+        return Dashboard(self, self._memos)
 
     @property
     def refreshing(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from flask.ctx import RequestContext
 from flask.sessions import NullSession
 
+from .http.validators import CONDITIONS
 from .keys import FORWARDED_FIELDS
 from .observed import ReadLog, session_cookie
 from .policy import NamePatterns
@@ -18,10 +19,7 @@ from .session_watch import SessionReads, watched_session
 
 #: Fields that are always in the key.
 KEY_FIELDS = frozenset({"host", *FORWARDED_FIELDS})
-#: Answered from the frozen copy, so the view must not answer them itself.
-_CONDITIONALS = (
-    "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE", "HTTP_RANGE",
-)  # fmt: skip
+#: What Werkzeug keeps of the conditions of a request.
 _PARSED_CONDITIONALS = ("if_none_match", "if_modified_since", "if_match", "if_unmodified_since", "if_range", "range")
 
 
@@ -86,7 +84,7 @@ def _flags_set_aside(session: Any) -> Iterator[None]:
 
 @contextmanager
 def _hidden_conditionals(context: RequestContext) -> Iterator[None]:
-    hidden = _taken(context.request.environ, _CONDITIONALS)
+    hidden = _taken(context.request.environ, CONDITIONS)
     # Also what Werkzeug keeps of them, if a hook asked.
     parsed = _taken(context.request.__dict__, _PARSED_CONDITIONALS)
     try:

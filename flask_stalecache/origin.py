@@ -13,6 +13,7 @@ from .reads import NO_NAMES, ReadNames
 from .refresher import Refresher
 from .status import CacheStatus
 from .stores.base import Copy
+from .tally import Tally
 
 
 class Start(NamedTuple):
@@ -50,6 +51,7 @@ class Answer:
     :param beside: what is to be stored beside the entry, which has another key than was asked for.
     :param later: takes what is to be called once the body is there, with the answer as it is then, or ``None`` if it broke off;
         ``None``: all of it is here.
+    :param failed: the origin failed, where that makes no difference to the store: nothing of the answer is for it.
     :param reason: why it is not stored, as far as that is told.
     """
 
@@ -66,7 +68,13 @@ class Answer:
     renewed: bool = False
     beside: Entry | None = None
     later: Callable[[Callable[[Answer | None], object]], None] | None = None
+    failed: bool = False
     reason: str = ""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the origin failed."""
+        return self.failed or self.verdict is Verdict.FAILED
 
 
 class Origin(Protocol):
@@ -79,6 +87,10 @@ class Origin(Protocol):
     @property
     def label(self) -> str:
         """What a log line calls it."""
+
+    @property
+    def tally(self) -> Tally:
+        """Where it is counted; once it was called, since some are not known before."""
 
     @property
     def lock_timeout(self) -> float:
@@ -134,6 +146,10 @@ class RefreshJob(Protocol):
         """What a log line calls it."""
 
     @property
+    def tally(self) -> Tally:
+        """Where it is counted; once it was run, since some are not known before."""
+
+    @property
     def terms(self) -> Terms:
         """What is said of serving what is stored, whoever asks: tells whether it is to be renewed at all."""
 
@@ -177,6 +193,8 @@ class Served(NamedTuple):
     :ivar refresh: this request hands over the copy's refresh when its response is closed.
     :ivar stored: the answer was stored.
     :ivar collapsed: the request waited for another's call of the origin.
+    :ivar waited: it did, whatever came of it.
+    :ivar took: seconds until there was something to serve; ``None`` for a fresh copy out of memory, which is not worth a clock.
     """
 
     status: CacheStatus
@@ -185,6 +203,8 @@ class Served(NamedTuple):
     refresh: bool = False
     stored: bool = False
     collapsed: bool = False
+    waited: bool = False
+    took: float | None = None
 
     @property
     def entry(self) -> Entry | None:

@@ -31,12 +31,13 @@ from .guard import (
 from .http.cache_control import Directives, response_directives
 from .http.fields import stored_fields
 from .http.freshness import forbids_stale
+from .http.storing import may_be_shared
 from .keys import page_key
 from .last_word import LastWord, listening
 from .observed import session_cookie
 from .origin import Answer, Served, Start
 from .page_refresh import PageRefresh, visitor_fields
-from .plan import Plan
+from .plan import Place, Plan
 from .policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
 from .policy import tags as checked_tags
 from .purging import page_names, tag_name, tags_in
@@ -47,8 +48,6 @@ from .session_watch import SessionReads
 from .stores.base import Copy
 from .warming import warming_of
 
-#: With one of these a response may answer requests with Authorization (RFC 9111 section 3.5).
-_SHARED_DESPITE_AUTHORIZATION = ("public", "s-maxage", "must-revalidate")
 _AUTHORIZATION = ReadNames(headers=("authorization",))
 _HAS_AUTHORIZATION = "the request has Authorization"
 #: On the request: the cached pages that were served within it, as (origin, served, the one before).
@@ -66,12 +65,15 @@ class PageOrigin:
     :param context: the request's context.
     :param args: what the view is called with.
     :param kwargs: likewise.
+    :param place: the view's endpoint. Views that one function makes have one name, so it is in the key too.
+    :ivar tally: where it is counted.
     """
 
-    __slots__ = ("_covered_by_key", "args", "context", "environ", "key", "kwargs", "plan", "terms")
+    __slots__ = ("_covered_by_key", "args", "context", "environ", "key", "kwargs", "plan", "tally", "terms")
 
-    def __init__(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any) -> None:
+    def __init__(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any, place: Place) -> None:
         self.plan = plan
+        self.tally = place.tally
         self.context = context
         self.environ: dict[str, Any] = context.request.environ
         self.args = args
@@ -81,9 +83,7 @@ class PageOrigin:
         self.terms: Terms = plan.terms_of(context) if plan.asks_each else plan.terms
         policy = plan.cached.policy
         custom = None if policy.key is None else self._custom_key(policy.key)
-        # The endpoint too, since views that one function makes have one name.
-        view = f"{plan.cached.name} as {context.request.endpoint}"
-        self.key = page_key(view, self.environ, policy.vary, plan.ignored, custom)
+        self.key = page_key(place.view, self.environ, policy.vary, plan.ignored, custom)
 
     def _custom_key(self, key: Callable[[], object]) -> object:
         """Call the ``key`` callable; what is read meanwhile is covered by the key."""
@@ -141,7 +141,11 @@ class PageOrigin:
 
     def live(self) -> Answer:
         """Call the view as if it were not decorated."""
-        return Answer(Verdict.UNSTORABLE, value=self.plan.call_view(self.args, self.kwargs))
+        try:
+            response = self.plan.call_view(self.args, self.kwargs)
+        except Exception as error:
+            return Answer(Verdict.UNSTORABLE, error=error, failed=_verdict_of(error) is Verdict.FAILED)
+        return Answer(Verdict.UNSTORABLE, value=response, failed=response.status_code in FAILURE_STATUSES)
 
     # -- calling the view ----------------------------------------------------------------------------------------
 
@@ -184,7 +188,7 @@ class PageOrigin:
             shared=frozen_failure(response) if failed else None,
             absent=names,
             retry_after=self._pause(word, judgement.verdict) if word.in_background else None,
-            reason=self._reason(judgement, carried) if self.plan.explains or word.in_background else "",
+            reason=self._reason(judgement, carried) if self.plan.explains or word.in_background else judgement.reason,
         )
 
     def _pause(self, word: LastWord, verdict: Verdict) -> float | None:
@@ -287,7 +291,7 @@ class PageOrigin:
         """Return what keeps a storable answer from being stored after all: the request, or the developer's filter."""
         if self.environ["REQUEST_METHOD"] != "GET":
             return Judgement(Verdict.UNSTORABLE, "only an answer to GET is stored")
-        if "HTTP_AUTHORIZATION" in self.environ and not _is_shared(directives):
+        if "HTTP_AUTHORIZATION" in self.environ and not may_be_shared(directives):
             return Judgement(Verdict.PERSONAL, _HAS_AUTHORIZATION)
         keep = self.plan.cached.policy.response_filter
         if keep is not None and not self._keeps(keep, response):
@@ -341,7 +345,7 @@ class PageOrigin:
             answered=now,
             windows=windows.shortened(policy.jitter * random.random()),
             never_stale=forbids_stale(directives),
-            shared=_is_shared(directives),
+            shared=may_be_shared(directives),
             absent=ReadNames(names.cookies, names.headers),
             varied=_varied(policy, names),
             status=response.status_code,
@@ -394,11 +398,11 @@ class PageOrigin:
         """Return the refresh of this page. With a ``key`` callable or ``ignore_session`` it carries its visitor's fields."""
         plan, policy = self.plan, self.plan.cached.policy
         if policy.key is None and not policy.ignore_session:
-            return PageRefresh(plan, self.key, self.label, self._recipe(), None)
+            return PageRefresh(plan, self.key, self.label, self._recipe(), None, self.tally)
         # A key callable may look at anything in the query.
         ignored = plan.ignored if policy.key is None else NamePatterns(())
         recipe = PageRecipe.from_environ(self.environ, policy.vary, ignored)
-        return PageRefresh(plan, self.key, self.label, recipe, visitor_fields(self.environ))
+        return PageRefresh(plan, self.key, self.label, recipe, visitor_fields(self.environ), self.tally)
 
 
 def _verdict_of(error: Exception | None) -> Verdict:
@@ -419,10 +423,6 @@ def _directives(response: Response) -> Directives:
 def _may_stand_in(previous: Entry | None, now: float) -> bool:
     """Whether what is stored is better than an answer that was made with a fallback."""
     return previous is not None and not previous.stood_in and (previous.in_swr(now) or previous.in_sie(now))
-
-
-def _is_shared(directives: Directives) -> bool:
-    return any(name in directives for name in _SHARED_DESPITE_AUTHORIZATION)
 
 
 def _varied(policy: Policy, names: ReadNames) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from .plan import CachedView, renew_calls
 from .recipe import REPLAY, PageRecipe
 from .refresher import Refresher
 from .stores.base import Copy
+from .tally import Tally
 
 #: Whether the current request is a refresh that carries its visitor's fields. Asked for every response, so it is no environ look.
 AS_VISITOR: ContextVar[bool] = ContextVar("stalecache_as_visitor", default=False)
@@ -85,10 +86,14 @@ class PageRefresh:
 
     :param plan: of what makes it.
     :param visitor: the visitor's fields, for pages whose key or view may look at them; in memory only, never stored.
+    :param tally: where it is counted.
     """
 
-    def __init__(self, plan: Maker, key: str, label: str, recipe: PageRecipe, visitor: Mapping[str, str] | None) -> None:
+    def __init__(
+        self, plan: Maker, key: str, label: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, tally: Tally
+    ) -> None:
         self.plan = plan
+        self.tally = tally
         self.key = key
         self.label = label
         self.recipe = recipe

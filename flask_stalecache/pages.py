@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Flask, request
@@ -16,17 +16,19 @@ from .decide import Terms
 from .doorway import HANDOVER
 from .engine import Engine
 from .entry import Entry
-from .keys import is_key_of_page
+from .keys import is_key_of_page, page_key
 from .observed import ObservedRequest
 from .origin import Answer, Served
 from .page_origin import PageOrigin
 from .page_refresh import AnyView, PageRefresh, Replay
-from .plan import CachedView, Plan, app_version
+from .plan import CachedView, Place, Plan, app_version
+from .policy import FAILURE_STATUSES
 from .recipe import REFRESHING, REPLAY, PageRecipe
 from .responses import from_copy, live, tell
 from .scans import Renewal
-from .selection import title_of
+from .selection import endpoint_of, title_of
 from .status import CacheStatus, aside, forwarded_field, status_fields
+from .tally import PLAIN, Tally
 from .told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
 from .warming import Warming, warming_of
 
@@ -54,19 +56,41 @@ class Pages:
         plan = self._plans.get(cached)
         if plan is None:
             plan = self._plans[cached] = Plan.of(self.app, cached, self.settings, self.engine.complaints, self._deployed)
-        environ = context.request.environ
+        environ, endpoint = context.request.environ, context.request.endpoint
+        place = plan.places.get(endpoint) or self._new_place(plan, endpoint)
+        # Not where one view asks another one, and not what only renews or warms.
+        is_visit = ANSWERED not in environ and REFRESHING not in environ
         # What is stored here is not to be stored by the gateway too.
         environ[ANSWERED] = True
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return self._bypass(plan, args, kwargs, "method", NOT_READ)
+            return self._bypass(plan, args, kwargs, "method", NOT_READ, place.tally, is_visit)
         if reason := self._why_not_for_us(plan, context, args, kwargs):
-            return self._bypass(plan, args, kwargs, "bypass", reason)
-        origin = self._origin(plan, context, args, kwargs)
+            return self._bypass(plan, args, kwargs, "bypass", reason, place.tally, is_visit)
+        origin = self._origin(plan, context, args, kwargs, place)
         if origin is None:
-            return self._bypass(plan, args, kwargs, "bypass", "its key can't be made")
+            return self._bypass(plan, args, kwargs, "bypass", "its key can't be made", place.tally, is_visit)
         if REFRESHING in environ:
             return self._in_background(cached, origin)
-        return self._explained(origin) if plan.explains else self._answered(origin, self.engine.answer(origin))
+        if plan.explains:
+            return self._explained(origin, is_visit)
+        return self._answered(origin, self.engine.answer(origin), is_visit)
+
+    def _new_place(self, plan: Plan, endpoint: str | None) -> Place:
+        tally = self.engine.ledger.tally("endpoint", endpoint or "")
+        place = plan.places[endpoint] = Place(f"{plan.cached.name} as {endpoint}", tally)
+        return place
+
+    def keys_of(self, environ: Mapping[str, Any]) -> list[str]:
+        """Return under which keys the page of a request may be stored, by the views that were asked for in this process.
+
+        Those with a ``key`` callable are left out: only a request that arrives can say theirs.
+        """
+        plans = [plan for plan in list(self._plans.values()) if plan.cached.policy.key is None]
+        return [
+            page_key(place.view, environ, plan.cached.policy.vary, plan.ignored)
+            for plan in plans
+            for place in list(plan.places.values())
+        ]
 
     def renewal_of(self, entry: Entry) -> Renewal | str | None:
         """Return how a page is made again, from its entry's head alone; or why it can't be; ``None``: it is no page of a view."""
@@ -78,8 +102,9 @@ class Pages:
             recipe = PageRecipe.from_json(entry.recipe)
         except (LookupError, TypeError, ValueError):
             return "what it takes to make it again is not known"
+        tally = self.engine.ledger.tally("endpoint", endpoint_of(entry) or "")
         terms = Terms(app_version(self.app, self.settings, self._deployed), self._deployed)
-        return Renewal(PageRefresh(AnyView(self.app, terms), entry.key, title_of(entry), recipe, None), _status_of)
+        return Renewal(PageRefresh(AnyView(self.app, terms), entry.key, title_of(entry), recipe, None, tally), _status_of)
 
     def _why_not_for_us(self, plan: Plan, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return why a request is live; "" if it is not."""
@@ -113,21 +138,21 @@ class Pages:
             plan.complaints.now_and_then(("unless", name), "%s is live, since its unless raised: %r", name, error, exc_info=error)
             return True
 
-    def _origin(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any) -> PageOrigin | None:
+    def _origin(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any, place: Place) -> PageOrigin | None:
         """Return the request as an origin; ``None`` if the developer's key or a normaliser of theirs raises."""
         try:
-            return PageOrigin(plan, context, args, kwargs)
+            return PageOrigin(plan, context, args, kwargs, place)
         except Exception as error:
             name = plan.cached.name
             plan.complaints.now_and_then(("key", name), "%s is live, since its key can't be made: %s", name, error, exc_info=error)
             return None
 
-    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str, detail: str) -> Response:
+    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str, detail: str, tally: Tally, is_visit: bool) -> Response:
         warming = warming_of(request.environ)
         if warming is not None and not warming.is_met:
             warming.is_met = True
             warming.note_live(detail)
-        response = plan.call_view(args, kwargs)
+        response = self.engine.witness.live(tally, lambda: plan.call_view(args, kwargs), _has_failed, is_visit=is_visit)
         field = forwarded_field(reason, status=response.status_code)
         if plan.explains:
             field += aside("", detail)
@@ -143,7 +168,7 @@ class Pages:
             return self._warmed(warming, origin)
         # A page within the one that is meant: were it stale, that one would be too.
         origin.terms = origin.terms._replace(in_line=True)
-        return self._answered(origin, self.engine.answer(origin))
+        return self._answered(origin, self.engine.answer(origin), False)
 
     def _replayed(self, replay: Replay, origin: PageOrigin) -> Response:
         """Answer the request of a refresh: the engine holds the lock, and stores what the view answers."""
@@ -163,24 +188,33 @@ class Pages:
         origin.terms = warming.terms(origin.terms)
         served = self.engine.answer(origin)
         warming.note(served)
-        return self._answered(origin, served)
+        return self._answered(origin, served, False)
 
-    def _explained(self, origin: PageOrigin) -> Response:
+    def _explained(self, origin: PageOrigin, is_visit: bool) -> Response:
         """Answer a request, and say more of how."""
         met = self.engine.look_up(origin.key)
         served = self.engine.answer(origin)
         more = aside_of(origin, met, _named(origin, served), time.time(), pending=self.engine.is_pending(origin.key))
-        return self._answered(origin, served, more)
+        return self._answered(origin, served, is_visit, more)
 
-    def _answered(self, origin: PageOrigin, served: Served, more: str = "") -> Response:
+    def _answered(self, origin: PageOrigin, served: Served, is_visit: bool, more: str = "") -> Response:
         if served.refresh:
             self._hand_over(origin)
         origin.remember(served)
         if served.answer is None:
+            if is_visit:
+                if served.took is None:
+                    # Written out, since a call would cost as much again as what it does.
+                    origin.tally.cells[PLAIN] += 1
+                else:
+                    origin.tally.served(served.status, served.took, waited=served.waited)
             return from_copy(self.app, origin.environ, served, self.settings.status_headers, more)
-        if served.answer.error is not None:
-            raise served.answer.error
-        return live(self.app, origin.environ, _named(origin, served), self.settings.status_headers, more)
+        served = _named(origin, served)
+        if is_visit:
+            origin.tally.served(served.status, served.took, waited=served.waited)
+        if (answer := served.answer) is not None and answer.error is not None:
+            raise answer.error
+        return live(self.app, origin.environ, served, self.settings.status_headers, more)
 
     def _hand_over(self, origin: PageOrigin) -> None:
         job = origin.refresh()
@@ -192,11 +226,15 @@ class Pages:
             waiting.append(job)
 
 
-def _status_of(answer: Answer) -> int | None:
-    return answer.value.status_code if isinstance(answer.value, Response) else None
+def _has_failed(response: Response) -> bool:
+    return response.status_code in FAILURE_STATUSES
 
 
 def _named(origin: PageOrigin, served: Served) -> Served:
     """Return how a request is answered, under the name that its visitor is told."""
     is_past = served.answer is not None and not origin.queues and not served.stored
     return served._replace(status=CacheStatus.BYPASS) if is_past else served
+
+
+def _status_of(answer: Answer) -> int | None:
+    return answer.value.status_code if isinstance(answer.value, Response) else None

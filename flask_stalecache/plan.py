@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import Flask
 from flask.ctx import RequestContext
@@ -16,6 +16,7 @@ from .decide import Terms, preference
 from .guard import KEY_FIELDS, unnoticed
 from .policy import NamePatterns, Policy
 from .reads import CarriedValue, carried_values, says_yes
+from .tally import Tally
 
 
 class CachedView:
@@ -33,6 +34,17 @@ class CachedView:
         self.name = f"{named.__module__}.{named.__qualname__}"
 
 
+class Place(NamedTuple):
+    """An endpoint of a cached view.
+
+    :ivar view: the name of the two, which is in the key.
+    :ivar tally: where it is counted.
+    """
+
+    view: str
+    tally: Tally
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A cached view in one app: the policy under the app's settings.
@@ -44,6 +56,7 @@ class Plan:
     :ivar asks_each: whether each request has terms of its own.
     :ivar asked_by: the fields and cookies with which a visitor prefers stale.
     :ivar explains: whether ``Cache-Status`` says more: with ``app.debug``, when the view is asked for first.
+    :ivar places: the endpoints that were asked for.
     :ivar make_response: calls a view, async ones too, and returns its value as a response.
     """
 
@@ -59,6 +72,7 @@ class Plan:
     asked_by: tuple[CarriedValue, ...]
     asks_each: bool
     explains: bool
+    places: dict[str | None, Place]
 
     @classmethod
     def of(cls, app: Flask, cached: CachedView, settings: Settings, complaints: Complaints, deployed: float) -> Plan:
@@ -79,7 +93,7 @@ class Plan:
             asked_by = ()
         asks_each = bool(asked_by) or callable(policy.prefer_stale)
         return cls(
-            app, cached, settings, complaints, ignored, in_key, uncounted, lock_timeout, terms, asked_by, asks_each, app.debug
+            app, cached, settings, complaints, ignored, in_key, uncounted, lock_timeout, terms, asked_by, asks_each, app.debug, {}
         )
 
     def terms_of(self, context: RequestContext) -> Terms:

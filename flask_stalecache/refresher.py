@@ -87,6 +87,12 @@ class Refresher:
         pool = self._pools.get(os.getpid())
         return True if pool is None else pool.drain(timeout)
 
+    @property
+    def open_jobs(self) -> int:
+        """How many jobs wait or run in this process."""
+        pool = self._pools.get(os.getpid())
+        return 0 if pool is None else pool.open_jobs
+
     def close(self) -> None:
         """Refuse new jobs, forget those that wait for a thread, and give those that run ``shutdown_wait`` seconds."""
         self.refuse()
@@ -111,7 +117,7 @@ class _Pool:
         self._state = threading.Condition()
         self._threads = 0
         self._running: set[int] = set()
-        self._open_jobs = 0
+        self.open_jobs = 0
         self._lost = 0
         self._closing = False
         self._untaken_since: float | None = None
@@ -135,7 +141,7 @@ class _Pool:
         with self._state:
             if self._closing or (self._all_busy() if at_once else self._queue.qsize() >= self.queue_size):
                 return False
-            self._open_jobs += 1
+            self.open_jobs += 1
             if self._untaken_since is None:
                 self._untaken_since = time.monotonic()
             self._queue.put(job)
@@ -144,7 +150,7 @@ class _Pool:
 
     def _all_busy(self) -> bool:
         # Those that hang and are not replaced take room for as long as they hang.
-        return self._open_jobs + (0 if self.replaces_lost else self._lost) >= self.workers
+        return self.open_jobs + (0 if self.replaces_lost else self._lost) >= self.workers
 
     def _start_thread_if_short(self) -> None:
         if self._threads >= self.workers or not self._queue.qsize():
@@ -191,7 +197,7 @@ class _Pool:
                     self._threads -= 1
                 return False
             self._running.discard(me)
-            self._open_jobs -= 1
+            self.open_jobs -= 1
             self._state.notify_all()
             return True
 
@@ -201,7 +207,7 @@ class _Pool:
                 return
             self._running.discard(thread)
             self._lost += 1
-            self._open_jobs -= 1
+            self.open_jobs -= 1
             self._state.notify_all()
             if not self.replaces_lost:
                 return
@@ -210,7 +216,7 @@ class _Pool:
 
     def drain(self, timeout: float | None) -> bool:
         with self._state:
-            return self._state.wait_for(lambda: self._open_jobs == 0, timeout)
+            return self._state.wait_for(lambda: self.open_jobs == 0, timeout)
 
     def refuse(self) -> None:
         with self._state:
@@ -220,7 +226,7 @@ class _Pool:
                     self._queue.get_nowait()
                 except queue.Empty:
                     break
-                self._open_jobs -= 1
+                self.open_jobs -= 1
             self._state.notify_all()
 
 

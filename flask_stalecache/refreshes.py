@@ -110,6 +110,7 @@ class Refreshes:
         It never waits; a full queue drops it, and the copy is still there.
         """
         landing = self.landing(job.key) or Landing()
+        self.settler.counters.count("refreshes_queued")
         if (job.pool or self.refresher).submit(partial(self._run, job, landing)):
             return True
         self.settler.counters.count("refreshes_dropped")
@@ -136,7 +137,8 @@ class Refreshes:
 
     def _call(self, job: RefreshJob, copy: Copy, landing: Landing) -> None:
         try:
-            answer = landing.answer = job.run(self.settler.start(copy))
+            start = self.settler.start(copy)
+            answer = landing.answer = self.settler.witness.ask(job, lambda: job.run(start))
             self.settler.settle_if_free(job.key, answer)
         except BaseException as error:
             landing.answer = Answer(Verdict.FAILED, error=error)
@@ -157,12 +159,15 @@ class Refreshes:
             if landing is None:
                 continue
             landings.append((job, landing))
-            if is_ours and not (job.pool or self.refresher).submit(partial(self._run, job, landing), at_once=True):
-                here.append((job, landing))
+            if is_ours:
+                self.settler.counters.count("refreshes_queued")
+                if not (job.pool or self.refresher).submit(partial(self._run, job, landing), at_once=True):
+                    here.append((job, landing))
         for job, landing in here:
             if job.patience is None:
                 self._run(job, landing)
             else:
+                self.settler.counters.count("refreshes_dropped")
                 self._pending.pop(job.key, None)
                 landing.done.set()
         for job, landing in landings:
@@ -213,15 +218,16 @@ class Refreshes:
         if not _is_wanted(copy, job) if met is None else not _is_still(copy, met):
             return
         self.settler.counters.count("refreshes")
-        start = self.settler.start(copy)
+        start, begun = self.settler.start(copy), time.perf_counter()
         try:
             if copy.entry is not None and copy.entry.calls:
                 # Together, since one after the other they would take as long as all of them.
                 job.renew_parts(copy.entry.calls)
-            answer = job.run(start)
-        except BaseException:
+            answer = self.settler.witness.ask(job, lambda: job.run(start))
+        except BaseException as error:
             # A job tells failures in its answer; whatever else stops it must not be tried again at once.
             self.settler.note_failure(copy)
+            self._has_ended(job, begun, Answer(Verdict.FAILED, error=error))
             raise
         if answer.verdict is Verdict.PERSONAL:
             # A refresh stands for everybody; if it can't, trying again at once would not help.
@@ -231,8 +237,14 @@ class Refreshes:
             self.settler.complaints.now_and_then(
                 ("refresh", job.label), "the refresh of %s failed%s", job.label, stays, exc_info=answer.error
             )
-        landing.stored = self.settler.land(self.flights, flight, start, answer)
+        try:
+            landing.stored = self.settler.land(self.flights, flight, start, answer)
+        finally:
+            self._has_ended(job, begun, answer)
         landing.answer = answer
+
+    def _has_ended(self, job: RefreshJob, begun: float, answer: Answer) -> None:
+        self.settler.witness.refreshed(job, time.perf_counter() - begun, answer, lambda: self.settler.load(job.key).note.retry_at)
 
     def tick(self) -> None:
         """Give up the refreshes whose deadline has passed."""

@@ -11,7 +11,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
 from .entry import Entry
-from .http.fields import request_fields, vary_names
+from .http.fields import missing_in_vary, request_fields
 from .http.ranges import UnsatisfiableRange, single_range
 from .http.validators import Validators
 from .origin import Served
@@ -181,7 +181,7 @@ def _fields_sent(entry: Entry) -> list[tuple[str, str]]:
     """Return the stored fields, with ``Vary`` extended by what the entry depends on."""
     # A cache nearer to the origin may have put its own Age there; ours counts from its answer to us.
     fields = [(name, value) for name, value in entry.headers if name.lower() != "age"]
-    missing = [name for name in entry.varied if name.lower() not in vary_names(entry.headers)]
+    missing = missing_in_vary(entry.headers, entry.varied)
     length = [("Content-Length", str(len(entry.body)))] if entry.body else []
     return [*fields, *length, *([("Vary", ", ".join(missing))] if missing else [])]
 

@@ -80,13 +80,11 @@ class Scans:
 
     :param engine: of the store.
     :param renewers: the front ends that have stored something there.
-    :ivar moved: told of each batch whenever it has moved on.
     """
 
     def __init__(self, engine: Engine, renewers: Sequence[Renewer]) -> None:
         self.engine = engine
         self.renewers = renewers
-        self.moved: Callable[[Batch], object] = lambda batch: None
         self._processes: dict[int, _InProcess] = {}
         engine.watched.append(self.tick)
         _all_scans.add(self)
@@ -101,7 +99,7 @@ class Scans:
         self.engine.see_fork()
         self.engine.counters.count("purges")
         if selector.name is not None:
-            self.engine.store.purge(selector.name, soft=soft)
+            self._purge([selector.name], soft)
             return None
         batch = self._new("purge")
         return self._begin(_Planned((selector, soft), batch, self._purging(batch, selector, soft), 1))
@@ -115,7 +113,7 @@ class Scans:
         self.engine.see_fork()
         if publish and selector.name is not None:
             self.engine.counters.count("purges")
-            self.engine.store.purge(selector.name, soft=True)
+            self._purge([selector.name], soft=True)
         batch = self._new("publish" if publish else "refresh")
         found = self._matching(batch, selector)
         if publish and selector.name is None:
@@ -125,6 +123,10 @@ class Scans:
             # What was begun since is made of what was published.
             found = (entry for entry in found if entry.ended)
         return self._begin(_Planned((selector, concurrency), batch, self._renewing(batch, found), concurrency))
+
+    def renew(self, entry: Entry) -> Batch:
+        """Make one entry again, in the background."""
+        return self.run("refresh", [RenewTask(self.engine, entry, self._renewal_of(entry))], 1)
 
     def run(self, kind: str, tasks: Sequence[Task], concurrency: int) -> Batch:
         """Do what is known beforehand, in the background."""
@@ -173,6 +175,7 @@ class Scans:
 
     def _purge(self, names: list[str], soft: bool) -> None:
         self.engine.store.purge(*names, soft=soft)
+        self.engine.witness.purged(*names, soft=soft)
 
     # -- batches -------------------------------------------------------------------------------------------------
 
@@ -180,15 +183,10 @@ class Scans:
         return Batch(kind, self._tell)
 
     def _tell(self, batch: Batch) -> None:
-        try:
-            self.moved(batch)
-        except Exception as error:
-            # What follows a batch must not keep it from its end.
-            self.engine.complaints.now_and_then("moved", "what follows a batch raised %r", error, exc_info=error)
+        self.engine.witness.moved(batch)
 
     def _find(self, batch: Batch, count: int = 1) -> None:
-        for _ in range(count):
-            self.engine.counters.count("scans_found")
+        self.engine.counters.count("scans_found", count)
         batch.find(count)
 
     def _begin(self, planned: _Planned) -> Batch:
@@ -206,6 +204,7 @@ class Scans:
                 process.waiting.append(planned)
                 return planned.batch
             process.running += 1
+            self._tell_running(process)
         self._start(planned, process)
         return planned.batch
 
@@ -224,9 +223,13 @@ class Scans:
             following = process.waiting.popleft() if process.waiting else None
             if following is None:
                 process.running -= 1
+                self._tell_running(process)
                 process.mutex.notify_all()
         if following is not None:
             self._start(following, process)
+
+    def _tell_running(self, process: _InProcess) -> None:
+        self.engine.ledger.gauge("scans_running", process.running)
 
     def tick(self) -> None:
         """Give up what takes too long; called about once a second."""
@@ -349,6 +352,7 @@ class WatchedJob:
         self.terms = job.terms
         # It runs in a thread of the batch.
         self.pool: Refresher | None = None
+        self.tally = job.tally
         self.patience: float | None = None
         self.fills = False
         self.forced = True

@@ -118,3 +118,17 @@ def _readable(url: str, query: str) -> str:
         path, _, query = where.partition("?")
     quoted = quote(path.encode("latin-1", "replace"), safe=_PATH)
     return f"{scheme}://{host}{slash}{quoted}{'?' if query else ''}{query}"
+
+
+def endpoint_of(entry: Entry) -> str | None:
+    """Return the endpoint of a page; ``None`` if it has none."""
+    return _named(entry, "endpoint:")
+
+
+def function_of(entry: Entry) -> str | None:
+    """Return the name of the fetch function that a value came from; ``None`` if it is none."""
+    return _named(entry, "function:")
+
+
+def _named(entry: Entry, kind: str) -> str | None:
+    return next((name.removeprefix(kind) for name in entry.names if name.startswith(kind)), None)

@@ -16,6 +16,7 @@ from .note import NOTHING, Note
 from .origin import Answer, Start
 from .stats import Counters
 from .stores.base import Copy, Store
+from .witness import Witness
 
 
 class Settler:
@@ -25,9 +26,11 @@ class Settler:
     :param backoff: the first and the longest pause in seconds after a failure.
     :param counters: where failures are counted.
     :param complaints: where they are told.
+    :ivar witness: sees what is stored.
     """
 
     def __init__(self, store: Store, backoff: tuple[float, float], counters: Counters, complaints: Complaints) -> None:
+        self.witness = Witness()
         self.store = store
         self.backoff = backoff
         self.counters = counters
@@ -149,6 +152,7 @@ class Settler:
             return False
         if not self.store.write(answer.entry):
             return False
+        self.witness.stored(answer.entry)
         if answer.retry_after:
             self.store.write_note(copy.key, Note(written=now, retry_at=now + answer.retry_after))
         elif copy.note != NOTHING:

@@ -51,6 +51,8 @@ class Visit:
     copy: Copy
     fetch: Fetch
     until: float
+    #: It has waited for another's call.
+    waited: bool = False
     met: Entry | None = field(init=False)
     came: float = field(init=False)
 

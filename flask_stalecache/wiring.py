@@ -20,6 +20,7 @@ from .errors import ConfigError
 from .flask_gateway import Front
 from .gateway.cache import Gateway
 from .guard import discard_session
+from .ledger import Ledger, ledger_of
 from .observed import observed_request_class
 from .page_refresh import AS_VISITOR
 from .pages import Pages
@@ -42,6 +43,7 @@ class State:
     :ivar sessions: what sessions of ``requests`` ask; ``None``: nothing they do is cached.
     :ivar scans: what is done to many entries at once.
     :ivar counters: what happened in this process.
+    :ivar stats: what happened in all that share the directory.
     """
 
     settings: Settings
@@ -51,6 +53,7 @@ class State:
     sessions: SessionPlan | None
     scans: Scans
     counters: Counters
+    stats: Ledger
 
 
 def set_up(app: Flask, own: Store | None, memos: Iterable[Memo]) -> Doorway | None:
@@ -65,9 +68,11 @@ def set_up(app: Flask, own: Store | None, memos: Iterable[Memo]) -> Doorway | No
     settings, counters = config.read(app.config), Counters()
     store = _store(app, settings, counters, own)
     store.check()
-    engine = Engine(store, settings, counters)
+    engine = Engine(store, settings, counters, ledger_of(store, counters))
+    engine.send_as(app)
     if not settings.enabled:
-        app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), None, None, Scans(engine, []), counters)
+        scans = Scans(engine, [])
+        app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), None, None, scans, counters, engine.ledger)
         return None
     calls = Calls(app, settings, engine)
     calls.check(memos)
@@ -76,7 +81,7 @@ def set_up(app: Flask, own: Store | None, memos: Iterable[Memo]) -> Doorway | No
     app.request_class = observed_request_class(app.request_class, settings.ignored_readers)
     doorway = Doorway(app.wsgi_app, engine, Front(app, engine, calls.renew))
     scans = Scans(engine, [pages, calls, _GatewayBehind(doorway)])
-    app.extensions[NAME] = State(settings, engine, pages, calls, sessions, scans, counters)
+    app.extensions[NAME] = State(settings, engine, pages, calls, sessions, scans, counters, engine.ledger)
     app.wsgi_app = doorway  # type: ignore[method-assign]
     app.process_response = _saving_no_visitors_session(app.process_response)  # type: ignore[method-assign,assignment]
     return doorway

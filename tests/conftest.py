@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from parties import make_site, party, site  # noqa: F401  Fixtures of all tests of sessions.
 
 from flask_stalecache import StaleCache
+from flask_stalecache.housekeeping import Housekeeper
 
 #: A moment at which tests with a fake clock begin.
 NOON = 1_800_000_000.0
@@ -63,6 +64,12 @@ def clock() -> Iterator[time_machine.Traveller]:
     """A fake clock that stands still at :data:`NOON`; ``clock.shift(seconds)`` moves it."""
     with time_machine.travel(NOON, tick=False) as traveller:
         yield traveller
+
+
+@pytest.fixture
+def no_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test plays hours in a second: to the thread that sweeps now and then, all would be left behind long ago."""
+    monkeypatch.setattr(Housekeeper, "ensure_running", lambda housekeeper: None)
 
 
 @pytest.fixture

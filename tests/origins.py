@@ -31,6 +31,7 @@ from flask_stalecache.refresher import Refresher
 from flask_stalecache.stats import Counters
 from flask_stalecache.stores.base import Copy
 from flask_stalecache.stores.files import FileStore
+from flask_stalecache.tally import Tally
 
 T = TypeVar("T")
 
@@ -121,6 +122,7 @@ class FakeOrigin:
     patience: float = PATIENCE
     queues: bool = True
     wait: float | None = None
+    tally: Tally = field(default_factory=lambda: Tally("function", "shop.rates"))
     apart: bool = False
     terms: Terms = PLAIN
     renewal: Callable[[Start], Answer] = storable
@@ -183,6 +185,7 @@ class FakeRefresh:
     fills: bool = False
     forced: bool = False
     patience: float | None = None
+    tally: Tally = field(default_factory=lambda: Tally("function", "shop.rates"))
     starts: list[Start] = field(default_factory=list)
     overdue: int = 0
 

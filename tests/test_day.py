@@ -537,6 +537,8 @@ class Day:
             name=len(model.purged),
             lock=found["lock"] if is_early else 0,
             fixed=min(found["fixed"], len(_FIXED)),
+            # One for each app that lived at the same time as the others.
+            row=min(found["row"], 3),
         )
 
     @property
@@ -678,8 +680,10 @@ def _summary(seen: Seen) -> str:
 
 # -- what must not grow ----------------------------------------------------------------------------------------------
 
-_OURS = re.compile(r"(?P<folder>[0-9a-f]{2})/(?P=folder)[0-9a-f]{38}(?P<kind>|\.note|\.lock)|names/(?P<name>[0-9a-f]{40})")
-_FIXED = {"stamps-3", "sweep", "sweep.lock", "purge.lock", "names/last"}
+_OURS = re.compile(
+    r"(?P<folder>[0-9a-f]{2})/(?P=folder)[0-9a-f]{38}(?P<kind>|\.note|\.lock)|names/(?P<name>[0-9a-f]{40})|stats/(?P<row>[0-9]+)"
+)
+_FIXED = {"stamps-3", "sweep", "sweep.lock", "purge.lock", "names/last", "stats/history", "stats/history.lock", "stats/totals"}
 
 
 @dataclass(frozen=True)
@@ -750,6 +754,8 @@ def _kind_of(path: str) -> str:
     match = _OURS.fullmatch(path)
     if match is None:
         return "fixed" if path in _FIXED else path
+    if match["row"]:
+        return "row"
     return "name" if match["name"] else match["kind"].removeprefix(".") or "entry"
 
 
@@ -847,7 +853,7 @@ def test_a_day_is_as_the_model_says_and_leaves_nothing_behind(
     # Two days without visitors: nothing is left of that day.
     day.rest(hours=48)
     files, _ = _files_in(directory)
-    assert set(files) == {"fixed"}
+    assert set(files) == {"fixed", "row"}
     day.visit_each_kind()
 
 

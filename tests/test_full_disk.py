@@ -31,7 +31,7 @@ from visitors import settle, visit
 
 from flask_stalecache import FileStore, StaleCache, StoreError
 from flask_stalecache.flight import Flight, Flights
-from flask_stalecache.stores.folders import Folder, Folders
+from flask_stalecache.stores.folders import Folders, Listed
 from flask_stalecache.stores.names import Names, Record
 
 # -- disks -----------------------------------------------------------------------------------------------------------
@@ -342,16 +342,16 @@ def in_the_middle_of_a_purge(site: Site) -> None:
 
 def in_the_middle_of_a_sweep(site: Site) -> None:
     assert site.page("/first") == ("MISS", "first 1")
-    look, met = Folders.look, list[int]()
+    look, met = Folders.listed, list[int]()
 
-    def failing(folders: Folders, number: int) -> Folder:
+    def failing(folders: Folders, number: int) -> Listed:
         if number == 100 and folders.directory == site.directory and not met:
             met.append(number)
             site.trouble()
         return look(folders, number)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Folders, "look", failing)
+        patched.setattr(Folders, "listed", failing)
         for _ in range(100):
             site.engine.tick()
     assert met

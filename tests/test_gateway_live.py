@@ -5,19 +5,17 @@ What a statement says of order is shown as order: "nobody waits" is that all are
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import socket
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from servers import KINDS, PATIENCE, Answer, Gate, Server, crowd, serving, visits, wait_for
+from shops import Shop, line_of, new_path
 
 pytestmark = pytest.mark.server
 
@@ -80,27 +78,7 @@ def app(environ, start_response):
     return gateway(environ, start_response)
 """.replace("LINES", str(LINES))
 
-NUMBERS = itertools.count()
 every_kind = pytest.mark.parametrize("running", [*KINDS, "uwsgi", "granian"], indirect=True)
-
-
-@dataclass(frozen=True)
-class Shop:
-    """The app on a server, and the third party that it asks."""
-
-    kind: str
-    server: Server
-    gate: Gate
-    folder: Path
-
-    def arrivals(self, path: str) -> int:
-        """How many visits of a page have come in."""
-        arrivals = self.folder / "arrivals"
-        return arrivals.read_text().split().count(path) if arrivals.exists() else 0
-
-    def questions(self, path: str) -> list[dict[str, str]]:
-        """What the third party was asked for a page."""
-        return [question for question in self.gate.questions if question["path"] == path]
 
 
 @contextmanager
@@ -127,15 +105,11 @@ def shop(running: Shop) -> Iterator[Shop]:
 @pytest.fixture
 def path() -> str:
     """A page that no other test visits."""
-    return f"/text/{next(NUMBERS)}"
+    return new_path()
 
 
 def value_of(answer: Answer) -> str:
-    """Return what a page shows. One that is wrong, cut or mixed from two is an AssertionError."""
-    assert answer.status == 200, answer
-    (value, count), *others = Counter(answer.text.splitlines()).items()
-    assert (count, others) == (LINES, [])
-    return value
+    return line_of(answer, LINES)
 
 
 # -- after the response ----------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from origins import PATIENCE, Worker, all_taken, go, locks_in, wait_until, worke
 from flask_stalecache import StaleCache
 from flask_stalecache.engine import Engine
 from flask_stalecache.gateway.cache import GatewayCache
+from flask_stalecache.pages import ANSWERED
 from flask_stalecache.stores.files import FileStore
 from flask_stalecache.stores.stamps import SEQ_SLOT
 
@@ -126,6 +127,31 @@ def without_system_calls(prepare: Callable[[], Callable[[], object]]) -> tuple[i
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, said
 
 
+def counted_without_system_calls(engine: Engine, prepare: Callable[[], Callable[[], object]]) -> tuple[int, bytes]:
+    """Run hits as :func:`without_system_calls` does, and see that each was counted in a file of the fork's own.
+
+    :param prepare: does it once itself.
+    """
+
+    def prepare_counting() -> Callable[[], object]:
+        run = prepare()
+        engine.ledger.open()
+        assert engine.ledger._row is not None
+        return run
+
+    before = hits_of(engine)
+    outcome = without_system_calls(prepare_counting)
+    if outcome == (0, b"ok"):
+        assert hits_of(engine) - before == HITS + 1
+    return outcome
+
+
+def hits_of(engine: Engine) -> int:
+    """Return the hits of all processes."""
+    stats = engine.stats()
+    return stats["requests"]["HIT"] + stats["calls"]["HIT"]
+
+
 def filtered(name: str) -> tuple[int, bytes]:
     """Run one of a few things under the filter: does it catch what it should, and let pass what it should?"""
     things: dict[str, Callable[[], object]] = {
@@ -159,13 +185,15 @@ def hit_by_the_view(directory: Path, visitor: str) -> tuple[int, bytes]:
         view = app.view_functions["show"]
 
         def run() -> None:
+            # Else it would be the same visit.
+            context.request.environ.pop(ANSWERED, None)
             response = view(page="page")
             assert (response.headers["X-Cache-Status"], response.status_code) == ("HIT", status)
 
         run()
         return run
 
-    return without_system_calls(prepare)
+    return counted_without_system_calls(app.extensions["stalecache"].engine, prepare)
 
 
 def hit_by_the_app(directory: Path, visitor: str) -> tuple[int, bytes]:
@@ -187,7 +215,31 @@ def hit_by_the_app(directory: Path, visitor: str) -> tuple[int, bytes]:
         run()
         return run
 
-    return without_system_calls(prepare)
+    return counted_without_system_calls(app.extensions["stalecache"].engine, prepare)
+
+
+def hit_by_a_call(directory: Path) -> tuple[int, bytes]:
+    """Call a fetch function whose value is in memory."""
+    app = Flask("shop")
+    app.config["STALECACHE_DIR"] = directory
+    cache = StaleCache(app)
+
+    @cache.memoize(3600)
+    def rates(base: str) -> dict[str, float]:
+        return {base: 1.5}
+
+    def prepare() -> Callable[[], object]:
+        app.app_context().push()
+
+        def run() -> None:
+            assert rates("EUR") == {"EUR": 1.5}
+
+        run()
+        return run
+
+    with app.app_context():
+        assert [rates("EUR"), rates("EUR")] == [{"EUR": 1.5}] * 2
+    return counted_without_system_calls(app.extensions["stalecache"].engine, prepare)
 
 
 def hit_after_purges_of_others(directory: Path) -> tuple[int, bytes]:
@@ -242,6 +294,10 @@ def test_a_hit_makes_no_system_call(
     worker: Worker, directory: Path, hit: Callable[[Path, str], tuple[int, bytes]], visitor: str
 ) -> None:
     assert worker.run(hit, directory, visitor) == (0, b"ok")
+
+
+def test_a_hit_of_a_fetch_function_makes_no_system_call(worker: Worker, directory: Path) -> None:
+    assert worker.run(hit_by_a_call, directory) == (0, b"ok")
 
 
 def test_a_hit_after_an_unrelated_purge_makes_no_system_call(worker: Worker, directory: Path) -> None:
@@ -367,7 +423,7 @@ def hit_by_the_gateway(directory: Path, kind: str, visitor: str) -> tuple[int, b
         run()
         return run
 
-    return without_system_calls(prepare)
+    return counted_without_system_calls(engine, prepare)
 
 
 @pytest.mark.parametrize("visitor", GATEWAY_VISITORS)
@@ -393,7 +449,7 @@ def test_a_hit_of_the_gateway_takes_no_lock(directory: Path, kind: str, visitor:
 
 
 def test_every_lock_of_an_app_is_found(directory: Path) -> None:
-    """The copies', the counters', the flights', the refreshes' and the pool's: else the next test would show nothing."""
+    """The copies', counters', numbers', flights', refreshes' and the pool's: else the next test would show nothing."""
     app = make_site(directory)
     warm(app, {})
     state = app.extensions["stalecache"]
@@ -401,7 +457,7 @@ def test_every_lock_of_an_app_is_found(directory: Path) -> None:
     assert len(locks) >= 5
     assert len({id(lock) for lock in locks}) == len(locks)
     engine: Engine = state.engine
-    for part in (state.counters, engine.refresher, engine.store):
+    for part in (state.counters, state.stats, engine.refresher, engine.store):
         of_part = locks_in(part)
         assert of_part
         assert {id(lock) for lock in of_part} <= {id(lock) for lock in locks}

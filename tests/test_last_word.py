@@ -16,7 +16,8 @@ from origins import PATIENCE, go, results
 from visitors import MakeApp, settle, visit, words
 
 from flask_stalecache import ConfigError, StaleCache
-from flask_stalecache.housekeeping import Housekeeper
+
+pytestmark = pytest.mark.usefixtures("no_housekeeping")
 
 #: Fresh for a minute, then stale for ten; no jitter, so that a test knows the moment.
 WINDOWS = {"max_age": 60, "stale_while_revalidate": 600, "stale_if_error": 6000, "jitter": 0}
@@ -33,12 +34,6 @@ class Runs:
     def __call__(self, name: str = "page") -> str:
         self.of[name] = self.of.get(name, 0) + 1
         return f"{name}, run {self.of[name]}"
-
-
-@pytest.fixture(autouse=True)
-def no_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test plays hours in a second: to the thread that sweeps now and then, all would be left behind long ago."""
-    monkeypatch.setattr(Housekeeper, "ensure_running", lambda housekeeper: None)
 
 
 @pytest.fixture

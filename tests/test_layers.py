@@ -16,7 +16,7 @@ PACKAGE = ROOT.name
 #: A module imports from the layers above it, and in its own layer from those named before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
-        "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "addresses",
+        "errors", "figures", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "addresses",
         "sitemap", "config",
     ),
     ("entry", "note"),
@@ -30,11 +30,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.disk", "stores.bodies", "stores.heads", "stores.locks", "stores.names", "stores.folders", "stores.room",
         "stores.sweep", "stores.contents", "stores.files",
     ),
+    ("signals", "tally", "rows", "history", "ledger"),
     ("flight", "refresher", "housekeeping", "threadless", "wsgi"),
-    ("origin", "settle", "refreshes", "visit", "apart", "engine", "told", "warming", "batch", "scans", "warmer"),
+    (
+        "origin", "witness", "settle", "refreshes", "visit", "apart", "engine", "told", "warming", "batch", "scans", "warmer",
+    ),
     (
         "gateway", "gateway.app_call", "gateway.plan", "gateway.rules", "gateway.filing", "gateway.asked", "gateway.origin",
-        "gateway.answers", "gateway.invalidate", "gateway.operations", "gateway.cache",
+        "gateway.answers", "gateway.invalidate", "gateway.past", "gateway.operations", "gateway.cache",
     ),
     ("observed", "session_watch", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages"),
     ("call_policy", "values", "breaker", "call_origin", "calls", "flask_gateway"),
@@ -42,18 +45,27 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "sessions", "sessions.plan", "sessions.wire", "sessions.sending", "sessions.asked", "sessions.origin", "sessions.adapter",
         "sessions.making",
     ),
-    ("wiring", "warm_app", "operations", "extension"),
+    ("wiring", "warm_app", "operations"),
+    (
+        "dashboard", "dashboard.bar", "dashboard.straight", "dashboard.shown", "dashboard.survey", "dashboard.series",
+        "dashboard.health", "dashboard.overview", "dashboard.desk", "dashboard.forgery", "dashboard.acting",
+        "dashboard.blueprint", "extension",
+    ),
+    ("families", "metrics"),
     ("",),
 )  # fmt: skip
 ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {
     "observed", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages", "call_origin", "calls",
-    "flask_gateway", "sessions.adapter", "wiring", "warm_app", "operations", "extension",
+    "flask_gateway", "sessions.adapter", "wiring", "warm_app", "operations",
+    "dashboard.desk", "dashboard.forgery", "dashboard.blueprint", "extension",
+    "metrics",
 }  # fmt: skip
 PURE = {
-    "errors", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "addresses",
+    "errors", "figures", "query", "policy", "last_word", "reads", "keys", "purging", "recipe", "arguments", "addresses",
     "sitemap", "entry", "note", "status", "decide", "explain", "shared_cache", "variants", "selection",
+    "dashboard.bar", "dashboard.series", "dashboard.straight",
     "http", "http.fields", "http.dates", "http.cache_control", "http.freshness", "http.vary", "http.storing", "http.request",
     "http.ranges", "http.validators", "http.invalidation",
 }  # fmt: skip
@@ -123,7 +135,7 @@ def test_what_is_pure_imports_nothing_of_ours_that_is_not(module: str) -> None:
     assert own_modules(module) <= PURE
 
 
-@pytest.mark.parametrize("module", ["refresher", "housekeeping", "complaints", "stats"])
+@pytest.mark.parametrize("module", ["refresher", "housekeeping", "complaints", "stats", "signals"])
 def test_a_tool_knows_neither_engine_nor_entry(module: str) -> None:
     assert own_modules(module) == set()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import time_machine
+from bombs import Bomb
 from flask import Flask, request, session
 from origins import crowd, go, results, wait_until
 
@@ -62,20 +63,6 @@ def test_a_value_that_can_not_be_stored_is_everybodys_live(
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 1
     assert re.search(rf"made\(\) returned is not stored: .*{reason}", told[0])
-
-
-class Bomb:
-    """What is unpickled goes off."""
-
-    gone_off = 0
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _go_off, ()
-
-
-def _go_off() -> str:
-    Bomb.gone_off += 1
-    return "gone off"
 
 
 def signed_by_another(app: Flask, make_app: MakeApp) -> Flask:

@@ -20,7 +20,6 @@ from visitors import MakeApp, Seen, settle, visit, words
 
 from flask_stalecache import FileStore, StaleCache
 from flask_stalecache.entry import decode_head
-from flask_stalecache.housekeeping import Housekeeper
 
 #: Fresh for a minute, then stale for ten, then only if the view fails; no jitter, so that a test knows the moment.
 WINDOWS = {"max_age": 60, "stale_while_revalidate": 600, "stale_if_error": 6000, "jitter": 0}
@@ -56,12 +55,6 @@ class View:
         if self.is_refresh():
             assert self.go_on.wait(3 * PATIENCE)
         return text if self.answers is None else self.answers()
-
-
-@pytest.fixture(autouse=True)
-def no_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test plays hours in a second: to the thread that sweeps now and then, all would be left behind long ago."""
-    monkeypatch.setattr(Housekeeper, "ensure_running", lambda housekeeper: None)
 
 
 @pytest.fixture
@@ -729,6 +722,8 @@ from urllib.request import urlopen
 
 from flask import Flask
 from flask_stalecache import StaleCache
+
+pytestmark = pytest.mark.usefixtures("no_housekeeping")
 
 app = Flask(__name__)
 app.config.update(json.loads(os.environ["SETTINGS"]))

@@ -16,7 +16,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import accumulate
+from itertools import accumulate, count, islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -34,9 +34,10 @@ from flask_stalecache import FileStore, StaleCache, StoreError
 from flask_stalecache.entry import encode
 from flask_stalecache.keys import digest
 from flask_stalecache.note import NOTHING, Note
+from flask_stalecache.rows import SIZE as ROW_SIZE
 from flask_stalecache.stores import room as room_module
 from flask_stalecache.stores.base import Copy
-from flask_stalecache.stores.folders import Folders
+from flask_stalecache.stores.folders import Folder, Folders
 from flask_stalecache.stores.locks import FileKeyLock
 from flask_stalecache.stores.stamps import FILE_NAME, SIZE, Stamps
 
@@ -147,6 +148,17 @@ def test_what_is_larger_than_the_oldest_takes_the_next_ones_too(directory: Path,
     write(store, "large", 3)
     assert keys_kept(directory, *map(str, range(8)), "large") == ["3", "4", "5", "6", "7", "large"]
     assert store.counters["evicted_for_size"] == 3
+
+
+def test_room_is_made_for_some_writes_at_once(directory: Path, clock: time_machine.Traveller) -> None:
+    store = FileStore(directory, max_size=40 * BLOCK)
+    for number in range(40):
+        clock.shift(1)
+        write(store, str(number))
+    for number in range(40, 44):
+        write(store, str(number))
+        assert store.counters["evicted_for_size"] == 4
+    assert len(kept(directory)) == 40
 
 
 def test_what_was_hit_outlives_what_was_not(directory: Path, clock: time_machine.Traveller) -> None:
@@ -626,6 +638,141 @@ def sweep_if_used(store: FileStore) -> None:
     sweep(store)
 
 
+# -- a large folder --------------------------------------------------------------------------------------------------
+
+
+def of_one_folder(many: int) -> list[str]:
+    """Return keys whose files are in the same folder."""
+    return list(islice((key for number in count() if digest(key := str(number)).startswith("07")), many))
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> int:
+    """So few keys make a folder one of which only a part is looked at."""
+    monkeypatch.setattr(room_module, "MOST", 32)
+    return 32
+
+
+def test_of_a_large_folder_a_part_is_looked_at_and_the_older_ones_go(
+    directory: Path, clock: time_machine.Traveller, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, looks, look = of_one_folder(5 * large), list[int](), Folders.look
+
+    def counting(folders: Folders, number: int, most: int | None = None) -> Folder:
+        folder = look(folders, number, most)
+        looks.append(len(folder.keys))
+        return folder
+
+    store = FileStore(directory, max_size=4 * large * BLOCK)
+    monkeypatch.setattr(Folders, "look", counting)
+    for key in keys:
+        clock.shift(1)
+        write(store, key)
+        assert used(directory) == sum(counters_of(directory)) <= 4 * large * BLOCK
+        assert store.usage().entries == len(kept(directory))
+    gone = [number for number, key in enumerate(keys) if not file_of(directory, key).exists()]
+    assert len(gone) >= large
+    # Were it any of them, it would be those in the middle on average.
+    assert sum(gone) / len(gone) < 2 * large
+    # One look lasts for several that go.
+    assert max(looks) == large
+    assert len(looks) <= len(gone) / room_module.BATCH + 1
+
+
+def test_a_large_folder_that_was_emptied_beside_us_costs_no_entries(
+    directory: Path, clock: time_machine.Traveller, large: int
+) -> None:
+    keys = of_one_folder(4 * large + 1)
+    store = FileStore(directory, max_size=4 * large * BLOCK)
+    for key in keys[:-1]:
+        write(store, key)
+    for key in keys[: 2 * large]:
+        file_of(directory, key).unlink()
+    write(store, keys[-1])
+    assert len(kept(directory)) == 2 * large + 1
+    assert store.counters["evicted_for_size"] == 0
+    assert sum(counters_of(directory)) == used(directory)
+
+
+def test_who_counts_anew_what_is_there_goes_on_with_it_later(
+    directory: Path, clock: time_machine.Traveller, monotonic: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer is not to look at all of a cache, because somebody has deleted some of it."""
+    store, look, looks = FileStore(directory, max_size=200 * BLOCK), Folders.look, list[int]()
+    for number in range(200):
+        write(store, str(number))
+    for path in kept(directory):
+        path.unlink()
+
+    def slow(folders: Folders, number: int, most: int | None = None) -> Folder:
+        looks.append(number)
+        monotonic(0.001)
+        return look(folders, number, most)
+
+    monkeypatch.setattr(Folders, "look", slow)
+    write(store, "new")
+    # A sample of 32 folders at most, and then for 20 ms.
+    assert len(looks) <= 256
+    assert keys_kept(directory, "new") == ["new"]
+    assert store.counters["evicted_for_size"] == 0
+
+
+# -- several that write at once --------------------------------------------------------------------------------------
+
+
+def in_the_middle_of_a_write(monkeypatch: pytest.MonkeyPatch, deed: Callable[[], object]) -> None:
+    """Do something once, when there is room for a file of some blocks and it is being written."""
+    write, met = os.write, list[int]()
+
+    def meddling(descriptor: int, data: bytes) -> int:
+        if len(data) > BLOCK and not met:
+            met.append(descriptor)
+            deed()
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", meddling)
+
+
+def test_two_that_write_at_once_do_not_take_the_same_room(
+    directory: Path, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = (FileStore(directory, max_size=40 * BLOCK) for _ in range(2))
+    for number in range(40):
+        clock.shift(1)
+        write(store, str(number))
+    in_the_middle_of_a_write(monkeypatch, lambda: write(other, "other", 15))
+    write(store, "large", 15)
+    assert keys_kept(directory, "large", "other") == ["large", "other"]
+    assert used(directory) == sum(counters_of(directory)) <= 40 * BLOCK
+
+
+def test_what_could_not_be_written_is_not_counted(
+    directory: Path, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileStore(directory, max_size=40 * BLOCK)
+    write(store, "page", 2)
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    in_the_middle_of_a_write(monkeypatch, full)
+    with pytest.raises(StoreError):
+        store.write(make_entry("page", bytes(10 * BLOCK)))
+    assert used(directory) == sum(counters_of(directory)) == 2 * BLOCK
+    assert store.usage().entries == 1
+
+
+def test_a_look_counts_what_is_being_written(directory: Path, clock: time_machine.Traveller) -> None:
+    store = FileStore(directory, max_size=40 * BLOCK)
+    write(store, "page", 2)
+    unfinished = file_of(directory, "page").with_name(f"{digest('page')}.{'0' * 16}.tmp")
+    unfinished.write_bytes(bytes(5 * BLOCK))
+    clock.shift(PAUSE)
+    sweep(store)
+    assert sum(counters_of(directory)) == 7 * BLOCK
+    assert store.usage().entries == 1
+
+
 # -- STALECACHE_MEMORY_SIZE ------------------------------------------------------------------------------------------
 
 
@@ -640,7 +787,7 @@ def bytes_in_memory(marker: bytes) -> int:
     return sum(bodies.values())
 
 
-@pytest.mark.parametrize("memory_size", [0, 40_000, 200_000])
+@pytest.mark.parametrize("memory_size", [0, 100_000, 200_000])
 def test_copies_stay_within_their_size_in_a_flood(make_app: MakeApp, clock: time_machine.Traveller, memory_size: int) -> None:
     app, runs = shop(make_app, MEMORY_SIZE=memory_size, MAX_SIZE=60 * BLOCK)
     marker = f"m{memory_size}"
@@ -652,8 +799,8 @@ def test_copies_stay_within_their_size_in_a_flood(make_app: MakeApp, clock: time
             assert bytes_in_memory(marker.encode()) <= memory_size
     assert runs[f"{marker}-hot"] == 1
     if memory_size:
-        # Not by keeping nothing.
-        assert bytes_in_memory(marker.encode()) > memory_size / 2
+        # Not by keeping nothing: what is around a body takes about twice as much as one of this size.
+        assert bytes_in_memory(marker.encode()) > memory_size / 6
 
 
 # -- a soak ----------------------------------------------------------------------------------------------------------
@@ -790,7 +937,8 @@ def taken(directory: Path) -> Taken:
             with suppress(FileNotFoundError):
                 status = os.lstat(os.path.join(folder, name))
                 whole += status.st_blocks * 512
-                if not name.startswith(FILE_NAME):
+                # The table and the numbers are the same however much is stored.
+                if not name.startswith(FILE_NAME) and not folder.endswith("/stats"):
                     files += status.st_size
                     blocks += status.st_blocks * 512
     return Taken(files, blocks, whole)
@@ -827,8 +975,8 @@ def test_a_flood_of_writes_stays_within_the_limit_and_the_hot_pages_stay_hit(
     assert failures == [0, 0]
     assert most.files < SLACK * volume.limit
     assert most.blocks < SLACK * volume.limit
-    # The table and the folders are the same however much is stored.
-    fixed = 0 if volume is FULL else SIZE + 257 * BLOCK
+    # The table, the folders and the numbers of three processes are the same however much is stored.
+    fixed = 0 if volume is FULL else SIZE + 257 * BLOCK + 3 * (ROW_SIZE + BLOCK)
     assert most.whole < SLACK * volume.limit + fixed
     assert most.blocks > 0.8 * volume.limit
     assert hot >= 50

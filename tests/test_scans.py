@@ -15,7 +15,7 @@ from flask import Flask, Response, abort, make_response, redirect, request
 from origins import PATIENCE, all_taken, forked, go, locks_in, wait_until
 from visitors import MakeApp, visit
 
-from flask_stalecache import Batch, ConfigError, GatewayCache, Outcome, Policy, StaleCache, StoreError
+from flask_stalecache import Batch, ConfigError, GatewayCache, Outcome, Policy, StaleCache, StoreError, scan_moved
 from flask_stalecache.engine import Engine
 
 BUSY = "somebody else renews it just now"
@@ -650,8 +650,12 @@ def test_of_many_outcomes_the_last_are_kept() -> None:
 def test_who_follows_it_is_told_of_each_move(site: Site) -> None:
     site.fill(*NEWS)
     moves: list[tuple[int, int, bool]] = []
-    site.app.extensions["stalecache"].scans.moved = lambda batch: moves.append((batch.found, batch.done, batch.finished))
-    batch = site.done("refresh", tag="news", concurrency=1)
+
+    def note(sender: Flask, batch: Batch) -> None:
+        moves.append((batch.found, batch.done, batch.finished))
+
+    with scan_moved.connected_to(note, site.app):
+        batch = site.done("refresh", tag="news", concurrency=1)
     assert moves == [(1, 0, False), (1, 1, False), (2, 1, False), (2, 2, False), (2, 2, True)]
     assert repr(batch) == "<Batch refresh: 2 found, 2 done, 0 failed, 0 skipped, finished>"
     counters = site.engine.counters.as_dict()
@@ -700,8 +704,12 @@ def test_a_store_that_fails_in_its_own_way_ends_it_too(site: Site, monkeypatch: 
 
 def test_who_follows_it_and_raises_does_not_keep_it_from_its_end(site: Site) -> None:
     site.fill(*NEWS)
-    site.app.extensions["stalecache"].scans.moved = lambda batch: batch.nothing
-    assert site.done("refresh", tag="news").done == 2
+
+    def follow(sender: object, batch: Batch) -> None:
+        raise ValueError("cannot follow")
+
+    with scan_moved.connected_to(follow, site.app):
+        assert site.done("refresh", tag="news").done == 2
 
 
 def test_what_can_not_be_purged_by_prefix_ends_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

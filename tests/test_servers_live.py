@@ -5,7 +5,6 @@ What a statement says of order is shown as order: "nobody waits" is that all are
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
@@ -16,18 +15,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import shops
 from servers import (
     MORE_KINDS,
     PATIENCE,
     STOP_PATIENCE,
     Answer,
     Gate,
-    Server,
     Visitor,
     crowd,
     environment,
@@ -36,6 +34,7 @@ from servers import (
     visits,
     wait_for,
 )
+from shops import line_of, new_path
 
 pytestmark = pytest.mark.server
 
@@ -121,32 +120,16 @@ FORKING = ("gevent-preload", "uwsgi")
 CLOSING = ("reloader",)
 #: How many visitors a kind lets in at once; a worker of uWSGI has one at a time unless it has threads, and so have two.
 ROOM = {"uwsgi": 2, "uwsgi-lazy": 6, "uwsgi-threadless": 2}
-NUMBERS = itertools.count()
 every_kind = pytest.mark.parametrize("running", MORE_KINDS, indirect=True)
 
 
-@dataclass(frozen=True)
-class Shop:
+class Shop(shops.Shop):
     """The app on a server, and the third party that it asks."""
-
-    kind: str
-    server: Server
-    gate: Gate
-    folder: Path
 
     @property
     def room(self) -> int:
         """How many visitors it lets in at once."""
         return ROOM.get(self.kind, 12)
-
-    def arrivals(self, path: str) -> int:
-        """How many visits of a page have come in."""
-        arrivals = self.folder / "arrivals"
-        return arrivals.read_text().split().count(path) if arrivals.exists() else 0
-
-    def questions(self, path: str) -> list[dict[str, str]]:
-        """What the third party was asked for a page."""
-        return [question for question in self.gate.questions if question["path"] == path]
 
 
 @contextmanager
@@ -191,15 +174,11 @@ def shop(running: Shop) -> Iterator[Shop]:
 @pytest.fixture
 def path() -> str:
     """A page that no other test visits."""
-    return f"/text/{next(NUMBERS)}"
+    return new_path()
 
 
 def value_of(answer: Answer) -> str:
-    """Return what a page shows. One that is wrong, cut or mixed from two is an AssertionError."""
-    assert answer.status == 200, answer
-    (value, count), *others = Counter(answer.text.splitlines()).items()
-    assert (count, others) == (LINES, [])
-    return value
+    return line_of(answer, LINES)
 
 
 def values_of(answers: list[Answer]) -> set[str]:

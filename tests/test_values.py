@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 import requests
+from bombs import Bomb
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
@@ -333,20 +334,6 @@ def test_a_response_with_a_head_of_something_else_is_not_stored() -> None:
 
 
 # -- pickle and others -----------------------------------------------------------------------------------------------
-
-
-class Bomb:
-    """What is unpickled goes off."""
-
-    gone_off = 0
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _go_off, ()
-
-
-def _go_off() -> str:
-    Bomb.gone_off += 1
-    return "gone off"
 
 
 def pickles(*keys: str | bytes) -> Codec:

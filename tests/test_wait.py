@@ -18,7 +18,8 @@ from visitors import MakeApp, Seen, settle, visit
 from flask_stalecache import FileStore, StaleCache, refreshes
 from flask_stalecache.entry import decode_head
 from flask_stalecache.flight import Flights
-from flask_stalecache.housekeeping import Housekeeper
+
+pytestmark = pytest.mark.usefixtures("no_housekeeping")
 
 #: Fresh for a minute, then stale for ten, then only if the view fails; no jitter, so that a test knows the moment.
 WINDOWS = {"max_age": 60, "stale_while_revalidate": 600, "stale_if_error": 6000, "jitter": 0}
@@ -55,12 +56,6 @@ class View:
     def hangs(self) -> None:
         """Let refreshes hang from now on."""
         self.go_on.clear()
-
-
-@pytest.fixture(autouse=True)
-def no_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test plays hours in a second: to the thread that sweeps now and then, all would be left behind long ago."""
-    monkeypatch.setattr(Housekeeper, "ensure_running", lambda housekeeper: None)
 
 
 @pytest.fixture

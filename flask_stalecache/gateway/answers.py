@@ -13,10 +13,11 @@ from werkzeug.wsgi import FileWrapper
 
 from ..entry import Entry
 from ..errors import StoreError
-from ..http.fields import Headers, first_of, request_fields, vary_names
+from ..http.fields import first_of, missing_in_vary, request_fields
 from ..http.ranges import UnsatisfiableRange, single_range
 from ..http.validators import Validators, fields_of_304
 from ..reads import ReadNames
+from ..tally import UNCOUNTED, Tally
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -59,12 +60,14 @@ class Ready:
     :ivar etag: its ETag, if its status lets it be confirmed.
     :ivar modified: its Last-Modified, likewise.
     :ivar moment: what is sent just now.
+    :ivar tally: where it is counted.
     """
 
-    __slots__ = ("absent", "body", "entry", "etag", "fields", "line", "modified", "moment")
+    __slots__ = ("absent", "body", "entry", "etag", "fields", "line", "modified", "moment", "tally")
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: Entry, tally: Tally = UNCOUNTED) -> None:
         self.entry = entry
+        self.tally = tally
         self.line = status_line(entry.status)
         self.fields = _fields_sent(entry)
         self.body = (entry.body,) if entry.file is None else None
@@ -103,12 +106,6 @@ def _fields_sent(entry: Entry) -> Fields:
     if entry.status not in _BODILESS:
         fields.append(("Content-Length", str(entry.length)))
     return fields
-
-
-def missing_in_vary(headers: Headers, varied: Iterable[str]) -> list[str]:
-    """Return the request fields that an answer depends on and that its ``Vary`` does not name."""
-    named = vary_names(headers)
-    return [name for name in varied if name.lower() not in named]
 
 
 def status_line(status: int) -> str:

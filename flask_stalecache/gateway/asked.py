@@ -13,13 +13,14 @@ from ..entry import Entry
 from ..http.cache_control import RequestDirectives, response_directives
 from ..http.fields import content_length, first_of
 from ..http.freshness import is_explicit
-from ..http.validators import conditional_fields, confirmed_by_head, renewed
+from ..http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
 from ..last_word import LastWord, current, heard_by
 from ..origin import Answer, Start
-from ..policy import Policy
+from ..policy import FAILURE_STATUSES, Policy
 from ..reads import ReadNames, environ_name
 from ..recipe import REFRESHING
 from ..shared_cache import Exchange, judge_exchange
+from ..tally import UNCOUNTED, Tally
 from ..variants import INDEX
 from .app_call import AppCall, Copied
 from .filing import Filing
@@ -29,10 +30,6 @@ from .rules import Rule
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-#: What a filling app must not answer by itself: the copy answers it afterwards (http.md rule 21).
-CONDITIONS = (
-    "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE", "HTTP_RANGE",
-)  # fmt: skip
 NOTHING_SAID = RequestDirectives()
 _TOO_LARGE = "the body is larger than STALECACHE_MAX_ENTRY_SIZE"
 #: Reasons that the developer can mend.
@@ -77,8 +74,8 @@ class Asked:
         try:
             self.call.make(self.plan.app, self._given)
         except Exception as error:
-            return self._raised(Verdict.UNSTORABLE, error)
-        return Answer(Verdict.UNSTORABLE, value=self.call)
+            return replace(self._raised(Verdict.UNSTORABLE, error), failed=True)
+        return Answer(Verdict.UNSTORABLE, value=self.call, failed=self.call.code in FAILURE_STATUSES)
 
     def _raised(self, verdict: Verdict, error: Exception) -> Answer:
         if self.call.is_sent:
@@ -106,6 +103,12 @@ class Asked:
         except Exception as error:
             return self._raised(Verdict.FAILED, error)
         return self._renewed(start, previous) or self._again(start)
+
+    @property
+    def tally(self) -> Tally:
+        """Where it is counted: not here, if a decorator of ours has answered in the app."""
+        seen = self._seen()
+        return UNCOUNTED if seen.is_ours else self.plan.tally(seen.endpoint)
 
     @property
     def _fills(self) -> bool:
@@ -368,8 +371,7 @@ class Asked:
         if body is not None:
             landing(self._stored(body))
         else:
-            reason = "the body is larger than STALECACHE_MAX_ENTRY_SIZE"
-            landing(Answer(Verdict.UNSTORABLE, self.call, reason=reason) if is_too_large else None)
+            landing(Answer(Verdict.UNSTORABLE, self.call, reason=_TOO_LARGE) if is_too_large else None)
 
 
 def _label(seen: Seen) -> str:

@@ -15,28 +15,31 @@ from ..engine import Engine
 from ..entry import Entry
 from ..errors import ConfigError
 from ..http.cache_control import response_directives
-from ..http.fields import end_to_end, first_of
+from ..http.fields import end_to_end, first_of, missing_in_vary
 from ..http.freshness import must_be_confirmed
 from ..http.invalidation import SAFE_METHODS
 from ..keys import is_key_of_page
+from ..ledger import ledger_of
 from ..origin import Answer, Served, is_served
 from ..policy import Policy
 from ..recipe import ARRIVED, REPLAY, WARMING
 from ..scans import Renewal, Scans
-from ..stats import Counters
+from ..stats import Counters, Stats
 from ..status import CacheStatus, aside, forwarded_field, status_fields
 from ..stores.base import Store
 from ..stores.files import file_store
+from ..tally import PLAIN
 from ..threadless import why_no_threads
 from ..told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, told_of_answer, told_of_copy
 from ..variants import Index
 from ..warming import warming_of
 from ..wsgi import closing
-from .answers import GoneError, Ready, missing_in_vary, send_stored
+from .answers import GoneError, Ready, send_stored
 from .app_call import AppCall, code_of
 from .invalidate import Invalidator
 from .operations import Operations
 from .origin import GatewayOrigin, refresh_of
+from .past import Past
 from .plan import GatewayPlan
 from .rules import Rules, base_policy
 
@@ -107,9 +110,11 @@ class Gateway:
                     or (ready.absent is not None and ready.absent.carried_by(environ))
                 ):
                     if "HTTP_IF_NONE_MATCH" not in environ and "HTTP_IF_MODIFIED_SINCE" not in environ:
+                        ready.tally.cells[PLAIN] += 1
                         start_response(ready.line, moment.whole.copy())
                         return ready.body  # type: ignore[return-value]  # What is in a file has no moment.
                     if ready.is_had_by(get):
+                        ready.tally.cells[PLAIN] += 1
                         start_response("304 Not Modified", moment.confirmed.copy())
                         return ()
         return self._answer(environ, start_response, asked)
@@ -133,6 +138,7 @@ class Gateway:
             return self._through(environ, start_response, "bypass", UNLESS)
         origin = GatewayOrigin(self._plan, rule, environ, start_response)
         if origin.said is not None and origin.said.only_if_cached and not is_served(origin, self._engine.look_up(origin.key)):
+            origin.tally.served(CacheStatus.MISS, 0.0)
             return self._gone(start_response, CacheStatus.MISS, "request")
         if self._explains:
             origin.met = self._engine.look_up(origin.key)
@@ -178,7 +184,7 @@ class Gateway:
         ready: Ready | None = copy.prepared
         if ready is None:
             assert copy.entry is not None
-            ready = copy.prepared = Ready(copy.entry)
+            ready = copy.prepared = Ready(copy.entry, self._plan.tally_of(copy.entry))
         more = told_of_copy(served, ready.entry, now, self._chosen, origin.aside(served))
         is_plain = served.status is CacheStatus.HIT and not served.refresh and ready.body is not None
         if is_plain and asked is not None and origin.may_be_known:
@@ -192,8 +198,10 @@ class Gateway:
             if looks_again:
                 origin.close()
                 return self._answer(origin.environ, origin.start_response, asked, looks_again=False)
-            answer = origin.live()
-            return self._from_app(origin, Served(CacheStatus.BYPASS, None, answer), answer)
+            answer = self._engine.live(origin)
+            return self._from_app(origin, Served(CacheStatus.BYPASS, None, answer, took=0.0), answer)
+        if origin.is_visit:
+            ready.tally.served(served.status, served.took, waited=served.waited)
         if not served.refresh and origin.asked is None and not self._engine.in_line:
             return body
         return self._closing(body, origin, served.refresh)
@@ -215,6 +223,8 @@ class Gateway:
     # -- from the app --------------------------------------------------------------------------------------------
 
     def _from_app(self, origin: GatewayOrigin, served: Served, answer: Answer) -> Iterable[bytes]:
+        if origin.is_visit:
+            origin.tally.served(served.status, served.took, waited=served.waited)
         if answer.error is not None:
             return self._failed(origin, served, answer.error)
         if served.collapsed:
@@ -274,6 +284,7 @@ class Gateway:
         if (warming := warming_of(environ)) is not None:
             warming.note_live(detail)
         method = environ["REQUEST_METHOD"]
+        counted = Past(self._plan, self._engine.witness, environ, self._rules.plain.ignored)
         # Middleware of the app may take the script root off the path, and then nobody could tell what is invalid.
         as_it_came = environ if method in SAFE_METHODS else environ.copy()
 
@@ -281,13 +292,13 @@ class Gateway:
             code = code_of(status)
             if method not in SAFE_METHODS:
                 self._invalidator.after(as_it_came, method, code, headers)
-            ours = first_of(headers, "x-cache-status") is not None or self._plan.observe(environ, self._rules.plain.ignored).is_ours
+            ours = first_of(headers, "x-cache-status") is not None or counted.answered(code)
             field = forwarded_field(reason, status=code) + (aside("", detail) if self._explains else "")
             more = [] if ours else status_fields(CacheStatus.BYPASS, field, self._chosen)
             given = () if exc_info is None else (exc_info,)
             return start_response(status, [*end_to_end(headers), *more], *given)
 
-        return self._plan.app(environ, start)
+        return counted.enter(start)
 
     def _gone(self, start_response: StartResponse, status: CacheStatus, reason: str) -> Iterable[bytes]:
         """Say that nothing may be served and nobody else be asked (RFC 9111 sections 4.2.4 and 5.2.1.7)."""
@@ -345,7 +356,9 @@ class GatewayCache(Gateway, Operations):
                 raise ConfigError(f"{name}={settings[name]!r} has no effect on GatewayCache(): {advice}")
         given = {f"{config.PREFIX}{name.upper()}": value for name, value in settings.items()}
         checked, counters = config.read(given), Counters()
-        engine = Engine(_store(store, given, checked, counters), checked, counters)
+        kept = _store(store, given, checked, counters)
+        engine = Engine(kept, checked, counters, ledger_of(kept, counters))
+        engine.send_as(self)
         engine.store.check()
         terms = Terms(checked.version or "", time.time(), 0.0, preference(checked.prefer_stale, checked.prefer_stale_refresh))
         plan = GatewayPlan.of(wsgi_app, engine, terms)
@@ -353,6 +366,13 @@ class GatewayCache(Gateway, Operations):
         base = base_policy(checked, given)
         super().__init__(plan, Rules(rules, base, checked.ignored_parameters, terms, preferred), checked.status_headers)
         self._scans = Scans(engine, [self])
+
+    def stats(self) -> Stats:
+        """Return the numbers of all processes that share the directory, living and dead.
+
+        Nothing is lost with a process that is killed. With a store of your own they are those of this process.
+        """
+        return self._engine.stats()
 
 
 #: Settings of Flask apps, and what to do instead.

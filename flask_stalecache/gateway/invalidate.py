@@ -44,6 +44,7 @@ class Invalidator:
         try:
             self._engine.counters.count("invalidations")
             self._engine.store.purge(url, soft=False)
+            self._engine.witness.purged(url, soft=False)
         except StoreError as error:
             self._engine.settler.store_failed(error)
 

@@ -11,17 +11,19 @@ from ..entry import Entry
 from ..errors import StaleCacheError
 from ..http.cache_control import RequestDirectives, request_directives
 from ..http.fields import lines_of
+from ..http.validators import CONDITIONS
 from ..keys import page_key
 from ..origin import Answer, Served, Start
 from ..reads import ReadNames, says_yes
-from ..recipe import WARMING, PageRecipe
+from ..recipe import REFRESHING, WARMING, PageRecipe
 from ..refresher import Refresher
 from ..shared_cache import honored
 from ..stores.base import Copy
+from ..tally import UNCOUNTED, Tally
 from ..told import aside_of
 from ..variants import is_variant_of
 from ..warming import Warming, warming_of
-from .asked import CONDITIONS, NOTHING_SAID, Asked
+from .asked import NOTHING_SAID, Asked
 from .plan import GatewayPlan
 from .rules import Rule, Rules
 
@@ -80,6 +82,18 @@ class GatewayOrigin:
     def label(self) -> str:
         """What a log line calls it."""
         return f"the page at {self.environ.get('PATH_INFO', '')}"
+
+    @property
+    def tally(self) -> Tally:
+        """Where it is counted: once the app was asked, under the endpoint that answered; before, under that of what is stored."""
+        if self.asked is not None:
+            return self.asked.tally
+        return self.plan.tally_of(self.plan.engine.look_up(self.key).entry)
+
+    @property
+    def is_visit(self) -> bool:
+        """Whether it is counted as one: not if it only warms or renews something."""
+        return REFRESHING not in self.environ
 
     @property
     def lock_timeout(self) -> float:
@@ -230,6 +244,7 @@ class GatewayRefresh:
         self.url_key = url_key
         self.label = label
         self.recipe = recipe
+        self.tally = UNCOUNTED
         self.pool: Refresher | None = None
         self.fills = False
         self.forced = False
@@ -261,6 +276,8 @@ class GatewayRefresh:
                 return _gone_through(asked) if answer.later is not None else answer
         except Exception as error:
             return Answer(Verdict.FAILED, error=error)
+        finally:
+            self.tally = asked.tally
 
 
 def _gone_through(asked: Asked) -> Answer:

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from ..complaints import Complaints
 from ..decide import PreferStale, Terms, preference
 from ..engine import Engine
+from ..entry import Entry
 from ..policy import NamePatterns, Policy
+from ..purging import endpoint_in
 from ..reads import NO_NAMES, CarriedValue, ReadNames, carried_values
+from ..tally import Tally
 from ..variants import Fields, locate
 
 if TYPE_CHECKING:
@@ -110,6 +113,14 @@ class GatewayPlan:
             renew=renew,
             debugs=debugs,
         )
+
+    def tally_of(self, entry: Entry | None) -> Tally:
+        """Return where a stored response is counted."""
+        return self.tally(None if entry is None else endpoint_in(entry.names))
+
+    def tally(self, endpoint: str | None) -> Tally:
+        """Return where the answers of an endpoint are counted; of an app without endpoints all are counted as one."""
+        return self.engine.ledger.tally("endpoint", endpoint or "")
 
     def locate(self, url_key: str, environ: WSGIEnvironment) -> tuple[str, Fields]:
         """Return the key of what a request asks for, and the fields that are in it: the URL's own key, or that of a variant."""

@@ -74,3 +74,9 @@ def listed(value: str) -> list[str]:
 def vary_names(headers: Headers) -> frozenset[str]:
     """Return the field names in all Vary lines, in lower case."""
     return frozenset(token for value in lines_of(headers, "vary") for token in listed(value))
+
+
+def missing_in_vary(headers: Headers, varied: Iterable[str]) -> list[str]:
+    """Return the request fields that an answer depends on and that its ``Vary`` does not name."""
+    named = vary_names(headers)
+    return [name for name in varied if name.lower() not in named]

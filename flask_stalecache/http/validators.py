@@ -9,6 +9,10 @@ from .cache_control import TARGETED_FIELDS
 from .dates import timestamp
 from .fields import Headers, Lookup, first_of, lines_of, stored_fields
 
+#: What an origin that fills must not answer by itself, as a WSGI environ has it: the copy answers it afterwards.
+CONDITIONS = (
+    "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE", "HTTP_RANGE",
+)  # fmt: skip
 #: What a 304 carries of the 200 (RFC 9110 section 15.4.5), with the targeted forms of Cache-Control.
 _IN_304 = frozenset({"cache-control", "content-location", "date", "etag", "expires", "vary", *TARGETED_FIELDS})
 #: What a 304 never updates: these belong to the stored body (RFC 9111 section 3.2). And no copy has a cookie of one visitor.

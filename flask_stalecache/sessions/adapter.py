@@ -26,7 +26,7 @@ from ..told import told_of_answer, told_of_copy
 from .asked import Failed, head_of
 from .origin import SessionOrigin
 from .plan import SessionPlan, SessionRules, key_url
-from .sending import CONDITIONS, Sending, environ_of, text_of
+from .sending import CONDITIONS, Sending, environ_of, has_failed, text_of
 from .wire import Fields, Head, fields_of, made_again
 
 #: Requests that ask for a part, or on a condition that no copy answers.
@@ -71,6 +71,7 @@ class CachingAdapter(BaseAdapter):
         word = last_word.current()
         origin = SessionOrigin(plan, self._rules, sending, url, word is not None and word.in_background)
         if origin.said is not None and origin.said.only_if_cached and not is_served(origin, plan.engine.look_up(origin.key)):
+            origin.tally.served(CacheStatus.MISS, 0.0)
             return self._nothing(plan, request)
         served = plan.engine.answer(origin)
         if served.refresh:
@@ -89,12 +90,13 @@ class CachingAdapter(BaseAdapter):
     def _of_served(self, plan: SessionPlan, origin: SessionOrigin, served: Served) -> tuple[Response, Entry | None]:
         """Return the response, and what is stored of it."""
         answer, copy = served.answer, served.copy
+        if answer is not None and answer.verdict is Verdict.FAILED and (copy := origin.stands_in()) is not None:
+            answer, served = None, served._replace(status=CacheStatus.STALE, copy=copy, answer=None)
+            plan.engine.witness.stale(origin, served)
+        origin.tally.served(served.status, served.took, waited=served.waited)
         if answer is None:
             assert copy is not None
             return self._from_copy(plan, origin, served, copy), copy.entry
-        has_failed = answer.verdict is Verdict.FAILED
-        if has_failed and (copy := origin.stands_in()) is not None:
-            return self._from_copy(plan, origin, Served(CacheStatus.STALE, copy), copy), copy.entry
         if answer.error is not None:
             raise answer.error
         return self._from_answer(plan, origin, served, answer), answer.entry
@@ -137,7 +139,9 @@ class CachingAdapter(BaseAdapter):
     def _past_store(self, plan: SessionPlan, sending: Sending, url: str, reason: str) -> Response:
         """Let the third party answer; what an unsafe request has changed is invalid then."""
         request = sending.request
-        response = sending.send(request, sending.stream)
+        response = plan.engine.witness.live(
+            plan.tally(url), lambda: sending.send(request, sending.stream), has_failed, is_visit=True
+        )
         if request.method not in SAFE_METHODS:
             self._invalidate(plan, sending, url, response)
         field = forwarded_field(reason, status=response.status_code)
@@ -155,7 +159,9 @@ class CachingAdapter(BaseAdapter):
                 continue
             try:
                 plan.engine.counters.count("invalidations")
-                plan.engine.store.purge(self._rules.names(asked, plan.settings)[1], soft=False)
+                name = self._rules.names(asked, plan.settings)[1]
+                plan.engine.store.purge(name, soft=False)
+                plan.engine.witness.purged(name, soft=False)
             except StoreError as error:
                 plan.engine.settler.store_failed(error)
 

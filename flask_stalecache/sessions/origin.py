@@ -17,7 +17,7 @@ from ..stores.base import Copy
 from ..variants import Fields, locate
 from .asked import NOTHING_SAID, Asked, Question
 from .plan import SessionPlan, SessionRules
-from .sending import CONDITIONS, Sending, environ_of
+from .sending import CONDITIONS, Sending, environ_of, has_failed
 
 #: What a caller says to caches; nobody says it in the background.
 _SAID = ("Cache-Control", "Pragma")
@@ -43,6 +43,7 @@ class SessionOrigin:
         self.sending = sending
         self.url = url
         self.environ = environ_of(sending.request)
+        self.tally = plan.tally(url)
         self.url_key = rules.url_key(url, self.environ, sending.way(url))
         self.key, self.fields = self._locate()
         self.said: RequestDirectives | None = None
@@ -123,9 +124,10 @@ class SessionOrigin:
     def live(self) -> Answer:
         """Let the third party answer this request as if there were no cache."""
         try:
-            return Answer(Verdict.UNSTORABLE, self.sending.send(self.sending.request, self.sending.stream))
+            response = self.sending.send(self.sending.request, self.sending.stream)
         except Exception as error:
-            return Answer(Verdict.UNSTORABLE, error=error)
+            return Answer(Verdict.UNSTORABLE, error=error, failed=True)
+        return Answer(Verdict.UNSTORABLE, response, failed=has_failed(response))
 
     def call(self, start: Start) -> Answer:
         """Ask the third party and judge its answer."""
@@ -159,6 +161,7 @@ class SessionRefresh:
         self.origin = origin
         self.key = key
         self.label = origin.label
+        self.tally = origin.tally
         self.terms = origin.terms
         self.pool: Refresher | None = origin.plan.pool
         self.fills = False

@@ -17,6 +17,7 @@ from ..keys import digest
 from ..policy import NamePatterns, Policy
 from ..purging import EVERYTHING, tag_name, url_name
 from ..refresher import Refresher
+from ..tally import Tally
 
 #: What goes before a third party's own word: nothing.
 UNSAID = Policy(jitter=0)
@@ -100,6 +101,12 @@ def key_url(url: str, ignored: NamePatterns) -> str | None:
     return urlunsplit(parts._replace(query=ignored.split(parts.query)[0]))
 
 
+@lru_cache(maxsize=1024)
+def host_of(url: str) -> str:
+    """Return the host of a URL as it is counted: with its port, if that is not the scheme's own; never with a password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
 class SessionPlan:
     """An app whose sessions are cached.
 
@@ -113,6 +120,13 @@ class SessionPlan:
         self.pool = pool
         self.settings = engine.settings
         self._terms_of = terms_of
+
+    def tally(self, url: str) -> Tally:
+        """Return where a third party is counted.
+
+        :param url: as :func:`key_url` returns it.
+        """
+        return self.engine.ledger.tally("host", host_of(url))
 
     @cached_property
     def _terms(self) -> Terms:

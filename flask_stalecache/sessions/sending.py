@@ -10,6 +10,7 @@ from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter
 from requests.utils import select_proxy
 
+from ..policy import FAILURE_STATUSES
 from ..reads import environ_name
 
 #: What a third party must not answer by itself: the copy answers it afterwards (http.md rule 21).
@@ -48,6 +49,11 @@ class Sending(NamedTuple):
         if not url.startswith("https:"):
             return (through,)
         return (through, _plain(self.options.get("verify")), _plain(self.options.get("cert")))
+
+
+def has_failed(response: Response) -> bool:
+    """Whether a third party has answered that it can't answer."""
+    return response.status_code in FAILURE_STATUSES or response.status_code == 429
 
 
 def _plain(value: Any) -> object:

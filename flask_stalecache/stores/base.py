@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ..entry import Entry
 from ..note import Note
+
+#: Bytes that a copy takes without an entry; an entry with what a front end prepares; a name, a field, a list, and what is in it.
+_COPY, _ENTRY, _NAME, _FIELD, _CONTAINER, _ITEM = 700, 3500, 190, 320, 100, 60
 
 
 class Copy:
@@ -17,29 +20,56 @@ class Copy:
     :ivar note: the note; an empty one if there is none.
     :ivar stamp: the key's stamp, read before the files.
     :ivar slot: where the key's stamp is in the table.
+    :ivar mark: where it is marked as used.
     :ivar table: the table that the stamps are of; those of another say nothing.
     :ivar seq: the last purge number that the copy is known to have outlived.
     :ivar names: slot and stamp of each name that it can be purged by.
     :ivar used: set by each use; the eviction of copies looks at it (CLOCK).
+    :ivar size: about how many bytes of memory it takes.
     :ivar prepared: what a front end made of the entry to serve it faster.
     """
 
-    __slots__ = ("entry", "key", "names", "note", "prepared", "seq", "size", "slot", "stamp", "table", "used")
+    __slots__ = ("entry", "key", "mark", "names", "note", "prepared", "seq", "size", "slot", "stamp", "table", "used")
 
     def __init__(
-        self, key: str, entry: Entry | None, note: Note, stamp: int, slot: int, seq: int = 0, table: memoryview | None = None
+        self,
+        key: str,
+        entry: Entry | None,
+        note: Note,
+        stamp: int,
+        slot: int,
+        seq: int = 0,
+        table: memoryview | None = None,
+        mark: int = 0,
     ) -> None:
         self.key = key
         self.entry = entry
         self.note = note
         self.stamp = stamp
         self.slot = slot
+        self.mark = mark
         self.seq = seq
         self.table = table
         self.names: tuple[tuple[int, int], ...] = ()
         self.used = False
         self.prepared: Any = None
-        self.size = 600 + len(key) + (0 if entry is None else len(entry.body) + 100 * len(entry.headers))
+        self.size = _COPY + len(key) + (0 if entry is None else _weight_of_entry(entry))
+
+
+def _weight_of_entry(entry: Entry) -> int:
+    # The slot and the stamp of each name too.
+    names = sum(_NAME + len(name) for name in entry.names)
+    fields = sum(_FIELD + len(name) + len(value) for name, value in entry.headers)
+    return _ENTRY + len(entry.body) + names + fields + _weight(entry.recipe) + _weight(entry.calls)
+
+
+def _weight(value: object) -> int:
+    """Return about how many bytes of memory some JSON takes."""
+    if isinstance(value, dict):
+        return _CONTAINER + sum(_weight(item) + _ITEM for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return _CONTAINER + sum(map(_weight, value))
+    return _ITEM + len(value) if isinstance(value, str) else _ITEM
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +177,12 @@ class Store(Protocol):
 
     def usage(self) -> Usage:
         """Return how much is stored: at once, however much it is."""
+
+    def verify(self, *, fix: bool) -> Iterator[Checked]:
+        """Read every entry whole, and yield whether it is sound; with ``fix`` what is not is removed, if nobody works at it."""
+
+    def sweep(self) -> Mapping[str, int]:
+        """Remove now, in this thread, what is to go; return the number of removals by reason, and the ``bytes`` that they freed."""
 
     def check(self) -> None:
         """Raise :class:`ConfigError` if what the store is configured with can't be used. Creates nothing."""

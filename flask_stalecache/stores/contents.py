@@ -7,17 +7,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from .. import note as note_format
+from ..entry import Entry
 from ..errors import BrokenEntry
 from ..keys import digest
 from ..note import NOTHING, Note
 from ..stats import Counters
 from ..variants import INDEX
-from .base import Stored, Usage
+from .base import Checked, Stored, Usage
+from .bodies import BLOCK, read_entry
 from .disk import read_file
 from .folders import BILLION, Folders, Found
-from .heads import Head, read_head
+from .heads import read_head
 from .names import Known, Names, left_of
-from .stamps import FOLDERS, Stamps, slot_of
+from .stamps import FOLDERS, Stamps, mark_of
 
 
 class Contents:
@@ -49,26 +51,69 @@ class Contents:
                 if stored is not None:
                     yield stored
 
+    def verify(self, stamps: Stamps | None, *, fix: bool) -> Iterator[Checked]:
+        """Read every entry whole, and yield what it is like, folder by folder.
+
+        :param fix: whether those that are not sound are removed.
+        """
+        for number in range(FOLDERS):
+            for name, kinds in self._folders.listed(number).keys.items():
+                checked = self._checked(name) if "entry" in kinds else None
+                if checked is not None and checked.problem:
+                    self._counters.count("broken_entries")
+                    checked = self._removed(name, checked, stamps) if fix else checked
+                if checked is not None:
+                    yield checked
+
+    def _checked(self, name: str) -> Checked | None:
+        path, key = self._folders.path(name), None
+        try:
+            head = read_head(str(path))
+            if head is None:
+                return None
+            key = head.entry.key
+            if digest(key) != name:
+                raise BrokenEntry("another key")
+            problem = "" if read_entry(path, key, BLOCK) is not None else None
+        except (BrokenEntry, OSError) as error:
+            problem = str(error) if isinstance(error, BrokenEntry) else f"can't be read: {error.strerror}"
+        return None if problem is None else Checked(str(path), key, problem)
+
+    def _removed(self, name: str, checked: Checked, stamps: Stamps | None) -> Checked:
+        """Remove an entry under its lock if it is still not sound, and nobody works at it."""
+        lock = self._folders.lock(name)
+        if not lock.acquire():
+            return checked
+        try:
+            again = self._checked(name)
+            if again is None or not again.problem:
+                return checked
+            found = self._folders.found(name, frozenset(["entry"]))
+            with suppress(FileNotFoundError):
+                self._folders.path(name).unlink()
+            self._folders.has_gone(found, stamps)
+            return again._replace(removed=True)
+        finally:
+            lock.release()
+
     def _stored(self, name: str, kinds: frozenset[str], stamps: Stamps | None, known: Known) -> Stored | None:
         try:
             found = self._folders.found(name, kinds - {"lock"})
-            head = None if found.entry is None else read_head(self._folders.path(name))
-            if head is None or head.entry.status == INDEX:
+            head = None if found.entry is None else read_head(self._folders.file(name))
+            if head is None or (entry := head.entry).status == INDEX:
                 return None
-            if digest(head.entry.key) != name:
+            if digest(entry.key) != name:
                 raise BrokenEntry("another key")
         except (BrokenEntry, OSError):
             self._counters.count("broken_entries")
             return None
-        return self._as_purged(head, found, stamps, known)
+        left = left_of(entry, known.since(entry.seq, entry.names))
+        return None if left is None else self._told(left, head.length, found, stamps)
 
-    def _as_purged(self, head: Head, found: Found, stamps: Stamps | None, known: Known) -> Stored | None:
-        entry = left_of(head.entry, known.since(head.entry))
-        if entry is None:
-            return None
-        is_marked = stamps is not None and stamps.marks[slot_of(found.name)] != 0
+    def _told(self, entry: Entry, length: int, found: Found, stamps: Stamps | None) -> Stored:
+        is_marked = stamps is not None and stamps.marks[mark_of(found.name)] != 0
         used = time.time() if is_marked else found.used_ns / BILLION
-        return Stored(entry, head.length, found.size, used, self._note(found))
+        return Stored(entry, length, found.size, used, self._note(found))
 
     def _note(self, found: Found) -> Note:
         # A note is only advice: one that can't be read hides no entry.

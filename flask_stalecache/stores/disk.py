@@ -24,7 +24,7 @@ def store_errors() -> Iterator[None]:
         raise StoreError(str(error)) from error
 
 
-def open_file(path: Path) -> int | None:
+def open_file(path: str | Path) -> int | None:
     """Return the descriptor of a file that is open for reading; ``None`` if it is not there."""
     try:
         return os.open(path, _READ)
@@ -68,6 +68,8 @@ def write_file(path: Path, data: bytes, time_ns: int) -> None:
             os.fchmod(descriptor, 0o600)
             # At once, since by the kernel's time a sweep could take it for left behind.
             os.utime(descriptor, ns=(time_ns, time_ns))
+            # So long from the beginning, for who looks meanwhile how much is stored.
+            os.ftruncate(descriptor, len(data))
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,16 +17,16 @@ from ..keys import digest
 from ..note import NOTHING, Note
 from ..policy import Duration
 from ..stats import Counters
-from .base import Copy, Stored, Usage
+from .base import Checked, Copy, Stored, Usage
 from .bodies import read_entry
 from .contents import Contents
 from .disk import check_directory, make_directories, make_directory, read_file, store_errors, write_file
-from .folders import BILLION, Folders, folder_of, on_disk
+from .folders import BILLION, Folders, folder_of, on_disk, size_on_disk
 from .locks import FileKeyLock, held
 from .memory import Copies
 from .names import LONGEST_RUN, Names
 from .room import Room
-from .stamps import FILE_NAME, SEQ_SLOT, Stamps, slot_of
+from .stamps import FILE_NAME, SEQ_SLOT, Stamps, mark_of, slot_of, stands
 from .sweep import Sweeper
 
 MIB = 1024 * 1024
@@ -69,9 +69,9 @@ class FileStore:
         self._table: memoryview | None = None
         self._marks = memoryview(bytearray())
         self._opened = self._was_opened = False
-        self._folders = Folders(self.directory, self._make_folder)
+        self._folders = Folders(self.directory, self._make_folder, self.counters)
         self._names = Names(self.directory / "names")
-        self._room = Room(self._folders, max_size, min_free, self.counters)
+        self._room = Room(self._folders, max_size, min_free)
         self._contents = Contents(self._folders, self._names, self.counters)
         self._sweeper = Sweeper(self._folders, self._names, self._room, idle, self._lock_of_directory)
 
@@ -83,10 +83,10 @@ class FileStore:
     def lookup(self, key: str) -> Copy | None:
         """Return this process's copy if nothing was written or purged, and mark it as used: no system call, no lock."""
         copy, table = self._copies.get(key), self._table
-        if copy is None or table is None or not _stands(copy, table):
+        if copy is None or table is None or not stands(copy, table):
             return None
         copy.used = True
-        self._marks[copy.slot] = 1
+        self._marks[copy.mark] = 1
         return copy
 
     def load(self, key: str) -> Copy:
@@ -111,7 +111,7 @@ class FileStore:
         """Read entry and note. SEQ and stamp are noted first, so that a later write is never missed."""
         slot, table = slot_of(name), self._table
         seq, stamp = (0, 0) if table is None else (int(table[SEQ_SLOT]), int(table[slot]))
-        return Copy(key, self._read_entry(name, key), self._read_note(name), stamp, slot, seq, table)
+        return Copy(key, self._read_entry(name, key), self._read_note(name), stamp, slot, seq, table, mark_of(name))
 
     def _knows_purges(self, copy: Copy, entry: Entry) -> bool:
         """Apply the purges since an entry was begun to its copy; false: look at everything again.
@@ -134,13 +134,13 @@ class FileStore:
     def moved(self, copy: Copy) -> bool:
         """Whether something was written or purged since the copy was loaded; without a table nobody can tell, so: yes."""
         table = self._table
-        return table is None or not _stands(copy, table)
+        return table is None or not stands(copy, table)
 
     def touch(self, copy: Copy) -> None:
         """Mark a copy as used for this process's memory, and what it is of for the directory."""
         copy.used = True
         if copy.table is not None and copy.table is self._table:
-            self._marks[copy.slot] = 1
+            self._marks[copy.mark] = 1
 
     def seq(self) -> int:
         """Return the last purge number."""
@@ -199,17 +199,22 @@ class FileStore:
         with store_errors():
             path = self._folders.path(name, suffix)
             self._make_folder(path.parent)
-            self._room.make(on_disk(len(data)), self._stamps)
-            before = _size_on_disk(path)
-            write_file(path, data, int(time.time() * BILLION))
-            self._has_changed(name, on_disk(len(data)) - (before or 0), before is None and not suffix)
+            size, stamps = on_disk(len(data)), self._stamps
+            self._room.take(folder_of(name), size, stamps)
+            before = size_on_disk(path)
+            try:
+                write_file(path, data, int(time.time() * BILLION))
+            except BaseException:
+                self._room.give_back(folder_of(name), size, stamps)
+                raise
+            self._has_changed(name, -(before or 0), before is None and not suffix)
 
     def _unlink(self, key: str, suffix: str) -> None:
         name = digest(key)
         with store_errors():
             self._open()
             path = self._folders.path(name, suffix)
-            before = _size_on_disk(path)
+            before = size_on_disk(path)
             with suppress(FileNotFoundError):
                 path.unlink()
                 self._has_changed(name, -(before or 0), -(not suffix))
@@ -288,6 +293,28 @@ class FileStore:
         with store_errors():
             return self._contents.usage(self._stamps) if self._open_if_there() else Usage(0, 0)
 
+    @property
+    def max_size(self) -> int | None:
+        """The bytes that entries take on the disk at most; ``None``: no limit."""
+        return self._room.max_size
+
+    def verify(self, *, fix: bool) -> Iterator[Checked]:
+        """Read every entry whole, with its checksum, and yield whether it is sound.
+
+        :param fix: whether those that are not are removed.
+        """
+        with store_errors():
+            if self._open_if_there():
+                yield from self._contents.verify(self._stamps, fix=fix)
+
+    def sweep(self) -> Mapping[str, int]:
+        """Do a whole sweep now; return what was removed by reason, and the ``bytes`` that it took."""
+        with store_errors():
+            if not self._open_if_there():
+                return {"bytes": 0}
+            self._map_if_replaced()
+            return self._sweeper.sweep(self._stamps)
+
     # -- the directory -------------------------------------------------------------------------------------------
 
     def check(self) -> None:
@@ -357,30 +384,6 @@ class FileStore:
             self._opened = False
             self._open()
             make_directory(folder)
-
-
-def _stands(copy: Copy, table: memoryview) -> bool:
-    """Whether nothing was written for a copy's key, and none of its names purged, since it was loaded. It is called on a hit."""
-    if copy.table is not table or table[copy.slot] != copy.stamp:
-        return False
-    return bool(table[SEQ_SLOT] == copy.seq) or _outlived(copy, table)
-
-
-def _outlived(copy: Copy, table: memoryview) -> bool:
-    # Before the stamps: a purge that begins in between moves it once more, and shows at the next look.
-    seq = int(table[SEQ_SLOT])
-    for slot, stamp in copy.names:
-        if table[slot] != stamp:
-            return False
-    copy.seq = seq
-    return True
-
-
-def _size_on_disk(path: Path) -> int | None:
-    try:
-        return on_disk(path.lstat().st_size)
-    except FileNotFoundError:
-        return None
 
 
 def file_store(directory: Path, settings: Settings, counters: Counters) -> FileStore:

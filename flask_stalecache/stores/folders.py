@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import re
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import StoreError
+from ..stats import Counters
 from .disk import files_in
-from .locks import FileKeyLock
+from .locks import FileKeyLock, remove_if_idle
 from .stamps import Stamps, slot_of
 
 _FILE = re.compile(r"([0-9a-f]{40})(\.note|\.lock|)(\.[0-9a-f]{16}\.tmp)?")
 _SUFFIXES = {"entry": "", "note": ".note", "lock": ".lock"}
 _KINDS = {suffix: frozenset([kind]) for kind, suffix in _SUFFIXES.items()}
+_LOCK = _KINDS[".lock"]
 _BLOCK = 4096
 BILLION = 1_000_000_000
+#: How much was removed by reason, and how many ``bytes``.
+Removed = Counter[str]
 
 
 @dataclass(slots=True)
@@ -58,21 +64,25 @@ class Folder:
     """What was found in one of the folders.
 
     :ivar keys: what is there of each key.
-    :ivar leftovers: files that were not finished when their writer was killed, or that are being written now.
+    :ivar unfinished: bytes of files that are being written, or whose writer was killed.
+    :ivar listed: how many entries there are.
+    :ivar is_whole: whether all keys were looked at.
     """
 
-    keys: dict[str, Found] = field(default_factory=dict)
-    leftovers: list[Path] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """Bytes of all entries and notes."""
-        return sum(found.size for found in self.keys.values())
+    keys: list[Found]
+    unfinished: int
+    listed: int
+    is_whole: bool
 
     @property
     def entries(self) -> int:
-        """The number of entries."""
-        return sum(found.entry is not None for found in self.keys.values())
+        """The number of entries that were looked at."""
+        return sum(found.entry is not None for found in self.keys)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the entries and notes that were looked at, and of unfinished ones."""
+        return self.unfinished + sum(found.size for found in self.keys)
 
 
 @dataclass(slots=True)
@@ -81,10 +91,12 @@ class Listed:
 
     :ivar keys: which files there are of each key: its ``entry``, its ``note``, its ``lock``.
     :ivar leftovers: files that were not finished when their writer was killed, or that are being written now.
+    :ivar unfinished: the bytes of those.
     """
 
     keys: dict[str, frozenset[str]] = field(default_factory=dict)
     leftovers: list[Path] = field(default_factory=list)
+    unfinished: int = 0
 
 
 def on_disk(size: int) -> int:
@@ -97,11 +109,18 @@ class Folders:
 
     :param directory: the cache directory.
     :param make_folder: makes one of them.
+    :param counters: where removals are counted.
     """
 
-    def __init__(self, directory: Path, make_folder: Callable[[Path], None]) -> None:
+    def __init__(self, directory: Path, make_folder: Callable[[Path], None], counters: Counters) -> None:
         self.directory = directory
+        self._root = str(directory)
         self._make_folder = make_folder
+        self.counters = counters
+
+    def file(self, name: str) -> str:
+        """Return where an entry is: as no Path, where there are many thousands."""
+        return f"{self._root}/{name[:2]}/{name}"
 
     def path(self, name: str, suffix: str = "") -> Path:
         """Return where a file of a key is."""
@@ -121,6 +140,8 @@ class Folders:
             name, kind, unfinished = match.groups()
             if unfinished:
                 listed.leftovers.append(Path(entry.path))
+                with suppress(FileNotFoundError):
+                    listed.unfinished += on_disk(entry.stat(follow_symlinks=False).st_size)
             else:
                 kinds = listed.keys.get(name)
                 listed.keys[name] = _KINDS[kind] if kinds is None else kinds | _KINDS[kind]
@@ -128,21 +149,39 @@ class Folders:
 
     def found(self, name: str, kinds: frozenset[str]) -> Found:
         """Return what there is of a key, of some kinds of files: each may be gone by now."""
-        found = Found(name)
+        found, path = Found(name), self.file(name)
         for kind in kinds:
-            setattr(found, kind, _status(self.path(name, _SUFFIXES[kind])))
+            setattr(found, kind, _status(path + _SUFFIXES[kind]))
         return found
 
-    def look(self, number: int) -> Folder:
-        """Return what is in a folder."""
-        listed = self.listed(number)
-        return Folder({name: self.found(name, kinds) for name, kinds in listed.keys.items()}, listed.leftovers)
+    def look(self, number: int, most: int | None = None) -> Folder:
+        """Return what is in a folder, without locks.
 
-    def remove(self, found: Found, stamps: Stamps | None) -> bool:
+        :param most: how many keys are looked at, chosen at random. Default: all.
+        """
+        listed = self.listed(number)
+        keys = [(name, kinds - _LOCK) for name, kinds in listed.keys.items() if kinds != _LOCK]
+        entries = sum("entry" in kinds for _, kinds in keys)
+        is_whole = most is None or len(keys) <= most
+        chosen = keys if most is None or is_whole else random.sample(keys, most)
+        return Folder([self.found(name, kinds) for name, kinds in chosen], listed.unfinished, entries, is_whole)
+
+    def remove(self, found: Found, stamps: Stamps | None, why: str, removed: Removed) -> bool:
         """Remove what there is of a key, and return whether it was: not if somebody works at it, or it has changed.
 
         Another process may have replaced it since it was found, so it is looked at again under its lock.
+
+        :param why: what it is counted as.
+        :param removed: where it is counted too.
         """
+        if not self._remove(found, stamps):
+            return False
+        self.counters.count(why)
+        removed[why] += 1
+        removed["bytes"] += found.size
+        return True
+
+    def _remove(self, found: Found, stamps: Stamps | None) -> bool:
         lock = self.lock(found.name)
         try:
             if not lock.acquire():
@@ -160,21 +199,22 @@ class Folders:
         for suffix in ("", ".note"):
             with suppress(FileNotFoundError):
                 self.path(found.name, suffix).unlink()
+        self.has_gone(found, stamps)
+        return True
+
+    def has_gone(self, found: Found, stamps: Stamps | None) -> None:
+        """Tell all processes that something was removed."""
         if stamps is not None:
             stamps.move(slot_of(found.name))
             stamps.grow(folder_of(found.name), -found.size, -(found.entry is not None))
-        return True
 
     def remove_lock(self, name: str) -> None:
-        """Remove an idle lock file."""
-        lock = self.lock(name)
-        with suppress(StoreError):
-            if lock.acquire():
-                lock.release_for_good()
+        """Remove a lock file, unless it is held."""
+        remove_if_idle(self.file(name) + ".lock")
 
     def _is_unchanged(self, found: Found) -> bool:
         return all(
-            _identity(_status(self.path(found.name, suffix))) == _identity(status)
+            _identity(_status(self.file(found.name) + suffix)) == _identity(status)
             for suffix, status in (("", found.entry), (".note", found.note))
         )
 
@@ -182,7 +222,7 @@ class Folders:
         """Give an entry and its note the time of their last use."""
         for suffix in ("", ".note"):
             with suppress(FileNotFoundError):
-                os.utime(self.path(name, suffix), ns=(time_ns, time_ns), follow_symlinks=False)
+                os.utime(self.file(name) + suffix, ns=(time_ns, time_ns), follow_symlinks=False)
 
 
 def _has_no_room(error: StoreError) -> bool:
@@ -191,14 +231,20 @@ def _has_no_room(error: StoreError) -> bool:
     return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def size_on_disk(path: Path) -> int | None:
+    """Return the bytes that a file takes; ``None`` if there is none."""
+    status = _status(str(path))
+    return None if status is None else on_disk(status.st_size)
+
+
 def folder_of(name: str) -> int:
     """Return the number of the folder that a key's files are in."""
     return int(name[:2], 16)
 
 
-def _status(path: Path) -> os.stat_result | None:
+def _status(path: str) -> os.stat_result | None:
     try:
-        return path.lstat()
+        return os.lstat(path)
     except FileNotFoundError:
         return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 from .. import entry as entry_format
@@ -19,15 +18,20 @@ _MOST = 4096
 class Head(NamedTuple):
     """What an entry's file says without its body.
 
-    :param entry: the entry without its body, unchecked.
+    :param data: its first bytes, with all of the head.
     :param length: bytes of the body.
     """
 
-    entry: Entry
+    data: bytes
     length: int
 
+    @property
+    def entry(self) -> Entry:
+        """The entry without its body, unchecked; raises :class:`BrokenEntry` if it is none."""
+        return entry_format.decode_head(self.data)
 
-def read_head(path: Path) -> Head | None:
+
+def read_head(path: str) -> Head | None:
     """Return the head in an entry's file; ``None`` if there is no file.
 
     :raises BrokenEntry: if the file holds no entry, or not all of it.
@@ -51,6 +55,7 @@ def _head(descriptor: int) -> Head:
     size = entry_format.head_size(data)
     while len(data) < size and (more := os.read(descriptor, size - len(data))):
         data += more
-    if os.fstat(descriptor).st_size != entry_format.file_size(data):
+    whole = entry_format.file_size(data)
+    if os.fstat(descriptor).st_size != whole:
         raise BrokenEntry("cut")
-    return Head(entry_format.decode_head(data), entry_format.file_size(data) - size)
+    return Head(data, whole - size)

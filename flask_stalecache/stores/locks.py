@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -51,6 +53,19 @@ class FileKeyLock:
         with suppress(OSError):
             self.path.unlink()
         self.release()
+
+
+def remove_if_idle(path: str) -> None:
+    """Remove a lock file that nobody holds; of many thousands, so without what else a lock is good for."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Only its holder may, and it may be another file by now.
+            if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+                os.unlink(path)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from ..entry import Entry
@@ -105,6 +106,11 @@ class Names:
         """Return the files of the records whose last purge was before a moment."""
         return [path for written, path in self._files() if written < time_ns]
 
+    def files(self, most: int) -> set[str] | None:
+        """Return the names of the records' files; ``None`` if there are more than so many."""
+        found = {entry.name for entry in islice(files_in(self.folder), most + 1)}
+        return found if len(found) <= most else None
+
     def remove(self, path: Path, is_done: Callable[[Record], bool]) -> None:
         """Remove the file of a record if nobody needs it any more; ``purge.lock`` is held."""
         record = self._read_file(path)
@@ -136,21 +142,30 @@ class Known:
     def __init__(self, names: Names, stamps: Stamps | None) -> None:
         self._names = names
         self._stamps = stamps
-        self._seq = 0
-        self._records: dict[str, Record] = {}
+        self._seq = -1
+        self._files: set[str] | None = None
+        self._records: dict[str, Record | None] = {}
 
-    def since(self, entry: Entry) -> list[Record]:
-        """Return the records of those of an entry's names that were purged since it was begun."""
+    def is_of(self, stamps: Stamps | None) -> bool:
+        """Whether it was made for a table."""
+        return stamps is self._stamps
+
+    def since(self, seq: int, names: Iterable[str]) -> list[Record]:
+        """Return the records of those of some names that were purged since a number."""
         # SEQ moves before a record is written and once more after.
-        seq = 0 if self._stamps is None else int(self._stamps.table[SEQ_SLOT])
-        if self._stamps is None or seq != self._seq or len(self._records) > _REMEMBERED:
-            self._records, self._seq = {}, seq
-        return [record for record in map(self._read, entry.names) if entry.seq < record.last]
+        last = -1 if self._stamps is None else int(self._stamps.table[SEQ_SLOT])
+        if last != self._seq or last < 0:
+            self._seq, self._records = last, {}
+            self._files = None if last < 0 else self._names.files(_REMEMBERED)
+        return [record for record in map(self._read, names) if record is not None and seq < record.last]
 
-    def _read(self, name: str) -> Record:
-        record = self._records.get(name)
-        if record is None:
-            record = self._records[name] = self._names.read(name)
+    def _read(self, name: str) -> Record | None:
+        if name in self._records:
+            return self._records[name]
+        is_there = self._files is None or digest(name) in self._files
+        record = self._names.read(name) if is_there else None
+        if len(self._records) < _REMEMBERED:
+            self._records[name] = record
         return record
 
 

@@ -12,13 +12,17 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from .base import Copy
+
 #: Another layout has another name.
 FILE_NAME = "stamps-3"
 SLOTS = 65536
 FOLDERS = 256
+#: More than stamps: two keys that share a stamp cost a reload, two that share a mark keep each other from going.
+MARKS = 262_144
 _NUMBERS = SLOTS + 2 * FOLDERS
 #: Stamps, and bytes and entries of folders, are 64-bit numbers, a mark is one byte.
-SIZE = _NUMBERS * 8 + SLOTS
+SIZE = _NUMBERS * 8 + MARKS
 #: Slot 0 holds SEQ, the last purge number; keys and names have the others.
 SEQ_SLOT = 0
 
@@ -26,6 +30,11 @@ SEQ_SLOT = 0
 def slot_of(digest: str) -> int:
     """Return the slot of a hexadecimal digest: never 0."""
     return 1 + int(digest[:15], 16) % (SLOTS - 1)
+
+
+def mark_of(digest: str) -> int:
+    """Return the mark of a hexadecimal digest."""
+    return int(digest[15:30], 16) % MARKS
 
 
 class Stamps:
@@ -50,7 +59,7 @@ class Stamps:
         self.folder_sizes = numbers[SLOTS : SLOTS + FOLDERS]
         #: Likewise the number of entries.
         self.folder_entries = numbers[SLOTS + FOLDERS :]
-        #: Not 0 in a slot: what hashes to it was used since it was last looked at (CLOCK).
+        #: Not 0: what hashes to it was used since it was last looked at (CLOCK).
         self.marks = memoryview(self._map)[_NUMBERS * 8 :]
 
     def move(self, slot: int) -> None:
@@ -80,6 +89,23 @@ class Stamps:
         except OSError:
             return False
         return (status.st_dev, status.st_ino) == self._identity and _is_whole(status)
+
+
+def stands(copy: Copy, table: memoryview) -> bool:
+    """Whether nothing was written for a copy's key, and none of its names purged, since it was loaded. It is called on a hit."""
+    if copy.table is not table or table[copy.slot] != copy.stamp:
+        return False
+    return bool(table[SEQ_SLOT] == copy.seq) or _outlived(copy, table)
+
+
+def _outlived(copy: Copy, table: memoryview) -> bool:
+    # Before the stamps: a purge that begins in between moves it once more, and shows at the next look.
+    seq = int(table[SEQ_SLOT])
+    for slot, stamp in copy.names:
+        if table[slot] != stamp:
+            return False
+    copy.seq = seq
+    return True
 
 
 def _open_whole(path: Path) -> int:

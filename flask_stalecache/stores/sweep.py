@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from .. import entry as entry_format
-from ..entry import Entry
-from ..errors import BrokenEntry, StoreError
+from ..errors import BrokenEntry
 from .disk import files_in, read_file, write_file
-from .folders import BILLION, Folders, Found
+from .folders import BILLION, Folders, Found, Listed, Removed
+from .heads import Head, read_head
 from .locks import FileKeyLock, held
-from .names import KEPT_FOR, Names
+from .names import KEPT_FOR, Known, Names
 from .room import Room
-from .stamps import FOLDERS, SEQ_SLOT, Stamps, slot_of
+from .stamps import FOLDERS, SEQ_SLOT, Stamps, mark_of
 
 #: Seconds of work at a time: what the process has to do beside is answering.
-BUDGET = 0.03
+BUDGET = 0.025
 #: Seconds between two sweeps at most; less if entries are removed after a shorter time.
 PAUSE = 60.0
 #: Seconds after which what nobody holds is taken for left behind.
 LEFTOVER_AGE = 3600.0
-_HEAD = 4096
 #: What the removal of a purged entry is counted as.
 _PURGED = "removed_purged"
 #: Beside the table, this sweep's own state, the records of purges and their last number.
@@ -43,6 +43,10 @@ class Progress:
 
     :ivar next_at: when the next folder is due, in seconds since the epoch.
     :ivar folder: its number.
+    :ivar after: the last key of that folder that was looked at; "" if none was.
+    :ivar size: bytes of those that were, and have stayed.
+    :ivar entries: how many entries they are.
+    :ivar is_begun: whether it was begun; if not, it begins with the first folder.
     :ivar began: SEQ when this sweep began.
     :ivar began_at: when that was, in seconds since the epoch.
     :ivar checked: SEQ when the last sweep began that looked for purged entries.
@@ -53,12 +57,51 @@ class Progress:
 
     next_at: float = 0.0
     folder: int = 0
+    after: str = ""
+    size: int = 0
+    entries: int = 0
+    is_begun: bool = False
     began: int = 0
     began_at: float = 0.0
     checked: int = -1
     looks: bool = True
     escaped: bool = False
     in_use: list[str] = field(default_factory=list)
+
+    def restart(self) -> None:
+        """Begin anew with the first folder."""
+        self.folder, self.is_begun = 0, False
+        self.restart_folder()
+
+    def restart_folder(self) -> None:
+        """Begin with a folder."""
+        self.after, self.size, self.entries = "", 0, 0
+
+
+class _Rest:
+    """The keys of a folder after one of them, in order.
+
+    :ivar after: the last one that was taken.
+    :ivar took: seconds that it took to read them.
+    """
+
+    def __init__(self, folder: int = -1, after: str = "", listed: Listed | None = None) -> None:
+        self.folder = folder
+        self.after = after
+        self.took = 0.0
+        left = [] if listed is None else sorted((name, kinds) for name, kinds in listed.keys.items() if name > after)
+        self._left = left[::-1]
+
+    def __iter__(self) -> Iterator[tuple[str, frozenset[str]]]:
+        while self._left:
+            name, kinds = self._left.pop()
+            self.after = name
+            yield name, kinds
+
+    @property
+    def is_over(self) -> bool:
+        """Whether none is left."""
+        return not self._left
 
 
 class Sweeper:
@@ -81,6 +124,10 @@ class Sweeper:
         self._state = folders.directory / "sweep"
         #: How far it is, if the disk is too full to say so there: then this process goes on.
         self._unsaved: Progress | None = None
+        #: The keys of a folder that this process has begun, and not yet looked at.
+        self._rest = _Rest()
+        self._known = Known(names, None)
+        self._removed = Removed()
 
     def tick(self, stamps: Stamps | None) -> None:
         """Sweep some folders if that is due and no other process does."""
@@ -92,12 +139,27 @@ class Sweeper:
         try:
             progress = self._progress()
             if self._is_due(progress):
-                self._sweep(progress, stamps)
-                self._unsaved = progress
-                write_file(self._state, json.dumps(asdict(progress)).encode("ascii"), int(time.time() * BILLION))
-                self._unsaved = None
+                self._sweep(progress, stamps, time.monotonic() + BUDGET)
+                self._note(progress)
         finally:
             lock.release()
+
+    def sweep(self, stamps: Stamps | None) -> dict[str, int]:
+        """Do a whole sweep at once; return what was removed by reason, and the ``bytes`` that it took.
+
+        :raises StoreError: if another process has been at it for some seconds: at a whole one, too.
+        """
+        with held(self._lock("sweep")):
+            progress, self._removed = self._progress(), Removed({"bytes": 0})
+            progress.restart()
+            self._sweep(progress, stamps, math.inf)
+            self._note(progress)
+            return dict(self._removed)
+
+    def _note(self, progress: Progress) -> None:
+        self._unsaved = progress
+        write_file(self._state, json.dumps(asdict(progress)).encode("ascii"), int(time.time() * BILLION))
+        self._unsaved = None
 
     def _progress(self) -> Progress:
         return self._unsaved or _decoded(read_file(self._state) or b"")
@@ -106,25 +168,28 @@ class Sweeper:
         # A clock that stepped back must not put it off.
         return not time.time() < progress.next_at <= time.time() + self._pause
 
-    def _sweep(self, progress: Progress, stamps: Stamps | None) -> None:
-        until = time.monotonic() + BUDGET
-        while time.monotonic() < until:
-            if progress.folder == 0:
+    def _sweep(self, progress: Progress, stamps: Stamps | None, until: float) -> None:
+        if not self.room.keep(stamps, self._removed, until):
+            return
+        self._known = self._known if self._known.is_of(stamps) else Known(self.names, stamps)
+        while True:
+            if not progress.is_begun:
                 self._begin(progress, stamps)
-            self._sweep_folder(progress, stamps)
-            progress.folder += 1
+            if self._sweep_folder(progress, stamps, until):
+                progress.folder += 1
+                progress.restart_folder()
             if progress.folder == FOLDERS:
                 self._end(progress, stamps)
+                return
+            # The names of a large folder take their time, too.
+            if time.monotonic() + self._rest.took >= until:
                 return
 
     def _begin(self, progress: Progress, stamps: Stamps | None) -> None:
         progress.began = self.names.last_number() if stamps is None else int(stamps.table[SEQ_SLOT])
         progress.began_at = time.time()
         progress.looks = progress.began != progress.checked or bool(self._old_records(progress))
-        progress.in_use, progress.escaped = [], False
-        # Whoever writes is told if there is none.
-        with suppress(StoreError):
-            self.room.make(0, stamps)
+        progress.in_use, progress.escaped, progress.is_begun = [], False, True
 
     def _end(self, progress: Progress, stamps: Stamps | None) -> None:
         if progress.looks:
@@ -133,47 +198,74 @@ class Sweeper:
                 self._remove_old_records(progress, stamps)
         for folder in (self.folders.directory, self.names.folder):
             _remove_old((Path(entry.path) for entry in files_in(folder) if _LEFTOVER.fullmatch(entry.name)), time.time())
-        progress.folder = 0
+        self._known, self._rest = Known(self.names, None), _Rest()
+        progress.restart()
         progress.next_at = time.time() + self._pause
+        self._known = Known(self.names, None)
 
     # -- folders -------------------------------------------------------------------------------------------------
 
-    def _sweep_folder(self, progress: Progress, stamps: Stamps | None) -> None:
-        now = time.time()
-        folder = self.folders.look(progress.folder)
+    def _sweep_folder(self, progress: Progress, stamps: Stamps | None, until: float) -> bool:
+        """Go on with a folder, by one key at least, and return whether that was the last one."""
+        rest, now = self._rest_of(progress), time.time()
+        for name, kinds in rest:
+            found = self.folders.found(name, kinds)
+            progress.after = name
+            if not self._sweep_key(found, progress, stamps, now):
+                progress.size += found.size
+                progress.entries += found.entry is not None
+            if time.monotonic() >= until:
+                break
+        if not rest.is_over:
+            return False
         if stamps is not None:
-            stamps.count(progress.folder, folder.size, folder.entries)
-        _remove_old(folder.leftovers, now)
-        for found in folder.keys.values():
-            try:
-                self._sweep_key(found, progress, stamps, now)
-            except OSError:
-                # A bad block, say: of one key, which keeps no other.
-                self.room.counters.count("sweep_failures")
+            stamps.count(progress.folder, progress.size, progress.entries)
+        return True
 
-    def _sweep_key(self, found: Found, progress: Progress, stamps: Stamps | None, now: float) -> None:
+    def _rest_of(self, progress: Progress) -> _Rest:
+        """Return the keys of a folder that are still to be looked at: as they were, if this process has paused in the folder."""
+        rest = self._rest
+        if not progress.after or (rest.folder, rest.after) != (progress.folder, progress.after):
+            start, listed = time.monotonic(), self.folders.listed(progress.folder)
+            rest = self._rest = _Rest(progress.folder, progress.after, listed)
+            rest.took = time.monotonic() - start
+            if not progress.after:
+                progress.size = listed.unfinished
+                _remove_old(listed.leftovers, time.time())
+        return rest
+
+    def _sweep_key(self, found: Found, progress: Progress, stamps: Stamps | None, now: float) -> bool:
+        """Remove what there is of a key if it is to go, and return whether it is gone."""
+        try:
+            return self._remove_key(found, progress, stamps, now)
+        except OSError:
+            # A bad block, say: of one key, which keeps no other.
+            self.folders.counters.count("sweep_failures")
+            return False
+
+    def _remove_key(self, found: Found, progress: Progress, stamps: Stamps | None, now: float) -> bool:
         if found.is_orphan:
             self._remove_idle_lock(found, now, LEFTOVER_AGE / 60)
-            return
+            return False
         why = self._why_remove(found, progress, stamps, now)
-        if why and self.folders.remove(found, stamps):
-            self.room.counters.count(why)
-        else:
-            progress.escaped = progress.escaped or why == _PURGED
-            self._remove_idle_lock(found, now, LEFTOVER_AGE)
+        if why and self.folders.remove(found, stamps, why, self._removed):
+            return True
+        progress.escaped = progress.escaped or why == _PURGED
+        self._remove_idle_lock(found, now, LEFTOVER_AGE)
+        return False
 
     def _why_remove(self, found: Found, progress: Progress, stamps: Stamps | None, now: float) -> str:
         """Return what to count the removal of a key's files as, or "" if they stay."""
         try:
             # Before its last use is noted, which would change its file.
-            if progress.looks and found.entry is not None and self._is_purged(self._head(found), progress):
+            if progress.looks and found.entry is not None and self._is_purged(found, progress):
                 return _PURGED
             idle = self._idle(found, stamps, now)
             if found.entry is None:
                 return "removed_notes" if idle > min(self.inactive, LEFTOVER_AGE) else ""
             if idle <= self.inactive:
                 return ""
-            entry = self._head(found)
+            entry = self._head(found).entry
         except BrokenEntry:
             return "broken_entries"
         is_wanted = entry.is_fresh(now) or entry.in_swr(now) or entry.in_sie(now)
@@ -181,28 +273,29 @@ class Sweeper:
 
     def _idle(self, found: Found, stamps: Stamps | None, now: float) -> float:
         """Return the seconds since a key's last use, after noting that in its file if it was used since that was written."""
-        slot = slot_of(found.name)
-        is_marked = stamps is not None and stamps.marks[slot] != 0
+        mark = mark_of(found.name)
+        is_marked = stamps is not None and stamps.marks[mark] != 0
         if is_marked or found.used_ns > now * BILLION:
             # One from the future, after a clock stepped back, would stay for ever.
             self.folders.note_use(found.name, int(now * BILLION))
             if stamps is not None:
-                stamps.marks[slot] = 0
+                stamps.marks[mark] = 0
             return 0.0
         return now - found.used_ns / BILLION
 
-    def _head(self, found: Found) -> Entry:
-        path = self.folders.path(found.name)
-        start = read_file(path, _HEAD) or b""
-        length = entry_format.head_size(start)
-        return entry_format.decode_head(start if length <= len(start) else read_file(path, length) or b"")
+    def _head(self, found: Found) -> Head:
+        head = read_head(self.folders.file(found.name))
+        if head is None:
+            raise FileNotFoundError(found.name)
+        return head
 
-    def _is_purged(self, entry: Entry, progress: Progress) -> bool:
-        records = self.names.since(entry)
+    def _is_purged(self, found: Found, progress: Progress) -> bool:
+        seq, names = entry_format.purges_of(self._head(found).data)
+        records = self._known.since(seq, names)
         # Also of what is to be removed, since it may escape: somebody holds its lock.
         if len(progress.in_use) <= _MANY:
-            progress.in_use = list({*progress.in_use, *(record.name for record in records)})
-        return any(entry.seq < record.hard for record in records)
+            progress.in_use += [record.name for record in records if record.name not in progress.in_use]
+        return any(seq < record.hard for record in records)
 
     def _remove_idle_lock(self, found: Found, now: float, age: float) -> None:
         # From the future too: the clock was wrong then, or is now.
@@ -249,6 +342,10 @@ def _decoded(data: bytes) -> Progress:
         progress = Progress(
             next_at=float(noted["next_at"]),
             folder=int(noted["folder"]),
+            after=str(noted["after"]),
+            size=int(noted["size"]),
+            entries=int(noted["entries"]),
+            is_begun=bool(noted["is_begun"]),
             began=int(noted["began"]),
             began_at=float(noted["began_at"]),
             checked=int(noted["checked"]),

@@ -1,0 +1,93 @@
+"""The windows of an entry as a bar: which part of it is which, and where now is. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from ..entry import Entry
+from ..explain import State, spell
+
+
+class Part(NamedTuple):
+    """A part of the bar.
+
+    :ivar state: what an entry of this age is.
+    :ivar left: where it begins, in percent.
+    :ivar width: how wide it is, in percent.
+    :ivar ends: the age at which it ends, in words; "" for the last one, which has no end.
+    :ivar lasts: how long it lasts, in words; "" for the last one.
+    """
+
+    state: State
+    left: float
+    width: float
+    ends: str
+    lasts: str
+
+
+class Bar(NamedTuple):
+    """The windows of an entry.
+
+    :ivar parts: its windows, from left to right.
+    :ivar now: where now is, in percent.
+    :ivar anchor: on which side of that place its label has room: ``start``, ``middle`` or ``end``.
+    """
+
+    parts: list[Part]
+    now: float
+    anchor: str
+
+
+class Stretch(NamedTuple):
+    """A window, from one age to another, in seconds."""
+
+    state: State
+    begins: float
+    ends: float
+
+
+def stretches(entry: Entry) -> list[Stretch]:
+    """Return the windows that an entry goes through, none of them empty; the last one has no end."""
+    windows, passed, at = entry.windows, [], 0.0
+    ends = [(State.FRESH, windows.max_age)]
+    if not entry.never_stale:
+        ends.append((State.STALE, windows.max_age + windows.stale_while_revalidate))
+        ends.append((State.IF_ERROR, windows.max_age + windows.stale_if_error))
+    for state, end in ends:
+        if end > at:
+            passed.append(Stretch(state, at, end))
+            at = end
+    return [*passed, Stretch(State.EXPIRED, at, math.inf)]
+
+
+def bar_of(entry: Entry, now: float) -> Bar:
+    """Return the bar of an entry. It is not to scale: of a minute beside a day nothing would be seen.
+
+    :param now: seconds since the epoch.
+    """
+    passed = stretches(entry)
+    weights = [_weight(stretch) for stretch in passed]
+    unit, age, left, at = 100 / sum(weights), entry.age(now), 0.0, 0.0
+    parts = []
+    for stretch, weight in zip(passed, weights, strict=True):
+        width = weight * unit
+        if stretch.begins <= age:
+            at = left + width * _share(stretch, age)
+        has_end = math.isfinite(stretch.ends)
+        ends, lasts = (spell(stretch.ends), spell(stretch.ends - stretch.begins)) if has_end else ("", "")
+        parts.append(Part(stretch.state, round(left, 2), round(width, 2), ends, lasts))
+        left += width
+    return Bar(parts, round(at, 2), "start" if at < 12 else "end" if at > 88 else "middle")
+
+
+def _weight(stretch: Stretch) -> float:
+    return 1.0 if math.isinf(stretch.ends) else 1.5 + math.log10(1 + stretch.ends - stretch.begins) / 2
+
+
+def _share(stretch: Stretch, age: float) -> float:
+    beyond = age - stretch.begins
+    if math.isinf(stretch.ends):
+        # So that it moves on for ever and stays in.
+        return 0.1 + 0.8 * beyond / (beyond + max(60.0, stretch.begins))
+    return min(1.0, beyond / (stretch.ends - stretch.begins))

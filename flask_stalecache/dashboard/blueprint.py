@@ -1,0 +1,227 @@
+"""``cache.dashboard``: who may see it, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+from flask import Blueprint, Flask, Response, abort, current_app, jsonify, redirect, request, session, url_for
+from flask.sansio.app import App
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from werkzeug.wrappers import Response as AnyResponse
+
+from ..call_origin import Memo
+from ..errors import ConfigError, StaleCacheError, StoreError
+from .acting import SELECTORS, Acting, act, selector_of
+from .desk import Desk, Found, Lists
+from .forgery import is_ours, token
+from .series import STATUSES
+from .straight import request_for
+
+#: In ``app.extensions``: what belongs to an app, by the name under which the blueprint is registered.
+_REGISTERED = "stalecache.dashboard"
+#: In the session: what the next page says.
+_SAID = "_stalecache_said"
+_HOW = 'app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=is_admin)'
+#: No script, style or form of anybody else's; and the pages in nobody's frame.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+_FIELDS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    # Browsers keep the Origin of a form from its own host under no other policy that is as strict.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+#: The parts of the page that are brought up to date.
+_PARTS = ("health", "tiles", "origins", "hour")
+
+
+class Registered(NamedTuple):
+    """What belongs to one app.
+
+    :ivar authorize: says who may see it.
+    :ivar desk: has the numbers and entries.
+    """
+
+    authorize: Callable[[], object]
+    desk: Desk
+
+
+class Asked(NamedTuple):
+    """What entries are looked for.
+
+    :ivar by: one of :data:`.acting.SELECTORS`, or ``key``.
+    :ivar find: which.
+    :ivar problem: why that can't be looked for; "" if it can.
+    """
+
+    by: str = "url"
+    find: str = ""
+    problem: str = ""
+
+
+class Links(NamedTuple):
+    """Where the page leads to."""
+
+    page: str
+    act: str
+    now: str
+    entry: Callable[[str], str]
+    longer: str
+
+
+class Dashboard(Blueprint):
+    """A blueprint with one page, which an app registers together with who may see it.
+
+    ::
+
+        app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=is_admin)
+
+    ``authorize`` is called without arguments before every answer, in the request. ``True`` lets the visitor in, ``False`` or
+    ``None`` is answered with 403, and a response that it returns is sent, such as a redirect to a login. If it raises, nobody
+    gets in.
+
+    :param cache: what it shows and acts on.
+    :param memos: the fetch functions that are known.
+    """
+
+    def __init__(self, cache: Acting, memos: Collection[Memo]) -> None:
+        # A path of its own for what is static, so that it is found without a url_prefix too.
+        super().__init__("stalecache", __name__, static_folder="static", static_url_path="/stalecache-static")
+        self._cache = cache
+        self._memos = memos
+        # Not the app's: what it configures, overrides and adds to its templates is not for this page.
+        self._templates = Environment(
+            loader=PackageLoader("flask_stalecache.dashboard"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.before_request(_admit)
+        self.after_request(_protect)
+        self.add_url_rule("/", "page", self._page)
+        self.add_url_rule("/now", "now", self._now)
+        self.add_url_rule("/act", "act", self._act, methods=["POST"])
+
+    def register(self, app: App, options: dict[str, Any]) -> None:
+        """Register it with an app: ``app.register_blueprint(cache.dashboard, url_prefix=…, authorize=…)``.
+
+        :raises ConfigError: without an ``authorize`` that can be called.
+        """
+        authorize = options.get("authorize")
+        if not callable(authorize):
+            said = "without authorize=" if authorize is None else f"with authorize={authorize!r}, which can't be called"
+            raise ConfigError(f"the dashboard was registered {said}, and would be open to everybody: write {_HOW}")
+        assert isinstance(app, Flask)
+        options = {name: value for name, value in options.items() if name != "authorize"}
+        name = f"{options.get('name_prefix', '')}.{options.get('name', self.name)}".lstrip(".")
+        desk = Desk(app, self._cache.stats, self._memos)
+        app.extensions.setdefault(_REGISTERED, {})[name] = Registered(authorize, desk)
+        super().register(app, options)
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    def _page(self) -> str:
+        desk = _registered().desk
+        asked = Asked(request.args.get("by", "url"), request.args.get("find", "").strip())
+        asked, found = _found(desk, asked) if asked.find else (asked, None)
+        return self._render(
+            "page.html",
+            now=desk.numbers(request.args.get("series", "")),
+            asked=asked,
+            found=found,
+            lists=_lists(desk),
+            token=token(),
+            said=session.pop(_SAID, None),
+            app_name=current_app.name,
+            links=_links(asked),
+            static=lambda name: url_for(".static", filename=name),
+            selectors=SELECTORS,
+        )
+
+    def _now(self) -> Response:
+        """Answer with what is new: a page that is left open asks every few seconds, so it never walks through the store."""
+        now, drawn = _registered().desk.now(request.args.get("series", ""), request.args.get("after", 0.0, float))
+        return jsonify(
+            clock=now.clock,
+            headline=now.health.headline,
+            parts={name: self._render(f"{name}.html", now=now) for name in _PARTS},
+            charts=drawn,
+        )
+
+    def _act(self) -> AnyResponse:
+        if not is_ours(request):
+            abort(403, "This form was not sent from the dashboard. Reload it and try again.")
+        asked = request.form
+        try:
+            said = act(self._cache, _registered().desk.state, asked.get("action", ""), asked.get("by", ""), asked.get("value", ""))
+        except StaleCacheError as error:
+            session[_SAID] = ["problem", str(error)]
+        else:
+            session[_SAID] = ["done", said]
+        by, find = asked.get("back_by"), asked.get("back_find")
+        return redirect(url_for(".page", by=by, find=find) if by and find else url_for(".page"), 303)
+
+    def _render(self, name: str, **values: object) -> str:
+        return self._templates.get_template(name).render(statuses=STATUSES, **values)
+
+
+def _registered() -> Registered:
+    registered: Registered = current_app.extensions[_REGISTERED][request.blueprint]
+    return registered
+
+
+def _links(asked: Asked) -> Links:
+    return Links(
+        page=url_for(".page"),
+        act=url_for(".act"),
+        now=url_for(".now"),
+        entry=lambda key: url_for(".page", by="key", find=key, _anchor="find"),
+        longer=url_for(".page", by=asked.by, find=asked.find, long="1", _anchor="find"),
+    )
+
+
+def _found(desk: Desk, asked: Asked) -> tuple[Asked, Found | None]:
+    """Look for entries, and return what was looked for and found; nothing, if it can't be looked for."""
+    try:
+        if asked.by == "key":
+            return asked, desk.one(asked.find)
+        matches, takes_long = selector_of(desk.state, asked.by, asked.find).matches, "long" in request.args
+        if asked.by == "url":
+            return asked, desk.of_url(request_for(asked.find, request.environ), matches, takes_long=takes_long)
+        return asked, desk.matching(matches, takes_long=takes_long)
+    except StaleCacheError as error:
+        return asked._replace(problem=str(error)), None
+
+
+def _lists(desk: Desk) -> Lists:
+    try:
+        return desk.lists(request.host_url.rstrip("/"))
+    except StoreError as error:
+        return Lists(f"The store can't be read: {error}", [], [], [])
+
+
+def _admit() -> AnyResponse | None:
+    """Let a visitor in, or return what is answered instead."""
+    answer = current_app.ensure_sync(_registered().authorize)()
+    if isinstance(answer, AnyResponse):
+        return answer
+    if answer is not None and not isinstance(answer, int):
+        # Anything else is true in Python: a text such as "no", or a tuple with a status.
+        raise TypeError(f"authorize of the dashboard returned {type(answer).__name__}: return True or False, or a response")
+    if not answer:
+        abort(403)
+    return None
+
+
+def _protect(response: Response) -> Response:
+    """Keep an answer out of all caches, our own gateway too, and out of other sites' frames."""
+    response.headers.update(_FIELDS)
+    is_static = request.endpoint is not None and request.endpoint.endswith(".static")
+    response.headers["Cache-Control"] = "private, no-cache" if is_static else "no-store"
+    return response

@@ -1,0 +1,211 @@
+"""Where the page has its numbers and entries from."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Flask
+
+from ..call_origin import Memo
+from ..calls import Suspended
+from ..decide import Terms
+from ..entry import Entry
+from ..explain import spell
+from ..figures import number
+from ..keys import page_key
+from ..note import Note
+from ..stores.base import Stored
+from ..variants import INDEX
+from ..wiring import State, state_of
+from .health import OFF, health
+from .overview import Overview, overview
+from .series import Moment, charts, moment_of
+from .shown import Card, Line, card_of, line_of
+from .survey import Surveyor, search
+
+#: Seconds that a search takes at most; and one that is asked to take longer.
+SEARCH, LONG_SEARCH = 1.0, 10.0
+#: Entries that are shown at length.
+CARDS = 20
+#: Seconds of the past that are shown, and seconds by which clocks may differ.
+HOUR, AHEAD = 3600.0, 60.0
+#: Seconds that make a rate: over fewer of them it would jump.
+ENOUGH = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search came upon.
+
+    :ivar says: how many there are.
+    :ivar cut: why there may be more; "" if there are not.
+    :ivar may_go_on: a longer search may find more.
+    :ivar cards: the first of them.
+    """
+
+    says: str
+    cut: str
+    may_go_on: bool
+    cards: list[Card]
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Entries in lists, and how much of the store was looked at for them."""
+
+    says: str
+    left_alone: list[Line]
+    biggest: list[Line]
+    latest: list[Line]
+
+
+class Desk:
+    """One app's numbers and entries.
+
+    :param app: the app.
+    :param stats: returns the numbers of all workers.
+    :param memos: the fetch functions that are known.
+    """
+
+    def __init__(self, app: Flask, stats: Callable[[], Any], memos: Collection[Memo]) -> None:
+        self._app = app
+        self._stats = stats
+        self._memos = memos
+        self._surveyor = Surveyor()
+        self._known: list[Moment] = []
+        self._mutex = threading.Lock()
+
+    @property
+    def state(self) -> State:
+        """What belongs to the app."""
+        return state_of(self._app)
+
+    # -- numbers -------------------------------------------------------------------------------------------------
+
+    def numbers(self, series: str) -> Overview:
+        """Return the numbers of all workers. It never walks through the store.
+
+        :param series: whose latency is shown: ``kind/name``, or "" for all endpoints.
+        """
+        moments, running = self._hour()
+        return self._overview([*moments, *running], series)
+
+    def now(self, series: str, after: float) -> tuple[Overview, dict[str, Any]]:
+        """Return the numbers, and what the charts draw.
+
+        :param after: only what happened after this time, in seconds since the epoch.
+        """
+        moments, running = self._hour()
+        shown = self._overview([*moments, *running], series)
+        drawn = charts([*moments, *running], shown.series, after)
+        # The last point is drawn anew next time.
+        return shown, {**drawn, "whole": not after, "running": bool(running)}
+
+    def _overview(self, moments: list[Moment], series: str) -> Overview:
+        stats, settings = self._stats(), self.state.settings
+        how = health(stats, moments, self._suspended(), settings.refresh_backoff[1]) if settings.enabled else OFF
+        return overview(stats, moments, how, time.time(), series)
+
+    def _hour(self) -> tuple[list[Moment], list[Moment]]:
+        """Return the last hour, and what happened since its last sample, if that is long enough to say anything.
+
+        What was read once is kept, since it does not change any more.
+        """
+        with self._mutex:
+            now, known = time.time(), self._known
+            # One from the future is of a clock that was wrong: it would hide what comes.
+            known = [moment for moment in known if now - HOUR < moment.at <= now + AHEAD]
+            new = self.state.stats.history(known[-1].at if known else 0.0)
+            self._known = known = [*known, *map(moment_of, new)]
+        running = self.state.stats.running()
+        is_enough = running is not None and running["seconds"] >= ENOUGH
+        return known, [moment_of(running)] if running is not None and is_enough else []
+
+    def _suspended(self) -> list[Suspended]:
+        calls = self.state.calls
+        return [] if calls is None else calls.suspended(self._memos)
+
+    # -- entries -------------------------------------------------------------------------------------------------
+
+    def lists(self, here: str) -> Lists:
+        """Return which entries are worth a look: of as many as can be looked at in a moment.
+
+        :param here: scheme and host of the page.
+        :raises StoreError: if the store can't be read.
+        """
+        store, terms, now = self.state.engine.store, self._terms(), time.time()
+        seen = self._surveyor.look(store, terms)
+        states = ", ".join(f"{number(count)} {state.value}" for state, count in sorted(seen.states.items()))
+        says = f"{number(seen.looked)} in all: {states}." if seen.looked else ""
+        if seen.is_cut:
+            of = number(store.usage().entries)
+            says = f"Only {number(seen.looked)} of about {of} were looked at, so as not to hold you up: {states}."
+        left_alone, biggest, latest = (
+            [line_of(stored, now, terms, here) for stored in some] for some in (seen.left_alone, seen.biggest, seen.latest)
+        )
+        return Lists(says, left_alone, biggest, latest)
+
+    def one(self, key: str) -> Found:
+        """Return the entry of a key.
+
+        :raises StoreError: if the store can't be read.
+        """
+        copy = self.state.engine.store.load(key)
+        if copy.entry is None:
+            return Found("It is not stored any more.", "", False, [])
+        return Found("", "", False, [self._card(_stored(copy.entry, copy.note))])
+
+    def of_url(self, environ: Mapping[str, Any], matches: Callable[[Entry], bool], *, takes_long: bool) -> Found:
+        """Return the entries of a URL: those that a request for it leads to however much is stored, and others found in time.
+
+        :param environ: a request for it.
+        :raises StoreError: if the store can't be read.
+        """
+        store, ignored = self.state.engine.store, self.state.settings.ignored_parameters
+        keys = [*self.state.pages.keys_of(environ), page_key("gateway", environ, {}, ignored)]
+        copies = [store.load(key) for key in keys]
+        straight = [_stored(copy.entry, copy.note) for copy in copies if copy.entry is not None and copy.entry.status != INDEX]
+        return self._matching(matches, [stored for stored in straight if matches(stored.entry)], takes_long)
+
+    def matching(self, matches: Callable[[Entry], bool], *, takes_long: bool) -> Found:
+        """Return the entries that match: the first of them that are found in time.
+
+        :raises StoreError: if the store can't be read.
+        """
+        return self._matching(matches, [], takes_long)
+
+    def _matching(self, matches: Callable[[Entry], bool], known: list[Stored], takes_long: bool) -> Found:
+        store, longest = self.state.engine.store, LONG_SEARCH if takes_long else SEARCH
+        found = search(store.walk(), matches, longest, CARDS)
+        # What the walk came upon says more.
+        entries = {stored.entry.key: stored for stored in (*known, *found.entries)}
+        count = len(entries)
+        says = f"{number(count)} {'entry' if count == 1 else 'entries'} found." if count else "Nothing that is stored matches."
+        cut = ""
+        if found.is_cut and count >= CARDS:
+            says, cut = f"The first {CARDS} that were found.", "There may be more."
+        elif found.is_cut:
+            of = number(store.usage().entries)
+            cut = f"Only {number(found.looked)} of about {of} entries were looked at in {spell(longest)}."
+        cards = [self._card(stored) for stored in entries.values()][:CARDS]
+        return Found(says, cut, bool(cut) and count < CARDS and not takes_long, cards)
+
+    def _card(self, stored: Stored) -> Card:
+        engine = self.state.engine
+        # Who never used this copy in this process still learns whether its refresh was handed over here.
+        pending = engine.process.refreshes.is_pending(engine.store.load(stored.entry.key))
+        return card_of(stored, time.time(), self._terms(), pending=pending)
+
+    def _terms(self) -> Terms:
+        """Return what the app says of what is stored; its views may say more."""
+        calls = self.state.calls
+        return Terms() if calls is None else calls.terms()
+
+
+def _stored(entry: Entry, note: Note) -> Stored:
+    """Return an entry that was loaded; what it takes on the disk, and when it was used, only a walk knows."""
+    return Stored(entry, entry.length, 0, 0.0, note)

@@ -1,0 +1,208 @@
+"""The page's numbers, made ready to be read. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..figures import buckets_of, clock, latency, number, percent, quantile, rate, size
+from .health import FULL, Health, Level
+from .series import FROM_STORE, KINDS, STATUSES, Moment, Row, chosen, rows, together
+
+#: Rows in the table of what is busiest.
+BUSIEST = 12
+#: Seconds over which the rate of now is taken.
+NOW = 60.0
+
+
+class Share(NamedTuple):
+    """A part of a bar: what it stands for, where it is in percent, and how many visits it stands for."""
+
+    status: str
+    left: float
+    width: float
+    visits: str
+
+
+class Tile(NamedTuple):
+    """One number.
+
+    :ivar unit: what stands beside it.
+    :ivar note: what is said below.
+    :ivar part: how much of its limit it is, in percent; ``None``: it has none.
+    :ivar level: ``notice`` or ``bad``; "" if there is nothing to notice.
+    """
+
+    title: str
+    figure: str
+    unit: str = ""
+    note: str = ""
+    part: float | None = None
+    level: str = ""
+
+
+class Busy(NamedTuple):
+    """An endpoint, a fetch function or a third party in numbers."""
+
+    kind: str
+    name: str
+    requests: str
+    from_store: str
+    calls: str
+    failures: str
+    served95: str
+    origin50: str
+    origin95: str
+
+
+class Choice(NamedTuple):
+    """Something whose latency can be looked at."""
+
+    value: str
+    name: str
+
+
+class Group(NamedTuple):
+    """Choices of one kind."""
+
+    label: str
+    choices: list[Choice]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What the page shows beside entries."""
+
+    clock: str
+    since: str
+    health: Health
+    from_store: str
+    shares: list[Share]
+    tiles: list[Tile]
+    origins: list[Busy]
+    choices: list[Group]
+    series: str
+    series_label: str
+    rows: list[Row]
+
+
+def overview(stats: Mapping[str, Any], moments: Sequence[Moment], how: Health, now: float, series: str) -> Overview:
+    """Return what the page shows.
+
+    :param stats: the numbers of all workers.
+    :param moments: the last hour.
+    :param how: the cache does.
+    :param now: seconds since the epoch.
+    :param series: whose latency is shown: ``kind/name``, or "" for all endpoints.
+    """
+    requests = {name: sum(moment.requests.get(name, 0) for moment in moments) for name in STATUSES}
+    if not any(requests.values()):
+        requests = dict(stats["requests"])
+    choices = [Group(KINDS[kind], [Choice(f"{kind}/{name}", name or "The app") for name in sorted(stats[kind])]) for kind in KINDS]
+    known = {choice.value: choice.name for group in choices for choice in group.choices}
+    series = series if series in known else ""
+    return Overview(
+        clock=clock(now),
+        since=_since(stats),
+        health=how,
+        from_store=percent(sum(requests[name] for name in FROM_STORE), sum(requests.values())),
+        shares=_shares(requests),
+        tiles=_tiles(stats, moments, how, now),
+        origins=_busiest(stats),
+        choices=[group for group in choices if group.choices],
+        series=series,
+        series_label=known.get(series, "all endpoints"),
+        rows=rows(moments, series),
+    )
+
+
+def _shares(requests: Mapping[str, int]) -> list[Share]:
+    total, left, shares = sum(requests.values()), 0.0, []
+    for name in STATUSES:
+        width = 100 * requests[name] / total if total else 0.0
+        shares.append(Share(name, round(left, 2), round(width, 2), number(requests[name])))
+        left += width
+    return shares
+
+
+def _tiles(stats: Mapping[str, Any], moments: Sequence[Moment], how: Health, now: float) -> list[Tile]:
+    last = [moment for moment in moments if moment.at > now - NOW]
+    line = together(chosen(moment, "") for moment in moments)
+    count = sum(sum(moment.requests.values()) for moment in last)
+    of_hour = sum(sum(moment.requests.values()) for moment in moments)
+    failures = sum(moment.failures for moment in moments)
+    served, origin = quantile(line.served, 0.95), quantile(line.origin, 0.95)
+    return [
+        Tile("Requests", rate(count, sum(moment.seconds for moment in last)), "/s", f"{number(of_hour)} in the last hour"),
+        Tile("Served p95", latency(served), "", f"origins: {latency(origin)}"),
+        Tile(
+            "Failures of origins",
+            number(failures),
+            "",
+            "in the last hour",
+            None,
+            "bad" if how.level is Level.BAD and failures else "",
+        ),
+        _refreshes(stats),
+        _size(stats),
+        _evictions(stats),
+        Tile("Workers", number(stats["workers"]), "", f"counting since {_since(stats)}"),
+        _purges(stats),
+    ]
+
+
+def _since(stats: Mapping[str, Any]) -> str:
+    return clock(stats["since"], "%-d %b %H:%M UTC")
+
+
+def _purges(stats: Mapping[str, Any]) -> Tile:
+    scans = stats["scans"]
+    note = f"{number(scans['done'])} of {number(scans['found'])} found by scans are done"
+    if scans["running"]:
+        return Tile("Scans", number(scans["running"]), "running", note)
+    return Tile("Purges", number(stats["purges"]), "", note if scans["found"] else "no scan is running")
+
+
+def _refreshes(stats: Mapping[str, Any]) -> Tile:
+    refreshes = stats["refreshes"]
+    ends = {"done": refreshes["done"], "failed": refreshes["failed"], "dropped": refreshes["dropped"]}
+    mean = f", {latency(refreshes['seconds'] / refreshes['done'])} each" if refreshes["done"] else ""
+    note = ", ".join(f"{number(count)} {end}" for end, count in ends.items()) + mean
+    return Tile("Refreshes", number(refreshes["pending"]), "waiting", note)
+
+
+def _size(stats: Mapping[str, Any]) -> Tile:
+    used, limit, entries = stats["bytes"], stats["max_size"], f"{number(stats['entries'])} entries"
+    if limit is None:
+        return Tile("Size", size(used), "no limit", entries)
+    level = "notice" if used > FULL * limit else ""
+    return Tile("Size", size(used), f"of {size(limit)}", entries, round(min(100.0, 100 * used / limit), 1), level)
+
+
+def _evictions(stats: Mapping[str, Any]) -> Tile:
+    evictions = stats["evictions"]
+    went = {name: count for name, count in evictions.items() if count}
+    note = ", ".join(f"{name} {number(count)}" for name, count in went.items()) or "none so far"
+    return Tile("Evictions", number(sum(evictions.values())), "", note)
+
+
+def _busiest(stats: Mapping[str, Any]) -> list[Busy]:
+    found = [(sum(each["requests"].values()), kind, name, each) for kind in KINDS for name, each in stats[kind].items()]
+    found.sort(key=lambda item: (-item[0], item[1], item[2]))
+    return [_busy(count, kind, name, each) for count, kind, name, each in found[:BUSIEST]]
+
+
+def _busy(count: int, kind: str, name: str, each: Mapping[str, Any]) -> Busy:
+    served, origin = (buckets_of(each[name]["buckets"]) for name in ("served", "origin"))
+    return Busy(
+        kind={"endpoints": "endpoint", "functions": "function", "hosts": "third party"}[kind],
+        name=name or "the app",
+        requests=number(count),
+        from_store=percent(sum(each["requests"][status] for status in FROM_STORE), count),
+        calls=number(each["origin_calls"]),
+        failures=number(each["origin_failures"]),
+        served95=latency(quantile(served, 0.95)),
+        origin50=latency(quantile(origin, 0.5)),
+        origin95=latency(quantile(origin, 0.95)),
+    )

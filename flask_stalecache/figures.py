@@ -1,0 +1,86 @@
+"""Numbers as people read them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+
+#: Where there is nothing to say.
+NONE = "\N{EN DASH}"
+_SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def size(count: float) -> str:
+    """Return bytes in the unit that leaves few digits: ``3.2 MiB``."""
+    unit = 0
+    while count >= 1024 and unit < len(_SIZES) - 1:
+        count /= 1024
+        unit += 1
+    return f"{count:.0f} {_SIZES[unit]}" if unit == 0 or count >= 100 else f"{count:.1f} {_SIZES[unit]}"
+
+
+def number(count: float) -> str:
+    """Return a count with its thousands set apart."""
+    return f"{count:,.0f}"
+
+
+def rate(count: float, seconds: float) -> str:
+    """Return how many a second that is."""
+    value = count / seconds if seconds > 0 else 0.0
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 1 or value == 0 else f"{value:.2f}"
+
+
+def percent(part: float, whole: float) -> str:
+    """Return a share in percent, and never a full one that is not; a dash where there is nothing to share."""
+    if whole <= 0:
+        return NONE
+    share = 100 * part / whole
+    if part < whole and share > 99.9:
+        return "> 99.9 %"
+    return f"{share:.0f} %" if share in (0, 100) else f"{share:.1f} %"
+
+
+def latency(seconds: float | None) -> str:
+    """Return a latency; a dash where nothing was measured, and no more than is known below a millisecond."""
+    if seconds is None:
+        return NONE
+    if seconds <= 0.001:
+        return "≤ 1 ms"
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def clock(at: float, form: str = "%H:%M:%S") -> str:
+    """Return a time of day in UTC.
+
+    :param at: seconds since the epoch.
+    :param form: as ``strftime`` has it.
+    """
+    return datetime.fromtimestamp(at, timezone.utc).strftime(form)
+
+
+def buckets_of(cumulative: Mapping[str, int]) -> dict[float, int]:
+    """Return how many by their upper bound, each alone, of what is cumulative as Prometheus has it."""
+    buckets, below = {}, 0
+    for bound, count in cumulative.items():
+        buckets[float(bound)] = count - below
+        below = count
+    return buckets
+
+
+def quantile(buckets: Mapping[float, int], share: float) -> float | None:
+    """Return the seconds that a share of all stayed under; ``None`` if there was nothing.
+
+    :param buckets: how many by their upper bound, each alone.
+    """
+    total = sum(buckets.values())
+    if total <= 0:
+        return None
+    wanted, lower, below = share * total, 0.0, 0
+    for upper, count in sorted(buckets.items()):
+        if count and below + count >= wanted:
+            # Of what took longer than the last bound nobody knows more.
+            return lower if upper == float("inf") else lower + (upper - lower) * (wanted - below) / count
+        lower, below = upper, below + count
+    return lower

@@ -1,0 +1,229 @@
+"""The last hour: what was counted in each quarter of a minute, kept by one process at a time for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .stats import Sample
+from .stores.disk import make_directories, read_file, write_file
+from .stores.locks import FileKeyLock
+from .tally import CELLS, KINDS, Totals, added, requests_of, series_of
+
+#: Seconds from one sample to the next, and seconds for which they are kept.
+INTERVAL, KEPT = 15.0, 3600.0
+_SAMPLES = int(KEPT / INTERVAL)
+_BILLION = 1_000_000_000
+
+
+class _Mark(NamedTuple):
+    """When the last sample was taken.
+
+    :ivar at: in seconds since the epoch.
+    :ivar monotonic: on the clock that nobody sets, which all processes of a machine share.
+    :ivar written: how many samples were written since the file was last made shorter.
+    """
+
+    at: float
+    monotonic: float
+    written: int
+
+
+class History:
+    """Takes a sample each quarter of a minute, unless another process has.
+
+    :param folder: where samples are; ``None``: in memory, of this process alone.
+    :param totals: returns what was counted so far by all.
+    """
+
+    def __init__(self, folder: Path | None, totals: Callable[[], Totals]) -> None:
+        self._folder = folder
+        self._totals = totals
+        self._next = 0.0
+        self._in_memory: list[bytes] = []
+        self._last: tuple[_Mark, Totals] | None = None
+
+    def tick(self) -> None:
+        """Take a sample if that is due.
+
+        :raises OSError: if it can't be written.
+        :raises StoreError: if the lock can't be had for another reason than that somebody has it.
+        """
+        if time.monotonic() < self._next:
+            return
+        if self._folder is None:
+            self._take(None)
+            return
+        lock = FileKeyLock(self._folder / "history.lock", make_directories)
+        if not lock.acquire():
+            return
+        try:
+            self._take(self._folder)
+        finally:
+            lock.release()
+
+    def _take(self, folder: Path | None) -> None:
+        now, mark = time.monotonic(), self._mark(folder)
+        if mark is not None and 0 <= now - mark.monotonic < INTERVAL:
+            self._next = mark.monotonic + INTERVAL
+            return
+        self._next = now + INTERVAL
+        totals, before = self._totals(), None if mark is None else self._totals_before(folder)
+        new = _Mark(time.time(), now, 0 if mark is None else mark.written + 1)
+        new = self._shortened(folder, new)
+        # Before the sample: killed in between, one is missing, and none is there twice.
+        self._note(folder, new, totals)
+        if mark is not None and before is not None:
+            self._append(folder, _encoded(new, _seconds(mark, new), totals, before))
+
+    # -- what is noted ---------------------------------------------------------------------------------------------
+
+    def _mark(self, folder: Path | None) -> _Mark | None:
+        if folder is None:
+            return None if self._last is None else self._last[0]
+        try:
+            head = (read_file(folder / "totals", 200) or b"").partition(b"\n")[0]
+            at, monotonic, written = json.loads(head)
+            return _Mark(float(at), float(monotonic), int(written))
+        except (ValueError, TypeError, RecursionError):
+            return None
+
+    def _totals_before(self, folder: Path | None) -> Totals | None:
+        if folder is None:
+            return None if self._last is None else self._last[1]
+        try:
+            lines = (read_file(folder / "totals") or b"").partition(b"\n")[2]
+            return {(str(kind), str(label)): _whole(cells) for kind, label, cells in json.loads(lines)}
+        except (ValueError, TypeError, RecursionError):
+            return None
+
+    def _note(self, folder: Path | None, mark: _Mark, totals: Totals) -> None:
+        if folder is None:
+            self._last = mark, totals
+            return
+        noted = [[kind, label, list(cells)] for (kind, label), cells in totals.items()]
+        data = f"{json.dumps(mark)}\n{json.dumps(noted)}".encode("ascii")
+        write_file(folder / "totals", data, int(mark.at * _BILLION))
+
+    # -- samples -----------------------------------------------------------------------------------------------------
+
+    def _append(self, folder: Path | None, sample: bytes) -> None:
+        if folder is None:
+            self._in_memory = [*self._in_memory, sample][-_SAMPLES:]
+            return
+        descriptor = os.open(
+            folder / "history", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600
+        )
+        try:
+            # On a line of its own, also where one was not written to its end.
+            os.write(descriptor, b"\n%b\n" % sample)
+        finally:
+            os.close(descriptor)
+
+    def _shortened(self, folder: Path | None, mark: _Mark) -> _Mark:
+        """Drop samples that are too old, now and then, and return what is to be noted of that."""
+        if folder is None or mark.written < 2 * _SAMPLES:
+            return mark
+        kept = self._lines()[-_SAMPLES:]
+        write_file(folder / "history", b"\n".join([*kept, b""]), int(mark.at * _BILLION))
+        return mark._replace(written=len(kept))
+
+    def _lines(self) -> list[bytes]:
+        if self._folder is None:
+            return self._in_memory
+        return [line for line in (read_file(self._folder / "history") or b"").splitlines() if line]
+
+    def samples(self, since: float = 0.0) -> list[Sample]:
+        """Return the samples of the last hour, the oldest first.
+
+        :param since: only those that were taken after this moment, in seconds since the epoch. Default: all.
+        """
+        now = time.time()
+        # Those from the future are of a clock that was wrong.
+        lines = (line for line in self._lines() if max(since, now - KEPT) < _taken_at(line) <= now + INTERVAL)
+        return [sample for line in lines if (sample := _decoded(line)) is not None]
+
+    def running(self) -> Sample | None:
+        """Return what was counted since the last sample; ``None`` if that is not known just now."""
+        mark, before = self._mark(self._folder), self._totals_before(self._folder)
+        if mark is None or before is None:
+            return None
+        totals, now = self._totals(), _Mark(time.time(), time.monotonic(), 0)
+        if self._mark(self._folder) != mark:
+            # One was taken meanwhile, so that the totals before may be those after.
+            return None
+        return _decoded(_encoded(now, _seconds(mark, now), totals, before))
+
+
+def _seconds(before: _Mark, now: _Mark) -> float:
+    """Return how long it is from one sample to the next: the machine may have been started anew between them."""
+    if now.monotonic > before.monotonic:
+        return now.monotonic - before.monotonic
+    return max(INTERVAL, now.at - before.at)
+
+
+def _encoded(mark: _Mark, seconds: float, totals: Totals, before: Totals) -> bytes:
+    counts = []
+    for (kind, label), cells in totals.items():
+        last = before.get((kind, label))
+        changes = cells if last is None else [new - old for new, old in zip(cells, last, strict=True)]
+        if any(change < 0 for change in changes):
+            # Files of counts were deleted: it began anew.
+            changes = cells
+        if any(changes):
+            counts.append([kind, label, {index: change for index, change in enumerate(changes) if change}])
+    return f"{mark.at} {seconds} {json.dumps(counts)}".encode("ascii")
+
+
+def _taken_at(line: bytes) -> float:
+    try:
+        return float(line.partition(b" ")[0])
+    except ValueError:
+        return 0.0
+
+
+def _decoded(line: bytes) -> Sample | None:
+    """Return a sample; ``None`` for a line that was not written to its end."""
+    try:
+        at, seconds, noted = line.split(b" ", 2)
+        counts = {(str(kind), str(label)): _spread(changes) for kind, label, changes in json.loads(noted)}
+        return _sample(float(at), float(seconds), counts)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+
+
+def _sample(at: float, seconds: float, counts: Mapping[tuple[str, str], Sequence[int]]) -> Sample:
+    every = series_of(added([[0] * CELLS, *counts.values()]), cumulative=False)
+    by_kind = {
+        kind: {label: series_of(cells, cumulative=False) for (of, label), cells in counts.items() if of == kind} for kind in KINDS
+    }
+    return {
+        "at": at,
+        "seconds": seconds,
+        "requests": requests_of(counts, "endpoint"),
+        "calls": requests_of(counts, "function", "host"),
+        "origin_calls": every["origin_calls"],
+        "origin_failures": every["origin_failures"],
+        "waits": every["waits"],
+        "refreshes": every["refreshes"],
+        "endpoints": by_kind["endpoint"],
+        "functions": by_kind["function"],
+        "hosts": by_kind["host"],
+    }
+
+
+def _whole(cells: Any) -> list[int]:
+    if len(cells) != CELLS:
+        raise ValueError("so many cells has no label")
+    return [int(cell) for cell in cells]
+
+
+def _spread(changes: Mapping[str, int]) -> list[int]:
+    cells = [0] * CELLS
+    for index, change in changes.items():
+        cells[int(index)] = int(change)
+    return cells

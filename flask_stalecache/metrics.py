@@ -1,0 +1,73 @@
+"""The numbers for Prometheus: a collector for ``prometheus_client``, which not every app has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from flask import Flask
+
+from .engine import Engine
+from .errors import ConfigError
+from .gateway.cache import GatewayCache
+from .ledger import Ledger
+from .stats import Counters
+from .stores.base import Usage
+from .wiring import state_of
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+    from prometheus_client.registry import Collector
+else:
+    # Whatever has its methods is one.
+    Collector = object
+
+
+class StaleCacheCollector(Collector):
+    """Tells Prometheus the numbers of all processes that share a cache directory, also of those that have ended.
+
+    It counts nothing itself: each scrape reads what :meth:`StaleCache.stats` returns. So whichever worker is asked tells the same,
+    and nothing is to be merged where ``prometheus_client`` runs in its multiprocess mode.
+
+    :param app: the app, set up by :class:`StaleCache`; or a :class:`GatewayCache`.
+    :raises ConfigError: for anything else, or if prometheus-client is not installed.
+    """
+
+    def __init__(self, app: Flask | GatewayCache) -> None:
+        self._families = _families().families
+        self._engine = _engine_of(app)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics; none, and a line in the log, if the numbers can't be read: the site's page is not to fail for it."""
+        try:
+            return list(self._families(self._engine.stats()))
+        except Exception as error:
+            complaints = self._engine.complaints
+            complaints.now_and_then("metrics", "the numbers can't be read, and none are told: %r", error, exc_info=error)
+            return []
+
+    def describe(self) -> Iterable[Metric]:
+        """Return the metrics without values, so that to register it reads nothing, and twice is an error."""
+        return list(self._families(Ledger(Counters()).read(Usage(0, 0), None)))
+
+
+def _families() -> ModuleType:
+    """Return the module that knows ``prometheus_client``."""
+    try:
+        from . import families
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "prometheus_client":
+            raise
+        raise ConfigError(
+            "StaleCacheCollector() needs prometheus-client, which is not installed: pip install 'flask-stalecache[metrics]'"
+        ) from error
+    return families
+
+
+def _engine_of(app: object) -> Engine:
+    if isinstance(app, GatewayCache):
+        return app._engine
+    if isinstance(app, Flask):
+        return state_of(app).engine
+    raise ConfigError(f"StaleCacheCollector() tells of an app or a GatewayCache, and {app!r} is neither")

@@ -1,0 +1,296 @@
+"""Files of cells: one for each process that counts, mapped by it alone, read by whoever adds them up.
+
+A process holds an flock on its file for as long as it lives, which the kernel lets go of however it ends. The next process takes
+over the first file that nobody holds, and goes on counting in it: nothing is ever carried over, and there are as many files as
+there were processes at the same time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import stat
+import struct
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from .stores.disk import files_in, make_directory
+from .tally import CELLS, KINDS
+
+MAGIC = int.from_bytes(b"stalerow", "little")
+#: Another layout has another version.
+VERSION = 1
+#: Cells at the start of a file: what it is, since when it counts, gauges, and named counts.
+HEAD = 128
+_MAGIC_CELL, _VERSION_CELL, BORN_CELL = 0, 1, 2
+#: Gauges are of the process that holds the file, and mean nothing once it is gone.
+GAUGES = range(8, 16)
+NAMED = 16
+#: Labels in one file; what is more is counted under one label of its kind.
+LABELS = 200
+OTHERS = "(others)"
+#: A block: kind and length of the label, the label, its cells.
+_NAME_CELLS = 16
+_BLOCK = _NAME_CELLS + CELLS
+_LONGEST = (_NAME_CELLS - 1) * 8
+SIZE = (HEAD + (LABELS + len(KINDS)) * _BLOCK) * 8
+#: Seconds after which files that somebody held are looked at again: it may have been a reader who wanted to know.
+_SECOND_LOOK = 0.002
+_TRIES = 10
+_OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class Row:
+    """The file in which this process counts.
+
+    :param path: where it is.
+    :param descriptor: open, and locked by this process.
+    :raises OSError: if it can't be mapped.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._identity = _identity(os.fstat(descriptor))
+        # Opened once more: a map keeps a descriptor of its own, and with it the lock.
+        mapped = os.open(path, os.O_RDWR | _OPEN)
+        try:
+            if _identity(os.fstat(mapped)) != self._identity:
+                raise FileNotFoundError(f"{path} was replaced")
+            self._cells = memoryview(mmap.mmap(mapped, SIZE)).cast("Q")
+        finally:
+            os.close(mapped)
+        self.head = self._cells[:HEAD]
+        for gauge in GAUGES:
+            self.head[gauge] = 0
+        self._known = {(label.kind, label.name): label.start for label in _labels(self._cells)}
+        self._used = sum(1 for start in self._known.values() if start < _start_of(LABELS))
+        # An app that is dropped leaves its file to the next one.
+        self._closed = weakref.finalize(self, _close, descriptor)
+
+    def cells(self, kind: str, label: str) -> memoryview | None:
+        """Return the cells of a label, which is new here if need be; ``None``: there are as many as there may be."""
+        name = _fitting(label)
+        label = name.decode("utf-8")
+        start = self._known.get((kind, label))
+        if start is None:
+            number = LABELS + KINDS.index(kind) if label == OTHERS else self._used
+            if number >= LABELS and label != OTHERS:
+                return None
+            self._used += number < LABELS
+            start = self._known[kind, label] = _start_of(number)
+            self._name(start, kind, name)
+        return _cells_at(self._cells, start)
+
+    def _name(self, start: int, kind: str, name: bytes) -> None:
+        padded = name.ljust(_LONGEST, b"\0")
+        for index in range(1, _NAME_CELLS):
+            self._cells[start + index] = int.from_bytes(padded[(index - 1) * 8 : index * 8], "little")
+        # Last, since only then it counts as there.
+        self._cells[start] = (KINDS.index(kind) + 1) << 8 | len(name)
+
+    def is_current(self) -> bool:
+        """Whether the file is still where others look for it, and whole."""
+        try:
+            status = os.lstat(self.path)
+        except OSError:
+            return False
+        return _identity(status) == self._identity and _is_whole(status)
+
+    def close(self) -> None:
+        """Let go of it. In a fork its parent still holds it: an unlock would be one for both."""
+        self._closed()
+
+
+def _close(descriptor: int) -> None:
+    with suppress(OSError):
+        os.close(descriptor)
+
+
+def take_row(folder: Path) -> Row:
+    """Return a file that nobody else counts in: the first that is free, or a new one.
+
+    :raises OSError: if there is none to be had.
+    """
+    make_directory(folder)
+    for _ in range(2):
+        paths = _paths(folder)
+        for path in paths:
+            if (row := _adopted(path)) is not None:
+                return row
+        if not paths:
+            break
+        time.sleep(_SECOND_LOOK)
+    _remove_leftovers(folder)
+    for _ in range(_TRIES):
+        # Another maker takes it for left behind if it comes between the making of the file and its lock.
+        with suppress(FileNotFoundError):
+            return _made(folder)
+    return _made(folder)
+
+
+class Reading(NamedTuple):
+    """What is in one file.
+
+    :ivar head: its first cells.
+    :ivar labels: cells by kind and label.
+    :ivar is_held: a process counts in it.
+    """
+
+    head: memoryview
+    labels: dict[tuple[str, str], memoryview]
+    is_held: bool
+
+
+def read_rows(folder: Path) -> Iterator[Reading]:
+    """Yield what is in each file of a folder; what is none of ours is passed over."""
+    for path in _paths(folder):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | _OPEN)
+        except OSError:
+            continue
+        try:
+            # Read, and not mapped: a file that is cut meanwhile would end this process.
+            cells = memoryview(os.read(descriptor, SIZE + 1))
+            is_held = not _try_lock(descriptor, fcntl.LOCK_SH)
+        except OSError:
+            continue
+        finally:
+            os.close(descriptor)
+        if len(cells) == SIZE and _is_ours(numbers := cells.cast("Q")):
+            labels = {(label.kind, label.name): _cells_at(numbers, label.start) for label in _labels(numbers)}
+            yield Reading(numbers[:HEAD], labels, is_held)
+
+
+# -- the files -------------------------------------------------------------------------------------------------------
+
+
+def _paths(folder: Path) -> list[Path]:
+    try:
+        names = [entry.name for entry in files_in(folder) if entry.name.isascii() and entry.name.isdigit()]
+    except OSError:
+        return []
+    return [folder / name for name in sorted(names, key=int)]
+
+
+def _adopted(path: Path) -> Row | None:
+    """Return a file that nobody holds as ours; ``None`` if somebody does, or it is not whole."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | _OPEN)
+    except OSError:
+        return None
+    try:
+        if _try_lock(descriptor, fcntl.LOCK_EX) and _is_whole(os.fstat(descriptor)) and _is_ours_at(descriptor):
+            row = Row(path, descriptor)
+            descriptor = -1
+            return row
+    except FileNotFoundError:
+        pass
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+    return None
+
+
+def _made(folder: Path) -> Row:
+    """Make a file whole and locked under another name, then link it, so that nobody ever sees a half one."""
+    beside = folder / f"{os.urandom(8).hex()}.tmp"
+    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.fchmod(descriptor, 0o600)
+        # A file with holes on a full disk would be SIGBUS.
+        os.posix_fallocate(descriptor, 0, SIZE)
+        os.pwrite(descriptor, struct.pack("=QQQ", MAGIC, VERSION, time.time_ns()), 0)
+        return Row(_linked(beside, folder), descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    finally:
+        with suppress(OSError):
+            os.unlink(beside)
+
+
+def _linked(beside: Path, folder: Path) -> Path:
+    number = 0
+    while True:
+        path = folder / str(number)
+        try:
+            os.link(beside, path, follow_symlinks=False)
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what makers who were killed have left: nobody holds it any more."""
+    for entry in files_in(folder):
+        if not entry.name.endswith(".tmp"):
+            continue
+        with suppress(OSError):
+            descriptor = os.open(entry.path, os.O_RDONLY | _OPEN)
+            try:
+                if _try_lock(descriptor, fcntl.LOCK_EX):
+                    os.unlink(entry.path)
+            finally:
+                os.close(descriptor)
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _is_whole(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) and status.st_size == SIZE and status.st_blocks * 512 >= SIZE
+
+
+def _is_ours(cells: memoryview) -> bool:
+    return bool(cells[_MAGIC_CELL] == MAGIC and cells[_VERSION_CELL] == VERSION)
+
+
+def _is_ours_at(descriptor: int) -> bool:
+    return _is_ours(memoryview(os.pread(descriptor, 16, 0)).cast("Q"))
+
+
+# -- the labels ------------------------------------------------------------------------------------------------------
+
+
+class _Label(NamedTuple):
+    kind: str
+    name: str
+    start: int
+
+
+def _start_of(number: int) -> int:
+    return HEAD + number * _BLOCK
+
+
+def _cells_at(cells: memoryview, start: int) -> memoryview:
+    return cells[start + _NAME_CELLS : start + _BLOCK]
+
+
+def _labels(cells: memoryview) -> Iterator[_Label]:
+    for number in range(LABELS + len(KINDS)):
+        start = _start_of(number)
+        kind, length = divmod(cells[start], 256)
+        if 0 < kind <= len(KINDS) and length <= _LONGEST:
+            name = b"".join(cells[start + index].to_bytes(8, "little") for index in range(1, _NAME_CELLS))[:length]
+            yield _Label(KINDS[kind - 1], name.decode("utf-8", "replace"), start)
+
+
+def _fitting(label: str) -> bytes:
+    """Return a label as it is written; what is too long loses its beginning, which says less."""
+    return label.encode("utf-8", "replace")[-_LONGEST:].decode("utf-8", "ignore").encode("utf-8")

@@ -1,0 +1,145 @@
+"""Counting without a system call and without a lock: 64-bit cells, shared with whoever adds them up.
+
+``cells[i] += 1`` on a memoryview with an ``int`` as index has neither a call of a Python function nor a jump back between load and
+store, and only there CPython (since 3.10) lets another thread in. So no count is lost between threads; between processes none is,
+since each counts in cells of its own. ``tests/test_tally.py`` holds it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+from .stats import Histogram, Series
+from .status import CacheStatus
+
+#: Upper bounds of the buckets of a histogram, in seconds; what took longer is in one more.
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+BUCKET_NAMES = (*map(str, BOUNDS), "+Inf")
+_BUCKETS = len(BUCKET_NAMES)
+#: In the order of their cells, which is never changed.
+STATUSES = ("MISS", "BYPASS", "EXPIRED", "STALE", "UPDATING", "REVALIDATED", "HIT")
+
+#: What is counted by a label of its own.
+KINDS = ("endpoint", "function", "host")
+#: Cells by kind and label.
+Totals: TypeAlias = "Mapping[tuple[str, str], Sequence[int]]"
+
+#: Which cell is what. A hit out of this process's memory is counted in the first one, and nowhere else.
+PLAIN = 0
+_STATUS = {CacheStatus(name): 1 + index for index, name in enumerate(STATUSES)}
+_CALLS, _FAILURES, _WAITS, _REFRESHED, _REFRESH_FAILED, _REFRESH_NS, _SERVED_NS, _ORIGIN_NS = range(8, 16)
+_SERVED, _ORIGIN = 16, 16 + _BUCKETS
+#: Cells of a label: all of the above, and some to spare.
+CELLS = 48
+_BILLION = 1_000_000_000
+
+
+def private_cells(count: int) -> memoryview:
+    """Return cells that nobody else sees."""
+    return memoryview(bytearray(count * 8)).cast("Q")
+
+
+class Tally:
+    """What is counted of one endpoint, fetch function or host in this process.
+
+    :ivar cells: its cells; others after a fork, so they are to be looked up for each count.
+    """
+
+    __slots__ = ("cells", "kind", "label")
+
+    def __init__(self, kind: str, label: str, cells: memoryview | None = None) -> None:
+        self.kind = kind
+        self.label = label
+        self.cells = private_cells(CELLS) if cells is None else cells
+
+    def move_to(self, cells: memoryview) -> None:
+        """Count in other cells from now on, and take along what was counted where nobody else sees it."""
+        before, self.cells = self.cells, cells
+        for index, count in enumerate(before):
+            if count:
+                cells[index] += count
+
+    def served(self, status: CacheStatus, took: float | None, *, waited: bool = False) -> None:
+        """Count a visit or a call.
+
+        :param took: seconds until there was something to serve; ``None`` for a fresh copy out of memory.
+        :param waited: for another's call of the origin.
+        """
+        if took is None:
+            self.cells[PLAIN] += 1
+            return
+        index, bucket, nanoseconds = _STATUS[status], _SERVED + bisect_left(BOUNDS, took), int(took * _BILLION)
+        self.cells[index] += 1
+        self.cells[bucket] += 1
+        self.cells[_SERVED_NS] += nanoseconds
+        if waited:
+            self.cells[_WAITS] += 1
+
+    def asked(self, seconds: float, *, failed: bool) -> None:
+        """Count a call of the origin."""
+        bucket, nanoseconds = _ORIGIN + bisect_left(BOUNDS, seconds), int(seconds * _BILLION)
+        self.cells[_CALLS] += 1
+        self.cells[bucket] += 1
+        self.cells[_ORIGIN_NS] += nanoseconds
+        if failed:
+            self.cells[_FAILURES] += 1
+
+    def refreshed(self, seconds: float, *, failed: bool) -> None:
+        """Count a refresh that ran to its end."""
+        index, nanoseconds = _REFRESH_FAILED if failed else _REFRESHED, int(seconds * _BILLION)
+        self.cells[index] += 1
+        self.cells[_REFRESH_NS] += nanoseconds
+
+
+#: For what somebody else counts.
+UNCOUNTED = Tally("", "")
+
+
+def requests_in(cells: Sequence[int]) -> dict[str, int]:
+    """Return requests by status."""
+    requests = dict(zip(STATUSES, cells[1 : 1 + len(STATUSES)], strict=True))
+    requests["HIT"] += cells[PLAIN]
+    return requests
+
+
+def series_of(cells: Sequence[int], *, cumulative: bool = True) -> Series:
+    """Return what cells say.
+
+    :param cumulative: each bucket has what is in those below it too.
+    """
+    served = [*cells[_SERVED : _SERVED + _BUCKETS]]
+    served[0] += cells[PLAIN]
+    return {
+        "requests": requests_in(cells),
+        "origin_calls": cells[_CALLS],
+        "origin_failures": cells[_FAILURES],
+        "waits": cells[_WAITS],
+        "refreshes": {
+            "done": cells[_REFRESHED],
+            "failed": cells[_REFRESH_FAILED],
+            "seconds": cells[_REFRESH_NS] / _BILLION,
+        },
+        "served": _histogram(served, cells[_SERVED_NS], cumulative),
+        "origin": _histogram(cells[_ORIGIN : _ORIGIN + _BUCKETS], cells[_ORIGIN_NS], cumulative),
+    }
+
+
+def _histogram(counts: Sequence[int], nanoseconds: int, cumulative: bool) -> Histogram:
+    buckets, total = [], 0
+    for count in counts:
+        total += count
+        buckets.append(total if cumulative else count)
+    return {"count": total, "sum": nanoseconds / _BILLION, "buckets": dict(zip(BUCKET_NAMES, buckets, strict=True))}
+
+
+def requests_of(blocks: Mapping[tuple[str, str], Sequence[int]], *kinds: str) -> dict[str, int]:
+    """Return requests by status of all labels of some kinds."""
+    parts = [requests_in(cells) for (kind, _), cells in blocks.items() if kind in kinds]
+    return {status: sum(part[status] for part in parts) for status in STATUSES}
+
+
+def added(blocks: Iterable[Sequence[int]]) -> list[int]:
+    """Return cells added up."""
+    return [sum(column) for column in zip(*blocks, strict=True)]

@@ -1,0 +1,20 @@
+"""What must never be unpickled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Bomb:
+    """What is unpickled goes off."""
+
+    gone_off = 0
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _go_off, ()
+
+
+def _go_off() -> str:
+    Bomb.gone_off += 1
+    return "gone off"

@@ -1,0 +1,50 @@
+"""Live apps whose pages are what a third party says, a line over and over, and visitors who read them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from servers import Answer, Gate, Server
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Shop:
+    """The app on a server, and the third party that it asks.
+
+    :ivar folder: where it notes who comes.
+    """
+
+    kind: str
+    server: Server
+    gate: Gate
+    folder: Path
+
+    def arrivals(self, path: str) -> int:
+        """How many visits of a page have come in."""
+        arrivals = self.folder / "arrivals"
+        return arrivals.read_text().split().count(path) if arrivals.exists() else 0
+
+    def questions(self, path: str) -> list[dict[str, str]]:
+        """What the third party was asked for a page."""
+        return [question for question in self.gate.questions if question["path"] == path]
+
+
+def new_path() -> str:
+    """Return a page that no other test visits."""
+    return f"/text/{next(_numbers)}"
+
+
+def line_of(answer: Answer, lines: int) -> str:
+    """Return what all lines of a page show. One that is wrong, cut or mixed from two is an AssertionError.
+
+    :param lines: how many there are in a page.
+    """
+    assert answer.status == 200, answer
+    (line, count), *others = Counter(answer.text.splitlines()).items()
+    assert (count, others) == (lines, [])
+    return line

@@ -1,0 +1,84 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from flask_stalecache.figures import NONE, buckets_of, clock, latency, number, percent, quantile, rate, size
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (104857600, "100 MiB"),
+        (1.5 * 1024**3, "1.5 GiB"),
+        (1024**5, "1024 TiB"),
+    ],
+)
+def test_size(count: float, said: str) -> None:
+    assert size(count) == said
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "said"),
+    [(0, 0, NONE), (0, 10, "0 %"), (10, 10, "100 %"), (9999999, 10000000, "> 99.9 %"), (1, 3, "33.3 %")],
+)
+def test_percent_is_never_full_if_it_is_not(part: float, whole: float, said: str) -> None:
+    assert percent(part, whole) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "said"), [(0, 60, "0"), (5, 0, "0"), (3, 60, "0.05"), (90, 60, "1.5"), (120000, 60, "2,000")]
+)
+def test_rate(count: float, seconds: float, said: str) -> None:
+    assert rate(count, seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (None, NONE),
+        (0, "\u2264 1 ms"),
+        (0.001, "\u2264 1 ms"),
+        (0.00213, "2.13 ms"),
+        (0.34, "340 ms"),
+        (2.25, "2.2 s"),
+        (30, "30 s"),
+    ],
+)
+def test_latency_says_no_more_than_is_known(seconds: float | None, said: str) -> None:
+    assert latency(seconds) == said
+
+
+def test_number_and_clock() -> None:
+    assert number(1234567) == "1,234,567"
+    assert (clock(0), clock(86399, "%H:%M")) == ("00:00:00", "23:59")
+
+
+INF = math.inf
+
+
+@pytest.mark.parametrize(
+    ("buckets", "share", "seconds"),
+    [
+        ({}, 0.5, None),
+        ({1.0: 0, INF: 0}, 0.5, None),
+        ({1.0: 10, INF: 0}, 0.5, 0.5),
+        ({1.0: 10, 2.0: 10, INF: 0}, 0.5, 1.0),
+        ({1.0: 10, 2.0: 10, INF: 0}, 0.75, 1.5),
+        ({2.0: 4, 1.0: 0, INF: 0}, 1.0, 2.0),
+        # Of what took longer than the last bound nobody knows more.
+        ({1.0: 1, INF: 99}, 0.95, 1.0),
+    ],
+)
+def test_quantile(buckets: dict[float, int], share: float, seconds: float | None) -> None:
+    assert quantile(buckets, share) == seconds
+
+
+def test_buckets_of_what_is_cumulative() -> None:
+    assert buckets_of({"0.5": 2, "1.0": 2, "+Inf": 5}) == {0.5: 2, 1.0: 0, INF: 3}

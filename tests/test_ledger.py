@@ -1,0 +1,457 @@
+"""Files in which processes count: each its own, none lost, none shared by two."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from origins import Worker, forked, workers
+
+from flask_stalecache import ledger as ledger_module
+from flask_stalecache.ledger import NAMES, Ledger
+from flask_stalecache.rows import HEAD, LABELS, NAMED, OTHERS, SIZE, read_rows
+from flask_stalecache.stats import Counters, Stats
+from flask_stalecache.stores.base import Usage
+from flask_stalecache.tally import KINDS, PLAIN, STATUSES, Tally
+
+NOTHING = dict.fromkeys(STATUSES, 0)
+
+
+def make_ledger(directory: Path) -> Ledger:
+    return Ledger(Counters(), directory)
+
+
+def read(ledger: Ledger) -> Stats:
+    return ledger.read(Usage(0, 0), None)
+
+
+def hits(stats: Stats, label: str = "news") -> int:
+    return stats["endpoints"][label]["requests"]["HIT"]
+
+
+def hit(ledger: Ledger, times: int = 1, label: str = "news") -> Tally:
+    tally = ledger.tally("endpoint", label)
+    for _ in range(times):
+        tally.cells[PLAIN] += 1
+    return tally
+
+
+def files(directory: Path) -> list[str]:
+    folder = directory / "stats"
+    beside = {"history", "history.lock", "totals"}
+    return sorted({path.name for path in folder.iterdir()} - beside) if folder.is_dir() else []
+
+
+# -- a file of its own -----------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_made_before_something_is_counted(directory: Path) -> None:
+    ledger = make_ledger(directory)
+    ledger.tick()
+    stats = read(ledger)
+    assert not directory.exists()
+    assert (stats["workers"], stats["requests"], stats["endpoints"]) == (0, NOTHING, {})
+
+
+def test_a_file_is_whole_and_ours_alone(directory: Path) -> None:
+    hit(make_ledger(directory))
+    folder = directory / "stats"
+    status = (folder / "0").stat()
+    assert files(directory) == ["0"]
+    assert (status.st_size, stat.S_IMODE(status.st_mode)) == (SIZE, 0o600)
+    assert status.st_blocks * 512 >= SIZE
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (directory, folder)] == [0o700, 0o700]
+
+
+def test_each_app_has_its_own_and_all_are_added_up(directory: Path) -> None:
+    one, other = make_ledger(directory), make_ledger(directory)
+    hit(one, 2)
+    hit(other, 3)
+    hit(other, 1, "shop")
+    assert files(directory) == ["0", "1"]
+    for ledger in (one, other):
+        stats = read(ledger)
+        assert (hits(stats), hits(stats, "shop"), stats["requests"]["HIT"], stats["workers"]) == (5, 1, 6, 2)
+
+
+def test_two_threads_that_are_first_at_a_label_count_it_once(directory: Path) -> None:
+    ledger = make_ledger(directory)
+    hit(ledger, 1, "another")
+    # What the second one does that has found no tally yet.
+    one, other = hit(ledger, 5), ledger._new_tally("endpoint", "news")
+    assert one is other
+    assert hits(read(ledger)) == 5
+
+
+def test_without_a_directory_the_numbers_are_those_of_this_process() -> None:
+    ledger = Ledger(Counters())
+    hit(ledger, 3)
+    ledger.counters.count("purges")
+    stats = read(ledger)
+    assert (hits(stats), stats["purges"], stats["workers"]) == (3, 1, 1)
+
+
+def test_named_counts_are_added_up_too(directory: Path) -> None:
+    one, other = make_ledger(directory), make_ledger(directory)
+    one.counters.count("purges")
+    other.counters.count("purges", 2)
+    other.counters.count("evicted_for_size")
+    other.counters.count("of no meaning")
+    stats = read(one)
+    assert (stats["purges"], stats["evictions"]["size"]) == (3, 1)
+    assert (one.counters["purges"], other.counters["purges"], other.counters["of no meaning"]) == (1, 2, 1)
+
+
+def test_there_is_a_cell_for_each_name() -> None:
+    assert len(set(NAMES)) == len(NAMES) <= HEAD - NAMED
+
+
+# -- processes -------------------------------------------------------------------------------------------------------
+
+_ledgers: dict[Path, Ledger] = {}
+
+
+def count_there(directory: Path, times: int, pending: int | None = None) -> list[str]:
+    """Count in a process, and go on living."""
+    ledger = _ledgers.setdefault(directory, make_ledger(directory))
+    hit(ledger, times)
+    ledger.counters.count("purges")
+    if pending is not None:
+        ledger.gauge("refreshes_pending", pending)
+    return files(directory)
+
+
+def test_what_a_killed_process_has_counted_stays_and_the_next_one_goes_on(directory: Path) -> None:
+    reader = make_ledger(directory)
+    with workers(2) as (one, other):
+        one.run(count_there, directory, 5, 7)
+        assert other.run(count_there, directory, 10, 1) == ["0", "1"]
+        stats = read(reader)
+        assert (hits(stats), stats["purges"], stats["workers"], stats["refreshes"]["pending"]) == (15, 2, 2, 8)
+        one.kill()
+        stats = read(reader)
+        assert (hits(stats), stats["purges"], stats["workers"], stats["refreshes"]["pending"]) == (15, 2, 1, 1)
+        with workers(1) as (third,):
+            assert third.run(count_there, directory, 100) == ["0", "1"]
+            stats = read(reader)
+            assert (hits(stats), stats["purges"], stats["workers"], stats["refreshes"]["pending"]) == (115, 3, 2, 1)
+    assert hits(read(reader)) == 115
+
+
+def count_in_a_fork(directory: Path) -> tuple[int, int, int, list[str], int]:
+    """Count before a fork, in the child, and after; a hit of the child is counted where its parent's tally was."""
+    ledger = make_ledger(directory)
+    tally = hit(ledger, 5)
+
+    def child() -> tuple[int, int, int]:
+        tally.cells[PLAIN] += 1
+        alone, before = tally.cells[PLAIN], hits(read(ledger))
+        ledger.open()
+        tally.cells[PLAIN] += 1
+        return alone, before, hits(read(ledger))
+
+    alone, before, after = forked(child)
+    # The child has closed what it had of the file, and the parent still holds it.
+    workers_left = read(ledger)["workers"]
+    tally.cells[PLAIN] += 1
+    return alone, before, after, files(directory), hits(read(ledger)) * 10 + workers_left
+
+
+def test_a_fork_counts_in_its_own(directory: Path) -> None:
+    with workers(1) as (worker,):
+        # 5 and the child's own hit in memory; then one more in its own file; then the parent's.
+        assert worker.run(count_in_a_fork, directory) == (1, 6, 7, ["0", "1"], 81)
+
+
+def see_fork_by_pid(directory: Path) -> tuple[int, list[str]]:
+    """Fork without Python's hooks having run, as a server in C may."""
+    ledger = make_ledger(directory)
+    tally = hit(ledger, 5)
+    ledger_module._ledgers.discard(ledger)
+
+    def child() -> tuple[int, list[str]]:
+        ledger.open()
+        tally.cells[PLAIN] += 1
+        return tally.cells[PLAIN], files(directory)
+
+    return forked(child)
+
+
+def test_a_fork_is_seen_by_the_pid_too(directory: Path) -> None:
+    with workers(1) as (worker,):
+        assert worker.run(see_fork_by_pid, directory) == (1, ["0", "1"])
+
+
+def hammer(directory: Path, times: int) -> int:
+    ledger = make_ledger(directory)
+    hit(ledger, times)
+    return times
+
+
+def test_processes_that_come_and_go_lose_nothing(directory: Path) -> None:
+    total, reader = 0, make_ledger(directory)
+    for _ in range(2):
+        with workers(2) as made:
+            for worker in made:
+                worker.start(hammer, directory, 1000)
+            while not all(worker._pipe.poll(0.001) for worker in made):
+                # A reader must not take for held what nobody holds.
+                read(reader)
+            total += sum(worker.result() for worker in made)
+    assert hits(read(reader)) == total == 4000
+    assert len(files(directory)) <= 3
+
+
+def test_who_only_looks_whether_a_file_is_held_makes_nobody_take_a_new_one(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = make_ledger(directory)
+    hit(ledger, 5)
+    ledger._let_go()
+    with (directory / "stats" / "0").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        monkeypatch.setattr(time, "sleep", lambda seconds: fcntl.flock(file, fcntl.LOCK_UN))
+        hit(make_ledger(directory))
+    assert files(directory) == ["0"]
+
+
+def leave_half_a_file(directory: Path) -> None:
+    """Be killed where a new file is made and not yet named."""
+    ledger = make_ledger(directory)
+    os.link = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+    hit(ledger)
+
+
+def test_what_a_killed_maker_has_left_is_removed(directory: Path) -> None:
+    worker = Worker()
+    worker.start(leave_half_a_file, directory)
+    worker.process.join(30)
+    worker.close()
+    assert [name[-4:] for name in files(directory)] == [".tmp"]
+    hit(make_ledger(directory))
+    assert files(directory) == ["0"]
+
+
+def test_a_maker_whose_file_another_one_takes_for_left_behind_makes_another(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, takes = fcntl.flock, [1, 1, 1]
+
+    def flock(descriptor: int, operation: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.suffix == ".tmp" and takes:
+            takes.pop()
+            path.unlink()
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    hit(make_ledger(directory), 2)
+    assert takes == []
+    assert files(directory) == ["0"]
+    assert hits(read(make_ledger(directory))) == 2
+
+
+# -- labels ----------------------------------------------------------------------------------------------------------
+
+
+def test_labels_are_bounded(directory: Path) -> None:
+    ledger = make_ledger(directory)
+    for number in range(LABELS + 30):
+        ledger.tally("host", f"host-{number}.example").asked(0.0, failed=False)
+    hit(ledger)
+    stats = read(ledger)
+    assert len(stats["hosts"]) == LABELS + 1
+    assert stats["hosts"][OTHERS]["origin_calls"] == 30
+    assert hits(stats, OTHERS) == 1
+    assert stats["origin_calls"] == LABELS + 30
+
+
+def test_labels_of_those_before_count_too(directory: Path) -> None:
+    ledger = make_ledger(directory)
+    for number in range(LABELS):
+        hit(ledger, 1, f"old-{number}")
+    ledger._let_go()
+    del ledger
+    another = make_ledger(directory)
+    hit(another, 1, "old-7")
+    hit(another, 1, "new")
+    stats = read(another)
+    assert files(directory) == ["0"]
+    assert (hits(stats, "old-7"), hits(stats, OTHERS), "new" in stats["endpoints"]) == (2, 1, False)
+
+
+@pytest.mark.parametrize("label", ["", "shop.rates", "straße.münze", "x" * 120, "(others)"])
+def test_a_label_is_found_again(directory: Path, label: str) -> None:
+    hit(make_ledger(directory), 1, label)
+    assert [*read(make_ledger(directory))["endpoints"]] == [label]
+
+
+@pytest.mark.parametrize("label", ["a" * 10 + "x" * 120, "ü" * 100])
+def test_a_label_that_is_too_long_keeps_its_end(directory: Path, label: str) -> None:
+    ledger = make_ledger(directory)
+    hit(ledger, 1, label)
+    [known] = read(ledger)["endpoints"]
+    assert label.endswith(known)
+    assert 100 < len(known.encode()) <= 120
+
+
+def test_one_name_of_three_kinds_is_three(directory: Path) -> None:
+    ledger = make_ledger(directory)
+    for count, kind in enumerate(KINDS, 1):
+        for _ in range(count):
+            ledger.tally(kind, "shop").asked(0.0, failed=False)
+    stats = read(ledger)
+    assert [stats[part]["shop"]["origin_calls"] for part in ("endpoints", "functions", "hosts")] == [1, 2, 3]
+
+
+# -- files that can't be had, and files that are not what they should be --------------------------------------------
+
+
+def fill_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Let no file have all its blocks, until told otherwise."""
+    full = [True]
+    real = os.posix_fallocate
+
+    def allocate(descriptor: int, offset: int, size: int) -> None:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
+    return full.clear
+
+
+def test_on_a_full_disk_it_counts_in_memory_and_goes_on_in_a_file_later(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, monotonic: Callable[[float], None]
+) -> None:
+    free: Any = fill_up(monkeypatch)
+    ledger = make_ledger(directory)
+    with caplog.at_level(logging.WARNING):
+        tally = hit(ledger, 3)
+        ledger.counters.count("purges")
+        for _ in range(3):
+            monotonic(60)
+            ledger.tick()
+    stats = read(ledger)
+    assert (hits(stats), stats["purges"], stats["workers"], files(directory)) == (3, 1, 1, [])
+    assert stats["store_failures"] == 4
+    assert [record.getMessage()[:44] for record in caplog.records] == ["requests are counted in this process alone, "]
+    monkeypatch.undo()
+    del free
+    ledger.open()
+    assert files(directory) == []
+    ledger._try_again_at = 0.0001
+    ledger.tick()
+    tally.cells[PLAIN] += 1
+    assert files(directory) == ["0"]
+    stats = read(make_ledger(directory))
+    assert (hits(stats), stats["purges"], stats["store_failures"], stats["workers"]) == (4, 1, 4, 1)
+
+
+def test_a_directory_that_is_refused_is_not_touched(directory: Path) -> None:
+    directory.mkdir(mode=0o777)
+    directory.chmod(0o777)
+    from flask_stalecache import FileStore
+    from flask_stalecache.ledger import ledger_of
+
+    ledger = ledger_of(FileStore(directory), Counters())
+    hit(ledger)
+    assert [*directory.iterdir()] == []
+    assert hits(read(ledger)) == 1
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 1000)
+
+
+def punch(path: Path) -> None:
+    data = path.read_bytes()
+    path.unlink()
+    with path.open("wb") as file:
+        file.write(data[:16])
+        file.truncate(SIZE)
+
+
+def of_another_version(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(8)
+        file.write(b"\x63")
+
+
+def a_link(path: Path) -> None:
+    path.rename(path.parent.parent / "elsewhere")
+    path.symlink_to(path.parent.parent / "elsewhere")
+
+
+@pytest.mark.parametrize("damage", [cut, punch, of_another_version, a_link])
+def test_a_file_that_is_not_whole_is_left_alone(directory: Path, damage: Callable[[Path], None]) -> None:
+    ledger = make_ledger(directory)
+    hit(ledger, 2)
+    ledger._let_go()
+    path = directory / "stats" / "0"
+    damage(path)
+    before = path.read_bytes(), path.is_symlink()
+    another = make_ledger(directory)
+    hit(another)
+    assert files(directory) == ["0", "1"]
+    assert (path.read_bytes(), path.is_symlink()) == before
+    assert hits(read(another)) == 1
+
+
+def test_what_is_none_of_ours_is_passed_over(directory: Path) -> None:
+    folder = directory / "stats"
+    folder.mkdir(parents=True)
+    (folder / "0").write_text("a note", encoding="ascii")
+    (folder / "1").mkdir()
+    (folder / "readme").write_text("another", encoding="ascii")
+    os.mkfifo(folder / "2")
+    ledger = make_ledger(directory)
+    hit(ledger)
+    assert files(directory) == ["0", "1", "2", "3", "readme"]
+    assert (hits(read(ledger)), (folder / "0").read_text()) == (1, "a note")
+
+
+def delete(directory: Path) -> None:
+    for path in (directory / "stats").iterdir():
+        path.unlink()
+    (directory / "stats").rmdir()
+    directory.rmdir()
+
+
+def replace_by_another(directory: Path) -> None:
+    path = directory / "stats" / "0"
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(bytes(len(data)))
+
+
+@pytest.mark.parametrize(("damage", "left"), [(delete, ["0"]), (replace_by_another, ["0", "1"])])
+def test_a_file_that_was_deleted_or_replaced_is_followed_by_another(
+    directory: Path, damage: Callable[[Path], None], left: list[str]
+) -> None:
+    ledger = make_ledger(directory)
+    tally = hit(ledger, 5)
+    ledger.gauge("refreshes_pending", 2)
+    damage(directory)
+    ledger.tick()
+    tally.cells[PLAIN] += 1
+    stats = read(make_ledger(directory))
+    assert files(directory) == left
+    assert (hits(stats), stats["refreshes"]["pending"], stats["workers"]) == (1, 2, 1)
+
+
+def test_readings_say_who_lives(directory: Path) -> None:
+    one, other = make_ledger(directory), make_ledger(directory)
+    hit(one)
+    hit(other)
+    other._let_go()
+    assert [reading.is_held for reading in read_rows(directory / "stats")] == [True, False]
