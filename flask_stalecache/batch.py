@@ -197,6 +197,16 @@ class Crew:
         self._state = threading.Lock()
         self._working = 0
         self._lost = 0
+        self._runs: set[_Run] = set()
+
+    def give_up(self, after: float, reason: str) -> None:
+        """Count as failed what has taken so long, and let other threads take the place of those that hang.
+
+        :param after: seconds.
+        """
+        for run in list(self._runs):
+            if run.seconds > after:
+                run.give_up(reason)
 
     def start(self, concurrency: int) -> None:
         """Begin with so many threads; where none can be had, in the caller's own."""
@@ -249,7 +259,7 @@ class Crew:
     def _do(self, task: Task) -> bool:
         """Do one thing, and return whether this thread still belongs to the batch: not if another has taken its place."""
         run = _Run(self, task)
-        outcome = None
+        self._runs.add(run)
         try:
             outcome = task.run(run.give_up)
         except StoreError as error:
@@ -264,6 +274,8 @@ class Crew:
             if threading.current_thread().name != "stalecache-batch":
                 raise
             outcome = Outcome(task.url, None, run.seconds, reason=repr(error), failed=True)
+        finally:
+            self._runs.discard(run)
         if not run.end():
             return False
         self._tell(outcome)

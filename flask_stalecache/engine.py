@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from .apart import Apart
@@ -50,6 +50,8 @@ class Engine:
         self.refresher = Refresher(settings.refresh_workers, settings.refresh_queue, settings.shutdown_wait)
         #: All threads that refresh: those for pages first.
         self.pools = [self.refresher]
+        #: What else is looked after by housekeeping.
+        self.watched: list[Callable[[], object]] = []
         self._housekeeper = Housekeeper(self)
         #: No thread runs between requests here: what threads would do is done when a response is closed.
         self.in_line = False
@@ -432,6 +434,8 @@ class Engine:
         self.process.refreshes.tick()
         self._note_pending()
         self.ledger.tick()
+        for look_after in self.watched:
+            look_after()
         try:
             self.store.tick()
         except StoreError as error:

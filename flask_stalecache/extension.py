@@ -17,6 +17,7 @@ from . import config, last_word
 from .call_origin import Memo
 from .call_policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
 from .calls import MemoizedFunction
+from .cli.commands import commands
 from .dashboard.blueprint import Dashboard
 from .doorway import Doorway
 from .errors import ConfigError
@@ -64,6 +65,7 @@ class StaleCache(Operations, MakesSessions):
         :raises ConfigError: for an unknown key, a value that is not accepted, or a cache directory that can't be used.
         """
         doorway = set_up(app, self._store, self._memos)
+        app.cli.add_command(commands)
         if doorway is None:
             return
         self._doorways.add(doorway)

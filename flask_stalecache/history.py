@@ -143,10 +143,9 @@ class History:
         :param since: only those that were taken after this moment, in seconds since the epoch. Default: all.
         """
         now = time.time()
-        first, last = max(since, now - KEPT), now + INTERVAL
         # Those from the future are of a clock that was wrong.
-        lines = (line for line in self._lines()[-2 * _SAMPLES :] if first < _taken_at(line) <= last)
-        return [sample for sample in map(_decoded, lines) if sample is not None]
+        lines = (line for line in self._lines() if max(since, now - KEPT) < _taken_at(line) <= now + INTERVAL)
+        return [sample for line in lines if (sample := _decoded(line)) is not None]
 
     def running(self) -> Sample | None:
         """Return what was counted since the last sample; ``None`` if that is not known just now."""
@@ -177,16 +176,12 @@ def _encoded(mark: _Mark, seconds: float, totals: Totals, before: Totals) -> byt
             changes = cells
         if any(changes):
             counts.append([kind, label, {index: change for index, change in enumerate(changes) if change}])
-    return json.dumps({"at": mark.at, "seconds": seconds, "counts": counts}).encode("ascii")
-
-
-_AT = b'{"at": '
+    return f"{mark.at} {seconds} {json.dumps(counts)}".encode("ascii")
 
 
 def _taken_at(line: bytes) -> float:
-    """Return when a sample was taken, without reading the rest: who asks for what is new asks every few seconds."""
     try:
-        return float(line[len(_AT) : line.index(b",")]) if line.startswith(_AT) else 0.0
+        return float(line.partition(b" ")[0])
     except ValueError:
         return 0.0
 
@@ -194,9 +189,9 @@ def _taken_at(line: bytes) -> float:
 def _decoded(line: bytes) -> Sample | None:
     """Return a sample; ``None`` for a line that was not written to its end."""
     try:
-        noted = json.loads(line)
-        counts = {(str(kind), str(label)): _spread(changes) for kind, label, changes in noted["counts"]}
-        return _sample(float(noted["at"]), float(noted["seconds"]), counts)
+        at, seconds, noted = line.split(b" ", 2)
+        counts = {(str(kind), str(label)): _spread(changes) for kind, label, changes in json.loads(noted)}
+        return _sample(float(at), float(seconds), counts)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
 

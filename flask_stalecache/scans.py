@@ -32,6 +32,9 @@ CHUNK = 50
 REMEMBERED = 100_000
 
 
+TOO_LONG = "it took longer than STALECACHE_REFRESH_DEADLINE"
+
+
 class Renewal(NamedTuple):
     """How an entry is made again.
 
@@ -56,6 +59,7 @@ class _InProcess:
     def __init__(self) -> None:
         self.mutex = threading.Condition()
         self.running = 0
+        self.crews: set[Crew] = set()
         self.waiting: deque[_Planned] = deque()
 
 
@@ -82,6 +86,7 @@ class Scans:
         self.engine = engine
         self.renewers = renewers
         self._processes: dict[int, _InProcess] = {}
+        engine.watched.append(self.tick)
         _all_scans.add(self)
 
     # -- what there is to do -------------------------------------------------------------------------------------
@@ -204,13 +209,16 @@ class Scans:
         return planned.batch
 
     def _start(self, planned: _Planned, process: _InProcess) -> None:
-        self._crew(planned, lambda: self._over(process)).start(planned.concurrency)
+        crew = self._crew(planned, lambda: self._over(process, crew))
+        process.crews.add(crew)
+        crew.start(planned.concurrency)
 
     def _crew(self, planned: _Planned, over: Callable[[], object]) -> Crew:
         return Crew(planned.batch, planned.tasks, self.engine.counters.count, over)
 
-    def _over(self, process: _InProcess) -> None:
+    def _over(self, process: _InProcess, crew: Crew) -> None:
         """Let the next one begin."""
+        process.crews.discard(crew)
         with process.mutex:
             following = process.waiting.popleft() if process.waiting else None
             if following is None:
@@ -222,6 +230,12 @@ class Scans:
 
     def _tell_running(self, process: _InProcess) -> None:
         self.engine.ledger.gauge("scans_running", process.running)
+
+    def tick(self) -> None:
+        """Give up what takes too long; called about once a second."""
+        process = self._processes.get(os.getpid())
+        for crew in () if process is None else list(process.crews):
+            crew.give_up(self.engine.settings.refresh_deadline, TOO_LONG)
 
     def _process(self) -> _InProcess:
         # setdefault is atomic: of two threads that are first after a fork, both get the same.
@@ -358,4 +372,4 @@ class WatchedJob:
     def given_up(self) -> None:
         """Tell that nobody waits for it any longer."""
         self._job.given_up()
-        self._given_up("it took longer than STALECACHE_REFRESH_DEADLINE")
+        self._given_up(TOO_LONG)

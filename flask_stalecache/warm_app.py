@@ -54,6 +54,14 @@ def _url_of(app: Flask, base: Base, endpoint: str, values: Mapping[str, Any]) ->
     given = dict(values)
     app.inject_url_defaults(endpoint, given)
     try:
-        return adapter.build(endpoint, given, method="GET", force_external=True)
+        return adapter.build(endpoint, given, method="GET")
     except BuildError as error:
-        raise ConfigError(f"no URL can be made of ({endpoint!r}, {dict(values)!r}): {error}") from None
+        return _by_a_handler(app, endpoint, given, error)
+
+
+def _by_a_handler(app: Flask, endpoint: str, values: dict[str, Any], error: BuildError) -> str:
+    """Return what one of the app's handlers makes of an endpoint that has no URL."""
+    try:
+        return app.handle_url_build_error(error, endpoint, values)
+    except BuildError:
+        raise ConfigError(f"no URL can be made of ({endpoint!r}, {values!r}): {error}") from None

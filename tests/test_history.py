@@ -195,14 +195,17 @@ def test_totals_that_can_not_be_read_cost_one_sample(directory: Path, move: Move
     assert counted(ledger.history()) == [3]
 
 
-def test_a_sample_that_was_not_written_to_its_end_hides_no_other(directory: Path, move: Move) -> None:
+@pytest.mark.parametrize(
+    "damage", [b"17", b"1800000010.0 15.0", b"1800000010.0 15.0 [[", b"1800000010.0 x []", b"\xff \xff", b"nan 1 []"]
+)
+def test_a_sample_that_was_not_written_to_its_end_hides_no_other(directory: Path, move: Move, damage: bytes) -> None:
     ledger = make_ledger(directory)
     for times in (9, 1):
         hit(ledger, times)
         ledger.tick()
         move(STEP)
     with (directory / "stats" / "history").open("ab") as file:
-        file.write(b'{"at": 17')
+        file.write(damage)
     hit(ledger, 2)
     ledger.tick()
     assert counted(ledger.history()) == [1, 2]

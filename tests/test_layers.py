@@ -45,7 +45,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "sessions", "sessions.plan", "sessions.wire", "sessions.sending", "sessions.asked", "sessions.origin", "sessions.adapter",
         "sessions.making",
     ),
-    ("wiring", "warm_app", "operations"),
+    ("wiring", "warm_app", "operations", "summary"),
+    (
+        "cli", "cli.printing", "cli.place", "cli.selecting", "cli.entries", "cli.showing", "cli.work", "cli.numbers",
+        "cli.effective", "cli.care", "cli.commands",
+    ),
     (
         "dashboard", "dashboard.bar", "dashboard.straight", "dashboard.shown", "dashboard.survey", "dashboard.series",
         "dashboard.health", "dashboard.overview", "dashboard.desk", "dashboard.forgery", "dashboard.acting",
@@ -59,7 +63,8 @@ ORDER = [module for layer in LAYERS for module in layer]
 KNOW_FLASK = {
     "observed", "guard", "plan", "responses", "page_refresh", "doorway", "page_origin", "pages", "call_origin", "calls",
     "flask_gateway", "sessions.adapter", "wiring", "warm_app", "operations",
-    "dashboard.desk", "dashboard.forgery", "dashboard.blueprint", "extension",
+    "cli.place", "cli.selecting", "cli.entries", "cli.showing", "cli.work", "cli.numbers", "cli.effective", "cli.care",
+    "cli.commands", "dashboard.desk", "dashboard.forgery", "dashboard.blueprint", "extension",
     "metrics",
 }  # fmt: skip
 PURE = {

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,12 +120,13 @@ def test_there_is_a_cell_for_each_name() -> None:
 _ledgers: dict[Path, Ledger] = {}
 
 
-def count_there(directory: Path, times: int, pending: int = 0) -> list[str]:
+def count_there(directory: Path, times: int, pending: int | None = None) -> list[str]:
     """Count in a process, and go on living."""
     ledger = _ledgers.setdefault(directory, make_ledger(directory))
     hit(ledger, times)
     ledger.counters.count("purges")
-    ledger.gauge("refreshes_pending", pending)
+    if pending is not None:
+        ledger.gauge("refreshes_pending", pending)
     return files(directory)
 
 
@@ -145,29 +147,29 @@ def test_what_a_killed_process_has_counted_stays_and_the_next_one_goes_on(direct
     assert hits(read(reader)) == 115
 
 
-def count_in_a_fork(directory: Path) -> tuple[int, int, list[str], int]:
+def count_in_a_fork(directory: Path) -> tuple[int, int, int, list[str], int]:
     """Count before a fork, in the child, and after; a hit of the child is counted where its parent's tally was."""
     ledger = make_ledger(directory)
     tally = hit(ledger, 5)
 
-    def child() -> tuple[int, int]:
+    def child() -> tuple[int, int, int]:
         tally.cells[PLAIN] += 1
-        before = hits(read(ledger))
+        alone, before = tally.cells[PLAIN], hits(read(ledger))
         ledger.open()
         tally.cells[PLAIN] += 1
-        return before, hits(read(ledger))
+        return alone, before, hits(read(ledger))
 
-    before, after = forked(child)
+    alone, before, after = forked(child)
     # The child has closed what it had of the file, and the parent still holds it.
     workers_left = read(ledger)["workers"]
     tally.cells[PLAIN] += 1
-    return before, after, files(directory), hits(read(ledger)) * 10 + workers_left
+    return alone, before, after, files(directory), hits(read(ledger)) * 10 + workers_left
 
 
 def test_a_fork_counts_in_its_own(directory: Path) -> None:
     with workers(1) as (worker,):
         # 5 and the child's own hit in memory; then one more in its own file; then the parent's.
-        assert worker.run(count_in_a_fork, directory) == (6, 7, ["0", "1"], 81)
+        assert worker.run(count_in_a_fork, directory) == (1, 6, 7, ["0", "1"], 81)
 
 
 def see_fork_by_pid(directory: Path) -> tuple[int, list[str]]:
@@ -207,6 +209,19 @@ def test_processes_that_come_and_go_lose_nothing(directory: Path) -> None:
             total += sum(worker.result() for worker in made)
     assert hits(read(reader)) == total == 4000
     assert len(files(directory)) <= 3
+
+
+def test_who_only_looks_whether_a_file_is_held_makes_nobody_take_a_new_one(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = make_ledger(directory)
+    hit(ledger, 5)
+    ledger._let_go()
+    with (directory / "stats" / "0").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        monkeypatch.setattr(time, "sleep", lambda seconds: fcntl.flock(file, fcntl.LOCK_UN))
+        hit(make_ledger(directory))
+    assert files(directory) == ["0"]
 
 
 def leave_half_a_file(directory: Path) -> None:

@@ -17,6 +17,7 @@ from werkzeug.test import Client
 
 from flask_stalecache import FileStore, GatewayCache, OriginBusy, StaleCache
 from flask_stalecache.policy import NamePatterns
+from flask_stalecache.recipe import REFRESHING
 from flask_stalecache.sessions.plan import host_of, key_url
 from flask_stalecache.stats import Series, Stats
 from flask_stalecache.tally import STATUSES
@@ -382,8 +383,8 @@ def test_an_app_that_fails_behind_the_gateway_counts(directory: Path, method: st
     assert (stats["origin_calls"], stats["origin_failures"]) == (2, 2)
 
 
-def behind_gateway(make_app: MakeApp) -> tuple[Flask, StaleCache]:
-    app, cache = make_app(GATEWAY=True)
+def behind_gateway(make_app: MakeApp, **settings: Any) -> tuple[Flask, StaleCache]:
+    app, cache = make_app(GATEWAY=True, **settings)
 
     @app.get("/free/")
     def free() -> tuple[str, dict[str, str]]:
@@ -417,6 +418,39 @@ def test_behind_the_gateway_each_visit_counts_once(make_app: MakeApp, clock: tim
         assert series["refreshes"]["done"] == 1
         assert series["origin_calls"] == 2 + (endpoint == "decorated")
     assert sum(stats["requests"].values()) == 11
+
+
+@pytest.mark.parametrize("fields", [["X-Cache-Status"], []])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_visit_counts_once_also_where_no_field_says_how_it_was_answered(
+    make_app: MakeApp, fields: list[str], method: str
+) -> None:
+    app, cache = behind_gateway(make_app, STATUS_HEADERS=fields)
+    for _ in range(5):
+        visit(app, "/decorated/", method=method)
+    with app.app_context():
+        stats = cache.stats()
+    assert counted(stats["requests"]) == ({"BYPASS": 5} if method == "POST" else {"MISS": 1, "HIT": 4})
+    assert stats["origin_calls"] == (5 if method == "POST" else 1)
+
+
+@pytest.mark.parametrize("path", ["/free/", "/decorated/"])
+def test_what_only_warms_is_no_visit(make_app: MakeApp, path: str) -> None:
+    app, cache = behind_gateway(make_app)
+    visit(app, path, environ_overrides={REFRESHING: True})
+    with app.app_context():
+        stats = cache.stats()
+    assert (counted(stats["requests"]), stats["origin_calls"]) == ({}, 1)
+    assert visit(app, path) == "HIT"
+
+
+def test_hits_on_the_short_way_count(directory: Path) -> None:
+    # By the machine's own clock, which the short way looks at.
+    gateway = GatewayCache(Bare(), dir=directory)
+    assert [visit(gateway) for _ in range(6)] == ["MISS", *["HIT"] * 5]
+    assert visit(gateway, headers={"If-None-Match": '"none"'}) == "HIT"
+    stats = gateway.stats()
+    assert (counted(stats["requests"]), stats["endpoints"][""]["served"]["count"]) == ({"MISS": 1, "HIT": 6}, 7)
 
 
 def test_what_the_app_has_no_endpoint_for_counts(make_app: MakeApp) -> None:

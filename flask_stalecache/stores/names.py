@@ -144,7 +144,7 @@ class Known:
         self._stamps = stamps
         self._seq = -1
         self._files: set[str] | None = None
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, Record | None] = {}
 
     def is_of(self, stamps: Stamps | None) -> bool:
         """Whether it was made for a table."""
@@ -160,13 +160,12 @@ class Known:
         return [record for record in map(self._read, names) if record is not None and seq < record.last]
 
     def _read(self, name: str) -> Record | None:
-        if self._files is not None and digest(name) not in self._files:
-            return None
-        record = self._records.get(name)
-        if record is None:
-            record = self._names.read(name)
-            if len(self._records) < _REMEMBERED:
-                self._records[name] = record
+        if name in self._records:
+            return self._records[name]
+        is_there = self._files is None or digest(name) in self._files
+        record = self._names.read(name) if is_there else None
+        if len(self._records) < _REMEMBERED:
+            self._records[name] = record
         return record
 
 

@@ -138,9 +138,6 @@ class Room:
                 stamps.count(number, folder.size, folder.entries)
             else:
                 measured += stamps.folder_sizes[number] * folder.listed / max(1, stamps.folder_entries[number])
-            if folder.unfinished:
-                # What is written just now was counted whole.
-                counted = 0
         return sample, counted <= measured * _TRUSTED
 
     def _measure(self, stamps: Stamps) -> None:

@@ -27,6 +27,17 @@ SIZE = _NUMBERS * 8 + MARKS
 SEQ_SLOT = 0
 
 
+def newer_table(directory: Path) -> str | None:
+    """Return the name of a table of a later layout, by which a later version of this package is known; ``None``: there is none."""
+    own = int(FILE_NAME.partition("-")[2])
+    tables = (name.partition("-") for name in os.listdir(directory))
+    return next(("-".join((kind, number)) for kind, _, number in tables if kind == "stamps" and _is_after(number, own)), None)
+
+
+def _is_after(number: str, own: int) -> bool:
+    return number.isascii() and number.isdigit() and int(number) > own
+
+
 def slot_of(digest: str) -> int:
     """Return the slot of a hexadecimal digest: never 0."""
     return 1 + int(digest[:15], 16) % (SLOTS - 1)

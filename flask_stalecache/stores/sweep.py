@@ -22,7 +22,7 @@ from .room import Room
 from .stamps import FOLDERS, SEQ_SLOT, Stamps, mark_of
 
 #: Seconds of work at a time: what the process has to do beside is answering.
-BUDGET = 0.03
+BUDGET = 0.025
 #: Seconds between two sweeps at most; less if entries are removed after a shorter time.
 PAUSE = 60.0
 #: Seconds after which what nobody holds is taken for left behind.
@@ -82,11 +82,13 @@ class _Rest:
     """The keys of a folder after one of them, in order.
 
     :ivar after: the last one that was taken.
+    :ivar took: seconds that it took to read them.
     """
 
     def __init__(self, folder: int = -1, after: str = "", listed: Listed | None = None) -> None:
         self.folder = folder
         self.after = after
+        self.took = 0.0
         left = [] if listed is None else sorted((name, kinds) for name, kinds in listed.keys.items() if name > after)
         self._left = left[::-1]
 
@@ -179,7 +181,8 @@ class Sweeper:
             if progress.folder == FOLDERS:
                 self._end(progress, stamps)
                 return
-            if time.monotonic() >= until:
+            # The names of a large folder take their time, too.
+            if time.monotonic() + self._rest.took >= until:
                 return
 
     def _begin(self, progress: Progress, stamps: Stamps | None) -> None:
@@ -195,6 +198,7 @@ class Sweeper:
                 self._remove_old_records(progress, stamps)
         for folder in (self.folders.directory, self.names.folder):
             _remove_old((Path(entry.path) for entry in files_in(folder) if _LEFTOVER.fullmatch(entry.name)), time.time())
+        self._known, self._rest = Known(self.names, None), _Rest()
         progress.restart()
         progress.next_at = time.time() + self._pause
         self._known = Known(self.names, None)
@@ -222,8 +226,9 @@ class Sweeper:
         """Return the keys of a folder that are still to be looked at: as they were, if this process has paused in the folder."""
         rest = self._rest
         if not progress.after or (rest.folder, rest.after) != (progress.folder, progress.after):
-            listed = self.folders.listed(progress.folder)
+            start, listed = time.monotonic(), self.folders.listed(progress.folder)
             rest = self._rest = _Rest(progress.folder, progress.after, listed)
+            rest.took = time.monotonic() - start
             if not progress.after:
                 progress.size = listed.unfinished
                 _remove_old(listed.leftovers, time.time())

@@ -1,0 +1,54 @@
+"""``prune``, ``verify`` and ``config``: how the cache is, and what keeps it well."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from flask.cli import with_appcontext
+
+from ..figures import size
+from . import effective, printing
+from .place import filled_state, this_app, this_state
+
+
+@click.command()
+@click.option("--fix", is_flag=True, help="Remove what is broken.")
+@with_appcontext
+def verify(fix: bool) -> None:
+    """Read every entry whole, and report what is broken."""
+    store = filled_state().engine.store
+    sound = broken = 0
+    for checked in store.verify(fix=fix):
+        if checked.problem:
+            broken += 1
+            click.echo(f"{checked.path}: {checked.problem}{', removed' if fix else ''}")
+        else:
+            sound += 1
+    click.echo(f"{sound} sound, {broken} broken{' and removed' if fix and broken else ''}")
+    if broken and not fix:
+        raise SystemExit(1)
+
+
+@click.command()
+@with_appcontext
+def prune() -> None:
+    """Sweep now: remove what is unused, purged, over a limit, or left behind by killed workers."""
+    removed = dict(filled_state().engine.store.sweep())
+    freed = removed.pop("bytes", 0)
+    told = [f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(removed.items()) if count]
+    click.echo(f"freed {size(freed)}" + (f": {', '.join(told)}" if told else ", nothing was to be removed"))
+
+
+@click.command("config")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@with_appcontext
+def show_config(as_json: bool) -> None:
+    """Show the settings that are in force, and where each comes from."""
+    settings = list(effective.settings(this_app(), this_state()))
+    if as_json:
+        printing.echo_json({name: {"value": value, "from": source} for name, value, source in settings})
+        return
+    rows = [(name, source, value if isinstance(value, str) else json.dumps(value)) for name, value, source in settings]
+    for line in printing.columns([("KEY", "FROM", "VALUE"), *rows]):
+        click.echo(line)

@@ -1,0 +1,71 @@
+"""The settings in force, as data, and where each comes from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flask import Flask
+
+from ..config import KEYS, PREFIX
+from ..policy import NamePatterns, Policy
+from ..stores.files import FileStore
+from ..wiring import State
+
+DEFAULT = "default"
+
+
+def settings(app: Flask, state: State) -> Iterator[tuple[str, Any, str]]:
+    """Yield name, value as data, and origin of each setting."""
+    for short in KEYS:
+        name = PREFIX + short
+        value: Any = getattr(state.settings, short.lower())
+        source = _source(app, name)
+        if short == "DIR" and isinstance(state.engine.store, FileStore):
+            value = state.engine.store.directory
+            source = source if state.settings.dir is not None else _source_of_directory(app, state)
+        elif short == "STORE" and value == "file" and _has_own_store(app, state):
+            value, source = state.engine.store, "StaleCache(store=)"
+        elif short == "MAX_ENTRY_SIZE" and source == DEFAULT and value == state.settings.max_size:
+            source = f"{PREFIX}MAX_SIZE"
+        elif short == "VERSION" and value is None and app.debug:
+            value, source = "the time of the start", "app.debug"
+        yield name, plain(value), source
+
+
+def _source(app: Flask, name: str) -> str:
+    if name not in app.config:
+        return DEFAULT
+    # What from_prefixed_env() reads.
+    return f"FLASK_{name} in the environment, by app.config" if f"FLASK_{name}" in os.environ else "app.config"
+
+
+def _has_own_store(app: Flask, state: State) -> bool:
+    store = state.engine.store
+    return not isinstance(store, FileStore) or (state.settings.dir is None and not _is_in_instance(app, store))
+
+
+def _is_in_instance(app: Flask, store: FileStore) -> bool:
+    return str(store.directory).startswith(str(app.instance_path))
+
+
+def _source_of_directory(app: Flask, state: State) -> str:
+    return "StaleCache(store=)" if _has_own_store(app, state) else "the instance folder"
+
+
+def plain(value: Any) -> Any:
+    """Return a setting as what JSON knows."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, NamePatterns):
+        return list(value.items)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return repr(value) if isinstance(value, (Policy, FileStore)) else str(value)

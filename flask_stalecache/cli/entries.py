@@ -1,0 +1,103 @@
+"""``list``: what is stored, a line each."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import click
+from flask.cli import with_appcontext
+
+from ..explain import State, spell
+from ..figures import size
+from ..summary import Summary, summary_of
+from . import printing
+from .place import app_terms, filled, this_state
+from .selecting import filtering, filters_of
+
+FAILING = "failing"
+_SORTS: dict[str, Callable[[Summary], Any]] = {
+    "title": lambda summary: summary.title,
+    "age": lambda summary: summary.age,
+    "size": lambda summary: summary.size,
+    "used": lambda summary: summary.used,
+    "state": lambda summary: list(State).index(summary.state),
+}
+_HEAD = ("STATE", "AGE", "LEFT", "USED", "SIZE", "STATUS", "WHAT")
+#: The columns of numbers.
+_RIGHT = frozenset({1, 2, 3, 4, 5})
+
+
+@click.command("list")
+@filtering
+@click.option("--function", help="Only the values of this fetch function, such as shop.rates.")
+@click.option("--state", type=click.Choice([*map(str, State), FAILING]), help="Only what is in this window, or whose origin fails.")
+@click.option("--sort", type=click.Choice(list(_SORTS)), help="Order. Default: as it comes.")
+@click.option("--reverse", is_flag=True, help="The largest first.")
+@click.option("--limit", type=click.IntRange(min=1), help="So many at most.")
+@click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
+@with_appcontext
+def list_entries(
+    function: str | None, state: str | None, sort: str | None, reverse: bool, limit: int | None, as_json: bool, **selection: Any
+) -> None:
+    """List what is stored: one line an entry."""
+    here = this_state()
+    filters = filters_of(here, selection)
+    filled(here)
+    now, terms = time.time(), app_terms(here)
+
+    def found() -> Iterator[Summary]:
+        for stored in here.engine.store.walk():
+            if all(selector.matches(stored.entry) for selector in filters):
+                summary = summary_of(stored, now, terms)
+                if function in (None, summary.of) and _is_in(state, summary):
+                    yield summary
+
+    chosen = _ordered(found(), sort, reverse, limit)
+    count = printing.echo_json_array(summary.to_json() for summary in chosen) if as_json else _echo_lines(chosen)
+    if not count:
+        click.echo("nothing stored matches", err=True)
+        raise SystemExit(1)
+
+
+def _is_in(state: str | None, summary: Summary) -> bool:
+    return state is None or (summary.failing if state == FAILING else summary.state.value == state)
+
+
+def _ordered(found: Iterator[Summary], sort: str | None, reverse: bool, limit: int | None) -> Iterable[Summary]:
+    if sort is None:
+        return islice(found, limit)
+    if limit is None:
+        return sorted(found, key=_SORTS[sort], reverse=reverse)
+    # Of a million entries so many are kept, and no more.
+    return heapq.nlargest(limit, found, _SORTS[sort]) if reverse else heapq.nsmallest(limit, found, _SORTS[sort])
+
+
+def _echo_lines(summaries: Iterable[Summary]) -> int:
+    """Print a table, and return how many lines it has; some lines at a time, so that a long one begins at once."""
+    rest, count = iter(summaries), 0
+    while page := list(islice(rest, _PAGE)):
+        rows = [*([] if count else [_HEAD]), *map(_row, page)]
+        for line in printing.columns(rows, right=_RIGHT):
+            click.echo(line)
+        count += len(page)
+    return count
+
+
+_PAGE = 1000
+
+
+def _row(summary: Summary) -> tuple[str, ...]:
+    state = f"{summary.state}, {FAILING}" if summary.failing else str(summary.state)
+    return (
+        state,
+        spell(summary.age),
+        spell(summary.fresh_for),
+        spell(summary.used),
+        size(summary.size),
+        str(summary.status),
+        summary.title,
+    )

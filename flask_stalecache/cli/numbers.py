@@ -1,0 +1,89 @@
+"""``stats``: the numbers of all workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+
+import click
+from flask.cli import with_appcontext
+
+from ..figures import NONE, buckets_of, latency, number, percent, quantile, size
+from ..stats import Histogram, Series, Stats
+from . import printing
+from .place import filled_state
+
+_KINDS = {"ENDPOINT": "endpoints", "FUNCTION": "functions", "HOST": "hosts"}
+_HEAD = ("VISITS", "FROM STORE", "SERVED P50", "P95", "ORIGIN CALLS", "FAILED", "ORIGIN P50", "P95")
+#: What is served without a call of the origin that anybody waits for.
+_FROM_STORE = ("HIT", "STALE", "UPDATING")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON: what cache.stats() returns.")
+@with_appcontext
+def stats(as_json: bool) -> None:
+    """Show the numbers of all workers that share the store, living and dead."""
+    numbers = filled_state().engine.stats()
+    if as_json:
+        printing.echo_json(numbers)
+        return
+    for line in _lines(numbers):
+        click.echo(line)
+
+
+def _lines(numbers: Stats) -> Iterator[str]:
+    for name, value in _totals(numbers):
+        yield f"{name:<11} {value}"
+    for title, kind in _KINDS.items():
+        series: Mapping[str, Series] = numbers[kind]  # type: ignore[literal-required]
+        if series:
+            yield ""
+            rows = [(title, *_HEAD), *(_row(name, each) for name, each in series.items())]
+            yield from printing.columns(rows, right=frozenset(range(1, len(_HEAD) + 1)))
+
+
+def _totals(numbers: Stats) -> Iterator[tuple[str, str]]:
+    refreshes, scans = numbers["refreshes"], numbers["scans"]
+    limit = "no limit" if numbers["max_size"] is None else f"{size(numbers['max_size'])} at most"
+    since = datetime.fromtimestamp(numbers["since"], timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    yield "since", f"{since}; {number(numbers['workers'])} workers now"
+    yield "stored", f"{number(numbers['entries'])} entries, {size(numbers['bytes'])}, {limit}"
+    yield "requests", _by_status(numbers["requests"])
+    yield "calls", _by_status(numbers["calls"])
+    yield "origins", f"{number(numbers['origin_calls'])} calls, {number(numbers['origin_failures'])} failed"
+    waits = f"{number(numbers['waits'])} waited for another's call, {number(numbers['lock_timeouts'])} in vain"
+    yield "waits", waits
+    yield "refreshes", _counts(refreshes, "queued", "done", "failed", "dropped", "overdue", "pending")
+    yield "scans", _counts(scans, "found", "done", "failed", "skipped", "running")
+    yield "evictions", _counts(numbers["evictions"], *numbers["evictions"])
+    yield "purges", number(numbers["purges"])
+    yield "store", f"{number(numbers['store_failures'])} failures, {number(numbers['broken_entries'])} broken entries"
+
+
+def _by_status(requests: Mapping[str, int]) -> str:
+    total = sum(requests.values())
+    told = [f"{status} {number(count)} ({percent(count, total)})" for status, count in requests.items() if count]
+    return f"{number(total)}" + (f": {', '.join(told)}" if told else "")
+
+
+def _counts(counts: Mapping[str, object], *names: str) -> str:
+    return ", ".join(f"{number(float(str(counts[name])))} {name}" for name in names)
+
+
+def _row(name: str, series: Series) -> tuple[str, ...]:
+    visits = sum(series["requests"].values())
+    return (
+        printing.plain(name) or NONE,
+        number(visits),
+        percent(sum(series["requests"][status] for status in _FROM_STORE), visits),
+        *_quantiles(series["served"]),
+        number(series["origin_calls"]),
+        number(series["origin_failures"]),
+        *_quantiles(series["origin"]),
+    )
+
+
+def _quantiles(histogram: Histogram) -> tuple[str, str]:
+    buckets = buckets_of(histogram["buckets"])
+    return latency(quantile(buckets, 0.5)), latency(quantile(buckets, 0.95))

@@ -1,0 +1,61 @@
+"""Which cache a command is for: that of the current app, and whether there is one at all."""
+
+from __future__ import annotations
+
+import click
+from flask import Flask, current_app
+
+from ..decide import Terms
+from ..errors import ConfigError
+from ..plan import app_version
+from ..stores.files import FileStore
+from ..stores.stamps import newer_table
+from ..wiring import State, state_of
+
+
+def this_app() -> Flask:
+    """Return the current app."""
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return app
+
+
+def this_state() -> State:
+    """Return what belongs to the current app.
+
+    :raises ConfigError: if it has no cache, or what is in its directory is of a later version of this package.
+    """
+    state = state_of(this_app())
+    store = state.engine.store
+    if isinstance(store, FileStore):
+        # It may have been made, or given away, since the app was set up.
+        store.check()
+        if store.directory.is_dir() and (table := newer_table(store.directory)):
+            raise ConfigError(
+                f"the cache directory {store.directory} is of a newer version of flask_stalecache (it has {table}): "
+                "install that one, or give another STALECACHE_DIR"
+            )
+    return state
+
+
+def filled_state() -> State:
+    """Return what belongs to the current app, for commands that need something stored."""
+    return filled(this_state())
+
+
+def filled(state: State) -> State:
+    """Return the state of an app in whose store something may be; end the command where nothing can be."""
+    store = state.engine.store
+    if isinstance(store, FileStore) and not store.directory.is_dir():
+        click.echo(f"nothing is stored: there is no directory {store.directory}", err=True)
+        raise SystemExit(1)
+    return state
+
+
+def app_terms(state: State) -> Terms:
+    """Return what the app says of serving what is stored, whoever asks."""
+    app, settings = this_app(), state.settings
+    if app.debug and settings.version is None:
+        # The version is the start of each process then, and this is another one than the server.
+        return Terms()
+    deployed = float("inf")
+    return Terms(app_version(app, settings, deployed), deployed)

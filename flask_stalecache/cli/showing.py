@@ -1,0 +1,164 @@
+"""``show``: one URL, and all that is known of what is stored for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+import click
+from flask.cli import with_appcontext
+
+from ..decide import Terms
+from ..entry import Entry
+from ..explain import Explanation, explain, spell
+from ..figures import size
+from ..keys import FORWARDED_FIELDS
+from ..note import Note
+from ..purging import tags_in
+from ..reads import environ_name
+from ..selection import endpoint_of, function_of, title_of
+from ..stores.base import Stored
+from ..wiring import State
+from . import printing
+from .place import app_terms, filled_state
+from .selecting import of_url
+
+#: In every key, so that they tell no variant.
+_OF_ALL = frozenset({"HTTP_HOST", *map(environ_name, FORWARDED_FIELDS)})
+
+
+@click.command()
+@click.argument("url")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@with_appcontext
+def show(url: str, as_json: bool) -> None:
+    """Show all that is known of what is stored for URL: each variant, its windows, and why it would be served as it would.
+
+    URL is a path with its query (on all hosts), a full URL, or a call as `list` writes it.
+    """
+    here = filled_state()
+    found = list(_found(here, url))
+    if not found:
+        click.echo(f"nothing is stored for {url}", err=True)
+        raise SystemExit(1)
+    now, terms = time.time(), app_terms(here)
+    if as_json:
+        printing.echo_json([_data(stored, now, terms) for stored in found])
+        return
+    for number, stored in enumerate(found):
+        if number:
+            click.echo()
+        for line in _lines(stored, now, terms):
+            click.echo(line)
+
+
+def _found(here: State, url: str) -> Iterator[Stored]:
+    selector = of_url(here, url) if url.startswith(("/", "http://", "https://")) else None
+    for stored in here.engine.store.walk():
+        if title_of(stored.entry) == url if selector is None else selector.matches(stored.entry):
+            yield stored
+
+
+def _lines(stored: Stored, now: float, terms: Terms) -> Iterator[str]:
+    entry = stored.entry
+    said = explain(entry, stored.note, now, terms)
+    yield title_of(entry)
+    rows = [
+        ("served as", f"{said.status}: {said.why[0]}"),
+        *(("", reason) for reason in said.why[1:]),
+        ("windows", _windows(entry)),
+        ("answered", f"{_moment(entry.answered)}, {spell(entry.age(now))} ago"),
+        ("last use", f"{_moment(stored.used)}, {spell(max(0.0, now - stored.used))} ago"),
+        ("size", f"{size(stored.length)} of body, {size(stored.size)} on the disk"),
+        *_identity(entry),
+        *_for_whom(entry),
+        *(("note", text) for text in _of_note(stored.note)),
+        ("status", str(entry.status)),
+        *(("", f"{name}: {printing.plain(value)}") for name, value in entry.headers),
+        ("key", entry.key),
+    ]
+    for name, value in rows:
+        yield f"  {name:<10} {value}".rstrip()
+
+
+def _windows(entry: Entry) -> str:
+    windows = entry.windows
+    return (
+        f"max_age {spell(windows.max_age)}, stale_while_revalidate {spell(windows.stale_while_revalidate)}, "
+        f"stale_if_error {spell(windows.stale_if_error)}" + (", never served stale" if entry.never_stale else "")
+    )
+
+
+def _identity(entry: Entry) -> Iterator[tuple[str, str]]:
+    if endpoint := endpoint_of(entry):
+        yield "endpoint", endpoint
+    if function := function_of(entry):
+        yield "function", function
+    if tags := tags_in(entry.names):
+        yield "tags", ", ".join(map(printing.plain, tags))
+    if entry.version:
+        yield "version", printing.plain(entry.version)
+    if entry.stood_in:
+        yield "made with", "the fallback of a call that failed"
+    for call in entry.calls:
+        yield "made of", call
+
+
+def _for_whom(entry: Entry) -> Iterator[tuple[str, str]]:
+    for name, value in _variant(entry).items():
+        yield "variant", f"{name}: {'(absent)' if value is None else printing.plain(value)}"
+    names = [*entry.absent.headers, *(f"cookie {name}" for name in entry.absent.cookies)]
+    if names:
+        yield "not for", f"who carries {', '.join(map(printing.plain, names))}"
+
+
+def _variant(entry: Entry) -> dict[str, str | None]:
+    """Return the request fields that tell it from other variants of its URL."""
+    fields = entry.recipe.get("fields", [])
+    return {name.removeprefix("HTTP_").replace("_", "-").title(): value for name, value in fields if name not in _OF_ALL}
+
+
+def _of_note(note: Note) -> Iterator[str]:
+    if note.failures:
+        yield f"{note.failures} failures in a row; the next call not before {_moment(note.retry_at)}"
+    if note.kept_out:
+        yield f"kept from being stored by {', '.join((*note.kept_out.headers, *note.kept_out.cookies))}"
+
+
+def _data(stored: Stored, now: float, terms: Terms) -> dict[str, Any]:
+    entry, note = stored.entry, stored.note
+    said: Explanation = explain(entry, note, now, terms)
+    return {
+        "title": title_of(entry),
+        "state": None if said.state is None else said.state.value,
+        "served_as": said.status.value,
+        "why": list(said.why),
+        "endpoint": endpoint_of(entry),
+        "function": function_of(entry),
+        "tags": list(tags_in(entry.names)),
+        "age": entry.age(now),
+        "answered": entry.answered,
+        "used": stored.used,
+        "max_age": entry.windows.max_age,
+        "stale_while_revalidate": entry.windows.stale_while_revalidate,
+        "stale_if_error": entry.windows.stale_if_error,
+        "never_stale": entry.never_stale,
+        "variant": _variant(entry),
+        "absent": entry.absent.to_json(),
+        "version": entry.version,
+        "made_of": list(entry.calls),
+        "made_with_fallback": entry.stood_in,
+        "failures": note.failures,
+        "retry_at": note.retry_at or None,
+        "status": entry.status,
+        "headers": [list(field) for field in entry.headers],
+        "length": stored.length,
+        "size": stored.size,
+        "key": entry.key,
+    }
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

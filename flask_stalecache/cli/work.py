@@ -1,0 +1,179 @@
+"""``purge``, ``refresh``, ``publish`` and ``warm``: what changes what is stored."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+from flask.cli import with_appcontext
+
+from ..batch import MAX_CONCURRENCY, Batch, Outcome
+from ..errors import ConfigError
+from ..operations import Operations
+from ..selection import Selector
+from ..wiring import State
+from . import printing
+from .place import filled, this_state
+from .selecting import selecting, selector_of
+
+concurrent = click.option(
+    "--concurrency", type=click.IntRange(1, MAX_CONCURRENCY), default=4, show_default=True, help="How many at the same time."
+)
+
+
+@click.command()
+@selecting
+@click.option("--soft", is_flag=True, help="Only end the freshness: it is served as stale, and renewed.")
+@with_appcontext
+def purge(soft: bool, **selection: Any) -> None:
+    """Purge what is stored: every worker sees it at its next request.
+
+    URL is a path with its query (on all hosts), or a full URL.
+    """
+    here = this_state()
+    selector = _matching(here, selector_of(here, "a purge", **selection))
+    batch = here.scans.purge(selector, soft=soft)
+    if batch is None:
+        click.echo("softly purged" if soft else "purged")
+    else:
+        _follow(batch)
+
+
+@click.command()
+@selecting
+@concurrent
+@with_appcontext
+def refresh(concurrency: int, **selection: Any) -> None:
+    """Renew now what is stored, fresh or not, and say what came of each."""
+    here = this_state()
+    _follow(here.scans.refresh(_matching(here, selector_of(here, "a refresh", **selection)), concurrency))
+
+
+@click.command()
+@selecting
+@concurrent
+@with_appcontext
+def publish(concurrency: int, **selection: Any) -> None:
+    """Purge softly and renew: for a hook that runs when something was published."""
+    here = this_state()
+    selector = _matching(here, selector_of(here, "a publish", **selection))
+    _follow(here.scans.refresh(selector, concurrency, publish=True))
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@concurrent
+@click.option("--force", is_flag=True, help="Renew what is fresh too.")
+@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A request field to send; may be repeated.")
+@with_appcontext
+def warm(sources: tuple[str, ...], concurrency: int, force: bool, headers: tuple[str, ...]) -> None:
+    """Fill the cache before visitors come.
+
+    SOURCE is a path or URL of the app; a file with one of these a line; - for lines from standard input; or, alone, a sitemap: a
+    file or a URL of the app that ends in .xml or .xml.gz. What is there as a file is one, also if it begins with a slash. What is
+    fresh already is skipped, so that a run that was interrupted goes on where it was.
+    """
+    this_state()
+    urls = sources[0] if len(sources) == 1 and _is_sitemap(sources[0]) else [url for source in sources for url in _urls(source)]
+    _follow(Operations().warm(urls, concurrency=concurrency, force=force, headers=_fields(headers)))
+
+
+def _matching(here: State, selector: Selector) -> Selector:
+    """Return what is selected, if anything stored matches it; else end the command, and nothing has changed."""
+    if any(selector.matches(stored.entry) for stored in filled(here).engine.store.walk()):
+        return selector
+    click.echo("nothing stored matches", err=True)
+    raise SystemExit(1)
+
+
+def _is_sitemap(source: str) -> bool:
+    return source.endswith((".xml", ".xml.gz"))
+
+
+def _urls(source: str) -> Iterable[str]:
+    if source == "-":
+        return _lines(sys.stdin)
+    is_file = Path(source).is_file()
+    if is_file and _is_sitemap(source):
+        raise ConfigError(f"{source} is a sitemap: warm it alone")
+    if not is_file and source.startswith(("/", "http://", "https://")):
+        return [source]
+    try:
+        with open(source, encoding="utf-8") as file:
+            return _lines(file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source} can't be read: {error}; give a path that begins with '/', a URL, a file, or -") from error
+
+
+def _lines(file: Iterable[str]) -> list[str]:
+    return [line.strip() for line in file if line.strip() and not line.startswith("#")]
+
+
+def _fields(given: Iterable[str]) -> dict[str, str]:
+    fields = {}
+    for field in given:
+        name, colon, value = field.partition(":")
+        if not colon:
+            raise ConfigError(f"--header {field!r}: give a name and a value, such as 'Accept-Language: de'")
+        fields[name.strip()] = value.strip()
+    return fields
+
+
+# -- what is printed meanwhile ---------------------------------------------------------------------------------------
+
+
+def _follow(batch: Batch) -> None:
+    """Print what comes of each until all is done; end the command with 1 if nothing was found or not all of it went well."""
+    try:
+        if sys.stdout.isatty():
+            _with_bar(batch)
+        else:
+            for outcome in batch:
+                click.echo(_line(outcome))
+    except KeyboardInterrupt:
+        batch.cancel()
+        # What is under way may come to its end, as when a worker stops.
+        batch.wait(this_state().settings.shutdown_wait)
+        click.echo(f"interrupted: {_summary(batch)}; what is done is not done again", err=True)
+        raise SystemExit(1) from None
+    click.echo(_summary(batch))
+    if batch.error:
+        click.echo(f"it ended before its end: {batch.error}", err=True)
+    if batch.error or batch.failed or batch.not_stored or not batch.found:
+        raise SystemExit(1)
+
+
+def _with_bar(batch: Batch) -> None:
+    """Draw a bar; what did not go well is listed below it."""
+    troubles = []
+    with click.progressbar(length=batch.found, label=batch.kind, show_pos=True) as bar:
+        for outcome in batch:
+            # A walk finds more as it goes on.
+            bar.length = max(batch.found, bar.pos + 1)
+            bar.update(1)
+            if outcome.failed or not (outcome.stored or outcome.skipped or batch.kind == "purge"):
+                troubles.append(outcome)
+    for outcome in troubles:
+        click.echo(_line(outcome))
+
+
+def _line(outcome: Outcome) -> str:
+    if outcome.failed:
+        what = "failed"
+    elif outcome.skipped:
+        what = "skipped"
+    else:
+        what = "stored" if outcome.stored else "done"
+    status = "-" if outcome.status is None else str(outcome.status)
+    reason = f"  ({printing.plain(outcome.reason)})" if outcome.reason else ""
+    return f"{what:<8} {status:>3} {outcome.seconds:8.3f} s  {outcome.url}{reason}"
+
+
+def _summary(batch: Batch) -> str:
+    parts = [f"{batch.done} done", f"{batch.failed} failed", f"{batch.skipped} skipped"]
+    if batch.not_stored:
+        parts.append(f"{batch.not_stored} not stored")
+    return f"{batch.found} found: {', '.join(parts)}"

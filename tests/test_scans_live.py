@@ -1,0 +1,200 @@
+"""Warming, publishing and purging by prefix in real processes: a script that is interrupted, and servers with several workers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from servers import PATIENCE, ROOT, Gate, Server, Visitor, environment, serving, wait_for
+
+from flask_stalecache.stores.files import FileStore
+
+SOURCE = """
+import os
+import sys
+import urllib.request
+from pathlib import Path
+
+from flask import Flask, request
+from flask_stalecache import StaleCache
+
+app = Flask(__name__)
+app.config["STALECACHE_DIR"] = os.environ["CACHE"]
+app.config["STALECACHE_BASE_URL"] = "http://shop.example"
+cache = StaleCache(app)
+log = os.open(os.environ["CACHE"] + ".log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def third_party():
+    with urllib.request.urlopen(os.environ["GATE"]) as answer:
+        return answer.read().decode()
+
+
+@app.get("/news/<int:number>")
+@cache.cached(3600, 3600, 3600, tags=["news"])
+def article(number):
+    os.write(log, b"%d\\n" % number)
+    return f"{number}: {third_party()} " + "x" * 20000
+
+
+@app.get("/café/<name>")
+@cache.cached(3600)
+def cafe(name):
+    return name
+
+
+@app.get("/about")
+@cache.cached(3600)
+def about():
+    return "about"
+
+
+@app.post("/do/<what>")
+def do(what):
+    batch = getattr(cache, what)(**request.args)
+    if "wait" in request.headers.get("X-Do", ""):
+        batch.wait()
+    return f"{batch.found} {batch.done} {batch.failed} {batch.skipped}"
+
+
+@app.after_request
+def tell(response):
+    response.headers["X-Pid"] = str(os.getpid())
+    return response
+"""
+SCRIPT = """
+import json, sys
+from live_app import app, cache
+
+with app.app_context():
+    batch = cache.warm([*map("/news/{}".format, range(int(sys.argv[1]))), "/café/ü", "/about"], concurrency=4)
+    try:
+        batch.wait()
+    except KeyboardInterrupt:
+        batch.cancel()
+        sys.exit(130)
+print(json.dumps([batch.found, batch.done, batch.failed, batch.skipped, batch.not_stored]))
+"""
+#: What visitors of the server ask for; in the script nobody knows the port.
+HOST = {"Host": "shop.example"}
+
+
+def start(folder: Path, count: int, env: dict[str, object]) -> subprocess.Popen[str]:
+    """Start a script that warms so many pages and two more."""
+    (folder / "live_app.py").write_text(SOURCE)
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(count)],
+        cwd=ROOT,
+        env=environment(folder, env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    try:
+        out, err = process.communicate(timeout=10 * PATIENCE)
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+    return process.returncode, out, err
+
+
+def stored(cache: Path) -> int:
+    """Return how many entries are in a directory, after reading each of them whole."""
+    store = FileStore(cache)
+    keys = [each.entry.key for each in store.walk()]
+    assert all(store.load(key).entry is not None for key in keys)
+    assert store.counters["broken_entries"] == 0
+    assert len([path for path in cache.glob("??/*") if len(path.name) == 40]) == len(keys)
+    return len(keys)
+
+
+@pytest.mark.soak
+@pytest.mark.server
+def test_warming_that_is_interrupted_goes_on_where_it_was(tmp_path: Path, soak: Callable[[int, int], int]) -> None:
+    count, cache = soak(1000, 60), tmp_path / "cache"
+    with Gate() as gate:
+        env: dict[str, object] = {"CACHE": cache, "GATE": gate.url}
+        gate.hold(after=count // 2)
+        process = start(tmp_path, count, env)
+        try:
+            wait_for(lambda: gate.open == 4, what="four are asked for at a time")
+            process.send_signal(signal.SIGINT)
+        finally:
+            status, out, err = ended(process)
+        assert (status, out, err) == (130, "", "")
+        # The two that need no third party come last.
+        done = stored(cache)
+        assert done == count // 2
+        gate.release()
+        status, out, err = ended(start(tmp_path, count, env))
+        assert (status, json.loads(out), err) == (0, [count + 2, count + 2 - done, 0, done, 0], "")
+        assert stored(cache) == count + 2
+        assert gate.calls == count + 4
+    made = Counter(Path(f"{cache}.log").read_text().split())
+    assert len(made) == count
+    assert sum(made.values()) == count + 4
+
+
+def pair_of(server: Server, stack: ExitStack) -> list[Visitor]:
+    """Return a visitor of each of two workers; who has connected stays with it."""
+    found: dict[str, Visitor] = {}
+    for _ in range(100):
+        visitor = stack.enter_context(Visitor(server))
+        found.setdefault(visitor.get("/about", HOST).headers["X-Pid"], visitor)
+        if len(found) == 2:
+            return list(found.values())
+    raise AssertionError("all connections went to one worker")
+
+
+@pytest.mark.server
+def test_what_was_warmed_by_a_script_is_served_and_published_by_any_worker(tmp_path: Path) -> None:
+    with Gate() as gate, ExitStack() as stack:
+        env: dict[str, object] = {"CACHE": tmp_path / "cache", "GATE": gate.url}
+        gate.answer("first")
+        assert ended(start(tmp_path, 4, env))[0] == 0
+        server = stack.enter_context(serving("gthread", SOURCE, tmp_path, env=env))
+        one, other = pair_of(server, stack)
+        for path in ("/news/0", "/caf%C3%A9/%C3%BC", "/about"):
+            assert (one.get(path, HOST).cache, other.get(path, HOST).cache) == ("HIT", "HIT"), path
+
+        # Published by one, of pages that neither has made: both have the new ones, and nobody has waited.
+        gate.answer("second")
+        assert one.get("/do/publish?tag=news", {**HOST, "X-Do": "wait"}, method="POST").text == "4 4 0 0"
+        for visitor in (other, one):
+            seen = visitor.get("/news/0", HOST)
+            assert (seen.cache, seen.text[:9]) == ("HIT", "0: second")
+        assert gate.calls == 8
+
+        # Purged by one while the other renews them: what that brings was begun before.
+        gate.hold()
+        one.get("/do/refresh?tag=news", HOST, method="POST")
+        wait_for(lambda: gate.open == 4, what="the other's refreshes")
+        gate.answer("third")
+        assert other.get("/do/purge?prefix=/news/", {**HOST, "X-Do": "wait"}, method="POST").text == "4 4 0 0"
+        gate.release()
+        wait_for(lambda: gate.open == 0)
+        gate.answer("fourth")
+        assert [visitor.get("/news/0", HOST).text[:9] for visitor in (other, one)] == ["0: fourth"] * 2
+        assert one.get("/do/refresh?tag=none", {**HOST, "X-Do": "wait"}, method="POST").text == "0 0 0 0"
+        assert [visitor.get("/news/0", HOST).text[:9] for visitor in (other, one)] == ["0: fourth"] * 2
+
+
+@pytest.mark.server
+def test_what_was_warmed_is_served_where_no_raw_path_is_told(tmp_path: Path) -> None:
+    with Gate() as gate:
+        env: dict[str, object] = {"CACHE": tmp_path / "cache", "GATE": gate.url}
+        assert ended(start(tmp_path, 1, env))[0] == 0
+        with serving("granian", SOURCE, tmp_path, env=env, workers=1) as server:
+            assert server.get("/news/0", HOST).cache == "HIT"
