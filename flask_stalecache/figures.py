@@ -51,6 +51,11 @@ def latency(seconds: float | None) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
+def shortened(text: str, longest: int) -> str:
+    """Return a text, or the beginning of one that is longer than so many characters."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def clock(at: float, form: str = "%H:%M:%S") -> str:
     """Return a time of day in UTC.
 

@@ -328,6 +328,19 @@ def test_an_entry_of_a_list_is_one_click_away(make_app: MakeApp) -> None:
 KEY = re.compile(r'name="by" value="key">\s*<input type="hidden" name="value" value="([^"]+)"')
 
 
+def test_what_is_too_long_for_a_link_is_still_shown_and_acted_on(make_app: MakeApp) -> None:
+    app = shown(make_app)
+    client, path = app.test_client(), f"/news?{'x' * 2000}"
+    get(client, path)
+    text = get(client).text
+    assert "x" * 2000 in text
+    assert "by=key" not in text
+    key = unescape(KEY.search(find(client, "tag", "news"))[1])  # type: ignore[index]
+    answer = purge(client, {"by": "key", "value": key, "back_by": "key", "back_find": key})
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/stalecache/")
+    assert "Purged: http://localhost/news?xxx" in get(client).text
+
+
 @pytest.mark.parametrize("value", ["<script>alert(1)</script>", '"><b>', "{{ 7*7 }}", "caf\u00e9"])
 def test_what_visitors_choose_is_shown_as_text(make_app: MakeApp, value: str) -> None:
     app, cache = make_app(REFRESH_WORKERS=0)

@@ -228,6 +228,18 @@ def test_a_page_that_is_paused_or_hidden_asks_for_nothing(place: Place) -> None:
         assert len(asked) == 2
 
 
+def test_a_page_that_can_not_ask_says_so_and_asks_again(place: Place) -> None:
+    with place.open() as page:
+        look(page)
+        page.route("**/now?*", lambda route: route.abort())
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        expect(page.locator("#headline")).to_have_text("The page could not be brought up to date.")
+        page.unroute("**/now?*")
+        look(page)
+        expect(page.locator("#headline")).to_contain_text("All is well")
+    place.complaints.clear()
+
+
 def test_without_a_script_it_is_read_and_acts(place: Place) -> None:
     place.visit("/steady/1")
     with place.open("/stalecache/?by=url&find=/steady/1", java_script_enabled=False) as page:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from flask_stalecache.figures import NONE, buckets_of, clock, latency, number, percent, quantile, rate, size
+from flask_stalecache.figures import NONE, buckets_of, clock, latency, number, percent, quantile, rate, shortened, size
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,10 @@ def test_rate(count: float, seconds: float, said: str) -> None:
 )
 def test_latency_says_no_more_than_is_known(seconds: float | None, said: str) -> None:
     assert latency(seconds) == said
+
+
+def test_shortened() -> None:
+    assert (shortened("four", 4), shortened("fours", 4)) == ("four", "fou\u2026")
 
 
 def test_number_and_clock() -> None:

@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from ..call_origin import Memo
 from ..errors import ConfigError, StaleCacheError, StoreError
+from ..figures import shortened
 from .acting import SELECTORS, Acting, act, selector_of
 from .desk import Desk, Found, Lists
 from .forgery import is_ours, token
@@ -36,6 +37,10 @@ _FIELDS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+#: What a form says.
+_ASKED = ("action", "by", "value")
+#: Characters in a link or a message at most: servers and browsers take no longer ones.
+LONGEST = 800
 #: The parts of the page that are brought up to date.
 _PARTS = ("health", "tiles", "origins", "hour")
 
@@ -142,6 +147,7 @@ class Dashboard(Blueprint):
             links=_links(asked),
             static=lambda name: url_for(".static", filename=name),
             selectors=SELECTORS,
+            longest=LONGEST,
         )
 
     def _now(self) -> Response:
@@ -159,13 +165,13 @@ class Dashboard(Blueprint):
             abort(403, "This form was not sent from the dashboard. Reload it and try again.")
         asked = request.form
         try:
-            said = act(self._cache, _registered().desk.state, asked.get("action", ""), asked.get("by", ""), asked.get("value", ""))
+            kind, said = "done", act(self._cache, _registered().desk.state, *(asked.get(name, "") for name in _ASKED))
         except StaleCacheError as error:
-            session[_SAID] = ["problem", str(error)]
-        else:
-            session[_SAID] = ["done", said]
-        by, find = asked.get("back_by"), asked.get("back_find")
-        return redirect(url_for(".page", by=by, find=find) if by and find else url_for(".page"), 303)
+            kind, said = "problem", str(error)
+        # The session may be a cookie, and browsers drop one that is too long.
+        session[_SAID] = [kind, shortened(said, LONGEST)]
+        by, find = asked.get("back_by"), asked.get("back_find", "")
+        return redirect(url_for(".page", by=by, find=find) if by and 0 < len(find) <= LONGEST else url_for(".page"), 303)
 
     def _render(self, name: str, **values: object) -> str:
         return self._templates.get_template(name).render(statuses=STATUSES, **values)
