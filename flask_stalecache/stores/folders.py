@@ -18,7 +18,8 @@ from .disk import files_in
 from .locks import FileKeyLock, remove_if_idle
 from .stamps import Stamps, slot_of
 
-_FILE = re.compile(r"([0-9a-f]{40})(\.note|\.lock|)(\.[0-9a-f]{16}\.tmp)?")
+_UNFINISHED = re.compile(r"(\.note|\.lock|)\.[0-9a-f]{16}\.tmp")
+_LENGTH, _HEXADECIMAL = 40, "0123456789abcdef"
 _SUFFIXES = {"entry": "", "note": ".note", "lock": ".lock"}
 _KINDS = {suffix: frozenset([kind]) for kind, suffix in _SUFFIXES.items()}
 _LOCK = _KINDS[".lock"]
@@ -133,18 +134,19 @@ class Folders:
     def listed(self, number: int) -> Listed:
         """Return the names in a folder. Files that are not ours are not even named."""
         listed, prefix = Listed(), f"{number:02x}"
+        keys = listed.keys
         for entry in files_in(self.directory / prefix):
-            match = _FILE.fullmatch(entry.name)
-            if match is None or not entry.name.startswith(prefix):
+            # No expression where there are many thousands: a key's name, and nothing, .note or .lock.
+            name, suffix = entry.name[:_LENGTH], entry.name[_LENGTH:]
+            kind = _KINDS.get(suffix)
+            if len(name) != _LENGTH or not name.startswith(prefix) or name.strip(_HEXADECIMAL):
                 continue
-            name, kind, unfinished = match.groups()
-            if unfinished:
+            if kind is not None:
+                keys[name] = keys[name] | kind if name in keys else kind
+            elif _UNFINISHED.fullmatch(suffix):
                 listed.leftovers.append(Path(entry.path))
                 with suppress(FileNotFoundError):
                     listed.unfinished += on_disk(entry.stat(follow_symlinks=False).st_size)
-            else:
-                kinds = listed.keys.get(name)
-                listed.keys[name] = _KINDS[kind] if kinds is None else kinds | _KINDS[kind]
         return listed
 
     def found(self, name: str, kinds: frozenset[str]) -> Found:

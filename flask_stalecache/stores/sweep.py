@@ -89,14 +89,13 @@ class _Rest:
         self.folder = folder
         self.after = after
         self.took = 0.0
-        left = [] if listed is None else sorted((name, kinds) for name, kinds in listed.keys.items() if name > after)
-        self._left = left[::-1]
+        self._kinds = {} if listed is None else listed.keys
+        self._left = sorted((name for name in self._kinds if name > after), reverse=True)
 
     def __iter__(self) -> Iterator[tuple[str, frozenset[str]]]:
         while self._left:
-            name, kinds = self._left.pop()
-            self.after = name
-            yield name, kinds
+            self.after = name = self._left.pop()
+            yield name, self._kinds[name]
 
     @property
     def is_over(self) -> bool:
