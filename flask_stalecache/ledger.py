@@ -71,8 +71,6 @@ class Ledger:
         self._row: Row | None = None
         self._pid = os.getpid()
         self._try_again_at = 0.0
-        #: How often the store had failed when no file could be had.
-        self._failed_before: int | None = None
         self._lock = threading.Lock()
         self._history = History(self.folder, self._totals)
         _ledgers.add(self)
@@ -134,11 +132,9 @@ class Ledger:
             self._check()
             row = take_row(folder)
         except (OSError, ConfigError) as error:
-            failures = self.counters["store_failures"]
-            if self._failed_before == failures:
+            if self._try_again_at and not self.counters["store_failures"]:
                 # Not at the first time, and not where the store fails too, which says so itself.
                 self._complaints.once("row", "requests are counted in this process alone, no file for it at %s: %s", folder, error)
-            self._failed_before = failures
             self._try_again_at = time.monotonic() + _PAUSE
             self.counters.count("uncounted")
             return
