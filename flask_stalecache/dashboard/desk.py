@@ -107,7 +107,8 @@ class Desk:
 
     def _overview(self, moments: list[Moment], series: str) -> Overview:
         stats, settings = self._stats(), self.state.settings
-        how = health(stats, moments, self._suspended(), settings.refresh_backoff[1]) if settings.enabled else OFF
+        longest, queue = settings.refresh_backoff[1], settings.refresh_queue
+        how = health(stats, moments, self._suspended(), longest, queue) if settings.enabled else OFF
         return overview(stats, moments, how, time.time(), series)
 
     def _hour(self) -> tuple[list[Moment], list[Moment]]:
