@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -11,6 +12,8 @@ from contextvars import Context, ContextVar
 from typing import NamedTuple, Protocol
 
 from .errors import ConfigError, StoreError
+
+logger = logging.getLogger("flask_stalecache")
 
 #: Outcomes that are kept; who wants all of more has to take them as they come.
 KEPT = 10_000
@@ -250,7 +253,11 @@ class Crew:
                 return next(self._tasks, None)
             except StoreError as error:
                 self._break_off(error)
-                return None
+            except Exception as error:
+                # A store of the app's own may raise anything; whoever waits for the end must not wait for ever.
+                logger.exception("a batch ended before its end")
+                self._break_off(error)
+            return None
 
     def _break_off(self, error: BaseException, task: Task | None = None, seconds: float = 0.0) -> None:
         self._batch.error = str(error) or repr(error)

@@ -95,10 +95,6 @@ class Witness:
         """Tell of a purge."""
         send(signals.purged, self.sender, names=names, soft=soft)
 
-    def scan_moved(self, batch: object) -> None:
-        """Tell of a scan that has come on."""
-        send(signals.scan_moved, self.sender, batch=batch)
-
     def refreshed(self, job: RefreshJob, seconds: float, answer: Answer, retry_at: Callable[[], float]) -> None:
         """Count a refresh that has ended, and tell of it.
 

@@ -347,7 +347,7 @@ def test_pruning_removes_what_was_purged(shop: Shop, directory: Path) -> None:
     assert len(entry_files(directory)) == 2
     result = shop.run("prune")
     assert (result.exit_code, len(entry_files(directory))) == (0, 1)
-    assert result.stdout.startswith("freed 4.0 KiB: 1 removed purged")
+    assert result.stdout.startswith("freed 4.0 KiB: 1 purged")
     assert shop.run("prune").stdout == "freed 0 bytes, nothing was to be removed\n"
 
 

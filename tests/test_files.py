@@ -44,7 +44,8 @@ from flask_stalecache.keys import digest
 from flask_stalecache.note import Note
 from flask_stalecache.origin import Answer, Start
 from flask_stalecache.stats import Counters
-from flask_stalecache.stores.stamps import FILE_NAME, SIZE
+from flask_stalecache.stores.names import Names
+from flask_stalecache.stores.stamps import FILE_NAME, SIZE, Stamps, slot_of
 
 ROOT = os.geteuid() == 0
 LOGGER = "flask_stalecache"
@@ -123,6 +124,41 @@ def test_nothing_is_made_before_the_first_use(directory: Path) -> None:
     assert not directory.exists()
     assert visit(app) == ("MISS", "run 1")
     assert mode_of(directory) == 0o700
+
+
+# -- purging ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [("all",), ("all", "tag:news", "tag:sport")], ids=len)
+def test_a_purge_goes_through_its_steps_in_the_order_of_the_model(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    """Each step for all names, before the next one (``tests/test_purge_model.py``)."""
+    store, steps = FileStore(directory), list[tuple[object, ...]]()
+    store.load("anything")
+
+    def noting(kind: type, method: str, told: Callable[..., object]) -> None:
+        real = getattr(kind, method)
+
+        def step(self: object, *arguments: Any) -> Any:
+            steps.append((method, told(*arguments)))
+            return real(self, *arguments)
+
+        monkeypatch.setattr(kind, method, step)
+
+    noting(Names, "note_number", int)
+    noting(Names, "write", lambda record: (record.name, record.hard))
+    noting(Stamps, "raise_seq", int)
+    noting(Stamps, "move", int)
+    store.purge(*names, soft=False)
+    after = store.seq()
+    assert steps == [
+        ("note_number", after),
+        ("raise_seq", after - 1),
+        *[("write", (name, after - 1)) for name in names],
+        *[("move", slot_of(digest(name))) for name in names],
+        ("raise_seq", after),
+    ]
 
 
 # -- a directory that can't be used ----------------------------------------------------------------------------------

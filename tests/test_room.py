@@ -12,6 +12,7 @@ import struct
 import tempfile
 import threading
 import time
+import tracemalloc
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -801,6 +802,34 @@ def test_copies_stay_within_their_size_in_a_flood(make_app: MakeApp, clock: time
     if memory_size:
         # Not by keeping nothing: what is around a body takes about twice as much as one of this size.
         assert bytes_in_memory(marker.encode()) > memory_size / 6
+
+
+@pytest.mark.parametrize("gateway", [False, True])
+def test_copies_are_counted_with_all_that_they_take(make_app: MakeApp, gateway: bool) -> None:
+    """The bodies of small pages are the least of it: heads, recipes, names, and what is prepared for the next hit."""
+    app, cache = make_app(GATEWAY=gateway, MAX_SIZE=None)
+
+    @app.get("/<int:page>")
+    @cache.cached(10**6, 0, 0, tags=["news", "sport"], gateway=gateway)
+    def show(page: int) -> str:
+        return f"{page}".ljust(1000, ".")
+
+    for number in range(20):
+        visit(app, f"/{number}")
+    copies = app.extensions["stalecache"].engine.store._copies
+    # Python's own table of names of files grows by leaps.
+    ours = tracemalloc.Filter(False, "*/pathlib*")
+    tracemalloc.start()
+    try:
+        counted, before = -copies.size, tracemalloc.take_snapshot().filter_traces([ours])
+        for number in range(100, 300):
+            assert [visit(app, f"/{number}").word for _ in range(2)] == ["MISS", "HIT"]
+        gc.collect()
+        counted, after = counted + copies.size, tracemalloc.take_snapshot().filter_traces([ours])
+    finally:
+        tracemalloc.stop()
+    taken = sum(line.size_diff for line in after.compare_to(before, "filename"))
+    assert 0.6 * counted < taken < 1.1 * counted
 
 
 # -- a soak ----------------------------------------------------------------------------------------------------------

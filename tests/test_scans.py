@@ -293,6 +293,8 @@ def test_a_page_within_a_page_is_found_within_it(site: Site) -> None:
     renewed = site.engine.settler.load(inner.key).entry
     assert renewed is not None
     assert renewed.body == b"version 2"
+    # The outer one's own refresh is served the inner one, which is fresh; the inner one's needs the outer view to get there.
+    assert site.runs == {"outer": 2, "inner": 1}
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -421,6 +423,23 @@ def test_a_gateway_in_front_of_flask_asks_again_too(make_app: MakeApp) -> None:
         assert visit(app, path).page == ("HIT", "2")
 
 
+def test_what_the_app_confirms_at_each_use_is_left_alone(directory: Path) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        asked.append(environ["PATH_INFO"])
+        is_had = "HTTP_IF_NONE_MATCH" in environ
+        start_response("304 Not Modified" if is_had else "200 OK", [("Cache-Control", "no-cache"), ("ETag", '"1"')])
+        return [] if is_had else [b"page"]
+
+    asked: list[str] = []
+    gateway = GatewayCache(app, dir=str(directory))
+    assert ask(gateway, "/") == ("MISS", "page")
+    batch = gateway.refresh(all=True)
+    assert batch.wait(PATIENCE)
+    (outcome,) = batch.outcomes
+    assert (outcome.skipped, outcome.reason, len(asked)) == (True, "each use of it is confirmed by the app", 1)
+    assert ask(gateway, "/") == ("REVALIDATED", "page")
+
+
 def test_what_no_rule_makes_any_more_is_left_alone(directory: Path) -> None:
     before = GatewayCache(gateway_app, dir=str(directory), rules={"/*": Policy(vary=["Accept-Language"])})
     ask(before, "/news/1")
@@ -514,6 +533,22 @@ def test_what_was_renewed_since_it_was_found_is_left_alone(site: Site, monkeypat
     batch = site.done("refresh", tag="news")
     assert {outcome.reason for outcome in batch.outcomes} == {"it was purged or renewed meanwhile"}
     assert batch.skipped == 2
+
+
+def test_what_was_made_since_it_was_published_is_not_made_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.fill(*NEWS)
+    walk = site.engine.store.walk
+
+    def walk_late() -> Any:
+        with site.app.app_context():
+            site.cache.purge("/news/1")
+        assert visit(site.app, "/news/1").word == "MISS"
+        yield from walk()
+
+    monkeypatch.setattr(site.engine.store, "walk", walk_late)
+    batch = site.done("publish", tag="news")
+    assert (counts(batch), {*by_url(batch)}) == ((1, 1, 0, 0), {"/news/2"})
+    assert site.runs == {"/news/1": 1, "/news/2": 1}
 
 
 def test_visitors_are_served_what_is_stored_meanwhile(site: Site) -> None:
@@ -660,6 +695,23 @@ def test_a_store_that_fails_ends_it_and_says_why(site: Site, what: str, monkeypa
     assert batch.failed == 1
 
 
+def test_a_store_that_fails_in_its_own_way_ends_it_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site.engine.store, "walk", lambda: iter([None]))
+    batch = site.done("refresh", all=True)
+    assert "NoneType" in batch.error
+    assert batch.failed == 1
+
+
+def test_who_follows_it_and_raises_does_not_keep_it_from_its_end(site: Site) -> None:
+    site.fill(*NEWS)
+
+    def follow(sender: object, batch: Batch) -> None:
+        raise ValueError("cannot follow")
+
+    with scan_moved.connected_to(follow, site.app):
+        assert site.done("refresh", tag="news").done == 2
+
+
 def test_what_can_not_be_purged_by_prefix_ends_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.fill(*NEWS)
 
@@ -732,10 +784,13 @@ def test_a_batch_within_a_batch_does_not_wait_for_its_turn(make_app: MakeApp) ->
     def rates(number: int) -> int:
         return number
 
+    together = threading.Barrier(4)
+
     @app.get("/<int:number>")
     @cache.cached(60)
     def page(number: int) -> str:
         if cache.refreshing:
+            together.wait(PATIENCE)
             assert cache.publish(tag="rates").wait(PATIENCE)
         return f"{number}"
 

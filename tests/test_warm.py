@@ -149,7 +149,7 @@ def test_a_warmed_page_is_that_of_visitors_whatever_their_server_tells(site: Sit
 @pytest.mark.parametrize("environ", [{}, {"RAW_URI": "/news/1?a=1"}, {"REQUEST_URI": "/news/1?a=1"}])
 def test_a_plain_path_is_the_same_under_a_server_that_does_not_tell_it(site: Site, environ: dict[str, str]) -> None:
     site.warm("/news/1?a=1")
-    assert site.see("/news/1?a=1", **environ)[0] == "HIT"
+    assert site.see("/news/1?a=1", **{"RAW_URI": "", "REQUEST_URI": "", **environ})[0] == "HIT"
 
 
 def test_it_is_a_visit_without_cookies_that_hooks_can_tell(site: Site) -> None:
@@ -520,6 +520,17 @@ def test_a_page_that_hangs_is_given_up_and_the_others_are_made(make_app: MakeApp
     held.set()
 
 
+def test_once_cancelled_nothing_more_is_asked(site: Site) -> None:
+    site.held.clear()
+    with site.app.app_context():
+        batch = site.cache.warm([f"/news/{number}" for number in range(5)], concurrency=2)
+    wait_until(lambda: site.open == 2, "two are made")
+    batch.cancel()
+    site.held.set()
+    assert batch.wait(PATIENCE)
+    assert (batch.found, batch.done, len(site.asked)) == (5, 2, 2)
+
+
 def test_a_stream_is_not_read_for_ever(site: Site) -> None:
     closed: list[str] = []
 
@@ -599,6 +610,23 @@ def test_what_the_gateway_stores_is_warmed_and_hits_of_the_short_way_count_as_fr
     assert (warm("/plain/1", "/stream/1", "/cached").skipped, runs) == (3, [])
     batch = warm("/plain/1", "/stream/1", force=True)
     assert (stored(batch), sorted(runs)) == ({"/plain/1", "/stream/1"}, ["/plain/1", "/stream/1"])
+
+
+def test_what_the_gateway_stores_is_made_of_values_renewed_for_it(make_app: MakeApp, clock: time_machine.Traveller) -> None:
+    app, cache = make_app(BASE_URL=HERE, GATEWAY={"/": Policy(max_age=60)})
+    runs: list[str] = []
+
+    @cache.memoize(60, 600)
+    def rates(base: str) -> str:
+        runs.append(base)
+        return f"{len(runs)}"
+
+    app.add_url_rule("/", "index", lambda: rates("EUR"))
+    with app.app_context():
+        rates("EUR")
+        clock.shift(100)
+        assert cache.warm("/").wait(PATIENCE)
+    assert visit(app, "/", base_url=HERE).page == ("HIT", "2")
 
 
 def test_a_gateway_alone_is_warmed_too(directory: Path) -> None:

@@ -8,6 +8,7 @@ import click
 from flask.cli import with_appcontext
 
 from ..figures import size
+from ..ledger import EVICTIONS
 from . import effective, printing
 from .place import filled_state, this_app, this_state
 
@@ -36,7 +37,8 @@ def prune() -> None:
     """Sweep now: remove what is unused, purged, over a limit, or left behind by killed workers."""
     removed = dict(filled_state().engine.store.sweep())
     freed = removed.pop("bytes", 0)
-    told = [f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(removed.items()) if count]
+    reasons = {name: reason for reason, name in EVICTIONS.items()}
+    told = [f"{count} {reasons.get(name, name)}" for name, count in sorted(removed.items()) if count]
     click.echo(f"freed {size(freed)}" + (f": {', '.join(told)}" if told else ", nothing was to be removed"))
 
 

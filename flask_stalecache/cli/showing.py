@@ -15,7 +15,6 @@ from ..entry import Entry
 from ..explain import Explanation, explain, spell
 from ..figures import size
 from ..keys import FORWARDED_FIELDS
-from ..note import Note
 from ..purging import tags_in
 from ..reads import environ_name
 from ..selection import endpoint_of, function_of, title_of
@@ -74,7 +73,6 @@ def _lines(stored: Stored, now: float, terms: Terms) -> Iterator[str]:
         ("size", f"{size(stored.length)} of body, {size(stored.size)} on the disk"),
         *_identity(entry),
         *_for_whom(entry),
-        *(("note", text) for text in _of_note(stored.note)),
         ("status", str(entry.status)),
         *(("", f"{name}: {printing.plain(value)}") for name, value in entry.headers),
         ("key", entry.key),
@@ -118,13 +116,6 @@ def _variant(entry: Entry) -> dict[str, str | None]:
     """Return the request fields that tell it from other variants of its URL."""
     fields = entry.recipe.get("fields", [])
     return {name.removeprefix("HTTP_").replace("_", "-").title(): value for name, value in fields if name not in _OF_ALL}
-
-
-def _of_note(note: Note) -> Iterator[str]:
-    if note.failures:
-        yield f"{note.failures} failures in a row; the next call not before {_moment(note.retry_at)}"
-    if note.kept_out:
-        yield f"kept from being stored by {', '.join((*note.kept_out.headers, *note.kept_out.cookies))}"
 
 
 def _data(stored: Stored, now: float, terms: Terms) -> dict[str, Any]:

@@ -6,9 +6,10 @@ A purge of a name that has the number ``n`` is of all that was begun before: its
 from __future__ import annotations
 
 import json
+import math
+import random
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,8 @@ from .stamps import SEQ_SLOT, Stamps
 KEPT_FOR = 86400.0
 #: What an origin took longer for, in seconds, is not stored: a record could be gone. It is less, since a clock may step back.
 LONGEST_RUN = KEPT_FOR / 2
+#: Records whose age is looked at together, at most.
+MOST = 2000
 _FILE = re.compile(r"[0-9a-f]{40}")
 _NUMBER = re.compile(rb"[0-9]{1,19}\n")
 _COARSEST_TIME = 2_000_000_000
@@ -99,12 +102,14 @@ class Names:
         noted = _NUMBER.fullmatch(read_file(self._last) or b"")
         if noted is not None:
             return int(noted[0])
-        records = [self._read_file(path) for _, path in self._files()]
+        records = [self._read_file(Path(entry.path)) for entry in files_in(self.folder) if _FILE.fullmatch(entry.name)]
         return max((record.last + 1 for record in records if record is not None), default=0)
 
     def older_than(self, time_ns: int) -> list[Path]:
-        """Return the files of the records whose last purge was before a moment."""
-        return [path for written, path in self._files() if written < time_ns]
+        """Return the files of the records whose last purge was before a moment; of very many, those of a part."""
+        names = [entry.name for entry in files_in(self.folder) if _FILE.fullmatch(entry.name)]
+        chosen = random.sample(names, MOST) if len(names) > MOST else names
+        return [path for path in map(self.folder.joinpath, chosen) if _written(path) < time_ns]
 
     def files(self, most: int) -> set[str] | None:
         """Return the names of the records' files; ``None`` if there are more than so many."""
@@ -116,13 +121,6 @@ class Names:
         record = self._read_file(path)
         if record is not None and is_done(record):
             path.unlink()
-
-    def _files(self) -> Iterator[tuple[int, Path]]:
-        """Yield time and path of each record's file."""
-        for entry in files_in(self.folder):
-            if _FILE.fullmatch(entry.name):
-                with suppress(FileNotFoundError):
-                    yield entry.stat(follow_symlinks=False).st_mtime_ns, Path(entry.path)
 
     def _read_file(self, path: Path) -> Record | None:
         data = read_file(path)
@@ -176,6 +174,14 @@ def left_of(entry: Entry, records: Iterable[Record]) -> Entry | None:
             return None
         entry = entry.softly_purged(record.soft_at)
     return entry
+
+
+def _written(path: Path) -> float:
+    """Return the time of a file; if it has gone, later than any."""
+    try:
+        return path.lstat().st_mtime_ns
+    except FileNotFoundError:
+        return math.inf
 
 
 def _decoded(path: Path, data: bytes) -> Record:

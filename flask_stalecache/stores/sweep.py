@@ -179,7 +179,7 @@ class Sweeper:
                 progress.folder += 1
                 progress.restart_folder()
             if progress.folder == FOLDERS:
-                self._end(progress, stamps)
+                self._end(progress, stamps, until)
                 return
             # The names of a large folder take their time, too.
             if time.monotonic() + self._rest.took >= until:
@@ -190,12 +190,14 @@ class Sweeper:
         progress.began_at = time.time()
         progress.looks = progress.began != progress.checked or bool(self._old_records(progress))
         progress.in_use, progress.escaped, progress.is_begun = [], False, True
+        # Due until it is over, whatever the clock said when the last one was.
+        progress.next_at = 0.0
 
-    def _end(self, progress: Progress, stamps: Stamps | None) -> None:
+    def _end(self, progress: Progress, stamps: Stamps | None, until: float) -> None:
         if progress.looks:
             progress.checked = progress.checked if progress.escaped else progress.began
             if stamps is not None:
-                self._remove_old_records(progress, stamps)
+                self._remove_old_records(progress, stamps, until)
         for folder in (self.folders.directory, self.names.folder):
             _remove_old((Path(entry.path) for entry in files_in(folder) if _LEFTOVER.fullmatch(entry.name)), time.time())
         self._known, self._rest = Known(self.names, None), _Rest()
@@ -308,13 +310,16 @@ class Sweeper:
         # A day before the sweep began: who was begun before such a purge had ended when the first folder was looked at.
         return self.names.older_than(int((progress.began_at - KEPT_FOR) * BILLION))
 
-    def _remove_old_records(self, progress: Progress, stamps: Stamps) -> None:
+    def _remove_old_records(self, progress: Progress, stamps: Stamps, until: float) -> None:
         """Remove the records that no entry needs any more: a whole sweep has looked at all entries since they were written."""
         old = self._old_records(progress)
         if not old or len(progress.in_use) > _MANY:
             return
         for first in range(0, len(old), _BATCH):
             self._remove_records(old[first : first + _BATCH], progress, stamps)
+            if time.monotonic() >= until:
+                # The rest after the next sweep.
+                return
 
     def _remove_records(self, old: list[Path], progress: Progress, stamps: Stamps) -> None:
         with held(self._lock("purge")):
