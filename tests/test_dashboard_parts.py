@@ -164,9 +164,11 @@ def test_a_search_ends_when_it_has_found_enough() -> None:
 # -- the last hour ---------------------------------------------------------------------------------------------------
 
 
-def moment(at: float, calls: int = 0, failures: int = 0, name: str = "shop.rates", **requests: int) -> Moment:
+def moment(
+    at: float, calls: int = 0, failures: int = 0, name: str = "shop.rates", kind: str = "functions", **requests: int
+) -> Moment:
     line = Line(calls, failures, {0.001: 5, 0.5: 5}, {1.0: calls})
-    lines = {("functions", name): line} if calls else {}
+    lines = {(kind, name): line} if calls or failures else {}
     return Moment(NOW + at, 15.0, requests, failures, lines, line if calls else NOTHING)
 
 
@@ -198,7 +200,8 @@ def numbers(**changes: Any) -> dict[str, Any]:
         "refreshes": {"queued": 0, "pending": 0, "done": 0, "failed": 0, "dropped": 0, "overdue": 0, "seconds": 0.0},
         "scans": {"running": 0, "found": 0, "done": 0, "failed": 0, "skipped": 0},
         "evictions": {"size": 0, "inactive": 0, "purged": 0, "broken": 0, "notes": 0},
-        "purges": 0, "entries": 3, "bytes": 50, "max_size": 100, "workers": 2, "since": NOW,
+        "purges": 0, "store_failures": 0, "broken_entries": 0,
+        "entries": 3, "bytes": 50, "max_size": 100, "workers": 2, "since": NOW,
         "endpoints": {}, "functions": {}, "hosts": {},
         **changes,
     }  # fmt: skip
@@ -216,21 +219,28 @@ FULL: dict[str, Any] = {"bytes": 95, "evictions": {"size": 7, "inactive": 0, "pu
         ([moment(0, 4, 4), moment(15, HIT=3)], [], {}, "bad", "shop.rates fails."),
         ([moment(0, 4, 4), moment(15, 1, 0)], [], {}, "good", "All is well"),
         ([moment(0, 4, 4), moment(15, 4, 1)], [], {}, "notice", "shop.rates (fetch function) fails now and then: 5 of 8 calls"),
+        ([moment(0, 4, 4, "api.example", "hosts")], [], {}, "bad", "api.example fails."),
+        ([moment(0, 4, 1, "", "endpoints")], [], {}, "notice", "The app (endpoint) fails now and then: 1 of 4 calls"),
+        ([moment(0, 4, 1, "api.example", "hosts")], [], {}, "notice", "api.example (third party) fails now and then"),
+        # A call was counted in one sample, and that it failed in the next.
+        ([moment(0, 0, 1)], [], {}, "bad", "shop.rates fails."),
         ([moment(0, 4, 4), moment(4000, HIT=3)], [], {}, "good", "All is well"),
         ([moment(0, 4, 4), moment(1, 4, 4, "other")], [], {}, "bad", "other and 1 more fail."),
         ([moment(0, 4, 4)], [Suspended("shop.rates", 6, 3.0)], {}, "bad", "shop.rates fails."),
         ([], [Suspended("shop.rates", 6, 3.0)], {}, "bad", "shop.rates fails."),
         ([], [], FULL, "notice", "The store is 95.0 % full: 7 entries were evicted"),
         ([], [], {"bytes": 95}, "good", "All is well"),
+        ([], [], {"refreshes": {"pending": 1001}}, "notice", "Refreshes wait for others: 1,001 of 2,000 places are taken"),
+        ([], [], {"refreshes": {"pending": 999}}, "good", "All is well"),
     ],
 )
 def test_health(moments: list[Moment], suspended: list[Suspended], stats: Any, level: str, says: str) -> None:
-    found = health(numbers(**stats), moments, suspended, 300)
+    found = health(numbers(**stats), moments, suspended, 300, 1000)
     assert (found.level.value, found.headline[: len(says)]) == (level, says)
 
 
 def test_a_suspended_function_is_told_once() -> None:
-    found = health(numbers(), [moment(0, 4, 4)], [Suspended("shop.rates", 6, 3.0)], 300)
+    found = health(numbers(), [moment(0, 4, 4)], [Suspended("shop.rates", 6, 3.0)], 300, 1000)
     assert [trouble.says for trouble in found.troubles] == ["is suspended after 6 failures in a row; tried again in 3 s."]
 
 
@@ -286,3 +296,15 @@ def test_what_was_read_of_the_history_once_is_not_read_again(
     assert shown() == [-1010]
     clock.shift(5000)
     assert shown() == []
+
+
+def test_what_is_rare_is_told_only_if_it_happened() -> None:
+    rare = numbers(store_failures=2, broken_entries=1)
+    rare["refreshes"] |= {"done": 4, "overdue": 3, "seconds": 2.0}
+    notes = {
+        name: {tile.title: tile.note for tile in overview(stats, [], Health(Level.GOOD, "", []), NOW, "").tiles}
+        for name, stats in (("rare", rare), ("usual", numbers()))
+    }
+    assert (notes["usual"]["Size"], notes["rare"]["Size"]) == ("3 entries", "3 entries, 2 failures of the store, 1 broken")
+    assert notes["usual"]["Refreshes"] == "0 done, 0 failed, 0 dropped"
+    assert notes["rare"]["Refreshes"] == "4 done, 0 failed, 0 dropped, 3 given up, 500 ms each"

@@ -27,8 +27,8 @@ from .series import Moment, charts, moment_of
 from .shown import Card, Line, card_of, line_of
 from .survey import Surveyor, search
 
-#: Seconds that a search takes at most; and one that is asked to take longer.
-SEARCH, LONG_SEARCH = 1.0, 10.0
+#: Seconds that a search takes at most; one that is only for more; and one that is asked to take longer.
+SEARCH, SHORT_SEARCH, LONG_SEARCH = 1.0, 0.2, 10.0
 #: Entries that are shown at length.
 CARDS = 20
 #: Seconds of the past that are shown, and seconds by which clocks may differ.
@@ -107,7 +107,8 @@ class Desk:
 
     def _overview(self, moments: list[Moment], series: str) -> Overview:
         stats, settings = self._stats(), self.state.settings
-        how = health(stats, moments, self._suspended(), settings.refresh_backoff[1]) if settings.enabled else OFF
+        longest, queue = settings.refresh_backoff[1], settings.refresh_queue
+        how = health(stats, moments, self._suspended(), longest, queue) if settings.enabled else OFF
         return overview(stats, moments, how, time.time(), series)
 
     def _hour(self) -> tuple[list[Moment], list[Moment]]:
@@ -179,7 +180,9 @@ class Desk:
         return self._matching(matches, [], takes_long)
 
     def _matching(self, matches: Callable[[Entry], bool], known: list[Stored], takes_long: bool) -> Found:
-        store, longest = self.state.engine.store, LONG_SEARCH if takes_long else SEARCH
+        store = self.state.engine.store
+        # Where something is known already, only variants of it may be missing.
+        longest = LONG_SEARCH if takes_long else SHORT_SEARCH if known else SEARCH
         found = search(store.walk(), matches, longest, CARDS)
         # What the walk came upon says more.
         entries = {stored.entry.key: stored for stored in (*known, *found.entries)}

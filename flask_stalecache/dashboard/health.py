@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 from ..calls import Suspended
 from ..explain import spell
 from ..figures import number, percent
-from .series import KINDS, Moment, together
+from .series import ONE_OF, Moment, together
 
-#: Seconds of the past in which a refresh that was dropped, or a store that failed, is news.
+#: Seconds of the past in which a failure is news, at least.
 RECENT = 300.0
+#: How many of the places in the queue may be taken before that is worth a word.
+CROWDED = 0.5
 #: How full the store may be before that is worth a word; it evicts, so that it is never quite full.
 FULL = 0.9
 
@@ -51,16 +53,19 @@ class Health(NamedTuple):
 OFF = Health(Level.NOTICE, "The cache is off: STALECACHE_ENABLED is False.", [])
 
 
-def health(stats: Mapping[str, Any], moments: Sequence[Moment], suspended: Sequence[Suspended], longest: float) -> Health:
+def health(
+    stats: Mapping[str, Any], moments: Sequence[Moment], suspended: Sequence[Suspended], longest: float, queue: int
+) -> Health:
     """Return how the cache does.
 
     :param stats: the numbers of all workers.
     :param moments: the last hour.
     :param suspended: fetch functions that are left alone.
     :param longest: seconds for which an origin that fails is left alone at most: so old may the last news of it be.
+    :param queue: refreshes that may wait in a worker.
     """
     failing = [*_suspended(suspended), *_failing(moments, longest, {each.name for each in suspended})]
-    troubles = sorted([*failing, *_of_the_cache(stats, moments)], key=lambda trouble: trouble.level is not Level.BAD)
+    troubles = sorted([*failing, *_of_the_cache(stats, queue)], key=lambda trouble: trouble.level is not Level.BAD)
     down = [trouble.what for trouble in failing if trouble.level is Level.BAD]
     if down:
         more = f" and {len(down) - 1} more" if len(down) > 1 else ""
@@ -86,23 +91,21 @@ def _failing(moments: Sequence[Moment], longest: float, known: set[str]) -> Iter
     begins = moments[-1].at - max(RECENT, longest) if moments else 0.0
     recent = [moment for moment in moments if moment.at > begins]
     for key in {key: None for moment in reversed(recent) for key, line in moment.lines.items() if line.failures}:
-        kind, name = key
-        last = next(moment.lines[key] for moment in reversed(recent) if key in moment.lines and moment.lines[key].calls)
-        if name in known or not last.failures:
+        lines = [line for moment in recent if (line := moment.lines.get(key)) is not None and (line.calls or line.failures)]
+        # A call may be counted in one moment, and that it failed in the next.
+        last, line = lines[-1], together(lines)
+        if key[1] in known or not last.failures:
             continue
-        line = together(moment.lines[key] for moment in recent if key in moment.lines)
-        what = name or "The app"
+        level, says = (Level.BAD, "fails") if last.failures >= last.calls else (Level.NOTICE, "fails now and then")
         said = f"{number(line.failures)} of {number(line.calls)} calls failed in the last {spell(moments[-1].at - begins)}."
-        if last.failures == last.calls:
-            yield Trouble(Level.BAD, what, f"({KINDS[kind][:-1].lower()}) fails: {said}")
-        else:
-            yield Trouble(Level.NOTICE, what, f"({KINDS[kind][:-1].lower()}) fails now and then: {said}")
+        yield Trouble(level, key[1] or "The app", f"({ONE_OF[key[0]]}) {says}: {said}")
 
 
-def _of_the_cache(stats: Mapping[str, Any], moments: Sequence[Moment]) -> Iterable[Trouble]:
-    refreshes = stats["refreshes"]
-    if refreshes["pending"] and refreshes["overdue"]:
-        yield Trouble(Level.NOTICE, "Refreshes", f"were given up {number(refreshes['overdue'])} times, since they took too long.")
+def _of_the_cache(stats: Mapping[str, Any], queue: int) -> Iterable[Trouble]:
+    pending, places = stats["refreshes"]["pending"], queue * stats["workers"]
+    if places and pending > CROWDED * places:
+        said = f"wait for others: {number(pending)} of {number(places)} places are taken, and what finds none is dropped."
+        yield Trouble(Level.NOTICE, "Refreshes", said)
     limit = stats["max_size"]
     if limit and stats["bytes"] > FULL * limit and stats["evictions"]["size"]:
         said = f"is {percent(stats['bytes'], limit)} full: {number(stats['evictions']['size'])} entries were evicted for size."

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..figures import buckets_of, clock, latency, number, percent, quantile, rate, size
 from .health import FULL, Health, Level
-from .series import FROM_STORE, KINDS, STATUSES, Moment, Row, chosen, rows, together
+from .series import FROM_STORE, KINDS, ONE_OF, STATUSES, Moment, Row, chosen, rows, together
 
 #: Rows in the table of what is busiest.
 BUSIEST = 12
@@ -167,6 +167,8 @@ def _purges(stats: Mapping[str, Any]) -> Tile:
 def _refreshes(stats: Mapping[str, Any]) -> Tile:
     refreshes = stats["refreshes"]
     ends = {"done": refreshes["done"], "failed": refreshes["failed"], "dropped": refreshes["dropped"]}
+    if refreshes["overdue"]:
+        ends["given up"] = refreshes["overdue"]
     mean = f", {latency(refreshes['seconds'] / refreshes['done'])} each" if refreshes["done"] else ""
     note = ", ".join(f"{number(count)} {end}" for end, count in ends.items()) + mean
     return Tile("Refreshes", number(refreshes["pending"]), "waiting", note)
@@ -174,6 +176,8 @@ def _refreshes(stats: Mapping[str, Any]) -> Tile:
 
 def _size(stats: Mapping[str, Any]) -> Tile:
     used, limit, entries = stats["bytes"], stats["max_size"], f"{number(stats['entries'])} entries"
+    for name, what in (("store_failures", "failures of the store"), ("broken_entries", "broken")):
+        entries += f", {number(stats[name])} {what}" if stats[name] else ""
     if limit is None:
         return Tile("Size", size(used), "no limit", entries)
     level = "notice" if used > FULL * limit else ""
@@ -196,7 +200,7 @@ def _busiest(stats: Mapping[str, Any]) -> list[Busy]:
 def _busy(count: int, kind: str, name: str, each: Mapping[str, Any]) -> Busy:
     served, origin = (buckets_of(each[name]["buckets"]) for name in ("served", "origin"))
     return Busy(
-        kind={"endpoints": "endpoint", "functions": "function", "hosts": "third party"}[kind],
+        kind=ONE_OF[kind],
         name=name or "the app",
         requests=number(count),
         from_store=percent(sum(each["requests"][status] for status in FROM_STORE), count),

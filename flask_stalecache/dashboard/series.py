@@ -14,6 +14,8 @@ STATUSES = tuple(status.value for status in reversed(CacheStatus))
 FROM_STORE = ("HIT", "UPDATING", "STALE")
 #: Kinds of what is counted apart, and what a group of them is called.
 KINDS = {"endpoints": "Endpoints", "functions": "Fetch functions", "hosts": "Third parties"}
+#: And what one of them is called.
+ONE_OF = {"endpoints": "endpoint", "functions": "fetch function", "hosts": "third party"}
 #: Seconds of a row of the table.
 ROW = 300
 
