@@ -466,6 +466,5 @@ class Engine:
             self.counters.after_fork()
             self.store.forget()
             self.process = self._this_process()
-        self._apart = Apart(self)
         if not self.in_line:
             self._housekeeper.ensure_running()

@@ -723,7 +723,6 @@ from urllib.request import urlopen
 from flask import Flask
 from flask_stalecache import StaleCache
 
-pytestmark = pytest.mark.usefixtures("no_housekeeping")
 
 app = Flask(__name__)
 app.config.update(json.loads(os.environ["SETTINGS"]))
