@@ -44,7 +44,7 @@ serve: $(VENV)/.stamp ## Play it, and leave the example app and its third partie
 	@$(RUN) -m example_app.demo --serve
 
 test: browser lint docs ## Run ruff, mypy, the documentation with its examples, and the test suite.
-	@$(RUN) -m pytest -n 2 --dist loadgroup
+	@$(RUN) -m pytest -n 2 --dist loadfile
 
 browser: ## Bring the browser that the tests need: Debian's chromium, if there is none and this may install it.
 	$(BRING_BROWSER)

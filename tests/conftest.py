@@ -25,12 +25,6 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process of ``-n 2`` run all tests that start servers: two at once would take the processor from each other."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("server" if item.get_closest_marker("server") else item.path.name))
-
-
 @pytest.fixture
 def soak() -> Callable[[int, int], int]:
     """``soak(full, reduced)``: how often to play something; the full count under ``make soak``."""

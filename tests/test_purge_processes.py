@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -1069,7 +1069,8 @@ def test_a_record_outlives_a_sweep_that_began_before_it(
     with monkeypatch.context() as patch:
         # As a process does that is stopped in the middle, or by a folder that is slow.
         ticks = iter([0.0] * (number + 2))
-        patch.setattr("flask_stalecache.stores.sweep.time.monotonic", lambda: next(ticks, 1e9))
+        own = SimpleNamespace(time=time.time, monotonic=lambda: next(ticks, 1e9))
+        patch.setattr("flask_stalecache.stores.sweep.time", own)
         clock.shift(61)
         store.tick()
     assert 0 < json.loads((directory / "sweep").read_bytes())["folder"] < 255
