@@ -338,7 +338,7 @@ def test_what_is_purged_behind_the_sweep_goes_in_the_next(
     look, passed = Folders.listed, list[int]()
 
     def purge_behind(folders: Folders, number: int) -> Listed:
-        if number == int(digest("page")[:2], 16) + 1 and not passed:
+        if folders.directory == directory and number == int(digest("page")[:2], 16) + 1 and not passed:
             passed.append(number)
             store.purge("all", soft=False)
         return look(folders, number)
@@ -924,7 +924,8 @@ def test_a_tick_pauses_within_a_folder(directory: Path, clock: time_machine.Trav
     before, listed, names = store.usage(), Folders.listed, list[int]()
 
     def counting(folders: Folders, number: int) -> Listed:
-        names.append(number)
+        if folders.directory == directory:
+            names.append(number)
         return listed(folders, number)
 
     with pytest.MonkeyPatch.context() as patched:
@@ -1170,7 +1171,7 @@ def test_what_is_replaced_while_it_is_looked_at_stays(
     remove, met = Folders.remove, list[object]()
 
     def replaced_meanwhile(folders: Folders, found: object, *options: object) -> bool:
-        if not met:
+        if folders.directory == directory and not met:
             met.append(found)
             keep(other, "page", windows=(60, 0, 0))
         return remove(folders, found, *options)  # type: ignore[arg-type]
