@@ -23,7 +23,7 @@ from .doorway import Doorway
 from .errors import ConfigError
 from .flask_gateway import check_gateway_policy, coded
 from .operations import Operations
-from .plan import CachedView
+from .plan import CachedView, stands_for
 from .policy import Duration, Normaliser, Policy, unknown_parameter
 from .recipe import REFRESHING
 from .sessions.making import MakesSessions
@@ -306,6 +306,7 @@ def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
             return coded(cached, state.engine.complaints, context.app, args, kwargs)  # type: ignore[return-value]
         return state.pages.respond(cached, context, args, kwargs)  # type: ignore[return-value]
 
+    stands_for(answer, cached)
     return answer
 
 

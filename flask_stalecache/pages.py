@@ -21,7 +21,7 @@ from .observed import ObservedRequest
 from .origin import Answer, Served
 from .page_origin import PageOrigin
 from .page_refresh import AnyView, PageRefresh, Replay
-from .plan import CachedView, Place, Plan, app_version
+from .plan import CachedView, Place, Plan, app_version, cached_view
 from .policy import FAILURE_STATUSES
 from .recipe import REFRESHING, REPLAY, PageRecipe
 from .responses import from_copy, live, tell
@@ -53,9 +53,7 @@ class Pages:
 
     def respond(self, cached: CachedView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
         """Answer a request for a cached view."""
-        plan = self._plans.get(cached)
-        if plan is None:
-            plan = self._plans[cached] = Plan.of(self.app, cached, self.settings, self.engine.complaints, self._deployed)
+        plan = self._plans.get(cached) or self._new_plan(cached)
         environ, endpoint = context.request.environ, context.request.endpoint
         place = plan.places.get(endpoint) or self._new_place(plan, endpoint)
         # Not where one view asks another one, and not what only renews or warms.
@@ -74,6 +72,10 @@ class Pages:
         if plan.explains:
             return self._explained(origin, is_visit)
         return self._answered(origin, self.engine.answer(origin), is_visit)
+
+    def _new_plan(self, cached: CachedView) -> Plan:
+        plan = self._plans[cached] = Plan.of(self.app, cached, self.settings, self.engine.complaints, self._deployed)
+        return plan
 
     def _new_place(self, plan: Plan, endpoint: str | None) -> Place:
         tally = self.engine.ledger.tally("endpoint", endpoint or "")
@@ -102,9 +104,16 @@ class Pages:
             recipe = PageRecipe.from_json(entry.recipe)
         except (LookupError, TypeError, ValueError):
             return "what it takes to make it again is not known"
-        tally = self.engine.ledger.tally("endpoint", endpoint_of(entry) or "")
-        terms = Terms(app_version(self.app, self.settings, self._deployed), self._deployed)
-        return Renewal(PageRefresh(AnyView(self.app, terms), entry.key, title_of(entry), recipe, None, tally), _status_of)
+        endpoint = endpoint_of(entry) or ""
+        tally, maker = self.engine.ledger.tally("endpoint", endpoint), AnyView(self.app, self._terms_at(endpoint))
+        return Renewal(PageRefresh(maker, entry.key, title_of(entry), recipe, None, tally), _status_of)
+
+    def _terms_at(self, endpoint: str) -> Terms:
+        """Return what the view of an endpoint says of serving its pages, whoever asks; what the app says, if it is not known."""
+        cached = cached_view(self.app.view_functions.get(endpoint))
+        if cached is None:
+            return Terms(app_version(self.app, self.settings, self._deployed), self._deployed)
+        return (self._plans.get(cached) or self._new_plan(cached)).terms
 
     def _why_not_for_us(self, plan: Plan, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return why a request is live; "" if it is not."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from flask import Flask
 from flask.ctx import RequestContext
@@ -32,6 +33,25 @@ class CachedView:
         # A callable object has the name of its class.
         named: Any = view if hasattr(view, "__qualname__") else type(view)
         self.name = f"{named.__module__}.{named.__qualname__}"
+
+
+#: The views under ``cached``, by the function that stands in their place.
+_standing: WeakKeyDictionary[Callable[..., Any], CachedView] = WeakKeyDictionary()
+
+
+def stands_for(function: Callable[..., Any], cached: CachedView) -> None:
+    """Note which view a function stands for."""
+    _standing[function] = cached
+
+
+def cached_view(function: Callable[..., Any] | None) -> CachedView | None:
+    """Return the view under ``cached`` that a function stands for, through whatever decorators; ``None``: none is known."""
+    while function is not None:
+        found = _standing.get(function)
+        if found is not None:
+            return found
+        function = getattr(function, "__wrapped__", None)
+    return None
 
 
 class Place(NamedTuple):

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
 
 from .batch import Batch, Crew, Outcome, Task, is_inside
-from .decide import Verdict
+from .decide import Terms, Verdict
 from .engine import Engine
 from .entry import Entry
 from .keys import digest
@@ -146,6 +146,11 @@ class Scans:
         for entry in found:
             self._find(batch)
             yield RenewTask(self.engine, entry, self._renewal_of(entry))
+
+    def terms_of(self, entry: Entry) -> Terms | None:
+        """Return what is said of serving an entry, whoever asks: by its view, its function or its rule; ``None``: nobody knows."""
+        renewal = self._renewal_of(entry)
+        return renewal.job.terms if isinstance(renewal, Renewal) else None
 
     def _renewal_of(self, entry: Entry) -> Renewal | str:
         if entry.needs_confirming:

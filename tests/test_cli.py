@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -190,6 +191,37 @@ def test_an_entry_is_shown_as_data(shop: Shop, clock: time_machine.Traveller) ->
         "failures": 0,
     }
     assert {name: entry[name] for name in expected} == expected
+
+
+def test_what_a_view_says_of_its_pages_counts(
+    make_app: Callable[..., tuple[Flask, StaleCache]], clock: time_machine.Traveller
+) -> None:
+    app, cache = make_app(STALE_IF_ERROR=0)
+
+    def passing(view: Callable[[], str]) -> Callable[[], str]:
+        return functools.wraps(view)(lambda: view())
+
+    @app.get("/old")
+    @passing
+    @cache.cached(60, 0, jitter=0, prefer_stale=True)
+    def old() -> str:
+        return "old"
+
+    @app.get("/ahead")
+    @cache.cached(60, jitter=0, refresh_ahead=20)
+    def ahead() -> str:
+        return "ahead"
+
+    for path in ("/old", "/ahead"):
+        app.test_client().get(path)
+    clock.shift(50)
+    run = app.test_cli_runner().invoke
+    assert "renewed ahead of time (refresh_ahead)" in run(args=["stalecache", "show", "/ahead"]).stdout
+    clock.shift(3600)
+    shown = run(args=["stalecache", "show", "/old"]).stdout
+    assert "served as  STALE: stale for 59.8 min" in shown
+    assert "served at once however old, since stale is preferred" in shown
+    assert "past its windows: the origin is called" in run(args=["stalecache", "show", "/ahead"]).stdout
 
 
 def test_a_call_is_shown_by_what_the_list_calls_it(shop: Shop) -> None:

@@ -6,8 +6,8 @@ import click
 from flask import Flask, current_app
 
 from ..decide import Terms
+from ..entry import Entry
 from ..errors import ConfigError
-from ..plan import app_version
 from ..stores.files import FileStore
 from ..stores.stamps import newer_table
 from ..wiring import State, state_of
@@ -53,9 +53,17 @@ def filled(state: State) -> State:
 
 def app_terms(state: State) -> Terms:
     """Return what the app says of serving what is stored, whoever asks."""
-    app, settings = this_app(), state.settings
-    if app.debug and settings.version is None:
+    return _here(state, Terms() if state.calls is None else state.calls.terms())
+
+
+def terms_of(state: State, entry: Entry) -> Terms:
+    """Return what is said of serving an entry, whoever asks: by its view, function or rule, if that is known."""
+    terms = state.scans.terms_of(entry)
+    return app_terms(state) if terms is None else _here(state, terms)
+
+
+def _here(state: State, terms: Terms) -> Terms:
+    if this_app().debug and state.settings.version is None:
         # The version is the start of each process then, and this is another one than the server.
-        return Terms()
-    deployed = float("inf")
-    return Terms(app_version(app, settings, deployed), deployed)
+        return terms._replace(version="", deployed=0.0)
+    return terms

@@ -21,7 +21,7 @@ from ..selection import endpoint_of, function_of, title_of
 from ..stores.base import Stored
 from ..wiring import State
 from . import printing
-from .place import app_terms, filled_state
+from .place import filled_state, terms_of
 from .selecting import of_url
 
 #: In every key, so that they tell no variant.
@@ -42,14 +42,14 @@ def show(url: str, as_json: bool) -> None:
     if not found:
         click.echo(f"nothing is stored for {url}", err=True)
         raise SystemExit(1)
-    now, terms = time.time(), app_terms(here)
+    now = time.time()
     if as_json:
-        printing.echo_json([_data(stored, now, terms) for stored in found])
+        printing.echo_json([_data(stored, now, terms_of(here, stored.entry)) for stored in found])
         return
     for number, stored in enumerate(found):
         if number:
             click.echo()
-        for line in _lines(stored, now, terms):
+        for line in _lines(stored, now, terms_of(here, stored.entry)):
             click.echo(line)
 
 

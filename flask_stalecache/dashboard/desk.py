@@ -201,10 +201,11 @@ class Desk:
         engine = self.state.engine
         # Who never used this copy in this process still learns whether its refresh was handed over here.
         pending = engine.process.refreshes.is_pending(engine.store.load(stored.entry.key))
-        return card_of(stored, time.time(), self._terms(), pending=pending)
+        terms = self.state.scans.terms_of(stored.entry) or self._terms()
+        return card_of(stored, time.time(), terms, pending=pending)
 
     def _terms(self) -> Terms:
-        """Return what the app says of what is stored; its views may say more."""
+        """Return what the app says of what is stored, where nobody says more."""
         calls = self.state.calls
         return Terms() if calls is None else calls.terms()
 

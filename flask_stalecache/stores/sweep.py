@@ -202,7 +202,6 @@ class Sweeper:
         self._known, self._rest = Known(self.names, None), _Rest()
         progress.restart()
         progress.next_at = time.time() + self._pause
-        self._known = Known(self.names, None)
 
     # -- folders -------------------------------------------------------------------------------------------------
 
