@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Callable, Sequence
 from functools import partial
 
 from .apart import Apart
-from .complaints import Complaints
 from .config import Settings
 from .decide import Fetch, Serve, Verdict, decide, is_plain_hit
-from .entry import Entry
 from .errors import StoreError
 from .flight import Flight, Flights, Outcome
-from .housekeeping import Housekeeper
+from .household import Household
 from .ledger import Ledger
-from .origin import Answer, Origin, RefreshJob, Served, Start
-from .refresher import Refresher, drain_each
-from .refreshes import InProcess, Landing
-from .settle import Settler
-from .stats import Counters, Stats
+from .origin import Answer, Origin, Served, Start
+from .stats import Counters
 from .status import CacheStatus
-from .stores.base import Copy, Store, Usage
+from .stores.base import Copy, Store
 from .visit import POLL, Turn, Visit, Way
 
-#: Of the server there is one for all apps of a process.
-_server_complaints = Complaints()
 
-
-class Engine:
+class Engine(Household):
     """Answers requests for one app from one store.
 
     :param store: where entries live.
@@ -40,28 +30,8 @@ class Engine:
     """
 
     def __init__(self, store: Store, settings: Settings, counters: Counters, ledger: Ledger | None = None) -> None:
-        self.ledger = Ledger(counters) if ledger is None else ledger
-        self.store = store
-        self.settings = settings
-        self.counters = counters
-        self.complaints = Complaints()
-        self.settler = Settler(store, settings.refresh_backoff, counters, self.complaints)
-        self.witness = self.settler.witness
-        self.refresher = Refresher(settings.refresh_workers, settings.refresh_queue, settings.shutdown_wait)
-        #: All threads that refresh: those for pages first.
-        self.pools = [self.refresher]
-        #: What else is looked after by housekeeping.
-        self.watched: list[Callable[[], object]] = []
-        self._housekeeper = Housekeeper(self)
-        #: No thread runs between requests here: what threads would do is done when a response is closed.
-        self.in_line = False
-        self._processes: dict[int, InProcess] = {}
-        self.process = self._this_process()
+        super().__init__(store, settings, counters, ledger)
         self._apart = Apart(self)
-
-    def send_as(self, sender: object) -> None:
-        """Say who sends the signals: the Flask app, or the gateway."""
-        self.witness.sender = self.ledger.sender = sender
 
     # -- answering -----------------------------------------------------------------------------------------------
 
@@ -367,104 +337,3 @@ class Engine:
         except StoreError as error:
             self.settler.store_failed(error)
             return False
-
-    # -- refreshing and housekeeping -----------------------------------------------------------------------------
-
-    def _claim(self, copy: Copy) -> bool:
-        self._on_slow_path()
-        return self.process.refreshes.claim(copy)
-
-    def is_pending(self, key: str) -> bool:
-        """Whether a key's refresh was handed over in this process and is not done."""
-        self._on_slow_path()
-        return self.process.refreshes.is_pending(self.settler.load(key))
-
-    def renew_together(self, jobs: Sequence[RefreshJob]) -> None:
-        """Run refreshes at the same time, and wait until they are done."""
-        self.process.refreshes.renew_together(jobs)
-
-    def see_fork(self) -> None:
-        """Make anew what belongs to one process, if this is another one: before anything is counted or locked."""
-        self._on_slow_path()
-
-    def renew_now(self, job: RefreshJob, met: Entry) -> Landing | None:
-        """Renew an entry in the caller's thread, and return where that landed; ``None``: it was handed over already.
-
-        :param met: the entry; if it is another one by now, nothing happens.
-        """
-        self._on_slow_path()
-        return self.process.refreshes.run_now(job, met)
-
-    def hand_over(self, job: RefreshJob) -> None:
-        """Hand over a refresh that :meth:`answer` asked for, or one that runs whatever is stored. It never waits."""
-        self._on_slow_path()
-        # Only now: until the response is closed somebody may need the value, and would wait for what has not begun.
-        if not job.forced or self.process.refreshes.claim(self.settler.load(job.key)):
-            self.process.refreshes.hand_over(job)
-
-    def new_pool(self, workers: int, queue_size: int, *, replaces_lost: bool = True) -> Refresher:
-        """Return new threads for refreshes of one kind; none, where pages have none either."""
-        workers = workers if self.refresher.workers else 0
-        pool = Refresher(workers, queue_size, self.settings.shutdown_wait, replaces_lost=replaces_lost)
-        self.pools.append(pool)
-        return pool
-
-    def drain(self, timeout: float | None = None) -> bool:
-        """Wait until the refreshes handed over in this process are done, and return whether they are."""
-        return drain_each(self.pools, timeout)
-
-    def go_in_line(self, reason: str) -> None:
-        """Do without threads from now on, and say so once.
-
-        :param reason: why, and the way out.
-        """
-        self.in_line = True
-        if self.refresher.workers > 0:
-            for pool in self.pools:
-                pool.go_in_line()
-            about = "threads", os.getpid()
-            _server_complaints.once(about, "refreshes run in line, when the response is closed, since %s", reason)
-
-    def look_after_itself(self) -> None:
-        """Do what the housekeeping thread would do, if it is time."""
-        self._housekeeper.tick_if_due()
-
-    def tick(self) -> None:
-        """Give up refreshes that take too long, and let the store look after itself."""
-        self.process.refreshes.tick()
-        self._note_pending()
-        self.ledger.tick()
-        for look_after in self.watched:
-            look_after()
-        try:
-            self.store.tick()
-        except StoreError as error:
-            self.settler.store_failed(error)
-
-    def stats(self) -> Stats:
-        """Return the numbers of all processes that share the store."""
-        self._note_pending()
-        try:
-            usage = self.store.usage()
-        except StoreError as error:
-            self.settler.store_failed(error)
-            usage = Usage(0, 0)
-        return self.ledger.read(usage, getattr(self.store, "max_size", None))
-
-    def _note_pending(self) -> None:
-        self.ledger.gauge("refreshes_pending", sum(pool.open_jobs for pool in self.pools))
-
-    def _this_process(self) -> InProcess:
-        new = InProcess(self.settler, self.pools, self.settings.refresh_deadline)
-        # setdefault is atomic: of two threads that are first after a fork, both get the same.
-        return self._processes.setdefault(new.pid, new)
-
-    def _on_slow_path(self) -> None:
-        """See a fork, and make anew what belongs to one process. Hits don't ask: getpid is a system call."""
-        if self.process.pid != os.getpid():
-            self.ledger.see_fork()
-            self.counters.after_fork()
-            self.store.forget()
-            self.process = self._this_process()
-        if not self.in_line:
-            self._housekeeper.ensure_running()

@@ -33,7 +33,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("signals", "tally", "rows", "history", "ledger"),
     ("flight", "refresher", "housekeeping", "threadless", "wsgi"),
     (
-        "origin", "witness", "settle", "refreshes", "visit", "apart", "engine", "told", "warming", "batch", "scans", "warmer",
+        "origin", "witness", "settle", "refreshes", "visit", "apart", "household", "engine", "told", "warming", "batch", "scans",
+        "warmer",
     ),
     (
         "gateway", "gateway.app_call", "gateway.plan", "gateway.rules", "gateway.filing", "gateway.asked", "gateway.origin",
