@@ -22,7 +22,9 @@ from .room import Room
 from .stamps import FOLDERS, SEQ_SLOT, Stamps, mark_of
 
 #: Seconds of work at a time: what the process has to do beside is answering.
-BUDGET = 0.025
+BUDGET = 0.015
+#: Seconds for reading the names of a folder, from which on that is done at the beginning of a tick only.
+LISTING = 0.005
 #: Seconds between two sweeps at most; less if entries are removed after a shorter time.
 PAUSE = 60.0
 #: Seconds after which what nobody holds is taken for left behind.
@@ -180,8 +182,8 @@ class Sweeper:
             if progress.folder == FOLDERS:
                 self._end(progress, stamps, until)
                 return
-            # The names of a large folder take their time, too.
-            if time.monotonic() + self._rest.took >= until:
+            # The names of a large folder take their time, and more if they are not in memory: they are the first of a tick.
+            if time.monotonic() >= until or (self._rest.took > LISTING and until < math.inf):
                 return
 
     def _begin(self, progress: Progress, stamps: Stamps | None) -> None:
