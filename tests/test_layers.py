@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("status", "decide", "explain", "shared_cache", "variants", "selection"),
     ("stats", "complaints", "stores", "stores.base", "stores.memory", "stores.stamps"),
     (
-        "stores.disk", "stores.bodies", "stores.heads", "stores.locks", "stores.names", "stores.folders", "stores.room",
+        "stores.disk", "stores.heads", "stores.bodies", "stores.locks", "stores.names", "stores.folders", "stores.room",
         "stores.sweep", "stores.contents", "stores.files",
     ),
     ("signals", "tally", "rows", "history", "ledger"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from .. import entry as entry_format
 from ..entry import Entry
 from ..errors import BrokenEntry, StoreError
 from .disk import open_file, read_file, store_errors
+from .heads import open_entry
 
 #: Bytes that are read at a time.
 BLOCK = 256 * 1024
@@ -70,12 +70,7 @@ def read_entry(path: Path, key: str, limit: int) -> Entry | None:
     :param limit: bytes of a body that is read into memory at most, if the entry's may stay where it is.
     :raises BrokenEntry: if the file holds no whole entry of that key.
     """
-    try:
-        descriptor = open_file(path)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise BrokenEntry("a link") from error
-        raise
+    descriptor = open_entry(path)
     if descriptor is None:
         return None
     with FileIO(descriptor) as file:

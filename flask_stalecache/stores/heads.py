@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 from .. import entry as entry_format
@@ -31,17 +32,25 @@ class Head(NamedTuple):
         return entry_format.decode_head(self.data)
 
 
+def open_entry(path: str | Path) -> int | None:
+    """Return the descriptor of an entry's file that is open for reading; ``None`` if there is none.
+
+    :raises BrokenEntry: if it is a link.
+    """
+    try:
+        return open_file(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BrokenEntry("a link") from error
+        raise
+
+
 def read_head(path: str) -> Head | None:
     """Return the head in an entry's file; ``None`` if there is no file.
 
     :raises BrokenEntry: if the file holds no entry, or not all of it.
     """
-    try:
-        descriptor = open_file(path)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise BrokenEntry("a link") from error
-        raise
+    descriptor = open_entry(path)
     if descriptor is None:
         return None
     try:
