@@ -905,13 +905,13 @@ def of_one_folder(many: int, prefix: str = "07") -> list[str]:
 
 @pytest.fixture
 def found(directory: Path, monkeypatch: pytest.MonkeyPatch, monotonic: Callable[[float], None]) -> list[str]:
-    """The names of the keys that were looked at; each look takes 10 ms."""
+    """The names of the keys that were looked at; each look takes 4 ms."""
     names, find = list[str](), Folders.found
 
     def slow(folders: Folders, name: str, kinds: frozenset[str]) -> Found:
         if folders.directory == directory:
             names.append(name)
-            monotonic(0.01)
+            monotonic(0.004)
         return find(folders, name, kinds)
 
     monkeypatch.setattr(Folders, "found", slow)

@@ -22,7 +22,7 @@ from .room import Room
 from .stamps import FOLDERS, SEQ_SLOT, Stamps, mark_of
 
 #: Seconds of work at a time: what the process has to do beside is answering.
-BUDGET = 0.015
+BUDGET = 0.01
 #: Seconds for reading the names of a folder, from which on that is done at the beginning of a tick only.
 LISTING = 0.005
 #: Seconds between two sweeps at most; less if entries are removed after a shorter time.
