@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary
 
 from flask import Flask
 from flask.ctx import RequestContext
@@ -35,13 +35,13 @@ class CachedView:
         self.name = f"{named.__module__}.{named.__qualname__}"
 
 
-#: The views under ``cached``, by the function that stands in their place.
-_standing: WeakKeyDictionary[Callable[..., Any], CachedView] = WeakKeyDictionary()
+#: The views under ``cached``, by the function that stands in their place and holds them: a view may hold its whole app.
+_standing: WeakKeyDictionary[Callable[..., Any], ReferenceType[CachedView]] = WeakKeyDictionary()
 
 
 def stands_for(function: Callable[..., Any], cached: CachedView) -> None:
     """Note which view a function stands for."""
-    _standing[function] = cached
+    _standing[function] = ReferenceType(cached)
 
 
 def cached_view(function: Callable[..., Any] | None) -> CachedView | None:
@@ -49,7 +49,7 @@ def cached_view(function: Callable[..., Any] | None) -> CachedView | None:
     while function is not None:
         found = _standing.get(function)
         if found is not None:
-            return found
+            return found()
         function = getattr(function, "__wrapped__", None)
     return None
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from origins import FakeOrigin, crowd, forked, make_engine, results, wait_until, workers
+from flask import Flask
+from origins import PATIENCE, FakeOrigin, crowd, forked, make_engine, results, wait_until, workers
 
-from flask_stalecache import housekeeping
+from flask_stalecache import StaleCache, housekeeping, refresher
 from flask_stalecache.errors import StoreError
 from flask_stalecache.housekeeping import Housekeeper
 
@@ -159,6 +160,37 @@ def test_an_engine_that_is_gone_leaves_no_thread(directory: Path) -> None:
     del engine
     wait_until(lambda: (gc.collect(), reference())[1] is None, "the end of the engine")
     wait_until(lambda: not any(thread.is_alive() for thread in threads), "the end of its threads")
+
+
+def test_an_app_that_is_dropped_is_gone_although_its_views_know_it(
+    make_app: Callable[..., tuple[Flask, StaleCache]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Threads without work hold their app no longer than that.
+    monkeypatch.setattr(refresher, "IDLE", 0.1)
+
+    def used() -> weakref.ref[Flask]:
+        app, cache = make_app()
+
+        @cache.memoize(60)
+        def name() -> str:
+            return str(app.name)
+
+        @app.get("/")
+        @cache.cached(60)
+        def front() -> str:
+            return name()
+
+        app.secret_key = "not a secret"
+        app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=lambda: True)
+        for path in ("/", "/", "/stalecache/"):
+            assert app.test_client().get(path).status_code == 200
+        with app.app_context():
+            assert cache.refresh(all=True).wait(PATIENCE)
+            assert cache.stats()["requests"]["HIT"] == 1
+        return weakref.ref(app)
+
+    reference = used()
+    wait_until(lambda: (gc.collect(), reference())[1] is None, "the end of the app")
 
 
 def test_a_store_that_fails_in_a_round_is_counted_and_told_once(
