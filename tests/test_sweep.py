@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import random
@@ -944,6 +945,32 @@ def test_a_tick_pauses_within_a_folder(directory: Path, clock: time_machine.Trav
     assert store.usage() == before
     # Its names are read once.
     assert names.count(7) == 1
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_no_garbage_is_collected_within_a_stretch(
+    directory: Path, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch, is_on: bool
+) -> None:
+    """It is as the app wants it afterwards, also where the sweep fails."""
+    store, find, seen = open_store(directory), Folders.listed, list[bool]()
+    keep(store, "page")
+
+    def watched(folders: Folders, number: int) -> Listed:
+        if folders.directory == directory:
+            seen.append(gc.isenabled())
+            if len(seen) == 3:
+                raise OSError("a bad block")
+        return find(folders, number)
+
+    monkeypatch.setattr(Folders, "listed", watched)
+    if not is_on:
+        gc.disable()
+    try:
+        with pytest.raises(StoreError):
+            store.tick()
+        assert (seen, gc.isenabled()) == ([False] * 3, is_on)
+    finally:
+        gc.enable()
 
 
 def test_two_that_take_turns_within_a_folder_look_at_each_key_once(
