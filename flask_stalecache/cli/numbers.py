@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
 
 import click
 from flask.cli import with_appcontext
 
-from ..figures import NONE, buckets_of, latency, number, percent, quantile, size
+from ..figures import NONE, buckets_of, clock, latency, number, percent, quantile, size
 from ..stats import Histogram, Series, Stats
 from . import printing
 from .place import filled_state
@@ -46,8 +45,7 @@ def _lines(numbers: Stats) -> Iterator[str]:
 def _totals(numbers: Stats) -> Iterator[tuple[str, str]]:
     refreshes, scans = numbers["refreshes"], numbers["scans"]
     limit = "no limit" if numbers["max_size"] is None else f"{size(numbers['max_size'])} at most"
-    since = datetime.fromtimestamp(numbers["since"], timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    yield "since", f"{since}; {number(numbers['workers'])} workers now"
+    yield "since", f"{clock(numbers['since'], '%Y-%m-%d %H:%M')} UTC; {number(numbers['workers'])} workers now"
     yield "stored", f"{number(numbers['entries'])} entries, {size(numbers['bytes'])}, {limit}"
     yield "requests", _by_status(numbers["requests"])
     yield "calls", _by_status(numbers["calls"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ from flask.cli import with_appcontext
 from ..decide import Terms
 from ..entry import Entry
 from ..explain import Explanation, explain, spell
-from ..figures import size
+from ..figures import clock, size
 from ..keys import FORWARDED_FIELDS
 from ..purging import tags_in
 from ..reads import environ_name
@@ -152,4 +151,4 @@ def _data(stored: Stored, now: float, terms: Terms) -> dict[str, Any]:
 
 
 def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{clock(seconds, '%Y-%m-%d %H:%M:%S')} UTC"
