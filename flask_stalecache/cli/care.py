@@ -47,10 +47,10 @@ def prune() -> None:
 @with_appcontext
 def show_config(as_json: bool) -> None:
     """Show the settings that are in force, and where each comes from."""
-    settings = list(effective.settings(this_app(), this_state()))
+    in_force = list(effective.settings(this_app(), this_state()))
     if as_json:
-        printing.echo_json({name: {"value": value, "from": source} for name, value, source in settings})
+        printing.echo_json({name: {"value": value, "from": source} for name, value, source in in_force})
         return
-    rows = [(name, source, value if isinstance(value, str) else json.dumps(value)) for name, value, source in settings]
+    rows = [(name, source, value if isinstance(value, str) else json.dumps(value)) for name, value, source in in_force]
     for line in printing.columns([("KEY", "FROM", "VALUE"), *rows]):
         click.echo(line)
