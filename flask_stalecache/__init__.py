@@ -27,7 +27,7 @@ from .signals import (
 )
 from .status import CacheStatus
 from .stores.base import Checked, Store, Stored, Usage
-from .stores.files import FileStore
+from .stores.file_store import FileStore
 
 __all__ = [
     "Batch",

@@ -17,7 +17,7 @@ from .signals import entry_evicted, send
 from .stats import Counters, Sample, Series, Stats
 from .stores.base import Store, Usage
 from .stores.disk import make_directories
-from .stores.files import FileStore
+from .stores.file_store import FileStore
 from .tally import CELLS, KINDS, Tally, Totals, added, private_cells, requests_of, series_of
 
 #: In the cache directory.

@@ -29,7 +29,7 @@ from .scans import Renewal, Scans
 from .sessions.plan import SessionPlan
 from .stats import Counters
 from .stores.base import Store
-from .stores.files import file_store
+from .stores.file_store import file_store
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from flask_stalecache.reads import ReadNames
 from flask_stalecache.refresher import Refresher
 from flask_stalecache.stats import Counters
 from flask_stalecache.stores.base import Copy
-from flask_stalecache.stores.files import FileStore
+from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.tally import Tally
 
 T = TypeVar("T")

@@ -13,13 +13,13 @@ from flask import Flask
 
 from flask_stalecache import Entry, StaleCache
 from flask_stalecache.calls import Suspended
-from flask_stalecache.dashboard.bar import bar_of
-from flask_stalecache.dashboard.desk import Desk
+from flask_stalecache.dashboard.charts import NOTHING, STATUSES, Line, Moment, charts, moment_of, rows
+from flask_stalecache.dashboard.data import Desk
+from flask_stalecache.dashboard.entry_view import card_of, line_of
 from flask_stalecache.dashboard.health import Health, Level, health
 from flask_stalecache.dashboard.overview import overview
-from flask_stalecache.dashboard.series import NOTHING, STATUSES, Line, Moment, charts, moment_of, rows
-from flask_stalecache.dashboard.shown import card_of, line_of
-from flask_stalecache.dashboard.survey import search, survey
+from flask_stalecache.dashboard.store_scan import search, survey
+from flask_stalecache.dashboard.windows_bar import bar_of
 from flask_stalecache.decide import PLAIN
 from flask_stalecache.ledger import Ledger
 from flask_stalecache.note import Note

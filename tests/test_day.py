@@ -36,7 +36,7 @@ from flask_stalecache import StaleCache, engine, refresher
 from flask_stalecache.engine import Engine
 from flask_stalecache.entry import decode_head
 from flask_stalecache.stores import sweep
-from flask_stalecache.stores.files import FileStore
+from flask_stalecache.stores.file_store import FileStore
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 KIB, MIB = 1024, 1024 * 1024

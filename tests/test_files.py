@@ -44,7 +44,7 @@ from flask_stalecache.keys import digest
 from flask_stalecache.note import Note
 from flask_stalecache.origin import Answer, Start
 from flask_stalecache.stats import Counters
-from flask_stalecache.stores.names import Names
+from flask_stalecache.stores.purge_records import Names
 from flask_stalecache.stores.stamps import FILE_NAME, SIZE, Stamps, slot_of
 
 ROOT = os.geteuid() == 0

@@ -32,7 +32,7 @@ from visitors import settle, visit
 from flask_stalecache import FileStore, StaleCache, StoreError
 from flask_stalecache.flight import Flight, Flights
 from flask_stalecache.stores.folders import Folders, Listed
-from flask_stalecache.stores.names import Names, Record
+from flask_stalecache.stores.purge_records import Names, Record
 
 # -- disks -----------------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from origins import PATIENCE, go, results, wait_until
 
 from flask_stalecache import Policy, StoreError
 from flask_stalecache.gateway.cache import GatewayCache
-from flask_stalecache.stores.bodies import FileBody
+from flask_stalecache.stores.entry_file import FileBody
 
 FRESH = ("Cache-Control", "max-age=60")
 #: Served while it is renewed, and where the app fails.

@@ -23,7 +23,7 @@ from flask_stalecache import StaleCache
 from flask_stalecache.engine import Engine
 from flask_stalecache.gateway.cache import GatewayCache
 from flask_stalecache.pages import ANSWERED
-from flask_stalecache.stores.files import FileStore
+from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.stamps import SEQ_SLOT
 
 HITS = 1000

@@ -25,7 +25,7 @@ from flask_stalecache.entry import Entry
 from flask_stalecache.origin import Answer, Start
 from flask_stalecache.stores import locks
 from flask_stalecache.stores.base import Copy
-from flask_stalecache.stores.files import FileStore
+from flask_stalecache.stores.file_store import FileStore
 
 HOUR = 3600
 

@@ -28,8 +28,8 @@ from flask_stalecache.keys import digest
 from flask_stalecache.origin import Start
 from flask_stalecache.settle import Settler
 from flask_stalecache.stats import Counters
-from flask_stalecache.stores.files import FileStore
-from flask_stalecache.stores.names import LONGEST_RUN, Names
+from flask_stalecache.stores.file_store import FileStore
+from flask_stalecache.stores.purge_records import LONGEST_RUN, Names
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps
 
 BASE = 1_800_000_000.0

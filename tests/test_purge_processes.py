@@ -29,11 +29,11 @@ from flask_stalecache.engine import Engine
 from flask_stalecache.entry import Entry
 from flask_stalecache.keys import digest
 from flask_stalecache.origin import Answer, Start
-from flask_stalecache.stores import files as files_module
+from flask_stalecache.stores import file_store as files_module
 from flask_stalecache.stores import locks
 from flask_stalecache.stores.disk import write_file
-from flask_stalecache.stores.files import FileStore
-from flask_stalecache.stores.names import Record
+from flask_stalecache.stores.file_store import FileStore
+from flask_stalecache.stores.purge_records import Record
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps
 
 NEWS, SPORT = "tag:news", "tag:sport"

@@ -36,7 +36,7 @@ from flask_stalecache.entry import encode
 from flask_stalecache.keys import digest
 from flask_stalecache.note import NOTHING, Note
 from flask_stalecache.rows import SIZE as ROW_SIZE
-from flask_stalecache.stores import room as room_module
+from flask_stalecache.stores import eviction as room_module
 from flask_stalecache.stores.base import Copy
 from flask_stalecache.stores.folders import Folder, Folders
 from flask_stalecache.stores.locks import FileKeyLock

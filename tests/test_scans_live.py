@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from servers import PATIENCE, ROOT, Gate, Server, Visitor, environment, serving, wait_for
 
-from flask_stalecache.stores.files import FileStore
+from flask_stalecache.stores.file_store import FileStore
 
 SOURCE = """
 import os

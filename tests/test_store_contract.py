@@ -22,7 +22,7 @@ from flask_stalecache.note import NOTHING, Note
 from flask_stalecache.reads import ReadNames
 from flask_stalecache.stats import Counters
 from flask_stalecache.stores.base import Copy, Store, Stored, Usage
-from flask_stalecache.stores.files import FileStore
+from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.memory import Copies
 from flask_stalecache.variants import INDEX
 

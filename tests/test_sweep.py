@@ -28,7 +28,7 @@ from flask_stalecache.entry import MAGIC, encode
 from flask_stalecache.keys import digest
 from flask_stalecache.note import NOTHING, Note
 from flask_stalecache.stores import locks
-from flask_stalecache.stores import names as names_module
+from flask_stalecache.stores import purge_records as names_module
 from flask_stalecache.stores import sweep as sweep_module
 from flask_stalecache.stores.folders import Folders, Found, Listed
 from flask_stalecache.stores.locks import FileKeyLock

@@ -11,7 +11,7 @@ import click
 from flask.cli import AppGroup
 
 from ..errors import ConfigError, StaleCacheError
-from . import care, entries, numbers, showing, work
+from . import bulk, listing, maintenance, show, stats
 
 #: Nothing matched, or some of it failed.
 NOTHING = 1
@@ -42,8 +42,8 @@ class Commands(AppGroup):
 
 commands = Commands("stalecache", help="Look into the cache, empty it, fill it and look after it.")
 for command in (
-    numbers.stats, entries.list_entries, showing.show,
-    work.purge, work.refresh, work.publish, work.warm,
-    care.prune, care.verify, care.show_config,
+    stats.stats, listing.list_entries, show.show,
+    bulk.purge, bulk.refresh, bulk.publish, bulk.warm,
+    maintenance.prune, maintenance.verify, maintenance.show_config,
 ):  # fmt: skip
     commands.add_command(command)

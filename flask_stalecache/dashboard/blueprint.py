@@ -13,11 +13,11 @@ from werkzeug.wrappers import Response as AnyResponse
 from ..call_origin import Memo
 from ..errors import ConfigError, StaleCacheError, StoreError
 from ..figures import shortened
-from .acting import SELECTORS, Acting, act, selector_of
-from .desk import Desk, Found, Lists
-from .forgery import is_ours, token
-from .series import STATUSES
-from .straight import request_for
+from .actions import SELECTORS, Acting, act, selector_of
+from .charts import STATUSES
+from .csrf import is_ours, token
+from .data import Desk, Found, Lists
+from .url_lookup import request_for
 
 #: In ``app.extensions``: what belongs to an app, by the name under which the blueprint is registered.
 _REGISTERED = "stalecache.dashboard"

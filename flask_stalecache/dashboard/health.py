@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..calls import Suspended
 from ..explain import spell
 from ..figures import number, percent
-from .series import ONE_OF, Moment, together
+from .charts import ONE_OF, Moment, together
 
 #: Seconds of the past in which a failure is news, at least.
 RECENT = 300.0

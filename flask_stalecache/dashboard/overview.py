@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..figures import buckets_of, clock, latency, number, percent, quantile, rate, size
+from .charts import FROM_STORE, KINDS, ONE_OF, STATUSES, Moment, Row, chosen, rows, together
 from .health import FULL, Health, Level
-from .series import FROM_STORE, KINDS, ONE_OF, STATUSES, Moment, Row, chosen, rows, together
 
 #: Rows in the table of what is busiest.
 BUSIEST = 12

@@ -27,7 +27,7 @@ from ..scans import Renewal, Scans
 from ..stats import Counters, Stats
 from ..status import CacheStatus, aside, forwarded_field, status_fields
 from ..stores.base import Store
-from ..stores.files import file_store
+from ..stores.file_store import file_store
 from ..tally import PLAIN
 from ..threadless import why_no_threads
 from ..told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, told_of_answer, told_of_copy

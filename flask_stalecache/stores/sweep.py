@@ -15,11 +15,11 @@ from pathlib import Path
 from .. import entry as entry_format
 from ..errors import BrokenEntry
 from .disk import files_in, read_file, write_file
+from .entry_head import Head, read_head
+from .eviction import Room
 from .folders import BILLION, Folders, Found, Listed, Removed
-from .heads import Head, read_head
 from .locks import FileKeyLock, held
-from .names import KEPT_FOR, Known, Names
-from .room import Room
+from .purge_records import KEPT_FOR, Known, Names
 from .stamps import FOLDERS, SEQ_SLOT, Stamps, mark_of
 
 #: Seconds of work at a time: what the process has to do beside is answering.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .decide import PLAIN, Terms
-from .explain import State, state_of
-from .note import Note
-from .purging import tags_in
-from .selection import endpoint_of, function_of, title_of
-from .stores.base import Stored
+from ..decide import PLAIN, Terms
+from ..explain import State, state_of
+from ..note import Note
+from ..purging import tags_in
+from ..selection import endpoint_of, function_of, title_of
+from ..stores.base import Stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from flask import Flask
 
 from ..config import KEYS, PREFIX
 from ..policy import NamePatterns, Policy
-from ..stores.files import FileStore
+from ..stores.file_store import FileStore
 from ..wiring import State
 
 DEFAULT = "default"

@@ -13,10 +13,10 @@ from flask.cli import with_appcontext
 
 from ..explain import State, spell
 from ..figures import size
-from ..summary import Summary, summary_of
-from . import printing
-from .place import app_terms, filled, this_state
-from .selecting import filtering, filters_of
+from . import output
+from .context import app_terms, filled, this_state
+from .selectors import filtering, filters_of
+from .summary import Summary, summary_of
 
 FAILING = "failing"
 _SORTS: dict[str, Callable[[Summary], Any]] = {
@@ -57,7 +57,7 @@ def list_entries(
                     yield summary
 
     chosen = _ordered(found(), sort, reverse, limit)
-    count = printing.echo_json_array(summary.to_json() for summary in chosen) if as_json else _echo_lines(chosen)
+    count = output.echo_json_array(summary.to_json() for summary in chosen) if as_json else _echo_lines(chosen)
     if not count:
         click.echo("nothing stored matches", err=True)
         raise SystemExit(1)
@@ -81,7 +81,7 @@ def _echo_lines(summaries: Iterable[Summary]) -> int:
     rest, count = iter(summaries), 0
     while page := list(islice(rest, _PAGE)):
         rows = [*([] if count else [_HEAD]), *map(_row, page)]
-        for line in printing.columns(rows, right=_RIGHT):
+        for line in output.columns(rows, right=_RIGHT):
             click.echo(line)
         count += len(page)
     return count

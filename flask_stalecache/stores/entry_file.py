@@ -12,7 +12,7 @@ from .. import entry as entry_format
 from ..entry import Entry
 from ..errors import BrokenEntry, StoreError
 from .disk import open_file, read_file, store_errors
-from .heads import open_entry
+from .entry_head import open_entry
 
 #: Bytes that are read at a time.
 BLOCK = 256 * 1024

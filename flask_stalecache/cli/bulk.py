@@ -15,9 +15,9 @@ from ..errors import ConfigError
 from ..operations import Operations
 from ..selection import Selector
 from ..wiring import State
-from . import printing
-from .place import filled, this_state
-from .selecting import selecting, selector_of
+from . import output
+from .context import filled, this_state
+from .selectors import selecting, selector_of
 
 concurrent = click.option(
     "--concurrency", type=click.IntRange(1, MAX_CONCURRENCY), default=4, show_default=True, help="How many at the same time."
@@ -168,7 +168,7 @@ def _line(outcome: Outcome) -> str:
     else:
         what = "stored" if outcome.stored else "done"
     status = "-" if outcome.status is None else str(outcome.status)
-    reason = f"  ({printing.plain(outcome.reason)})" if outcome.reason else ""
+    reason = f"  ({output.plain(outcome.reason)})" if outcome.reason else ""
     return f"{what:<8} {status:>3} {outcome.seconds:8.3f} s  {outcome.url}{reason}"
 
 

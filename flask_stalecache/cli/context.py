@@ -8,7 +8,7 @@ from flask import Flask, current_app
 from ..decide import Terms
 from ..entry import Entry
 from ..errors import ConfigError
-from ..stores.files import FileStore
+from ..stores.file_store import FileStore
 from ..stores.stamps import newer_table
 from ..wiring import State, state_of
 

@@ -14,11 +14,11 @@ from ..note import NOTHING, Note
 from ..stats import Counters
 from ..variants import INDEX
 from .base import Checked, Stored, Usage
-from .bodies import BLOCK, read_entry
 from .disk import read_file
+from .entry_file import BLOCK, read_entry
+from .entry_head import read_head
 from .folders import BILLION, Folders, Found
-from .heads import read_head
-from .names import Known, Names, left_of
+from .purge_records import Known, Names, left_of
 from .stamps import FOLDERS, Stamps, mark_of
 
 

@@ -19,9 +19,9 @@ from ..reads import environ_name
 from ..selection import endpoint_of, function_of, title_of
 from ..stores.base import Stored
 from ..wiring import State
-from . import printing
-from .place import filled_state, terms_of
-from .selecting import of_url
+from . import output
+from .context import filled_state, terms_of
+from .selectors import of_url
 
 #: In every key, so that they tell no variant.
 _OF_ALL = frozenset({"HTTP_HOST", *map(environ_name, FORWARDED_FIELDS)})
@@ -43,7 +43,7 @@ def show(url: str, as_json: bool) -> None:
         raise SystemExit(1)
     now = time.time()
     if as_json:
-        printing.echo_json([_data(stored, now, terms_of(here, stored.entry)) for stored in found])
+        output.echo_json([_data(stored, now, terms_of(here, stored.entry)) for stored in found])
         return
     for number, stored in enumerate(found):
         if number:
@@ -73,7 +73,7 @@ def _lines(stored: Stored, now: float, terms: Terms) -> Iterator[str]:
         *_identity(entry),
         *_for_whom(entry),
         ("status", str(entry.status)),
-        *(("", f"{name}: {printing.plain(value)}") for name, value in entry.headers),
+        *(("", f"{name}: {output.plain(value)}") for name, value in entry.headers),
         ("key", entry.key),
     ]
     for name, value in rows:
@@ -94,9 +94,9 @@ def _identity(entry: Entry) -> Iterator[tuple[str, str]]:
     if function := function_of(entry):
         yield "function", function
     if tags := tags_in(entry.names):
-        yield "tags", ", ".join(map(printing.plain, tags))
+        yield "tags", ", ".join(map(output.plain, tags))
     if entry.version:
-        yield "version", printing.plain(entry.version)
+        yield "version", output.plain(entry.version)
     if entry.stood_in:
         yield "made with", "the fallback of a call that failed"
     for call in entry.calls:
@@ -105,10 +105,10 @@ def _identity(entry: Entry) -> Iterator[tuple[str, str]]:
 
 def _for_whom(entry: Entry) -> Iterator[tuple[str, str]]:
     for name, value in _variant(entry).items():
-        yield "variant", f"{name}: {'(absent)' if value is None else printing.plain(value)}"
+        yield "variant", f"{name}: {'(absent)' if value is None else output.plain(value)}"
     names = [*entry.absent.headers, *(f"cookie {name}" for name in entry.absent.cookies)]
     if names:
-        yield "not for", f"who carries {', '.join(map(printing.plain, names))}"
+        yield "not for", f"who carries {', '.join(map(output.plain, names))}"
 
 
 def _variant(entry: Entry) -> dict[str, str | None]:

@@ -10,7 +10,7 @@ from ..figures import size
 from ..purging import tags_in
 from ..selection import title_of
 from ..stores.base import Stored
-from .bar import Bar, bar_of
+from .windows_bar import Bar, bar_of
 
 
 @dataclass(frozen=True, slots=True)

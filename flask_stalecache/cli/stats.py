@@ -9,8 +9,8 @@ from flask.cli import with_appcontext
 
 from ..figures import NONE, buckets_of, clock, latency, number, percent, quantile, size
 from ..stats import Histogram, Series, Stats
-from . import printing
-from .place import filled_state
+from . import output
+from .context import filled_state
 
 _KINDS = {"ENDPOINT": "endpoints", "FUNCTION": "functions", "HOST": "hosts"}
 _HEAD = ("VISITS", "FROM STORE", "SERVED P50", "P95", "ORIGIN CALLS", "FAILED", "ORIGIN P50", "P95")
@@ -25,7 +25,7 @@ def stats(as_json: bool) -> None:
     """Show the numbers of all workers that share the store, living and dead."""
     numbers = filled_state().engine.stats()
     if as_json:
-        printing.echo_json(numbers)
+        output.echo_json(numbers)
         return
     for line in _lines(numbers):
         click.echo(line)
@@ -39,7 +39,7 @@ def _lines(numbers: Stats) -> Iterator[str]:
         if series:
             yield ""
             rows = [(title, *_HEAD), *(_row(name, each) for name, each in series.items())]
-            yield from printing.columns(rows, right=frozenset(range(1, len(_HEAD) + 1)))
+            yield from output.columns(rows, right=frozenset(range(1, len(_HEAD) + 1)))
 
 
 def _totals(numbers: Stats) -> Iterator[tuple[str, str]]:
@@ -72,7 +72,7 @@ def _counts(counts: Mapping[str, object], *names: str) -> str:
 def _row(name: str, series: Series) -> tuple[str, ...]:
     visits = sum(series["requests"].values())
     return (
-        printing.plain(name) or NONE,
+        output.plain(name) or NONE,
         number(visits),
         percent(sum(series["requests"][status] for status in _FROM_STORE), visits),
         *_quantiles(series["served"]),

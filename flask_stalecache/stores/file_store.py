@@ -18,16 +18,16 @@ from ..note import NOTHING, Note
 from ..policy import Duration
 from ..stats import Counters
 from .base import Checked, Copy, Stored, Usage
-from .bodies import read_entry
-from .contents import Contents
 from .disk import check_directory, make_directories, make_directory, read_file, store_errors, write_file
+from .entry_file import read_entry
+from .eviction import Room
 from .folders import BILLION, Folders, folder_of, on_disk, size_on_disk
 from .locks import FileKeyLock, held
 from .memory import Copies
-from .names import LONGEST_RUN, Names
-from .room import Room
+from .purge_records import LONGEST_RUN, Names
 from .stamps import FILE_NAME, SEQ_SLOT, Stamps, mark_of, slot_of, stands
 from .sweep import Sweeper
+from .walk import Contents
 
 MIB = 1024 * 1024
 #: How often a load looks again because of purges in between, before it takes the entry for purged.

@@ -21,11 +21,11 @@ from ..note import Note
 from ..stores.base import Stored
 from ..variants import INDEX
 from ..wiring import State, state_of
+from .charts import Moment, charts, moment_of
+from .entry_view import Card, Line, card_of, line_of
 from .health import OFF, health
 from .overview import Overview, overview
-from .series import Moment, charts, moment_of
-from .shown import Card, Line, card_of, line_of
-from .survey import Surveyor, search
+from .store_scan import Surveyor, search
 
 #: Seconds that a search takes at most; one that is only for more; and one that is asked to take longer.
 SEARCH, SHORT_SEARCH, LONG_SEARCH = 1.0, 0.2, 10.0

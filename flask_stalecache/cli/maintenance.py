@@ -9,8 +9,8 @@ from flask.cli import with_appcontext
 
 from ..figures import size
 from ..ledger import EVICTIONS
-from . import effective, printing
-from .place import filled_state, this_app, this_state
+from . import output, settings
+from .context import filled_state, this_app, this_state
 
 
 @click.command()
@@ -47,10 +47,10 @@ def prune() -> None:
 @with_appcontext
 def show_config(as_json: bool) -> None:
     """Show the settings that are in force, and where each comes from."""
-    in_force = list(effective.settings(this_app(), this_state()))
+    in_force = list(settings.settings(this_app(), this_state()))
     if as_json:
-        printing.echo_json({name: {"value": value, "from": source} for name, value, source in in_force})
+        output.echo_json({name: {"value": value, "from": source} for name, value, source in in_force})
         return
     rows = [(name, source, value if isinstance(value, str) else json.dumps(value)) for name, value, source in in_force]
-    for line in printing.columns([("KEY", "FROM", "VALUE"), *rows]):
+    for line in output.columns([("KEY", "FROM", "VALUE"), *rows]):
         click.echo(line)
