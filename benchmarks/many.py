@@ -29,8 +29,8 @@ from hit import call
 from werkzeug.test import create_environ
 
 from flask_stalecache import FileStore, StaleCache, housekeeping
-from flask_stalecache.entry import Entry, decode, encode
-from flask_stalecache.keys import digest
+from flask_stalecache.core.model.entry import Entry, decode, encode
+from flask_stalecache.core.model.keys import digest
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

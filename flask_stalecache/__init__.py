@@ -2,7 +2,8 @@
 
 from .batch import Batch, Outcome
 from .calls import MemoizedFunction
-from .entry import Entry
+from .core.model.entry import Entry
+from .core.model.policy import Policy
 from .errors import (
     ConfigError,
     OriginBusy,
@@ -14,7 +15,6 @@ from .errors import (
 )
 from .extension import StaleCache
 from .gateway.cache import GatewayCache
-from .policy import Policy
 from .signals import (
     entry_evicted,
     entry_stored,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+from .core.model.note import NOTHING
 from .decide import Verdict
 from .errors import OriginBusy, OriginTimeout
-from .note import NOTHING
 from .origin import Answer, Origin, Served
 from .refreshes import InProcess, Landing
 from .stores.base import Copy, Store

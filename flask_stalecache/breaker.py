@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from .core.model.note import NOTHING, Note
 from .errors import StoreError
-from .note import NOTHING, Note
 from .stores.base import Store
 
 

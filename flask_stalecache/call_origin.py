@@ -18,17 +18,17 @@ from .breaker import Slots, Suspension
 from .call_policy import NO_FALLBACK, CallPolicy
 from .complaints import Complaints
 from .config import Settings
+from .core.model.entry import Entry
+from .core.model.inputs import NO_NAMES, ReadNames
+from .core.model.keys import call_key
+from .core.model.policy import Windows
+from .core.model.policy import tags as checked_tags
+from .core.model.purge_names import call_names, tag_name
 from .decide import Facts, Terms, Verdict, judge, preference
-from .entry import Entry
 from .errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
 from .http.cache_control import Directives
-from .keys import call_key
 from .last_word import LastWord, current, run_apart
 from .origin import Answer, Start
-from .policy import Windows
-from .policy import tags as checked_tags
-from .purging import call_names, tag_name
-from .reads import NO_NAMES, ReadNames
 from .refresher import Refresher
 from .stores.base import Copy
 from .tally import Tally

@@ -7,8 +7,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from .core.model.policy import FAILURE_STATUSES, Policy, names, seconds
 from .errors import ConfigError
-from .policy import FAILURE_STATUSES, Policy, names, seconds
 
 #: Calls of a function with ``wait`` that may run at the same time in a process, unless it says.
 DEFAULT_CONCURRENCY = 8

@@ -15,14 +15,14 @@ from .breaker import Slots, Suspension
 from .call_origin import CallOrigin, CallPlan, Memo, memo_called
 from .call_policy import NO_FALLBACK
 from .config import Settings
+from .core.model.entry import Entry
+from .core.model.purge_names import call_name, tags_in
 from .decide import Fetch, Terms, Verdict, decide, preference
 from .doorway import hand_over_at_close
 from .engine import Engine
-from .entry import Entry
 from .errors import BrokenValue, ConfigError
 from .origin import Answer
 from .plan import app_version
-from .purging import call_name, tags_in
 from .refresher import Refresher
 from .scans import Renewal
 from .status import CacheStatus

@@ -9,10 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from . import policy
-from .addresses import Base
+from .core.model import policy
+from .core.model.base_url import Base
+from .core.model.policy import FIELD_NAME, HOP_BY_HOP, NamePatterns, Windows
 from .errors import ConfigError
-from .policy import FIELD_NAME, HOP_BY_HOP, NamePatterns, Windows
 
 PREFIX = "STALECACHE_"
 MIB = 1024 * 1024

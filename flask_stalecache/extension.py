@@ -18,14 +18,14 @@ from .call_origin import Memo
 from .call_policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
 from .calls import MemoizedFunction
 from .cli.commands import commands
+from .core.model.policy import Duration, Normaliser, Policy, unknown_parameter
+from .core.model.recipe import REFRESHING
 from .dashboard.blueprint import Dashboard
 from .doorway import Doorway
 from .errors import ConfigError
 from .flask_gateway import check_gateway_policy, coded
 from .operations import Operations
 from .plan import CachedView, stands_for
-from .policy import Duration, Normaliser, Policy, unknown_parameter
-from .recipe import REFRESHING
 from .sessions.making import MakesSessions
 from .stats import Stats
 from .stores.base import Store

@@ -14,6 +14,9 @@ from werkzeug.routing import RoutingException
 from . import last_word
 from .complaints import Complaints
 from .config import Settings
+from .core.model.inputs import ReadNames
+from .core.model.policy import NamePatterns, Policy
+from .core.model.policy import tags as checked_tags
 from .decide import Terms, preference
 from .engine import Engine
 from .errors import ConfigError
@@ -25,9 +28,6 @@ from .http.fields import vary_names
 from .observed import ObservedRequest, ReadLog, session_cookie
 from .pages import ANSWERED
 from .plan import CachedView, app_version
-from .policy import NamePatterns, Policy
-from .policy import tags as checked_tags
-from .reads import ReadNames
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment

@@ -10,11 +10,11 @@ from typing import Any
 from flask.ctx import RequestContext
 from flask.sessions import NullSession
 
+from .core.model.inputs import ReadNames
+from .core.model.keys import FORWARDED_FIELDS
+from .core.model.policy import NamePatterns
 from .http.validators import CONDITIONS
-from .keys import FORWARDED_FIELDS
 from .observed import ReadLog, session_cookie
-from .policy import NamePatterns
-from .reads import ReadNames
 from .session_watch import SessionReads, watched_session
 
 #: Fields that are always in the key.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from .complaints import Complaints
 from .config import Settings
-from .entry import Entry
+from .core.model.entry import Entry
 from .errors import StoreError
 from .housekeeping import Housekeeper
 from .ledger import Ledger

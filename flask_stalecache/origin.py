@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from .core.model.entry import Entry
+from .core.model.inputs import NO_NAMES, ReadNames
 from .decide import Serve, Terms, Verdict, decide
-from .entry import Entry
-from .reads import NO_NAMES, ReadNames
 from .refresher import Refresher
 from .status import CacheStatus
 from .stores.base import Copy

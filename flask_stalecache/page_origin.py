@@ -14,8 +14,14 @@ from flask.ctx import RequestContext
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from .core.model.entry import Entry
+from .core.model.inputs import NO_NAMES, ReadNames
+from .core.model.keys import page_key
+from .core.model.policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
+from .core.model.policy import tags as checked_tags
+from .core.model.purge_names import page_names, tag_name, tags_in
+from .core.model.recipe import REFRESHING, WARMING, PageRecipe
 from .decide import Facts, Judgement, Terms, Verdict, judge
-from .entry import Entry
 from .errors import ConfigError
 from .guard import (
     KEY_FIELDS,
@@ -32,17 +38,11 @@ from .http.cache_control import Directives, response_directives
 from .http.fields import stored_fields
 from .http.freshness import forbids_stale
 from .http.storing import may_be_shared
-from .keys import page_key
 from .last_word import LastWord, listening
 from .observed import session_cookie
 from .origin import Answer, Served, Start
 from .page_refresh import PageRefresh, visitor_fields
 from .plan import Place, Plan
-from .policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
-from .policy import tags as checked_tags
-from .purging import page_names, tag_name, tags_in
-from .reads import NO_NAMES, ReadNames
-from .recipe import REFRESHING, WARMING, PageRecipe
 from .responses import body_size, freeze, frozen_failure
 from .session_watch import SessionReads
 from .stores.base import Copy

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from flask import Flask
 
+from .core.model.recipe import REPLAY, PageRecipe
 from .decide import Terms, Verdict
 from .errors import StaleCacheError
 from .origin import Answer, Start
 from .plan import CachedView, renew_calls
-from .recipe import REPLAY, PageRecipe
 from .refresher import Refresher
 from .stores.base import Copy
 from .tally import Tally

@@ -12,18 +12,18 @@ from flask.views import View
 from werkzeug.wrappers import Response
 
 from .config import Settings
+from .core.model.entry import Entry
+from .core.model.keys import is_key_of_page, page_key
+from .core.model.policy import FAILURE_STATUSES
+from .core.model.recipe import REFRESHING, REPLAY, PageRecipe
 from .decide import Terms
 from .doorway import HANDOVER
 from .engine import Engine
-from .entry import Entry
-from .keys import is_key_of_page, page_key
 from .observed import ObservedRequest
 from .origin import Answer, Served
 from .page_origin import PageOrigin
 from .page_refresh import AnyView, PageRefresh, Replay
 from .plan import CachedView, Place, Plan, app_version, cached_view
-from .policy import FAILURE_STATUSES
-from .recipe import REFRESHING, REPLAY, PageRecipe
 from .responses import from_copy, live, tell
 from .scans import Renewal
 from .selection import endpoint_of, title_of

@@ -13,10 +13,10 @@ from werkzeug.wrappers import Response
 
 from .complaints import Complaints
 from .config import Settings
+from .core.model.inputs import CarriedValue, carried_values, says_yes
+from .core.model.policy import NamePatterns, Policy
 from .decide import Terms, preference
 from .guard import KEY_FIELDS, unnoticed
-from .policy import NamePatterns, Policy
-from .reads import CarriedValue, carried_values, says_yes
 from .tally import Tally
 
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+from .core.model.entry import Entry
 from .decide import Verdict, is_due
-from .entry import Entry
 from .errors import StoreError
 from .flight import Flight, Flights
 from .origin import Answer, RefreshJob

@@ -10,7 +10,7 @@ from flask import Flask
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
-from .entry import Entry
+from .core.model.entry import Entry
 from .http.fields import missing_in_vary, request_fields
 from .http.ranges import UnsatisfiableRange, single_range
 from .http.validators import Validators

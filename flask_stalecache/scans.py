@@ -12,10 +12,10 @@ from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
 
 from .batch import Batch, Crew, Outcome, Task, is_inside
+from .core.model.entry import Entry
+from .core.model.keys import digest
 from .decide import Terms, Verdict
 from .engine import Engine
-from .entry import Entry
-from .keys import digest
 from .origin import Answer, RefreshJob, Start
 from .refresher import Refresher
 from .refreshes import Landing

@@ -8,11 +8,11 @@ import time
 from dataclasses import replace
 
 from .complaints import Complaints
+from .core.model.entry import Entry
+from .core.model.note import NOTHING, Note
 from .decide import Action, Verdict, after
-from .entry import Entry
 from .errors import StoreError
 from .flight import Flight, Flights, Outcome
-from .note import NOTHING, Note
 from .origin import Answer, Start
 from .stats import Counters
 from .stores.base import Copy, Store

@@ -8,13 +8,13 @@ from datetime import datetime, timezone
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from .core.model.entry import Entry
+from .core.model.inputs import ReadNames
+from .core.model.keys import FORWARDED_FIELDS, digest
+from .core.model.note import Note
 from .decide import PreferStale, Terms, Verdict, is_fresh
-from .entry import Entry
 from .explain import why_stale
-from .keys import FORWARDED_FIELDS, digest
-from .note import Note
 from .origin import Answer, Served
-from .reads import ReadNames
 from .status import CacheStatus, aside, forwarded_field, hit_field, status_fields
 from .stores.base import Copy
 

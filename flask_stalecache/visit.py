@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .core.model.entry import Entry
 from .decide import Fetch
-from .entry import Entry
 from .origin import Origin
 from .stores.base import Copy
 

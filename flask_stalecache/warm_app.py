@@ -8,10 +8,10 @@ from typing import Any
 from flask import Flask, Request, has_request_context, request
 from werkzeug.routing import BuildError
 
-from .addresses import Base, request_fields
 from .batch import Batch
+from .core.model.base_url import Base, request_fields
+from .core.model.keys import raw_path
 from .errors import ConfigError
-from .keys import raw_path
 from .warmer import Warmer, checked_flag
 from .wiring import State
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
-from .addresses import Address, Base
 from .batch import Outcome
+from .core.model.base_url import Address, Base
+from .core.model.recipe import WARMING
 from .errors import ConfigError
-from .recipe import WARMING
 from .sitemap import MAX_BYTES, read_sitemap
 from .warming import FRESH, Warming
 

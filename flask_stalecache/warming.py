@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .core.model.recipe import WARMING
 from .decide import Terms, Verdict
 from .errors import StaleCacheError
 from .origin import Answer, Served
-from .recipe import WARMING
 from .status import CacheStatus
 from .told import why_not_stored
 

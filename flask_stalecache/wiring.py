@@ -13,9 +13,10 @@ from . import config
 from .call_origin import Memo
 from .calls import NAME, Calls
 from .config import Settings
+from .core.model.entry import Entry
+from .core.model.recipe import REFRESHING
 from .doorway import Doorway
 from .engine import Engine
-from .entry import Entry
 from .errors import ConfigError
 from .flask_gateway import Front
 from .gateway.cache import Gateway
@@ -24,7 +25,6 @@ from .ledger import Ledger, ledger_of
 from .observed import observed_request_class
 from .page_refresh import AS_VISITOR
 from .pages import Pages
-from .recipe import REFRESHING
 from .scans import Renewal, Scans
 from .sessions.plan import SessionPlan
 from .stats import Counters

@@ -13,7 +13,7 @@ from .status import CacheStatus
 from .tally import UNCOUNTED, Tally
 
 if TYPE_CHECKING:
-    from .entry import Entry
+    from .core.model.entry import Entry
     from .origin import Answer, RefreshJob, Served
 
 T = TypeVar("T")

@@ -17,8 +17,8 @@ from gateway_table import FRESH, Case, Reply, Step
 from waitress.server import create_server
 from werkzeug.wsgi import ClosingIterator
 
+from flask_stalecache.core.model.policy import Policy
 from flask_stalecache.gateway.cache import GatewayCache
-from flask_stalecache.policy import Policy
 
 #: Seconds after which something that should have happened never will.
 PATIENCE = 30.0

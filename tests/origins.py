@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flask_stalecache import config
+from flask_stalecache.core.model.entry import Entry
+from flask_stalecache.core.model.inputs import ReadNames
+from flask_stalecache.core.model.policy import Windows
 from flask_stalecache.decide import PLAIN, Terms, Verdict
 from flask_stalecache.engine import Engine
-from flask_stalecache.entry import Entry
 from flask_stalecache.origin import Answer, Start
-from flask_stalecache.policy import Windows
-from flask_stalecache.reads import ReadNames
 from flask_stalecache.refresher import Refresher
 from flask_stalecache.stats import Counters
 from flask_stalecache.stores.base import Copy

@@ -13,6 +13,9 @@ from flask import Flask
 
 from flask_stalecache import Entry, StaleCache
 from flask_stalecache.calls import Suspended
+from flask_stalecache.core.model.inputs import NO_NAMES
+from flask_stalecache.core.model.note import Note
+from flask_stalecache.core.model.policy import Windows
 from flask_stalecache.dashboard.charts import NOTHING, STATUSES, Line, Moment, charts, moment_of, rows
 from flask_stalecache.dashboard.data import Desk
 from flask_stalecache.dashboard.entry_view import card_of, line_of
@@ -22,9 +25,6 @@ from flask_stalecache.dashboard.store_scan import search, survey
 from flask_stalecache.dashboard.windows_bar import bar_of
 from flask_stalecache.decide import PLAIN
 from flask_stalecache.ledger import Ledger
-from flask_stalecache.note import Note
-from flask_stalecache.policy import Windows
-from flask_stalecache.reads import NO_NAMES
 from flask_stalecache.stores.base import Stored
 
 NOW = 1_800_000_000.0

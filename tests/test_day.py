@@ -33,8 +33,8 @@ from origins import PATIENCE, wait_until
 from visitors import MakeApp, Seen, settle, visit
 
 from flask_stalecache import StaleCache, engine, refresher
+from flask_stalecache.core.model.entry import decode_head
 from flask_stalecache.engine import Engine
-from flask_stalecache.entry import decode_head
 from flask_stalecache.stores import sweep
 from flask_stalecache.stores.file_store import FileStore
 

@@ -32,10 +32,10 @@ from origins import (
 )
 
 from flask_stalecache import CacheStatus, FileStore, StoreError
+from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.decide import Verdict
 from flask_stalecache.engine import Engine
 from flask_stalecache.flight import Flight, Flights
-from flask_stalecache.note import NOTHING, Note
 from flask_stalecache.origin import Answer, Served, Start
 
 HIT, MISS, EXPIRED = CacheStatus.HIT, CacheStatus.MISS, CacheStatus.EXPIRED

@@ -9,11 +9,11 @@ import pytest
 from origins import make_entry
 
 from flask_stalecache import CacheStatus
+from flask_stalecache.core.model.entry import Entry
+from flask_stalecache.core.model.inputs import ReadNames
+from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.decide import PLAIN, PreferStale, Terms
-from flask_stalecache.entry import Entry
 from flask_stalecache.explain import State, explain, spell, state_of
-from flask_stalecache.note import NOTHING, Note
-from flask_stalecache.reads import ReadNames
 
 NOON = 1_800_000_000.0
 

@@ -39,9 +39,9 @@ from origins import (
 )
 
 from flask_stalecache import CacheStatus, ConfigError, FileStore, StaleCache, StoreError
+from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.model.note import Note
 from flask_stalecache.flight import Flight, Flights
-from flask_stalecache.keys import digest
-from flask_stalecache.note import Note
 from flask_stalecache.origin import Answer, Start
 from flask_stalecache.stats import Counters
 from flask_stalecache.stores.purge_records import Names

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.note import NOTHING, UNSTORABLE_FOR, Note, decode, encode
-from flask_stalecache.reads import ReadNames
+from flask_stalecache.core.model.inputs import ReadNames
+from flask_stalecache.core.model.note import NOTHING, UNSTORABLE_FOR, Note, decode, encode
 
 NOON = 1_800_000_000.0
 BACKOFF = (2.0, 300.0)

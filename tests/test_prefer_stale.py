@@ -19,7 +19,7 @@ from servers import PATIENCE, Gate, Server, crowd, serving, wait_for
 from visitors import MakeApp, Seen, settle, visit, words
 
 from flask_stalecache import FileStore, StaleCache
-from flask_stalecache.entry import decode_head
+from flask_stalecache.core.model.entry import decode_head
 
 #: Fresh for a minute, then stale for ten, then only if the view fails; no jitter, so that a test knows the moment.
 WINDOWS = {"max_age": 60, "stale_while_revalidate": 600, "stale_if_error": 6000, "jitter": 0}

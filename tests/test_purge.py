@@ -20,8 +20,8 @@ from visitors import MakeApp, Seen, settle, visit
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_stalecache import CacheStatus, ConfigError, StaleCache, StoreError
+from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.engine import Engine
-from flask_stalecache.entry import Entry
 from flask_stalecache.origin import Answer, Start
 from flask_stalecache.stores import locks
 from flask_stalecache.stores.base import Copy

@@ -23,8 +23,8 @@ from origins import storable
 
 from flask_stalecache import StoreError
 from flask_stalecache.complaints import Complaints
+from flask_stalecache.core.model.keys import digest
 from flask_stalecache.flight import Flight, Flights, Outcome
-from flask_stalecache.keys import digest
 from flask_stalecache.origin import Start
 from flask_stalecache.settle import Settler
 from flask_stalecache.stats import Counters

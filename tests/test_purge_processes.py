@@ -25,9 +25,9 @@ from origins import PATIENCE, FakeOrigin, Worker, body_of, make_engine, make_ent
 from servers import Server, Visitor, serving
 
 from flask_stalecache import StoreError
+from flask_stalecache.core.model.entry import Entry
+from flask_stalecache.core.model.keys import digest
 from flask_stalecache.engine import Engine
-from flask_stalecache.entry import Entry
-from flask_stalecache.keys import digest
 from flask_stalecache.origin import Answer, Start
 from flask_stalecache.stores import file_store as files_module
 from flask_stalecache.stores import locks

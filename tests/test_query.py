@@ -6,7 +6,7 @@ import pytest
 from visitors import wire
 from werkzeug.wrappers import Request
 
-from flask_stalecache.query import parameter_name
+from flask_stalecache.core.model.query import parameter_name
 
 PARAMETERS: list[tuple[str, str | None, bool]] = [
     ("utm_a", None, False),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from visitors import wire
 
-from flask_stalecache.reads import CarriedValue, ReadNames, environ_name
+from flask_stalecache.core.model.inputs import CarriedValue, ReadNames, environ_name
 
 COOKIES: list[tuple[str, str | None, bool]] = [
     ("session", None, False),

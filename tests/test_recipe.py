@@ -12,9 +12,9 @@ from flask import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.keys import page_key
-from flask_stalecache.policy import NamePatterns, Normaliser
-from flask_stalecache.recipe import ARRIVED, USER_AGENT, PageRecipe
+from flask_stalecache.core.model.keys import page_key
+from flask_stalecache.core.model.policy import NamePatterns, Normaliser
+from flask_stalecache.core.model.recipe import ARRIVED, USER_AGENT, PageRecipe
 
 IGNORED = NamePatterns(["utm_*", "ref"])
 SECRET = "S3CR3T"

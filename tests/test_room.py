@@ -32,9 +32,9 @@ from visitors import MakeApp, visit
 from werkzeug.test import create_environ
 
 from flask_stalecache import FileStore, StaleCache, StoreError
-from flask_stalecache.entry import encode
-from flask_stalecache.keys import digest
-from flask_stalecache.note import NOTHING, Note
+from flask_stalecache.core.model.entry import encode
+from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.rows import SIZE as ROW_SIZE
 from flask_stalecache.stores import eviction as room_module
 from flask_stalecache.stores.base import Copy

@@ -16,8 +16,8 @@ from parties import Site, ThirdParty, status
 from werkzeug.test import Client
 
 from flask_stalecache import FileStore, GatewayCache, OriginBusy, StaleCache
-from flask_stalecache.policy import NamePatterns
-from flask_stalecache.recipe import REFRESHING
+from flask_stalecache.core.model.policy import NamePatterns
+from flask_stalecache.core.model.recipe import REFRESHING
 from flask_stalecache.sessions.plan import host_of, key_url
 from flask_stalecache.stats import Series, Stats
 from flask_stalecache.tally import STATUSES

@@ -16,10 +16,10 @@ import pytest
 import time_machine
 from origins import Worker, crowd, go, make_entry, results, wait_until, workers
 
-from flask_stalecache.entry import Entry, encode
-from flask_stalecache.keys import digest
-from flask_stalecache.note import NOTHING, Note
-from flask_stalecache.reads import ReadNames
+from flask_stalecache.core.model.entry import Entry, encode
+from flask_stalecache.core.model.inputs import ReadNames
+from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.stats import Counters
 from flask_stalecache.stores.base import Copy, Store, Stored, Usage
 from flask_stalecache.stores.file_store import FileStore

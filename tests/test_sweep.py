@@ -24,9 +24,9 @@ from origins import Worker, make_entry, wait_until, workers
 from visitors import MakeApp, visit
 
 from flask_stalecache import FileStore, StoreError
-from flask_stalecache.entry import MAGIC, encode
-from flask_stalecache.keys import digest
-from flask_stalecache.note import NOTHING, Note
+from flask_stalecache.core.model.entry import MAGIC, encode
+from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.stores import locks
 from flask_stalecache.stores import purge_records as names_module
 from flask_stalecache.stores import sweep as sweep_module

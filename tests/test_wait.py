@@ -16,7 +16,7 @@ from origins import PATIENCE, Worker, crowd, go, results, wait_until, workers
 from visitors import MakeApp, Seen, settle, visit
 
 from flask_stalecache import FileStore, StaleCache, refreshes
-from flask_stalecache.entry import decode_head
+from flask_stalecache.core.model.entry import decode_head
 from flask_stalecache.flight import Flights
 
 pytestmark = pytest.mark.usefixtures("no_housekeeping")

@@ -16,7 +16,7 @@ from visitors import MakeApp, visit
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_stalecache import Batch, ConfigError, GatewayCache, Outcome, Policy, StaleCache
-from flask_stalecache.addresses import Base, request_fields
+from flask_stalecache.core.model.base_url import Base, request_fields
 from flask_stalecache.sitemap import MAX_BYTES, read_sitemap
 
 HERE = "http://shop.example"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 from flask import Flask, current_app
 
+from ..core.model.entry import Entry
 from ..decide import Terms
-from ..entry import Entry
 from ..errors import ConfigError
 from ..stores.file_store import FileStore
 from ..stores.stamps import newer_table

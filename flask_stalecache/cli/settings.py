@@ -9,7 +9,7 @@ from typing import Any
 from flask import Flask
 
 from ..config import KEYS, PREFIX
-from ..policy import NamePatterns, Policy
+from ..core.model.policy import NamePatterns, Policy
 from ..stores.file_store import FileStore
 from ..wiring import State
 

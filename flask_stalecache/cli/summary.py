@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..core.model.note import Note
+from ..core.model.purge_names import tags_in
 from ..decide import PLAIN, Terms
 from ..explain import State, state_of
-from ..note import Note
-from ..purging import tags_in
 from ..selection import endpoint_of, function_of, title_of
 from ..stores.base import Stored
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ..batch import Batch
-from ..entry import Entry
+from ..core.model.entry import Entry
 from ..errors import ConfigError
 from ..figures import number
 from ..selection import Selector, title_of

@@ -12,12 +12,12 @@ from flask import Flask
 
 from ..call_origin import Memo
 from ..calls import Suspended
+from ..core.model.entry import Entry
+from ..core.model.keys import page_key
+from ..core.model.note import Note
 from ..decide import Terms
-from ..entry import Entry
 from ..explain import spell
 from ..figures import number
-from ..keys import page_key
-from ..note import Note
 from ..stores.base import Stored
 from ..variants import INDEX
 from ..wiring import State, state_of

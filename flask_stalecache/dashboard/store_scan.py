@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from heapq import nlargest
 from typing import NamedTuple
 
+from ..core.model.entry import Entry
 from ..decide import Terms
-from ..entry import Entry
 from ..explain import State, state_of
 from ..stores.base import Store, Stored
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
+from ..core.model.keys import RAW_PATHS
 from ..errors import ConfigError
-from ..keys import RAW_PATHS
 
 #: What browsers leave as it is in a path and in a query.
 _PATH, _QUERY = "%/:@!$&'()*+,;=~", "%/:@!$&'()*+,;=~?[]"

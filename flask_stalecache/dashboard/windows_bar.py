@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ..entry import Entry
+from ..core.model.entry import Entry
 from ..explain import State, spell
 
 

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import config
 from ..config import Settings
+from ..core.model.entry import Entry
+from ..core.model.keys import is_key_of_page
+from ..core.model.policy import Policy
+from ..core.model.recipe import ARRIVED, REPLAY, WARMING
 from ..decide import Terms, Verdict, preference
 from ..engine import Engine
-from ..entry import Entry
 from ..errors import ConfigError
 from ..http.cache_control import response_directives
 from ..http.fields import end_to_end, first_of, missing_in_vary
 from ..http.freshness import must_be_confirmed
 from ..http.invalidation import SAFE_METHODS
-from ..keys import is_key_of_page
 from ..ledger import ledger_of
 from ..origin import Answer, Served, is_served
-from ..policy import Policy
-from ..recipe import ARRIVED, REPLAY, WARMING
 from ..scans import Renewal, Scans
 from ..stats import Counters, Stats
 from ..status import CacheStatus, aside, forwarded_field, status_fields

@@ -6,20 +6,20 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..entry import Entry
+from ..core.model.entry import Entry
+from ..core.model.inputs import ReadNames
+from ..core.model.keys import FORWARDED_FIELDS
+from ..core.model.policy import Windows
+from ..core.model.policy import tags as checked_tags
+from ..core.model.purge_names import page_names, tag_name
+from ..core.model.recipe import PageRecipe
 from ..errors import StoreError
 from ..http.fields import Headers, stored_fields
 from ..http.freshness import forbids_stale, is_explicit
 from ..http.storing import may_be_shared
 from ..http.vary import selecting_fields
-from ..keys import FORWARDED_FIELDS
 from ..last_word import LastWord
 from ..origin import Start
-from ..policy import Windows
-from ..policy import tags as checked_tags
-from ..purging import page_names, tag_name
-from ..reads import ReadNames
-from ..recipe import PageRecipe
 from ..shared_cache import Exchange
 from ..variants import Fields, index_with, place_of
 from .plan import GatewayPlan, Seen

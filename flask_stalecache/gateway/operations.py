@@ -6,8 +6,8 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ..addresses import request_fields
 from ..batch import Batch, concurrency_of
+from ..core.model.base_url import request_fields
 from ..engine import Engine
 from ..errors import ConfigError
 from ..scans import Scans, drain_with

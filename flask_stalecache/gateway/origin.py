@@ -6,16 +6,16 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from ..core.model.entry import Entry
+from ..core.model.inputs import ReadNames, says_yes
+from ..core.model.keys import page_key
+from ..core.model.recipe import REFRESHING, WARMING, PageRecipe
 from ..decide import Terms, Verdict
-from ..entry import Entry
 from ..errors import StaleCacheError
 from ..http.cache_control import RequestDirectives, request_directives
 from ..http.fields import lines_of
 from ..http.validators import CONDITIONS
-from ..keys import page_key
 from ..origin import Answer, Served, Start
-from ..reads import ReadNames, says_yes
-from ..recipe import REFRESHING, WARMING, PageRecipe
 from ..refresher import Refresher
 from ..shared_cache import honored
 from ..stores.base import Copy

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..policy import FAILURE_STATUSES, NamePatterns
-from ..recipe import REFRESHING
+from ..core.model.policy import FAILURE_STATUSES, NamePatterns
+from ..core.model.recipe import REFRESHING
 from ..status import CacheStatus
 from ..tally import UNCOUNTED
 from ..witness import Witness, is_failure

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..complaints import Complaints
+from ..core.model.entry import Entry
+from ..core.model.inputs import NO_NAMES, CarriedValue, ReadNames, carried_values
+from ..core.model.policy import NamePatterns, Policy
+from ..core.model.purge_names import endpoint_in
 from ..decide import PreferStale, Terms, preference
 from ..engine import Engine
-from ..entry import Entry
-from ..policy import NamePatterns, Policy
-from ..purging import endpoint_in
-from ..reads import NO_NAMES, CarriedValue, ReadNames, carried_values
 from ..tally import Tally
 from ..variants import Fields, locate
 

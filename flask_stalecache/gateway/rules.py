@@ -9,9 +9,9 @@ from fnmatch import translate
 from typing import Any, NamedTuple
 
 from ..config import PREFIX, Settings
+from ..core.model.policy import NamePatterns, Policy
 from ..decide import PreferStale, Terms
 from ..errors import ConfigError
-from ..policy import NamePatterns, Policy
 
 #: Paths that are remembered with their rules; visitors choose the paths.
 _REMEMBERED = 1024

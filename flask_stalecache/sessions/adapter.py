@@ -12,9 +12,9 @@ from requests.adapters import BaseAdapter, HTTPAdapter
 
 from .. import last_word
 from ..calls import NAME, travel_up
+from ..core.model.entry import Entry
 from ..decide import Verdict
 from ..doorway import hand_over_at_close
-from ..entry import Entry
 from ..errors import ConfigError, StoreError
 from ..http.fields import Lookup
 from ..http.invalidation import SAFE_METHODS, invalidated

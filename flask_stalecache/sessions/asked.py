@@ -11,8 +11,10 @@ from typing import Any
 from requests import Response
 
 from ..call_origin import retry_after_of
+from ..core.model.entry import Entry
+from ..core.model.inputs import NO_NAMES
+from ..core.model.policy import Windows
 from ..decide import Judgement, Terms, Verdict
-from ..entry import Entry
 from ..http.cache_control import RequestDirectives, response_directives
 from ..http.fields import content_length, stored_fields
 from ..http.freshness import forbids_stale, is_explicit
@@ -20,8 +22,6 @@ from ..http.storing import may_be_shared
 from ..http.validators import conditional_fields, confirmed_by_head, renewed
 from ..http.vary import selecting_fields
 from ..origin import Answer, Start
-from ..policy import Windows
-from ..reads import NO_NAMES
 from ..shared_cache import Exchange, judge_exchange
 from ..variants import index_with, place_of
 from .plan import UNSAID, SessionPlan, SessionRules

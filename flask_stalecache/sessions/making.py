@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ..core.model.policy import Duration, Normaliser, unknown_parameter
 from ..errors import ConfigError
-from ..policy import Duration, Normaliser, unknown_parameter
 from .plan import SessionRules
 
 if TYPE_CHECKING:

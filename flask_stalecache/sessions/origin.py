@@ -6,11 +6,11 @@ import time
 
 from requests import Response
 
+from ..core.model.entry import Entry
+from ..core.model.inputs import ReadNames
 from ..decide import Terms, Verdict
-from ..entry import Entry
 from ..http.cache_control import RequestDirectives, request_directives
 from ..origin import Answer, Start
-from ..reads import ReadNames
 from ..refresher import Refresher
 from ..shared_cache import honored
 from ..stores.base import Copy

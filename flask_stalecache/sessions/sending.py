@@ -10,8 +10,8 @@ from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter
 from requests.utils import select_proxy
 
-from ..policy import FAILURE_STATUSES
-from ..reads import environ_name
+from ..core.model.inputs import environ_name
+from ..core.model.policy import FAILURE_STATUSES
 
 #: What a third party must not answer by itself: the copy answers it afterwards (http.md rule 21).
 CONDITIONS = ("If-None-Match", "If-Modified-Since")

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from ..entry import Entry
-from ..note import Note
+from ..core.model.entry import Entry
+from ..core.model.note import Note
 
 #: Bytes that a copy takes without an entry; an entry with what a front end prepares; a name, a field, a list, and what is in it.
 _COPY, _ENTRY, _NAME, _FIELD, _CONTAINER, _ITEM = 700, 3500, 190, 320, 100, 60

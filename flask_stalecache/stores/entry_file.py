@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 
-from .. import entry as entry_format
-from ..entry import Entry
+from ..core.model import entry as entry_format
+from ..core.model.entry import Entry
 from ..errors import BrokenEntry, StoreError
 from .disk import open_file, read_file, store_errors
 from .entry_head import open_entry

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import entry as entry_format
-from ..entry import Entry
+from ..core.model import entry as entry_format
+from ..core.model.entry import Entry
 from ..errors import BrokenEntry
 from .disk import open_file
 

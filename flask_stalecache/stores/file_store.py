@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from .. import entry as entry_format
-from .. import note as note_format
 from ..config import KEYS, Settings
-from ..entry import Entry
+from ..core.model import entry as entry_format
+from ..core.model import note as note_format
+from ..core.model.entry import Entry
+from ..core.model.keys import digest
+from ..core.model.note import NOTHING, Note
+from ..core.model.policy import Duration
 from ..errors import BrokenEntry, StoreError
-from ..keys import digest
-from ..note import NOTHING, Note
-from ..policy import Duration
 from ..stats import Counters
 from .base import Checked, Copy, Stored, Usage
 from .disk import check_directory, make_directories, make_directory, read_file, store_errors, write_file

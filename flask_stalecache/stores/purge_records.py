@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from ..entry import Entry
-from ..keys import digest
+from ..core.model.entry import Entry
+from ..core.model.keys import digest
 from .disk import files_in, make_directory, read_file, write_file
 from .stamps import SEQ_SLOT, Stamps
 

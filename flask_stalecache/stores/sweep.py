@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .. import entry as entry_format
+from ..core.model import entry as entry_format
 from ..errors import BrokenEntry
 from .disk import files_in, read_file, write_file
 from .entry_head import Head, read_head

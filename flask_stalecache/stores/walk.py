@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from .. import note as note_format
-from ..entry import Entry
+from ..core.model import note as note_format
+from ..core.model.entry import Entry
+from ..core.model.keys import digest
+from ..core.model.note import NOTHING, Note
 from ..errors import BrokenEntry
-from ..keys import digest
-from ..note import NOTHING, Note
 from ..stats import Counters
 from ..variants import INDEX
 from .base import Checked, Stored, Usage

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .inputs import environ_name
 from .keys import FORWARDED_FIELDS, RAW_PATHS
 from .policy import NamePatterns
-from .reads import environ_name
 
 #: In the environ: SCRIPT_NAME and PATH_INFO as they were when the request reached us, before any middleware further in.
 ARRIVED = "flask_stalecache.arrived"

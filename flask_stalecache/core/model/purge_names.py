@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
-from .errors import ConfigError
+from ...errors import ConfigError
 from .keys import digest, host_of
 from .policy import NamePatterns
 

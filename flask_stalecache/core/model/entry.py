@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from .errors import BrokenEntry
+from ...errors import BrokenEntry
+from .inputs import ReadNames
 from .policy import Windows
-from .reads import ReadNames
 
 MAGIC = b"FSC4"
 _PREFIX = struct.Struct(">4sIQ")

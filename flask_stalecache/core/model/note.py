@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 
-from .reads import NO_NAMES, ReadNames
+from .inputs import NO_NAMES, ReadNames
 
 #: Seconds for which a page that can't be stored, whoever asks, does not make its visitors queue (Varnish: hit-for-miss).
 UNSTORABLE_FOR = 10.0

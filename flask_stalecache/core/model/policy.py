@@ -12,7 +12,7 @@ from fnmatch import translate
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from .errors import ConfigError
+from ...errors import ConfigError
 from .query import parameter_name
 
 Duration: TypeAlias = "int | float | timedelta"

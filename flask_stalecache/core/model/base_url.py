@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from .errors import ConfigError
+from ...errors import ConfigError
+from .inputs import environ_name
 from .policy import FIELD_NAME, HOP_BY_HOP
-from .purging import DEFAULT_PORTS, host_on_the_wire
-from .reads import environ_name
+from .purge_names import DEFAULT_PORTS, host_on_the_wire
 from .recipe import PageRecipe
 
 #: What browsers send as it is written.

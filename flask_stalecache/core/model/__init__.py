@@ -1,0 +1,1 @@
+"""The values that the cache works with: policies, keys, entries, notes, recipes."""
