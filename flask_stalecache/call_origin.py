@@ -18,6 +18,7 @@ from .breaker import Slots, Suspension
 from .call_policy import NO_FALLBACK, CallPolicy
 from .complaints import Complaints
 from .config import Settings
+from .core.http.cache_control import Directives
 from .core.model.entry import Entry
 from .core.model.inputs import NO_NAMES, ReadNames
 from .core.model.keys import call_key
@@ -26,7 +27,6 @@ from .core.model.policy import tags as checked_tags
 from .core.model.purge_names import call_names, tag_name
 from .decide import Facts, Terms, Verdict, judge, preference
 from .errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
-from .http.cache_control import Directives
 from .last_word import LastWord, current, run_apart
 from .origin import Answer, Start
 from .refresher import Refresher

@@ -14,6 +14,7 @@ from werkzeug.routing import RoutingException
 from . import last_word
 from .complaints import Complaints
 from .config import Settings
+from .core.http.fields import vary_names
 from .core.model.inputs import ReadNames
 from .core.model.policy import NamePatterns, Policy
 from .core.model.policy import tags as checked_tags
@@ -24,7 +25,6 @@ from .gateway.cache import Gateway
 from .gateway.plan import UNSAID, GatewayPlan, Seen
 from .gateway.rules import Rules, base_policy
 from .guard import ignored_parameters_read, read_as_a_whole
-from .http.fields import vary_names
 from .observed import ObservedRequest, ReadLog, session_cookie
 from .pages import ANSWERED
 from .plan import CachedView, app_version

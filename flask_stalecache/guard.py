@@ -10,10 +10,10 @@ from typing import Any
 from flask.ctx import RequestContext
 from flask.sessions import NullSession
 
+from .core.http.validators import CONDITIONS
 from .core.model.inputs import ReadNames
 from .core.model.keys import FORWARDED_FIELDS
 from .core.model.policy import NamePatterns
-from .http.validators import CONDITIONS
 from .observed import ReadLog, session_cookie
 from .session_watch import SessionReads, watched_session
 

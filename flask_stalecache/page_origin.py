@@ -14,6 +14,10 @@ from flask.ctx import RequestContext
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from .core.http.cache_control import Directives, response_directives
+from .core.http.fields import stored_fields
+from .core.http.freshness import forbids_stale
+from .core.http.storing import may_be_shared
 from .core.model.entry import Entry
 from .core.model.inputs import NO_NAMES, ReadNames
 from .core.model.keys import page_key
@@ -34,10 +38,6 @@ from .guard import (
     reads_of,
     watched,
 )
-from .http.cache_control import Directives, response_directives
-from .http.fields import stored_fields
-from .http.freshness import forbids_stale
-from .http.storing import may_be_shared
 from .last_word import LastWord, listening
 from .observed import session_cookie
 from .origin import Answer, Served, Start

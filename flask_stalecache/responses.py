@@ -10,10 +10,10 @@ from flask import Flask
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
+from .core.http.fields import missing_in_vary, request_fields
+from .core.http.ranges import UnsatisfiableRange, single_range
+from .core.http.validators import Validators
 from .core.model.entry import Entry
-from .http.fields import missing_in_vary, request_fields
-from .http.ranges import UnsatisfiableRange, single_range
-from .http.validators import Validators
 from .origin import Served
 from .status import CacheStatus
 from .told import told_of_answer, told_of_copy

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from werkzeug.http import http_date
 
 from flask_stalecache import CacheStatus, Policy
+from flask_stalecache.core.http.cache_control import response_directives
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import ReadNames
 from flask_stalecache.core.model.note import NOTHING, Note
@@ -33,7 +34,6 @@ from flask_stalecache.decide import (
     is_fresh,
     judge,
 )
-from flask_stalecache.http.cache_control import response_directives
 
 NOON = 1_800_000_000.0
 MAX_AGE, SWR, SIE = 60.0, 600.0, 86400.0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.http.cache_control import DELTA_OVERFLOW, Directives, response_directives
+from flask_stalecache.core.http.cache_control import DELTA_OVERFLOW, Directives, response_directives
 
 
 def said(*lines: str, field: str = "Cache-Control") -> Directives:

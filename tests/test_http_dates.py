@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.http import http_date
 
-from flask_stalecache.http.dates import timestamp
+from flask_stalecache.core.http.dates import timestamp
 
 #: Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110 section 5.6.7.
 EXAMPLE = 784111777.0

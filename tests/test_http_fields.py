@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.http.fields import end_to_end, listed, stored_fields, vary_names
+from flask_stalecache.core.http.fields import end_to_end, listed, stored_fields, vary_names
 
 HOP_BY_HOP = (
     "Connection", "Keep-Alive", "TE", "Trailer", "Transfer-Encoding", "Upgrade", "Proxy-Authenticate", "Proxy-Authentication-Info",

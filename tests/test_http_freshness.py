@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.http import http_date
 
+from flask_stalecache.core.http.cache_control import response_directives
+from flask_stalecache.core.http.freshness import HEURISTIC_LIMIT, forbids_stale, initial_age, lifetime, stale_windows
 from flask_stalecache.core.model.policy import Windows
-from flask_stalecache.http.cache_control import response_directives
-from flask_stalecache.http.freshness import HEURISTIC_LIMIT, forbids_stale, initial_age, lifetime, stale_windows
 
 NOON = 1_800_000_000.0
 CONFIGURED = 77.0

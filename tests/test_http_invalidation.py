@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.http.invalidation import invalidated
+from flask_stalecache.core.http.invalidation import invalidated
 
 TARGET = "https://shop.example/a/b?c=d"
 

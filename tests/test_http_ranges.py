@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.http.ranges import UnsatisfiableRange, single_range
+from flask_stalecache.core.http.ranges import UnsatisfiableRange, single_range
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.http.cache_control import RequestDirectives, request_directives
-from flask_stalecache.http.request import accepts, may_use
+from flask_stalecache.core.http.cache_control import RequestDirectives, request_directives
+from flask_stalecache.core.http.request import accepts, may_use
 
 # -- what it says ------------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.http.cache_control import request_directives, response_directives
-from flask_stalecache.http.storing import UNDERSTOOD, may_be_shared, refusal
+from flask_stalecache.core.http.cache_control import request_directives, response_directives
+from flask_stalecache.core.http.storing import UNDERSTOOD, may_be_shared, refusal
 
 CC, OURS = "Cache-Control", "Stalecache-Cache-Control"
 LATER = "Thu, 01 Jan 2037 00:00:00 GMT"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.http import http_date
 
-from flask_stalecache.http.vary import matches, newest, normalised, selecting_fields, selection
+from flask_stalecache.core.http.vary import matches, newest, normalised, selecting_fields, selection
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from werkzeug.wsgi import FileWrapper
 
+from ..core.http.fields import first_of, missing_in_vary, request_fields
+from ..core.http.ranges import UnsatisfiableRange, single_range
+from ..core.http.validators import Validators, fields_of_304
 from ..core.model.entry import Entry
 from ..core.model.inputs import ReadNames
 from ..errors import StoreError
-from ..http.fields import first_of, missing_in_vary, request_fields
-from ..http.ranges import UnsatisfiableRange, single_range
-from ..http.validators import Validators, fields_of_304
 from ..tally import UNCOUNTED, Tally
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from ..http.fields import end_to_end
+from ..core.http.fields import end_to_end
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo

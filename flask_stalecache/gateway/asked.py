@@ -8,15 +8,15 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..core.http.cache_control import RequestDirectives, response_directives
+from ..core.http.fields import content_length, first_of
+from ..core.http.freshness import is_explicit
+from ..core.http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
 from ..core.model.entry import Entry
 from ..core.model.inputs import ReadNames, environ_name
 from ..core.model.policy import FAILURE_STATUSES, Policy
 from ..core.model.recipe import REFRESHING
 from ..decide import Judgement, Verdict
-from ..http.cache_control import RequestDirectives, response_directives
-from ..http.fields import content_length, first_of
-from ..http.freshness import is_explicit
-from ..http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
 from ..last_word import LastWord, current, heard_by
 from ..origin import Answer, Start
 from ..shared_cache import Exchange, judge_exchange

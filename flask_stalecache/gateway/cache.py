@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import config
 from ..config import Settings
+from ..core.http.cache_control import response_directives
+from ..core.http.fields import end_to_end, first_of, missing_in_vary
+from ..core.http.freshness import must_be_confirmed
+from ..core.http.invalidation import SAFE_METHODS
 from ..core.model.entry import Entry
 from ..core.model.keys import is_key_of_page
 from ..core.model.policy import Policy
@@ -17,10 +21,6 @@ from ..core.model.recipe import ARRIVED, REPLAY, WARMING
 from ..decide import Terms, Verdict, preference
 from ..engine import Engine
 from ..errors import ConfigError
-from ..http.cache_control import response_directives
-from ..http.fields import end_to_end, first_of, missing_in_vary
-from ..http.freshness import must_be_confirmed
-from ..http.invalidation import SAFE_METHODS
 from ..ledger import ledger_of
 from ..origin import Answer, Served, is_served
 from ..scans import Renewal, Scans

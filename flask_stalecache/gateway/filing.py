@@ -6,6 +6,10 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..core.http.fields import Headers, stored_fields
+from ..core.http.freshness import forbids_stale, is_explicit
+from ..core.http.storing import may_be_shared
+from ..core.http.vary import selecting_fields
 from ..core.model.entry import Entry
 from ..core.model.inputs import ReadNames
 from ..core.model.keys import FORWARDED_FIELDS
@@ -14,10 +18,6 @@ from ..core.model.policy import tags as checked_tags
 from ..core.model.purge_names import page_names, tag_name
 from ..core.model.recipe import PageRecipe
 from ..errors import StoreError
-from ..http.fields import Headers, stored_fields
-from ..http.freshness import forbids_stale, is_explicit
-from ..http.storing import may_be_shared
-from ..http.vary import selecting_fields
 from ..last_word import LastWord
 from ..origin import Start
 from ..shared_cache import Exchange

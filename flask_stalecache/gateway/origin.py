@@ -6,15 +6,15 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from ..core.http.cache_control import RequestDirectives, request_directives
+from ..core.http.fields import lines_of
+from ..core.http.validators import CONDITIONS
 from ..core.model.entry import Entry
 from ..core.model.inputs import ReadNames, says_yes
 from ..core.model.keys import page_key
 from ..core.model.recipe import REFRESHING, WARMING, PageRecipe
 from ..decide import Terms, Verdict
 from ..errors import StaleCacheError
-from ..http.cache_control import RequestDirectives, request_directives
-from ..http.fields import lines_of
-from ..http.validators import CONDITIONS
 from ..origin import Answer, Served, Start
 from ..refresher import Refresher
 from ..shared_cache import honored

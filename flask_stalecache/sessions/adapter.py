@@ -12,13 +12,13 @@ from requests.adapters import BaseAdapter, HTTPAdapter
 
 from .. import last_word
 from ..calls import NAME, travel_up
+from ..core.http.fields import Lookup
+from ..core.http.invalidation import SAFE_METHODS, invalidated
+from ..core.http.validators import Validators, fields_of_304
 from ..core.model.entry import Entry
 from ..decide import Verdict
 from ..doorway import hand_over_at_close
 from ..errors import ConfigError, StoreError
-from ..http.fields import Lookup
-from ..http.invalidation import SAFE_METHODS, invalidated
-from ..http.validators import Validators, fields_of_304
 from ..origin import Answer, Served, is_served
 from ..status import CacheStatus, forwarded_field, status_fields
 from ..stores.base import Copy

@@ -11,16 +11,16 @@ from typing import Any
 from requests import Response
 
 from ..call_origin import retry_after_of
+from ..core.http.cache_control import RequestDirectives, response_directives
+from ..core.http.fields import content_length, stored_fields
+from ..core.http.freshness import forbids_stale, is_explicit
+from ..core.http.storing import may_be_shared
+from ..core.http.validators import conditional_fields, confirmed_by_head, renewed
+from ..core.http.vary import selecting_fields
 from ..core.model.entry import Entry
 from ..core.model.inputs import NO_NAMES
 from ..core.model.policy import Windows
 from ..decide import Judgement, Terms, Verdict
-from ..http.cache_control import RequestDirectives, response_directives
-from ..http.fields import content_length, stored_fields
-from ..http.freshness import forbids_stale, is_explicit
-from ..http.storing import may_be_shared
-from ..http.validators import conditional_fields, confirmed_by_head, renewed
-from ..http.vary import selecting_fields
 from ..origin import Answer, Start
 from ..shared_cache import Exchange, judge_exchange
 from ..variants import index_with, place_of

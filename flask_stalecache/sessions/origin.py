@@ -6,10 +6,10 @@ import time
 
 from requests import Response
 
+from ..core.http.cache_control import RequestDirectives, request_directives
 from ..core.model.entry import Entry
 from ..core.model.inputs import ReadNames
 from ..decide import Terms, Verdict
-from ..http.cache_control import RequestDirectives, request_directives
 from ..origin import Answer, Start
 from ..refresher import Refresher
 from ..shared_cache import honored

@@ -9,13 +9,13 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from ..config import Settings
+from ..core.http.invalidation import normal_url
 from ..core.model.keys import digest
 from ..core.model.policy import NamePatterns, Policy
 from ..core.model.purge_names import EVERYTHING, tag_name, url_name
 from ..decide import Terms, preference
 from ..engine import Engine
 from ..errors import ConfigError
-from ..http.invalidation import normal_url
 from ..refresher import Refresher
 from ..tally import Tally
 

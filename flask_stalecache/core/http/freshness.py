@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..core.model.policy import Windows
+from ..model.policy import Windows
 from .cache_control import Directives, delta_seconds
 from .dates import timestamp
 from .fields import Headers, first_of, lines_of, listed

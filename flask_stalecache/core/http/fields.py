@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
-from ..core.model.policy import HOP_BY_HOP
+from ..model.policy import HOP_BY_HOP
 
 #: A response's fields, in order; a name may come several times.
 Headers: TypeAlias = "Iterable[tuple[str, str]]"
