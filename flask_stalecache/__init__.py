@@ -4,6 +4,7 @@ from .batch import Batch, Outcome
 from .calls import MemoizedFunction
 from .core.model.entry import Entry
 from .core.model.policy import Policy
+from .core.rules.status import CacheStatus
 from .errors import (
     ConfigError,
     OriginBusy,
@@ -25,7 +26,6 @@ from .signals import (
     scan_moved,
     stale_served,
 )
-from .status import CacheStatus
 from .stores.base import Checked, Store, Stored, Usage
 from .stores.file_store import FileStore
 

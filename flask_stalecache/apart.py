@@ -6,7 +6,7 @@ import time
 from typing import Protocol
 
 from .core.model.note import NOTHING
-from .decide import Verdict
+from .core.rules.serving import Verdict
 from .errors import OriginBusy, OriginTimeout
 from .origin import Answer, Origin, Served
 from .refreshes import InProcess, Landing

@@ -25,9 +25,9 @@ from .core.model.keys import call_key
 from .core.model.policy import Windows
 from .core.model.policy import tags as checked_tags
 from .core.model.purge_names import call_names, tag_name
-from .decide import Facts, Terms, Verdict, judge, preference
+from .core.rules.cacheability import LastWord, current, run_apart
+from .core.rules.serving import Facts, Terms, Verdict, judge, preference
 from .errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
-from .last_word import LastWord, current, run_apart
 from .origin import Answer, Start
 from .refresher import Refresher
 from .stores.base import Copy

@@ -10,14 +10,15 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 from flask import Flask, has_app_context
 from flask.globals import _cv_app
 
-from . import last_word
 from .breaker import Slots, Suspension
 from .call_origin import CallOrigin, CallPlan, Memo, memo_called
 from .call_policy import NO_FALLBACK
 from .config import Settings
 from .core.model.entry import Entry
 from .core.model.purge_names import call_name, tags_in
-from .decide import Fetch, Terms, Verdict, decide, preference
+from .core.rules import cacheability
+from .core.rules.serving import Fetch, Terms, Verdict, decide, preference
+from .core.rules.status import CacheStatus
 from .doorway import hand_over_at_close
 from .engine import Engine
 from .errors import BrokenValue, ConfigError
@@ -25,7 +26,6 @@ from .origin import Answer
 from .plan import app_version
 from .refresher import Refresher
 from .scans import Renewal
-from .status import CacheStatus
 from .stores.base import Copy
 from .tally import PLAIN
 from .values import codec_of, is_immutable
@@ -75,7 +75,7 @@ class Calls:
         if memo.policy.windows.unless is not None and self._is_live(plan, args, kwargs):
             # What is no exception may be a failure too, but nobody asks what is live by the developer's own wish.
             return self.engine.witness.live(plan.tally, lambda: memo.function(*args, **kwargs), lambda value: False, is_visit=True)
-        word = last_word.current()
+        word = cacheability.current()
         origin = CallOrigin(plan, args, kwargs, word is not None and word.in_background)
         served = self.engine.answer(origin)
         if served.refresh:
@@ -184,7 +184,7 @@ class Calls:
                 return _BROKEN
         return read()
 
-    def _of_answer(self, origin: CallOrigin, answer: Answer, word: last_word.LastWord | None) -> Any:
+    def _of_answer(self, origin: CallOrigin, answer: Answer, word: cacheability.LastWord | None) -> Any:
         """Return what the function itself gave; where it failed, the fallback."""
         policy = origin.plan.memo.policy
         if answer.verdict not in (Verdict.FAILED, Verdict.REFUSED) or policy.fallback is NO_FALLBACK:
@@ -306,7 +306,7 @@ def _told(answer: Answer) -> Any:
     return answer.value
 
 
-def travel_up(word: last_word.LastWord, entry: Entry, terms: Terms) -> None:
+def travel_up(word: cacheability.LastWord, entry: Entry, terms: Terms) -> None:
     """Let what is made of a stored result have its tags, and be no fresher than it."""
     word.tag(tags_in(entry.names))
     is_over = entry.ended or (entry.version != terms.version and entry.deployed <= terms.deployed)

@@ -8,14 +8,14 @@ from functools import partial
 
 from .apart import Apart
 from .config import Settings
-from .decide import Fetch, Serve, Verdict, decide, is_plain_hit
+from .core.rules.serving import Fetch, Serve, Verdict, decide, is_plain_hit
+from .core.rules.status import CacheStatus
 from .errors import StoreError
 from .flight import Flight, Flights, Outcome
 from .household import Household
 from .ledger import Ledger
 from .origin import Answer, Origin, Served, Start
 from .stats import Counters
-from .status import CacheStatus
 from .stores.base import Copy, Store
 from .visit import POLL, Turn, Visit, Way
 

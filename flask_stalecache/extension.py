@@ -13,13 +13,14 @@ from flask import Flask, has_request_context, request
 from flask.ctx import RequestContext
 from flask.globals import request_ctx
 
-from . import config, last_word
+from . import config
 from .call_origin import Memo
 from .call_policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
 from .calls import MemoizedFunction
 from .cli.commands import commands
 from .core.model.policy import Duration, Normaliser, Policy, unknown_parameter
 from .core.model.recipe import REFRESHING
+from .core.rules import cacheability
 from .dashboard.blueprint import Dashboard
 from .doorway import Doorway
 from .errors import ConfigError
@@ -261,11 +262,11 @@ class StaleCache(Operations, MakesSessions):
         :param names: non-empty strings.
         :raises ConfigError: for anything else.
         """
-        last_word.tag(*names)
+        cacheability.tag(*names)
 
     def no_store(self) -> None:
         """Inside a cached view: keep this page from being stored."""
-        last_word.no_store()
+        cacheability.no_store()
 
     def max_age(self, seconds: Duration) -> None:
         """Inside a cached view: let this page be fresh for so many seconds at most.
@@ -275,7 +276,7 @@ class StaleCache(Operations, MakesSessions):
         :param seconds: 0 or more; 0 makes it stale at once.
         :raises ConfigError: for anything else.
         """
-        last_word.max_age(seconds)
+        cacheability.max_age(seconds)
 
     @property
     def dashboard(self) -> Dashboard:

@@ -11,14 +11,14 @@ from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RoutingException
 
-from . import last_word
 from .complaints import Complaints
 from .config import Settings
 from .core.http.fields import vary_names
 from .core.model.inputs import ReadNames
 from .core.model.policy import NamePatterns, Policy
 from .core.model.policy import tags as checked_tags
-from .decide import Terms, preference
+from .core.rules import cacheability
+from .core.rules.serving import Terms, preference
 from .engine import Engine
 from .errors import ConfigError
 from .gateway.cache import Gateway
@@ -68,11 +68,11 @@ def coded(cached: CachedView, complaints: Complaints, app: Flask, args: Any, kwa
     response.vary.update(name.title() for name in policy.vary)
     try:
         if policy.tags:
-            last_word.tag(*(checked_tags("tags", policy.tags(**kwargs)) if callable(policy.tags) else policy.tags))
+            cacheability.tag(*(checked_tags("tags", policy.tags(**kwargs)) if callable(policy.tags) else policy.tags))
         if policy.response_filter is not None and not policy.response_filter(response):
-            last_word.no_store()
+            cacheability.no_store()
     except Exception as error:
-        last_word.no_store()
+        cacheability.no_store()
         complaints.now_and_then(
             ("coded", cached.name),
             "%s is not stored, since its tags or response_filter failed: %r",

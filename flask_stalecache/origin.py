@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Protocol
 
 from .core.model.entry import Entry
 from .core.model.inputs import NO_NAMES, ReadNames
-from .decide import Serve, Terms, Verdict, decide
+from .core.rules.serving import Serve, Terms, Verdict, decide
+from .core.rules.status import CacheStatus
 from .refresher import Refresher
-from .status import CacheStatus
 from .stores.base import Copy
 from .tally import Tally
 

@@ -25,7 +25,8 @@ from .core.model.policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
 from .core.model.policy import tags as checked_tags
 from .core.model.purge_names import page_names, tag_name, tags_in
 from .core.model.recipe import REFRESHING, WARMING, PageRecipe
-from .decide import Facts, Judgement, Terms, Verdict, judge
+from .core.rules.cacheability import LastWord, listening
+from .core.rules.serving import Facts, Judgement, Terms, Verdict, judge
 from .errors import ConfigError
 from .guard import (
     KEY_FIELDS,
@@ -38,7 +39,6 @@ from .guard import (
     reads_of,
     watched,
 )
-from .last_word import LastWord, listening
 from .observed import session_cookie
 from .origin import Answer, Served, Start
 from .page_refresh import PageRefresh, visitor_fields

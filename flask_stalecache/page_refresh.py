@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from flask import Flask
 
 from .core.model.recipe import REPLAY, PageRecipe
-from .decide import Terms, Verdict
+from .core.rules.serving import Terms, Verdict
 from .errors import StaleCacheError
 from .origin import Answer, Start
 from .plan import CachedView, renew_calls

@@ -16,7 +16,8 @@ from .core.model.entry import Entry
 from .core.model.keys import is_key_of_page, page_key
 from .core.model.policy import FAILURE_STATUSES
 from .core.model.recipe import REFRESHING, REPLAY, PageRecipe
-from .decide import Terms
+from .core.rules.serving import Terms
+from .core.rules.status import CacheStatus, aside, forwarded_field, status_fields
 from .doorway import HANDOVER
 from .engine import Engine
 from .observed import ObservedRequest
@@ -27,7 +28,6 @@ from .plan import CachedView, Place, Plan, app_version, cached_view
 from .responses import from_copy, live, tell
 from .scans import Renewal
 from .selection import endpoint_of, title_of
-from .status import CacheStatus, aside, forwarded_field, status_fields
 from .tally import PLAIN, Tally
 from .told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
 from .warming import Warming, warming_of

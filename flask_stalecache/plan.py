@@ -15,7 +15,7 @@ from .complaints import Complaints
 from .config import Settings
 from .core.model.inputs import CarriedValue, carried_values, says_yes
 from .core.model.policy import NamePatterns, Policy
-from .decide import Terms, preference
+from .core.rules.serving import Terms, preference
 from .guard import KEY_FIELDS, unnoticed
 from .tally import Tally
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 from .core.model.entry import Entry
-from .decide import Verdict, is_due
+from .core.rules.serving import Verdict, is_due
 from .errors import StoreError
 from .flight import Flight, Flights
 from .origin import Answer, RefreshJob

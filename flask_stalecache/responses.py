@@ -14,8 +14,8 @@ from .core.http.fields import missing_in_vary, request_fields
 from .core.http.ranges import UnsatisfiableRange, single_range
 from .core.http.validators import Validators
 from .core.model.entry import Entry
+from .core.rules.status import CacheStatus
 from .origin import Served
-from .status import CacheStatus
 from .told import told_of_answer, told_of_copy
 
 if TYPE_CHECKING:

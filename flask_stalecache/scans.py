@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from .batch import Batch, Crew, Outcome, Task, is_inside
 from .core.model.entry import Entry
 from .core.model.keys import digest
-from .decide import Terms, Verdict
+from .core.rules.serving import Terms, Verdict
 from .engine import Engine
 from .origin import Answer, RefreshJob, Start
 from .refresher import Refresher

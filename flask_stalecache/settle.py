@@ -10,7 +10,7 @@ from dataclasses import replace
 from .complaints import Complaints
 from .core.model.entry import Entry
 from .core.model.note import NOTHING, Note
-from .decide import Action, Verdict, after
+from .core.rules.serving import Action, Verdict, after
 from .errors import StoreError
 from .flight import Flight, Flights, Outcome
 from .origin import Answer, Start

@@ -12,10 +12,10 @@ from .core.model.entry import Entry
 from .core.model.inputs import ReadNames
 from .core.model.keys import FORWARDED_FIELDS, digest
 from .core.model.note import Note
-from .decide import PreferStale, Terms, Verdict, is_fresh
-from .explain import why_stale
+from .core.rules.explain import why_stale
+from .core.rules.serving import PreferStale, Terms, Verdict, is_fresh
+from .core.rules.status import CacheStatus, aside, forwarded_field, hit_field, status_fields
 from .origin import Answer, Served
-from .status import CacheStatus, aside, forwarded_field, hit_field, status_fields
 from .stores.base import Copy
 
 Fields = list[tuple[str, str]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from .core.model.entry import Entry
-from .decide import Fetch
+from .core.rules.serving import Fetch
 from .origin import Origin
 from .stores.base import Copy
 

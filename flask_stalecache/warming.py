@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .core.model.recipe import WARMING
-from .decide import Terms, Verdict
+from .core.rules.serving import Terms, Verdict
+from .core.rules.status import CacheStatus
 from .errors import StaleCacheError
 from .origin import Answer, Served
-from .status import CacheStatus
 from .told import why_not_stored
 
 FRESH = "it is fresh already"

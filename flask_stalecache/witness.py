@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from . import signals
-from .decide import Verdict
+from .core.rules.serving import Verdict
+from .core.rules.status import CacheStatus
 from .signals import send
-from .status import CacheStatus
 from .tally import UNCOUNTED, Tally
 
 if TYPE_CHECKING:

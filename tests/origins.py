@@ -24,7 +24,7 @@ from flask_stalecache import config
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import ReadNames
 from flask_stalecache.core.model.policy import Windows
-from flask_stalecache.decide import PLAIN, Terms, Verdict
+from flask_stalecache.core.rules.serving import PLAIN, Terms, Verdict
 from flask_stalecache.engine import Engine
 from flask_stalecache.origin import Answer, Start
 from flask_stalecache.refresher import Refresher

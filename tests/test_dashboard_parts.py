@@ -16,6 +16,7 @@ from flask_stalecache.calls import Suspended
 from flask_stalecache.core.model.inputs import NO_NAMES
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.core.model.policy import Windows
+from flask_stalecache.core.rules.serving import PLAIN
 from flask_stalecache.dashboard.charts import NOTHING, STATUSES, Line, Moment, charts, moment_of, rows
 from flask_stalecache.dashboard.data import Desk
 from flask_stalecache.dashboard.entry_view import card_of, line_of
@@ -23,7 +24,6 @@ from flask_stalecache.dashboard.health import Health, Level, health
 from flask_stalecache.dashboard.overview import overview
 from flask_stalecache.dashboard.store_scan import search, survey
 from flask_stalecache.dashboard.windows_bar import bar_of
-from flask_stalecache.decide import PLAIN
 from flask_stalecache.ledger import Ledger
 from flask_stalecache.stores.base import Stored
 

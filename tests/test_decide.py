@@ -18,7 +18,7 @@ from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import ReadNames
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.core.model.policy import FAILURE_STATUSES, Windows
-from flask_stalecache.decide import (
+from flask_stalecache.core.rules.serving import (
     PLAIN,
     Action,
     Facts,

@@ -33,7 +33,7 @@ from origins import (
 
 from flask_stalecache import CacheStatus, FileStore, StoreError
 from flask_stalecache.core.model.note import NOTHING, Note
-from flask_stalecache.decide import Verdict
+from flask_stalecache.core.rules.serving import Verdict
 from flask_stalecache.engine import Engine
 from flask_stalecache.flight import Flight, Flights
 from flask_stalecache.origin import Answer, Served, Start

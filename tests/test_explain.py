@@ -12,8 +12,8 @@ from flask_stalecache import CacheStatus
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import ReadNames
 from flask_stalecache.core.model.note import NOTHING, Note
-from flask_stalecache.decide import PLAIN, PreferStale, Terms
-from flask_stalecache.explain import State, explain, spell, state_of
+from flask_stalecache.core.rules.explain import State, explain, spell, state_of
+from flask_stalecache.core.rules.serving import PLAIN, PreferStale, Terms
 
 NOON = 1_800_000_000.0
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from flask_stalecache.figures import NONE, buckets_of, clock, latency, number, percent, quantile, rate, shortened, size
+from flask_stalecache.core.formatting import NONE, buckets_of, clock, latency, number, percent, quantile, rate, shortened, size
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import time_machine
 from origins import workers
 
 from flask_stalecache import history as history_module
+from flask_stalecache.core.rules.status import CacheStatus
 from flask_stalecache.history import INTERVAL, KEPT, History
 from flask_stalecache.ledger import Ledger
 from flask_stalecache.stats import Counters, Sample
-from flask_stalecache.status import CacheStatus
 from flask_stalecache.tally import CELLS, PLAIN, Totals
 
 Move = Callable[[float], None]

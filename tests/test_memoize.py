@@ -22,7 +22,7 @@ from flask_stalecache import (
     StaleCache,
     UnkeyableArgument,
 )
-from flask_stalecache.last_word import current
+from flask_stalecache.core.rules.cacheability import current
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
 

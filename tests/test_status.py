@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_stalecache import CacheStatus
-from flask_stalecache.status import forwarded_field, hit_field
+from flask_stalecache.core.rules.status import forwarded_field, hit_field
 
 REASONS = ("uri-miss", "miss", "stale", "method", "bypass")
 

@@ -18,11 +18,11 @@ from visitors import MakeApp, Seen, visit
 from flask_stalecache import GatewayCache, Policy, StaleCache, pages
 from flask_stalecache.core.model.keys import digest, page_key
 from flask_stalecache.core.model.policy import NamePatterns
+from flask_stalecache.core.rules.status import DETAIL_LENGTH, KEY_LENGTH, aside, sf_string
+from flask_stalecache.core.rules.variants import variant_key
 from flask_stalecache.gateway import cache as gateway_cache
 from flask_stalecache.gateway import origin as gateway_origin
-from flask_stalecache.status import DETAIL_LENGTH, KEY_LENGTH, aside, sf_string
 from flask_stalecache.told import readable_key
-from flask_stalecache.variants import variant_key
 
 SECRET = "s3cr3t-value"
 #: Fresh for a minute, then stale for two, and for an hour if the view fails.

@@ -6,7 +6,7 @@ import click
 from flask import Flask, current_app
 
 from ..core.model.entry import Entry
-from ..decide import Terms
+from ..core.rules.serving import Terms
 from ..errors import ConfigError
 from ..stores.file_store import FileStore
 from ..stores.stamps import newer_table

@@ -11,8 +11,8 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from ..explain import State, spell
-from ..figures import size
+from ..core.formatting import size
+from ..core.rules.explain import State, spell
 from . import output
 from .context import app_terms, filled, this_state
 from .selectors import filtering, filters_of

@@ -7,7 +7,7 @@ import json
 import click
 from flask.cli import with_appcontext
 
-from ..figures import size
+from ..core.formatting import size
 from ..ledger import EVICTIONS
 from . import output, settings
 from .context import filled_state, this_app, this_state

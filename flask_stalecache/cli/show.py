@@ -9,13 +9,13 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
+from ..core.formatting import clock, size
 from ..core.model.entry import Entry
 from ..core.model.inputs import environ_name
 from ..core.model.keys import FORWARDED_FIELDS
 from ..core.model.purge_names import tags_in
-from ..decide import Terms
-from ..explain import Explanation, explain, spell
-from ..figures import clock, size
+from ..core.rules.explain import Explanation, explain, spell
+from ..core.rules.serving import Terms
 from ..selection import endpoint_of, function_of, title_of
 from ..stores.base import Stored
 from ..wiring import State

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import click
 from flask.cli import with_appcontext
 
-from ..figures import NONE, buckets_of, clock, latency, number, percent, quantile, size
+from ..core.formatting import NONE, buckets_of, clock, latency, number, percent, quantile, size
 from ..stats import Histogram, Series, Stats
 from . import output
 from .context import filled_state

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..core.model.note import Note
 from ..core.model.purge_names import tags_in
-from ..decide import PLAIN, Terms
-from ..explain import State, state_of
+from ..core.rules.explain import State, state_of
+from ..core.rules.serving import PLAIN, Terms
 from ..selection import endpoint_of, function_of, title_of
 from ..stores.base import Stored
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ..batch import Batch
+from ..core.formatting import number
 from ..core.model.entry import Entry
 from ..errors import ConfigError
-from ..figures import number
 from ..selection import Selector, title_of
 from ..wiring import State
 

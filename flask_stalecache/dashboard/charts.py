@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..figures import clock, latency, number, quantile
-from ..status import CacheStatus
+from ..core.formatting import clock, latency, number, quantile
+from ..core.rules.status import CacheStatus
 
 #: From what costs nothing to what costs most: the order in which they are stacked.
 STATUSES = tuple(status.value for status in reversed(CacheStatus))

@@ -12,14 +12,14 @@ from flask import Flask
 
 from ..call_origin import Memo
 from ..calls import Suspended
+from ..core.formatting import number
 from ..core.model.entry import Entry
 from ..core.model.keys import page_key
 from ..core.model.note import Note
-from ..decide import Terms
-from ..explain import spell
-from ..figures import number
+from ..core.rules.explain import spell
+from ..core.rules.serving import Terms
+from ..core.rules.variants import INDEX
 from ..stores.base import Stored
-from ..variants import INDEX
 from ..wiring import State, state_of
 from .charts import Moment, charts, moment_of
 from .entry_view import Card, Line, card_of, line_of

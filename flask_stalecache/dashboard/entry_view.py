@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..core.formatting import size
 from ..core.model.purge_names import tags_in
-from ..decide import Terms
-from ..explain import State, explain, spell, state_of
-from ..figures import size
+from ..core.rules.explain import State, explain, spell, state_of
+from ..core.rules.serving import Terms
 from ..selection import title_of
 from ..stores.base import Stored
 from .windows_bar import Bar, bar_of

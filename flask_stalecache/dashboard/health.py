@@ -7,8 +7,8 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from ..calls import Suspended
-from ..explain import spell
-from ..figures import number, percent
+from ..core.formatting import number, percent
+from ..core.rules.explain import spell
 from .charts import ONE_OF, Moment, together
 
 #: Seconds of the past in which a failure is news, at least.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..figures import buckets_of, clock, latency, number, percent, quantile, rate, size
+from ..core.formatting import buckets_of, clock, latency, number, percent, quantile, rate, size
 from .charts import FROM_STORE, KINDS, ONE_OF, STATUSES, Moment, Row, chosen, rows, together
 from .health import FULL, Health, Level
 

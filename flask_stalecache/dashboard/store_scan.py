@@ -11,8 +11,8 @@ from heapq import nlargest
 from typing import NamedTuple
 
 from ..core.model.entry import Entry
-from ..decide import Terms
-from ..explain import State, state_of
+from ..core.rules.explain import State, state_of
+from ..core.rules.serving import Terms
 from ..stores.base import Store, Stored
 
 #: Seconds that a look through the store takes at most.

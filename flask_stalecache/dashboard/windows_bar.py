@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from ..core.model.entry import Entry
-from ..explain import State, spell
+from ..core.rules.explain import State, spell
 
 
 class Part(NamedTuple):

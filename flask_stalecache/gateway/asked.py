@@ -16,12 +16,12 @@ from ..core.model.entry import Entry
 from ..core.model.inputs import ReadNames, environ_name
 from ..core.model.policy import FAILURE_STATUSES, Policy
 from ..core.model.recipe import REFRESHING
-from ..decide import Judgement, Verdict
-from ..last_word import LastWord, current, heard_by
+from ..core.rules.cacheability import LastWord, current, heard_by
+from ..core.rules.serving import Judgement, Verdict
+from ..core.rules.shared_cache import Exchange, judge_exchange
+from ..core.rules.variants import INDEX
 from ..origin import Answer, Start
-from ..shared_cache import Exchange, judge_exchange
 from ..tally import UNCOUNTED, Tally
-from ..variants import INDEX
 from .app_call import AppCall, Copied
 from .filing import Filing
 from .plan import GatewayPlan, Seen

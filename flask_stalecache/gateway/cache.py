@@ -18,20 +18,20 @@ from ..core.model.entry import Entry
 from ..core.model.keys import is_key_of_page
 from ..core.model.policy import Policy
 from ..core.model.recipe import ARRIVED, REPLAY, WARMING
-from ..decide import Terms, Verdict, preference
+from ..core.rules.serving import Terms, Verdict, preference
+from ..core.rules.status import CacheStatus, aside, forwarded_field, status_fields
+from ..core.rules.variants import Index
 from ..engine import Engine
 from ..errors import ConfigError
 from ..ledger import ledger_of
 from ..origin import Answer, Served, is_served
 from ..scans import Renewal, Scans
 from ..stats import Counters, Stats
-from ..status import CacheStatus, aside, forwarded_field, status_fields
 from ..stores.base import Store
 from ..stores.file_store import file_store
 from ..tally import PLAIN
 from ..threadless import why_no_threads
 from ..told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, told_of_answer, told_of_copy
-from ..variants import Index
 from ..warming import warming_of
 from ..wsgi import closing
 from .answers import GoneError, Ready, send_stored

@@ -17,11 +17,11 @@ from ..core.model.policy import Windows
 from ..core.model.policy import tags as checked_tags
 from ..core.model.purge_names import page_names, tag_name
 from ..core.model.recipe import PageRecipe
+from ..core.rules.cacheability import LastWord
+from ..core.rules.shared_cache import Exchange
+from ..core.rules.variants import Fields, index_with, place_of
 from ..errors import StoreError
-from ..last_word import LastWord
 from ..origin import Start
-from ..shared_cache import Exchange
-from ..variants import Fields, index_with, place_of
 from .plan import GatewayPlan, Seen
 from .rules import Rule
 

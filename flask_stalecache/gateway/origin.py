@@ -13,15 +13,15 @@ from ..core.model.entry import Entry
 from ..core.model.inputs import ReadNames, says_yes
 from ..core.model.keys import page_key
 from ..core.model.recipe import REFRESHING, WARMING, PageRecipe
-from ..decide import Terms, Verdict
+from ..core.rules.serving import Terms, Verdict
+from ..core.rules.shared_cache import honored
+from ..core.rules.variants import is_variant_of
 from ..errors import StaleCacheError
 from ..origin import Answer, Served, Start
 from ..refresher import Refresher
-from ..shared_cache import honored
 from ..stores.base import Copy
 from ..tally import UNCOUNTED, Tally
 from ..told import aside_of
-from ..variants import is_variant_of
 from ..warming import Warming, warming_of
 from .asked import NOTHING_SAID, Asked
 from .plan import GatewayPlan

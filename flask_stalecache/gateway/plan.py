@@ -12,10 +12,10 @@ from ..core.model.entry import Entry
 from ..core.model.inputs import NO_NAMES, CarriedValue, ReadNames, carried_values
 from ..core.model.policy import NamePatterns, Policy
 from ..core.model.purge_names import endpoint_in
-from ..decide import PreferStale, Terms, preference
+from ..core.rules.serving import PreferStale, Terms, preference
+from ..core.rules.variants import Fields, locate
 from ..engine import Engine
 from ..tally import Tally
-from ..variants import Fields, locate
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..config import PREFIX, Settings
 from ..core.model.policy import NamePatterns, Policy
-from ..decide import PreferStale, Terms
+from ..core.rules.serving import PreferStale, Terms
 from ..errors import ConfigError
 
 #: Paths that are remembered with their rules; visitors choose the paths.

@@ -10,17 +10,17 @@ from flask.globals import _cv_app
 from requests import PreparedRequest, Response, Session
 from requests.adapters import BaseAdapter, HTTPAdapter
 
-from .. import last_word
 from ..calls import NAME, travel_up
 from ..core.http.fields import Lookup
 from ..core.http.invalidation import SAFE_METHODS, invalidated
 from ..core.http.validators import Validators, fields_of_304
 from ..core.model.entry import Entry
-from ..decide import Verdict
+from ..core.rules import cacheability
+from ..core.rules.serving import Verdict
+from ..core.rules.status import CacheStatus, forwarded_field, status_fields
 from ..doorway import hand_over_at_close
 from ..errors import ConfigError, StoreError
 from ..origin import Answer, Served, is_served
-from ..status import CacheStatus, forwarded_field, status_fields
 from ..stores.base import Copy
 from ..told import told_of_answer, told_of_copy
 from .asked import Failed, head_of
@@ -68,7 +68,7 @@ class CachingAdapter(BaseAdapter):
             return _marked(sending.send(request, stream), [], from_cache=False)
         if (reason := _why_past_store(request)) is not None:
             return self._past_store(plan, sending, url, reason)
-        word = last_word.current()
+        word = cacheability.current()
         origin = SessionOrigin(plan, self._rules, sending, url, word is not None and word.in_background)
         if origin.said is not None and origin.said.only_if_cached and not is_served(origin, plan.engine.look_up(origin.key)):
             origin.tally.served(CacheStatus.MISS, 0.0)

@@ -9,12 +9,12 @@ from requests import Response
 from ..core.http.cache_control import RequestDirectives, request_directives
 from ..core.model.entry import Entry
 from ..core.model.inputs import ReadNames
-from ..decide import Terms, Verdict
+from ..core.rules.serving import Terms, Verdict
+from ..core.rules.shared_cache import honored
+from ..core.rules.variants import Fields, locate
 from ..origin import Answer, Start
 from ..refresher import Refresher
-from ..shared_cache import honored
 from ..stores.base import Copy
-from ..variants import Fields, locate
 from .asked import NOTHING_SAID, Asked, Question
 from .plan import SessionPlan, SessionRules
 from .sending import CONDITIONS, Sending, environ_of, has_failed

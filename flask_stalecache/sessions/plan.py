@@ -13,7 +13,7 @@ from ..core.http.invalidation import normal_url
 from ..core.model.keys import digest
 from ..core.model.policy import NamePatterns, Policy
 from ..core.model.purge_names import EVERYTHING, tag_name, url_name
-from ..decide import Terms, preference
+from ..core.rules.serving import Terms, preference
 from ..engine import Engine
 from ..errors import ConfigError
 from ..refresher import Refresher

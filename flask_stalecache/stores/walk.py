@@ -10,9 +10,9 @@ from ..core.model import note as note_format
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
+from ..core.rules.variants import INDEX
 from ..errors import BrokenEntry
 from ..stats import Counters
-from ..variants import INDEX
 from .base import Checked, Stored, Usage
 from .disk import read_file
 from .entry_file import BLOCK, read_entry

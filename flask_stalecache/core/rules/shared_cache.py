@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .core.http.cache_control import Directives, RequestDirectives
-from .core.http.freshness import initial_age, is_explicit, lifetime, stale_windows
-from .core.http.request import accepts, may_use
-from .core.http.storing import refusal
-from .core.http.validators import conditional_fields
-from .core.model.entry import Entry
-from .core.model.policy import FAILURE_STATUSES, Policy, Windows
-from .decide import Judgement, PreferStale, Terms, Verdict
+from ..http.cache_control import Directives, RequestDirectives
+from ..http.freshness import initial_age, is_explicit, lifetime, stale_windows
+from ..http.request import accepts, may_use
+from ..http.storing import refusal
+from ..http.validators import conditional_fields
+from ..model.entry import Entry
+from ..model.policy import FAILURE_STATUSES, Policy, Windows
+from .serving import Judgement, PreferStale, Terms, Verdict
 
 NO_WINDOWS = Windows(0.0, 0.0, 0.0)
 

@@ -12,10 +12,10 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-from .core.http.vary import newest, normalised
-from .core.model.entry import Entry
-from .core.model.inputs import NO_NAMES, environ_name
-from .core.model.policy import Windows
+from ..http.vary import newest, normalised
+from ..model.entry import Entry
+from ..model.inputs import NO_NAMES, environ_name
+from ..model.policy import Windows
 
 #: The status of an index; no response has it.
 INDEX = 0

@@ -8,9 +8,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from .core.model.entry import Entry
-from .core.model.note import NOTHING, Note
-from .decide import PLAIN, Fetch, PreferStale, Terms, decide, is_due, is_fresh
+from ..model.entry import Entry
+from ..model.note import NOTHING, Note
+from .serving import PLAIN, Fetch, PreferStale, Terms, decide, is_due, is_fresh
 from .status import CacheStatus
 
 

@@ -33,13 +33,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from .core.http.cache_control import Directives
-from .core.http.fields import vary_names
-from .core.http.freshness import lifetime, stale_windows
-from .core.model.entry import Entry
-from .core.model.inputs import NO_NAMES, ReadNames
-from .core.model.note import Note
-from .core.model.policy import FAILURE_STATUSES, NEVER_VARIED, Policy, Windows
+from ..http.cache_control import Directives
+from ..http.fields import vary_names
+from ..http.freshness import lifetime, stale_windows
+from ..model.entry import Entry
+from ..model.inputs import NO_NAMES, ReadNames
+from ..model.note import Note
+from ..model.policy import FAILURE_STATUSES, NEVER_VARIED, Policy, Windows
 from .status import CacheStatus
 
 
