@@ -11,12 +11,12 @@ from pathlib import Path
 
 from .complaints import Complaints
 from .errors import ConfigError, StoreError
+from .filesystem.atomic import make_directories
 from .history import History
 from .rows import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, Row, read_rows, take_row
 from .signals import entry_evicted, send
 from .stats import Counters, Sample, Series, Stats
 from .stores.base import Store, Usage
-from .stores.disk import make_directories
 from .stores.file_store import FileStore
 from .tally import CELLS, KINDS, Tally, Totals, added, private_cells, requests_of, series_of
 

@@ -53,10 +53,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("stats", "complaints", "stores.base", "stores.memory", "stores.stamps"),
     (
-        "stores.disk",
+        "filesystem.atomic",
         "stores.entry_head",
         "stores.entry_file",
-        "stores.locks",
+        "filesystem.locks",
         "stores.purge_records",
         "stores.folders",
         "stores.eviction",

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..core.model import entry as entry_format
 from ..core.model.entry import Entry
 from ..errors import BrokenEntry, StoreError
-from .disk import open_file, read_file, store_errors
+from ..filesystem.atomic import open_file, read_file, store_errors
 from .entry_head import open_entry
 
 #: Bytes that are read at a time.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..core.model import entry as entry_format
 from ..core.model.entry import Entry
 from ..errors import BrokenEntry
-from .disk import open_file
+from ..filesystem.atomic import open_file
 
 #: Bytes that are read at first: most heads are shorter.
 _MOST = 4096

@@ -16,13 +16,13 @@ from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
 from ..core.model.policy import Duration
 from ..errors import BrokenEntry, StoreError
+from ..filesystem.atomic import check_directory, make_directories, make_directory, read_file, store_errors, write_file
+from ..filesystem.locks import FileKeyLock, held
 from ..stats import Counters
 from .base import Checked, Copy, Stored, Usage
-from .disk import check_directory, make_directories, make_directory, read_file, store_errors, write_file
 from .entry_file import read_entry
 from .eviction import Room
 from .folders import BILLION, Folders, folder_of, on_disk, size_on_disk
-from .locks import FileKeyLock, held
 from .memory import Copies
 from .purge_records import LONGEST_RUN, Names
 from .stamps import FILE_NAME, SEQ_SLOT, Stamps, mark_of, slot_of, stands

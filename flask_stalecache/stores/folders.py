@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import StoreError
+from ..filesystem.atomic import files_in
+from ..filesystem.locks import FileKeyLock, remove_if_idle
 from ..stats import Counters
-from .disk import files_in
-from .locks import FileKeyLock, remove_if_idle
 from .stamps import Stamps, slot_of
 
 _UNFINISHED = re.compile(r"(\.note|\.lock|)\.[0-9a-f]{16}\.tmp")

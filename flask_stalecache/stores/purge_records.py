@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
-from .disk import files_in, make_directory, read_file, write_file
+from ..filesystem.atomic import files_in, make_directory, read_file, write_file
 from .stamps import SEQ_SLOT, Stamps
 
 #: Seconds for which a record is kept at least.

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from ..core.model import entry as entry_format
 from ..errors import BrokenEntry
-from .disk import files_in, read_file, write_file
+from ..filesystem.atomic import files_in, read_file, write_file
+from ..filesystem.locks import FileKeyLock, held
 from .entry_head import Head, read_head
 from .eviction import Room
 from .folders import BILLION, Folders, Found, Listed, Removed
-from .locks import FileKeyLock, held
 from .purge_records import KEPT_FOR, Known, Names
 from .stamps import FOLDERS, SEQ_SLOT, Stamps, mark_of
 

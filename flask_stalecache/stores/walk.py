@@ -12,9 +12,9 @@ from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
 from ..core.rules.variants import INDEX
 from ..errors import BrokenEntry
+from ..filesystem.atomic import read_file
 from ..stats import Counters
 from .base import Checked, Stored, Usage
-from .disk import read_file
 from .entry_file import BLOCK, read_entry
 from .entry_head import read_head
 from .folders import BILLION, Folders, Found

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..errors import StoreError
-from .disk import store_errors
+from .atomic import store_errors
 
 #: Seconds between two tries for a lock of the directory, and seconds after which it is an error: they are held for moments.
 POLL = 0.005
