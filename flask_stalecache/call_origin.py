@@ -30,8 +30,8 @@ from .core.rules.serving import Facts, Terms, Verdict, judge, preference
 from .errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
 from .origin import Answer, Start
 from .refresher import Refresher
+from .stats.tally import Tally
 from .stores.base import Copy
-from .tally import Tally
 from .values import Codec
 
 _OUTSIDE_REQUEST = "Working outside of request context"

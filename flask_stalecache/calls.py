@@ -26,8 +26,8 @@ from .origin import Answer
 from .plan import app_version
 from .refresher import Refresher
 from .scans import Renewal
+from .stats.tally import PLAIN
 from .stores.base import Copy
-from .tally import PLAIN
 from .values import codec_of, is_immutable
 
 P = ParamSpec("P")

@@ -13,9 +13,9 @@ from .core.rules.status import CacheStatus
 from .errors import StoreError
 from .flight import Flight, Flights, Outcome
 from .household import Household
-from .ledger import Ledger
 from .origin import Answer, Origin, Served, Start
-from .stats import Counters
+from .stats.registry import Ledger
+from .stats.schema import Counters
 from .stores.base import Copy, Store
 from .visit import POLL, Turn, Visit, Way
 

@@ -28,7 +28,7 @@ from .flask_gateway import check_gateway_policy, coded
 from .operations import Operations
 from .plan import CachedView, stands_for
 from .sessions.making import MakesSessions
-from .stats import Stats
+from .stats.schema import Stats
 from .stores.base import Store
 from .values import Serializer, check_serializer
 from .wiring import app_of_context, set_up, state_of

@@ -10,12 +10,12 @@ from .config import Settings
 from .core.model.entry import Entry
 from .errors import StoreError
 from .housekeeping import Housekeeper
-from .ledger import Ledger
 from .origin import RefreshJob
 from .refresher import Refresher, drain_each
 from .refreshes import InProcess, Landing
 from .settle import Settler
-from .stats import Counters, Stats
+from .stats.registry import Ledger
+from .stats.schema import Counters, Stats
 from .stores.base import Copy, Store, Usage
 
 #: Of the server there is one for all apps of a process.

@@ -11,8 +11,8 @@ from flask import Flask
 from .engine import Engine
 from .errors import ConfigError
 from .gateway.cache import GatewayCache
-from .ledger import Ledger
-from .stats import Counters
+from .stats.registry import Ledger
+from .stats.schema import Counters
 from .stores.base import Usage
 from .wiring import state_of
 
@@ -55,14 +55,14 @@ class StaleCacheCollector(Collector):
 def _families() -> ModuleType:
     """Return the module that knows ``prometheus_client``."""
     try:
-        from . import families
+        from .stats import prometheus
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "prometheus_client":
             raise
         raise ConfigError(
             "StaleCacheCollector() needs prometheus-client, which is not installed: pip install 'flask-stalecache[metrics]'"
         ) from error
-    return families
+    return prometheus
 
 
 def _engine_of(app: object) -> Engine:

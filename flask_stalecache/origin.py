@@ -12,8 +12,8 @@ from .core.model.inputs import NO_NAMES, ReadNames
 from .core.rules.serving import Serve, Terms, Verdict, decide
 from .core.rules.status import CacheStatus
 from .refresher import Refresher
+from .stats.tally import Tally
 from .stores.base import Copy
-from .tally import Tally
 
 
 class Start(NamedTuple):

@@ -15,8 +15,8 @@ from .errors import StaleCacheError
 from .origin import Answer, Start
 from .plan import CachedView, renew_calls
 from .refresher import Refresher
+from .stats.tally import Tally
 from .stores.base import Copy
-from .tally import Tally
 
 #: Whether the current request is a refresh that carries its visitor's fields. Asked for every response, so it is no environ look.
 AS_VISITOR: ContextVar[bool] = ContextVar("stalecache_as_visitor", default=False)

@@ -28,7 +28,7 @@ from .plan import CachedView, Place, Plan, app_version, cached_view
 from .responses import from_copy, live, tell
 from .scans import Renewal
 from .selection import endpoint_of, title_of
-from .tally import PLAIN, Tally
+from .stats.tally import PLAIN, Tally
 from .told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
 from .warming import Warming, warming_of
 

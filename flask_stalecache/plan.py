@@ -17,7 +17,7 @@ from .core.model.inputs import CarriedValue, carried_values, says_yes
 from .core.model.policy import NamePatterns, Policy
 from .core.rules.serving import Terms, preference
 from .guard import KEY_FIELDS, unnoticed
-from .tally import Tally
+from .stats.tally import Tally
 
 
 class CachedView:

@@ -14,7 +14,7 @@ from .core.rules.serving import Action, Verdict, after
 from .errors import StoreError
 from .flight import Flight, Flights, Outcome
 from .origin import Answer, Start
-from .stats import Counters
+from .stats.schema import Counters
 from .stores.base import Copy, Store
 from .witness import Witness
 

@@ -21,13 +21,13 @@ from .errors import ConfigError
 from .flask_gateway import Front
 from .gateway.cache import Gateway
 from .guard import discard_session
-from .ledger import Ledger, ledger_of
 from .observed import observed_request_class
 from .page_refresh import AS_VISITOR
 from .pages import Pages
 from .scans import Renewal, Scans
 from .sessions.plan import SessionPlan
-from .stats import Counters
+from .stats.registry import Ledger, ledger_of
+from .stats.schema import Counters
 from .stores.base import Store
 from .stores.file_store import file_store
 

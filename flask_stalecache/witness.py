@@ -10,7 +10,7 @@ from . import signals
 from .core.rules.serving import Verdict
 from .core.rules.status import CacheStatus
 from .signals import send
-from .tally import UNCOUNTED, Tally
+from .stats.tally import UNCOUNTED, Tally
 
 if TYPE_CHECKING:
     from .core.model.entry import Entry

@@ -28,10 +28,10 @@ from flask_stalecache.core.rules.serving import PLAIN, Terms, Verdict
 from flask_stalecache.engine import Engine
 from flask_stalecache.origin import Answer, Start
 from flask_stalecache.refresher import Refresher
-from flask_stalecache.stats import Counters
+from flask_stalecache.stats.schema import Counters
+from flask_stalecache.stats.tally import Tally
 from flask_stalecache.stores.base import Copy
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.tally import Tally
 
 T = TypeVar("T")
 

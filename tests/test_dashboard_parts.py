@@ -24,7 +24,7 @@ from flask_stalecache.dashboard.health import Health, Level, health
 from flask_stalecache.dashboard.overview import overview
 from flask_stalecache.dashboard.store_scan import search, survey
 from flask_stalecache.dashboard.windows_bar import bar_of
-from flask_stalecache.ledger import Ledger
+from flask_stalecache.stats.registry import Ledger
 from flask_stalecache.stores.base import Stored
 
 NOW = 1_800_000_000.0

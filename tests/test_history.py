@@ -11,12 +11,12 @@ import pytest
 import time_machine
 from origins import workers
 
-from flask_stalecache import history as history_module
 from flask_stalecache.core.rules.status import CacheStatus
-from flask_stalecache.history import INTERVAL, KEPT, History
-from flask_stalecache.ledger import Ledger
-from flask_stalecache.stats import Counters, Sample
-from flask_stalecache.tally import CELLS, PLAIN, Totals
+from flask_stalecache.stats import history as history_module
+from flask_stalecache.stats.history import INTERVAL, KEPT, History
+from flask_stalecache.stats.registry import Ledger
+from flask_stalecache.stats.schema import Counters, Sample
+from flask_stalecache.stats.tally import CELLS, PLAIN, Totals
 
 Move = Callable[[float], None]
 STEP = INTERVAL + 1

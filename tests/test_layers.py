@@ -51,7 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.rules.variants",
         "selection",
     ),
-    ("stats", "complaints", "stores.base", "stores.memory", "stores.stamps"),
+    ("stats.schema", "complaints", "stores.base", "stores.memory", "stores.stamps"),
     (
         "filesystem.atomic",
         "stores.entry_head",
@@ -64,7 +64,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.walk",
         "stores.file_store",
     ),
-    ("signals", "tally", "rows", "history", "ledger"),
+    ("signals", "stats.tally", "stats.counter_file", "stats.history", "stats.registry"),
     ("flight", "refresher", "housekeeping", "threadless", "wsgi"),
     (
         "origin",
@@ -132,7 +132,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "dashboard.blueprint",
         "extension",
     ),
-    ("families", "metrics"),
+    ("stats.prometheus", "metrics"),
     ("",),
 )
 ORDER = [module for layer in LAYERS for module in layer]
@@ -295,7 +295,7 @@ def test_what_is_pure_imports_nothing_of_ours_that_is_not(module: str) -> None:
     assert own_modules(module) <= PURE
 
 
-@pytest.mark.parametrize("module", ["refresher", "housekeeping", "complaints", "stats", "signals"])
+@pytest.mark.parametrize("module", ["refresher", "housekeeping", "complaints", "stats.schema", "signals"])
 def test_a_tool_knows_neither_engine_nor_entry(module: str) -> None:
     assert own_modules(module) == set()
 

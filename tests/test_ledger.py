@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from origins import Worker, forked, workers
 
-from flask_stalecache import ledger as ledger_module
-from flask_stalecache.ledger import NAMES, Ledger
-from flask_stalecache.rows import HEAD, LABELS, NAMED, OTHERS, SIZE, read_rows
-from flask_stalecache.stats import Counters, Stats
+from flask_stalecache.stats import registry as ledger_module
+from flask_stalecache.stats.counter_file import HEAD, LABELS, NAMED, OTHERS, SIZE, read_rows
+from flask_stalecache.stats.registry import NAMES, Ledger
+from flask_stalecache.stats.schema import Counters, Stats
+from flask_stalecache.stats.tally import KINDS, PLAIN, STATUSES, Tally
 from flask_stalecache.stores.base import Usage
-from flask_stalecache.tally import KINDS, PLAIN, STATUSES, Tally
 
 NOTHING = dict.fromkeys(STATUSES, 0)
 
@@ -361,7 +361,7 @@ def test_a_directory_that_is_refused_is_not_touched(directory: Path) -> None:
     directory.mkdir(mode=0o777)
     directory.chmod(0o777)
     from flask_stalecache import FileStore
-    from flask_stalecache.ledger import ledger_of
+    from flask_stalecache.stats.registry import ledger_of
 
     ledger = ledger_of(FileStore(directory), Counters())
     hit(ledger)

@@ -21,8 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families as parsed_te
 from visitors import MakeApp, visit
 
 from flask_stalecache import ConfigError, GatewayCache, StoreError
-from flask_stalecache.families import families
 from flask_stalecache.metrics import StaleCacheCollector
+from flask_stalecache.stats.prometheus import families
 
 #: A sample: its name, its labels, its value.
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -279,8 +279,8 @@ def test_an_app_without_a_cache_is_refused() -> None:
 
 def test_without_prometheus_client_the_error_names_the_extra(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     app, _ = make_app()
-    monkeypatch.delitem(sys.modules, "flask_stalecache.families")
-    monkeypatch.delattr("flask_stalecache.families")
+    monkeypatch.delitem(sys.modules, "flask_stalecache.stats.prometheus")
+    monkeypatch.delattr("flask_stalecache.stats.prometheus")
     for name in [name for name in sys.modules if name.partition(".")[0] == "prometheus_client"]:
         monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"pip install 'flask-stalecache\[metrics\]'"):

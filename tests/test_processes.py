@@ -38,7 +38,7 @@ from flask_stalecache import CacheStatus, FileStore
 from flask_stalecache import housekeeping as housekeeping_module
 from flask_stalecache.engine import Engine
 from flask_stalecache.origin import Answer, Start
-from flask_stalecache.stats import Counters
+from flask_stalecache.stats.schema import Counters
 
 PROCESSES, THREADS = 3, 6
 EVERYBODY = PROCESSES * THREADS

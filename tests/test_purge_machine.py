@@ -27,7 +27,7 @@ from flask_stalecache.core.model.keys import digest
 from flask_stalecache.flight import Flight, Flights, Outcome
 from flask_stalecache.origin import Start
 from flask_stalecache.settle import Settler
-from flask_stalecache.stats import Counters
+from flask_stalecache.stats.schema import Counters
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purge_records import LONGEST_RUN, Names
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps

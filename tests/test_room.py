@@ -36,7 +36,7 @@ from flask_stalecache.core.model.entry import encode
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.filesystem.locks import FileKeyLock
-from flask_stalecache.rows import SIZE as ROW_SIZE
+from flask_stalecache.stats.counter_file import SIZE as ROW_SIZE
 from flask_stalecache.stores import eviction as room_module
 from flask_stalecache.stores.base import Copy
 from flask_stalecache.stores.folders import Folder, Folders

@@ -19,8 +19,8 @@ from flask_stalecache import FileStore, GatewayCache, OriginBusy, StaleCache
 from flask_stalecache.core.model.policy import NamePatterns
 from flask_stalecache.core.model.recipe import REFRESHING
 from flask_stalecache.sessions.plan import host_of, key_url
-from flask_stalecache.stats import Series, Stats
-from flask_stalecache.tally import STATUSES
+from flask_stalecache.stats.schema import Series, Stats
+from flask_stalecache.stats.tally import STATUSES
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
 

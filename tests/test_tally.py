@@ -10,7 +10,7 @@ import pytest
 from origins import crowd, results
 
 from flask_stalecache.core.rules.status import CacheStatus
-from flask_stalecache.tally import BOUNDS, BUCKET_NAMES, CELLS, PLAIN, STATUSES, Tally, added, private_cells, series_of
+from flask_stalecache.stats.tally import BOUNDS, BUCKET_NAMES, CELLS, PLAIN, STATUSES, Tally, added, private_cells, series_of
 
 THREADS = 8
 

@@ -8,7 +8,7 @@ import click
 from flask.cli import with_appcontext
 
 from ..core.formatting import size
-from ..ledger import EVICTIONS
+from ..stats.registry import EVICTIONS
 from . import output, settings
 from .context import filled_state, this_app, this_state
 

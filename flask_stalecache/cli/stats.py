@@ -8,7 +8,7 @@ import click
 from flask.cli import with_appcontext
 
 from ..core.formatting import NONE, buckets_of, clock, latency, number, percent, quantile, size
-from ..stats import Histogram, Series, Stats
+from ..stats.schema import Histogram, Series, Stats
 from . import output
 from .context import filled_state
 

@@ -17,7 +17,7 @@ from ..core.http.validators import Validators, fields_of_304
 from ..core.model.entry import Entry
 from ..core.model.inputs import ReadNames
 from ..errors import StoreError
-from ..tally import UNCOUNTED, Tally
+from ..stats.tally import UNCOUNTED, Tally
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -21,7 +21,7 @@ from ..core.rules.serving import Judgement, Verdict
 from ..core.rules.shared_cache import Exchange, judge_exchange
 from ..core.rules.variants import INDEX
 from ..origin import Answer, Start
-from ..tally import UNCOUNTED, Tally
+from ..stats.tally import UNCOUNTED, Tally
 from .app_call import AppCall, Copied
 from .filing import Filing
 from .plan import GatewayPlan, Seen

@@ -23,13 +23,13 @@ from ..core.rules.status import CacheStatus, aside, forwarded_field, status_fiel
 from ..core.rules.variants import Index
 from ..engine import Engine
 from ..errors import ConfigError
-from ..ledger import ledger_of
 from ..origin import Answer, Served, is_served
 from ..scans import Renewal, Scans
-from ..stats import Counters, Stats
+from ..stats.registry import ledger_of
+from ..stats.schema import Counters, Stats
+from ..stats.tally import PLAIN
 from ..stores.base import Store
 from ..stores.file_store import file_store
-from ..tally import PLAIN
 from ..threadless import why_no_threads
 from ..told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, told_of_answer, told_of_copy
 from ..warming import warming_of

@@ -19,8 +19,8 @@ from ..core.rules.variants import is_variant_of
 from ..errors import StaleCacheError
 from ..origin import Answer, Served, Start
 from ..refresher import Refresher
+from ..stats.tally import UNCOUNTED, Tally
 from ..stores.base import Copy
-from ..tally import UNCOUNTED, Tally
 from ..told import aside_of
 from ..warming import Warming, warming_of
 from .asked import NOTHING_SAID, Asked

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..core.model.policy import FAILURE_STATUSES, NamePatterns
 from ..core.model.recipe import REFRESHING
 from ..core.rules.status import CacheStatus
-from ..tally import UNCOUNTED
+from ..stats.tally import UNCOUNTED
 from ..witness import Witness, is_failure
 from .plan import GatewayPlan
 

@@ -15,7 +15,7 @@ from ..core.model.purge_names import endpoint_in
 from ..core.rules.serving import PreferStale, Terms, preference
 from ..core.rules.variants import Fields, locate
 from ..engine import Engine
-from ..tally import Tally
+from ..stats.tally import Tally
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment

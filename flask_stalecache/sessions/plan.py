@@ -17,7 +17,7 @@ from ..core.rules.serving import Terms, preference
 from ..engine import Engine
 from ..errors import ConfigError
 from ..refresher import Refresher
-from ..tally import Tally
+from ..stats.tally import Tally
 
 #: What goes before a third party's own word: nothing.
 UNSAID = Policy(jitter=0)

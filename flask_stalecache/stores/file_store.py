@@ -18,7 +18,7 @@ from ..core.model.policy import Duration
 from ..errors import BrokenEntry, StoreError
 from ..filesystem.atomic import check_directory, make_directories, make_directory, read_file, store_errors, write_file
 from ..filesystem.locks import FileKeyLock, held
-from ..stats import Counters
+from ..stats.schema import Counters
 from .base import Checked, Copy, Stored, Usage
 from .entry_file import read_entry
 from .eviction import Room

@@ -13,7 +13,7 @@ from ..core.model.note import NOTHING, Note
 from ..core.rules.variants import INDEX
 from ..errors import BrokenEntry
 from ..filesystem.atomic import read_file
-from ..stats import Counters
+from ..stats.schema import Counters
 from .base import Checked, Stored, Usage
 from .entry_file import BLOCK, read_entry
 from .entry_head import read_head

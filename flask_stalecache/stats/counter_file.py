@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from .filesystem.atomic import files_in, make_directory
+from ..filesystem.atomic import files_in, make_directory
 from .tally import CELLS, KINDS
 
 MAGIC = int.from_bytes(b"stalerow", "little")

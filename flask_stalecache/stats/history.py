@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .filesystem.atomic import make_directories, read_file, write_file
-from .filesystem.locks import FileKeyLock
-from .stats import Sample
+from ..filesystem.atomic import make_directories, read_file, write_file
+from ..filesystem.locks import FileKeyLock
+from .schema import Sample
 from .tally import CELLS, KINDS, Totals, added, requests_of, series_of
 
 #: Seconds from one sample to the next, and seconds for which they are kept.

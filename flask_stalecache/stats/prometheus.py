@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from .stats import Histogram, Series, Stats
+from .schema import Histogram, Series, Stats
 
 #: What is counted apart, and what of it there is in the numbers.
 _KINDS = ("endpoint", "function", "host")

@@ -9,15 +9,15 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from .complaints import Complaints
-from .errors import ConfigError, StoreError
-from .filesystem.atomic import make_directories
+from ..complaints import Complaints
+from ..errors import ConfigError, StoreError
+from ..filesystem.atomic import make_directories
+from ..signals import entry_evicted, send
+from ..stores.base import Store, Usage
+from ..stores.file_store import FileStore
+from .counter_file import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, Row, read_rows, take_row
 from .history import History
-from .rows import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, Row, read_rows, take_row
-from .signals import entry_evicted, send
-from .stats import Counters, Sample, Series, Stats
-from .stores.base import Store, Usage
-from .stores.file_store import FileStore
+from .schema import Counters, Sample, Series, Stats
 from .tally import CELLS, KINDS, Tally, Totals, added, private_cells, requests_of, series_of
 
 #: In the cache directory.

@@ -11,8 +11,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from .core.rules.status import CacheStatus
-from .stats import Histogram, Series
+from ..core.rules.status import CacheStatus
+from .schema import Histogram, Series
 
 #: Upper bounds of the buckets of a histogram, in seconds; what took longer is in one more.
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -1,0 +1,1 @@
+"""Counters of all processes that share a cache directory."""
