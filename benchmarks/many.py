@@ -28,9 +28,10 @@ from flask import Flask
 from hit import call
 from werkzeug.test import create_environ
 
-from flask_stalecache import FileStore, StaleCache, housekeeping
+from flask_stalecache import FileStore, StaleCache
 from flask_stalecache.core.model.entry import Entry, decode, encode
 from flask_stalecache.core.model.keys import digest
+from flask_stalecache.engine import housekeeper
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -461,7 +462,7 @@ def main() -> None:
     if chosen.rounds < 1 or chosen.entries < FEW_ENTRIES:
         parser.error(f"give 1 or more for --rounds, and {FEW_ENTRIES} or more for --entries")
     # No sweep while something is timed; it is timed itself.
-    housekeeping.INTERVAL = DAY
+    housekeeper.INTERVAL = DAY
     with tempfile.TemporaryDirectory() as folder:
         print("\n".join(tables(figures(Path(folder), chosen.entries, chosen.rounds), chosen.rounds)))
 

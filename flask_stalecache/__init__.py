@@ -5,6 +5,16 @@ from .calls import MemoizedFunction
 from .core.model.entry import Entry
 from .core.model.policy import Policy
 from .core.rules.status import CacheStatus
+from .engine.signals import (
+    entry_evicted,
+    entry_stored,
+    origin_failed,
+    purged,
+    refresh_done,
+    refresh_failed,
+    scan_moved,
+    stale_served,
+)
 from .errors import (
     ConfigError,
     OriginBusy,
@@ -16,16 +26,6 @@ from .errors import (
 )
 from .extension import StaleCache
 from .gateway.cache import GatewayCache
-from .signals import (
-    entry_evicted,
-    entry_stored,
-    origin_failed,
-    purged,
-    refresh_done,
-    refresh_failed,
-    scan_moved,
-    stale_served,
-)
 from .stores.base import Checked, Store, Stored, Usage
 from .stores.file_store import FileStore
 

@@ -16,7 +16,6 @@ from werkzeug.http import parse_date
 from .arguments import Arguments, canonical
 from .breaker import Slots, Suspension
 from .call_policy import NO_FALLBACK, CallPolicy
-from .complaints import Complaints
 from .config import Settings
 from .core.http.cache_control import Directives
 from .core.model.entry import Entry
@@ -27,9 +26,10 @@ from .core.model.policy import tags as checked_tags
 from .core.model.purge_names import call_names, tag_name
 from .core.rules.cacheability import LastWord, current, run_apart
 from .core.rules.serving import Facts, Terms, Verdict, judge, preference
+from .engine.log import Complaints
+from .engine.origin import Answer, Start
+from .engine.thread_pool import Refresher
 from .errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
-from .origin import Answer, Start
-from .refresher import Refresher
 from .stats.tally import Tally
 from .stores.base import Copy
 from .values import Codec

@@ -20,11 +20,11 @@ from .core.rules import cacheability
 from .core.rules.serving import Fetch, Terms, Verdict, decide, preference
 from .core.rules.status import CacheStatus
 from .doorway import hand_over_at_close
-from .engine import Engine
+from .engine.engine import Engine
+from .engine.origin import Answer
+from .engine.thread_pool import Refresher
 from .errors import BrokenValue, ConfigError
-from .origin import Answer
 from .plan import app_version
-from .refresher import Refresher
 from .scans import Renewal
 from .stats.tally import PLAIN
 from .stores.base import Copy

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from flask import Flask, has_request_context, request
 
 from .core.model.recipe import ARRIVED, REPLAY
-from .engine import Engine
-from .origin import RefreshJob
+from .engine.engine import Engine
+from .engine.origin import RefreshJob
 from .threadless import why_no_threads
 from .wsgi import closing
 

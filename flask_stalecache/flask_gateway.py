@@ -11,7 +11,6 @@ from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RoutingException
 
-from .complaints import Complaints
 from .config import Settings
 from .core.http.fields import vary_names
 from .core.model.inputs import ReadNames
@@ -19,7 +18,8 @@ from .core.model.policy import NamePatterns, Policy
 from .core.model.policy import tags as checked_tags
 from .core.rules import cacheability
 from .core.rules.serving import Terms, preference
-from .engine import Engine
+from .engine.engine import Engine
+from .engine.log import Complaints
 from .errors import ConfigError
 from .gateway.cache import Gateway
 from .gateway.plan import UNSAID, GatewayPlan, Seen

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flask import Flask
 
-from .engine import Engine
+from .engine.engine import Engine
 from .errors import ConfigError
 from .gateway.cache import GatewayCache
 from .stats.registry import Ledger

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from flask import current_app, has_app_context
 
 from .batch import Batch, concurrency_of
+from .engine.thread_pool import drain_all
 from .errors import ConfigError
-from .refresher import drain_all
 from .scans import drain_all_scans, drain_with
 from .selection import Selector
 from .warm_app import warm

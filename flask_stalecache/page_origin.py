@@ -27,6 +27,7 @@ from .core.model.purge_names import page_names, tag_name, tags_in
 from .core.model.recipe import REFRESHING, WARMING, PageRecipe
 from .core.rules.cacheability import LastWord, listening
 from .core.rules.serving import Facts, Judgement, Terms, Verdict, judge
+from .engine.origin import Answer, Served, Start
 from .errors import ConfigError
 from .guard import (
     KEY_FIELDS,
@@ -40,7 +41,6 @@ from .guard import (
     watched,
 )
 from .observed import session_cookie
-from .origin import Answer, Served, Start
 from .page_refresh import PageRefresh, visitor_fields
 from .plan import Place, Plan
 from .responses import body_size, freeze, frozen_failure

@@ -11,10 +11,10 @@ from flask import Flask
 
 from .core.model.recipe import REPLAY, PageRecipe
 from .core.rules.serving import Terms, Verdict
+from .engine.origin import Answer, Start
+from .engine.thread_pool import Refresher
 from .errors import StaleCacheError
-from .origin import Answer, Start
 from .plan import CachedView, renew_calls
-from .refresher import Refresher
 from .stats.tally import Tally
 from .stores.base import Copy
 

@@ -19,9 +19,9 @@ from .core.model.recipe import REFRESHING, REPLAY, PageRecipe
 from .core.rules.serving import Terms
 from .core.rules.status import CacheStatus, aside, forwarded_field, status_fields
 from .doorway import HANDOVER
-from .engine import Engine
+from .engine.engine import Engine
+from .engine.origin import Answer, Served
 from .observed import ObservedRequest
-from .origin import Answer, Served
 from .page_origin import PageOrigin
 from .page_refresh import AnyView, PageRefresh, Replay
 from .plan import CachedView, Place, Plan, app_version, cached_view

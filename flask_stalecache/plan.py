@@ -11,11 +11,11 @@ from flask import Flask
 from flask.ctx import RequestContext
 from werkzeug.wrappers import Response
 
-from .complaints import Complaints
 from .config import Settings
 from .core.model.inputs import CarriedValue, carried_values, says_yes
 from .core.model.policy import NamePatterns, Policy
 from .core.rules.serving import Terms, preference
+from .engine.log import Complaints
 from .guard import KEY_FIELDS, unnoticed
 from .stats.tally import Tally
 

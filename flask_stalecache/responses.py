@@ -15,7 +15,7 @@ from .core.http.ranges import UnsatisfiableRange, single_range
 from .core.http.validators import Validators
 from .core.model.entry import Entry
 from .core.rules.status import CacheStatus
-from .origin import Served
+from .engine.origin import Served
 from .told import told_of_answer, told_of_copy
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from .batch import Batch, Crew, Outcome, Task, is_inside
 from .core.model.entry import Entry
 from .core.model.keys import digest
 from .core.rules.serving import Terms, Verdict
-from .engine import Engine
-from .origin import Answer, RefreshJob, Start
-from .refresher import Refresher
-from .refreshes import Landing
+from .engine.background import Landing
+from .engine.engine import Engine
+from .engine.origin import Answer, RefreshJob, Start
+from .engine.thread_pool import Refresher
 from .selection import Selector, title_of, url_names
 from .stores.base import Copy
 from .warming import why_unstored

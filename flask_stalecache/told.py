@@ -15,7 +15,7 @@ from .core.model.note import Note
 from .core.rules.explain import why_stale
 from .core.rules.serving import PreferStale, Terms, Verdict, is_fresh
 from .core.rules.status import CacheStatus, aside, forwarded_field, hit_field, status_fields
-from .origin import Answer, Served
+from .engine.origin import Answer, Served
 from .stores.base import Copy
 
 Fields = list[tuple[str, str]]

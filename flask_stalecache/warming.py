@@ -8,8 +8,8 @@ from typing import Any
 from .core.model.recipe import WARMING
 from .core.rules.serving import Terms, Verdict
 from .core.rules.status import CacheStatus
+from .engine.origin import Answer, Served
 from .errors import StaleCacheError
-from .origin import Answer, Served
 from .told import why_not_stored
 
 FRESH = "it is fresh already"

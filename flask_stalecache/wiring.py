@@ -16,7 +16,7 @@ from .config import Settings
 from .core.model.entry import Entry
 from .core.model.recipe import REFRESHING
 from .doorway import Doorway
-from .engine import Engine
+from .engine.engine import Engine
 from .errors import ConfigError
 from .flask_gateway import Front
 from .gateway.cache import Gateway

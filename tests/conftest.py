@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from parties import make_site, party, site  # noqa: F401  Fixtures of all tests of sessions.
 
 from flask_stalecache import StaleCache
-from flask_stalecache.housekeeping import Housekeeper
+from flask_stalecache.engine.housekeeper import Housekeeper
 
 #: A moment at which tests with a fake clock begin.
 NOON = 1_800_000_000.0

@@ -25,9 +25,9 @@ from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import ReadNames
 from flask_stalecache.core.model.policy import Windows
 from flask_stalecache.core.rules.serving import PLAIN, Terms, Verdict
-from flask_stalecache.engine import Engine
-from flask_stalecache.origin import Answer, Start
-from flask_stalecache.refresher import Refresher
+from flask_stalecache.engine.engine import Engine
+from flask_stalecache.engine.origin import Answer, Start
+from flask_stalecache.engine.thread_pool import Refresher
 from flask_stalecache.stats.schema import Counters
 from flask_stalecache.stats.tally import Tally
 from flask_stalecache.stores.base import Copy

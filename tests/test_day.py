@@ -32,9 +32,10 @@ from flask import Flask, Response, request
 from origins import PATIENCE, wait_until
 from visitors import MakeApp, Seen, settle, visit
 
-from flask_stalecache import StaleCache, engine, refresher
+from flask_stalecache import StaleCache
 from flask_stalecache.core.model.entry import decode_head
-from flask_stalecache.engine import Engine
+from flask_stalecache.engine import engine, thread_pool
+from flask_stalecache.engine.engine import Engine
 from flask_stalecache.stores import sweep
 from flask_stalecache.stores.file_store import FileStore
 
@@ -776,7 +777,7 @@ def _exactly(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) 
     monkeypatch.setattr(sweep, "BUDGET", 1e9)
     # Shorter waits in real time.
     monkeypatch.setattr(engine, "POLL", 0.001)
-    monkeypatch.setattr(refresher, "IDLE", 0.2)
+    monkeypatch.setattr(thread_pool, "IDLE", 0.2)
     tick, this_thread = FileStore.tick, threading.get_ident()
 
     def tick_if_told(store: FileStore) -> None:
@@ -880,7 +881,7 @@ def test_a_flood_of_random_queries_takes_no_room_from_who_is_visited(
 def test_an_app_that_is_dropped_is_gone_while_its_threads_wait_for_work(
     make_worker: MakeWorker, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refresher, "IDLE", 10.0)
+    monkeypatch.setattr(thread_pool, "IDLE", 10.0)
     others = set(threading.enumerate())
     worker, path = make_worker(site, "1"), Page(TOP, 0).path
     assert visit(worker.app, path).word == "MISS"

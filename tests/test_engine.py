@@ -34,9 +34,9 @@ from origins import (
 from flask_stalecache import CacheStatus, FileStore, StoreError
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.core.rules.serving import Verdict
-from flask_stalecache.engine import Engine
-from flask_stalecache.flight import Flight, Flights
-from flask_stalecache.origin import Answer, Served, Start
+from flask_stalecache.engine.engine import Engine
+from flask_stalecache.engine.origin import Answer, Served, Start
+from flask_stalecache.engine.singleflight import Flight, Flights
 
 HIT, MISS, EXPIRED = CacheStatus.HIT, CacheStatus.MISS, CacheStatus.EXPIRED
 STALE, UPDATING, BYPASS = CacheStatus.STALE, CacheStatus.UPDATING, CacheStatus.BYPASS
@@ -1185,7 +1185,7 @@ def test_the_housekeeper_gives_up_by_itself(
     held: threading.Event,
     elsewhere: FileStore,
 ) -> None:
-    monkeypatch.setattr("flask_stalecache.housekeeping.INTERVAL", 0.005)
+    monkeypatch.setattr("flask_stalecache.engine.housekeeper.INTERVAL", 0.005)
     engine = stale_engine(directory, clock, REFRESH_DEADLINE=0.01)
     hold_refresh(engine, held)
     wait_until(lambda: is_free(elsewhere), "the end of the refresh")

@@ -41,8 +41,8 @@ from origins import (
 from flask_stalecache import CacheStatus, ConfigError, FileStore, StaleCache, StoreError
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import Note
-from flask_stalecache.flight import Flight, Flights
-from flask_stalecache.origin import Answer, Start
+from flask_stalecache.engine.origin import Answer, Start
+from flask_stalecache.engine.singleflight import Flight, Flights
 from flask_stalecache.stats.schema import Counters
 from flask_stalecache.stores.purge_records import Names
 from flask_stalecache.stores.stamps import FILE_NAME, SIZE, Stamps, slot_of

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 from origins import PATIENCE, crowd, go, results, wait_until
 
-from flask_stalecache.flight import Flight, Flights, Outcome
+from flask_stalecache.engine.singleflight import Flight, Flights, Outcome
 
 
 @dataclass

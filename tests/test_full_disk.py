@@ -30,7 +30,7 @@ from servers import Server, serving, wait_for
 from visitors import settle, visit
 
 from flask_stalecache import FileStore, StaleCache, StoreError
-from flask_stalecache.flight import Flight, Flights
+from flask_stalecache.engine.singleflight import Flight, Flights
 from flask_stalecache.stores.folders import Folders, Listed
 from flask_stalecache.stores.purge_records import Names, Record
 

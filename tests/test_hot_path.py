@@ -20,7 +20,7 @@ from flask.testing import EnvironBuilder
 from origins import PATIENCE, Worker, all_taken, go, locks_in, wait_until, workers
 
 from flask_stalecache import StaleCache
-from flask_stalecache.engine import Engine
+from flask_stalecache.engine.engine import Engine
 from flask_stalecache.gateway.cache import GatewayCache
 from flask_stalecache.pages import ANSWERED
 from flask_stalecache.stores.file_store import FileStore

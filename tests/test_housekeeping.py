@@ -15,9 +15,10 @@ import pytest
 from flask import Flask
 from origins import PATIENCE, FakeOrigin, crowd, forked, make_engine, results, wait_until, workers
 
-from flask_stalecache import StaleCache, housekeeping, refresher
+from flask_stalecache import StaleCache
+from flask_stalecache.engine import housekeeper, thread_pool
+from flask_stalecache.engine.housekeeper import Housekeeper
 from flask_stalecache.errors import StoreError
-from flask_stalecache.housekeeping import Housekeeper
 
 
 @dataclass(eq=False)
@@ -34,7 +35,7 @@ class Subject:
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(housekeeping, "INTERVAL", 0.005)
+    monkeypatch.setattr(housekeeper, "INTERVAL", 0.005)
 
 
 def test_the_subject_is_looked_after_again_and_again() -> None:
@@ -107,7 +108,7 @@ def look_after_in_two_processes() -> tuple[int, int, bool]:
 
     :return: both ids, as the rounds saw them, and whether a child that does not ask has no rounds.
     """
-    housekeeping.INTERVAL = 0.005
+    housekeeper.INTERVAL = 0.005
     pids: list[int] = []
     subject = Subject(lambda: pids.append(os.getpid()))
     keeper = Housekeeper(subject)
@@ -166,7 +167,7 @@ def test_an_app_that_is_dropped_is_gone_although_its_views_know_it(
     make_app: Callable[..., tuple[Flask, StaleCache]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Threads without work hold their app no longer than that.
-    monkeypatch.setattr(refresher, "IDLE", 0.1)
+    monkeypatch.setattr(thread_pool, "IDLE", 0.1)
 
     def used() -> weakref.ref[Flask]:
         app, cache = make_app()

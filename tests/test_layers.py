@@ -51,7 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.rules.variants",
         "selection",
     ),
-    ("stats.schema", "complaints", "stores.base", "stores.memory", "stores.stamps"),
+    ("stats.schema", "engine.log", "stores.base", "stores.memory", "stores.stamps"),
     (
         "filesystem.atomic",
         "stores.entry_head",
@@ -64,17 +64,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.walk",
         "stores.file_store",
     ),
-    ("signals", "stats.tally", "stats.counter_file", "stats.history", "stats.registry"),
-    ("flight", "refresher", "housekeeping", "threadless", "wsgi"),
+    ("engine.signals", "stats.tally", "stats.counter_file", "stats.history", "stats.registry"),
+    ("engine.singleflight", "engine.thread_pool", "engine.housekeeper", "threadless", "wsgi"),
     (
-        "origin",
-        "witness",
-        "settle",
-        "refreshes",
-        "visit",
-        "apart",
-        "household",
-        "engine",
+        "engine.origin",
+        "engine.instrumentation",
+        "engine.answer_writer",
+        "engine.background",
+        "engine.fetch_state",
+        "engine.timed_calls",
+        "engine.runtime",
+        "engine.engine",
         "told",
         "warming",
         "batch",
@@ -295,13 +295,20 @@ def test_what_is_pure_imports_nothing_of_ours_that_is_not(module: str) -> None:
     assert own_modules(module) <= PURE
 
 
-@pytest.mark.parametrize("module", ["refresher", "housekeeping", "complaints", "stats.schema", "signals"])
+@pytest.mark.parametrize("module", ["engine.thread_pool", "engine.housekeeper", "engine.log", "stats.schema", "engine.signals"])
 def test_a_tool_knows_neither_engine_nor_entry(module: str) -> None:
     assert own_modules(module) == set()
 
 
 def test_the_engine_knows_no_store_in_particular() -> None:
-    for module in ("origin", "settle", "refreshes", "visit", "engine", "flight"):
+    for module in (
+        "engine.origin",
+        "engine.answer_writer",
+        "engine.background",
+        "engine.fetch_state",
+        "engine.engine",
+        "engine.singleflight",
+    ):
         assert {name for name in own_modules(module) if name.startswith("stores")} <= {"stores.base"}
 
 

@@ -276,7 +276,7 @@ def test_a_page_is_fresh_within_one_step_of_the_value_that_it_is_made_of(
 
 
 def test_who_waits_is_woken_when_it_lands(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_stalecache.apart.POLL", 5.0)
+    monkeypatch.setattr("flask_stalecache.engine.timed_calls.POLL", 5.0)
     app, cache = make_app()
 
     @cache.memoize(wait=20)

@@ -35,9 +35,9 @@ from origins import (
 )
 
 from flask_stalecache import CacheStatus, FileStore
-from flask_stalecache import housekeeping as housekeeping_module
-from flask_stalecache.engine import Engine
-from flask_stalecache.origin import Answer, Start
+from flask_stalecache.engine import housekeeper as housekeeping_module
+from flask_stalecache.engine.engine import Engine
+from flask_stalecache.engine.origin import Answer, Start
 from flask_stalecache.stats.schema import Counters
 
 PROCESSES, THREADS = 3, 6

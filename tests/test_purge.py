@@ -21,9 +21,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_stalecache import CacheStatus, ConfigError, StaleCache, StoreError
 from flask_stalecache.core.model.entry import Entry
-from flask_stalecache.engine import Engine
+from flask_stalecache.engine.engine import Engine
+from flask_stalecache.engine.origin import Answer, Start
 from flask_stalecache.filesystem import locks
-from flask_stalecache.origin import Answer, Start
 from flask_stalecache.stores.base import Copy
 from flask_stalecache.stores.file_store import FileStore
 

@@ -22,11 +22,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from origins import storable
 
 from flask_stalecache import StoreError
-from flask_stalecache.complaints import Complaints
 from flask_stalecache.core.model.keys import digest
-from flask_stalecache.flight import Flight, Flights, Outcome
-from flask_stalecache.origin import Start
-from flask_stalecache.settle import Settler
+from flask_stalecache.engine.answer_writer import Settler
+from flask_stalecache.engine.log import Complaints
+from flask_stalecache.engine.origin import Start
+from flask_stalecache.engine.singleflight import Flight, Flights, Outcome
 from flask_stalecache.stats.schema import Counters
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purge_records import LONGEST_RUN, Names

@@ -27,10 +27,10 @@ from servers import Server, Visitor, serving
 from flask_stalecache import StoreError
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.keys import digest
-from flask_stalecache.engine import Engine
+from flask_stalecache.engine.engine import Engine
+from flask_stalecache.engine.origin import Answer, Start
 from flask_stalecache.filesystem import locks
 from flask_stalecache.filesystem.atomic import write_file
-from flask_stalecache.origin import Answer, Start
 from flask_stalecache.stores import file_store as files_module
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purge_records import Record

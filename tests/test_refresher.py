@@ -15,8 +15,8 @@ from queue import Empty, SimpleQueue
 import pytest
 from origins import PATIENCE, all_taken, crowd, forked, go, locks_in, results, wait_until, workers
 
-from flask_stalecache import refresher as module
-from flask_stalecache.refresher import Refresher
+from flask_stalecache.engine import thread_pool as module
+from flask_stalecache.engine.thread_pool import Refresher
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -455,7 +455,7 @@ def test_where_threads_do_not_run_jobs_run_in_line_and_one_line_says_so(
     monkeypatch: pytest.MonkeyPatch, monotonic: Callable[[float], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
-    monkeypatch.setattr("flask_stalecache.refresher._stuck_processes", set())
+    monkeypatch.setattr("flask_stalecache.engine.thread_pool._stuck_processes", set())
     refresher, done = Refresher(2, 10, 0), []
     assert refresher.submit(lambda: done.append("waits for ever"))
     monotonic(4)

@@ -16,7 +16,7 @@ from origins import PATIENCE, all_taken, forked, go, locks_in, wait_until
 from visitors import MakeApp, visit
 
 from flask_stalecache import Batch, ConfigError, GatewayCache, Outcome, Policy, StaleCache, StoreError, scan_moved
-from flask_stalecache.engine import Engine
+from flask_stalecache.engine.engine import Engine
 
 BUSY = "somebody else renews it just now"
 

@@ -29,9 +29,9 @@ from flask_stalecache import (
     refresh_done,
     refresh_failed,
     scan_moved,
-    signals,
     stale_served,
 )
+from flask_stalecache.engine import signals
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
 

@@ -15,9 +15,10 @@ from flask import Flask, Response, abort, redirect, request
 from origins import PATIENCE, Worker, crowd, go, results, wait_until, workers
 from visitors import MakeApp, Seen, settle, visit
 
-from flask_stalecache import FileStore, StaleCache, refreshes
+from flask_stalecache import FileStore, StaleCache
 from flask_stalecache.core.model.entry import decode_head
-from flask_stalecache.flight import Flights
+from flask_stalecache.engine import background
+from flask_stalecache.engine.singleflight import Flights
 
 pytestmark = pytest.mark.usefixtures("no_housekeeping")
 
@@ -463,7 +464,7 @@ def test_a_renewal_that_is_given_up_is_tried_again(
 def test_who_waits_here_is_served_what_was_renewed_elsewhere(
     make_app: MakeApp, clock: time_machine.Traveller, view: View, waiting: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refreshes, "BUSY_PAUSE", LONG)
+    monkeypatch.setattr(background, "BUSY_PAUSE", LONG)
     there, cache = old_site(make_app, clock, view, {"wait": 0})
     view.hangs()
     assert visit(there).page == OLD

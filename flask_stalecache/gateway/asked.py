@@ -20,7 +20,7 @@ from ..core.rules.cacheability import LastWord, current, heard_by
 from ..core.rules.serving import Judgement, Verdict
 from ..core.rules.shared_cache import Exchange, judge_exchange
 from ..core.rules.variants import INDEX
-from ..origin import Answer, Start
+from ..engine.origin import Answer, Start
 from ..stats.tally import UNCOUNTED, Tally
 from .app_call import AppCall, Copied
 from .filing import Filing

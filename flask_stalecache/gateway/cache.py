@@ -21,9 +21,9 @@ from ..core.model.recipe import ARRIVED, REPLAY, WARMING
 from ..core.rules.serving import Terms, Verdict, preference
 from ..core.rules.status import CacheStatus, aside, forwarded_field, status_fields
 from ..core.rules.variants import Index
-from ..engine import Engine
+from ..engine.engine import Engine
+from ..engine.origin import Answer, Served, is_served
 from ..errors import ConfigError
-from ..origin import Answer, Served, is_served
 from ..scans import Renewal, Scans
 from ..stats.registry import ledger_of
 from ..stats.schema import Counters, Stats

@@ -20,8 +20,8 @@ from ..core.model.recipe import PageRecipe
 from ..core.rules.cacheability import LastWord
 from ..core.rules.shared_cache import Exchange
 from ..core.rules.variants import Fields, index_with, place_of
+from ..engine.origin import Start
 from ..errors import StoreError
-from ..origin import Start
 from .plan import GatewayPlan, Seen
 from .rules import Rule
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from ..core.http.invalidation import invalidated
 from ..core.model.keys import RAW_PATHS, host_of, page_key
 from ..core.model.purge_names import page_names
-from ..engine import Engine
+from ..engine.engine import Engine
 from ..errors import StoreError
 from .rules import Rules
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..batch import Batch, concurrency_of
 from ..core.model.base_url import request_fields
-from ..engine import Engine
+from ..engine.engine import Engine
 from ..errors import ConfigError
 from ..scans import Scans, drain_with
 from ..selection import Selector

@@ -16,9 +16,9 @@ from ..core.model.recipe import REFRESHING, WARMING, PageRecipe
 from ..core.rules.serving import Terms, Verdict
 from ..core.rules.shared_cache import honored
 from ..core.rules.variants import is_variant_of
+from ..engine.origin import Answer, Served, Start
+from ..engine.thread_pool import Refresher
 from ..errors import StaleCacheError
-from ..origin import Answer, Served, Start
-from ..refresher import Refresher
 from ..stats.tally import UNCOUNTED, Tally
 from ..stores.base import Copy
 from ..told import aside_of

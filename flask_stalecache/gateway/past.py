@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ..core.model.policy import FAILURE_STATUSES, NamePatterns
 from ..core.model.recipe import REFRESHING
 from ..core.rules.status import CacheStatus
+from ..engine.instrumentation import Witness, is_failure
 from ..stats.tally import UNCOUNTED
-from ..witness import Witness, is_failure
 from .plan import GatewayPlan
 
 if TYPE_CHECKING:

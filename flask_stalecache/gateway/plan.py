@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..complaints import Complaints
 from ..core.model.entry import Entry
 from ..core.model.inputs import NO_NAMES, CarriedValue, ReadNames, carried_values
 from ..core.model.policy import NamePatterns, Policy
 from ..core.model.purge_names import endpoint_in
 from ..core.rules.serving import PreferStale, Terms, preference
 from ..core.rules.variants import Fields, locate
-from ..engine import Engine
+from ..engine.engine import Engine
+from ..engine.log import Complaints
 from ..stats.tally import Tally
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from ..core.rules import cacheability
 from ..core.rules.serving import Verdict
 from ..core.rules.status import CacheStatus, forwarded_field, status_fields
 from ..doorway import hand_over_at_close
+from ..engine.origin import Answer, Served, is_served
 from ..errors import ConfigError, StoreError
-from ..origin import Answer, Served, is_served
 from ..stores.base import Copy
 from ..told import told_of_answer, told_of_copy
 from .asked import Failed, head_of

@@ -23,7 +23,7 @@ from ..core.model.policy import Windows
 from ..core.rules.serving import Judgement, Terms, Verdict
 from ..core.rules.shared_cache import Exchange, judge_exchange
 from ..core.rules.variants import index_with, place_of
-from ..origin import Answer, Start
+from ..engine.origin import Answer, Start
 from .plan import UNSAID, SessionPlan, SessionRules
 from .sending import CONDITIONS, Sending
 from .wire import BODILESS, Head, fields_of, is_chunked, is_unread, keep_copy, let_go, made_again, phrase, read_whole

@@ -12,8 +12,8 @@ from ..core.model.inputs import ReadNames
 from ..core.rules.serving import Terms, Verdict
 from ..core.rules.shared_cache import honored
 from ..core.rules.variants import Fields, locate
-from ..origin import Answer, Start
-from ..refresher import Refresher
+from ..engine.origin import Answer, Start
+from ..engine.thread_pool import Refresher
 from ..stores.base import Copy
 from .asked import NOTHING_SAID, Asked, Question
 from .plan import SessionPlan, SessionRules

@@ -14,9 +14,9 @@ from ..core.model.keys import digest
 from ..core.model.policy import NamePatterns, Policy
 from ..core.model.purge_names import EVERYTHING, tag_name, url_name
 from ..core.rules.serving import Terms, preference
-from ..engine import Engine
+from ..engine.engine import Engine
+from ..engine.thread_pool import Refresher
 from ..errors import ConfigError
-from ..refresher import Refresher
 from ..stats.tally import Tally
 
 #: What goes before a third party's own word: nothing.

@@ -9,10 +9,10 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..complaints import Complaints
+from ..engine.log import Complaints
+from ..engine.signals import entry_evicted, send
 from ..errors import ConfigError, StoreError
 from ..filesystem.atomic import make_directories
-from ..signals import entry_evicted, send
 from ..stores.base import Store, Usage
 from ..stores.file_store import FileStore
 from .counter_file import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, Row, read_rows, take_row

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from .complaints import Complaints
-from .config import Settings
-from .core.model.entry import Entry
-from .errors import StoreError
-from .housekeeping import Housekeeper
+from ..config import Settings
+from ..core.model.entry import Entry
+from ..errors import StoreError
+from ..stats.registry import Ledger
+from ..stats.schema import Counters, Stats
+from ..stores.base import Copy, Store, Usage
+from .answer_writer import Settler
+from .background import InProcess, Landing
+from .housekeeper import Housekeeper
+from .log import Complaints
 from .origin import RefreshJob
-from .refresher import Refresher, drain_each
-from .refreshes import InProcess, Landing
-from .settle import Settler
-from .stats.registry import Ledger
-from .stats.schema import Counters, Stats
-from .stores.base import Copy, Store, Usage
+from .thread_pool import Refresher, drain_each
 
 #: Of the server there is one for all apps of a process.
 _server_complaints = Complaints()

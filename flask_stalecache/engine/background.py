@@ -10,14 +10,14 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from .core.model.entry import Entry
-from .core.rules.serving import Verdict, is_due
-from .errors import StoreError
-from .flight import Flight, Flights
+from ..core.model.entry import Entry
+from ..core.rules.serving import Verdict, is_due
+from ..errors import StoreError
+from ..stores.base import Copy
+from .answer_writer import Settler
 from .origin import Answer, RefreshJob
-from .refresher import Refresher
-from .settle import Settler
-from .stores.base import Copy
+from .singleflight import Flight, Flights
+from .thread_pool import Refresher
 
 #: Seconds for which a refresh that found its lock taken is not tried again in this process, unless something is written.
 BUSY_PAUSE = 0.25

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from ..core.rules.serving import Verdict
+from ..core.rules.status import CacheStatus
+from ..stats.tally import UNCOUNTED, Tally
 from . import signals
-from .core.rules.serving import Verdict
-from .core.rules.status import CacheStatus
 from .signals import send
-from .stats.tally import UNCOUNTED, Tally
 
 if TYPE_CHECKING:
-    from .core.model.entry import Entry
+    from ..core.model.entry import Entry
     from .origin import Answer, RefreshJob, Served
 
 T = TypeVar("T")

@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .core.model.entry import Entry
-from .core.rules.serving import Fetch
+from ..core.model.entry import Entry
+from ..core.rules.serving import Fetch
+from ..stores.base import Copy
 from .origin import Origin
-from .stores.base import Copy
 
 #: Seconds between two tries for a lock that another process holds.
 POLL = 0.025

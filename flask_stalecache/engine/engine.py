@@ -6,18 +6,18 @@ import threading
 import time
 from functools import partial
 
-from .apart import Apart
-from .config import Settings
-from .core.rules.serving import Fetch, Serve, Verdict, decide, is_plain_hit
-from .core.rules.status import CacheStatus
-from .errors import StoreError
-from .flight import Flight, Flights, Outcome
-from .household import Household
+from ..config import Settings
+from ..core.rules.serving import Fetch, Serve, Verdict, decide, is_plain_hit
+from ..core.rules.status import CacheStatus
+from ..errors import StoreError
+from ..stats.registry import Ledger
+from ..stats.schema import Counters
+from ..stores.base import Copy, Store
+from .fetch_state import POLL, Turn, Visit, Way
 from .origin import Answer, Origin, Served, Start
-from .stats.registry import Ledger
-from .stats.schema import Counters
-from .stores.base import Copy, Store
-from .visit import POLL, Turn, Visit, Way
+from .runtime import Household
+from .singleflight import Flight, Flights, Outcome
+from .timed_calls import Apart
 
 
 class Engine(Household):

@@ -7,16 +7,16 @@ import random
 import time
 from dataclasses import replace
 
-from .complaints import Complaints
-from .core.model.entry import Entry
-from .core.model.note import NOTHING, Note
-from .core.rules.serving import Action, Verdict, after
-from .errors import StoreError
-from .flight import Flight, Flights, Outcome
+from ..core.model.entry import Entry
+from ..core.model.note import NOTHING, Note
+from ..core.rules.serving import Action, Verdict, after
+from ..errors import StoreError
+from ..stats.schema import Counters
+from ..stores.base import Copy, Store
+from .instrumentation import Witness
+from .log import Complaints
 from .origin import Answer, Start
-from .stats.schema import Counters
-from .stores.base import Copy, Store
-from .witness import Witness
+from .singleflight import Flight, Flights, Outcome
 
 
 class Settler:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from .core.model.entry import Entry
-from .core.model.inputs import NO_NAMES, ReadNames
-from .core.rules.serving import Serve, Terms, Verdict, decide
-from .core.rules.status import CacheStatus
-from .refresher import Refresher
-from .stats.tally import Tally
-from .stores.base import Copy
+from ..core.model.entry import Entry
+from ..core.model.inputs import NO_NAMES, ReadNames
+from ..core.rules.serving import Serve, Terms, Verdict, decide
+from ..core.rules.status import CacheStatus
+from ..stats.tally import Tally
+from ..stores.base import Copy
+from .thread_pool import Refresher
 
 
 class Start(NamedTuple):

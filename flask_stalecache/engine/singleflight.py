@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from .stores.base import Copy, KeyLock
+from ..stores.base import Copy, KeyLock
 
 
 class Outcome(Enum):

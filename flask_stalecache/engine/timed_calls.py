@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from .core.model.note import NOTHING
-from .core.rules.serving import Verdict
-from .errors import OriginBusy, OriginTimeout
+from ..core.model.note import NOTHING
+from ..core.rules.serving import Verdict
+from ..errors import OriginBusy, OriginTimeout
+from ..stores.base import Copy, Store
+from .background import InProcess, Landing
+from .fetch_state import POLL, Visit
 from .origin import Answer, Origin, Served
-from .refreshes import InProcess, Landing
-from .stores.base import Copy, Store
-from .visit import POLL, Visit
 
 
 class Driver(Protocol):

@@ -1,0 +1,1 @@
+"""Serves entries, collapses misses and refreshes in the background, for any origin and any store."""
