@@ -1,6 +1,6 @@
 """Serve Flask pages from a stored copy at once, even when stale, and renew them after the response is sent."""
 
-from .batch import Batch, Outcome
+from .batches.batch import Batch, Outcome
 from .calls import MemoizedFunction
 from .core.model.entry import Entry
 from .core.model.policy import Policy

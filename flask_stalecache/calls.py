@@ -10,6 +10,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 from flask import Flask, has_app_context
 from flask.globals import _cv_app
 
+from .batches.scheduler import Renewal
 from .breaker import Slots, Suspension
 from .call_origin import CallOrigin, CallPlan, Memo, memo_called
 from .call_policy import NO_FALLBACK
@@ -25,7 +26,6 @@ from .engine.origin import Answer
 from .engine.thread_pool import Refresher
 from .errors import BrokenValue, ConfigError
 from .plan import app_version
-from .scans import Renewal
 from .stats.tally import PLAIN
 from .stores.base import Copy
 from .values import codec_of, is_immutable

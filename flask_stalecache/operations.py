@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from flask import current_app, has_app_context
 
-from .batch import Batch, concurrency_of
+from .batches.batch import Batch, concurrency_of
+from .batches.scheduler import drain_all_scans, drain_with
+from .batches.selector import Selector
+from .batches.warmer import Urls
 from .engine.thread_pool import drain_all
 from .errors import ConfigError
-from .scans import drain_all_scans, drain_with
-from .selection import Selector
 from .warm_app import warm
-from .warmer import Urls
 from .wiring import State, app_of_context, state_of
 
 

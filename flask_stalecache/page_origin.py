@@ -14,6 +14,7 @@ from flask.ctx import RequestContext
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from .batches.warm_request import warming_of
 from .core.http.cache_control import Directives, response_directives
 from .core.http.fields import stored_fields
 from .core.http.freshness import forbids_stale
@@ -46,7 +47,6 @@ from .plan import Place, Plan
 from .responses import body_size, freeze, frozen_failure
 from .session_watch import SessionReads
 from .stores.base import Copy
-from .warming import warming_of
 
 _AUTHORIZATION = ReadNames(headers=("authorization",))
 _HAS_AUTHORIZATION = "the request has Authorization"

@@ -11,6 +11,9 @@ from flask.ctx import RequestContext
 from flask.views import View
 from werkzeug.wrappers import Response
 
+from .batches.scheduler import Renewal
+from .batches.selector import endpoint_of, title_of
+from .batches.warm_request import Warming, warming_of
 from .config import Settings
 from .core.model.entry import Entry
 from .core.model.keys import is_key_of_page, page_key
@@ -26,11 +29,8 @@ from .page_origin import PageOrigin
 from .page_refresh import AnyView, PageRefresh, Replay
 from .plan import CachedView, Place, Plan, app_version, cached_view
 from .responses import from_copy, live, tell
-from .scans import Renewal
-from .selection import endpoint_of, title_of
 from .stats.tally import PLAIN, Tally
 from .told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
-from .warming import Warming, warming_of
 
 #: In the environ: a decorator of ours has answered, and stores by itself.
 ANSWERED = "flask_stalecache.answered"

@@ -8,11 +8,11 @@ from typing import Any
 from flask import Flask, Request, has_request_context, request
 from werkzeug.routing import BuildError
 
-from .batch import Batch
+from .batches.batch import Batch
+from .batches.warmer import Warmer, checked_flag
 from .core.model.base_url import Base, request_fields
 from .core.model.keys import raw_path
 from .errors import ConfigError
-from .warmer import Warmer, checked_flag
 from .wiring import State
 
 

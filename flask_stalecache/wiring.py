@@ -10,6 +10,7 @@ from flask import Flask, Response, current_app, has_app_context, request
 from flask.globals import request_ctx
 
 from . import config
+from .batches.scheduler import Renewal, Scans
 from .call_origin import Memo
 from .calls import NAME, Calls
 from .config import Settings
@@ -24,7 +25,6 @@ from .guard import discard_session
 from .observed import observed_request_class
 from .page_refresh import AS_VISITOR
 from .pages import Pages
-from .scans import Renewal, Scans
 from .sessions.plan import SessionPlan
 from .stats.registry import Ledger, ledger_of
 from .stats.schema import Counters

@@ -14,9 +14,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import create_environ
 
 from flask_stalecache import ConfigError
+from flask_stalecache.batches.selector import Selector, title_of
 from flask_stalecache.core.model.policy import NamePatterns
 from flask_stalecache.core.model.purge_names import EVERYTHING, endpoint_name, page_names, prefix_name, tag_name, tags_in, url_name
-from flask_stalecache.selection import Selector, title_of
 
 NOTHING = NamePatterns(())
 UTM = NamePatterns(("utm_*", "fbclid"))

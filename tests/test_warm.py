@@ -16,8 +16,8 @@ from visitors import MakeApp, visit
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_stalecache import Batch, ConfigError, GatewayCache, Outcome, Policy, StaleCache
+from flask_stalecache.batches.sitemap import MAX_BYTES, read_sitemap
 from flask_stalecache.core.model.base_url import Base, request_fields
-from flask_stalecache.sitemap import MAX_BYTES, read_sitemap
 
 HERE = "http://shop.example"
 XMLNS = "http://www.sitemaps.org/schemas/sitemap/0.9"
@@ -745,9 +745,9 @@ def test_sitemaps_are_followed_so_deep_and_no_deeper(site: Site, serve: dict[str
     assert len([path for path in site.asked if path.endswith(".xml")]) == 3
     serve["3.xml"] = sitemap(f"{HERE}/news/1")
     assert stored(site.warm("/sitemaps/1.xml")) == {"/news/1"}
-    monkeypatch.setattr("flask_stalecache.warmer.MAX_SITEMAPS", 2)
+    monkeypatch.setattr("flask_stalecache.batches.warmer.MAX_SITEMAPS", 2)
     assert "lists more sitemaps than are followed" in site.refused("/sitemaps/1.xml")
-    monkeypatch.setattr("flask_stalecache.warmer.MAX_URLS", 1)
+    monkeypatch.setattr("flask_stalecache.batches.warmer.MAX_URLS", 1)
     serve["2.xml"] = sitemap(f"{HERE}/news/1", f"{HERE}/news/2")
     assert "lists more than 1 URLs: warm its parts" in site.refused("/sitemaps/2.xml")
 

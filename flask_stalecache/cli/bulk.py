@@ -10,10 +10,10 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from ..batch import MAX_CONCURRENCY, Batch, Outcome
+from ..batches.batch import MAX_CONCURRENCY, Batch, Outcome
+from ..batches.selector import Selector
 from ..errors import ConfigError
 from ..operations import Operations
-from ..selection import Selector
 from ..wiring import State
 from . import output
 from .context import filled, this_state

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 from flask import current_app
 
-from ..selection import Selector
+from ..batches.selector import Selector
 from ..wiring import State
 
 C = TypeVar("C", bound=Callable[..., Any])

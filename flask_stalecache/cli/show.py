@@ -9,6 +9,7 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
+from ..batches.selector import endpoint_of, function_of, title_of
 from ..core.formatting import clock, size
 from ..core.model.entry import Entry
 from ..core.model.inputs import environ_name
@@ -16,7 +17,6 @@ from ..core.model.keys import FORWARDED_FIELDS
 from ..core.model.purge_names import tags_in
 from ..core.rules.explain import Explanation, explain, spell
 from ..core.rules.serving import Terms
-from ..selection import endpoint_of, function_of, title_of
 from ..stores.base import Stored
 from ..wiring import State
 from . import output

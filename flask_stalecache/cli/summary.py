@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..batches.selector import endpoint_of, function_of, title_of
 from ..core.model.note import Note
 from ..core.model.purge_names import tags_in
 from ..core.rules.explain import State, state_of
 from ..core.rules.serving import PLAIN, Terms
-from ..selection import endpoint_of, function_of, title_of
 from ..stores.base import Stored
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from ..batch import Batch
+from ..batches.batch import Batch
+from ..batches.selector import Selector, title_of
 from ..core.formatting import number
 from ..core.model.entry import Entry
 from ..errors import ConfigError
-from ..selection import Selector, title_of
 from ..wiring import State
 
 #: What an action is called in a form, and what the page says when it is done.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..batches.selector import title_of
 from ..core.formatting import size
 from ..core.model.purge_names import tags_in
 from ..core.rules.explain import State, explain, spell, state_of
 from ..core.rules.serving import Terms
-from ..selection import title_of
 from ..stores.base import Stored
 from .windows_bar import Bar, bar_of
 

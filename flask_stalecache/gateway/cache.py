@@ -9,6 +9,9 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import config
+from ..batches.operations import Operations
+from ..batches.scheduler import Renewal, Scans
+from ..batches.warm_request import warming_of
 from ..config import Settings
 from ..core.http.cache_control import response_directives
 from ..core.http.fields import end_to_end, first_of, missing_in_vary
@@ -24,7 +27,6 @@ from ..core.rules.variants import Index
 from ..engine.engine import Engine
 from ..engine.origin import Answer, Served, is_served
 from ..errors import ConfigError
-from ..scans import Renewal, Scans
 from ..stats.registry import ledger_of
 from ..stats.schema import Counters, Stats
 from ..stats.tally import PLAIN
@@ -32,12 +34,10 @@ from ..stores.base import Store
 from ..stores.file_store import file_store
 from ..threadless import why_no_threads
 from ..told import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, told_of_answer, told_of_copy
-from ..warming import warming_of
 from ..wsgi import closing
 from .answers import GoneError, Ready, send_stored
 from .app_call import AppCall, code_of
 from .invalidate import Invalidator
-from .operations import Operations
 from .origin import GatewayOrigin, refresh_of
 from .past import Past
 from .plan import GatewayPlan

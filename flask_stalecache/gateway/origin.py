@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from ..batches.warm_request import Warming, warming_of
 from ..core.http.cache_control import RequestDirectives, request_directives
 from ..core.http.fields import lines_of
 from ..core.http.validators import CONDITIONS
@@ -22,7 +23,6 @@ from ..errors import StaleCacheError
 from ..stats.tally import UNCOUNTED, Tally
 from ..stores.base import Copy
 from ..told import aside_of
-from ..warming import Warming, warming_of
 from .asked import NOTHING_SAID, Asked
 from .plan import GatewayPlan
 from .rules import Rule, Rules

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextvars import Context, ContextVar
 from typing import NamedTuple, Protocol
 
-from .errors import ConfigError, StoreError
+from ..errors import ConfigError, StoreError
 
 logger = logging.getLogger("flask_stalecache")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .core.model.recipe import WARMING
-from .core.rules.serving import Terms, Verdict
-from .core.rules.status import CacheStatus
-from .engine.origin import Answer, Served
-from .errors import StaleCacheError
-from .told import why_not_stored
+from ..core.model.recipe import WARMING
+from ..core.rules.serving import Terms, Verdict
+from ..core.rules.status import CacheStatus
+from ..engine.origin import Answer, Served
+from ..errors import StaleCacheError
+from ..told import why_not_stored
 
 FRESH = "it is fresh already"
 _LEFT_ALONE = "it has failed a short while ago, and is left alone until it may be tried again"

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
+from ..core.model.base_url import Address, Base
+from ..core.model.recipe import WARMING
+from ..errors import ConfigError
 from .batch import Outcome
-from .core.model.base_url import Address, Base
-from .core.model.recipe import WARMING
-from .errors import ConfigError
 from .sitemap import MAX_BYTES, read_sitemap
-from .warming import FRESH, Warming
+from .warm_request import FRESH, Warming
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

@@ -6,13 +6,13 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ..batch import Batch, concurrency_of
 from ..core.model.base_url import request_fields
 from ..engine.engine import Engine
 from ..errors import ConfigError
-from ..scans import Scans, drain_with
-from ..selection import Selector
-from ..warmer import Urls, Warmer, checked_flag
+from .batch import Batch, concurrency_of
+from .scheduler import Scans, drain_with
+from .selector import Selector
+from .warmer import Urls, Warmer, checked_flag
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -6,7 +6,7 @@ import zlib
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 #: Bytes that a sitemap may have, unpacked: what the protocol allows.
 MAX_BYTES = 52_428_800

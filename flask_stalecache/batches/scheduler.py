@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
 
+from ..core.model.entry import Entry
+from ..core.model.keys import digest
+from ..core.rules.serving import Terms, Verdict
+from ..engine.background import Landing
+from ..engine.engine import Engine
+from ..engine.origin import Answer, RefreshJob, Start
+from ..engine.thread_pool import Refresher
+from ..stores.base import Copy
 from .batch import Batch, Crew, Outcome, Task, is_inside
-from .core.model.entry import Entry
-from .core.model.keys import digest
-from .core.rules.serving import Terms, Verdict
-from .engine.background import Landing
-from .engine.engine import Engine
-from .engine.origin import Answer, RefreshJob, Start
-from .engine.thread_pool import Refresher
-from .selection import Selector, title_of, url_names
-from .stores.base import Copy
-from .warming import why_unstored
+from .selector import Selector, title_of, url_names
+from .warm_request import why_unstored
 
 _T = TypeVar("_T")
 #: Batches that run at the same time in a process; more wait for their turn.

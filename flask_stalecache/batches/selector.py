@@ -8,10 +8,10 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import quote
 
-from .core.model.entry import Entry
-from .core.model.policy import NamePatterns
-from .core.model.purge_names import EVERYTHING, endpoint_name, prefix_name, tag_name, url_name
-from .errors import ConfigError
+from ..core.model.entry import Entry
+from ..core.model.policy import NamePatterns
+from ..core.model.purge_names import EVERYTHING, endpoint_name, prefix_name, tag_name, url_name
+from ..errors import ConfigError
 
 _PATH = "/:@!$&'()*+,;=~"
 

@@ -1,0 +1,1 @@
+"""Purges, refreshes and warms many entries at once."""
