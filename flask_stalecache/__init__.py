@@ -1,7 +1,6 @@
 """Serve Flask pages from a stored copy at once, even when stale, and renew them after the response is sent."""
 
 from .batches.batch import Batch, Outcome
-from .calls import MemoizedFunction
 from .core.model.entry import Entry
 from .core.model.policy import Policy
 from .core.rules.status import CacheStatus
@@ -25,7 +24,8 @@ from .errors import (
     UnkeyableArgument,
 )
 from .extension import StaleCache
-from .gateway.cache import GatewayCache
+from .frontends.gateway.handler import GatewayCache
+from .frontends.memoize.handler import MemoizedFunction
 from .stores.base import Checked, Store, Stored, Usage
 from .stores.file_store import FileStore
 

@@ -14,23 +14,23 @@ from flask.ctx import RequestContext
 from flask.globals import request_ctx
 
 from . import config
-from .call_origin import Memo
-from .call_policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
-from .calls import MemoizedFunction
 from .cli.commands import commands
 from .core.model.policy import Duration, Normaliser, Policy, unknown_parameter
 from .core.model.recipe import REFRESHING
 from .core.rules import cacheability
 from .dashboard.blueprint import Dashboard
-from .doorway import Doorway
 from .errors import ConfigError
-from .flask_gateway import check_gateway_policy, coded
+from .frontends.flask_gateway import check_gateway_policy, coded
+from .frontends.memoize.handler import MemoizedFunction
+from .frontends.memoize.origin import Memo
+from .frontends.memoize.policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
+from .frontends.memoize.serializers import Serializer, check_serializer
+from .frontends.middleware import Doorway
+from .frontends.pages.bound_view import CachedView, stands_for
+from .frontends.requests_adapter.factory import MakesSessions
 from .operations import Operations
-from .plan import CachedView, stands_for
-from .sessions.making import MakesSessions
 from .stats.schema import Stats
 from .stores.base import Store
-from .values import Serializer, check_serializer
 from .wiring import app_of_context, set_up, state_of
 
 if TYPE_CHECKING:

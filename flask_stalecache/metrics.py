@@ -10,7 +10,7 @@ from flask import Flask
 
 from .engine.engine import Engine
 from .errors import ConfigError
-from .gateway.cache import GatewayCache
+from .frontends.gateway.handler import GatewayCache
 from .stats.registry import Ledger
 from .stats.schema import Counters
 from .stores.base import Usage

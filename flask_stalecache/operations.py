@@ -12,7 +12,7 @@ from .batches.selector import Selector
 from .batches.warmer import Urls
 from .engine.thread_pool import drain_all
 from .errors import ConfigError
-from .warm_app import warm
+from .frontends.flask_urls import warm
 from .wiring import State, app_of_context, state_of
 
 

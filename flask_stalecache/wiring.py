@@ -11,21 +11,21 @@ from flask.globals import request_ctx
 
 from . import config
 from .batches.scheduler import Renewal, Scans
-from .call_origin import Memo
-from .calls import NAME, Calls
 from .config import Settings
 from .core.model.entry import Entry
 from .core.model.recipe import REFRESHING
-from .doorway import Doorway
 from .engine.engine import Engine
 from .errors import ConfigError
-from .flask_gateway import Front
-from .gateway.cache import Gateway
-from .guard import discard_session
-from .observed import observed_request_class
-from .page_refresh import AS_VISITOR
-from .pages import Pages
-from .sessions.plan import SessionPlan
+from .frontends.flask_gateway import Front
+from .frontends.gateway.handler import Gateway
+from .frontends.memoize.handler import NAME, Calls
+from .frontends.memoize.origin import Memo
+from .frontends.middleware import Doorway
+from .frontends.pages.handler import Pages
+from .frontends.pages.refresh import AS_VISITOR
+from .frontends.pages.request_recorder import observed_request_class
+from .frontends.pages.watch import discard_session
+from .frontends.requests_adapter.rules import SessionPlan
 from .stats.registry import Ledger, ledger_of
 from .stats.schema import Counters
 from .stores.base import Store

@@ -18,7 +18,7 @@ from waitress.server import create_server
 from werkzeug.wsgi import ClosingIterator
 
 from flask_stalecache.core.model.policy import Policy
-from flask_stalecache.gateway.cache import GatewayCache
+from flask_stalecache.frontends.gateway.handler import GatewayCache
 
 #: Seconds after which something that should have happened never will.
 PATIENCE = 30.0

@@ -22,7 +22,7 @@ from markupsafe import Markup
 from werkzeug.local import LocalProxy
 
 from flask_stalecache import ConfigError, UnkeyableArgument
-from flask_stalecache.arguments import Arguments, canonical
+from flask_stalecache.frontends.memoize.arguments import Arguments, canonical
 
 
 class Colour(Enum):
@@ -125,7 +125,7 @@ def test_forms_are_equal_only_where_values_are(one: Any, other: Any) -> None:
 
 
 def test_forms_are_the_same_in_every_process() -> None:
-    code = "from flask_stalecache.arguments import canonical; print(canonical({'a', 'b', 'c', 'd'}, '', ''))"
+    code = "from flask_stalecache.frontends.memoize.arguments import canonical; print(canonical({'a', 'b', 'c', 'd'}, '', ''))"
     seeds = {
         subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout
         for seed in ("1", "2", "3")

@@ -12,7 +12,6 @@ import time_machine
 from flask import Flask
 
 from flask_stalecache import Entry, StaleCache
-from flask_stalecache.calls import Suspended
 from flask_stalecache.core.model.inputs import NO_NAMES
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.core.model.policy import Windows
@@ -24,6 +23,7 @@ from flask_stalecache.dashboard.health import Health, Level, health
 from flask_stalecache.dashboard.overview import overview
 from flask_stalecache.dashboard.store_scan import search, survey
 from flask_stalecache.dashboard.windows_bar import bar_of
+from flask_stalecache.frontends.memoize.handler import Suspended
 from flask_stalecache.stats.registry import Ledger
 from flask_stalecache.stores.base import Stored
 

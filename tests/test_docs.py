@@ -23,7 +23,7 @@ from werkzeug.test import Client
 
 import flask_stalecache
 from flask_stalecache.config import KEYS
-from flask_stalecache.flask_gateway import _NEEDS_THE_APP
+from flask_stalecache.frontends.flask_gateway import _NEEDS_THE_APP
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

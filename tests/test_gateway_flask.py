@@ -37,7 +37,7 @@ from origins import PATIENCE, go, results
 from visitors import MakeApp, Seen, settle, visit
 
 from flask_stalecache import ConfigError, Policy, StaleCache
-from flask_stalecache.gateway.cache import Gateway
+from flask_stalecache.frontends.gateway.handler import Gateway
 
 Build: TypeAlias = "Callable[[Flask], object]"
 Fields: TypeAlias = "Mapping[str, str]"

@@ -26,7 +26,7 @@ import time_machine
 from origins import PATIENCE, go, results, wait_until
 
 from flask_stalecache import Policy, StoreError
-from flask_stalecache.gateway.cache import GatewayCache
+from flask_stalecache.frontends.gateway.handler import GatewayCache
 from flask_stalecache.stores.entry_file import FileBody
 
 FRESH = ("Cache-Control", "max-age=60")

@@ -21,8 +21,8 @@ from origins import PATIENCE, Worker, all_taken, go, locks_in, wait_until, worke
 
 from flask_stalecache import StaleCache
 from flask_stalecache.engine.engine import Engine
-from flask_stalecache.gateway.cache import GatewayCache
-from flask_stalecache.pages import ANSWERED
+from flask_stalecache.frontends.gateway.handler import GatewayCache
+from flask_stalecache.frontends.pages.handler import ANSWERED
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.stamps import SEQ_SLOT
 

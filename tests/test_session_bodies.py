@@ -12,7 +12,7 @@ import requests
 from parties import Site, ThirdParty, outcome, status
 from test_fetch_live import HEAD, Rude, rude
 
-from flask_stalecache.sessions.wire import Late, read_whole
+from flask_stalecache.frontends.requests_adapter.response import Late, read_whole
 
 # -- responses as without a cache ------------------------------------------------------------------------------------
 

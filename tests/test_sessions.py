@@ -825,7 +825,7 @@ def test_without_requests_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
 
     for name in ("adapter", "origin", "asked", "sending", "wire"):
         monkeypatch.delitem(sys.modules, f"flask_stalecache.sessions.{name}", raising=False)
-    monkeypatch.delattr("flask_stalecache.sessions.adapter", raising=False)
+    monkeypatch.delattr("flask_stalecache.frontends.requests_adapter.adapter", raising=False)
     monkeypatch.setattr(builtins, "__import__", refusing)
     with pytest.raises(ConfigError, match=r"pip install 'flask-stalecache\[requests\]'"):
         StaleCache().session()

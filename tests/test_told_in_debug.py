@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from visitors import MakeApp, Seen, visit
 
-from flask_stalecache import GatewayCache, Policy, StaleCache, pages
+from flask_stalecache import GatewayCache, Policy, StaleCache
 from flask_stalecache.core.model.keys import digest, page_key
 from flask_stalecache.core.model.policy import NamePatterns
 from flask_stalecache.core.rules.status import DETAIL_LENGTH, KEY_LENGTH, aside, sf_string
 from flask_stalecache.core.rules.variants import variant_key
-from flask_stalecache.gateway import cache as gateway_cache
-from flask_stalecache.gateway import origin as gateway_origin
-from flask_stalecache.told import readable_key
+from flask_stalecache.frontends.gateway import handler as gateway_cache
+from flask_stalecache.frontends.gateway import origin as gateway_origin
+from flask_stalecache.frontends.pages import handler
+from flask_stalecache.frontends.status_headers import readable_key
 
 SECRET = "s3cr3t-value"
 #: Fresh for a minute, then stale for two, and for an hour if the view fails.
@@ -327,7 +328,7 @@ def never(*args: Any, **kwargs: Any) -> str:
 def test_without_debug_nothing_is_said_or_made(
     make_app: MakeApp, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    for module, name in ((pages, "aside_of"), (pages, "aside"), (gateway_cache, "aside"), (gateway_origin, "aside_of")):
+    for module, name in ((handler, "aside_of"), (handler, "aside"), (gateway_cache, "aside"), (gateway_origin, "aside_of")):
         monkeypatch.setattr(module, name, never)
     site = make_site(make_app, kind, debug=False)
     seen = [visit(site.app), visit(site.app), visit(site.app, "/", {"Authorization": "x"})]

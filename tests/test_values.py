@@ -24,7 +24,7 @@ from markupsafe import Markup
 from origins import named
 
 from flask_stalecache.errors import BrokenValue, ConfigError, UnstorableValue
-from flask_stalecache.values import Codec, check_serializer, codec_of, is_immutable
+from flask_stalecache.frontends.memoize.serializers import Codec, check_serializer, codec_of, is_immutable
 
 
 class Colour(Enum):

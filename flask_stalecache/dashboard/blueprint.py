@@ -10,9 +10,9 @@ from flask.sansio.app import App
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from werkzeug.wrappers import Response as AnyResponse
 
-from ..call_origin import Memo
 from ..core.formatting import shortened
 from ..errors import ConfigError, StaleCacheError, StoreError
+from ..frontends.memoize.origin import Memo
 from .actions import SELECTORS, Acting, act, selector_of
 from .charts import STATUSES
 from .csrf import is_ours, token

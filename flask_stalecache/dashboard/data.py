@@ -10,8 +10,6 @@ from typing import Any
 
 from flask import Flask
 
-from ..call_origin import Memo
-from ..calls import Suspended
 from ..core.formatting import number
 from ..core.model.entry import Entry
 from ..core.model.keys import page_key
@@ -19,6 +17,8 @@ from ..core.model.note import Note
 from ..core.rules.explain import spell
 from ..core.rules.serving import Terms
 from ..core.rules.variants import INDEX
+from ..frontends.memoize.handler import Suspended
+from ..frontends.memoize.origin import Memo
 from ..stores.base import Stored
 from ..wiring import State, state_of
 from .charts import Moment, charts, moment_of

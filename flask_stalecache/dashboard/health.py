@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
-from ..calls import Suspended
 from ..core.formatting import number, percent
 from ..core.rules.explain import spell
+from ..frontends.memoize.handler import Suspended
 from .charts import ONE_OF, Moment, together
 
 #: Seconds of the past in which a failure is news, at least.

@@ -1,0 +1,206 @@
+"""A Flask app behind a gateway: what it has read of a request, until its response is finished, decides who may have a copy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flask import Flask, Request, Response
+from flask.globals import request_ctx
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import RoutingException
+
+from ..config import Settings
+from ..core.http.fields import vary_names
+from ..core.model.inputs import ReadNames
+from ..core.model.policy import NamePatterns, Policy
+from ..core.model.policy import tags as checked_tags
+from ..core.rules import cacheability
+from ..core.rules.serving import Terms, preference
+from ..engine.engine import Engine
+from ..engine.log import Complaints
+from ..errors import ConfigError
+from .gateway.backend import UNSAID, GatewayPlan, Seen
+from .gateway.handler import Gateway
+from .gateway.rules import Rules, base_policy
+from .pages.bound_view import CachedView, app_version
+from .pages.handler import ANSWERED
+from .pages.request_recorder import ObservedRequest, ReadLog, session_cookie
+from .pages.watch import ignored_parameters_read, read_as_a_whole
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+
+#: In the environ: what is left of the request once Flask has let go of it.
+_LEFT = "flask_stalecache.left"
+#: In the environ: what is written at the view that answers.
+CODED = "flask_stalecache.coded"
+#: What a gateway's hit can't ask any more, since it does not enter the app; and what to write instead.
+_NEEDS_THE_APP = {
+    "unless": "write a rule for its path in STALECACHE_GATEWAY, whose unless is given the WSGI environ",
+    "key": "a hit has no request to ask: write vary=, or leave gateway out",
+    "ignored_parameters": "name them in STALECACHE_IGNORED_PARAMETERS, or in a rule for its path in STALECACHE_GATEWAY",
+    "prefer_stale": "write a rule for its path in STALECACHE_GATEWAY",
+    "wait": "write a rule for its path in STALECACHE_GATEWAY",
+    "lock_timeout": "write a rule for its path in STALECACHE_GATEWAY",
+    "refresh_ahead": "write a rule for its path in STALECACHE_GATEWAY",
+}
+
+
+def check_gateway_policy(policy: Policy) -> None:
+    """Raise :class:`ConfigError` if something is asked of a view of the gateway that needs the app at each hit."""
+    for name, advice in _NEEDS_THE_APP.items():
+        value = getattr(policy, name)
+        is_said = bool(value) if name in ("ignored_parameters", "refresh_ahead") else value is not None
+        if is_said:
+            raise ConfigError(f"{name} has no effect beside gateway=True, since a hit never enters the app: {advice}")
+    for name, normalise in policy.vary.items():
+        if normalise is not None:
+            raise ConfigError(f"vary[{name!r}] has a normaliser, which a hit of gateway=True can't call: give the name alone")
+
+
+def coded(cached: CachedView, complaints: Complaints, app: Flask, args: Any, kwargs: Any) -> Response:
+    """Call a view of the gateway, and let its response say what is written at it."""
+    policy = cached.policy
+    request_ctx.request.environ[CODED] = policy
+    response = app.make_response(app.ensure_sync(cached.view)(*args, **kwargs))
+    response.vary.update(name.title() for name in policy.vary)
+    try:
+        if policy.tags:
+            cacheability.tag(*(checked_tags("tags", policy.tags(**kwargs)) if callable(policy.tags) else policy.tags))
+        if policy.response_filter is not None and not policy.response_filter(response):
+            cacheability.no_store()
+    except Exception as error:
+        cacheability.no_store()
+        complaints.now_and_then(
+            ("coded", cached.name),
+            "%s is not stored, since its tags or response_filter failed: %r",
+            cached.name,
+            error,
+            exc_info=error,
+        )
+    return response
+
+
+class Left(NamedTuple):
+    """What is left of a request: a response that is a stream may still read of it.
+
+    :ivar log: what was read.
+    :ivar session: its session.
+    :ivar session_cookie: the name of that one's cookie in the app that answered.
+    :ivar endpoint: the endpoint that answered.
+    :ivar varied: the response had ``Vary: Cookie`` before the session was saved.
+    """
+
+    log: ReadLog
+    session: Any
+    session_cookie: str
+    endpoint: str | None
+    varied: bool
+
+
+def note_what_is_left(response: Response) -> Response:
+    """Note what only this request's context knows: it is the last hook that runs, before Flask saves the session."""
+    context = request_ctx._get_current_object()  # type: ignore[attr-defined]
+    request = context.request
+    if isinstance(request, ObservedRequest):
+        varied = "cookie" in vary_names(response.headers)
+        cookie = session_cookie(context.app)
+        request.environ[_LEFT] = Left(request.stalecache_reads, context._session, cookie, request.endpoint, varied)
+    return response
+
+
+class Observer:
+    """Tells a gateway how a Flask app came to its answers.
+
+    :param settings: the app's configuration; its requests note what is read of them.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __call__(self, environ: WSGIEnvironment, ignored: NamePatterns) -> Seen:
+        """Return what was seen of one request.
+
+        :param environ: the request, as the app was given it.
+        :param ignored: query parameters that are not in the key.
+        """
+        if ANSWERED in environ:
+            return Seen(is_ours=True)
+        left: Left | None = environ.get(_LEFT)
+        if left is None:
+            return Seen(own="what the app has read of the request can't be seen")
+        policy: Policy = environ.get(CODED, UNSAID)
+        uses_session = bool(getattr(left.session, "accessed", True)) and not policy.ignore_session
+        is_answered = uses_session and not left.varied
+        return Seen(
+            names=self._names(left, uses_session),
+            own=_own(left.log, environ, ignored),
+            policy=policy,
+            endpoint=left.endpoint,
+            answered=frozenset({"cookie"}) if is_answered or policy.ignore_session else frozenset(),
+        )
+
+    def _names(self, left: Left, uses_session: bool) -> ReadNames:
+        cookies = {*left.log.cookies, *([left.session_cookie] if uses_session else [])}
+        return ReadNames(tuple(sorted(cookies)), tuple(sorted(left.log.headers.keys() - self._settings.ignored_headers)))
+
+
+def _own(log: ReadLog, environ: Mapping[str, Any], ignored: NamePatterns) -> str:
+    whole = read_as_a_whole(log)
+    if whole:
+        return whole
+    names = ignored_parameters_read(log, environ.get("QUERY_STRING", ""), ignored)
+    return f"it reads what is in ignored_parameters: {', '.join(sorted(names))}" if names else ""
+
+
+class Front:
+    """Makes the gateway of one Flask app, once the configuration or a view asks for it.
+
+    :param app: the app.
+    :param engine: of its store.
+    :param renew: renews values of fetch functions by their keys, and waits for that.
+    """
+
+    def __init__(self, app: Flask, engine: Engine, renew: Callable[[tuple[str, ...]], None]) -> None:
+        self._app = app
+        self._engine = engine
+        self._renew = renew
+        self._deployed = time.time()
+
+    def __call__(self, enter: WSGIApplication) -> Gateway:
+        """Return the gateway.
+
+        :param enter: what it asks.
+        """
+        app, engine, settings = self._app, self._engine, self._engine.settings
+        # The first in the list is the last to run: what it sees is what the session is saved over.
+        app.after_request_funcs.setdefault(None, []).insert(0, note_what_is_left)
+        refreshes = settings.prefer_stale_refresh
+        preferred = preference(settings.prefer_stale, refreshes)
+        terms = Terms(app_version(app, settings, self._deployed), self._deployed, 0.0, preferred)
+        is_on = settings.gateway is not False
+        rules = Rules(
+            () if isinstance(settings.gateway, bool) else settings.gateway,
+            base_policy(settings, app.config),
+            settings.ignored_parameters,
+            terms,
+            preference(True, refreshes),
+            self._endpoint_of,
+        )
+        plan = GatewayPlan.of(enter, engine, terms, Observer(settings), self._renew, only_coded=not is_on, debugs=lambda: app.debug)
+        return Gateway(plan, rules, settings.status_headers)
+
+    def _endpoint_of(self, environ: Mapping[str, Any]) -> str | None:
+        try:
+            adapter = self._app.create_url_adapter(Request(dict(environ)))
+            return None if adapter is None else str(adapter.match(method="GET")[0])
+        except (HTTPException, RoutingException):
+            return None
+        except Exception as error:
+            # A converter of the app's may need what only a request has.
+            self._engine.complaints.now_and_then(
+                "endpoint", "rules for endpoints do not hold where a URL can't be matched: %r", error, exc_info=error
+            )
+            return None

@@ -1,0 +1,56 @@
+"""A request that goes past the gateway's store: it is counted once the app has begun to answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ...core.model.policy import FAILURE_STATUSES, NamePatterns
+from ...core.model.recipe import REFRESHING
+from ...core.rules.status import CacheStatus
+from ...engine.instrumentation import Witness, is_failure
+from ...stats.tally import UNCOUNTED
+from .backend import GatewayPlan
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+
+class Past:
+    """One call of the app for a request that nothing is stored of.
+
+    :param plan: the app behind the gateway.
+    :param witness: is told of failures.
+    :param environ: the request.
+    :param ignored: query parameters that are not in any key.
+    """
+
+    def __init__(self, plan: GatewayPlan, witness: Witness, environ: WSGIEnvironment, ignored: NamePatterns) -> None:
+        self._plan = plan
+        self._witness = witness
+        self._environ = environ
+        self._ignored = ignored
+        self._begun = time.perf_counter()
+        self._is_counted = False
+
+    def enter(self, start_response: StartResponse) -> Iterable[bytes]:
+        """Call the app."""
+        try:
+            return self._plan.app(self._environ, start_response)
+        except BaseException as error:
+            self._count(failed=is_failure(error), error=error)
+            raise
+
+    def answered(self, code: int) -> bool:
+        """Count the answer, unless a decorator of ours has; return whether one has."""
+        return self._count(failed=code in FAILURE_STATUSES)
+
+    def _count(self, *, failed: bool, error: BaseException | None = None) -> bool:
+        seen = self._plan.observe(self._environ, self._ignored)
+        if not seen.is_ours and not self._is_counted:
+            tally, took = self._plan.tally(seen.endpoint), time.perf_counter() - self._begun
+            (UNCOUNTED if REFRESHING in self._environ else tally).served(CacheStatus.BYPASS, took)
+            self._witness.asked("", tally, took, failed, error)
+        self._is_counted = True
+        return seen.is_ours

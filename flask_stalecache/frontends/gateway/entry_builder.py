@@ -1,0 +1,188 @@
+"""How an answer of an app is stored: under which key, for whom, for how long."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from ...core.http.fields import Headers, stored_fields
+from ...core.http.freshness import forbids_stale, is_explicit
+from ...core.http.storing import may_be_shared
+from ...core.http.vary import selecting_fields
+from ...core.model.entry import Entry
+from ...core.model.inputs import ReadNames
+from ...core.model.keys import FORWARDED_FIELDS
+from ...core.model.policy import Windows
+from ...core.model.policy import tags as checked_tags
+from ...core.model.purge_names import page_names, tag_name
+from ...core.model.recipe import PageRecipe
+from ...core.rules.cacheability import LastWord
+from ...core.rules.shared_cache import Exchange
+from ...core.rules.variants import Fields, index_with, place_of
+from ...engine.origin import Start
+from ...errors import StoreError
+from .backend import GatewayPlan, Seen
+from .rules import Rule
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+#: In every key, whatever varies.
+_IN_KEY = frozenset({"host", *FORWARDED_FIELDS})
+
+
+class Filed(NamedTuple):
+    """What is to be stored.
+
+    :ivar beside: what leads there, if that is to be written anew.
+    """
+
+    entry: Entry
+    beside: Entry | None
+
+
+class Filing:
+    """How the answers to one request are stored.
+
+    :param plan: the app behind the gateway.
+    :param rule: what holds for the path.
+    :param environ: the request.
+    :param url_key: the key of its URL.
+    :param word: what the app itself says of its answer.
+    """
+
+    def __init__(self, plan: GatewayPlan, rule: Rule, environ: WSGIEnvironment, url_key: str, word: LastWord) -> None:
+        self._plan = plan
+        self._rule = rule
+        self._environ = environ
+        self._url_key = url_key
+        self._word = word
+
+    # -- for whom ------------------------------------------------------------------------------------------------
+
+    def fields(self, seen: Seen, headers: Headers) -> Fields:
+        """Return the request fields that tell an answer from others of the URL.
+
+        :param headers: the answer's fields.
+        """
+        varied = selecting_fields(headers) or ()
+        return tuple(name for name in varied if name not in seen.answered and not self._is_in_url_key(name))
+
+    def _is_in_url_key(self, name: str) -> bool:
+        return name in _IN_KEY or name in self._rule.policy.vary
+
+    def beyond_key(self, seen: Seen, headers: Headers) -> ReadNames:
+        """Return the names that were read and that the key does not cover."""
+        fields = self.fields(seen, headers)
+        names = tuple(name for name in seen.names.headers if name not in fields and not self._is_in_url_key(name))
+        return ReadNames(() if "cookie" in fields else seen.names.cookies, names)
+
+    def varied(self, seen: Seen, headers: Headers) -> tuple[str, ...]:
+        """Return the request fields that an answer depends on beside those that it names itself."""
+        names = self.beyond_key(seen, headers)
+        fields = (*self._rule.policy.vary, *names.headers, *(["cookie"] if names.cookies else []))
+        return tuple(name.title() for name in dict.fromkeys(fields))
+
+    # -- as what -------------------------------------------------------------------------------------------------
+
+    def filed(self, exchange: Exchange, seen: Seen, windows: Windows, body: bytes, start: Start) -> Filed | None:
+        """Return what is to be stored of an answer; ``None`` if it could not be purged by its tags."""
+        tags = self._tags()
+        if tags is None:
+            return None
+        fields = self.fields(seen, exchange.headers)
+        index = self._plan.engine.look_up(self._url_key).entry
+        place = place_of(self._url_key, fields, self._environ.get, index)
+        entry = self._entry(place.key, exchange, seen, windows, (*tags, *self._word.tags), fields, body, start)
+        return Filed(entry, None if place.is_known else index_with(fields, index, entry, self._url_key))
+
+    def _entry(
+        self,
+        key: str,
+        exchange: Exchange,
+        seen: Seen,
+        windows: Windows,
+        tags: tuple[str, ...],
+        fields: Fields,
+        body: bytes,
+        start: Start,
+    ) -> Entry:
+        policy, ignored = self._rule.policy, self._rule.ignored
+        return Entry(
+            key=key,
+            serial=start.serial,
+            names=(*page_names(seen.endpoint, self._environ, ignored), *map(tag_name, dict.fromkeys(tags))),
+            seq=start.seq,
+            version=self._plan.terms.version,
+            deployed=self._plan.terms.deployed,
+            started=start.started,
+            answered=exchange.answered - exchange.age,
+            received=exchange.answered,
+            windows=self.jittered(windows, seen, exchange),
+            never_stale=forbids_stale(exchange.directives),
+            shared=may_be_shared(exchange.directives),
+            absent=self.beyond_key(seen, exchange.headers),
+            varied=self.varied(seen, exchange.headers),
+            status=exchange.status,
+            headers=stored_fields(exchange.headers),
+            body=body,
+            recipe=PageRecipe.from_environ(self._environ, (*policy.vary, *fields), ignored).to_json(),
+            calls=tuple(self._word.calls),
+            stood_in=self._word.stood_in,
+            by_file=True,
+        )
+
+    def jittered(self, windows: Windows, seen: Seen, exchange: Exchange) -> Windows:
+        """Return the windows with freshness shortened at random, unless it is the response's own word."""
+        if seen.policy.gateway:
+            return windows.shortened(seen.policy.jitter * random.random())
+        if is_explicit(exchange.directives, exchange.headers):
+            return windows
+        return windows.shortened(self._rule.policy.jitter * random.random())
+
+    def _tags(self) -> tuple[str, ...] | None:
+        """Return the rule's tags for this request; ``None`` if the developer's callable raises, or returns what is none."""
+        given = self._rule.policy.tags
+        if not callable(given):
+            return given  # type: ignore[no-any-return]
+        try:
+            return checked_tags("tags", given(self._environ))
+        except Exception as error:
+            self._plan.complaints.now_and_then(
+                "tags", "a page is not stored, since it could not be purged by its tags: %s", error, exc_info=error
+            )
+            return None
+
+    # -- renewed ---------------------------------------------------------------------------------------------------
+
+    def is_elsewhere(self, headers: Headers, previous: Entry, seen: Seen) -> bool:
+        """Whether a confirmed response is told from others of the URL by other request fields than before: it has another key."""
+        is_any = selecting_fields(headers) is not None
+        return is_any and self.fields(seen, headers) != self.fields(seen, previous.headers)
+
+    def renewed(self, headers: Headers, exchange: Exchange, windows: Windows, start: Start, previous: Entry) -> Entry:
+        """Return what is stored, renewed with fields that came just now."""
+        return replace(
+            previous,
+            serial=start.serial,
+            seq=start.seq,
+            version=self._plan.terms.version,
+            deployed=self._plan.terms.deployed,
+            started=start.started,
+            answered=exchange.answered - exchange.age,
+            received=exchange.answered,
+            windows=windows,
+            never_stale=forbids_stale(exchange.directives),
+            shared=may_be_shared(exchange.directives),
+            headers=stored_fields(headers),
+            ended=False,
+        )
+
+    def in_memory(self, entry: Entry) -> Entry | None:
+        """Return an entry with its body, which is written anew; ``None`` if that has gone."""
+        try:
+            return entry.in_memory()
+        except StoreError as error:
+            self._plan.engine.settler.store_failed(error)
+            return None

@@ -1,0 +1,292 @@
+"""A request at the gateway as an :class:`~.origin.Origin`."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from ...batches.warm_request import Warming, warming_of
+from ...core.http.cache_control import RequestDirectives, request_directives
+from ...core.http.fields import lines_of
+from ...core.http.validators import CONDITIONS
+from ...core.model.entry import Entry
+from ...core.model.inputs import ReadNames, says_yes
+from ...core.model.keys import page_key
+from ...core.model.recipe import REFRESHING, WARMING, PageRecipe
+from ...core.rules.serving import Terms, Verdict
+from ...core.rules.shared_cache import honored
+from ...core.rules.variants import is_variant_of
+from ...engine.origin import Answer, Served, Start
+from ...engine.thread_pool import Refresher
+from ...errors import StaleCacheError
+from ...stats.tally import UNCOUNTED, Tally
+from ...stores.base import Copy
+from ..status_headers import aside_of
+from .backend import GatewayPlan
+from .fetch import NOTHING_SAID, Asked
+from .rules import Rule, Rules
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+
+class GatewayOrigin:
+    """One request for what may be stored.
+
+    :param plan: the app behind the gateway.
+    :param rule: what holds for the path.
+    :param environ: the request.
+    :param start_response: the server's.
+    :ivar url_key: the key of the URL, whatever variants it has.
+    :ivar fields: the request fields that are in the key beside those of the rule.
+    :ivar asked: what the app was asked, if it was.
+    :ivar said: what the client says of caching, if that is obeyed.
+    :ivar met: what was stored when it came, noted with ``app.debug``.
+    """
+
+    __slots__ = ("asked", "environ", "fields", "key", "met", "plan", "rule", "said", "start_response", "terms", "url_key")
+
+    def __init__(self, plan: GatewayPlan, rule: Rule, environ: WSGIEnvironment, start_response: StartResponse) -> None:
+        self.plan = plan
+        self.rule = rule
+        self.environ = environ
+        self.start_response = start_response
+        self.url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
+        self.key, self.fields = plan.locate(self.url_key, environ)
+        self.asked: Asked | None = None
+        self.met: Copy | None = None
+        self.terms: Terms = rule.terms
+        self.said: RequestDirectives | None = None
+        if plan.asked_by and rule.policy.prefer_stale is None and says_yes(plan.asked_by, environ):
+            self.terms = self.terms._replace(prefer_stale=plan.preferred)
+        if plan.honors and ("HTTP_CACHE_CONTROL" in environ or "HTTP_PRAGMA" in environ):
+            self._honor()
+
+    def _honor(self) -> None:
+        """Let the client's own ``Cache-Control`` say what it is served (RFC 9111 section 5.2.1)."""
+        said = self.said = request_directives(self.environ.get("HTTP_CACHE_CONTROL"), self.environ.get("HTTP_PRAGMA"))
+        entry = self.plan.engine.look_up(self.key).entry
+        if entry is not None:
+            terms = honored(self.terms, said, entry, time.time())
+            self.terms = terms._replace(if_error=said.stale_if_error or 0.0)
+
+    @property
+    def may_be_known(self) -> bool:
+        """Whether later hits may be answered by what is found out for this one: nobody is asked about each request."""
+        policy, environ = self.rule.policy, self.environ
+        is_plain = policy.unless is None and not policy.vary and not self.plan.honors
+        return is_plain and environ["REQUEST_METHOD"] == "GET" and "HTTP_HOST" in environ
+
+    @property
+    def label(self) -> str:
+        """What a log line calls it."""
+        return f"the page at {self.environ.get('PATH_INFO', '')}"
+
+    @property
+    def tally(self) -> Tally:
+        """Where it is counted: once the app was asked, under the endpoint that answered; before, under that of what is stored."""
+        if self.asked is not None:
+            return self.asked.tally
+        return self.plan.tally_of(self.plan.engine.look_up(self.key).entry)
+
+    @property
+    def is_visit(self) -> bool:
+        """Whether it is counted as one: not if it only warms or renews something."""
+        return REFRESHING not in self.environ
+
+    @property
+    def lock_timeout(self) -> float:
+        """Seconds to wait for another's call at most."""
+        given: float | None = self.rule.policy.lock_timeout
+        return self.plan.lock_timeout if given is None else given
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds to wait for a renewal at most where a copy can stand in; who fills waits for as long as it takes."""
+        return None if WARMING in self.environ else self.rule.policy.wait
+
+    @property
+    def apart(self) -> bool:
+        """The app runs in its visitor's thread."""
+        return False
+
+    @property
+    def queues(self) -> bool:
+        """Whether others may wait for this request's call: not if it is unlikely to be stored, or its sender says no-store."""
+        wants_none = self.said is not None and self.said.no_store
+        is_plain = self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
+        return is_plain and not wants_none and not self._needs_confirming()
+
+    def _needs_confirming(self) -> bool:
+        """Whether the app has to confirm what is stored for each visitor: to wait for that of another would save nothing."""
+        entry = self.plan.engine.look_up(self.key).entry
+        return entry is not None and entry.needs_confirming
+
+    def barred_from(self, entry: Entry) -> bool:
+        """Whether the entry can't be served to this request: it carries an absent name, or Authorization."""
+        if "HTTP_AUTHORIZATION" in self.environ and not entry.shared:
+            return True
+        return entry.absent.carried_by(self.environ)
+
+    def carries(self, names: ReadNames) -> bool:
+        """Whether the request carries one of these names."""
+        return names.carried_by(self.environ)
+
+    def aim(self) -> bool:
+        """Find the variant anew: another request may have shown that the URL has some."""
+        before = self.key
+        self.key, self.fields = self.plan.locate(self.url_key, self.environ)
+        return self.key != before
+
+    def refused(self, copy: Copy) -> Answer | None:
+        """The app is never left alone: where nothing is stored, somebody has to answer."""
+        return None
+
+    def _ask(self) -> Asked:
+        self.close()
+        self.asked = Asked(self.plan, self.rule, self.environ, self.url_key, self.start_response)
+        return self.asked
+
+    def live(self) -> Answer:
+        """Let the app answer this request as if there were no gateway."""
+        return self._ask().live()
+
+    def call(self, start: Start) -> Answer:
+        """Ask the app and judge its answer."""
+        answer = self._ask().answer(start, self.said or NOTHING_SAID)
+        if (warming := warming_of(self.environ)) is not None:
+            warming.note_answer(answer)
+        return answer
+
+    def tell(self, warming: Warming, served: Served) -> None:
+        """Tell who fills what came of it, unless a decorator of ours has in the app."""
+        if self.asked is not None and self.asked.is_ours:
+            return
+        warming.note(served)
+        if served.answer is not None and served.answer.later is not None:
+            warming.later = self._is_stored
+
+    def _is_stored(self) -> bool:
+        """Whether what the app has answered is stored, now that all of it has come."""
+        assert self.asked is not None
+        self.aim()
+        entry = self.plan.engine.look_up(self.key).entry
+        return entry is not None and entry.serial == self.asked.serial
+
+    def close(self) -> None:
+        """Close what the app has answered, if it was asked."""
+        if self.asked is not None:
+            self.asked.call.close()
+
+    def break_off(self) -> None:
+        """Tell those who wait for the app's answer that it will not come to its end."""
+        if self.asked is not None:
+            self.asked.break_off()
+
+    @property
+    def has_conditions(self) -> bool:
+        """Whether the request asks for less than the whole."""
+        return any(name in self.environ for name in CONDITIONS)
+
+    @property
+    def app_status(self) -> int:
+        """The status of the app's answer."""
+        return 0 if self.asked is None else self.asked.call.code
+
+    @property
+    def cookies_set(self) -> list[str]:
+        """The cookies that the app's answer sets."""
+        return [] if self.asked is None else lines_of(self.asked.call.fields, "set-cookie")
+
+    @property
+    def reason(self) -> str:
+        """Why the app was asked, in the words of RFC 9211 section 2.2, where it is not what is stored that says so; else ""."""
+        if self.terms.reload:
+            return "request"
+        return "vary-miss" if self.fields and self.asked is not None and self.asked.finds_nothing else ""
+
+    def aside(self, served: Served) -> str:
+        """Return what ``Cache-Status`` says more with ``app.debug``, else ""."""
+        if self.met is None:
+            return ""
+        pending = self.plan.engine.is_pending(self.key)
+        return aside_of(self, self.met, served, time.time(), pending=pending)
+
+    def refresh(self) -> GatewayRefresh:
+        """Return the refresh of what is stored: a new request, made of what is in the key."""
+        varied = (*self.rule.policy.vary, *self.fields)
+        recipe = PageRecipe.from_environ(self.environ, varied, self.rule.ignored)
+        return GatewayRefresh(self.plan, self.rule, self.key, self.url_key, self.label, recipe)
+
+
+def refresh_of(plan: GatewayPlan, rules: Rules, entry: Entry) -> GatewayRefresh | str:
+    """Return the refresh of what a gateway has stored, from its entry's head alone; or why it can't be made again."""
+    try:
+        recipe = PageRecipe.from_json(entry.recipe)
+    except (LookupError, TypeError, ValueError):
+        return "what it takes to make it again is not known"
+    environ = recipe.to_environ()
+    rule = rules.of(environ)
+    url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
+    if entry.key != url_key and not is_variant_of(url_key, entry.key):
+        return "nobody asks for it any more, since the rules have changed"
+    return GatewayRefresh(plan, rule, entry.key, url_key, f"the page at {recipe.path}", recipe)
+
+
+class GatewayRefresh:
+    """The refresh of what a gateway has stored: a new request to the app, made from the recipe, never a copy of the visitor's."""
+
+    def __init__(self, plan: GatewayPlan, rule: Rule, key: str, url_key: str, label: str, recipe: PageRecipe) -> None:
+        self.plan = plan
+        self.rule = rule
+        self.key = key
+        self.url_key = url_key
+        self.label = label
+        self.recipe = recipe
+        self.tally = UNCOUNTED
+        self.pool: Refresher | None = None
+        self.fills = False
+        self.forced = False
+        self.patience: float | None = None
+
+    @property
+    def terms(self) -> Terms:
+        """What is said of serving it, whoever asks."""
+        return self.rule.terms
+
+    def is_left_alone(self, copy: Copy) -> bool:
+        """An app is never left alone where nothing stands in for its answer."""
+        return False
+
+    def renew_parts(self, keys: tuple[str, ...]) -> None:
+        """Renew what is stale of the values that it was made from."""
+        self.plan.renew(keys)
+
+    def given_up(self) -> None:
+        """Nobody but the engine counts the failures of a page."""
+
+    def run(self, start: Start) -> Answer:
+        """Ask the app, go through all of its answer, and judge it."""
+        environ = self.recipe.to_environ()
+        asked = Asked(self.plan, self.rule, environ, self.url_key, None)
+        try:
+            with closing(asked.call):
+                answer = asked.answer(start)
+                return _gone_through(asked) if answer.later is not None else answer
+        except Exception as error:
+            return Answer(Verdict.FAILED, error=error)
+        finally:
+            self.tally = asked.tally
+
+
+def _gone_through(asked: Asked) -> Answer:
+    """Read a body that is still to come, and return what is to be stored then."""
+    answers: list[Answer | None] = []
+    asked.land_later(answers.append)
+    for _ in asked.copied():
+        if answers:
+            # Whole, or too large: an endless one is not read any further.
+            break
+    told = answers[0] if answers else None
+    return told or Answer(Verdict.FAILED, error=StaleCacheError("the app's answer broke off"))

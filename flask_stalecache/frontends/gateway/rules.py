@@ -1,0 +1,149 @@
+"""Which rule holds for a request at the gateway: nginx's ``location``, as data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from fnmatch import translate
+from typing import Any, NamedTuple
+
+from ...config import PREFIX, Settings
+from ...core.model.policy import NamePatterns, Policy
+from ...core.rules.serving import PreferStale, Terms
+from ...errors import ConfigError
+
+#: Paths that are remembered with their rules; visitors choose the paths.
+_REMEMBERED = 1024
+#: What a rule can't say, and what to write instead.
+_NOT_IN_RULES = {
+    "ignore_session": "write @cache.cached(gateway=True, ignore_session=True) on the view",
+    "gateway": "every rule is the gateway's: leave it out",
+    "key": "name what matters in vary, and what does not in ignored_parameters",
+}
+
+
+class Rule(NamedTuple):
+    """What holds for some paths.
+
+    :ivar policy: windows and rules; its callables are given the WSGI environ, ``response_filter`` the status and the fields.
+    :ivar ignored: query parameters that are not in the key.
+    :ivar terms: what is said of serving what is stored.
+    """
+
+    policy: Policy
+    ignored: NamePatterns
+    terms: Terms
+
+
+class Rules:
+    """The rules of one gateway; the first one that matches holds.
+
+    :param given: pairs of pattern and policy. A pattern that begins with ``/`` is one of paths, in which ``*`` stands for anything,
+        ``?`` for one character and ``[…]`` for one of some; any other is the name of an endpoint.
+    :param base: the windows where neither a response nor its rule says more.
+    :param ignored: query parameters that no key contains.
+    :param terms: what is said of serving what is stored where no rule says more.
+    :param preference: what becomes of a stale copy where it is preferred.
+    :param endpoint_of: returns the endpoint of a request by its environ; ``None``: the app has none.
+    :raises ConfigError: for a pattern or policy that is not accepted.
+    """
+
+    def __init__(
+        self,
+        given: Mapping[str, Policy] | Iterable[tuple[str, Policy]],
+        base: Policy,
+        ignored: NamePatterns,
+        terms: Terms,
+        preference: PreferStale,
+        endpoint_of: Callable[[Mapping[str, Any]], str | None] | None = None,
+    ) -> None:
+        self._base = base
+        self._ignored = ignored
+        self._terms = terms
+        self._preference = preference
+        self._endpoint_of = endpoint_of
+        self.plain = Rule(base, ignored, terms)
+        self._rules = [(pattern, self._matcher(pattern), self._rule(policy)) for pattern, policy in _pairs(given)]
+        self._remembered: dict[tuple[str, str, str], Rule] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def of(self, environ: Mapping[str, Any]) -> Rule:
+        """Return the rule that holds for a request."""
+        if not self._rules:
+            return self.plain
+        # The host too, since an endpoint may be one of a subdomain.
+        where = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", ""), environ.get("HTTP_HOST", "")
+        rule = self._remembered.get(where)
+        if rule is None:
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            rule = self._remembered[where] = self._found(where[0] + where[1], environ)
+        return rule
+
+    def _found(self, path: str, environ: Mapping[str, Any]) -> Rule:
+        endpoint: str | None = None
+        for pattern, matcher, rule in self._rules:
+            if matcher is not None:
+                if matcher.match(path):
+                    return rule
+                continue
+            if endpoint is None:
+                assert self._endpoint_of is not None
+                endpoint = self._endpoint_of(environ) or ""
+            if endpoint == pattern:
+                return rule
+        return self.plain
+
+    def _matcher(self, pattern: str) -> re.Pattern[str] | None:
+        if pattern.startswith("/"):
+            # The environ has a path's bytes as latin-1.
+            return re.compile(translate(pattern.encode().decode("latin-1")))
+        if self._endpoint_of is None:
+            raise ConfigError(f"rules contain {pattern!r}: give patterns of paths, which begin with '/'; the app has no endpoints")
+        return None
+
+    def _rule(self, policy: Policy) -> Rule:
+        terms = self._terms._replace(refresh_ahead=policy.refresh_ahead or 0.0)
+        if policy.prefer_stale is not None:
+            terms = terms._replace(prefer_stale=self._preference if policy.prefer_stale else PreferStale.NO)
+        windows = ("max_age", "stale_while_revalidate", "stale_if_error")
+        given = {name: getattr(self._base if getattr(policy, name) is None else policy, name) for name in windows}
+        return Rule(replace(policy, **given), NamePatterns((*policy.ignored_parameters.items, *self._ignored.items)), terms)
+
+
+def _pairs(given: Mapping[str, Policy] | Iterable[tuple[str, Policy]]) -> list[tuple[str, Policy]]:
+    if isinstance(given, Mapping):
+        given = given.items()
+    pairs = []
+    for item in given:
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise ConfigError(
+                f"rules contain {item!r}: give pairs of a pattern and a Policy, such as ('/news/*', Policy(max_age=60))"
+            )
+        pattern, policy = item
+        if not isinstance(pattern, str) or not pattern:
+            raise ConfigError(f"rules contain the pattern {pattern!r}: give a path pattern such as '/news/*', or an endpoint")
+        if not isinstance(policy, Policy):
+            raise ConfigError(f"the rule for {pattern!r} is {policy!r}: give a Policy, such as Policy(max_age=60)")
+        for name, advice in _NOT_IN_RULES.items():
+            if getattr(policy, name):
+                raise ConfigError(f"the rule for {pattern!r} has {name}, which is not for rules: {advice}")
+        if callable(policy.prefer_stale):
+            raise ConfigError(f"the rule for {pattern!r} has a callable prefer_stale: give True or False, and rules of their own")
+        pairs.append((pattern, policy))
+    return pairs
+
+
+def base_policy(settings: Settings, given: Mapping[str, Any]) -> Policy:
+    """Return what holds where neither a response nor a rule says more: those windows that were set, and not the defaults.
+
+    A response that says nothing else is never stale in HTTP (RFC 9111 section 4.2.4); who wants it served stale has to say so.
+
+    :param given: what was configured, by the names of the keys.
+    """
+    names = ("max_age", "stale_while_revalidate", "stale_if_error")
+    said = {name: getattr(settings, name) for name in names if PREFIX + name.upper() in given}
+    return Policy(**said, jitter=None if "max_age" in said else 0)

@@ -1,0 +1,406 @@
+"""``memoize``: what happens to a call of a fetch function."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
+
+from flask import Flask, has_app_context
+from flask.globals import _cv_app
+
+from ...batches.scheduler import Renewal
+from ...config import Settings
+from ...core.model.entry import Entry
+from ...core.model.purge_names import call_name, tags_in
+from ...core.rules import cacheability
+from ...core.rules.serving import Fetch, Terms, Verdict, decide, preference
+from ...core.rules.status import CacheStatus
+from ...engine.engine import Engine
+from ...engine.origin import Answer
+from ...engine.thread_pool import Refresher
+from ...errors import BrokenValue, ConfigError
+from ...stats.tally import PLAIN
+from ...stores.base import Copy
+from ..middleware import hand_over_at_close
+from ..pages.bound_view import app_version
+from .circuit_breaker import Slots, Suspension
+from .origin import CallOrigin, CallPlan, Memo, memo_called
+from .policy import NO_FALLBACK
+from .serializers import codec_of, is_immutable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Where an app keeps what is ours, its ``calls`` among it.
+NAME = "stalecache"
+#: Threads that renew values of functions without ``wait``: they wait for others, which costs nothing.
+WORKERS = 8
+
+
+class Suspended(NamedTuple):
+    """A fetch function that is left alone.
+
+    :ivar name: its module and qualified name.
+    :ivar failures: in a row.
+    :ivar left: seconds for which it is still left alone.
+    """
+
+    name: str
+    failures: int
+    left: float
+
+
+class Calls:
+    """The fetch functions of one app.
+
+    :param app: the app.
+    :param settings: its configuration.
+    :param engine: answers calls.
+    """
+
+    def __init__(self, app: Flask, settings: Settings, engine: Engine) -> None:
+        self.app = app
+        self.settings = settings
+        self.engine = engine
+        self._deployed = time.time()
+        self._plans: dict[Memo, CallPlan] = {}
+        self._names: dict[str, Memo] = {}
+        self.pool = engine.new_pool(WORKERS, settings.refresh_queue)
+
+    def answer(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return the value of a call."""
+        plan = self._plan_of(memo)
+        if memo.policy.windows.unless is not None and self._is_live(plan, args, kwargs):
+            # What is no exception may be a failure too, but nobody asks what is live by the developer's own wish.
+            return self.engine.witness.live(plan.tally, lambda: memo.function(*args, **kwargs), lambda value: False, is_visit=True)
+        word = cacheability.current()
+        origin = CallOrigin(plan, args, kwargs, word is not None and word.in_background)
+        served = self.engine.answer(origin)
+        if served.refresh:
+            hand_over_at_close(self.engine, origin.refresh())
+        if served.answer is None:
+            value = self._read(plan, served.copy)
+            if value is _BROKEN:
+                return self._instead_of_broken(origin, memo, args, kwargs)
+        if (took := served.took) is None:
+            # Written out, since a call would cost more than what it does.
+            plan.tally.cells[PLAIN] += 1
+        else:
+            plan.tally.served(served.status, took, waited=served.waited)
+        if served.answer is not None:
+            value = self._of_answer(origin, served.answer, word)
+        if word is not None and memo.policy.inherit and (entry := served.entry) is not None:
+            word.made_from(entry.key)
+            travel_up(word, entry, origin.terms)
+        return value
+
+    def _instead_of_broken(self, origin: CallOrigin, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if self.engine.settler.drop_if_free(origin.key):
+            return self.answer(memo, args, kwargs)
+        origin.plan.tally.served(CacheStatus.BYPASS, 0.0)
+        return _told(self.engine.live(origin))
+
+    def refresh(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Hand over a renewal, whatever is stored; return whether it was this call that did."""
+        origin = CallOrigin(self._plan_of(memo), args, kwargs, False)
+        if self.engine.is_pending(origin.key):
+            return False
+        hand_over_at_close(self.engine, origin.refresh(forced=True))
+        return True
+
+    def renew(self, keys: Iterable[str]) -> None:
+        """Renew those values that are stale and whose arguments are known, at the same time, and wait for that."""
+        copies = [self.engine.settler.load(key) for key in keys]
+        stale = [origin for copy in copies if (origin := self._stale_call(copy)) is not None]
+        if stale:
+            self.engine.renew_together([origin.refresh() for origin in stale])
+
+    def _stale_call(self, copy: Copy) -> CallOrigin | None:
+        """Return the call that a value came from, if it is to be made again."""
+        origin = None if copy.entry is None else self._made_again(copy.entry)
+        if origin is None:
+            return None
+        decision = decide(copy.entry, copy.note, time.time(), origin.terms, pending=False)
+        return origin if isinstance(decision, Fetch) and origin.refused(copy) is None else None
+
+    def renewal_of(self, entry: Entry) -> Renewal | str | None:
+        """Return how a value is made again, from its entry's head alone; or why it can't be; ``None``: it is no function's."""
+        if "function" not in entry.recipe:
+            return None
+        if entry.recipe.get("arguments") is None:
+            return "only its caller has its arguments"
+        origin = self._made_again(entry)
+        if origin is None:
+            return "this app has no such function, or it takes other arguments by now"
+        return Renewal(origin.refresh(forced=True), lambda answer: None)
+
+    def _made_again(self, entry: Entry) -> CallOrigin | None:
+        """Return the call that a value came from; ``None`` if only a caller has its arguments."""
+        function, arguments = entry.recipe.get("function"), entry.recipe.get("arguments")
+        memo = self._names.get(str(function)) or memo_called(str(function))
+        if memo is None or arguments is None:
+            return None
+        try:
+            args, kwargs = memo.arguments.from_json(arguments)
+            origin = CallOrigin(self._plan_of(memo), args, kwargs, True)
+        except Exception as error:
+            # The function was another one when it was called.
+            self.engine.complaints.now_and_then((function, "recipe"), "%s can't be called as it was: %r", function, error)
+            return None
+        return origin if origin.key == entry.key else None
+
+    def purge(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Drop what is stored of a call."""
+        key = self._plan_of(memo).key(args, kwargs)
+        self.engine.counters.count("purges")
+        self.engine.store.purge(call_name(key), soft=False)
+        self.engine.witness.purged(call_name(key), soft=False)
+
+    def peek(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return what is stored of a call, however old, or ``None``."""
+        plan = self._plan_of(memo)
+        copy = self.engine.settler.load(plan.key(args, kwargs))
+        value = None if copy.entry is None else self._read(plan, copy)
+        return None if value is _BROKEN else value
+
+    # -- one call ------------------------------------------------------------------------------------------------
+
+    def _read(self, plan: CallPlan, copy: Copy | None) -> Any:
+        """Return the value in a copy: its caller's own, or one that can't be changed; or :data:`_BROKEN`."""
+        assert copy is not None
+        read = copy.prepared
+        if read is None:
+            entry = copy.entry
+            assert entry is not None
+            try:
+                read = copy.prepared = plan.codec.decode(dict(entry.headers).get("Content-Type", ""), entry.body, entry.key)
+            except BrokenValue as error:
+                self.engine.counters.count("broken_values")
+                plan.complaints.now_and_then(
+                    (plan.memo.name, "broken"), "a stored value of %s is dropped: %s", plan.memo.name, error
+                )
+                return _BROKEN
+        return read()
+
+    def _of_answer(self, origin: CallOrigin, answer: Answer, word: cacheability.LastWord | None) -> Any:
+        """Return what the function itself gave; where it failed, the fallback."""
+        policy = origin.plan.memo.policy
+        if answer.verdict not in (Verdict.FAILED, Verdict.REFUSED) or policy.fallback is NO_FALLBACK:
+            return _told(answer)
+        if word is not None and policy.inherit:
+            word.stand_in(self._tried_again_at(origin.key, answer))
+        if answer.verdict is Verdict.FAILED:
+            label = origin.label
+            self.engine.complaints.now_and_then(
+                (label, "fallback"), "%s failed; its fallback stands in: %r", label, answer.error, exc_info=answer.error
+            )
+        if callable(policy.fallback):
+            return policy.fallback(*origin.args, **origin.kwargs)
+        return policy.fallback if is_immutable(policy.fallback) else deepcopy(policy.fallback)
+
+    def _tried_again_at(self, key: str, answer: Answer) -> float:
+        """Return when a call that failed, or was left alone, may be tried again, in seconds since the epoch."""
+        return max(self.engine.settler.load(key).note.retry_at, time.time() + (answer.retry_after or 0.0))
+
+    def _is_live(self, plan: CallPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Ask the developer's ``unless``; where it raises, the call is live."""
+        unless = cast("Callable[..., object]", plan.memo.policy.windows.unless)
+        try:
+            return bool(unless(*args, **kwargs))
+        except Exception as error:
+            name = plan.memo.name
+            plan.complaints.now_and_then((name, "unless"), "%s is live, since its unless raised: %r", name, error, exc_info=error)
+            return True
+
+    # -- a function in this app ------------------------------------------------------------------------------------
+
+    def _plan_of(self, memo: Memo) -> CallPlan:
+        return self._plans.get(memo) or self._new_plan(memo)
+
+    def _new_plan(self, memo: Memo) -> CallPlan:
+        self._check_name(memo)
+        self.check([memo])
+        settings, policy = self.settings, memo.policy
+        windows = policy.windows
+        prefers = settings.prefer_stale if windows.prefer_stale is None else windows.prefer_stale is True
+        preferred = preference(prefers, settings.prefer_stale_refresh)
+        terms = self.terms()._replace(refresh_ahead=windows.refresh_ahead or 0.0, prefer_stale=preferred)
+        plan = CallPlan(
+            app=self.app,
+            memo=memo,
+            settings=settings,
+            complaints=self.engine.complaints,
+            codec=codec_of(policy.serializer, memo.function, _secret_keys(self.app), settings.max_entry_size),
+            slots=Slots(policy.max_concurrency),
+            suspension=self._suspension_of(memo),
+            pool=self._pool_of(memo),
+            renew=self.renew,
+            lock_timeout=settings.lock_timeout if windows.lock_timeout is None else windows.lock_timeout,
+            terms=terms,
+            in_background=terms._replace(in_line=True),
+            asks_each=callable(windows.prefer_stale),
+            keys={},
+            tally=self.engine.ledger.tally("function", memo.name),
+        )
+        return self._plans.setdefault(memo, plan)
+
+    def _suspension_of(self, memo: Memo) -> Suspension:
+        policy, store = memo.policy, self.engine.store
+        return Suspension(store, memo.name, policy.suspend_after, policy.suspend_for or 0.0, self.engine.settler.store_failed)
+
+    def suspended(self, memos: Iterable[Memo]) -> list[Suspended]:
+        """Return which of some fetch functions are left alone now, since they failed too often in a row.
+
+        All workers of the machine know, also those that never called them.
+        """
+        suspensions = {memo.name: self._suspension_of(memo) for memo in memos if memo.policy.suspend_after is not None}
+        return [
+            Suspended(name, suspension.failures(), suspension.left())
+            for name, suspension in sorted(suspensions.items())
+            if suspension.is_on()
+        ]
+
+    def terms(self) -> Terms:
+        """Return what the app says of serving what is stored, whoever asks."""
+        return Terms(app_version(self.app, self.settings, self._deployed), self._deployed)
+
+    def _pool_of(self, memo: Memo) -> Refresher:
+        """Return the threads of a function: its own, if its callers don't wait for as long as it takes."""
+        if memo.policy.windows.wait is None:
+            return self.pool
+        return self.engine.new_pool(memo.policy.max_concurrency, 0, replaces_lost=False)
+
+    def check(self, memos: Iterable[Memo]) -> None:
+        """Raise :class:`ConfigError` if one of these functions does not go with the app's settings."""
+        deadline = self.settings.refresh_deadline
+        for memo in memos:
+            wait = memo.policy.windows.wait
+            if wait is not None and wait > deadline:
+                raise ConfigError(
+                    f"wait={wait:g} of {memo.name} is longer than STALECACHE_REFRESH_DEADLINE={deadline:g}, after which a call is "
+                    "given up: lower the one or raise the other"
+                )
+
+    def _check_name(self, memo: Memo) -> None:
+        """Refuse a second function of one name: they would be given each other's values."""
+        other = self._names.setdefault(memo.name, memo)
+        if other is not memo and not _is_same(other.function, memo.function):
+            raise ConfigError(
+                f"two fetch functions are called {memo.name}, and would be given each other's values: give them names of their "
+                "own, and what they close over as arguments"
+            )
+
+
+class _Broken:
+    """What stands for a value that can't be read."""
+
+
+_BROKEN = _Broken()
+
+
+def _told(answer: Answer) -> Any:
+    if answer.error is not None:
+        raise answer.error
+    return answer.value
+
+
+def travel_up(word: cacheability.LastWord, entry: Entry, terms: Terms) -> None:
+    """Let what is made of a stored result have its tags, and be no fresher than it."""
+    word.tag(tags_in(entry.names))
+    is_over = entry.ended or (entry.version != terms.version and entry.deployed <= terms.deployed)
+    word.expire(0.0 if is_over else entry.fresh_until)
+
+
+def _is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Whether two functions do the same: made by one definition, closing over the same things."""
+    if getattr(one, "__code__", one) is not getattr(other, "__code__", other):
+        return False
+    return _enclosed(one) == _enclosed(other)
+
+
+def _enclosed(function: Callable[..., Any]) -> list[int]:
+    return [id(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
+
+
+def _secret_keys(app: Flask) -> list[str | bytes]:
+    fallbacks = app.config.get("SECRET_KEY_FALLBACKS") or []
+    return [*reversed(fallbacks), *([app.secret_key] if app.secret_key else [])]
+
+
+class MemoizedFunction(Generic[P, R]):
+    """A fetch function under :meth:`~flask_stalecache.StaleCache.memoize`: call it as before.
+
+    In an app context it answers from what is stored; outside of one the function itself is called.
+    """
+
+    def __init__(self, memo: Memo, before: tuple[Any, ...] = ()) -> None:
+        self._memo = memo
+        self._before = before
+        for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
+            if hasattr(memo.function, name):
+                setattr(self, name, getattr(memo.function, name))
+        self.__wrapped__ = memo.function
+
+    def __repr__(self) -> str:
+        return f"<MemoizedFunction {self._memo.name}>"
+
+    def __get__(self, instance: object, owner: type | None = None) -> MemoizedFunction[..., R]:
+        """Return it bound to an object, as a method is."""
+        return cast("MemoizedFunction[..., R]", self if instance is None else MemoizedFunction(self._memo, (instance,)))
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return the value of the call."""
+        calls = self._calls()
+        if calls is None:
+            return self.uncached(*args, **kwargs)
+        return calls.answer(self._memo, self._before + args if self._before else args, kwargs)  # type: ignore[no-any-return]
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Renew the value of a call in the background, whatever is stored, and return at once.
+
+        :return: whether it was handed over: not where another renewal of it is under way.
+        :raises ConfigError: outside an app context.
+        """
+        calls = self._known_calls("refresh")
+        return calls is not None and calls.refresh(self._memo, self._before + args, kwargs)
+
+    def purge(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Drop the stored value of a call: every worker sees it at its next call.
+
+        :raises ConfigError: outside an app context.
+        :raises StoreError: if the store can't be written.
+        """
+        calls = self._known_calls("purge")
+        if calls is not None:
+            calls.purge(self._memo, self._before + args, kwargs)
+
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """Return the stored value of a call, however old, without calling the function; ``None`` also where nothing is stored.
+
+        :raises ConfigError: outside an app context.
+        """
+        calls = self._known_calls("peek")
+        return None if calls is None else calls.peek(self._memo, self._before + args, kwargs)
+
+    def uncached(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself, as if it were not decorated."""
+        return self._memo.function(*self._before, *args, **kwargs)  # type: ignore[no-any-return]
+
+    def _calls(self) -> Calls | None:
+        """Return the fetch functions of the current app; ``None`` outside an app context, and where caching is off."""
+        # Not through the proxy, which costs a fifth of a hit.
+        context = _cv_app.get(None)
+        if context is None:
+            return None
+        try:
+            calls: Calls | None = context.app.extensions[NAME].calls
+        except KeyError:
+            raise ConfigError(f"the app {context.app.name!r} has no StaleCache: call init_app(app) first") from None
+        return calls
+
+    def _known_calls(self, what: str) -> Calls | None:
+        if not has_app_context():
+            raise ConfigError(f"{self._memo.name}.{what}() needs to know the app: call it under `with app.app_context():`")
+        return self._calls()

@@ -1,0 +1,410 @@
+"""A call of a fetch function as an :class:`~.origin.Origin`."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Flask
+from werkzeug.http import parse_date
+
+from ...config import Settings
+from ...core.http.cache_control import Directives
+from ...core.model.entry import Entry
+from ...core.model.inputs import NO_NAMES, ReadNames
+from ...core.model.keys import call_key
+from ...core.model.policy import Windows
+from ...core.model.policy import tags as checked_tags
+from ...core.model.purge_names import call_names, tag_name
+from ...core.rules.cacheability import LastWord, current, run_apart
+from ...core.rules.serving import Facts, Terms, Verdict, judge, preference
+from ...engine.log import Complaints
+from ...engine.origin import Answer, Start
+from ...engine.thread_pool import Refresher
+from ...errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
+from ...stats.tally import Tally
+from ...stores.base import Copy
+from .arguments import Arguments, canonical
+from .circuit_breaker import Slots, Suspension
+from .policy import NO_FALLBACK, CallPolicy
+from .serializers import Codec
+
+_OUTSIDE_REQUEST = "Working outside of request context"
+
+
+#: The fetch functions of this process by name; several have one name where a factory makes them.
+_memos: dict[str, weakref.WeakSet[Memo]] = {}
+
+
+def memo_called(name: str) -> Memo | None:
+    """Return the fetch function of this name; ``None`` if there is none, or if it can't be told which."""
+    alive = list(_memos.get(name, ()))
+    return alive[0] if len(alive) == 1 else None
+
+
+class Memo:
+    """A function under ``memoize``, before any app is known.
+
+    :param function: the fetch function.
+    :param policy: what the developer wrote.
+    """
+
+    def __init__(self, function: Callable[..., Any], policy: CallPolicy) -> None:
+        self.function = function
+        self.policy = policy
+        named: Any = function if hasattr(function, "__qualname__") else type(function)
+        self.name = f"{named.__module__}.{named.__qualname__}"
+        self.arguments = Arguments(function, self.name, policy.ignored_args)
+        _memos.setdefault(self.name, weakref.WeakSet()).add(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CallPlan:
+    """A fetch function in one app.
+
+    :ivar codec: makes bytes of its values.
+    :ivar slots: how many calls of it may run.
+    :ivar suspension: whether any may, after failures.
+    :ivar pool: the threads that run it where no visitor does.
+    :ivar renew: renews values by their keys, and waits for that.
+    :ivar terms: what is said of serving what is stored, whoever asks.
+    :ivar in_background: the same where nobody waits.
+    :ivar keys: the keys of plain arguments that were asked for.
+    :ivar tally: where it is counted.
+    """
+
+    app: Flask
+    memo: Memo
+    settings: Settings
+    complaints: Complaints
+    codec: Codec
+    slots: Slots
+    suspension: Suspension
+    pool: Refresher
+    renew: Callable[[tuple[str, ...]], None]
+    lock_timeout: float
+    terms: Terms
+    in_background: Terms
+    asks_each: bool
+    keys: dict[tuple[Any, ...], str]
+    tally: Tally
+
+    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        """Return the key of a call.
+
+        :raises UnkeyableArgument: if an argument has no canonical form.
+        """
+        if kwargs or not _PLAIN.issuperset(map(type, args)):
+            return self._key(args, kwargs)
+        key = self.keys.get(args)
+        if key is None:
+            if len(self.keys) >= _KEYS:
+                self.keys.clear()
+            key = self.keys[args] = self._key(args, kwargs)
+        return key
+
+    def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        memo, own = self.memo, self.memo.policy.windows.key
+        if own is None:
+            return call_key(memo.name, memo.arguments.key_part(args, kwargs))
+        return call_key(memo.name, canonical(own(*args, **kwargs), "key", memo.name))
+
+
+#: Of these types no value of the one is equal to one of the other, so that a dict tells them apart; and they are short or rare.
+_PLAIN = frozenset({str, int, type(None)})
+_KEYS = 1024
+
+
+class CallOrigin:
+    """One call of a fetch function.
+
+    :param plan: the function in this app.
+    :param in_background: nobody waits for it.
+    :raises UnkeyableArgument: if an argument has no canonical form.
+    """
+
+    __slots__ = ("args", "key", "kwargs", "plan", "terms")
+
+    def __init__(self, plan: CallPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any], in_background: bool) -> None:
+        self.plan = plan
+        self.args = args
+        self.kwargs = kwargs
+        self.key = plan.key(args, kwargs)
+        #: What is said of serving what is stored to this caller.
+        self.terms = plan.in_background if in_background else plan.terms
+        if plan.asks_each and not in_background:
+            self.terms = self._asked()
+
+    def _asked(self) -> Terms:
+        """Ask the developer's ``prefer_stale``."""
+        plan = self.plan
+        try:
+            prefers = bool(plan.memo.policy.windows.prefer_stale(*self.args, **self.kwargs))
+        except Exception as error:
+            plan.complaints.now_and_then((self.label, "prefer"), "the prefer_stale of %s raised: %r", self.label, error)
+            return plan.terms
+        return plan.terms._replace(prefer_stale=preference(prefers, plan.settings.prefer_stale_refresh))
+
+    @property
+    def label(self) -> str:
+        """What a log line calls it."""
+        return f"{self.plan.memo.name}()"
+
+    @property
+    def tally(self) -> Tally:
+        """Where the function is counted."""
+        return self.plan.tally
+
+    @property
+    def lock_timeout(self) -> float:
+        """Seconds to wait for another's call at most."""
+        return self.plan.lock_timeout
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds to wait for a missing or expired value at most."""
+        return self.plan.memo.policy.windows.wait  # type: ignore[no-any-return]
+
+    @property
+    def apart(self) -> bool:
+        """Whether it runs in threads of its own: where its caller may stop waiting."""
+        return self.wait is not None
+
+    @property
+    def queues(self) -> bool:
+        """Whether it may wait for others, and others for it."""
+        return True
+
+    def barred_from(self, entry: Entry) -> bool:
+        """A value is for whoever has the arguments."""
+        return False
+
+    def carries(self, names: ReadNames) -> bool:
+        """A call carries no cookies and no fields."""
+        return False
+
+    def aim(self) -> bool:
+        """A call has one key."""
+        return False
+
+    def refused(self, copy: Copy) -> Answer | None:
+        """Return why it is left alone: it failed a short while ago, and there is a fallback or nobody waits, or that is remembered.
+
+        Who waits and has no fallback is not put off: there may be an answer by now.
+        """
+        if self.plan.suspension.is_on():
+            return self._suspended()
+        now, note = time.time(), copy.note
+        can_wait = self.terms.in_line or self.plan.memo.policy.fallback is not NO_FALLBACK
+        if not note.silent(now) and not (can_wait and note.backing_off(now)):
+            return None
+        left = max(note.retry_at, note.silent_until) - now
+        error = OriginSuspended(f"{self.label} failed a short while ago: left alone for {left:.1f} s")
+        return Answer(Verdict.REFUSED, error=error, retry_after=left)
+
+    def live(self) -> Answer:
+        """Call the function for this caller alone: nothing of it is stored."""
+        value, error = self._run(LastWord(current()))
+        response = value if error is None else getattr(error, "response", None)
+        failed = self._is_failure(error, value, _status_of(response))
+        return Answer(Verdict.UNSTORABLE, value=value, error=error, failed=failed)
+
+    def refresh(self, *, forced: bool = False) -> CallRefresh:
+        """Return the renewal of this value."""
+        return CallRefresh(self, forced=forced)
+
+    # -- calling the function ------------------------------------------------------------------------------------
+
+    def call(self, start: Start, refresh: CallRefresh | None = None) -> Answer:
+        """Call the function, unless too many calls of it run, and judge what comes out.
+
+        :param refresh: the renewal that this is, if nobody waits for it here.
+        """
+        slots = self.plan.slots
+        if not slots.take():
+            return Answer(Verdict.REFUSED, error=OriginBusy(f"{self.label}: as many calls run as max_concurrency allows"))
+        try:
+            if not self.plan.suspension.admits():
+                return self._suspended()
+            word = LastWord(None, in_background=refresh is not None or self.terms.in_line)
+            value, error = self._run(word)
+        finally:
+            slots.give_back()
+        answer = self._judged(value, error, start, word)
+        failed = answer.verdict is Verdict.FAILED
+        if not (failed and refresh is not None and refresh.is_given_up):
+            self.plan.suspension.learn(failed=failed)
+        return answer
+
+    def _suspended(self) -> Answer:
+        policy = self.plan.memo.policy
+        why = f"it failed {policy.suspend_after} times in a row, and is left alone for {policy.suspend_for:g} s"
+        return Answer(Verdict.REFUSED, error=OriginSuspended(f"{self.label}: {why}"), retry_after=self.plan.suspension.left())
+
+    def _run(self, word: LastWord) -> tuple[Any, Exception | None]:
+        """Run it as in a thread of its own: in another app context, without the visitor's request."""
+        try:
+            # A context that nothing was set in: what a refresh will not find, a first fill must not find either.
+            return run_apart(self._in_app_context, word), None
+        except Exception as error:
+            return None, error
+
+    def _in_app_context(self) -> Any:
+        with self.plan.app.app_context():
+            try:
+                return self.plan.memo.function(*self.args, **self.kwargs)
+            except RuntimeError as error:
+                if not str(error).startswith(_OUTSIDE_REQUEST):
+                    raise
+                raise StaleCacheError(
+                    f"{self.label} uses the request, of which a fetch function knows nothing, since what it returns is for "
+                    "everybody: give it what it needs as an argument"
+                ) from error
+
+    # -- judging what came out -----------------------------------------------------------------------------------
+
+    def _judged(self, value: Any, error: Exception | None, start: Start, word: LastWord) -> Answer:
+        response = value if error is None else getattr(error, "response", None)
+        status = _status_of(response)
+        if self._is_failure(error, value, status):
+            retry_after = retry_after_of(response, time.time()) if status in (429, 503) else None
+            silent = retry_after if start.previous is not None else _longest(retry_after, self.plan.memo.policy.cache_failures)
+            return Answer(Verdict.FAILED, value, error, retry_after=retry_after, silent_for=silent)
+        if error is not None or (status is not None and status not in _STORED):
+            return Answer(Verdict.UNSTORABLE, value, error)
+        try:
+            kind, body = self.plan.codec.encode(value, self.key)
+            tags = self._tags(word)
+        except UnstorableValue as reason:
+            self.plan.complaints.once((self.label, "value"), "what %s returned is not stored: %s", self.label, reason)
+            return Answer(Verdict.UNSTORABLE, value, reason=str(reason))
+        return self._stored(value, kind, body, tags, start, word)
+
+    def _is_failure(self, error: Exception | None, value: Any, status: int | None) -> bool:
+        try:
+            return self.plan.memo.policy.is_failure(error, value, status)
+        except Exception as raised:
+            self.plan.complaints.now_and_then((self.label, "failures"), "the failures of %s raised: %r", self.label, raised)
+            return error is not None
+
+    def _tags(self, word: LastWord) -> tuple[str, ...]:
+        given = self.plan.memo.policy.windows.tags
+        try:
+            return (*(checked_tags("tags", given(*self.args, **self.kwargs)) if callable(given) else given), *word.tags)
+        except Exception as error:
+            raise UnstorableValue(f"it could not be purged by its tags: {error}") from error
+
+    def _stored(self, value: Any, kind: str, body: bytes, tags: tuple[str, ...], start: Start, word: LastWord) -> Answer:
+        plan, now = self.plan, time.time()
+        policy = plan.memo.policy.windows
+        facts = Facts(
+            status=200,
+            headers=(),
+            size=len(body),
+            directives=Directives(),
+            in_key=frozenset(),
+            refusal="it said no_store()" if word.forbidden else "",
+            said_max_age=word.limit(now),
+            stood_in=word.stood_in,
+            has_better=start.previous is not None and not start.previous.stood_in,
+        )
+        judgement = judge(facts, policy, plan.settings.windows, plan.settings.max_entry_size, now)
+        if judgement.verdict is not Verdict.STORABLE:
+            if judgement.verdict is Verdict.UNSTORABLE and not word.forbidden:
+                plan.complaints.once((self.label, judgement.reason), "%s is not stored: %s", self.label, judgement.reason)
+            return Answer(judgement.verdict, value, reason=judgement.reason)
+        windows = judgement.windows.shortened(policy.jitter * random.random())
+        return Answer(Verdict.STORABLE, value, entry=self._entry(kind, body, tags, windows, word, start, now))
+
+    def _entry(
+        self, kind: str, body: bytes, tags: tuple[str, ...], windows: Windows, word: LastWord, start: Start, now: float
+    ) -> Entry:
+        plan = self.plan
+        return Entry(
+            key=self.key,
+            serial=start.serial,
+            names=(*call_names(plan.memo.name, self.key), *map(tag_name, dict.fromkeys(tags))),
+            seq=start.seq,
+            version=plan.terms.version,
+            deployed=plan.terms.deployed,
+            started=start.started,
+            answered=now,
+            windows=windows,
+            never_stale=False,
+            shared=True,
+            absent=NO_NAMES,
+            varied=(),
+            status=200,
+            headers=(("Content-Type", kind),),
+            body=body,
+            recipe={"function": plan.memo.name, "arguments": plan.memo.arguments.to_json(self.args, self.kwargs)},
+            calls=tuple(word.calls),
+            stood_in=word.stood_in,
+        )
+
+
+class CallRefresh:
+    """The renewal of a value, also of one that is missing: whoever waits for that waits for this."""
+
+    def __init__(self, origin: CallOrigin, *, forced: bool) -> None:
+        self.origin = origin
+        self.key = origin.key
+        self.label = origin.label
+        self.tally = origin.plan.tally
+        self.terms = origin.plan.terms
+        self.pool: Refresher | None = origin.plan.pool
+        self.fills = True
+        self.forced = forced
+        self.patience = origin.wait
+        self.is_given_up = False
+
+    def is_left_alone(self, copy: Copy) -> bool:
+        """Whether whoever asked for it would not have it called now."""
+        return self.origin.refused(copy) is not None
+
+    def renew_parts(self, keys: tuple[str, ...]) -> None:
+        """Renew what is stale of the values that this one was made from."""
+        self.origin.plan.renew(keys)
+
+    def run(self, start: Start) -> Answer:
+        """Call the function anew and judge what comes out."""
+        return self.origin.call(start, self)
+
+    def given_up(self) -> None:
+        """Learn that the call hangs: it counts as failed, once, whatever becomes of it."""
+        self.is_given_up = True
+        self.origin.plan.suspension.learn(failed=True)
+
+
+#: Statuses of a ``requests.Response`` that are stored.
+_STORED = frozenset({*range(200, 206), 300, 301, 302, 303, 307, 308, 404, 410}) - {206}
+
+
+def _status_of(response: object) -> int | None:
+    requests = sys.modules.get("requests")
+    if requests is None or not isinstance(response, requests.Response):
+        return None
+    status: int = response.status_code
+    return status
+
+
+def retry_after_of(response: Any, now: float) -> float | None:
+    """Return the seconds in Retry-After (RFC 9110 section 10.2.3); ``None`` if there is none, or none that makes sense."""
+    field = response.headers.get("Retry-After", "").strip()
+    if field.isascii() and field.isdigit():
+        return float(min(int(field[:9]), _LONGEST_SILENCE))
+    date = parse_date(field) if field else None
+    return None if date is None else min(max(0.0, date.timestamp() - now), _LONGEST_SILENCE)
+
+
+#: A day: a third party that says more would be forgotten.
+_LONGEST_SILENCE = 86400.0
+
+
+def _longest(*seconds: float | None) -> float | None:
+    return max((each for each in seconds if each is not None), default=None)

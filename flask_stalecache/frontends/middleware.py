@@ -1,0 +1,105 @@
+"""Our place in the app's WSGI stack: where a request arrives, and where its response is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from flask import Flask, has_request_context, request
+
+from ..core.model.recipe import ARRIVED, REPLAY
+from ..engine.engine import Engine
+from ..engine.origin import RefreshJob
+from .threadless import why_no_threads
+from .wsgi import closing
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+#: In the environ: what is handed over when the response is closed.
+HANDOVER = "flask_stalecache.handover"
+
+
+def hand_over_at_close(engine: Engine, job: RefreshJob) -> None:
+    """Hand over a refresh when the response of the current request is closed; at once, where there is none."""
+    waiting = request.environ.get(HANDOVER) if has_request_context() else None
+    if waiting is None:
+        engine.hand_over(job)
+    else:
+        waiting.append(job)
+
+
+class Doorway:
+    """WSGI middleware that hands over refreshes when the response is closed.
+
+    It wraps the WSGI iterable, since ``call_on_close`` never fires for a ``direct_passthrough`` response; and it only hands over,
+    since what runs at close holds the connection, and a sync worker.
+
+    :param app: the app's ``wsgi_app`` so far.
+    :param engine: takes the refreshes.
+    :param gateway_of: returns the gateway of the app, which is asked first where there is one.
+    """
+
+    def __init__(self, app: WSGIApplication, engine: Engine, gateway_of: Callable[[WSGIApplication], WSGIApplication]) -> None:
+        self._app = app
+        self._engine = engine
+        self._gateway_of = gateway_of
+        self._gateway: WSGIApplication | None = None
+        self._knows_server = False
+        # Flask has answered when it returns; a middleware that is a generator has not even begun.
+        self._answers_at_once = getattr(app, "__func__", None) is Flask.wsgi_app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Pass a request on to the gateway, if there is one, or to the app."""
+        return self._enter(environ, start_response) if self._gateway is None else self._gateway(environ, start_response)
+
+    @property
+    def gateway(self) -> WSGIApplication | None:
+        """The gateway, if there is one."""
+        return self._gateway
+
+    def open_gateway(self) -> WSGIApplication:
+        """Put the gateway in front of the app, if it is not there yet, and return it: whoever can may ask it at once."""
+        if self._gateway is None:
+            self._gateway = self._gateway_of(self._enter)
+        return self._gateway
+
+    def _enter(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Pass a request on to the app."""
+        if not self._knows_server:
+            self._know_server(environ)
+        if REPLAY in environ:
+            environ["SCRIPT_NAME"], environ["PATH_INFO"] = environ[REPLAY].arrives
+        if not self._answers_at_once:
+            environ[ARRIVED] = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
+        else:
+            # That of an app further out, in which this one is mounted.
+            environ.pop(ARRIVED, None)
+        jobs: list[RefreshJob] = []
+        environ[HANDOVER] = jobs
+        try:
+            iterable = self._app(environ, start_response)
+        except BaseException:
+            self._hand_over(jobs, environ)
+            raise
+        if self._answers_at_once and not jobs and not self._engine.in_line and type(iterable) is tuple:
+            # Out of the store: nothing of the app runs any more. A stream may still call fetch functions.
+            environ.pop(HANDOVER, None)
+            return iterable
+        takes_long = bool(jobs) and self._engine.refresher.workers == 0
+        return closing(iterable, [partial(self._hand_over, jobs, environ)], takes_long=takes_long)
+
+    def _hand_over(self, jobs: list[RefreshJob], environ: WSGIEnvironment) -> None:
+        # A call that comes later, in a thread that the view left behind, finds none and hands over by itself.
+        environ.pop(HANDOVER, None)
+        # Emptied, since a server may close twice.
+        while jobs:
+            self._engine.hand_over(jobs.pop())
+        if self._engine.in_line:
+            self._engine.look_after_itself()
+
+    def _know_server(self, environ: WSGIEnvironment) -> None:
+        self._knows_server = True
+        if reason := why_no_threads(environ):
+            self._engine.go_in_line(reason)

@@ -1,0 +1,160 @@
+"""A cached view, before and in an app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from weakref import ReferenceType, WeakKeyDictionary
+
+from flask import Flask
+from flask.ctx import RequestContext
+from werkzeug.wrappers import Response
+
+from ...config import Settings
+from ...core.model.inputs import CarriedValue, carried_values, says_yes
+from ...core.model.policy import NamePatterns, Policy
+from ...core.rules.serving import Terms, preference
+from ...engine.log import Complaints
+from ...stats.tally import Tally
+from .watch import KEY_FIELDS, unnoticed
+
+
+class CachedView:
+    """A view under ``cached``, before any app is known.
+
+    :param view: the view function.
+    :param policy: what the developer wrote.
+    """
+
+    def __init__(self, view: Callable[..., Any], policy: Policy) -> None:
+        self.view = view
+        self.policy = policy
+        # A callable object has the name of its class.
+        named: Any = view if hasattr(view, "__qualname__") else type(view)
+        self.name = f"{named.__module__}.{named.__qualname__}"
+
+
+#: The views under ``cached``, by the function that stands in their place and holds them: a view may hold its whole app.
+_standing: WeakKeyDictionary[Callable[..., Any], ReferenceType[CachedView]] = WeakKeyDictionary()
+
+
+def stands_for(function: Callable[..., Any], cached: CachedView) -> None:
+    """Note which view a function stands for."""
+    _standing[function] = ReferenceType(cached)
+
+
+def cached_view(function: Callable[..., Any] | None) -> CachedView | None:
+    """Return the view under ``cached`` that a function stands for, through whatever decorators; ``None``: none is known."""
+    while function is not None:
+        found = _standing.get(function)
+        if found is not None:
+            return found()
+        function = getattr(function, "__wrapped__", None)
+    return None
+
+
+class Place(NamedTuple):
+    """An endpoint of a cached view.
+
+    :ivar view: the name of the two, which is in the key.
+    :ivar tally: where it is counted.
+    """
+
+    view: str
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A cached view in one app: the policy under the app's settings.
+
+    :ivar ignored: the query parameters that are not in the key.
+    :ivar in_key: the request fields that are, in lower case.
+    :ivar uncounted: the request fields whose reading does not count, in lower case.
+    :ivar terms: what is said of serving what is stored, whoever asks.
+    :ivar asks_each: whether each request has terms of its own.
+    :ivar asked_by: the fields and cookies with which a visitor prefers stale.
+    :ivar explains: whether ``Cache-Status`` says more: with ``app.debug``, when the view is asked for first.
+    :ivar places: the endpoints that were asked for.
+    :ivar make_response: calls a view, async ones too, and returns its value as a response.
+    """
+
+    app: Flask
+    cached: CachedView
+    settings: Settings
+    complaints: Complaints
+    ignored: NamePatterns
+    in_key: frozenset[str]
+    uncounted: frozenset[str]
+    lock_timeout: float
+    terms: Terms
+    asked_by: tuple[CarriedValue, ...]
+    asks_each: bool
+    explains: bool
+    places: dict[str | None, Place]
+
+    @classmethod
+    def of(cls, app: Flask, cached: CachedView, settings: Settings, complaints: Complaints, deployed: float) -> Plan:
+        """Return the plan of a view in an app.
+
+        :param deployed: when the app was set up, in seconds since the epoch.
+        """
+        policy = cached.policy
+        ignored = NamePatterns((*policy.ignored_parameters.items, *settings.ignored_parameters.items))
+        in_key = KEY_FIELDS | frozenset(policy.vary)
+        lock_timeout = settings.lock_timeout if policy.lock_timeout is None else policy.lock_timeout
+        uncounted = in_key | settings.ignored_headers
+        version = app_version(app, settings, deployed)
+        prefers = settings.prefer_stale if policy.prefer_stale is None else policy.prefer_stale is True
+        terms = Terms(version, deployed, policy.refresh_ahead or 0.0, preference(prefers, settings.prefer_stale_refresh))
+        asked_by = carried_values(settings.prefer_stale_header, settings.prefer_stale_cookie)
+        if policy.prefer_stale is not None or prefers:
+            asked_by = ()
+        asks_each = bool(asked_by) or callable(policy.prefer_stale)
+        return cls(
+            app, cached, settings, complaints, ignored, in_key, uncounted, lock_timeout, terms, asked_by, asks_each, app.debug, {}
+        )
+
+    def terms_of(self, context: RequestContext) -> Terms:
+        """Return what is said of serving what is stored to one request."""
+        asked = self.cached.policy.prefer_stale
+        if callable(asked):
+            return self.terms._replace(prefer_stale=preference(self._asks(asked, context), self.settings.prefer_stale_refresh))
+        environ = context.request.environ
+        if says_yes(self.asked_by, environ):
+            return self.terms._replace(prefer_stale=preference(True, self.settings.prefer_stale_refresh))
+        return self.terms
+
+    def _asks(self, prefer_stale: Callable[[], object], context: RequestContext) -> bool:
+        """Ask the developer's ``prefer_stale``. What it reads does not count: it makes no difference to the page."""
+        try:
+            with unnoticed(context):
+                return bool(prefer_stale())
+        except Exception as error:
+            name = self.cached.name
+            self.complaints.now_and_then(("prefer", name), "the prefer_stale of %s raised: %r", name, error, exc_info=error)
+            return False
+
+    def renew_calls(self, keys: tuple[str, ...]) -> None:
+        """Renew what is stale of the values that a page was made from, and wait for that."""
+        renew_calls(self.app, keys)
+
+    def call_view(self, args: Any, kwargs: Any) -> Response:
+        """Call the view, an async one too, and return its value as a response."""
+        return self.app.make_response(self.app.ensure_sync(self.cached.view)(*args, **kwargs))
+
+
+def renew_calls(app: Flask, keys: tuple[str, ...]) -> None:
+    """Renew what is stale of the values that a page was made from, and wait for that."""
+    calls = app.extensions["stalecache"].calls
+    if calls is not None:
+        calls.renew(keys)
+
+
+def app_version(app: Flask, settings: Settings, deployed: float) -> str:
+    """Return the app's version; with ``app.debug`` the time of its start, unless it says one."""
+    if settings.version is None:
+        # Edited templates show after a restart.
+        return f"debug {deployed}" if app.debug else ""
+    return settings.version

@@ -1,0 +1,249 @@
+"""``cached``: what happens to a request for a decorated view."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flask import Flask, request
+from flask.ctx import RequestContext
+from flask.views import View
+from werkzeug.wrappers import Response
+
+from ...batches.scheduler import Renewal
+from ...batches.selector import endpoint_of, title_of
+from ...batches.warm_request import Warming, warming_of
+from ...config import Settings
+from ...core.model.entry import Entry
+from ...core.model.keys import is_key_of_page, page_key
+from ...core.model.policy import FAILURE_STATUSES
+from ...core.model.recipe import REFRESHING, REPLAY, PageRecipe
+from ...core.rules.serving import Terms
+from ...core.rules.status import CacheStatus, aside, forwarded_field, status_fields
+from ...engine.engine import Engine
+from ...engine.origin import Answer, Served
+from ...stats.tally import PLAIN, Tally
+from ..middleware import HANDOVER
+from ..status_headers import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
+from .bound_view import CachedView, Place, Plan, app_version, cached_view
+from .origin import PageOrigin
+from .refresh import AnyView, PageRefresh, Replay
+from .request_recorder import ObservedRequest
+from .responses import from_copy, live, tell
+
+#: In the environ: a decorator of ours has answered, and stores by itself.
+ANSWERED = "flask_stalecache.answered"
+
+
+class Pages:
+    """The cached views of one app.
+
+    :param app: the app.
+    :param settings: its configuration.
+    :param engine: answers requests.
+    """
+
+    def __init__(self, app: Flask, settings: Settings, engine: Engine) -> None:
+        self.app = app
+        self.settings = settings
+        self.engine = engine
+        self._deployed = time.time()
+        self._plans: dict[CachedView, Plan] = {}
+
+    def respond(self, cached: CachedView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
+        """Answer a request for a cached view."""
+        plan = self._plans.get(cached) or self._new_plan(cached)
+        environ, endpoint = context.request.environ, context.request.endpoint
+        place = plan.places.get(endpoint) or self._new_place(plan, endpoint)
+        # Not where one view asks another one, and not what only renews or warms.
+        is_visit = ANSWERED not in environ and REFRESHING not in environ
+        # What is stored here is not to be stored by the gateway too.
+        environ[ANSWERED] = True
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return self._bypass(plan, args, kwargs, "method", NOT_READ, place.tally, is_visit)
+        if reason := self._why_not_for_us(plan, context, args, kwargs):
+            return self._bypass(plan, args, kwargs, "bypass", reason, place.tally, is_visit)
+        origin = self._origin(plan, context, args, kwargs, place)
+        if origin is None:
+            return self._bypass(plan, args, kwargs, "bypass", "its key can't be made", place.tally, is_visit)
+        if REFRESHING in environ:
+            return self._in_background(cached, origin)
+        if plan.explains:
+            return self._explained(origin, is_visit)
+        return self._answered(origin, self.engine.answer(origin), is_visit)
+
+    def _new_plan(self, cached: CachedView) -> Plan:
+        plan = self._plans[cached] = Plan.of(self.app, cached, self.settings, self.engine.complaints, self._deployed)
+        return plan
+
+    def _new_place(self, plan: Plan, endpoint: str | None) -> Place:
+        tally = self.engine.ledger.tally("endpoint", endpoint or "")
+        place = plan.places[endpoint] = Place(f"{plan.cached.name} as {endpoint}", tally)
+        return place
+
+    def keys_of(self, environ: Mapping[str, Any]) -> list[str]:
+        """Return under which keys the page of a request may be stored, by the views that were asked for in this process.
+
+        Those with a ``key`` callable are left out: only a request that arrives can say theirs.
+        """
+        plans = [plan for plan in list(self._plans.values()) if plan.cached.policy.key is None]
+        return [
+            page_key(place.view, environ, plan.cached.policy.vary, plan.ignored)
+            for plan in plans
+            for place in list(plan.places.values())
+        ]
+
+    def renewal_of(self, entry: Entry) -> Renewal | str | None:
+        """Return how a page is made again, from its entry's head alone; or why it can't be; ``None``: it is no page of a view."""
+        if not is_key_of_page(entry.key):
+            return None
+        if not entry.recipe:
+            return "its key= asks a visitor's request, and there is none"
+        try:
+            recipe = PageRecipe.from_json(entry.recipe)
+        except (LookupError, TypeError, ValueError):
+            return "what it takes to make it again is not known"
+        endpoint = endpoint_of(entry) or ""
+        tally, maker = self.engine.ledger.tally("endpoint", endpoint), AnyView(self.app, self._terms_at(endpoint))
+        return Renewal(PageRefresh(maker, entry.key, title_of(entry), recipe, None, tally), _status_of)
+
+    def _terms_at(self, endpoint: str) -> Terms:
+        """Return what the view of an endpoint says of serving its pages, whoever asks; what the app says, if it is not known."""
+        cached = cached_view(self.app.view_functions.get(endpoint))
+        if cached is None:
+            return Terms(app_version(self.app, self.settings, self._deployed), self._deployed)
+        return (self._plans.get(cached) or self._new_plan(cached)).terms
+
+    def _why_not_for_us(self, plan: Plan, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return why a request is live; "" if it is not."""
+        request, environ = context.request, context.request.environ
+        if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
+            return HAS_BODY
+        if environ.get("REMOTE_USER"):
+            return IS_KNOWN
+        if not isinstance(request, ObservedRequest):
+            plan.complaints.once(
+                "request_class", "app.request_class was replaced after init_app: what is read can't be seen, so nothing is cached"
+            )
+            return "app.request_class was replaced"
+        if kwargs != request.view_args or (args and not (len(args) == 1 and isinstance(args[0], View))):
+            plan.complaints.once(
+                ("arguments", plan.cached.name),
+                "%s is live when called with other arguments than those of the URL, which don't tell what comes out: "
+                "write @cache.cached() directly above the function, or above the one that is routed",
+                plan.cached.name,
+            )
+            return "it was called with other arguments than those of the URL"
+        unless = plan.cached.policy.unless
+        return UNLESS if unless is not None and self._unless(plan, unless) else ""
+
+    def _unless(self, plan: Plan, unless: Callable[[], object]) -> bool:
+        """Ask the developer's ``unless``; where it raises, the request is live."""
+        try:
+            return bool(unless())
+        except Exception as error:
+            name = plan.cached.name
+            plan.complaints.now_and_then(("unless", name), "%s is live, since its unless raised: %r", name, error, exc_info=error)
+            return True
+
+    def _origin(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any, place: Place) -> PageOrigin | None:
+        """Return the request as an origin; ``None`` if the developer's key or a normaliser of theirs raises."""
+        try:
+            return PageOrigin(plan, context, args, kwargs, place)
+        except Exception as error:
+            name = plan.cached.name
+            plan.complaints.now_and_then(("key", name), "%s is live, since its key can't be made: %s", name, error, exc_info=error)
+            return None
+
+    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str, detail: str, tally: Tally, is_visit: bool) -> Response:
+        warming = warming_of(request.environ)
+        if warming is not None and not warming.is_met:
+            warming.is_met = True
+            warming.note_live(detail)
+        response = self.engine.witness.live(tally, lambda: plan.call_view(args, kwargs), _has_failed, is_visit=is_visit)
+        field = forwarded_field(reason, status=response.status_code)
+        if plan.explains:
+            field += aside("", detail)
+        return tell(response, status_fields(CacheStatus.BYPASS, field, self.settings.status_headers))
+
+    def _in_background(self, cached: CachedView, origin: PageOrigin) -> Response:
+        """Answer a request that nobody waits for, or only who fills the store."""
+        replay = origin.environ.get(REPLAY)
+        if replay is not None and replay.is_for(cached):
+            return self._replayed(replay, origin)
+        warming = warming_of(origin.environ)
+        if warming is not None and not warming.is_met:
+            return self._warmed(warming, origin)
+        # A page within the one that is meant: were it stale, that one would be too.
+        origin.terms = origin.terms._replace(in_line=True)
+        return self._answered(origin, self.engine.answer(origin), False)
+
+    def _replayed(self, replay: Replay, origin: PageOrigin) -> Response:
+        """Answer the request of a refresh: the engine holds the lock, and stores what the view answers."""
+        if replay.key != origin.key:
+            # The app saw another page in it than the visitor's: nothing is stored.
+            answer = origin.live()
+        else:
+            replay.is_met = True
+            answer = replay.answer = origin.call(replay.start)
+        if answer.error is not None:
+            raise answer.error
+        return answer.value  # type: ignore[no-any-return]
+
+    def _warmed(self, warming: Warming, origin: PageOrigin) -> Response:
+        """Answer a request that fills: whoever asks waits for what is stale too, and is told what came of it."""
+        warming.is_met = True
+        origin.terms = warming.terms(origin.terms)
+        served = self.engine.answer(origin)
+        warming.note(served)
+        return self._answered(origin, served, False)
+
+    def _explained(self, origin: PageOrigin, is_visit: bool) -> Response:
+        """Answer a request, and say more of how."""
+        met = self.engine.look_up(origin.key)
+        served = self.engine.answer(origin)
+        more = aside_of(origin, met, _named(origin, served), time.time(), pending=self.engine.is_pending(origin.key))
+        return self._answered(origin, served, is_visit, more)
+
+    def _answered(self, origin: PageOrigin, served: Served, is_visit: bool, more: str = "") -> Response:
+        if served.refresh:
+            self._hand_over(origin)
+        origin.remember(served)
+        if served.answer is None:
+            if is_visit:
+                if served.took is None:
+                    # Written out, since a call would cost as much again as what it does.
+                    origin.tally.cells[PLAIN] += 1
+                else:
+                    origin.tally.served(served.status, served.took, waited=served.waited)
+            return from_copy(self.app, origin.environ, served, self.settings.status_headers, more)
+        served = _named(origin, served)
+        if is_visit:
+            origin.tally.served(served.status, served.took, waited=served.waited)
+        if (answer := served.answer) is not None and answer.error is not None:
+            raise answer.error
+        return live(self.app, origin.environ, served, self.settings.status_headers, more)
+
+    def _hand_over(self, origin: PageOrigin) -> None:
+        job = origin.refresh()
+        waiting = origin.environ.get(HANDOVER)
+        if waiting is None:
+            # Nobody closes this response for us: the view was called in a context without a WSGI server.
+            self.engine.hand_over(job)
+        else:
+            waiting.append(job)
+
+
+def _has_failed(response: Response) -> bool:
+    return response.status_code in FAILURE_STATUSES
+
+
+def _named(origin: PageOrigin, served: Served) -> Served:
+    """Return how a request is answered, under the name that its visitor is told."""
+    is_past = served.answer is not None and not origin.queues and not served.stored
+    return served._replace(status=CacheStatus.BYPASS) if is_past else served
+
+
+def _status_of(answer: Answer) -> int | None:
+    return answer.value.status_code if isinstance(answer.value, Response) else None

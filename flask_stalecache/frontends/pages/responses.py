@@ -1,0 +1,217 @@
+"""Responses: frozen into bytes, and made again from a copy, with status fields and answers to conditional requests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+from werkzeug.datastructures import Headers
+from werkzeug.wrappers import Response
+
+from ...core.http.fields import missing_in_vary, request_fields
+from ...core.http.ranges import UnsatisfiableRange, single_range
+from ...core.http.validators import Validators
+from ...core.model.entry import Entry
+from ...core.rules.status import CacheStatus
+from ...engine.origin import Served
+from ..status_headers import told_of_answer, told_of_copy
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+#: What the frozen copy answers. If-Match and If-Unmodified-Since are the origin's business.
+_ASKED_OF_COPY = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE")
+
+
+# -- freezing --------------------------------------------------------------------------------------------------------
+
+
+def body_size(response: Response) -> int | None:
+    """Return the bytes of a response's body, or ``None`` for a stream. A ``send_file`` says it in Content-Length."""
+    if response.direct_passthrough:
+        return response.content_length
+    if not response.is_sequence:
+        return None
+    return sum(len(chunk) for chunk in response.iter_encoded())
+
+
+def freeze(response: Response) -> bytes | None:
+    """Return the body, and leave it in the response as a tuple, which no hook can append to.
+
+    ``None``: it is not as long as its Content-Length says, so it is not whole (RFC 9111 section 3.3).
+    """
+    body = b"".join(response.iter_encoded())
+    if response.direct_passthrough:
+        close = getattr(response.response, "close", None)
+        if close is not None:
+            close()
+        response.direct_passthrough = False
+    response.response = (body,)
+    return body if response.content_length in (None, len(body)) else None
+
+
+def frozen_failure(response: Response) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
+    """Return what others may be given of a failure: body, status and fields; ``None`` if it is one visitor's own, or a stream."""
+    if not response.is_sequence or "Set-Cookie" in response.headers:
+        return None
+    return tuple(response.iter_encoded()), response.status, list(response.headers)
+
+
+# -- answering -------------------------------------------------------------------------------------------------------
+
+
+def from_copy(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str], more: str = "") -> Response:
+    """Return the response in a copy. It is called on every hit.
+
+    :param app: whose response class is used.
+    :param environ: for the conditional fields of the request.
+    :param served: how the request is answered.
+    :param chosen: which of the status fields are sent.
+    :param more: what ``Cache-Status`` says more.
+    """
+    copy = served.copy
+    assert copy is not None
+    entry = copy.entry
+    assert entry is not None
+    if copy.prepared is None:
+        copy.prepared = _prepare(app.response_class, entry)
+    response = _clone(copy.prepared, told_of_copy(served, entry, time.time(), chosen, more))
+    for name in _ASKED_OF_COPY:
+        if name in environ:
+            answer_conditional(response, environ, entry.body, entry.answered)
+            break
+    return response
+
+
+class _StoredResponse(Response):
+    """A response with status 200 out of the store, which has been through Werkzeug's hands when the view answered.
+
+    Doing it all again (copy and check each field, encode each chunk) would cost as much as the rest of a hit. Where a hook has
+    changed something, Werkzeug does it again.
+
+    :ivar given_fields: the fields it was made with.
+    :ivar given_body: the body it was made with.
+    """
+
+    given_fields: list[tuple[str, str]] | None = None
+    given_body: tuple[bytes] | None = None
+
+    def get_wsgi_response(self, environ: WSGIEnvironment) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
+        """Return body, status and fields as they are, where Werkzeug would make the same of them."""
+        fields, body = self.given_fields, self.given_body
+        if fields is None or body is None or self.headers._list != fields or self.response is not body:
+            return super().get_wsgi_response(environ)
+        if self._on_close or self._status_code != 200 or environ["REQUEST_METHOD"] != "GET":
+            return super().get_wsgi_response(environ)
+        return body, self._status, fields
+
+
+_stored_classes: dict[type[Response], type[Response]] = {}
+
+
+def _stored_class(base: type[Response]) -> type[Response]:
+    stored = _stored_classes.get(base)
+    if stored is None:
+        stored = _stored_classes[base] = type(f"Stored{base.__name__}", (_StoredResponse, base), {})
+    return stored
+
+
+def _prepare(response_class: type[Response], entry: Entry) -> Response:
+    """Return the response of an entry, to be cloned for each visitor."""
+    fields, body = _fields_sent(entry), (entry.body,)
+    kind = _stored_class(response_class) if _is_plain(response_class, entry.status, fields) else response_class
+    response = kind(body, status=entry.status, headers=fields)
+    # Werkzeug adds a Content-Type where there is none.
+    response.headers = Headers(fields)
+    response.__dict__["given_body"] = body
+    return response
+
+
+def _is_plain(response_class: type[Response], status: int, fields: list[tuple[str, str]]) -> bool:
+    """Whether nothing is left to do: no other status, no location to make absolute, no class of the app's own that does more."""
+    if status != 200 or any(name.lower() in {"location", "content-location"} for name, _ in fields):
+        return False
+    steps = ("__init__", "__call__", "get_wsgi_response", "get_wsgi_headers", "get_app_iter", "iter_encoded")
+    return all(getattr(response_class, step) is getattr(Response, step) for step in steps)
+
+
+def _clone(prepared: Response, more: list[tuple[str, str]]) -> Response:
+    """Return a response like the prepared one, with more fields. Making one anew costs several times as much."""
+    kind = prepared.__class__
+    fields = prepared.headers._list + more
+    if kind.__init__ is not Response.__init__:
+        # A class of the app's own may make state in it that must not be shared.
+        response = kind(prepared.response, status=prepared.status)
+    else:
+        response = kind.__new__(kind)
+        response.__dict__.update(prepared.__dict__)
+        response._on_close = []
+    response.__dict__["given_fields"] = fields
+    # Not Headers(fields), which would check and convert every field again.
+    headers = response.headers = Headers.__new__(Headers)
+    headers._list = fields.copy()
+    return response
+
+
+def live(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str], more: str = "") -> Response:
+    """Return what the origin answered, with what the visitor is told."""
+    answer = served.answer
+    assert answer is not None
+    # Whoever waited has not called the view, and shares its failure.
+    response: Response = app.response_class(*answer.shared) if served.collapsed else answer.value
+    if served.stored and answer.entry is not None:
+        response.vary.update(answer.entry.varied)
+    if answer.entry is not None and served.status is not CacheStatus.BYPASS:
+        answer_conditional(response, environ, answer.entry.body, answer.entry.answered)
+    elif response.direct_passthrough and response.content_length is not None:
+        # A file that is not stored: what send_file would have done, had the conditions not been hidden from it.
+        response = response.make_conditional(dict(environ), accept_ranges=True, complete_length=response.content_length)
+    return tell(response, told_of_answer(served, response.status_code, chosen, more=more))
+
+
+def tell(response: Response, fields: list[tuple[str, str]]) -> Response:
+    """Add the status fields to a response. Ours come last, behind those of caches nearer to the origin (RFC 9211 section 2)."""
+    response.headers.extend(fields)
+    return response
+
+
+def _fields_sent(entry: Entry) -> list[tuple[str, str]]:
+    """Return the stored fields, with ``Vary`` extended by what the entry depends on."""
+    # A cache nearer to the origin may have put its own Age there; ours counts from its answer to us.
+    fields = [(name, value) for name, value in entry.headers if name.lower() != "age"]
+    missing = missing_in_vary(entry.headers, entry.varied)
+    length = [("Content-Length", str(len(entry.body)))] if entry.body else []
+    return [*fields, *length, *([("Vary", ", ".join(missing))] if missing else [])]
+
+
+def answer_conditional(response: Response, environ: Mapping[str, Any], body: bytes, made: float) -> None:
+    """Turn a full response into what a conditional or range request asks for.
+
+    :param response: changed in place.
+    :param environ: the request's.
+    :param body: the full body.
+    :param made: when the response was made, in seconds since the epoch.
+    """
+    if response.status_code != 200:
+        return
+    validators, asked = Validators.of(response.headers, made), request_fields(environ)
+    if validators.not_modified(asked):
+        response.status_code = 304
+    elif "HTTP_RANGE" in environ and environ["REQUEST_METHOD"] == "GET" and validators.allow_range(asked):
+        _cut(response, environ["HTTP_RANGE"], body)
+
+
+def _cut(response: Response, field: str, body: bytes) -> None:
+    try:
+        part = single_range(field, len(body))
+    except UnsatisfiableRange:
+        response.status_code = 416
+        response.headers["Content-Range"] = f"bytes */{len(body)}"
+        response.set_data(b"")
+        return
+    if part is not None:
+        response.status_code = 206
+        response.headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(body)}"
+        response.set_data(body[part])

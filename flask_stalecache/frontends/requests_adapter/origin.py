@@ -1,0 +1,186 @@
+"""A session's request to a third party as an :class:`~.origin.Origin`."""
+
+from __future__ import annotations
+
+import time
+
+from requests import Response
+
+from ...core.http.cache_control import RequestDirectives, request_directives
+from ...core.model.entry import Entry
+from ...core.model.inputs import ReadNames
+from ...core.rules.serving import Terms, Verdict
+from ...core.rules.shared_cache import honored
+from ...core.rules.variants import Fields, locate
+from ...engine.origin import Answer, Start
+from ...engine.thread_pool import Refresher
+from ...stores.base import Copy
+from .fetch import NOTHING_SAID, Asked, Question
+from .request import CONDITIONS, Sending, environ_of, has_failed
+from .rules import SessionPlan, SessionRules
+
+#: What a caller says to caches; nobody says it in the background.
+_SAID = ("Cache-Control", "Pragma")
+
+
+class SessionOrigin:
+    """One request of a session for what may be stored.
+
+    :param plan: the app.
+    :param rules: those of the session.
+    :param sending: the request.
+    :param url: the URL that is in the key.
+    :param in_background: nobody waits for it.
+    :ivar url_key: the key of the URL, whatever variants it has.
+    :ivar key: the key of what is asked for.
+    :ivar fields: the request fields that are in it.
+    :ivar said: what the caller says of caching, if anything.
+    """
+
+    def __init__(self, plan: SessionPlan, rules: SessionRules, sending: Sending, url: str, in_background: bool = False) -> None:
+        self.plan = plan
+        self.rules = rules
+        self.sending = sending
+        self.url = url
+        self.environ = environ_of(sending.request)
+        self.tally = plan.tally(url)
+        self.url_key = rules.url_key(url, self.environ, sending.way(url))
+        self.key, self.fields = self._locate()
+        self.said: RequestDirectives | None = None
+        self.terms: Terms = plan.terms(rules)
+        if in_background:
+            self.terms = self.terms._replace(in_line=True)
+        if "HTTP_CACHE_CONTROL" in self.environ or "HTTP_PRAGMA" in self.environ:
+            self._honor()
+
+    def _locate(self) -> tuple[str, Fields]:
+        return locate(self.url_key, self.environ, self.plan.engine.look_up, time.time())
+
+    def _honor(self) -> None:
+        """Let the caller's own ``Cache-Control`` say what it is given (RFC 9111 section 5.2.1)."""
+        said = self.said = request_directives(self.environ.get("HTTP_CACHE_CONTROL"), self.environ.get("HTTP_PRAGMA"))
+        entry = self.plan.engine.look_up(self.key).entry
+        if entry is not None:
+            self.terms = honored(self.terms, said, entry, time.time())
+
+    def stands_in(self) -> Copy | None:
+        """Return what the caller's own ``stale-if-error`` allows in place of a failure (RFC 5861 section 4)."""
+        limit = None if self.said is None else self.said.stale_if_error
+        copy = self.plan.engine.look_up(self.key)
+        entry = copy.entry
+        if limit is None or entry is None or entry.never_stale or self.barred_from(entry):
+            return None
+        return copy if entry.age(time.time()) < entry.windows.max_age + limit else None
+
+    @property
+    def label(self) -> str:
+        """What a log line calls it: without the query, which may have a secret in it."""
+        return self.url.partition("?")[0]
+
+    @property
+    def lock_timeout(self) -> float:
+        """Seconds to wait for another's request at most."""
+        return self.plan.lock_timeout(self.rules)
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds to wait for a renewal at most where a copy can stand in."""
+        return self.rules.policy.wait  # type: ignore[no-any-return]
+
+    @property
+    def apart(self) -> bool:
+        """It is sent in its caller's thread."""
+        return False
+
+    @property
+    def is_authorized(self) -> bool:
+        """Whether it has Authorization."""
+        return "HTTP_AUTHORIZATION" in self.environ
+
+    @property
+    def queues(self) -> bool:
+        """Whether others may wait for its answer: not if that is unlikely to be stored."""
+        says_no = self.said is not None and self.said.no_store
+        return self.sending.request.method == "GET" and not self.is_authorized and not says_no
+
+    def barred_from(self, entry: Entry) -> bool:
+        """Whether the entry can't be served to this request: it has Authorization, and the response is not for all."""
+        return self.is_authorized and not entry.shared
+
+    def carries(self, names: ReadNames) -> bool:
+        """A third party tells in Vary what matters."""
+        return False
+
+    def aim(self) -> bool:
+        """Find the variant anew: another response may have shown that the URL has some."""
+        before = self.key
+        self.key, self.fields = self._locate()
+        return self.key != before
+
+    def refused(self, copy: Copy) -> Answer | None:
+        """A third party is never left alone where nothing is stored: somebody has to answer."""
+        return None
+
+    def live(self) -> Answer:
+        """Let the third party answer this request as if there were no cache."""
+        try:
+            response = self.sending.send(self.sending.request, self.sending.stream)
+        except Exception as error:
+            return Answer(Verdict.UNSTORABLE, error=error, failed=True)
+        return Answer(Verdict.UNSTORABLE, response, failed=has_failed(response))
+
+    def call(self, start: Start) -> Answer:
+        """Ask the third party and judge its answer."""
+        return Asked(self.question(), start).answer()
+
+    def question(self) -> Question:
+        """Return what the third party is asked."""
+        said = self.said or NOTHING_SAID
+        return Question(self.plan, self.rules, self.sending, self.url, self.url_key, self.environ, said, self.terms)
+
+    def refresh(self) -> SessionRefresh:
+        """Return the renewal of what is asked for: the caller's own request, kept in memory until it is sent."""
+        sending = self.sending._replace(request=self.sending.changed((*CONDITIONS, *_SAID), []), stream=False)
+        sending.request.method = "GET"
+        return SessionRefresh(SessionOrigin(self.plan, self.rules, sending, self.url), self.key)
+
+    @property
+    def reason(self) -> str:
+        """Why the third party was asked, in the words of RFC 9211 section 2.2, where it is not what is stored that says so."""
+        return "request" if self.terms.reload else ""
+
+
+class SessionRefresh:
+    """The renewal of what a session has stored.
+
+    :param origin: the request, without what its caller alone wanted.
+    :param key: the key of what is renewed.
+    """
+
+    def __init__(self, origin: SessionOrigin, key: str) -> None:
+        self.origin = origin
+        self.key = key
+        self.label = origin.label
+        self.tally = origin.tally
+        self.terms = origin.terms
+        self.pool: Refresher | None = origin.plan.pool
+        self.fills = False
+        self.forced = False
+        self.patience: float | None = None
+
+    def is_left_alone(self, copy: Copy) -> bool:
+        """A third party is never left alone where nothing stands in for its answer."""
+        return False
+
+    def renew_parts(self, keys: tuple[str, ...]) -> None:
+        """A response is made of nothing."""
+
+    def given_up(self) -> None:
+        """Nobody but the engine counts the failures of a third party."""
+
+    def run(self, start: Start) -> Answer:
+        """Ask the third party, read all of its answer, and judge it."""
+        answer = Asked(self.origin.question(), start, time.monotonic() + self.origin.plan.settings.refresh_deadline).answer()
+        if isinstance(answer.value, Response):
+            answer.value.close()
+        return answer

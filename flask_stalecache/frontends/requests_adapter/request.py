@@ -1,0 +1,76 @@
+"""A caller's request to a third party, and how it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from requests import PreparedRequest, Response
+from requests.adapters import BaseAdapter
+from requests.utils import select_proxy
+
+from ...core.model.inputs import environ_name
+from ...core.model.policy import FAILURE_STATUSES
+
+#: What a third party must not answer by itself: the copy answers it afterwards (http.md rule 21).
+CONDITIONS = ("If-None-Match", "If-Modified-Since")
+
+
+class Sending(NamedTuple):
+    """A request and how it is sent.
+
+    :ivar adapter: sends it.
+    :ivar options: what else an adapter is given.
+    """
+
+    adapter: BaseAdapter
+    request: PreparedRequest
+    stream: bool
+    options: Mapping[str, Any]
+
+    def send(self, request: PreparedRequest, stream: bool) -> Response:
+        """Send a request the same way."""
+        return self.adapter.send(request, stream=stream, **self.options)
+
+    def changed(self, less: tuple[str, ...], more: list[tuple[str, str]]) -> PreparedRequest:
+        """Return the request without some fields and with some more."""
+        request = self.request.copy()
+        for name in less:
+            request.headers.pop(name, None)
+        request.headers.update(more)
+        return request
+
+    def way(self, url: str) -> tuple[object, ...]:
+        """Return how the third party is reached and recognised: what came without a check is not for who asks for one."""
+        proxy = select_proxy(url, dict(self.options.get("proxies") or {}))
+        parts = urlsplit(proxy) if proxy else None
+        through = f"{parts.hostname}:{parts.port}" if parts is not None else None
+        if not url.startswith("https:"):
+            return (through,)
+        return (through, _plain(self.options.get("verify")), _plain(self.options.get("cert")))
+
+
+def has_failed(response: Response) -> bool:
+    """Whether a third party has answered that it can't answer."""
+    return response.status_code in FAILURE_STATUSES or response.status_code == 429
+
+
+def _plain(value: Any) -> object:
+    if isinstance(value, (tuple, list)):
+        return tuple(map(str, value))
+    return value if value is None or isinstance(value, bool) else str(value)
+
+
+def text_of(value: Any) -> str:
+    """Return a field's value as a string: ``requests`` takes bytes too."""
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def environ_of(request: PreparedRequest) -> dict[str, str]:
+    """Return a request's fields under the names that a WSGI environ has for them."""
+    environ: dict[str, str] = {}
+    for name, value in request.headers.items():
+        known = environ_name(text_of(name))
+        environ[known] = f"{environ[known]}, {text_of(value)}" if known in environ else text_of(value)
+    return environ

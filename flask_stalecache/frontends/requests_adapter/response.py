@@ -1,0 +1,287 @@
+"""Answers of third parties as data, and back: the responses of ``requests`` and what ``urllib3`` has under them."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from requests import PreparedRequest, Response
+from requests.exceptions import ChunkedEncodingError, SSLError
+from requests.exceptions import ConnectionError as NoConnection
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_encoding_from_headers
+from urllib3 import HTTPResponse
+from urllib3._collections import HTTPHeaderDict
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+from urllib3.exceptions import SSLError as BadTls
+
+from ...errors import StaleCacheError
+
+Fields = list[tuple[str, str]]
+CHUNK = 65536
+#: These have no body, nor a Content-Length.
+BODILESS = (204, 304)
+
+
+class Head(NamedTuple):
+    """The head of a response that is made again.
+
+    :ivar status: the status.
+    :ivar reason: the phrase behind it.
+    :ivar headers: the fields as ``urllib3`` has them, line by line.
+    :ivar joined: the fields as ``requests`` has them.
+    :ivar encoding: what they say of the body's text.
+    """
+
+    status: int
+    reason: str
+    headers: HTTPHeaderDict
+    joined: CaseInsensitiveDict[str]
+    encoding: str | None
+
+    @classmethod
+    def of(cls, status: int, reason: str, fields: Fields) -> Head:
+        """Return the head with these fields."""
+        headers = HTTPHeaderDict()
+        for name, value in fields:
+            headers.add(name, value)
+        joined: CaseInsensitiveDict[str] = CaseInsensitiveDict(headers)
+        return cls(status, reason, headers, joined, get_encoding_from_headers(joined))
+
+
+def phrase(status: int) -> str:
+    """Return the phrase of a status; one that nobody has registered has none."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def fields_of(response: Response) -> Fields:
+    """Return the fields of a response, line by line."""
+    headers = getattr(response.raw, "headers", None)
+    lines = headers.iteritems() if isinstance(headers, HTTPHeaderDict) else response.headers.items()
+    return [(str(name), str(value)) for name, value in lines]
+
+
+def is_unread(response: Response) -> bool:
+    """Whether the body of a response is still to be read, from where it can be taken."""
+    return isinstance(response.raw, HTTPResponse) and getattr(response, "_content", None) is False
+
+
+def is_chunked(response: Response) -> bool:
+    """Whether a body comes in pieces whose bounds may matter to who reads it."""
+    return bool(getattr(response.raw, "chunked", False))
+
+
+# -- made again ------------------------------------------------------------------------------------------------------
+
+
+def made_again(request: PreparedRequest, head: Head, body: bytes, connection: Any, cookies_of: Any = None) -> Response:
+    """Return a response as an adapter would: its body is still to be read, and decoded.
+
+    :param request: the request that it answers.
+    :param connection: the adapter.
+    :param cookies_of: what the third party has answered just now, with its cookies, as ``urllib3`` has it.
+    """
+    response = Response()
+    response.status_code, response.reason = head.status, head.reason
+    response.headers, response.encoding = head.joined.copy(), head.encoding
+    response.url, response.request = request.url or "", request
+    response.connection = connection
+    file = _Whole(b"" if request.method == "HEAD" else body)
+    response.raw = _raw(head.status, head.reason, head.headers.copy(), file, request.method, cookies_of)
+    return response
+
+
+def _raw(status: int, reason: str | None, headers: HTTPHeaderDict, body: Any, method: str | None, original: Any) -> HTTPResponse:
+    return HTTPResponse(
+        body=body,
+        headers=headers,
+        status=status,
+        reason=reason,
+        version=11,
+        preload_content=False,
+        decode_content=False,
+        original_response=getattr(original, "_original_response", None),
+        request_method=method,
+    )
+
+
+class _Whole(io.BytesIO):
+    """A body that is there, as the file of an ``HTTPResponse``: closed once it was read, or ``stream(None)`` would not end."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self._size = len(body)
+
+    def isclosed(self) -> bool:
+        """Whether all of it was read."""
+        return self.closed or self.tell() >= self._size
+
+
+def put_body(response: Response, body: Any) -> None:
+    """Put another body under a response, undecoded: what it had was read.
+
+    :param body: a file.
+    """
+    raw = response.raw
+    # It does not come in chunks any more.
+    headers = HTTPHeaderDict((name, value) for name, value in fields_of(response) if name.lower() != "transfer-encoding")
+    response.raw = _raw(raw.status, raw.reason, headers, body, response.request.method, raw)
+
+
+# -- read ------------------------------------------------------------------------------------------------------------
+
+
+class Late(StaleCacheError):
+    """A body takes longer than anybody waits for it."""
+
+
+def read_whole(response: Response, limit: int, until: float | None) -> bytes | None:
+    """Read a body, undecoded, and leave it to be read again.
+
+    :param limit: bytes that are read at most, or little more.
+    :param until: when to stop, on the monotonic clock; ``None``: as long as it takes.
+    :return: the body; ``None`` if it is larger, and the rest of it is still to come.
+    :raises requests.RequestException: where it breaks off, as reading it would.
+    :raises Late: if it takes too long.
+    """
+    raw = response.raw
+    chunks = raw.stream(CHUNK, decode_content=False) if until is None else _as_they_come(raw)
+    try:
+        parts, is_whole = _read(chunks, limit, until)
+    except HTTPError as error:
+        raw.close()
+        raise _as_requests_says(error) from error
+    except BaseException:
+        raw.close()
+        raise
+    if not is_whole:
+        put_body(response, Passing(raw, lambda size: next(chunks, b""), b"".join(parts)))
+        return None
+    raw.release_conn()
+    body = b"".join(parts)
+    put_body(response, _Whole(body))
+    return body
+
+
+def _as_they_come(raw: HTTPResponse) -> Iterator[bytes]:
+    """Return what comes of a body, without waiting for more: the clock is to be looked at in between."""
+    read = getattr(raw, "read1", raw.read)
+    while chunk := read(CHUNK, decode_content=False):
+        yield chunk
+
+
+def _read(chunks: Iterator[bytes], limit: int, until: float | None) -> tuple[list[bytes], bool]:
+    """Return what has come, and whether that is all."""
+    parts, size = [], 0
+    for chunk in chunks:
+        parts.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            return parts, False
+        if until is not None and time.monotonic() > until:
+            raise Late("the body takes longer than STALECACHE_REFRESH_DEADLINE")
+    return parts, True
+
+
+def let_go(response: Response) -> None:
+    """Give back the connection of a response that has no body."""
+    if is_unread(response):
+        response.raw.drain_conn()
+        response.raw.release_conn()
+
+
+def _as_requests_says(error: HTTPError) -> Exception:
+    """Return the exception that ``requests`` raises where a body breaks off."""
+    if isinstance(error, ProtocolError):
+        return ChunkedEncodingError(error)
+    if isinstance(error, ReadTimeoutError):
+        return NoConnection(error)
+    return SSLError(error) if isinstance(error, BadTls) else error
+
+
+class Passing(io.RawIOBase):
+    """A body on its way to who reads it, of which a copy may be kept.
+
+    :param raw: where it comes from; closed with this.
+    :param more: returns what comes next, by the bytes that are asked for.
+    :param before: what came before that.
+    :param over: given all of it, once that has come.
+    :param length: bytes that it has, if it is copied; no more than that are kept.
+    """
+
+    def __init__(
+        self,
+        raw: HTTPResponse,
+        more: Callable[[int], bytes],
+        before: bytes = b"",
+        over: Callable[[bytes], object] | None = None,
+        length: int = 0,
+    ) -> None:
+        super().__init__()
+        self._raw = raw
+        self._more = more
+        self._rest = before
+        self._over = over
+        self._length = length
+        self._kept: list[bytes] = []
+        self._size = 0
+        self._is_over = False
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read some of it."""
+        if not self._rest:
+            self._rest = self._more(len(buffer))
+            self._is_over = not self._rest
+            self._keep(self._rest)
+        part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+    def _keep(self, chunk: bytes) -> None:
+        if self._over is None:
+            return
+        self._kept.append(chunk)
+        self._size += len(chunk)
+        if self._size >= self._length:
+            self._is_over = True
+            # Before it is read to its end: who has all of it may ask again at once.
+            over, self._over = self._over, None
+            if self._size == self._length:
+                over(b"".join(self._kept))
+            self._kept = []
+
+    def isclosed(self) -> bool:
+        """Whether all of it was read."""
+        return self.closed or (self._is_over and not self._rest)
+
+    def read1(self, size: int = -1) -> bytes:
+        """Read some of it."""
+        return self.read(size) or b""
+
+    def close(self) -> None:
+        """Close where it comes from."""
+        if not self.closed:
+            self._kept, self._over = [], None
+            self._raw.close()
+            self._raw.release_conn()
+        super().close()
+
+
+def keep_copy(response: Response, length: int, over: Callable[[bytes], object]) -> None:
+    """Keep a copy of a body while it is read.
+
+    :param length: bytes that it is said to have.
+    :param over: given all of it, once that has come.
+    """
+    raw = response.raw
+    put_body(response, Passing(raw, lambda size: raw.read(size, decode_content=False), b"", over, length))
