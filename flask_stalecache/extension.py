@@ -14,6 +14,7 @@ from flask.ctx import RequestContext
 from flask.globals import request_ctx
 
 from . import config
+from .app_state import app_of_context, set_up, state_of
 from .cli.commands import commands
 from .core.model.policy import Duration, Normaliser, Policy, unknown_parameter
 from .core.model.recipe import REFRESHING
@@ -31,7 +32,6 @@ from .frontends.requests_adapter.factory import MakesSessions
 from .operations import Operations
 from .stats.schema import Stats
 from .stores.base import Store
-from .wiring import app_of_context, set_up, state_of
 
 if TYPE_CHECKING:
     from typing_extensions import Never

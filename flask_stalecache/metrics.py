@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from flask import Flask
 
+from .app_state import state_of
 from .engine.engine import Engine
 from .errors import ConfigError
 from .frontends.gateway.handler import GatewayCache
 from .stats.registry import Ledger
 from .stats.schema import Counters
 from .stores.base import Usage
-from .wiring import state_of
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

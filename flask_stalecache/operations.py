@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from flask import current_app, has_app_context
 
+from .app_state import State, app_of_context, state_of
 from .batches.batch import Batch, concurrency_of
 from .batches.scheduler import drain_all_scans, drain_with
 from .batches.selector import Selector
@@ -13,7 +14,6 @@ from .batches.warmer import Urls
 from .engine.thread_pool import drain_all
 from .errors import ConfigError
 from .frontends.flask_urls import warm
-from .wiring import State, app_of_context, state_of
 
 
 class Operations:

@@ -16,7 +16,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
 from flask_stalecache import ConfigError, FileStore, Policy, StaleCache, StoreError
-from flask_stalecache.wiring import state_of
+from flask_stalecache.app_state import state_of
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
 TOKEN = re.compile(r'name="token" value="([^"]+)"')

@@ -122,7 +122,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.requests_adapter.adapter",
         "frontends.requests_adapter.factory",
     ),
-    ("wiring", "frontends.flask_urls", "operations", "cli.summary"),
+    ("app_state", "frontends.flask_urls", "operations", "cli.summary"),
     (
         "cli.output",
         "cli.context",
@@ -167,7 +167,7 @@ KNOW_FLASK = {
     "frontends.memoize.handler",
     "frontends.flask_gateway",
     "frontends.requests_adapter.adapter",
-    "wiring",
+    "app_state",
     "frontends.flask_urls",
     "operations",
     "cli.context",

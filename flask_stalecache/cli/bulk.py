@@ -10,11 +10,11 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
+from ..app_state import State
 from ..batches.batch import MAX_CONCURRENCY, Batch, Outcome
 from ..batches.selector import Selector
 from ..errors import ConfigError
 from ..operations import Operations
-from ..wiring import State
 from . import output
 from .context import filled, this_state
 from .selectors import selecting, selector_of

@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 from flask import Flask, current_app
 
+from ..app_state import State, state_of
 from ..core.model.entry import Entry
 from ..core.rules.serving import Terms
 from ..errors import ConfigError
 from ..stores.file_store import FileStore
 from ..stores.stamps import newer_table
-from ..wiring import State, state_of
 
 
 def this_app() -> Flask:

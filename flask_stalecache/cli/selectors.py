@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import click
 from flask import current_app
 
+from ..app_state import State
 from ..batches.selector import Selector
-from ..wiring import State
 
 C = TypeVar("C", bound=Callable[..., Any])
 _FILTERS = ("tag", "endpoint", "prefix")

@@ -8,10 +8,10 @@ from typing import Any
 
 from flask import Flask
 
+from ..app_state import State
 from ..config import KEYS, PREFIX
 from ..core.model.policy import NamePatterns, Policy
 from ..stores.file_store import FileStore
-from ..wiring import State
 
 DEFAULT = "default"
 

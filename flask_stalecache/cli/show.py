@@ -9,6 +9,7 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
+from ..app_state import State
 from ..batches.selector import endpoint_of, function_of, title_of
 from ..core.formatting import clock, size
 from ..core.model.entry import Entry
@@ -18,7 +19,6 @@ from ..core.model.purge_names import tags_in
 from ..core.rules.explain import Explanation, explain, spell
 from ..core.rules.serving import Terms
 from ..stores.base import Stored
-from ..wiring import State
 from . import output
 from .context import filled_state, terms_of
 from .selectors import of_url

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from ..app_state import State
 from ..batches.batch import Batch
 from ..batches.selector import Selector, title_of
 from ..core.formatting import number
 from ..core.model.entry import Entry
 from ..errors import ConfigError
-from ..wiring import State
 
 #: What an action is called in a form, and what the page says when it is done.
 ACTIONS = {"purge": "Purged", "soft": "Softly purged", "refresh": "Refreshed"}

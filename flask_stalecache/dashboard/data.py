@@ -10,6 +10,7 @@ from typing import Any
 
 from flask import Flask
 
+from ..app_state import State, state_of
 from ..core.formatting import number
 from ..core.model.entry import Entry
 from ..core.model.keys import page_key
@@ -20,7 +21,6 @@ from ..core.rules.variants import INDEX
 from ..frontends.memoize.handler import Suspended
 from ..frontends.memoize.origin import Memo
 from ..stores.base import Stored
-from ..wiring import State, state_of
 from .charts import Moment, charts, moment_of
 from .entry_view import Card, Line, card_of, line_of
 from .health import OFF, health

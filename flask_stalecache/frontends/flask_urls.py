@@ -8,12 +8,12 @@ from typing import Any
 from flask import Flask, Request, has_request_context, request
 from werkzeug.routing import BuildError
 
+from ..app_state import State
 from ..batches.batch import Batch
 from ..batches.warmer import Warmer, checked_flag
 from ..core.model.base_url import Base, request_fields
 from ..core.model.keys import raw_path
 from ..errors import ConfigError
-from ..wiring import State
 
 
 def warm(state: State, urls: object, concurrency: int, force: object, headers: object) -> Batch:
