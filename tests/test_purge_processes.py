@@ -299,7 +299,8 @@ def test_every_worker_sees_a_purge_at_its_next_request_and_after_a_restart(tmp_p
 
 # -- killed between any two steps ------------------------------------------------------------------------------------
 
-STORES = str(Path(files_module.__file__).parent)
+#: The folders of the modules that are stepped through.
+STORES = tuple(str(Path(module.__file__).parent) for module in (files_module, locks))
 #: Functions of the stores that change nothing: to be killed in them is to be killed before what comes next.
 READING = frozenset(
     {

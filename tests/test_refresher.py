@@ -313,7 +313,7 @@ def test_close_refuses_new_jobs_and_forgets_waiting_ones(held: threading.Event) 
 
 EXITING = """
 import sys, threading
-from flask_stalecache.refresher import Refresher
+from flask_stalecache.engine.thread_pool import Refresher
 
 pools = []
 for _ in range({pools}):
@@ -340,7 +340,7 @@ def test_jobs_of_a_minute_do_not_hold_up_the_exit(pools: int, shutdown_wait: flo
 
 FINISHING = """
 import threading
-from flask_stalecache.refresher import Refresher
+from flask_stalecache.engine.thread_pool import Refresher
 
 pool = Refresher(1, 10, 30)
 go_on = threading.Event()
@@ -428,7 +428,7 @@ def test_many_threads_may_be_the_first_in_a_forked_process(soak: Callable[[int, 
 
 FORKING = """
 import os, sys, threading
-from flask_stalecache.refresher import Refresher
+from flask_stalecache.engine.thread_pool import Refresher
 
 pool = Refresher(1, 10, 30)
 started = threading.Event()

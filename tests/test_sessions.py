@@ -823,8 +823,8 @@ def test_without_requests_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
             raise ModuleNotFoundError("No module named 'requests'", name="requests")
         return real(name, *args, **options)
 
-    for name in ("adapter", "origin", "asked", "sending", "wire"):
-        monkeypatch.delitem(sys.modules, f"flask_stalecache.sessions.{name}", raising=False)
+    for name in ("adapter", "origin", "fetch", "request", "response"):
+        monkeypatch.delitem(sys.modules, f"flask_stalecache.frontends.requests_adapter.{name}", raising=False)
     monkeypatch.delattr("flask_stalecache.frontends.requests_adapter.adapter", raising=False)
     monkeypatch.setattr(builtins, "__import__", refusing)
     with pytest.raises(ConfigError, match=r"pip install 'flask-stalecache\[requests\]'"):
