@@ -12,13 +12,11 @@ import pytest
 import time_machine
 from flask import Flask
 from hypothesis import HealthCheck, settings
-from parties import make_site, party, site  # noqa: F401  Fixtures of all tests of sessions.
 
 from flask_stalecache import StaleCache
 from flask_stalecache.engine.housekeeper import Housekeeper
-
-#: A moment at which tests with a fake clock begin.
-NOON = 1_800_000_000.0
+from support.clock import NOON
+from support.third_party import make_site, party, site  # noqa: F401  Fixtures of all tests of sessions.
 
 # A busy machine is no failure.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -55,7 +53,7 @@ def make_app(directory: Path) -> Callable[..., tuple[Flask, StaleCache]]:
 
 @pytest.fixture
 def clock() -> Iterator[time_machine.Traveller]:
-    """A fake clock that stands still at :data:`NOON`; ``clock.shift(seconds)`` moves it."""
+    """A fake clock that stands still at :data:`support.clock.NOON`; ``clock.shift(seconds)`` moves it."""
     with time_machine.travel(NOON, tick=False) as traveller:
         yield traveller
 

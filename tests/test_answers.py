@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import time_machine
-from conftest import NOON
 from flask import Flask, Response, abort, g, make_response, redirect, request, send_file
-from visitors import MakeApp, Seen, settle, visit
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.http import http_date
 
 from flask_stalecache import StaleCache
+from support.client import MakeApp, Seen, settle, visit
+from support.clock import NOON
 
 PAGE = "0123456789"
 #: Fresh for a minute, then stale for two, and for an hour if the view fails.

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from servers import PATIENCE, Server, Visitor, environment, serving, wait_for
+
+from support.servers import PATIENCE, Server, Visitor, environment, serving, wait_for
 
 pytestmark = pytest.mark.server
 

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browsers import browsing
 from playwright.sync_api import Browser, BrowserContext, Page, expect
-from servers import Gate, Server, serving, wait_for
+
+from support.browser import browsing
+from support.servers import Gate, Server, serving, wait_for
 
 pytestmark = pytest.mark.server
 

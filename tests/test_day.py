@@ -29,8 +29,6 @@ from typing import Any, NamedTuple, TypeAlias
 import pytest
 import time_machine
 from flask import Flask, Response, request
-from origins import PATIENCE, wait_until
-from visitors import MakeApp, Seen, settle, visit
 
 from flask_stalecache import StaleCache
 from flask_stalecache.core.model.entry import decode_head
@@ -38,6 +36,8 @@ from flask_stalecache.engine import engine, thread_pool
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.stores import sweep
 from flask_stalecache.stores.file_store import FileStore
+from support.client import MakeApp, Seen, settle, visit
+from support.threads import PATIENCE, wait_until
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 KIB, MIB = 1024, 1024 * 1024

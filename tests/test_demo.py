@@ -17,7 +17,6 @@ import requests
 import time_machine
 from flask import Flask
 from flask.testing import FlaskClient
-from servers import wait_for
 
 from example_app import create_app, partners
 from example_app.chapters import (
@@ -42,6 +41,7 @@ from example_app.chapters import (
 )
 from example_app.demo import NEW, NO_NUMBER, OLD, main
 from example_app.extensions import cache
+from support.servers import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 from flask_caching import Cache
-from servers import PATIENCE, STOP_PATIENCE, environment, wait_for
 from werkzeug.test import Client
 
 import flask_stalecache
 from flask_stalecache.config import KEYS
 from flask_stalecache.frontends.flask_gateway import _NEEDS_THE_APP
+from support.servers import PATIENCE, STOP_PATIENCE, environment, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

@@ -14,22 +14,6 @@ from typing import Any
 
 import pytest
 import time_machine
-from origins import (
-    PATIENCE,
-    FakeOrigin,
-    FakeRefresh,
-    body_of,
-    crowd,
-    failed,
-    go,
-    make_engine,
-    make_entry,
-    personal,
-    results,
-    storable,
-    unstorable,
-    wait_until,
-)
 
 from flask_stalecache import CacheStatus, FileStore, StoreError
 from flask_stalecache.core.model.note import NOTHING, Note
@@ -37,6 +21,8 @@ from flask_stalecache.core.rules.serving import Verdict
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.origin import Answer, Served, Start
 from flask_stalecache.engine.singleflight import Flight, Flights
+from support.engine import FakeOrigin, FakeRefresh, body_of, failed, make_engine, make_entry, personal, storable, unstorable
+from support.threads import PATIENCE, crowd, go, results, wait_until
 
 HIT, MISS, EXPIRED = CacheStatus.HIT, CacheStatus.MISS, CacheStatus.EXPIRED
 STALE, UPDATING, BYPASS = CacheStatus.STALE, CacheStatus.UPDATING, CacheStatus.BYPASS

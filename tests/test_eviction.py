@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from origins import make_entry, wait_until, workers
 
 from flask_stalecache import FileStore
 from flask_stalecache.stores.folders import on_disk
+from support.engine import make_entry
+from support.processes import workers
+from support.threads import wait_until
 
 MIB = 1024 * 1024
 WRITERS = 3

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from origins import make_entry
 
 from flask_stalecache import CacheStatus
 from flask_stalecache.core.model.entry import Entry
@@ -14,6 +13,7 @@ from flask_stalecache.core.model.inputs import ReadNames
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.core.rules.explain import State, explain, spell, state_of
 from flask_stalecache.core.rules.serving import PLAIN, PreferStale, Terms
+from support.engine import make_entry
 
 NOON = 1_800_000_000.0
 

@@ -13,7 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from servers import PATIENCE, Answer, Gate, Server, serving, wait_for
+
+from support.servers import PATIENCE, Answer, Gate, Server, serving, wait_for
 
 pytestmark = pytest.mark.server
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -14,9 +12,10 @@ from typing import Any
 import pytest
 import requests
 from flask import Flask
-from servers import PATIENCE, Gate, crowd, serving, wait_for
 
 from flask_stalecache import OriginSuspended, StaleCache
+from support.rude_server import HEAD, Rude, rude
+from support.servers import PATIENCE, Gate, crowd, serving, wait_for
 
 pytestmark = pytest.mark.server
 
@@ -94,60 +93,6 @@ def test_a_stale_value_is_renewed_once_by_all_processes(tmp_path: Path) -> None:
 
 
 # -- real servers misbehaving ----------------------------------------------------------------------------------------
-
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n"
-_ZEROS = bytes(1_000_000)
-
-
-class Rude:
-    """A server that sends some bytes to each caller, and then closes, resets, or goes on as told.
-
-    :ivar ends: set, it stops dripping, and closes.
-    """
-
-    def __init__(self, data: bytes, *, drip: bool = False, reset: bool = False, zeros: int = 0) -> None:
-        self.data, self.drip, self.reset, self.zeros = data, drip, reset, zeros
-        self.over, self.ends = threading.Event(), threading.Event()
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.calls = 0
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.socket.getsockname()[1]}/"
-
-    def _serve(self) -> None:
-        while not self.over.is_set():
-            try:
-                connection, _ = self.socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
-
-    def _answer(self, connection: socket.socket) -> None:
-        self.calls += 1
-        with connection:
-            connection.recv(65536)
-            try:
-                connection.sendall(self.data)
-                for _ in range(self.zeros // len(_ZEROS)):
-                    connection.sendall(_ZEROS)
-                while self.drip and not self.ends.wait(0.05):
-                    connection.sendall(b"x")
-            except OSError:
-                return
-            if self.reset:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-
-    def close(self) -> None:
-        self.over.set()
-        self.ends.set()
-        self.socket.close()
-
-
-def rude(status: str, *fields: str, body: bytes = b"") -> bytes:
-    lines = "".join(f"{field}\r\n" for field in (*fields, f"Content-Length: {len(body)}", "Connection: close"))
-    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode("latin-1") + body
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import pytest
 import time_machine
 from celery import Celery, Task
 from flask import Flask
-from origins import wait_until
-from servers import PATIENCE, Gate, environment
 
 from flask_stalecache import MemoizedFunction, StaleCache
+from support.servers import PATIENCE, Gate, environment
+from support.threads import wait_until
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
 

@@ -22,21 +22,6 @@ import pytest
 import time_machine
 from flask import Flask
 from flask.testing import FlaskClient
-from origins import (
-    NOBODY,
-    PATIENCE,
-    FakeOrigin,
-    FakeRefresh,
-    become_nobody,
-    body_of,
-    crowd,
-    make_engine,
-    make_entry,
-    results,
-    storable,
-    wait_until,
-    workers,
-)
 
 from flask_stalecache import CacheStatus, ConfigError, FileStore, StaleCache, StoreError
 from flask_stalecache.core.model.keys import digest
@@ -46,6 +31,9 @@ from flask_stalecache.engine.singleflight import Flight, Flights
 from flask_stalecache.stats.schema import Counters
 from flask_stalecache.stores.purge_records import Names
 from flask_stalecache.stores.stamps import FILE_NAME, SIZE, Stamps, slot_of
+from support.engine import FakeOrigin, FakeRefresh, body_of, make_engine, make_entry, storable
+from support.processes import NOBODY, become_nobody, workers
+from support.threads import PATIENCE, crowd, results, wait_until
 
 ROOT = os.geteuid() == 0
 LOGGER = "flask_stalecache"

@@ -9,9 +9,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import pytest
-from origins import PATIENCE, crowd, go, results, wait_until
 
 from flask_stalecache.engine.singleflight import Flight, Flights, Outcome
+from support.threads import PATIENCE, crowd, go, results, wait_until
 
 
 @dataclass

@@ -22,17 +22,19 @@ from typing import Any, ClassVar, Protocol
 
 import pytest
 import time_machine
-from conftest import NOON
 from flask import Flask
-from origins import PATIENCE, Worker, make_entry, results, wait_until, workers
-from origins import crowd as crowd_of
-from servers import Server, serving, wait_for
-from visitors import settle, visit
 
 from flask_stalecache import FileStore, StaleCache, StoreError
 from flask_stalecache.engine.singleflight import Flight, Flights
 from flask_stalecache.stores.folders import Folders, Listed
 from flask_stalecache.stores.purge_records import Names, Record
+from support.client import settle, visit
+from support.clock import NOON
+from support.engine import make_entry
+from support.processes import Worker, workers
+from support.servers import Server, serving, wait_for
+from support.threads import PATIENCE, results, wait_until
+from support.threads import crowd as crowd_of
 
 # -- disks -----------------------------------------------------------------------------------------------------------
 

@@ -33,11 +33,11 @@ from flask import (
 )
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionInterface, SessionMixin
 from flask_login import LoginManager, UserMixin
-from origins import PATIENCE, go, results
-from visitors import MakeApp, Seen, settle, visit
 
 from flask_stalecache import ConfigError, Policy, StaleCache
 from flask_stalecache.frontends.gateway.handler import Gateway
+from support.client import MakeApp, Seen, settle, visit
+from support.threads import PATIENCE, go, results
 
 Build: TypeAlias = "Callable[[Flask], object]"
 Fields: TypeAlias = "Mapping[str, str]"

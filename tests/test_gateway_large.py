@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import time_machine
-from servers import serving
 from werkzeug.test import Client, TestResponse, create_environ
 from werkzeug.wsgi import FileWrapper
 
 from flask_stalecache import GatewayCache
+from support.servers import serving
 
 MIB = 1024 * 1024
 #: Of bytes that tell where they are from.

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import KINDS, PATIENCE, Answer, Gate, Server, crowd, serving, visits, wait_for
-from shops import Shop, line_of, new_path
+
+from support.live_apps import Shop, line_of, new_path
+from support.servers import KINDS, PATIENCE, Answer, Gate, Server, crowd, serving, visits, wait_for
 
 pytestmark = pytest.mark.server
 

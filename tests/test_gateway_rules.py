@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import time_machine
-from gateway_served import SERVED
-from gateway_site import PATIENCE, Body, Script, Seen, Site
-from gateway_stored import STORED
-from gateway_table import FRESH, Case, Reply, case, hit, new
-from origins import go, results, wait_until
 
 from flask_stalecache.stores.sweep import Sweeper
+from support.gateway.served import SERVED
+from support.gateway.site import PATIENCE, Body, Script, Seen, Site
+from support.gateway.stored import STORED
+from support.gateway.table import FRESH, Case, Reply, case, hit, new
+from support.threads import go, results, wait_until
 
 CASES = [*STORED, *SERVED]
 

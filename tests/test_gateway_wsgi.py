@@ -23,11 +23,11 @@ from wsgiref.validate import validator
 
 import pytest
 import time_machine
-from origins import PATIENCE, go, results, wait_until
 
 from flask_stalecache import Policy, StoreError
 from flask_stalecache.frontends.gateway.handler import GatewayCache
 from flask_stalecache.stores.entry_file import FileBody
+from support.threads import PATIENCE, go, results, wait_until
 
 FRESH = ("Cache-Control", "max-age=60")
 #: Served while it is renewed, and where the app fails.

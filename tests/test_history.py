@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import time_machine
-from origins import workers
 
 from flask_stalecache.core.rules.status import CacheStatus
 from flask_stalecache.stats import history as history_module
@@ -17,6 +16,7 @@ from flask_stalecache.stats.history import INTERVAL, KEPT, History
 from flask_stalecache.stats.registry import Ledger
 from flask_stalecache.stats.schema import Counters, Sample
 from flask_stalecache.stats.tally import CELLS, PLAIN, Totals
+from support.processes import workers
 
 Move = Callable[[float], None]
 STEP = INTERVAL + 1

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from flask import Flask, Response, session
 from flask.testing import EnvironBuilder
-from origins import PATIENCE, Worker, all_taken, go, locks_in, wait_until, workers
 
 from flask_stalecache import StaleCache
 from flask_stalecache.engine.engine import Engine
@@ -25,6 +24,8 @@ from flask_stalecache.frontends.gateway.handler import GatewayCache
 from flask_stalecache.frontends.pages.handler import ANSWERED
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.stamps import SEQ_SLOT
+from support.processes import Worker, workers
+from support.threads import PATIENCE, all_taken, go, locks_in, wait_until
 
 HITS = 1000
 

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from origins import PATIENCE, FakeOrigin, crowd, forked, make_engine, results, wait_until, workers
 
 from flask_stalecache import StaleCache
 from flask_stalecache.engine import housekeeper, thread_pool
 from flask_stalecache.engine.housekeeper import Housekeeper
 from flask_stalecache.errors import StoreError
+from support.engine import FakeOrigin, make_engine
+from support.processes import forked, workers
+from support.threads import PATIENCE, crowd, results, wait_until
 
 
 @dataclass(eq=False)

@@ -12,10 +12,10 @@ import pytest
 import time_machine
 from flask import Flask, Response, abort, make_response, render_template_string, request, session
 from flask.views import MethodView
-from origins import PATIENCE, go, results
-from visitors import MakeApp, settle, visit, words
 
 from flask_stalecache import ConfigError, StaleCache
+from support.client import MakeApp, settle, visit, words
+from support.threads import PATIENCE, go, results
 
 pytestmark = pytest.mark.usefixtures("no_housekeeping")
 

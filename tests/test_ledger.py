@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from origins import Worker, forked, workers
 
 from flask_stalecache.stats import registry as ledger_module
 from flask_stalecache.stats.counter_file import HEAD, LABELS, NAMED, OTHERS, SIZE, read_rows
@@ -22,6 +21,7 @@ from flask_stalecache.stats.registry import NAMES, Ledger
 from flask_stalecache.stats.schema import Counters, Stats
 from flask_stalecache.stats.tally import KINDS, PLAIN, STATUSES, Tally
 from flask_stalecache.stores.base import Usage
+from support.processes import Worker, forked, workers
 
 NOTHING = dict.fromkeys(STATUSES, 0)
 

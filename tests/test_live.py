@@ -23,7 +23,8 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
-from servers import KINDS, PATIENCE, Answer, Gate, Server, crowd, serving, visits, wait_for
+
+from support.servers import KINDS, PATIENCE, Answer, Gate, Server, crowd, serving, visits, wait_for
 
 pytestmark = pytest.mark.server
 

@@ -9,7 +9,8 @@ from itertools import count
 
 import pytest
 import requests
-from servers import PATIENCE, Server, serving
+
+from support.servers import PATIENCE, Server, serving
 
 pytestmark = pytest.mark.server
 

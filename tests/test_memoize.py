@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import time_machine
 from flask import Flask, Response, current_app, g, has_request_context, request, session
-from origins import crowd, go, results, wait_until
 
 from flask_stalecache import (
     ConfigError,
@@ -23,6 +22,7 @@ from flask_stalecache import (
     UnkeyableArgument,
 )
 from flask_stalecache.core.rules.cacheability import current
+from support.threads import crowd, go, results, wait_until
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import time_machine
-from bombs import Bomb
 from flask import Flask, request, session
-from origins import crowd, go, results, wait_until
 
 from flask_stalecache import ConfigError, StaleCache
+from support.threads import crowd, go, results, wait_until
+from support.unpicklable import Bomb
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
 

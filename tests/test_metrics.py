@@ -18,11 +18,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, g
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parsed_text
-from visitors import MakeApp, visit
 
 from flask_stalecache import ConfigError, GatewayCache, StoreError
 from flask_stalecache.metrics import StaleCacheCollector
 from flask_stalecache.stats.prometheus import families
+from support.client import MakeApp, visit
 
 #: A sample: its name, its labels, its value.
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]

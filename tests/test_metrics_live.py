@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from servers import PATIENCE, Server, Visitor, serving, wait_for
+
+from support.servers import PATIENCE, Server, Visitor, serving, wait_for
 
 pytestmark = [pytest.mark.server, pytest.mark.soak]
 

@@ -14,12 +14,12 @@ from typing import Any, TypeAlias
 import pytest
 import time_machine
 from flask import Flask, Response, abort, redirect, request, session
-from origins import wait_until
-from servers import PATIENCE, Gate, Server, crowd, serving, wait_for
-from visitors import MakeApp, Seen, settle, visit, words
 
 from flask_stalecache import FileStore, StaleCache
 from flask_stalecache.core.model.entry import decode_head
+from support.client import MakeApp, Seen, settle, visit, words
+from support.servers import PATIENCE, Gate, Server, crowd, serving, wait_for
+from support.threads import wait_until
 
 #: Fresh for a minute, then stale for ten, then only if the view fails; no jitter, so that a test knows the moment.
 WINDOWS = {"max_age": 60, "stale_while_revalidate": 600, "stale_if_error": 6000, "jitter": 0}

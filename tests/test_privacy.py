@@ -44,13 +44,13 @@ from flask import (
 from flask.globals import request_ctx
 from flask.sessions import NullSession, SecureCookieSession, SecureCookieSessionInterface, SessionInterface, SessionMixin
 from flask.views import MethodView
-from origins import named
-from visitors import MakeApp, Seen, visit, words
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
 from werkzeug.utils import cached_property
 
 from flask_stalecache import StaleCache
+from support.client import MakeApp, Seen, visit, words
+from support.engine import named
 
 View: TypeAlias = "Callable[..., Any]"
 Build: TypeAlias = "Callable[[Flask, StaleCache], None]"

@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 import time_machine
 from flask import Blueprint, Flask, Response, abort, make_response, redirect, request
-from origins import PATIENCE, FakeOrigin, body_of, crowd, failed, go, make_engine, make_entry, results, storable, wait_until
-from visitors import MakeApp, Seen, settle, visit
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_stalecache import CacheStatus, ConfigError, StaleCache, StoreError
@@ -26,6 +24,9 @@ from flask_stalecache.engine.origin import Answer, Start
 from flask_stalecache.filesystem import locks
 from flask_stalecache.stores.base import Copy
 from flask_stalecache.stores.file_store import FileStore
+from support.client import MakeApp, Seen, settle, visit
+from support.engine import FakeOrigin, body_of, failed, make_engine, make_entry, storable
+from support.threads import PATIENCE, crowd, go, results, wait_until
 
 HOUR = 3600
 

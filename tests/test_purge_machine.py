@@ -19,7 +19,6 @@ import time_machine
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from origins import storable
 
 from flask_stalecache import StoreError
 from flask_stalecache.core.model.keys import digest
@@ -31,6 +30,7 @@ from flask_stalecache.stats.schema import Counters
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purge_records import LONGEST_RUN, Names
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps
+from support.engine import storable
 
 BASE = 1_800_000_000.0
 HOUR, DAY = 3600.0, 86400.0

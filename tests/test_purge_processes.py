@@ -21,8 +21,6 @@ from typing import Any
 
 import pytest
 import time_machine
-from origins import PATIENCE, FakeOrigin, Worker, body_of, make_engine, make_entry, storable, wait_until, workers
-from servers import Server, Visitor, serving
 
 from flask_stalecache import StoreError
 from flask_stalecache.core.model.entry import Entry
@@ -35,6 +33,10 @@ from flask_stalecache.stores import file_store as files_module
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purge_records import Record
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps
+from support.engine import FakeOrigin, body_of, make_engine, make_entry, storable
+from support.processes import Worker, workers
+from support.servers import Server, Visitor, serving
+from support.threads import PATIENCE, wait_until
 
 NEWS, SPORT = "tag:news", "tag:sport"
 NAMES = ("all", NEWS)

@@ -9,7 +9,6 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from origins import make_entry
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import create_environ
 
@@ -17,6 +16,7 @@ from flask_stalecache import ConfigError
 from flask_stalecache.batches.selector import Selector, title_of
 from flask_stalecache.core.model.policy import NamePatterns
 from flask_stalecache.core.model.purge_names import EVERYTHING, endpoint_name, page_names, prefix_name, tag_name, tags_in, url_name
+from support.engine import make_entry
 
 NOTHING = NamePatterns(())
 UTM = NamePatterns(("utm_*", "fbclid"))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from visitors import wire
 from werkzeug.wrappers import Request
 
 from flask_stalecache.core.model.query import parameter_name
+from support.client import wire
 
 PARAMETERS: list[tuple[str, str | None, bool]] = [
     ("utm_a", None, False),

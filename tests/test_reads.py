@@ -9,9 +9,9 @@ import pytest
 from flask import Request
 from hypothesis import given
 from hypothesis import strategies as st
-from visitors import wire
 
 from flask_stalecache.core.model.inputs import CarriedValue, ReadNames, environ_name
+from support.client import wire
 
 COOKIES: list[tuple[str, str | None, bool]] = [
     ("session", None, False),

@@ -27,12 +27,12 @@ from flask import (
     url_for,
 )
 from flask.sessions import SessionInterface, SessionMixin
-from visitors import MakeApp, settle, visit
 from werkzeug.datastructures import CallbackDict
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_stalecache import StaleCache
+from support.client import MakeApp, settle, visit
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

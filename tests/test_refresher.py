@@ -13,10 +13,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import pytest
-from origins import PATIENCE, all_taken, crowd, forked, go, locks_in, results, wait_until, workers
 
 from flask_stalecache.engine import thread_pool as module
 from flask_stalecache.engine.thread_pool import Refresher
+from support.processes import forked, workers
+from support.threads import PATIENCE, all_taken, crowd, go, locks_in, results, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 

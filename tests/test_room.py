@@ -27,8 +27,6 @@ import time_machine
 from flask import Flask
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from origins import Worker, make_entry, workers
-from visitors import MakeApp, visit
 from werkzeug.test import create_environ
 
 from flask_stalecache import FileStore, StaleCache, StoreError
@@ -41,6 +39,9 @@ from flask_stalecache.stores import eviction as room_module
 from flask_stalecache.stores.base import Copy
 from flask_stalecache.stores.folders import Folder, Folders
 from flask_stalecache.stores.stamps import FILE_NAME, SIZE, Stamps
+from support.client import MakeApp, visit
+from support.engine import make_entry
+from support.processes import Worker, workers
 
 BLOCK = 4096
 #: Longer than the pause between two sweeps.

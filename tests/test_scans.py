@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import time_machine
 from flask import Flask, Response, abort, make_response, redirect, request
-from origins import PATIENCE, all_taken, forked, go, locks_in, wait_until
-from visitors import MakeApp, visit
 
 from flask_stalecache import Batch, ConfigError, GatewayCache, Outcome, Policy, StaleCache, StoreError, scan_moved
 from flask_stalecache.engine.engine import Engine
+from support.client import MakeApp, visit
+from support.processes import forked
+from support.threads import PATIENCE, all_taken, go, locks_in, wait_until
 
 BUSY = "somebody else renews it just now"
 

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from servers import PATIENCE, ROOT, Gate, Server, Visitor, environment, serving, wait_for
 
 from flask_stalecache.stores.file_store import FileStore
+from support.servers import PATIENCE, ROOT, Gate, Server, Visitor, environment, serving, wait_for
 
 SOURCE = """
 import os

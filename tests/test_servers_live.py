@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import shops
-from servers import (
+
+from support import live_apps
+from support.live_apps import line_of, new_path
+from support.servers import (
     MORE_KINDS,
     PATIENCE,
     STOP_PATIENCE,
@@ -34,7 +36,6 @@ from servers import (
     visits,
     wait_for,
 )
-from shops import line_of, new_path
 
 pytestmark = pytest.mark.server
 
@@ -123,7 +124,7 @@ ROOM = {"uwsgi": 2, "uwsgi-lazy": 6, "uwsgi-threadless": 2}
 every_kind = pytest.mark.parametrize("running", MORE_KINDS, indirect=True)
 
 
-class Shop(shops.Shop):
+class Shop(live_apps.Shop):
     """The app on a server, and the third party that it asks."""
 
     @property

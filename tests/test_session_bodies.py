@@ -9,10 +9,10 @@ from contextlib import closing
 
 import pytest
 import requests
-from parties import Site, ThirdParty, outcome, status
-from test_fetch_live import HEAD, Rude, rude
 
 from flask_stalecache.frontends.requests_adapter.response import Late, read_whole
+from support.rude_server import HEAD, Rude, rude
+from support.third_party import Site, ThirdParty, outcome, status
 
 # -- responses as without a cache ------------------------------------------------------------------------------------
 

@@ -15,15 +15,17 @@ from typing import Any
 import pytest
 import requests
 import time_machine
-from conftest import NOON
 from flask import Flask
-from origins import named, wait_until, workers
-from parties import Site, ThirdParty, outcome, status
 from requests.adapters import HTTPAdapter
-from test_fetch_live import HEAD, Rude, rude
 from urllib3 import HTTPResponse
 
 from flask_stalecache import ConfigError, StaleCache
+from support.clock import NOON
+from support.engine import named
+from support.processes import workers
+from support.rude_server import HEAD, Rude, rude
+from support.third_party import Site, ThirdParty, outcome, status
+from support.threads import wait_until
 
 # -- freshness -------------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 import time_machine
 from blinker import NamedSignal, Signal
-from conftest import NOON
 from flask import Flask
-from origins import PATIENCE
 from werkzeug.test import Client
 
 import flask_stalecache
@@ -32,6 +30,8 @@ from flask_stalecache import (
     stale_served,
 )
 from flask_stalecache.engine import signals
+from support.clock import NOON
+from support.threads import PATIENCE
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
 

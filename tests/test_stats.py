@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import time_machine
 from flask import Flask, abort, request
-from origins import PATIENCE, FakeOrigin, crowd, make_engine, results, storable, wait_until
-from parties import Site, ThirdParty, status
 from werkzeug.test import Client
 
 from flask_stalecache import FileStore, GatewayCache, OriginBusy, StaleCache
@@ -21,6 +19,9 @@ from flask_stalecache.core.model.recipe import REFRESHING
 from flask_stalecache.frontends.requests_adapter.rules import host_of, key_url
 from flask_stalecache.stats.schema import Series, Stats
 from flask_stalecache.stats.tally import STATUSES
+from support.engine import FakeOrigin, make_engine, storable
+from support.third_party import Site, ThirdParty, status
+from support.threads import PATIENCE, crowd, results, wait_until
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Server, Visitor, environment, serving, wait_for
+
+from support.servers import Server, Visitor, environment, serving, wait_for
 
 pytestmark = [pytest.mark.server, pytest.mark.soak]
 

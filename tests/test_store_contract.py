@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import time_machine
-from origins import Worker, crowd, go, make_entry, results, wait_until, workers
 
 from flask_stalecache.core.model.entry import Entry, encode
 from flask_stalecache.core.model.inputs import ReadNames
@@ -25,6 +24,9 @@ from flask_stalecache.stats.schema import Counters
 from flask_stalecache.stores.base import Copy, Store, Stored, Usage
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.memory import Copies
+from support.engine import make_entry
+from support.processes import Worker, workers
+from support.threads import crowd, go, results, wait_until
 
 NOTE = Note(
     written=5.5,

@@ -19,9 +19,6 @@ from typing import Any
 
 import pytest
 import time_machine
-from conftest import NOON
-from origins import Worker, make_entry, wait_until, workers
-from visitors import MakeApp, visit
 
 from flask_stalecache import FileStore, StoreError
 from flask_stalecache.core.model.entry import MAGIC, encode
@@ -33,6 +30,11 @@ from flask_stalecache.stores import purge_records as names_module
 from flask_stalecache.stores import sweep as sweep_module
 from flask_stalecache.stores.folders import Folders, Found, Listed
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps, mark_of
+from support.client import MakeApp, visit
+from support.clock import NOON
+from support.engine import make_entry
+from support.processes import Worker, workers
+from support.threads import wait_until
 
 HOUR, DAY, YEAR = 3600, 86_400, 365 * 86_400
 #: Seconds without use after which the stores of these tests let go, and longer than a pause between two sweeps.

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from origins import crowd, results
 
 from flask_stalecache.core.rules.status import CacheStatus
 from flask_stalecache.stats.tally import BOUNDS, BUCKET_NAMES, CELLS, PLAIN, STATUSES, Tally, added, private_cells, series_of
+from support.threads import crowd, results
 
 THREADS = 8
 

@@ -13,7 +13,6 @@ from flask import Flask, Response, request
 from flask.cli import FlaskGroup
 from hypothesis import given
 from hypothesis import strategies as st
-from visitors import MakeApp, Seen, visit
 
 from flask_stalecache import GatewayCache, Policy, StaleCache
 from flask_stalecache.core.model.keys import digest, page_key
@@ -24,6 +23,7 @@ from flask_stalecache.frontends.gateway import handler as gateway_cache
 from flask_stalecache.frontends.gateway import origin as gateway_origin
 from flask_stalecache.frontends.pages import handler
 from flask_stalecache.frontends.status_headers import readable_key
+from support.client import MakeApp, Seen, visit
 
 SECRET = "s3cr3t-value"
 #: Fresh for a minute, then stale for two, and for an hour if the view fails.

@@ -17,14 +17,14 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 import requests
-from bombs import Bomb
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
-from origins import named
 
 from flask_stalecache.errors import BrokenValue, ConfigError, UnstorableValue
 from flask_stalecache.frontends.memoize.serializers import Codec, check_serializer, codec_of, is_immutable
+from support.engine import named
+from support.unpicklable import Bomb
 
 
 class Colour(Enum):

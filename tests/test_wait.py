@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import time_machine
 from flask import Flask, Response, abort, redirect, request
-from origins import PATIENCE, Worker, crowd, go, results, wait_until, workers
-from visitors import MakeApp, Seen, settle, visit
 
 from flask_stalecache import FileStore, StaleCache
 from flask_stalecache.core.model.entry import decode_head
 from flask_stalecache.engine import background
 from flask_stalecache.engine.singleflight import Flights
+from support.client import MakeApp, Seen, settle, visit
+from support.processes import Worker, workers
+from support.threads import PATIENCE, crowd, go, results, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_housekeeping")
 

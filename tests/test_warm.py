@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import time_machine
 from flask import Blueprint, Flask, Response, abort, redirect, request, session
-from origins import PATIENCE, go, wait_until
-from visitors import MakeApp, visit
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_stalecache import Batch, ConfigError, GatewayCache, Outcome, Policy, StaleCache
 from flask_stalecache.batches.sitemap import MAX_BYTES, read_sitemap
 from flask_stalecache.core.model.base_url import Base, request_fields
+from support.client import MakeApp, visit
+from support.threads import PATIENCE, go, wait_until
 
 HERE = "http://shop.example"
 XMLNS = "http://www.sitemaps.org/schemas/sitemap/0.9"

@@ -1,24 +1,15 @@
-"""Origins, entries, threads and processes for the tests of the engine and of stores."""
+"""Entries, fake origins and engines for tests."""
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
 import os
-import pickle
 import re
-import signal
 import threading
 import time
-import traceback
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from flask_stalecache import config
 from flask_stalecache.core.model.entry import Entry
@@ -32,17 +23,7 @@ from flask_stalecache.stats.schema import Counters
 from flask_stalecache.stats.tally import Tally
 from flask_stalecache.stores.base import Copy
 from flask_stalecache.stores.file_store import FileStore
-
-T = TypeVar("T")
-
-#: Seconds after which something that should have happened never will.
-PATIENCE = 30.0
-#: A user who owns nothing.
-NOBODY = 65534
-SPAWN = multiprocessing.get_context("spawn")
-
-
-# -- entries and answers ---------------------------------------------------------------------------------------------
+from support.threads import PATIENCE
 
 
 def make_entry(
@@ -99,9 +80,6 @@ def personal(*cookies: str) -> Answer:
 def failed(*, anybodys: bool = True) -> Answer:
     """Return the answer of an origin that raised."""
     return Answer(verdict=Verdict.FAILED, error=ConnectionError("the third party is down"), anybodys=anybodys)
-
-
-# -- fakes -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -231,210 +209,6 @@ def body_of(answered: Any) -> object:
     return answered.copy.entry.body if answered.answer is None else answered.answer.value
 
 
-# -- names of cases --------------------------------------------------------------------------------------------------
-
-
 def named(value: object) -> str:
     """Return what a case is called by its value: the same in each process that collects the tests."""
     return re.sub(r" at 0x[0-9a-f]+", "", ascii(value))
-
-
-# -- waiting and threads ---------------------------------------------------------------------------------------------
-
-
-def wait_until(condition: Callable[[], object], what: str = "it") -> None:
-    """Wait for a condition, and fail if it does not come true."""
-    deadline = time.perf_counter() + PATIENCE
-    pause = threading.Event()
-    while not condition():
-        assert time.perf_counter() < deadline, f"{what} did not happen"
-        pause.wait(0.002)
-
-
-def go(function: Callable[..., T], *args: Any) -> Future[T]:
-    """Run a function in a daemon thread of its own."""
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(function(*args))
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
-
-
-def crowd(count: int, function: Callable[[], T]) -> list[Future[T]]:
-    """Run a function in many threads, all let go at once."""
-    barrier = threading.Barrier(count)
-
-    def run() -> T:
-        barrier.wait(PATIENCE)
-        return function()
-
-    return [go(run) for _ in range(count)]
-
-
-def results(futures: list[Future[T]]) -> list[T]:
-    """Return what threads returned; fail if one hangs."""
-    return [future.result(PATIENCE) for future in futures]
-
-
-# -- locks of the package ------------------------------------------------------------------------------------------
-
-_LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Condition)
-_CONTAINERS = (dict, list, tuple, set, frozenset, deque)
-
-
-def locks_in(root: object) -> list[Any]:
-    """Return every lock that the package's objects below ``root`` hold; what belongs to others is not looked into."""
-    found, seen, todo = [], {id(root)}, [root]
-    while todo:
-        thing = todo.pop()
-        if isinstance(thing, _LOCKS):
-            found.append(thing)
-            continue
-        if not isinstance(thing, (*_CONTAINERS, threading.Event)) and not _is_ours(thing):
-            continue
-        for referent in gc.get_referents(thing):
-            if id(referent) not in seen:
-                seen.add(id(referent))
-                todo.append(referent)
-    return found
-
-
-def _is_ours(thing: object) -> bool:
-    return not isinstance(thing, type) and type(thing).__module__.partition(".")[0] == "flask_stalecache"
-
-
-@contextmanager
-def all_taken(locks: list[Any]) -> Iterator[None]:
-    """Hold locks in a thread of its own."""
-    taken, release = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with ExitStack() as stack:
-            for lock in locks:
-                stack.enter_context(lock)
-            taken.set()
-            assert release.wait(PATIENCE)
-
-    holding = go(hold)
-    try:
-        assert taken.wait(PATIENCE)
-        yield
-    finally:
-        release.set()
-        holding.result(PATIENCE)
-
-
-# -- processes -------------------------------------------------------------------------------------------------------
-
-
-class Worker:
-    """A fresh process that runs one function after the other."""
-
-    def __init__(self) -> None:
-        self._pipe, theirs = SPAWN.Pipe()
-        self.process = SPAWN.Process(target=_work, args=(theirs,), daemon=True)
-        self.process.start()
-        theirs.close()
-
-    def start(self, function: Callable[..., Any], *args: Any) -> None:
-        """Let it run a function that is found by its name."""
-        self._pipe.send((function, args))
-
-    def result(self) -> Any:
-        """Return what the function returned; fail if it raised, hangs, or if the process died."""
-        assert self._pipe.poll(3 * PATIENCE), "a process hangs"
-        try:
-            good, value = self._pipe.recv()
-        except EOFError:
-            self.process.join(PATIENCE)
-            raise AssertionError(f"a process died: {self.process.exitcode}") from None
-        assert good, value
-        return value
-
-    def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run a function there, and return what it returned."""
-        self.start(function, *args)
-        return self.result()
-
-    def kill(self) -> None:
-        """End it with SIGKILL, and wait until it is gone."""
-        self.process.kill()
-        self.process.join(PATIENCE)
-
-    def close(self) -> None:
-        """End it, and leave nothing."""
-        self.kill()
-        self._pipe.close()
-        self.process.close()
-
-
-def _work(pipe: Connection) -> None:
-    while True:
-        try:
-            function, args = pipe.recv()
-        except EOFError:
-            return
-        try:
-            outcome = True, function(*args)
-        except BaseException:
-            outcome = False, traceback.format_exc()
-        pipe.send(outcome)
-
-
-@contextmanager
-def workers(count: int) -> Iterator[list[Worker]]:
-    """Start fresh processes, and end them."""
-    made: list[Worker] = []
-    try:
-        for _ in range(count):
-            made.append(Worker())
-        yield made
-    finally:
-        for worker in made:
-            worker.close()
-
-
-def forked(function: Callable[[], T]) -> T:
-    """Run a function in a fork of this process, and return what it returned.
-
-    Call it in a :class:`Worker`: the runner of the tests has threads, and newer Pythons warn of a fork then.
-    """
-    mine, theirs = SPAWN.Pipe(duplex=False)
-    pid = os.fork()
-    if pid == 0:
-        _answer_and_exit(theirs, function)
-    theirs.close()
-    try:
-        assert wait([mine], PATIENCE), "a forked process hangs"
-        good, value = pickle.loads(mine.recv_bytes())
-    except EOFError:
-        raise AssertionError("a forked process died") from None
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        mine.close()
-    assert good, value
-    return value  # type: ignore[no-any-return]
-
-
-def _answer_and_exit(pipe: Connection, function: Callable[[], object]) -> None:
-    try:
-        outcome = True, function()
-    except BaseException:
-        outcome = False, traceback.format_exc()
-    try:
-        pipe.send_bytes(pickle.dumps(outcome))
-    finally:
-        os._exit(0)
-
-
-def become_nobody() -> None:
-    """Give up root's rights for good."""
-    os.setgroups([])
-    os.setgid(NOBODY)
-    os.setuid(NOBODY)

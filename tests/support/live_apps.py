@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from servers import Answer, Gate, Server
+from support.servers import Answer, Gate, Server
 
 _numbers = itertools.count()
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import requests
 from flask import Flask
-from origins import PATIENCE
 
 from flask_stalecache import StaleCache
+from support.threads import PATIENCE
 
 
 @dataclass

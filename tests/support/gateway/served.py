@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway_table import (
+from support.gateway.table import (
     DIGITS,
     DOWN,
     FAILS,

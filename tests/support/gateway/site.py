@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import time_machine
-from gateway_table import FRESH, Case, Reply, Step
 from waitress.server import create_server
 from werkzeug.wsgi import ClosingIterator
 
 from flask_stalecache.core.model.policy import Policy
 from flask_stalecache.frontends.gateway.handler import GatewayCache
+from support.gateway.table import FRESH, Case, Reply, Step
 
 #: Seconds after which something that should have happened never will.
 PATIENCE = 30.0

@@ -33,7 +33,7 @@ from urllib.parse import parse_qs, urlsplit
 
 T = TypeVar("T")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 #: Seconds that anything may take before a test gives up on it; far more than anything takes.
 PATIENCE = 30.0
 #: Seconds that a server may take to stop before it is killed.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway_table import (
+from support.gateway.table import (
     DIGITS,
     DOWN,
     FRESH,

@@ -1,0 +1,128 @@
+"""Processes of tests: fresh ones that run functions, and forks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
+
+from support.threads import PATIENCE
+
+T = TypeVar("T")
+#: A user who owns nothing.
+NOBODY = 65534
+SPAWN = multiprocessing.get_context("spawn")
+
+
+class Worker:
+    """A fresh process that runs one function after the other."""
+
+    def __init__(self) -> None:
+        self._pipe, theirs = SPAWN.Pipe()
+        self.process = SPAWN.Process(target=_work, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def start(self, function: Callable[..., Any], *args: Any) -> None:
+        """Let it run a function that is found by its name."""
+        self._pipe.send((function, args))
+
+    def result(self) -> Any:
+        """Return what the function returned; fail if it raised, hangs, or if the process died."""
+        assert self._pipe.poll(3 * PATIENCE), "a process hangs"
+        try:
+            good, value = self._pipe.recv()
+        except EOFError:
+            self.process.join(PATIENCE)
+            raise AssertionError(f"a process died: {self.process.exitcode}") from None
+        assert good, value
+        return value
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a function there, and return what it returned."""
+        self.start(function, *args)
+        return self.result()
+
+    def kill(self) -> None:
+        """End it with SIGKILL, and wait until it is gone."""
+        self.process.kill()
+        self.process.join(PATIENCE)
+
+    def close(self) -> None:
+        """End it, and leave nothing."""
+        self.kill()
+        self._pipe.close()
+        self.process.close()
+
+
+def _work(pipe: Connection) -> None:
+    while True:
+        try:
+            function, args = pipe.recv()
+        except EOFError:
+            return
+        try:
+            outcome = True, function(*args)
+        except BaseException:
+            outcome = False, traceback.format_exc()
+        pipe.send(outcome)
+
+
+@contextmanager
+def workers(count: int) -> Iterator[list[Worker]]:
+    """Start fresh processes, and end them."""
+    made: list[Worker] = []
+    try:
+        for _ in range(count):
+            made.append(Worker())
+        yield made
+    finally:
+        for worker in made:
+            worker.close()
+
+
+def forked(function: Callable[[], T]) -> T:
+    """Run a function in a fork of this process, and return what it returned.
+
+    Call it in a :class:`Worker`: the runner of the tests has threads, and newer Pythons warn of a fork then.
+    """
+    mine, theirs = SPAWN.Pipe(duplex=False)
+    pid = os.fork()
+    if pid == 0:
+        _answer_and_exit(theirs, function)
+    theirs.close()
+    try:
+        assert wait([mine], PATIENCE), "a forked process hangs"
+        good, value = pickle.loads(mine.recv_bytes())
+    except EOFError:
+        raise AssertionError("a forked process died") from None
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        mine.close()
+    assert good, value
+    return value  # type: ignore[no-any-return]
+
+
+def _answer_and_exit(pipe: Connection, function: Callable[[], object]) -> None:
+    try:
+        outcome = True, function()
+    except BaseException:
+        outcome = False, traceback.format_exc()
+    try:
+        pipe.send_bytes(pickle.dumps(outcome))
+    finally:
+        os._exit(0)
+
+
+def become_nobody() -> None:
+    """Give up root's rights for good."""
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)

@@ -1,0 +1,101 @@
+"""Threads of tests: start them, wait for them, and hold the locks of the package."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+#: Seconds after which something that should have happened never will.
+PATIENCE = 30.0
+
+
+def wait_until(condition: Callable[[], object], what: str = "it") -> None:
+    """Wait for a condition, and fail if it does not come true."""
+    deadline = time.perf_counter() + PATIENCE
+    pause = threading.Event()
+    while not condition():
+        assert time.perf_counter() < deadline, f"{what} did not happen"
+        pause.wait(0.002)
+
+
+def go(function: Callable[..., T], *args: Any) -> Future[T]:
+    """Run a function in a daemon thread of its own."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function(*args))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def crowd(count: int, function: Callable[[], T]) -> list[Future[T]]:
+    """Run a function in many threads, all let go at once."""
+    barrier = threading.Barrier(count)
+
+    def run() -> T:
+        barrier.wait(PATIENCE)
+        return function()
+
+    return [go(run) for _ in range(count)]
+
+
+def results(futures: list[Future[T]]) -> list[T]:
+    """Return what threads returned; fail if one hangs."""
+    return [future.result(PATIENCE) for future in futures]
+
+
+_LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Condition)
+_CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+
+
+def locks_in(root: object) -> list[Any]:
+    """Return every lock that the package's objects below ``root`` hold; what belongs to others is not looked into."""
+    found, seen, todo = [], {id(root)}, [root]
+    while todo:
+        thing = todo.pop()
+        if isinstance(thing, _LOCKS):
+            found.append(thing)
+            continue
+        if not isinstance(thing, (*_CONTAINERS, threading.Event)) and not _is_ours(thing):
+            continue
+        for referent in gc.get_referents(thing):
+            if id(referent) not in seen:
+                seen.add(id(referent))
+                todo.append(referent)
+    return found
+
+
+def _is_ours(thing: object) -> bool:
+    return not isinstance(thing, type) and type(thing).__module__.partition(".")[0] == "flask_stalecache"
+
+
+@contextmanager
+def all_taken(locks: list[Any]) -> Iterator[None]:
+    """Hold locks in a thread of its own."""
+    taken, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ExitStack() as stack:
+            for lock in locks:
+                stack.enter_context(lock)
+            taken.set()
+            assert release.wait(PATIENCE)
+
+    holding = go(hold)
+    try:
+        assert taken.wait(PATIENCE)
+        yield
+    finally:
+        release.set()
+        holding.result(PATIENCE)
