@@ -55,9 +55,9 @@ UWSGI: Mapping[str, Sequence[str]] = {
     "uwsgi-unasked": (),
     "uwsgi-threadless": (),
 }
-#: The kinds that every test of tests/test_live.py runs on.
+#: The kinds that every test of tests/live/test_pages.py runs on.
 KINDS = ("sync", "gthread", "preload", "waitress")
-#: The kinds of tests/test_servers_live.py; ``reloader`` is Flask's development server.
+#: The kinds of tests/live/test_servers.py; ``reloader`` is Flask's development server.
 MORE_KINDS = ("gevent", "gevent-preload", "uwsgi", "uwsgi-lazy", "granian", "reloader")
 
 # Each process says it in one write: print() makes two, text and end of line, and those of two workers may mix.

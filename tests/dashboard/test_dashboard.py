@@ -1,4 +1,4 @@
-"""Who sees the dashboard, and whose forms it obeys. What it looks like in a browser is in tests/test_dashboard_live.py."""
+"""Who sees the dashboard, and whose forms it obeys. What it looks like in a browser is in tests/live/test_dashboard.py."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from flask_stalecache.config import KEYS
 from flask_stalecache.frontends.flask_gateway import _NEEDS_THE_APP
 from support.servers import PATIENCE, STOP_PATIENCE, environment, wait_for
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DOCUMENTED_KEY = re.compile(r"^\.\. confval:: STALECACHE_(\w+)$", re.MULTILINE)

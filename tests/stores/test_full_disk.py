@@ -598,10 +598,11 @@ import os
 from pathlib import Path
 
 from flask import Flask
-from flask_stalecache import StaleCache, StoreError, housekeeping
+from flask_stalecache import StaleCache, StoreError
+from flask_stalecache.engine import housekeeper
 
-assert housekeeping.INTERVAL
-housekeeping.INTERVAL = 0.1
+assert housekeeper.INTERVAL
+housekeeper.INTERVAL = 0.1
 app = Flask(__name__)
 app.config["STALECACHE_DIR"] = os.environ["CACHE"]
 cache = StaleCache(app)

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 import pytest
 import requests
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30
 
 pytestmark = pytest.mark.server

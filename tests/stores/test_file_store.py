@@ -121,7 +121,7 @@ def test_nothing_is_made_before_the_first_use(directory: Path) -> None:
 def test_a_purge_goes_through_its_steps_in_the_order_of_the_model(
     directory: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
 ) -> None:
-    """Each step for all names, before the next one (``tests/test_purge_model.py``)."""
+    """Each step for all names, before the next one (``tests/stores/purging/test_model.py``)."""
     store, steps = FileStore(directory), list[tuple[object, ...]]()
     store.load("anything")
 

@@ -19,7 +19,7 @@ from flask_stalecache.engine.thread_pool import Refresher
 from support.processes import forked, workers
 from support.threads import PATIENCE, all_taken, crowd, go, locks_in, results, wait_until
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

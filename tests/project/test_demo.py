@@ -43,7 +43,7 @@ from example_app.demo import NEW, NO_NUMBER, OLD, main
 from example_app.extensions import cache
 from support.servers import wait_for
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60
 ROW = re.compile(r" *(\d+) +([\d.]+)  ([A-Z-]+) +([\d.]+) +(\d+)  (.*)")
 
