@@ -21,7 +21,8 @@ import time
 from urllib.request import urlopen
 
 from flask import Flask, request
-from flask_stalecache import StaleCache, history
+from flask_stalecache import StaleCache
+from flask_stalecache.stats import history
 
 # A sample whenever housekeeping comes round, so that the test need not wait.
 history.INTERVAL = 0.1

@@ -53,11 +53,12 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from flask import Flask, request, send_file
-from flask_stalecache import StaleCache, refresher
+from flask_stalecache import StaleCache
+from flask_stalecache.engine import thread_pool
 
 # A thread without work waits for longer than any test, so that whoever it holds up is seen.
-assert refresher.IDLE
-refresher.IDLE = 600
+assert thread_pool.IDLE
+thread_pool.IDLE = 600
 FOLDER = Path(os.environ["FOLDER"])
 logging.basicConfig(format="%(process)d %(name)s %(levelname)s %(message)s")
 refresh_runs = threading.Event()
