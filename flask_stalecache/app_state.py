@@ -10,23 +10,23 @@ from flask import Flask, Response, current_app, has_app_context, request
 from flask.globals import request_ctx
 
 from . import config
-from .batches.scheduler import Renewal, Scans
+from .batches.scheduler import BatchScheduler, Renewal
 from .config import Settings
 from .core.model.entry import Entry
 from .core.model.recipe import REFRESHING
 from .engine.engine import Engine
 from .errors import ConfigError
-from .frontends.flask_gateway import Front
+from .frontends.flask_gateway import FlaskGatewayFactory
 from .frontends.gateway.handler import Gateway
 from .frontends.memoize.handler import NAME, Calls
-from .frontends.memoize.origin import Memo
-from .frontends.middleware import Doorway
+from .frontends.memoize.origin import FetchFunction
+from .frontends.middleware import AfterResponseMiddleware
 from .frontends.pages.handler import Pages
 from .frontends.pages.refresh import AS_VISITOR
 from .frontends.pages.request_recorder import observed_request_class
 from .frontends.pages.watch import discard_session
-from .frontends.requests_adapter.rules import SessionPlan
-from .stats.registry import Ledger, ledger_of
+from .frontends.requests_adapter.rules import AppContext
+from .stats.registry import Registry, registry_of
 from .stats.schema import Counters
 from .stores.base import Store
 from .stores.file_store import file_store
@@ -50,13 +50,13 @@ class State:
     engine: Engine
     pages: Pages
     calls: Calls | None
-    sessions: SessionPlan | None
-    scans: Scans
+    sessions: AppContext | None
+    scans: BatchScheduler
     counters: Counters
-    stats: Ledger
+    stats: Registry
 
 
-def set_up(app: Flask, own: Store | None, memos: Iterable[Memo]) -> Doorway | None:
+def set_up(app: Flask, own: Store | None, memos: Iterable[FetchFunction]) -> AfterResponseMiddleware | None:
     """Wire the parts to an app, and return where its requests arrive; ``None`` if caching is off.
 
     :param own: where entries live; ``None``: as configured.
@@ -68,20 +68,20 @@ def set_up(app: Flask, own: Store | None, memos: Iterable[Memo]) -> Doorway | No
     settings, counters = config.read(app.config), Counters()
     store = _store(app, settings, counters, own)
     store.check()
-    engine = Engine(store, settings, counters, ledger_of(store, counters))
+    engine = Engine(store, settings, counters, registry_of(store, counters))
     engine.send_as(app)
     if not settings.enabled:
-        scans = Scans(engine, [])
-        app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), None, None, scans, counters, engine.ledger)
+        scans = BatchScheduler(engine, [])
+        app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), None, None, scans, counters, engine.registry)
         return None
     calls = Calls(app, settings, engine)
     calls.check(memos)
-    sessions = SessionPlan(engine, calls.pool, calls.terms)
+    sessions = AppContext(engine, calls.pool, calls.terms)
     pages = Pages(app, settings, engine)
     app.request_class = observed_request_class(app.request_class, settings.ignored_readers)
-    doorway = Doorway(app.wsgi_app, engine, Front(app, engine, calls.renew))
-    scans = Scans(engine, [pages, calls, _GatewayBehind(doorway)])
-    app.extensions[NAME] = State(settings, engine, pages, calls, sessions, scans, counters, engine.ledger)
+    doorway = AfterResponseMiddleware(app.wsgi_app, engine, FlaskGatewayFactory(app, engine, calls.renew))
+    scans = BatchScheduler(engine, [pages, calls, _GatewayBehind(doorway)])
+    app.extensions[NAME] = State(settings, engine, pages, calls, sessions, scans, counters, engine.registry)
     app.wsgi_app = doorway  # type: ignore[method-assign]
     app.process_response = _saving_no_visitors_session(app.process_response)  # type: ignore[method-assign,assignment]
     return doorway
@@ -90,7 +90,7 @@ def set_up(app: Flask, own: Store | None, memos: Iterable[Memo]) -> Doorway | No
 class _GatewayBehind:
     """The gateway of an app, if it comes to have one."""
 
-    def __init__(self, doorway: Doorway) -> None:
+    def __init__(self, doorway: AfterResponseMiddleware) -> None:
         self._doorway = doorway
 
     def renewal_of(self, entry: Entry) -> Renewal | str | None:

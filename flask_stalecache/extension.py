@@ -23,10 +23,10 @@ from .dashboard.blueprint import Dashboard
 from .errors import ConfigError
 from .frontends.flask_gateway import check_gateway_policy, coded
 from .frontends.memoize.handler import MemoizedFunction
-from .frontends.memoize.origin import Memo
+from .frontends.memoize.origin import FetchFunction
 from .frontends.memoize.policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
 from .frontends.memoize.serializers import Serializer, check_serializer
-from .frontends.middleware import Doorway
+from .frontends.middleware import AfterResponseMiddleware
 from .frontends.pages.bound_view import CachedView, stands_for
 from .frontends.requests_adapter.factory import MakesSessions
 from .operations import Operations
@@ -51,9 +51,9 @@ class StaleCache(Operations, MakesSessions):
     def __init__(self, app: Flask | None = None, *, store: Store | None = None) -> None:
         self._store: Store | None = None if store is None else config.store("store", store)
         #: What is known before any app is: checked when one is set up.
-        self._memos: WeakSet[Memo] = WeakSet()
+        self._memos: WeakSet[FetchFunction] = WeakSet()
         #: Where views that are decorated after an app was set up ask for its gateway.
-        self._doorways: WeakSet[Doorway] = WeakSet()
+        self._doorways: WeakSet[AfterResponseMiddleware] = WeakSet()
         self._has_gateway_views = False
         if app is not None:
             self.init_app(app)
@@ -245,7 +245,7 @@ class StaleCache(Operations, MakesSessions):
         )
         return lambda function: MemoizedFunction(self._known(_memo(function, policy)))
 
-    def _known(self, memo: Memo) -> Memo:
+    def _known(self, memo: FetchFunction) -> FetchFunction:
         self._memos.add(memo)
         return memo
 
@@ -311,14 +311,14 @@ def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
     return answer
 
 
-def _memo(function: Callable[..., Any], policy: CallPolicy) -> Memo:
+def _memo(function: Callable[..., Any], policy: CallPolicy) -> FetchFunction:
     if not callable(function):
         raise ConfigError(f"memoize() decorates a function, and {function!r} is none: write @classmethod or @staticmethod above it")
     if iscoroutinefunction(function) or isgeneratorfunction(function) or isasyncgenfunction(function):
         raise ConfigError(
             f"memoize() can't store what {function!r} returns: decorate a plain function that returns the value itself"
         )
-    return Memo(function, policy)
+    return FetchFunction(function, policy)
 
 
 def _names_of(policy: type) -> list[str]:

@@ -12,7 +12,7 @@ from .app_state import state_of
 from .engine.engine import Engine
 from .errors import ConfigError
 from .frontends.gateway.handler import GatewayCache
-from .stats.registry import Ledger
+from .stats.registry import Registry
 from .stats.schema import Counters
 from .stores.base import Usage
 
@@ -44,12 +44,12 @@ class StaleCacheCollector(Collector):
             return list(self._families(self._engine.stats()))
         except Exception as error:
             complaints = self._engine.complaints
-            complaints.now_and_then("metrics", "the numbers can't be read, and none are told: %r", error, exc_info=error)
+            complaints.error_every_minute("metrics", "the numbers can't be read, and none are told: %r", error, exc_info=error)
             return []
 
     def describe(self) -> Iterable[Metric]:
         """Return the metrics without values, so that to register it reads nothing, and twice is an error."""
-        return list(self._families(Ledger(Counters()).read(Usage(0, 0), None)))
+        return list(self._families(Registry(Counters()).read(Usage(0, 0), None)))
 
 
 def _families() -> ModuleType:

@@ -182,7 +182,7 @@ def is_inside() -> bool:
     return _inside.get()
 
 
-class Crew:
+class Workers:
     """The threads of one batch: each takes what comes next, so that nothing is found long before it is done.
 
     :param batch: what they do.
@@ -316,7 +316,7 @@ class Crew:
 class _Run:
     """One run of a task: it comes to its end, or is given up before, but never both."""
 
-    def __init__(self, crew: Crew, task: Task) -> None:
+    def __init__(self, crew: Workers, task: Task) -> None:
         self._crew = crew
         self._task = task
         self._began = time.monotonic()

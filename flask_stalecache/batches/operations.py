@@ -10,7 +10,7 @@ from ..core.model.base_url import request_fields
 from ..engine.engine import Engine
 from ..errors import ConfigError
 from .batch import Batch, concurrency_of
-from .scheduler import Scans, drain_with
+from .scheduler import BatchScheduler, drain_with
 from .selector import Selector
 from .warmer import Urls, Warmer, checked_flag
 
@@ -22,7 +22,7 @@ class Operations:
     """The part of :class:`~flask_stalecache.GatewayCache` that works on what is stored."""
 
     _engine: Engine
-    _scans: Scans
+    _scans: BatchScheduler
 
     def purge(
         self,

@@ -13,13 +13,13 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
-from ..core.rules.serving import Terms, Verdict
-from ..engine.background import Landing
+from ..core.rules.serving import ServeOptions, Verdict
+from ..engine.background import RefreshResult
 from ..engine.engine import Engine
 from ..engine.origin import Answer, RefreshJob, Start
-from ..engine.thread_pool import Refresher
+from ..engine.thread_pool import ThreadPool
 from ..stores.base import Copy
-from .batch import Batch, Crew, Outcome, Task, is_inside
+from .batch import Batch, Outcome, Task, Workers, is_inside
 from .selector import Selector, title_of, url_names
 from .warm_request import why_unstored
 
@@ -59,7 +59,7 @@ class _InProcess:
     def __init__(self) -> None:
         self.mutex = threading.Condition()
         self.running = 0
-        self.crews: set[Crew] = set()
+        self.crews: set[Workers] = set()
         self.waiting: deque[_Planned] = deque()
 
 
@@ -75,7 +75,7 @@ class _Planned(NamedTuple):
     concurrency: int
 
 
-class Scans:
+class BatchScheduler:
     """The batches of one engine.
 
     :param engine: of the store.
@@ -147,7 +147,7 @@ class Scans:
             self._find(batch)
             yield RenewTask(self.engine, entry, self._renewal_of(entry))
 
-    def terms_of(self, entry: Entry) -> Terms | None:
+    def terms_of(self, entry: Entry) -> ServeOptions | None:
         """Return what is said of serving an entry, whoever asks: by its view, its function or its rule; ``None``: nobody knows."""
         renewal = self._renewal_of(entry)
         return renewal.job.terms if isinstance(renewal, Renewal) else None
@@ -176,11 +176,11 @@ class Scans:
             began = time.monotonic()
             self._purge([name for name, _ in chunk], soft)
             seconds = (time.monotonic() - began) / len(chunk)
-            yield from (Told(Outcome(title, None, seconds, stored=soft)) for _, title in chunk)
+            yield from (FinishedTask(Outcome(title, None, seconds, stored=soft)) for _, title in chunk)
 
     def _purge(self, names: list[str], soft: bool) -> None:
         self.engine.store.purge(*names, soft=soft)
-        self.engine.witness.purged(*names, soft=soft)
+        self.engine.instrumentation.purged(*names, soft=soft)
 
     # -- batches -------------------------------------------------------------------------------------------------
 
@@ -188,7 +188,7 @@ class Scans:
         return Batch(kind, self._tell)
 
     def _tell(self, batch: Batch) -> None:
-        self.engine.witness.moved(batch)
+        self.engine.instrumentation.moved(batch)
 
     def _find(self, batch: Batch, count: int = 1) -> None:
         self.engine.counters.count("scans_found", count)
@@ -218,10 +218,10 @@ class Scans:
         process.crews.add(crew)
         crew.start(planned.concurrency)
 
-    def _crew(self, planned: _Planned, over: Callable[[], object]) -> Crew:
-        return Crew(planned.batch, planned.tasks, self.engine.counters.count, over)
+    def _crew(self, planned: _Planned, over: Callable[[], object]) -> Workers:
+        return Workers(planned.batch, planned.tasks, self.engine.counters.count, over)
 
-    def _over(self, process: _InProcess, crew: Crew) -> None:
+    def _over(self, process: _InProcess, crew: Workers) -> None:
         """Let the next one begin."""
         process.crews.discard(crew)
         with process.mutex:
@@ -234,7 +234,7 @@ class Scans:
             self._start(following, process)
 
     def _tell_running(self, process: _InProcess) -> None:
-        self.engine.ledger.gauge("scans_running", process.running)
+        self.engine.registry.gauge("scans_running", process.running)
 
     def tick(self) -> None:
         """Give up what takes too long; called about once a second."""
@@ -256,7 +256,7 @@ class Scans:
             return process.mutex.wait_for(lambda: process.running == 0, timeout)
 
 
-_all_scans: weakref.WeakSet[Scans] = weakref.WeakSet()
+_all_scans: weakref.WeakSet[BatchScheduler] = weakref.WeakSet()
 
 
 def drain_all_scans(timeout: float | None = None) -> bool:
@@ -300,7 +300,7 @@ def _new_names(found: Iterator[Entry], selector: Selector) -> Iterator[tuple[str
                 yield name, title_of(entry)
 
 
-class Told:
+class FinishedTask:
     """Something that was done already, with others together."""
 
     def __init__(self, outcome: Outcome) -> None:
@@ -330,7 +330,7 @@ class RenewTask:
             return Outcome(self.url, reason=self._renewal, skipped=True)
         began = time.monotonic()
         job = WatchedJob(self._renewal.job, given_up)
-        landing = self._engine.renew_now(job, self._entry)
+        landing = self._engine.refresh_now(job, self._entry)
         seconds = time.monotonic() - began
         if landing is None or landing.is_busy:
             return Outcome(self.url, None, seconds, reason="somebody else renews it just now", skipped=True)
@@ -340,7 +340,7 @@ class RenewTask:
             return Outcome(self.url, None, seconds, reason="it was purged or renewed meanwhile", skipped=True)
         return self._told(landing, landing.answer, self._renewal.status_of(landing.answer), seconds)
 
-    def _told(self, landing: Landing, answer: Answer, status: int | None, seconds: float) -> Outcome:
+    def _told(self, landing: RefreshResult, answer: Answer, status: int | None, seconds: float) -> Outcome:
         failed = answer.verdict in (Verdict.FAILED, Verdict.WORSE, Verdict.REFUSED)
         reason = "" if landing.stored else why_unstored(answer)
         return Outcome(self.url, status, seconds, landing.stored, reason, failed=failed)
@@ -356,7 +356,7 @@ class WatchedJob:
         self.label = job.label
         self.terms = job.terms
         # It runs in a thread of the batch.
-        self.pool: Refresher | None = None
+        self.pool: ThreadPool | None = None
         self.tally = job.tally
         self.patience: float | None = None
         self.fills = False

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..core.model.recipe import WARMING
-from ..core.rules.serving import Terms, Verdict
+from ..core.rules.serving import ServeOptions, Verdict
 from ..core.rules.status import CacheStatus
 from ..engine.origin import Answer, Served
 from ..errors import StaleCacheError
@@ -42,7 +42,7 @@ class Warming:
         self.later: Callable[[], bool] | None = None
         self._answer: Answer | None = None
 
-    def terms(self, terms: Terms) -> Terms:
+    def terms(self, terms: ServeOptions) -> ServeOptions:
         """Return what is said of serving what is stored to this request: what is stale is made again while it waits."""
         return (terms.reloading() if self.force else terms)._replace(in_line=True)
 

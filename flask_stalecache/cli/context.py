@@ -7,7 +7,7 @@ from flask import Flask, current_app
 
 from ..app_state import State, state_of
 from ..core.model.entry import Entry
-from ..core.rules.serving import Terms
+from ..core.rules.serving import ServeOptions
 from ..errors import ConfigError
 from ..stores.file_store import FileStore
 from ..stores.stamps import newer_table
@@ -51,18 +51,18 @@ def filled(state: State) -> State:
     return state
 
 
-def app_terms(state: State) -> Terms:
+def app_terms(state: State) -> ServeOptions:
     """Return what the app says of serving what is stored, whoever asks."""
-    return _here(state, Terms() if state.calls is None else state.calls.terms())
+    return _here(state, ServeOptions() if state.calls is None else state.calls.terms())
 
 
-def terms_of(state: State, entry: Entry) -> Terms:
+def terms_of(state: State, entry: Entry) -> ServeOptions:
     """Return what is said of serving an entry, whoever asks: by its view, function or rule, if that is known."""
     terms = state.scans.terms_of(entry)
     return app_terms(state) if terms is None else _here(state, terms)
 
 
-def _here(state: State, terms: Terms) -> Terms:
+def _here(state: State, terms: ServeOptions) -> ServeOptions:
     if this_app().debug and state.settings.version is None:
         # The version is the start of each process then, and this is another one than the server.
         return terms._replace(version="", deployed=0.0)

@@ -17,7 +17,7 @@ from ..core.model.inputs import environ_name
 from ..core.model.keys import FORWARDED_FIELDS
 from ..core.model.purge_names import tags_in
 from ..core.rules.explain import Explanation, explain, spell
-from ..core.rules.serving import Terms
+from ..core.rules.serving import ServeOptions
 from ..stores.base import Stored
 from . import output
 from .context import filled_state, terms_of
@@ -59,7 +59,7 @@ def _found(here: State, url: str) -> Iterator[Stored]:
             yield stored
 
 
-def _lines(stored: Stored, now: float, terms: Terms) -> Iterator[str]:
+def _lines(stored: Stored, now: float, terms: ServeOptions) -> Iterator[str]:
     entry = stored.entry
     said = explain(entry, stored.note, now, terms)
     yield title_of(entry)
@@ -117,7 +117,7 @@ def _variant(entry: Entry) -> dict[str, str | None]:
     return {name.removeprefix("HTTP_").replace("_", "-").title(): value for name, value in fields if name not in _OF_ALL}
 
 
-def _data(stored: Stored, now: float, terms: Terms) -> dict[str, Any]:
+def _data(stored: Stored, now: float, terms: ServeOptions) -> dict[str, Any]:
     entry, note = stored.entry, stored.note
     said: Explanation = explain(entry, note, now, terms)
     return {

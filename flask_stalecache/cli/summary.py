@@ -9,7 +9,7 @@ from ..batches.selector import endpoint_of, function_of, title_of
 from ..core.model.note import Note
 from ..core.model.purge_names import tags_in
 from ..core.rules.explain import State, state_of
-from ..core.rules.serving import PLAIN, Terms
+from ..core.rules.serving import PLAIN, ServeOptions
 from ..stores.base import Stored
 
 
@@ -60,7 +60,7 @@ class Summary:
         }
 
 
-def summary_of(stored: Stored, now: float, terms: Terms = PLAIN) -> Summary:
+def summary_of(stored: Stored, now: float, terms: ServeOptions = PLAIN) -> Summary:
     """Return what people are told of an entry.
 
     :param now: seconds since the epoch.

@@ -12,11 +12,11 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from ..core.formatting import shortened
 from ..errors import ConfigError, StaleCacheError, StoreError
-from ..frontends.memoize.origin import Memo
+from ..frontends.memoize.origin import FetchFunction
 from .actions import SELECTORS, Acting, act, selector_of
 from .charts import STATUSES
 from .csrf import is_ours, token
-from .data import Desk, Found, Lists
+from .data import DashboardData, Found, Lists
 from .url_lookup import request_for
 
 #: In ``app.extensions``: what belongs to an app, by the name under which the blueprint is registered.
@@ -53,7 +53,7 @@ class Registered(NamedTuple):
     """
 
     authorize: Callable[[], object]
-    desk: Desk
+    desk: DashboardData
 
 
 class Asked(NamedTuple):
@@ -94,7 +94,7 @@ class Dashboard(Blueprint):
     :param memos: the fetch functions that are known.
     """
 
-    def __init__(self, cache: Acting, memos: Collection[Memo]) -> None:
+    def __init__(self, cache: Acting, memos: Collection[FetchFunction]) -> None:
         # A path of its own for what is static, so that it is found without a url_prefix too.
         super().__init__("stalecache", __name__, static_folder="static", static_url_path="/stalecache-static")
         self._cache = cache
@@ -125,7 +125,7 @@ class Dashboard(Blueprint):
         assert isinstance(app, Flask)
         options = {name: value for name, value in options.items() if name != "authorize"}
         name = f"{options.get('name_prefix', '')}.{options.get('name', self.name)}".lstrip(".")
-        desk = Desk(app, self._cache.stats, self._memos)
+        desk = DashboardData(app, self._cache.stats, self._memos)
         app.extensions.setdefault(_REGISTERED, {})[name] = Registered(authorize, desk)
         super().register(app, options)
 
@@ -192,7 +192,7 @@ def _links(asked: Asked) -> Links:
     )
 
 
-def _found(desk: Desk, asked: Asked) -> tuple[Asked, Found | None]:
+def _found(desk: DashboardData, asked: Asked) -> tuple[Asked, Found | None]:
     """Look for entries, and return what was looked for and found; nothing, if it can't be looked for."""
     try:
         if asked.by == "key":
@@ -205,7 +205,7 @@ def _found(desk: Desk, asked: Asked) -> tuple[Asked, Found | None]:
         return asked._replace(problem=str(error)), None
 
 
-def _lists(desk: Desk) -> Lists:
+def _lists(desk: DashboardData) -> Lists:
     try:
         return desk.lists(request.host_url.rstrip("/"))
     except StoreError as error:

@@ -16,16 +16,16 @@ from ..core.model.entry import Entry
 from ..core.model.keys import page_key
 from ..core.model.note import Note
 from ..core.rules.explain import spell
-from ..core.rules.serving import Terms
+from ..core.rules.serving import ServeOptions
 from ..core.rules.variants import INDEX
 from ..frontends.memoize.handler import Suspended
-from ..frontends.memoize.origin import Memo
+from ..frontends.memoize.origin import FetchFunction
 from ..stores.base import Stored
 from .charts import Moment, charts, moment_of
 from .entry_view import Card, Line, card_of, line_of
 from .health import OFF, health
 from .overview import Overview, overview
-from .store_scan import Surveyor, search
+from .store_scan import StoreScanner, search
 
 #: Seconds that a search takes at most; one that is only for more; and one that is asked to take longer.
 SEARCH, SHORT_SEARCH, LONG_SEARCH = 1.0, 0.2, 10.0
@@ -63,7 +63,7 @@ class Lists:
     latest: list[Line]
 
 
-class Desk:
+class DashboardData:
     """One app's numbers and entries.
 
     :param app: the app.
@@ -71,11 +71,11 @@ class Desk:
     :param memos: the fetch functions that are known.
     """
 
-    def __init__(self, app: Flask, stats: Callable[[], Any], memos: Collection[Memo]) -> None:
+    def __init__(self, app: Flask, stats: Callable[[], Any], memos: Collection[FetchFunction]) -> None:
         self._app = app
         self._stats = stats
         self._memos = memos
-        self._surveyor = Surveyor()
+        self._surveyor = StoreScanner()
         self._known: list[Moment] = []
         self._mutex = threading.Lock()
 
@@ -204,10 +204,10 @@ class Desk:
         terms = self.state.scans.terms_of(stored.entry) or self._terms()
         return card_of(stored, time.time(), terms, pending=pending)
 
-    def _terms(self) -> Terms:
+    def _terms(self) -> ServeOptions:
         """Return what the app says of what is stored, where nobody says more."""
         calls = self.state.calls
-        return Terms() if calls is None else calls.terms()
+        return ServeOptions() if calls is None else calls.terms()
 
 
 def _stored(entry: Entry, note: Note) -> Stored:

@@ -8,7 +8,7 @@ from ..batches.selector import title_of
 from ..core.formatting import size
 from ..core.model.purge_names import tags_in
 from ..core.rules.explain import State, explain, spell, state_of
-from ..core.rules.serving import Terms
+from ..core.rules.serving import ServeOptions
 from ..stores.base import Stored
 from .windows_bar import Bar, bar_of
 
@@ -50,7 +50,7 @@ class Line:
     next_try: str
 
 
-def line_of(stored: Stored, now: float, terms: Terms, here: str) -> Line:
+def line_of(stored: Stored, now: float, terms: ServeOptions, here: str) -> Line:
     """Return an entry for a list.
 
     :param here: scheme and host of the page; what is of the same is called by its path.
@@ -69,7 +69,7 @@ def line_of(stored: Stored, now: float, terms: Terms, here: str) -> Line:
     )
 
 
-def card_of(stored: Stored, now: float, terms: Terms, *, pending: bool) -> Card:
+def card_of(stored: Stored, now: float, terms: ServeOptions, *, pending: bool) -> Card:
     """Return an entry with all that is known of it.
 
     :param pending: its refresh was handed over in this process and is not done.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..core.model.entry import Entry
 from ..core.rules.explain import State, state_of
-from ..core.rules.serving import Terms
+from ..core.rules.serving import ServeOptions
 from ..stores.base import Store, Stored
 
 #: Seconds that a look through the store takes at most.
@@ -44,7 +44,7 @@ class Survey:
     left_alone: list[Stored]
 
 
-def survey(walk: Iterator[Stored], now: float, terms: Terms, longest: float = LONGEST) -> Survey:
+def survey(walk: Iterator[Stored], now: float, terms: ServeOptions, longest: float = LONGEST) -> Survey:
     """Look through a store for a while.
 
     :param walk: what is stored.
@@ -112,14 +112,14 @@ def _in_time(walk: Iterator[Stored], longest: float) -> Iterator[tuple[list[Stor
     yield batch, False
 
 
-class Surveyor:
+class StoreScanner:
     """Looks through a store now and then, and once for all who want to know."""
 
     def __init__(self) -> None:
         self._last: tuple[float, int, Survey] | None = None
         self._mutex = threading.Lock()
 
-    def look(self, store: Store, terms: Terms) -> Survey:
+    def look(self, store: Store, terms: ServeOptions) -> Survey:
         """Return what is in the store: as it was a moment ago, unless something was purged since.
 
         :raises StoreError: if it can't be read.

@@ -39,7 +39,7 @@ class Bar(NamedTuple):
     anchor: str
 
 
-class Stretch(NamedTuple):
+class WindowSpan(NamedTuple):
     """A window, from one age to another, in seconds."""
 
     state: State
@@ -47,7 +47,7 @@ class Stretch(NamedTuple):
     ends: float
 
 
-def stretches(entry: Entry) -> list[Stretch]:
+def stretches(entry: Entry) -> list[WindowSpan]:
     """Return the windows that an entry goes through, none of them empty; the last one has no end."""
     windows, passed, at = entry.windows, [], 0.0
     ends = [(State.FRESH, windows.max_age)]
@@ -56,9 +56,9 @@ def stretches(entry: Entry) -> list[Stretch]:
         ends.append((State.IF_ERROR, windows.max_age + windows.stale_if_error))
     for state, end in ends:
         if end > at:
-            passed.append(Stretch(state, at, end))
+            passed.append(WindowSpan(state, at, end))
             at = end
-    return [*passed, Stretch(State.EXPIRED, at, math.inf)]
+    return [*passed, WindowSpan(State.EXPIRED, at, math.inf)]
 
 
 def bar_of(entry: Entry, now: float) -> Bar:
@@ -81,11 +81,11 @@ def bar_of(entry: Entry, now: float) -> Bar:
     return Bar(parts, round(at, 2), "start" if at < 12 else "end" if at > 88 else "middle")
 
 
-def _weight(stretch: Stretch) -> float:
+def _weight(stretch: WindowSpan) -> float:
     return 1.0 if math.isinf(stretch.ends) else 1.5 + math.log10(1 + stretch.ends - stretch.begins) / 2
 
 
-def _share(stretch: Stretch, age: float) -> float:
+def _share(stretch: WindowSpan, age: float) -> float:
     beyond = age - stretch.begins
     if math.isinf(stretch.ends):
         # So that it moves on for ever and stays in.

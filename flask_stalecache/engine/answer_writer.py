@@ -13,24 +13,24 @@ from ..core.rules.serving import Action, Verdict, after
 from ..errors import StoreError
 from ..stats.schema import Counters
 from ..stores.base import Copy, Store
-from .instrumentation import Witness
-from .log import Complaints
+from .instrumentation import Instrumentation
+from .log import RateLimitedLog
 from .origin import Answer, Start
 from .singleflight import Flight, Flights, Outcome
 
 
-class Settler:
+class AnswerWriter:
     """Settles answers of origins in one store.
 
     :param store: where entries live.
     :param backoff: the first and the longest pause in seconds after a failure.
     :param counters: where failures are counted.
     :param complaints: where they are told.
-    :ivar witness: sees what is stored.
+    :ivar instrumentation: sees what is stored.
     """
 
-    def __init__(self, store: Store, backoff: tuple[float, float], counters: Counters, complaints: Complaints) -> None:
-        self.witness = Witness()
+    def __init__(self, store: Store, backoff: tuple[float, float], counters: Counters, complaints: RateLimitedLog) -> None:
+        self.instrumentation = Instrumentation()
         self.store = store
         self.backoff = backoff
         self.counters = counters
@@ -73,7 +73,7 @@ class Settler:
             return self._settle_elsewhere(flight, answer, answer.beside)
         if flight.lock is None and not flights.is_current(flight):
             # A deadline took the lock from us.
-            return self.settle_if_free(flight.key, answer)
+            return self.write_if_unlocked(flight.key, answer)
         # Who waited too long calls without the lock, so that somebody may have stored since we looked.
         copy = self.store.lookup(flight.key) or self.store.load(flight.key)
         is_late = copy.entry is not None and copy.entry.serial != (start.previous.serial if start.previous else None)
@@ -88,7 +88,7 @@ class Settler:
         flight.copy = self.store.load(flight.key)
         return True
 
-    def settle_if_free(self, key: str, answer: Answer | None) -> bool:
+    def write_if_unlocked(self, key: str, answer: Answer | None) -> bool:
         """Store an answer that came without the lock, if it is storable and nobody holds the lock now."""
         if answer is None or answer.verdict is not Verdict.STORABLE:
             return False
@@ -103,7 +103,7 @@ class Settler:
         finally:
             lock.release()
 
-    def drop_if_free(self, key: str) -> bool:
+    def remove_if_unlocked(self, key: str) -> bool:
         """Remove what is stored, and return whether that could be done: somebody may be renewing it."""
         lock = self.store.lock(key)
         try:
@@ -128,7 +128,7 @@ class Settler:
         """Store an answer under a key, whose lock the flight may hold."""
         if flight is not None and flight.key == key and flight.lock is not None:
             return self._settle(self.store.load(key), answer)
-        return self.settle_if_free(key, answer)
+        return self.write_if_unlocked(key, answer)
 
     def _settle(self, copy: Copy, answer: Answer) -> bool:
         """Do to what is stored what the answer asks for, and return whether the answer was stored."""
@@ -152,7 +152,7 @@ class Settler:
             return False
         if not self.store.write(answer.entry):
             return False
-        self.witness.stored(answer.entry)
+        self.instrumentation.stored(answer.entry)
         if answer.retry_after:
             self.store.write_note(copy.key, Note(written=now, retry_at=now + answer.retry_after))
         elif copy.note != NOTHING:
@@ -171,4 +171,4 @@ class Settler:
     def store_failed(self, error: StoreError) -> None:
         """Count a failure of the store, and say it once a minute."""
         self.counters.count("store_failures")
-        self.complaints.now_and_then("store", "the cache store failed, pages are served live: %s", error)
+        self.complaints.error_every_minute("store", "the cache store failed, pages are served live: %s", error)

@@ -14,16 +14,16 @@ from ..core.model.entry import Entry
 from ..core.rules.serving import Verdict, is_due
 from ..errors import StoreError
 from ..stores.base import Copy
-from .answer_writer import Settler
+from .answer_writer import AnswerWriter
 from .origin import Answer, RefreshJob
 from .singleflight import Flight, Flights
-from .thread_pool import Refresher
+from .thread_pool import ThreadPool
 
 #: Seconds for which a refresh that found its lock taken is not tried again in this process, unless something is written.
 BUSY_PAUSE = 0.25
 
 
-class Landing:
+class RefreshResult:
     """Where those who wait for a refresh learn what it brought.
 
     :ivar answer: the origin's answer; ``None`` if it was not called, or nothing is known yet.
@@ -42,7 +42,7 @@ class Landing:
         self.done = threading.Event()
 
 
-class Pending(NamedTuple):
+class PendingRefresh(NamedTuple):
     """A refresh that was handed over.
 
     :ivar since: when the first try was handed over, on the monotonic clock.
@@ -54,27 +54,29 @@ class Pending(NamedTuple):
     since: float
     until: float
     stamp: int | None
-    landing: Landing
+    landing: RefreshResult
 
 
-class Refreshes:
+class BackgroundRefreshes:
     """The refreshes of one process; made anew after a fork.
 
-    :param settler: stores what they bring.
+    :param answer_writer: stores what they bring.
     :param refresher: runs them, unless they have threads of their own.
     :param pools: all threads that run any.
     :param flights: where a visitor who has to wait finds them.
     :param deadline: seconds after which one counts as failed.
     """
 
-    def __init__(self, settler: Settler, refresher: Refresher, pools: list[Refresher], flights: Flights, deadline: float) -> None:
-        self.settler = settler
-        self.store = settler.store
+    def __init__(
+        self, answer_writer: AnswerWriter, refresher: ThreadPool, pools: list[ThreadPool], flights: Flights, deadline: float
+    ) -> None:
+        self.answer_writer = answer_writer
+        self.store = answer_writer.store
         self.refresher = refresher
         self.pools = pools
         self.flights = flights
         self.deadline = deadline
-        self._pending: dict[str, Pending] = {}
+        self._pending: dict[str, PendingRefresh] = {}
         self._mutex = threading.Lock()
 
     def is_pending(self, copy: Copy) -> bool:
@@ -91,7 +93,7 @@ class Refreshes:
                 return False
             now, last = time.monotonic(), self._pending.get(copy.key)
             since = last.since if last is not None and last.stamp == copy.stamp else now
-            self._pending[copy.key] = Pending(since, now + self.deadline, None, Landing())
+            self._pending[copy.key] = PendingRefresh(since, now + self.deadline, None, RefreshResult())
             return True
 
     def since(self, key: str) -> float:
@@ -99,7 +101,7 @@ class Refreshes:
         pending = self._pending.get(key)
         return time.monotonic() if pending is None else pending.since
 
-    def landing(self, key: str) -> Landing | None:
+    def landing(self, key: str) -> RefreshResult | None:
         """Return where the outcome of the key's pending refresh is told; ``None``, if there is none."""
         pending = self._pending.get(key)
         return None if pending is None else pending.landing
@@ -109,44 +111,44 @@ class Refreshes:
 
         It never waits; a full queue drops it, and the copy is still there.
         """
-        landing = self.landing(job.key) or Landing()
-        self.settler.counters.count("refreshes_queued")
+        landing = self.landing(job.key) or RefreshResult()
+        self.answer_writer.counters.count("refreshes_queued")
         if (job.pool or self.refresher).submit(partial(self._run, job, landing)):
             return True
-        self.settler.counters.count("refreshes_dropped")
+        self.answer_writer.counters.count("refreshes_dropped")
         self._pending.pop(job.key, None)
         landing.done.set()
         return False
 
-    def run_now(self, job: RefreshJob, met: Entry) -> Landing | None:
+    def run_now(self, job: RefreshJob, met: Entry) -> RefreshResult | None:
         """Run a refresh in the caller's thread, and return where it landed; ``None``: it was handed over already.
 
         :param met: what was stored when it was asked for; if something else is, it is not run.
         """
-        if not self.claim(self.settler.load(job.key)):
+        if not self.claim(self.answer_writer.load(job.key)):
             return None
-        landing = self.landing(job.key) or Landing()
+        landing = self.landing(job.key) or RefreshResult()
         self._run(job, landing, met)
         return landing
 
-    def call_apart(self, job: RefreshJob, copy: Copy) -> Landing | None:
+    def call_apart(self, job: RefreshJob, copy: Copy) -> RefreshResult | None:
         """Call an origin in a thread of its own for one caller alone, and return where that lands; ``None``: no thread is free."""
-        landing = Landing()
+        landing = RefreshResult()
         is_taken = (job.pool or self.refresher).submit(partial(self._call, job, copy, landing))
         return landing if is_taken else None
 
-    def _call(self, job: RefreshJob, copy: Copy, landing: Landing) -> None:
+    def _call(self, job: RefreshJob, copy: Copy, landing: RefreshResult) -> None:
         try:
-            start = self.settler.start(copy)
-            answer = landing.answer = self.settler.witness.ask(job, lambda: job.run(start))
-            self.settler.settle_if_free(job.key, answer)
+            start = self.answer_writer.start(copy)
+            answer = landing.answer = self.answer_writer.instrumentation.ask(job, lambda: job.run(start))
+            self.answer_writer.write_if_unlocked(job.key, answer)
         except BaseException as error:
             landing.answer = Answer(Verdict.FAILED, error=error)
             raise
         finally:
             landing.done.set()
 
-    def renew_together(self, jobs: Sequence[RefreshJob]) -> None:
+    def refresh_all(self, jobs: Sequence[RefreshJob]) -> None:
         """Run refreshes at the same time, and wait until they are done: for who is in the background anyway.
 
         What finds no free thread runs here, so that threads that wait for each other never stand still; but not what only runs in
@@ -154,20 +156,20 @@ class Refreshes:
         """
         landings, here = [], []
         for job in jobs:
-            is_ours = self.claim(self.settler.load(job.key))
+            is_ours = self.claim(self.answer_writer.load(job.key))
             landing = self.landing(job.key)
             if landing is None:
                 continue
             landings.append((job, landing))
             if is_ours:
-                self.settler.counters.count("refreshes_queued")
+                self.answer_writer.counters.count("refreshes_queued")
                 if not (job.pool or self.refresher).submit(partial(self._run, job, landing), at_once=True):
                     here.append((job, landing))
         for job, landing in here:
             if job.patience is None:
                 self._run(job, landing)
             else:
-                self.settler.counters.count("refreshes_dropped")
+                self.answer_writer.counters.count("refreshes_dropped")
                 self._pending.pop(job.key, None)
                 landing.done.set()
         for job, landing in landings:
@@ -175,14 +177,14 @@ class Refreshes:
             patience = self.deadline if job.patience is None else job.patience
             landing.done.wait(max(0.0, self.since(job.key) + patience - time.monotonic()))
 
-    def _run(self, job: RefreshJob, landing: Landing, met: Entry | None = None) -> None:
+    def _run(self, job: RefreshJob, landing: RefreshResult, met: Entry | None = None) -> None:
         pause = None
         try:
             pause = self._run_if_free(job, landing, met)
         except StoreError as error:
             landing.error = error
-            self.settler.store_failed(error)
-            pause = Pending(self.since(job.key), time.monotonic() + self.settler.backoff[0], None, landing)
+            self.answer_writer.store_failed(error)
+            pause = PendingRefresh(self.since(job.key), time.monotonic() + self.answer_writer.backoff[0], None, landing)
         finally:
             if pause is not None:
                 self._pending[job.key] = pause
@@ -190,13 +192,13 @@ class Refreshes:
                 del self._pending[job.key]
             landing.done.set()
 
-    def _run_if_free(self, job: RefreshJob, landing: Landing, met: Entry | None) -> Pending | None:
+    def _run_if_free(self, job: RefreshJob, landing: RefreshResult, met: Entry | None) -> PendingRefresh | None:
         """Renew an entry, unless that is done elsewhere; return how long not to try again here, if that is to be said."""
         lock = self.store.lock(job.key)
         copy = self.store.load(job.key)
         if not lock.acquire():
             landing.is_busy = True
-            return Pending(self.since(job.key), time.monotonic() + BUSY_PAUSE, copy.stamp, landing)
+            return PendingRefresh(self.since(job.key), time.monotonic() + BUSY_PAUSE, copy.stamp, landing)
         flight = self.flights.lead(job.key, time.monotonic() + self.deadline)
         if flight is None:
             lock.release()
@@ -213,20 +215,20 @@ class Refreshes:
             self.flights.end(flight)
         return None
 
-    def _renew(self, flight: Flight, job: RefreshJob, landing: Landing, met: Entry | None) -> None:
+    def _renew(self, flight: Flight, job: RefreshJob, landing: RefreshResult, met: Entry | None) -> None:
         copy = self.store.load(job.key)
         if not _is_wanted(copy, job) if met is None else not _is_still(copy, met):
             return
-        self.settler.counters.count("refreshes")
-        start, begun = self.settler.start(copy), time.perf_counter()
+        self.answer_writer.counters.count("refreshes")
+        start, begun = self.answer_writer.start(copy), time.perf_counter()
         try:
             if copy.entry is not None and copy.entry.calls:
                 # Together, since one after the other they would take as long as all of them.
                 job.renew_parts(copy.entry.calls)
-            answer = self.settler.witness.ask(job, lambda: job.run(start))
+            answer = self.answer_writer.instrumentation.ask(job, lambda: job.run(start))
         except BaseException as error:
             # A job tells failures in its answer; whatever else stops it must not be tried again at once.
-            self.settler.note_failure(copy)
+            self.answer_writer.note_failure(copy)
             self._has_ended(job, begun, Answer(Verdict.FAILED, error=error))
             raise
         if answer.verdict is Verdict.PERSONAL:
@@ -234,17 +236,19 @@ class Refreshes:
             answer = replace(answer, verdict=Verdict.FAILED)
         if answer.verdict is Verdict.FAILED:
             stays = "" if copy.entry is None else "; its copy stays"
-            self.settler.complaints.now_and_then(
+            self.answer_writer.complaints.error_every_minute(
                 ("refresh", job.label), "the refresh of %s failed%s", job.label, stays, exc_info=answer.error
             )
         try:
-            landing.stored = self.settler.land(self.flights, flight, start, answer)
+            landing.stored = self.answer_writer.land(self.flights, flight, start, answer)
         finally:
             self._has_ended(job, begun, answer)
         landing.answer = answer
 
     def _has_ended(self, job: RefreshJob, begun: float, answer: Answer) -> None:
-        self.settler.witness.refreshed(job, time.perf_counter() - begun, answer, lambda: self.settler.load(job.key).note.retry_at)
+        self.answer_writer.instrumentation.refreshed(
+            job, time.perf_counter() - begun, answer, lambda: self.answer_writer.load(job.key).note.retry_at
+        )
 
     def tick(self) -> None:
         """Give up the refreshes whose deadline has passed."""
@@ -258,14 +262,14 @@ class Refreshes:
 
     def _give_up(self, flight: Flight) -> None:
         """Count a failure, free the lock, and let another thread take the place of the one that hangs."""
-        self.settler.counters.count("refreshes_overdue")
-        self.settler.complaints.now_and_then(
+        self.answer_writer.counters.count("refreshes_overdue")
+        self.answer_writer.complaints.error_every_minute(
             ("overdue", flight.key), "a refresh took longer than STALECACHE_REFRESH_DEADLINE, its copy stays: %s", flight.key
         )
         try:
-            self.settler.note_failure(self.store.load(flight.key))
+            self.answer_writer.note_failure(self.store.load(flight.key))
         except StoreError as error:
-            self.settler.store_failed(error)
+            self.answer_writer.store_failed(error)
         if self.flights.end(flight):
             if flight.given_up is not None:
                 flight.given_up()
@@ -276,13 +280,13 @@ class Refreshes:
                 pool.give_up(flight.leader)
 
 
-class InProcess:
+class ProcessState:
     """What belongs to one process, and is made anew after a fork."""
 
-    def __init__(self, settler: Settler, pools: list[Refresher], deadline: float) -> None:
+    def __init__(self, answer_writer: AnswerWriter, pools: list[ThreadPool], deadline: float) -> None:
         self.pid = os.getpid()
         self.flights = Flights()
-        self.refreshes = Refreshes(settler, pools[0], pools, self.flights, deadline)
+        self.refreshes = BackgroundRefreshes(answer_writer, pools[0], pools, self.flights, deadline)
 
 
 def _is_still(copy: Copy, met: Entry) -> bool:

@@ -10,28 +10,28 @@ from ..config import Settings
 from ..core.rules.serving import Fetch, Serve, Verdict, decide, is_plain_hit
 from ..core.rules.status import CacheStatus
 from ..errors import StoreError
-from ..stats.registry import Ledger
+from ..stats.registry import Registry
 from ..stats.schema import Counters
 from ..stores.base import Copy, Store
-from .fetch_state import POLL, Turn, Visit, Way
+from .fetch_state import POLL, FetchState, LeaderAction, Route
 from .origin import Answer, Origin, Served, Start
-from .runtime import Household
+from .runtime import Runtime
 from .singleflight import Flight, Flights, Outcome
-from .timed_calls import Apart
+from .timed_calls import TimedCalls
 
 
-class Engine(Household):
+class Engine(Runtime):
     """Answers requests for one app from one store.
 
     :param store: where entries live.
     :param settings: the app's configuration.
     :param counters: where things are counted by name.
-    :param ledger: where what is asked and served is counted. Default: in memory, for this process alone.
+    :param registry: where what is asked and served is counted. Default: in memory, for this process alone.
     """
 
-    def __init__(self, store: Store, settings: Settings, counters: Counters, ledger: Ledger | None = None) -> None:
-        super().__init__(store, settings, counters, ledger)
-        self._apart = Apart(self)
+    def __init__(self, store: Store, settings: Settings, counters: Counters, registry: Registry | None = None) -> None:
+        super().__init__(store, settings, counters, registry)
+        self._apart = TimedCalls(self)
 
     # -- answering -----------------------------------------------------------------------------------------------
 
@@ -39,28 +39,28 @@ class Engine(Household):
         """Answer a request: from the copy if that may be served, else by the origin, called once for all who wait."""
         copy = self.store.lookup(origin.key)
         entry = None if copy is None else copy.entry
-        if entry is not None and is_plain_hit(entry, time.time(), origin.terms) and not origin.barred_from(entry):
+        if entry is not None and is_plain_hit(entry, time.time(), origin.terms) and not origin.is_barred_from(entry):
             # What the look below would come to, at a third of its price.
             return Served(CacheStatus.HIT, copy)
         begun = time.perf_counter()
         served = self._answer(origin, copy or self._load(origin.key))
         if served.answer is None and served.status in (CacheStatus.STALE, CacheStatus.UPDATING):
-            self.witness.stale(origin, served)
+            self.instrumentation.stale(origin, served)
         return served._replace(took=time.perf_counter() - begun)
 
     def _answer(self, origin: Origin, copy: Copy) -> Served:
         way, decision = self._look(origin, copy)
-        if way is Way.SERVE:
+        if way is Route.SERVE:
             return self._serve(copy, decision)
         self._on_slow_path()
-        if way is Way.LIVE:
+        if way is Route.LIVE:
             return Served(CacheStatus.BYPASS, None, self.live(origin))
         assert isinstance(decision, Fetch)
-        visit = Visit(origin, copy, decision, time.monotonic() + origin.lock_timeout)
-        served = self._unqueued(visit) if way is Way.UNQUEUED else self._fetched(visit)
+        visit = FetchState(origin, copy, decision, time.monotonic() + origin.lock_timeout)
+        served = self._unqueued(visit) if way is Route.UNQUEUED else self._fetched(visit)
         return served._replace(waited=True) if visit.waited else served
 
-    def _fetched(self, visit: Visit) -> Served:
+    def _fetched(self, visit: FetchState) -> Served:
         """Serve what is not to be had without the origin, unless that is to be left alone."""
         origin, decision = visit.origin, visit.fetch
         if (refused := origin.refused(visit.copy)) is not None:
@@ -73,7 +73,7 @@ class Engine(Household):
 
     def live(self, origin: Origin) -> Answer:
         """Call the origin for one visitor alone: nothing of it is stored."""
-        return self.witness.ask(origin, origin.live)
+        return self.instrumentation.ask(origin, origin.live)
 
     def look_up(self, key: str) -> Copy:
         """Return what is stored under a key: the copy of this process if it still stands."""
@@ -94,26 +94,26 @@ class Engine(Household):
 
     def _load(self, key: str) -> Copy:
         self._on_slow_path()
-        copy = self.settler.load(key)
+        copy = self.answer_writer.load(key)
         if copy.entry is not None:
             self.store.touch(copy)
         return copy
 
-    def _look(self, origin: Origin, copy: Copy, visit: Visit | None = None) -> tuple[Way, Serve | Fetch | None]:
+    def _look(self, origin: Origin, copy: Copy, visit: FetchState | None = None) -> tuple[Route, Serve | Fetch | None]:
         entry = copy.entry
         if entry is not None:
-            if origin.barred_from(entry):
-                return Way.LIVE, None
+            if origin.is_barred_from(entry):
+                return Route.LIVE, None
             if visit is not None and visit.is_new(entry):
-                return Way.COLLAPSED, None
+                return Route.COLLAPSED, None
         now = time.time()
         decision = decide(entry, copy.note, now, origin.terms, pending=self.process.refreshes.is_pending(copy))
         if isinstance(decision, Serve):
-            return Way.SERVE, decision
+            return Route.SERVE, decision
         note = copy.note
         if not origin.queues or note.unstorable(now) or origin.carries(note.kept_out):
-            return Way.UNQUEUED, decision
-        return Way.QUEUE, decision
+            return Route.UNQUEUED, decision
+        return Route.QUEUE, decision
 
     def _serve(self, copy: Copy, decision: Serve | Fetch | None) -> Served:
         assert isinstance(decision, Serve)
@@ -121,23 +121,23 @@ class Engine(Household):
             return Served(decision.meanwhile, copy)
         return Served(decision.status, copy, None, decision.refresh)
 
-    def _unqueued(self, visit: Visit) -> Served:
+    def _unqueued(self, visit: FetchState) -> Served:
         """Call the origin without the lock; if the answer turns out to be storable, it ends the mark that led here."""
         if visit.origin.apart:
             return self._apart.unqueued(visit)
-        start = self.settler.start(visit.copy)
+        start = self.answer_writer.start(visit.copy)
         if visit.origin.carries(visit.copy.note.kept_out):
             start = start._replace(is_marked=True)
-        answer = self.witness.ask(visit.origin, partial(visit.origin.call, start))
+        answer = self.instrumentation.ask(visit.origin, partial(visit.origin.call, start))
         if answer.later is not None:
-            answer.later(partial(self.settler.settle_if_free, visit.origin.key))
+            answer.later(partial(self.answer_writer.write_if_unlocked, visit.origin.key))
             return self.served(visit, answer, stored=False)
-        return self.served(visit, answer, self.settler.settle_if_free(visit.origin.key, answer))
+        return self.served(visit, answer, self.answer_writer.write_if_unlocked(visit.origin.key, answer))
 
-    def served(self, visit: Visit, answer: Answer, stored: bool) -> Served:
+    def served(self, visit: FetchState, answer: Answer, stored: bool) -> Served:
         """Serve the origin's answer; or, if it failed and the copy may stand in for it, the copy."""
         if answer.verdict in (Verdict.FAILED, Verdict.WORSE) and visit.fetch.if_error is not None:
-            self.complaints.now_and_then(
+            self.complaints.error_every_minute(
                 ("failed", visit.origin.label), "%s failed; its stored copy is served", visit.origin.label, exc_info=answer.error
             )
             return self._stale(visit) or Served(visit.fetch.status, None, answer)
@@ -145,20 +145,20 @@ class Engine(Household):
             return self._stale(visit) or Served(visit.fetch.status, None, answer)
         return Served(CacheStatus.REVALIDATED if answer.renewed else visit.fetch.status, None, answer, stored=stored)
 
-    def _stale(self, visit: Visit) -> Served | None:
+    def _stale(self, visit: FetchState) -> Served | None:
         """Serve the copy after a wait; ``None`` if it was purged or dropped meanwhile."""
         try:
             copy = self.store.lookup(visit.origin.key) or self.store.load(visit.origin.key)
         except StoreError as error:
             # Nobody can tell, and what was met is better than nothing.
-            self.settler.store_failed(error)
+            self.answer_writer.store_failed(error)
             copy = visit.copy
         entry = copy.entry
-        if entry is None or visit.origin.barred_from(entry) or (entry.never_stale and not entry.is_fresh(time.time())):
+        if entry is None or visit.origin.is_barred_from(entry) or (entry.never_stale and not entry.is_fresh(time.time())):
             return None
         return Served(CacheStatus.STALE, copy)
 
-    def _fetch(self, visit: Visit) -> Served:
+    def _fetch(self, visit: FetchState) -> Served:
         """Join or lead the key's flight until there is something to serve."""
         while True:
             flight, leads = self.process.flights.join(visit.origin.key)
@@ -168,20 +168,20 @@ class Engine(Household):
             if served is not None:
                 return served
 
-    def look_again(self, visit: Visit) -> Served | None:
+    def look_again(self, visit: FetchState) -> Served | None:
         """Serve what is stored by now; ``None``: it is still to be fetched."""
         visit.origin.aim()
-        visit.copy = self.settler.load(visit.origin.key)
+        visit.copy = self.answer_writer.load(visit.origin.key)
         way, decision = self._look(visit.origin, visit.copy, visit)
-        if way is Way.LIVE:
+        if way is Route.LIVE:
             return Served(CacheStatus.BYPASS, None, self.live(visit.origin))
-        if way is Way.COLLAPSED:
+        if way is Route.COLLAPSED:
             return Served(visit.fetch.status, visit.copy, collapsed=True)
-        if way is Way.SERVE:
+        if way is Route.SERVE:
             return self._serve(visit.copy, decision)
         assert isinstance(decision, Fetch)
         visit.fetch = decision
-        if way is Way.UNQUEUED:
+        if way is Route.UNQUEUED:
             return self._unqueued(visit)
         # It may have failed while this request waited for who called it.
         refused = visit.origin.refused(visit.copy)
@@ -189,7 +189,7 @@ class Engine(Household):
 
     # -- waiting -------------------------------------------------------------------------------------------------
 
-    def _renew_behind(self, visit: Visit, wait: float) -> Served:
+    def _renew_behind(self, visit: FetchState, wait: float) -> Served:
         """Have the copy renewed in the background, wait for that a while, and then serve the copy.
 
         Who comes later waits less: the time counts from when the renewal was handed over.
@@ -219,7 +219,7 @@ class Engine(Household):
         stale = None if visit.fetch.if_error is None else self._stale(visit)
         return stale or self._fetch(visit)
 
-    def _wait(self, flight: Flight, visit: Visit) -> Served | None:
+    def _wait(self, flight: Flight, visit: FetchState) -> Served | None:
         """Wait for another's flight; ``None``: look again."""
         if flight.leader == threading.get_ident():
             # The view asks for its own page: waiting would be for ever.
@@ -234,7 +234,7 @@ class Engine(Household):
             entry = flight.copy.entry
             # A purge may have come since it landed.
             is_sound = entry is not None and not entry.ended and self.store.seq() == flight.copy.seq
-            if entry is None or not is_sound or visit.origin.barred_from(entry) or not visit.may_share(entry):
+            if entry is None or not is_sound or visit.origin.is_barred_from(entry) or not visit.may_share(entry):
                 return None
             return Served(visit.fetch.status, flight.copy, collapsed=True)
         if flight.outcome is Outcome.UNSTORABLE:
@@ -243,14 +243,14 @@ class Engine(Household):
             return self._share_failure(flight, visit)
         return None
 
-    def _share_failure(self, flight: Flight, visit: Visit) -> Served | None:
+    def _share_failure(self, flight: Flight, visit: FetchState) -> Served | None:
         if visit.fetch.if_error is not None and (stale := self._stale(visit)):
             return stale
         if flight.failure is not None and not visit.origin.carries(flight.failure.absent):
             return Served(visit.fetch.status, None, flight.failure, collapsed=True)
         return None
 
-    def _lose_patience(self, flight: Flight, visit: Visit) -> Served | None:
+    def _lose_patience(self, flight: Flight, visit: FetchState) -> Served | None:
         """The wait is over: the stale entry, however old; else one of the waiters calls the origin, and the others wait for it."""
         self.counters.count("lock_timeouts")
         if visit.fetch.if_locked is not None and (stale := self._stale(visit)):
@@ -260,59 +260,59 @@ class Engine(Household):
 
     # -- leading -------------------------------------------------------------------------------------------------
 
-    def _lead(self, flight: Flight, visit: Visit) -> Served | None:
+    def _lead(self, flight: Flight, visit: FetchState) -> Served | None:
         """Take the key's lock, look again, and call the origin; ``None``: look again, it was called elsewhere."""
         try:
             turn = self._take_lock(flight, visit)
         except StoreError as error:
             # Nobody can lock now: live, still once for all who wait in this process.
-            self.settler.store_failed(error)
-            turn = Turn.CALL
+            self.answer_writer.store_failed(error)
+            turn = LeaderAction.CALL
         except BaseException:
             self.process.flights.end(flight)
             raise
-        if turn is Turn.CALL:
+        if turn is LeaderAction.CALL:
             return self._call_in(flight, visit)
         self.process.flights.end(flight)
-        return self._stale(visit) if turn is Turn.STALE else None
+        return self._stale(visit) if turn is LeaderAction.STALE else None
 
-    def _take_lock(self, flight: Flight, visit: Visit) -> Turn:
+    def _take_lock(self, flight: Flight, visit: FetchState) -> LeaderAction:
         """Wait for the key's lock, and say whose turn it is."""
         lock = self.store.lock(visit.origin.key)
         while not lock.acquire():
             if self.store.moved(visit.copy) and not self._still_to_fetch(flight, visit):
-                return Turn.AGAIN
+                return LeaderAction.AGAIN
             visit.waited = True
             if time.monotonic() >= visit.until:
                 self.counters.count("lock_timeouts")
                 if visit.fetch.if_locked is not None:
-                    return Turn.STALE
-                return Turn.CALL if self.process.flights.go_without_lock(flight) else Turn.AGAIN
+                    return LeaderAction.STALE
+                return LeaderAction.CALL if self.process.flights.go_without_lock(flight) else LeaderAction.AGAIN
             time.sleep(POLL)
         flight.lock = lock
-        return Turn.CALL if self._still_to_fetch(flight, visit) else Turn.AGAIN
+        return LeaderAction.CALL if self._still_to_fetch(flight, visit) else LeaderAction.AGAIN
 
-    def _still_to_fetch(self, flight: Flight, visit: Visit) -> bool:
+    def _still_to_fetch(self, flight: Flight, visit: FetchState) -> bool:
         if visit.origin.aim():
             return False
         visit.copy = self.store.load(visit.origin.key)
         way, decision = self._look(visit.origin, visit.copy, visit)
-        if way is Way.QUEUE and visit.origin.refused(visit.copy) is None:
+        if way is Route.QUEUE and visit.origin.refused(visit.copy) is None:
             assert isinstance(decision, Fetch)
             visit.fetch = decision
             return True
         if visit.copy.entry is not None and visit.is_new(visit.copy.entry):
             flight.outcome, flight.copy = Outcome.STORED, visit.copy
-        elif way is Way.UNQUEUED and visit.copy.note.unstorable(time.time()):
+        elif way is Route.UNQUEUED and visit.copy.note.unstorable(time.time()):
             flight.outcome = Outcome.UNSTORABLE
         return False
 
-    def _call_in(self, flight: Flight, visit: Visit) -> Served:
+    def _call_in(self, flight: Flight, visit: FetchState) -> Served:
         """Call the origin as the key's flight, and end the flight whatever happens; one whose body is still to come goes on."""
         is_over, stored = True, False
         try:
-            start = self.settler.start(visit.copy)
-            answer = self.witness.ask(visit.origin, partial(visit.origin.call, start))
+            start = self.answer_writer.start(visit.copy)
+            answer = self.instrumentation.ask(visit.origin, partial(visit.origin.call, start))
             if answer.later is None:
                 stored = self._land(flight, start, answer)
             else:
@@ -333,7 +333,7 @@ class Engine(Household):
 
     def _land(self, flight: Flight, start: Start, answer: Answer) -> bool:
         try:
-            return self.settler.land(self.process.flights, flight, start, answer)
+            return self.answer_writer.land(self.process.flights, flight, start, answer)
         except StoreError as error:
-            self.settler.store_failed(error)
+            self.answer_writer.store_failed(error)
             return False

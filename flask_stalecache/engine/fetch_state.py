@@ -17,7 +17,7 @@ POLL = 0.025
 WRITING = 5.0
 
 
-class Turn(Enum):
+class LeaderAction(Enum):
     """What a leader does once it has the lock, or has waited for it long enough."""
 
     #: Call the origin.
@@ -28,7 +28,7 @@ class Turn(Enum):
     STALE = "stale"
 
 
-class Way(Enum):
+class Route(Enum):
     """Where a look at what is stored leads."""
 
     #: Serve the copy, as decided.
@@ -44,7 +44,7 @@ class Way(Enum):
 
 
 @dataclass(slots=True)
-class Visit:
+class FetchState:
     """A request that has to fetch: what it came upon, and how long it waits."""
 
     origin: Origin

@@ -31,7 +31,7 @@ class Counted(Protocol):
         """Where it is counted; it may only be known once the origin was called."""
 
 
-class Witness:
+class Instrumentation:
     """Sees what happens to origins.
 
     :ivar sender: who sends the signals.

@@ -13,7 +13,7 @@ PAUSE = 60.0
 REMEMBERED = 1000
 
 
-class Complaints:
+class RateLimitedLog:
     """Remembers what was said: the last :data:`REMEMBERED` things at most, since visitors choose the paths in some of them."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Complaints:
             self._remember(about)
             logger.log(level, message, *args)
 
-    def now_and_then(self, about: Hashable, message: str, *args: object, exc_info: BaseException | None = None) -> None:
+    def error_every_minute(self, about: Hashable, message: str, *args: object, exc_info: BaseException | None = None) -> None:
         """Say it once a minute: trouble that goes on."""
         last = self._said.get(about)
         if last is None or time.monotonic() - last >= PAUSE:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ..core.model.entry import Entry
-from ..core.model.inputs import NO_NAMES, ReadNames
-from ..core.rules.serving import Serve, Terms, Verdict, decide
+from ..core.model.inputs import NO_NAMES, RequestInputs
+from ..core.rules.serving import Serve, ServeOptions, Verdict, decide
 from ..core.rules.status import CacheStatus
 from ..stats.tally import Tally
 from ..stores.base import Copy
-from .thread_pool import Refresher
+from .thread_pool import ThreadPool
 
 
 class Start(NamedTuple):
@@ -59,10 +59,10 @@ class Answer:
     value: Any = None
     error: BaseException | None = None
     entry: Entry | None = None
-    carried: ReadNames = NO_NAMES
+    carried: RequestInputs = NO_NAMES
     anybodys: bool = True
     shared: Any = None
-    absent: ReadNames = NO_NAMES
+    absent: RequestInputs = NO_NAMES
     retry_after: float | None = None
     silent_for: float | None = None
     renewed: bool = False
@@ -105,7 +105,7 @@ class Origin(Protocol):
         """Whether it is only ever called in threads of its own, never in the visitor's; it has a ``wait`` then."""
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> ServeOptions:
         """What is said of serving what is stored to this request."""
 
     def aim(self) -> bool:
@@ -127,10 +127,10 @@ class Origin(Protocol):
     def queues(self) -> bool:
         """Whether it may wait for others, and others for it."""
 
-    def barred_from(self, entry: Entry) -> bool:
+    def is_barred_from(self, entry: Entry) -> bool:
         """Whether the entry can't be served to this request: it carries an absent name."""
 
-    def carries(self, names: ReadNames) -> bool:
+    def carries(self, names: RequestInputs) -> bool:
         """Whether the request carries one of these names."""
 
 
@@ -150,11 +150,11 @@ class RefreshJob(Protocol):
         """Where it is counted; once it was run, since some are not known before."""
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> ServeOptions:
         """What is said of serving what is stored, whoever asks: tells whether it is to be renewed at all."""
 
     @property
-    def pool(self) -> Refresher | None:
+    def pool(self) -> ThreadPool | None:
         """The threads that run it; ``None``: those that refresh pages."""
 
     @property
@@ -216,6 +216,6 @@ class Served(NamedTuple):
 
 def is_served(origin: Origin, copy: Copy) -> bool:
     """Whether what is stored may be served to a request as it is: what ``only-if-cached`` asks (RFC 9111 section 5.2.1.7)."""
-    if copy.entry is not None and origin.barred_from(copy.entry):
+    if copy.entry is not None and origin.is_barred_from(copy.entry):
         return False
     return isinstance(decide(copy.entry, copy.note, time.time(), origin.terms, pending=False), Serve)

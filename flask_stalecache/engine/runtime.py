@@ -8,38 +8,38 @@ from collections.abc import Callable, Sequence
 from ..config import Settings
 from ..core.model.entry import Entry
 from ..errors import StoreError
-from ..stats.registry import Ledger
+from ..stats.registry import Registry
 from ..stats.schema import Counters, Stats
 from ..stores.base import Copy, Store, Usage
-from .answer_writer import Settler
-from .background import InProcess, Landing
+from .answer_writer import AnswerWriter
+from .background import ProcessState, RefreshResult
 from .housekeeper import Housekeeper
-from .log import Complaints
+from .log import RateLimitedLog
 from .origin import RefreshJob
-from .thread_pool import Refresher, drain_each
+from .thread_pool import ThreadPool, drain_each
 
 #: Of the server there is one for all apps of a process.
-_server_complaints = Complaints()
+_server_complaints = RateLimitedLog()
 
 
-class Household:
+class Runtime:
     """The part of the engine that no visitor waits for: refreshes, housekeeping and numbers.
 
     :param store: where entries live.
     :param settings: the app's configuration.
     :param counters: where things are counted by name.
-    :param ledger: where what is asked and served is counted. Default: in memory, for this process alone.
+    :param registry: where what is asked and served is counted. Default: in memory, for this process alone.
     """
 
-    def __init__(self, store: Store, settings: Settings, counters: Counters, ledger: Ledger | None = None) -> None:
-        self.ledger = Ledger(counters) if ledger is None else ledger
+    def __init__(self, store: Store, settings: Settings, counters: Counters, registry: Registry | None = None) -> None:
+        self.registry = Registry(counters) if registry is None else registry
         self.store = store
         self.settings = settings
         self.counters = counters
-        self.complaints = Complaints()
-        self.settler = Settler(store, settings.refresh_backoff, counters, self.complaints)
-        self.witness = self.settler.witness
-        self.refresher = Refresher(settings.refresh_workers, settings.refresh_queue, settings.shutdown_wait)
+        self.complaints = RateLimitedLog()
+        self.answer_writer = AnswerWriter(store, settings.refresh_backoff, counters, self.complaints)
+        self.instrumentation = self.answer_writer.instrumentation
+        self.refresher = ThreadPool(settings.refresh_workers, settings.refresh_queue, settings.shutdown_wait)
         #: All threads that refresh: those for pages first.
         self.pools = [self.refresher]
         #: What else is looked after by housekeeping.
@@ -47,12 +47,12 @@ class Household:
         self._housekeeper = Housekeeper(self)
         #: No thread runs between requests here: what threads would do is done when a response is closed.
         self.in_line = False
-        self._processes: dict[int, InProcess] = {}
+        self._processes: dict[int, ProcessState] = {}
         self.process = self._this_process()
 
     def send_as(self, sender: object) -> None:
         """Say who sends the signals: the Flask app, or the gateway."""
-        self.witness.sender = self.ledger.sender = sender
+        self.instrumentation.sender = self.registry.sender = sender
 
     # -- refreshing ----------------------------------------------------------------------------------------------
 
@@ -63,17 +63,17 @@ class Household:
     def is_pending(self, key: str) -> bool:
         """Whether a key's refresh was handed over in this process and is not done."""
         self._on_slow_path()
-        return self.process.refreshes.is_pending(self.settler.load(key))
+        return self.process.refreshes.is_pending(self.answer_writer.load(key))
 
-    def renew_together(self, jobs: Sequence[RefreshJob]) -> None:
+    def refresh_all(self, jobs: Sequence[RefreshJob]) -> None:
         """Run refreshes at the same time, and wait until they are done."""
-        self.process.refreshes.renew_together(jobs)
+        self.process.refreshes.refresh_all(jobs)
 
     def see_fork(self) -> None:
         """Make anew what belongs to one process, if this is another one: before anything is counted or locked."""
         self._on_slow_path()
 
-    def renew_now(self, job: RefreshJob, met: Entry) -> Landing | None:
+    def refresh_now(self, job: RefreshJob, met: Entry) -> RefreshResult | None:
         """Renew an entry in the caller's thread, and return where that landed; ``None``: it was handed over already.
 
         :param met: the entry; if it is another one by now, nothing happens.
@@ -85,13 +85,13 @@ class Household:
         """Hand over a refresh that :meth:`answer` asked for, or one that runs whatever is stored. It never waits."""
         self._on_slow_path()
         # Only now: until the response is closed somebody may need the value, and would wait for what has not begun.
-        if not job.forced or self.process.refreshes.claim(self.settler.load(job.key)):
+        if not job.forced or self.process.refreshes.claim(self.answer_writer.load(job.key)):
             self.process.refreshes.hand_over(job)
 
-    def new_pool(self, workers: int, queue_size: int, *, replaces_lost: bool = True) -> Refresher:
+    def new_pool(self, workers: int, queue_size: int, *, replaces_lost: bool = True) -> ThreadPool:
         """Return new threads for refreshes of one kind; none, where pages have none either."""
         workers = workers if self.refresher.workers else 0
-        pool = Refresher(workers, queue_size, self.settings.shutdown_wait, replaces_lost=replaces_lost)
+        pool = ThreadPool(workers, queue_size, self.settings.shutdown_wait, replaces_lost=replaces_lost)
         self.pools.append(pool)
         return pool
 
@@ -119,13 +119,13 @@ class Household:
         """Give up refreshes that take too long, and let the store look after itself."""
         self.process.refreshes.tick()
         self._note_pending()
-        self.ledger.tick()
+        self.registry.tick()
         for look_after in self.watched:
             look_after()
         try:
             self.store.tick()
         except StoreError as error:
-            self.settler.store_failed(error)
+            self.answer_writer.store_failed(error)
 
     def stats(self) -> Stats:
         """Return the numbers of all processes that share the store."""
@@ -133,22 +133,22 @@ class Household:
         try:
             usage = self.store.usage()
         except StoreError as error:
-            self.settler.store_failed(error)
+            self.answer_writer.store_failed(error)
             usage = Usage(0, 0)
-        return self.ledger.read(usage, getattr(self.store, "max_size", None))
+        return self.registry.read(usage, getattr(self.store, "max_size", None))
 
     def _note_pending(self) -> None:
-        self.ledger.gauge("refreshes_pending", sum(pool.open_jobs for pool in self.pools))
+        self.registry.gauge("refreshes_pending", sum(pool.open_jobs for pool in self.pools))
 
-    def _this_process(self) -> InProcess:
-        new = InProcess(self.settler, self.pools, self.settings.refresh_deadline)
+    def _this_process(self) -> ProcessState:
+        new = ProcessState(self.answer_writer, self.pools, self.settings.refresh_deadline)
         # setdefault is atomic: of two threads that are first after a fork, both get the same.
         return self._processes.setdefault(new.pid, new)
 
     def _on_slow_path(self) -> None:
         """See a fork, and make anew what belongs to one process. Hits don't ask: getpid is a system call."""
         if self.process.pid != os.getpid():
-            self.ledger.see_fork()
+            self.registry.see_fork()
             self.counters.after_fork()
             self.store.forget()
             self.process = self._this_process()

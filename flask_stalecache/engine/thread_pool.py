@@ -24,7 +24,7 @@ START_PATIENCE = 5.0
 MAX_LOST = 32
 
 
-class Refresher:
+class ThreadPool:
     """Runs jobs in threads of its own.
 
     The threads are daemons, since the joined ones of an executor would hold up the worker's exit for as long as a third party
@@ -258,7 +258,7 @@ def _say_stuck(pid: int) -> None:
         )
 
 
-_refreshers: weakref.WeakSet[Refresher] = weakref.WeakSet()
+_refreshers: weakref.WeakSet[ThreadPool] = weakref.WeakSet()
 
 
 def drain_all(timeout: float | None = None) -> bool:
@@ -270,7 +270,7 @@ def drain_all(timeout: float | None = None) -> bool:
     return all(refresher.drain(_left(start, timeout)) for refresher in list(_refreshers))
 
 
-def drain_each(pools: Sequence[Refresher], timeout: float | None = None) -> bool:
+def drain_each(pools: Sequence[ThreadPool], timeout: float | None = None) -> bool:
     """Wait until all jobs of some refreshers are done at the same time, and return whether they are.
 
     :param timeout: seconds to wait at most, for all together. Default: no limit.

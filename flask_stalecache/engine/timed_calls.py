@@ -9,8 +9,8 @@ from ..core.model.note import NOTHING
 from ..core.rules.serving import Verdict
 from ..errors import OriginBusy, OriginTimeout
 from ..stores.base import Copy, Store
-from .background import InProcess, Landing
-from .fetch_state import POLL, Visit
+from .background import ProcessState, RefreshResult
+from .fetch_state import POLL, FetchState
 from .origin import Answer, Origin, Served
 
 
@@ -18,19 +18,19 @@ class Driver(Protocol):
     """What looks at what is stored, and serves it: the engine."""
 
     store: Store
-    process: InProcess
+    process: ProcessState
 
-    def look_again(self, visit: Visit) -> Served | None:
+    def look_again(self, visit: FetchState) -> Served | None:
         """Serve what is stored by now; ``None``: it is still to be fetched."""
 
     def live(self, origin: Origin) -> Answer:
         """Call the origin for one visitor alone."""
 
-    def served(self, visit: Visit, answer: Answer, stored: bool) -> Served:
+    def served(self, visit: FetchState, answer: Answer, stored: bool) -> Served:
         """Serve the origin's answer; or, if it failed and the copy may stand in for it, the copy."""
 
 
-class Apart:
+class TimedCalls:
     """Has origins called apart from who asks.
 
     :param engine: the driver.
@@ -39,7 +39,7 @@ class Apart:
     def __init__(self, engine: Driver) -> None:
         self._engine = engine
 
-    def call(self, visit: Visit, wait: float) -> Served:
+    def call(self, visit: FetchState, wait: float) -> Served:
         """Have the origin called in a thread of its own, and wait for that a while: counted from when it was handed over."""
         process, origin = self._engine.process, visit.origin
         if process.flights.is_led_here(origin.key):
@@ -70,7 +70,7 @@ class Apart:
             else:
                 process.flights.wait(origin.key, min(POLL, left))
 
-    def unqueued(self, visit: Visit) -> Served:
+    def unqueued(self, visit: FetchState) -> Served:
         """Call an origin for one caller alone: what it answers can't be stored, and is nobody else's."""
         origin, wait = visit.origin, visit.origin.wait or 0.0
         landing = self._engine.process.refreshes.call_apart(origin.refresh(), visit.copy)
@@ -79,7 +79,7 @@ class Apart:
         landing.done.wait(wait)
         return self._engine.served(visit, landing.answer or _too_late(origin, wait), stored=False)
 
-    def _outcome(self, visit: Visit, landing: Landing | None, *, is_ours: bool) -> Served | None:
+    def _outcome(self, visit: FetchState, landing: RefreshResult | None, *, is_ours: bool) -> Served | None:
         """Serve what a call brought, or what is stored by now; ``None``: nothing yet, or what is for who handed it over alone."""
         answer = landing.answer if landing is not None and landing.done.is_set() else None
         is_storable = answer is not None and answer.verdict is Verdict.STORABLE

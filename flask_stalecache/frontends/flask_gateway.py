@@ -13,15 +13,15 @@ from werkzeug.routing import RoutingException
 
 from ..config import Settings
 from ..core.http.fields import vary_names
-from ..core.model.inputs import ReadNames
+from ..core.model.inputs import RequestInputs
 from ..core.model.policy import NamePatterns, Policy
 from ..core.model.policy import tags as checked_tags
 from ..core.rules import cacheability
-from ..core.rules.serving import Terms, preference
+from ..core.rules.serving import ServeOptions, preference
 from ..engine.engine import Engine
-from ..engine.log import Complaints
+from ..engine.log import RateLimitedLog
 from ..errors import ConfigError
-from .gateway.backend import UNSAID, GatewayPlan, Seen
+from .gateway.backend import UNSAID, Backend, Observation
 from .gateway.handler import Gateway
 from .gateway.rules import Rules, base_policy
 from .pages.bound_view import CachedView, app_version
@@ -60,7 +60,7 @@ def check_gateway_policy(policy: Policy) -> None:
             raise ConfigError(f"vary[{name!r}] has a normaliser, which a hit of gateway=True can't call: give the name alone")
 
 
-def coded(cached: CachedView, complaints: Complaints, app: Flask, args: Any, kwargs: Any) -> Response:
+def coded(cached: CachedView, complaints: RateLimitedLog, app: Flask, args: Any, kwargs: Any) -> Response:
     """Call a view of the gateway, and let its response say what is written at it."""
     policy = cached.policy
     request_ctx.request.environ[CODED] = policy
@@ -73,7 +73,7 @@ def coded(cached: CachedView, complaints: Complaints, app: Flask, args: Any, kwa
             cacheability.no_store()
     except Exception as error:
         cacheability.no_store()
-        complaints.now_and_then(
+        complaints.error_every_minute(
             ("coded", cached.name),
             "%s is not stored, since its tags or response_filter failed: %r",
             cached.name,
@@ -120,21 +120,21 @@ class Observer:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def __call__(self, environ: WSGIEnvironment, ignored: NamePatterns) -> Seen:
+    def __call__(self, environ: WSGIEnvironment, ignored: NamePatterns) -> Observation:
         """Return what was seen of one request.
 
         :param environ: the request, as the app was given it.
         :param ignored: query parameters that are not in the key.
         """
         if ANSWERED in environ:
-            return Seen(is_ours=True)
+            return Observation(is_ours=True)
         left: Left | None = environ.get(_LEFT)
         if left is None:
-            return Seen(own="what the app has read of the request can't be seen")
+            return Observation(own="what the app has read of the request can't be seen")
         policy: Policy = environ.get(CODED, UNSAID)
         uses_session = bool(getattr(left.session, "accessed", True)) and not policy.ignore_session
         is_answered = uses_session and not left.varied
-        return Seen(
+        return Observation(
             names=self._names(left, uses_session),
             own=_own(left.log, environ, ignored),
             policy=policy,
@@ -142,9 +142,9 @@ class Observer:
             answered=frozenset({"cookie"}) if is_answered or policy.ignore_session else frozenset(),
         )
 
-    def _names(self, left: Left, uses_session: bool) -> ReadNames:
+    def _names(self, left: Left, uses_session: bool) -> RequestInputs:
         cookies = {*left.log.cookies, *([left.session_cookie] if uses_session else [])}
-        return ReadNames(tuple(sorted(cookies)), tuple(sorted(left.log.headers.keys() - self._settings.ignored_headers)))
+        return RequestInputs(tuple(sorted(cookies)), tuple(sorted(left.log.headers.keys() - self._settings.ignored_headers)))
 
 
 def _own(log: ReadLog, environ: Mapping[str, Any], ignored: NamePatterns) -> str:
@@ -155,7 +155,7 @@ def _own(log: ReadLog, environ: Mapping[str, Any], ignored: NamePatterns) -> str
     return f"it reads what is in ignored_parameters: {', '.join(sorted(names))}" if names else ""
 
 
-class Front:
+class FlaskGatewayFactory:
     """Makes the gateway of one Flask app, once the configuration or a view asks for it.
 
     :param app: the app.
@@ -179,7 +179,7 @@ class Front:
         app.after_request_funcs.setdefault(None, []).insert(0, note_what_is_left)
         refreshes = settings.prefer_stale_refresh
         preferred = preference(settings.prefer_stale, refreshes)
-        terms = Terms(app_version(app, settings, self._deployed), self._deployed, 0.0, preferred)
+        terms = ServeOptions(app_version(app, settings, self._deployed), self._deployed, 0.0, preferred)
         is_on = settings.gateway is not False
         rules = Rules(
             () if isinstance(settings.gateway, bool) else settings.gateway,
@@ -189,7 +189,7 @@ class Front:
             preference(True, refreshes),
             self._endpoint_of,
         )
-        plan = GatewayPlan.of(enter, engine, terms, Observer(settings), self._renew, only_coded=not is_on, debugs=lambda: app.debug)
+        plan = Backend.of(enter, engine, terms, Observer(settings), self._renew, only_coded=not is_on, debugs=lambda: app.debug)
         return Gateway(plan, rules, settings.status_headers)
 
     def _endpoint_of(self, environ: Mapping[str, Any]) -> str | None:
@@ -200,7 +200,7 @@ class Front:
             return None
         except Exception as error:
             # A converter of the app's may need what only a request has.
-            self._engine.complaints.now_and_then(
+            self._engine.complaints.error_every_minute(
                 "endpoint", "rules for endpoints do not hold where a URL can't be matched: %r", error, exc_info=error
             )
             return None

@@ -30,7 +30,7 @@ def hand_over_at_close(engine: Engine, job: RefreshJob) -> None:
         waiting.append(job)
 
 
-class Doorway:
+class AfterResponseMiddleware:
     """WSGI middleware that hands over refreshes when the response is closed.
 
     It wraps the WSGI iterable, since ``call_on_close`` never fires for a ``direct_passthrough`` response; and it only hands over,

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from ..core.model.entry import Entry
-from ..core.model.inputs import ReadNames
+from ..core.model.inputs import RequestInputs
 from ..core.model.keys import FORWARDED_FIELDS, digest
 from ..core.model.note import Note
 from ..core.rules.explain import why_stale
-from ..core.rules.serving import PreferStale, Terms, Verdict, is_fresh
+from ..core.rules.serving import PreferStale, ServeOptions, Verdict, is_fresh
 from ..core.rules.status import CacheStatus, aside, forwarded_field, hit_field, status_fields
 from ..engine.origin import Answer, Served
 from ..stores.base import Copy
@@ -24,7 +24,7 @@ _FORWARDED_BECAUSE = {CacheStatus.MISS: "uri-miss", CacheStatus.EXPIRED: "stale"
 _STALE = (CacheStatus.STALE, CacheStatus.UPDATING)
 
 
-def told_of_copy(served: Served, entry: Entry, now: float, chosen: Collection[str], more: str = "") -> Fields:
+def fields_for_copy(served: Served, entry: Entry, now: float, chosen: Collection[str], more: str = "") -> Fields:
     """Return the fields that say how a stored response came to be sent: Age (RFC 9111 section 5.1) and the status fields.
 
     :param now: seconds since the epoch.
@@ -43,7 +43,7 @@ def told_of_copy(served: Served, entry: Entry, now: float, chosen: Collection[st
     return [("Age", str(int(age))), *status_fields(served.status, field + more, chosen)]
 
 
-def told_of_answer(served: Served, status: int, chosen: Collection[str], reason: str = "", more: str = "") -> Fields:
+def fields_for_answer(served: Served, status: int, chosen: Collection[str], reason: str = "", more: str = "") -> Fields:
     """Return the fields that say how the origin's answer came to be sent.
 
     :param status: the origin's status.
@@ -84,7 +84,7 @@ class Asking(Protocol):
         """The request."""
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> ServeOptions:
         """What is said of serving what is stored to it."""
 
 
@@ -106,7 +106,7 @@ def aside_of(asking: Asking, met: Copy, served: Served, now: float, *, pending: 
     return aside(readable_key(asking.key, shows_custom=is_nobodys), "; ".join(filter(None, reasons)))
 
 
-def _of_copy(served: Served, terms: Terms, now: float, pending: bool) -> Iterable[str]:
+def _of_copy(served: Served, terms: ServeOptions, now: float, pending: bool) -> Iterable[str]:
     copy = served.copy
     assert copy is not None
     assert copy.entry is not None
@@ -118,7 +118,7 @@ def _of_copy(served: Served, terms: Terms, now: float, pending: bool) -> Iterabl
         yield "preferred stale, and not renewed" if is_left else "its origin has failed, or takes too long"
 
 
-def _why_stale(entry: Entry, terms: Terms, now: float) -> str:
+def _why_stale(entry: Entry, terms: ServeOptions, now: float) -> str:
     return "" if is_fresh(entry, now, terms) else why_stale(entry, now, terms)
 
 
@@ -133,7 +133,7 @@ def _renewal(is_ours: bool, note: Note, now: float, pending: bool) -> str:
 
 
 def _of_answer(
-    served: Served, answer: Answer, environ: Mapping[str, Any], terms: Terms, entry: Entry | None, now: float
+    served: Served, answer: Answer, environ: Mapping[str, Any], terms: ServeOptions, entry: Entry | None, now: float
 ) -> Iterable[str]:
     is_barred = False
     if entry is not None and served.status is CacheStatus.BYPASS:
@@ -160,7 +160,7 @@ def why_not_stored(answer: Answer) -> str:
     return f"it depends on {_named(answer.carried)}, not in the key" if answer.carried else "its answer is for this request alone"
 
 
-def _named(names: ReadNames) -> str:
+def _named(names: RequestInputs) -> str:
     """Return names as one reads them; their values are secret. Where a request carries none of them it has Authorization."""
     told = [*(f"the cookie {name}" for name in names.cookies), *(f"the field {name}" for name in names.headers)]
     return " and ".join(told) or "the field authorization"

@@ -45,7 +45,7 @@ _TRIES = 10
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-class Row:
+class CounterFile:
     """The file in which this process counts.
 
     :param path: where it is.
@@ -111,7 +111,7 @@ def _close(descriptor: int) -> None:
         os.close(descriptor)
 
 
-def take_row(folder: Path) -> Row:
+def acquire_file(folder: Path) -> CounterFile:
     """Return a file that nobody else counts in: the first that is free, or a new one.
 
     :raises OSError: if there is none to be had.
@@ -177,7 +177,7 @@ def _paths(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names, key=int)]
 
 
-def _adopted(path: Path) -> Row | None:
+def _adopted(path: Path) -> CounterFile | None:
     """Return a file that nobody holds as ours; ``None`` if somebody does, or it is not whole."""
     try:
         descriptor = os.open(path, os.O_RDWR | _OPEN)
@@ -185,7 +185,7 @@ def _adopted(path: Path) -> Row | None:
         return None
     try:
         if _try_lock(descriptor, fcntl.LOCK_EX) and _is_whole(os.fstat(descriptor)) and _is_ours_at(descriptor):
-            row = Row(path, descriptor)
+            row = CounterFile(path, descriptor)
             descriptor = -1
             return row
     except FileNotFoundError:
@@ -196,7 +196,7 @@ def _adopted(path: Path) -> Row | None:
     return None
 
 
-def _made(folder: Path) -> Row:
+def _made(folder: Path) -> CounterFile:
     """Make a file whole and locked under another name, then link it, so that nobody ever sees a half one."""
     beside = folder / f"{os.urandom(8).hex()}.tmp"
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -206,7 +206,7 @@ def _made(folder: Path) -> Row:
         # A file with holes on a full disk would be SIGBUS.
         os.posix_fallocate(descriptor, 0, SIZE)
         os.pwrite(descriptor, struct.pack("=QQQ", MAGIC, VERSION, time.time_ns()), 0)
-        return Row(_linked(beside, folder), descriptor)
+        return CounterFile(_linked(beside, folder), descriptor)
     except BaseException:
         os.close(descriptor)
         raise

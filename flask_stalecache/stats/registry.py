@@ -9,13 +9,13 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..engine.log import Complaints
+from ..engine.log import RateLimitedLog
 from ..engine.signals import entry_evicted, send
 from ..errors import ConfigError, StoreError
 from ..filesystem.atomic import make_directories
 from ..stores.base import Store, Usage
 from ..stores.file_store import FileStore
-from .counter_file import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, Row, read_rows, take_row
+from .counter_file import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, CounterFile, acquire_file, read_rows
 from .history import History
 from .schema import Counters, Sample, Series, Stats
 from .tally import CELLS, KINDS, Tally, Totals, added, private_cells, requests_of, series_of
@@ -45,7 +45,7 @@ _REASONS = {name: reason for reason, name in EVICTIONS.items()}
 _PAUSE = 10.0
 
 
-class Ledger:
+class Registry:
     """Counts for one app. What is counted before there is a file to count in, or without one, is counted in memory.
 
     :param counters: named counts, which go here too.
@@ -62,13 +62,13 @@ class Ledger:
         self.folder = None if directory is None else directory / FOLDER
         self.sender: object = None
         self._check = check
-        self._complaints = Complaints()
+        self._complaints = RateLimitedLog()
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._others = {kind: Tally(kind, OTHERS) for kind in KINDS}
         self._head = private_cells(HEAD)
         self._gauges: dict[str, int] = {}
         self._began = time.time_ns()
-        self._row: Row | None = None
+        self._row: CounterFile | None = None
         self._pid = os.getpid()
         self._try_again_at = 0.0
         self._lock = threading.Lock()
@@ -130,7 +130,7 @@ class Ledger:
         try:
             make_directories(folder.parent)
             self._check()
-            row = take_row(folder)
+            row = acquire_file(folder)
         except (OSError, ConfigError) as error:
             if self._try_again_at and not self.counters["store_failures"]:
                 # Not at the first time, and not where the store fails too, which says so itself.
@@ -148,7 +148,7 @@ class Ledger:
         for tally in self._all_tallies():
             tally.move_to(self._cells_in(row, tally))
 
-    def _cells_in(self, row: Row, tally: Tally) -> memoryview:
+    def _cells_in(self, row: CounterFile, tally: Tally) -> memoryview:
         cells = row.cells(tally.kind, tally.label)
         if cells is None:
             # There were many before, of other names.
@@ -296,15 +296,15 @@ class Ledger:
         return heads, held, labels
 
 
-def ledger_of(store: Store, counters: Counters) -> Ledger:
+def registry_of(store: Store, counters: Counters) -> Registry:
     """Return where an app counts: beside what it stores, if that is in a directory."""
     if not isinstance(store, FileStore):
-        return Ledger(counters)
-    ledger = Ledger(counters, store.directory, store.check)
+        return Registry(counters)
+    registry = Registry(counters, store.directory, store.check)
     if store.counters.sink is None:
         # One that the developer made counts by itself what it removes.
-        store.counters.sink = ledger
-    return ledger
+        store.counters.sink = registry
+    return registry
 
 
 def _summed(labels: Mapping[tuple[str, str], list[Sequence[int]]]) -> dict[tuple[str, str], list[int]]:
@@ -315,16 +315,16 @@ def _series(kind: str, blocks: dict[tuple[str, str], list[int]]) -> dict[str, Se
     return {label: series_of(cells) for (of, label), cells in sorted(blocks.items()) if of == kind and any(cells)}
 
 
-_ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
+_ledgers: weakref.WeakSet[Registry] = weakref.WeakSet()
 
 
-def _each() -> Iterator[Ledger]:
+def _each() -> Iterator[Registry]:
     yield from list(_ledgers)
 
 
 def _see_fork() -> None:
-    for ledger in _each():
-        ledger.see_fork()
+    for registry in _each():
+        registry.see_fork()
 
 
 # At once, since a hit on what the child has inherited does not ask. Not every server lets it run: slow paths look at the pid too.

@@ -28,7 +28,7 @@ _COUNTING = 0.02
 _EVICTED = "evicted_for_size"
 
 
-class Room:
+class Evictor:
     """The limits of a cache directory, as those who write keep them.
 
     :param folders: what is stored.
@@ -40,7 +40,7 @@ class Room:
         self.folders = folders
         self.max_size = max_size
         self.min_free = min_free
-        self._oldest = _Oldest([])
+        self._oldest = _Candidates([])
 
     def take(self, folder: int, size: int, stamps: Stamps | None) -> None:
         """Make room for so many bytes, and count them.
@@ -101,7 +101,7 @@ class Room:
                 # Files went beside us, or a crash lost them: nothing is to go for what is not there.
                 self._measure(stamps)
                 return True
-            oldest = self._oldest = _Oldest(sample)
+            oldest = self._oldest = _Candidates(sample)
         freed = gone = 0
         while freed < missing or (gone < BATCH and oldest.gone < oldest.due):
             found = oldest.next()
@@ -149,7 +149,7 @@ class Room:
                 return
 
 
-class _Oldest:
+class _Candidates:
     """A sample, of which the least used go.
 
     :ivar due: how many go before another sample is taken.

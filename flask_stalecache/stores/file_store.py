@@ -21,10 +21,10 @@ from ..filesystem.locks import FileKeyLock, held
 from ..stats.schema import Counters
 from .base import Checked, Copy, Stored, Usage
 from .entry_file import read_entry
-from .eviction import Room
+from .eviction import Evictor
 from .folders import BILLION, Folders, folder_of, on_disk, size_on_disk
 from .memory import Copies
-from .purge_records import LONGEST_RUN, Names
+from .purge_records import LONGEST_RUN, PurgeRecords
 from .stamps import FILE_NAME, SEQ_SLOT, Stamps, mark_of, slot_of, stands
 from .sweep import Sweeper
 from .walk import Contents
@@ -70,8 +70,8 @@ class FileStore:
         self._marks = memoryview(bytearray())
         self._opened = self._was_opened = False
         self._folders = Folders(self.directory, self._make_folder, self.counters)
-        self._names = Names(self.directory / "names")
-        self._room = Room(self._folders, max_size, min_free)
+        self._names = PurgeRecords(self.directory / "names")
+        self._room = Evictor(self._folders, max_size, min_free)
         self._contents = Contents(self._folders, self._names, self.counters)
         self._sweeper = Sweeper(self._folders, self._names, self._room, idle, self._lock_of_directory)
 

@@ -33,7 +33,7 @@ _REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class PurgeRecord:
     """The last purges of one name.
 
     :param name: the name.
@@ -52,14 +52,14 @@ class Record:
         """The number of the last purge."""
         return max(self.hard, self.soft)
 
-    def purged(self, number: int, now: float, *, soft: bool) -> Record:
+    def purged(self, number: int, now: float, *, soft: bool) -> PurgeRecord:
         """Return the record after one more purge."""
         if soft:
             return replace(self, soft=number, soft_at=now)
         return replace(self, hard=number)
 
 
-class Names:
+class PurgeRecords:
     """The records of one cache directory, a file each.
 
     :param folder: where they are.
@@ -69,18 +69,18 @@ class Names:
         self.folder = folder
         self._last = folder / "last"
 
-    def read(self, name: str) -> Record:
+    def read(self, name: str) -> PurgeRecord:
         """Return the record of a name; an empty one if it was never purged."""
         record = self._read_file(self._path(name))
-        return Record(name) if record is None else replace(record, name=name)
+        return PurgeRecord(name) if record is None else replace(record, name=name)
 
-    def write(self, record: Record) -> None:
+    def write(self, record: PurgeRecord) -> None:
         """Replace the record of a name; ``purge.lock`` is held."""
         make_directory(self.folder)
         data = {"name": record.name, "hard": record.hard, "soft": record.soft, "soft_at": record.soft_at}
         write_file(self._path(record.name), json.dumps(data).encode("ascii"), record.last)
 
-    def since(self, entry: Entry) -> list[Record]:
+    def since(self, entry: Entry) -> list[PurgeRecord]:
         """Return the records of those of an entry's names that were purged since it was begun."""
         return [record for record in map(self.read, entry.names) if entry.seq < record.last]
 
@@ -116,13 +116,13 @@ class Names:
         found = {entry.name for entry in islice(files_in(self.folder), most + 1)}
         return found if len(found) <= most else None
 
-    def remove(self, path: Path, is_done: Callable[[Record], bool]) -> None:
+    def remove(self, path: Path, is_done: Callable[[PurgeRecord], bool]) -> None:
         """Remove the file of a record if nobody needs it any more; ``purge.lock`` is held."""
         record = self._read_file(path)
         if record is not None and is_done(record):
             path.unlink()
 
-    def _read_file(self, path: Path) -> Record | None:
+    def _read_file(self, path: Path) -> PurgeRecord | None:
         data = read_file(path)
         return None if data is None else _decoded(path, data)
 
@@ -130,25 +130,25 @@ class Names:
         return self.folder / digest(name)
 
 
-class Known:
+class CachedPurgeRecords:
     """Records, remembered while no purge number is given: for who goes through all entries, most of which share most names.
 
     :param names: the records.
     :param stamps: the table that has the last purge number; without it nothing is remembered.
     """
 
-    def __init__(self, names: Names, stamps: Stamps | None) -> None:
+    def __init__(self, names: PurgeRecords, stamps: Stamps | None) -> None:
         self._names = names
         self._stamps = stamps
         self._seq = -1
         self._files: set[str] | None = None
-        self._records: dict[str, Record | None] = {}
+        self._records: dict[str, PurgeRecord | None] = {}
 
     def is_of(self, stamps: Stamps | None) -> bool:
         """Whether it was made for a table."""
         return stamps is self._stamps
 
-    def since(self, seq: int, names: Iterable[str]) -> list[Record]:
+    def since(self, seq: int, names: Iterable[str]) -> list[PurgeRecord]:
         """Return the records of those of some names that were purged since a number."""
         # SEQ moves before a record is written and once more after.
         last = -1 if self._stamps is None else int(self._stamps.table[SEQ_SLOT])
@@ -157,7 +157,7 @@ class Known:
             self._files = None if last < 0 else self._names.files(_REMEMBERED)
         return [record for record in map(self._read, names) if record is not None and seq < record.last]
 
-    def _read(self, name: str) -> Record | None:
+    def _read(self, name: str) -> PurgeRecord | None:
         if name in self._records:
             return self._records[name]
         is_there = self._files is None or digest(name) in self._files
@@ -167,7 +167,7 @@ class Known:
         return record
 
 
-def left_of(entry: Entry, records: Iterable[Record]) -> Entry | None:
+def left_of(entry: Entry, records: Iterable[PurgeRecord]) -> Entry | None:
     """Return what is left of an entry after the purges since its beginning."""
     for record in records:
         if entry.seq < record.hard:
@@ -184,10 +184,10 @@ def _written(path: Path) -> float:
         return math.inf
 
 
-def _decoded(path: Path, data: bytes) -> Record:
+def _decoded(path: Path, data: bytes) -> PurgeRecord:
     try:
         head = json.loads(data)
-        return Record(str(head["name"]), int(head["hard"]), int(head["soft"]), float(head["soft_at"]))
+        return PurgeRecord(str(head["name"]), int(head["hard"]), int(head["soft"]), float(head["soft_at"]))
     except (ValueError, LookupError, TypeError, OverflowError):
         # Cut by a crash of the machine. Its time is its number; and what was purged softly is better dropped than fresh.
-        return Record("", hard=path.stat().st_mtime_ns + _COARSEST_TIME)
+        return PurgeRecord("", hard=path.stat().st_mtime_ns + _COARSEST_TIME)

@@ -17,9 +17,9 @@ from ..errors import BrokenEntry
 from ..filesystem.atomic import files_in, read_file, write_file
 from ..filesystem.locks import FileKeyLock, held
 from .entry_head import Head, read_head
-from .eviction import Room
+from .eviction import Evictor
 from .folders import BILLION, Folders, Found, Listed, Removed
-from .purge_records import KEPT_FOR, Known, Names
+from .purge_records import KEPT_FOR, CachedPurgeRecords, PurgeRecords
 from .stamps import FOLDERS, SEQ_SLOT, Stamps, mark_of
 
 #: Seconds of work at a time: what the process has to do beside is answering.
@@ -116,7 +116,9 @@ class Sweeper:
     :param lock: returns a lock of the directory for a purpose.
     """
 
-    def __init__(self, folders: Folders, names: Names, room: Room, inactive: float, lock: Callable[[str], FileKeyLock]) -> None:
+    def __init__(
+        self, folders: Folders, names: PurgeRecords, room: Evictor, inactive: float, lock: Callable[[str], FileKeyLock]
+    ) -> None:
         self.folders = folders
         self.names = names
         self.room = room
@@ -128,7 +130,7 @@ class Sweeper:
         self._unsaved: Progress | None = None
         #: The keys of a folder that this process has begun, and not yet looked at.
         self._rest = _Rest()
-        self._known = Known(names, None)
+        self._known = CachedPurgeRecords(names, None)
         self._removed = Removed()
 
     def tick(self, stamps: Stamps | None) -> None:
@@ -174,7 +176,7 @@ class Sweeper:
     def _sweep(self, progress: Progress, stamps: Stamps | None, until: float) -> None:
         if not self.room.keep(stamps, self._removed, until):
             return
-        self._known = self._known if self._known.is_of(stamps) else Known(self.names, stamps)
+        self._known = self._known if self._known.is_of(stamps) else CachedPurgeRecords(self.names, stamps)
         while True:
             if not progress.is_begun:
                 self._begin(progress, stamps)
@@ -203,7 +205,7 @@ class Sweeper:
                 self._remove_old_records(progress, stamps, until)
         for folder in (self.folders.directory, self.names.folder):
             _remove_old((Path(entry.path) for entry in files_in(folder) if _LEFTOVER.fullmatch(entry.name)), time.time())
-        self._known, self._rest = Known(self.names, None), _Rest()
+        self._known, self._rest = CachedPurgeRecords(self.names, None), _Rest()
         progress.restart()
         progress.next_at = time.time() + self._pause
 

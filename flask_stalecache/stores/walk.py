@@ -18,7 +18,7 @@ from .base import Checked, Stored, Usage
 from .entry_file import BLOCK, read_entry
 from .entry_head import read_head
 from .folders import BILLION, Folders, Found
-from .purge_records import Known, Names, left_of
+from .purge_records import CachedPurgeRecords, PurgeRecords, left_of
 from .stamps import FOLDERS, Stamps, mark_of
 
 
@@ -30,7 +30,7 @@ class Contents:
     :param counters: where broken entries are counted.
     """
 
-    def __init__(self, folders: Folders, names: Names, counters: Counters) -> None:
+    def __init__(self, folders: Folders, names: PurgeRecords, counters: Counters) -> None:
         self._folders = folders
         self._names = names
         self._counters = counters
@@ -44,7 +44,7 @@ class Contents:
 
     def walk(self, stamps: Stamps | None) -> Iterator[Stored]:
         """Yield what is stored and can be read, folder by folder."""
-        known = Known(self._names, stamps)
+        known = CachedPurgeRecords(self._names, stamps)
         for number in range(FOLDERS):
             for name, kinds in self._folders.listed(number).keys.items():
                 stored = self._stored(name, kinds, stamps, known) if "entry" in kinds else None
@@ -96,7 +96,7 @@ class Contents:
         finally:
             lock.release()
 
-    def _stored(self, name: str, kinds: frozenset[str], stamps: Stamps | None, known: Known) -> Stored | None:
+    def _stored(self, name: str, kinds: frozenset[str], stamps: Stamps | None, known: CachedPurgeRecords) -> Stored | None:
         try:
             found = self._folders.found(name, kinds - {"lock"})
             head = None if found.entry is None else read_head(self._folders.file(name))

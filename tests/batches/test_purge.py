@@ -902,7 +902,7 @@ def test_who_comes_after_a_purge_is_not_given_what_a_flight_brought_before_it(
 ) -> None:
     """It has landed, or could not be written, and has not ended: the purge comes, and then visitors who find the flight."""
     race.hold, race.windows = False, (60, 0, 0)
-    land, write, late = race.engine.settler.land, race.engine.store.write, []
+    land, write, late = race.engine.answer_writer.land, race.engine.store.write, []
 
     def come() -> None:
         if not late:
@@ -921,7 +921,7 @@ def test_who_comes_after_a_purge_is_not_given_what_a_flight_brought_before_it(
         raise StoreError("no room")
 
     if written:
-        monkeypatch.setattr(race.engine.settler, "land", land_and_wait)
+        monkeypatch.setattr(race.engine.answer_writer, "land", land_and_wait)
     else:
         monkeypatch.setattr(race.engine.store, "write", fail_to_write)
     assert race.visit() == (CacheStatus.MISS, OLD)

@@ -222,7 +222,7 @@ def test_a_failure_keeps_what_is_stored(site: Site) -> None:
     assert (outcome.failed, outcome.stored, outcome.status) == (True, False, None)
     assert outcome.reason == "ConnectionError('the third party is down')"
     assert site.pages(*NEWS) == [("HIT", "version 1")] * 2
-    assert site.engine.settler.load(next(each.entry.key for each in site.engine.store.walk())).note.failures == 1
+    assert site.engine.answer_writer.load(next(each.entry.key for each in site.engine.store.walk())).note.failures == 1
 
 
 def test_what_may_not_be_stored_any_more_is_dropped_and_the_reason_told(make_app: MakeApp) -> None:
@@ -291,7 +291,7 @@ def test_a_page_within_a_page_is_found_within_it(site: Site) -> None:
     site.version = 2
     batch = site.done("refresh", tag="inner", concurrency=1)
     assert [(outcome.url, outcome.stored) for outcome in batch.outcomes] == [("http://localhost/outer", True)] * 2
-    renewed = site.engine.settler.load(inner.key).entry
+    renewed = site.engine.answer_writer.load(inner.key).entry
     assert renewed is not None
     assert renewed.body == b"version 2"
     # The outer one's own refresh is served the inner one, which is fresh; the inner one's needs the outer view to get there.

@@ -17,14 +17,14 @@ from flask_stalecache.core.model.note import Note
 from flask_stalecache.core.model.policy import Windows
 from flask_stalecache.core.rules.serving import PLAIN
 from flask_stalecache.dashboard.charts import NOTHING, STATUSES, Line, Moment, charts, moment_of, rows
-from flask_stalecache.dashboard.data import Desk
+from flask_stalecache.dashboard.data import DashboardData
 from flask_stalecache.dashboard.entry_view import card_of, line_of
 from flask_stalecache.dashboard.health import Health, Level, health
 from flask_stalecache.dashboard.overview import overview
 from flask_stalecache.dashboard.store_scan import search, survey
 from flask_stalecache.dashboard.windows_bar import bar_of
 from flask_stalecache.frontends.memoize.handler import Suspended
-from flask_stalecache.stats.registry import Ledger
+from flask_stalecache.stats.registry import Registry
 from flask_stalecache.stores.base import Stored
 
 NOW = 1_800_000_000.0
@@ -274,13 +274,13 @@ def test_what_was_read_of_the_history_once_is_not_read_again(
     make_app: Callable[..., tuple[Flask, StaleCache]], clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app, cache = make_app()
-    desk, taken, asked = Desk(app, cache.stats, ()), [sample(NOW - 5000), sample(NOW - 30)], []
+    desk, taken, asked = DashboardData(app, cache.stats, ()), [sample(NOW - 5000), sample(NOW - 30)], []
 
-    def history(ledger: Ledger, since: float = 0.0) -> list[Any]:
+    def history(registry: Registry, since: float = 0.0) -> list[Any]:
         asked.append(since)
         return [each for each in taken if each["at"] > max(since, time.time() - 3600)]
 
-    monkeypatch.setattr(Ledger, "history", history)
+    monkeypatch.setattr(Registry, "history", history)
 
     def shown() -> list[float]:
         with app.app_context():

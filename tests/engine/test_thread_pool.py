@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 import pytest
 
 from flask_stalecache.engine import thread_pool as module
-from flask_stalecache.engine.thread_pool import Refresher
+from flask_stalecache.engine.thread_pool import ThreadPool
 from support.processes import forked, workers
 from support.threads import PATIENCE, all_taken, crowd, go, locks_in, results, wait_until
 
@@ -38,8 +38,8 @@ def hanging(held: threading.Event, started: list[int]) -> Callable[[], None]:
     return job
 
 
-def make(workers: int = 2, queue_size: int = 100, shutdown_wait: float = 0.0) -> Refresher:
-    return Refresher(workers, queue_size, shutdown_wait)
+def make(workers: int = 2, queue_size: int = 100, shutdown_wait: float = 0.0) -> ThreadPool:
+    return ThreadPool(workers, queue_size, shutdown_wait)
 
 
 # -- running ---------------------------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ def test_a_job_that_ends_within_the_wait_is_finished_at_exit() -> None:
 
 def use_before_and_after_a_fork(state: str) -> tuple[list[int], bool]:
     """Return the ids of processes in which jobs of the child ran, and whether the parent's pool still works."""
-    pool, held, started = Refresher(1, 100, 0.0), threading.Event(), []
+    pool, held, started = ThreadPool(1, 100, 0.0), threading.Event(), []
     if state != "unused":
         pool.submit(lambda: None)
         assert pool.drain(PATIENCE)
@@ -402,7 +402,7 @@ def test_a_pool_works_in_a_forked_process(state: str) -> None:
 
 def submit_at_once_after_a_fork(forks: int) -> list[tuple[int, bool, int]]:
     """Let several threads of each child be the first; return jobs taken, whether all got done, and jobs run."""
-    pool = Refresher(2, 1000, 0.0)
+    pool = ThreadPool(2, 1000, 0.0)
     pool.submit(lambda: None)
     assert pool.drain(PATIENCE)
 
@@ -457,7 +457,7 @@ def test_where_threads_do_not_run_jobs_run_in_line_and_one_line_says_so(
 ) -> None:
     monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
     monkeypatch.setattr("flask_stalecache.engine.thread_pool._stuck_processes", set())
-    refresher, done = Refresher(2, 10, 0), []
+    refresher, done = ThreadPool(2, 10, 0), []
     assert refresher.submit(lambda: done.append("waits for ever"))
     monotonic(4)
     assert refresher.submit(lambda: done.append("waits too"))
@@ -473,7 +473,7 @@ def test_where_threads_do_not_run_jobs_run_in_line_and_one_line_says_so(
 
 
 def test_a_busy_pool_is_not_taken_for_one_without_threads(monotonic: Callable[[float], None]) -> None:
-    refresher, busy, release, done = Refresher(1, 10, 0), threading.Event(), threading.Event(), []
+    refresher, busy, release, done = ThreadPool(1, 10, 0), threading.Event(), threading.Event(), []
 
     def job() -> None:
         busy.set()

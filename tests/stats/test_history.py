@@ -13,7 +13,7 @@ import time_machine
 from flask_stalecache.core.rules.status import CacheStatus
 from flask_stalecache.stats import history as history_module
 from flask_stalecache.stats.history import INTERVAL, KEPT, History
-from flask_stalecache.stats.registry import Ledger
+from flask_stalecache.stats.registry import Registry
 from flask_stalecache.stats.schema import Counters, Sample
 from flask_stalecache.stats.tally import CELLS, PLAIN, Totals
 from support.processes import workers
@@ -33,45 +33,45 @@ def move(clock: time_machine.Traveller, monotonic: Move) -> Move:
     return both
 
 
-def make_ledger(directory: Path | None) -> Ledger:
-    return Ledger(Counters(), directory)
+def make_ledger(directory: Path | None) -> Registry:
+    return Registry(Counters(), directory)
 
 
 def counted(samples: list[Sample]) -> list[int]:
     return [sample["requests"]["HIT"] for sample in samples]
 
 
-def hit(ledger: Ledger, times: int, label: str = "news") -> None:
+def hit(registry: Registry, times: int, label: str = "news") -> None:
     for _ in range(times):
-        ledger.tally("endpoint", label).cells[PLAIN] += 1
+        registry.tally("endpoint", label).cells[PLAIN] += 1
 
 
 @pytest.mark.parametrize("in_files", [True, False])
 def test_each_sample_says_what_came_since_the_last_one(directory: Path, move: Move, in_files: bool) -> None:
-    ledger = make_ledger(directory if in_files else None)
+    registry = make_ledger(directory if in_files else None)
     for times in (5, 3, 0, 2):
-        hit(ledger, times)
-        ledger.tick()
+        hit(registry, times)
+        registry.tick()
         move(STEP)
     # The first tick found what was there before anybody looked.
-    samples = ledger.history()
+    samples = registry.history()
     assert counted(samples) == [3, 0, 2]
     assert [sample["seconds"] for sample in samples] == pytest.approx([STEP] * 3, abs=1)
     assert [b["at"] - a["at"] for a, b in pairwise(samples)] == [STEP, STEP]
 
 
 def test_a_sample_has_all_of_what_happened_and_nothing_else(directory: Path, move: Move) -> None:
-    ledger = make_ledger(directory)
-    hit(ledger, 1, "quiet")
-    ledger.tick()
+    registry = make_ledger(directory)
+    hit(registry, 1, "quiet")
+    registry.tick()
     move(STEP)
-    tally = ledger.tally("function", "shop.rates")
+    tally = registry.tally("function", "shop.rates")
     tally.served(CacheStatus.MISS, 0.2, waited=True)
     tally.asked(0.2, failed=True)
     tally.refreshed(0.5, failed=False)
-    ledger.tally("host", "api.example").served(CacheStatus.STALE, 0.004)
-    ledger.tick()
-    [sample] = ledger.history()
+    registry.tally("host", "api.example").served(CacheStatus.STALE, 0.004)
+    registry.tick()
+    [sample] = registry.history()
     assert (sample["origin_calls"], sample["origin_failures"], sample["waits"]) == (1, 1, 1)
     assert sample["refreshes"] == {"done": 1, "failed": 0, "seconds": 0.5}
     assert (sample["calls"]["MISS"], sample["calls"]["STALE"], sum(sample["requests"].values())) == (1, 1, 0)
@@ -85,91 +85,91 @@ def test_a_sample_has_all_of_what_happened_and_nothing_else(directory: Path, mov
 def test_one_of_all_takes_the_sample(directory: Path, move: Move) -> None:
     ledgers = [make_ledger(directory) for _ in range(3)]
     for _ in range(4):
-        for ledger in ledgers:
-            hit(ledger, 1)
-        for ledger in ledgers:
-            ledger.tick()
+        for registry in ledgers:
+            hit(registry, 1)
+        for registry in ledgers:
+            registry.tick()
         move(STEP)
     assert counted(ledgers[0].history()) == counted(ledgers[2].history()) == [3, 3, 3]
 
 
 def test_more_ticks_make_no_more_samples(directory: Path, move: Move) -> None:
-    ledger, another = make_ledger(directory), make_ledger(directory)
-    hit(ledger, 1)
+    registry, another = make_ledger(directory), make_ledger(directory)
+    hit(registry, 1)
     hit(another, 1)
     for _ in range(31):
-        ledger.tick()
+        registry.tick()
         another.tick()
         move(1)
-    assert len(ledger.history()) == 2
+    assert len(registry.history()) == 2
 
 
 def take_samples(directory: Path) -> None:
-    ledger = make_ledger(directory)
-    hit(ledger, 7)
-    ledger.tick()
+    registry = make_ledger(directory)
+    hit(registry, 7)
+    registry.tick()
 
 
 def test_what_was_counted_by_one_that_was_killed_is_in_the_next_sample(directory: Path, move: Move) -> None:
-    ledger = make_ledger(directory)
-    hit(ledger, 1)
-    ledger.tick()
+    registry = make_ledger(directory)
+    hit(registry, 1)
+    registry.tick()
     with workers(1) as (worker,):
         worker.run(take_samples, directory)
     move(STEP)
-    ledger.tick()
-    assert counted(ledger.history()) == [7]
+    registry.tick()
+    assert counted(registry.history()) == [7]
 
 
 def test_only_the_last_hour_is_kept(directory: Path, move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history_module, "_SAMPLES", 5)
-    ledger, file = make_ledger(directory), directory / "stats" / "history"
-    hit(ledger, 1)
-    ledger.tick()
+    registry, file = make_ledger(directory), directory / "stats" / "history"
+    hit(registry, 1)
+    registry.tick()
     lengths = []
     for times in range(1, 28):
         move(STEP)
-        hit(ledger, times)
-        ledger.tick()
+        hit(registry, times)
+        registry.tick()
         lengths.append(len(file.read_bytes().split()) // len(file.read_bytes().splitlines()[-1].split()))
-    samples = counted(ledger.history())
+    samples = counted(registry.history())
     assert samples == list(range(28 - len(samples), 28))
     assert len(samples) >= 5
     assert max(lengths) <= 2 * 5 + 1
     move(KEPT)
-    assert ledger.history() == []
+    assert registry.history() == []
 
 
 def test_a_reader_asks_for_what_is_new(directory: Path, move: Move) -> None:
-    ledger = make_ledger(directory)
+    registry = make_ledger(directory)
     for times in (9, 1, 2, 3):
-        hit(ledger, times)
-        ledger.tick()
+        hit(registry, times)
+        registry.tick()
         move(STEP)
-    samples = ledger.history()
-    assert counted(ledger.history(samples[0]["at"])) == [2, 3]
-    assert ledger.history(samples[-1]["at"]) == []
+    samples = registry.history()
+    assert counted(registry.history(samples[0]["at"])) == [2, 3]
+    assert registry.history(samples[-1]["at"]) == []
 
 
 def test_a_clock_that_steps_makes_no_sample_of_no_time(directory: Path, clock: time_machine.Traveller, monotonic: Move) -> None:
-    ledger = make_ledger(directory)
+    registry = make_ledger(directory)
     seen = []
     for times, step in [(9, STEP), (1, STEP - 7200), (2, STEP), (3, 9000), (4, 0)]:
-        hit(ledger, times)
-        ledger.tick()
-        seen.append(counted(ledger.history()))
+        hit(registry, times)
+        registry.tick()
+        seen.append(counted(registry.history()))
         clock.shift(step)
         monotonic(STEP)
     # What is from the future is not shown, nor what is older than an hour by the clock of now.
     assert seen == [[], [1], [2], [2, 3], [1, 4]]
-    assert [round(sample["seconds"]) for sample in ledger.history()] == [round(STEP)] * 2
+    assert [round(sample["seconds"]) for sample in registry.history()] == [round(STEP)] * 2
 
 
 def test_after_a_new_start_of_the_machine_it_goes_on(directory: Path, clock: time_machine.Traveller, monotonic: Move) -> None:
-    ledger = make_ledger(directory)
-    hit(ledger, 1)
+    registry = make_ledger(directory)
+    hit(registry, 1)
     monotonic(100_000)
-    ledger.tick()
+    registry.tick()
     # The clock that nobody sets begins at 0.
     monotonic(-100_000)
     clock.shift(60)
@@ -184,66 +184,66 @@ def test_after_a_new_start_of_the_machine_it_goes_on(directory: Path, clock: tim
     "damage", [b"", b"{", b"[1, 2]\n[]", b"[0, 0, 0]\nnull", b"\xff\xfe", b'[1, 2, 3]\n[["endpoint", "news", [1]]]']
 )
 def test_totals_that_can_not_be_read_cost_one_sample(directory: Path, move: Move, damage: bytes) -> None:
-    ledger = make_ledger(directory)
-    hit(ledger, 1)
-    ledger.tick()
+    registry = make_ledger(directory)
+    hit(registry, 1)
+    registry.tick()
     (directory / "stats" / "totals").write_bytes(damage)
     for times in (2, 3):
         move(STEP)
-        hit(ledger, times)
-        ledger.tick()
-    assert counted(ledger.history()) == [3]
+        hit(registry, times)
+        registry.tick()
+    assert counted(registry.history()) == [3]
 
 
 @pytest.mark.parametrize(
     "damage", [b"17", b"1800000010.0 15.0", b"1800000010.0 15.0 [[", b"1800000010.0 x []", b"\xff \xff", b"nan 1 []"]
 )
 def test_a_sample_that_was_not_written_to_its_end_hides_no_other(directory: Path, move: Move, damage: bytes) -> None:
-    ledger = make_ledger(directory)
+    registry = make_ledger(directory)
     for times in (9, 1):
-        hit(ledger, times)
-        ledger.tick()
+        hit(registry, times)
+        registry.tick()
         move(STEP)
     with (directory / "stats" / "history").open("ab") as file:
         file.write(damage)
-    hit(ledger, 2)
-    ledger.tick()
-    assert counted(ledger.history()) == [1, 2]
+    hit(registry, 2)
+    registry.tick()
+    assert counted(registry.history()) == [1, 2]
 
 
 def test_numbers_that_begin_anew_are_no_negative_rates(directory: Path, move: Move) -> None:
-    ledger = make_ledger(directory)
-    hit(ledger, 100)
-    ledger.tick()
+    registry = make_ledger(directory)
+    hit(registry, 100)
+    registry.tick()
     for path in (directory / "stats").glob("[0-9]"):
         path.unlink()
     move(STEP)
-    ledger.tick()
-    hit(ledger, 3)
+    registry.tick()
+    hit(registry, 3)
     move(STEP)
-    ledger.tick()
-    assert counted(ledger.history())[-1] == 3
-    assert min(counted(ledger.history())) >= 0
+    registry.tick()
+    assert counted(registry.history())[-1] == 3
+    assert min(counted(registry.history())) >= 0
 
 
 def test_nothing_is_kept_where_nothing_was_counted(directory: Path, move: Move) -> None:
-    ledger = make_ledger(directory)
+    registry = make_ledger(directory)
     for _ in range(3):
-        ledger.tick()
+        registry.tick()
         move(STEP)
     assert not directory.exists()
-    assert ledger.history() == []
+    assert registry.history() == []
 
 
 def test_a_history_that_can_not_be_written_is_counted(directory: Path, move: Move) -> None:
-    ledger = make_ledger(directory)
-    hit(ledger, 1)
+    registry = make_ledger(directory)
+    hit(registry, 1)
     (directory / "stats" / "history").mkdir()
     for _ in range(3):
-        ledger.tick()
+        registry.tick()
         move(STEP)
-    assert ledger.counters["uncounted"] == 2
-    assert ledger.history() == []
+    assert registry.counters["uncounted"] == 2
+    assert registry.history() == []
 
 
 def test_the_sum_of_all_samples_is_what_was_counted(directory: Path, move: Move) -> None:
@@ -264,25 +264,25 @@ def test_the_sum_of_all_samples_is_what_was_counted(directory: Path, move: Move)
 
 @pytest.mark.parametrize("in_files", [True, False])
 def test_what_came_since_the_last_sample_is_known_before_the_next(directory: Path, move: Move, in_files: bool) -> None:
-    ledger = make_ledger(directory if in_files else None)
-    assert ledger.running() is None
-    hit(ledger, 5)
-    ledger.tick()
+    registry = make_ledger(directory if in_files else None)
+    assert registry.running() is None
+    hit(registry, 5)
+    registry.tick()
     move(4)
-    hit(ledger, 3)
+    hit(registry, 3)
     for _ in range(2):
-        running = ledger.running()
+        running = registry.running()
         assert running is not None
         assert (counted([running]), running["seconds"]) == ([3], pytest.approx(4, abs=1))
     move(STEP)
-    ledger.tick()
-    assert counted(ledger.history()) == [3], "asking took nothing away"
+    registry.tick()
+    assert counted(registry.history()) == [3], "asking took nothing away"
 
 
 def test_a_sample_that_is_taken_while_it_is_asked_is_no_rate(directory: Path, move: Move) -> None:
-    ledger, other = make_ledger(directory), make_ledger(directory)
-    hit(ledger, 5)
-    ledger.tick()
+    registry, other = make_ledger(directory), make_ledger(directory)
+    hit(registry, 5)
+    registry.tick()
     move(STEP)
 
     def meanwhile() -> Totals:
@@ -290,6 +290,6 @@ def test_a_sample_that_is_taken_while_it_is_asked_is_no_rate(directory: Path, mo
         other.tick()
         return read()
 
-    read = ledger._history._totals
-    ledger._history._totals = meanwhile
-    assert ledger.running() is None
+    read = registry._history._totals
+    registry._history._totals = meanwhile
+    assert registry.running() is None

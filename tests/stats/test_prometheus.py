@@ -215,7 +215,7 @@ def test_a_registry_reads_nothing_until_it_is_scraped_and_takes_it_once(make_app
     app, _ = make_app()
     collector = StaleCacheCollector(app)
     collected = {metric.name for metric in collector.collect()}
-    monkeypatch.setattr(app.extensions["stalecache"].engine.ledger, "read", lambda *args: pytest.fail("it was read"))
+    monkeypatch.setattr(app.extensions["stalecache"].engine.registry, "read", lambda *args: pytest.fail("it was read"))
     registry = registry_of(collector)
     assert {metric.name for metric in collector.describe()} == collected
     with pytest.raises(ValueError, match="Duplicated"):
@@ -231,7 +231,7 @@ def test_a_scrape_that_fails_tells_the_rest_of_the_page(
 
     app, _ = make_app()
     collector = StaleCacheCollector(app)
-    monkeypatch.setattr(app.extensions["stalecache"].engine.ledger, "read", fail)
+    monkeypatch.setattr(app.extensions["stalecache"].engine.registry, "read", fail)
     registry = registry_of(collector)
     Counter("of_the_app", "What the app counts.", registry=registry).inc()
     for _ in range(2):

@@ -17,7 +17,7 @@ import pytest
 
 from flask_stalecache.stats import registry as ledger_module
 from flask_stalecache.stats.counter_file import HEAD, LABELS, NAMED, OTHERS, SIZE, read_rows
-from flask_stalecache.stats.registry import NAMES, Ledger
+from flask_stalecache.stats.registry import NAMES, Registry
 from flask_stalecache.stats.schema import Counters, Stats
 from flask_stalecache.stats.tally import KINDS, PLAIN, STATUSES, Tally
 from flask_stalecache.stores.base import Usage
@@ -26,20 +26,20 @@ from support.processes import Worker, forked, workers
 NOTHING = dict.fromkeys(STATUSES, 0)
 
 
-def make_ledger(directory: Path) -> Ledger:
-    return Ledger(Counters(), directory)
+def make_ledger(directory: Path) -> Registry:
+    return Registry(Counters(), directory)
 
 
-def read(ledger: Ledger) -> Stats:
-    return ledger.read(Usage(0, 0), None)
+def read(registry: Registry) -> Stats:
+    return registry.read(Usage(0, 0), None)
 
 
 def hits(stats: Stats, label: str = "news") -> int:
     return stats["endpoints"][label]["requests"]["HIT"]
 
 
-def hit(ledger: Ledger, times: int = 1, label: str = "news") -> Tally:
-    tally = ledger.tally("endpoint", label)
+def hit(registry: Registry, times: int = 1, label: str = "news") -> Tally:
+    tally = registry.tally("endpoint", label)
     for _ in range(times):
         tally.cells[PLAIN] += 1
     return tally
@@ -55,9 +55,9 @@ def files(directory: Path) -> list[str]:
 
 
 def test_nothing_is_made_before_something_is_counted(directory: Path) -> None:
-    ledger = make_ledger(directory)
-    ledger.tick()
-    stats = read(ledger)
+    registry = make_ledger(directory)
+    registry.tick()
+    stats = read(registry)
     assert not directory.exists()
     assert (stats["workers"], stats["requests"], stats["endpoints"]) == (0, NOTHING, {})
 
@@ -78,25 +78,25 @@ def test_each_app_has_its_own_and_all_are_added_up(directory: Path) -> None:
     hit(other, 3)
     hit(other, 1, "shop")
     assert files(directory) == ["0", "1"]
-    for ledger in (one, other):
-        stats = read(ledger)
+    for registry in (one, other):
+        stats = read(registry)
         assert (hits(stats), hits(stats, "shop"), stats["requests"]["HIT"], stats["workers"]) == (5, 1, 6, 2)
 
 
 def test_two_threads_that_are_first_at_a_label_count_it_once(directory: Path) -> None:
-    ledger = make_ledger(directory)
-    hit(ledger, 1, "another")
+    registry = make_ledger(directory)
+    hit(registry, 1, "another")
     # What the second one does that has found no tally yet.
-    one, other = hit(ledger, 5), ledger._new_tally("endpoint", "news")
+    one, other = hit(registry, 5), registry._new_tally("endpoint", "news")
     assert one is other
-    assert hits(read(ledger)) == 5
+    assert hits(read(registry)) == 5
 
 
 def test_without_a_directory_the_numbers_are_those_of_this_process() -> None:
-    ledger = Ledger(Counters())
-    hit(ledger, 3)
-    ledger.counters.count("purges")
-    stats = read(ledger)
+    registry = Registry(Counters())
+    hit(registry, 3)
+    registry.counters.count("purges")
+    stats = read(registry)
     assert (hits(stats), stats["purges"], stats["workers"]) == (3, 1, 1)
 
 
@@ -117,16 +117,16 @@ def test_there_is_a_cell_for_each_name() -> None:
 
 # -- processes -------------------------------------------------------------------------------------------------------
 
-_ledgers: dict[Path, Ledger] = {}
+_ledgers: dict[Path, Registry] = {}
 
 
 def count_there(directory: Path, times: int, pending: int | None = None) -> list[str]:
     """Count in a process, and go on living."""
-    ledger = _ledgers.setdefault(directory, make_ledger(directory))
-    hit(ledger, times)
-    ledger.counters.count("purges")
+    registry = _ledgers.setdefault(directory, make_ledger(directory))
+    hit(registry, times)
+    registry.counters.count("purges")
     if pending is not None:
-        ledger.gauge("refreshes_pending", pending)
+        registry.gauge("refreshes_pending", pending)
     return files(directory)
 
 
@@ -149,21 +149,21 @@ def test_what_a_killed_process_has_counted_stays_and_the_next_one_goes_on(direct
 
 def count_in_a_fork(directory: Path) -> tuple[int, int, int, list[str], int]:
     """Count before a fork, in the child, and after; a hit of the child is counted where its parent's tally was."""
-    ledger = make_ledger(directory)
-    tally = hit(ledger, 5)
+    registry = make_ledger(directory)
+    tally = hit(registry, 5)
 
     def child() -> tuple[int, int, int]:
         tally.cells[PLAIN] += 1
-        alone, before = tally.cells[PLAIN], hits(read(ledger))
-        ledger.open()
+        alone, before = tally.cells[PLAIN], hits(read(registry))
+        registry.open()
         tally.cells[PLAIN] += 1
-        return alone, before, hits(read(ledger))
+        return alone, before, hits(read(registry))
 
     alone, before, after = forked(child)
     # The child has closed what it had of the file, and the parent still holds it.
-    workers_left = read(ledger)["workers"]
+    workers_left = read(registry)["workers"]
     tally.cells[PLAIN] += 1
-    return alone, before, after, files(directory), hits(read(ledger)) * 10 + workers_left
+    return alone, before, after, files(directory), hits(read(registry)) * 10 + workers_left
 
 
 def test_a_fork_counts_in_its_own(directory: Path) -> None:
@@ -174,12 +174,12 @@ def test_a_fork_counts_in_its_own(directory: Path) -> None:
 
 def see_fork_by_pid(directory: Path) -> tuple[int, list[str]]:
     """Fork without Python's hooks having run, as a server in C may."""
-    ledger = make_ledger(directory)
-    tally = hit(ledger, 5)
-    ledger_module._ledgers.discard(ledger)
+    registry = make_ledger(directory)
+    tally = hit(registry, 5)
+    ledger_module._ledgers.discard(registry)
 
     def child() -> tuple[int, list[str]]:
-        ledger.open()
+        registry.open()
         tally.cells[PLAIN] += 1
         return tally.cells[PLAIN], files(directory)
 
@@ -192,8 +192,8 @@ def test_a_fork_is_seen_by_the_pid_too(directory: Path) -> None:
 
 
 def hammer(directory: Path, times: int) -> int:
-    ledger = make_ledger(directory)
-    hit(ledger, times)
+    registry = make_ledger(directory)
+    hit(registry, times)
     return times
 
 
@@ -214,9 +214,9 @@ def test_processes_that_come_and_go_lose_nothing(directory: Path) -> None:
 def test_who_only_looks_whether_a_file_is_held_makes_nobody_take_a_new_one(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = make_ledger(directory)
-    hit(ledger, 5)
-    ledger._let_go()
+    registry = make_ledger(directory)
+    hit(registry, 5)
+    registry._let_go()
     with (directory / "stats" / "0").open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         monkeypatch.setattr(time, "sleep", lambda seconds: fcntl.flock(file, fcntl.LOCK_UN))
@@ -226,9 +226,9 @@ def test_who_only_looks_whether_a_file_is_held_makes_nobody_take_a_new_one(
 
 def leave_half_a_file(directory: Path) -> None:
     """Be killed where a new file is made and not yet named."""
-    ledger = make_ledger(directory)
+    registry = make_ledger(directory)
     os.link = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
-    hit(ledger)
+    hit(registry)
 
 
 def test_what_a_killed_maker_has_left_is_removed(directory: Path) -> None:
@@ -264,11 +264,11 @@ def test_a_maker_whose_file_another_one_takes_for_left_behind_makes_another(
 
 
 def test_labels_are_bounded(directory: Path) -> None:
-    ledger = make_ledger(directory)
+    registry = make_ledger(directory)
     for number in range(LABELS + 30):
-        ledger.tally("host", f"host-{number}.example").asked(0.0, failed=False)
-    hit(ledger)
-    stats = read(ledger)
+        registry.tally("host", f"host-{number}.example").asked(0.0, failed=False)
+    hit(registry)
+    stats = read(registry)
     assert len(stats["hosts"]) == LABELS + 1
     assert stats["hosts"][OTHERS]["origin_calls"] == 30
     assert hits(stats, OTHERS) == 1
@@ -276,11 +276,11 @@ def test_labels_are_bounded(directory: Path) -> None:
 
 
 def test_labels_of_those_before_count_too(directory: Path) -> None:
-    ledger = make_ledger(directory)
+    registry = make_ledger(directory)
     for number in range(LABELS):
-        hit(ledger, 1, f"old-{number}")
-    ledger._let_go()
-    del ledger
+        hit(registry, 1, f"old-{number}")
+    registry._let_go()
+    del registry
     another = make_ledger(directory)
     hit(another, 1, "old-7")
     hit(another, 1, "new")
@@ -297,19 +297,19 @@ def test_a_label_is_found_again(directory: Path, label: str) -> None:
 
 @pytest.mark.parametrize("label", ["a" * 10 + "x" * 120, "ü" * 100])
 def test_a_label_that_is_too_long_keeps_its_end(directory: Path, label: str) -> None:
-    ledger = make_ledger(directory)
-    hit(ledger, 1, label)
-    [known] = read(ledger)["endpoints"]
+    registry = make_ledger(directory)
+    hit(registry, 1, label)
+    [known] = read(registry)["endpoints"]
     assert label.endswith(known)
     assert 100 < len(known.encode()) <= 120
 
 
 def test_one_name_of_three_kinds_is_three(directory: Path) -> None:
-    ledger = make_ledger(directory)
+    registry = make_ledger(directory)
     for count, kind in enumerate(KINDS, 1):
         for _ in range(count):
-            ledger.tally(kind, "shop").asked(0.0, failed=False)
-    stats = read(ledger)
+            registry.tally(kind, "shop").asked(0.0, failed=False)
+    stats = read(registry)
     assert [stats[part]["shop"]["origin_calls"] for part in ("endpoints", "functions", "hosts")] == [1, 2, 3]
 
 
@@ -334,23 +334,23 @@ def test_on_a_full_disk_it_counts_in_memory_and_goes_on_in_a_file_later(
     directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, monotonic: Callable[[float], None]
 ) -> None:
     free: Any = fill_up(monkeypatch)
-    ledger = make_ledger(directory)
+    registry = make_ledger(directory)
     with caplog.at_level(logging.WARNING):
-        tally = hit(ledger, 3)
-        ledger.counters.count("purges")
+        tally = hit(registry, 3)
+        registry.counters.count("purges")
         for _ in range(3):
             monotonic(60)
-            ledger.tick()
-    stats = read(ledger)
+            registry.tick()
+    stats = read(registry)
     assert (hits(stats), stats["purges"], stats["workers"], files(directory)) == (3, 1, 1, [])
     assert stats["store_failures"] == 4
     assert [record.getMessage()[:44] for record in caplog.records] == ["requests are counted in this process alone, "]
     monkeypatch.undo()
     del free
-    ledger.open()
+    registry.open()
     assert files(directory) == []
-    ledger._try_again_at = 0.0001
-    ledger.tick()
+    registry._try_again_at = 0.0001
+    registry.tick()
     tally.cells[PLAIN] += 1
     assert files(directory) == ["0"]
     stats = read(make_ledger(directory))
@@ -361,12 +361,12 @@ def test_a_directory_that_is_refused_is_not_touched(directory: Path) -> None:
     directory.mkdir(mode=0o777)
     directory.chmod(0o777)
     from flask_stalecache import FileStore
-    from flask_stalecache.stats.registry import ledger_of
+    from flask_stalecache.stats.registry import registry_of
 
-    ledger = ledger_of(FileStore(directory), Counters())
-    hit(ledger)
+    registry = registry_of(FileStore(directory), Counters())
+    hit(registry)
     assert [*directory.iterdir()] == []
-    assert hits(read(ledger)) == 1
+    assert hits(read(registry)) == 1
 
 
 def cut(path: Path) -> None:
@@ -394,9 +394,9 @@ def a_link(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut, punch, of_another_version, a_link])
 def test_a_file_that_is_not_whole_is_left_alone(directory: Path, damage: Callable[[Path], None]) -> None:
-    ledger = make_ledger(directory)
-    hit(ledger, 2)
-    ledger._let_go()
+    registry = make_ledger(directory)
+    hit(registry, 2)
+    registry._let_go()
     path = directory / "stats" / "0"
     damage(path)
     before = path.read_bytes(), path.is_symlink()
@@ -414,10 +414,10 @@ def test_what_is_none_of_ours_is_passed_over(directory: Path) -> None:
     (folder / "1").mkdir()
     (folder / "readme").write_text("another", encoding="ascii")
     os.mkfifo(folder / "2")
-    ledger = make_ledger(directory)
-    hit(ledger)
+    registry = make_ledger(directory)
+    hit(registry)
     assert files(directory) == ["0", "1", "2", "3", "readme"]
-    assert (hits(read(ledger)), (folder / "0").read_text()) == (1, "a note")
+    assert (hits(read(registry)), (folder / "0").read_text()) == (1, "a note")
 
 
 def delete(directory: Path) -> None:
@@ -438,11 +438,11 @@ def replace_by_another(directory: Path) -> None:
 def test_a_file_that_was_deleted_or_replaced_is_followed_by_another(
     directory: Path, damage: Callable[[Path], None], left: list[str]
 ) -> None:
-    ledger = make_ledger(directory)
-    tally = hit(ledger, 5)
-    ledger.gauge("refreshes_pending", 2)
+    registry = make_ledger(directory)
+    tally = hit(registry, 5)
+    registry.gauge("refreshes_pending", 2)
     damage(directory)
-    ledger.tick()
+    registry.tick()
     tally.cells[PLAIN] += 1
     stats = read(make_ledger(directory))
     assert files(directory) == left

@@ -29,7 +29,7 @@ from flask_stalecache.core.model.note import Note
 from flask_stalecache.engine.origin import Answer, Start
 from flask_stalecache.engine.singleflight import Flight, Flights
 from flask_stalecache.stats.schema import Counters
-from flask_stalecache.stores.purge_records import Names
+from flask_stalecache.stores.purge_records import PurgeRecords
 from flask_stalecache.stores.stamps import FILE_NAME, SIZE, Stamps, slot_of
 from support.engine import FakeOrigin, FakeRefresh, body_of, make_engine, make_entry, storable
 from support.processes import NOBODY, become_nobody, workers
@@ -134,8 +134,8 @@ def test_a_purge_goes_through_its_steps_in_the_order_of_the_model(
 
         monkeypatch.setattr(kind, method, step)
 
-    noting(Names, "note_number", int)
-    noting(Names, "write", lambda record: (record.name, record.hard))
+    noting(PurgeRecords, "note_number", int)
+    noting(PurgeRecords, "write", lambda record: (record.name, record.hard))
     noting(Stamps, "raise_seq", int)
     noting(Stamps, "move", int)
     store.purge(*names, soft=False)

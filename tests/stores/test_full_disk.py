@@ -27,7 +27,7 @@ from flask import Flask
 from flask_stalecache import FileStore, StaleCache, StoreError
 from flask_stalecache.engine.singleflight import Flight, Flights
 from flask_stalecache.stores.folders import Folders, Listed
-from flask_stalecache.stores.purge_records import Names, Record
+from flask_stalecache.stores.purge_records import PurgeRecord, PurgeRecords
 from support.client import settle, visit
 from support.clock import NOON
 from support.engine import make_entry
@@ -330,14 +330,14 @@ def while_other_processes_pages_are_read(site: Site) -> None:
 def in_the_middle_of_a_purge(site: Site) -> None:
     """The number is given, and the record can't be written."""
     assert site.page("/first") == ("MISS", "first 1")
-    write = Names.write
+    write = PurgeRecords.write
 
-    def failing(names: Names, record: Record) -> None:
+    def failing(names: PurgeRecords, record: PurgeRecord) -> None:
         site.trouble()
         write(names, record)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Names, "write", failing)
+        patched.setattr(PurgeRecords, "write", failing)
         assert not site.purge()
     assert site.page("/first")[1] in ("first 1", "first 2")
 

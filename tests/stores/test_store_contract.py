@@ -16,7 +16,7 @@ import pytest
 import time_machine
 
 from flask_stalecache.core.model.entry import Entry, encode
-from flask_stalecache.core.model.inputs import ReadNames
+from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.core.rules.variants import INDEX
@@ -33,7 +33,7 @@ NOTE = Note(
     failures=3,
     retry_at=1e9,
     unstorable_until=7.25,
-    kept_out=ReadNames(cookies=("member", "session"), headers=("x-user",)),
+    kept_out=RequestInputs(cookies=("member", "session"), headers=("x-user",)),
 )
 MEMORY = 1024 * 1024
 
@@ -1142,7 +1142,7 @@ def test_no_flipped_bit_of_a_note_is_an_error(kind: Kind, place: Path, store: St
             note.failed(5.0, (2, 300), 0.5)
             note.backing_off(5.0)
             note.unstorable(5.0)
-            note.kept_out.carried_by({"HTTP_COOKIE": "member=1", "QUERY_STRING": "utm_x=1"})
+            note.kept_out.present_in({"HTTP_COOKIE": "member=1", "QUERY_STRING": "utm_x=1"})
 
 
 # -- locks -----------------------------------------------------------------------------------------------------------

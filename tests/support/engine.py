@@ -13,12 +13,12 @@ from typing import Any
 
 from flask_stalecache import config
 from flask_stalecache.core.model.entry import Entry
-from flask_stalecache.core.model.inputs import ReadNames
+from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.policy import Windows
-from flask_stalecache.core.rules.serving import PLAIN, Terms, Verdict
+from flask_stalecache.core.rules.serving import PLAIN, ServeOptions, Verdict
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.origin import Answer, Start
-from flask_stalecache.engine.thread_pool import Refresher
+from flask_stalecache.engine.thread_pool import ThreadPool
 from flask_stalecache.stats.schema import Counters
 from flask_stalecache.stats.tally import Tally
 from flask_stalecache.stores.base import Copy
@@ -52,7 +52,7 @@ def make_entry(
         windows=Windows(*windows),
         never_stale=never_stale,
         shared=False,
-        absent=ReadNames(cookies=absent),
+        absent=RequestInputs(cookies=absent),
         varied=("Cookie",) if absent else (),
         status=200,
         headers=(("Content-Type", "text/html; charset=utf-8"), ("X-Greeting", "ü")),
@@ -74,7 +74,7 @@ def unstorable(value: object = "for nobody else") -> Answer:
 
 def personal(*cookies: str) -> Answer:
     """Return an answer that can't be stored because of the cookies that its request carried."""
-    return Answer(verdict=Verdict.PERSONAL, value="one member's", carried=ReadNames(cookies=cookies), anybodys=False)
+    return Answer(verdict=Verdict.PERSONAL, value="one member's", carried=RequestInputs(cookies=cookies), anybodys=False)
 
 
 def failed(*, anybodys: bool = True) -> Answer:
@@ -102,7 +102,7 @@ class FakeOrigin:
     wait: float | None = None
     tally: Tally = field(default_factory=lambda: Tally("function", "shop.rates"))
     apart: bool = False
-    terms: Terms = PLAIN
+    terms: ServeOptions = PLAIN
     renewal: Callable[[Start], Answer] = storable
     cookies: frozenset[str] = frozenset()
     starts: list[Start] = field(default_factory=list)
@@ -142,11 +142,11 @@ class FakeOrigin:
         """Return the renewal."""
         return FakeRefresh(self.renewal, self.key, self.label, self.terms, fills=self.apart)
 
-    def barred_from(self, entry: Entry) -> bool:
+    def is_barred_from(self, entry: Entry) -> bool:
         """Whether the request carries a cookie that the entry remembers as absent."""
         return not self.cookies.isdisjoint(entry.absent.cookies)
 
-    def carries(self, names: ReadNames) -> bool:
+    def carries(self, names: RequestInputs) -> bool:
         """Whether the request carries one of the cookies."""
         return not self.cookies.isdisjoint(names.cookies)
 
@@ -158,8 +158,8 @@ class FakeRefresh:
     script: Callable[[Start], Answer] = storable
     key: str = "page"
     label: str = "the page"
-    terms: Terms = PLAIN
-    pool: Refresher | None = None
+    terms: ServeOptions = PLAIN
+    pool: ThreadPool | None = None
     fills: bool = False
     forced: bool = False
     patience: float | None = None

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ...errors import BrokenEntry
-from .inputs import ReadNames
+from .inputs import RequestInputs
 from .policy import Windows
 
 MAGIC = b"FSC4"
@@ -84,7 +84,7 @@ class Entry:
     windows: Windows
     never_stale: bool
     shared: bool
-    absent: ReadNames
+    absent: RequestInputs
     varied: tuple[str, ...]
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -284,7 +284,7 @@ def _entry(head: dict[str, Any], body: bytes) -> Entry:
         varied=tuple(_of(str, name) for name in head["varied"]),
         calls=tuple(_of(str, key) for key in head["calls"]),
         headers=tuple((_of(str, name), _of(str, value)) for name, value in head["headers"]),
-        absent=ReadNames.from_json(head["absent"]),
+        absent=RequestInputs.from_json(head["absent"]),
         windows=Windows(*(_of((int, float), window) for window in head["windows"])),
         recipe=head["recipe"],
         body=body,

@@ -16,7 +16,7 @@ def environ_name(header: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadNames:
+class RequestInputs:
     """Names that decide who may be served: an entry's *absent* names, or what kept a page from being stored.
 
     :param cookies: cookie names.
@@ -33,13 +33,13 @@ class ReadNames:
     def __bool__(self) -> bool:
         return bool(self.cookies or self.headers)
 
-    def __or__(self, other: ReadNames) -> ReadNames:
-        return ReadNames(
+    def __or__(self, other: RequestInputs) -> RequestInputs:
+        return RequestInputs(
             tuple(sorted({*self.cookies, *other.cookies})),
             tuple(sorted({*self.headers, *other.headers})),
         )
 
-    def carried_by(self, environ: Mapping[str, Any]) -> bool:
+    def present_in(self, environ: Mapping[str, Any]) -> bool:
         """Whether the request carries one of the names.
 
         It is called on every hit: the Cookie field is only parsed if a name occurs in it.
@@ -52,11 +52,11 @@ class ReadNames:
                 return True
         return False
 
-    def carried_part(self, environ: Mapping[str, Any]) -> ReadNames:
+    def carried_part(self, environ: Mapping[str, Any]) -> RequestInputs:
         """Return those of the names that the request carries."""
-        return ReadNames(
-            tuple(name for name in self.cookies if ReadNames(cookies=(name,)).carried_by(environ)),
-            tuple(name for name in self.headers if ReadNames(headers=(name,)).carried_by(environ)),
+        return RequestInputs(
+            tuple(name for name in self.cookies if RequestInputs(cookies=(name,)).present_in(environ)),
+            tuple(name for name in self.headers if RequestInputs(headers=(name,)).present_in(environ)),
         )
 
     def _any_cookie(self, cookie: str) -> bool:
@@ -71,7 +71,7 @@ class ReadNames:
         return {"cookies": list(self.cookies), "headers": list(self.headers)}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, list[str]]) -> ReadNames:
+    def from_json(cls, data: Mapping[str, list[str]]) -> RequestInputs:
         """Return the names from data that :meth:`to_json` made; raise :class:`TypeError` if they are not names."""
         kinds = [tuple(data[kind]) for kind in ("cookies", "headers")]
         if not all(isinstance(name, str) for kind in kinds for name in kind):
@@ -79,10 +79,10 @@ class ReadNames:
         return cls(*kinds)
 
 
-NO_NAMES = ReadNames()
+NO_NAMES = RequestInputs()
 
 
-class CarriedValue:
+class RequestFlag:
     """One request field or cookie that is asked for its value.
 
     :param kind: ``header`` or ``cookie``.
@@ -104,12 +104,12 @@ class CarriedValue:
         return parse_cookie(value).get(self.name, "")
 
 
-def carried_values(header: str | None, cookie: str | None) -> tuple[CarriedValue, ...]:
+def carried_values(header: str | None, cookie: str | None) -> tuple[RequestFlag, ...]:
     """Return what to ask for where a request may say something in a field, or in a cookie; ``None``: it may not."""
     named = ("header", header), ("cookie", cookie)
-    return tuple(CarriedValue(kind, name) for kind, name in named if name is not None)
+    return tuple(RequestFlag(kind, name) for kind, name in named if name is not None)
 
 
-def says_yes(asked: tuple[CarriedValue, ...], environ: Mapping[str, Any]) -> bool:
+def is_set(asked: tuple[RequestFlag, ...], environ: Mapping[str, Any]) -> bool:
     """Whether a request has one of these, and not ``0``."""
     return any(value.in_environ(environ) not in ("", "0") for value in asked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 
-from .inputs import NO_NAMES, ReadNames
+from .inputs import NO_NAMES, RequestInputs
 
 #: Seconds for which a page that can't be stored, whoever asks, does not make its visitors queue (Varnish: hit-for-miss).
 UNSTORABLE_FOR = 10.0
@@ -28,7 +28,7 @@ class Note:
     retry_at: float = 0.0
     silent_until: float = 0.0
     unstorable_until: float = 0.0
-    kept_out: ReadNames = NO_NAMES
+    kept_out: RequestInputs = NO_NAMES
 
     def backing_off(self, now: float) -> bool:
         """Whether the origin is left alone for now. A clock that stepped back ends it, so that no pause is eternal."""
@@ -75,7 +75,7 @@ class Note:
         """Return the note after an answer that can't be stored whoever asks. The origin answered, so failures are over."""
         return Note(written=now, unstorable_until=now + UNSTORABLE_FOR, kept_out=self.kept_out)
 
-    def marked_personal(self, now: float, carried: ReadNames) -> Note:
+    def marked_personal(self, now: float, carried: RequestInputs) -> Note:
         """Return the note after an answer that can't be stored only because of what its request carried."""
         return Note(written=now, kept_out=self.kept_out | carried)
 
@@ -106,7 +106,7 @@ def decode(data: bytes) -> Note:
             retry_at=float(head["retry_at"]),
             silent_until=float(head["silent_until"]),
             unstorable_until=float(head["unstorable_until"]),
-            kept_out=ReadNames.from_json(head["kept_out"]),
+            kept_out=RequestInputs.from_json(head["kept_out"]),
         )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return NOTHING

@@ -12,7 +12,7 @@ from ..model.policy import seconds, tags
 T = TypeVar("T")
 
 
-class LastWord:
+class Cacheability:
     """What was said while an origin ran; also said of the page around it, which is made of it.
 
     :param around: the word on what is made around this, if anything is.
@@ -28,7 +28,7 @@ class LastWord:
 
     __slots__ = ("_around", "calls", "forbidden", "fresh_until", "in_background", "max_age", "retry_at", "stood_in", "tags")
 
-    def __init__(self, around: LastWord | None, *, in_background: bool = False) -> None:
+    def __init__(self, around: Cacheability | None, *, in_background: bool = False) -> None:
         self._around = around
         self.in_background = in_background
         self.fresh_until: float | None = None
@@ -103,27 +103,27 @@ class LastWord:
 
 # A context variable, since nothing of a request is passed to an origin; the thread that it starts itself has it only under
 # copy_context().
-_spoken: ContextVar[LastWord | None] = ContextVar("stalecache_last_word", default=None)
+_spoken: ContextVar[Cacheability | None] = ContextVar("stalecache_last_word", default=None)
 
 
-def current() -> LastWord | None:
+def current() -> Cacheability | None:
     """Return the word on what is being made in this context, if anything is."""
     return _spoken.get()
 
 
 @contextmanager
-def listening(*, in_background: bool = False) -> Iterator[LastWord]:
+def collecting(*, in_background: bool = False) -> Iterator[Cacheability]:
     """Listen to what is said meanwhile.
 
     :param in_background: nobody waits for what is made.
     """
-    word = LastWord(_spoken.get(), in_background=in_background)
-    with heard_by(word):
+    word = Cacheability(_spoken.get(), in_background=in_background)
+    with collected_by(word):
         yield word
 
 
 @contextmanager
-def heard_by(word: LastWord) -> Iterator[None]:
+def collected_by(word: Cacheability) -> Iterator[None]:
     """Let a word hear what is said meanwhile: what it is said of comes in pieces."""
     token = _spoken.set(word)
     try:
@@ -132,7 +132,7 @@ def heard_by(word: LastWord) -> Iterator[None]:
         _spoken.reset(token)
 
 
-def run_apart(function: Callable[[], T], word: LastWord) -> T:
+def run_apart(function: Callable[[], T], word: Cacheability) -> T:
     """Run a function in a context in which nothing is set but that a word listens to it: as if in a thread of its own."""
 
     def run() -> T:

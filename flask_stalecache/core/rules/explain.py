@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..model.entry import Entry
 from ..model.note import NOTHING, Note
-from .serving import PLAIN, Fetch, PreferStale, Terms, decide, is_due, is_fresh
+from .serving import PLAIN, Fetch, PreferStale, ServeOptions, decide, is_due, is_fresh
 from .status import CacheStatus
 
 
@@ -43,7 +43,7 @@ class Explanation(NamedTuple):
     why: tuple[str, ...]
 
 
-def state_of(entry: Entry, now: float, terms: Terms = PLAIN) -> State:
+def state_of(entry: Entry, now: float, terms: ServeOptions = PLAIN) -> State:
     """Return which window an entry is in.
 
     :param now: seconds since the epoch.
@@ -57,7 +57,7 @@ def state_of(entry: Entry, now: float, terms: Terms = PLAIN) -> State:
 
 
 def explain(
-    entry: Entry | None, note: Note = NOTHING, now: float = 0.0, terms: Terms = PLAIN, *, pending: bool = False
+    entry: Entry | None, note: Note = NOTHING, now: float = 0.0, terms: ServeOptions = PLAIN, *, pending: bool = False
 ) -> Explanation:
     """Say how the next visitor would be served, and why.
 
@@ -79,13 +79,13 @@ def explain(
     return Explanation(state, decision.status, (*reasons, *_of_note(note, now)))
 
 
-def _why_fresh(entry: Entry, now: float, terms: Terms) -> str:
+def _why_fresh(entry: Entry, now: float, terms: ServeOptions) -> str:
     left = entry.windows.max_age - entry.age(now)
     due = ", and renewed ahead of time (refresh_ahead)" if is_due(entry, now, terms) else ""
     return f"fresh for another {spell(left)}{due}"
 
 
-def why_stale(entry: Entry, now: float, terms: Terms = PLAIN) -> str:
+def why_stale(entry: Entry, now: float, terms: ServeOptions = PLAIN) -> str:
     """Say why an entry is not fresh: a soft purge, another version of the app, or its age."""
     if entry.ended:
         return "stale, since a soft purge ended its freshness"
@@ -95,7 +95,7 @@ def why_stale(entry: Entry, now: float, terms: Terms = PLAIN) -> str:
     return f"stale for {spell(over)}, since it was fresh for {spell(entry.windows.max_age)}"
 
 
-def _what_stale_means(entry: Entry, state: State, now: float, terms: Terms, *, asks: bool) -> str:
+def _what_stale_means(entry: Entry, state: State, now: float, terms: ServeOptions, *, asks: bool) -> str:
     windows, age = entry.windows, entry.age(now)
     if entry.never_stale:
         return "never served stale: its Cache-Control forbids that"

@@ -37,7 +37,7 @@ from ..http.cache_control import Directives
 from ..http.fields import vary_names
 from ..http.freshness import lifetime, stale_windows
 from ..model.entry import Entry
-from ..model.inputs import NO_NAMES, ReadNames
+from ..model.inputs import NO_NAMES, RequestInputs
 from ..model.note import Note
 from ..model.policy import FAILURE_STATUSES, NEVER_VARIED, Policy, Windows
 from .status import CacheStatus
@@ -63,7 +63,7 @@ def preference(prefers: bool, refreshes: bool) -> PreferStale:
     return PreferStale.AND_REFRESH if refreshes else PreferStale.ALONE
 
 
-class Terms(NamedTuple):
+class ServeOptions(NamedTuple):
     """What a request's app, view and visitor say of serving what is stored.
 
     :ivar version: the app's version.
@@ -83,13 +83,13 @@ class Terms(NamedTuple):
     reload: bool = False
     if_error: float = 0.0
 
-    def reloading(self) -> Terms:
+    def reloading(self) -> ServeOptions:
         """Return the terms of a visitor who wants nothing that the origin does not confirm."""
         # No hit is a plain one then, and plain ones need not be asked for more.
         return self._replace(refresh_ahead=math.inf, reload=True)
 
 
-PLAIN = Terms()
+PLAIN = ServeOptions()
 
 
 class Serve(NamedTuple):
@@ -121,7 +121,7 @@ class Fetch(NamedTuple):
 _MISS = Fetch(CacheStatus.MISS, None, None)
 
 
-def is_fresh(entry: Entry, now: float, terms: Terms) -> bool:
+def is_fresh(entry: Entry, now: float, terms: ServeOptions) -> bool:
     """Whether an entry is fresh, and not of an older version of the app.
 
     Versions have no order, so an older one is another one whose app was set up earlier. Were it just another one, the old and the
@@ -130,12 +130,12 @@ def is_fresh(entry: Entry, now: float, terms: Terms) -> bool:
     return entry.is_fresh(now) and (entry.version == terms.version or entry.deployed > terms.deployed)
 
 
-def is_plain_hit(entry: Entry, now: float, terms: Terms) -> bool:
+def is_plain_hit(entry: Entry, now: float, terms: ServeOptions) -> bool:
     """Whether the entry is served whatever else is known: it is fresh, and nobody asked to have it renewed ahead of time."""
     return not terms.refresh_ahead and is_fresh(entry, now, terms)
 
 
-def is_due(entry: Entry, now: float, terms: Terms) -> bool:
+def is_due(entry: Entry, now: float, terms: ServeOptions) -> bool:
     """Whether an entry is to be renewed: it is stale, or in the last seconds of freshness.
 
     Those are half of its freshness at most, since the response may have said less than the code: it would always be due.
@@ -146,7 +146,7 @@ def is_due(entry: Entry, now: float, terms: Terms) -> bool:
     return entry.age(now) >= entry.windows.max_age - ahead
 
 
-def decide(entry: Entry | None, note: Note, now: float, terms: Terms = PLAIN, *, pending: bool) -> Serve | Fetch:
+def decide(entry: Entry | None, note: Note, now: float, terms: ServeOptions = PLAIN, *, pending: bool) -> Serve | Fetch:
     """Decide how a request is answered.
 
     :param entry: what is stored, if anything.
@@ -176,17 +176,17 @@ def decide(entry: Entry | None, note: Note, now: float, terms: Terms = PLAIN, *,
     return _fetch(entry, now, terms)
 
 
-def _fetch(entry: Entry, now: float, terms: Terms) -> Fetch:
+def _fetch(entry: Entry, now: float, terms: ServeOptions) -> Fetch:
     may = may_stand_in(entry, now, terms)
     return Fetch(CacheStatus.EXPIRED, entry if may else None, entry if entry.may_be_stale else None)
 
 
-def may_stand_in(entry: Entry, now: float, terms: Terms) -> bool:
+def may_stand_in(entry: Entry, now: float, terms: ServeOptions) -> bool:
     """Whether the entry may be served if the origin fails, by its own windows or by what the visitor takes (RFC 5861 section 4)."""
     return entry.in_sie(now) or entry.in_swr(now) or entry.within(terms.if_error, now)
 
 
-def _may_refresh(note: Note, now: float, terms: Terms, pending: bool) -> bool:
+def _may_refresh(note: Note, now: float, terms: ServeOptions, pending: bool) -> bool:
     return not pending and not note.backing_off(now) and terms.prefer_stale is not PreferStale.ALONE
 
 
@@ -238,7 +238,7 @@ class Facts:
     directives: Directives
     in_key: frozenset[str]
     refusal: str = ""
-    carried: ReadNames = NO_NAMES
+    carried: RequestInputs = NO_NAMES
     had_content: bool = False
     said_max_age: float | None = None
     stood_in: bool = False

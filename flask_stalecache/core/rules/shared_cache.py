@@ -15,7 +15,7 @@ from ..http.storing import refusal
 from ..http.validators import conditional_fields
 from ..model.entry import Entry
 from ..model.policy import FAILURE_STATUSES, Policy, Windows
-from .serving import Judgement, PreferStale, Terms, Verdict
+from .serving import Judgement, PreferStale, ServeOptions, Verdict
 
 NO_WINDOWS = Windows(0.0, 0.0, 0.0)
 
@@ -93,7 +93,7 @@ def _lifetime_given(status: int, policy: Policy) -> float | None:
     return policy.max_age if listed is None else listed
 
 
-def honored(terms: Terms, said: RequestDirectives, entry: Entry, now: float) -> Terms:
+def honored(terms: ServeOptions, said: RequestDirectives, entry: Entry, now: float) -> ServeOptions:
     """Let what a request says of caching change what it is served (RFC 9111 section 5.2.1).
 
     :param terms: what is said of serving what is stored to others.

@@ -123,7 +123,7 @@ def _newest(
     clock stepped back, must not win for as long as it takes the clock to get there.
     """
     entries = [(each, look_up(each[0]).entry) for each in found]
-    matching = [entry for _, entry in entries if entry is not None and not entry.absent.carried_by(environ)]
+    matching = [entry for _, entry in entries if entry is not None and not entry.absent.present_in(environ)]
     chosen = newest(entry for entry in matching if entry.answered <= now) or newest(matching)
     if chosen is not None:
         return next(each for each in found if each[0] == chosen.key)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...core.model.entry import Entry
-from ...core.model.inputs import NO_NAMES, CarriedValue, ReadNames, carried_values
+from ...core.model.inputs import NO_NAMES, RequestFlag, RequestInputs, carried_values
 from ...core.model.policy import NamePatterns, Policy
 from ...core.model.purge_names import endpoint_in
-from ...core.rules.serving import PreferStale, Terms, preference
+from ...core.rules.serving import PreferStale, ServeOptions, preference
 from ...core.rules.variants import Fields, locate
 from ...engine.engine import Engine
-from ...engine.log import Complaints
+from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ UNSAID = Policy(jitter=0)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observation:
     """What was seen of how an app came to its answer.
 
     :param names: cookies and request fields that were read.
@@ -36,7 +36,7 @@ class Seen:
     :param answered: fields in ``Vary`` that ``names`` speak for.
     """
 
-    names: ReadNames = NO_NAMES
+    names: RequestInputs = NO_NAMES
     own: str = ""
     is_ours: bool = False
     policy: Policy = UNSAID
@@ -44,16 +44,16 @@ class Seen:
     answered: frozenset[str] = frozenset()
 
 
-NOTHING_SEEN = Seen()
+NOTHING_SEEN = Observation()
 
 
-def nothing_seen(environ: WSGIEnvironment, ignored: NamePatterns) -> Seen:
+def nothing_seen(environ: WSGIEnvironment, ignored: NamePatterns) -> Observation:
     """Say of an app that can't be looked into that its answers speak for themselves."""
     return NOTHING_SEEN
 
 
 @dataclass(frozen=True, slots=True)
-class GatewayPlan:
+class Backend:
     """A WSGI app behind a gateway.
 
     :param app: the app.
@@ -72,14 +72,14 @@ class GatewayPlan:
 
     app: WSGIApplication
     engine: Engine
-    complaints: Complaints
-    observe: Callable[[WSGIEnvironment, NamePatterns], Seen]
+    complaints: RateLimitedLog
+    observe: Callable[[WSGIEnvironment, NamePatterns], Observation]
     only_coded: bool
     honors: bool
     max_entry_size: int
     lock_timeout: float
-    terms: Terms
-    asked_by: tuple[CarriedValue, ...]
+    terms: ServeOptions
+    asked_by: tuple[RequestFlag, ...]
     preferred: PreferStale
     renew: Callable[[tuple[str, ...]], None]
     debugs: Callable[[], bool]
@@ -89,13 +89,13 @@ class GatewayPlan:
         cls,
         app: WSGIApplication,
         engine: Engine,
-        terms: Terms,
-        observe: Callable[[WSGIEnvironment, NamePatterns], Seen] = nothing_seen,
+        terms: ServeOptions,
+        observe: Callable[[WSGIEnvironment, NamePatterns], Observation] = nothing_seen,
         renew: Callable[[tuple[str, ...]], None] = lambda keys: None,
         *,
         only_coded: bool = False,
         debugs: Callable[[], bool] = lambda: False,
-    ) -> GatewayPlan:
+    ) -> Backend:
         """Return the plan of an app under the settings of its engine."""
         settings = engine.settings
         return cls(
@@ -120,7 +120,7 @@ class GatewayPlan:
 
     def tally(self, endpoint: str | None) -> Tally:
         """Return where the answers of an endpoint are counted; of an app without endpoints all are counted as one."""
-        return self.engine.ledger.tally("endpoint", endpoint or "")
+        return self.engine.registry.tally("endpoint", endpoint or "")
 
     def locate(self, url_key: str, environ: WSGIEnvironment) -> tuple[str, Fields]:
         """Return the key of what a request asks for, and the fields that are in it: the URL's own key, or that of a variant."""

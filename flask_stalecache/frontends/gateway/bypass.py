@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING
 from ...core.model.policy import FAILURE_STATUSES, NamePatterns
 from ...core.model.recipe import REFRESHING
 from ...core.rules.status import CacheStatus
-from ...engine.instrumentation import Witness, is_failure
+from ...engine.instrumentation import Instrumentation, is_failure
 from ...stats.tally import UNCOUNTED
-from .backend import GatewayPlan
+from .backend import Backend
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
-class Past:
+class Bypass:
     """One call of the app for a request that nothing is stored of.
 
     :param plan: the app behind the gateway.
-    :param witness: is told of failures.
+    :param instrumentation: is told of failures.
     :param environ: the request.
     :param ignored: query parameters that are not in any key.
     """
 
-    def __init__(self, plan: GatewayPlan, witness: Witness, environ: WSGIEnvironment, ignored: NamePatterns) -> None:
+    def __init__(self, plan: Backend, instrumentation: Instrumentation, environ: WSGIEnvironment, ignored: NamePatterns) -> None:
         self._plan = plan
-        self._witness = witness
+        self._witness = instrumentation
         self._environ = environ
         self._ignored = ignored
         self._begun = time.perf_counter()

@@ -15,7 +15,7 @@ from ...core.http.fields import first_of, missing_in_vary, request_fields
 from ...core.http.ranges import UnsatisfiableRange, single_range
 from ...core.http.validators import Validators, fields_of_304
 from ...core.model.entry import Entry
-from ...core.model.inputs import ReadNames
+from ...core.model.inputs import RequestInputs
 from ...errors import StoreError
 from ...stats.tally import UNCOUNTED, Tally
 
@@ -31,7 +31,7 @@ BLOCK = 256 * 1024
 _BODILESS = (204, 304)
 
 
-class Moment(NamedTuple):
+class PreparedFields(NamedTuple):
     """What is sent of a fresh entry for a while: until its Age or the seconds of freshness left are others.
 
     :ivar since: when that begins, in seconds since the epoch.
@@ -46,10 +46,10 @@ class Moment(NamedTuple):
     confirmed: Fields
 
 
-NO_MOMENT = Moment(math.inf, 0.0, [], [])
+NO_MOMENT = PreparedFields(math.inf, 0.0, [], [])
 
 
-class Ready:
+class PreparedResponse:
     """An entry, ready to be sent.
 
     :param entry: the entry.
@@ -71,7 +71,7 @@ class Ready:
         self.line = status_line(entry.status)
         self.fields = _fields_sent(entry)
         self.body = (entry.body,) if entry.file is None else None
-        self.absent: ReadNames | None = entry.absent or None
+        self.absent: RequestInputs | None = entry.absent or None
         is_confirmed = entry.status == 200
         self.etag = first_of(entry.headers, "etag") if is_confirmed else None
         self.modified = first_of(entry.headers, "last-modified") if is_confirmed else None
@@ -95,7 +95,7 @@ class Ready:
         age = entry.age(now)
         left = entry.windows.max_age - age
         until = now + min(math.floor(age) + 1 - age, left - math.floor(left), left - min(ahead, entry.windows.max_age / 2))
-        self.moment = Moment(now, until, [*self.fields, *more], [*fields_of_304(self.fields), *more])
+        self.moment = PreparedFields(now, until, [*self.fields, *more], [*fields_of_304(self.fields), *more])
 
 
 def _fields_sent(entry: Entry) -> Fields:
@@ -120,7 +120,7 @@ class GoneError(Exception):
     """The file that a body was in is another one by now, or none."""
 
 
-def send_stored(environ: WSGIEnvironment, start_response: StartResponse, sent: Ready, more: Fields) -> Iterable[bytes]:
+def send_stored(environ: WSGIEnvironment, start_response: StartResponse, sent: PreparedResponse, more: Fields) -> Iterable[bytes]:
     """Send an entry: whole, or what a conditional or range request asks for.
 
     :param more: fields that say how it came to be sent.
@@ -133,7 +133,7 @@ def send_stored(environ: WSGIEnvironment, start_response: StartResponse, sent: R
     return _send_whole(environ, start_response, sent, more)
 
 
-def _send_whole(environ: WSGIEnvironment, start_response: StartResponse, sent: Ready, more: Fields) -> Iterable[bytes]:
+def _send_whole(environ: WSGIEnvironment, start_response: StartResponse, sent: PreparedResponse, more: Fields) -> Iterable[bytes]:
     body: Iterable[bytes] = ()
     if environ["REQUEST_METHOD"] != "HEAD":
         body = _from_file(sent.entry, environ) if sent.body is None else sent.body
@@ -159,7 +159,7 @@ def _opened(entry: Entry) -> FileIO:
     return file
 
 
-def _send_part(environ: WSGIEnvironment, start_response: StartResponse, sent: Ready, more: Fields) -> Iterable[bytes]:
+def _send_part(environ: WSGIEnvironment, start_response: StartResponse, sent: PreparedResponse, more: Fields) -> Iterable[bytes]:
     entry = sent.entry
     validators, asked = Validators.of(sent.fields, entry.answered), request_fields(environ)
     if validators.not_modified(asked):
@@ -178,7 +178,7 @@ def _send_part(environ: WSGIEnvironment, start_response: StartResponse, sent: Re
     return _send_range(part, start_response, sent, more)
 
 
-def _send_range(part: slice, start_response: StartResponse, sent: Ready, more: Fields) -> Iterable[bytes]:
+def _send_range(part: slice, start_response: StartResponse, sent: PreparedResponse, more: Fields) -> Iterable[bytes]:
     entry, size = sent.entry, part.stop - part.start
     body: Iterable[bytes] = (entry.body[part],) if entry.file is None else FilePart(_opened(entry), part.start, size)
     fields = [(name, value) for name, value in sent.fields if name.lower() != "content-length"]

@@ -11,18 +11,18 @@ from ...core.http.freshness import forbids_stale, is_explicit
 from ...core.http.storing import may_be_shared
 from ...core.http.vary import selecting_fields
 from ...core.model.entry import Entry
-from ...core.model.inputs import ReadNames
+from ...core.model.inputs import RequestInputs
 from ...core.model.keys import FORWARDED_FIELDS
 from ...core.model.policy import Windows
 from ...core.model.policy import tags as checked_tags
 from ...core.model.purge_names import page_names, tag_name
 from ...core.model.recipe import PageRecipe
-from ...core.rules.cacheability import LastWord
+from ...core.rules.cacheability import Cacheability
 from ...core.rules.shared_cache import Exchange
 from ...core.rules.variants import Fields, index_with, place_of
 from ...engine.origin import Start
 from ...errors import StoreError
-from .backend import GatewayPlan, Seen
+from .backend import Backend, Observation
 from .rules import Rule
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Filed(NamedTuple):
     beside: Entry | None
 
 
-class Filing:
+class EntryBuilder:
     """How the answers to one request are stored.
 
     :param plan: the app behind the gateway.
@@ -52,7 +52,7 @@ class Filing:
     :param word: what the app itself says of its answer.
     """
 
-    def __init__(self, plan: GatewayPlan, rule: Rule, environ: WSGIEnvironment, url_key: str, word: LastWord) -> None:
+    def __init__(self, plan: Backend, rule: Rule, environ: WSGIEnvironment, url_key: str, word: Cacheability) -> None:
         self._plan = plan
         self._rule = rule
         self._environ = environ
@@ -61,7 +61,7 @@ class Filing:
 
     # -- for whom ------------------------------------------------------------------------------------------------
 
-    def fields(self, seen: Seen, headers: Headers) -> Fields:
+    def fields(self, seen: Observation, headers: Headers) -> Fields:
         """Return the request fields that tell an answer from others of the URL.
 
         :param headers: the answer's fields.
@@ -72,13 +72,13 @@ class Filing:
     def _is_in_url_key(self, name: str) -> bool:
         return name in _IN_KEY or name in self._rule.policy.vary
 
-    def beyond_key(self, seen: Seen, headers: Headers) -> ReadNames:
+    def beyond_key(self, seen: Observation, headers: Headers) -> RequestInputs:
         """Return the names that were read and that the key does not cover."""
         fields = self.fields(seen, headers)
         names = tuple(name for name in seen.names.headers if name not in fields and not self._is_in_url_key(name))
-        return ReadNames(() if "cookie" in fields else seen.names.cookies, names)
+        return RequestInputs(() if "cookie" in fields else seen.names.cookies, names)
 
-    def varied(self, seen: Seen, headers: Headers) -> tuple[str, ...]:
+    def varied(self, seen: Observation, headers: Headers) -> tuple[str, ...]:
         """Return the request fields that an answer depends on beside those that it names itself."""
         names = self.beyond_key(seen, headers)
         fields = (*self._rule.policy.vary, *names.headers, *(["cookie"] if names.cookies else []))
@@ -86,7 +86,7 @@ class Filing:
 
     # -- as what -------------------------------------------------------------------------------------------------
 
-    def filed(self, exchange: Exchange, seen: Seen, windows: Windows, body: bytes, start: Start) -> Filed | None:
+    def filed(self, exchange: Exchange, seen: Observation, windows: Windows, body: bytes, start: Start) -> Filed | None:
         """Return what is to be stored of an answer; ``None`` if it could not be purged by its tags."""
         tags = self._tags()
         if tags is None:
@@ -101,7 +101,7 @@ class Filing:
         self,
         key: str,
         exchange: Exchange,
-        seen: Seen,
+        seen: Observation,
         windows: Windows,
         tags: tuple[str, ...],
         fields: Fields,
@@ -133,7 +133,7 @@ class Filing:
             by_file=True,
         )
 
-    def jittered(self, windows: Windows, seen: Seen, exchange: Exchange) -> Windows:
+    def jittered(self, windows: Windows, seen: Observation, exchange: Exchange) -> Windows:
         """Return the windows with freshness shortened at random, unless it is the response's own word."""
         if seen.policy.gateway:
             return windows.shortened(seen.policy.jitter * random.random())
@@ -149,14 +149,14 @@ class Filing:
         try:
             return checked_tags("tags", given(self._environ))
         except Exception as error:
-            self._plan.complaints.now_and_then(
+            self._plan.complaints.error_every_minute(
                 "tags", "a page is not stored, since it could not be purged by its tags: %s", error, exc_info=error
             )
             return None
 
     # -- renewed ---------------------------------------------------------------------------------------------------
 
-    def is_elsewhere(self, headers: Headers, previous: Entry, seen: Seen) -> bool:
+    def is_elsewhere(self, headers: Headers, previous: Entry, seen: Observation) -> bool:
         """Whether a confirmed response is told from others of the URL by other request fields than before: it has another key."""
         is_any = selecting_fields(headers) is not None
         return is_any and self.fields(seen, headers) != self.fields(seen, previous.headers)
@@ -184,5 +184,5 @@ class Filing:
         try:
             return entry.in_memory()
         except StoreError as error:
-            self._plan.engine.settler.store_failed(error)
+            self._plan.engine.answer_writer.store_failed(error)
             return None

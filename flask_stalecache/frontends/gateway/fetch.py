@@ -13,17 +13,17 @@ from ...core.http.fields import content_length, first_of
 from ...core.http.freshness import is_explicit
 from ...core.http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
 from ...core.model.entry import Entry
-from ...core.model.inputs import ReadNames, environ_name
+from ...core.model.inputs import RequestInputs, environ_name
 from ...core.model.policy import FAILURE_STATUSES, Policy
 from ...core.model.recipe import REFRESHING
-from ...core.rules.cacheability import LastWord, current, heard_by
+from ...core.rules.cacheability import Cacheability, collected_by, current
 from ...core.rules.serving import Judgement, Verdict
 from ...core.rules.shared_cache import Exchange, judge_exchange
 from ...core.rules.variants import INDEX
 from ...engine.origin import Answer, Start
 from ...stats.tally import UNCOUNTED, Tally
-from .backend import GatewayPlan, Seen
-from .entry_builder import Filing
+from .backend import Backend, Observation
+from .entry_builder import EntryBuilder
 from .rules import Rule
 from .wsgi_call import AppCall, Copied
 
@@ -36,7 +36,7 @@ _TOO_LARGE = "the body is larger than STALECACHE_MAX_ENTRY_SIZE"
 _TO_MEND = ("the response sets a cookie", "Vary: *", "the body is larger", "its Content-Length is none")
 
 
-class Asked:
+class AppFetch:
     """One question to the app, and its answer.
 
     :param plan: the app behind the gateway.
@@ -49,15 +49,15 @@ class Asked:
     """
 
     def __init__(
-        self, plan: GatewayPlan, rule: Rule, environ: WSGIEnvironment, url_key: str, start_response: StartResponse | None
+        self, plan: Backend, rule: Rule, environ: WSGIEnvironment, url_key: str, start_response: StartResponse | None
     ) -> None:
         self.plan = plan
         self.rule = rule
         self.environ = environ
         self.url_key = url_key
-        self.word = LastWord(current(), in_background=REFRESHING in environ)
-        self.call = AppCall(start_response, partial(heard_by, self.word))
-        self._filing = Filing(plan, rule, environ, url_key, self.word)
+        self.word = Cacheability(current(), in_background=REFRESHING in environ)
+        self.call = AppCall(start_response, partial(collected_by, self.word))
+        self._filing = EntryBuilder(plan, rule, environ, url_key, self.word)
         self._start_response = start_response
         self._given: WSGIEnvironment = environ
         self._start: Start | None = None
@@ -124,7 +124,7 @@ class Asked:
     def _again(self, start: Start) -> Answer:
         """Ask anew without a condition: the answer to ours can't be used."""
         self.call.close()
-        self.call = AppCall(self._start_response, partial(heard_by, self.word))
+        self.call = AppCall(self._start_response, partial(collected_by, self.word))
         return self.answer(start._replace(previous=None), self._said)
 
     # -- judging -------------------------------------------------------------------------------------------------
@@ -173,10 +173,10 @@ class Asked:
             answered=self._answered,
         )
 
-    def _seen(self) -> Seen:
+    def _seen(self) -> Observation:
         return self.plan.observe(self._given, self.rule.ignored)
 
-    def _judgement(self, exchange: Exchange, seen: Seen, start: Start) -> Judgement:
+    def _judgement(self, exchange: Exchange, seen: Observation, start: Start) -> Judgement:
         """Judge status and fields, by what the app, its code and the rules say."""
         now, previous = self._answered, start.previous
         refusal = self._refusal(seen)
@@ -194,14 +194,14 @@ class Asked:
             judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
         return judgement
 
-    def _configured(self, seen: Seen) -> Policy:
+    def _configured(self, seen: Observation) -> Policy:
         """Return what holds where code and response say nothing: the rule; and the configuration, where code asks for storing."""
         rule, windows = self.rule.policy, self.plan.engine.settings.windows
         if not seen.policy.gateway:
             return rule
         return replace(rule, **{name: given for name, given in asdict(windows).items() if getattr(rule, name) is None})
 
-    def _refusal(self, seen: Seen) -> str:
+    def _refusal(self, seen: Observation) -> str:
         call, limit = self.call, self.plan.max_entry_size
         self.is_ours = seen.is_ours
         if seen.is_ours:
@@ -227,10 +227,10 @@ class Asked:
         try:
             return bool(keep(self.call.status, list(self.call.fields)))
         except Exception as error:
-            self.plan.complaints.now_and_then("filter", "the response_filter of a rule raised: %r", error, exc_info=error)
+            self.plan.complaints.error_every_minute("filter", "the response_filter of a rule raised: %r", error, exc_info=error)
             return False
 
-    def _explain(self, seen: Seen, reason: str) -> None:
+    def _explain(self, seen: Observation, reason: str) -> None:
         """Say once what keeps an answer from being stored that says itself how long it is fresh, if the developer can mend it."""
         fields = self.call.fields
         if (reason == seen.own or reason.startswith(_TO_MEND)) and is_explicit(response_directives(fields), fields):
@@ -238,7 +238,7 @@ class Asked:
             about = seen.endpoint, reason.partition(":")[0]
             self.plan.complaints.once(about, "%s is not stored by the gateway: %s", _label(seen), reason)
 
-    def _explain_names(self, seen: Seen, carried: ReadNames) -> None:
+    def _explain_names(self, seen: Observation, carried: RequestInputs) -> None:
         for name in carried.headers:
             self.plan.complaints.once(
                 (seen.endpoint, "header", name),
@@ -319,7 +319,7 @@ class Asked:
         if self.environ["REQUEST_METHOD"] != "HEAD" or call.code != 200 or previous is None or previous.status == INDEX:
             return None
         if previous.status != 200 or not confirmed_by_head(previous.headers, previous.length, call.fields):
-            self.plan.engine.settler.drop_if_free(previous.key)
+            self.plan.engine.answer_writer.remove_if_unlocked(previous.key)
             return None
         headers, seen = renewed(previous.headers, call.fields), self._seen()
         if headers is None or not conditional_fields(call.fields) or self._filing.is_elsewhere(headers, previous, seen):
@@ -374,5 +374,5 @@ class Asked:
             landing(Answer(Verdict.UNSTORABLE, self.call, reason=_TOO_LARGE) if is_too_large else None)
 
 
-def _label(seen: Seen) -> str:
+def _label(seen: Observation) -> str:
     return "a response" if seen.endpoint is None else f"the endpoint {seen.endpoint}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ... import config
 from ...batches.operations import Operations
-from ...batches.scheduler import Renewal, Scans
+from ...batches.scheduler import BatchScheduler, Renewal
 from ...batches.warm_request import warming_of
 from ...config import Settings
 from ...core.http.cache_control import response_directives
@@ -21,23 +21,23 @@ from ...core.model.entry import Entry
 from ...core.model.keys import is_key_of_page
 from ...core.model.policy import Policy
 from ...core.model.recipe import ARRIVED, REPLAY, WARMING
-from ...core.rules.serving import Terms, Verdict, preference
+from ...core.rules.serving import ServeOptions, Verdict, preference
 from ...core.rules.status import CacheStatus, aside, forwarded_field, status_fields
 from ...core.rules.variants import Index
 from ...engine.engine import Engine
 from ...engine.origin import Answer, Served, is_served
 from ...errors import ConfigError
-from ...stats.registry import ledger_of
+from ...stats.registry import registry_of
 from ...stats.schema import Counters, Stats
 from ...stats.tally import PLAIN
 from ...stores.base import Store
 from ...stores.file_store import file_store
-from ..status_headers import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, told_of_answer, told_of_copy
+from ..status_headers import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, fields_for_answer, fields_for_copy
 from ..threadless import why_no_threads
 from ..wsgi import closing
-from .backend import GatewayPlan
-from .bypass import Past
-from .deliver import GoneError, Ready, send_stored
+from .backend import Backend
+from .bypass import Bypass
+from .deliver import GoneError, PreparedResponse, send_stored
 from .invalidation import Invalidator
 from .origin import GatewayOrigin, refresh_of
 from .rules import Rules, base_policy
@@ -63,7 +63,7 @@ class Gateway:
     :param chosen: which status fields are sent.
     """
 
-    def __init__(self, plan: GatewayPlan, rules: Rules, chosen: frozenset[str]) -> None:
+    def __init__(self, plan: Backend, rules: Rules, chosen: frozenset[str]) -> None:
         self._plan = plan
         self._engine = plan.engine
         self._rules = rules
@@ -97,7 +97,7 @@ class Gateway:
             if type(ready) is Index and ready.names is not None:
                 copy = self._lookup(ready.keys.get(tuple(map(get, ready.names)), ""))
                 ready = None if copy is None else copy.prepared
-            if type(ready) is Ready:
+            if type(ready) is PreparedResponse:
                 moment = ready.moment
                 if moment.since <= _now() < moment.until and not (
                     "HTTP_AUTHORIZATION" in environ
@@ -107,7 +107,7 @@ class Gateway:
                     or "REMOTE_USER" in environ
                     or WARMING in environ
                     or get("CONTENT_LENGTH")
-                    or (ready.absent is not None and ready.absent.carried_by(environ))
+                    or (ready.absent is not None and ready.absent.present_in(environ))
                 ):
                     if "HTTP_IF_NONE_MATCH" not in environ and "HTTP_IF_MODIFIED_SINCE" not in environ:
                         ready.tally.cells[PLAIN] += 1
@@ -170,7 +170,7 @@ class Gateway:
         try:
             return bool(unless(environ))
         except Exception as error:
-            self._plan.complaints.now_and_then(
+            self._plan.complaints.error_every_minute(
                 "unless", "a request is live: the unless of its rule raised %r", error, exc_info=error
             )
             return True
@@ -181,11 +181,11 @@ class Gateway:
         """Send what is stored."""
         copy, now = served.copy, time.time()
         assert copy is not None
-        ready: Ready | None = copy.prepared
+        ready: PreparedResponse | None = copy.prepared
         if ready is None:
             assert copy.entry is not None
-            ready = copy.prepared = Ready(copy.entry, self._plan.tally_of(copy.entry))
-        more = told_of_copy(served, ready.entry, now, self._chosen, origin.aside(served))
+            ready = copy.prepared = PreparedResponse(copy.entry, self._plan.tally_of(copy.entry))
+        more = fields_for_copy(served, ready.entry, now, self._chosen, origin.aside(served))
         is_plain = served.status is CacheStatus.HIT and not served.refresh and ready.body is not None
         if is_plain and asked is not None and origin.may_be_known:
             ready.note_moment(now, more, origin.terms.refresh_ahead)
@@ -194,7 +194,7 @@ class Gateway:
             body = send_stored(origin.environ, origin.start_response, ready, more)
         except GoneError:
             # Somebody has replaced it since we looked; or it can't be read, however often we look.
-            self._engine.settler.load(copy.key)
+            self._engine.answer_writer.load(copy.key)
             if looks_again:
                 origin.close()
                 return self._answer(origin.environ, origin.start_response, asked, looks_again=False)
@@ -229,7 +229,7 @@ class Gateway:
             return self._failed(origin, served, answer.error)
         if served.collapsed:
             (body, status, fields), code = answer.shared, int(answer.shared[1][:3])
-            more = told_of_answer(served, code, self._chosen, more=origin.aside(served))
+            more = fields_for_answer(served, code, self._chosen, more=origin.aside(served))
             origin.start_response(status, [*fields, *more])
             return body  # type: ignore[no-any-return]
         if answer.entry is not None and (answer.renewed or origin.has_conditions):
@@ -245,19 +245,21 @@ class Gateway:
             or not must_be_confirmed(response_directives(copy.entry.headers))
         ):
             raise error
-        self._plan.complaints.now_and_then("504", "the app failed, and its answer must be revalidated: %r", error, exc_info=error)
+        self._plan.complaints.error_every_minute(
+            "504", "the app failed, and its answer must be revalidated: %r", error, exc_info=error
+        )
         origin.close()
         return self._gone(origin.start_response, served.status, "stale")
 
     def _whole(self, origin: GatewayOrigin, served: Served, entry: Entry) -> Iterable[bytes]:
         """Answer the client's conditions from what the app's answer has become in the store."""
-        more = told_of_answer(served, origin.app_status, self._chosen, origin.reason, origin.aside(served))
+        more = fields_for_answer(served, origin.app_status, self._chosen, origin.reason, origin.aside(served))
         if served.status is CacheStatus.REVALIDATED or first_of(entry.headers, "age") is not None:
             more.append(("Age", str(int(entry.age(time.time())))))
         if served.status is CacheStatus.REVALIDATED:
             # What is stored gets no cookie, but who asked does.
             more += [("Set-Cookie", value) for value in origin.cookies_set]
-        return self._closing(send_stored(origin.environ, origin.start_response, Ready(entry), more), origin)
+        return self._closing(send_stored(origin.environ, origin.start_response, PreparedResponse(entry), more), origin)
 
     def _handed_on(self, origin: GatewayOrigin, served: Served, answer: Answer) -> Iterable[bytes]:
         """Hand on what the app sends, as it comes."""
@@ -267,7 +269,7 @@ class Gateway:
         if not call.status:
             # It has not called start_response; the server knows what to say of that.
             return call.rest()
-        more = [] if asked.is_ours else told_of_answer(served, call.code, self._chosen, origin.reason, origin.aside(served))
+        more = [] if asked.is_ours else fields_for_answer(served, call.code, self._chosen, origin.reason, origin.aside(served))
         if answer.verdict is Verdict.STORABLE and (missing := missing_in_vary(call.fields, asked.varied)):
             # Caches further out must not give it to whom it is not for either.
             more = [("Vary", ", ".join(missing)), *more]
@@ -284,7 +286,7 @@ class Gateway:
         if (warming := warming_of(environ)) is not None:
             warming.note_live(detail)
         method = environ["REQUEST_METHOD"]
-        counted = Past(self._plan, self._engine.witness, environ, self._rules.plain.ignored)
+        counted = Bypass(self._plan, self._engine.instrumentation, environ, self._rules.plain.ignored)
         # Middleware of the app may take the script root off the path, and then nobody could tell what is invalid.
         as_it_came = environ if method in SAFE_METHODS else environ.copy()
 
@@ -357,15 +359,17 @@ class GatewayCache(Gateway, Operations):
         given = {f"{config.PREFIX}{name.upper()}": value for name, value in settings.items()}
         checked, counters = config.read(given), Counters()
         kept = _store(store, given, checked, counters)
-        engine = Engine(kept, checked, counters, ledger_of(kept, counters))
+        engine = Engine(kept, checked, counters, registry_of(kept, counters))
         engine.send_as(self)
         engine.store.check()
-        terms = Terms(checked.version or "", time.time(), 0.0, preference(checked.prefer_stale, checked.prefer_stale_refresh))
-        plan = GatewayPlan.of(wsgi_app, engine, terms)
+        terms = ServeOptions(
+            checked.version or "", time.time(), 0.0, preference(checked.prefer_stale, checked.prefer_stale_refresh)
+        )
+        plan = Backend.of(wsgi_app, engine, terms)
         preferred = preference(True, checked.prefer_stale_refresh)
         base = base_policy(checked, given)
         super().__init__(plan, Rules(rules, base, checked.ignored_parameters, terms, preferred), checked.status_headers)
-        self._scans = Scans(engine, [self])
+        self._scans = BatchScheduler(engine, [self])
 
     def stats(self) -> Stats:
         """Return the numbers of all processes that share the directory, living and dead.

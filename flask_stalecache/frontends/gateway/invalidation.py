@@ -44,9 +44,9 @@ class Invalidator:
         try:
             self._engine.counters.count("invalidations")
             self._engine.store.purge(url, soft=False)
-            self._engine.witness.purged(url, soft=False)
+            self._engine.instrumentation.purged(url, soft=False)
         except StoreError as error:
-            self._engine.settler.store_failed(error)
+            self._engine.answer_writer.store_failed(error)
 
 
 def _url(environ: Mapping[str, Any]) -> str:

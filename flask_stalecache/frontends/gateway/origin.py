@@ -11,20 +11,20 @@ from ...core.http.cache_control import RequestDirectives, request_directives
 from ...core.http.fields import lines_of
 from ...core.http.validators import CONDITIONS
 from ...core.model.entry import Entry
-from ...core.model.inputs import ReadNames, says_yes
+from ...core.model.inputs import RequestInputs, is_set
 from ...core.model.keys import page_key
 from ...core.model.recipe import REFRESHING, WARMING, PageRecipe
-from ...core.rules.serving import Terms, Verdict
+from ...core.rules.serving import ServeOptions, Verdict
 from ...core.rules.shared_cache import honored
 from ...core.rules.variants import is_variant_of
 from ...engine.origin import Answer, Served, Start
-from ...engine.thread_pool import Refresher
+from ...engine.thread_pool import ThreadPool
 from ...errors import StaleCacheError
 from ...stats.tally import UNCOUNTED, Tally
 from ...stores.base import Copy
 from ..status_headers import aside_of
-from .backend import GatewayPlan
-from .fetch import NOTHING_SAID, Asked
+from .backend import Backend
+from .fetch import NOTHING_SAID, AppFetch
 from .rules import Rule, Rules
 
 if TYPE_CHECKING:
@@ -47,18 +47,18 @@ class GatewayOrigin:
 
     __slots__ = ("asked", "environ", "fields", "key", "met", "plan", "rule", "said", "start_response", "terms", "url_key")
 
-    def __init__(self, plan: GatewayPlan, rule: Rule, environ: WSGIEnvironment, start_response: StartResponse) -> None:
+    def __init__(self, plan: Backend, rule: Rule, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self.plan = plan
         self.rule = rule
         self.environ = environ
         self.start_response = start_response
         self.url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
         self.key, self.fields = plan.locate(self.url_key, environ)
-        self.asked: Asked | None = None
+        self.asked: AppFetch | None = None
         self.met: Copy | None = None
-        self.terms: Terms = rule.terms
+        self.terms: ServeOptions = rule.terms
         self.said: RequestDirectives | None = None
-        if plan.asked_by and rule.policy.prefer_stale is None and says_yes(plan.asked_by, environ):
+        if plan.asked_by and rule.policy.prefer_stale is None and is_set(plan.asked_by, environ):
             self.terms = self.terms._replace(prefer_stale=plan.preferred)
         if plan.honors and ("HTTP_CACHE_CONTROL" in environ or "HTTP_PRAGMA" in environ):
             self._honor()
@@ -123,15 +123,15 @@ class GatewayOrigin:
         entry = self.plan.engine.look_up(self.key).entry
         return entry is not None and entry.needs_confirming
 
-    def barred_from(self, entry: Entry) -> bool:
+    def is_barred_from(self, entry: Entry) -> bool:
         """Whether the entry can't be served to this request: it carries an absent name, or Authorization."""
         if "HTTP_AUTHORIZATION" in self.environ and not entry.shared:
             return True
-        return entry.absent.carried_by(self.environ)
+        return entry.absent.present_in(self.environ)
 
-    def carries(self, names: ReadNames) -> bool:
+    def carries(self, names: RequestInputs) -> bool:
         """Whether the request carries one of these names."""
-        return names.carried_by(self.environ)
+        return names.present_in(self.environ)
 
     def aim(self) -> bool:
         """Find the variant anew: another request may have shown that the URL has some."""
@@ -143,9 +143,9 @@ class GatewayOrigin:
         """The app is never left alone: where nothing is stored, somebody has to answer."""
         return None
 
-    def _ask(self) -> Asked:
+    def _ask(self) -> AppFetch:
         self.close()
-        self.asked = Asked(self.plan, self.rule, self.environ, self.url_key, self.start_response)
+        self.asked = AppFetch(self.plan, self.rule, self.environ, self.url_key, self.start_response)
         return self.asked
 
     def live(self) -> Answer:
@@ -220,7 +220,7 @@ class GatewayOrigin:
         return GatewayRefresh(self.plan, self.rule, self.key, self.url_key, self.label, recipe)
 
 
-def refresh_of(plan: GatewayPlan, rules: Rules, entry: Entry) -> GatewayRefresh | str:
+def refresh_of(plan: Backend, rules: Rules, entry: Entry) -> GatewayRefresh | str:
     """Return the refresh of what a gateway has stored, from its entry's head alone; or why it can't be made again."""
     try:
         recipe = PageRecipe.from_json(entry.recipe)
@@ -237,7 +237,7 @@ def refresh_of(plan: GatewayPlan, rules: Rules, entry: Entry) -> GatewayRefresh 
 class GatewayRefresh:
     """The refresh of what a gateway has stored: a new request to the app, made from the recipe, never a copy of the visitor's."""
 
-    def __init__(self, plan: GatewayPlan, rule: Rule, key: str, url_key: str, label: str, recipe: PageRecipe) -> None:
+    def __init__(self, plan: Backend, rule: Rule, key: str, url_key: str, label: str, recipe: PageRecipe) -> None:
         self.plan = plan
         self.rule = rule
         self.key = key
@@ -245,13 +245,13 @@ class GatewayRefresh:
         self.label = label
         self.recipe = recipe
         self.tally = UNCOUNTED
-        self.pool: Refresher | None = None
+        self.pool: ThreadPool | None = None
         self.fills = False
         self.forced = False
         self.patience: float | None = None
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> ServeOptions:
         """What is said of serving it, whoever asks."""
         return self.rule.terms
 
@@ -269,7 +269,7 @@ class GatewayRefresh:
     def run(self, start: Start) -> Answer:
         """Ask the app, go through all of its answer, and judge it."""
         environ = self.recipe.to_environ()
-        asked = Asked(self.plan, self.rule, environ, self.url_key, None)
+        asked = AppFetch(self.plan, self.rule, environ, self.url_key, None)
         try:
             with closing(asked.call):
                 answer = asked.answer(start)
@@ -280,7 +280,7 @@ class GatewayRefresh:
             self.tally = asked.tally
 
 
-def _gone_through(asked: Asked) -> Answer:
+def _gone_through(asked: AppFetch) -> Answer:
     """Read a body that is still to come, and return what is to be stored then."""
     answers: list[Answer | None] = []
     asked.land_later(answers.append)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ...config import PREFIX, Settings
 from ...core.model.policy import NamePatterns, Policy
-from ...core.rules.serving import PreferStale, Terms
+from ...core.rules.serving import PreferStale, ServeOptions
 from ...errors import ConfigError
 
 #: Paths that are remembered with their rules; visitors choose the paths.
@@ -33,7 +33,7 @@ class Rule(NamedTuple):
 
     policy: Policy
     ignored: NamePatterns
-    terms: Terms
+    terms: ServeOptions
 
 
 class Rules:
@@ -54,7 +54,7 @@ class Rules:
         given: Mapping[str, Policy] | Iterable[tuple[str, Policy]],
         base: Policy,
         ignored: NamePatterns,
-        terms: Terms,
+        terms: ServeOptions,
         preference: PreferStale,
         endpoint_of: Callable[[Mapping[str, Any]], str | None] | None = None,
     ) -> None:

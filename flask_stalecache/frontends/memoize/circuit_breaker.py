@@ -13,7 +13,7 @@ from ...errors import StoreError
 from ...stores.base import Store
 
 
-class Slots:
+class ConcurrencyLimit:
     """So many calls at the same time in a process, and no more. Made anew after a fork.
 
     :param limit: calls at most; ``None``: no limit.
@@ -37,7 +37,7 @@ class Slots:
         return self._processes.get(os.getpid()) or self._processes.setdefault(os.getpid(), threading.BoundedSemaphore(limit))
 
 
-class Suspension:
+class CircuitBreaker:
     """Stops the calls of a function that failed too often in a row, for a while; then one is tried (a circuit breaker).
 
     What is known stands in a note of the function, so that all workers of a machine share it.

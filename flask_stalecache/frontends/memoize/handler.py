@@ -15,18 +15,18 @@ from ...config import Settings
 from ...core.model.entry import Entry
 from ...core.model.purge_names import call_name, tags_in
 from ...core.rules import cacheability
-from ...core.rules.serving import Fetch, Terms, Verdict, decide, preference
+from ...core.rules.serving import Fetch, ServeOptions, Verdict, decide, preference
 from ...core.rules.status import CacheStatus
 from ...engine.engine import Engine
 from ...engine.origin import Answer
-from ...engine.thread_pool import Refresher
+from ...engine.thread_pool import ThreadPool
 from ...errors import BrokenValue, ConfigError
 from ...stats.tally import PLAIN
 from ...stores.base import Copy
 from ..middleware import hand_over_at_close
 from ..pages.bound_view import app_version
-from .circuit_breaker import Slots, Suspension
-from .origin import CallOrigin, CallPlan, Memo, memo_called
+from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
+from .origin import BoundFunction, CallOrigin, FetchFunction, memo_called
 from .policy import NO_FALLBACK
 from .serializers import codec_of, is_immutable
 
@@ -65,16 +65,18 @@ class Calls:
         self.settings = settings
         self.engine = engine
         self._deployed = time.time()
-        self._plans: dict[Memo, CallPlan] = {}
-        self._names: dict[str, Memo] = {}
+        self._plans: dict[FetchFunction, BoundFunction] = {}
+        self._names: dict[str, FetchFunction] = {}
         self.pool = engine.new_pool(WORKERS, settings.refresh_queue)
 
-    def answer(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def answer(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the value of a call."""
         plan = self._plan_of(memo)
         if memo.policy.windows.unless is not None and self._is_live(plan, args, kwargs):
             # What is no exception may be a failure too, but nobody asks what is live by the developer's own wish.
-            return self.engine.witness.live(plan.tally, lambda: memo.function(*args, **kwargs), lambda value: False, is_visit=True)
+            return self.engine.instrumentation.live(
+                plan.tally, lambda: memo.function(*args, **kwargs), lambda value: False, is_visit=True
+            )
         word = cacheability.current()
         origin = CallOrigin(plan, args, kwargs, word is not None and word.in_background)
         served = self.engine.answer(origin)
@@ -96,13 +98,13 @@ class Calls:
             travel_up(word, entry, origin.terms)
         return value
 
-    def _instead_of_broken(self, origin: CallOrigin, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        if self.engine.settler.drop_if_free(origin.key):
+    def _instead_of_broken(self, origin: CallOrigin, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if self.engine.answer_writer.remove_if_unlocked(origin.key):
             return self.answer(memo, args, kwargs)
         origin.plan.tally.served(CacheStatus.BYPASS, 0.0)
         return _told(self.engine.live(origin))
 
-    def refresh(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    def refresh(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Hand over a renewal, whatever is stored; return whether it was this call that did."""
         origin = CallOrigin(self._plan_of(memo), args, kwargs, False)
         if self.engine.is_pending(origin.key):
@@ -112,10 +114,10 @@ class Calls:
 
     def renew(self, keys: Iterable[str]) -> None:
         """Renew those values that are stale and whose arguments are known, at the same time, and wait for that."""
-        copies = [self.engine.settler.load(key) for key in keys]
+        copies = [self.engine.answer_writer.load(key) for key in keys]
         stale = [origin for copy in copies if (origin := self._stale_call(copy)) is not None]
         if stale:
-            self.engine.renew_together([origin.refresh() for origin in stale])
+            self.engine.refresh_all([origin.refresh() for origin in stale])
 
     def _stale_call(self, copy: Copy) -> CallOrigin | None:
         """Return the call that a value came from, if it is to be made again."""
@@ -147,27 +149,27 @@ class Calls:
             origin = CallOrigin(self._plan_of(memo), args, kwargs, True)
         except Exception as error:
             # The function was another one when it was called.
-            self.engine.complaints.now_and_then((function, "recipe"), "%s can't be called as it was: %r", function, error)
+            self.engine.complaints.error_every_minute((function, "recipe"), "%s can't be called as it was: %r", function, error)
             return None
         return origin if origin.key == entry.key else None
 
-    def purge(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def purge(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Drop what is stored of a call."""
         key = self._plan_of(memo).key(args, kwargs)
         self.engine.counters.count("purges")
         self.engine.store.purge(call_name(key), soft=False)
-        self.engine.witness.purged(call_name(key), soft=False)
+        self.engine.instrumentation.purged(call_name(key), soft=False)
 
-    def peek(self, memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def peek(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return what is stored of a call, however old, or ``None``."""
         plan = self._plan_of(memo)
-        copy = self.engine.settler.load(plan.key(args, kwargs))
+        copy = self.engine.answer_writer.load(plan.key(args, kwargs))
         value = None if copy.entry is None else self._read(plan, copy)
         return None if value is _BROKEN else value
 
     # -- one call ------------------------------------------------------------------------------------------------
 
-    def _read(self, plan: CallPlan, copy: Copy | None) -> Any:
+    def _read(self, plan: BoundFunction, copy: Copy | None) -> Any:
         """Return the value in a copy: its caller's own, or one that can't be changed; or :data:`_BROKEN`."""
         assert copy is not None
         read = copy.prepared
@@ -178,13 +180,13 @@ class Calls:
                 read = copy.prepared = plan.codec.decode(dict(entry.headers).get("Content-Type", ""), entry.body, entry.key)
             except BrokenValue as error:
                 self.engine.counters.count("broken_values")
-                plan.complaints.now_and_then(
+                plan.complaints.error_every_minute(
                     (plan.memo.name, "broken"), "a stored value of %s is dropped: %s", plan.memo.name, error
                 )
                 return _BROKEN
         return read()
 
-    def _of_answer(self, origin: CallOrigin, answer: Answer, word: cacheability.LastWord | None) -> Any:
+    def _of_answer(self, origin: CallOrigin, answer: Answer, word: cacheability.Cacheability | None) -> Any:
         """Return what the function itself gave; where it failed, the fallback."""
         policy = origin.plan.memo.policy
         if answer.verdict not in (Verdict.FAILED, Verdict.REFUSED) or policy.fallback is NO_FALLBACK:
@@ -193,7 +195,7 @@ class Calls:
             word.stand_in(self._tried_again_at(origin.key, answer))
         if answer.verdict is Verdict.FAILED:
             label = origin.label
-            self.engine.complaints.now_and_then(
+            self.engine.complaints.error_every_minute(
                 (label, "fallback"), "%s failed; its fallback stands in: %r", label, answer.error, exc_info=answer.error
             )
         if callable(policy.fallback):
@@ -202,24 +204,26 @@ class Calls:
 
     def _tried_again_at(self, key: str, answer: Answer) -> float:
         """Return when a call that failed, or was left alone, may be tried again, in seconds since the epoch."""
-        return max(self.engine.settler.load(key).note.retry_at, time.time() + (answer.retry_after or 0.0))
+        return max(self.engine.answer_writer.load(key).note.retry_at, time.time() + (answer.retry_after or 0.0))
 
-    def _is_live(self, plan: CallPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    def _is_live(self, plan: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Ask the developer's ``unless``; where it raises, the call is live."""
         unless = cast("Callable[..., object]", plan.memo.policy.windows.unless)
         try:
             return bool(unless(*args, **kwargs))
         except Exception as error:
             name = plan.memo.name
-            plan.complaints.now_and_then((name, "unless"), "%s is live, since its unless raised: %r", name, error, exc_info=error)
+            plan.complaints.error_every_minute(
+                (name, "unless"), "%s is live, since its unless raised: %r", name, error, exc_info=error
+            )
             return True
 
     # -- a function in this app ------------------------------------------------------------------------------------
 
-    def _plan_of(self, memo: Memo) -> CallPlan:
+    def _plan_of(self, memo: FetchFunction) -> BoundFunction:
         return self._plans.get(memo) or self._new_plan(memo)
 
-    def _new_plan(self, memo: Memo) -> CallPlan:
+    def _new_plan(self, memo: FetchFunction) -> BoundFunction:
         self._check_name(memo)
         self.check([memo])
         settings, policy = self.settings, memo.policy
@@ -227,13 +231,13 @@ class Calls:
         prefers = settings.prefer_stale if windows.prefer_stale is None else windows.prefer_stale is True
         preferred = preference(prefers, settings.prefer_stale_refresh)
         terms = self.terms()._replace(refresh_ahead=windows.refresh_ahead or 0.0, prefer_stale=preferred)
-        plan = CallPlan(
+        plan = BoundFunction(
             app=self.app,
             memo=memo,
             settings=settings,
             complaints=self.engine.complaints,
             codec=codec_of(policy.serializer, memo.function, _secret_keys(self.app), settings.max_entry_size),
-            slots=Slots(policy.max_concurrency),
+            slots=ConcurrencyLimit(policy.max_concurrency),
             suspension=self._suspension_of(memo),
             pool=self._pool_of(memo),
             renew=self.renew,
@@ -242,15 +246,17 @@ class Calls:
             in_background=terms._replace(in_line=True),
             asks_each=callable(windows.prefer_stale),
             keys={},
-            tally=self.engine.ledger.tally("function", memo.name),
+            tally=self.engine.registry.tally("function", memo.name),
         )
         return self._plans.setdefault(memo, plan)
 
-    def _suspension_of(self, memo: Memo) -> Suspension:
+    def _suspension_of(self, memo: FetchFunction) -> CircuitBreaker:
         policy, store = memo.policy, self.engine.store
-        return Suspension(store, memo.name, policy.suspend_after, policy.suspend_for or 0.0, self.engine.settler.store_failed)
+        return CircuitBreaker(
+            store, memo.name, policy.suspend_after, policy.suspend_for or 0.0, self.engine.answer_writer.store_failed
+        )
 
-    def suspended(self, memos: Iterable[Memo]) -> list[Suspended]:
+    def suspended(self, memos: Iterable[FetchFunction]) -> list[Suspended]:
         """Return which of some fetch functions are left alone now, since they failed too often in a row.
 
         All workers of the machine know, also those that never called them.
@@ -262,17 +268,17 @@ class Calls:
             if suspension.is_on()
         ]
 
-    def terms(self) -> Terms:
+    def terms(self) -> ServeOptions:
         """Return what the app says of serving what is stored, whoever asks."""
-        return Terms(app_version(self.app, self.settings, self._deployed), self._deployed)
+        return ServeOptions(app_version(self.app, self.settings, self._deployed), self._deployed)
 
-    def _pool_of(self, memo: Memo) -> Refresher:
+    def _pool_of(self, memo: FetchFunction) -> ThreadPool:
         """Return the threads of a function: its own, if its callers don't wait for as long as it takes."""
         if memo.policy.windows.wait is None:
             return self.pool
         return self.engine.new_pool(memo.policy.max_concurrency, 0, replaces_lost=False)
 
-    def check(self, memos: Iterable[Memo]) -> None:
+    def check(self, memos: Iterable[FetchFunction]) -> None:
         """Raise :class:`ConfigError` if one of these functions does not go with the app's settings."""
         deadline = self.settings.refresh_deadline
         for memo in memos:
@@ -283,7 +289,7 @@ class Calls:
                     "given up: lower the one or raise the other"
                 )
 
-    def _check_name(self, memo: Memo) -> None:
+    def _check_name(self, memo: FetchFunction) -> None:
         """Refuse a second function of one name: they would be given each other's values."""
         other = self._names.setdefault(memo.name, memo)
         if other is not memo and not _is_same(other.function, memo.function):
@@ -306,7 +312,7 @@ def _told(answer: Answer) -> Any:
     return answer.value
 
 
-def travel_up(word: cacheability.LastWord, entry: Entry, terms: Terms) -> None:
+def travel_up(word: cacheability.Cacheability, entry: Entry, terms: ServeOptions) -> None:
     """Let what is made of a stored result have its tags, and be no fresher than it."""
     word.tag(tags_in(entry.names))
     is_over = entry.ended or (entry.version != terms.version and entry.deployed <= terms.deployed)
@@ -335,7 +341,7 @@ class MemoizedFunction(Generic[P, R]):
     In an app context it answers from what is stored; outside of one the function itself is called.
     """
 
-    def __init__(self, memo: Memo, before: tuple[Any, ...] = ()) -> None:
+    def __init__(self, memo: FetchFunction, before: tuple[Any, ...] = ()) -> None:
         self._memo = memo
         self._before = before
         for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):

@@ -16,21 +16,21 @@ from werkzeug.http import parse_date
 from ...config import Settings
 from ...core.http.cache_control import Directives
 from ...core.model.entry import Entry
-from ...core.model.inputs import NO_NAMES, ReadNames
+from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.keys import call_key
 from ...core.model.policy import Windows
 from ...core.model.policy import tags as checked_tags
 from ...core.model.purge_names import call_names, tag_name
-from ...core.rules.cacheability import LastWord, current, run_apart
-from ...core.rules.serving import Facts, Terms, Verdict, judge, preference
-from ...engine.log import Complaints
+from ...core.rules.cacheability import Cacheability, current, run_apart
+from ...core.rules.serving import Facts, ServeOptions, Verdict, judge, preference
+from ...engine.log import RateLimitedLog
 from ...engine.origin import Answer, Start
-from ...engine.thread_pool import Refresher
+from ...engine.thread_pool import ThreadPool
 from ...errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
 from ...stats.tally import Tally
 from ...stores.base import Copy
 from .arguments import Arguments, canonical
-from .circuit_breaker import Slots, Suspension
+from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
 from .policy import NO_FALLBACK, CallPolicy
 from .serializers import Codec
 
@@ -38,16 +38,16 @@ _OUTSIDE_REQUEST = "Working outside of request context"
 
 
 #: The fetch functions of this process by name; several have one name where a factory makes them.
-_memos: dict[str, weakref.WeakSet[Memo]] = {}
+_memos: dict[str, weakref.WeakSet[FetchFunction]] = {}
 
 
-def memo_called(name: str) -> Memo | None:
+def memo_called(name: str) -> FetchFunction | None:
     """Return the fetch function of this name; ``None`` if there is none, or if it can't be told which."""
     alive = list(_memos.get(name, ()))
     return alive[0] if len(alive) == 1 else None
 
 
-class Memo:
+class FetchFunction:
     """A function under ``memoize``, before any app is known.
 
     :param function: the fetch function.
@@ -64,7 +64,7 @@ class Memo:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CallPlan:
+class BoundFunction:
     """A fetch function in one app.
 
     :ivar codec: makes bytes of its values.
@@ -79,17 +79,17 @@ class CallPlan:
     """
 
     app: Flask
-    memo: Memo
+    memo: FetchFunction
     settings: Settings
-    complaints: Complaints
+    complaints: RateLimitedLog
     codec: Codec
-    slots: Slots
-    suspension: Suspension
-    pool: Refresher
+    slots: ConcurrencyLimit
+    suspension: CircuitBreaker
+    pool: ThreadPool
     renew: Callable[[tuple[str, ...]], None]
     lock_timeout: float
-    terms: Terms
-    in_background: Terms
+    terms: ServeOptions
+    in_background: ServeOptions
     asks_each: bool
     keys: dict[tuple[Any, ...], str]
     tally: Tally
@@ -130,7 +130,7 @@ class CallOrigin:
 
     __slots__ = ("args", "key", "kwargs", "plan", "terms")
 
-    def __init__(self, plan: CallPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any], in_background: bool) -> None:
+    def __init__(self, plan: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any], in_background: bool) -> None:
         self.plan = plan
         self.args = args
         self.kwargs = kwargs
@@ -140,13 +140,13 @@ class CallOrigin:
         if plan.asks_each and not in_background:
             self.terms = self._asked()
 
-    def _asked(self) -> Terms:
+    def _asked(self) -> ServeOptions:
         """Ask the developer's ``prefer_stale``."""
         plan = self.plan
         try:
             prefers = bool(plan.memo.policy.windows.prefer_stale(*self.args, **self.kwargs))
         except Exception as error:
-            plan.complaints.now_and_then((self.label, "prefer"), "the prefer_stale of %s raised: %r", self.label, error)
+            plan.complaints.error_every_minute((self.label, "prefer"), "the prefer_stale of %s raised: %r", self.label, error)
             return plan.terms
         return plan.terms._replace(prefer_stale=preference(prefers, plan.settings.prefer_stale_refresh))
 
@@ -180,11 +180,11 @@ class CallOrigin:
         """Whether it may wait for others, and others for it."""
         return True
 
-    def barred_from(self, entry: Entry) -> bool:
+    def is_barred_from(self, entry: Entry) -> bool:
         """A value is for whoever has the arguments."""
         return False
 
-    def carries(self, names: ReadNames) -> bool:
+    def carries(self, names: RequestInputs) -> bool:
         """A call carries no cookies and no fields."""
         return False
 
@@ -209,7 +209,7 @@ class CallOrigin:
 
     def live(self) -> Answer:
         """Call the function for this caller alone: nothing of it is stored."""
-        value, error = self._run(LastWord(current()))
+        value, error = self._run(Cacheability(current()))
         response = value if error is None else getattr(error, "response", None)
         failed = self._is_failure(error, value, _status_of(response))
         return Answer(Verdict.UNSTORABLE, value=value, error=error, failed=failed)
@@ -231,7 +231,7 @@ class CallOrigin:
         try:
             if not self.plan.suspension.admits():
                 return self._suspended()
-            word = LastWord(None, in_background=refresh is not None or self.terms.in_line)
+            word = Cacheability(None, in_background=refresh is not None or self.terms.in_line)
             value, error = self._run(word)
         finally:
             slots.give_back()
@@ -246,7 +246,7 @@ class CallOrigin:
         why = f"it failed {policy.suspend_after} times in a row, and is left alone for {policy.suspend_for:g} s"
         return Answer(Verdict.REFUSED, error=OriginSuspended(f"{self.label}: {why}"), retry_after=self.plan.suspension.left())
 
-    def _run(self, word: LastWord) -> tuple[Any, Exception | None]:
+    def _run(self, word: Cacheability) -> tuple[Any, Exception | None]:
         """Run it as in a thread of its own: in another app context, without the visitor's request."""
         try:
             # A context that nothing was set in: what a refresh will not find, a first fill must not find either.
@@ -268,7 +268,7 @@ class CallOrigin:
 
     # -- judging what came out -----------------------------------------------------------------------------------
 
-    def _judged(self, value: Any, error: Exception | None, start: Start, word: LastWord) -> Answer:
+    def _judged(self, value: Any, error: Exception | None, start: Start, word: Cacheability) -> Answer:
         response = value if error is None else getattr(error, "response", None)
         status = _status_of(response)
         if self._is_failure(error, value, status):
@@ -289,17 +289,17 @@ class CallOrigin:
         try:
             return self.plan.memo.policy.is_failure(error, value, status)
         except Exception as raised:
-            self.plan.complaints.now_and_then((self.label, "failures"), "the failures of %s raised: %r", self.label, raised)
+            self.plan.complaints.error_every_minute((self.label, "failures"), "the failures of %s raised: %r", self.label, raised)
             return error is not None
 
-    def _tags(self, word: LastWord) -> tuple[str, ...]:
+    def _tags(self, word: Cacheability) -> tuple[str, ...]:
         given = self.plan.memo.policy.windows.tags
         try:
             return (*(checked_tags("tags", given(*self.args, **self.kwargs)) if callable(given) else given), *word.tags)
         except Exception as error:
             raise UnstorableValue(f"it could not be purged by its tags: {error}") from error
 
-    def _stored(self, value: Any, kind: str, body: bytes, tags: tuple[str, ...], start: Start, word: LastWord) -> Answer:
+    def _stored(self, value: Any, kind: str, body: bytes, tags: tuple[str, ...], start: Start, word: Cacheability) -> Answer:
         plan, now = self.plan, time.time()
         policy = plan.memo.policy.windows
         facts = Facts(
@@ -322,7 +322,7 @@ class CallOrigin:
         return Answer(Verdict.STORABLE, value, entry=self._entry(kind, body, tags, windows, word, start, now))
 
     def _entry(
-        self, kind: str, body: bytes, tags: tuple[str, ...], windows: Windows, word: LastWord, start: Start, now: float
+        self, kind: str, body: bytes, tags: tuple[str, ...], windows: Windows, word: Cacheability, start: Start, now: float
     ) -> Entry:
         plan = self.plan
         return Entry(
@@ -357,7 +357,7 @@ class CallRefresh:
         self.label = origin.label
         self.tally = origin.plan.tally
         self.terms = origin.plan.terms
-        self.pool: Refresher | None = origin.plan.pool
+        self.pool: ThreadPool | None = origin.plan.pool
         self.fills = True
         self.forced = forced
         self.patience = origin.wait

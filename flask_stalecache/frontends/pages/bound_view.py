@@ -12,10 +12,10 @@ from flask.ctx import RequestContext
 from werkzeug.wrappers import Response
 
 from ...config import Settings
-from ...core.model.inputs import CarriedValue, carried_values, says_yes
+from ...core.model.inputs import RequestFlag, carried_values, is_set
 from ...core.model.policy import NamePatterns, Policy
-from ...core.rules.serving import Terms, preference
-from ...engine.log import Complaints
+from ...core.rules.serving import ServeOptions, preference
+from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
 from .watch import KEY_FIELDS, unnoticed
 
@@ -54,7 +54,7 @@ def cached_view(function: Callable[..., Any] | None) -> CachedView | None:
     return None
 
 
-class Place(NamedTuple):
+class EndpointCounters(NamedTuple):
     """An endpoint of a cached view.
 
     :ivar view: the name of the two, which is in the key.
@@ -66,7 +66,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BoundView:
     """A cached view in one app: the policy under the app's settings.
 
     :ivar ignored: the query parameters that are not in the key.
@@ -83,19 +83,19 @@ class Plan:
     app: Flask
     cached: CachedView
     settings: Settings
-    complaints: Complaints
+    complaints: RateLimitedLog
     ignored: NamePatterns
     in_key: frozenset[str]
     uncounted: frozenset[str]
     lock_timeout: float
-    terms: Terms
-    asked_by: tuple[CarriedValue, ...]
+    terms: ServeOptions
+    asked_by: tuple[RequestFlag, ...]
     asks_each: bool
     explains: bool
-    places: dict[str | None, Place]
+    places: dict[str | None, EndpointCounters]
 
     @classmethod
-    def of(cls, app: Flask, cached: CachedView, settings: Settings, complaints: Complaints, deployed: float) -> Plan:
+    def of(cls, app: Flask, cached: CachedView, settings: Settings, complaints: RateLimitedLog, deployed: float) -> BoundView:
         """Return the plan of a view in an app.
 
         :param deployed: when the app was set up, in seconds since the epoch.
@@ -107,7 +107,7 @@ class Plan:
         uncounted = in_key | settings.ignored_headers
         version = app_version(app, settings, deployed)
         prefers = settings.prefer_stale if policy.prefer_stale is None else policy.prefer_stale is True
-        terms = Terms(version, deployed, policy.refresh_ahead or 0.0, preference(prefers, settings.prefer_stale_refresh))
+        terms = ServeOptions(version, deployed, policy.refresh_ahead or 0.0, preference(prefers, settings.prefer_stale_refresh))
         asked_by = carried_values(settings.prefer_stale_header, settings.prefer_stale_cookie)
         if policy.prefer_stale is not None or prefers:
             asked_by = ()
@@ -116,13 +116,13 @@ class Plan:
             app, cached, settings, complaints, ignored, in_key, uncounted, lock_timeout, terms, asked_by, asks_each, app.debug, {}
         )
 
-    def terms_of(self, context: RequestContext) -> Terms:
+    def terms_of(self, context: RequestContext) -> ServeOptions:
         """Return what is said of serving what is stored to one request."""
         asked = self.cached.policy.prefer_stale
         if callable(asked):
             return self.terms._replace(prefer_stale=preference(self._asks(asked, context), self.settings.prefer_stale_refresh))
         environ = context.request.environ
-        if says_yes(self.asked_by, environ):
+        if is_set(self.asked_by, environ):
             return self.terms._replace(prefer_stale=preference(True, self.settings.prefer_stale_refresh))
         return self.terms
 
@@ -133,7 +133,7 @@ class Plan:
                 return bool(prefer_stale())
         except Exception as error:
             name = self.cached.name
-            self.complaints.now_and_then(("prefer", name), "the prefer_stale of %s raised: %r", name, error, exc_info=error)
+            self.complaints.error_every_minute(("prefer", name), "the prefer_stale of %s raised: %r", name, error, exc_info=error)
             return False
 
     def renew_calls(self, keys: tuple[str, ...]) -> None:

@@ -19,18 +19,18 @@ from ...core.model.entry import Entry
 from ...core.model.keys import is_key_of_page, page_key
 from ...core.model.policy import FAILURE_STATUSES
 from ...core.model.recipe import REFRESHING, REPLAY, PageRecipe
-from ...core.rules.serving import Terms
+from ...core.rules.serving import ServeOptions
 from ...core.rules.status import CacheStatus, aside, forwarded_field, status_fields
 from ...engine.engine import Engine
 from ...engine.origin import Answer, Served
 from ...stats.tally import PLAIN, Tally
 from ..middleware import HANDOVER
 from ..status_headers import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
-from .bound_view import CachedView, Place, Plan, app_version, cached_view
+from .bound_view import BoundView, CachedView, EndpointCounters, app_version, cached_view
 from .origin import PageOrigin
 from .refresh import AnyView, PageRefresh, Replay
 from .request_recorder import ObservedRequest
-from .responses import from_copy, live, tell
+from .responses import add_fields, respond_with_answer, respond_with_copy
 
 #: In the environ: a decorator of ours has answered, and stores by itself.
 ANSWERED = "flask_stalecache.answered"
@@ -49,7 +49,7 @@ class Pages:
         self.settings = settings
         self.engine = engine
         self._deployed = time.time()
-        self._plans: dict[CachedView, Plan] = {}
+        self._plans: dict[CachedView, BoundView] = {}
 
     def respond(self, cached: CachedView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
         """Answer a request for a cached view."""
@@ -73,13 +73,13 @@ class Pages:
             return self._explained(origin, is_visit)
         return self._answered(origin, self.engine.answer(origin), is_visit)
 
-    def _new_plan(self, cached: CachedView) -> Plan:
-        plan = self._plans[cached] = Plan.of(self.app, cached, self.settings, self.engine.complaints, self._deployed)
+    def _new_plan(self, cached: CachedView) -> BoundView:
+        plan = self._plans[cached] = BoundView.of(self.app, cached, self.settings, self.engine.complaints, self._deployed)
         return plan
 
-    def _new_place(self, plan: Plan, endpoint: str | None) -> Place:
-        tally = self.engine.ledger.tally("endpoint", endpoint or "")
-        place = plan.places[endpoint] = Place(f"{plan.cached.name} as {endpoint}", tally)
+    def _new_place(self, plan: BoundView, endpoint: str | None) -> EndpointCounters:
+        tally = self.engine.registry.tally("endpoint", endpoint or "")
+        place = plan.places[endpoint] = EndpointCounters(f"{plan.cached.name} as {endpoint}", tally)
         return place
 
     def keys_of(self, environ: Mapping[str, Any]) -> list[str]:
@@ -105,17 +105,17 @@ class Pages:
         except (LookupError, TypeError, ValueError):
             return "what it takes to make it again is not known"
         endpoint = endpoint_of(entry) or ""
-        tally, maker = self.engine.ledger.tally("endpoint", endpoint), AnyView(self.app, self._terms_at(endpoint))
+        tally, maker = self.engine.registry.tally("endpoint", endpoint), AnyView(self.app, self._terms_at(endpoint))
         return Renewal(PageRefresh(maker, entry.key, title_of(entry), recipe, None, tally), _status_of)
 
-    def _terms_at(self, endpoint: str) -> Terms:
+    def _terms_at(self, endpoint: str) -> ServeOptions:
         """Return what the view of an endpoint says of serving its pages, whoever asks; what the app says, if it is not known."""
         cached = cached_view(self.app.view_functions.get(endpoint))
         if cached is None:
-            return Terms(app_version(self.app, self.settings, self._deployed), self._deployed)
+            return ServeOptions(app_version(self.app, self.settings, self._deployed), self._deployed)
         return (self._plans.get(cached) or self._new_plan(cached)).terms
 
-    def _why_not_for_us(self, plan: Plan, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    def _why_not_for_us(self, plan: BoundView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return why a request is live; "" if it is not."""
         request, environ = context.request, context.request.environ
         if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
@@ -138,34 +138,40 @@ class Pages:
         unless = plan.cached.policy.unless
         return UNLESS if unless is not None and self._unless(plan, unless) else ""
 
-    def _unless(self, plan: Plan, unless: Callable[[], object]) -> bool:
+    def _unless(self, plan: BoundView, unless: Callable[[], object]) -> bool:
         """Ask the developer's ``unless``; where it raises, the request is live."""
         try:
             return bool(unless())
         except Exception as error:
             name = plan.cached.name
-            plan.complaints.now_and_then(("unless", name), "%s is live, since its unless raised: %r", name, error, exc_info=error)
+            plan.complaints.error_every_minute(
+                ("unless", name), "%s is live, since its unless raised: %r", name, error, exc_info=error
+            )
             return True
 
-    def _origin(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any, place: Place) -> PageOrigin | None:
+    def _origin(
+        self, plan: BoundView, context: RequestContext, args: Any, kwargs: Any, place: EndpointCounters
+    ) -> PageOrigin | None:
         """Return the request as an origin; ``None`` if the developer's key or a normaliser of theirs raises."""
         try:
             return PageOrigin(plan, context, args, kwargs, place)
         except Exception as error:
             name = plan.cached.name
-            plan.complaints.now_and_then(("key", name), "%s is live, since its key can't be made: %s", name, error, exc_info=error)
+            plan.complaints.error_every_minute(
+                ("key", name), "%s is live, since its key can't be made: %s", name, error, exc_info=error
+            )
             return None
 
-    def _bypass(self, plan: Plan, args: Any, kwargs: Any, reason: str, detail: str, tally: Tally, is_visit: bool) -> Response:
+    def _bypass(self, plan: BoundView, args: Any, kwargs: Any, reason: str, detail: str, tally: Tally, is_visit: bool) -> Response:
         warming = warming_of(request.environ)
         if warming is not None and not warming.is_met:
             warming.is_met = True
             warming.note_live(detail)
-        response = self.engine.witness.live(tally, lambda: plan.call_view(args, kwargs), _has_failed, is_visit=is_visit)
+        response = self.engine.instrumentation.live(tally, lambda: plan.call_view(args, kwargs), _has_failed, is_visit=is_visit)
         field = forwarded_field(reason, status=response.status_code)
         if plan.explains:
             field += aside("", detail)
-        return tell(response, status_fields(CacheStatus.BYPASS, field, self.settings.status_headers))
+        return add_fields(response, status_fields(CacheStatus.BYPASS, field, self.settings.status_headers))
 
     def _in_background(self, cached: CachedView, origin: PageOrigin) -> Response:
         """Answer a request that nobody waits for, or only who fills the store."""
@@ -217,13 +223,13 @@ class Pages:
                     origin.tally.cells[PLAIN] += 1
                 else:
                     origin.tally.served(served.status, served.took, waited=served.waited)
-            return from_copy(self.app, origin.environ, served, self.settings.status_headers, more)
+            return respond_with_copy(self.app, origin.environ, served, self.settings.status_headers, more)
         served = _named(origin, served)
         if is_visit:
             origin.tally.served(served.status, served.took, waited=served.waited)
         if (answer := served.answer) is not None and answer.error is not None:
             raise answer.error
-        return live(self.app, origin.environ, served, self.settings.status_headers, more)
+        return respond_with_answer(self.app, origin.environ, served, self.settings.status_headers, more)
 
     def _hand_over(self, origin: PageOrigin) -> None:
         job = origin.refresh()

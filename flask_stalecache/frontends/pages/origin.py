@@ -20,18 +20,18 @@ from ...core.http.fields import stored_fields
 from ...core.http.freshness import forbids_stale
 from ...core.http.storing import may_be_shared
 from ...core.model.entry import Entry
-from ...core.model.inputs import NO_NAMES, ReadNames
+from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.keys import page_key
 from ...core.model.policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
 from ...core.model.policy import tags as checked_tags
 from ...core.model.purge_names import page_names, tag_name, tags_in
 from ...core.model.recipe import REFRESHING, WARMING, PageRecipe
-from ...core.rules.cacheability import LastWord, listening
-from ...core.rules.serving import Facts, Judgement, Terms, Verdict, judge
+from ...core.rules.cacheability import Cacheability, collecting
+from ...core.rules.serving import Facts, Judgement, ServeOptions, Verdict, judge
 from ...engine.origin import Answer, Served, Start
 from ...errors import ConfigError
 from ...stores.base import Copy
-from .bound_view import Place, Plan
+from .bound_view import BoundView, EndpointCounters
 from .refresh import PageRefresh, visitor_fields
 from .request_recorder import session_cookie
 from .responses import body_size, freeze, frozen_failure
@@ -48,7 +48,7 @@ from .watch import (
     watched,
 )
 
-_AUTHORIZATION = ReadNames(headers=("authorization",))
+_AUTHORIZATION = RequestInputs(headers=("authorization",))
 _HAS_AUTHORIZATION = "the request has Authorization"
 #: On the request: the cached pages that were served within it, as (origin, served, the one before).
 _SERVED = "_stalecache_served"
@@ -71,7 +71,7 @@ class PageOrigin:
 
     __slots__ = ("_covered_by_key", "args", "context", "environ", "key", "kwargs", "plan", "tally", "terms")
 
-    def __init__(self, plan: Plan, context: RequestContext, args: Any, kwargs: Any, place: Place) -> None:
+    def __init__(self, plan: BoundView, context: RequestContext, args: Any, kwargs: Any, place: EndpointCounters) -> None:
         self.plan = plan
         self.tally = place.tally
         self.context = context
@@ -80,7 +80,7 @@ class PageOrigin:
         self.kwargs = kwargs
         self._covered_by_key: Covered | None = None
         #: What is said of serving what is stored to this request.
-        self.terms: Terms = plan.terms_of(context) if plan.asks_each else plan.terms
+        self.terms: ServeOptions = plan.terms_of(context) if plan.asks_each else plan.terms
         policy = plan.cached.policy
         custom = None if policy.key is None else self._custom_key(policy.key)
         self.key = page_key(place.view, self.environ, policy.vary, plan.ignored, custom)
@@ -116,15 +116,15 @@ class PageOrigin:
         """Whether others may wait for this request's call: not if it is unlikely to be stored."""
         return self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
 
-    def barred_from(self, entry: Entry) -> bool:
+    def is_barred_from(self, entry: Entry) -> bool:
         """Whether the entry can't be served to this request: it carries an absent name, or Authorization."""
         if "HTTP_AUTHORIZATION" in self.environ and not entry.shared:
             return True
-        return entry.absent.carried_by(self.environ)
+        return entry.absent.present_in(self.environ)
 
-    def carries(self, names: ReadNames) -> bool:
+    def carries(self, names: RequestInputs) -> bool:
         """Whether the request carries one of these names."""
-        return names.carried_by(self.environ)
+        return names.present_in(self.environ)
 
     @property
     def apart(self) -> bool:
@@ -158,7 +158,7 @@ class PageOrigin:
 
     def _called(self, start: Start) -> Answer:
         covered = self._covered()
-        with listening(in_background=REFRESHING in self.environ) as word, watched(self.context, covered) as watch:
+        with collecting(in_background=REFRESHING in self.environ) as word, watched(self.context, covered) as watch:
             response, error = self._run()
         self._take_over_names(word)
         names = names_beyond_key(self.context, covered, watch)
@@ -191,7 +191,7 @@ class PageOrigin:
             reason=self._reason(judgement, carried) if self.plan.explains or word.in_background else judgement.reason,
         )
 
-    def _pause(self, word: LastWord, verdict: Verdict) -> float | None:
+    def _pause(self, word: Cacheability, verdict: Verdict) -> float | None:
         """Return for how long it is not made again, since its refresh has tried to renew what it is made of."""
         settings, coded = self.plan.settings, self.plan.cached.policy.max_age
         pause = word.pause(time.time(), settings.refresh_backoff[0])
@@ -229,7 +229,7 @@ class PageOrigin:
         state = self.context.request.__dict__
         state[_SERVED] = self, served, state.get(_SERVED)
 
-    def _take_over_names(self, word: LastWord) -> None:
+    def _take_over_names(self, word: Cacheability) -> None:
         """Note names and tags of the pages that were served within this request: this one may be made of them."""
         log = reads_of(self.context)
         before = self.context.request.__dict__.get(_SERVED)
@@ -241,12 +241,12 @@ class PageOrigin:
             if (entry := served.entry) is not None:
                 word.tag(tags_in(entry.names))
 
-    def depends_on(self, served: Served) -> ReadNames:
+    def depends_on(self, served: Served) -> RequestInputs:
         """Return the names that this page depends on, beside what is in every key."""
         covered = self._covered()
-        names = ReadNames(tuple(covered.cookies), tuple(covered.headers - KEY_FIELDS - self.plan.settings.ignored_headers))
+        names = RequestInputs(tuple(covered.cookies), tuple(covered.headers - KEY_FIELDS - self.plan.settings.ignored_headers))
         if covered.session:
-            names |= ReadNames(cookies=(session_cookie(self.context.app),))
+            names |= RequestInputs(cookies=(session_cookie(self.context.app),))
         return names if served.entry is None else names | served.entry.absent
 
     def _covered(self) -> Covered:
@@ -258,7 +258,7 @@ class PageOrigin:
     # -- judging its answer --------------------------------------------------------------------------------------
 
     def _judge(
-        self, response: Response, start: Start, word: LastWord, refusal: str, names: ReadNames, carried: ReadNames
+        self, response: Response, start: Start, word: Cacheability, refusal: str, names: RequestInputs, carried: RequestInputs
     ) -> tuple[Judgement, Entry | None]:
         settings, policy, now = self.plan.settings, self.plan.cached.policy, time.time()
         directives = _directives(response)
@@ -303,7 +303,9 @@ class PageOrigin:
             return bool(keep(response))
         except Exception as error:
             name = self.plan.cached.name
-            self.plan.complaints.now_and_then(("filter", name), "the response_filter of %s raised: %r", name, error, exc_info=error)
+            self.plan.complaints.error_every_minute(
+                ("filter", name), "the response_filter of %s raised: %r", name, error, exc_info=error
+            )
             return False
 
     def _tags(self) -> tuple[str, ...] | None:
@@ -315,7 +317,7 @@ class PageOrigin:
             return checked_tags("tags", given(**self.kwargs))
         except Exception as error:
             name = self.plan.cached.name
-            self.plan.complaints.now_and_then(
+            self.plan.complaints.error_every_minute(
                 ("tags", name), "%s is not stored, since it could not be purged by its tags: %s", name, error, exc_info=error
             )
             return None
@@ -327,7 +329,7 @@ class PageOrigin:
         start: Start,
         windows: Windows,
         directives: Directives,
-        names: ReadNames,
+        names: RequestInputs,
         purged_by: tuple[str, ...],
         now: float,
     ) -> Entry:
@@ -346,7 +348,7 @@ class PageOrigin:
             windows=windows.shortened(policy.jitter * random.random()),
             never_stale=forbids_stale(directives),
             shared=may_be_shared(directives),
-            absent=ReadNames(names.cookies, names.headers),
+            absent=RequestInputs(names.cookies, names.headers),
             varied=_varied(policy, names),
             status=response.status_code,
             headers=stored_fields(response.headers),
@@ -357,7 +359,7 @@ class PageOrigin:
     def _names(self) -> tuple[str, ...]:
         return page_names(str(self.context.request.endpoint), self.environ, self.plan.ignored)
 
-    def _explain(self, judgement: Judgement, carried: ReadNames) -> None:
+    def _explain(self, judgement: Judgement, carried: RequestInputs) -> None:
         """Say once what keeps a page from being stored, if the developer can mend it."""
         complaints, label = self.plan.complaints, self.plan.cached.name
         if judgement.verdict is Verdict.UNSTORABLE and not judgement.reason.startswith(_NOT_TO_MEND):
@@ -381,7 +383,7 @@ class PageOrigin:
                 label, name, reader_of(self.context, "cookies", name), level=logging.INFO,
             )  # fmt: skip
 
-    def _reason(self, judgement: Judgement, carried: ReadNames) -> str:
+    def _reason(self, judgement: Judgement, carried: RequestInputs) -> str:
         """Return why a page is not stored, and who read what is not in its key."""
         if judgement.verdict is not Verdict.PERSONAL or judgement.reason == _HAS_AUTHORIZATION:
             return judgement.reason
@@ -425,7 +427,7 @@ def _may_stand_in(previous: Entry | None, now: float) -> bool:
     return previous is not None and not previous.stood_in and (previous.in_swr(now) or previous.in_sie(now))
 
 
-def _varied(policy: Policy, names: ReadNames) -> tuple[str, ...]:
+def _varied(policy: Policy, names: RequestInputs) -> tuple[str, ...]:
     """Return the fields to add to Vary: what the key has beyond the URL, and what the absent names are."""
     fields = [*policy.vary, *names.headers, *(["cookie"] if names.cookies else [])]
     return tuple(field.title() for field in dict.fromkeys(fields))

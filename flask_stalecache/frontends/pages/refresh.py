@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from flask import Flask
 
 from ...core.model.recipe import REPLAY, PageRecipe
-from ...core.rules.serving import Terms, Verdict
+from ...core.rules.serving import ServeOptions, Verdict
 from ...engine.origin import Answer, Start
-from ...engine.thread_pool import Refresher
+from ...engine.thread_pool import ThreadPool
 from ...errors import StaleCacheError
 from ...stats.tally import Tally
 from ...stores.base import Copy
@@ -34,7 +34,7 @@ class Maker(Protocol):
         """The view; ``None``: whichever makes the page of this key."""
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> ServeOptions:
         """What is said of serving the page, whoever asks."""
 
     def renew_calls(self, keys: tuple[str, ...]) -> None:
@@ -46,7 +46,7 @@ class AnyView:
     """Whichever view of an app makes a page: from its entry alone nobody knows."""
 
     app: Flask
-    terms: Terms
+    terms: ServeOptions
     cached: None = None
 
     def renew_calls(self, keys: tuple[str, ...]) -> None:
@@ -99,13 +99,13 @@ class PageRefresh:
         self.recipe = recipe
         self.visitor = visitor
         #: It runs in the threads for pages, and what was purged meanwhile is left to the next visitor.
-        self.pool: Refresher | None = None
+        self.pool: ThreadPool | None = None
         self.fills = False
         self.forced = False
         self.patience: float | None = None
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> ServeOptions:
         """What is said of serving the page, whoever asks."""
         return self.plan.terms
 

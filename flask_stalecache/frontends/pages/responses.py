@@ -16,7 +16,7 @@ from ...core.http.validators import Validators
 from ...core.model.entry import Entry
 from ...core.rules.status import CacheStatus
 from ...engine.origin import Served
-from ..status_headers import told_of_answer, told_of_copy
+from ..status_headers import fields_for_answer, fields_for_copy
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -62,7 +62,7 @@ def frozen_failure(response: Response) -> tuple[tuple[bytes, ...], str, list[tup
 # -- answering -------------------------------------------------------------------------------------------------------
 
 
-def from_copy(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str], more: str = "") -> Response:
+def respond_with_copy(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str], more: str = "") -> Response:
     """Return the response in a copy. It is called on every hit.
 
     :param app: whose response class is used.
@@ -77,7 +77,7 @@ def from_copy(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Co
     assert entry is not None
     if copy.prepared is None:
         copy.prepared = _prepare(app.response_class, entry)
-    response = _clone(copy.prepared, told_of_copy(served, entry, time.time(), chosen, more))
+    response = _clone(copy.prepared, fields_for_copy(served, entry, time.time(), chosen, more))
     for name in _ASKED_OF_COPY:
         if name in environ:
             answer_conditional(response, environ, entry.body, entry.answered)
@@ -155,7 +155,9 @@ def _clone(prepared: Response, more: list[tuple[str, str]]) -> Response:
     return response
 
 
-def live(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str], more: str = "") -> Response:
+def respond_with_answer(
+    app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str], more: str = ""
+) -> Response:
     """Return what the origin answered, with what the visitor is told."""
     answer = served.answer
     assert answer is not None
@@ -168,10 +170,10 @@ def live(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collect
     elif response.direct_passthrough and response.content_length is not None:
         # A file that is not stored: what send_file would have done, had the conditions not been hidden from it.
         response = response.make_conditional(dict(environ), accept_ranges=True, complete_length=response.content_length)
-    return tell(response, told_of_answer(served, response.status_code, chosen, more=more))
+    return add_fields(response, fields_for_answer(served, response.status_code, chosen, more=more))
 
 
-def tell(response: Response, fields: list[tuple[str, str]]) -> Response:
+def add_fields(response: Response, fields: list[tuple[str, str]]) -> Response:
     """Add the status fields to a response. Ours come last, behind those of caches nearer to the origin (RFC 9211 section 2)."""
     response.headers.extend(fields)
     return response

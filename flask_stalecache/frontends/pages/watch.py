@@ -11,7 +11,7 @@ from flask.ctx import RequestContext
 from flask.sessions import NullSession
 
 from ...core.http.validators import CONDITIONS
-from ...core.model.inputs import ReadNames
+from ...core.model.inputs import RequestInputs
 from ...core.model.keys import FORWARDED_FIELDS
 from ...core.model.policy import NamePatterns
 from .request_recorder import ReadLog, session_cookie
@@ -140,13 +140,13 @@ def reads_of(context: RequestContext) -> ReadLog:
     return context.request.stalecache_reads  # type: ignore[attr-defined,no-any-return]
 
 
-def names_beyond_key(context: RequestContext, covered: Covered, watch: Watch) -> ReadNames:
+def names_beyond_key(context: RequestContext, covered: Covered, watch: Watch) -> RequestInputs:
     """Return the names that were read of the request and that the key does not cover."""
     log, session = reads_of(context), context._session
     cookies = set(log.cookies) - covered.cookies
     if _flag(session, "accessed") and not _covers_session(session, covered, watch):
         cookies.add(session_cookie(context.app))
-    return ReadNames(tuple(sorted(cookies)), tuple(sorted(set(log.headers) - covered.headers)))
+    return RequestInputs(tuple(sorted(cookies)), tuple(sorted(set(log.headers) - covered.headers)))
 
 
 def _covers_session(session: Any, covered: Covered, watch: Watch) -> bool:

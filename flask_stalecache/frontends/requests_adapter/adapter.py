@@ -22,12 +22,12 @@ from ...errors import ConfigError, StoreError
 from ...stores.base import Copy
 from ..memoize.handler import NAME, travel_up
 from ..middleware import hand_over_at_close
-from ..status_headers import told_of_answer, told_of_copy
+from ..status_headers import fields_for_answer, fields_for_copy
 from .fetch import Failed, head_of
 from .origin import SessionOrigin
-from .request import CONDITIONS, Sending, environ_of, has_failed, text_of
+from .request import CONDITIONS, OutgoingRequest, environ_of, has_failed, text_of
 from .response import Fields, Head, fields_of, made_again
-from .rules import SessionPlan, SessionRules, key_url
+from .rules import AppContext, SessionRules, key_url
 
 #: Requests that ask for a part, or on a condition that no copy answers.
 _PAST_STORE = ("Range", "If-Range", "If-Match", "If-Unmodified-Since", "Upgrade")
@@ -62,7 +62,7 @@ class CachingAdapter(BaseAdapter):
         :raises requests.RequestException: what asking raises, where nothing stored may stand in.
         """
         options = {"timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies}
-        sending = Sending(self._adapter, request, stream, options)
+        sending = OutgoingRequest(self._adapter, request, stream, options)
         plan, url = _plan_of_app(), key_url(request.url or "", self._rules.policy.ignored_parameters)
         if plan is None or url is None:
             return _marked(sending.send(request, stream), [], from_cache=False)
@@ -87,12 +87,12 @@ class CachingAdapter(BaseAdapter):
 
     # -- from the store, or from the third party -------------------------------------------------------------------
 
-    def _of_served(self, plan: SessionPlan, origin: SessionOrigin, served: Served) -> tuple[Response, Entry | None]:
+    def _of_served(self, plan: AppContext, origin: SessionOrigin, served: Served) -> tuple[Response, Entry | None]:
         """Return the response, and what is stored of it."""
         answer, copy = served.answer, served.copy
         if answer is not None and answer.verdict is Verdict.FAILED and (copy := origin.stands_in()) is not None:
             answer, served = None, served._replace(status=CacheStatus.STALE, copy=copy, answer=None)
-            plan.engine.witness.stale(origin, served)
+            plan.engine.instrumentation.stale(origin, served)
         origin.tally.served(served.status, served.took, waited=served.waited)
         if answer is None:
             assert copy is not None
@@ -101,23 +101,23 @@ class CachingAdapter(BaseAdapter):
             raise answer.error
         return self._from_answer(plan, origin, served, answer), answer.entry
 
-    def _from_copy(self, plan: SessionPlan, origin: SessionOrigin, served: Served, copy: Copy) -> Response:
+    def _from_copy(self, plan: AppContext, origin: SessionOrigin, served: Served, copy: Copy) -> Response:
         entry = copy.entry
         assert entry is not None
         head: Head | None = copy.prepared
         if head is None:
             head = copy.prepared = head_of(entry)
-        more = told_of_copy(served, entry, time.time(), plan.settings.status_headers)
+        more = fields_for_copy(served, entry, time.time(), plan.settings.status_headers)
         made = made_again(origin.sending.request, head, entry.body, self)
         return _marked(self._confirmed(origin, entry) or made, more, from_cache=True)
 
-    def _from_answer(self, plan: SessionPlan, origin: SessionOrigin, served: Served, answer: Answer) -> Response:
+    def _from_answer(self, plan: AppContext, origin: SessionOrigin, served: Served, answer: Answer) -> Response:
         response: Response = answer.value
         if served.collapsed:
             failed: Failed = answer.shared
             response = made_again(origin.sending.request, failed.head, failed.body, self)
         status = 304 if answer.renewed else response.status_code
-        more = told_of_answer(served, status, plan.settings.status_headers, origin.reason)
+        more = fields_for_answer(served, status, plan.settings.status_headers, origin.reason)
         if answer.renewed and answer.entry is not None:
             more = [("Age", str(int(answer.entry.age(time.time())))), *more]
         if answer.entry is not None:
@@ -136,10 +136,10 @@ class CachingAdapter(BaseAdapter):
 
     # -- past the store ------------------------------------------------------------------------------------------
 
-    def _past_store(self, plan: SessionPlan, sending: Sending, url: str, reason: str) -> Response:
+    def _past_store(self, plan: AppContext, sending: OutgoingRequest, url: str, reason: str) -> Response:
         """Let the third party answer; what an unsafe request has changed is invalid then."""
         request = sending.request
-        response = plan.engine.witness.live(
+        response = plan.engine.instrumentation.live(
             plan.tally(url), lambda: sending.send(request, sending.stream), has_failed, is_visit=True
         )
         if request.method not in SAFE_METHODS:
@@ -147,7 +147,7 @@ class CachingAdapter(BaseAdapter):
         field = forwarded_field(reason, status=response.status_code)
         return _marked(response, status_fields(CacheStatus.BYPASS, field, plan.settings.status_headers), from_cache=False)
 
-    def _invalidate(self, plan: SessionPlan, sending: Sending, url: str, response: Response) -> None:
+    def _invalidate(self, plan: AppContext, sending: OutgoingRequest, url: str, response: Response) -> None:
         """Purge the URL that was asked, and those of its origin that the answer names (RFC 9111 section 4.4)."""
         named = invalidated(sending.request.method or "", response.status_code, sending.request.url or "", fields_of(response))
         fields = environ_of(sending.request)
@@ -161,24 +161,24 @@ class CachingAdapter(BaseAdapter):
                 plan.engine.counters.count("invalidations")
                 name = self._rules.names(asked, plan.settings)[1]
                 plan.engine.store.purge(name, soft=False)
-                plan.engine.witness.purged(name, soft=False)
+                plan.engine.instrumentation.purged(name, soft=False)
             except StoreError as error:
-                plan.engine.settler.store_failed(error)
+                plan.engine.answer_writer.store_failed(error)
 
-    def _nothing(self, plan: SessionPlan, request: PreparedRequest) -> Response:
+    def _nothing(self, plan: AppContext, request: PreparedRequest) -> Response:
         """Say that nothing is stored that may be served, and that nobody else may be asked (RFC 9111 section 5.2.1.7)."""
         head = Head.of(504, "Gateway Timeout", [("Content-Length", "0")])
         more = status_fields(CacheStatus.MISS, forwarded_field("request"), plan.settings.status_headers)
         return _marked(made_again(request, head, b"", self), more, from_cache=False)
 
 
-def _plan_of_app() -> SessionPlan | None:
+def _plan_of_app() -> AppContext | None:
     """Return the current app as sessions know it; ``None`` outside an app context, and where caching is off."""
     context = _cv_app.get(None)
     if context is None:
         return None
     try:
-        plan: SessionPlan | None = context.app.extensions[NAME].sessions
+        plan: AppContext | None = context.app.extensions[NAME].sessions
     except KeyError:
         raise ConfigError(f"the app {context.app.name!r} has no StaleCache: call init_app(app) first") from None
     return plan

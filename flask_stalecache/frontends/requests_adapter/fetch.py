@@ -19,21 +19,21 @@ from ...core.http.vary import selecting_fields
 from ...core.model.entry import Entry
 from ...core.model.inputs import NO_NAMES
 from ...core.model.policy import Windows
-from ...core.rules.serving import Judgement, Terms, Verdict
+from ...core.rules.serving import Judgement, ServeOptions, Verdict
 from ...core.rules.shared_cache import Exchange, judge_exchange
 from ...core.rules.variants import index_with, place_of
 from ...engine.origin import Answer, Start
 from ..memoize.origin import retry_after_of
-from .request import CONDITIONS, Sending
+from .request import CONDITIONS, OutgoingRequest
 from .response import BODILESS, Head, fields_of, is_chunked, is_unread, keep_copy, let_go, made_again, phrase, read_whole
-from .rules import UNSAID, SessionPlan, SessionRules
+from .rules import UNSAID, AppContext, SessionRules
 
 NOTHING_SAID = RequestDirectives()
 TOO_MANY = 429
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class FetchRequest:
     """What a third party is asked.
 
     :param plan: the app.
@@ -46,14 +46,14 @@ class Question:
     :param terms: those of the app.
     """
 
-    plan: SessionPlan
+    plan: AppContext
     rules: SessionRules
-    sending: Sending
+    sending: OutgoingRequest
     url: str
     url_key: str
     environ: Mapping[str, str]
     said: RequestDirectives
-    terms: Terms
+    terms: ServeOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Failed:
     body: bytes
 
 
-class Asked:
+class ThirdPartyFetch:
     """One question to a third party, and its answer.
 
     :param question: what is asked.
@@ -72,7 +72,7 @@ class Asked:
     :param until: when to stop reading the answer, on the monotonic clock; ``None``: as long as it takes.
     """
 
-    def __init__(self, question: Question, start: Start, until: float | None = None) -> None:
+    def __init__(self, question: FetchRequest, start: Start, until: float | None = None) -> None:
         self.question = question
         self.plan = question.plan
         self._request = question.sending.request
@@ -101,7 +101,7 @@ class Asked:
     def _again(self, response: Response) -> Answer:
         """Ask anew without a condition: the answer to ours can't be used."""
         let_go(response)
-        return Asked(self.question, self.start._replace(previous=None), self.until).answer()
+        return ThirdPartyFetch(self.question, self.start._replace(previous=None), self.until).answer()
 
     # -- judging -------------------------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class Asked:
         if request.method != "HEAD" or response.status_code != 200 or previous is None:
             return
         if not confirmed_by_head(previous.headers, len(previous.body), fields_of(response)):
-            self.plan.engine.settler.drop_if_free(previous.key)
+            self.plan.engine.answer_writer.remove_if_unlocked(previous.key)
 
     # -- storing -------------------------------------------------------------------------------------------------
 
@@ -174,7 +174,7 @@ class Asked:
     def _settle(self, reason: str, exchange: Exchange, windows: Windows, body: bytes) -> None:
         answer = self._storable(None, reason, exchange, windows, body)
         assert answer.entry is not None
-        self.plan.engine.settler.settle_if_free(answer.entry.key, answer)
+        self.plan.engine.answer_writer.write_if_unlocked(answer.entry.key, answer)
 
     def _storable(self, value: Response | None, reason: str, exchange: Exchange, windows: Windows, body: bytes) -> Answer:
         question = self.question

@@ -8,16 +8,16 @@ from requests import Response
 
 from ...core.http.cache_control import RequestDirectives, request_directives
 from ...core.model.entry import Entry
-from ...core.model.inputs import ReadNames
-from ...core.rules.serving import Terms, Verdict
+from ...core.model.inputs import RequestInputs
+from ...core.rules.serving import ServeOptions, Verdict
 from ...core.rules.shared_cache import honored
 from ...core.rules.variants import Fields, locate
 from ...engine.origin import Answer, Start
-from ...engine.thread_pool import Refresher
+from ...engine.thread_pool import ThreadPool
 from ...stores.base import Copy
-from .fetch import NOTHING_SAID, Asked, Question
-from .request import CONDITIONS, Sending, environ_of, has_failed
-from .rules import SessionPlan, SessionRules
+from .fetch import NOTHING_SAID, FetchRequest, ThirdPartyFetch
+from .request import CONDITIONS, OutgoingRequest, environ_of, has_failed
+from .rules import AppContext, SessionRules
 
 #: What a caller says to caches; nobody says it in the background.
 _SAID = ("Cache-Control", "Pragma")
@@ -37,7 +37,9 @@ class SessionOrigin:
     :ivar said: what the caller says of caching, if anything.
     """
 
-    def __init__(self, plan: SessionPlan, rules: SessionRules, sending: Sending, url: str, in_background: bool = False) -> None:
+    def __init__(
+        self, plan: AppContext, rules: SessionRules, sending: OutgoingRequest, url: str, in_background: bool = False
+    ) -> None:
         self.plan = plan
         self.rules = rules
         self.sending = sending
@@ -47,7 +49,7 @@ class SessionOrigin:
         self.url_key = rules.url_key(url, self.environ, sending.way(url))
         self.key, self.fields = self._locate()
         self.said: RequestDirectives | None = None
-        self.terms: Terms = plan.terms(rules)
+        self.terms: ServeOptions = plan.terms(rules)
         if in_background:
             self.terms = self.terms._replace(in_line=True)
         if "HTTP_CACHE_CONTROL" in self.environ or "HTTP_PRAGMA" in self.environ:
@@ -68,7 +70,7 @@ class SessionOrigin:
         limit = None if self.said is None else self.said.stale_if_error
         copy = self.plan.engine.look_up(self.key)
         entry = copy.entry
-        if limit is None or entry is None or entry.never_stale or self.barred_from(entry):
+        if limit is None or entry is None or entry.never_stale or self.is_barred_from(entry):
             return None
         return copy if entry.age(time.time()) < entry.windows.max_age + limit else None
 
@@ -103,11 +105,11 @@ class SessionOrigin:
         says_no = self.said is not None and self.said.no_store
         return self.sending.request.method == "GET" and not self.is_authorized and not says_no
 
-    def barred_from(self, entry: Entry) -> bool:
+    def is_barred_from(self, entry: Entry) -> bool:
         """Whether the entry can't be served to this request: it has Authorization, and the response is not for all."""
         return self.is_authorized and not entry.shared
 
-    def carries(self, names: ReadNames) -> bool:
+    def carries(self, names: RequestInputs) -> bool:
         """A third party tells in Vary what matters."""
         return False
 
@@ -131,12 +133,12 @@ class SessionOrigin:
 
     def call(self, start: Start) -> Answer:
         """Ask the third party and judge its answer."""
-        return Asked(self.question(), start).answer()
+        return ThirdPartyFetch(self.question(), start).answer()
 
-    def question(self) -> Question:
+    def question(self) -> FetchRequest:
         """Return what the third party is asked."""
         said = self.said or NOTHING_SAID
-        return Question(self.plan, self.rules, self.sending, self.url, self.url_key, self.environ, said, self.terms)
+        return FetchRequest(self.plan, self.rules, self.sending, self.url, self.url_key, self.environ, said, self.terms)
 
     def refresh(self) -> SessionRefresh:
         """Return the renewal of what is asked for: the caller's own request, kept in memory until it is sent."""
@@ -163,7 +165,7 @@ class SessionRefresh:
         self.label = origin.label
         self.tally = origin.tally
         self.terms = origin.terms
-        self.pool: Refresher | None = origin.plan.pool
+        self.pool: ThreadPool | None = origin.plan.pool
         self.fills = False
         self.forced = False
         self.patience: float | None = None
@@ -180,7 +182,9 @@ class SessionRefresh:
 
     def run(self, start: Start) -> Answer:
         """Ask the third party, read all of its answer, and judge it."""
-        answer = Asked(self.origin.question(), start, time.monotonic() + self.origin.plan.settings.refresh_deadline).answer()
+        answer = ThirdPartyFetch(
+            self.origin.question(), start, time.monotonic() + self.origin.plan.settings.refresh_deadline
+        ).answer()
         if isinstance(answer.value, Response):
             answer.value.close()
         return answer

@@ -17,7 +17,7 @@ from ...core.model.policy import FAILURE_STATUSES
 CONDITIONS = ("If-None-Match", "If-Modified-Since")
 
 
-class Sending(NamedTuple):
+class OutgoingRequest(NamedTuple):
     """A request and how it is sent.
 
     :ivar adapter: sends it.

@@ -13,9 +13,9 @@ from ...core.http.invalidation import normal_url
 from ...core.model.keys import digest
 from ...core.model.policy import NamePatterns, Policy
 from ...core.model.purge_names import EVERYTHING, tag_name, url_name
-from ...core.rules.serving import Terms, preference
+from ...core.rules.serving import ServeOptions, preference
 from ...engine.engine import Engine
-from ...engine.thread_pool import Refresher
+from ...engine.thread_pool import ThreadPool
 from ...errors import ConfigError
 from ...stats.tally import Tally
 
@@ -107,7 +107,7 @@ def host_of(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
-class SessionPlan:
+class AppContext:
     """An app whose sessions are cached.
 
     :param engine: answers requests.
@@ -115,7 +115,7 @@ class SessionPlan:
     :param terms_of: returns what is said of serving what is stored, whoever asks.
     """
 
-    def __init__(self, engine: Engine, pool: Refresher, terms_of: Callable[[], Terms]) -> None:
+    def __init__(self, engine: Engine, pool: ThreadPool, terms_of: Callable[[], ServeOptions]) -> None:
         self.engine = engine
         self.pool = pool
         self.settings = engine.settings
@@ -126,14 +126,14 @@ class SessionPlan:
 
         :param url: as :func:`key_url` returns it.
         """
-        return self.engine.ledger.tally("host", host_of(url))
+        return self.engine.registry.tally("host", host_of(url))
 
     @cached_property
-    def _terms(self) -> Terms:
+    def _terms(self) -> ServeOptions:
         # Not before the first request: until then the app may still be configured.
         return self._terms_of()
 
-    def terms(self, rules: SessionRules) -> Terms:
+    def terms(self, rules: SessionRules) -> ServeOptions:
         """Return what is said of serving what is stored under a session's rules."""
         given = rules.policy.prefer_stale
         prefers = self.settings.prefer_stale if given is None else given

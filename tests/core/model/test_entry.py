@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_stalecache.core.model.entry import MAGIC, Entry, decode, decode_head, encode, head_size
-from flask_stalecache.core.model.inputs import ReadNames
+from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.policy import Windows
 from flask_stalecache.errors import BrokenEntry
 
@@ -35,7 +35,7 @@ def make_entry(**changes: Any) -> Entry:
         "windows": Windows(60.0, 600.0, 86400.0),
         "never_stale": False,
         "shared": False,
-        "absent": ReadNames(("session",), ("x-user",)),
+        "absent": RequestInputs(("session",), ("x-user",)),
         "varied": ("Cookie",),
         "status": 200,
         "headers": (("Content-Type", "text/html"), ("X-A", "1"), ("X-A", "2")),
@@ -76,7 +76,7 @@ entries = st.builds(
     windows=st.builds(Windows, spans, spans, spans),
     never_stale=st.booleans(),
     shared=st.booleans(),
-    absent=st.builds(ReadNames, names, names),
+    absent=st.builds(RequestInputs, names, names),
     varied=names,
     status=st.integers(100, 599),
     headers=st.lists(st.tuples(texts, texts), max_size=4).map(tuple),

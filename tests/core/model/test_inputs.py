@@ -10,7 +10,7 @@ from flask import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.core.model.inputs import CarriedValue, ReadNames, environ_name
+from flask_stalecache.core.model.inputs import RequestFlag, RequestInputs, environ_name
 from support.client import wire
 
 COOKIES: list[tuple[str, str | None, bool]] = [
@@ -55,7 +55,7 @@ COOKIES: list[tuple[str, str | None, bool]] = [
 @pytest.mark.parametrize(("name", "field", "carried"), COOKIES, ids=repr)
 def test_a_cookie_is_carried_if_the_app_would_find_it(name: str, field: str | None, carried: bool) -> None:
     environ = {} if field is None else {"HTTP_COOKIE": field}
-    assert ReadNames(cookies=(name,)).carried_by(environ) is carried
+    assert RequestInputs(cookies=(name,)).present_in(environ) is carried
     assert (name in Request(environ).cookies) is carried, "the table is wrong"
 
 
@@ -70,7 +70,7 @@ cookie_names = st.lists(st.sampled_from(["a", "ab", "b", wire("é"), "\xe9", "1"
 def test_a_cookie_that_the_app_would_find_is_never_missed(field: str, names: list[str]) -> None:
     environ = {"HTTP_COOKIE": field}
     found = any(name in Request(environ).cookies for name in names)
-    assert ReadNames(cookies=tuple(names)).carried_by(environ) is found
+    assert RequestInputs(cookies=tuple(names)).present_in(environ) is found
 
 
 HEADERS: list[tuple[str, Mapping[str, str], bool]] = [
@@ -93,51 +93,51 @@ HEADERS: list[tuple[str, Mapping[str, str], bool]] = [
 
 @pytest.mark.parametrize(("name", "environ", "carried"), HEADERS, ids=repr)
 def test_a_field_is_carried_if_it_is_there_even_empty(name: str, environ: dict[str, str], carried: bool) -> None:
-    assert ReadNames(headers=(name,)).carried_by(environ) is carried
+    assert RequestInputs(headers=(name,)).present_in(environ) is carried
 
 
 def test_nothing_read_is_carried_by_nobody() -> None:
     everything = {"HTTP_COOKIE": "a=1", "HTTP_X": "1", "QUERY_STRING": "a=1", "CONTENT_TYPE": "a/b"}
-    assert not ReadNames().carried_by(everything)
-    assert not ReadNames()
-    assert not ReadNames().carried_part(everything)
+    assert not RequestInputs().present_in(everything)
+    assert not RequestInputs()
+    assert not RequestInputs().carried_part(everything)
 
 
-@pytest.mark.parametrize("names", [ReadNames(cookies=("a",)), ReadNames(headers=("a",))])
-def test_any_name_makes_it_true(names: ReadNames) -> None:
+@pytest.mark.parametrize("names", [RequestInputs(cookies=("a",)), RequestInputs(headers=("a",))])
+def test_any_name_makes_it_true(names: RequestInputs) -> None:
     assert names
 
 
 def test_one_name_of_many_is_enough() -> None:
-    names = ReadNames(("a", "b"), ("x-a", "x-b"))
+    names = RequestInputs(("a", "b"), ("x-a", "x-b"))
     for environ in ({"HTTP_COOKIE": "b=1"}, {"HTTP_X_B": "1"}):
-        assert names.carried_by(environ)
-    assert not names.carried_by({"HTTP_COOKIE": "c=1", "HTTP_X_C": "1", "QUERY_STRING": "r"})
+        assert names.present_in(environ)
+    assert not names.present_in({"HTTP_COOKIE": "c=1", "HTTP_X_C": "1", "QUERY_STRING": "r"})
 
 
 def test_the_carried_part_is_those_names_that_the_request_has() -> None:
-    names = ReadNames(("a", "b"), ("x-a", "x-b"))
+    names = RequestInputs(("a", "b"), ("x-a", "x-b"))
     environ = {"HTTP_COOKIE": "b=1; c=2", "HTTP_X_A": "", "QUERY_STRING": "q&r"}
-    assert names.carried_part(environ) == ReadNames(("b",), ("x-a",))
+    assert names.carried_part(environ) == RequestInputs(("b",), ("x-a",))
 
 
 def test_a_union_has_every_name_once_and_in_order() -> None:
-    one, other = ReadNames(("b", "a"), ("x",)), ReadNames(("c", "a"), ())
-    assert one | other == ReadNames(("a", "b", "c"), ("x",))
-    assert (one | other).carried_by({"HTTP_X": "1"})
+    one, other = RequestInputs(("b", "a"), ("x",)), RequestInputs(("c", "a"), ())
+    assert one | other == RequestInputs(("a", "b", "c"), ("x",))
+    assert (one | other).present_in({"HTTP_X": "1"})
 
 
 name_lists = st.lists(st.text(max_size=6), max_size=3).map(tuple)
 
 
-@given(st.builds(ReadNames, name_lists, name_lists))
-def test_names_are_the_same_after_a_trip_through_data(names: ReadNames) -> None:
-    assert ReadNames.from_json(names.to_json()) == names
+@given(st.builds(RequestInputs, name_lists, name_lists))
+def test_names_are_the_same_after_a_trip_through_data(names: RequestInputs) -> None:
+    assert RequestInputs.from_json(names.to_json()) == names
 
 
 def test_names_from_data_are_found_as_before() -> None:
-    names = ReadNames.from_json(ReadNames(("a",), ("x-user",)).to_json())
-    assert names.carried_by({"HTTP_X_USER": "ada"})
+    names = RequestInputs.from_json(RequestInputs(("a",), ("x-user",)).to_json())
+    assert names.present_in({"HTTP_X_USER": "ada"})
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,9 @@ def any_environ() -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=dict.fromkeys(["HTTP_COOKIE", "HTTP_A", "QUERY_STRING", "CONTENT_TYPE"], values))
 
 
-@given(st.builds(ReadNames, *[st.lists(st.sampled_from(["a", "b"]), unique=True).map(tuple)] * 2), any_environ())
-def test_a_request_carries_names_if_and_only_if_a_part_of_them_is_carried(names: ReadNames, environ: dict[str, Any]) -> None:
-    assert names.carried_by(environ) is bool(names.carried_part(environ))
+@given(st.builds(RequestInputs, *[st.lists(st.sampled_from(["a", "b"]), unique=True).map(tuple)] * 2), any_environ())
+def test_a_request_carries_names_if_and_only_if_a_part_of_them_is_carried(names: RequestInputs, environ: dict[str, Any]) -> None:
+    assert names.present_in(environ) is bool(names.carried_part(environ))
 
 
 # -- a value that is asked for ---------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_a_request_carries_names_if_and_only_if_a_part_of_them_is_carried(names:
     ids=repr,
 )
 def test_a_value_is_what_the_app_would_see(kind: str, name: str, environ: dict[str, str], value: str) -> None:
-    assert CarriedValue(kind, name).in_environ(environ) == value
+    assert RequestFlag(kind, name).in_environ(environ) == value
     carried: Mapping[str, str] = Request(environ).cookies if kind == "cookie" else Request(environ).headers
     assert carried.get(name, "") == value, "the table is wrong"
 
@@ -204,4 +204,4 @@ def test_a_value_is_what_the_app_would_see(kind: str, name: str, environ: dict[s
 @given(cookie_text, st.sampled_from(["a", "ab", "b", "1"]))
 def test_a_cookies_value_is_that_of_the_app(field: str, name: str) -> None:
     environ = {"HTTP_COOKIE": field}
-    assert CarriedValue("cookie", name).in_environ(environ) == Request(environ).cookies.get(name, "")
+    assert RequestFlag("cookie", name).in_environ(environ) == Request(environ).cookies.get(name, "")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.core.model.inputs import ReadNames
+from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.note import NOTHING, UNSTORABLE_FOR, Note, decode, encode
 
 NOON = 1_800_000_000.0
@@ -23,7 +23,7 @@ notes = st.builds(
     failures=st.integers(0, 10**6),
     retry_at=moments,
     unstorable_until=moments,
-    kept_out=st.builds(ReadNames, name_lists, name_lists),
+    kept_out=st.builds(RequestInputs, name_lists, name_lists),
 )
 
 
@@ -90,8 +90,8 @@ def test_no_failure_is_no_pause() -> None:
 
 
 def test_a_failure_keeps_what_else_is_known() -> None:
-    note = NOTHING.marked_personal(NOON, ReadNames(cookies=("session",))).failed(NOON + 1, BACKOFF, 0.0)
-    assert (note.kept_out, note.failures, note.written) == (ReadNames(cookies=("session",)), 1, NOON + 1)
+    note = NOTHING.marked_personal(NOON, RequestInputs(cookies=("session",))).failed(NOON + 1, BACKOFF, 0.0)
+    assert (note.kept_out, note.failures, note.written) == (RequestInputs(cookies=("session",)), 1, NOON + 1)
 
 
 # -- marks -----------------------------------------------------------------------------------------------------------
@@ -107,15 +107,15 @@ def test_a_page_that_can_not_be_stored_is_marked_for_ten_seconds(after: float, u
 
 
 def test_an_unstorable_answer_ends_the_failures_and_keeps_the_names() -> None:
-    before = failed(3).marked_personal(NOON, ReadNames(cookies=("session",))).failed(NOON, BACKOFF, 0.0)
+    before = failed(3).marked_personal(NOON, RequestInputs(cookies=("session",))).failed(NOON, BACKOFF, 0.0)
     note = before.marked_unstorable(NOON + 1)
-    assert (note.failures, note.backing_off(NOON + 1), note.kept_out) == (0, False, ReadNames(cookies=("session",)))
+    assert (note.failures, note.backing_off(NOON + 1), note.kept_out) == (0, False, RequestInputs(cookies=("session",)))
 
 
 def test_a_personal_answer_adds_its_names_and_ends_failures_and_marks() -> None:
-    note = failed(3).marked_unstorable(NOON).marked_personal(NOON + 1, ReadNames(cookies=("b",), headers=("x-user",)))
-    note = note.marked_personal(NOON + 2, ReadNames(cookies=("a", "b")))
-    assert note.kept_out == ReadNames(cookies=("a", "b"), headers=("x-user",))
+    note = failed(3).marked_unstorable(NOON).marked_personal(NOON + 1, RequestInputs(cookies=("b",), headers=("x-user",)))
+    note = note.marked_personal(NOON + 2, RequestInputs(cookies=("a", "b")))
+    assert note.kept_out == RequestInputs(cookies=("a", "b"), headers=("x-user",))
     assert (note.failures, note.unstorable(NOON + 2), note.backing_off(NOON + 2)) == (0, False, False)
 
 
@@ -134,15 +134,15 @@ def test_the_empty_note_is_empty_when_read_back() -> None:
 def ask_everything(note: Note) -> None:
     """Do with a note what the engine does, with a request that carries something of each kind."""
     environ = {"HTTP_COOKIE": "a=1; session=2", "HTTP_X_USER": "ada", "QUERY_STRING": "utm_a=1"}
-    note.kept_out.carried_by(environ)
+    note.kept_out.present_in(environ)
     note.kept_out.carried_part(environ)
     assert note.backing_off(NOON) in (True, False)
     assert note.unstorable(NOON) in (True, False)
-    after = note.failed(NOON, BACKOFF, 1.0).marked_personal(NOON, ReadNames(("a",))).marked_unstorable(NOON)
+    after = note.failed(NOON, BACKOFF, 1.0).marked_personal(NOON, RequestInputs(("a",))).marked_unstorable(NOON)
     decode(encode(after))
 
 
-GOOD = json.loads(encode(failed(3).marked_personal(NOON, ReadNames(("a", "b"), ("x-user",))).failed(NOON, BACKOFF, 0.5)))
+GOOD = json.loads(encode(failed(3).marked_personal(NOON, RequestInputs(("a", "b"), ("x-user",))).failed(NOON, BACKOFF, 0.5)))
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 
 from flask_stalecache import CacheStatus
 from flask_stalecache.core.model.entry import Entry
-from flask_stalecache.core.model.inputs import ReadNames
+from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.core.rules.explain import State, explain, spell, state_of
-from flask_stalecache.core.rules.serving import PLAIN, PreferStale, Terms
+from flask_stalecache.core.rules.serving import PLAIN, PreferStale, ServeOptions
 from support.engine import make_entry
 
 NOON = 1_800_000_000.0
@@ -33,13 +33,13 @@ def made(max_age: float = 60, swr: float = 600, sie: float = 86400, **others: An
         (made(), 660, PLAIN, State.IF_ERROR),
         (made(), 86459.9, PLAIN, State.IF_ERROR),
         (made(), 86460, PLAIN, State.EXPIRED),
-        (made(), 0, Terms("2", NOON), State.STALE),
+        (made(), 0, ServeOptions("2", NOON), State.STALE),
         (made(ended=True), 0, PLAIN, State.STALE),
         (made(swr=0), 60, PLAIN, State.IF_ERROR),
         (made(never_stale=True), 60, PLAIN, State.EXPIRED),
     ],
 )
-def test_the_state_is_the_window_that_it_is_in(entry: Entry, age: float, terms: Terms, state: State) -> None:
+def test_the_state_is_the_window_that_it_is_in(entry: Entry, age: float, terms: ServeOptions, state: State) -> None:
     assert state_of(entry, NOON + age, terms) is state
 
 
@@ -49,7 +49,7 @@ def test_the_state_is_the_window_that_it_is_in(entry: Entry, age: float, terms: 
         (None, 0, {}, CacheStatus.MISS, "nothing is stored"),
         (made(), 19, {}, CacheStatus.HIT, "fresh for another 41 s"),
         (
-            made(), 55, {"terms": Terms(refresh_ahead=10)}, CacheStatus.HIT,
+            made(), 55, {"terms": ServeOptions(refresh_ahead=10)}, CacheStatus.HIT,
             "fresh for another 5 s, and renewed ahead of time (refresh_ahead)",
         ),
         (
@@ -71,7 +71,7 @@ def test_the_state_is_the_window_that_it_is_in(entry: Entry, age: float, terms: 
             "stale, since a soft purge ended its freshness; served at once for another 10.8 min (stale-while-revalidate)",
         ),
         (
-            made(version="1"), 10, {"terms": Terms("2", NOON)}, CacheStatus.STALE,
+            made(version="1"), 10, {"terms": ServeOptions("2", NOON)}, CacheStatus.STALE,
             "stale, since another version of the app made it ('1', now '2'); "
             "served at once for another 10.8 min (stale-while-revalidate)",
         ),
@@ -87,7 +87,7 @@ def test_the_state_is_the_window_that_it_is_in(entry: Entry, age: float, terms: 
             "the origin failed once; it is left alone for another 10 s",
         ),
         (
-            made(), 3660, {"terms": Terms(prefer_stale=PreferStale.AND_REFRESH)}, CacheStatus.STALE,
+            made(), 3660, {"terms": ServeOptions(prefer_stale=PreferStale.AND_REFRESH)}, CacheStatus.STALE,
             "stale for 60 min, since it was fresh for 60 s; served at once however old, since stale is preferred",
         ),
         (
@@ -103,7 +103,7 @@ def test_the_state_is_the_window_that_it_is_in(entry: Entry, age: float, terms: 
             "nothing is stored; its last answer could not be stored, and nobody queues for another 10 s",
         ),
         (
-            None, 0, {"note": Note(written=NOON, kept_out=ReadNames(("session",), ("accept-language",)))}, CacheStatus.MISS,
+            None, 0, {"note": Note(written=NOON, kept_out=RequestInputs(("session",), ("accept-language",)))}, CacheStatus.MISS,
             "nothing is stored; live for who carries accept-language, cookie session",
         ),
     ],

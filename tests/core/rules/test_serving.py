@@ -15,7 +15,7 @@ from werkzeug.http import http_date
 from flask_stalecache import CacheStatus, Policy
 from flask_stalecache.core.http.cache_control import response_directives
 from flask_stalecache.core.model.entry import Entry
-from flask_stalecache.core.model.inputs import ReadNames
+from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.core.model.policy import FAILURE_STATUSES, Windows
 from flask_stalecache.core.rules.serving import (
@@ -26,7 +26,7 @@ from flask_stalecache.core.rules.serving import (
     Judgement,
     PreferStale,
     Serve,
-    Terms,
+    ServeOptions,
     Verdict,
     after,
     decide,
@@ -61,7 +61,7 @@ def stored(
         windows=Windows(max_age, swr, sie),
         never_stale=never_stale,
         shared=False,
-        absent=ReadNames(),
+        absent=RequestInputs(),
         varied=(),
         status=200,
         headers=(),
@@ -214,7 +214,7 @@ def test_the_table_of_the_design(
         assert decision == Serve(entry, *expected)
 
 
-@pytest.mark.parametrize("note", [NOTHING.marked_unstorable(NOON), NOTHING.marked_personal(NOON, ReadNames(cookies=("a",)))])
+@pytest.mark.parametrize("note", [NOTHING.marked_unstorable(NOON), NOTHING.marked_personal(NOON, RequestInputs(cookies=("a",)))])
 @pytest.mark.parametrize("age", [0.0, MAX_AGE, SWR_END, SIE_END])
 def test_marks_in_a_note_do_not_change_what_is_served(note: Note, age: float) -> None:
     assert decide(ENTRY, note, NOON + age, pending=False) == decide(ENTRY, NOTHING, NOON + age, pending=False)
@@ -269,15 +269,15 @@ def test_an_older_copy_is_never_served_where_a_younger_one_is_not(case: tuple[En
 
 # -- what app, view and visitor say of it ----------------------------------------------------------------------------
 
-PREFER = Terms(prefer_stale=PreferStale.AND_REFRESH)
-ALONE = Terms(prefer_stale=PreferStale.ALONE)
-AHEAD = Terms(refresh_ahead=10.0)
+PREFER = ServeOptions(prefer_stale=PreferStale.AND_REFRESH)
+ALONE = ServeOptions(prefer_stale=PreferStale.ALONE)
+AHEAD = ServeOptions(refresh_ahead=10.0)
 #: The second version of the app, set up ten seconds after noon.
 DEPLOYED = NOON + 10
-SECOND = Terms(version="2", deployed=DEPLOYED)
+SECOND = ServeOptions(version="2", deployed=DEPLOYED)
 PREFER_SECOND = SECOND._replace(prefer_stale=PreferStale.AND_REFRESH)
-RELOAD = Terms().reloading()
-LENIENT = Terms(if_error=30.0)
+RELOAD = ServeOptions().reloading()
+LENIENT = ServeOptions(if_error=30.0)
 
 
 def lenient(entry: Entry, if_error: bool) -> Fetch:
@@ -376,7 +376,7 @@ TERMS: list[Any] = [
     pytest.param(ENDED, NOTHING, 5.0, False, AHEAD, IN_SWR, id="refresh ahead, softly purged, clock stepped back"),
     pytest.param(ENTRY, NOTHING, MAX_AGE - JUST, False, PLAIN, HIT_ONLY, id="no refresh ahead"),
     *[
-        pytest.param(ENTRY, NOTHING, age, False, Terms(refresh_ahead=ahead), expected, id=f"refresh ahead {ahead:g}, {name}")
+        pytest.param(ENTRY, NOTHING, age, False, ServeOptions(refresh_ahead=ahead), expected, id=f"refresh ahead {ahead:g}, {name}")
         for ahead in (30.0, 45.0, MAX_AGE, 1e9)
         for name, age, expected in [("just before half of freshness", 30 - JUST, HIT_ONLY), ("at half", 30.0, HIT_AHEAD)]
     ],
@@ -413,7 +413,9 @@ TERMS: list[Any] = [
     pytest.param(old(version="2", deployed=0.0), NOTHING, 20.0, False, SECOND, HIT_ONLY, id="the same version, set up long before"),
     pytest.param(old(version="2", deployed=1e12), NOTHING, 20.0, False, SECOND, HIT_ONLY, id="the same version, set up later"),
     pytest.param(old(version=""), NOTHING, 20.0, False, SECOND, IN_SWR, id="from before there were versions"),
-    pytest.param(old(version="2"), NOTHING, 20.0, False, Terms(deployed=DEPLOYED), IN_SWR, id="from when there were versions"),
+    pytest.param(
+        old(version="2"), NOTHING, 20.0, False, ServeOptions(deployed=DEPLOYED), IN_SWR, id="from when there were versions"
+    ),
     pytest.param(old(version="2.0"), NOTHING, 20.0, False, SECOND, IN_SWR, id="versions are compared as they are written"),
     pytest.param(OLD_NEVER_STALE, NOTHING, 20.0, False, SECOND, expired(OLD_NEVER_STALE, **NEVER), id="older, never stale"),
     # Its stale windows are what the developer allows, and they begin where freshness ends: now.
@@ -443,7 +445,7 @@ TERMS: list[Any] = [
 
 @pytest.mark.parametrize(("entry", "note", "age", "pending", "terms", "expected"), TERMS)
 def test_the_table_of_the_terms(
-    entry: Entry | None, note: Note, age: float, pending: bool, terms: Terms, expected: Fetch | tuple[object, ...]
+    entry: Entry | None, note: Note, age: float, pending: bool, terms: ServeOptions, expected: Fetch | tuple[object, ...]
 ) -> None:
     decision = decide(entry, note, NOON + age, terms, pending=pending)
     if isinstance(expected, Fetch):
@@ -466,9 +468,9 @@ def test_the_table_of_the_terms(
         pytest.param(ENTRY, 0.0, PREFER, False, id="prefer stale, fresh"),
         pytest.param(ENTRY, 50 - JUST, AHEAD, False, id="just before refresh ahead"),
         pytest.param(ENTRY, 50.0, AHEAD, True, id="where refresh ahead begins"),
-        pytest.param(ENTRY, 0.0, Terms(refresh_ahead=1e9), False, id="just renewed is not due, whatever refresh ahead says"),
-        pytest.param(ENTRY, 30 - JUST, Terms(refresh_ahead=1e9), False, id="just before half of freshness"),
-        pytest.param(ENTRY, 30.0, Terms(refresh_ahead=1e9), True, id="half of freshness at most"),
+        pytest.param(ENTRY, 0.0, ServeOptions(refresh_ahead=1e9), False, id="just renewed is not due, whatever refresh ahead says"),
+        pytest.param(ENTRY, 30 - JUST, ServeOptions(refresh_ahead=1e9), False, id="just before half of freshness"),
+        pytest.param(ENTRY, 30.0, ServeOptions(refresh_ahead=1e9), True, id="half of freshness at most"),
         pytest.param(NEVER_FRESH, 0.0, PLAIN, True, id="never fresh"),
         pytest.param(ENDED, 0.0, PLAIN, True, id="softly purged"),
         pytest.param(OLD, 0.0, SECOND, True, id="of an older version"),
@@ -477,7 +479,7 @@ def test_the_table_of_the_terms(
         pytest.param(old(deployed=DEPLOYED + JUST), MAX_AGE, SECOND, True, id="of a newer version, and stale"),
     ],
 )
-def test_what_is_due(entry: Entry, age: float, terms: Terms, due: bool) -> None:
+def test_what_is_due(entry: Entry, age: float, terms: ServeOptions, due: bool) -> None:
     assert is_due(entry, NOON + age, terms) is due
 
 
@@ -487,7 +489,7 @@ def any_entry() -> st.SearchStrategy[Entry]:
 
 
 any_terms = st.builds(
-    Terms,
+    ServeOptions,
     st.sampled_from(["1", "2"]),
     moments.map(lambda age: NOON + age),
     spans | st.just(30.0),
@@ -499,7 +501,7 @@ any_terms = st.builds(
 )
 #: An entry, a note, a moment, whether a refresh is pending, and the terms.
 any_case = st.tuples(any_entry(), st.builds(pause, moments, moments), moments.map(lambda age: NOON + age), st.booleans(), any_terms)
-Case = tuple[Entry, Note, float, bool, Terms]
+Case = tuple[Entry, Note, float, bool, ServeOptions]
 
 
 @given(any_case)
@@ -571,7 +573,7 @@ def test_preferring_stale_changes_nothing_of_what_is_fresh_forbidden_or_gone(cas
 
 
 @given(any_terms, any_terms)
-def test_two_versions_of_an_app_never_take_each_others_pages_for_old(one: Terms, other: Terms) -> None:
+def test_two_versions_of_an_app_never_take_each_others_pages_for_old(one: ServeOptions, other: ServeOptions) -> None:
     """Else the old and the new workers of a deploy would renew each other's pages in turn."""
     of_one = stored(version=one.version, deployed=one.deployed)
     of_other = stored(version=other.version, deployed=other.deployed)
@@ -593,7 +595,7 @@ def test_what_has_no_stale_windows_is_not_served_stale_unless_preferred(case: Ca
 DEFAULTS = Windows(77.0, 600.0, 86400.0)
 MAX_SIZE = 1000
 IN_KEY = frozenset({"host", "accept-language"})
-SESSION = ReadNames(cookies=("session",))
+SESSION = RequestInputs(cookies=("session",))
 
 
 def judged(
@@ -697,8 +699,8 @@ def test_failures_are_those_of_rfc_5861() -> None:
     assert {500, 502, 503, 504} == FAILURE_STATUSES
 
 
-@pytest.mark.parametrize("carried", [SESSION, ReadNames(headers=("x-user",))])
-def test_an_answer_made_for_who_carries_a_name_is_personal(carried: ReadNames) -> None:
+@pytest.mark.parametrize("carried", [SESSION, RequestInputs(headers=("x-user",))])
+def test_an_answer_made_for_who_carries_a_name_is_personal(carried: RequestInputs) -> None:
     assert judged(carried=carried).verdict is Verdict.PERSONAL
 
 
@@ -825,7 +827,7 @@ def test_what_is_storable_breaks_no_prohibition(
     lines: set[str], status: int, size: int | None, sets_cookie: bool, carried: bool, had_content: bool
 ) -> None:
     headers = [cc(", ".join(sorted(lines))), *([("Set-Cookie", "a=1")] if sets_cookie else [])]
-    names = SESSION if carried else ReadNames()
+    names = SESSION if carried else RequestInputs()
     judgement = judged(*headers, status=status, size=size, carried=names, had_content=had_content)
     allowed = (
         not lines & {"private", "no-store", "no-cache"}

@@ -136,8 +136,8 @@ def counted_without_system_calls(engine: Engine, prepare: Callable[[], Callable[
 
     def prepare_counting() -> Callable[[], object]:
         run = prepare()
-        engine.ledger.open()
-        assert engine.ledger._row is not None
+        engine.registry.open()
+        assert engine.registry._row is not None
         return run
 
     before = hits_of(engine)

@@ -22,13 +22,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from flask_stalecache import StoreError
 from flask_stalecache.core.model.keys import digest
-from flask_stalecache.engine.answer_writer import Settler
-from flask_stalecache.engine.log import Complaints
+from flask_stalecache.engine.answer_writer import AnswerWriter
+from flask_stalecache.engine.log import RateLimitedLog
 from flask_stalecache.engine.origin import Start
 from flask_stalecache.engine.singleflight import Flight, Flights, Outcome
 from flask_stalecache.stats.schema import Counters
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.purge_records import LONGEST_RUN, Names
+from flask_stalecache.stores.purge_records import LONGEST_RUN, PurgeRecords
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps
 from support.engine import storable
 
@@ -49,7 +49,7 @@ class View:
 
     def __init__(self, directory: Path) -> None:
         self.store = FileStore(directory)
-        self.settler = Settler(self.store, (2, 300), Counters(), Complaints())
+        self.answer_writer = AnswerWriter(self.store, (2, 300), Counters(), RateLimitedLog())
         self.flights = Flights()
         self.behind = False
 
@@ -149,7 +149,7 @@ class Purging(RuleBasedStateMachine):
         flight, leads = mine.flights.join(key)
         assert leads
         flight.lock = lock
-        start = mine.settler.start(mine.settler.load(key))
+        start = mine.answer_writer.start(mine.answer_writer.load(key))
         fill = Fill(key, self.model.event(), mine, flight, start, doubtful=mine.behind)
         self.model.fills[start.serial] = fill
         self.running.append(fill)
@@ -175,7 +175,7 @@ class Purging(RuleBasedStateMachine):
         fill.doubtful |= fill.view.behind
         fill.answered_at = self.elapsed
         before = self.model.expected(fill.key)
-        stored = fill.view.settler.land(fill.view.flights, fill.flight, fill.start, answer)
+        stored = fill.view.answer_writer.land(fill.view.flights, fill.flight, fill.start, answer)
         fill.view.flights.end(fill.flight)
         assert not (stored and self._must_not_stay(fill))
         if not stored:
@@ -253,7 +253,7 @@ class Purging(RuleBasedStateMachine):
         def fail(*args: Any) -> None:
             raise OSError(28, "No space left on device")
 
-        owner: Any = Stamps if step == "move" else Names
+        owner: Any = Stamps if step == "move" else PurgeRecords
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(owner, step, fail)
             with pytest.raises(StoreError):

@@ -31,7 +31,7 @@ from flask_stalecache.filesystem import locks
 from flask_stalecache.filesystem.atomic import write_file
 from flask_stalecache.stores import file_store as files_module
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.purge_records import Record
+from flask_stalecache.stores.purge_records import PurgeRecord
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps
 from support.engine import FakeOrigin, body_of, make_engine, make_entry, storable
 from support.processes import Worker, workers
@@ -494,7 +494,7 @@ def kill_all_who_write(directory: Path) -> int:
         lambda store: store.write(begun(store, NEW)),
         # First it notes its number, and then the record.
         lambda store: store.purge(NEWS, soft=False),
-        lambda store: store._names.write(Record(NEWS, hard=1)),
+        lambda store: store._names.write(PurgeRecord(NEWS, hard=1)),
         lambda store: write_file(directory / "sweep", b"{}", 0),
         lambda store: Stamps(directory / FILE_NAME),
     ]
