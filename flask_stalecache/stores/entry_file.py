@@ -1,23 +1,80 @@
-"""Bodies that stay in the file of their entry, since they are too large to be kept in memory."""
+"""The file of an entry: its head, read alone by walks, and a body that is too large for memory and is read from the file."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 from ..core.model import entry as entry_format
 from ..core.model.entry import Entry
 from ..errors import BrokenEntry, StoreError
 from ..filesystem.atomic import open_file, read_file, store_errors
-from .entry_head import open_entry
 
+#: Bytes that are read at first: most heads are shorter.
+_MOST = 4096
 #: Bytes that are read at a time.
 BLOCK = 256 * 1024
 #: A file as it was when its body was checked: device, inode, size, time of its writing.
 Identity = tuple[int, int, int, int]
+
+
+class Head(NamedTuple):
+    """What an entry's file says without its body.
+
+    :param data: its first bytes, with all of the head.
+    :param length: bytes of the body.
+    """
+
+    data: bytes
+    length: int
+
+    @property
+    def entry(self) -> Entry:
+        """The entry without its body, unchecked; raises :class:`BrokenEntry` if it is none."""
+        return entry_format.decode_head(self.data)
+
+
+def open_entry(path: str | Path) -> int | None:
+    """Return the descriptor of an entry's file that is open for reading; ``None`` if there is none.
+
+    :raises BrokenEntry: if it is a link.
+    """
+    try:
+        return open_file(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BrokenEntry("a link") from error
+        raise
+
+
+def read_head(path: str) -> Head | None:
+    """Return the head in an entry's file; ``None`` if there is no file.
+
+    :raises BrokenEntry: if the file holds no entry, or not all of it.
+    """
+    descriptor = open_entry(path)
+    if descriptor is None:
+        return None
+    try:
+        return _read_head(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_head(descriptor: int) -> Head:
+    data = os.read(descriptor, _MOST)
+    size = entry_format.head_size(data)
+    while len(data) < size and (more := os.read(descriptor, size - len(data))):
+        data += more
+    whole = entry_format.file_size(data)
+    if os.fstat(descriptor).st_size != whole:
+        raise BrokenEntry("cut")
+    return Head(data, whole - size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from ..core.model import entry as entry_format
 from ..errors import BrokenEntry
 from ..filesystem.atomic import files_in, read_file, write_file
 from ..filesystem.locks import FileKeyLock, held
-from .entry_head import Head, read_head
+from .entry_file import Head, read_head
 from .eviction import Evictor
 from .folders import BILLION, Folders, Found, Listed, Removed
 from .purge_records import KEPT_FOR, CachedPurgeRecords, PurgeRecords

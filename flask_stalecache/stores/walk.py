@@ -15,8 +15,7 @@ from ..errors import BrokenEntry
 from ..filesystem.atomic import read_file
 from ..stats.schema import Counters
 from .base import Checked, Stored, Usage
-from .entry_file import BLOCK, read_entry
-from .entry_head import read_head
+from .entry_file import BLOCK, read_entry, read_head
 from .folders import BILLION, Folders, Found
 from .purge_records import CachedPurgeRecords, PurgeRecords, left_of
 from .stamps import FOLDERS, Stamps, mark_of

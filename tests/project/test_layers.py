@@ -54,7 +54,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stats.schema", "engine.log", "stores.base", "stores.memory", "stores.stamps"),
     (
         "filesystem.atomic",
-        "stores.entry_head",
         "stores.entry_file",
         "filesystem.locks",
         "stores.purge_records",
