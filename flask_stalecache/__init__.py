@@ -24,7 +24,7 @@ from .errors import (
     UnkeyableArgument,
 )
 from .extension import StaleCache
-from .frontends.gateway.handler import GatewayCache
+from .frontends.gateway.gateway_cache import GatewayCache
 from .frontends.memoize.handler import MemoizedFunction
 from .stores.base import Checked, Store, Stored, Usage
 from .stores.file_store import FileStore

@@ -11,7 +11,7 @@ from flask import Flask
 from .app_state import state_of
 from .engine.engine import Engine
 from .errors import ConfigError
-from .frontends.gateway.handler import GatewayCache
+from .frontends.gateway.gateway_cache import GatewayCache
 from .stats.registry import Registry
 from .stats.schema import Counters
 from .stores.base import Usage

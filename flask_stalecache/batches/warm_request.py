@@ -10,7 +10,7 @@ from ..core.rules.serving import ServeOptions, Verdict
 from ..core.rules.status import CacheStatus
 from ..engine.origin import Answer, Served
 from ..errors import StaleCacheError
-from ..frontends.status_headers import why_not_stored
+from ..frontends.debug_detail import why_not_stored
 
 FRESH = "it is fresh already"
 _LEFT_ALONE = "it has failed a short while ago, and is left alone until it may be tried again"

@@ -11,8 +11,7 @@ from flask import Flask, has_request_context, request
 from ..core.model.recipe import ARRIVED, REPLAY
 from ..engine.engine import Engine
 from ..engine.origin import RefreshJob
-from .threadless import why_no_threads
-from .wsgi import closing
+from .wsgi import closing, why_no_threads
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from ast import literal_eval
-from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime, timezone
-from typing import Any, Protocol
-from urllib.parse import quote
+from collections.abc import Collection
 
 from ..core.model.entry import Entry
-from ..core.model.inputs import RequestInputs
-from ..core.model.keys import FORWARDED_FIELDS, digest
-from ..core.model.note import Note
-from ..core.rules.explain import why_stale
-from ..core.rules.serving import PreferStale, ServeOptions, Verdict, is_fresh
-from ..core.rules.status import CacheStatus, aside, forwarded_field, hit_field, status_fields
-from ..engine.origin import Answer, Served
-from ..stores.base import Copy
+from ..core.rules.status import CacheStatus, forwarded_field, hit_field, status_fields
+from ..engine.origin import Served
 
 Fields = list[tuple[str, str]]
 #: Why the origin was asked, in the words of RFC 9211 section 2.2.
@@ -29,7 +19,7 @@ def fields_for_copy(served: Served, entry: Entry, now: float, chosen: Collection
 
     :param now: seconds since the epoch.
     :param chosen: which status fields are sent.
-    :param more: what ``Cache-Status`` says more, as :func:`aside_of` returns it.
+    :param more: what ``Cache-Status`` says more, as :func:`~.debug_detail.aside_of` returns it.
     """
     age = entry.age(now)
     ttl = entry.windows.max_age - age
@@ -49,7 +39,7 @@ def fields_for_answer(served: Served, status: int, chosen: Collection[str], reas
     :param status: the origin's status.
     :param chosen: which status fields are sent.
     :param reason: why it was asked, if it was for another reason than what is or is not stored; else "".
-    :param more: what ``Cache-Status`` says more, as :func:`aside_of` returns it.
+    :param more: what ``Cache-Status`` says more, as :func:`~.debug_detail.aside_of` returns it.
     """
     answer = served.answer
     assert answer is not None
@@ -59,138 +49,3 @@ def fields_for_answer(served: Served, status: int, chosen: Collection[str], reas
     reason = reason or _FORWARDED_BECAUSE.get(served.status, "bypass")
     field = forwarded_field(reason, status=status, ttl=ttl, stored=served.stored, collapsed=served.collapsed)
     return status_fields(served.status, field + more, chosen)
-
-
-# -- with app.debug --------------------------------------------------------------------------------------------------
-
-#: Why a request is not for the cache.
-NOT_READ = "it is neither GET nor HEAD"
-HAS_BODY = "the request has a body"
-IS_KNOWN = "the server knows who asks (REMOTE_USER)"
-UNLESS = "unless said so"
-#: Request fields whose values are never shown.
-_SECRET = frozenset({"cookie", "authorization", "proxy-authorization"})
-
-
-class Asking(Protocol):
-    """A request that is told more of how it was answered."""
-
-    @property
-    def key(self) -> str:
-        """The key of what is asked for."""
-
-    @property
-    def environ(self) -> Mapping[str, Any]:
-        """The request."""
-
-    @property
-    def terms(self) -> ServeOptions:
-        """What is said of serving what is stored to it."""
-
-
-def aside_of(asking: Asking, met: Copy, served: Served, now: float, *, pending: bool) -> str:
-    """Return what ``Cache-Status`` says more with ``app.debug``: the key, and why the request was answered so.
-
-    :param met: what was stored when it came.
-    :param served: how it is answered.
-    :param now: seconds since the epoch.
-    :param pending: a refresh was handed over in this process and is not done.
-    """
-    environ = asking.environ
-    if served.answer is None:
-        reasons = _of_copy(served, asking.terms, now, pending)
-    else:
-        reasons = _of_answer(served, served.answer, environ, asking.terms, met.entry, now)
-    # What a key callable returns may have been made of a cookie.
-    is_nobodys = "HTTP_COOKIE" not in environ and "HTTP_AUTHORIZATION" not in environ
-    return aside(readable_key(asking.key, shows_custom=is_nobodys), "; ".join(filter(None, reasons)))
-
-
-def _of_copy(served: Served, terms: ServeOptions, now: float, pending: bool) -> Iterable[str]:
-    copy = served.copy
-    assert copy is not None
-    assert copy.entry is not None
-    yield _why_stale(copy.entry, terms, now)
-    renewal = _renewal(served.refresh, copy.note, now, pending)
-    yield renewal
-    if served.status is CacheStatus.STALE and not renewal:
-        is_left = terms.prefer_stale is PreferStale.ALONE
-        yield "preferred stale, and not renewed" if is_left else "its origin has failed, or takes too long"
-
-
-def _why_stale(entry: Entry, terms: ServeOptions, now: float) -> str:
-    return "" if is_fresh(entry, now, terms) else why_stale(entry, now, terms)
-
-
-def _renewal(is_ours: bool, note: Note, now: float, pending: bool) -> str:
-    if is_ours:
-        return "this request hands over its refresh"
-    if note.backing_off(now):
-        until = datetime.fromtimestamp(note.retry_at, timezone.utc).isoformat(timespec="seconds")
-        failures = f" (failures so far: {note.failures})" if note.failures else ""
-        return f"its origin is left alone until {until}{failures}"
-    return "its refresh is pending" if pending else ""
-
-
-def _of_answer(
-    served: Served, answer: Answer, environ: Mapping[str, Any], terms: ServeOptions, entry: Entry | None, now: float
-) -> Iterable[str]:
-    is_barred = False
-    if entry is not None and served.status is CacheStatus.BYPASS:
-        names = entry.absent.carried_part(environ)
-        is_barred = bool(names) or ("HTTP_AUTHORIZATION" in environ and not entry.shared)
-        if is_barred:
-            yield f"the request carries {_named(names)}, and what is stored is for those who don't"
-    elif entry is not None:
-        yield "the request wants it confirmed" if terms.reload else _why_stale(entry, terms, now)
-    if served.collapsed:
-        yield "another request's call has failed"
-    elif not served.stored and not is_barred:
-        yield f"not stored: {why_not_stored(answer)}"
-
-
-def why_not_stored(answer: Answer) -> str:
-    """Return why an answer was not stored."""
-    if answer.reason:
-        return answer.reason
-    if answer.later is not None:
-        return "its body is still to come"
-    if answer.verdict is Verdict.STORABLE:
-        return "it was purged meanwhile, or could not be written"
-    return f"it depends on {_named(answer.carried)}, not in the key" if answer.carried else "its answer is for this request alone"
-
-
-def _named(names: RequestInputs) -> str:
-    """Return names as one reads them; their values are secret. Where a request carries none of them it has Authorization."""
-    told = [*(f"the cookie {name}" for name in names.cookies), *(f"the field {name}" for name in names.headers)]
-    return " and ".join(told) or "the field authorization"
-
-
-def readable_key(key: str, *, shows_custom: bool) -> str:
-    """Return the key of a page as one reads it: what answers, the URL, and the fields that are in it beside.
-
-    :param shows_custom: whether what a ``key`` callable returned may be shown, or only a digest of it.
-    """
-    try:
-        kind, *parts = literal_eval(key)
-    except ValueError:
-        # A key callable may return what has no literal: an infinite number.
-        return digest(key)
-    if kind == "variant":
-        url_key, *values, names = parts
-        return " ".join([readable_key(url_key, shows_custom=shows_custom), *map(_field, names, values)])
-    view, (scheme, host, *forwarded), what, varied = parts
-    fields = [_field(name, value) for name, value in (*zip(FORWARDED_FIELDS, forwarded, strict=True), *varied) if value is not None]
-    if len(what) == 1:
-        where = ascii(what[0]) if shows_custom else digest(ascii(what[0]))[:8]
-        return " ".join([f"{view}:", f"{scheme}://{host}", f"key={where}", *fields])
-    script, path, raw, query = what
-    # The server's latin-1 stands for bytes (PEP 3333).
-    shown = raw or quote(f"{script}{path}".encode("latin-1", "replace"), safe="/:@!$&'()*+,;=~")
-    return " ".join([f"{view}:", f"{scheme}://{host}{shown}{'?' if query else ''}{query}", *fields])
-
-
-def _field(name: str, value: Any) -> str:
-    if value is None:
-        return f"{name}:"
-    return f"{name}:{digest(str(value))[:8] if name in _SECRET else value}"

@@ -1,8 +1,9 @@
-"""What comes after a response comes when its iterable is closed (PEP 3333)."""
+"""What servers do with WSGI apps (PEP 3333): close responses, and run threads of theirs or not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -20,3 +21,17 @@ def closing(iterable: Iterable[bytes], after: Sequence[Callable[[], Any]], *, ta
         after = [*filter(None, [getattr(iterable, "close", None)]), *after]
         iterable = chain(iterable, (b"",))
     return ClosingIterator(iterable, after)
+
+
+def why_no_threads(environ: Mapping[str, Any]) -> str:
+    """Return why no thread will run between requests, and the way out; "" if they may.
+
+    :param environ: the WSGI environ of any request.
+    """
+    if environ.get("wsgi.run_once"):
+        return "the server ends this process after one request (wsgi.run_once): run the app under a server that stays"
+    uwsgi = sys.modules.get("uwsgi")
+    # Since 2.0.27 it always has them, whatever its options say.
+    if uwsgi is not None and not getattr(uwsgi, "has_threads", True):
+        return "uWSGI runs no threads of the app: start it with --enable-threads"
+    return ""

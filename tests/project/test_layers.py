@@ -64,7 +64,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.file_store",
     ),
     ("engine.signals", "stats.tally", "stats.counter_file", "stats.history", "stats.registry"),
-    ("engine.singleflight", "engine.thread_pool", "engine.housekeeper", "frontends.threadless", "frontends.wsgi"),
+    ("engine.singleflight", "engine.thread_pool", "engine.housekeeper", "frontends.wsgi"),
     (
         "engine.origin",
         "engine.instrumentation",
@@ -74,6 +74,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.timed_calls",
         "engine.runtime",
         "engine.engine",
+        "frontends.debug_detail",
         "frontends.status_headers",
         "batches.warm_request",
         "batches.batch",
@@ -92,6 +93,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.gateway.bypass",
         "batches.operations",
         "frontends.gateway.handler",
+        "frontends.gateway.gateway_cache",
     ),
     (
         "frontends.pages.request_recorder",

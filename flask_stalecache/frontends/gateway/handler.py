@@ -1,4 +1,4 @@
-"""``GatewayCache``: a shared HTTP cache in front of a whole WSGI app. A hit never enters the app."""
+"""The gateway's WSGI middleware. A hit never enters the app."""
 
 from __future__ import annotations
 
@@ -8,39 +8,29 @@ from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ... import config
-from ...batches.operations import Operations
-from ...batches.scheduler import BatchScheduler, Renewal
+from ...batches.scheduler import Renewal
 from ...batches.warm_request import warming_of
-from ...config import Settings
 from ...core.http.cache_control import response_directives
 from ...core.http.fields import end_to_end, first_of, missing_in_vary
 from ...core.http.freshness import must_be_confirmed
 from ...core.http.invalidation import SAFE_METHODS
 from ...core.model.entry import Entry
 from ...core.model.keys import is_key_of_page
-from ...core.model.policy import Policy
 from ...core.model.recipe import ARRIVED, REPLAY, WARMING
-from ...core.rules.serving import ServeOptions, Verdict, preference
+from ...core.rules.serving import Verdict
 from ...core.rules.status import CacheStatus, aside, forwarded_field, status_fields
 from ...core.rules.variants import Index
-from ...engine.engine import Engine
 from ...engine.origin import Answer, Served, is_served
-from ...errors import ConfigError
-from ...stats.registry import registry_of
-from ...stats.schema import Counters, Stats
 from ...stats.tally import PLAIN
-from ...stores.base import Store
-from ...stores.file_store import file_store
-from ..status_headers import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, fields_for_answer, fields_for_copy
-from ..threadless import why_no_threads
-from ..wsgi import closing
+from ..debug_detail import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS
+from ..status_headers import fields_for_answer, fields_for_copy
+from ..wsgi import closing, why_no_threads
 from .backend import Backend
 from .bypass import Bypass
 from .deliver import GoneError, PreparedResponse, send_stored
 from .invalidation import Invalidator
 from .origin import GatewayOrigin, refresh_of
-from .rules import Rules, base_policy
+from .rules import Rules
 from .wsgi_call import AppCall, code_of
 
 #: Requests that the short way knows; visitors choose the URLs.
@@ -52,7 +42,7 @@ _Asked: TypeAlias = "tuple[object, ...]"
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
 class Gateway:
@@ -328,72 +318,3 @@ def _why_not_for_us(environ: Mapping[str, Any]) -> tuple[str, str] | None:
     if environ.get("REMOTE_USER"):
         return "bypass", IS_KNOWN
     return ("upgrade", "") if "HTTP_UPGRADE" in environ or REPLAY in environ else None
-
-
-class GatewayCache(Gateway, Operations):
-    """A shared HTTP cache in front of any WSGI app: it obeys what the app's responses say.
-
-    :param wsgi_app: the app.
-    :param store: where entries live. Default: files in ``dir``.
-    :param rules: pairs of a path pattern (``"/news/*"``) and a :class:`Policy`, for apps whose responses say nothing. The first
-        that matches holds. Callables in it are given the WSGI environ; ``response_filter`` the status line and the fields.
-    :param settings: the ``STALECACHE_*`` keys in lower case without the prefix: ``dir=``, ``max_size=``,
-        ``honor_request_cache_control=`` … Of the windows only those count that are given here, and only where responses and
-        rules say nothing.
-    :raises ConfigError: for an unknown setting or a value that is not accepted, or without ``dir`` and ``store``.
-    """
-
-    def __init__(
-        self,
-        wsgi_app: WSGIApplication,
-        *,
-        store: Store | None = None,
-        rules: Mapping[str, Policy] | Iterable[tuple[str, Policy]] = (),
-        **settings: Any,
-    ) -> None:
-        if not callable(wsgi_app):
-            raise ConfigError(f"GatewayCache() stands in front of a WSGI app, and {wsgi_app!r} is none")
-        for name, advice in _OF_FLASK.items():
-            if name in settings:
-                raise ConfigError(f"{name}={settings[name]!r} has no effect on GatewayCache(): {advice}")
-        given = {f"{config.PREFIX}{name.upper()}": value for name, value in settings.items()}
-        checked, counters = config.read(given), Counters()
-        kept = _store(store, given, checked, counters)
-        engine = Engine(kept, checked, counters, registry_of(kept, counters))
-        engine.send_as(self)
-        engine.store.check()
-        terms = ServeOptions(
-            checked.version or "", time.time(), 0.0, preference(checked.prefer_stale, checked.prefer_stale_refresh)
-        )
-        plan = Backend.of(wsgi_app, engine, terms)
-        preferred = preference(True, checked.prefer_stale_refresh)
-        base = base_policy(checked, given)
-        super().__init__(plan, Rules(rules, base, checked.ignored_parameters, terms, preferred), checked.status_headers)
-        self._scans = BatchScheduler(engine, [self])
-
-    def stats(self) -> Stats:
-        """Return the numbers of all processes that share the directory, living and dead.
-
-        Nothing is lost with a process that is killed. With a store of your own they are those of this process.
-        """
-        return self._engine.stats()
-
-
-#: Settings of Flask apps, and what to do instead.
-_OF_FLASK = {
-    "enabled": "leave GatewayCache() out where nothing is to be cached",
-    "gateway": "give rules=",
-    "ignored_headers": "which fields matter, the app's responses say in Vary",
-    "ignored_readers": "which fields matter, the app's responses say in Vary",
-}
-
-
-def _store(own: Store | None, given: Mapping[str, Any], settings: Settings, counters: Counters) -> Store:
-    if own is None and settings.store != "file":
-        own = settings.store
-    if own is not None:
-        config.check_own_store(given)
-        return config.store("store", own)  # type: ignore[no-any-return]
-    if settings.dir is None:
-        raise ConfigError("GatewayCache() needs a place for what it stores: give dir='/var/cache/shop', or a store")
-    return file_store(settings.dir, settings, counters)

@@ -22,7 +22,7 @@ from ...engine.thread_pool import ThreadPool
 from ...errors import StaleCacheError
 from ...stats.tally import UNCOUNTED, Tally
 from ...stores.base import Copy
-from ..status_headers import aside_of
+from ..debug_detail import aside_of
 from .backend import Backend
 from .fetch import NOTHING_SAID, AppFetch
 from .rules import Rule, Rules

@@ -24,8 +24,8 @@ from ...core.rules.status import CacheStatus, aside, forwarded_field, status_fie
 from ...engine.engine import Engine
 from ...engine.origin import Answer, Served
 from ...stats.tally import PLAIN, Tally
+from ..debug_detail import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
 from ..middleware import HANDOVER
-from ..status_headers import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
 from .bound_view import BoundView, CachedView, EndpointCounters, app_version, cached_view
 from .origin import PageOrigin
 from .refresh import AnyView, PageRefresh, Replay

@@ -25,7 +25,7 @@ import pytest
 import time_machine
 
 from flask_stalecache import Policy, StoreError
-from flask_stalecache.frontends.gateway.handler import GatewayCache
+from flask_stalecache.frontends.gateway.gateway_cache import GatewayCache
 from flask_stalecache.stores.entry_file import FileBody
 from support.threads import PATIENCE, go, results, wait_until
 

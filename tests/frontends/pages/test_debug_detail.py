@@ -19,10 +19,10 @@ from flask_stalecache.core.model.keys import digest, page_key
 from flask_stalecache.core.model.policy import NamePatterns
 from flask_stalecache.core.rules.status import DETAIL_LENGTH, KEY_LENGTH, aside, sf_string
 from flask_stalecache.core.rules.variants import variant_key
+from flask_stalecache.frontends.debug_detail import readable_key
 from flask_stalecache.frontends.gateway import handler as gateway_cache
 from flask_stalecache.frontends.gateway import origin as gateway_origin
 from flask_stalecache.frontends.pages import handler
-from flask_stalecache.frontends.status_headers import readable_key
 from support.client import MakeApp, Seen, visit
 
 SECRET = "s3cr3t-value"

@@ -20,7 +20,7 @@ from flask.testing import EnvironBuilder
 
 from flask_stalecache import StaleCache
 from flask_stalecache.engine.engine import Engine
-from flask_stalecache.frontends.gateway.handler import GatewayCache
+from flask_stalecache.frontends.gateway.gateway_cache import GatewayCache
 from flask_stalecache.frontends.pages.handler import ANSWERED
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.stamps import SEQ_SLOT

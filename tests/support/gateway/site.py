@@ -17,7 +17,7 @@ from waitress.server import create_server
 from werkzeug.wsgi import ClosingIterator
 
 from flask_stalecache.core.model.policy import Policy
-from flask_stalecache.frontends.gateway.handler import GatewayCache
+from flask_stalecache.frontends.gateway.gateway_cache import GatewayCache
 from support.gateway.table import FRESH, Case, Reply, Step
 
 #: Seconds after which something that should have happened never will.
