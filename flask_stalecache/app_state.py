@@ -25,7 +25,7 @@ from .frontends.pages.handler import Pages
 from .frontends.pages.refresh import AS_VISITOR
 from .frontends.pages.request_recorder import observed_request_class
 from .frontends.pages.watch import discard_session
-from .frontends.requests_adapter.rules import AppContext
+from .frontends.requests_adapter.app_context import AppContext
 from .stats.registry import Registry, registry_of
 from .stats.schema import Counters
 from .stores.base import Store

@@ -115,7 +115,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.flask_gateway",
     ),
     (
+        "frontends.requests_adapter.url_key",
         "frontends.requests_adapter.rules",
+        "frontends.requests_adapter.app_context",
         "frontends.requests_adapter.response",
         "frontends.requests_adapter.request",
         "frontends.requests_adapter.fetch",

@@ -16,7 +16,7 @@ from werkzeug.test import Client
 from flask_stalecache import FileStore, GatewayCache, OriginBusy, StaleCache
 from flask_stalecache.core.model.policy import NamePatterns
 from flask_stalecache.core.model.recipe import REFRESHING
-from flask_stalecache.frontends.requests_adapter.rules import host_of, key_url
+from flask_stalecache.frontends.requests_adapter.url_key import host_of, key_url
 from flask_stalecache.stats.schema import Series, Stats
 from flask_stalecache.stats.tally import STATUSES
 from support.engine import FakeOrigin, make_engine, storable

@@ -23,11 +23,13 @@ from ...stores.base import Copy
 from ..memoize.handler import NAME, travel_up
 from ..middleware import hand_over_at_close
 from ..status_headers import fields_for_answer, fields_for_copy
+from .app_context import AppContext
 from .fetch import Failed, head_of
 from .origin import SessionOrigin
 from .request import CONDITIONS, OutgoingRequest, environ_of, has_failed, text_of
 from .response import Fields, Head, fields_of, made_again
-from .rules import AppContext, SessionRules, key_url
+from .rules import SessionRules
+from .url_key import key_url
 
 #: Requests that ask for a part, or on a condition that no copy answers.
 _PAST_STORE = ("Range", "If-Range", "If-Match", "If-Unmodified-Since", "Upgrade")

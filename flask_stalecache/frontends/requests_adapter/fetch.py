@@ -24,9 +24,10 @@ from ...core.rules.shared_cache import Exchange, judge_exchange
 from ...core.rules.variants import index_with, place_of
 from ...engine.origin import Answer, Start
 from ..memoize.origin import retry_after_of
+from .app_context import AppContext
 from .request import CONDITIONS, OutgoingRequest
 from .response import BODILESS, Head, fields_of, is_chunked, is_unread, keep_copy, let_go, made_again, phrase, read_whole
-from .rules import UNSAID, AppContext, SessionRules
+from .rules import UNSAID, SessionRules
 
 NOTHING_SAID = RequestDirectives()
 TOO_MANY = 429

@@ -15,9 +15,10 @@ from ...core.rules.variants import Fields, locate
 from ...engine.origin import Answer, Start
 from ...engine.thread_pool import ThreadPool
 from ...stores.base import Copy
+from .app_context import AppContext
 from .fetch import NOTHING_SAID, FetchRequest, ThirdPartyFetch
 from .request import CONDITIONS, OutgoingRequest, environ_of, has_failed
-from .rules import AppContext, SessionRules
+from .rules import SessionRules
 
 #: What a caller says to caches; nobody says it in the background.
 _SAID = ("Cache-Control", "Pragma")

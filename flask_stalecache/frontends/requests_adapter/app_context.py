@@ -1,0 +1,51 @@
+"""An app in which sessions are cached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+from ...core.rules.serving import ServeOptions, preference
+from ...engine.engine import Engine
+from ...engine.thread_pool import ThreadPool
+from ...stats.tally import Tally
+from .rules import SessionRules
+from .url_key import host_of
+
+
+class AppContext:
+    """An app whose sessions are cached.
+
+    :param engine: answers requests.
+    :param pool: the threads that renew.
+    :param terms_of: returns what is said of serving what is stored, whoever asks.
+    """
+
+    def __init__(self, engine: Engine, pool: ThreadPool, terms_of: Callable[[], ServeOptions]) -> None:
+        self.engine = engine
+        self.pool = pool
+        self.settings = engine.settings
+        self._terms_of = terms_of
+
+    def tally(self, url: str) -> Tally:
+        """Return where a third party is counted.
+
+        :param url: as :func:`~.url_key.key_url` returns it.
+        """
+        return self.engine.registry.tally("host", host_of(url))
+
+    @cached_property
+    def _terms(self) -> ServeOptions:
+        # Not before the first request: until then the app may still be configured.
+        return self._terms_of()
+
+    def terms(self, rules: SessionRules) -> ServeOptions:
+        """Return what is said of serving what is stored under a session's rules."""
+        given = rules.policy.prefer_stale
+        prefers = self.settings.prefer_stale if given is None else given
+        return self._terms._replace(prefer_stale=preference(prefers, self.settings.prefer_stale_refresh))
+
+    def lock_timeout(self, rules: SessionRules) -> float:
+        """Return the seconds to wait for another's request at most."""
+        given: float | None = rules.policy.lock_timeout
+        return self.settings.lock_timeout if given is None else given

@@ -1,0 +1,26 @@
+"""The URL of a request to a third party: as it is in the key, and the host as it is counted."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from urllib.parse import urlsplit, urlunsplit
+
+from ...core.http.invalidation import normal_url
+from ...core.model.policy import NamePatterns
+
+
+# Parsing a URL is a good part of the cost of a hit, and the same ones are asked for again and again.
+@lru_cache(maxsize=1024)
+def key_url(url: str, ignored: NamePatterns) -> str | None:
+    """Return the URL that is in the key, without ignored parameters; ``None`` if it is none of HTTP."""
+    normal = normal_url(url)
+    if normal is None or not ignored:
+        return normal
+    parts = urlsplit(normal)
+    return urlunsplit(parts._replace(query=ignored.split(parts.query)[0]))
+
+
+@lru_cache(maxsize=1024)
+def host_of(url: str) -> str:
+    """Return the host of a URL as it is counted: with its port, if that is not the scheme's own; never with a password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
