@@ -188,7 +188,7 @@ class BatchScheduler:
         return Batch(kind, self._tell)
 
     def _tell(self, batch: Batch) -> None:
-        self.engine.instrumentation.moved(batch)
+        self.engine.instrumentation.batch_progress(batch)
 
     def _find(self, batch: Batch, count: int = 1) -> None:
         self.engine.counters.count("scans_found", count)

@@ -49,7 +49,7 @@ class AnswerWriter:
             self.store_failed(error)
             return Copy(key, None, NOTHING, 0, 0)
 
-    def land(self, flights: Flights, flight: Flight, start: Start, answer: Answer) -> bool:
+    def write_flight(self, flights: Flights, flight: Flight, start: Start, answer: Answer) -> bool:
         """Store what a flight brought, tell its waiters how it ended, and return whether it was stored.
 
         :raises StoreError: if that can't be written; who waited in this process is served all the same.
@@ -152,7 +152,7 @@ class AnswerWriter:
             return False
         if not self.store.write(answer.entry):
             return False
-        self.instrumentation.stored(answer.entry)
+        self.instrumentation.entry_stored(answer.entry)
         if answer.retry_after:
             self.store.write_note(copy.key, Note(written=now, retry_at=now + answer.retry_after))
         elif copy.note != NOTHING:

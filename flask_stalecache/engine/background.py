@@ -106,7 +106,7 @@ class BackgroundRefreshes:
         pending = self._pending.get(key)
         return None if pending is None else pending.landing
 
-    def hand_over(self, job: RefreshJob) -> bool:
+    def submit(self, job: RefreshJob) -> bool:
         """Hand over a claimed refresh, and return whether it was taken.
 
         It never waits; a full queue drops it, and the copy is still there.
@@ -140,7 +140,7 @@ class BackgroundRefreshes:
     def _call(self, job: RefreshJob, copy: Copy, landing: RefreshResult) -> None:
         try:
             start = self.answer_writer.start(copy)
-            answer = landing.answer = self.answer_writer.instrumentation.ask(job, lambda: job.run(start))
+            answer = landing.answer = self.answer_writer.instrumentation.call_origin(job, lambda: job.run(start))
             self.answer_writer.write_if_unlocked(job.key, answer)
         except BaseException as error:
             landing.answer = Answer(Verdict.FAILED, error=error)
@@ -225,7 +225,7 @@ class BackgroundRefreshes:
             if copy.entry is not None and copy.entry.calls:
                 # Together, since one after the other they would take as long as all of them.
                 job.renew_parts(copy.entry.calls)
-            answer = self.answer_writer.instrumentation.ask(job, lambda: job.run(start))
+            answer = self.answer_writer.instrumentation.call_origin(job, lambda: job.run(start))
         except BaseException as error:
             # A job tells failures in its answer; whatever else stops it must not be tried again at once.
             self.answer_writer.note_failure(copy)
@@ -240,7 +240,7 @@ class BackgroundRefreshes:
                 ("refresh", job.label), "the refresh of %s failed%s", job.label, stays, exc_info=answer.error
             )
         try:
-            landing.stored = self.answer_writer.land(self.flights, flight, start, answer)
+            landing.stored = self.answer_writer.write_flight(self.flights, flight, start, answer)
         finally:
             self._has_ended(job, begun, answer)
         landing.answer = answer

@@ -35,7 +35,7 @@ class Engine(Runtime):
 
     # -- answering -----------------------------------------------------------------------------------------------
 
-    def answer(self, origin: Origin) -> Served:
+    def serve(self, origin: Origin) -> Served:
         """Answer a request: from the copy if that may be served, else by the origin, called once for all who wait."""
         copy = self.store.lookup(origin.key)
         entry = None if copy is None else copy.entry
@@ -45,7 +45,7 @@ class Engine(Runtime):
         begun = time.perf_counter()
         served = self._answer(origin, copy or self._load(origin.key))
         if served.answer is None and served.status in (CacheStatus.STALE, CacheStatus.UPDATING):
-            self.instrumentation.stale(origin, served)
+            self.instrumentation.stale_served(origin, served)
         return served._replace(took=time.perf_counter() - begun)
 
     def _answer(self, origin: Origin, copy: Copy) -> Served:
@@ -54,7 +54,7 @@ class Engine(Runtime):
             return self._serve(copy, decision)
         self._on_slow_path()
         if way is Route.LIVE:
-            return Served(CacheStatus.BYPASS, None, self.live(origin))
+            return Served(CacheStatus.BYPASS, None, self.bypass(origin))
         assert isinstance(decision, Fetch)
         visit = FetchState(origin, copy, decision, time.monotonic() + origin.lock_timeout)
         served = self._unqueued(visit) if way is Route.UNQUEUED else self._fetched(visit)
@@ -64,16 +64,16 @@ class Engine(Runtime):
         """Serve what is not to be had without the origin, unless that is to be left alone."""
         origin, decision = visit.origin, visit.fetch
         if (refused := origin.refused(visit.copy)) is not None:
-            return self.served(visit, refused, stored=False)
-        if origin.wait is not None and origin.apart:
+            return self.serve_answer(visit, refused, stored=False)
+        if origin.wait is not None and origin.runs_in_own_threads:
             return self._apart.call(visit, origin.wait)
         if origin.wait is not None and decision.if_error is not None:
             return self._renew_behind(visit, origin.wait)
         return self._fetch(visit)
 
-    def live(self, origin: Origin) -> Answer:
+    def bypass(self, origin: Origin) -> Answer:
         """Call the origin for one visitor alone: nothing of it is stored."""
-        return self.instrumentation.ask(origin, origin.live)
+        return self.instrumentation.call_origin(origin, origin.call_uncached)
 
     def look_up(self, key: str) -> Copy:
         """Return what is stored under a key: the copy of this process if it still stands."""
@@ -111,7 +111,7 @@ class Engine(Runtime):
         if isinstance(decision, Serve):
             return Route.SERVE, decision
         note = copy.note
-        if not origin.queues or note.unstorable(now) or origin.carries(note.kept_out):
+        if not origin.may_collapse or note.unstorable(now) or origin.carries(note.kept_out):
             return Route.UNQUEUED, decision
         return Route.QUEUE, decision
 
@@ -123,18 +123,18 @@ class Engine(Runtime):
 
     def _unqueued(self, visit: FetchState) -> Served:
         """Call the origin without the lock; if the answer turns out to be storable, it ends the mark that led here."""
-        if visit.origin.apart:
+        if visit.origin.runs_in_own_threads:
             return self._apart.unqueued(visit)
         start = self.answer_writer.start(visit.copy)
         if visit.origin.carries(visit.copy.note.kept_out):
             start = start._replace(is_marked=True)
-        answer = self.instrumentation.ask(visit.origin, partial(visit.origin.call, start))
+        answer = self.instrumentation.call_origin(visit.origin, partial(visit.origin.call, start))
         if answer.later is not None:
             answer.later(partial(self.answer_writer.write_if_unlocked, visit.origin.key))
-            return self.served(visit, answer, stored=False)
-        return self.served(visit, answer, self.answer_writer.write_if_unlocked(visit.origin.key, answer))
+            return self.serve_answer(visit, answer, stored=False)
+        return self.serve_answer(visit, answer, self.answer_writer.write_if_unlocked(visit.origin.key, answer))
 
-    def served(self, visit: FetchState, answer: Answer, stored: bool) -> Served:
+    def serve_answer(self, visit: FetchState, answer: Answer, stored: bool) -> Served:
         """Serve the origin's answer; or, if it failed and the copy may stand in for it, the copy."""
         if answer.verdict in (Verdict.FAILED, Verdict.WORSE) and visit.fetch.if_error is not None:
             self.complaints.error_every_minute(
@@ -170,11 +170,11 @@ class Engine(Runtime):
 
     def look_again(self, visit: FetchState) -> Served | None:
         """Serve what is stored by now; ``None``: it is still to be fetched."""
-        visit.origin.aim()
+        visit.origin.relocate()
         visit.copy = self.answer_writer.load(visit.origin.key)
         way, decision = self._look(visit.origin, visit.copy, visit)
         if way is Route.LIVE:
-            return Served(CacheStatus.BYPASS, None, self.live(visit.origin))
+            return Served(CacheStatus.BYPASS, None, self.bypass(visit.origin))
         if way is Route.COLLAPSED:
             return Served(visit.fetch.status, visit.copy, collapsed=True)
         if way is Route.SERVE:
@@ -185,7 +185,7 @@ class Engine(Runtime):
             return self._unqueued(visit)
         # It may have failed while this request waited for who called it.
         refused = visit.origin.refused(visit.copy)
-        return None if refused is None else self.served(visit, refused, stored=False)
+        return None if refused is None else self.serve_answer(visit, refused, stored=False)
 
     # -- waiting -------------------------------------------------------------------------------------------------
 
@@ -196,7 +196,7 @@ class Engine(Runtime):
         """
         process, origin = self.process, visit.origin
         if process.flights.is_led_here(origin.key):
-            return Served(visit.fetch.status, None, self.live(origin))
+            return Served(visit.fetch.status, None, self.bypass(origin))
         refreshes, is_ours, is_dropped = process.refreshes, False, False
         landing, until = refreshes.landing(origin.key), refreshes.since(origin.key) + wait
         while True:
@@ -207,7 +207,7 @@ class Engine(Runtime):
                 if refreshes.claim(visit.copy):
                     until = until if is_ours else refreshes.since(origin.key) + wait
                     is_ours = True
-                    is_dropped = not refreshes.hand_over(origin.refresh())
+                    is_dropped = not refreshes.submit(origin.refresh())
                 landing = refreshes.landing(origin.key)
             if self.store.moved(visit.copy) and (served := self.look_again(visit)) is not None:
                 return served
@@ -223,7 +223,7 @@ class Engine(Runtime):
         """Wait for another's flight; ``None``: look again."""
         if flight.leader == threading.get_ident():
             # The view asks for its own page: waiting would be for ever.
-            return Served(visit.fetch.status, None, self.live(visit.origin))
+            return Served(visit.fetch.status, None, self.bypass(visit.origin))
         visit.waited, until = True, visit.until
         if flight.unlocked is not None:
             # Somebody's wait was over, and this is the call that all the others wait for.
@@ -293,7 +293,7 @@ class Engine(Runtime):
         return LeaderAction.CALL if self._still_to_fetch(flight, visit) else LeaderAction.AGAIN
 
     def _still_to_fetch(self, flight: Flight, visit: FetchState) -> bool:
-        if visit.origin.aim():
+        if visit.origin.relocate():
             return False
         visit.copy = self.store.load(visit.origin.key)
         way, decision = self._look(visit.origin, visit.copy, visit)
@@ -312,7 +312,7 @@ class Engine(Runtime):
         is_over, stored = True, False
         try:
             start = self.answer_writer.start(visit.copy)
-            answer = self.instrumentation.ask(visit.origin, partial(visit.origin.call, start))
+            answer = self.instrumentation.call_origin(visit.origin, partial(visit.origin.call, start))
             if answer.later is None:
                 stored = self._land(flight, start, answer)
             else:
@@ -321,7 +321,7 @@ class Engine(Runtime):
         finally:
             if is_over:
                 self.process.flights.end(flight)
-        return self.served(visit, answer, stored)
+        return self.serve_answer(visit, answer, stored)
 
     def _land_whole(self, flights: Flights, flight: Flight, start: Start, answer: Answer | None) -> None:
         """End the flight of an answer whose body has come, or has broken off."""
@@ -333,7 +333,7 @@ class Engine(Runtime):
 
     def _land(self, flight: Flight, start: Start, answer: Answer) -> bool:
         try:
-            return self.answer_writer.land(self.process.flights, flight, start, answer)
+            return self.answer_writer.write_flight(self.process.flights, flight, start, answer)
         except StoreError as error:
             self.answer_writer.store_failed(error)
             return False

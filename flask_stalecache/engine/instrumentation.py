@@ -40,19 +40,19 @@ class Instrumentation:
     def __init__(self) -> None:
         self.sender: object = None
 
-    def ask(self, of: Counted, call: Callable[[], Answer]) -> Answer:
+    def call_origin(self, of: Counted, call: Callable[[], Answer]) -> Answer:
         """Call an origin, and count that."""
         begun = time.perf_counter()
         try:
             answer = call()
         except BaseException as error:
-            self.asked(of.key, of.tally, time.perf_counter() - begun, is_failure(error), error)
+            self.count_origin_call(of.key, of.tally, time.perf_counter() - begun, is_failure(error), error)
             raise
         if answer.verdict is not Verdict.REFUSED:
-            self.asked(of.key, of.tally, time.perf_counter() - begun, answer.has_failed, answer.error)
+            self.count_origin_call(of.key, of.tally, time.perf_counter() - begun, answer.has_failed, answer.error)
         return answer
 
-    def live(self, tally: Tally, call: Callable[[], T], has_failed: Callable[[T], bool], *, is_visit: bool) -> T:
+    def call_bypassed(self, tally: Tally, call: Callable[[], T], has_failed: Callable[[T], bool], *, is_visit: bool) -> T:
         """Call what goes past the cache, and count that.
 
         :param is_visit: it is a visit or a call of its own.
@@ -69,25 +69,25 @@ class Instrumentation:
             took = time.perf_counter() - begun
             if is_visit:
                 tally.served(CacheStatus.BYPASS, took)
-            self.asked("", tally, took, failed, failure)
+            self.count_origin_call("", tally, took, failed, failure)
         return answer
 
-    def asked(self, key: str, tally: Tally, seconds: float, failed: bool, error: BaseException | None) -> None:
+    def count_origin_call(self, key: str, tally: Tally, seconds: float, failed: bool, error: BaseException | None) -> None:
         """Count a call of an origin, and tell of it if it failed."""
         tally.asked(seconds, failed=failed)
         if failed and tally is not UNCOUNTED:
             send(signals.origin_failed, self.sender, key=key, label=tally.label, error=error)
 
-    def stale(self, of: Counted, served: Served) -> None:
+    def stale_served(self, of: Counted, served: Served) -> None:
         """Tell of a stale copy that is served."""
         if signals.stale_served.receivers:
             send(signals.stale_served, self.sender, key=of.key, status=served.status, entry=served.entry, label=of.tally.label)
 
-    def stored(self, entry: Entry) -> None:
+    def entry_stored(self, entry: Entry) -> None:
         """Tell of an entry that was stored."""
         send(signals.entry_stored, self.sender, entry=entry)
 
-    def moved(self, batch: object) -> None:
+    def batch_progress(self, batch: object) -> None:
         """Tell of what goes through many entries: it has moved on."""
         send(signals.scan_moved, self.sender, batch=batch)
 

@@ -19,7 +19,7 @@ class RateLimitedLog:
     def __init__(self) -> None:
         self._said: dict[Hashable, float] = {}
 
-    def once(self, about: Hashable, message: str, *args: object, level: int = logging.WARNING) -> None:
+    def warn_once(self, about: Hashable, message: str, *args: object, level: int = logging.WARNING) -> None:
         """Say it the first time only: something that the developer can mend."""
         if about not in self._said:
             self._remember(about)

@@ -101,14 +101,14 @@ class Origin(Protocol):
         """Seconds to wait for a renewal at most where a copy can stand in; ``None``: as long as it takes."""
 
     @property
-    def apart(self) -> bool:
+    def runs_in_own_threads(self) -> bool:
         """Whether it is only ever called in threads of its own, never in the visitor's; it has a ``wait`` then."""
 
     @property
     def terms(self) -> ServeOptions:
         """What is said of serving what is stored to this request."""
 
-    def aim(self) -> bool:
+    def relocate(self) -> bool:
         """Find the key anew, since what was stored meanwhile may say where to look; return whether it is another one."""
 
     def refresh(self) -> RefreshJob:
@@ -120,11 +120,11 @@ class Origin(Protocol):
     def refused(self, copy: Copy) -> Answer | None:
         """Return why it is not to be called now; ``None``: it may be."""
 
-    def live(self) -> Answer:
+    def call_uncached(self) -> Answer:
         """Call the origin for this visitor alone: nothing of it is stored."""
 
     @property
-    def queues(self) -> bool:
+    def may_collapse(self) -> bool:
         """Whether it may wait for others, and others for it."""
 
     def is_barred_from(self, entry: Entry) -> bool:

@@ -81,12 +81,12 @@ class Runtime:
         self._on_slow_path()
         return self.process.refreshes.run_now(job, met)
 
-    def hand_over(self, job: RefreshJob) -> None:
-        """Hand over a refresh that :meth:`answer` asked for, or one that runs whatever is stored. It never waits."""
+    def submit(self, job: RefreshJob) -> None:
+        """Hand over a refresh that :meth:`.Engine.serve` asked for, or one that runs whatever is stored. It never waits."""
         self._on_slow_path()
         # Only now: until the response is closed somebody may need the value, and would wait for what has not begun.
         if not job.forced or self.process.refreshes.claim(self.answer_writer.load(job.key)):
-            self.process.refreshes.hand_over(job)
+            self.process.refreshes.submit(job)
 
     def new_pool(self, workers: int, queue_size: int, *, replaces_lost: bool = True) -> ThreadPool:
         """Return new threads for refreshes of one kind; none, where pages have none either."""
@@ -109,7 +109,7 @@ class Runtime:
             for pool in self.pools:
                 pool.go_in_line()
             about = "threads", os.getpid()
-            _server_complaints.once(about, "refreshes run in line, when the response is closed, since %s", reason)
+            _server_complaints.warn_once(about, "refreshes run in line, when the response is closed, since %s", reason)
 
     def look_after_itself(self) -> None:
         """Do what the housekeeping thread would do, if it is time."""

@@ -23,10 +23,10 @@ class Driver(Protocol):
     def look_again(self, visit: FetchState) -> Served | None:
         """Serve what is stored by now; ``None``: it is still to be fetched."""
 
-    def live(self, origin: Origin) -> Answer:
+    def bypass(self, origin: Origin) -> Answer:
         """Call the origin for one visitor alone."""
 
-    def served(self, visit: FetchState, answer: Answer, stored: bool) -> Served:
+    def serve_answer(self, visit: FetchState, answer: Answer, stored: bool) -> Served:
         """Serve the origin's answer; or, if it failed and the copy may stand in for it, the copy."""
 
 
@@ -43,7 +43,7 @@ class TimedCalls:
         """Have the origin called in a thread of its own, and wait for that a while: counted from when it was handed over."""
         process, origin = self._engine.process, visit.origin
         if process.flights.is_led_here(origin.key):
-            return Served(visit.fetch.status, None, self._engine.live(origin))
+            return Served(visit.fetch.status, None, self._engine.bypass(origin))
         refreshes, ours = process.refreshes, None
         landing, until = refreshes.landing(origin.key), refreshes.since(origin.key) + wait
         while True:
@@ -54,8 +54,8 @@ class TimedCalls:
                 if refreshes.claim(visit.copy):
                     until = until if ours is not None else refreshes.since(origin.key) + wait
                     landing = ours = refreshes.landing(origin.key)
-                    if not refreshes.hand_over(origin.refresh()):
-                        return self._engine.served(visit, _busy(origin), stored=False)
+                    if not refreshes.submit(origin.refresh()):
+                        return self._engine.serve_answer(visit, _busy(origin), stored=False)
                     # Where no threads run it is done by now.
                     if (served := self._outcome(visit, landing, is_ours=True)) is not None:
                         return served
@@ -63,7 +63,7 @@ class TimedCalls:
                     landing = refreshes.landing(origin.key)
             left = until - time.monotonic()
             if left <= 0:
-                return self._engine.served(visit, _too_late(origin, wait), stored=False)
+                return self._engine.serve_answer(visit, _too_late(origin, wait), stored=False)
             visit.waited = visit.waited or landing is not ours
             if landing is not None and not landing.done.is_set():
                 landing.done.wait(min(POLL, left))
@@ -75,16 +75,16 @@ class TimedCalls:
         origin, wait = visit.origin, visit.origin.wait or 0.0
         landing = self._engine.process.refreshes.call_apart(origin.refresh(), visit.copy)
         if landing is None:
-            return self._engine.served(visit, _busy(origin), stored=False)
+            return self._engine.serve_answer(visit, _busy(origin), stored=False)
         landing.done.wait(wait)
-        return self._engine.served(visit, landing.answer or _too_late(origin, wait), stored=False)
+        return self._engine.serve_answer(visit, landing.answer or _too_late(origin, wait), stored=False)
 
     def _outcome(self, visit: FetchState, landing: RefreshResult | None, *, is_ours: bool) -> Served | None:
         """Serve what a call brought, or what is stored by now; ``None``: nothing yet, or what is for who handed it over alone."""
         answer = landing.answer if landing is not None and landing.done.is_set() else None
         is_storable = answer is not None and answer.verdict is Verdict.STORABLE
         if answer is not None and (answer.verdict in (Verdict.FAILED, Verdict.REFUSED) or (is_ours and not is_storable)):
-            return self._engine.served(visit, answer, stored=False)
+            return self._engine.serve_answer(visit, answer, stored=False)
         # A purge may have come since it was begun.
         if self._engine.store.moved(visit.copy) and (served := self._engine.look_again(visit)) is not None:
             return served
@@ -93,7 +93,7 @@ class TimedCalls:
         if answer.entry is not None and not is_ours:
             # Nobody's own value is shared; what would have been stored makes one for each.
             return Served(visit.fetch.status, Copy(visit.origin.key, answer.entry, NOTHING, 0, 0), collapsed=True)
-        return self._engine.served(visit, answer, stored=False)
+        return self._engine.serve_answer(visit, answer, stored=False)
 
 
 def _busy(origin: Origin) -> Answer:

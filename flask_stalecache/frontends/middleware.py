@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 HANDOVER = "flask_stalecache.handover"
 
 
-def hand_over_at_close(engine: Engine, job: RefreshJob) -> None:
+def submit_at_close(engine: Engine, job: RefreshJob) -> None:
     """Hand over a refresh when the response of the current request is closed; at once, where there is none."""
     waiting = request.environ.get(HANDOVER) if has_request_context() else None
     if waiting is None:
-        engine.hand_over(job)
+        engine.submit(job)
     else:
         waiting.append(job)
 
@@ -80,21 +80,21 @@ class AfterResponseMiddleware:
         try:
             iterable = self._app(environ, start_response)
         except BaseException:
-            self._hand_over(jobs, environ)
+            self._submit(jobs, environ)
             raise
         if self._answers_at_once and not jobs and not self._engine.in_line and type(iterable) is tuple:
             # Out of the store: nothing of the app runs any more. A stream may still call fetch functions.
             environ.pop(HANDOVER, None)
             return iterable
         takes_long = bool(jobs) and self._engine.refresher.workers == 0
-        return closing(iterable, [partial(self._hand_over, jobs, environ)], takes_long=takes_long)
+        return closing(iterable, [partial(self._submit, jobs, environ)], takes_long=takes_long)
 
-    def _hand_over(self, jobs: list[RefreshJob], environ: WSGIEnvironment) -> None:
+    def _submit(self, jobs: list[RefreshJob], environ: WSGIEnvironment) -> None:
         # A call that comes later, in a thread that the view left behind, finds none and hands over by itself.
         environ.pop(HANDOVER, None)
         # Emptied, since a server may close twice.
         while jobs:
-            self._engine.hand_over(jobs.pop())
+            self._engine.submit(jobs.pop())
         if self._engine.in_line:
             self._engine.look_after_itself()
 

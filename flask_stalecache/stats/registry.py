@@ -134,7 +134,9 @@ class Registry:
         except (OSError, ConfigError) as error:
             if self._try_again_at and not self.counters["store_failures"]:
                 # Not at the first time, and not where the store fails too, which says so itself.
-                self._complaints.once("row", "requests are counted in this process alone, no file for it at %s: %s", folder, error)
+                self._complaints.warn_once(
+                    "row", "requests are counted in this process alone, no file for it at %s: %s", folder, error
+                )
             self._try_again_at = time.monotonic() + _PAUSE
             self.counters.count("uncounted")
             return

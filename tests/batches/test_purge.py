@@ -758,9 +758,9 @@ class Race:
         return storable(start, f"version {version}".encode(), names=NAMES, windows=self.windows)
 
     def visit(self) -> tuple[CacheStatus, bytes]:
-        served = self.engine.answer(self.origin)
+        served = self.engine.serve(self.origin)
         if served.refresh:
-            self.engine.hand_over(self.origin.refresh())
+            self.engine.submit(self.origin.refresh())
         return served.status, bytes(body_of(served))  # type: ignore[arg-type]
 
     def publish(self, soft: bool) -> None:
@@ -870,9 +870,9 @@ def test_a_failed_renewal_serves_nothing_that_was_purged_meanwhile(race: Race) -
         return failed()
 
     race.origin.script = fail
-    visitors = [go(lambda: race.engine.answer(race.origin))]
+    visitors = [go(lambda: race.engine.serve(race.origin))]
     wait_until(lambda: race.runs == 1, "the call")
-    visitors += crowd(2, lambda: race.engine.answer(race.origin))
+    visitors += crowd(2, lambda: race.engine.serve(race.origin))
     wait_until(lambda: len(race.origin.asked) == 3, "that all wait")
     race.publish(soft=False)
     race.go_on.set()
@@ -902,7 +902,7 @@ def test_who_comes_after_a_purge_is_not_given_what_a_flight_brought_before_it(
 ) -> None:
     """It has landed, or could not be written, and has not ended: the purge comes, and then visitors who find the flight."""
     race.hold, race.windows = False, (60, 0, 0)
-    land, write, late = race.engine.answer_writer.land, race.engine.store.write, []
+    land, write, late = race.engine.answer_writer.write_flight, race.engine.store.write, []
 
     def come() -> None:
         if not late:
@@ -921,7 +921,7 @@ def test_who_comes_after_a_purge_is_not_given_what_a_flight_brought_before_it(
         raise StoreError("no room")
 
     if written:
-        monkeypatch.setattr(race.engine.answer_writer, "land", land_and_wait)
+        monkeypatch.setattr(race.engine.answer_writer, "write_flight", land_and_wait)
     else:
         monkeypatch.setattr(race.engine.store, "write", fail_to_write)
     assert race.visit() == (CacheStatus.MISS, OLD)

@@ -81,7 +81,7 @@ def store_old(engine: Engine, **options: Any) -> None:
 
 
 def asking(engine: Engine, origin: FakeOrigin) -> Callable[[], Served]:
-    return lambda: engine.answer(origin)
+    return lambda: engine.serve(origin)
 
 
 def once(first: Callable[[Start], Answer], later: Callable[[Start], Answer] = storable) -> Callable[[Start], Answer]:
@@ -119,7 +119,7 @@ def nothing_is_left(engine: Engine, store: FileStore) -> None:
     late = FakeOrigin(key="page", patience=0.0)
     engine.store.remove("page")
     engine.store.write_note("page", NOTHING)
-    assert go(engine.answer, late).result(PATIENCE).status is MISS
+    assert go(engine.serve, late).result(PATIENCE).status is MISS
     assert late.calls == 1
 
 
@@ -128,11 +128,11 @@ def nothing_is_left(engine: Engine, store: FileStore) -> None:
 
 def test_miss_hit_and_expired(engine: Engine, clock: time_machine.Traveller) -> None:
     origin = FakeOrigin(lambda start: storable(start, f"{origin.calls}".encode(), windows=(60, 0, 0)))
-    miss, hit = engine.answer(origin), engine.answer(origin)
+    miss, hit = engine.serve(origin), engine.serve(origin)
     assert (miss.status, body_of(miss), miss.stored, miss.collapsed) == (MISS, b"1", True, False)
     assert (hit.status, body_of(hit), hit.refresh) == (HIT, b"1", False)
     clock.shift(60)
-    expired, hit = engine.answer(origin), engine.answer(origin)
+    expired, hit = engine.serve(origin), engine.serve(origin)
     assert (expired.status, body_of(expired), expired.stored) == (EXPIRED, b"2", True)
     assert (hit.status, body_of(hit)) == (HIT, b"2")
     assert origin.calls == 2
@@ -140,9 +140,9 @@ def test_miss_hit_and_expired(engine: Engine, clock: time_machine.Traveller) -> 
 
 def test_the_origin_is_told_what_is_stored_and_when_it_started(engine: Engine, clock: time_machine.Traveller) -> None:
     origin = FakeOrigin(lambda start: storable(start, windows=(60, 0, 0)))
-    engine.answer(origin)
+    engine.serve(origin)
     clock.shift(100)
-    engine.answer(origin)
+    engine.serve(origin)
     first, second = origin.starts
     assert first.previous is None
     assert second.previous is not None
@@ -173,7 +173,7 @@ def test_one_row_of_the_decision_each(
     if note == "backing off":
         engine.store.write_note("page", NOTHING.failed(time.time(), (2, 300), 0))
     origin = FakeOrigin()
-    answered = engine.answer(origin)
+    answered = engine.serve(origin)
     assert answered.status is status
     assert origin.calls == calls
     assert body_of(answered) == (b"new" if calls else b"old")
@@ -186,8 +186,8 @@ def test_keys_do_not_meet(engine: Engine) -> None:
         FakeOrigin(lambda start: storable(start, b"news", key="news"), key="news"),
     )
     for origin in (page, news, page, news):
-        engine.answer(origin)
-    assert [body_of(engine.answer(origin)) for origin in (page, news)] == [b"page", b"news"]
+        engine.serve(origin)
+    assert [body_of(engine.serve(origin)) for origin in (page, news)] == [b"page", b"news"]
     assert (page.calls, news.calls) == (1, 1)
 
 
@@ -255,14 +255,14 @@ def test_what_was_stored_long_ago_is_not_taken_for_what_was_waited_for(
 ) -> None:
     """Another process was killed between its rename and the stamp: our copy still stands, and the file is another one."""
     store_old(engine)
-    assert engine.answer(FakeOrigin()).status is HIT
+    assert engine.serve(FakeOrigin()).status is HIT
     with monkeypatch.context() as killed:
         killed.setattr("flask_stalecache.stores.stamps.Stamps.move", lambda *_: None)
         elsewhere.load("page")
         elsewhere.write(make_entry(body=b"a day old", windows=WINDOWS))
     clock.shift(86400)
     origin = FakeOrigin()
-    answered = engine.answer(origin)
+    answered = engine.serve(origin)
     assert (answered.status, body_of(answered), origin.calls) == (EXPIRED, b"new", 1)
 
 
@@ -276,9 +276,9 @@ def test_who_carries_what_the_new_entry_lacks_gets_a_page_of_their_own(
     leader = FakeOrigin()
     leader.script = waiting_for(lambda: len(joined) == 3, lambda start: storable(start, absent=("member",)))
     member, guest = FakeOrigin(cookies=frozenset({"member"})), FakeOrigin()
-    first = go(engine.answer, leader)
+    first = go(engine.serve, leader)
     wait_until(lambda: leader.calls)
-    others = [go(engine.answer, origin) for origin in (member, guest)]
+    others = [go(engine.serve, origin) for origin in (member, guest)]
     assert first.result(PATIENCE).stored
     mine, guests = results(others)
     assert (mine.status, body_of(mine), member.lives, member.calls) == (BYPASS, "live", member.lives, 0)
@@ -291,7 +291,7 @@ def test_who_carries_an_absent_name_never_sees_the_entry(engine: Engine, clock: 
     store_old(engine, absent=("member",))
     clock.shift(age)
     member = FakeOrigin(lambda _: failed(), cookies=frozenset({"member"}))
-    answered = engine.answer(member)
+    answered = engine.serve(member)
     assert (answered.status, body_of(answered), answered.refresh) == (BYPASS, "live", False)
     assert (len(member.lives), member.calls) == (1, 0)
 
@@ -331,7 +331,7 @@ def test_they_do_so_although_the_mark_cannot_be_written(engine: Engine, joined: 
 def test_the_next_visitors_do_not_queue_for_ten_seconds(directory: Path, clock: time_machine.Traveller, joined: list[str]) -> None:
     """Neither here nor in another process; then one of them tries again for all."""
     engine, other = make_engine(directory), make_engine(directory)
-    engine.answer(FakeOrigin(lambda _: unstorable()))
+    engine.serve(FakeOrigin(lambda _: unstorable()))
     together = threading.Barrier(4)
 
     def meet(_: Start) -> Answer:
@@ -341,20 +341,20 @@ def test_the_next_visitors_do_not_queue_for_ten_seconds(directory: Path, clock: 
     for seconds in (0, 9):
         clock.shift(seconds)
         joined.clear()
-        results([go(each.answer, FakeOrigin(meet)) for each in (engine, engine, other, other)])
+        results([go(each.serve, FakeOrigin(meet)) for each in (engine, engine, other, other)])
         assert joined == []
     clock.shift(1)
-    engine.answer(FakeOrigin(lambda _: unstorable()))
+    engine.serve(FakeOrigin(lambda _: unstorable()))
     assert joined == ["page"]
 
 
 def test_the_first_storable_fill_clears_the_mark(directory: Path) -> None:
     engine, other = make_engine(directory), make_engine(directory)
-    engine.answer(FakeOrigin(lambda _: unstorable()))
+    engine.serve(FakeOrigin(lambda _: unstorable()))
     assert other.store.load("page").note != NOTHING
-    assert other.answer(FakeOrigin()).stored
+    assert other.serve(FakeOrigin()).stored
     assert engine.store.load("page").note == NOTHING
-    assert engine.answer(FakeOrigin()).status is HIT
+    assert engine.serve(FakeOrigin()).status is HIT
 
 
 def test_what_can_no_longer_be_stored_drops_what_is_stored(
@@ -362,7 +362,7 @@ def test_what_can_no_longer_be_stored_drops_what_is_stored(
 ) -> None:
     store_old(engine)
     clock.shift(IN_SIE)
-    assert body_of(engine.answer(FakeOrigin(lambda _: unstorable()))) == "for nobody else"
+    assert body_of(engine.serve(FakeOrigin(lambda _: unstorable()))) == "for nobody else"
     assert elsewhere.load("page").entry is None
 
 
@@ -370,7 +370,7 @@ def test_one_member_first_and_a_hundred_guests_cost_two_calls(engine: Engine, jo
     member = FakeOrigin(cookies=frozenset({"member"}))
     member.script = waiting_for(lambda: len(joined) == 101, lambda _: personal("member"))
     guest = FakeOrigin(lambda start: storable(start, absent=("member",)))
-    first = go(engine.answer, member)
+    first = go(engine.serve, member)
     wait_until(lambda: member.calls)
     answers = results(crowd(100, asking(engine, guest)))
     assert body_of(first.result(PATIENCE)) == "one member's"
@@ -380,7 +380,7 @@ def test_one_member_first_and_a_hundred_guests_cost_two_calls(engine: Engine, jo
 
 def test_carriers_do_not_queue_once_the_name_is_noted(directory: Path, joined: list[str]) -> None:
     engine, other = make_engine(directory), make_engine(directory)
-    engine.answer(FakeOrigin(lambda _: personal("member"), cookies=frozenset({"member"})))
+    engine.serve(FakeOrigin(lambda _: personal("member"), cookies=frozenset({"member"})))
     assert engine.store.load("page").note.kept_out.cookies == ("member",)
     joined.clear()
     together = threading.Barrier(4)
@@ -390,17 +390,17 @@ def test_carriers_do_not_queue_once_the_name_is_noted(directory: Path, joined: l
         return personal("member")
 
     members = [FakeOrigin(meet, cookies=frozenset({"member", "theme"})) for _ in range(4)]
-    answers = results([go(each.answer, origin) for each, origin in zip((engine, engine, other, other), members, strict=True)])
+    answers = results([go(each.serve, origin) for each, origin in zip((engine, engine, other, other), members, strict=True)])
     assert [body_of(answer) for answer in answers] == ["one member's"] * 4
     assert joined == []
     guest = FakeOrigin()
-    assert engine.answer(guest).stored
+    assert engine.serve(guest).stored
     assert joined == ["page"]
 
 
 def test_names_add_up_in_the_note(engine: Engine) -> None:
     for name in ("member", "token", "member"):
-        engine.answer(FakeOrigin(lambda _, name=name: personal(name), cookies=frozenset({name})))
+        engine.serve(FakeOrigin(lambda _, name=name: personal(name), cookies=frozenset({name})))
     assert engine.store.load("page").note.kept_out.cookies == ("member", "token")
 
 
@@ -410,20 +410,20 @@ def test_a_personal_answer_keeps_what_is_stored_for_others(
     store_old(engine)
     clock.shift(IN_SIE)
     member = FakeOrigin(lambda _: personal("member"), cookies=frozenset({"member"}))
-    assert body_of(engine.answer(member)) == "one member's"
+    assert body_of(engine.serve(member)) == "one member's"
     assert elsewhere.load("page").entry is not None
 
 
 def test_who_does_not_queue_is_not_waited_for(engine: Engine, held: threading.Event, joined: list[str]) -> None:
     """A HEAD, say: its answer is unlikely to be stored."""
-    slow = FakeOrigin(waiting_for(held.is_set, lambda _: unstorable()), queues=False)
-    head = go(engine.answer, slow)
+    slow = FakeOrigin(waiting_for(held.is_set, lambda _: unstorable()), may_collapse=False)
+    head = go(engine.serve, slow)
     wait_until(lambda: slow.calls)
     assert joined == []
-    assert engine.answer(FakeOrigin()).stored
+    assert engine.serve(FakeOrigin()).stored
     held.set()
     assert body_of(head.result(PATIENCE)) == "for nobody else"
-    assert engine.answer(FakeOrigin()).status is HIT
+    assert engine.serve(FakeOrigin()).status is HIT
 
 
 # -- failures --------------------------------------------------------------------------------------------------------
@@ -465,9 +465,9 @@ def test_a_failure_is_not_shared_with_who_carries_what_it_lacked(engine: Engine,
     without_member = replace(failed(), absent=personal("member").carried)
     guest.script = waiting_for(lambda: len(joined) == 2, lambda _: without_member)
     member = FakeOrigin(lambda _: personal("member"), cookies=frozenset({"member"}))
-    first = go(engine.answer, guest)
+    first = go(engine.serve, guest)
     wait_until(lambda: guest.calls)
-    second = go(engine.answer, member)
+    second = go(engine.serve, member)
     assert isinstance(first.result(PATIENCE).answer, Answer)
     assert body_of(second.result(PATIENCE)) == "one member's"
     assert member.calls == 1
@@ -490,7 +490,7 @@ def test_a_failure_within_sie_serves_all_what_is_stored(
 def test_a_failure_past_all_windows_is_the_visitors(engine: Engine, clock: time_machine.Traveller) -> None:
     store_old(engine)
     clock.shift(PAST_ALL)
-    answered = engine.answer(FakeOrigin(lambda _: failed()))
+    answered = engine.serve(FakeOrigin(lambda _: failed()))
     assert answered.status is EXPIRED
     assert answered.answer is not None
     assert isinstance(answered.answer.error, ConnectionError)
@@ -503,26 +503,26 @@ def test_failures_back_off_for_all_and_a_success_ends_it(directory: Path, clock:
     clock.shift(61)
     down = FakeOrigin(lambda _: failed())
     for turn, pause in enumerate((2, 4, 8, 10, 10), 1):
-        assert engines[turn % 2].answer(down).status is STALE
+        assert engines[turn % 2].serve(down).status is STALE
         assert down.calls == turn
         for engine in engines:
-            assert engine.answer(down).status is STALE
+            assert engine.serve(down).status is STALE
         clock.shift(pause - 0.01)
         for engine in engines:
-            assert engine.answer(down).status is STALE
+            assert engine.serve(down).status is STALE
         assert down.calls == turn
         clock.shift(pause / 4 + 0.02)
     up = FakeOrigin()
-    assert engines[0].answer(up).status is EXPIRED
+    assert engines[0].serve(up).status is EXPIRED
     assert engines[1].store.load("page").note == NOTHING
 
 
 def test_a_clock_that_steps_back_ends_a_pause(engine: Engine, clock: time_machine.Traveller) -> None:
     store_old(engine, windows=(60, 0, 10**9), started=time.time() - 10**6)
-    engine.answer(FakeOrigin(lambda _: failed()))
+    engine.serve(FakeOrigin(lambda _: failed()))
     clock.shift(-3600)
     up = FakeOrigin()
-    assert engine.answer(up).status is EXPIRED
+    assert engine.serve(up).status is EXPIRED
     assert up.calls == 1
 
 
@@ -557,7 +557,7 @@ def test_a_visitor_who_dies_waiting_for_the_lock_frees_the_flight(
 
     with monkeypatch.context() as dying:
         dying.setattr(time, "sleep", die)
-        assert go(engine.answer, FakeOrigin()).exception(PATIENCE) is error
+        assert go(engine.serve, FakeOrigin()).exception(PATIENCE) is error
     lock.release()
     nothing_is_left(engine, elsewhere)
 
@@ -575,11 +575,11 @@ def test_a_view_that_asks_for_its_own_page_is_answered_live(
     inner: list[Served] = []
 
     def script(start: Start) -> Answer:
-        inner.append(engine.answer(origin))
+        inner.append(engine.serve(origin))
         return storable(start)
 
     origin = FakeOrigin(script)
-    outer = go(engine.answer, origin).result(PATIENCE)
+    outer = go(engine.serve, origin).result(PATIENCE)
     assert outer.stored
     assert [(body_of(answered), answered.stored) for answered in inner] == [("live", False)]
     assert (origin.calls, len(origin.lives)) == (1, 1)
@@ -590,10 +590,10 @@ def test_a_view_that_asks_for_another_page_holds_both_locks(engine: Engine, else
     inner = FakeOrigin(lambda start: storable(start, b"inner", key="inner"), key="inner")
 
     def script(start: Start) -> Answer:
-        return storable(start, bytes(body_of(engine.answer(inner))))
+        return storable(start, bytes(body_of(engine.serve(inner))))
 
-    assert body_of(go(engine.answer, FakeOrigin(script)).result(PATIENCE)) == b"inner"
-    assert engine.answer(inner).status is HIT
+    assert body_of(go(engine.serve, FakeOrigin(script)).result(PATIENCE)) == b"inner"
+    assert engine.serve(inner).status is HIT
     assert is_free(elsewhere)
     assert is_free(elsewhere, "inner")
 
@@ -604,14 +604,14 @@ def test_a_refresh_that_asks_for_its_own_page_is_served_the_copy(engine: Engine,
     seen: list[Served] = []
 
     def script(start: Start) -> Answer:
-        seen.append(engine.answer(FakeOrigin()))
+        seen.append(engine.serve(FakeOrigin()))
         return storable(start)
 
-    assert engine.answer(FakeOrigin()).refresh
-    engine.hand_over(FakeRefresh(script))
+    assert engine.serve(FakeOrigin()).refresh
+    engine.submit(FakeRefresh(script))
     assert engine.drain(PATIENCE)
     assert [(answered.status, body_of(answered)) for answered in seen] == [(UPDATING, b"old")]
-    assert body_of(engine.answer(FakeOrigin())) == b"new"
+    assert body_of(engine.serve(FakeOrigin())) == b"new"
 
 
 # -- waiting too long ------------------------------------------------------------------------------------------------
@@ -620,7 +620,7 @@ def test_a_refresh_that_asks_for_its_own_page_is_served_the_copy(engine: Engine,
 def hang(engine: Engine, held: threading.Event, answer: Callable[[Start], Answer]) -> tuple[FakeOrigin, Future[Served]]:
     """Let a leader hang in its call until ``held`` is set."""
     hung = FakeOrigin(waiting_for(held.is_set, answer))
-    future = go(engine.answer, hung)
+    future = go(engine.serve, hung)
     wait_until(lambda: hung.calls)
     return hung, future
 
@@ -652,16 +652,16 @@ def test_else_one_who_waits_too_long_calls_for_all(
     others = crowd(8, asking(engine, patient))
     wait_until(lambda: len(joined) == 9)
     taker = FakeOrigin(lambda start: storable(start, b"taken over"), patience=0.05)
-    taken = go(engine.answer, taker).result(PATIENCE)
+    taken = go(engine.serve, taker).result(PATIENCE)
     assert (body_of(taken), taken.stored, taker.calls) == (b"taken over", True, 1)
     assert {body_of(answer) for answer in results(others)} == {b"taken over"}
     assert patient.calls == 0
-    assert engine.answer(FakeOrigin()).status is HIT
+    assert engine.serve(FakeOrigin()).status is HIT
 
     held.set()
     late = leader.result(PATIENCE)
     assert (body_of(late), late.stored, hung.calls) == (b"late", False, 1)
-    assert body_of(engine.answer(FakeOrigin())) == b"taken over"
+    assert body_of(engine.serve(FakeOrigin())) == b"taken over"
 
 
 def test_who_takes_over_from_a_leader_that_hangs_takes_over_its_lock(
@@ -671,7 +671,7 @@ def test_who_takes_over_from_a_leader_that_hangs_takes_over_its_lock(
     hang(engine, held, storable)
     clock.shift(1)
     taker = FakeOrigin(waiting_for(lambda: not is_free(elsewhere), storable), patience=0.05)
-    assert engine.answer(taker).stored
+    assert engine.serve(taker).stored
     assert is_free(elsewhere)
     assert not held.is_set()
 
@@ -700,7 +700,7 @@ def test_of_many_who_wait_too_long_one_calls_and_the_others_wait_for_that(
     assert {body_of(answer) for answer in answers} == {b"taken over"}
     assert origin.calls == 1
     assert sorted(answer.collapsed for answer in answers) == [False] + [True] * 7
-    assert engine.answer(FakeOrigin()).status is HIT
+    assert engine.serve(FakeOrigin()).status is HIT
     lock.release()
 
 
@@ -714,14 +714,14 @@ def test_no_late_answer_undoes_a_newer_one(
 ) -> None:
     _, leader = hang(engine, held, late)
     clock.shift(1)
-    assert engine.answer(FakeOrigin(lambda start: storable(start, b"newer"), patience=0.05)).stored
+    assert engine.serve(FakeOrigin(lambda start: storable(start, b"newer"), patience=0.05)).stored
     clock.shift(1)
     held.set()
     assert not leader.result(PATIENCE).stored
     entry = elsewhere.load("page").entry
     assert entry is not None
     assert entry.body == b"newer"
-    assert engine.answer(FakeOrigin()).status is HIT
+    assert engine.serve(FakeOrigin()).status is HIT
     assert is_free(elsewhere)
 
 
@@ -742,7 +742,7 @@ def test_who_waits_too_long_for_another_process_gets_on(
     else:
         assert {body_of(answer) for answer in answers} == {b"new"}
         assert 1 <= origin.calls <= 5
-        assert engine.answer(FakeOrigin()).status is HIT
+        assert engine.serve(FakeOrigin()).status is HIT
     assert not is_free(elsewhere)
     lock.release()
 
@@ -752,7 +752,7 @@ def test_a_leader_that_was_replaced_leaves_no_lock(
 ) -> None:
     _, leader = hang(engine, held, storable)
     clock.shift(1)
-    engine.answer(FakeOrigin(patience=0.05))
+    engine.serve(FakeOrigin(patience=0.05))
     held.set()
     leader.result(PATIENCE)
     assert is_free(elsewhere)
@@ -765,9 +765,9 @@ def test_a_leader_that_was_replaced_leaves_no_lock(
 @pytest.mark.parametrize("step", [1, 3600, 10**8])
 def test_a_clock_step_leaves_no_entry_that_cannot_be_replaced(engine: Engine, clock: time_machine.Traveller, step: float) -> None:
     store_old(engine, windows=(0, 0, 0), started=time.time() + step)
-    answered = engine.answer(FakeOrigin(lambda start: storable(start, windows=(60, 0, 0))))
+    answered = engine.serve(FakeOrigin(lambda start: storable(start, windows=(60, 0, 0))))
     assert (answered.status, answered.stored) == (EXPIRED, True)
-    assert body_of(engine.answer(FakeOrigin())) == b"new"
+    assert body_of(engine.serve(FakeOrigin())) == b"new"
 
 
 def test_a_clock_that_steps_back_while_the_origin_runs_stores_all_the_same(engine: Engine, clock: time_machine.Traveller) -> None:
@@ -777,8 +777,8 @@ def test_a_clock_that_steps_back_while_the_origin_runs_stores_all_the_same(engin
         clock.shift(-3600)
         return storable(start)
 
-    assert engine.answer(FakeOrigin(script)).stored
-    assert body_of(engine.answer(FakeOrigin())) == b"new"
+    assert engine.serve(FakeOrigin(script)).stored
+    assert body_of(engine.serve(FakeOrigin())) == b"new"
 
 
 # -- refreshes -------------------------------------------------------------------------------------------------------
@@ -793,9 +793,9 @@ def stale_engine(directory: Path, clock: time_machine.Traveller, **settings: Any
 
 def hand_over(engine: Engine, job: FakeRefresh) -> None:
     """Do what a front end does for a visitor of a stale page, and fail if it was not asked for."""
-    answered = engine.answer(FakeOrigin())
+    answered = engine.serve(FakeOrigin())
     assert (answered.status, body_of(answered), answered.refresh) == (STALE, b"old", True)
-    engine.hand_over(job)
+    engine.submit(job)
 
 
 def hold_refresh(engine: Engine, held: threading.Event, answer: Callable[[Start], Answer] = storable) -> FakeRefresh:
@@ -810,11 +810,11 @@ def test_a_stale_hit_hands_over_one_refresh(directory: Path, clock: time_machine
     engine, origin = stale_engine(directory, clock), FakeOrigin()
     job = hold_refresh(engine, held)
     for _ in range(5):
-        answered = engine.answer(origin)
+        answered = engine.serve(origin)
         assert (answered.status, body_of(answered), answered.refresh) == (UPDATING, b"old", False)
     held.set()
     assert engine.drain(PATIENCE)
-    answered = engine.answer(origin)
+    answered = engine.serve(origin)
     assert (answered.status, body_of(answered)) == (HIT, b"new")
     assert (job.calls, origin.calls) == (1, 0)
     assert engine.counters["refreshes"] == 1
@@ -846,7 +846,7 @@ def test_a_refresh_is_told_what_is_stored(directory: Path, clock: time_machine.T
 def test_without_workers_a_refresh_is_done_when_it_is_handed_over(directory: Path, clock: time_machine.Traveller) -> None:
     engine = stale_engine(directory, clock, REFRESH_WORKERS=0)
     hand_over(engine, FakeRefresh())
-    assert engine.answer(FakeOrigin()).status is HIT
+    assert engine.serve(FakeOrigin()).status is HIT
 
 
 def test_one_refresh_at_a_time_over_all_processes(
@@ -859,17 +859,17 @@ def test_one_refresh_at_a_time_over_all_processes(
     hand_over(other, late)
     assert other.drain(PATIENCE)
     assert late.calls == 0
-    assert other.answer(FakeOrigin()).status is UPDATING
+    assert other.serve(FakeOrigin()).status is UPDATING
     monotonic(0.2)
-    assert other.answer(FakeOrigin()).status is UPDATING
+    assert other.serve(FakeOrigin()).status is UPDATING
     monotonic(0.1)
     hand_over(other, late)
     assert other.drain(PATIENCE)
     assert late.calls == 0
-    assert other.answer(FakeOrigin()).status is UPDATING
+    assert other.serve(FakeOrigin()).status is UPDATING
     held.set()
     assert engine.drain(PATIENCE)
-    assert other.answer(FakeOrigin()).status is HIT
+    assert other.serve(FakeOrigin()).status is HIT
 
 
 def test_a_pause_for_a_taken_lock_ends_when_something_is_written(
@@ -880,7 +880,7 @@ def test_a_pause_for_a_taken_lock_ends_when_something_is_written(
     assert lock.acquire()
     hand_over(engine, job)
     assert engine.drain(PATIENCE)
-    assert engine.answer(FakeOrigin()).status is UPDATING
+    assert engine.serve(FakeOrigin()).status is UPDATING
     elsewhere.write(make_entry(body=b"old", windows=(0, 600, 0)))
     lock.release()
     hand_over(engine, job)
@@ -890,12 +890,12 @@ def test_a_pause_for_a_taken_lock_ends_when_something_is_written(
 
 def test_a_refresh_of_what_is_fresh_by_now_is_not_run(directory: Path, clock: time_machine.Traveller, elsewhere: FileStore) -> None:
     engine, job = stale_engine(directory, clock), FakeRefresh()
-    assert engine.answer(FakeOrigin()).refresh
+    assert engine.serve(FakeOrigin()).refresh
     elsewhere.write(make_entry(body=b"renewed elsewhere"))
-    engine.hand_over(job)
+    engine.submit(job)
     assert engine.drain(PATIENCE)
     assert job.calls == 0
-    assert body_of(engine.answer(FakeOrigin())) == b"renewed elsewhere"
+    assert body_of(engine.serve(FakeOrigin())) == b"renewed elsewhere"
 
 
 @pytest.mark.parametrize("gone", ["removed", "backing off"])
@@ -903,12 +903,12 @@ def test_a_refresh_of_what_is_not_to_be_renewed_is_not_run(
     directory: Path, clock: time_machine.Traveller, elsewhere: FileStore, gone: str
 ) -> None:
     engine, job = stale_engine(directory, clock), FakeRefresh()
-    assert engine.answer(FakeOrigin()).refresh
+    assert engine.serve(FakeOrigin()).refresh
     if gone == "removed":
         elsewhere.remove("page")
     else:
         elsewhere.write_note("page", NOTHING.failed(time.time(), (2, 300), 0))
-    engine.hand_over(job)
+    engine.submit(job)
     assert engine.drain(PATIENCE)
     assert job.calls == 0
     assert is_free(elsewhere)
@@ -934,13 +934,13 @@ def test_a_refresh_that_fails_keeps_the_entry_and_backs_off_for_all(
             for seconds in (0, pause - 0.01):
                 clock.shift(seconds)
                 for each in (engine, other):
-                    answered = each.answer(origin)
+                    answered = each.serve(origin)
                     assert (answered.status, body_of(answered), answered.refresh) == (UPDATING, b"old", False)
             clock.shift(pause / 4 + 0.02)
     assert len([record for record in caplog.records if "the refresh of the page failed" in record.getMessage()]) == 2
     hand_over(other, FakeRefresh())
     assert other.drain(PATIENCE)
-    assert engine.answer(origin).status is HIT
+    assert engine.serve(origin).status is HIT
     assert engine.store.load("page").note == NOTHING
     assert origin.calls == 0
 
@@ -953,7 +953,7 @@ def test_a_refresh_that_finds_the_page_private_now_drops_it(
     assert engine.drain(PATIENCE)
     assert elsewhere.load("page").entry is None
     assert elsewhere.load("page").note.unstorable(time.time())
-    assert engine.answer(FakeOrigin(lambda _: unstorable())).status is MISS
+    assert engine.serve(FakeOrigin(lambda _: unstorable())).status is MISS
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), SystemExit(1), KeyboardInterrupt()], ids=repr)
@@ -968,12 +968,12 @@ def test_a_refresh_that_dies_frees_all_and_backs_off(
     hand_over(engine, FakeRefresh(die))
     assert engine.drain(PATIENCE)
     assert is_free(elsewhere)
-    assert engine.answer(FakeOrigin()).status is UPDATING
+    assert engine.serve(FakeOrigin()).status is UPDATING
     assert elsewhere.load("page").note.failures == 1
     clock.shift(3)
     hand_over(engine, FakeRefresh())
     assert engine.drain(PATIENCE)
-    assert engine.answer(FakeOrigin()).status is HIT
+    assert engine.serve(FakeOrigin()).status is HIT
 
 
 def test_who_must_wait_waits_for_a_refresh_that_runs(
@@ -1001,17 +1001,17 @@ def test_a_full_queue_drops_the_refresh_and_the_next_hit_tries_again(
     hold_refresh(engine, held)
     jobs = {key: FakeRefresh(lambda start, key=key: storable(start, key=key), key=key) for key in ("second", "third")}
     for key, job in jobs.items():
-        assert engine.answer(FakeOrigin(key=key)).refresh
-        engine.hand_over(job)
+        assert engine.serve(FakeOrigin(key=key)).refresh
+        engine.submit(job)
     assert engine.counters["refreshes_dropped"] == 1
-    assert engine.answer(FakeOrigin(key="second")).status is UPDATING
-    dropped = engine.answer(FakeOrigin(key="third"))
+    assert engine.serve(FakeOrigin(key="second")).status is UPDATING
+    dropped = engine.serve(FakeOrigin(key="third"))
     assert (dropped.status, dropped.refresh, body_of(dropped)) == (STALE, True, b"old")
     held.set()
     assert engine.drain(PATIENCE)
-    engine.hand_over(jobs["third"])
+    engine.submit(jobs["third"])
     assert engine.drain(PATIENCE)
-    assert [engine.answer(FakeOrigin(key=key)).status for key in jobs] == [HIT, HIT]
+    assert [engine.serve(FakeOrigin(key=key)).status for key in jobs] == [HIT, HIT]
     assert engine.counters["refreshes_dropped"] == 1
 
 
@@ -1020,9 +1020,9 @@ def test_a_refresh_that_was_never_handed_over_is_asked_for_again(
 ) -> None:
     """A worker's thread died between the answer and the close, say."""
     engine = stale_engine(directory, clock, REFRESH_DEADLINE=100)
-    assert engine.answer(FakeOrigin()).refresh
+    assert engine.serve(FakeOrigin()).refresh
     monotonic(99)
-    assert engine.answer(FakeOrigin()).status is UPDATING
+    assert engine.serve(FakeOrigin()).status is UPDATING
     monotonic(2)
     hand_over(engine, FakeRefresh())
     assert engine.drain(PATIENCE)
@@ -1060,11 +1060,11 @@ def test_a_refresh_past_its_deadline_is_given_up(
     assert "REFRESH_DEADLINE" in caplog.text
     assert is_free(elsewhere)
     assert elsewhere.load("page").note.failures == 1
-    assert engine.answer(FakeOrigin()).status is UPDATING
+    assert engine.serve(FakeOrigin()).status is UPDATING
     clock.shift(3)
     hand_over(engine, FakeRefresh(lambda start: storable(start, b"newer")))
     assert engine.drain(PATIENCE)
-    assert body_of(engine.answer(FakeOrigin())) == b"newer"
+    assert body_of(engine.serve(FakeOrigin())) == b"newer"
 
 
 @pytest.mark.parametrize("late", [storable, lambda _: unstorable(), lambda _: failed(), lambda _: personal("member")])
@@ -1211,7 +1211,7 @@ def break_store(engine: Engine, step: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("step", ["load", "lock", "write", "write_note", "remove", "every"])
 @pytest.mark.parametrize("answer", VERDICTS.values(), ids=VERDICTS)
-@pytest.mark.parametrize("queues", [True, False])
+@pytest.mark.parametrize("may_collapse", [True, False])
 @pytest.mark.parametrize("age", [None, PAST_ALL], ids=["absent", "expired"])
 def test_a_store_that_fails_costs_no_visitor_the_page(
     engine: Engine,
@@ -1219,7 +1219,7 @@ def test_a_store_that_fails_costs_no_visitor_the_page(
     monkeypatch: pytest.MonkeyPatch,
     step: str,
     answer: Callable[[Start], Answer],
-    queues: bool,
+    may_collapse: bool,
     age: float | None,
 ) -> None:
     if age is not None:
@@ -1227,8 +1227,8 @@ def test_a_store_that_fails_costs_no_visitor_the_page(
         clock.shift(age)
     with monkeypatch.context() as broken:
         break_store(engine, step, broken)
-        origin = FakeOrigin(answer, queues=queues)
-        answered = go(engine.answer, origin).result(PATIENCE)
+        origin = FakeOrigin(answer, may_collapse=may_collapse)
+        answered = go(engine.serve, origin).result(PATIENCE)
         assert origin.calls == 1
         assert answered.answer is not None
         assert (answered.answer.value, type(answered.answer.error)) in [
@@ -1237,12 +1237,12 @@ def test_a_store_that_fails_costs_no_visitor_the_page(
             ("one member's", type(None)),
             (None, ConnectionError),
         ]
-        if step in ("load", "every") or (step == "lock" and queues):
+        if step in ("load", "every") or (step == "lock" and may_collapse):
             assert engine.counters["store_failures"] >= 1
     again = FakeOrigin()
     clock.shift(11)
-    assert body_of(go(engine.answer, again).result(PATIENCE)) == b"new"
-    assert engine.answer(again).status is HIT
+    assert body_of(go(engine.serve, again).result(PATIENCE)) == b"new"
+    assert engine.serve(again).status is HIT
 
 
 @pytest.mark.parametrize("step", ["load", "lock", "write", "every"])
@@ -1267,10 +1267,10 @@ def test_a_store_that_fails_in_a_refresh_keeps_the_copy(
     answer: Callable[[Start], Answer],
 ) -> None:
     engine = stale_engine(directory, clock)
-    assert engine.answer(FakeOrigin()).refresh
+    assert engine.serve(FakeOrigin()).refresh
     with monkeypatch.context() as broken:
         break_store(engine, step, broken)
-        engine.hand_over(FakeRefresh(answer))
+        engine.submit(FakeRefresh(answer))
         assert engine.drain(PATIENCE)
         if step in ("load", "lock", "every"):
             assert engine.counters["store_failures"] == 1
@@ -1287,13 +1287,13 @@ def test_a_store_that_fails_is_told_once_a_minute(
     break_store(engine, "write", monkeypatch)
     with caplog.at_level(logging.WARNING, "flask_stalecache"):
         for _ in range(5):
-            engine.answer(FakeOrigin())
+            engine.serve(FakeOrigin())
         assert len(caplog.records) == 1
         monotonic(59)
-        engine.answer(FakeOrigin())
+        engine.serve(FakeOrigin())
         assert len(caplog.records) == 1
         monotonic(2)
-        engine.answer(FakeOrigin())
+        engine.serve(FakeOrigin())
     assert len(caplog.records) == 2
     assert "the disk is gone" in caplog.records[1].getMessage()
     assert engine.counters["store_failures"] == 7
@@ -1320,14 +1320,14 @@ def test_a_deadline_passes_although_the_store_fails(
 def test_copies_may_be_lost_at_any_moment(directory: Path, clock: time_machine.Traveller) -> None:
     """Without copies in memory all is as before, only slower."""
     engine, origin = make_engine(directory, MEMORY_SIZE=0), FakeOrigin()
-    assert [engine.answer(origin).status for _ in range(2)] == [MISS, HIT]
+    assert [engine.serve(origin).status for _ in range(2)] == [MISS, HIT]
     clock.shift(61)
-    hand_over_new = engine.answer(origin)
+    hand_over_new = engine.serve(origin)
     assert (hand_over_new.status, hand_over_new.refresh) == (STALE, True)
-    assert engine.answer(origin).status is UPDATING
-    engine.hand_over(FakeRefresh(lambda start: storable(start, b"newer")))
+    assert engine.serve(origin).status is UPDATING
+    engine.submit(FakeRefresh(lambda start: storable(start, b"newer")))
     assert engine.drain(PATIENCE)
-    assert body_of(engine.answer(origin)) == b"newer"
+    assert body_of(engine.serve(origin)) == b"newer"
     assert origin.calls == 1
 
 
@@ -1359,9 +1359,9 @@ def test_many_visitors_of_two_engines_and_every_kind_of_answer(directory: Path, 
         for turn in range(rounds):
             key, engine = keys[(turn + number) % 3], engines[(turn // 3 + number) % 2]
             member = frozenset({"member"}) if (turn + number) % 7 == 0 else frozenset[str]()
-            served = engine.answer(FakeOrigin(script_for(key), key=key, cookies=member))
+            served = engine.serve(FakeOrigin(script_for(key), key=key, cookies=member))
             if served.refresh:
-                engine.hand_over(FakeRefresh(script_for(key), key=key))
+                engine.submit(FakeRefresh(script_for(key), key=key))
             failure = served.answer is not None and served.answer.verdict is Verdict.FAILED
             assert failure or body_of(served) in (key.encode(), "live")
             answered += 1

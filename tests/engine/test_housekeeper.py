@@ -148,7 +148,7 @@ def test_a_forked_process_has_a_thread_of_its_own_once_it_asks() -> None:
 def test_an_engine_is_looked_after_from_its_first_slow_path_on(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, rounds = make_engine(directory), []
     monkeypatch.setattr(engine.store, "tick", lambda: rounds.append(threading.current_thread()))
-    engine.answer(FakeOrigin())
+    engine.serve(FakeOrigin())
     wait_until(lambda: len(rounds) >= 2)
     assert threading.current_thread() not in rounds
 
@@ -156,7 +156,7 @@ def test_an_engine_is_looked_after_from_its_first_slow_path_on(directory: Path, 
 def test_an_engine_that_is_gone_leaves_no_thread(directory: Path) -> None:
     before = set(threading.enumerate())
     engine = make_engine(directory)
-    engine.answer(FakeOrigin())
+    engine.serve(FakeOrigin())
     threads = set(threading.enumerate()) - before
     assert threads
     reference = weakref.ref(engine)

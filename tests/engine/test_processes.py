@@ -117,7 +117,7 @@ def visit_at_once(board: Board, windows: tuple[float, float, float]) -> list[tup
         return storable(start, f"made by {os.getpid()}".encode(), windows=windows)
 
     origin = PublicOrigin(script, board=board)
-    answers = results(crowd(THREADS, lambda: engine_of(board).answer(origin)))
+    answers = results(crowd(THREADS, lambda: engine_of(board).serve(origin)))
     return [(str(answer.status), bytes(body_of(answer)), answer.stored, answer.collapsed) for answer in answers]
 
 
@@ -149,7 +149,7 @@ def visit_what_cannot_be_stored(board: Board) -> list[object]:
         return unstorable()
 
     origin = PublicOrigin(script, board=board)
-    return [body_of(answer) for answer in results(crowd(THREADS, lambda: engine_of(board).answer(origin)))]
+    return [body_of(answer) for answer in results(crowd(THREADS, lambda: engine_of(board).serve(origin)))]
 
 
 def visit_after_the_mark(board: Board) -> list[object]:
@@ -158,7 +158,7 @@ def visit_after_the_mark(board: Board) -> list[object]:
         board.await_("late", EVERYBODY)
         return unstorable()
 
-    return [body_of(answer) for answer in results(crowd(THREADS, lambda: engine_of(board).answer(FakeOrigin(script))))]
+    return [body_of(answer) for answer in results(crowd(THREADS, lambda: engine_of(board).serve(FakeOrigin(script))))]
 
 
 def test_nobody_in_any_process_queues_for_what_cannot_be_stored(team: list[Worker], board: Board) -> None:
@@ -181,7 +181,7 @@ def visit_and_fail(board: Board) -> list[str]:
         return failed()
 
     origin = PublicOrigin(script, board=board)
-    answers = results(crowd(THREADS, lambda: engine_of(board).answer(origin)))
+    answers = results(crowd(THREADS, lambda: engine_of(board).serve(origin)))
     return [type(answer.answer.error).__name__ for answer in answers if answer.answer is not None]
 
 
@@ -210,20 +210,20 @@ def hit_stale(board: Board, answer: Callable[[Start], Answer]) -> list[tuple[str
         board.await_("done", PROCESSES - 1)
         return answer(start)
 
-    answers = results(crowd(THREADS, lambda: engine.answer(FakeOrigin())))
+    answers = results(crowd(THREADS, lambda: engine.serve(FakeOrigin())))
     assert {body_of(answered) for answered in answers} == {b"old"}
     board.say("seen")
     board.await_("seen", PROCESSES)
     for answered in answers:
         if answered.refresh:
-            engine.hand_over(FakeRefresh(script))
+            engine.submit(FakeRefresh(script))
     assert engine.drain(PATIENCE)
     board.say("done")
     return [(str(answered.status), answered.refresh) for answered in answers]
 
 
 def look(board: Board) -> tuple[str, object]:
-    answered = engine_of(board).answer(FakeOrigin())
+    answered = engine_of(board).serve(FakeOrigin())
     return str(answered.status), body_of(answered)
 
 
@@ -293,7 +293,7 @@ def call_for_ever(board: Board) -> None:
         threading.Event().wait()
         return storable(start)
 
-    engine_of(board).answer(FakeOrigin(script))
+    engine_of(board).serve(FakeOrigin(script))
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["cold", "expired"])
@@ -304,7 +304,7 @@ def test_who_waits_for_a_killed_process_gets_on(board: Board, stored: bool) -> N
     with workers(1) as made:
         made[0].start(call_for_ever, board)
         board.await_("calling", 1)
-        waiting = crowd(THREADS, lambda: engine.answer(origin))
+        waiting = crowd(THREADS, lambda: engine.serve(origin))
         wait_until(lambda: len(origin.asked) == THREADS)
         assert not is_free(board)
         assert origin.calls == 0
@@ -312,7 +312,7 @@ def test_who_waits_for_a_killed_process_gets_on(board: Board, stored: bool) -> N
         answers = results(waiting)
     assert {body_of(answer) for answer in answers} == {b"new"}
     assert origin.calls == 1
-    assert engine.answer(origin).status is CacheStatus.HIT
+    assert engine.serve(origin).status is CacheStatus.HIT
 
 
 def refresh_for_ever(board: Board) -> None:
@@ -323,8 +323,8 @@ def refresh_for_ever(board: Board) -> None:
         threading.Event().wait()
         return storable(start)
 
-    assert engine.answer(FakeOrigin()).refresh
-    engine.hand_over(FakeRefresh(script))
+    assert engine.serve(FakeOrigin()).refresh
+    engine.submit(FakeRefresh(script))
 
 
 def test_a_killed_refresh_is_done_by_the_next(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,17 +334,17 @@ def test_a_killed_refresh_is_done_by_the_next(board: Board, monkeypatch: pytest.
     with workers(1) as made:
         made[0].run(refresh_for_ever, board)
         board.await_("refreshing", 1)
-        assert engine.answer(FakeOrigin()).refresh
-        engine.hand_over(job)
+        assert engine.serve(FakeOrigin()).refresh
+        engine.submit(job)
         assert engine.drain(PATIENCE)
         assert job.calls == 0
         made[0].kill()
     shift[0] += 1
-    answered = engine.answer(FakeOrigin())
+    answered = engine.serve(FakeOrigin())
     assert (answered.status, body_of(answered), answered.refresh) == (CacheStatus.STALE, b"old", True)
-    engine.hand_over(job)
+    engine.submit(job)
     assert engine.drain(PATIENCE)
-    assert body_of(engine.answer(FakeOrigin())) == b"new"
+    assert body_of(engine.serve(FakeOrigin())) == b"new"
 
 
 def pattern(serial: str, size: int) -> bytes:
@@ -422,18 +422,18 @@ def test_a_kill_at_any_moment_of_a_write_leaves_nothing_torn(
 
 def use_all(engine: Engine) -> dict[str, Any]:
     """Use everything an engine has, with many threads at once; return what came of it, and where."""
-    outcome: dict[str, Any] = {"hit": (str(engine.answer(FakeOrigin(key="warm")).status))}
+    outcome: dict[str, Any] = {"hit": (str(engine.serve(FakeOrigin(key="warm")).status))}
     key = f"cold-{os.urandom(8).hex()}"
     cold = FakeOrigin(lambda start: storable(start, key=key), key=key)
     cold.script = waiting_for_all(cold, 8, key)
-    outcome["cold"] = {body_of(answer) for answer in results(crowd(8, lambda: engine.answer(cold)))}
+    outcome["cold"] = {body_of(answer) for answer in results(crowd(8, lambda: engine.serve(cold)))}
     outcome["calls"] = cold.calls
     job = FakeRefresh(lambda start: storable(start, f"by {os.getpid()}".encode(), key="stale"), key="stale")
-    answers = results(crowd(8, lambda: engine.answer(FakeOrigin(key="stale"))))
+    answers = results(crowd(8, lambda: engine.serve(FakeOrigin(key="stale"))))
     outcome["stale"] = sorted(str(answer.status) for answer in answers)
-    engine.hand_over(job)
+    engine.submit(job)
     outcome["drained"] = engine.drain(PATIENCE)
-    outcome["refreshed"] = body_of(engine.answer(FakeOrigin(key="stale"))) == f"by {os.getpid()}".encode()
+    outcome["refreshed"] = body_of(engine.serve(FakeOrigin(key="stale"))) == f"by {os.getpid()}".encode()
     engine.tick()
     return outcome
 
@@ -496,18 +496,18 @@ def fork_in_a_flight(board: Board) -> dict[str, Any]:
         return answer
 
     slow = FakeOrigin(script("page"))
-    leading = go(engine.answer, slow)
+    leading = go(engine.serve, slow)
     wait_until(lambda: slow.calls)
     job = FakeRefresh(script("stale"), key="stale")
-    assert engine.answer(FakeOrigin(key="stale")).refresh
-    engine.hand_over(job)
+    assert engine.serve(FakeOrigin(key="stale")).refresh
+    engine.submit(job)
     wait_until(lambda: job.calls)
 
     def child() -> dict[str, Any]:
         impatient = FakeOrigin(lambda start: storable(start, b"the child's", key="page"), patience=0.2)
         free_before = is_free(board)
-        answered = go(engine.answer, impatient).result(PATIENCE)
-        stale = engine.answer(FakeOrigin(key="stale"))
+        answered = go(engine.serve, impatient).result(PATIENCE)
+        stale = engine.serve(FakeOrigin(key="stale"))
         return {
             "lock free in child": free_before or is_free(board) or is_free(board, "stale"),
             "child": (body_of(answered), impatient.calls),
@@ -520,7 +520,7 @@ def fork_in_a_flight(board: Board) -> dict[str, Any]:
     go_on.set()
     outcome["parent"] = body_of(leading.result(PATIENCE))
     outcome["parent drained"] = engine.drain(PATIENCE)
-    outcome["parent stale"] = body_of(engine.answer(FakeOrigin(key="stale")))
+    outcome["parent stale"] = body_of(engine.serve(FakeOrigin(key="stale")))
     outcome["lock free at last"] = is_free(board) and is_free(board, "stale")
     return outcome
 
@@ -548,7 +548,7 @@ def fork_and_outlive(board: Board) -> bool:
         return storable(start)
 
     slow = FakeOrigin(script)
-    leading = go(engine.answer, slow)
+    leading = go(engine.serve, slow)
     wait_until(lambda: slow.calls)
 
     def child() -> bool:
@@ -574,12 +574,12 @@ def keep_house_in_both(board: Board) -> tuple[bool, bool]:
     engine, pids = make_engine(board.cache), list[int]()
     tick = engine.store.tick
     engine.store.tick = lambda: (pids.append(os.getpid()), tick())  # type: ignore[method-assign]
-    engine.answer(FakeOrigin())
+    engine.serve(FakeOrigin())
     wait_until(lambda: pids)
 
     def child() -> bool:
         pids.clear()
-        engine.answer(FakeOrigin(lambda start: storable(start, key="another"), key="another"))
+        engine.serve(FakeOrigin(lambda start: storable(start, key="another"), key="another"))
         wait_until(lambda: pids)
         return set(pids) == {os.getpid()}
 
@@ -596,7 +596,7 @@ def fork_many(board: Board, forks: int) -> list[dict[str, Any]]:
     engine = make_engine(board.cache)
     engine.store.write(make_entry("warm", windows=(10**6, 0, 0)))
     make_stale(engine)
-    engine.answer(FakeOrigin(key="warm"))
+    engine.serve(FakeOrigin(key="warm"))
     origin = PublicOrigin(key="shared", board=board)
 
     def script(start: Start) -> Answer:
@@ -606,8 +606,8 @@ def fork_many(board: Board, forks: int) -> list[dict[str, Any]]:
     origin.script = script
 
     def child() -> dict[str, Any]:
-        answers = results(crowd(THREADS, lambda: engine.answer(origin)))
-        return {"bodies": {body_of(answer) for answer in answers}, "hit": str(engine.answer(FakeOrigin(key="warm")).status)}
+        answers = results(crowd(THREADS, lambda: engine.serve(origin)))
+        return {"bodies": {body_of(answer) for answer in answers}, "hit": str(engine.serve(FakeOrigin(key="warm")).status)}
 
     return results([go(forked, child) for _ in range(forks)])
 

@@ -221,13 +221,13 @@ def test_who_waits_is_counted(directory: Path) -> None:
 
     origins = [FakeOrigin(script) for _ in range(4)]
     todo = iter(origins)
-    waiting = crowd(4, lambda: engine.answer(next(todo)))
+    waiting = crowd(4, lambda: engine.serve(next(todo)))
     wait_until(lambda: sum(origin.calls for origin in origins) == 1 and all(origin.asked for origin in origins))
     gate.set()
     served = results(waiting)
     assert sorted(one.waited for one in served) == [False, True, True, True]
     assert all(one.took is not None for one in served)
-    assert engine.answer(FakeOrigin()).took is None
+    assert engine.serve(FakeOrigin()).took is None
 
 
 # -- calls -----------------------------------------------------------------------------------------------------------

@@ -355,7 +355,7 @@ def test_a_link_in_place_of_a_file_is_never_followed(tmp_path: Path, directory: 
     path.unlink(missing_ok=True)
     path.symlink_to(precious)
     origin = FakeOrigin()
-    assert [body_of(engine.answer(origin)) for _ in range(2)] in ([b"new"] * 2, [b"ours"] * 2)
+    assert [body_of(engine.serve(origin)) for _ in range(2)] in ([b"new"] * 2, [b"ours"] * 2)
     assert precious.read_bytes() == b"do not touch"
     assert mode_of(precious) != 0o600
 
@@ -384,7 +384,7 @@ def test_a_file_that_cannot_be_read_is_replaced_by_the_next_fill(directory: Path
     path.parent.mkdir(mode=0o700, exist_ok=True)
     path.symlink_to("nowhere")
     origin = FakeOrigin()
-    answers = [engine.answer(origin) for _ in range(3)]
+    answers = [engine.serve(origin) for _ in range(3)]
     assert [body_of(answer) for answer in answers] == [b"new"] * 3
     assert answers[-1].status is CacheStatus.HIT
     assert origin.calls <= 2
@@ -842,19 +842,19 @@ def test_a_refresh_that_cannot_be_stored_backs_off(
     with pytest.MonkeyPatch.context() as broken:
         break_it(broken, directory, errno.ENOSPC)
         for _ in range(5):
-            answered = engine.answer(origin)
+            answered = engine.serve(origin)
             assert body_of(answered) == b"old"
             if answered.refresh:
-                engine.hand_over(job)
+                engine.submit(job)
                 assert engine.drain(PATIENCE)
         assert job.calls == 1
     clock.shift(3)
     monotonic(3)
-    assert engine.answer(origin).refresh
-    engine.hand_over(job)
+    assert engine.serve(origin).refresh
+    engine.submit(job)
     assert engine.drain(PATIENCE)
     assert job.calls == 2
-    assert engine.answer(origin).status is CacheStatus.HIT
+    assert engine.serve(origin).status is CacheStatus.HIT
     assert origin.calls == 0
 
 
@@ -873,7 +873,7 @@ def test_threads_share_one_call_although_nothing_can_be_written(directory: Path,
     monkeypatch.setattr(Flights, "join", counting_join)
     breaking_rename(monkeypatch, directory, errno.EROFS)
     origin = FakeOrigin(script)
-    answers = results(crowd(10, lambda: engine.answer(origin)))
+    answers = results(crowd(10, lambda: engine.serve(origin)))
     assert [body_of(answer) for answer in answers] == [b"new"] * 10
     assert [answer.stored for answer in answers] == [False] * 10
     assert origin.calls == 1

@@ -98,10 +98,10 @@ class FakeOrigin:
     key: str = "page"
     label: str = "the page"
     patience: float = PATIENCE
-    queues: bool = True
+    may_collapse: bool = True
     wait: float | None = None
     tally: Tally = field(default_factory=lambda: Tally("function", "shop.rates"))
-    apart: bool = False
+    runs_in_own_threads: bool = False
     terms: ServeOptions = PLAIN
     renewal: Callable[[Start], Answer] = storable
     cookies: frozenset[str] = frozenset()
@@ -125,7 +125,7 @@ class FakeOrigin:
         self.starts.append(start)
         return self.script(start)
 
-    def aim(self) -> bool:
+    def relocate(self) -> bool:
         """It has one key."""
         return False
 
@@ -133,14 +133,14 @@ class FakeOrigin:
         """It is never refused."""
         return None
 
-    def live(self) -> Answer:
+    def call_uncached(self) -> Answer:
         """Answer one visitor alone."""
         self.lives.append(threading.get_ident())
         return Answer(verdict=Verdict.UNSTORABLE, value="live")
 
     def refresh(self) -> FakeRefresh:
         """Return the renewal."""
-        return FakeRefresh(self.renewal, self.key, self.label, self.terms, fills=self.apart)
+        return FakeRefresh(self.renewal, self.key, self.label, self.terms, fills=self.runs_in_own_threads)
 
     def is_barred_from(self, entry: Entry) -> bool:
         """Whether the request carries a cookie that the entry remembers as absent."""

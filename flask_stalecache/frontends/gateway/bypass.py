@@ -28,7 +28,7 @@ class Bypass:
 
     def __init__(self, plan: Backend, instrumentation: Instrumentation, environ: WSGIEnvironment, ignored: NamePatterns) -> None:
         self._plan = plan
-        self._witness = instrumentation
+        self._instrumentation = instrumentation
         self._environ = environ
         self._ignored = ignored
         self._begun = time.perf_counter()
@@ -51,6 +51,6 @@ class Bypass:
         if not seen.is_ours and not self._is_counted:
             tally, took = self._plan.tally(seen.endpoint), time.perf_counter() - self._begun
             (UNCOUNTED if REFRESHING in self._environ else tally).served(CacheStatus.BYPASS, took)
-            self._witness.asked("", tally, took, failed, error)
+            self._instrumentation.count_origin_call("", tally, took, failed, error)
         self._is_counted = True
         return seen.is_ours

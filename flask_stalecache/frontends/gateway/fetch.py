@@ -236,11 +236,11 @@ class AppFetch:
         if (reason == seen.own or reason.startswith(_TO_MEND)) and is_explicit(response_directives(fields), fields):
             # Behind the colon come names, which visitors may choose.
             about = seen.endpoint, reason.partition(":")[0]
-            self.plan.complaints.once(about, "%s is not stored by the gateway: %s", _label(seen), reason)
+            self.plan.complaints.warn_once(about, "%s is not stored by the gateway: %s", _label(seen), reason)
 
     def _explain_names(self, seen: Observation, carried: RequestInputs) -> None:
         for name in carried.headers:
-            self.plan.complaints.once(
+            self.plan.complaints.warn_once(
                 (seen.endpoint, "header", name),
                 "%s is not stored by the gateway: the request field %s was read and is not in Vary; add it there, or name it in "
                 "STALECACHE_IGNORED_HEADERS if the page does not depend on it",

@@ -136,7 +136,7 @@ class Gateway:
         if warming is not None:
             origin.terms = warming.terms(origin.terms)
         try:
-            served = self._engine.answer(origin)
+            served = self._engine.serve(origin)
             if warming is not None:
                 origin.tell(warming, served)
             if served.answer is None:
@@ -188,7 +188,7 @@ class Gateway:
             if looks_again:
                 origin.close()
                 return self._answer(origin.environ, origin.start_response, asked, looks_again=False)
-            answer = self._engine.live(origin)
+            answer = self._engine.bypass(origin)
             return self._from_app(origin, Served(CacheStatus.BYPASS, None, answer, took=0.0), answer)
         if origin.is_visit:
             ready.tally.served(served.status, served.took, waited=served.waited)
@@ -205,7 +205,7 @@ class Gateway:
         """Let what comes after the response come after it: at close (PEP 3333)."""
         after: list[Callable[[], Any]] = [origin.close]
         if refresh:
-            after.append(partial(self._engine.hand_over, origin.refresh()))
+            after.append(partial(self._engine.submit, origin.refresh()))
         if self._engine.in_line:
             after.append(self._engine.look_after_itself)
         return closing(body, after, takes_long=refresh and self._engine.refresher.workers == 0)

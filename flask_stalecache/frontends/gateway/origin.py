@@ -107,12 +107,12 @@ class GatewayOrigin:
         return None if WARMING in self.environ else self.rule.policy.wait
 
     @property
-    def apart(self) -> bool:
+    def runs_in_own_threads(self) -> bool:
         """The app runs in its visitor's thread."""
         return False
 
     @property
-    def queues(self) -> bool:
+    def may_collapse(self) -> bool:
         """Whether others may wait for this request's call: not if it is unlikely to be stored, or its sender says no-store."""
         wants_none = self.said is not None and self.said.no_store
         is_plain = self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
@@ -133,7 +133,7 @@ class GatewayOrigin:
         """Whether the request carries one of these names."""
         return names.present_in(self.environ)
 
-    def aim(self) -> bool:
+    def relocate(self) -> bool:
         """Find the variant anew: another request may have shown that the URL has some."""
         before = self.key
         self.key, self.fields = self.plan.locate(self.url_key, self.environ)
@@ -148,7 +148,7 @@ class GatewayOrigin:
         self.asked = AppFetch(self.plan, self.rule, self.environ, self.url_key, self.start_response)
         return self.asked
 
-    def live(self) -> Answer:
+    def call_uncached(self) -> Answer:
         """Let the app answer this request as if there were no gateway."""
         return self._ask().live()
 
@@ -170,7 +170,7 @@ class GatewayOrigin:
     def _is_stored(self) -> bool:
         """Whether what the app has answered is stored, now that all of it has come."""
         assert self.asked is not None
-        self.aim()
+        self.relocate()
         entry = self.plan.engine.look_up(self.key).entry
         return entry is not None and entry.serial == self.asked.serial
 

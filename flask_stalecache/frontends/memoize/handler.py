@@ -23,7 +23,7 @@ from ...engine.thread_pool import ThreadPool
 from ...errors import BrokenValue, ConfigError
 from ...stats.tally import PLAIN
 from ...stores.base import Copy
-from ..middleware import hand_over_at_close
+from ..middleware import submit_at_close
 from ..pages.bound_view import app_version
 from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
 from .origin import BoundFunction, CallOrigin, FetchFunction, memo_called
@@ -74,14 +74,14 @@ class Calls:
         plan = self._plan_of(memo)
         if memo.policy.windows.unless is not None and self._is_live(plan, args, kwargs):
             # What is no exception may be a failure too, but nobody asks what is live by the developer's own wish.
-            return self.engine.instrumentation.live(
+            return self.engine.instrumentation.call_bypassed(
                 plan.tally, lambda: memo.function(*args, **kwargs), lambda value: False, is_visit=True
             )
         word = cacheability.current()
         origin = CallOrigin(plan, args, kwargs, word is not None and word.in_background)
-        served = self.engine.answer(origin)
+        served = self.engine.serve(origin)
         if served.refresh:
-            hand_over_at_close(self.engine, origin.refresh())
+            submit_at_close(self.engine, origin.refresh())
         if served.answer is None:
             value = self._read(plan, served.copy)
             if value is _BROKEN:
@@ -102,14 +102,14 @@ class Calls:
         if self.engine.answer_writer.remove_if_unlocked(origin.key):
             return self.answer(memo, args, kwargs)
         origin.plan.tally.served(CacheStatus.BYPASS, 0.0)
-        return _told(self.engine.live(origin))
+        return _told(self.engine.bypass(origin))
 
     def refresh(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Hand over a renewal, whatever is stored; return whether it was this call that did."""
         origin = CallOrigin(self._plan_of(memo), args, kwargs, False)
         if self.engine.is_pending(origin.key):
             return False
-        hand_over_at_close(self.engine, origin.refresh(forced=True))
+        submit_at_close(self.engine, origin.refresh(forced=True))
         return True
 
     def renew(self, keys: Iterable[str]) -> None:

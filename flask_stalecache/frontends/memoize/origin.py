@@ -171,12 +171,12 @@ class CallOrigin:
         return self.plan.memo.policy.windows.wait  # type: ignore[no-any-return]
 
     @property
-    def apart(self) -> bool:
+    def runs_in_own_threads(self) -> bool:
         """Whether it runs in threads of its own: where its caller may stop waiting."""
         return self.wait is not None
 
     @property
-    def queues(self) -> bool:
+    def may_collapse(self) -> bool:
         """Whether it may wait for others, and others for it."""
         return True
 
@@ -188,7 +188,7 @@ class CallOrigin:
         """A call carries no cookies and no fields."""
         return False
 
-    def aim(self) -> bool:
+    def relocate(self) -> bool:
         """A call has one key."""
         return False
 
@@ -207,7 +207,7 @@ class CallOrigin:
         error = OriginSuspended(f"{self.label} failed a short while ago: left alone for {left:.1f} s")
         return Answer(Verdict.REFUSED, error=error, retry_after=left)
 
-    def live(self) -> Answer:
+    def call_uncached(self) -> Answer:
         """Call the function for this caller alone: nothing of it is stored."""
         value, error = self._run(Cacheability(current()))
         response = value if error is None else getattr(error, "response", None)
@@ -281,7 +281,7 @@ class CallOrigin:
             kind, body = self.plan.codec.encode(value, self.key)
             tags = self._tags(word)
         except UnstorableValue as reason:
-            self.plan.complaints.once((self.label, "value"), "what %s returned is not stored: %s", self.label, reason)
+            self.plan.complaints.warn_once((self.label, "value"), "what %s returned is not stored: %s", self.label, reason)
             return Answer(Verdict.UNSTORABLE, value, reason=str(reason))
         return self._stored(value, kind, body, tags, start, word)
 
@@ -316,7 +316,7 @@ class CallOrigin:
         judgement = judge(facts, policy, plan.settings.windows, plan.settings.max_entry_size, now)
         if judgement.verdict is not Verdict.STORABLE:
             if judgement.verdict is Verdict.UNSTORABLE and not word.forbidden:
-                plan.complaints.once((self.label, judgement.reason), "%s is not stored: %s", self.label, judgement.reason)
+                plan.complaints.warn_once((self.label, judgement.reason), "%s is not stored: %s", self.label, judgement.reason)
             return Answer(judgement.verdict, value, reason=judgement.reason)
         windows = judgement.windows.shortened(policy.jitter * random.random())
         return Answer(Verdict.STORABLE, value, entry=self._entry(kind, body, tags, windows, word, start, now))

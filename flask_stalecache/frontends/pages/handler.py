@@ -71,7 +71,7 @@ class Pages:
             return self._in_background(cached, origin)
         if plan.explains:
             return self._explained(origin, is_visit)
-        return self._answered(origin, self.engine.answer(origin), is_visit)
+        return self._answered(origin, self.engine.serve(origin), is_visit)
 
     def _new_plan(self, cached: CachedView) -> BoundView:
         plan = self._plans[cached] = BoundView.of(self.app, cached, self.settings, self.engine.complaints, self._deployed)
@@ -123,12 +123,12 @@ class Pages:
         if environ.get("REMOTE_USER"):
             return IS_KNOWN
         if not isinstance(request, ObservedRequest):
-            plan.complaints.once(
+            plan.complaints.warn_once(
                 "request_class", "app.request_class was replaced after init_app: what is read can't be seen, so nothing is cached"
             )
             return "app.request_class was replaced"
         if kwargs != request.view_args or (args and not (len(args) == 1 and isinstance(args[0], View))):
-            plan.complaints.once(
+            plan.complaints.warn_once(
                 ("arguments", plan.cached.name),
                 "%s is live when called with other arguments than those of the URL, which don't tell what comes out: "
                 "write @cache.cached() directly above the function, or above the one that is routed",
@@ -167,7 +167,9 @@ class Pages:
         if warming is not None and not warming.is_met:
             warming.is_met = True
             warming.note_live(detail)
-        response = self.engine.instrumentation.live(tally, lambda: plan.call_view(args, kwargs), _has_failed, is_visit=is_visit)
+        response = self.engine.instrumentation.call_bypassed(
+            tally, lambda: plan.call_view(args, kwargs), _has_failed, is_visit=is_visit
+        )
         field = forwarded_field(reason, status=response.status_code)
         if plan.explains:
             field += aside("", detail)
@@ -183,13 +185,13 @@ class Pages:
             return self._warmed(warming, origin)
         # A page within the one that is meant: were it stale, that one would be too.
         origin.terms = origin.terms._replace(in_line=True)
-        return self._answered(origin, self.engine.answer(origin), False)
+        return self._answered(origin, self.engine.serve(origin), False)
 
     def _replayed(self, replay: Replay, origin: PageOrigin) -> Response:
         """Answer the request of a refresh: the engine holds the lock, and stores what the view answers."""
         if replay.key != origin.key:
             # The app saw another page in it than the visitor's: nothing is stored.
-            answer = origin.live()
+            answer = origin.call_uncached()
         else:
             replay.is_met = True
             answer = replay.answer = origin.call(replay.start)
@@ -201,20 +203,20 @@ class Pages:
         """Answer a request that fills: whoever asks waits for what is stale too, and is told what came of it."""
         warming.is_met = True
         origin.terms = warming.terms(origin.terms)
-        served = self.engine.answer(origin)
+        served = self.engine.serve(origin)
         warming.note(served)
         return self._answered(origin, served, False)
 
     def _explained(self, origin: PageOrigin, is_visit: bool) -> Response:
         """Answer a request, and say more of how."""
         met = self.engine.look_up(origin.key)
-        served = self.engine.answer(origin)
+        served = self.engine.serve(origin)
         more = aside_of(origin, met, _named(origin, served), time.time(), pending=self.engine.is_pending(origin.key))
         return self._answered(origin, served, is_visit, more)
 
     def _answered(self, origin: PageOrigin, served: Served, is_visit: bool, more: str = "") -> Response:
         if served.refresh:
-            self._hand_over(origin)
+            self._submit(origin)
         origin.remember(served)
         if served.answer is None:
             if is_visit:
@@ -231,12 +233,12 @@ class Pages:
             raise answer.error
         return respond_with_answer(self.app, origin.environ, served, self.settings.status_headers, more)
 
-    def _hand_over(self, origin: PageOrigin) -> None:
+    def _submit(self, origin: PageOrigin) -> None:
         job = origin.refresh()
         waiting = origin.environ.get(HANDOVER)
         if waiting is None:
             # Nobody closes this response for us: the view was called in a context without a WSGI server.
-            self.engine.hand_over(job)
+            self.engine.submit(job)
         else:
             waiting.append(job)
 
@@ -247,7 +249,7 @@ def _has_failed(response: Response) -> bool:
 
 def _named(origin: PageOrigin, served: Served) -> Served:
     """Return how a request is answered, under the name that its visitor is told."""
-    is_past = served.answer is not None and not origin.queues and not served.stored
+    is_past = served.answer is not None and not origin.may_collapse and not served.stored
     return served._replace(status=CacheStatus.BYPASS) if is_past else served
 
 

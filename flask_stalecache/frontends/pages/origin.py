@@ -112,7 +112,7 @@ class PageOrigin:
         return None if WARMING in self.environ else self.plan.cached.policy.wait
 
     @property
-    def queues(self) -> bool:
+    def may_collapse(self) -> bool:
         """Whether others may wait for this request's call: not if it is unlikely to be stored."""
         return self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
 
@@ -127,11 +127,11 @@ class PageOrigin:
         return names.present_in(self.environ)
 
     @property
-    def apart(self) -> bool:
+    def runs_in_own_threads(self) -> bool:
         """A view runs in its visitor's thread."""
         return False
 
-    def aim(self) -> bool:
+    def relocate(self) -> bool:
         """A page has one key."""
         return False
 
@@ -139,7 +139,7 @@ class PageOrigin:
         """A view is never refused."""
         return None
 
-    def live(self) -> Answer:
+    def call_uncached(self) -> Answer:
         """Call the view as if it were not decorated."""
         try:
             response = self.plan.call_view(self.args, self.kwargs)
@@ -365,18 +365,18 @@ class PageOrigin:
         if judgement.verdict is Verdict.UNSTORABLE and not judgement.reason.startswith(_NOT_TO_MEND):
             # Behind the colon come names, which visitors may choose.
             about = judgement.reason.partition(":")[0]
-            complaints.once((label, about), "%s is not stored: %s", label, judgement.reason)
+            complaints.warn_once((label, about), "%s is not stored: %s", label, judgement.reason)
         if judgement.verdict is not Verdict.PERSONAL:
             return
         for name in carried.headers:
-            complaints.once(
+            complaints.warn_once(
                 (label, "header", name),
                 "%s is not stored: the request field %s was read by %s and is not in the key; write vary=[%r], "
                 "or name it in STALECACHE_IGNORED_HEADERS if the page does not depend on it",
                 label, name, reader_of(self.context, "headers", name), name,
             )  # fmt: skip
         for name in carried.cookies:
-            complaints.once(
+            complaints.warn_once(
                 (label, "cookie", name),
                 "%s is live for who carries the cookie %s, which was read by %s; if the page does not depend on it, write "
                 "ignore_session=True (for the session), or take the reading out of the view",

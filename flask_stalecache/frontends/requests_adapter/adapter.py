@@ -21,7 +21,7 @@ from ...engine.origin import Answer, Served, is_served
 from ...errors import ConfigError, StoreError
 from ...stores.base import Copy
 from ..memoize.handler import NAME, travel_up
-from ..middleware import hand_over_at_close
+from ..middleware import submit_at_close
 from ..status_headers import fields_for_answer, fields_for_copy
 from .app_context import AppContext
 from .fetch import Failed, head_of
@@ -75,9 +75,9 @@ class CachingAdapter(BaseAdapter):
         if origin.said is not None and origin.said.only_if_cached and not is_served(origin, plan.engine.look_up(origin.key)):
             origin.tally.served(CacheStatus.MISS, 0.0)
             return self._nothing(plan, request)
-        served = plan.engine.answer(origin)
+        served = plan.engine.serve(origin)
         if served.refresh:
-            hand_over_at_close(plan.engine, origin.refresh())
+            submit_at_close(plan.engine, origin.refresh())
         response, entry = self._of_served(plan, origin, served)
         if word is not None and self._rules.inherit and entry is not None:
             travel_up(word, entry, origin.terms)
@@ -94,7 +94,7 @@ class CachingAdapter(BaseAdapter):
         answer, copy = served.answer, served.copy
         if answer is not None and answer.verdict is Verdict.FAILED and (copy := origin.stands_in()) is not None:
             answer, served = None, served._replace(status=CacheStatus.STALE, copy=copy, answer=None)
-            plan.engine.instrumentation.stale(origin, served)
+            plan.engine.instrumentation.stale_served(origin, served)
         origin.tally.served(served.status, served.took, waited=served.waited)
         if answer is None:
             assert copy is not None
@@ -141,7 +141,7 @@ class CachingAdapter(BaseAdapter):
     def _past_store(self, plan: AppContext, sending: OutgoingRequest, url: str, reason: str) -> Response:
         """Let the third party answer; what an unsafe request has changed is invalid then."""
         request = sending.request
-        response = plan.engine.instrumentation.live(
+        response = plan.engine.instrumentation.call_bypassed(
             plan.tally(url), lambda: sending.send(request, sending.stream), has_failed, is_visit=True
         )
         if request.method not in SAFE_METHODS:

@@ -91,7 +91,7 @@ class SessionOrigin:
         return self.rules.policy.wait  # type: ignore[no-any-return]
 
     @property
-    def apart(self) -> bool:
+    def runs_in_own_threads(self) -> bool:
         """It is sent in its caller's thread."""
         return False
 
@@ -101,7 +101,7 @@ class SessionOrigin:
         return "HTTP_AUTHORIZATION" in self.environ
 
     @property
-    def queues(self) -> bool:
+    def may_collapse(self) -> bool:
         """Whether others may wait for its answer: not if that is unlikely to be stored."""
         says_no = self.said is not None and self.said.no_store
         return self.sending.request.method == "GET" and not self.is_authorized and not says_no
@@ -114,7 +114,7 @@ class SessionOrigin:
         """A third party tells in Vary what matters."""
         return False
 
-    def aim(self) -> bool:
+    def relocate(self) -> bool:
         """Find the variant anew: another response may have shown that the URL has some."""
         before = self.key
         self.key, self.fields = self._locate()
@@ -124,7 +124,7 @@ class SessionOrigin:
         """A third party is never left alone where nothing is stored: somebody has to answer."""
         return None
 
-    def live(self) -> Answer:
+    def call_uncached(self) -> Answer:
         """Let the third party answer this request as if there were no cache."""
         try:
             response = self.sending.send(self.sending.request, self.sending.stream)

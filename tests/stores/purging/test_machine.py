@@ -175,7 +175,7 @@ class Purging(RuleBasedStateMachine):
         fill.doubtful |= fill.view.behind
         fill.answered_at = self.elapsed
         before = self.model.expected(fill.key)
-        stored = fill.view.answer_writer.land(fill.view.flights, fill.flight, fill.start, answer)
+        stored = fill.view.answer_writer.write_flight(fill.view.flights, fill.flight, fill.start, answer)
         fill.view.flights.end(fill.flight)
         assert not (stored and self._must_not_stay(fill))
         if not stored:

@@ -122,9 +122,9 @@ def visit_and_wait(place: Path, key: str, number: int) -> tuple[str, int]:
 
 
 def seen_by(engine: Engine, origin: FakeOrigin) -> tuple[str, int]:
-    served = engine.answer(origin)
+    served = engine.serve(origin)
     if served.refresh:
-        engine.hand_over(origin.refresh())
+        engine.submit(origin.refresh())
     return served.status.value, int(body_of(served))  # type: ignore[call-overload]
 
 
