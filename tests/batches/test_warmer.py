@@ -449,11 +449,11 @@ def test_each_tells_why_it_is_not_stored(make_app: MakeApp) -> None:
         "/private": (200, "Cache-Control: private"),
         "/moved": (302, "status 302 is not listed in statuses"),
         "/gone": (404, told["/gone"][1]),
-        "/agent": (200, "it was made for this visitor: the field user-agent was read by test_warm"),
+        "/agent": (200, f"it was made for this visitor: the field user-agent was read by {__name__}"),
         "/session": (200, told["/session"][1]),
         "/unless": (200, "unless said so"),
         "/said": (200, "the view said no_store()"),
-        "/language": (200, "it was made for this visitor: the field accept-language was read by test_warm"),
+        "/language": (200, f"it was made for this visitor: the field accept-language was read by {__name__}"),
         "/filtered": (200, "response_filter said so"),
     }
     assert all(told.values())
