@@ -1,4 +1,4 @@
-"""How Sphinx builds the documentation, and where its examples run."""
+"""Configuration of Sphinx, and the setup of the documentation's examples."""
 
 from importlib.metadata import version as installed_version
 
@@ -16,15 +16,13 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 
-html_theme = "alabaster"
-html_theme_options = {
-    "description": "Serves stored pages at once, also stale ones, and renews them after the response is sent.",
-    "fixed_sidebar": True,
-    "show_powered_by": False,
-}
+html_theme = "furo"
+html_title = "flask-stalecache"
+html_static_path = ["_static"]
+html_css_files = ["layout.css"]
 html_copy_source = False
 
-# Each group of examples has an app, and runs in a folder of its own, where Flask also puts the app's instance folder.
+# Each group of examples gets an app and a temporary working directory, which also holds the app's instance folder.
 doctest_global_setup = """
 import logging, os, tempfile
 

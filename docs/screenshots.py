@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import requests  # noqa: E402
-from browsers import browsing  # noqa: E402
 from playwright.sync_api import Browser  # noqa: E402
 
 from example_app.servers import Server, news_site, third_party  # noqa: E402
 from example_app.visits import EDITOR  # noqa: E402
+from support.browser import browsing  # noqa: E402
 
 PAGES = ("", "", "", "articles/the-ten-second-box", "articles/when-the-third-party-sleeps", "dashboard", "articles/none")
 SETTINGS = {"DASHBOARD_SECONDS": 0.5, "STALECACHE_MAX_AGE": 8, "THIRD_PARTY_TIMEOUT": 2}

@@ -66,6 +66,14 @@ def test_local_links_of_the_readme_exist() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_the_description_on_pypi_is_a_part_of_the_readme() -> None:
+    """It has no relative links or pictures, which would be broken there."""
+    description = (ROOT / "docs" / "pypi.md").read_text(encoding="utf-8")
+    assert LOCAL_LINK.findall(description) == []
+    readme = README.read_text(encoding="utf-8").splitlines()
+    assert [line for line in description.splitlines() if line not in readme] == []
+
+
 def pages() -> list[Path]:
     return [README, *(ROOT / "docs").rglob("*.rst")]
 
