@@ -14,7 +14,7 @@ from ..core.model.keys import FORWARDED_FIELDS, digest
 from ..core.model.note import Note
 from ..core.rules.explain import why_stale
 from ..core.rules.serving import PreferStale, ServeOptions, Verdict, is_fresh
-from ..core.rules.status import CacheStatus, aside
+from ..core.rules.status import CacheStatus, key_and_detail
 from ..engine.origin import Answer, Served
 from ..stores.base import Copy
 
@@ -43,7 +43,7 @@ class Asking(Protocol):
         """What is said of serving what is stored to it."""
 
 
-def aside_of(asking: Asking, met: Copy, served: Served, now: float, *, pending: bool) -> str:
+def debug_detail(asking: Asking, met: Copy, served: Served, now: float, *, pending: bool) -> str:
     """Return what ``Cache-Status`` says more with ``app.debug``: the key, and why the request was answered so.
 
     :param met: what was stored when it came.
@@ -58,7 +58,7 @@ def aside_of(asking: Asking, met: Copy, served: Served, now: float, *, pending: 
         reasons = _of_answer(served, served.answer, environ, asking.terms, met.entry, now)
     # What a key callable returns may have been made of a cookie.
     is_nobodys = "HTTP_COOKIE" not in environ and "HTTP_AUTHORIZATION" not in environ
-    return aside(readable_key(asking.key, shows_custom=is_nobodys), "; ".join(filter(None, reasons)))
+    return key_and_detail(readable_key(asking.key, shows_custom=is_nobodys), "; ".join(filter(None, reasons)))
 
 
 def _of_copy(served: Served, terms: ServeOptions, now: float, pending: bool) -> Iterable[str]:

@@ -19,7 +19,7 @@ def fields_for_copy(served: Served, entry: Entry, now: float, chosen: Collection
 
     :param now: seconds since the epoch.
     :param chosen: which status fields are sent.
-    :param more: what ``Cache-Status`` says more, as :func:`~.debug_detail.aside_of` returns it.
+    :param more: what ``Cache-Status`` says more, as :func:`~.debug_detail.debug_detail` returns it.
     """
     age = entry.age(now)
     ttl = entry.windows.max_age - age
@@ -39,7 +39,7 @@ def fields_for_answer(served: Served, status: int, chosen: Collection[str], reas
     :param status: the origin's status.
     :param chosen: which status fields are sent.
     :param reason: why it was asked, if it was for another reason than what is or is not stored; else "".
-    :param more: what ``Cache-Status`` says more, as :func:`~.debug_detail.aside_of` returns it.
+    :param more: what ``Cache-Status`` says more, as :func:`~.debug_detail.debug_detail` returns it.
     """
     answer = served.answer
     assert answer is not None

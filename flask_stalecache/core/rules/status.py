@@ -66,7 +66,7 @@ def forwarded_field(
     return "; ".join(parts)
 
 
-def aside(key: str, detail: str) -> str:
+def key_and_detail(key: str, detail: str) -> str:
     """Return what ``Cache-Status`` says more with ``app.debug``; parameters that say nothing are left out.
 
     :param key: of what was asked for, as one reads it (RFC 9211 section 2.8).

@@ -18,7 +18,7 @@ from ...core.model.entry import Entry
 from ...core.model.keys import is_key_of_page
 from ...core.model.recipe import ARRIVED, REPLAY, WARMING
 from ...core.rules.serving import Verdict
-from ...core.rules.status import CacheStatus, aside, forwarded_field, status_fields
+from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, status_fields
 from ...core.rules.variants import Index
 from ...engine.origin import Answer, Served, is_served
 from ...stats.tally import PLAIN
@@ -175,7 +175,7 @@ class Gateway:
         if ready is None:
             assert copy.entry is not None
             ready = copy.prepared = PreparedResponse(copy.entry, self._plan.tally_of(copy.entry))
-        more = fields_for_copy(served, ready.entry, now, self._chosen, origin.aside(served))
+        more = fields_for_copy(served, ready.entry, now, self._chosen, origin.debug_detail(served))
         is_plain = served.status is CacheStatus.HIT and not served.refresh and ready.body is not None
         if is_plain and asked is not None and origin.may_be_known:
             ready.note_moment(now, more, origin.terms.refresh_ahead)
@@ -219,7 +219,7 @@ class Gateway:
             return self._failed(origin, served, answer.error)
         if served.collapsed:
             (body, status, fields), code = answer.shared, int(answer.shared[1][:3])
-            more = fields_for_answer(served, code, self._chosen, more=origin.aside(served))
+            more = fields_for_answer(served, code, self._chosen, more=origin.debug_detail(served))
             origin.start_response(status, [*fields, *more])
             return body  # type: ignore[no-any-return]
         if answer.entry is not None and (answer.renewed or origin.has_conditions):
@@ -243,7 +243,7 @@ class Gateway:
 
     def _whole(self, origin: GatewayOrigin, served: Served, entry: Entry) -> Iterable[bytes]:
         """Answer the client's conditions from what the app's answer has become in the store."""
-        more = fields_for_answer(served, origin.app_status, self._chosen, origin.reason, origin.aside(served))
+        more = fields_for_answer(served, origin.app_status, self._chosen, origin.reason, origin.debug_detail(served))
         if served.status is CacheStatus.REVALIDATED or first_of(entry.headers, "age") is not None:
             more.append(("Age", str(int(entry.age(time.time())))))
         if served.status is CacheStatus.REVALIDATED:
@@ -259,7 +259,9 @@ class Gateway:
         if not call.status:
             # It has not called start_response; the server knows what to say of that.
             return call.rest()
-        more = [] if asked.is_ours else fields_for_answer(served, call.code, self._chosen, origin.reason, origin.aside(served))
+        more = (
+            [] if asked.is_ours else fields_for_answer(served, call.code, self._chosen, origin.reason, origin.debug_detail(served))
+        )
         if answer.verdict is Verdict.STORABLE and (missing := missing_in_vary(call.fields, asked.varied)):
             # Caches further out must not give it to whom it is not for either.
             more = [("Vary", ", ".join(missing)), *more]
@@ -285,7 +287,7 @@ class Gateway:
             if method not in SAFE_METHODS:
                 self._invalidator.after(as_it_came, method, code, headers)
             ours = first_of(headers, "x-cache-status") is not None or counted.answered(code)
-            field = forwarded_field(reason, status=code) + (aside("", detail) if self._explains else "")
+            field = forwarded_field(reason, status=code) + (key_and_detail("", detail) if self._explains else "")
             more = [] if ours else status_fields(CacheStatus.BYPASS, field, self._chosen)
             given = () if exc_info is None else (exc_info,)
             return start_response(status, [*end_to_end(headers), *more], *given)

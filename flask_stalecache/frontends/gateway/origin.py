@@ -22,7 +22,7 @@ from ...engine.thread_pool import ThreadPool
 from ...errors import StaleCacheError
 from ...stats.tally import UNCOUNTED, Tally
 from ...stores.base import Copy
-from ..debug_detail import aside_of
+from ..debug_detail import debug_detail
 from .backend import Backend
 from .fetch import NOTHING_SAID, AppFetch
 from .rules import Rule, Rules
@@ -206,12 +206,12 @@ class GatewayOrigin:
             return "request"
         return "vary-miss" if self.fields and self.asked is not None and self.asked.finds_nothing else ""
 
-    def aside(self, served: Served) -> str:
+    def debug_detail(self, served: Served) -> str:
         """Return what ``Cache-Status`` says more with ``app.debug``, else ""."""
         if self.met is None:
             return ""
         pending = self.plan.engine.is_pending(self.key)
-        return aside_of(self, self.met, served, time.time(), pending=pending)
+        return debug_detail(self, self.met, served, time.time(), pending=pending)
 
     def refresh(self) -> GatewayRefresh:
         """Return the refresh of what is stored: a new request, made of what is in the key."""

@@ -20,11 +20,11 @@ from ...core.model.keys import is_key_of_page, page_key
 from ...core.model.policy import FAILURE_STATUSES
 from ...core.model.recipe import REFRESHING, REPLAY, PageRecipe
 from ...core.rules.serving import ServeOptions
-from ...core.rules.status import CacheStatus, aside, forwarded_field, status_fields
+from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, status_fields
 from ...engine.engine import Engine
 from ...engine.origin import Answer, Served
 from ...stats.tally import PLAIN, Tally
-from ..debug_detail import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, aside_of
+from ..debug_detail import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, debug_detail
 from ..middleware import HANDOVER
 from .bound_view import BoundView, CachedView, EndpointCounters, app_version, cached_view
 from .origin import PageOrigin
@@ -172,7 +172,7 @@ class Pages:
         )
         field = forwarded_field(reason, status=response.status_code)
         if plan.explains:
-            field += aside("", detail)
+            field += key_and_detail("", detail)
         return add_fields(response, status_fields(CacheStatus.BYPASS, field, self.settings.status_headers))
 
     def _in_background(self, cached: CachedView, origin: PageOrigin) -> Response:
@@ -211,7 +211,7 @@ class Pages:
         """Answer a request, and say more of how."""
         met = self.engine.look_up(origin.key)
         served = self.engine.serve(origin)
-        more = aside_of(origin, met, _named(origin, served), time.time(), pending=self.engine.is_pending(origin.key))
+        more = debug_detail(origin, met, _named(origin, served), time.time(), pending=self.engine.is_pending(origin.key))
         return self._answered(origin, served, is_visit, more)
 
     def _answered(self, origin: PageOrigin, served: Served, is_visit: bool, more: str = "") -> Response:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from flask_stalecache import GatewayCache, Policy, StaleCache
 from flask_stalecache.core.model.keys import digest, page_key
 from flask_stalecache.core.model.policy import NamePatterns
-from flask_stalecache.core.rules.status import DETAIL_LENGTH, KEY_LENGTH, aside, sf_string
+from flask_stalecache.core.rules.status import DETAIL_LENGTH, KEY_LENGTH, key_and_detail, sf_string
 from flask_stalecache.core.rules.variants import variant_key
 from flask_stalecache.frontends.debug_detail import readable_key
 from flask_stalecache.frontends.gateway import handler as gateway_cache
@@ -310,7 +310,7 @@ def test_a_string_of_a_structured_field(text: str, field: str) -> None:
 
 @given(st.text(), st.text())
 def test_whatever_is_told_can_be_parsed_and_is_short(key: str, detail: str) -> None:
-    field = f"stalecache; hit; ttl=1{aside(key, detail)}"
+    field = f"stalecache; hit; ttl=1{key_and_detail(key, detail)}"
     [(_, told)] = http_sf.parse(field.encode("ascii"), tltype="list")
     assert (set(told) - {"hit", "ttl"}) == {name for name, text in (("key", key), ("detail", detail)) if text}
     assert len(told.get("key", "")) <= KEY_LENGTH
@@ -328,7 +328,12 @@ def never(*args: Any, **kwargs: Any) -> str:
 def test_without_debug_nothing_is_said_or_made(
     make_app: MakeApp, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    for module, name in ((handler, "aside_of"), (handler, "aside"), (gateway_cache, "aside"), (gateway_origin, "aside_of")):
+    for module, name in (
+        (handler, "debug_detail"),
+        (handler, "key_and_detail"),
+        (gateway_cache, "key_and_detail"),
+        (gateway_origin, "debug_detail"),
+    ):
         monkeypatch.setattr(module, name, never)
     site = make_site(make_app, kind, debug=False)
     seen = [visit(site.app), visit(site.app), visit(site.app, "/", {"Authorization": "x"})]
