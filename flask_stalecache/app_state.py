@@ -16,6 +16,7 @@ from .core.model.entry import Entry
 from .core.model.recipe import REFRESHING
 from .engine.engine import Engine
 from .errors import ConfigError
+from .frontends.engine_setup import make_engine
 from .frontends.flask_gateway import FlaskGatewayFactory
 from .frontends.gateway.handler import Gateway
 from .frontends.memoize.handler import NAME, Calls
@@ -26,10 +27,9 @@ from .frontends.pages.refresh import AS_VISITOR
 from .frontends.pages.request_recorder import observed_request_class
 from .frontends.pages.watch import discard_session
 from .frontends.requests_adapter.app_context import AppContext
-from .stats.registry import Registry, registry_of
+from .stats.registry import Registry
 from .stats.schema import Counters
 from .stores.base import Store
-from .stores.file_store import file_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,9 @@ def set_up(app: Flask, own: Store | None, memos: Iterable[FetchFunction]) -> Aft
     """
     if NAME in app.extensions:
         raise ConfigError(f"the app {app.name!r} has a StaleCache already: call init_app once")
-    settings, counters = config.read(app.config), Counters()
-    store = _store(app, settings, counters, own)
-    store.check()
-    engine = Engine(store, settings, counters, registry_of(store, counters))
-    engine.send_as(app)
+    settings = config.read(app.config)
+    engine = make_engine(app, settings, app.config, own, Path(app.instance_path) / NAME)
+    counters = engine.counters
     if not settings.enabled:
         scans = BatchScheduler(engine, [])
         app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), None, None, scans, counters, engine.registry)
@@ -117,15 +115,6 @@ def app_of_context(what: str) -> Flask:
         raise ConfigError(f"{what} needs to know the app: call it in a request, or under `with app.app_context():`")
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     return app
-
-
-def _store(app: Flask, settings: Settings, counters: Counters, own: Store | None) -> Store:
-    if own is None and settings.store != "file":
-        own = settings.store
-    if own is not None:
-        config.check_own_store(app.config)
-        return own
-    return file_store(settings.dir if settings.dir is not None else Path(app.instance_path) / NAME, settings, counters)
 
 
 def _saving_no_visitors_session(process_response: Callable[[Response], Response]) -> Callable[[Response], Response]:

@@ -13,8 +13,7 @@ from ..engine.log import RateLimitedLog
 from ..engine.signals import entry_evicted, send
 from ..errors import ConfigError, StoreError
 from ..filesystem.atomic import make_directories
-from ..stores.base import Store, Usage
-from ..stores.file_store import FileStore
+from ..stores.base import Usage
 from .counter_file import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, CounterFile, acquire_file, read_rows
 from .history import History
 from .schema import Counters, Sample, Series, Stats
@@ -296,17 +295,6 @@ class Registry:
             # Somebody has removed them, ours too, which is not noticed yet: all numbers begin anew.
             heads.append([self._began if index == BORN_CELL else 0 for index in range(HEAD)])
         return heads, held, labels
-
-
-def registry_of(store: Store, counters: Counters) -> Registry:
-    """Return where an app counts: beside what it stores, if that is in a directory."""
-    if not isinstance(store, FileStore):
-        return Registry(counters)
-    registry = Registry(counters, store.directory, store.check)
-    if store.counters.sink is None:
-        # One that the developer made counts by itself what it removes.
-        store.counters.sink = registry
-    return registry
 
 
 def _summed(labels: Mapping[tuple[str, str], list[Sequence[int]]]) -> dict[tuple[str, str], list[int]]:

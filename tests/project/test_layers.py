@@ -74,6 +74,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.timed_calls",
         "engine.runtime",
         "engine.engine",
+        "frontends.engine_setup",
         "frontends.debug_detail",
         "frontends.status_headers",
         "batches.warm_request",

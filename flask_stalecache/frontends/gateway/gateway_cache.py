@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any
 from ... import config
 from ...batches.operations import Operations
 from ...batches.scheduler import BatchScheduler
-from ...config import Settings
 from ...core.model.policy import Policy
 from ...core.rules.serving import ServeOptions, preference
-from ...engine.engine import Engine
 from ...errors import ConfigError
-from ...stats.registry import registry_of
-from ...stats.schema import Counters, Stats
+from ...stats.schema import Stats
 from ...stores.base import Store
-from ...stores.file_store import file_store
+from ..engine_setup import make_engine
 from .backend import Backend
 from .handler import Gateway
 from .rules import Rules, base_policy
@@ -53,11 +50,9 @@ class GatewayCache(Gateway, Operations):
             if name in settings:
                 raise ConfigError(f"{name}={settings[name]!r} has no effect on GatewayCache(): {advice}")
         given = {f"{config.PREFIX}{name.upper()}": value for name, value in settings.items()}
-        checked, counters = config.read(given), Counters()
-        kept = _store(store, given, checked, counters)
-        engine = Engine(kept, checked, counters, registry_of(kept, counters))
-        engine.send_as(self)
-        engine.store.check()
+        checked = config.read(given)
+        own = None if store is None else config.store("store", store)
+        engine = make_engine(self, checked, given, own, default_dir=None)
         terms = ServeOptions(
             checked.version or "", time.time(), 0.0, preference(checked.prefer_stale, checked.prefer_stale_refresh)
         )
@@ -82,14 +77,3 @@ _OF_FLASK = {
     "ignored_headers": "which fields matter, the app's responses say in Vary",
     "ignored_readers": "which fields matter, the app's responses say in Vary",
 }
-
-
-def _store(own: Store | None, given: Mapping[str, Any], settings: Settings, counters: Counters) -> Store:
-    if own is None and settings.store != "file":
-        own = settings.store
-    if own is not None:
-        config.check_own_store(given)
-        return config.store("store", own)  # type: ignore[no-any-return]
-    if settings.dir is None:
-        raise ConfigError("GatewayCache() needs a place for what it stores: give dir='/var/cache/shop', or a store")
-    return file_store(settings.dir, settings, counters)
