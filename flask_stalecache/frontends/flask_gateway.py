@@ -24,6 +24,7 @@ from ..errors import ConfigError
 from .gateway.backend import UNSAID, Backend, Observation
 from .gateway.handler import Gateway
 from .gateway.rules import Rules, base_policy
+from .hooks import ask
 from .pages.bound_view import CachedView, app_version
 from .pages.handler import ANSWERED
 from .pages.request_recorder import ObservedRequest, ReadLog, session_cookie
@@ -66,21 +67,24 @@ def coded(cached: CachedView, complaints: RateLimitedLog, app: Flask, args: Any,
     request_ctx.request.environ[CODED] = policy
     response = app.make_response(app.ensure_sync(cached.view)(*args, **kwargs))
     response.vary.update(name.title() for name in policy.vary)
-    try:
-        if policy.tags:
-            cacheability.tag(*(checked_tags("tags", policy.tags(**kwargs)) if callable(policy.tags) else policy.tags))
-        if policy.response_filter is not None and not policy.response_filter(response):
-            cacheability.no_store()
-    except Exception as error:
+    is_kept = ask(
+        lambda: _tag_and_filter(policy, response, kwargs),
+        False,
+        complaints,
+        ("coded", cached.name),
+        "%s is not stored, since its tags or response_filter failed: %r",
+        cached.name,
+    )
+    if not is_kept:
         cacheability.no_store()
-        complaints.error_every_minute(
-            ("coded", cached.name),
-            "%s is not stored, since its tags or response_filter failed: %r",
-            cached.name,
-            error,
-            exc_info=error,
-        )
     return response
+
+
+def _tag_and_filter(policy: Policy, response: Response, kwargs: Mapping[str, Any]) -> bool:
+    """Tag a response as its view says, and return whether the view's ``response_filter`` lets it be stored."""
+    if policy.tags:
+        cacheability.tag(*(checked_tags("tags", policy.tags(**kwargs)) if callable(policy.tags) else policy.tags))
+    return policy.response_filter is None or bool(policy.response_filter(response))
 
 
 class Left(NamedTuple):

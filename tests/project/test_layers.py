@@ -77,6 +77,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.engine_setup",
         "frontends.debug_detail",
         "frontends.status_headers",
+        "frontends.hooks",
         "batches.warm_request",
         "batches.batch",
         "batches.scheduler",

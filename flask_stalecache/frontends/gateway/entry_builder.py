@@ -22,6 +22,7 @@ from ...core.rules.shared_cache import Exchange
 from ...core.rules.variants import Fields, index_with, place_of
 from ...engine.origin import Start
 from ...errors import StoreError
+from ..hooks import ask
 from .backend import Backend, Observation
 from .rules import Rule
 
@@ -146,13 +147,13 @@ class EntryBuilder:
         given = self._rule.policy.tags
         if not callable(given):
             return given  # type: ignore[no-any-return]
-        try:
-            return checked_tags("tags", given(self._environ))
-        except Exception as error:
-            self._plan.complaints.error_every_minute(
-                "tags", "a page is not stored, since it could not be purged by its tags: %s", error, exc_info=error
-            )
-            return None
+        return ask(
+            lambda: checked_tags("tags", given(self._environ)),
+            None,
+            self._plan.complaints,
+            "tags",
+            "a page is not stored, since it could not be purged by its tags: %s",
+        )
 
     # -- renewed ---------------------------------------------------------------------------------------------------
 

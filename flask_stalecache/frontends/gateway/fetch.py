@@ -22,6 +22,7 @@ from ...core.rules.shared_cache import Exchange, judge_exchange
 from ...core.rules.variants import INDEX
 from ...engine.origin import Answer, Start
 from ...stats.tally import UNCOUNTED, Tally
+from ..hooks import ask
 from .backend import Backend, Observation
 from .entry_builder import EntryBuilder
 from .rules import Rule
@@ -224,11 +225,9 @@ class AppFetch:
         return "response_filter said so" if keep is not None and not self._keeps(keep) else ""
 
     def _keeps(self, keep: Callable[..., object]) -> bool:
-        try:
-            return bool(keep(self.call.status, list(self.call.fields)))
-        except Exception as error:
-            self.plan.complaints.error_every_minute("filter", "the response_filter of a rule raised: %r", error, exc_info=error)
-            return False
+        status, fields = self.call.status, list(self.call.fields)
+        log = self.plan.complaints
+        return ask(lambda: bool(keep(status, fields)), False, log, "filter", "the response_filter of a rule raised: %r")
 
     def _explain(self, seen: Observation, reason: str) -> None:
         """Say once what keeps an answer from being stored that says itself how long it is fresh, if the developer can mend it."""

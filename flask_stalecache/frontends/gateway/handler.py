@@ -23,6 +23,7 @@ from ...core.rules.variants import Index
 from ...engine.origin import Answer, Served, is_served
 from ...stats.tally import PLAIN
 from ..debug_detail import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS
+from ..hooks import ask
 from ..status_headers import fields_for_answer, fields_for_copy
 from ..wsgi import closing, why_no_threads
 from .backend import Backend
@@ -157,13 +158,8 @@ class Gateway:
 
     def _is_live(self, unless: Callable[..., object], environ: WSGIEnvironment) -> bool:
         """Ask the developer's ``unless``; where it raises, the request is live."""
-        try:
-            return bool(unless(environ))
-        except Exception as error:
-            self._plan.complaints.error_every_minute(
-                "unless", "a request is live: the unless of its rule raised %r", error, exc_info=error
-            )
-            return True
+        log = self._plan.complaints
+        return ask(lambda: bool(unless(environ)), True, log, "unless", "a request is live: the unless of its rule raised %r")
 
     # -- from the store ------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from ...engine.thread_pool import ThreadPool
 from ...errors import BrokenValue, ConfigError
 from ...stats.tally import PLAIN
 from ...stores.base import Copy
+from ..hooks import ask
 from ..middleware import submit_at_close
 from ..pages.bound_view import app_version
 from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
@@ -208,15 +209,15 @@ class Calls:
 
     def _is_live(self, plan: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Ask the developer's ``unless``; where it raises, the call is live."""
-        unless = cast("Callable[..., object]", plan.memo.policy.windows.unless)
-        try:
-            return bool(unless(*args, **kwargs))
-        except Exception as error:
-            name = plan.memo.name
-            plan.complaints.error_every_minute(
-                (name, "unless"), "%s is live, since its unless raised: %r", name, error, exc_info=error
-            )
-            return True
+        unless, name = cast("Callable[..., object]", plan.memo.policy.windows.unless), plan.memo.name
+        return ask(
+            lambda: bool(unless(*args, **kwargs)),
+            True,
+            plan.complaints,
+            (name, "unless"),
+            "%s is live, since its unless raised: %r",
+            name,
+        )
 
     # -- a function in this app ------------------------------------------------------------------------------------
 

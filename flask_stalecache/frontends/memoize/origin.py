@@ -29,6 +29,7 @@ from ...engine.thread_pool import ThreadPool
 from ...errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
 from ...stats.tally import Tally
 from ...stores.base import Copy
+from ..hooks import ask
 from .arguments import Arguments, canonical
 from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
 from .policy import NO_FALLBACK, CallPolicy
@@ -143,10 +144,15 @@ class CallOrigin:
     def _asked(self) -> ServeOptions:
         """Ask the developer's ``prefer_stale``."""
         plan = self.plan
-        try:
-            prefers = bool(plan.memo.policy.windows.prefer_stale(*self.args, **self.kwargs))
-        except Exception as error:
-            plan.complaints.error_every_minute((self.label, "prefer"), "the prefer_stale of %s raised: %r", self.label, error)
+        prefers = ask(
+            lambda: bool(plan.memo.policy.windows.prefer_stale(*self.args, **self.kwargs)),
+            None,
+            plan.complaints,
+            (self.label, "prefer"),
+            "the prefer_stale of %s raised: %r",
+            self.label,
+        )
+        if prefers is None:
             return plan.terms
         return plan.terms._replace(prefer_stale=preference(prefers, plan.settings.prefer_stale_refresh))
 
@@ -279,25 +285,38 @@ class CallOrigin:
             return Answer(Verdict.UNSTORABLE, value, error)
         try:
             kind, body = self.plan.codec.encode(value, self.key)
-            tags = self._tags(word)
         except UnstorableValue as reason:
             self.plan.complaints.warn_once((self.label, "value"), "what %s returned is not stored: %s", self.label, reason)
             return Answer(Verdict.UNSTORABLE, value, reason=str(reason))
-        return self._stored(value, kind, body, tags, start, word)
+        tags = self._tags()
+        if tags is None:
+            return Answer(Verdict.UNSTORABLE, value, reason="its tags can't be told")
+        return self._stored(value, kind, body, (*tags, *word.tags), start, word)
 
     def _is_failure(self, error: Exception | None, value: Any, status: int | None) -> bool:
-        try:
-            return self.plan.memo.policy.is_failure(error, value, status)
-        except Exception as raised:
-            self.plan.complaints.error_every_minute((self.label, "failures"), "the failures of %s raised: %r", self.label, raised)
-            return error is not None
+        policy, log = self.plan.memo.policy, self.plan.complaints
+        return ask(
+            lambda: policy.is_failure(error, value, status),
+            error is not None,
+            log,
+            (self.label, "failures"),
+            "the failures of %s raised: %r",
+            self.label,
+        )
 
-    def _tags(self, word: Cacheability) -> tuple[str, ...]:
+    def _tags(self) -> tuple[str, ...] | None:
+        """Return the function's tags for these arguments; ``None`` if the developer's callable raises, or returns no tags."""
         given = self.plan.memo.policy.windows.tags
-        try:
-            return (*(checked_tags("tags", given(*self.args, **self.kwargs)) if callable(given) else given), *word.tags)
-        except Exception as error:
-            raise UnstorableValue(f"it could not be purged by its tags: {error}") from error
+        if not callable(given):
+            return given  # type: ignore[no-any-return]
+        return ask(
+            lambda: checked_tags("tags", given(*self.args, **self.kwargs)),
+            None,
+            self.plan.complaints,
+            (self.label, "tags"),
+            "what %s returned is not stored, since it could not be purged by its tags: %s",
+            self.label,
+        )
 
     def _stored(self, value: Any, kind: str, body: bytes, tags: tuple[str, ...], start: Start, word: Cacheability) -> Answer:
         plan, now = self.plan, time.time()

@@ -17,6 +17,7 @@ from ...core.model.policy import NamePatterns, Policy
 from ...core.rules.serving import ServeOptions, preference
 from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
+from ..hooks import ask
 from .watch import KEY_FIELDS, unnoticed
 
 
@@ -30,6 +31,8 @@ class CachedView:
     def __init__(self, view: Callable[..., Any], policy: Policy) -> None:
         self.view = view
         self.policy = policy
+        #: Whether the key of a request is made by callables of the developer's.
+        self.calls_for_key = policy.key is not None or any(policy.vary.values())
         # A callable object has the name of its class.
         named: Any = view if hasattr(view, "__qualname__") else type(view)
         self.name = f"{named.__module__}.{named.__qualname__}"
@@ -128,13 +131,11 @@ class BoundView:
 
     def _asks(self, prefer_stale: Callable[[], object], context: RequestContext) -> bool:
         """Ask the developer's ``prefer_stale``. What it reads does not count: it makes no difference to the page."""
-        try:
-            with unnoticed(context):
-                return bool(prefer_stale())
-        except Exception as error:
-            name = self.cached.name
-            self.complaints.error_every_minute(("prefer", name), "the prefer_stale of %s raised: %r", name, error, exc_info=error)
-            return False
+        name = self.cached.name
+        with unnoticed(context):
+            return ask(
+                lambda: bool(prefer_stale()), False, self.complaints, ("prefer", name), "the prefer_stale of %s raised: %r", name
+            )
 
     def renew_calls(self, keys: tuple[str, ...]) -> None:
         """Renew what is stale of the values that a page was made from, and wait for that."""

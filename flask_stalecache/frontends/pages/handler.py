@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, request
@@ -25,6 +25,7 @@ from ...engine.engine import Engine
 from ...engine.origin import Answer, Served
 from ...stats.tally import PLAIN, Tally
 from ..debug_detail import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, debug_detail
+from ..hooks import ask
 from ..middleware import HANDOVER
 from .bound_view import BoundView, CachedView, EndpointCounters, app_version, cached_view
 from .origin import PageOrigin
@@ -136,31 +137,27 @@ class Pages:
             )
             return "it was called with other arguments than those of the URL"
         unless = plan.cached.policy.unless
-        return UNLESS if unless is not None and self._unless(plan, unless) else ""
-
-    def _unless(self, plan: BoundView, unless: Callable[[], object]) -> bool:
-        """Ask the developer's ``unless``; where it raises, the request is live."""
-        try:
-            return bool(unless())
-        except Exception as error:
-            name = plan.cached.name
-            plan.complaints.error_every_minute(
-                ("unless", name), "%s is live, since its unless raised: %r", name, error, exc_info=error
-            )
-            return True
+        if unless is None:
+            return ""
+        name = plan.cached.name
+        said = ask(lambda: bool(unless()), True, plan.complaints, ("unless", name), "%s is live, since its unless raised: %r", name)
+        return UNLESS if said else ""
 
     def _origin(
         self, plan: BoundView, context: RequestContext, args: Any, kwargs: Any, place: EndpointCounters
     ) -> PageOrigin | None:
-        """Return the request as an origin; ``None`` if the developer's key or a normaliser of theirs raises."""
-        try:
+        """Return the origin of a request. Return ``None`` if the view's ``key`` or one of its normalisers raises."""
+        if not plan.cached.calls_for_key:
             return PageOrigin(plan, context, args, kwargs, place)
-        except Exception as error:
-            name = plan.cached.name
-            plan.complaints.error_every_minute(
-                ("key", name), "%s is live, since its key can't be made: %s", name, error, exc_info=error
-            )
-            return None
+        name = plan.cached.name
+        return ask(
+            lambda: PageOrigin(plan, context, args, kwargs, place),
+            None,
+            plan.complaints,
+            ("key", name),
+            "%s is live, since its key can't be made: %s",
+            name,
+        )
 
     def _bypass(self, plan: BoundView, args: Any, kwargs: Any, reason: str, detail: str, tally: Tally, is_visit: bool) -> Response:
         warming = warming_of(request.environ)

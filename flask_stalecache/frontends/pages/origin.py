@@ -31,6 +31,7 @@ from ...core.rules.serving import Facts, Judgement, ServeOptions, Verdict, judge
 from ...engine.origin import Answer, Served, Start
 from ...errors import ConfigError
 from ...stores.base import Copy
+from ..hooks import ask
 from .bound_view import BoundView, EndpointCounters
 from .refresh import PageRefresh, visitor_fields
 from .request_recorder import session_cookie
@@ -299,28 +300,22 @@ class PageOrigin:
         return None
 
     def _keeps(self, keep: Callable[[Response], object], response: Response) -> bool:
-        try:
-            return bool(keep(response))
-        except Exception as error:
-            name = self.plan.cached.name
-            self.plan.complaints.error_every_minute(
-                ("filter", name), "the response_filter of %s raised: %r", name, error, exc_info=error
-            )
-            return False
+        log, name = self.plan.complaints, self.plan.cached.name
+        return ask(lambda: bool(keep(response)), False, log, ("filter", name), "the response_filter of %s raised: %r", name)
 
     def _tags(self) -> tuple[str, ...] | None:
         """Return the view's tags for these arguments; ``None`` if the developer's callable raises, or returns what is none."""
-        given = self.plan.cached.policy.tags
+        given, name = self.plan.cached.policy.tags, self.plan.cached.name
         if not callable(given):
             return given  # type: ignore[no-any-return]
-        try:
-            return checked_tags("tags", given(**self.kwargs))
-        except Exception as error:
-            name = self.plan.cached.name
-            self.plan.complaints.error_every_minute(
-                ("tags", name), "%s is not stored, since it could not be purged by its tags: %s", name, error, exc_info=error
-            )
-            return None
+        return ask(
+            lambda: checked_tags("tags", given(**self.kwargs)),
+            None,
+            self.plan.complaints,
+            ("tags", name),
+            "%s is not stored, since it could not be purged by its tags: %s",
+            name,
+        )
 
     def _entry(
         self,
