@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextvars import Context, ContextVar
 from typing import NamedTuple, Protocol
 
+from ..core.wsgi import close_iterable
 from ..errors import ConfigError, StoreError
 
 logger = logging.getLogger("flask_stalecache")
@@ -306,9 +307,7 @@ class Workers:
             self._working -= 1
             is_last = self._working == 0
         if is_last:
-            close = getattr(self._tasks, "close", None)
-            if close is not None:
-                close()
+            close_iterable(self._tasks)
             self._batch.finish()
             self._over()
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
+from ..core.http.fields import is_event_stream
 from ..core.model.base_url import Address, Base
 from ..core.model.recipe import WARMING
+from ..core.wsgi import AppReply
 from ..errors import ConfigError
 from .batch import Outcome
 from .sitemap import MAX_BYTES, read_sitemap
@@ -134,16 +136,15 @@ def checked_flag(name: str, value: object) -> bool:
     return value
 
 
-class Reply:
+class Reply(AppReply):
     """One request and its answer.
 
     :ivar error: what the app raised.
     """
 
     def __init__(self) -> None:
-        self.status = ""
+        super().__init__()
         self.error: Exception | None = None
-        self._is_endless = False
         self._chunks: list[bytes] = []
 
     @property
@@ -158,25 +159,17 @@ class Reply:
 
     def go(self, app: WSGIApplication, environ: dict[str, Any], limit: int) -> None:
         """Ask the app, and go through the body up to a limit; an endless one is none that is stored."""
-        iterable = app(environ, self._start)
         size = 0
-        try:
-            for chunk in iterable:
-                self._chunks.append(chunk)
+        with self.of(app, environ) as body:
+            for chunk in body:
+                self.write(chunk)
                 size += len(chunk)
-                if size > limit or self._is_endless:
+                if size > limit or is_event_stream(self.headers):
                     break
-        finally:
-            close = getattr(iterable, "close", None)
-            if close is not None:
-                close()
 
-    def _start(self, status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[[bytes], object]:
-        self.status = status
-        self._is_endless = any(
-            name.lower() == "content-type" and value.lower().startswith("text/event-stream") for name, value in headers
-        )
-        return self._chunks.append
+    def write(self, data: bytes) -> None:
+        """Keep a part of the body."""
+        self._chunks.append(data)
 
 
 class WarmTask:

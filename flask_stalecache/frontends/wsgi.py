@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
 from werkzeug.wsgi import ClosingIterator
+
+from ..core.wsgi import close_iterable
 
 
 def closing(iterable: Iterable[bytes], after: Sequence[Callable[[], Any]], *, takes_long: bool) -> Iterable[bytes]:
@@ -18,7 +21,7 @@ def closing(iterable: Iterable[bytes], after: Sequence[Callable[[], Any]], *, ta
     """
     if takes_long:
         # uWSGI and others send the head of a response without a body at its first chunk, or else only when all is over.
-        after = [*filter(None, [getattr(iterable, "close", None)]), *after]
+        after = [partial(close_iterable, iterable), *after]
         iterable = chain(iterable, (b"",))
     return ClosingIterator(iterable, after)
 

@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "errors",
         "core.formatting",
+        "core.wsgi",
         "core.model.query",
         "core.model.policy",
         "core.rules.cacheability",
@@ -193,6 +194,7 @@ KNOW_FLASK = {
 PURE = {
     "errors",
     "core.formatting",
+    "core.wsgi",
     "core.model.query",
     "core.model.policy",
     "core.rules.cacheability",

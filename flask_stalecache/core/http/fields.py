@@ -66,6 +66,11 @@ def content_length(headers: Headers) -> int | None:
     return int(lines[0][:18]) if len(lines) == 1 and lines[0].isascii() and lines[0].isdigit() else None
 
 
+def is_event_stream(headers: Headers) -> bool:
+    """Whether a response is a stream of server-sent events: its body has no end."""
+    return any(value.lower().startswith("text/event-stream") for value in lines_of(headers, "content-type"))
+
+
 def listed(value: str) -> list[str]:
     """Return the members of a comma-separated field of tokens, in lower case."""
     return [token.strip().lower() for token in value.split(",") if token.strip()]

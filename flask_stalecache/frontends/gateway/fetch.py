@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...core.http.cache_control import RequestDirectives, response_directives
-from ...core.http.fields import content_length, first_of
+from ...core.http.fields import content_length, first_of, is_event_stream
 from ...core.http.freshness import is_explicit
 from ...core.http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
 from ...core.model.entry import Entry
@@ -213,7 +213,7 @@ class AppFetch:
             return "the app said no_store()"
         if call.has_written:
             return "the app has used write()"
-        if (first_of(call.fields, "content-type") or "").lower().startswith("text/event-stream"):
+        if is_event_stream(call.fields):
             # Others would wait for its end, and it has none.
             return "a stream of events"
         length = content_length(call.fields)

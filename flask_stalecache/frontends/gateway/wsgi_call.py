@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ...core.http.fields import end_to_end
+from ...core.wsgi import close_iterable
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -130,10 +131,8 @@ class AppCall:
     def close(self) -> None:
         """Close the app's iterable, once."""
         body, self._body = self._body, ()
-        close = getattr(body, "close", None)
-        if close is not None:
-            with self._around():
-                close()
+        with self._around():
+            close_iterable(body)
 
 
 class _Rest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from flask import Flask
 
 from ...core.model.recipe import REPLAY, PageRecipe
 from ...core.rules.serving import ServeOptions, Verdict
+from ...core.wsgi import AppReply
 from ...engine.origin import Answer, Start
 from ...engine.thread_pool import ThreadPool
 from ...errors import StaleCacheError
@@ -145,23 +146,13 @@ class PageRefresh:
 
 def _send(app: Flask, environ: dict[str, Any], replay: Replay) -> str:
     """Send a request through the app up to the view's answer, close it, and return the status."""
-    statuses = ["no answer"]
-
-    def start_response(status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], object]:
-        statuses.append(status)
-        return lambda data: None
-
-    iterable: Iterable[bytes] = app.wsgi_app(environ, start_response)
-    try:
+    reply = AppReply()
+    with reply.of(app.wsgi_app, environ) as body:
         # A middleware that is a generator runs nothing before it is asked for the first chunk.
-        chunks = iter(iterable)
+        chunks = iter(body)
         while replay.answer is None and next(chunks, None) is not None:
             pass
-    finally:
-        close = getattr(iterable, "close", None)
-        if close is not None:
-            close()
-    return statuses[-1]
+    return reply.status or "no answer"
 
 
 def visitor_fields(environ: Mapping[str, Any]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from ...core.http.ranges import UnsatisfiableRange, single_range
 from ...core.http.validators import Validators
 from ...core.model.entry import Entry
 from ...core.rules.status import CacheStatus
+from ...core.wsgi import close_iterable
 from ...engine.origin import Served
 from ..status_headers import fields_for_answer, fields_for_copy
 
@@ -44,9 +45,7 @@ def freeze(response: Response) -> bytes | None:
     """
     body = b"".join(response.iter_encoded())
     if response.direct_passthrough:
-        close = getattr(response.response, "close", None)
-        if close is not None:
-            close()
+        close_iterable(response.response)
         response.direct_passthrough = False
     response.response = (body,)
     return body if response.content_length in (None, len(body)) else None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.core.http.fields import end_to_end, listed, stored_fields, vary_names
+from flask_stalecache.core.http.fields import end_to_end, is_event_stream, listed, stored_fields, vary_names
 
 HOP_BY_HOP = (
     "Connection", "Keep-Alive", "TE", "Trailer", "Transfer-Encoding", "Upgrade", "Proxy-Authenticate", "Proxy-Authentication-Info",
@@ -91,3 +91,16 @@ def test_a_list_is_split_at_commas_and_put_in_lower_case(value: str, members: li
 )
 def test_vary_names_are_those_of_all_lines(fields: list[tuple[str, str]], names: set[str]) -> None:
     assert vary_names(fields) == names
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([], False),
+        ([("Content-Type", "text/html")], False),
+        ([("content-type", "Text/Event-Stream; charset=utf-8")], True),
+        ([("X-Type", "text/event-stream")], False),
+    ],
+)
+def test_which_response_is_a_stream_of_events(headers: list[tuple[str, str]], expected: bool) -> None:
+    assert is_event_stream(headers) is expected
