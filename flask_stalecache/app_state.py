@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from .core.model.entry import Entry
 from .core.model.recipe import REFRESHING
 from .engine.engine import Engine
 from .errors import ConfigError
+from .frontends.app_version import AppVersion
 from .frontends.engine_setup import make_engine
 from .frontends.flask_gateway import FlaskGatewayFactory
 from .frontends.gateway.handler import Gateway
@@ -68,16 +70,17 @@ def set_up(app: Flask, own: Store | None, memos: Iterable[FetchFunction]) -> Aft
     settings = config.read(app.config)
     engine = make_engine(app, settings, app.config, own, Path(app.instance_path) / NAME)
     counters = engine.counters
+    version = AppVersion(settings.version, time.time(), lambda: app.debug)
     if not settings.enabled:
-        scans = BatchScheduler(engine, [])
-        app.extensions[NAME] = State(settings, engine, Pages(app, settings, engine), None, None, scans, counters, engine.registry)
+        scans, pages = BatchScheduler(engine, []), Pages(app, settings, engine, version)
+        app.extensions[NAME] = State(settings, engine, pages, None, None, scans, counters, engine.registry)
         return None
-    calls = Calls(app, settings, engine)
+    calls = Calls(app, settings, engine, version)
     calls.check(memos)
     sessions = AppContext(engine, calls.pool, calls.terms)
-    pages = Pages(app, settings, engine)
+    pages = Pages(app, settings, engine, version)
     app.request_class = observed_request_class(app.request_class, settings.ignored_readers)
-    doorway = AfterResponseMiddleware(app.wsgi_app, engine, FlaskGatewayFactory(app, engine, calls.renew))
+    doorway = AfterResponseMiddleware(app.wsgi_app, engine, FlaskGatewayFactory(app, engine, calls.renew, version))
     scans = BatchScheduler(engine, [pages, calls, _GatewayBehind(doorway)])
     app.extensions[NAME] = State(settings, engine, pages, calls, sessions, scans, counters, engine.registry)
     app.wsgi_app = doorway  # type: ignore[method-assign]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,15 +16,16 @@ from ..core.model.inputs import RequestInputs
 from ..core.model.policy import NamePatterns, Policy
 from ..core.model.policy import tags as checked_tags
 from ..core.rules import cacheability
-from ..core.rules.serving import ServeOptions, preference
+from ..core.rules.serving import preference
 from ..engine.engine import Engine
 from ..engine.log import RateLimitedLog
 from ..errors import ConfigError
+from .app_version import AppVersion
 from .gateway.backend import UNSAID, Backend, Observation
 from .gateway.handler import Gateway
 from .gateway.rules import Rules, base_policy
 from .hooks import ask
-from .pages.bound_view import CachedView, app_version
+from .pages.bound_view import CachedView
 from .pages.handler import ANSWERED
 from .pages.request_recorder import ObservedRequest, ReadLog, session_cookie
 from .pages.watch import ignored_parameters_read, read_as_a_whole
@@ -165,13 +165,14 @@ class FlaskGatewayFactory:
     :param app: the app.
     :param engine: of its store.
     :param renew: renews values of fetch functions by their keys, and waits for that.
+    :param version: the version of the app.
     """
 
-    def __init__(self, app: Flask, engine: Engine, renew: Callable[[tuple[str, ...]], None]) -> None:
+    def __init__(self, app: Flask, engine: Engine, renew: Callable[[tuple[str, ...]], None], version: AppVersion) -> None:
         self._app = app
         self._engine = engine
         self._renew = renew
-        self._deployed = time.time()
+        self._version = version
 
     def __call__(self, enter: WSGIApplication) -> Gateway:
         """Return the gateway.
@@ -183,7 +184,7 @@ class FlaskGatewayFactory:
         app.after_request_funcs.setdefault(None, []).insert(0, note_what_is_left)
         refreshes = settings.prefer_stale_refresh
         preferred = preference(settings.prefer_stale, refreshes)
-        terms = ServeOptions(app_version(app, settings, self._deployed), self._deployed, 0.0, preferred)
+        terms = self._version.serve_options(prefer_stale=preferred)
         is_on = settings.gateway is not False
         rules = Rules(
             () if isinstance(settings.gateway, bool) else settings.gateway,

@@ -77,6 +77,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.engine",
         "frontends.engine_setup",
         "frontends.debug_detail",
+        "frontends.app_version",
         "frontends.status_headers",
         "frontends.hooks",
         "batches.warm_request",

@@ -10,10 +10,11 @@ from ... import config
 from ...batches.operations import Operations
 from ...batches.scheduler import BatchScheduler
 from ...core.model.policy import Policy
-from ...core.rules.serving import ServeOptions, preference
+from ...core.rules.serving import preference
 from ...errors import ConfigError
 from ...stats.schema import Stats
 from ...stores.base import Store
+from ..app_version import AppVersion
 from ..engine_setup import make_engine
 from .backend import Backend
 from .handler import Gateway
@@ -53,9 +54,8 @@ class GatewayCache(Gateway, Operations):
         checked = config.read(given)
         own = None if store is None else config.store("store", store)
         engine = make_engine(self, checked, given, own, default_dir=None)
-        terms = ServeOptions(
-            checked.version or "", time.time(), 0.0, preference(checked.prefer_stale, checked.prefer_stale_refresh)
-        )
+        version = AppVersion(checked.version, time.time())
+        terms = version.serve_options(prefer_stale=preference(checked.prefer_stale, checked.prefer_stale_refresh))
         plan = Backend.of(wsgi_app, engine, terms)
         preferred = preference(True, checked.prefer_stale_refresh)
         base = base_policy(checked, given)

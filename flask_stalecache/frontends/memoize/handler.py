@@ -23,9 +23,9 @@ from ...engine.thread_pool import ThreadPool
 from ...errors import BrokenValue, ConfigError
 from ...stats.tally import PLAIN
 from ...stores.base import Copy
+from ..app_version import AppVersion
 from ..hooks import ask
 from ..middleware import submit_at_close
-from ..pages.bound_view import app_version
 from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
 from .origin import BoundFunction, CallOrigin, FetchFunction, memo_called
 from .policy import NO_FALLBACK
@@ -59,13 +59,14 @@ class Calls:
     :param app: the app.
     :param settings: its configuration.
     :param engine: answers calls.
+    :param version: the version of the app.
     """
 
-    def __init__(self, app: Flask, settings: Settings, engine: Engine) -> None:
+    def __init__(self, app: Flask, settings: Settings, engine: Engine, version: AppVersion) -> None:
         self.app = app
         self.settings = settings
         self.engine = engine
-        self._deployed = time.time()
+        self._version = version
         self._plans: dict[FetchFunction, BoundFunction] = {}
         self._names: dict[str, FetchFunction] = {}
         self.pool = engine.new_pool(WORKERS, settings.refresh_queue)
@@ -271,7 +272,7 @@ class Calls:
 
     def terms(self) -> ServeOptions:
         """Return what the app says of serving what is stored, whoever asks."""
-        return ServeOptions(app_version(self.app, self.settings, self._deployed), self._deployed)
+        return self._version.serve_options()
 
     def _pool_of(self, memo: FetchFunction) -> ThreadPool:
         """Return the threads of a function: its own, if its callers don't wait for as long as it takes."""

@@ -17,6 +17,7 @@ from ...core.model.policy import NamePatterns, Policy
 from ...core.rules.serving import ServeOptions, preference
 from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
+from ..app_version import AppVersion
 from ..hooks import ask
 from .watch import KEY_FIELDS, unnoticed
 
@@ -98,19 +99,18 @@ class BoundView:
     places: dict[str | None, EndpointCounters]
 
     @classmethod
-    def of(cls, app: Flask, cached: CachedView, settings: Settings, complaints: RateLimitedLog, deployed: float) -> BoundView:
+    def of(cls, app: Flask, cached: CachedView, settings: Settings, complaints: RateLimitedLog, version: AppVersion) -> BoundView:
         """Return the plan of a view in an app.
 
-        :param deployed: when the app was set up, in seconds since the epoch.
+        :param version: the version of the app.
         """
         policy = cached.policy
         ignored = NamePatterns((*policy.ignored_parameters.items, *settings.ignored_parameters.items))
         in_key = KEY_FIELDS | frozenset(policy.vary)
         lock_timeout = settings.lock_timeout if policy.lock_timeout is None else policy.lock_timeout
         uncounted = in_key | settings.ignored_headers
-        version = app_version(app, settings, deployed)
         prefers = settings.prefer_stale if policy.prefer_stale is None else policy.prefer_stale is True
-        terms = ServeOptions(version, deployed, policy.refresh_ahead or 0.0, preference(prefers, settings.prefer_stale_refresh))
+        terms = version.serve_options(policy.refresh_ahead or 0.0, preference(prefers, settings.prefer_stale_refresh))
         asked_by = carried_values(settings.prefer_stale_header, settings.prefer_stale_cookie)
         if policy.prefer_stale is not None or prefers:
             asked_by = ()
@@ -151,11 +151,3 @@ def renew_calls(app: Flask, keys: tuple[str, ...]) -> None:
     calls = app.extensions["stalecache"].calls
     if calls is not None:
         calls.renew(keys)
-
-
-def app_version(app: Flask, settings: Settings, deployed: float) -> str:
-    """Return the app's version; with ``app.debug`` the time of its start, unless it says one."""
-    if settings.version is None:
-        # Edited templates show after a restart.
-        return f"debug {deployed}" if app.debug else ""
-    return settings.version

@@ -24,10 +24,11 @@ from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, s
 from ...engine.engine import Engine
 from ...engine.origin import Answer, Served
 from ...stats.tally import PLAIN, Tally
+from ..app_version import AppVersion
 from ..debug_detail import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, debug_detail
 from ..hooks import ask
 from ..middleware import HANDOVER
-from .bound_view import BoundView, CachedView, EndpointCounters, app_version, cached_view
+from .bound_view import BoundView, CachedView, EndpointCounters, cached_view
 from .origin import PageOrigin
 from .refresh import AnyView, PageRefresh, Replay
 from .request_recorder import ObservedRequest
@@ -43,13 +44,14 @@ class Pages:
     :param app: the app.
     :param settings: its configuration.
     :param engine: answers requests.
+    :param version: the version of the app.
     """
 
-    def __init__(self, app: Flask, settings: Settings, engine: Engine) -> None:
+    def __init__(self, app: Flask, settings: Settings, engine: Engine, version: AppVersion) -> None:
         self.app = app
         self.settings = settings
         self.engine = engine
-        self._deployed = time.time()
+        self._version = version
         self._plans: dict[CachedView, BoundView] = {}
 
     def respond(self, cached: CachedView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
@@ -75,7 +77,7 @@ class Pages:
         return self._answered(origin, self.engine.serve(origin), is_visit)
 
     def _new_plan(self, cached: CachedView) -> BoundView:
-        plan = self._plans[cached] = BoundView.of(self.app, cached, self.settings, self.engine.complaints, self._deployed)
+        plan = self._plans[cached] = BoundView.of(self.app, cached, self.settings, self.engine.complaints, self._version)
         return plan
 
     def _new_place(self, plan: BoundView, endpoint: str | None) -> EndpointCounters:
@@ -113,7 +115,7 @@ class Pages:
         """Return what the view of an endpoint says of serving its pages, whoever asks; what the app says, if it is not known."""
         cached = cached_view(self.app.view_functions.get(endpoint))
         if cached is None:
-            return ServeOptions(app_version(self.app, self.settings, self._deployed), self._deployed)
+            return self._version.serve_options()
         return (self._plans.get(cached) or self._new_plan(cached)).terms
 
     def _why_not_for_us(self, plan: BoundView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
