@@ -1,4 +1,15 @@
-"""The file of an entry: its head, read alone by walks, and a body that is too large for memory and is read from the file."""
+"""The file of an entry: a head, then the body.
+
+Who reads what:
+
+============== =========================== ======================================================
+function       used by                     reads
+============== =========================== ======================================================
+`read_head`    walks and the sweep         the head only, checks that the file has its full length
+`read_entry`   loads                       everything, checks key and checksum
+`FileBody`     answers with a large body   the body, from the file that was checked
+============== =========================== ======================================================
+"""
 
 from __future__ import annotations
 
@@ -15,18 +26,18 @@ from ..core.model.entry import Entry
 from ..errors import BrokenEntry, StoreError
 from ..filesystem.atomic import open_file, read_file, store_errors
 
-#: Bytes that are read at first: most heads are shorter.
-_MOST = 4096
-#: Bytes that are read at a time.
+#: Bytes of the first read for a head: most heads are shorter.
+_HEAD_READ = 4096
+#: Bytes of one read of a body.
 BLOCK = 256 * 1024
-#: A file as it was when its body was checked: device, inode, size, time of its writing.
+#: Identifies the file whose body was checked: device, inode, size, modification time.
 Identity = tuple[int, int, int, int]
 
 
 class Head(NamedTuple):
-    """What an entry's file says without its body.
+    """The head of an entry's file.
 
-    :param data: its first bytes, with all of the head.
+    :param data: the first bytes of the file; they contain the whole head.
     :param length: bytes of the body.
     """
 
@@ -35,55 +46,17 @@ class Head(NamedTuple):
 
     @property
     def entry(self) -> Entry:
-        """The entry without its body, unchecked; raises :class:`BrokenEntry` if it is none."""
+        """The entry without its body; the checksum is not verified. Raises :class:`BrokenEntry` if it can't be decoded."""
         return entry_format.decode_head(self.data)
-
-
-def open_entry(path: str | Path) -> int | None:
-    """Return the descriptor of an entry's file that is open for reading; ``None`` if there is none.
-
-    :raises BrokenEntry: if it is a link.
-    """
-    try:
-        return open_file(path)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise BrokenEntry("a link") from error
-        raise
-
-
-def read_head(path: str) -> Head | None:
-    """Return the head in an entry's file; ``None`` if there is no file.
-
-    :raises BrokenEntry: if the file holds no entry, or not all of it.
-    """
-    descriptor = open_entry(path)
-    if descriptor is None:
-        return None
-    try:
-        return _read_head(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read_head(descriptor: int) -> Head:
-    data = os.read(descriptor, _MOST)
-    size = entry_format.head_size(data)
-    while len(data) < size and (more := os.read(descriptor, size - len(data))):
-        data += more
-    whole = entry_format.file_size(data)
-    if os.fstat(descriptor).st_size != whole:
-        raise BrokenEntry("cut")
-    return Head(data, whole - size)
 
 
 @dataclass(frozen=True, slots=True)
 class FileBody:
-    """The body at the end of an entry's file.
+    """A body that stays in the file of its entry because it is too large for memory.
 
-    :param start: where in the file it begins.
-    :param length: its bytes.
-    :param identity: of the file whose body was checked.
+    :param start: offset of the body in the file.
+    :param length: bytes of the body.
+    :param identity: identity of the file whose body was checked.
     """
 
     path: Path
@@ -92,7 +65,7 @@ class FileBody:
     identity: Identity
 
     def open(self) -> FileIO | None:
-        """Return the file, at the beginning of the body; ``None`` if it is another one by now, or none.
+        """Return the file, positioned at the body; ``None`` if it was removed or replaced since it was checked.
 
         :raises StoreError: if it can't be read.
         """
@@ -111,7 +84,7 @@ class FileBody:
     def read(self) -> bytes:
         """Return the body.
 
-        :raises StoreError: if the file is another one by now, or can't be read.
+        :raises StoreError: if the file was removed or replaced, or can't be read.
         """
         file = self.open()
         if file is None:
@@ -120,34 +93,68 @@ class FileBody:
             return file.read(self.length)
 
 
+def read_head(path: str) -> Head | None:
+    """Return the head of an entry's file; ``None`` if there is no file.
+
+    :raises BrokenEntry: if the file does not hold a whole entry.
+    """
+    descriptor = _open_entry(path)
+    if descriptor is None:
+        return None
+    try:
+        data, size = _read_head(descriptor, _HEAD_READ)
+        whole = entry_format.file_size(data)
+        if os.fstat(descriptor).st_size != whole:
+            raise BrokenEntry("cut")
+        return Head(data, whole - size)
+    finally:
+        os.close(descriptor)
+
+
 def read_entry(path: Path, key: str, limit: int) -> Entry | None:
-    """Return the entry in a file, checked; ``None`` if there is none.
+    """Read an entry and verify its checksum; ``None`` if there is no file.
 
     :param key: the full key that was asked for.
-    :param limit: bytes of a body that is read into memory at most, if the entry's may stay where it is.
-    :raises BrokenEntry: if the file holds no whole entry of that key.
+    :param limit: a larger body stays in the file, if the entry allows that.
+    :raises BrokenEntry: if the file does not hold a whole entry of that key.
     """
-    descriptor = open_entry(path)
+    descriptor = _open_entry(path)
     if descriptor is None:
         return None
     with FileIO(descriptor) as file:
         identity = _identity(descriptor)
         if identity[2] > limit:
-            head = _head(file)
-            entry = entry_format.decode_head(head)
-            if entry.by_file and identity[2] - len(head) > limit:
-                return _checked(entry, key, head, file, FileBody(path, len(head), identity[2] - len(head), identity))
-    data = read_file(path)
-    return None if data is None else entry_format.decode(data, key)
+            data, size = _read_head(descriptor, BLOCK)
+            entry = entry_format.decode_head(data[:size])
+            body = FileBody(path, size, identity[2] - size, identity)
+            if entry.by_file and body.length > limit:
+                file.seek(size)
+                return _checked(entry, key, data[:size], file, body)
+    # Opened again: a writer may have replaced the file, and then the new one is read whole.
+    content = read_file(path)
+    return None if content is None else entry_format.decode(content, key)
 
 
-def _head(file: FileIO) -> bytes:
-    data = file.read(BLOCK)
+def _open_entry(path: str | Path) -> int | None:
+    """Open an entry's file for reading; ``None`` if there is none.
+
+    :raises BrokenEntry: if it is a link.
+    """
+    try:
+        return open_file(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BrokenEntry("a link") from error
+        raise
+
+
+def _read_head(descriptor: int, first_read: int) -> tuple[bytes, int]:
+    """Return bytes that contain the whole head, and the size of the head."""
+    data = os.read(descriptor, first_read)
     size = entry_format.head_size(data)
-    while len(data) < size and (more := file.read(size - len(data))):
+    while len(data) < size and (more := os.read(descriptor, size - len(data))):
         data += more
-    file.seek(size)
-    return data[:size]
+    return data, size
 
 
 def _checked(entry: Entry, key: str, head: bytes, file: FileIO, body: FileBody) -> Entry:
