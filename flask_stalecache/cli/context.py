@@ -9,8 +9,7 @@ from ..app_state import State, state_of
 from ..core.model.entry import Entry
 from ..core.rules.serving import ServeOptions
 from ..errors import ConfigError
-from ..stores.file_store import FileStore
-from ..stores.stamps import newer_table
+from ..stores.base import DirectoryStore
 
 
 def this_app() -> Flask:
@@ -26,10 +25,10 @@ def this_state() -> State:
     """
     state = state_of(this_app())
     store = state.engine.store
-    if isinstance(store, FileStore):
-        # It may have been made, or given away, since the app was set up.
+    if isinstance(store, DirectoryStore):
+        # The directory may have been created, or its owner changed, since the app was set up.
         store.check()
-        if store.directory.is_dir() and (table := newer_table(store.directory)):
+        if table := store.newer_version():
             raise ConfigError(
                 f"the cache directory {store.directory} is of a newer version of flask_stalecache (it has {table}): "
                 "install that one, or give another STALECACHE_DIR"
@@ -45,7 +44,7 @@ def filled_state() -> State:
 def filled(state: State) -> State:
     """Return the state of an app in whose store something may be; end the command where nothing can be."""
     store = state.engine.store
-    if isinstance(store, FileStore) and not store.directory.is_dir():
+    if isinstance(store, DirectoryStore) and not store.directory.is_dir():
         click.echo(f"nothing is stored: there is no directory {store.directory}", err=True)
         raise SystemExit(1)
     return state

@@ -11,7 +11,7 @@ from flask import Flask
 from ..app_state import State
 from ..config import KEYS, PREFIX
 from ..core.model.policy import NamePatterns, Policy
-from ..stores.file_store import FileStore
+from ..stores.base import DirectoryStore
 
 DEFAULT = "default"
 
@@ -22,7 +22,7 @@ def settings(app: Flask, state: State) -> Iterator[tuple[str, Any, str]]:
         name = PREFIX + short
         value: Any = getattr(state.settings, short.lower())
         source = _source(app, name)
-        if short == "DIR" and isinstance(state.engine.store, FileStore):
+        if short == "DIR" and isinstance(state.engine.store, DirectoryStore):
             value = state.engine.store.directory
             source = source if state.settings.dir is not None else _source_of_directory(app, state)
         elif short == "STORE" and value == "file" and _has_own_store(app, state):
@@ -43,10 +43,10 @@ def _source(app: Flask, name: str) -> str:
 
 def _has_own_store(app: Flask, state: State) -> bool:
     store = state.engine.store
-    return not isinstance(store, FileStore) or (state.settings.dir is None and not _is_in_instance(app, store))
+    return not isinstance(store, DirectoryStore) or (state.settings.dir is None and not _is_in_instance(app, store))
 
 
-def _is_in_instance(app: Flask, store: FileStore) -> bool:
+def _is_in_instance(app: Flask, store: DirectoryStore) -> bool:
     return str(store.directory).startswith(str(app.instance_path))
 
 
@@ -68,4 +68,4 @@ def plain(value: Any) -> Any:
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    return repr(value) if isinstance(value, (Policy, FileStore)) else str(value)
+    return repr(value) if isinstance(value, (Policy, DirectoryStore)) else str(value)

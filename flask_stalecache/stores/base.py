@@ -1,31 +1,33 @@
-"""The seam between the engine and what keeps entries."""
+"""The protocol between the engine and a store, and the values that pass through it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..core.model.entry import Entry
 from ..core.model.note import Note
+from ..stats.schema import Counters
 
-#: Bytes that a copy takes without an entry; an entry with what a front end prepares; a name, a field, a list, and what is in it.
+#: Estimated bytes of memory: a copy without entry; an entry with what a front end prepares; a name; a field; a container; an item.
 _COPY, _ENTRY, _NAME, _FIELD, _CONTAINER, _ITEM = 700, 3500, 190, 320, 100, 60
 
 
 class Copy:
-    """What a process holds of one key: its entry, its note, and the stamp that says whether both still stand.
+    """This process's copy of a key: its entry, its note, and the stamps that tell whether both are still valid.
 
     :ivar entry: the entry, or ``None``.
-    :ivar note: the note; an empty one if there is none.
+    :ivar note: the note; an empty one if the key has none.
     :ivar stamp: the key's stamp, read before the files.
-    :ivar slot: where the key's stamp is in the table.
-    :ivar mark: where it is marked as used.
-    :ivar table: the table that the stamps are of; those of another say nothing.
+    :ivar slot: index of the key's stamp in the table.
+    :ivar mark: index of the key's mark of use.
+    :ivar table: the table that the stamps were read from; stamps of different tables can't be compared.
     :ivar seq: the last purge number that the copy is known to have outlived.
-    :ivar names: slot and stamp of each name that it can be purged by.
-    :ivar used: set by each use; the eviction of copies looks at it (CLOCK).
-    :ivar size: about how many bytes of memory it takes.
+    :ivar names: slot and stamp of each name that purges it.
+    :ivar used: set by each use; the eviction of copies reads it (CLOCK).
+    :ivar size: estimated bytes of memory.
     :ivar prepared: what a front end made of the entry to serve it faster.
     """
 
@@ -57,14 +59,14 @@ class Copy:
 
 
 def _weight_of_entry(entry: Entry) -> int:
-    # The slot and the stamp of each name too.
+    # With the slot and the stamp of each name.
     names = sum(_NAME + len(name) for name in entry.names)
     fields = sum(_FIELD + len(name) + len(value) for name, value in entry.headers)
     return _ENTRY + len(entry.body) + names + fields + _weight(entry.recipe) + _weight(entry.calls)
 
 
 def _weight(value: object) -> int:
-    """Return about how many bytes of memory some JSON takes."""
+    """Estimate the bytes of memory of a JSON value."""
     if isinstance(value, dict):
         return _CONTAINER + sum(_weight(item) + _ITEM for item in value.values())
     if isinstance(value, (list, tuple)):
@@ -74,13 +76,13 @@ def _weight(value: object) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a walk through a store comes upon.
+    """One entry that a walk found.
 
-    :param entry: the entry as purges leave it; its body is left out.
+    :param entry: the entry after the purges since it was begun, without its body.
     :param length: bytes of the body.
-    :param size: bytes that entry and note take on the disk.
-    :param used: when it was last used, in seconds since the epoch, as far as that is known.
-    :param note: its note; an empty one if there is none.
+    :param size: bytes of entry and note on the disk.
+    :param used: time of the last known use, in seconds since the epoch.
+    :param note: its note; an empty one if it has none.
     """
 
     entry: Entry
@@ -93,8 +95,8 @@ class Stored:
 class Usage(NamedTuple):
     """How much is stored.
 
-    :param entries: the number of entries; the index of a URL's variants is one too, and so is what was purged and not yet removed.
-    :param bytes: what entries and notes take on the disk.
+    :param entries: number of entries; includes indexes of variants, and purged entries that the sweep has not removed yet.
+    :param bytes: bytes of entries and notes on the disk.
     """
 
     entries: int
@@ -102,12 +104,12 @@ class Usage(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """One entry, read whole.
+    """Result of a check of one entry.
 
-    :param path: where it is.
-    :param key: its key; ``None`` if that can't be read.
-    :param problem: what is wrong with it; "" if nothing is.
-    :param removed: whether it was removed for that.
+    :param path: its file.
+    :param key: its key; ``None`` if it can't be read.
+    :param problem: what is wrong with it; "" if it is sound.
+    :param removed: whether it was removed because of that.
     """
 
     path: str
@@ -117,78 +119,125 @@ class Checked(NamedTuple):
 
 
 class KeyLock(Protocol):
-    """The lock of one key, over threads, processes and (where the store spans them) hosts. Made anew for each use."""
+    """The lock of one key, across threads, processes and (if the store spans them) hosts. Each use takes a new object."""
 
     def acquire(self) -> bool:
-        """Try once, without waiting, and say whether it is held now. Raises :class:`StoreError` if that can't be told."""
+        """Try once, without waiting, and return whether the lock is held now. Raises :class:`StoreError` if that is unknown."""
 
     def release(self) -> None:
-        """Let go; from any thread, and harmless if it is not held."""
+        """Release the lock. Any thread may do so, and it is harmless if the lock is not held."""
 
 
 class Store(Protocol):
-    """What the engine asks of a store. All methods may be called from any thread; those that do I/O raise :class:`StoreError`."""
+    """The methods that a store has. All may be called from any thread; those that do I/O raise :class:`StoreError`.
+
+    ============ ============================================================ ==============================================
+    part         methods                                                      used by
+    ============ ============================================================ ==============================================
+    hits         ``lookup``, ``touch``                                        every request: no I/O, no lock
+    entries      ``load``, ``moved``, ``write``, ``remove``, ``write_note``   the engine, when it has to look or to store
+    locks        ``lock``                                                     the engine, so that one process calls an origin
+    purges       ``seq``, ``purge``                                           the engine and the bulk operations
+    contents     ``walk``, ``usage``, ``verify``                              bulk operations, shell and dashboard
+    upkeep       ``check``, ``tick``, ``sweep``, ``forget``                   start, housekeeping, shell, after a fork
+    ============ ============================================================ ==============================================
+
+    A store without copies in memory returns ``None`` from ``lookup`` and ``True`` from ``moved``, and does nothing in ``touch``
+    and ``forget``. One that removes entries by itself does nothing in ``tick`` and returns ``{"bytes": 0}`` from ``sweep``.
+
+    Optional: a ``max_size`` attribute (bytes, or ``None``) is shown in the statistics; see also :class:`DirectoryStore`.
+    """
+
+    # -- hits ----------------------------------------------------------------------------------------------------
 
     def lookup(self, key: str) -> Copy | None:
-        """Return this process's copy if it still stands, and mark it as used.
+        """Return this process's copy if nothing was written or purged since, and mark it as used.
 
         Makes no system call and takes no lock: it is called on every hit.
         """
 
+    def touch(self, copy: Copy) -> None:
+        """Mark a copy as used that came from ``load``. No I/O."""
+
+    # -- entries -------------------------------------------------------------------------------------------------
+
     def load(self, key: str) -> Copy:
-        """Return what is stored now; broken data counts as none, and so does what was purged since it was begun."""
+        """Read the entry and the note of a key. A broken entry, or one purged since it was begun, is returned as ``None``."""
 
     def moved(self, copy: Copy) -> bool:
         """Whether something was written for the copy's key, or it was purged, since it was loaded. No I/O."""
 
-    def touch(self, copy: Copy) -> None:
-        """Mark a copy as used that was loaded and not looked up. No I/O."""
-
     def write(self, entry: Entry) -> bool:
-        """Store an entry in place of the key's last one, unless it was purged since it was begun; return whether it was stored.
+        """Replace the key's entry, unless the new one was purged since it was begun; return whether it was stored.
 
-        The key's lock is held, or nobody could get it.
+        The caller holds the key's lock, or the lock could not be had because the store fails.
         """
 
     def remove(self, key: str) -> None:
-        """Drop a key's entry. The key's lock is held."""
+        """Remove a key's entry. The caller holds the key's lock."""
 
     def write_note(self, key: str, note: Note) -> None:
-        """Store a key's note in place of its last one; an empty note removes it."""
+        """Replace a key's note; an empty note removes it."""
+
+    # -- locks ---------------------------------------------------------------------------------------------------
 
     def lock(self, key: str) -> KeyLock:
         """Return a new lock object for a key."""
 
+    # -- purges --------------------------------------------------------------------------------------------------
+
     def seq(self) -> int:
-        """Return the last purge number: noted before an origin is called."""
+        """Return the last purge number. It is noted before an origin is called."""
 
     def purge(self, *names: str, soft: bool) -> None:
-        """Purge what has one of some names and was begun before now: drop it, or (soft) end its freshness.
+        """Purge all entries that have one of the names and were begun before now: drop them, or (soft) end their freshness.
 
-        Every process sees it at its next look, of all names at once. It takes the same time however much is stored. Raises
-        :class:`StoreError` if it could not be done.
+        Every process sees it at its next lookup, for all names at once. The time it takes does not depend on the number of
+        entries. Raises :class:`StoreError` if it could not be done.
         """
 
-    def walk(self) -> Iterator[Stored]:
-        """Yield what is stored, in no order: neither what was purged, nor indexes of variants, nor what is broken.
+    # -- contents ------------------------------------------------------------------------------------------------
 
-        It reads as it goes and takes no lock, so others may change things meanwhile. Makes nothing where nothing is stored.
+    def walk(self) -> Iterator[Stored]:
+        """Yield all entries, in no order; without purged and broken ones, and without indexes of variants.
+
+        It reads as it goes and takes no lock, so entries may change meanwhile. Creates nothing where nothing is stored.
         """
 
     def usage(self) -> Usage:
-        """Return how much is stored: at once, however much it is."""
+        """Return how much is stored. The time it takes does not depend on that."""
 
     def verify(self, *, fix: bool) -> Iterator[Checked]:
-        """Read every entry whole, and yield whether it is sound; with ``fix`` what is not is removed, if nobody works at it."""
+        """Read every entry whole, and yield whether it is sound. With ``fix``, remove broken ones whose lock is free."""
 
-    def sweep(self) -> Mapping[str, int]:
-        """Remove now, in this thread, what is to go; return the number of removals by reason, and the ``bytes`` that they freed."""
+    # -- upkeep --------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise :class:`ConfigError` if what the store is configured with can't be used. Creates nothing."""
+        """Raise :class:`ConfigError` if the store's configuration can't be used. Creates nothing."""
 
     def tick(self) -> None:
-        """Do what needs doing now and then; called about once a second from a thread of ours."""
+        """Do a little housekeeping; called about once a second from a background thread."""
+
+    def sweep(self) -> Mapping[str, int]:
+        """Remove everything that is due, in this thread; return the number of removals by reason, and the ``bytes`` freed."""
 
     def forget(self) -> None:
         """Drop all copies of this process."""
+
+
+@runtime_checkable
+class DirectoryStore(Protocol):
+    """What a store has in addition if its processes share a local directory: the statistics are kept there too.
+
+    :ivar directory: the directory.
+    :ivar counters: named counts of what the store removes.
+    """
+
+    directory: Path
+    counters: Counters
+
+    def newer_version(self) -> str | None:
+        """Return what in the directory was made by a later version of this package; ``None`` if nothing was."""
+
+    def check(self) -> None:
+        """Raise :class:`ConfigError` if the directory can't be used."""

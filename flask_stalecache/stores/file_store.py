@@ -16,16 +16,17 @@ from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
 from ..core.model.policy import Duration
 from ..errors import BrokenEntry, StoreError
-from ..filesystem.atomic import check_directory, make_directories, make_directory, read_file, store_errors, write_file
+from ..filesystem.atomic import read_file, store_errors, write_file
 from ..filesystem.locks import FileKeyLock, held
 from ..stats.schema import Counters
 from .base import Checked, Copy, Stored, Usage
+from .cache_directory import CacheDirectory
 from .entry_file import read_entry
 from .eviction import Evictor
 from .folders import BILLION, Folders, folder_of, on_disk, size_on_disk
 from .memory import Copies
 from .purge_records import LONGEST_RUN, PurgeRecords
-from .stamps import FILE_NAME, SEQ_SLOT, Stamps, mark_of, slot_of, stands
+from .stamps import SEQ_SLOT, mark_of, slot_of, stands
 from .sweep import Sweeper
 from .walk import Contents
 
@@ -64,16 +65,12 @@ class FileStore:
         self._copies = Copies(KEYS["MEMORY_SIZE"].check("memory_size", memory_size))
         max_size, min_free = KEYS["MAX_SIZE"].check("max_size", max_size), KEYS["MIN_FREE"].check("min_free", min_free)
         idle: float = KEYS["INACTIVE"].check("inactive", inactive)
-        self._stamps: Stamps | None = None
-        # Of the stamps, as near as a hit wants them.
-        self._table: memoryview | None = None
-        self._marks = memoryview(bytearray())
-        self._opened = self._was_opened = False
-        self._folders = Folders(self.directory, self._make_folder, self.counters)
         self._names = PurgeRecords(self.directory / "names")
+        self._cache_directory = CacheDirectory(self.directory, self._names, self.counters, self._copies.clear)
+        self._folders = Folders(self.directory, self._cache_directory.make_folder, self.counters)
         self._room = Evictor(self._folders, max_size, min_free)
         self._contents = Contents(self._folders, self._names, self.counters)
-        self._sweeper = Sweeper(self._folders, self._names, self._room, idle, self._lock_of_directory)
+        self._sweeper = Sweeper(self._folders, self._names, self._room, idle, self._cache_directory.lock)
 
     def __repr__(self) -> str:
         return f"FileStore({str(self.directory)!r})"
@@ -82,18 +79,18 @@ class FileStore:
 
     def lookup(self, key: str) -> Copy | None:
         """Return this process's copy if nothing was written or purged, and mark it as used: no system call, no lock."""
-        copy, table = self._copies.get(key), self._table
-        if copy is None or table is None or not stands(copy, table):
+        copy, stamps = self._copies.get(key), self._cache_directory.stamps
+        if copy is None or stamps is None or not stands(copy, stamps.table):
             return None
         copy.used = True
-        self._marks[copy.mark] = 1
+        stamps.marks[copy.mark] = 1
         return copy
 
     def load(self, key: str) -> Copy:
         """Read the entry and the note of a key, and what was purged since the entry was begun."""
         name = digest(key)
         with store_errors():
-            self._open()
+            self._cache_directory.open()
             for _ in range(_LOADS):
                 copy = self._read_copy(key, name)
                 if copy.entry is None or self._knows_purges(copy, copy.entry):
@@ -109,7 +106,8 @@ class FileStore:
 
     def _read_copy(self, key: str, name: str) -> Copy:
         """Read entry and note. SEQ and stamp are noted first, so that a later write is never missed."""
-        slot, table = slot_of(name), self._table
+        slot, stamps = slot_of(name), self._cache_directory.stamps
+        table = None if stamps is None else stamps.table
         seq, stamp = (0, 0) if table is None else (int(table[SEQ_SLOT]), int(table[slot]))
         return Copy(key, self._read_entry(name, key), self._read_note(name), stamp, slot, seq, table, mark_of(name))
 
@@ -133,19 +131,20 @@ class FileStore:
 
     def moved(self, copy: Copy) -> bool:
         """Whether something was written or purged since the copy was loaded; without a table nobody can tell, so: yes."""
-        table = self._table
-        return table is None or not stands(copy, table)
+        stamps = self._cache_directory.stamps
+        return stamps is None or not stands(copy, stamps.table)
 
     def touch(self, copy: Copy) -> None:
         """Mark a copy as used for this process's memory, and what it is of for the directory."""
-        copy.used = True
-        if copy.table is not None and copy.table is self._table:
-            self._marks[copy.mark] = 1
+        copy.used, stamps = True, self._cache_directory.stamps
+        if stamps is not None and copy.table is stamps.table:
+            stamps.marks[copy.mark] = 1
 
     def seq(self) -> int:
         """Return the last purge number."""
-        if self._table is not None:
-            return int(self._table[SEQ_SLOT])
+        stamps = self._cache_directory.stamps
+        if stamps is not None:
+            return int(stamps.table[SEQ_SLOT])
         # An entry that was begun at 0 is older than any purge: it is stored in vain, and never served in error.
         with suppress(OSError):
             return self._names.last_number()
@@ -171,7 +170,7 @@ class FileStore:
         Killed before the last step: other copies live to the end of their freshness.
         """
         with store_errors():
-            self._open()
+            self._cache_directory.open()
             if self.seq() != entry.seq and self._names.outlive(entry) is None:
                 return False
         if entry.answered - entry.started > LONGEST_RUN:
@@ -198,8 +197,8 @@ class FileStore:
         name = digest(key)
         with store_errors():
             path = self._folders.path(name, suffix)
-            self._make_folder(path.parent)
-            size, stamps = on_disk(len(data)), self._stamps
+            self._cache_directory.make_folder(path.parent)
+            size, stamps = on_disk(len(data)), self._cache_directory.stamps
             self._room.take(folder_of(name), size, stamps)
             before = size_on_disk(path)
             try:
@@ -212,7 +211,7 @@ class FileStore:
     def _unlink(self, key: str, suffix: str) -> None:
         name = digest(key)
         with store_errors():
-            self._open()
+            self._cache_directory.open()
             path = self._folders.path(name, suffix)
             before = size_on_disk(path)
             with suppress(FileNotFoundError):
@@ -234,9 +233,9 @@ class FileStore:
             lock.release()
 
     def _has_changed(self, name: str, grown: int, more: int) -> None:
-        if self._stamps is not None:
-            self._stamps.move(slot_of(name))
-            self._stamps.grow(folder_of(name), grown, more)
+        if self._cache_directory.stamps is not None:
+            self._cache_directory.stamps.move(slot_of(name))
+            self._cache_directory.stamps.grow(folder_of(name), grown, more)
 
     # -- purging -------------------------------------------------------------------------------------------------
 
@@ -249,14 +248,14 @@ class FileStore:
     def _purge_in_current(self, names: tuple[str, ...], soft: bool) -> bool:
         """Purge, and return whether it counts: where the directory was replaced meanwhile, others look at the new one."""
         # Not under the lock, which a new table needs too.
-        self._map_if_replaced()
-        if self._stamps is None and (self.directory / FILE_NAME).exists():
+        self._cache_directory.reopen_if_replaced()
+        if self._cache_directory.has_unmapped_table():
             raise StoreError("the table of stamps can't be mapped here, and others would not see the purge")
-        with held(self._lock_of_directory("purge")):
-            if not self._is_current():
+        with held(self._cache_directory.lock("purge")):
+            if not self._cache_directory.is_current():
                 return False
             self._purge(names, soft)
-            return self._is_current()
+            return self._cache_directory.is_current()
 
     def _purge(self, names: tuple[str, ...], soft: bool) -> None:
         """Go through the steps in the order that makes it safe, each for all names; ``purge.lock`` is held.
@@ -265,33 +264,27 @@ class FileStore:
         """
         number = max(self.seq() + 1, time.time_ns())
         self._names.note_number(number + 1)
-        if self._stamps is not None:
-            self._stamps.raise_seq(number)
+        if self._cache_directory.stamps is not None:
+            self._cache_directory.stamps.raise_seq(number)
         for name in names:
             self._names.write(self._names.read(name).purged(number, time.time(), soft=soft))
-        if self._stamps is not None:
+        if self._cache_directory.stamps is not None:
             for name in names:
-                self._stamps.move(slot_of(digest(name)))
-            self._stamps.raise_seq(number + 1)
-
-    def _is_current(self) -> bool:
-        return self._stamps is None or self._stamps.is_current()
-
-    def _lock_of_directory(self, purpose: str) -> FileKeyLock:
-        return FileKeyLock(self.directory / f"{purpose}.lock", make_directories)
+                self._cache_directory.stamps.move(slot_of(digest(name)))
+            self._cache_directory.stamps.raise_seq(number + 1)
 
     # -- looking through it ----------------------------------------------------------------------------------------
 
     def walk(self) -> Iterator[Stored]:
         """Yield what is stored, folder by folder."""
         with store_errors():
-            if self._open_if_there():
-                yield from self._contents.walk(self._stamps)
+            if self._cache_directory.open_if_exists():
+                yield from self._contents.walk(self._cache_directory.stamps)
 
     def usage(self) -> Usage:
         """Return the counts in the table; without one the files are counted."""
         with store_errors():
-            return self._contents.usage(self._stamps) if self._open_if_there() else Usage(0, 0)
+            return self._contents.usage(self._cache_directory.stamps) if self._cache_directory.open_if_exists() else Usage(0, 0)
 
     @property
     def max_size(self) -> int | None:
@@ -304,86 +297,38 @@ class FileStore:
         :param fix: whether those that are not are removed.
         """
         with store_errors():
-            if self._open_if_there():
-                yield from self._contents.verify(self._stamps, fix=fix)
+            if self._cache_directory.open_if_exists():
+                yield from self._contents.verify(self._cache_directory.stamps, fix=fix)
 
     def sweep(self) -> Mapping[str, int]:
         """Do a whole sweep now; return what was removed by reason, and the ``bytes`` that it took."""
         with store_errors():
-            if not self._open_if_there():
+            if not self._cache_directory.open_if_exists():
                 return {"bytes": 0}
-            self._map_if_replaced()
-            return self._sweeper.sweep(self._stamps)
+            self._cache_directory.reopen_if_replaced()
+            return self._sweeper.sweep(self._cache_directory.stamps)
 
     # -- the directory -------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise :class:`ConfigError` if the directory is there and is a file, not ours, writable by others, or not by us."""
-        check_directory(self.directory)
+        """Raise :class:`ConfigError` if the directory exists and is a file, not ours, writable by others, or not by us."""
+        self._cache_directory.check()
 
-    def _open(self) -> None:
-        if not self._opened:
-            make_directories(self.directory)
-            self.check()
-            self._map()
-            self._opened = self._was_opened = True
-
-    def _open_if_there(self) -> bool:
-        """Open the directory, unless there is none: who only looks makes none."""
-        if not self._opened and not os.path.lexists(self.directory):
-            return False
-        self._open()
-        return True
-
-    def _map(self) -> None:
-        try:
-            stamps = Stamps(self.directory / FILE_NAME)
-        except OSError:
-            # A disk without room for the table: everything works, each hit reads its file.
-            self.counters.count("no_stamps")
-            self._stamps = self._table = None
-        else:
-            self._catch_up(stamps)
-            # The marks first: whoever has the table finds them.
-            self._marks = stamps.marks
-            self._stamps, self._table = stamps, stamps.table
-        self._copies.clear()
-
-    def _catch_up(self, stamps: Stamps) -> None:
-        """Let a new table know of the purges before it; one that does already needs no lock."""
-        if stamps.table[SEQ_SLOT] < self._names.last_number():
-            with held(self._lock_of_directory("purge")):
-                stamps.raise_seq(self._names.last_number())
-
-    def _map_if_replaced(self) -> None:
-        """Map the table anew if its file was replaced or deleted, or could not be had before."""
-        if self._stamps is None or not self._stamps.is_current():
-            # Not to be looked at again even if there is no new one to be had: others don't write to it.
-            self._opened, self._stamps, self._table = False, None, None
-            self._copies.clear()
-            self._open()
+    def newer_version(self) -> str | None:
+        """Return the name of a table in the directory that a later version of this package has made; ``None`` if there is none."""
+        return self._cache_directory.newer_version()
 
     def tick(self) -> None:
         """See whether the table is still there, and sweep a little."""
-        if not self._was_opened:
+        if not self._cache_directory.was_opened:
             return
         with store_errors():
-            self._map_if_replaced()
-            self._sweeper.tick(self._stamps)
+            self._cache_directory.reopen_if_replaced()
+            self._sweeper.tick(self._cache_directory.stamps)
 
     def forget(self) -> None:
         """Drop all copies; a fork may have left their lock taken."""
         self._copies.clear()
-
-    def _make_folder(self, folder: Path) -> None:
-        """Make one of the 256 folders; the directory too, if it was deleted under us."""
-        self._open()
-        try:
-            make_directory(folder)
-        except FileNotFoundError:
-            self._opened = False
-            self._open()
-            make_directory(folder)
 
 
 def file_store(directory: Path, settings: Settings, counters: Counters) -> FileStore:

@@ -717,7 +717,7 @@ def test_a_purge_does_not_wait_for_ever_for_another(site: Site, monkeypatch: pyt
     for word in ("MISS", "HIT"):
         assert site.visit("/news/1").word == word
     monkeypatch.setattr(locks, "PATIENCE", 0.02)
-    lock = site.store._lock_of_directory("purge")
+    lock = site.store._cache_directory.lock("purge")
     assert lock.acquire()
     with pytest.raises(StoreError, match="held"):
         site.publish(tag="news")

@@ -58,6 +58,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.entry_file",
         "filesystem.locks",
         "stores.purge_records",
+        "stores.cache_directory",
         "stores.folders",
         "stores.eviction",
         "stores.sweep",

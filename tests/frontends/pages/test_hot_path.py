@@ -251,7 +251,7 @@ def hit_after_purges_of_others(directory: Path) -> tuple[int, bytes]:
     store.purge("tag:another", soft=False)
 
     def prepare() -> Callable[[], object]:
-        stamps = store._stamps
+        stamps = store._cache_directory.stamps
         assert stamps is not None
         app.test_request_context("/page").push()
 

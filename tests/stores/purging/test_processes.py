@@ -377,7 +377,7 @@ def fresh_body_in(store: FileStore, key: str = "page") -> bytes | None:
 
 
 def check_no_lock_stays(store: FileStore) -> None:
-    for lock in (store.lock("page"), store._lock_of_directory("purge"), store._lock_of_directory("sweep")):
+    for lock in (store.lock("page"), store._cache_directory.lock("purge"), store._cache_directory.lock("sweep")):
         assert lock.acquire(), lock
         lock.release()
 

@@ -1,0 +1,122 @@
+"""The cache directory as this process has it open: made, checked, and with its table of stamps mapped.
+
+=============== ========= ========== =================== ==================================================================
+state           `is_open` `stamps`   hits                ends
+=============== ========= ========== =================== ==================================================================
+closed          no        ``None``   read the files      at the first load, write or purge (`open`)
+mapped          yes       the table  are served from     when the table's file turns out to be replaced, cut or deleted
+                                     memory              (`reopen_if_replaced`: each tick and purge), or a folder can't be
+                                                         made since the directory is gone (`make_folder`): opened again
+without a table yes       ``None``   read the files      when the table can be mapped (`reopen_if_replaced`)
+=============== ========= ========== =================== ==================================================================
+
+Opening takes no lock. Two threads that open at once map the same file twice; copies of the first table no longer stand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ..filesystem.atomic import check_directory, make_directories, make_directory
+from ..filesystem.locks import FileKeyLock, held
+from ..stats.schema import Counters
+from .purge_records import PurgeRecords
+from .stamps import FILE_NAME, SEQ_SLOT, Stamps, newer_table
+
+
+class CacheDirectory:
+    """A cache directory, open or not.
+
+    :param path: the directory.
+    :param records: the purges that a new table has to know of.
+    :param counters: a table that can't be mapped is counted here.
+    :param on_new_table: called when the table changed, since copies of another table do not stand.
+    :ivar stamps: the mapped table; ``None``: see the states above. A hit reads it once, so that table and marks belong together.
+    :ivar was_opened: whether this process has ever opened it.
+    """
+
+    def __init__(self, path: Path, records: PurgeRecords, counters: Counters, on_new_table: Callable[[], None]) -> None:
+        self.path = path
+        self.stamps: Stamps | None = None
+        self.was_opened = False
+        self._is_open = False
+        self._records = records
+        self._counters = counters
+        self._on_new_table = on_new_table
+
+    def check(self) -> None:
+        """Raise :class:`ConfigError` if the directory exists and is a file, not ours, writable by others, or not by us."""
+        check_directory(self.path)
+
+    def newer_version(self) -> str | None:
+        """Return the table of a later version of this package; ``None`` if there is none, or no directory."""
+        return newer_table(self.path) if self.path.is_dir() else None
+
+    def lock(self, purpose: str) -> FileKeyLock:
+        """Return a new lock of the whole directory: ``purge`` or ``sweep``."""
+        return FileKeyLock(self.path / f"{purpose}.lock", make_directories)
+
+    # -- open ----------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make the directory and map its table, unless that is done."""
+        if not self._is_open:
+            make_directories(self.path)
+            self.check()
+            self._map()
+            self._is_open = self.was_opened = True
+
+    def open_if_exists(self) -> bool:
+        """Open the directory if it exists, and return whether it does: commands that only read must not create it."""
+        if not self._is_open and not os.path.lexists(self.path):
+            return False
+        self.open()
+        return True
+
+    def make_folder(self, folder: Path) -> None:
+        """Make one of the 256 folders; the directory too, if it was deleted while it was open."""
+        self.open()
+        try:
+            make_directory(folder)
+        except FileNotFoundError:
+            self._is_open = False
+            self.open()
+            make_directory(folder)
+
+    # -- the table -----------------------------------------------------------------------------------------------
+
+    def _map(self) -> None:
+        try:
+            stamps = Stamps(self.path / FILE_NAME)
+        except OSError:
+            # A disk that has no room for the table: everything works, but each hit reads its file.
+            self._counters.count("no_stamps")
+            self.stamps = None
+        else:
+            self._catch_up(stamps)
+            self.stamps = stamps
+        self._on_new_table()
+
+    def _catch_up(self, stamps: Stamps) -> None:
+        """Raise SEQ of a new table to the last purge before it. A table that has it needs no lock."""
+        if stamps.table[SEQ_SLOT] < self._records.last_number():
+            with held(self.lock("purge")):
+                stamps.raise_seq(self._records.last_number())
+
+    def is_current(self) -> bool:
+        """Whether other processes see what is written to this table."""
+        return self.stamps is None or self.stamps.is_current()
+
+    def has_unmapped_table(self) -> bool:
+        """Whether other processes may have a table that this one can't map."""
+        return self.stamps is None and (self.path / FILE_NAME).exists()
+
+    def reopen_if_replaced(self) -> None:
+        """Map the table again if its file was replaced or deleted, or could not be mapped before."""
+        if self.stamps is None or not self.stamps.is_current():
+            # The old table is dropped even if the new one can't be mapped: other processes don't write to it any more.
+            self._is_open, self.stamps = False, None
+            self._on_new_table()
+            self.open()
