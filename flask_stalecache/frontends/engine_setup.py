@@ -12,8 +12,8 @@ from ..engine.engine import Engine
 from ..errors import ConfigError
 from ..stats.registry import Registry
 from ..stats.schema import Counters
-from ..stores.base import Store
-from ..stores.file_store import FileStore, file_store
+from ..stores.base import DirectoryStore, Store
+from ..stores.file_store import file_store
 
 
 def make_engine(sender: Any, settings: Settings, given: Mapping[str, Any], own: Store | None, default_dir: Path | None) -> Engine:
@@ -50,7 +50,7 @@ def _make_store(
 
 def make_registry(store: Store, counters: Counters) -> Registry:
     """Return the counters of an app: in its cache directory if it has one, else in memory."""
-    if not isinstance(store, FileStore):
+    if not isinstance(store, DirectoryStore):
         return Registry(counters)
     registry = Registry(counters, store.directory, store.check)
     if store.counters.sink is None:
