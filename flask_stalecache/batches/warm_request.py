@@ -10,7 +10,6 @@ from ..core.rules.serving import ServeOptions, Verdict
 from ..core.rules.status import CacheStatus
 from ..engine.origin import Answer, Served
 from ..errors import StaleCacheError
-from ..frontends.debug_detail import why_not_stored
 
 FRESH = "it is fresh already"
 _LEFT_ALONE = "it has failed a short while ago, and is left alone until it may be tried again"
@@ -72,7 +71,7 @@ def why_unstored(answer: Answer) -> str:
     """Return why an answer was not stored: of one that failed, what it failed with."""
     if isinstance(answer.error, StaleCacheError):
         return str(answer.error)
-    return why_not_stored(answer) if answer.error is None else repr(answer.error)
+    return answer.why_not_stored.text if answer.error is None else repr(answer.error)
 
 
 def warming_of(environ: Mapping[str, Any]) -> Warming | None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..core.model.entry import Entry
 from ..core.model.inputs import NO_NAMES, RequestInputs
+from ..core.model.reasons import Refusal, StoreRefusal
 from ..core.rules.serving import Serve, ServeOptions, Verdict, decide
 from ..core.rules.status import CacheStatus
 from ..stats.tally import Tally
@@ -69,12 +70,25 @@ class Answer:
     beside: Entry | None = None
     later: Callable[[Callable[[Answer | None], object]], None] | None = None
     failed: bool = False
-    reason: str = ""
+    reason: Refusal | None = None
 
     @property
     def has_failed(self) -> bool:
         """Whether the origin failed."""
         return self.failed or self.verdict is Verdict.FAILED
+
+    @property
+    def why_not_stored(self) -> Refusal:
+        """Why it was not stored, where it was not."""
+        if self.reason is not None:
+            return self.reason
+        if self.later is not None:
+            return Refusal(StoreRefusal.STILL_TO_COME)
+        if self.verdict is Verdict.STORABLE:
+            return Refusal(StoreRefusal.NOT_WRITTEN)
+        if self.carried:
+            return Refusal(StoreRefusal.DEPENDS_ON, self.carried.text)
+        return Refusal(StoreRefusal.FOR_THIS_REQUEST)
 
 
 class Origin(Protocol):

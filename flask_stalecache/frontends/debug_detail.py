@@ -9,11 +9,10 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from ..core.model.entry import Entry
-from ..core.model.inputs import RequestInputs
 from ..core.model.keys import FORWARDED_FIELDS, digest
 from ..core.model.note import Note
 from ..core.rules.explain import why_stale
-from ..core.rules.serving import PreferStale, ServeOptions, Verdict, is_fresh
+from ..core.rules.serving import PreferStale, ServeOptions, is_fresh
 from ..core.rules.status import CacheStatus, key_and_detail
 from ..engine.origin import Answer, Served
 from ..stores.base import Copy
@@ -95,30 +94,14 @@ def _of_answer(
         names = entry.absent.carried_part(environ)
         is_barred = bool(names) or ("HTTP_AUTHORIZATION" in environ and not entry.shared)
         if is_barred:
-            yield f"the request carries {_named(names)}, and what is stored is for those who don't"
+            # Barred by no name: by Authorization.
+            yield f"the request carries {names.text or 'the field authorization'}, and what is stored is for those who don't"
     elif entry is not None:
         yield "the request wants it confirmed" if terms.reload else _why_stale(entry, terms, now)
     if served.collapsed:
         yield "another request's call has failed"
     elif not served.stored and not is_barred:
-        yield f"not stored: {why_not_stored(answer)}"
-
-
-def why_not_stored(answer: Answer) -> str:
-    """Return why an answer was not stored."""
-    if answer.reason:
-        return answer.reason
-    if answer.later is not None:
-        return "its body is still to come"
-    if answer.verdict is Verdict.STORABLE:
-        return "it was purged meanwhile, or could not be written"
-    return f"it depends on {_named(answer.carried)}, not in the key" if answer.carried else "its answer is for this request alone"
-
-
-def _named(names: RequestInputs) -> str:
-    """Return names as one reads them; their values are secret. Where a request carries none of them it has Authorization."""
-    told = [*(f"the cookie {name}" for name in names.cookies), *(f"the field {name}" for name in names.headers)]
-    return " and ".join(told) or "the field authorization"
+        yield f"not stored: {answer.why_not_stored.text}"
 
 
 def readable_key(key: str, *, shows_custom: bool) -> str:

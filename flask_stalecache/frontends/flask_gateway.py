@@ -15,6 +15,7 @@ from ..core.http.fields import vary_names
 from ..core.model.inputs import RequestInputs
 from ..core.model.policy import NamePatterns, Policy
 from ..core.model.policy import tags as checked_tags
+from ..core.model.reasons import Refusal, StoreRefusal
 from ..core.rules import cacheability
 from ..core.rules.serving import preference
 from ..engine.engine import Engine
@@ -28,7 +29,7 @@ from .hooks import ask
 from .pages.bound_view import CachedView
 from .pages.handler import ANSWERED
 from .pages.request_recorder import ObservedRequest, ReadLog, session_cookie
-from .pages.watch import ignored_parameters_read, read_as_a_whole
+from .pages.watch import read_beyond_names
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -134,13 +135,13 @@ class Observer:
             return Observation(is_ours=True)
         left: Left | None = environ.get(_LEFT)
         if left is None:
-            return Observation(own="what the app has read of the request can't be seen")
+            return Observation(own=Refusal(StoreRefusal.READS_UNSEEN))
         policy: Policy = environ.get(CODED, UNSAID)
         uses_session = bool(getattr(left.session, "accessed", True)) and not policy.ignore_session
         is_answered = uses_session and not left.varied
         return Observation(
             names=self._names(left, uses_session),
-            own=_own(left.log, environ, ignored),
+            own=read_beyond_names(left.log, environ.get("QUERY_STRING", ""), ignored),
             policy=policy,
             endpoint=left.endpoint,
             answered=frozenset({"cookie"}) if is_answered or policy.ignore_session else frozenset(),
@@ -149,14 +150,6 @@ class Observer:
     def _names(self, left: Left, uses_session: bool) -> RequestInputs:
         cookies = {*left.log.cookies, *([left.session_cookie] if uses_session else [])}
         return RequestInputs(tuple(sorted(cookies)), tuple(sorted(left.log.headers.keys() - self._settings.ignored_headers)))
-
-
-def _own(log: ReadLog, environ: Mapping[str, Any], ignored: NamePatterns) -> str:
-    whole = read_as_a_whole(log)
-    if whole:
-        return whole
-    names = ignored_parameters_read(log, environ.get("QUERY_STRING", ""), ignored)
-    return f"it reads what is in ignored_parameters: {', '.join(sorted(names))}" if names else ""
 
 
 class FlaskGatewayFactory:

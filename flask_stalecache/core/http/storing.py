@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http import HTTPStatus
 
+from ..model.reasons import Refusal, StoreRefusal
 from .cache_control import Directives, RequestDirectives
 from .fields import Headers, first_of, lines_of
 from .freshness import HEURISTIC_STATUSES, is_explicit
@@ -27,8 +28,8 @@ def refusal(
     directives: Directives,
     headers: Headers,
     configured: bool,
-) -> str:
-    """Return why a response must not be stored; "" if it may be. Whether its body is whole is not asked here.
+) -> Refusal | None:
+    """Return why a response must not be stored; ``None`` if it may be. Whether its body is whole is not asked here.
 
     A response with ``no-cache`` may be stored: it has no freshness, and may be confirmed.
 
@@ -54,38 +55,38 @@ def may_be_shared(directives: Directives) -> bool:
     return any(name in directives for name in _SHARED)
 
 
-def _refused_status(method: str, status: int, directives: Directives) -> str:
+def _refused_status(method: str, status: int, directives: Directives) -> Refusal | None:
     if method != "GET":
-        return f"only an answer to GET is stored, not to {method}"
+        return Refusal(StoreRefusal.NOT_GET, method)
     if not 200 <= status <= 599:
-        return f"status {status} is not final"
+        return Refusal(StoreRefusal.INTERIM_STATUS, str(status))
     if status in _PARTS:
-        return f"status {status} is a part of an answer"
+        return Refusal(StoreRefusal.PARTIAL_STATUS, str(status))
     if "must-understand" in directives and status not in UNDERSTOOD:
-        return f"Cache-Control: must-understand, and status {status} is not understood"
-    return ""
+        return Refusal(StoreRefusal.NOT_UNDERSTOOD, str(status))
+    return None
 
 
-def _forbidden(status: int, request: RequestDirectives, authorized: bool, directives: Directives) -> str:
+def _forbidden(status: int, request: RequestDirectives, authorized: bool, directives: Directives) -> Refusal | None:
     if request.no_store:
-        return "the request says no-store"
+        return Refusal(StoreRefusal.REQUEST_NO_STORE)
     # RFC 9111 section 5.2.2.3: must-understand is for caches that know the status, no-store beside it for those that don't.
     if "no-store" in directives and not ("must-understand" in directives and status in UNDERSTOOD):
-        return "Cache-Control: no-store"
+        return Refusal(StoreRefusal.CACHE_CONTROL, "no-store")
     if "private" in directives:
-        return "Cache-Control: private"
-    return "the request has an Authorization field" if authorized and not may_be_shared(directives) else ""
+        return Refusal(StoreRefusal.CACHE_CONTROL, "private")
+    return Refusal(StoreRefusal.AUTHORIZATION) if authorized and not may_be_shared(directives) else None
 
 
-def _personal(headers: Sequence[tuple[str, str]]) -> str:
+def _personal(headers: Sequence[tuple[str, str]]) -> Refusal | None:
     if first_of(headers, "set-cookie") is not None:
-        return "the response sets a cookie"
+        return Refusal(StoreRefusal.SETS_COOKIE, "the response")
     if selecting_fields(headers) is None:
-        return f"Vary: {', '.join(lines_of(headers, 'vary'))}"
-    return ""
+        return Refusal(StoreRefusal.VARY_STAR, ", ".join(lines_of(headers, "vary")))
+    return None
 
 
-def _unsaid(status: int, directives: Directives, headers: Sequence[tuple[str, str]], configured: bool) -> str:
+def _unsaid(status: int, directives: Directives, headers: Sequence[tuple[str, str]], configured: bool) -> Refusal | None:
     if is_explicit(directives, headers) or configured or "public" in directives or status in HEURISTIC_STATUSES:
-        return ""
-    return f"nothing says how long an answer with status {status} is fresh"
+        return None
+    return Refusal(StoreRefusal.NO_LIFETIME, str(status))

@@ -39,6 +39,11 @@ class RequestInputs:
             tuple(sorted({*self.headers, *other.headers})),
         )
 
+    @property
+    def text(self) -> str:
+        """The names as they are shown to people; the values are secret."""
+        return " and ".join([*(f"the cookie {name}" for name in self.cookies), *(f"the field {name}" for name in self.headers)])
+
     def present_in(self, environ: Mapping[str, Any]) -> bool:
         """Whether the request carries one of the names.
 

@@ -40,6 +40,7 @@ from ..model.entry import Entry
 from ..model.inputs import NO_NAMES, RequestInputs
 from ..model.note import Note
 from ..model.policy import FAILURE_STATUSES, NEVER_VARIED, Policy, Windows
+from ..model.reasons import Refusal, StoreRefusal
 from .status import CacheStatus
 
 
@@ -211,7 +212,7 @@ class Judgement(NamedTuple):
     """A verdict, why, and the windows of what may be stored."""
 
     verdict: Verdict
-    reason: str = ""
+    reason: Refusal | None = None
     windows: Windows = Windows(0.0, 0.0, 0.0)
 
 
@@ -224,7 +225,7 @@ class Facts:
     :param size: bytes of the body; ``None`` for a stream that can't be stored.
     :param directives: what its fields say of storing.
     :param in_key: request fields in the key, in lower case.
-    :param refusal: a reason not to store it that was seen while it was made (session modified, headers iterated …), or "".
+    :param refusal: a reason not to store it that was seen while it was made (session modified, headers iterated …), if any.
     :param carried: names that were read, are not in the key, and that this request carried.
     :param had_content: what is stored has a body.
     :param stood_in: it was made with the fallback of a call that failed.
@@ -237,7 +238,7 @@ class Facts:
     size: int | None
     directives: Directives
     in_key: frozenset[str]
-    refusal: str = ""
+    refusal: Refusal | None = None
     carried: RequestInputs = NO_NAMES
     had_content: bool = False
     said_max_age: float | None = None
@@ -248,43 +249,43 @@ class Facts:
 def judge(facts: Facts, policy: Policy, defaults: Windows, max_size: int, now: float) -> Judgement:
     """Say whether an answer may be stored, and its windows if so (RFC 9111 section 3, design rules 3 and 4)."""
     if facts.status in FAILURE_STATUSES:
-        return Judgement(Verdict.FAILED, f"status {facts.status}")
+        return Judgement(Verdict.FAILED, Refusal(StoreRefusal.FAILED_STATUS, str(facts.status)))
     if facts.had_content and _is_empty(facts) and facts.status not in policy.listed_statuses:
-        return Judgement(Verdict.FAILED, "an empty answer over content")
+        return Judgement(Verdict.FAILED, Refusal(StoreRefusal.EMPTY_OVER_CONTENT))
     if facts.stood_in and facts.has_better:
-        return Judgement(Verdict.WORSE, "made with a fallback, while there is a better copy")
+        return Judgement(Verdict.WORSE, Refusal(StoreRefusal.FALLBACK_OVER_BETTER))
     if facts.carried:
         # First, since whatever else is said of it (private, a cookie set) may be because of this visitor too.
-        return Judgement(Verdict.PERSONAL, "it was made for this visitor")
+        return Judgement(Verdict.PERSONAL, Refusal(StoreRefusal.MADE_FOR_VISITOR))
     refusal = facts.refusal or _refusal(facts, policy, max_size)
-    if refusal:
+    if refusal is not None:
         return Judgement(Verdict.UNSTORABLE, refusal)
-    return Judgement(Verdict.STORABLE, "", _windows(facts, policy, defaults, now))
+    return Judgement(Verdict.STORABLE, None, _windows(facts, policy, defaults, now))
 
 
 def _is_empty(facts: Facts) -> bool:
     return facts.status in (204, 205) or (facts.status == 200 and facts.size == 0)
 
 
-def _refusal(facts: Facts, policy: Policy, max_size: int) -> str:
+def _refusal(facts: Facts, policy: Policy, max_size: int) -> Refusal | None:
     for name in ("no-store", "private", "no-cache"):
         if name in facts.directives:
-            return f"Cache-Control: {name}"
+            return Refusal(StoreRefusal.CACHE_CONTROL, name)
     if facts.status not in policy.statuses:
-        return f"status {facts.status} is not listed in statuses"
+        return Refusal(StoreRefusal.STATUS_NOT_LISTED, str(facts.status))
     if any(name.lower() == "set-cookie" for name, _ in facts.headers):
-        return "the view's response sets a cookie"
+        return Refusal(StoreRefusal.SETS_COOKIE, "the view's response")
     unknown = vary_names(facts.headers) - facts.in_key
     if unknown:
-        return f"Vary names {', '.join(sorted(unknown))}, which is not in the key{_advice(unknown)}"
+        return Refusal(StoreRefusal.VARY_NOT_IN_KEY, ", ".join(sorted(unknown)), _fix_of(unknown))
     if facts.size is None:
-        return "the response is a stream"
-    return "the body is larger than STALECACHE_MAX_ENTRY_SIZE" if facts.size > max_size else ""
+        return Refusal(StoreRefusal.STREAM)
+    return Refusal(StoreRefusal.TOO_LARGE) if facts.size > max_size else None
 
 
-def _advice(unknown: frozenset[str]) -> str:
+def _fix_of(unknown: frozenset[str]) -> str:
     # What vary= would refuse is not advised.
-    return "" if unknown & {"*", *NEVER_VARIED} else f": write vary={sorted(unknown)!r}"
+    return "" if unknown & {"*", *NEVER_VARIED} else f"write vary={sorted(unknown)!r}"
 
 
 def _windows(facts: Facts, policy: Policy, defaults: Windows, now: float) -> Windows:

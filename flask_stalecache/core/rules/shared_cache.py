@@ -15,6 +15,7 @@ from ..http.storing import refusal
 from ..http.validators import conditional_fields
 from ..model.entry import Entry
 from ..model.policy import FAILURE_STATUSES, Policy, Windows
+from ..model.reasons import Refusal, StoreRefusal
 from .serving import Judgement, PreferStale, ServeOptions, Verdict
 
 NO_WINDOWS = Windows(0.0, 0.0, 0.0)
@@ -60,7 +61,7 @@ def judge_exchange(exchange: Exchange, coded: Policy, configured: Policy, *, has
     windows = _windows(exchange, coded, configured)
     is_said = is_explicit(exchange.directives, exchange.headers)
     if exchange.status in FAILURE_STATUSES and (has_copy or not is_said):
-        return Judgement(Verdict.FAILED, f"status {exchange.status}")
+        return Judgement(Verdict.FAILED, Refusal(StoreRefusal.FAILED_STATUS, str(exchange.status)))
     given = any(_lifetime_given(exchange.status, policy) is not None for policy in (coded, configured))
     reason = refusal(
         method=exchange.method,
@@ -71,9 +72,9 @@ def judge_exchange(exchange: Exchange, coded: Policy, configured: Policy, *, has
         request=exchange.request,
         configured=given,
     )
-    if not reason and windows == NO_WINDOWS and not conditional_fields(exchange.headers):
-        reason = "it is stale at once, and there is nothing to recognise it by"
-    return Judgement(Verdict.UNSTORABLE, reason) if reason else Judgement(Verdict.STORABLE, "", windows)
+    if reason is None and windows == NO_WINDOWS and not conditional_fields(exchange.headers):
+        reason = Refusal(StoreRefusal.NO_VALIDATOR)
+    return Judgement(Verdict.STORABLE, None, windows) if reason is None else Judgement(Verdict.UNSTORABLE, reason)
 
 
 def _windows(exchange: Exchange, coded: Policy, configured: Policy) -> Windows:

@@ -11,6 +11,7 @@ from ...core.model.entry import Entry
 from ...core.model.inputs import NO_NAMES, RequestFlag, RequestInputs, carried_values
 from ...core.model.policy import NamePatterns, Policy
 from ...core.model.purge_names import endpoint_in
+from ...core.model.reasons import Refusal
 from ...core.rules.serving import PreferStale, ServeOptions, preference
 from ...core.rules.variants import Fields, locate
 from ...engine.engine import Engine
@@ -29,7 +30,7 @@ class Observation:
     """What was seen of how an app came to its answer.
 
     :param names: cookies and request fields that were read.
-    :param own: why the answer is one visitor's own in a way that no name tells, or "".
+    :param own: why the answer is one visitor's own in a way that no name tells; ``None``: it is not.
     :param is_ours: a decorator of ours has answered, and stores by itself.
     :param policy: what the developer wrote in code for what answered.
     :param endpoint: the endpoint that answered; ``None``: the app has none.
@@ -37,7 +38,7 @@ class Observation:
     """
 
     names: RequestInputs = NO_NAMES
-    own: str = ""
+    own: Refusal | None = None
     is_ours: bool = False
     policy: Policy = UNSAID
     endpoint: str | None = None

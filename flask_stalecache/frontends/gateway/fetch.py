@@ -15,6 +15,7 @@ from ...core.http.validators import CONDITIONS, conditional_fields, confirmed_by
 from ...core.model.entry import Entry
 from ...core.model.inputs import RequestInputs, environ_name
 from ...core.model.policy import FAILURE_STATUSES, Policy
+from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import REFRESHING
 from ...core.rules.cacheability import Cacheability, collected_by, current
 from ...core.rules.serving import Judgement, Verdict
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 NOTHING_SAID = RequestDirectives()
-_TOO_LARGE = "the body is larger than STALECACHE_MAX_ENTRY_SIZE"
-#: Reasons that the developer can mend.
-_TO_MEND = ("the response sets a cookie", "Vary: *", "the body is larger", "its Content-Length is none")
+_TOO_LARGE = Refusal(StoreRefusal.TOO_LARGE)
 
 
 class AppFetch:
@@ -133,7 +132,7 @@ class AppFetch:
     def _judged(self, start: Start) -> Answer:
         call = self.call
         if not call.status:
-            return Answer(Verdict.FAILED, call, reason="the app has not called start_response")
+            return Answer(Verdict.FAILED, call, reason=Refusal(StoreRefusal.START_RESPONSE_NOT_CALLED))
         seen = self._seen()
         judgement = self._judgement(self._exchange(call.fields), seen, start)
         if judgement.verdict in (Verdict.FAILED, Verdict.WORSE):
@@ -155,7 +154,7 @@ class AppFetch:
             # It has called start_response once more, with its error.
             return self._judged(start)
         if begun is None:
-            return Answer(Verdict.UNSTORABLE, call, reason="its body is not made of bytes")
+            return Answer(Verdict.UNSTORABLE, call, reason=Refusal(StoreRefusal.NOT_BYTES))
         length = content_length(judged)
         if length is None or len(begun) < length:
             return Answer(Verdict.STORABLE, call, later=self.land_later)
@@ -181,7 +180,7 @@ class AppFetch:
         """Judge status and fields, by what the app, its code and the rules say."""
         now, previous = self._answered, start.previous
         refusal = self._refusal(seen)
-        if refusal:
+        if refusal is not None:
             return Judgement(Verdict.UNSTORABLE, refusal)
         has_copy = previous is not None and (
             previous.in_swr(now) or previous.in_sie(now) or previous.within(self._said.stale_if_error or 0.0, now)
@@ -189,7 +188,7 @@ class AppFetch:
         judgement = judge_exchange(exchange, seen.policy, self._configured(seen), has_copy=has_copy)
         is_worse = has_copy and self.word.stood_in and previous is not None and not previous.stood_in
         if judgement.verdict is Verdict.STORABLE and is_worse:
-            return Judgement(Verdict.WORSE, "made with a fallback, while there is a better copy")
+            return Judgement(Verdict.WORSE, Refusal(StoreRefusal.FALLBACK_OVER_BETTER))
         limit = self.word.limit(now)
         if limit is not None and judgement.windows.max_age > limit:
             judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
@@ -202,40 +201,39 @@ class AppFetch:
             return rule
         return replace(rule, **{name: given for name, given in asdict(windows).items() if getattr(rule, name) is None})
 
-    def _refusal(self, seen: Observation) -> str:
+    def _refusal(self, seen: Observation) -> Refusal | None:
         call, limit = self.call, self.plan.max_entry_size
         self.is_ours = seen.is_ours
         if seen.is_ours:
-            return "it was answered by cached()"
+            return Refusal(StoreRefusal.ANSWERED_BY_CACHED)
         if self.plan.only_coded and seen.policy.gateway is not True:
-            return "nothing says that the gateway stores it"
+            return Refusal(StoreRefusal.NOT_CODED)
         if self.word.forbidden:
-            return "the app said no_store()"
+            return Refusal(StoreRefusal.NO_STORE, "the app")
         if call.has_written:
-            return "the app has used write()"
+            return Refusal(StoreRefusal.USED_WRITE)
         if is_event_stream(call.fields):
             # Others would wait for its end, and it has none.
-            return "a stream of events"
+            return Refusal(StoreRefusal.EVENT_STREAM)
         length = content_length(call.fields)
         if length is None and first_of(call.fields, "content-length") is not None:
-            return "its Content-Length is none"
+            return Refusal(StoreRefusal.INVALID_LENGTH)
         if length is not None and length > limit:
             return _TOO_LARGE
         keep = self.rule.policy.response_filter
-        return "response_filter said so" if keep is not None and not self._keeps(keep) else ""
+        return Refusal(StoreRefusal.RESPONSE_FILTER) if keep is not None and not self._keeps(keep) else None
 
     def _keeps(self, keep: Callable[..., object]) -> bool:
         status, fields = self.call.status, list(self.call.fields)
         log = self.plan.complaints
         return ask(lambda: bool(keep(status, fields)), False, log, "filter", "the response_filter of a rule raised: %r")
 
-    def _explain(self, seen: Observation, reason: str) -> None:
+    def _explain(self, seen: Observation, refusal: Refusal | None) -> None:
         """Say once what keeps an answer from being stored that says itself how long it is fresh, if the developer can mend it."""
         fields = self.call.fields
-        if (reason == seen.own or reason.startswith(_TO_MEND)) and is_explicit(response_directives(fields), fields):
-            # Behind the colon come names, which visitors may choose.
-            about = seen.endpoint, reason.partition(":")[0]
-            self.plan.complaints.warn_once(about, "%s is not stored by the gateway: %s", _label(seen), reason)
+        if refusal is not None and refusal.reason.is_fixable and is_explicit(response_directives(fields), fields):
+            about = seen.endpoint, refusal.log_key
+            self.plan.complaints.warn_once(about, "%s is not stored by the gateway: %s", _label(seen), refusal.log_text)
 
     def _explain_names(self, seen: Observation, carried: RequestInputs) -> None:
         for name in carried.headers:
@@ -273,10 +271,10 @@ class AppFetch:
         judgement = self._judgement(exchange, seen, self._start)
         is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.plan.max_entry_size
         if judgement.verdict is not Verdict.STORABLE or not is_whole:
-            return Answer(Verdict.UNSTORABLE, call, reason=judgement.reason or "the body is not as long as its Content-Length says")
+            return Answer(Verdict.UNSTORABLE, call, reason=judgement.reason or Refusal(StoreRefusal.WRONG_LENGTH))
         filed = self._filing.filed(exchange, seen, judgement.windows, body, self._start)
         if filed is None:
-            return Answer(Verdict.UNSTORABLE, call, reason="its tags can't be told")
+            return Answer(Verdict.UNSTORABLE, call, reason=Refusal(StoreRefusal.TAGS_UNKNOWN))
         entry = filed.entry
         return Answer(Verdict.STORABLE, call, entry=entry, absent=entry.absent, beside=filed.beside, retry_after=self._pause())
 

@@ -21,6 +21,7 @@ from ...core.model.keys import call_key
 from ...core.model.policy import Windows
 from ...core.model.policy import tags as checked_tags
 from ...core.model.purge_names import call_names, tag_name
+from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, current, run_apart
 from ...core.rules.serving import Facts, ServeOptions, Verdict, judge, preference
 from ...engine.log import RateLimitedLog
@@ -287,10 +288,10 @@ class CallOrigin:
             kind, body = self.plan.codec.encode(value, self.key)
         except UnstorableValue as reason:
             self.plan.complaints.warn_once((self.label, "value"), "what %s returned is not stored: %s", self.label, reason)
-            return Answer(Verdict.UNSTORABLE, value, reason=str(reason))
+            return Answer(Verdict.UNSTORABLE, value, reason=Refusal(StoreRefusal.UNSTORABLE_VALUE, str(reason)))
         tags = self._tags()
         if tags is None:
-            return Answer(Verdict.UNSTORABLE, value, reason="its tags can't be told")
+            return Answer(Verdict.UNSTORABLE, value, reason=Refusal(StoreRefusal.TAGS_UNKNOWN))
         return self._stored(value, kind, body, (*tags, *word.tags), start, word)
 
     def _is_failure(self, error: Exception | None, value: Any, status: int | None) -> bool:
@@ -327,16 +328,17 @@ class CallOrigin:
             size=len(body),
             directives=Directives(),
             in_key=frozenset(),
-            refusal="it said no_store()" if word.forbidden else "",
+            refusal=Refusal(StoreRefusal.NO_STORE, "it") if word.forbidden else None,
             said_max_age=word.limit(now),
             stood_in=word.stood_in,
             has_better=start.previous is not None and not start.previous.stood_in,
         )
         judgement = judge(facts, policy, plan.settings.windows, plan.settings.max_entry_size, now)
         if judgement.verdict is not Verdict.STORABLE:
-            if judgement.verdict is Verdict.UNSTORABLE and not word.forbidden:
-                plan.complaints.warn_once((self.label, judgement.reason), "%s is not stored: %s", self.label, judgement.reason)
-            return Answer(judgement.verdict, value, reason=judgement.reason)
+            refusal = judgement.reason
+            if judgement.verdict is Verdict.UNSTORABLE and refusal is not None and refusal.reason.is_fixable:
+                plan.complaints.warn_once((self.label, refusal.log_key), "%s is not stored: %s", self.label, refusal.log_text)
+            return Answer(judgement.verdict, value, reason=refusal)
         windows = judgement.windows.shortened(policy.jitter * random.random())
         return Answer(Verdict.STORABLE, value, entry=self._entry(kind, body, tags, windows, word, start, now))
 

@@ -25,6 +25,7 @@ from ...core.model.keys import page_key
 from ...core.model.policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
 from ...core.model.policy import tags as checked_tags
 from ...core.model.purge_names import page_names, tag_name, tags_in
+from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import REFRESHING, WARMING, PageRecipe
 from ...core.rules.cacheability import Cacheability, collecting
 from ...core.rules.serving import Facts, Judgement, ServeOptions, Verdict, judge
@@ -41,22 +42,17 @@ from .watch import (
     KEY_FIELDS,
     Covered,
     covered_by_key,
-    ignored_parameters_read,
     names_beyond_key,
-    read_as_a_whole,
+    read_beyond_names,
     reader_of,
     reads_of,
     watched,
 )
 
 _AUTHORIZATION = RequestInputs(headers=("authorization",))
-_HAS_AUTHORIZATION = "the request has Authorization"
 #: On the request: the cached pages that were served within it, as (origin, served, the one before).
 _SERVED = "_stalecache_served"
-_SAID_NO_STORE = "the view said no_store()"
-_TAGS_UNKNOWN = "its tags can't be told"
-#: Reasons that are the developer's own wish, or nothing to mend.
-_NOT_TO_MEND = ("Cache-Control:", "status ", "response_filter", "only an answer to GET", _SAID_NO_STORE, _TAGS_UNKNOWN)
+_NOTHING_IGNORED = NamePatterns(())
 
 
 class PageOrigin:
@@ -164,8 +160,8 @@ class PageOrigin:
         self._take_over_names(word)
         names = names_beyond_key(self.context, covered, watch)
         carried = names.carried_part(self.environ)
-        own = read_as_a_whole(reads_of(self.context)) or self._reads_ignored()
-        anybodys = not carried and not own
+        own = self._reads_beyond_names()
+        anybodys = not carried and own is None
         if response is None:
             verdict = _verdict_of(error)
             if carried and verdict is Verdict.UNSTORABLE:
@@ -173,11 +169,11 @@ class PageOrigin:
             return Answer(verdict, error=error, carried=carried, anybodys=anybodys and not watch.refusal, absent=names)
         tags = self._tags()
         word.tag(tags or ())
-        refusal = watch.refusal or (_TAGS_UNKNOWN if tags is None else _SAID_NO_STORE if word.forbidden else "")
+        refusal = watch.refusal or _refusal_in_code(tags, word)
         # What is one visitor's own in a way that no name tells is so for all who come.
         judgement, entry = self._judge(response, start, word, own or refusal, names, NO_NAMES if own else carried)
         self._explain(judgement, carried)
-        if judgement.reason == _HAS_AUTHORIZATION:
+        if _is_for_authorization(judgement):
             carried = carried | _AUTHORIZATION
         failed = judgement.verdict is Verdict.FAILED and not watch.refusal
         return Answer(
@@ -219,11 +215,9 @@ class PageOrigin:
         except Exception as raised:
             return None, raised
 
-    def _reads_ignored(self) -> str:
-        if self.plan.cached.policy.key is not None:
-            return ""
-        names = ignored_parameters_read(reads_of(self.context), self.environ.get("QUERY_STRING", ""), self.plan.ignored)
-        return f"it reads what is in ignored_parameters: {', '.join(sorted(names))}" if names else ""
+    def _reads_beyond_names(self) -> Refusal | None:
+        ignored = self.plan.ignored if self.plan.cached.policy.key is None else _NOTHING_IGNORED
+        return read_beyond_names(reads_of(self.context), self.environ.get("QUERY_STRING", ""), ignored)
 
     def remember(self, served: Served) -> None:
         """Remember that this page was served, for a view that may have it in its own."""
@@ -259,7 +253,13 @@ class PageOrigin:
     # -- judging its answer --------------------------------------------------------------------------------------
 
     def _judge(
-        self, response: Response, start: Start, word: Cacheability, refusal: str, names: RequestInputs, carried: RequestInputs
+        self,
+        response: Response,
+        start: Start,
+        word: Cacheability,
+        refusal: Refusal | None,
+        names: RequestInputs,
+        carried: RequestInputs,
     ) -> tuple[Judgement, Entry | None]:
         settings, policy, now = self.plan.settings, self.plan.cached.policy, time.time()
         directives = _directives(response)
@@ -283,20 +283,20 @@ class PageOrigin:
             return judgement, None
         body = freeze(response)
         if body is None:
-            return Judgement(Verdict.UNSTORABLE, "the body is not as long as its Content-Length says"), None
+            return Judgement(Verdict.UNSTORABLE, Refusal(StoreRefusal.WRONG_LENGTH)), None
         purged_by = (*self._names(), *map(tag_name, word.tags))
         entry = self._entry(response, body, start, judgement.windows, directives, names, purged_by, now)
         return judgement, replace(entry, calls=tuple(word.calls), stood_in=word.stood_in)
 
     def _second_look(self, response: Response, directives: Directives) -> Judgement | None:
         """Return what keeps a storable answer from being stored after all: the request, or the developer's filter."""
-        if self.environ["REQUEST_METHOD"] != "GET":
-            return Judgement(Verdict.UNSTORABLE, "only an answer to GET is stored")
+        if (method := self.environ["REQUEST_METHOD"]) != "GET":
+            return Judgement(Verdict.UNSTORABLE, Refusal(StoreRefusal.NOT_GET, method))
         if "HTTP_AUTHORIZATION" in self.environ and not may_be_shared(directives):
-            return Judgement(Verdict.PERSONAL, _HAS_AUTHORIZATION)
+            return Judgement(Verdict.PERSONAL, Refusal(StoreRefusal.AUTHORIZATION))
         keep = self.plan.cached.policy.response_filter
         if keep is not None and not self._keeps(keep, response):
-            return Judgement(Verdict.UNSTORABLE, "response_filter said so")
+            return Judgement(Verdict.UNSTORABLE, Refusal(StoreRefusal.RESPONSE_FILTER))
         return None
 
     def _keeps(self, keep: Callable[[Response], object], response: Response) -> bool:
@@ -357,10 +357,9 @@ class PageOrigin:
     def _explain(self, judgement: Judgement, carried: RequestInputs) -> None:
         """Say once what keeps a page from being stored, if the developer can mend it."""
         complaints, label = self.plan.complaints, self.plan.cached.name
-        if judgement.verdict is Verdict.UNSTORABLE and not judgement.reason.startswith(_NOT_TO_MEND):
-            # Behind the colon come names, which visitors may choose.
-            about = judgement.reason.partition(":")[0]
-            complaints.warn_once((label, about), "%s is not stored: %s", label, judgement.reason)
+        refusal = judgement.reason
+        if judgement.verdict is Verdict.UNSTORABLE and refusal is not None and refusal.reason.is_fixable:
+            complaints.warn_once((label, refusal.log_key), "%s is not stored: %s", label, refusal.log_text)
         if judgement.verdict is not Verdict.PERSONAL:
             return
         for name in carried.headers:
@@ -378,13 +377,13 @@ class PageOrigin:
                 label, name, reader_of(self.context, "cookies", name), level=logging.INFO,
             )  # fmt: skip
 
-    def _reason(self, judgement: Judgement, carried: RequestInputs) -> str:
+    def _reason(self, judgement: Judgement, carried: RequestInputs) -> Refusal | None:
         """Return why a page is not stored, and who read what is not in its key."""
-        if judgement.verdict is not Verdict.PERSONAL or judgement.reason == _HAS_AUTHORIZATION:
+        if judgement.verdict is not Verdict.PERSONAL or _is_for_authorization(judgement):
             return judgement.reason
         names = ("cookie", "cookies", carried.cookies), ("field", "headers", carried.headers)
         read = [f"the {word} {name} was read by {reader_of(self.context, kind, name)}" for word, kind, of in names for name in of]
-        return f"{judgement.reason}: {' and '.join(read)}"
+        return Refusal(StoreRefusal.READ_BY, " and ".join(read))
 
     # -- refreshing ----------------------------------------------------------------------------------------------
 
@@ -397,7 +396,7 @@ class PageOrigin:
         if policy.key is None and not policy.ignore_session:
             return PageRefresh(plan, self.key, self.label, self._recipe(), None, self.tally)
         # A key callable may look at anything in the query.
-        ignored = plan.ignored if policy.key is None else NamePatterns(())
+        ignored = plan.ignored if policy.key is None else _NOTHING_IGNORED
         recipe = PageRecipe.from_environ(self.environ, policy.vary, ignored)
         return PageRefresh(plan, self.key, self.label, recipe, visitor_fields(self.environ), self.tally)
 
@@ -408,6 +407,16 @@ def _verdict_of(error: Exception | None) -> Verdict:
     if isinstance(error, HTTPException):
         status = error.code if error.response is None else error.response.status_code
     return Verdict.FAILED if status is None or status in FAILURE_STATUSES else Verdict.UNSTORABLE
+
+
+def _refusal_in_code(tags: tuple[str, ...] | None, word: Cacheability) -> Refusal | None:
+    if tags is None:
+        return Refusal(StoreRefusal.TAGS_UNKNOWN)
+    return Refusal(StoreRefusal.NO_STORE, "the view") if word.forbidden else None
+
+
+def _is_for_authorization(judgement: Judgement) -> bool:
+    return judgement.reason is not None and judgement.reason.reason is StoreRefusal.AUTHORIZATION
 
 
 def _directives(response: Response) -> Directives:

@@ -14,6 +14,7 @@ from ...core.http.validators import CONDITIONS
 from ...core.model.inputs import RequestInputs
 from ...core.model.keys import FORWARDED_FIELDS
 from ...core.model.policy import NamePatterns
+from ...core.model.reasons import Refusal, StoreRefusal
 from .request_recorder import ReadLog, session_cookie
 from .session_recorder import SessionReads, watched_session
 
@@ -21,6 +22,7 @@ from .session_recorder import SessionReads, watched_session
 KEY_FIELDS = frozenset({"host", *FORWARDED_FIELDS})
 #: What Werkzeug keeps of the conditions of a request.
 _PARSED_CONDITIONALS = ("if_none_match", "if_modified_since", "if_match", "if_unmodified_since", "if_range", "range")
+_READS_ALL = {"headers": StoreRefusal.READS_ALL_HEADERS, "cookies": StoreRefusal.READS_ALL_COOKIES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,12 @@ class Covered:
 class Watch:
     """What a view did beside its answer.
 
-    :ivar refusal: why its answer can't be stored, or "".
+    :ivar refusal: why its answer can't be stored; ``None``: it may be.
     :ivar session: what it read of the session.
     """
 
     def __init__(self, session: SessionReads) -> None:
-        self.refusal = ""
+        self.refusal: Refusal | None = None
         self.session = session
 
 
@@ -61,12 +63,12 @@ def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:
         watch = Watch(reads)
         yield watch
         if _flag(session, "modified") or (_flag(session, "accessed") and not tells):
-            watch.refusal = "the view modified the session"
+            watch.refusal = Refusal(StoreRefusal.MODIFIED_SESSION)
         elif modified_before and tells and reads and covered.session is not None:
             # It may be new with this request: then no cookie tells whose it is.
-            watch.refusal = "the view uses the session, which a hook has modified before"
+            watch.refusal = Refusal(StoreRefusal.SESSION_FROM_HOOK)
         elif len(context._after_request_functions) > callbacks:
-            watch.refusal = "the view registered a callback with after_this_request"
+            watch.refusal = Refusal(StoreRefusal.AFTER_THIS_REQUEST)
 
 
 @contextmanager
@@ -162,12 +164,13 @@ def ignored_parameters_read(log: ReadLog, query: str, ignored: NamePatterns) -> 
     return present if "query" in log.whole else present & log.parameters.keys()
 
 
-def read_as_a_whole(log: ReadLog) -> str:
-    """Return why the page can't be anybody's, if fields or cookies were gone through, or ""."""
-    for kind in ("headers", "cookies"):
+def read_beyond_names(log: ReadLog, query: str, ignored: NamePatterns) -> Refusal | None:
+    """Return why no name tells what the page depends on: all fields or cookies were read, or parameters outside the key."""
+    for kind, reason in _READS_ALL.items():
         if kind in log.whole:
-            return f"{log.whole[kind]} goes through all {kind} of the request: read them by name"
-    return ""
+            return Refusal(reason, log.whole[kind], reason.advice)
+    names = ignored_parameters_read(log, query, ignored)
+    return Refusal(StoreRefusal.IGNORED_PARAMETERS, ", ".join(sorted(names))) if names else None
 
 
 def reader_of(context: RequestContext, kind: str, name: str) -> str:

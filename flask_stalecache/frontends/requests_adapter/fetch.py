@@ -19,6 +19,7 @@ from ...core.http.vary import selecting_fields
 from ...core.model.entry import Entry
 from ...core.model.inputs import NO_NAMES
 from ...core.model.policy import Windows
+from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.serving import Judgement, ServeOptions, Verdict
 from ...core.rules.shared_cache import Exchange, judge_exchange
 from ...core.rules.variants import index_with, place_of
@@ -141,7 +142,7 @@ class ThirdPartyFetch:
         previous, now = self.start.previous, self._answered
         if exchange.status == TOO_MANY and not is_explicit(exchange.directives, exchange.headers):
             # It says nothing of what is asked for, only of who asks.
-            return Judgement(Verdict.FAILED, "status 429")
+            return Judgement(Verdict.FAILED, Refusal(StoreRefusal.FAILED_STATUS, str(TOO_MANY)))
         has_copy = previous is not None and (previous.in_swr(now) or previous.in_sie(now))
         return judge_exchange(exchange, UNSAID, self.question.rules.policy, has_copy=has_copy)
 

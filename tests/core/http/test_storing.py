@@ -26,7 +26,7 @@ def refused(
     configured: bool = False,
 ) -> str:
     headers = [(CC, said), *more] if said else list(more)
-    return refusal(
+    found = refusal(
         method=method,
         status=status,
         request=request_directives(asked, None),
@@ -35,6 +35,7 @@ def refused(
         headers=iter(headers),
         configured=configured,
     )
+    return "" if found is None else found.text
 
 
 STORED: list[Any] = [

@@ -1,0 +1,174 @@
+"""Reasons not to store an answer, and reasons to bypass the cache.
+
+A new reason is a new member here. The front ends decide; the log, ``Cache-Status``, the CLI and the dashboard take their texts from
+here.
+
+============================ ==========================================================================================
+:class:`StoreRefusal`        why an answer was not stored; with its subject (a status, a field name) it is a :class:`Refusal`
+:class:`BypassReason`        why a request was answered without looking into the store
+============================ ==========================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from enum import Enum
+
+
+class StoreRefusal(Enum):
+    """Why an answer is not stored. ``{}`` stands for the subject.
+
+    :ivar text: the reason, as ``Cache-Status`` and the CLI show it.
+    :ivar advice: what the developer can do about it; "" if it is intended, or cannot be changed in code.
+    :ivar has_fixed_subjects: the subject comes from code, not from visitors, so that each one may get a log line of its own.
+    """
+
+    def __init__(self, text: str, advice: str = "", has_fixed_subjects: bool = False) -> None:
+        self.text = text
+        self.advice = advice
+        self.has_fixed_subjects = has_fixed_subjects
+
+    # The origin failed: what is stored is kept.
+    FAILED_STATUS = ("status {}",)
+    EMPTY_OVER_CONTENT = ("an empty answer over content",)
+    FALLBACK_OVER_BETTER = ("made with a fallback, while there is a better copy",)
+    START_RESPONSE_NOT_CALLED = ("the app has not called start_response",)
+
+    # HTTP forbids it (RFC 9111 section 3).
+    NOT_GET = ("only an answer to GET is stored, not to {}",)
+    INTERIM_STATUS = ("status {} is not final",)
+    PARTIAL_STATUS = ("status {} is a part of an answer",)
+    NOT_UNDERSTOOD = ("Cache-Control: must-understand, and status {} is not understood",)
+    REQUEST_NO_STORE = ("the request says no-store",)
+    CACHE_CONTROL = ("Cache-Control: {}",)
+    AUTHORIZATION = ("the request has an Authorization field",)
+    VARY_STAR = ("Vary: {}", "name the request fields that the response depends on")
+    NO_LIFETIME = ("nothing says how long an answer with status {} is fresh",)
+    NO_VALIDATOR = ("it is stale at once, and there is nothing to recognise it by",)
+
+    # The developer, or a rule, forbids it.
+    NO_STORE = ("{} said no_store()",)
+    RESPONSE_FILTER = ("response_filter said so",)
+    STATUS_NOT_LISTED = ("status {} is not listed in statuses",)
+    NOT_CODED = ("nothing says that the gateway stores it",)
+    ANSWERED_BY_CACHED = ("it was answered by cached()",)
+    TAGS_UNKNOWN = ("its tags can't be told",)
+
+    # It was made for one visitor.
+    MADE_FOR_VISITOR = ("it was made for this visitor",)
+    READ_BY = ("it was made for this visitor: {}",)
+    DEPENDS_ON = ("it depends on {}, not in the key",)
+    FOR_THIS_REQUEST = ("its answer is for this request alone",)
+    SETS_COOKIE = ("{} sets a cookie", "set it in another view, or do not cache this one")
+    VARY_NOT_IN_KEY = ("Vary names {}, which is not in the key", "take it out of Vary, or do not cache the view", True)
+    MODIFIED_SESSION = ("the view modified the session", "change the session in another view, or do not cache this one")
+    SESSION_FROM_HOOK = (
+        "the view uses the session, which a hook has modified before",
+        "change the session in the hook only if it has to, or do not cache the view",
+    )
+    AFTER_THIS_REQUEST = (
+        "the view registered a callback with after_this_request",
+        "register it in a hook, or do not cache the view",
+    )
+    READS_ALL_HEADERS = ("{} goes through all headers of the request", "read them by name", True)
+    READS_ALL_COOKIES = ("{} goes through all cookies of the request", "read them by name", True)
+    IGNORED_PARAMETERS = (
+        "it reads what is in ignored_parameters: {}",
+        "take the name out of ignored_parameters, or the reading out of the view",
+    )
+    READS_UNSEEN = (
+        "what the app has read of the request can't be seen",
+        "leave app.request_class as init_app has set it, or inherit from it",
+    )
+
+    # Its body.
+    STREAM = ("the response is a stream", "return the whole body, or do not cache the view")
+    EVENT_STREAM = ("a stream of events",)
+    USED_WRITE = ("the app has used write()",)
+    TOO_LARGE = ("the body is larger than STALECACHE_MAX_ENTRY_SIZE", "raise STALECACHE_MAX_ENTRY_SIZE, or do not cache the view")
+    INVALID_LENGTH = ("its Content-Length is none", "send a Content-Length of digits, or leave it out")
+    WRONG_LENGTH = ("the body is not as long as its Content-Length says", "leave Content-Length out")
+    NOT_BYTES = ("its body is not made of bytes", "return bytes")
+    STILL_TO_COME = ("its body is still to come",)
+
+    # Values of fetch functions: the subject is the whole text, with the advice in it.
+    UNSTORABLE_VALUE = ("{}",)
+
+    # The store.
+    NOT_WRITTEN = ("it was purged meanwhile, or could not be written",)
+
+    @property
+    def is_fixable(self) -> bool:
+        """Whether the developer can do something about it, so that it is worth a line in the log."""
+        return bool(self.advice)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why one answer was not stored.
+
+    :ivar subject: what the reason is about: a status, a field name; "" if there is nothing to add.
+    :ivar fix: what to write in this very case, instead of the general advice.
+    """
+
+    reason: StoreRefusal
+    subject: str = ""
+    fix: str = ""
+
+    @property
+    def text(self) -> str:
+        """The reason in words."""
+        told = self.reason.text.replace("{}", self.subject)
+        return f"{told}: {self.fix}" if self.fix else told
+
+    @property
+    def log_text(self) -> str:
+        """The reason, and what the developer can do about it."""
+        return self.text if self.fix or not self.reason.advice else f"{self.text}; {self.reason.advice}"
+
+    @property
+    def log_key(self) -> Hashable:
+        """What one log line is enough for. Subjects that visitors can choose are left out: they would flood the log."""
+        return (self.reason, self.subject) if self.reason.has_fixed_subjects else self.reason
+
+
+class BypassReason(Enum):
+    """Why a request bypasses the cache.
+
+    :ivar forwarded: the value of ``fwd`` in ``Cache-Status`` (RFC 9211 section 2.2).
+    :ivar text: the reason, as the ``detail`` of ``Cache-Status`` and the CLI show it.
+    :ivar advice: what the developer can do about it; "" if it is intended.
+    """
+
+    def __init__(self, forwarded: str, text: str, advice: str = "") -> None:
+        self.forwarded = forwarded
+        self.text = text
+        self.advice = advice
+
+    METHOD = ("method", "it is neither GET nor HEAD")
+    BODY = ("bypass", "the request has a body")
+    REMOTE_USER = ("bypass", "the server knows who asks (REMOTE_USER)")
+    UNLESS = ("bypass", "unless said so")
+    KEY = ("bypass", "its key can't be made")
+    REQUEST_CLASS = (
+        "bypass",
+        "app.request_class was replaced",
+        "inherit from the class that init_app has set, or replace it before init_app",
+    )
+    ARGUMENTS = (
+        "bypass",
+        "it was called with other arguments than those of the URL",
+        "write @cache.cached() directly above the function, or above the one that is routed",
+    )
+    #: The connection becomes something else than HTTP (RFC 9110 section 7.8).
+    UPGRADE = ("bypass", "the request asks for another protocol")
+    #: A refresh of ours, on its way to the view that it renews.
+    REPLAY = ("bypass", "the request is a refresh")
+    #: Only sent on: no copy of ours answers it.
+    PART_OR_CONDITION = ("bypass", "the request asks for a part, or sets a condition that no copy answers")
+
+    @property
+    def is_fixable(self) -> bool:
+        """Whether the developer can do something about it."""
+        return bool(self.advice)
