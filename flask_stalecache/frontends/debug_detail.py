@@ -17,11 +17,6 @@ from ..core.rules.status import CacheStatus, key_and_detail
 from ..engine.origin import Answer, Served
 from ..stores.base import Copy
 
-#: Why a request is not for the cache.
-NOT_READ = "it is neither GET nor HEAD"
-HAS_BODY = "the request has a body"
-IS_KNOWN = "the server knows who asks (REMOTE_USER)"
-UNLESS = "unless said so"
 #: Request fields whose values are never shown.
 _SECRET = frozenset({"cookie", "authorization", "proxy-authorization"})
 

@@ -16,13 +16,13 @@ from ...core.http.freshness import must_be_confirmed
 from ...core.http.invalidation import SAFE_METHODS
 from ...core.model.entry import Entry
 from ...core.model.keys import is_key_of_page
+from ...core.model.reasons import BypassReason
 from ...core.model.recipe import ARRIVED, REPLAY, WARMING
 from ...core.rules.serving import Verdict
 from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, status_fields
 from ...core.rules.variants import Index
 from ...engine.origin import Answer, Served, is_served
 from ...stats.tally import PLAIN
-from ..debug_detail import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS
 from ..hooks import ask
 from ..status_headers import fields_for_answer, fields_for_copy
 from ..wsgi import closing, why_no_threads
@@ -121,12 +121,12 @@ class Gateway:
         if not self._knows_server:
             self._know_server(environ)
         if (reason := _why_not_for_us(environ)) is not None:
-            return self._through(environ, start_response, *reason)
+            return self._through(environ, start_response, reason)
         # That of an app further out, in which this one is mounted: a refresh begins here.
         environ.pop(ARRIVED, None)
         rule = self._rules.of(environ)
         if rule.policy.unless is not None and self._is_live(rule.policy.unless, environ):
-            return self._through(environ, start_response, "bypass", UNLESS)
+            return self._through(environ, start_response, BypassReason.UNLESS)
         origin = GatewayOrigin(self._plan, rule, environ, start_response)
         if origin.said is not None and origin.said.only_if_cached and not is_served(origin, self._engine.look_up(origin.key)):
             origin.tally.served(CacheStatus.MISS, 0.0)
@@ -267,12 +267,12 @@ class Gateway:
 
     # -- past the store ------------------------------------------------------------------------------------------
 
-    def _through(self, environ: WSGIEnvironment, start_response: StartResponse, reason: str, detail: str) -> Iterable[bytes]:
+    def _through(self, environ: WSGIEnvironment, start_response: StartResponse, reason: BypassReason) -> Iterable[bytes]:
         """Let the app answer; what an unsafe request has changed is invalid then."""
-        if reason == "upgrade":
+        if reason in (BypassReason.UPGRADE, BypassReason.REPLAY):
             return self._plan.app(environ, start_response)
         if (warming := warming_of(environ)) is not None:
-            warming.note_live(detail)
+            warming.note_live(reason.text)
         method = environ["REQUEST_METHOD"]
         counted = Bypass(self._plan, self._engine.instrumentation, environ, self._rules.plain.ignored)
         # Middleware of the app may take the script root off the path, and then nobody could tell what is invalid.
@@ -283,7 +283,7 @@ class Gateway:
             if method not in SAFE_METHODS:
                 self._invalidator.after(as_it_came, method, code, headers)
             ours = first_of(headers, "x-cache-status") is not None or counted.answered(code)
-            field = forwarded_field(reason, status=code) + (key_and_detail("", detail) if self._explains else "")
+            field = forwarded_field(reason.forwarded, status=code) + (key_and_detail("", reason.text) if self._explains else "")
             more = [] if ours else status_fields(CacheStatus.BYPASS, field, self._chosen)
             given = () if exc_info is None else (exc_info,)
             return start_response(status, [*end_to_end(headers), *more], *given)
@@ -307,12 +307,27 @@ def _status_of(answer: Answer) -> int | None:
     return answer.value.code if isinstance(answer.value, AppCall) and answer.value.status else None
 
 
-def _why_not_for_us(environ: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return why a request goes past the store, in the words of RFC 9211 section 2.2 and in ours; ``None``: it does not."""
+#: A request with one of these in its environ takes the long way, where :func:`_why_not_for_us` and the engine decide. The short way
+#: in :meth:`Gateway.__call__` checks each by hand, since a loop would make a hit slower; test_short_way holds that both agree.
+LONG_WAY = (
+    "CONTENT_LENGTH",
+    "HTTP_AUTHORIZATION",
+    "HTTP_RANGE",
+    "HTTP_TRANSFER_ENCODING",
+    "HTTP_UPGRADE",
+    "REMOTE_USER",
+    WARMING,
+)
+
+
+def _why_not_for_us(environ: Mapping[str, Any]) -> BypassReason | None:
+    """Return why a request bypasses the cache; ``None`` if it does not."""
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-        return "method", NOT_READ
+        return BypassReason.METHOD
     if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
-        return "bypass", HAS_BODY
+        return BypassReason.BODY
     if environ.get("REMOTE_USER"):
-        return "bypass", IS_KNOWN
-    return ("upgrade", "") if "HTTP_UPGRADE" in environ or REPLAY in environ else None
+        return BypassReason.REMOTE_USER
+    if "HTTP_UPGRADE" in environ:
+        return BypassReason.UPGRADE
+    return BypassReason.REPLAY if REPLAY in environ else None

@@ -18,6 +18,7 @@ from ...config import Settings
 from ...core.model.entry import Entry
 from ...core.model.keys import is_key_of_page, page_key
 from ...core.model.policy import FAILURE_STATUSES
+from ...core.model.reasons import BypassReason
 from ...core.model.recipe import REFRESHING, REPLAY, PageRecipe
 from ...core.rules.serving import ServeOptions
 from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, status_fields
@@ -25,7 +26,7 @@ from ...engine.engine import Engine
 from ...engine.origin import Answer, Served
 from ...stats.tally import PLAIN, Tally
 from ..app_version import AppVersion
-from ..debug_detail import HAS_BODY, IS_KNOWN, NOT_READ, UNLESS, debug_detail
+from ..debug_detail import debug_detail
 from ..hooks import ask
 from ..middleware import HANDOVER
 from .bound_view import BoundView, CachedView, EndpointCounters, cached_view
@@ -64,12 +65,12 @@ class Pages:
         # What is stored here is not to be stored by the gateway too.
         environ[ANSWERED] = True
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return self._bypass(plan, args, kwargs, "method", NOT_READ, place.tally, is_visit)
-        if reason := self._why_not_for_us(plan, context, args, kwargs):
-            return self._bypass(plan, args, kwargs, "bypass", reason, place.tally, is_visit)
+            return self._bypass(plan, args, kwargs, BypassReason.METHOD, place.tally, is_visit)
+        if (reason := self._why_not_for_us(plan, context, args, kwargs)) is not None:
+            return self._bypass(plan, args, kwargs, reason, place.tally, is_visit)
         origin = self._origin(plan, context, args, kwargs, place)
         if origin is None:
-            return self._bypass(plan, args, kwargs, "bypass", "its key can't be made", place.tally, is_visit)
+            return self._bypass(plan, args, kwargs, BypassReason.KEY, place.tally, is_visit)
         if REFRESHING in environ:
             return self._in_background(cached, origin)
         if plan.explains:
@@ -118,32 +119,38 @@ class Pages:
             return self._version.serve_options()
         return (self._plans.get(cached) or self._new_plan(cached)).terms
 
-    def _why_not_for_us(self, plan: BoundView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """Return why a request is live; "" if it is not."""
+    def _why_not_for_us(
+        self, plan: BoundView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> BypassReason | None:
+        """Return why a request bypasses the cache; ``None`` if it does not."""
         request, environ = context.request, context.request.environ
         if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
-            return HAS_BODY
+            return BypassReason.BODY
         if environ.get("REMOTE_USER"):
-            return IS_KNOWN
+            return BypassReason.REMOTE_USER
         if not isinstance(request, ObservedRequest):
             plan.complaints.warn_once(
-                "request_class", "app.request_class was replaced after init_app: what is read can't be seen, so nothing is cached"
+                "request_class",
+                "nothing is cached: %s after init_app, so that reads of the request can't be seen; %s",
+                BypassReason.REQUEST_CLASS.text,
+                BypassReason.REQUEST_CLASS.advice,
             )
-            return "app.request_class was replaced"
+            return BypassReason.REQUEST_CLASS
         if kwargs != request.view_args or (args and not (len(args) == 1 and isinstance(args[0], View))):
             plan.complaints.warn_once(
                 ("arguments", plan.cached.name),
-                "%s is live when called with other arguments than those of the URL, which don't tell what comes out: "
-                "write @cache.cached() directly above the function, or above the one that is routed",
+                "%s bypasses the cache, since %s, which does not tell what it returns: %s",
                 plan.cached.name,
+                BypassReason.ARGUMENTS.text,
+                BypassReason.ARGUMENTS.advice,
             )
-            return "it was called with other arguments than those of the URL"
+            return BypassReason.ARGUMENTS
         unless = plan.cached.policy.unless
         if unless is None:
-            return ""
+            return None
         name = plan.cached.name
         said = ask(lambda: bool(unless()), True, plan.complaints, ("unless", name), "%s is live, since its unless raised: %r", name)
-        return UNLESS if said else ""
+        return BypassReason.UNLESS if said else None
 
     def _origin(
         self, plan: BoundView, context: RequestContext, args: Any, kwargs: Any, place: EndpointCounters
@@ -161,17 +168,17 @@ class Pages:
             name,
         )
 
-    def _bypass(self, plan: BoundView, args: Any, kwargs: Any, reason: str, detail: str, tally: Tally, is_visit: bool) -> Response:
+    def _bypass(self, plan: BoundView, args: Any, kwargs: Any, reason: BypassReason, tally: Tally, is_visit: bool) -> Response:
         warming = warming_of(request.environ)
         if warming is not None and not warming.is_met:
             warming.is_met = True
-            warming.note_live(detail)
+            warming.note_live(reason.text)
         response = self.engine.instrumentation.call_bypassed(
             tally, lambda: plan.call_view(args, kwargs), _has_failed, is_visit=is_visit
         )
-        field = forwarded_field(reason, status=response.status_code)
+        field = forwarded_field(reason.forwarded, status=response.status_code)
         if plan.explains:
-            field += key_and_detail("", detail)
+            field += key_and_detail("", reason.text)
         return add_fields(response, status_fields(CacheStatus.BYPASS, field, self.settings.status_headers))
 
     def _in_background(self, cached: CachedView, origin: PageOrigin) -> Response:

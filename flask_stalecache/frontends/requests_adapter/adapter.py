@@ -14,6 +14,7 @@ from ...core.http.fields import Lookup
 from ...core.http.invalidation import SAFE_METHODS, invalidated
 from ...core.http.validators import Validators, fields_of_304
 from ...core.model.entry import Entry
+from ...core.model.reasons import BypassReason
 from ...core.rules import cacheability
 from ...core.rules.serving import Verdict
 from ...core.rules.status import CacheStatus, forwarded_field, status_fields
@@ -32,7 +33,7 @@ from .rules import SessionRules
 from .url_key import key_url
 
 #: Requests that ask for a part, or on a condition that no copy answers.
-_PAST_STORE = ("Range", "If-Range", "If-Match", "If-Unmodified-Since", "Upgrade")
+_PAST_STORE = ("Range", "If-Range", "If-Match", "If-Unmodified-Since")
 
 
 class CachingAdapter(BaseAdapter):
@@ -138,7 +139,7 @@ class CachingAdapter(BaseAdapter):
 
     # -- past the store ------------------------------------------------------------------------------------------
 
-    def _past_store(self, plan: AppContext, sending: OutgoingRequest, url: str, reason: str) -> Response:
+    def _past_store(self, plan: AppContext, sending: OutgoingRequest, url: str, reason: BypassReason) -> Response:
         """Let the third party answer; what an unsafe request has changed is invalid then."""
         request = sending.request
         response = plan.engine.instrumentation.call_bypassed(
@@ -146,7 +147,7 @@ class CachingAdapter(BaseAdapter):
         )
         if request.method not in SAFE_METHODS:
             self._invalidate(plan, sending, url, response)
-        field = forwarded_field(reason, status=response.status_code)
+        field = forwarded_field(reason.forwarded, status=response.status_code)
         return _marked(response, status_fields(CacheStatus.BYPASS, field, plan.settings.status_headers), from_cache=False)
 
     def _invalidate(self, plan: AppContext, sending: OutgoingRequest, url: str, response: Response) -> None:
@@ -186,11 +187,15 @@ def _plan_of_app() -> AppContext | None:
     return plan
 
 
-def _why_past_store(request: PreparedRequest) -> str | None:
-    """Return why a request goes past the store, in the words of RFC 9211 section 2.2; ``None``: it does not."""
+def _why_past_store(request: PreparedRequest) -> BypassReason | None:
+    """Return why a request bypasses the cache; ``None`` if it does not."""
     if request.method not in ("GET", "HEAD"):
-        return "method"
-    return "bypass" if request.body or any(name in request.headers for name in _PAST_STORE) else None
+        return BypassReason.METHOD
+    if request.body:
+        return BypassReason.BODY
+    if "Upgrade" in request.headers:
+        return BypassReason.UPGRADE
+    return BypassReason.PART_OR_CONDITION if any(name in request.headers for name in _PAST_STORE) else None
 
 
 def _look_up(request: PreparedRequest) -> Lookup:
