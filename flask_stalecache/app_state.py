@@ -29,8 +29,8 @@ from .frontends.pages.refresh import AS_VISITOR
 from .frontends.pages.request_recorder import observed_request_class
 from .frontends.pages.watch import discard_session
 from .frontends.requests_adapter.app_context import AppContext
+from .stats.counters import Counters
 from .stats.registry import Registry
-from .stats.schema import Counters
 from .stores.base import Store
 
 

@@ -12,8 +12,8 @@ from .app_state import state_of
 from .engine.engine import Engine
 from .errors import ConfigError
 from .frontends.gateway.gateway_cache import GatewayCache
+from .stats.counters import Counters
 from .stats.registry import Registry
-from .stats.schema import Counters
 from .stores.base import Usage
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from flask_stalecache import ConfigError, FileStore, StaleCache
 from flask_stalecache.config import KEYS, PREFIX, Settings, read
 from flask_stalecache.core.model.base_url import Base
 from flask_stalecache.core.model.policy import NamePatterns, Policy, Windows
-from flask_stalecache.stats.schema import Counters
+from flask_stalecache.stats.counters import Counters
 
 STORE = FileStore(Path("nowhere"), memory_size=0, counters=Counters())
 NAN = float("nan")

@@ -11,7 +11,7 @@ from ..core.model.entry import Entry
 from ..core.model.note import NOTHING, Note
 from ..core.rules.serving import Action, Verdict, after
 from ..errors import StoreError
-from ..stats.schema import Counters
+from ..stats.counters import Counters
 from ..stores.base import Copy, Store
 from .instrumentation import Instrumentation
 from .log import RateLimitedLog

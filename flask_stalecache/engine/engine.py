@@ -10,8 +10,8 @@ from ..config import Settings
 from ..core.rules.serving import Fetch, Serve, Verdict, decide, is_plain_hit
 from ..core.rules.status import CacheStatus
 from ..errors import StoreError
+from ..stats.counters import Counters
 from ..stats.registry import Registry
-from ..stats.schema import Counters
 from ..stores.base import Copy, Store
 from .fetch_state import POLL, FetchState, LeaderAction, Route
 from .origin import Answer, Origin, Served, Start

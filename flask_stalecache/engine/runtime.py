@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from ..config import Settings
 from ..core.model.entry import Entry
 from ..errors import StoreError
+from ..stats.counters import Counters
 from ..stats.registry import Registry
-from ..stats.schema import Counters, Stats
+from ..stats.schema import Stats
 from ..stores.base import Copy, Store, Usage
 from .answer_writer import AnswerWriter
 from .background import ProcessState, RefreshResult

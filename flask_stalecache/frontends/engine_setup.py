@@ -10,8 +10,8 @@ from .. import config
 from ..config import Settings
 from ..engine.engine import Engine
 from ..errors import ConfigError
+from ..stats.counters import Counters
 from ..stats.registry import Registry
-from ..stats.schema import Counters
 from ..stores.base import DirectoryStore, Store
 from ..stores.file_store import file_store
 

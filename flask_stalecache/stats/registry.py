@@ -15,8 +15,9 @@ from ..errors import ConfigError, StoreError
 from ..filesystem.atomic import make_directories
 from ..stores.base import Usage
 from .counter_file import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, CounterFile, acquire_file, read_rows
+from .counters import Counters
 from .history import History
-from .schema import Counters, Sample, Series, Stats
+from .schema import Sample, Series, Stats
 from .tally import CELLS, KINDS, Tally, Totals, added, private_cells, requests_of, series_of
 
 #: In the cache directory.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..core.model.entry import Entry
 from ..core.model.note import Note
-from ..stats.schema import Counters
+from ..stats.counters import Counters
 
 #: Estimated bytes of memory: a copy without entry; an entry with what a front end prepares; a name; a field; a container; an item.
 _COPY, _ENTRY, _NAME, _FIELD, _CONTAINER, _ITEM = 700, 3500, 190, 320, 100, 60

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ..filesystem.atomic import check_directory, make_directories, make_directory
 from ..filesystem.locks import FileKeyLock, held
-from ..stats.schema import Counters
+from ..stats.counters import Counters
 from .purge_records import PurgeRecords
 from .stamps import FILE_NAME, SEQ_SLOT, Stamps, newer_table
 

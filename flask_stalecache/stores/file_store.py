@@ -18,7 +18,7 @@ from ..core.model.policy import Duration
 from ..errors import BrokenEntry, StoreError
 from ..filesystem.atomic import read_file, store_errors, write_file
 from ..filesystem.locks import FileKeyLock, held
-from ..stats.schema import Counters
+from ..stats.counters import Counters
 from .base import Checked, Copy, Stored, Usage
 from .cache_directory import CacheDirectory
 from .entry_file import read_entry

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import StoreError
 from ..filesystem.atomic import files_in
 from ..filesystem.locks import FileKeyLock, remove_if_idle
-from ..stats.schema import Counters
+from ..stats.counters import Counters
 from .stamps import Stamps, slot_of
 
 _UNFINISHED = re.compile(r"(\.note|\.lock|)\.[0-9a-f]{16}\.tmp")

@@ -13,7 +13,7 @@ from ..core.model.note import NOTHING, Note
 from ..core.rules.variants import INDEX
 from ..errors import BrokenEntry
 from ..filesystem.atomic import read_file
-from ..stats.schema import Counters
+from ..stats.counters import Counters
 from .base import Checked, Stored, Usage
 from .entry_file import BLOCK, read_entry, read_head
 from .folders import BILLION, Folders, Found

@@ -18,7 +18,7 @@ from flask_stalecache import CacheStatus, FileStore
 from flask_stalecache.engine import housekeeper as housekeeping_module
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.origin import Answer, Start
-from flask_stalecache.stats.schema import Counters
+from flask_stalecache.stats.counters import Counters
 from support.engine import FakeOrigin, FakeRefresh, body_of, failed, make_engine, make_entry, storable, unstorable
 from support.processes import Worker, forked, workers
 from support.threads import PATIENCE, all_taken, crowd, go, locks_in, results, wait_until

@@ -12,9 +12,10 @@ import time_machine
 
 from flask_stalecache.core.rules.status import CacheStatus
 from flask_stalecache.stats import history as history_module
+from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.history import INTERVAL, KEPT, History
 from flask_stalecache.stats.registry import Registry
-from flask_stalecache.stats.schema import Counters, Sample
+from flask_stalecache.stats.schema import Sample
 from flask_stalecache.stats.tally import CELLS, PLAIN, Totals
 from support.processes import workers
 

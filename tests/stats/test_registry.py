@@ -17,8 +17,9 @@ import pytest
 
 from flask_stalecache.stats import registry as ledger_module
 from flask_stalecache.stats.counter_file import HEAD, LABELS, NAMED, OTHERS, SIZE, read_rows
+from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.registry import NAMES, Registry
-from flask_stalecache.stats.schema import Counters, Stats
+from flask_stalecache.stats.schema import Stats
 from flask_stalecache.stats.tally import KINDS, PLAIN, STATUSES, Tally
 from flask_stalecache.stores.base import Usage
 from support.processes import Worker, forked, workers

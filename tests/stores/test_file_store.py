@@ -28,7 +28,7 @@ from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.engine.origin import Answer, Start
 from flask_stalecache.engine.singleflight import Flight, Flights
-from flask_stalecache.stats.schema import Counters
+from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores.purge_records import PurgeRecords
 from flask_stalecache.stores.stamps import FILE_NAME, SIZE, Stamps, slot_of
 from support.engine import FakeOrigin, FakeRefresh, body_of, make_engine, make_entry, storable

@@ -20,7 +20,7 @@ from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.core.rules.variants import INDEX
-from flask_stalecache.stats.schema import Counters
+from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores.base import Copy, Store, Stored, Usage
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.memory import Copies

@@ -19,7 +19,7 @@ from flask_stalecache.core.rules.serving import PLAIN, ServeOptions, Verdict
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.origin import Answer, Start
 from flask_stalecache.engine.thread_pool import ThreadPool
-from flask_stalecache.stats.schema import Counters
+from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.tally import Tally
 from flask_stalecache.stores.base import Copy
 from flask_stalecache.stores.file_store import FileStore

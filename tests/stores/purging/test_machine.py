@@ -26,7 +26,7 @@ from flask_stalecache.engine.answer_writer import AnswerWriter
 from flask_stalecache.engine.log import RateLimitedLog
 from flask_stalecache.engine.origin import Start
 from flask_stalecache.engine.singleflight import Flight, Flights, Outcome
-from flask_stalecache.stats.schema import Counters
+from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purge_records import LONGEST_RUN, PurgeRecords
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps
