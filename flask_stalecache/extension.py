@@ -28,19 +28,21 @@ from .frontends.memoize.policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
 from .frontends.memoize.serializers import Serializer, check_serializer
 from .frontends.middleware import AfterResponseMiddleware
 from .frontends.pages.bound_view import CachedView, stands_for
-from .frontends.requests_adapter.factory import MakesSessions
+from .frontends.requests_adapter.factory import make_adapter, make_session, session_rules
 from .operations import Operations
 from .stats.schema import Stats
 from .stores.base import Store
 
 if TYPE_CHECKING:
+    from requests import Session
+    from requests.adapters import BaseAdapter
     from typing_extensions import Never
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class StaleCache(Operations, MakesSessions):
+class StaleCache(Operations):
     """The extension. One object may serve many apps; what belongs to an app lives in ``app.extensions``.
 
     :param app: an app to set up at once; else call :meth:`init_app`.
@@ -248,6 +250,106 @@ class StaleCache(Operations, MakesSessions):
     def _known(self, memo: FetchFunction) -> FetchFunction:
         self._memos.add(memo)
         return memo
+
+    def adapter(
+        self,
+        max_age: Duration | None = None,
+        stale_while_revalidate: Duration | None = None,
+        stale_if_error: Duration | None = None,
+        *,
+        ignored_parameters: Iterable[str] = (),
+        vary: Sequence[str] | Mapping[str, Normaliser | None] = (),
+        statuses: Mapping[int, Duration | None] | None = None,
+        tags: Iterable[str] = (),
+        prefer_stale: bool | None = None,
+        wait: Duration | None = None,
+        lock_timeout: Duration | None = None,
+        inherit: bool = True,
+        adapter: BaseAdapter | None = None,
+        **unknown: Never,
+    ) -> BaseAdapter:
+        """Return an adapter for ``requests`` that is a shared HTTP cache: ``session.mount(prefix, adapter)``.
+
+        Third parties control it by their own headers. The windows given here apply where a third party sends none. Make it once,
+        for all apps and threads. It caches in app contexts; outside of one every request is sent.
+
+        :param max_age: seconds of freshness of responses that name none. Default: HTTP's heuristic, which gives 0 without a
+            Last-Modified.
+        :param stale_while_revalidate: seconds after freshness in which a response is returned immediately and refreshed in the
+            background, where it names none (RFC 5861 section 3). Default 0.
+        :param stale_if_error: seconds after freshness in which it is returned if the third party can't be reached, breaks off, or
+            answers 429, 500, 502, 503 or 504, where it names none (RFC 5861 section 4). Default 0.
+        :param ignored_parameters: query parameters that are sent but not part of the key: names, or patterns such as ``utm_*``.
+        :param vary: request fields that are part of the key, whatever a third party names in ``Vary``: a header with an API key; or
+            a mapping of field to a callable that normalises its value (or ``None`` where it is absent).
+        :param statuses: status to lifetime in seconds (``None``: ``max_age``) where the response names none, added to 200, 301 and
+            308.
+        :param tags: names on the responses, by which :meth:`purge` finds them.
+        :param prefer_stale: return a stored response however old it is, and refresh it in the background. Default:
+            ``STALECACHE_PREFER_STALE``.
+        :param wait: the longest time in seconds to wait for the refresh of a response that stale-if-error covers. The refresh goes
+            on in the background, and the stored response is returned. Default: no limit.
+        :param lock_timeout: the longest time in seconds to wait for another caller's request. Default ``STALECACHE_LOCK_TIMEOUT``.
+        :param inherit: pages and values made from responses inherit their tags and their freshness. Default true.
+        :param adapter: sends requests to third parties, such as ``HTTPAdapter(max_retries=3)``. Default: a new ``HTTPAdapter``.
+        :raises ConfigError: for a value that is not accepted, an unknown parameter, or if requests is not installed.
+        """
+        rules = session_rules(
+            "adapter()",
+            unknown,
+            max_age=max_age,
+            stale_while_revalidate=stale_while_revalidate,
+            stale_if_error=stale_if_error,
+            ignored_parameters=ignored_parameters,
+            vary=vary,
+            statuses=statuses,
+            tags=tags,
+            prefer_stale=prefer_stale,
+            wait=wait,
+            lock_timeout=lock_timeout,
+            inherit=inherit,
+        )
+        return make_adapter(rules, adapter)
+
+    def session(
+        self,
+        max_age: Duration | None = None,
+        stale_while_revalidate: Duration | None = None,
+        stale_if_error: Duration | None = None,
+        *,
+        ignored_parameters: Iterable[str] = (),
+        vary: Sequence[str] | Mapping[str, Normaliser | None] = (),
+        statuses: Mapping[int, Duration | None] | None = None,
+        tags: Iterable[str] = (),
+        prefer_stale: bool | None = None,
+        wait: Duration | None = None,
+        lock_timeout: Duration | None = None,
+        inherit: bool = True,
+        adapter: BaseAdapter | None = None,
+        **unknown: Never,
+    ) -> Session:
+        """Return a ``requests.Session`` that sends all of its requests through an :meth:`adapter`.
+
+        The parameters are those of :meth:`adapter`.
+
+        :raises ConfigError: for a value that is not accepted, an unknown parameter, or if requests is not installed.
+        """
+        rules = session_rules(
+            "session()",
+            unknown,
+            max_age=max_age,
+            stale_while_revalidate=stale_while_revalidate,
+            stale_if_error=stale_if_error,
+            ignored_parameters=ignored_parameters,
+            vary=vary,
+            statuses=statuses,
+            tags=tags,
+            prefer_stale=prefer_stale,
+            wait=wait,
+            lock_timeout=lock_timeout,
+            inherit=inherit,
+        )
+        return make_session(make_adapter(rules, adapter))
 
     def stats(self) -> Stats:
         """Return the numbers of all processes that share the cache directory, living and dead. It needs an app context.

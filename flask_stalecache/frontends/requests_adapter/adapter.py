@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask.globals import _cv_app
-from requests import PreparedRequest, Response, Session
+from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter, HTTPAdapter
 
 from ...core.http.fields import Lookup
@@ -224,11 +224,3 @@ def caching_adapter(rules: SessionRules, adapter: object) -> CachingAdapter:
     if not isinstance(adapter, BaseAdapter):
         raise ConfigError(f"adapter={adapter!r}: give an adapter of requests, such as HTTPAdapter(max_retries=3)")
     return CachingAdapter(rules, adapter)
-
-
-def caching_session(rules: SessionRules, adapter: object) -> Session:
-    """Return a session with such an adapter for both schemes."""
-    session, caching = Session(), caching_adapter(rules, adapter)
-    for prefix in ("https://", "http://"):
-        session.mount(prefix, caching)
-    return session
