@@ -17,6 +17,7 @@ PACKAGE = ROOT.name
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "errors",
+        "core.exhaustive",
         "core.formatting",
         "core.wsgi",
         "core.model.reasons",
