@@ -29,9 +29,10 @@ from hit import call
 from werkzeug.test import create_environ
 
 from flask_stalecache import FileStore, StaleCache
-from flask_stalecache.core.model.entry import Entry, decode, encode
+from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.engine import housekeeper
+from flask_stalecache.stores.entry_format import decode, encode
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

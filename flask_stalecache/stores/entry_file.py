@@ -21,10 +21,10 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core.model import entry as entry_format
 from ..core.model.entry import Entry
 from ..errors import BrokenEntry, StoreError
 from ..filesystem.atomic import open_file, read_file, store_errors
+from . import entry_format
 
 #: Bytes of the first read for a head: most heads are shorter.
 _HEAD_READ = 4096

@@ -9,8 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..config import KEYS, Settings
-from ..core.model import entry as entry_format
-from ..core.model import note as note_format
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
@@ -19,6 +17,7 @@ from ..errors import BrokenEntry, StoreError
 from ..filesystem.atomic import read_file, store_errors, write_file
 from ..filesystem.locks import FileKeyLock, held
 from ..stats.counters import Counters
+from . import entry_format, note_format
 from .base import Checked, Copy, Stored, Usage
 from .cache_directory import CacheDirectory
 from .entry_file import read_entry

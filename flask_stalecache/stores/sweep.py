@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..core.model import entry as entry_format
 from ..errors import BrokenEntry
 from ..filesystem.atomic import files_in, read_file, write_file
 from ..filesystem.locks import FileKeyLock, held
+from . import entry_format
 from .entry_file import Head, read_head
 from .eviction import Evictor
 from .folders import BILLION, Folders, Found, Listed, Removed

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from ..core.model import note as note_format
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
@@ -14,6 +13,7 @@ from ..core.rules.variants import INDEX
 from ..errors import BrokenEntry
 from ..filesystem.atomic import read_file
 from ..stats.counters import Counters
+from . import note_format
 from .base import Checked, Stored, Usage
 from .entry_file import BLOCK, read_entry, read_head
 from .folders import BILLION, Folders, Found

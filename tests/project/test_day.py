@@ -31,10 +31,10 @@ import time_machine
 from flask import Flask, Response, request
 
 from flask_stalecache import StaleCache
-from flask_stalecache.core.model.entry import decode_head
 from flask_stalecache.engine import engine, thread_pool
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.stores import sweep
+from flask_stalecache.stores.entry_format import decode_head
 from flask_stalecache.stores.file_store import FileStore
 from support.client import MakeApp, Seen, settle, visit
 from support.threads import PATIENCE, wait_until

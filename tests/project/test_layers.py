@@ -33,7 +33,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "batches.sitemap",
         "config",
     ),
-    ("core.model.entry", "core.model.note"),
+    (
+        "core.model.entry",
+        "core.model.note",
+        "stores.entry_format",
+        "stores.note_format",
+    ),
     (
         "core.http.fields",
         "core.http.dates",
@@ -196,6 +201,8 @@ KNOW_FLASK = {
     "metrics",
 }
 PURE = {
+    "stores.note_format",
+    "stores.entry_format",
     "errors",
     "core.formatting",
     "core.wsgi",

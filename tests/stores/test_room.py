@@ -30,13 +30,13 @@ from hypothesis import strategies as st
 from werkzeug.test import create_environ
 
 from flask_stalecache import FileStore, StaleCache, StoreError
-from flask_stalecache.core.model.entry import encode
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.filesystem.locks import FileKeyLock
 from flask_stalecache.stats.counter_file import SIZE as ROW_SIZE
 from flask_stalecache.stores import eviction as room_module
 from flask_stalecache.stores.base import Copy
+from flask_stalecache.stores.entry_format import encode
 from flask_stalecache.stores.folders import Folder, Folders
 from flask_stalecache.stores.stamps import FILE_NAME, SIZE, Stamps
 from support.client import MakeApp, visit

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 import time_machine
 
-from flask_stalecache.core.model.entry import Entry, encode
+from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.core.rules.variants import INDEX
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores.base import Copy, Store, Stored, Usage
+from flask_stalecache.stores.entry_format import encode
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.memory import Copies
 from support.engine import make_entry

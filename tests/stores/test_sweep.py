@@ -21,13 +21,13 @@ import pytest
 import time_machine
 
 from flask_stalecache import FileStore, StoreError
-from flask_stalecache.core.model.entry import MAGIC, encode
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.filesystem import locks
 from flask_stalecache.filesystem.locks import FileKeyLock
 from flask_stalecache.stores import purge_records as names_module
 from flask_stalecache.stores import sweep as sweep_module
+from flask_stalecache.stores.entry_format import MAGIC, encode
 from flask_stalecache.stores.folders import Folders, Found, Listed
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps, mark_of
 from support.client import MakeApp, visit

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.core.model.entry import MAGIC, Entry, decode, decode_head, encode, head_size
+from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.policy import Windows
 from flask_stalecache.errors import BrokenEntry
+from flask_stalecache.stores.entry_format import MAGIC, decode, decode_head, encode, head_size
 
 NOON = 1_800_000_000.0
 PREFIX = struct.Struct(">4sIQ")

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_stalecache.core.model.inputs import RequestInputs
-from flask_stalecache.core.model.note import NOTHING, UNSTORABLE_FOR, Note, decode, encode
+from flask_stalecache.core.model.note import NOTHING, UNSTORABLE_FOR, Note
+from flask_stalecache.stores.note_format import decode, encode
 
 NOON = 1_800_000_000.0
 BACKOFF = (2.0, 300.0)

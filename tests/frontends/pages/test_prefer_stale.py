@@ -16,7 +16,7 @@ import time_machine
 from flask import Flask, Response, abort, redirect, request, session
 
 from flask_stalecache import FileStore, StaleCache
-from flask_stalecache.core.model.entry import decode_head
+from flask_stalecache.stores.entry_format import decode_head
 from support.client import MakeApp, Seen, settle, visit, words
 from support.servers import PATIENCE, Gate, Server, crowd, serving, wait_for
 from support.threads import wait_until

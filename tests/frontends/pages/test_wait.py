@@ -14,9 +14,9 @@ import time_machine
 from flask import Flask, Response, abort, redirect, request
 
 from flask_stalecache import FileStore, StaleCache
-from flask_stalecache.core.model.entry import decode_head
 from flask_stalecache.engine import background
 from flask_stalecache.engine.singleflight import Flights
+from flask_stalecache.stores.entry_format import decode_head
 from support.client import MakeApp, Seen, settle, visit
 from support.processes import Worker, workers
 from support.threads import PATIENCE, crowd, go, results, wait_until
