@@ -9,9 +9,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from .core.model import policy
+from .core.model import checks
 from .core.model.base_url import Base
-from .core.model.policy import FIELD_NAME, HOP_BY_HOP, NamePatterns, Windows
+from .core.model.checks import FIELD_NAME
+from .core.model.policy import HOP_BY_HOP, Windows
+from .core.model.query import NamePatterns
 from .errors import ConfigError
 
 PREFIX = "STALECACHE_"
@@ -70,7 +72,7 @@ def _optional_bytes(name: str, value: object) -> int | None:
 
 
 def _positive_seconds(name: str, value: object) -> float:
-    number = policy.seconds(name, value)
+    number = checks.seconds(name, value)
     if number == 0:
         raise ConfigError(f"{name}={value!r}: give more than 0 seconds")
     return number
@@ -136,16 +138,16 @@ def _own_cookie(name: str, value: object) -> str | None:
 
 
 def _patterns(name: str, value: object) -> NamePatterns:
-    return NamePatterns(policy.names(name, value))
+    return NamePatterns(checks.names(name, value))
 
 
 def _fields(name: str, value: object) -> frozenset[str]:
-    return frozenset(item.lower() for item in policy.names(name, value))
+    return frozenset(item.lower() for item in checks.names(name, value))
 
 
 def _status_headers(name: str, value: object) -> frozenset[str]:
     known = {header.lower(): header for header in STATUS_HEADERS}
-    chosen = policy.names(name, value)
+    chosen = checks.names(name, value)
     for header in chosen:
         if header.lower() not in known:
             raise ConfigError(f"{name} contains {header!r}: give names out of {', '.join(STATUS_HEADERS)}, or () for none")
@@ -166,15 +168,15 @@ KEYS: Mapping[str, Key] = {
     "DIR": Key(None, _directory, "The cache directory. Default: `stalecache` in the instance folder."),
     "STORE": Key("file", store, "`file`, or a Store."),
     "ENABLED": Key(True, _flag, "Off: decorated views run as if they were not decorated."),
-    "MAX_AGE": Key(60, policy.seconds, "Seconds of freshness where neither code nor response says."),
-    "STALE_WHILE_REVALIDATE": Key(600, policy.seconds, "Seconds of stale-while-revalidate where nothing else says."),
-    "STALE_IF_ERROR": Key(86400, policy.seconds, "Seconds of stale-if-error where nothing else says."),
+    "MAX_AGE": Key(60, checks.seconds, "Seconds of freshness where neither code nor response says."),
+    "STALE_WHILE_REVALIDATE": Key(600, checks.seconds, "Seconds of stale-while-revalidate where nothing else says."),
+    "STALE_IF_ERROR": Key(86400, checks.seconds, "Seconds of stale-if-error where nothing else says."),
     "INACTIVE": Key(86400, _positive_seconds, "Seconds without use after which an entry past its stale windows is removed."),
     "MAX_SIZE": Key(100 * MIB, _optional_bytes, "Bytes that entries take on the disk; the least used go first. None: no limit."),
     "MIN_FREE": Key(0, _count, "Bytes that stay free on the disk: entries go before they run short."),
     "MAX_ENTRY_SIZE": Key(8 * MIB, _count, "Bytes; a larger body is not stored. Default: MAX_SIZE, if that is less."),
     "MEMORY_SIZE": Key(32 * MIB, _count, "Bytes of copies that a process keeps in memory; 0 for none."),
-    "LOCK_TIMEOUT": Key(60, policy.seconds, "Seconds that a request waits for another's call of the origin."),
+    "LOCK_TIMEOUT": Key(60, checks.seconds, "Seconds that a request waits for another's call of the origin."),
     "REFRESH_WORKERS": Key(4, _count, "Threads that refresh; 0 refreshes in line when the response is closed."),
     "REFRESH_QUEUE": Key(1000, _count, "Refreshes that may wait for a thread; more are dropped."),
     "REFRESH_BACKOFF": Key((2, 300), _backoff, "Seconds after a failed refresh: the first and the longest pause."),
@@ -186,11 +188,11 @@ KEYS: Mapping[str, Key] = {
     "PREFER_STALE_HEADER": Key(None, _own_field, "A request field with which a visitor prefers stale; `0` and empty don't count."),
     "PREFER_STALE_COOKIE": Key(None, _own_cookie, "A cookie with which a visitor prefers stale; `0` and empty don't count."),
     "PREFER_STALE_REFRESH": Key(True, _flag, "Whether what is served because it is preferred stale is renewed behind."),
-    "SHUTDOWN_WAIT": Key(1, policy.seconds, "Seconds that a stopping worker waits for its running refreshes."),
+    "SHUTDOWN_WAIT": Key(1, checks.seconds, "Seconds that a stopping worker waits for its running refreshes."),
     "IGNORED_PARAMETERS": Key((), _patterns, "Query parameters, or patterns such as `utm_*`, that no view's key contains."),
     "IGNORED_HEADERS": Key(DEFAULT_IGNORED_HEADERS, _fields, "Request fields whose reading does not count."),
     "IGNORED_READERS": Key(
-        ("flask_login",), lambda n, v: frozenset(policy.names(n, v)), "Packages whose field reads do not count."
+        ("flask_login",), lambda n, v: frozenset(checks.names(n, v)), "Packages whose field reads do not count."
     ),
     "BASE_URL": Key(
         None, _base_url, "Where the app is, as its server sees it: a URL, for requests that nobody sends. Default: by SERVER_NAME."

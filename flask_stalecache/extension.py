@@ -16,7 +16,8 @@ from flask.globals import request_ctx
 from . import config
 from .app_state import app_of_context, set_up, state_of
 from .cli.commands import commands
-from .core.model.policy import Duration, Normaliser, Policy, unknown_parameter
+from .core.model.checks import Duration, unknown_parameter
+from .core.model.policy import Normaliser, Policy
 from .core.model.recipe import REFRESHING
 from .core.rules import cacheability
 from .dashboard.blueprint import Dashboard

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from ..core.model.entry import Entry
-from ..core.model.policy import NamePatterns
 from ..core.model.purge_names import EVERYTHING, endpoint_name, prefix_name, tag_name, url_name
+from ..core.model.query import NamePatterns
 from ..errors import ConfigError
 
 _PATH = "/:@!$&'()*+,;=~"

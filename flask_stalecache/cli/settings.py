@@ -10,7 +10,8 @@ from flask import Flask
 
 from ..app_state import State
 from ..config import KEYS, PREFIX
-from ..core.model.policy import NamePatterns, Policy
+from ..core.model.policy import Policy
+from ..core.model.query import NamePatterns
 from ..stores.base import DirectoryStore
 
 DEFAULT = "default"

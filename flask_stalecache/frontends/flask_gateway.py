@@ -12,9 +12,10 @@ from werkzeug.routing import RoutingException
 
 from ..config import Settings
 from ..core.http.fields import vary_names
+from ..core.model.checks import tags as checked_tags
 from ..core.model.inputs import RequestInputs
-from ..core.model.policy import NamePatterns, Policy
-from ..core.model.policy import tags as checked_tags
+from ..core.model.policy import Policy
+from ..core.model.query import NamePatterns
 from ..core.model.reasons import Refusal, StoreRefusal
 from ..core.rules import cacheability
 from ..core.rules.serving import preference

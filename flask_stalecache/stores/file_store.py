@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..config import KEYS, Settings
+from ..core.model.checks import Duration
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
-from ..core.model.policy import Duration
 from ..errors import BrokenEntry, StoreError
 from ..filesystem.atomic import read_file, store_errors, write_file
 from ..filesystem.locks import FileKeyLock, held

@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.wsgi",
         "core.model.reasons",
         "core.model.query",
+        "core.model.checks",
         "core.model.policy",
         "core.rules.cacheability",
         "core.model.inputs",
@@ -201,6 +202,7 @@ KNOW_FLASK = {
     "metrics",
 }
 PURE = {
+    "core.model.checks",
     "stores.note_format",
     "stores.entry_format",
     "errors",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Protocol, TypeAlias, TypeVar
 
-from ..model.policy import FIELD_NAME
+from ..model.checks import FIELD_NAME
 from .dates import timestamp
 from .fields import Headers, Lookup, first_of, vary_names
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from ...errors import ConfigError
 from .inputs import environ_name
-from .policy import NamePatterns, Normaliser
+from .policy import Normaliser
+from .query import NamePatterns
 
 #: Fields that get into links and scheme, so that a client who picks them must not reach another's copy.
 FORWARDED_FIELDS = ("x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix")

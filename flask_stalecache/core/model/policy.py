@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
-from difflib import get_close_matches
-from fnmatch import translate
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from ...errors import ConfigError
-from .query import parameter_name
+from .checks import FIELD_NAME, names, seconds, share, tags
+from .query import NamePatterns
 
-Duration: TypeAlias = "int | float | timedelta"
 Normaliser: TypeAlias = "Callable[[str | None], str | None]"
 
 DEFAULT_STATUSES = (200, 301, 308)
 #: An answer with one of these means that the origin failed (RFC 5861 section 4).
 FAILURE_STATUSES = frozenset({500, 502, 503, 504})
 _NEVER_STORED = frozenset({206, 304})
-FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: Fields that are between two hops and never of the whole way (RFC 9110 section 7.6.1).
 HOP_BY_HOP = frozenset(
     {
@@ -48,54 +42,6 @@ class Windows:
     def shortened(self, share: float) -> Windows:
         """Return the windows with freshness shortened by a share of it."""
         return Windows(self.max_age * (1 - share), self.stale_while_revalidate, self.stale_if_error)
-
-
-def seconds(name: str, value: object) -> float:
-    """Return a duration in seconds.
-
-    :param name: what is being set, for the error.
-    :param value: seconds as ``int`` or ``float``, or a ``timedelta``; finite and not negative.
-    :raises ConfigError: for anything else.
-    """
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
-        raise ConfigError(f"{name}={value!r} is not a duration: give seconds, 0 or more (int, float or timedelta)")
-    return float(value)
-
-
-_HINTS = {"timeout": "a lifetime is max_age=, a wait for the renewal is wait=, one for the lock is lock_timeout="}
-
-
-def unknown_parameter(decorator: str, name: str, known: Iterable[str]) -> str:
-    """Return what is said of a parameter that a decorator does not have: what may be meant."""
-    nearest = get_close_matches(name, list(known), n=1, cutoff=0)[0]
-    return f"{decorator} has no parameter {name!r}: {_HINTS.get(name, f'the nearest is {nearest}')}"
-
-
-def share(name: str, value: object) -> float:
-    """Return a number from 0 to 1, or raise :class:`ConfigError`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ConfigError(f"{name}={value!r} is not a share: give a number from 0 to 1")
-    return float(value)
-
-
-def names(name: str, value: object) -> tuple[str, ...]:
-    """Return a tuple of non-empty strings, or raise :class:`ConfigError`. A bare string is refused: it would be read by letters."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise ConfigError(f"{name}={value!r} is not a sequence of names: write for instance ({value!r},)")
-    items = tuple(value)
-    for item in items:
-        if not isinstance(item, str) or not item:
-            raise ConfigError(f"{name} contains {item!r}: give names as non-empty strings")
-    return items
-
-
-def tags(name: str, value: object) -> tuple[str, ...]:
-    """Return tags as they may be given, each once; or raise :class:`ConfigError`."""
-    if isinstance(value, str) and value:
-        raise ConfigError(f"{name}={value!r} would be taken for one tag a letter: write ({value!r},)")
-    return tuple(dict.fromkeys(names(name, value)))
 
 
 def statuses(value: object) -> Mapping[int, float | None]:
@@ -134,38 +80,6 @@ def _vary(value: object) -> Mapping[str, Normaliser | None]:
     return MappingProxyType(
         {name.lower(): normalise for name, normalise in sorted(fields.items(), key=lambda item: item[0].lower())}
     )
-
-
-class NamePatterns:
-    """Parameter names to ignore: exact ones, or patterns with ``*``, ``?`` and ``[…]`` such as ``utm_*``."""
-
-    __slots__ = ("_exact", "_pattern", "items")
-
-    def __init__(self, items: Iterable[str]) -> None:
-        self.items = tuple(dict.fromkeys(items))
-        patterns = [translate(item) for item in self.items if any(sign in item for sign in "*?[")]
-        self._exact = frozenset(self.items)
-        self._pattern = re.compile("|".join(patterns)) if patterns else None
-
-    def __bool__(self) -> bool:
-        return bool(self.items)
-
-    def match(self, name: str) -> bool:
-        """Whether the parameter of this (decoded) name is ignored."""
-        return name in self._exact or (self._pattern is not None and self._pattern.match(name) is not None)
-
-    def split(self, query: str) -> tuple[str, frozenset[str]]:
-        """Return the query without the ignored parameters, the others as sent and in order; and the names of those ignored."""
-        if not query or not self.items:
-            return query, frozenset()
-        kept, ignored = [], set()
-        for part in query.split("&"):
-            name = parameter_name(part)
-            if self.match(name):
-                ignored.add(name)
-            else:
-                kept.append(part)
-        return "&".join(kept), frozenset(ignored)
 
 
 def _optional_callable(name: str, value: object, accepted: str) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from ...errors import ConfigError
 from .keys import digest, host_of
-from .policy import NamePatterns
+from .query import NamePatterns
 
 EVERYTHING = "all"
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}

@@ -1,7 +1,10 @@
-"""What a query parameter is called, just as the app sees it. Pure."""
+"""What a query parameter is called, just as the app sees it, and patterns of such names. Pure."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from fnmatch import translate
 from urllib.parse import parse_qsl
 
 import werkzeug.urls  # noqa: F401  It registers the error handler that Werkzeug's request uses.
@@ -15,3 +18,35 @@ def parameter_name(part: str) -> str:
     decoded = part.encode("latin-1", "replace").decode("utf-8", "replace")
     pairs = parse_qsl(decoded, keep_blank_values=True, errors="werkzeug.url_quote")
     return pairs[0][0] if pairs else ""
+
+
+class NamePatterns:
+    """Parameter names to ignore: exact ones, or patterns with ``*``, ``?`` and ``[…]`` such as ``utm_*``."""
+
+    __slots__ = ("_exact", "_pattern", "items")
+
+    def __init__(self, items: Iterable[str]) -> None:
+        self.items = tuple(dict.fromkeys(items))
+        patterns = [translate(item) for item in self.items if any(sign in item for sign in "*?[")]
+        self._exact = frozenset(self.items)
+        self._pattern = re.compile("|".join(patterns)) if patterns else None
+
+    def __bool__(self) -> bool:
+        return bool(self.items)
+
+    def match(self, name: str) -> bool:
+        """Whether the parameter of this (decoded) name is ignored."""
+        return name in self._exact or (self._pattern is not None and self._pattern.match(name) is not None)
+
+    def split(self, query: str) -> tuple[str, frozenset[str]]:
+        """Return the query without the ignored parameters, the others as sent and in order; and the names of those ignored."""
+        if not query or not self.items:
+            return query, frozenset()
+        kept, ignored = [], set()
+        for part in query.split("&"):
+            name = parameter_name(part)
+            if self.match(name):
+                ignored.add(name)
+            else:
+                kept.append(part)
+        return "&".join(kept), frozenset(ignored)

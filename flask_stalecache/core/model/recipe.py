@@ -10,7 +10,7 @@ from typing import Any
 
 from .inputs import environ_name
 from .keys import FORWARDED_FIELDS, RAW_PATHS
-from .policy import NamePatterns
+from .query import NamePatterns
 
 #: In the environ: SCRIPT_NAME and PATH_INFO as they were when the request reached us, before any middleware further in.
 ARRIVED = "flask_stalecache.arrived"

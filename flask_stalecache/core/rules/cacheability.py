@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from typing import TypeVar
 
-from ..model.policy import seconds, tags
+from ..model.checks import seconds, tags
 
 T = TypeVar("T")
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from ...core.model.entry import Entry
 from ...core.model.inputs import NO_NAMES, RequestFlag, RequestInputs, carried_values
-from ...core.model.policy import NamePatterns, Policy
+from ...core.model.policy import Policy
 from ...core.model.purge_names import endpoint_in
+from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal
 from ...core.rules.serving import PreferStale, ServeOptions, preference
 from ...core.rules.variants import Fields, locate

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ...core.model.policy import FAILURE_STATUSES, NamePatterns
+from ...core.model.policy import FAILURE_STATUSES
+from ...core.model.query import NamePatterns
 from ...core.model.recipe import REFRESHING
 from ...core.rules.status import CacheStatus
 from ...engine.instrumentation import Instrumentation, is_failure

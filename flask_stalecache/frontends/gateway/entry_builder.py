@@ -10,11 +10,11 @@ from ...core.http.fields import Headers, stored_fields
 from ...core.http.freshness import forbids_stale, is_explicit
 from ...core.http.storing import may_be_shared
 from ...core.http.vary import selecting_fields
+from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
 from ...core.model.inputs import RequestInputs
 from ...core.model.keys import FORWARDED_FIELDS
 from ...core.model.policy import Windows
-from ...core.model.policy import tags as checked_tags
 from ...core.model.purge_names import page_names, tag_name
 from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability

@@ -9,7 +9,8 @@ from fnmatch import translate
 from typing import Any, NamedTuple
 
 from ...config import PREFIX, Settings
-from ...core.model.policy import NamePatterns, Policy
+from ...core.model.policy import Policy
+from ...core.model.query import NamePatterns
 from ...core.rules.serving import PreferStale, ServeOptions
 from ...errors import ConfigError
 

@@ -15,11 +15,11 @@ from werkzeug.http import parse_date
 
 from ...config import Settings
 from ...core.http.cache_control import Directives
+from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
 from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.keys import call_key
 from ...core.model.policy import Windows
-from ...core.model.policy import tags as checked_tags
 from ...core.model.purge_names import call_names, tag_name
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, current, run_apart

@@ -7,7 +7,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from ...core.model.policy import FAILURE_STATUSES, Policy, names, seconds
+from ...core.model.checks import names, seconds
+from ...core.model.policy import FAILURE_STATUSES, Policy
 from ...errors import ConfigError
 
 #: Calls of a function with ``wait`` that may run at the same time in a process, unless it says.

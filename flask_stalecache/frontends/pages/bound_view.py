@@ -13,7 +13,8 @@ from werkzeug.wrappers import Response
 
 from ...config import Settings
 from ...core.model.inputs import RequestFlag, carried_values, is_set
-from ...core.model.policy import NamePatterns, Policy
+from ...core.model.policy import Policy
+from ...core.model.query import NamePatterns
 from ...core.rules.serving import ServeOptions, preference
 from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally

@@ -19,12 +19,13 @@ from ...core.http.cache_control import Directives, response_directives
 from ...core.http.fields import stored_fields
 from ...core.http.freshness import forbids_stale
 from ...core.http.storing import may_be_shared
+from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
 from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.keys import page_key
-from ...core.model.policy import FAILURE_STATUSES, NamePatterns, Policy, Windows
-from ...core.model.policy import tags as checked_tags
+from ...core.model.policy import FAILURE_STATUSES, Policy, Windows
 from ...core.model.purge_names import page_names, tag_name, tags_in
+from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import REFRESHING, WARMING, PageRecipe
 from ...core.rules.cacheability import Cacheability, collecting

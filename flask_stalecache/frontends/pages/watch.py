@@ -13,7 +13,7 @@ from flask.sessions import NullSession
 from ...core.http.validators import CONDITIONS
 from ...core.model.inputs import RequestInputs
 from ...core.model.keys import FORWARDED_FIELDS
-from ...core.model.policy import NamePatterns
+from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
 from .request_recorder import ReadLog, session_cookie
 from .session_recorder import SessionReads, watched_session

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...core.model.policy import unknown_parameter
+from ...core.model.checks import unknown_parameter
 from ...errors import ConfigError
 from .rules import SessionRules
 

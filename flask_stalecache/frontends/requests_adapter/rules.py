@@ -8,8 +8,9 @@ from typing import Any
 
 from ...config import Settings
 from ...core.model.keys import digest
-from ...core.model.policy import NamePatterns, Policy
+from ...core.model.policy import Policy
 from ...core.model.purge_names import EVERYTHING, tag_name, url_name
+from ...core.model.query import NamePatterns
 from ...errors import ConfigError
 
 #: What goes before a third party's own word: nothing.

@@ -6,7 +6,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit, urlunsplit
 
 from ...core.http.invalidation import normal_url
-from ...core.model.policy import NamePatterns
+from ...core.model.query import NamePatterns
 
 
 # Parsing a URL is a good part of the cost of a hit, and the same ones are asked for again and again.

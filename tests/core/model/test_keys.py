@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from flask_stalecache import ConfigError, Policy, StaleCache
 from flask_stalecache.core.model.keys import digest, host_of, page_key, raw_path
-from flask_stalecache.core.model.policy import NamePatterns, Normaliser
+from flask_stalecache.core.model.policy import Normaliser
+from flask_stalecache.core.model.query import NamePatterns
 
 IGNORED = NamePatterns(["utm_*", "ref"])
 VARY: Mapping[str, Normaliser | None] = {"accept-language": None, "x-theme": None}

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_stalecache import ConfigError, Policy, StaleCache
-from flask_stalecache.core.model.policy import NamePatterns
+from flask_stalecache.core.model.query import NamePatterns
 
 DURATIONS = ("max_age", "stale_while_revalidate", "stale_if_error", "lock_timeout", "wait", "refresh_ahead")
 FAILURES = (500, 502, 503, 504)

@@ -14,8 +14,8 @@ from werkzeug.test import create_environ
 
 from flask_stalecache import ConfigError
 from flask_stalecache.batches.selector import Selector, title_of
-from flask_stalecache.core.model.policy import NamePatterns
 from flask_stalecache.core.model.purge_names import EVERYTHING, endpoint_name, page_names, prefix_name, tag_name, tags_in, url_name
+from flask_stalecache.core.model.query import NamePatterns
 from support.engine import make_entry
 
 NOTHING = NamePatterns(())

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_stalecache.core.model.keys import page_key
-from flask_stalecache.core.model.policy import NamePatterns, Normaliser
+from flask_stalecache.core.model.policy import Normaliser
+from flask_stalecache.core.model.query import NamePatterns
 from flask_stalecache.core.model.recipe import ARRIVED, USER_AGENT, PageRecipe
 
 IGNORED = NamePatterns(["utm_*", "ref"])

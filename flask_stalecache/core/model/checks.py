@@ -1,0 +1,63 @@
+"""Checks of values that a developer gives: each returns the value in one form, or raises ConfigError. Pure."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from datetime import timedelta
+from difflib import get_close_matches
+from typing import TypeAlias
+
+from ...errors import ConfigError
+
+Duration: TypeAlias = "int | float | timedelta"
+FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def seconds(name: str, value: object) -> float:
+    """Return a duration in seconds.
+
+    :param name: what is being set, for the error.
+    :param value: seconds as ``int`` or ``float``, or a ``timedelta``; finite and not negative.
+    :raises ConfigError: for anything else.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
+        raise ConfigError(f"{name}={value!r} is not a duration: give seconds, 0 or more (int, float or timedelta)")
+    return float(value)
+
+
+_HINTS = {"timeout": "a lifetime is max_age=, a wait for the renewal is wait=, one for the lock is lock_timeout="}
+
+
+def unknown_parameter(decorator: str, name: str, known: Iterable[str]) -> str:
+    """Return what is said of a parameter that a decorator does not have: what may be meant."""
+    nearest = get_close_matches(name, list(known), n=1, cutoff=0)[0]
+    return f"{decorator} has no parameter {name!r}: {_HINTS.get(name, f'the nearest is {nearest}')}"
+
+
+def share(name: str, value: object) -> float:
+    """Return a number from 0 to 1, or raise :class:`ConfigError`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ConfigError(f"{name}={value!r} is not a share: give a number from 0 to 1")
+    return float(value)
+
+
+def names(name: str, value: object) -> tuple[str, ...]:
+    """Return a tuple of non-empty strings, or raise :class:`ConfigError`. A bare string is refused: it would be read by letters."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ConfigError(f"{name}={value!r} is not a sequence of names: write for instance ({value!r},)")
+    items = tuple(value)
+    for item in items:
+        if not isinstance(item, str) or not item:
+            raise ConfigError(f"{name} contains {item!r}: give names as non-empty strings")
+    return items
+
+
+def tags(name: str, value: object) -> tuple[str, ...]:
+    """Return tags as they may be given, each once; or raise :class:`ConfigError`."""
+    if isinstance(value, str) and value:
+        raise ConfigError(f"{name}={value!r} would be taken for one tag a letter: write ({value!r},)")
+    return tuple(dict.fromkeys(names(name, value)))
