@@ -23,7 +23,7 @@ from flask import Flask, session
 from hit import PAGE, SIZE, TURN, TURNS, Target, background_render, call, empty_view, raw, request
 
 from flask_stalecache import GatewayCache, StaleCache
-from flask_stalecache.core.model.recipe import REFRESHING
+from flask_stalecache.core.model.environ import REFRESHING
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -14,7 +14,7 @@ from . import config
 from .batches.scheduler import BatchScheduler, Renewal
 from .config import Settings
 from .core.model.entry import Entry
-from .core.model.recipe import REFRESHING
+from .core.model.environ import REFRESHING
 from .engine.engine import Engine
 from .errors import ConfigError
 from .frontends.app_version import AppVersion

@@ -17,8 +17,8 @@ from . import config
 from .app_state import app_of_context, set_up, state_of
 from .cli.commands import commands
 from .core.model.checks import Duration, unknown_parameter
+from .core.model.environ import REFRESHING
 from .core.model.policy import Normaliser, Policy
-from .core.model.recipe import REFRESHING
 from .core.rules import cacheability
 from .dashboard.blueprint import Dashboard
 from .errors import ConfigError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..core.model.recipe import WARMING
+from ..core.model.environ import WARMING
 from ..core.rules.serving import ServeOptions, Verdict
 from ..core.rules.status import CacheStatus
 from ..engine.origin import Answer, Served

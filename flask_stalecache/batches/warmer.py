@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from ..core.http.fields import is_event_stream
 from ..core.model.base_url import Address, Base
-from ..core.model.recipe import WARMING
+from ..core.model.environ import WARMING
 from ..core.wsgi import AppReply
 from ..errors import ConfigError
 from .batch import Outcome

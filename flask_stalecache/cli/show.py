@@ -13,7 +13,7 @@ from ..app_state import State
 from ..batches.selector import endpoint_of, function_of, title_of
 from ..core.formatting import clock, size
 from ..core.model.entry import Entry
-from ..core.model.inputs import environ_name
+from ..core.model.environ import environ_name
 from ..core.model.keys import FORWARDED_FIELDS
 from ..core.model.purge_names import tags_in
 from ..core.rules.explain import Explanation, explain, spell

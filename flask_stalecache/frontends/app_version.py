@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..core.rules.serving import PreferStale, ServeOptions
+from ..core.rules.prefer_stale import PreferStale
+from ..core.rules.serving import ServeOptions
 
 
 def _never() -> bool:

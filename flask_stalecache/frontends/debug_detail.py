@@ -12,7 +12,8 @@ from ..core.model.entry import Entry
 from ..core.model.keys import FORWARDED_FIELDS, digest
 from ..core.model.note import Note
 from ..core.rules.explain import why_stale
-from ..core.rules.serving import PreferStale, ServeOptions, is_fresh
+from ..core.rules.prefer_stale import PreferStale
+from ..core.rules.serving import ServeOptions, is_fresh
 from ..core.rules.status import CacheStatus, key_and_detail
 from ..engine.origin import Answer, Served
 from ..stores.base import Copy

@@ -18,7 +18,7 @@ from ..core.model.policy import Policy
 from ..core.model.query import NamePatterns
 from ..core.model.reasons import Refusal, StoreRefusal
 from ..core.rules import cacheability
-from ..core.rules.serving import preference
+from ..core.rules.prefer_stale import preference
 from ..engine.engine import Engine
 from ..engine.log import RateLimitedLog
 from ..errors import ConfigError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, has_request_context, request
 
-from ..core.model.recipe import ARRIVED, REPLAY
+from ..core.model.environ import ARRIVED, REPLAY
 from ..engine.engine import Engine
 from ..engine.origin import RefreshJob
 from .wsgi import closing, why_no_threads

@@ -7,7 +7,8 @@ from flask import Flask
 
 from flask_stalecache import StaleCache
 from flask_stalecache.app_state import state_of
-from flask_stalecache.core.rules.serving import PreferStale, ServeOptions
+from flask_stalecache.core.rules.prefer_stale import PreferStale
+from flask_stalecache.core.rules.serving import ServeOptions
 from flask_stalecache.frontends.app_version import AppVersion
 from support.client import MakeApp, visit
 

@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.model.query",
         "core.model.checks",
         "core.model.policy",
+        "core.model.environ",
         "core.rules.cacheability",
         "core.model.inputs",
         "core.model.keys",
@@ -54,6 +55,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "core.rules.status",
+        "core.rules.prefer_stale",
         "core.rules.serving",
         "core.rules.explain",
         "core.rules.shared_cache",
@@ -202,6 +204,8 @@ KNOW_FLASK = {
     "metrics",
 }
 PURE = {
+    "core.rules.prefer_stale",
+    "core.model.environ",
     "core.model.checks",
     "stores.note_format",
     "stores.entry_format",

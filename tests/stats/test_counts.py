@@ -14,8 +14,8 @@ from flask import Flask, abort, request
 from werkzeug.test import Client
 
 from flask_stalecache import FileStore, GatewayCache, OriginBusy, StaleCache
+from flask_stalecache.core.model.environ import REFRESHING
 from flask_stalecache.core.model.query import NamePatterns
-from flask_stalecache.core.model.recipe import REFRESHING
 from flask_stalecache.frontends.requests_adapter.url_key import host_of, key_url
 from flask_stalecache.stats.schema import Series, Stats
 from flask_stalecache.stats.tally import STATUSES

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from ...errors import ConfigError
 from .checks import FIELD_NAME
-from .inputs import environ_name
+from .environ import environ_name
 from .policy import HOP_BY_HOP
 from .purge_names import DEFAULT_PORTS, host_on_the_wire
 from .recipe import PageRecipe

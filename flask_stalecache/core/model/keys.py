@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Any
 
 from ...errors import ConfigError
-from .inputs import environ_name
+from .environ import environ_name
 from .policy import Normaliser
 from .query import NamePatterns
 

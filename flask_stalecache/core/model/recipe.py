@@ -8,18 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .inputs import environ_name
+from .environ import ARRIVED, REFRESHING, environ_name
 from .keys import FORWARDED_FIELDS, RAW_PATHS
 from .query import NamePatterns
 
-#: In the environ: SCRIPT_NAME and PATH_INFO as they were when the request reached us, before any middleware further in.
-ARRIVED = "flask_stalecache.arrived"
-#: In the environ of every refresh, by which hooks can tell it from a visit.
-REFRESHING = "flask_stalecache.refreshing"
-#: In the environ: the refresh of a page that this request is, which is for its view and nobody before.
-REPLAY = "flask_stalecache.replay"
-#: In the environ: a request that fills what is not stored, before visitors come.
-WARMING = "flask_stalecache.batches.warm_request"
 USER_AGENT = "flask-stalecache refresh"
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from ..model.entry import Entry
 from ..model.note import NOTHING, Note
-from .serving import PLAIN, Fetch, PreferStale, ServeOptions, decide, is_due, is_fresh
+from .prefer_stale import PreferStale
+from .serving import PLAIN, Fetch, ServeOptions, decide, is_due, is_fresh
 from .status import CacheStatus
 
 

@@ -41,27 +41,8 @@ from ..model.inputs import NO_NAMES, RequestInputs
 from ..model.note import Note
 from ..model.policy import FAILURE_STATUSES, NEVER_VARIED, Policy, Windows
 from ..model.reasons import Refusal, StoreRefusal
+from .prefer_stale import PreferStale
 from .status import CacheStatus
-
-
-class PreferStale(Enum):
-    """Whether what is stored is served however old."""
-
-    NO = "no"
-    #: And renewed behind.
-    AND_REFRESH = "and refresh"
-    #: And left to the next visitor who does not prefer it.
-    ALONE = "alone"
-
-
-def preference(prefers: bool, refreshes: bool) -> PreferStale:
-    """Return what becomes of a stale copy for who prefers it, or does not.
-
-    :param refreshes: what is served because it is preferred stale is renewed behind.
-    """
-    if not prefers:
-        return PreferStale.NO
-    return PreferStale.AND_REFRESH if refreshes else PreferStale.ALONE
 
 
 class ServeOptions(NamedTuple):

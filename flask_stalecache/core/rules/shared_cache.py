@@ -16,7 +16,8 @@ from ..http.validators import conditional_fields
 from ..model.entry import Entry
 from ..model.policy import FAILURE_STATUSES, Policy, Windows
 from ..model.reasons import Refusal, StoreRefusal
-from .serving import Judgement, PreferStale, ServeOptions, Verdict
+from .prefer_stale import PreferStale
+from .serving import Judgement, ServeOptions, Verdict
 
 NO_WINDOWS = Windows(0.0, 0.0, 0.0)
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 from ..http.vary import newest, normalised
 from ..model.entry import Entry
-from ..model.inputs import NO_NAMES, environ_name
+from ..model.environ import environ_name
+from ..model.inputs import NO_NAMES
 from ..model.policy import Windows
 
 #: The status of an index; no response has it.

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...core.model.entry import Entry
-from ...core.model.inputs import NO_NAMES, RequestFlag, RequestInputs, carried_values
+from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.policy import Policy
 from ...core.model.purge_names import endpoint_in
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal
-from ...core.rules.serving import PreferStale, ServeOptions, preference
+from ...core.rules.prefer_stale import PreferStale, RequestFlag, carried_values, preference
+from ...core.rules.serving import ServeOptions
 from ...core.rules.variants import Fields, locate
 from ...engine.engine import Engine
 from ...engine.log import RateLimitedLog

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ...core.model.environ import REFRESHING
 from ...core.model.policy import FAILURE_STATUSES
 from ...core.model.query import NamePatterns
-from ...core.model.recipe import REFRESHING
 from ...core.rules.status import CacheStatus
 from ...engine.instrumentation import Instrumentation, is_failure
 from ...stats.tally import UNCOUNTED

@@ -13,10 +13,10 @@ from ...core.http.fields import content_length, first_of, is_event_stream
 from ...core.http.freshness import is_explicit
 from ...core.http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
 from ...core.model.entry import Entry
-from ...core.model.inputs import RequestInputs, environ_name
+from ...core.model.environ import REFRESHING, environ_name
+from ...core.model.inputs import RequestInputs
 from ...core.model.policy import FAILURE_STATUSES, Policy
 from ...core.model.reasons import Refusal, StoreRefusal
-from ...core.model.recipe import REFRESHING
 from ...core.rules.cacheability import Cacheability, collected_by, current
 from ...core.rules.serving import Judgement, Verdict
 from ...core.rules.shared_cache import Exchange, judge_exchange

@@ -10,7 +10,7 @@ from ... import config
 from ...batches.operations import Operations
 from ...batches.scheduler import BatchScheduler
 from ...core.model.policy import Policy
-from ...core.rules.serving import preference
+from ...core.rules.prefer_stale import preference
 from ...errors import ConfigError
 from ...stats.schema import Stats
 from ...stores.base import Store

@@ -15,9 +15,9 @@ from ...core.http.fields import end_to_end, first_of, missing_in_vary
 from ...core.http.freshness import must_be_confirmed
 from ...core.http.invalidation import SAFE_METHODS
 from ...core.model.entry import Entry
+from ...core.model.environ import ARRIVED, REPLAY, WARMING
 from ...core.model.keys import is_key_of_page
 from ...core.model.reasons import BypassReason
-from ...core.model.recipe import ARRIVED, REPLAY, WARMING
 from ...core.rules.serving import Verdict
 from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, status_fields
 from ...core.rules.variants import Index

@@ -11,9 +11,11 @@ from ...core.http.cache_control import RequestDirectives, request_directives
 from ...core.http.fields import lines_of
 from ...core.http.validators import CONDITIONS
 from ...core.model.entry import Entry
-from ...core.model.inputs import RequestInputs, is_set
+from ...core.model.environ import REFRESHING, WARMING
+from ...core.model.inputs import RequestInputs
 from ...core.model.keys import page_key
-from ...core.model.recipe import REFRESHING, WARMING, PageRecipe
+from ...core.model.recipe import PageRecipe
+from ...core.rules.prefer_stale import is_set
 from ...core.rules.serving import ServeOptions, Verdict
 from ...core.rules.shared_cache import honored
 from ...core.rules.variants import is_variant_of

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from ...config import PREFIX, Settings
 from ...core.model.policy import Policy
 from ...core.model.query import NamePatterns
-from ...core.rules.serving import PreferStale, ServeOptions
+from ...core.rules.prefer_stale import PreferStale
+from ...core.rules.serving import ServeOptions
 from ...errors import ConfigError
 
 #: Paths that are remembered with their rules; visitors choose the paths.

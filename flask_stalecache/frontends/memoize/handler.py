@@ -15,7 +15,8 @@ from ...config import Settings
 from ...core.model.entry import Entry
 from ...core.model.purge_names import call_name, tags_in
 from ...core.rules import cacheability
-from ...core.rules.serving import Fetch, ServeOptions, Verdict, decide, preference
+from ...core.rules.prefer_stale import preference
+from ...core.rules.serving import Fetch, ServeOptions, Verdict, decide
 from ...core.rules.status import CacheStatus
 from ...engine.engine import Engine
 from ...engine.origin import Answer

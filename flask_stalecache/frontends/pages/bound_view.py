@@ -12,10 +12,10 @@ from flask.ctx import RequestContext
 from werkzeug.wrappers import Response
 
 from ...config import Settings
-from ...core.model.inputs import RequestFlag, carried_values, is_set
 from ...core.model.policy import Policy
 from ...core.model.query import NamePatterns
-from ...core.rules.serving import ServeOptions, preference
+from ...core.rules.prefer_stale import RequestFlag, carried_values, is_set, preference
+from ...core.rules.serving import ServeOptions
 from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
 from ..app_version import AppVersion

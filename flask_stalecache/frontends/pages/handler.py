@@ -16,10 +16,11 @@ from ...batches.selector import endpoint_of, title_of
 from ...batches.warm_request import Warming, warming_of
 from ...config import Settings
 from ...core.model.entry import Entry
+from ...core.model.environ import REFRESHING, REPLAY
 from ...core.model.keys import is_key_of_page, page_key
 from ...core.model.policy import FAILURE_STATUSES
 from ...core.model.reasons import BypassReason
-from ...core.model.recipe import REFRESHING, REPLAY, PageRecipe
+from ...core.model.recipe import PageRecipe
 from ...core.rules.serving import ServeOptions
 from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, status_fields
 from ...engine.engine import Engine

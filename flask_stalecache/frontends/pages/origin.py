@@ -21,13 +21,14 @@ from ...core.http.freshness import forbids_stale
 from ...core.http.storing import may_be_shared
 from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
+from ...core.model.environ import REFRESHING, WARMING
 from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.keys import page_key
 from ...core.model.policy import FAILURE_STATUSES, Policy, Windows
 from ...core.model.purge_names import page_names, tag_name, tags_in
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
-from ...core.model.recipe import REFRESHING, WARMING, PageRecipe
+from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability, collecting
 from ...core.rules.serving import Facts, Judgement, ServeOptions, Verdict, judge
 from ...engine.origin import Answer, Served, Start

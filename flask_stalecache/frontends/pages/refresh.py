@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from flask import Flask
 
-from ...core.model.recipe import REPLAY, PageRecipe
+from ...core.model.environ import REPLAY
+from ...core.model.recipe import PageRecipe
 from ...core.rules.serving import ServeOptions, Verdict
 from ...core.wsgi import AppReply
 from ...engine.origin import Answer, Start

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 
-from ...core.rules.serving import ServeOptions, preference
+from ...core.rules.prefer_stale import preference
+from ...core.rules.serving import ServeOptions
 from ...engine.engine import Engine
 from ...engine.thread_pool import ThreadPool
 from ...stats.tally import Tally

@@ -10,7 +10,7 @@ from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter
 from requests.utils import select_proxy
 
-from ...core.model.inputs import environ_name
+from ...core.model.environ import environ_name
 from ...core.model.policy import FAILURE_STATUSES
 
 #: What a third party must not answer by itself: the copy answers it afterwards (http.md rule 21).

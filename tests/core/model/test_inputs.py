@@ -10,7 +10,9 @@ from flask import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.core.model.inputs import RequestFlag, RequestInputs, environ_name
+from flask_stalecache.core.model.environ import environ_name
+from flask_stalecache.core.model.inputs import RequestInputs
+from flask_stalecache.core.rules.prefer_stale import RequestFlag
 from support.client import wire
 
 COOKIES: list[tuple[str, str | None, bool]] = [

@@ -19,13 +19,13 @@ from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.core.model.policy import FAILURE_STATUSES, Windows
 from flask_stalecache.core.model.reasons import Refusal, StoreRefusal
+from flask_stalecache.core.rules.prefer_stale import PreferStale
 from flask_stalecache.core.rules.serving import (
     PLAIN,
     Action,
     Facts,
     Fetch,
     Judgement,
-    PreferStale,
     Serve,
     ServeOptions,
     Verdict,

@@ -9,7 +9,7 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from flask_stalecache.core.model.recipe import REPLAY
+from flask_stalecache.core.model.environ import REPLAY
 from flask_stalecache.frontends.gateway import handler
 from flask_stalecache.frontends.gateway.gateway_cache import GatewayCache
 from flask_stalecache.frontends.gateway.handler import LONG_WAY
