@@ -8,6 +8,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -16,9 +17,7 @@ from ..core.model.keys import digest
 from ..core.rules.serving import ServeOptions, Verdict
 from ..engine.background import RefreshResult
 from ..engine.engine import Engine
-from ..engine.origin import Answer, RefreshJob, Start
-from ..engine.thread_pool import ThreadPool
-from ..stores.base import Copy
+from ..engine.origin import Answer, RefreshJob
 from .batch import Batch, Outcome, Task, Workers, is_inside
 from .selector import Selector, title_of, url_names
 from .warm_request import why_unstored
@@ -329,7 +328,7 @@ class RenewTask:
         if isinstance(self._renewal, str):
             return Outcome(self.url, reason=self._renewal, skipped=True)
         began = time.monotonic()
-        job = WatchedJob(self._renewal.job, given_up)
+        job = _watched(self._renewal.job, given_up)
         landing = self._engine.refresh_now(job, self._entry)
         seconds = time.monotonic() - began
         if landing is None or landing.is_busy:
@@ -346,35 +345,13 @@ class RenewTask:
         return Outcome(self.url, status, seconds, landing.stored, reason, failed=failed)
 
 
-class WatchedJob:
-    """A refresh that runs whatever is stored, and of which somebody waits to hear."""
+def _watched(job: RefreshJob, given_up: Callable[[str], None]) -> RefreshJob:
+    """Return a refresh that runs in a thread of its batch even if the entry is fresh, and whose end the batch waits for."""
 
-    def __init__(self, job: RefreshJob, given_up: Callable[[str], None]) -> None:
-        self._job = job
-        self._given_up = given_up
-        self.key = job.key
-        self.label = job.label
-        self.terms = job.terms
-        # It runs in a thread of the batch.
-        self.pool: ThreadPool | None = None
-        self.tally = job.tally
-        self.patience: float | None = None
-        self.fills = False
-        self.forced = True
+    def give_up() -> None:
+        job.given_up()
+        given_up(TOO_LONG)
 
-    def is_left_alone(self, copy: Copy) -> bool:
-        """It was asked for."""
-        return False
-
-    def renew_parts(self, keys: tuple[str, ...]) -> None:
-        """Renew what is stale of the values that the stored copy was made from."""
-        self._job.renew_parts(keys)
-
-    def run(self, start: Start) -> Answer:
-        """Call the origin anew."""
-        return self._job.run(start)
-
-    def given_up(self) -> None:
-        """Tell that nobody waits for it any longer."""
-        self._job.given_up()
-        self._given_up(TOO_LONG)
+    return replace(
+        job, pool=None, fills_missing=False, forced=True, max_wait=None, is_backing_off=lambda copy: False, given_up=give_up
+    )

@@ -166,7 +166,7 @@ class BackgroundRefreshes:
                 if not (job.pool or self.refresher).submit(partial(self._run, job, landing), at_once=True):
                     here.append((job, landing))
         for job, landing in here:
-            if job.patience is None:
+            if job.max_wait is None:
                 self._run(job, landing)
             else:
                 self.answer_writer.counters.count("refreshes_dropped")
@@ -174,8 +174,8 @@ class BackgroundRefreshes:
                 landing.done.set()
         for job, landing in landings:
             # All from when they began: of several that hang, no one is waited for after the other.
-            patience = self.deadline if job.patience is None else job.patience
-            landing.done.wait(max(0.0, self.since(job.key) + patience - time.monotonic()))
+            max_wait = self.deadline if job.max_wait is None else job.max_wait
+            landing.done.wait(max(0.0, self.since(job.key) + max_wait - time.monotonic()))
 
     def _run(self, job: RefreshJob, landing: RefreshResult, met: Entry | None = None) -> None:
         pause = None
@@ -224,7 +224,7 @@ class BackgroundRefreshes:
         try:
             if copy.entry is not None and copy.entry.calls:
                 # Together, since one after the other they would take as long as all of them.
-                job.renew_parts(copy.entry.calls)
+                job.refresh_dependencies(copy.entry.calls)
             answer = self.answer_writer.instrumentation.call_origin(job, lambda: job.run(start))
         except BaseException as error:
             # A job tells failures in its answer; whatever else stops it must not be tried again at once.
@@ -298,10 +298,10 @@ def _is_wanted(copy: Copy, job: RefreshJob) -> bool:
     """Whether a refresh is still to be run, now that the key's lock is held."""
     now, entry = time.time(), copy.entry
     if job.forced:
-        return job.fills
+        return job.fills_missing
     if entry is None:
-        return job.fills and not job.is_left_alone(copy)
+        return job.fills_missing and not job.is_backing_off(copy)
     # Past its windows nothing stands in for it, so that who waits is not put off just because it failed before.
-    nothing_stands_in = job.fills and not entry.in_swr(now) and not entry.in_sie(now)
-    backs_off = job.is_left_alone(copy) if nothing_stands_in else copy.note.backing_off(now)
+    nothing_stands_in = job.fills_missing and not entry.in_swr(now) and not entry.in_sie(now)
+    backs_off = job.is_backing_off(copy) if nothing_stands_in else copy.note.backing_off(now)
     return is_due(entry, now, job.terms) and not backs_off

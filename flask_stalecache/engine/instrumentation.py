@@ -49,7 +49,8 @@ class Instrumentation:
             self.count_origin_call(of.key, of.tally, time.perf_counter() - begun, is_failure(error), error)
             raise
         if answer.verdict is not Verdict.REFUSED:
-            self.count_origin_call(of.key, of.tally, time.perf_counter() - begun, answer.has_failed, answer.error)
+            tally = of.tally if answer.tally is None else answer.tally
+            self.count_origin_call(of.key, tally, time.perf_counter() - begun, answer.has_failed, answer.error)
         return answer
 
     def call_bypassed(self, tally: Tally, call: Callable[[], T], has_failed: Callable[[T], bool], *, is_visit: bool) -> T:
@@ -102,7 +103,8 @@ class Instrumentation:
         """
         if answer.verdict is Verdict.REFUSED:
             return
-        tally, failed = job.tally, answer.verdict in (Verdict.FAILED, Verdict.WORSE)
+        tally = job.tally if answer.tally is None else answer.tally
+        failed = answer.verdict in (Verdict.FAILED, Verdict.WORSE)
         tally.refreshed(seconds, failed=failed)
         if not failed:
             send(signals.refresh_done, self.sender, key=job.key, label=tally.label, seconds=seconds)

@@ -12,7 +12,7 @@ from ..core.model.inputs import NO_NAMES, RequestInputs
 from ..core.model.reasons import Refusal, StoreRefusal
 from ..core.rules.serving import Serve, ServeOptions, Verdict, decide
 from ..core.rules.status import CacheStatus
-from ..stats.tally import Tally
+from ..stats.tally import UNCOUNTED, Tally
 from ..stores.base import Copy
 from .thread_pool import ThreadPool
 
@@ -54,6 +54,7 @@ class Answer:
         ``None``: all of it is here.
     :param failed: the origin failed, where that makes no difference to the store: nothing of the answer is for it.
     :param reason: why it is not stored, as far as that is told.
+    :param tally: where a refresh is counted, if only its answer tells that.
     """
 
     verdict: Verdict
@@ -71,6 +72,7 @@ class Answer:
     later: Callable[[Callable[[Answer | None], object]], None] | None = None
     failed: bool = False
     reason: Refusal | None = None
+    tally: Tally | None = None
 
     @property
     def has_failed(self) -> bool:
@@ -148,55 +150,51 @@ class Origin(Protocol):
         """Whether the request carries one of these names."""
 
 
-class RefreshJob(Protocol):
-    """A refresh that was handed over. It holds nothing of the visitor's request."""
+def _never(copy: Copy) -> bool:
+    return False
 
-    @property
-    def key(self) -> str:
-        """The key of what is renewed."""
 
-    @property
-    def label(self) -> str:
-        """What a log line calls it."""
+def _nothing_to_refresh(keys: tuple[str, ...]) -> None:
+    pass
 
-    @property
-    def tally(self) -> Tally:
-        """Where it is counted; once it was run, since some are not known before."""
 
-    @property
-    def terms(self) -> ServeOptions:
-        """What is said of serving what is stored, whoever asks: tells whether it is to be renewed at all."""
+def _nothing_to_give_up() -> None:
+    pass
 
-    @property
-    def pool(self) -> ThreadPool | None:
-        """The threads that run it; ``None``: those that refresh pages."""
 
-    @property
-    def fills(self) -> bool:
-        """Whether it runs also where nothing is stored."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshJob:
+    """One refresh. It holds nothing of the visitor's request.
 
-    @property
-    def patience(self) -> float | None:
-        """Seconds that anybody waits for it at most: then it only runs in threads of its own; ``None``: as long as it takes."""
+    What describes it is plain data, so that it can be sent to another process; what calls back into the front end comes last.
 
-    @property
-    def forced(self) -> bool:
-        """Whether it runs whatever is stored."""
+    :param key: the key of the entry.
+    :param label: its name in log lines.
+    :param terms: the serving options for requests of any visitor. They tell whether the entry is due.
+    :param tally: where it is counted, unless its answer names another one.
+    :param fills_missing: it also runs where nothing is stored.
+    :param forced: it runs even if the entry is fresh or is backing off.
+    :param max_wait: seconds that a caller waits for it. It only runs in threads of its own then. ``None``: as long as it takes.
+    :param pool: the threads that run it; ``None``: those that refresh pages.
+    :param run: calls the origin and judges its answer. Exceptions of the origin are part of the answer.
+    :param is_backing_off: whether a copy's origin is not called now, even where no entry can be served instead.
+    :param refresh_dependencies: refreshes the stale values among these keys of fetch functions, and waits for them. The entry was
+        made from them.
+    :param given_up: called when the refresh has passed its deadline. It may still be running.
+    """
 
-    def is_left_alone(self, copy: Copy) -> bool:
-        """Whether it is not called now even if nothing stands in for it: it failed a short while ago."""
-
-    def renew_parts(self, keys: tuple[str, ...]) -> None:
-        """Renew what is stale of the values that the stored copy was made from, and wait for that.
-
-        :param keys: the keys of the fetch functions' values.
-        """
-
-    def run(self, start: Start) -> Answer:
-        """Call the origin anew and judge its answer."""
-
-    def given_up(self) -> None:
-        """Learn that the call takes longer than anybody waits for it."""
+    key: str
+    label: str
+    terms: ServeOptions
+    tally: Tally = UNCOUNTED
+    fills_missing: bool = False
+    forced: bool = False
+    max_wait: float | None = None
+    pool: ThreadPool | None = None
+    run: Callable[[Start], Answer]
+    is_backing_off: Callable[[Copy], bool] = _never
+    refresh_dependencies: Callable[[tuple[str, ...]], object] = _nothing_to_refresh
+    given_up: Callable[[], object] = _nothing_to_give_up
 
 
 class Served(NamedTuple):

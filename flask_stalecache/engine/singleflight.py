@@ -42,7 +42,7 @@ class Flight:
     leader: int
     unlocked: float | None = None
     deadline: float | None = None
-    given_up: Callable[[], None] | None = None
+    given_up: Callable[[], object] | None = None
     lock: KeyLock | None = None
     outcome: Outcome = Outcome.OVER
     copy: Copy | None = None

@@ -140,7 +140,7 @@ class FakeOrigin:
 
     def refresh(self) -> FakeRefresh:
         """Return the renewal."""
-        return FakeRefresh(self.renewal, self.key, self.label, self.terms, fills=self.runs_in_own_threads)
+        return FakeRefresh(self.renewal, self.key, self.label, self.terms, fills_missing=self.runs_in_own_threads)
 
     def is_barred_from(self, entry: Entry) -> bool:
         """Whether the request carries a cookie that the entry remembers as absent."""
@@ -160,18 +160,18 @@ class FakeRefresh:
     label: str = "the page"
     terms: ServeOptions = PLAIN
     pool: ThreadPool | None = None
-    fills: bool = False
+    fills_missing: bool = False
     forced: bool = False
-    patience: float | None = None
+    max_wait: float | None = None
     tally: Tally = field(default_factory=lambda: Tally("function", "shop.rates"))
     starts: list[Start] = field(default_factory=list)
     overdue: int = 0
 
-    def is_left_alone(self, copy: Copy) -> bool:
+    def is_backing_off(self, copy: Copy) -> bool:
         """It never is."""
         return False
 
-    def renew_parts(self, keys: tuple[str, ...]) -> None:
+    def refresh_dependencies(self, keys: tuple[str, ...]) -> None:
         """It is made of nothing."""
 
     def given_up(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ...batches.warm_request import Warming, warming_of
@@ -19,10 +21,9 @@ from ...core.rules.prefer_stale import is_set
 from ...core.rules.serving import ServeOptions, Verdict
 from ...core.rules.shared_cache import honored
 from ...core.rules.variants import is_variant_of
-from ...engine.origin import Answer, Served, Start
-from ...engine.thread_pool import ThreadPool
+from ...engine.origin import Answer, RefreshJob, Served, Start
 from ...errors import StaleCacheError
-from ...stats.tally import UNCOUNTED, Tally
+from ...stats.tally import Tally
 from ...stores.base import Copy
 from ..debug_detail import debug_detail
 from .backend import Backend
@@ -215,14 +216,14 @@ class GatewayOrigin:
         pending = self.plan.engine.is_pending(self.key)
         return debug_detail(self, self.met, served, time.time(), pending=pending)
 
-    def refresh(self) -> GatewayRefresh:
+    def refresh(self) -> RefreshJob:
         """Return the refresh of what is stored: a new request, made of what is in the key."""
         varied = (*self.rule.policy.vary, *self.fields)
         recipe = PageRecipe.from_environ(self.environ, varied, self.rule.ignored)
-        return GatewayRefresh(self.plan, self.rule, self.key, self.url_key, self.label, recipe)
+        return _refresh_job(self.plan, self.rule, self.key, self.url_key, self.label, recipe, self.tally)
 
 
-def refresh_of(plan: Backend, rules: Rules, entry: Entry) -> GatewayRefresh | str:
+def refresh_of(plan: Backend, rules: Rules, entry: Entry) -> RefreshJob | str:
     """Return the refresh of what a gateway has stored, from its entry's head alone; or why it can't be made again."""
     try:
         recipe = PageRecipe.from_json(entry.recipe)
@@ -233,53 +234,32 @@ def refresh_of(plan: Backend, rules: Rules, entry: Entry) -> GatewayRefresh | st
     url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
     if entry.key != url_key and not is_variant_of(url_key, entry.key):
         return "nobody asks for it any more, since the rules have changed"
-    return GatewayRefresh(plan, rule, entry.key, url_key, f"the page at {recipe.path}", recipe)
+    return _refresh_job(plan, rule, entry.key, url_key, f"the page at {recipe.path}", recipe, plan.tally_of(entry))
 
 
-class GatewayRefresh:
-    """The refresh of what a gateway has stored: a new request to the app, made from the recipe, never a copy of the visitor's."""
+def _refresh_job(plan: Backend, rule: Rule, key: str, url_key: str, label: str, recipe: PageRecipe, tally: Tally) -> RefreshJob:
+    """Describe the refresh of a stored response: a new request to the app from the recipe, never a copy of the visitor's."""
+    return RefreshJob(
+        key=key,
+        label=label,
+        terms=rule.terms,
+        tally=tally,
+        run=partial(_refreshed, plan, rule, url_key, recipe),
+        refresh_dependencies=plan.renew,
+    )
 
-    def __init__(self, plan: Backend, rule: Rule, key: str, url_key: str, label: str, recipe: PageRecipe) -> None:
-        self.plan = plan
-        self.rule = rule
-        self.key = key
-        self.url_key = url_key
-        self.label = label
-        self.recipe = recipe
-        self.tally = UNCOUNTED
-        self.pool: ThreadPool | None = None
-        self.fills = False
-        self.forced = False
-        self.patience: float | None = None
 
-    @property
-    def terms(self) -> ServeOptions:
-        """What is said of serving it, whoever asks."""
-        return self.rule.terms
-
-    def is_left_alone(self, copy: Copy) -> bool:
-        """An app is never left alone where nothing stands in for its answer."""
-        return False
-
-    def renew_parts(self, keys: tuple[str, ...]) -> None:
-        """Renew what is stale of the values that it was made from."""
-        self.plan.renew(keys)
-
-    def given_up(self) -> None:
-        """Nobody but the engine counts the failures of a page."""
-
-    def run(self, start: Start) -> Answer:
-        """Ask the app, go through all of its answer, and judge it."""
-        environ = self.recipe.to_environ()
-        asked = AppFetch(self.plan, self.rule, environ, self.url_key, None)
-        try:
-            with closing(asked.call):
-                answer = asked.answer(start)
-                return _gone_through(asked) if answer.later is not None else answer
-        except Exception as error:
-            return Answer(Verdict.FAILED, error=error)
-        finally:
-            self.tally = asked.tally
+def _refreshed(plan: Backend, rule: Rule, url_key: str, recipe: PageRecipe, start: Start) -> Answer:
+    """Call the app, read all of its answer, and judge it."""
+    asked = AppFetch(plan, rule, recipe.to_environ(), url_key, None)
+    try:
+        with closing(asked.call):
+            answer = asked.answer(start)
+            answer = _gone_through(asked) if answer.later is not None else answer
+    except Exception as error:
+        answer = Answer(Verdict.FAILED, error=error)
+    # Another endpoint may have answered than the one of the stored response.
+    return replace(answer, tally=asked.tally)
 
 
 def _gone_through(asked: AppFetch) -> Answer:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flask import Flask
@@ -26,7 +28,7 @@ from ...core.rules.cacheability import Cacheability, current, run_apart
 from ...core.rules.prefer_stale import preference
 from ...core.rules.serving import Facts, ServeOptions, Verdict, judge
 from ...engine.log import RateLimitedLog
-from ...engine.origin import Answer, Start
+from ...engine.origin import Answer, RefreshJob, Start
 from ...engine.thread_pool import ThreadPool
 from ...errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
 from ...stats.tally import Tally
@@ -222,16 +224,37 @@ class CallOrigin:
         failed = self._is_failure(error, value, _status_of(response))
         return Answer(Verdict.UNSTORABLE, value=value, error=error, failed=failed)
 
-    def refresh(self, *, forced: bool = False) -> CallRefresh:
-        """Return the renewal of this value."""
-        return CallRefresh(self, forced=forced)
+    def refresh(self, *, forced: bool = False) -> RefreshJob:
+        """Return the refresh of this value. It also fills a missing one: callers that need the value wait for the refresh."""
+        plan, hangs = self.plan, threading.Event()
+
+        def give_up() -> None:
+            # A call that hangs counts as one failure, whatever becomes of it.
+            hangs.set()
+            plan.suspension.learn(failed=True)
+
+        return RefreshJob(
+            key=self.key,
+            label=self.label,
+            terms=plan.terms,
+            tally=plan.tally,
+            fills_missing=True,
+            forced=forced,
+            max_wait=self.wait,
+            pool=plan.pool,
+            run=partial(self.call, is_background=True, is_given_up=hangs.is_set),
+            is_backing_off=lambda copy: self.refused(copy) is not None,
+            refresh_dependencies=plan.renew,
+            given_up=give_up,
+        )
 
     # -- calling the function ------------------------------------------------------------------------------------
 
-    def call(self, start: Start, refresh: CallRefresh | None = None) -> Answer:
-        """Call the function, unless too many calls of it run, and judge what comes out.
+    def call(self, start: Start, is_background: bool = False, is_given_up: Callable[[], bool] = lambda: False) -> Answer:
+        """Call the function, unless too many calls of it run, and judge its value.
 
-        :param refresh: the renewal that this is, if nobody waits for it here.
+        :param is_background: no caller waits in this thread.
+        :param is_given_up: whether the call has passed its deadline, so that its failure is counted already.
         """
         slots = self.plan.slots
         if not slots.take():
@@ -239,13 +262,13 @@ class CallOrigin:
         try:
             if not self.plan.suspension.admits():
                 return self._suspended()
-            word = Cacheability(None, in_background=refresh is not None or self.terms.in_line)
+            word = Cacheability(None, in_background=is_background or self.terms.in_line)
             value, error = self._run(word)
         finally:
             slots.give_back()
         answer = self._judged(value, error, start, word)
         failed = answer.verdict is Verdict.FAILED
-        if not (failed and refresh is not None and refresh.is_given_up):
+        if not (failed and is_given_up()):
             self.plan.suspension.learn(failed=failed)
         return answer
 
@@ -368,39 +391,6 @@ class CallOrigin:
             calls=tuple(word.calls),
             stood_in=word.stood_in,
         )
-
-
-class CallRefresh:
-    """The renewal of a value, also of one that is missing: whoever waits for that waits for this."""
-
-    def __init__(self, origin: CallOrigin, *, forced: bool) -> None:
-        self.origin = origin
-        self.key = origin.key
-        self.label = origin.label
-        self.tally = origin.plan.tally
-        self.terms = origin.plan.terms
-        self.pool: ThreadPool | None = origin.plan.pool
-        self.fills = True
-        self.forced = forced
-        self.patience = origin.wait
-        self.is_given_up = False
-
-    def is_left_alone(self, copy: Copy) -> bool:
-        """Whether whoever asked for it would not have it called now."""
-        return self.origin.refused(copy) is not None
-
-    def renew_parts(self, keys: tuple[str, ...]) -> None:
-        """Renew what is stale of the values that this one was made from."""
-        self.origin.plan.renew(keys)
-
-    def run(self, start: Start) -> Answer:
-        """Call the function anew and judge what comes out."""
-        return self.origin.call(start, self)
-
-    def given_up(self) -> None:
-        """Learn that the call hangs: it counts as failed, once, whatever becomes of it."""
-        self.is_given_up = True
-        self.origin.plan.suspension.learn(failed=True)
 
 
 #: Statuses of a ``requests.Response`` that are stored.

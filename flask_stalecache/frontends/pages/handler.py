@@ -32,7 +32,7 @@ from ..hooks import ask
 from ..middleware import HANDOVER
 from .bound_view import BoundView, CachedView, EndpointCounters, cached_view
 from .origin import PageOrigin
-from .refresh import AnyView, PageRefresh, Replay
+from .refresh import AnyView, Replay, page_refresh
 from .request_recorder import ObservedRequest
 from .responses import add_fields, respond_with_answer, respond_with_copy
 
@@ -111,7 +111,7 @@ class Pages:
             return "what it takes to make it again is not known"
         endpoint = endpoint_of(entry) or ""
         tally, maker = self.engine.registry.tally("endpoint", endpoint), AnyView(self.app, self._terms_at(endpoint))
-        return Renewal(PageRefresh(maker, entry.key, title_of(entry), recipe, None, tally), _status_of)
+        return Renewal(page_refresh(maker, entry.key, title_of(entry), recipe, None, tally), _status_of)
 
     def _terms_at(self, endpoint: str) -> ServeOptions:
         """Return what the view of an endpoint says of serving its pages, whoever asks; what the app says, if it is not known."""

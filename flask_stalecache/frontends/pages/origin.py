@@ -31,12 +31,12 @@ from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability, collecting
 from ...core.rules.serving import Facts, Judgement, ServeOptions, Verdict, judge
-from ...engine.origin import Answer, Served, Start
+from ...engine.origin import Answer, RefreshJob, Served, Start
 from ...errors import ConfigError
 from ...stores.base import Copy
 from ..hooks import ask
 from .bound_view import BoundView, EndpointCounters
-from .refresh import PageRefresh, visitor_fields
+from .refresh import page_refresh, visitor_fields
 from .request_recorder import session_cookie
 from .responses import body_size, freeze, frozen_failure
 from .session_recorder import SessionReads
@@ -392,15 +392,15 @@ class PageOrigin:
     def _recipe(self) -> PageRecipe:
         return PageRecipe.from_environ(self.environ, self.plan.cached.policy.vary, self.plan.ignored)
 
-    def refresh(self) -> PageRefresh:
+    def refresh(self) -> RefreshJob:
         """Return the refresh of this page. With a ``key`` callable or ``ignore_session`` it carries its visitor's fields."""
         plan, policy = self.plan, self.plan.cached.policy
         if policy.key is None and not policy.ignore_session:
-            return PageRefresh(plan, self.key, self.label, self._recipe(), None, self.tally)
+            return page_refresh(plan, self.key, self.label, self._recipe(), None, self.tally)
         # A key callable may look at anything in the query.
         ignored = plan.ignored if policy.key is None else _NOTHING_IGNORED
         recipe = PageRecipe.from_environ(self.environ, policy.vary, ignored)
-        return PageRefresh(plan, self.key, self.label, recipe, visitor_fields(self.environ), self.tally)
+        return page_refresh(plan, self.key, self.label, recipe, visitor_fields(self.environ), self.tally)
 
 
 def _verdict_of(error: Exception | None) -> Verdict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from flask import Flask
@@ -13,11 +14,9 @@ from ...core.model.environ import REPLAY
 from ...core.model.recipe import PageRecipe
 from ...core.rules.serving import ServeOptions, Verdict
 from ...core.wsgi import AppReply
-from ...engine.origin import Answer, Start
-from ...engine.thread_pool import ThreadPool
+from ...engine.origin import Answer, RefreshJob, Start
 from ...errors import StaleCacheError
 from ...stats.tally import Tally
-from ...stores.base import Copy
 from .bound_view import CachedView, renew_calls
 
 #: Whether the current request is a refresh that carries its visitor's fields. Asked for every response, so it is no environ look.
@@ -83,66 +82,48 @@ class Replay:
         return not self.is_met if self.cached is None else self.cached is cached
 
 
-class PageRefresh:
-    """The refresh of a page: a new request through the app, made from the recipe.
+def page_refresh(
+    plan: Maker, key: str, label: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, tally: Tally
+) -> RefreshJob:
+    """Describe the refresh of a page: a new request through the app, made from the recipe.
 
-    :param plan: of what makes it.
-    :param visitor: the visitor's fields, for pages whose key or view may look at them; in memory only, never stored.
+    A page that was purged meanwhile is left to the next visitor.
+
+    :param plan: what makes the page.
+    :param visitor: the visitor's fields, for pages whose key or view may look at them. They are kept in memory only.
     :param tally: where it is counted.
     """
+    return RefreshJob(
+        key=key,
+        label=label,
+        terms=plan.terms,
+        tally=tally,
+        run=partial(_refreshed, plan, key, recipe, visitor),
+        refresh_dependencies=plan.renew_calls,
+    )
 
-    def __init__(
-        self, plan: Maker, key: str, label: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, tally: Tally
-    ) -> None:
-        self.plan = plan
-        self.tally = tally
-        self.key = key
-        self.label = label
-        self.recipe = recipe
-        self.visitor = visitor
-        #: It runs in the threads for pages, and what was purged meanwhile is left to the next visitor.
-        self.pool: ThreadPool | None = None
-        self.fills = False
-        self.forced = False
-        self.patience: float | None = None
 
-    @property
-    def terms(self) -> ServeOptions:
-        """What is said of serving the page, whoever asks."""
-        return self.plan.terms
-
-    def is_left_alone(self, copy: Copy) -> bool:
-        """A view is never left alone where nothing stands in for its page."""
-        return False
-
-    def renew_parts(self, keys: tuple[str, ...]) -> None:
-        """Renew what is stale of the values that the page was made from."""
-        self.plan.renew_calls(keys)
-
-    def given_up(self) -> None:
-        """Nobody but the engine counts the failures of a page."""
-
-    def run(self, start: Start) -> Answer:
-        """Send the request through the app, and return what the view answered, if it was the view that answered."""
-        environ = self.recipe.to_environ()
-        environ.update(self.visitor or {})
-        replay = environ[REPLAY] = Replay(self.key, self.plan.cached, start)
-        replay.arrives = environ["SCRIPT_NAME"], environ["PATH_INFO"]
-        # For middleware further out, which may have taken the script root off the path.
-        environ["SCRIPT_NAME"], environ["PATH_INFO"] = "", environ["SCRIPT_NAME"] + environ["PATH_INFO"]
-        token = AS_VISITOR.set(self.visitor is not None)
-        try:
-            status = _send(self.plan.app, environ, replay)
-        except Exception as error:
-            return replay.answer or Answer(Verdict.FAILED, error=error)
-        finally:
-            AS_VISITOR.reset(token)
-        if replay.answer is not None:
-            return replay.answer
-        # Where nobody knows whose page it is, it may be another app's in the same store, which is not to be put off.
-        is_ours = self.plan.cached is not None or status[:1] == "5"
-        reason = StaleCacheError(f"something else than the view answered: {status}")
-        return Answer(Verdict.FAILED if is_ours else Verdict.REFUSED, error=reason)
+def _refreshed(plan: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, start: Start) -> Answer:
+    """Send the request through the app, and return the view's answer, if it was the view that answered."""
+    environ = recipe.to_environ()
+    environ.update(visitor or {})
+    replay = environ[REPLAY] = Replay(key, plan.cached, start)
+    replay.arrives = environ["SCRIPT_NAME"], environ["PATH_INFO"]
+    # For middleware further out, which may have taken the script root off the path.
+    environ["SCRIPT_NAME"], environ["PATH_INFO"] = "", environ["SCRIPT_NAME"] + environ["PATH_INFO"]
+    token = AS_VISITOR.set(visitor is not None)
+    try:
+        status = _send(plan.app, environ, replay)
+    except Exception as error:
+        return replay.answer or Answer(Verdict.FAILED, error=error)
+    finally:
+        AS_VISITOR.reset(token)
+    if replay.answer is not None:
+        return replay.answer
+    # Without the view, the page may be another app's in the same store: its back-off is not ours to write.
+    is_ours = plan.cached is not None or status[:1] == "5"
+    reason = StaleCacheError(f"something else than the view answered: {status}")
+    return Answer(Verdict.FAILED if is_ours else Verdict.REFUSED, error=reason)
 
 
 def _send(app: Flask, environ: dict[str, Any], replay: Replay) -> str:

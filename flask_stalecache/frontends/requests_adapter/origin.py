@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from requests import Response
 
@@ -12,8 +13,7 @@ from ...core.model.inputs import RequestInputs
 from ...core.rules.serving import ServeOptions, Verdict
 from ...core.rules.shared_cache import honored
 from ...core.rules.variants import Fields, locate
-from ...engine.origin import Answer, Start
-from ...engine.thread_pool import ThreadPool
+from ...engine.origin import Answer, RefreshJob, Start
 from ...stores.base import Copy
 from .app_context import AppContext
 from .fetch import NOTHING_SAID, FetchRequest, ThirdPartyFetch
@@ -141,11 +141,20 @@ class SessionOrigin:
         said = self.said or NOTHING_SAID
         return FetchRequest(self.plan, self.rules, self.sending, self.url, self.url_key, self.environ, said, self.terms)
 
-    def refresh(self) -> SessionRefresh:
+    def refresh(self) -> RefreshJob:
         """Return the renewal of what is asked for: the caller's own request, kept in memory until it is sent."""
         sending = self.sending._replace(request=self.sending.changed((*CONDITIONS, *_SAID), []), stream=False)
         sending.request.method = "GET"
-        return SessionRefresh(SessionOrigin(self.plan, self.rules, sending, self.url), self.key)
+        # Without what its caller alone wanted.
+        origin = SessionOrigin(self.plan, self.rules, sending, self.url)
+        return RefreshJob(
+            key=self.key,
+            label=origin.label,
+            terms=origin.terms,
+            tally=origin.tally,
+            pool=self.plan.pool,
+            run=partial(_refreshed, origin),
+        )
 
     @property
     def reason(self) -> str:
@@ -153,39 +162,10 @@ class SessionOrigin:
         return "request" if self.terms.reload else ""
 
 
-class SessionRefresh:
-    """The renewal of what a session has stored.
-
-    :param origin: the request, without what its caller alone wanted.
-    :param key: the key of what is renewed.
-    """
-
-    def __init__(self, origin: SessionOrigin, key: str) -> None:
-        self.origin = origin
-        self.key = key
-        self.label = origin.label
-        self.tally = origin.tally
-        self.terms = origin.terms
-        self.pool: ThreadPool | None = origin.plan.pool
-        self.fills = False
-        self.forced = False
-        self.patience: float | None = None
-
-    def is_left_alone(self, copy: Copy) -> bool:
-        """A third party is never left alone where nothing stands in for its answer."""
-        return False
-
-    def renew_parts(self, keys: tuple[str, ...]) -> None:
-        """A response is made of nothing."""
-
-    def given_up(self) -> None:
-        """Nobody but the engine counts the failures of a third party."""
-
-    def run(self, start: Start) -> Answer:
-        """Ask the third party, read all of its answer, and judge it."""
-        answer = ThirdPartyFetch(
-            self.origin.question(), start, time.monotonic() + self.origin.plan.settings.refresh_deadline
-        ).answer()
-        if isinstance(answer.value, Response):
-            answer.value.close()
-        return answer
+def _refreshed(origin: SessionOrigin, start: Start) -> Answer:
+    """Call the third party, read all of its answer, and judge it."""
+    until = time.monotonic() + origin.plan.settings.refresh_deadline
+    answer = ThirdPartyFetch(origin.question(), start, until).answer()
+    if isinstance(answer.value, Response):
+        answer.value.close()
+    return answer
