@@ -94,60 +94,72 @@ class Answer:
 
 
 class Origin(Protocol):
-    """What is being cached, for one request or caller."""
+    """What is cached, for one request or call: a view, a fetch function, an app, a third party.
+
+    Front ends inherit from it. The first seven members have no default; the rest are for origins that need them.
+    """
+
+    __slots__ = ()
 
     @property
     def key(self) -> str:
-        """The key of what is asked for."""
+        """The key of the entry."""
 
     @property
     def label(self) -> str:
-        """What a log line calls it."""
+        """Its name in log lines."""
 
     @property
     def tally(self) -> Tally:
-        """Where it is counted; once it was called, since some are not known before."""
+        """Where it is counted. The engine asks after the call, since some front ends do not know before."""
 
     @property
     def lock_timeout(self) -> float:
-        """Seconds to wait for another's call at most."""
-
-    @property
-    def wait(self) -> float | None:
-        """Seconds to wait for a renewal at most where a copy can stand in; ``None``: as long as it takes."""
-
-    @property
-    def runs_in_own_threads(self) -> bool:
-        """Whether it is only ever called in threads of its own, never in the visitor's; it has a ``wait`` then."""
+        """Seconds to wait for another caller's call at most."""
 
     @property
     def terms(self) -> ServeOptions:
-        """What is said of serving what is stored to this request."""
-
-    def relocate(self) -> bool:
-        """Find the key anew, since what was stored meanwhile may say where to look; return whether it is another one."""
-
-    def refresh(self) -> RefreshJob:
-        """Return the renewal of what is asked for, to be run in the background."""
+        """The serving options of this request."""
 
     def call(self, start: Start) -> Answer:
         """Call the origin and judge its answer. Exceptions of the origin are part of the answer."""
 
-    def refused(self, copy: Copy) -> Answer | None:
-        """Return why it is not to be called now; ``None``: it may be."""
-
     def call_uncached(self) -> Answer:
-        """Call the origin for this visitor alone: nothing of it is stored."""
+        """Call the origin for this request alone. Nothing is stored."""
+
+    def refresh(self) -> RefreshJob:
+        """Return the background refresh of the entry."""
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds to wait for a refresh at most where a copy can be served instead; ``None``: as long as it takes."""
+        return None
+
+    @property
+    def runs_in_own_threads(self) -> bool:
+        """Whether it is only called in threads of its own, never in the caller's. It has a ``wait`` then."""
+        return False
 
     @property
     def may_collapse(self) -> bool:
-        """Whether it may wait for others, and others for it."""
+        """Whether it may wait for the call of another request, and other requests for its call."""
+        return True
 
     def is_barred_from(self, entry: Entry) -> bool:
-        """Whether the entry can't be served to this request: it carries an absent name."""
+        """Whether the entry can't be served to this request: it carries a name that was absent when the entry was made."""
+        return False
 
     def carries(self, names: RequestInputs) -> bool:
         """Whether the request carries one of these names."""
+        return False
+
+    def relocate(self) -> bool:
+        """Find the key again, since the store may know more variants by now. Return whether it has changed."""
+        return False
+
+    def refused(self, copy: Copy) -> Answer | None:
+        """Return an answer with the reason why the origin is not called now; ``None``: it may be called."""
+        return None
 
 
 def _never(copy: Copy) -> bool:

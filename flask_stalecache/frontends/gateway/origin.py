@@ -21,7 +21,7 @@ from ...core.rules.prefer_stale import is_set
 from ...core.rules.serving import ServeOptions, Verdict
 from ...core.rules.shared_cache import honored
 from ...core.rules.variants import is_variant_of
-from ...engine.origin import Answer, RefreshJob, Served, Start
+from ...engine.origin import Answer, Origin, RefreshJob, Served, Start
 from ...errors import StaleCacheError
 from ...stats.tally import Tally
 from ...stores.base import Copy
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
-class GatewayOrigin:
+class GatewayOrigin(Origin):
     """One request for what may be stored.
 
     :param plan: the app behind the gateway.
@@ -47,6 +47,9 @@ class GatewayOrigin:
     :ivar said: what the client says of caching, if that is obeyed.
     :ivar met: what was stored when it came, noted with ``app.debug``.
     """
+
+    key: str
+    terms: ServeOptions
 
     __slots__ = ("asked", "environ", "fields", "key", "met", "plan", "rule", "said", "start_response", "terms", "url_key")
 
@@ -110,11 +113,6 @@ class GatewayOrigin:
         return None if WARMING in self.environ else self.rule.policy.wait
 
     @property
-    def runs_in_own_threads(self) -> bool:
-        """The app runs in its visitor's thread."""
-        return False
-
-    @property
     def may_collapse(self) -> bool:
         """Whether others may wait for this request's call: not if it is unlikely to be stored, or its sender says no-store."""
         wants_none = self.said is not None and self.said.no_store
@@ -141,10 +139,6 @@ class GatewayOrigin:
         before = self.key
         self.key, self.fields = self.plan.locate(self.url_key, self.environ)
         return self.key != before
-
-    def refused(self, copy: Copy) -> Answer | None:
-        """The app is never left alone: where nothing is stored, somebody has to answer."""
-        return None
 
     def _ask(self) -> AppFetch:
         self.close()

@@ -19,7 +19,7 @@ from ...config import Settings
 from ...core.http.cache_control import Directives
 from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
-from ...core.model.inputs import NO_NAMES, RequestInputs
+from ...core.model.inputs import NO_NAMES
 from ...core.model.keys import call_key
 from ...core.model.policy import Windows
 from ...core.model.purge_names import call_names, tag_name
@@ -28,7 +28,7 @@ from ...core.rules.cacheability import Cacheability, current, run_apart
 from ...core.rules.prefer_stale import preference
 from ...core.rules.serving import Facts, ServeOptions, Verdict, judge
 from ...engine.log import RateLimitedLog
-from ...engine.origin import Answer, RefreshJob, Start
+from ...engine.origin import Answer, Origin, RefreshJob, Start
 from ...engine.thread_pool import ThreadPool
 from ...errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
 from ...stats.tally import Tally
@@ -125,13 +125,16 @@ _PLAIN = frozenset({str, int, type(None)})
 _KEYS = 1024
 
 
-class CallOrigin:
+class CallOrigin(Origin):
     """One call of a fetch function.
 
     :param plan: the function in this app.
     :param in_background: nobody waits for it.
     :raises UnkeyableArgument: if an argument has no canonical form.
     """
+
+    key: str
+    terms: ServeOptions
 
     __slots__ = ("args", "key", "kwargs", "plan", "terms")
 
@@ -184,23 +187,6 @@ class CallOrigin:
     def runs_in_own_threads(self) -> bool:
         """Whether it runs in threads of its own: where its caller may stop waiting."""
         return self.wait is not None
-
-    @property
-    def may_collapse(self) -> bool:
-        """Whether it may wait for others, and others for it."""
-        return True
-
-    def is_barred_from(self, entry: Entry) -> bool:
-        """A value is for whoever has the arguments."""
-        return False
-
-    def carries(self, names: RequestInputs) -> bool:
-        """A call carries no cookies and no fields."""
-        return False
-
-    def relocate(self) -> bool:
-        """A call has one key."""
-        return False
 
     def refused(self, copy: Copy) -> Answer | None:
         """Return why it is left alone: it failed a short while ago, and there is a fallback or nobody waits, or that is remembered.

@@ -31,9 +31,9 @@ from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability, collecting
 from ...core.rules.serving import Facts, Judgement, ServeOptions, Verdict, judge
-from ...engine.origin import Answer, RefreshJob, Served, Start
+from ...engine.origin import Answer, Origin, RefreshJob, Served, Start
 from ...errors import ConfigError
-from ...stores.base import Copy
+from ...stats.tally import Tally
 from ..hooks import ask
 from .bound_view import BoundView, EndpointCounters
 from .refresh import page_refresh, visitor_fields
@@ -57,7 +57,7 @@ _SERVED = "_stalecache_served"
 _NOTHING_IGNORED = NamePatterns(())
 
 
-class PageOrigin:
+class PageOrigin(Origin):
     """One request for a cached view.
 
     :param plan: the view in this app.
@@ -67,6 +67,10 @@ class PageOrigin:
     :param place: the view's endpoint. Views that one function makes have one name, so it is in the key too.
     :ivar tally: where it is counted.
     """
+
+    key: str
+    tally: Tally
+    terms: ServeOptions
 
     __slots__ = ("_covered_by_key", "args", "context", "environ", "key", "kwargs", "plan", "tally", "terms")
 
@@ -124,19 +128,6 @@ class PageOrigin:
     def carries(self, names: RequestInputs) -> bool:
         """Whether the request carries one of these names."""
         return names.present_in(self.environ)
-
-    @property
-    def runs_in_own_threads(self) -> bool:
-        """A view runs in its visitor's thread."""
-        return False
-
-    def relocate(self) -> bool:
-        """A page has one key."""
-        return False
-
-    def refused(self, copy: Copy) -> Answer | None:
-        """A view is never refused."""
-        return None
 
     def call_uncached(self) -> Answer:
         """Call the view as if it were not decorated."""

@@ -9,11 +9,11 @@ from requests import Response
 
 from ...core.http.cache_control import RequestDirectives, request_directives
 from ...core.model.entry import Entry
-from ...core.model.inputs import RequestInputs
 from ...core.rules.serving import ServeOptions, Verdict
 from ...core.rules.shared_cache import honored
 from ...core.rules.variants import Fields, locate
-from ...engine.origin import Answer, RefreshJob, Start
+from ...engine.origin import Answer, Origin, RefreshJob, Start
+from ...stats.tally import Tally
 from ...stores.base import Copy
 from .app_context import AppContext
 from .fetch import NOTHING_SAID, FetchRequest, ThirdPartyFetch
@@ -24,7 +24,7 @@ from .rules import SessionRules
 _SAID = ("Cache-Control", "Pragma")
 
 
-class SessionOrigin:
+class SessionOrigin(Origin):
     """One request of a session for what may be stored.
 
     :param plan: the app.
@@ -37,6 +37,12 @@ class SessionOrigin:
     :ivar fields: the request fields that are in it.
     :ivar said: what the caller says of caching, if anything.
     """
+
+    key: str
+    tally: Tally
+    terms: ServeOptions
+
+    __slots__ = ("environ", "fields", "key", "plan", "rules", "said", "sending", "tally", "terms", "url", "url_key")
 
     def __init__(
         self, plan: AppContext, rules: SessionRules, sending: OutgoingRequest, url: str, in_background: bool = False
@@ -91,11 +97,6 @@ class SessionOrigin:
         return self.rules.policy.wait  # type: ignore[no-any-return]
 
     @property
-    def runs_in_own_threads(self) -> bool:
-        """It is sent in its caller's thread."""
-        return False
-
-    @property
     def is_authorized(self) -> bool:
         """Whether it has Authorization."""
         return "HTTP_AUTHORIZATION" in self.environ
@@ -110,19 +111,11 @@ class SessionOrigin:
         """Whether the entry can't be served to this request: it has Authorization, and the response is not for all."""
         return self.is_authorized and not entry.shared
 
-    def carries(self, names: RequestInputs) -> bool:
-        """A third party tells in Vary what matters."""
-        return False
-
     def relocate(self) -> bool:
         """Find the variant anew: another response may have shown that the URL has some."""
         before = self.key
         self.key, self.fields = self._locate()
         return self.key != before
-
-    def refused(self, copy: Copy) -> Answer | None:
-        """A third party is never left alone where nothing is stored: somebody has to answer."""
-        return None
 
     def call_uncached(self) -> Answer:
         """Let the third party answer this request as if there were no cache."""
