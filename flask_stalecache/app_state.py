@@ -11,6 +11,7 @@ from flask import Flask, Response, current_app, has_app_context, request
 from flask.globals import request_ctx
 
 from . import config
+from .batches.operations import BulkOperations
 from .batches.scheduler import BatchScheduler, Renewal
 from .config import Settings
 from .core.model.entry import Entry
@@ -20,6 +21,7 @@ from .errors import ConfigError
 from .frontends.app_version import AppVersion
 from .frontends.engine_setup import make_engine
 from .frontends.flask_gateway import FlaskGatewayFactory
+from .frontends.flask_urls import warm_target
 from .frontends.gateway.handler import Gateway
 from .frontends.memoize.handler import NAME, Calls
 from .frontends.memoize.origin import FetchFunction
@@ -43,7 +45,8 @@ class State:
     :ivar pages: the cached views.
     :ivar calls: the fetch functions; ``None``: they run as if they were not decorated.
     :ivar sessions: what sessions of ``requests`` ask; ``None``: nothing they do is cached.
-    :ivar scans: what is done to many entries at once.
+    :ivar scans: runs batches.
+    :ivar bulk: purges, refreshes and warms many entries.
     :ivar counters: what happened in this process.
     :ivar stats: what happened in all that share the directory.
     """
@@ -54,6 +57,7 @@ class State:
     calls: Calls | None
     sessions: AppContext | None
     scans: BatchScheduler
+    bulk: BulkOperations
     counters: Counters
     stats: Registry
 
@@ -73,7 +77,7 @@ def set_up(app: Flask, own: Store | None, memos: Iterable[FetchFunction]) -> Aft
     version = AppVersion(settings.version, time.time(), lambda: app.debug)
     if not settings.enabled:
         scans, pages = BatchScheduler(engine, []), Pages(app, settings, engine, version)
-        app.extensions[NAME] = State(settings, engine, pages, None, None, scans, counters, engine.registry)
+        app.extensions[NAME] = State(settings, engine, pages, None, None, scans, _bulk(app, scans), counters, engine.registry)
         return None
     calls = Calls(app, settings, engine, version)
     calls.check(memos)
@@ -82,10 +86,14 @@ def set_up(app: Flask, own: Store | None, memos: Iterable[FetchFunction]) -> Aft
     app.request_class = observed_request_class(app.request_class, settings.ignored_readers)
     doorway = AfterResponseMiddleware(app.wsgi_app, engine, FlaskGatewayFactory(app, engine, calls.renew, version))
     scans = BatchScheduler(engine, [pages, calls, _GatewayBehind(doorway)])
-    app.extensions[NAME] = State(settings, engine, pages, calls, sessions, scans, counters, engine.registry)
+    app.extensions[NAME] = State(settings, engine, pages, calls, sessions, scans, _bulk(app, scans), counters, engine.registry)
     app.wsgi_app = doorway  # type: ignore[method-assign]
     app.process_response = _saving_no_visitors_session(app.process_response)  # type: ignore[method-assign,assignment]
     return doorway
+
+
+def _bulk(app: Flask, scheduler: BatchScheduler) -> BulkOperations:
+    return BulkOperations(scheduler, app.view_functions, lambda: warm_target(app, scheduler.engine.settings))
 
 
 class _GatewayBehind:

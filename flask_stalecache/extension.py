@@ -9,12 +9,16 @@ from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
-from flask import Flask, has_request_context, request
+from flask import Flask, current_app, has_app_context, has_request_context, request
 from flask.ctx import RequestContext
 from flask.globals import request_ctx
 
 from . import config
 from .app_state import app_of_context, set_up, state_of
+from .batches.batch import Batch
+from .batches.operations import drain_all_apps
+from .batches.selector import Selection
+from .batches.warmer import Urls
 from .cli.commands import commands
 from .core.model.checks import Duration, unknown_parameter
 from .core.model.environ import REFRESHING
@@ -30,7 +34,6 @@ from .frontends.memoize.serializers import Serializer, check_serializer
 from .frontends.middleware import AfterResponseMiddleware
 from .frontends.pages.bound_view import CachedView, stands_for
 from .frontends.requests_adapter.factory import make_adapter, make_session, session_rules
-from .operations import Operations
 from .stats.schema import Stats
 from .stores.base import Store
 
@@ -43,7 +46,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class StaleCache(Operations):
+class StaleCache:
     """The extension. One object may serve many apps; what belongs to an app lives in ``app.extensions``.
 
     :param app: an app to set up at once; else call :meth:`init_app`.
@@ -352,6 +355,114 @@ class StaleCache(Operations):
         )
         return make_session(make_adapter(rules, adapter))
 
+    def purge(
+        self,
+        url: str | None = None,
+        *,
+        tag: str | None = None,
+        endpoint: str | None = None,
+        prefix: str | None = None,
+        all: bool = False,
+        soft: bool = False,
+    ) -> Batch | None:
+        """Drop stored pages: every worker sees it at its next request, whatever is under way.
+
+        It takes the same time however many there are, but for ``prefix``. It needs an app context.
+
+        :param url: a path with its query, on all hosts; or a full URL, on its own. Parameters that the page ignores are left out.
+        :param tag: the pages with this tag.
+        :param endpoint: the pages of this endpoint, such as ``"news.article"``.
+        :param prefix: the pages whose path begins so, on all hosts; or those whose full URL does. They have to be looked for,
+            which happens in the background.
+        :param all: all pages of the store, those of other apps in it too.
+        :param soft: only end their freshness; they are served as stale, and renewed, as their windows say. Default false.
+        :return: with ``prefix`` a :class:`Batch`, which tells how far it is; else ``None``: it is done.
+        :raises ConfigError: unless exactly one of ``url``, ``tag``, ``endpoint``, ``prefix`` and ``all`` is given, and it makes
+            sense.
+        :raises StoreError: if the store can't be written. Then it may or may not have taken place: do it again.
+        """
+        selection = Selection(url, tag, endpoint, prefix, all)
+        return state_of(app_of_context("purge()")).bulk.purge(selection, soft=soft)
+
+    def refresh(
+        self,
+        url: str | None = None,
+        *,
+        tag: str | None = None,
+        endpoint: str | None = None,
+        prefix: str | None = None,
+        all: bool = False,
+        concurrency: int = 4,
+    ) -> Batch:
+        """Make stored pages and values of fetch functions again, fresh or not, in the background.
+
+        It returns at once. What is stored is served meanwhile, and stays if it can't be made again. Each is made under the lock of
+        its key, so once at a time over all workers. It needs an app context.
+
+        :param url: as for :meth:`purge`, like the other selectors.
+        :param concurrency: how many are made at a time, 1 to 64. Default 4.
+        :return: how far it is, and what came of each.
+        :raises ConfigError: unless exactly one thing is selected, and it makes sense; or for another ``concurrency``.
+        """
+        selection = Selection(url, tag, endpoint, prefix, all)
+        return state_of(app_of_context("refresh()")).bulk.refresh(selection, concurrency)
+
+    def publish(
+        self,
+        url: str | None = None,
+        *,
+        tag: str | None = None,
+        endpoint: str | None = None,
+        prefix: str | None = None,
+        all: bool = False,
+        concurrency: int = 4,
+    ) -> Batch:
+        """Purge softly, and refresh what that was of: the old pages are stale from now on, and are renewed at once.
+
+        The purge has taken place when it returns, but for ``prefix``; the rest happens in the background. It needs an app context.
+
+        :param url: as for :meth:`purge`, like the other selectors.
+        :param concurrency: how many are made at a time, 1 to 64. Default 4.
+        :return: how far it is, and what came of each.
+        :raises ConfigError: unless exactly one thing is selected, and it makes sense; or for another ``concurrency``.
+        :raises StoreError: if the store can't be written. Then it may or may not have taken place: do it again.
+        """
+        selection = Selection(url, tag, endpoint, prefix, all)
+        return state_of(app_of_context("publish()")).bulk.publish(selection, concurrency)
+
+    def warm(
+        self,
+        urls: Urls,
+        *,
+        concurrency: int = 4,
+        force: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> Batch:
+        """Fill the store before visitors come: ask the app for URLs, in this process and in the background.
+
+        Each is a visit without cookies, for which :attr:`refreshing` is true, and is answered as a visitor's would be: what is
+        fresh is left as it is, what is missing or stale is made and stored. Redirects are not followed. It needs an app context.
+
+        :param urls: a path as visitors see it, or a full URL; a pair of an endpoint and its values; a list of those; or a sitemap:
+            the path of a file that ends in ``.xml`` or ``.xml.gz``, or a path or URL of the app that does.
+        :param concurrency: how many are asked for at a time, 1 to 64. Default 4.
+        :param force: make what is fresh again too. Default false.
+        :param headers: request fields to send, where pages depend on some: ``{"Accept-Language": "de"}``, or what a proxy adds.
+        :return: how far it is, and what came of each.
+        :raises ConfigError: if ``STALECACHE_BASE_URL`` and ``SERVER_NAME`` are missing; for a URL of another host, what is no URL
+            or no sitemap, or a value that is not accepted. Then nothing has been asked for.
+        """
+        return state_of(app_of_context("warm()")).bulk.warm(urls, concurrency, force, headers)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until the refreshes that this process handed over are done, and its batches; return whether they are.
+
+        In an app context those of that app, else those of all apps.
+
+        :param timeout: seconds to wait at most. Default: no limit.
+        """
+        return state_of(current_app).bulk.drain(timeout) if has_app_context() else drain_all_apps(timeout)
+
     def stats(self) -> Stats:
         """Return the numbers of all processes that share the cache directory, living and dead. It needs an app context.
 
@@ -387,7 +498,7 @@ class StaleCache(Operations):
 
         ``app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=is_admin)``
         """
-        return Dashboard(self, self._memos)
+        return Dashboard(self._memos)
 
     @property
     def refreshing(self) -> bool:

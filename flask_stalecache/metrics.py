@@ -11,7 +11,7 @@ from flask import Flask
 from .app_state import state_of
 from .engine.engine import Engine
 from .errors import ConfigError
-from .frontends.gateway.gateway_cache import GatewayCache
+from .frontends.gateway.gateway_cache import GatewayCache, engine_of
 from .stats.counters import Counters
 from .stats.registry import Registry
 from .stores.base import Usage
@@ -67,7 +67,7 @@ def _families() -> ModuleType:
 
 def _engine_of(app: object) -> Engine:
     if isinstance(app, GatewayCache):
-        return app._engine
+        return engine_of(app)
     if isinstance(app, Flask):
         return state_of(app).engine
     raise ConfigError(f"StaleCacheCollector() tells of an app or a GatewayCache, and {app!r} is neither")

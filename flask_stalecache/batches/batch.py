@@ -20,7 +20,8 @@ logger = logging.getLogger("flask_stalecache")
 KEPT = 10_000
 #: Threads that hang and are replaced, before a batch makes do with what is left.
 MAX_LOST = 32
-MAX_CONCURRENCY = 64
+#: Threads of a batch: the default, and the most that are accepted.
+CONCURRENCY, MAX_CONCURRENCY = 4, 64
 
 
 class Outcome(NamedTuple):

@@ -1,132 +1,114 @@
-"""What is done to many stored responses at once, where there is no Flask."""
+"""Bulk operations on stored entries, for both public classes, the shell and the dashboard."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from ..core.model.base_url import request_fields
-from ..engine.engine import Engine
-from ..errors import ConfigError
+from ..core.model.base_url import Base, request_fields
+from ..engine.thread_pool import drain_all
 from .batch import Batch, concurrency_of
-from .scheduler import BatchScheduler, drain_with
-from .selector import Selector
+from .scheduler import BatchScheduler, drain_all_scans, drain_with
+from .selector import Scope, Selection, Selector
 from .warmer import Urls, Warmer, checked_flag
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import WSGIApplication
 
 
-class Operations:
-    """The part of :class:`~flask_stalecache.GatewayCache` that works on what is stored."""
+@dataclass(frozen=True, slots=True)
+class WarmTarget:
+    """The app that ``warm`` sends its requests to.
 
-    _engine: Engine
-    _scans: BatchScheduler
+    :param app: the app, with all middleware.
+    :param base: its base URL.
+    :param with_raw: whether its server passes on the path as it came over the wire.
+    :param path_of: returns the path or URL of an endpoint with values; ``None``: the app has no endpoints.
+    """
 
-    def purge(
-        self,
-        url: str | None = None,
-        *,
-        tag: str | None = None,
-        prefix: str | None = None,
-        all: bool = False,
-        soft: bool = False,
-    ) -> Batch | None:
-        """Drop stored responses, or with ``soft`` end their freshness: every worker sees it at its next request.
+    app: WSGIApplication
+    base: Base
+    with_raw: bool
+    path_of: Callable[[str, Mapping[str, Any]], str] | None
 
-        :param url: a path with its query, on all hosts; or a full URL, on its own.
-        :param tag: the responses with this tag.
-        :param prefix: the responses whose path begins so, on all hosts; or those whose full URL does. They are looked for in the
-            background.
-        :param all: everything in the store.
-        :return: with ``prefix`` a :class:`Batch`, which tells how far it is; else ``None``: it is done.
-        :raises ConfigError: unless exactly one of ``url``, ``tag``, ``prefix`` and ``all`` is given, and it makes sense.
+
+class BulkOperations:
+    """Checks the arguments of bulk operations on one store, and starts their batches.
+
+    :param scheduler: runs the batches.
+    :param endpoints: the app's endpoints, by which entries can be selected; ``None``: it has none.
+    :param warm_target: returns where ``warm`` sends its requests, or raises :class:`ConfigError`.
+    """
+
+    def __init__(self, scheduler: BatchScheduler, endpoints: Collection[str] | None, warm_target: Callable[[], WarmTarget]) -> None:
+        self._scheduler = scheduler
+        self._engine = scheduler.engine
+        self._scope = Scope(scheduler.engine.settings.ignored_parameters, endpoints)
+        self._warm_target = warm_target
+
+    def selector(self, selection: Selection, what: str) -> Selector:
+        """Check a selection, and return its selector.
+
+        :param what: the operation, for the error.
+        :raises ConfigError: unless exactly one thing is selected, by a value that makes sense.
+        """
+        return selection.resolve(what, self._scope)
+
+    def purge(self, selection: Selection, *, soft: object) -> Batch | None:
+        """Purge the selected entries. Return a batch if they have to be searched for.
+
+        :raises ConfigError: for a selection or flag that is not accepted.
         :raises StoreError: if the store can't be written.
         """
-        if not isinstance(soft, bool):
-            raise ConfigError(f"soft={soft!r}: give True or False")
-        return self._scans.purge(self._selector("a purge", url, tag, prefix, all), soft=soft)
+        is_soft = checked_flag("soft", soft)
+        return self._scheduler.purge(self.selector(selection, "a purge"), soft=is_soft)
 
-    def refresh(
-        self,
-        url: str | None = None,
-        *,
-        tag: str | None = None,
-        prefix: str | None = None,
-        all: bool = False,
-        concurrency: int = 4,
-    ) -> Batch:
-        """Ask the app again for what is stored, fresh or not, in the background: as :meth:`StaleCache.refresh` does.
+    def refresh(self, selection: Selection, concurrency: object) -> Batch:
+        """Refresh the selected entries in the background.
 
-        :param url: as for :meth:`purge`, like the other selectors.
-        :param concurrency: how many are asked for at a time, 1 to 64. Default 4.
-        :return: how far it is, and what came of each.
-        :raises ConfigError: unless exactly one thing is selected, and it makes sense; or for another ``concurrency``.
+        :raises ConfigError: for a selection or concurrency that is not accepted.
         """
-        return self._scans.refresh(self._selector("a refresh", url, tag, prefix, all), concurrency_of(concurrency))
+        return self._scheduler.refresh(self.selector(selection, "a refresh"), concurrency_of(concurrency))
 
-    def publish(
-        self,
-        url: str | None = None,
-        *,
-        tag: str | None = None,
-        prefix: str | None = None,
-        all: bool = False,
-        concurrency: int = 4,
-    ) -> Batch:
-        """Purge softly, and refresh what that was of: as :meth:`StaleCache.publish` does.
+    def publish(self, selection: Selection, concurrency: object) -> Batch:
+        """Purge the selected entries softly, and refresh them in the background.
 
-        :param url: as for :meth:`purge`, like the other selectors.
-        :param concurrency: how many are asked for at a time, 1 to 64. Default 4.
-        :return: how far it is, and what came of each.
-        :raises ConfigError: unless exactly one thing is selected, and it makes sense; or for another ``concurrency``.
+        :raises ConfigError: for a selection or concurrency that is not accepted.
         :raises StoreError: if the store can't be written.
         """
-        return self._scans.refresh(self._selector("a publish", url, tag, prefix, all), concurrency_of(concurrency), publish=True)
+        return self._scheduler.refresh(self.selector(selection, "a publish"), concurrency_of(concurrency), publish=True)
 
-    def warm(
-        self,
-        urls: Urls,
-        *,
-        concurrency: int = 4,
-        force: bool = False,
-        headers: Mapping[str, str] | None = None,
-    ) -> Batch:
-        """Fill the store before clients come: as :meth:`StaleCache.warm` does, but without endpoints.
+    def warm(self, urls: Urls, concurrency: object, force: object, headers: object) -> Batch:
+        """Request URLs of the app in the background, so that it stores its responses.
 
-        :param urls: a path, or a full URL; a list of those; or a sitemap.
-        :param concurrency: how many are asked for at a time, 1 to 64. Default 4.
-        :param force: ask for what is fresh again too. Default false.
-        :param headers: request fields to send.
-        :return: how far it is, and what came of each.
-        :raises ConfigError: if ``base_url`` is missing; for a URL of another host, what is no URL or no sitemap, or a value that is
-            not accepted. Then nothing has been asked for.
+        :raises ConfigError: for an argument that is not accepted. Then no request was sent.
         """
-        settings = self._engine.settings
-        if settings.base_url is None:
-            raise ConfigError("warm() needs to know where the app is: give GatewayCache base_url='https://shop.example'")
+        threads, target, settings = concurrency_of(concurrency), self._warm_target(), self._engine.settings
         warmer = Warmer(
-            app=self,
-            base=settings.base_url,
+            app=target.app,
+            base=target.base,
             fields=request_fields(headers),
-            with_raw=True,
+            with_raw=target.with_raw,
             force=checked_flag("force", force),
             max_size=settings.max_entry_size,
-            path_of=None,
+            path_of=target.path_of,
         )
-        return self._scans.run("warm", warmer.tasks(urls), concurrency_of(concurrency))
-
-    @abstractmethod
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request."""
+        tasks = warmer.tasks(urls)
+        # With caching off nothing would be stored.
+        return self._scheduler.run("warm", tasks if settings.enabled else [], threads)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until the refreshes that this process handed over are done, and its batches; return whether they are.
+        """Wait for the batches and refreshes of this process. Return whether all have ended.
 
         :param timeout: seconds to wait at most. Default: no limit.
         """
-        return drain_with(self._scans.drain, self._engine.drain, timeout)
+        return drain_with(self._scheduler.drain, self._engine.drain, timeout)
 
-    def _selector(self, what: str, url: object, tag: object, prefix: object, everything: object) -> Selector:
-        return Selector.of(url, tag, None, prefix, everything, self._engine.settings.ignored_parameters, what=what)
+
+def drain_all_apps(timeout: float | None = None) -> bool:
+    """Wait for the batches and refreshes of all apps in this process. Return whether all have ended.
+
+    :param timeout: seconds to wait at most, for all together. Default: no limit.
+    """
+    return drain_with(drain_all_scans, drain_all, timeout)

@@ -1,11 +1,11 @@
-"""What a purge, a refresh or a publish is of, and what entries are called in its report. Pure."""
+"""Selects the entries for a purge, refresh or publish, and names entries in its report. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from ..core.model.entry import Entry
@@ -16,61 +16,27 @@ from ..errors import ConfigError
 _PATH = "/:@!$&'()*+,;=~"
 
 
-@dataclass(frozen=True, slots=True)
-class Selector:
-    """What is selected.
+class Scope(NamedTuple):
+    """What selectors refer to in one app.
 
-    :param kind: ``url``, ``tag``, ``endpoint``, ``prefix`` or ``all``.
-    :param name: the name that all of it has, by which it is purged at once; ``None``: only a walk finds it.
-    :param prefix: how one of its names begins, where there is no ``name``; else "".
+    :ivar ignored: query parameters that are in no page's name.
+    :ivar endpoints: the app's endpoints; ``None``: it has none to select by.
     """
 
-    kind: str
+    ignored: NamePatterns
+    endpoints: Collection[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """A checked selection, which matches entries by their names.
+
+    :param name: the name that all selected entries have, by which they are purged at once; ``None``: only a walk finds them.
+    :param prefix: how one of their names begins, where there is no ``name``; else "".
+    """
+
     name: str | None
     prefix: str = ""
-
-    @classmethod
-    def of(
-        cls,
-        url: object,
-        tag: object,
-        endpoint: object,
-        prefix: object,
-        everything: object,
-        ignored: NamePatterns,
-        *,
-        what: str = "a purge",
-        endpoints: Collection[str] | None = None,
-    ) -> Selector:
-        """Return what is selected.
-
-        :param ignored: query parameters that are in no page's name.
-        :param what: selects it, for the error.
-        :param endpoints: those that there are; ``None``: there are none to select by.
-        :raises ConfigError: unless exactly one thing is selected, by a value of the right kind.
-        """
-        given = {"url": url, "tag": tag, "endpoint": endpoint, "prefix": prefix, "all": None if everything is False else everything}
-        chosen = [name for name, value in given.items() if value is not None or (name == "all" and everything is None)]
-        if len(chosen) != 1:
-            said = " and ".join(chosen) or "nothing"
-            ways = "url, tag=, prefix=" if endpoints is None else "url, tag=, endpoint=, prefix="
-            raise ConfigError(f"{what} is by one of {ways} and all=True, and {said} was given")
-        kind = chosen[0]
-        if kind == "all":
-            if everything is not True:
-                raise ConfigError(f"all={everything!r}: give True to select everything")
-            return cls(kind, EVERYTHING)
-        if kind == "url":
-            return cls(kind, url_name(url, ignored))
-        if kind == "prefix":
-            return cls(kind, None, prefix_name(prefix))
-        value = given[kind]
-        if not isinstance(value, str) or not value:
-            raise ConfigError(f"{kind}={value!r}: give one non-empty string")
-        if kind == "tag":
-            return cls(kind, tag_name(value))
-        _check_endpoint(value, endpoints or ())
-        return cls(kind, endpoint_name(value))
 
     def matches(self, entry: Entry) -> bool:
         """Whether an entry is selected."""
@@ -79,11 +45,87 @@ class Selector:
         return any(name.startswith(self.prefix) for name in entry.names)
 
 
-def _check_endpoint(endpoint: str, known: Collection[str]) -> None:
+class Kind(NamedTuple):
+    """One way to select entries by a value.
+
+    :ivar resolve: checks the value and returns the selector, or raises :class:`ConfigError`.
+    :ivar label: names it on the dashboard.
+    :ivar help: explains its option in the shell; a URL is an argument there.
+    """
+
+    resolve: Callable[[object, Scope], Selector]
+    label: str
+    help: str = ""
+
+
+def _by_url(value: object, scope: Scope) -> Selector:
+    return Selector(url_name(value, scope.ignored))
+
+
+def _by_tag(value: object, scope: Scope) -> Selector:
+    return Selector(tag_name(_text("tag", value)))
+
+
+def _by_endpoint(value: object, scope: Scope) -> Selector:
+    endpoint, known = _text("endpoint", value), scope.endpoints or ()
     if endpoint not in known:
         nearest = get_close_matches(endpoint, list(known), n=1)
         hint = f"; the nearest is {nearest[0]!r}" if nearest else ""
         raise ConfigError(f"endpoint={endpoint!r} is none of the app's{hint}")
+    return Selector(endpoint_name(endpoint))
+
+
+def _by_prefix(value: object, scope: Scope) -> Selector:
+    return Selector(None, prefix_name(value))
+
+
+def _text(kind: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{kind}={value!r}: give one non-empty string")
+    return value
+
+
+#: All ways to select by a value. Shell options and the dashboard's form are made from this table; a new row needs a field of
+#: :class:`Selection` and a parameter of the public methods.
+KINDS: Mapping[str, Kind] = {
+    "url": Kind(_by_url, "URL or path"),
+    "tag": Kind(_by_tag, "Tag", "What has this tag."),
+    "endpoint": Kind(_by_endpoint, "Endpoint", "The pages of an endpoint, such as news.article."),
+    "prefix": Kind(_by_prefix, "Prefix", "What is at or below a path, or a full URL, that begins so."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The selectors of a purge, refresh or publish, as they were given. Exactly one must be.
+
+    Each field but ``all`` is a row of :data:`KINDS`; the values are checked by :meth:`resolve`.
+    """
+
+    url: object = None
+    tag: object = None
+    endpoint: object = None
+    prefix: object = None
+    all: object = False
+
+    def resolve(self, what: str, scope: Scope) -> Selector:
+        """Check the selection, and return its selector.
+
+        :param what: the operation, for the error.
+        :raises ConfigError: unless exactly one thing is selected, by a value of the right kind.
+        """
+        chosen = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if self.all is not False:
+            chosen.append("all")
+        if len(chosen) != 1:
+            kinds = [kind for kind in KINDS if kind != "endpoint" or scope.endpoints is not None]
+            ways = ", ".join(kind if kind == "url" else f"{kind}=" for kind in kinds)
+            raise ConfigError(f"{what} is by one of {ways} and all=True, and {' and '.join(chosen) or 'nothing'} was given")
+        if chosen != ["all"]:
+            return KINDS[chosen[0]].resolve(getattr(self, chosen[0]), scope)
+        if self.all is not True:
+            raise ConfigError(f"all={self.all!r}: give True to select everything")
+        return Selector(EVERYTHING)
 
 
 def url_names(entry: Entry) -> tuple[str, ...]:

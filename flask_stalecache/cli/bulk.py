@@ -11,16 +11,19 @@ import click
 from flask.cli import with_appcontext
 
 from ..app_state import State
-from ..batches.batch import MAX_CONCURRENCY, Batch, Outcome
-from ..batches.selector import Selector
+from ..batches.batch import CONCURRENCY, MAX_CONCURRENCY, Batch, Outcome
+from ..batches.selector import Selection
 from ..errors import ConfigError
-from ..operations import Operations
 from . import output
 from .context import filled, this_state
-from .selectors import selecting, selector_of
+from .selectors import selecting
 
 concurrent = click.option(
-    "--concurrency", type=click.IntRange(1, MAX_CONCURRENCY), default=4, show_default=True, help="How many at the same time."
+    "--concurrency",
+    type=click.IntRange(1, MAX_CONCURRENCY),
+    default=CONCURRENCY,
+    show_default=True,
+    help="How many at the same time.",
 )
 
 
@@ -34,8 +37,8 @@ def purge(soft: bool, **selection: Any) -> None:
     URL is a path with its query (on all hosts), or a full URL.
     """
     here = this_state()
-    selector = _matching(here, selector_of(here, "a purge", **selection))
-    batch = here.scans.purge(selector, soft=soft)
+    chosen = _matching(here, Selection(**selection), "a purge")
+    batch = here.bulk.purge(chosen, soft=soft)
     if batch is None:
         click.echo("softly purged" if soft else "purged")
     else:
@@ -49,7 +52,7 @@ def purge(soft: bool, **selection: Any) -> None:
 def refresh(concurrency: int, **selection: Any) -> None:
     """Renew now what is stored, fresh or not, and say what came of each."""
     here = this_state()
-    _follow(here.scans.refresh(_matching(here, selector_of(here, "a refresh", **selection)), concurrency))
+    _follow(here.bulk.refresh(_matching(here, Selection(**selection), "a refresh"), concurrency))
 
 
 @click.command()
@@ -59,8 +62,7 @@ def refresh(concurrency: int, **selection: Any) -> None:
 def publish(concurrency: int, **selection: Any) -> None:
     """Purge softly and renew: for a hook that runs when something was published."""
     here = this_state()
-    selector = _matching(here, selector_of(here, "a publish", **selection))
-    _follow(here.scans.refresh(selector, concurrency, publish=True))
+    _follow(here.bulk.publish(_matching(here, Selection(**selection), "a publish"), concurrency))
 
 
 @click.command()
@@ -76,15 +78,16 @@ def warm(sources: tuple[str, ...], concurrency: int, force: bool, headers: tuple
     file or a URL of the app that ends in .xml or .xml.gz. What is there as a file is one, also if it begins with a slash. What is
     fresh already is skipped, so that a run that was interrupted goes on where it was.
     """
-    this_state()
+    here = this_state()
     urls = sources[0] if len(sources) == 1 and _is_sitemap(sources[0]) else [url for source in sources for url in _urls(source)]
-    _follow(Operations().warm(urls, concurrency=concurrency, force=force, headers=_fields(headers)))
+    _follow(here.bulk.warm(urls, concurrency, force, _fields(headers)))
 
 
-def _matching(here: State, selector: Selector) -> Selector:
-    """Return what is selected, if anything stored matches it; else end the command, and nothing has changed."""
+def _matching(here: State, selection: Selection, what: str) -> Selection:
+    """Return the selection if an entry matches it; else end the command, before anything changes."""
+    selector = here.bulk.selector(selection, what)
     if any(selector.matches(stored.entry) for stored in filled(here).engine.store.walk()):
-        return selector
+        return selection
     click.echo("nothing stored matches", err=True)
     raise SystemExit(1)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 from ..app_state import State
-from ..batches.batch import Batch
-from ..batches.selector import Selector, title_of
+from ..batches.batch import CONCURRENCY, Batch
+from ..batches.selector import KINDS, Selection, Selector, title_of
 from ..core.formatting import number
 from ..core.model.entry import Entry
 from ..errors import ConfigError
@@ -16,32 +14,9 @@ ACTIONS = {"purge": "Purged", "soft": "Softly purged", "refresh": "Refreshed"}
 #: What it says of what goes on in the background.
 GOES_ON = {"purge": "Purging", "soft": "Softly purging", "refresh": "Refreshing"}
 #: By what entries are found and acted on, and how the page names that.
-SELECTORS = {"url": "URL or path", "tag": "Tag", "endpoint": "Endpoint", "prefix": "Prefix"}
+SELECTORS = {name: kind.label for name, kind in KINDS.items()}
 #: Seconds that a form waits for what goes on in the background: often it is over by then, and the page can say how it ended.
 PATIENCE = 1.0
-
-
-class Acting(Protocol):
-    """What acts, and counts: the extension."""
-
-    def purge(
-        self,
-        url: str | None = None,
-        *,
-        tag: str | None = None,
-        endpoint: str | None = None,
-        prefix: str | None = None,
-        soft: bool = False,
-    ) -> Batch | None:
-        """Drop stored pages, or only end their freshness."""
-
-    def refresh(
-        self, url: str | None = None, *, tag: str | None = None, endpoint: str | None = None, prefix: str | None = None
-    ) -> Batch:
-        """Make stored pages again."""
-
-    def stats(self) -> Any:
-        """Return the numbers of all workers."""
 
 
 def selector_of(state: State, by: str, value: str) -> Selector:
@@ -52,12 +27,10 @@ def selector_of(state: State, by: str, value: str) -> Selector:
     """
     if by not in SELECTORS:
         raise ConfigError("Choose by what to find an entry.")
-    url, tag, endpoint, prefix = (value if by == name else None for name in SELECTORS)
-    settings, endpoints = state.settings, state.pages.app.view_functions
-    return Selector.of(url, tag, endpoint, prefix, False, settings.ignored_parameters, what="a search", endpoints=endpoints)
+    return state.bulk.selector(Selection(**{by: value}), "a search")
 
 
-def act(cache: Acting, state: State, action: str, by: str, value: str) -> str:
+def act(state: State, action: str, by: str, value: str) -> str:
     """Do what a form asks for, and return what the page says of it.
 
     :param by: one of :data:`SELECTORS`, or ``key`` for one entry.
@@ -69,7 +42,9 @@ def act(cache: Acting, state: State, action: str, by: str, value: str) -> str:
         raise ConfigError("Choose what to do, and what to do it to.")
     if by == "key":
         return _on_one(state, action, value)
-    batch = cache.refresh(**{by: value}) if action == "refresh" else cache.purge(**{by: value}, soft=action == "soft")
+    selection = Selection(**{by: value})
+    bulk, is_soft = state.bulk, action == "soft"
+    batch = bulk.refresh(selection, CONCURRENCY) if action == "refresh" else bulk.purge(selection, soft=is_soft)
     return _told(action, f"{SELECTORS[by]} {value}", batch)
 
 
@@ -80,7 +55,7 @@ def _on_one(state: State, action: str, key: str) -> str:
         raise ConfigError("It is not stored any more.")
     if action == "refresh":
         return _told(action, title_of(entry), state.scans.renew(entry))
-    return _told(action, title_of(entry), state.scans.purge(Selector("url", own_name(entry)), soft=action == "soft"))
+    return _told(action, title_of(entry), state.scans.purge(Selector(own_name(entry)), soft=action == "soft"))
 
 
 def own_name(entry: Entry) -> str:

@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from ..core.formatting import shortened
 from ..errors import ConfigError, StaleCacheError, StoreError
 from ..frontends.memoize.origin import FetchFunction
-from .actions import SELECTORS, Acting, act, selector_of
+from .actions import SELECTORS, act, selector_of
 from .charts import STATUSES
 from .csrf import is_ours, token
 from .data import DashboardData, Found, Lists
@@ -90,14 +90,12 @@ class Dashboard(Blueprint):
     ``None`` is answered with 403, and a response that it returns is sent, such as a redirect to a login. If it raises, nobody
     gets in.
 
-    :param cache: what it shows and acts on.
     :param memos: the fetch functions that are known.
     """
 
-    def __init__(self, cache: Acting, memos: Collection[FetchFunction]) -> None:
+    def __init__(self, memos: Collection[FetchFunction]) -> None:
         # A path of its own for what is static, so that it is found without a url_prefix too.
         super().__init__("stalecache", __name__, static_folder="static", static_url_path="/stalecache-static")
-        self._cache = cache
         self._memos = memos
         # Not the app's: what it configures, overrides and adds to its templates is not for this page.
         self._templates = Environment(
@@ -125,7 +123,7 @@ class Dashboard(Blueprint):
         assert isinstance(app, Flask)
         options = {name: value for name, value in options.items() if name != "authorize"}
         name = f"{options.get('name_prefix', '')}.{options.get('name', self.name)}".lstrip(".")
-        desk = DashboardData(app, self._cache.stats, self._memos)
+        desk = DashboardData(app, self._memos)
         app.extensions.setdefault(_REGISTERED, {})[name] = Registered(authorize, desk)
         super().register(app, options)
 
@@ -165,7 +163,7 @@ class Dashboard(Blueprint):
             abort(403, "This form was not sent from the dashboard. Reload it and try again.")
         asked = request.form
         try:
-            kind, said = "done", act(self._cache, _registered().desk.state, *(asked.get(name, "") for name in _ASKED))
+            kind, said = "done", act(_registered().desk.state, *(asked.get(name, "") for name in _ASKED))
         except StaleCacheError as error:
             kind, said = "problem", str(error)
         # The session may be a cookie, and browsers drop one that is too long.

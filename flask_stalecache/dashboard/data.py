@@ -67,13 +67,11 @@ class DashboardData:
     """One app's numbers and entries.
 
     :param app: the app.
-    :param stats: returns the numbers of all workers.
     :param memos: the fetch functions that are known.
     """
 
-    def __init__(self, app: Flask, stats: Callable[[], Any], memos: Collection[FetchFunction]) -> None:
+    def __init__(self, app: Flask, memos: Collection[FetchFunction]) -> None:
         self._app = app
-        self._stats = stats
         self._memos = memos
         self._surveyor = StoreScanner()
         self._known: list[Moment] = []
@@ -106,7 +104,7 @@ class DashboardData:
         return shown, {**drawn, "whole": not after, "running": bool(running)}
 
     def _overview(self, moments: list[Moment], series: str) -> Overview:
-        stats, settings = self._stats(), self.state.settings
+        stats, settings = self.state.engine.stats(), self.state.settings
         longest, queue = settings.refresh_backoff[1], settings.refresh_queue
         how = health(stats, moments, self._suspended(), longest, queue) if settings.enabled else OFF
         return overview(stats, moments, how, time.time(), series)

@@ -1,4 +1,4 @@
-"""``warm`` in a Flask app: where it is, what its endpoints' URLs are, and what its server tells of a path."""
+"""Base URL and endpoint URLs of a Flask app, for ``warm``."""
 
 from __future__ import annotations
 
@@ -8,34 +8,22 @@ from typing import Any
 from flask import Flask, Request, has_request_context, request
 from werkzeug.routing import BuildError
 
-from ..app_state import State
-from ..batches.batch import Batch
-from ..batches.warmer import Warmer, checked_flag
-from ..core.model.base_url import Base, request_fields
+from ..batches.operations import WarmTarget
+from ..config import Settings
+from ..core.model.base_url import Base
 from ..core.model.keys import raw_path
 from ..errors import ConfigError
 
 
-def warm(state: State, urls: object, concurrency: int, force: object, headers: object) -> Batch:
-    """Fill the store by asking an app for URLs, in the background.
+def warm_target(app: Flask, settings: Settings) -> WarmTarget:
+    """Return where ``warm`` sends its requests.
 
-    :raises ConfigError: if something makes no sense; then nothing has been asked for.
+    :raises ConfigError: if the app's base URL is not configured.
     """
-    app, settings = state.pages.app, state.settings
     base = settings.base_url or _base_of(app)
-    warmer = Warmer(
-        app=app.wsgi_app,
-        base=base,
-        fields=request_fields(headers),
-        # A worker knows its server; elsewhere nobody does, and most tell it.
-        with_raw=not has_request_context() or raw_path(request.environ) is not None,
-        force=checked_flag("force", force),
-        max_size=settings.max_entry_size,
-        path_of=lambda endpoint, values: _url_of(app, base, endpoint, values),
-    )
-    tasks = warmer.tasks(urls)
-    # Without a cache nothing can be stored.
-    return state.scans.run("warm", tasks if settings.enabled else [], concurrency)
+    # A request shows whether the server passes on the raw path. Outside of one nothing does; most servers pass it on.
+    with_raw = not has_request_context() or raw_path(request.environ) is not None
+    return WarmTarget(app.wsgi_app, base, with_raw, lambda endpoint, values: _url_of(app, base, endpoint, values))
 
 
 def _base_of(app: Flask) -> Base:
@@ -47,7 +35,7 @@ def _base_of(app: Flask) -> Base:
 
 
 def _url_of(app: Flask, base: Base, endpoint: str, values: Mapping[str, Any]) -> str:
-    """Return the URL of an endpoint, as ``url_for`` in a request to the base would; no hook is run for that."""
+    """Return the URL of an endpoint, as ``url_for`` in a request to the base URL would, without running hooks."""
     environ = base.recipe(base.address(str(base))).to_environ()
     adapter = app.create_url_adapter(Request(environ))
     assert adapter is not None
@@ -60,7 +48,7 @@ def _url_of(app: Flask, base: Base, endpoint: str, values: Mapping[str, Any]) ->
 
 
 def _by_a_handler(app: Flask, endpoint: str, values: dict[str, Any], error: BuildError) -> str:
-    """Return what one of the app's handlers makes of an endpoint that has no URL."""
+    """Return the URL that the app's handlers build for an endpoint without a rule."""
     try:
         return app.handle_url_build_error(error, endpoint, values)
     except BuildError:

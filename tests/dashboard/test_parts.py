@@ -273,8 +273,8 @@ def test_a_sample_is_added_up_over_endpoints_once() -> None:
 def test_what_was_read_of_the_history_once_is_not_read_again(
     make_app: Callable[..., tuple[Flask, StaleCache]], clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app, cache = make_app()
-    desk, taken, asked = DashboardData(app, cache.stats, ()), [sample(NOW - 5000), sample(NOW - 30)], []
+    app, _cache = make_app()
+    desk, taken, asked = DashboardData(app, ()), [sample(NOW - 5000), sample(NOW - 30)], []
 
     def history(registry: Registry, since: float = 0.0) -> list[Any]:
         asked.append(since)

@@ -140,7 +140,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.requests_adapter.adapter",
         "frontends.requests_adapter.factory",
     ),
-    ("app_state", "frontends.flask_urls", "operations", "cli.summary"),
+    ("frontends.flask_urls", "app_state", "cli.summary"),
     (
         "cli.output",
         "cli.context",
@@ -187,7 +187,6 @@ KNOW_FLASK = {
     "frontends.requests_adapter.adapter",
     "app_state",
     "frontends.flask_urls",
-    "operations",
     "cli.context",
     "cli.selectors",
     "cli.listing",

@@ -7,10 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ... import config
-from ...batches.operations import Operations
+from ...batches.batch import Batch
+from ...batches.operations import BulkOperations, WarmTarget
 from ...batches.scheduler import BatchScheduler
+from ...batches.selector import Selection
+from ...batches.warmer import Urls
 from ...core.model.policy import Policy
 from ...core.rules.prefer_stale import preference
+from ...engine.engine import Engine
 from ...errors import ConfigError
 from ...stats.schema import Stats
 from ...stores.base import Store
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 
-class GatewayCache(Gateway, Operations):
+class GatewayCache(Gateway):
     """A shared HTTP cache in front of any WSGI app: it obeys what the app's responses say.
 
     :param wsgi_app: the app.
@@ -60,7 +64,93 @@ class GatewayCache(Gateway, Operations):
         preferred = preference(True, checked.prefer_stale_refresh)
         base = base_policy(checked, given)
         super().__init__(plan, Rules(rules, base, checked.ignored_parameters, terms, preferred), checked.status_headers)
-        self._scans = BatchScheduler(engine, [self])
+        self._bulk = BulkOperations(BatchScheduler(engine, [self]), None, self._warm_target)
+
+    def purge(
+        self,
+        url: str | None = None,
+        *,
+        tag: str | None = None,
+        prefix: str | None = None,
+        all: bool = False,
+        soft: bool = False,
+    ) -> Batch | None:
+        """Drop stored responses, or with ``soft`` end their freshness: every worker sees it at its next request.
+
+        :param url: a path with its query, on all hosts; or a full URL, on its own.
+        :param tag: the responses with this tag.
+        :param prefix: the responses whose path begins so, on all hosts; or those whose full URL does. They are looked for in the
+            background.
+        :param all: everything in the store.
+        :return: with ``prefix`` a :class:`Batch`, which tells how far it is; else ``None``: it is done.
+        :raises ConfigError: unless exactly one of ``url``, ``tag``, ``prefix`` and ``all`` is given, and it makes sense.
+        :raises StoreError: if the store can't be written.
+        """
+        return self._bulk.purge(Selection(url, tag, None, prefix, all), soft=soft)
+
+    def refresh(
+        self,
+        url: str | None = None,
+        *,
+        tag: str | None = None,
+        prefix: str | None = None,
+        all: bool = False,
+        concurrency: int = 4,
+    ) -> Batch:
+        """Ask the app again for what is stored, fresh or not, in the background: as :meth:`StaleCache.refresh` does.
+
+        :param url: as for :meth:`purge`, like the other selectors.
+        :param concurrency: how many are asked for at a time, 1 to 64. Default 4.
+        :return: how far it is, and what came of each.
+        :raises ConfigError: unless exactly one thing is selected, and it makes sense; or for another ``concurrency``.
+        """
+        return self._bulk.refresh(Selection(url, tag, None, prefix, all), concurrency)
+
+    def publish(
+        self,
+        url: str | None = None,
+        *,
+        tag: str | None = None,
+        prefix: str | None = None,
+        all: bool = False,
+        concurrency: int = 4,
+    ) -> Batch:
+        """Purge softly, and refresh what that was of: as :meth:`StaleCache.publish` does.
+
+        :param url: as for :meth:`purge`, like the other selectors.
+        :param concurrency: how many are asked for at a time, 1 to 64. Default 4.
+        :return: how far it is, and what came of each.
+        :raises ConfigError: unless exactly one thing is selected, and it makes sense; or for another ``concurrency``.
+        :raises StoreError: if the store can't be written.
+        """
+        return self._bulk.publish(Selection(url, tag, None, prefix, all), concurrency)
+
+    def warm(
+        self,
+        urls: Urls,
+        *,
+        concurrency: int = 4,
+        force: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> Batch:
+        """Fill the store before clients come: as :meth:`StaleCache.warm` does, but without endpoints.
+
+        :param urls: a path, or a full URL; a list of those; or a sitemap.
+        :param concurrency: how many are asked for at a time, 1 to 64. Default 4.
+        :param force: ask for what is fresh again too. Default false.
+        :param headers: request fields to send.
+        :return: how far it is, and what came of each.
+        :raises ConfigError: if ``base_url`` is missing; for a URL of another host, what is no URL or no sitemap, or a value that is
+            not accepted. Then nothing has been asked for.
+        """
+        return self._bulk.warm(urls, concurrency, force, headers)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until the refreshes that this process handed over are done, and its batches; return whether they are.
+
+        :param timeout: seconds to wait at most. Default: no limit.
+        """
+        return self._bulk.drain(timeout)
 
     def stats(self) -> Stats:
         """Return the numbers of all processes that share the directory, living and dead.
@@ -68,6 +158,17 @@ class GatewayCache(Gateway, Operations):
         Nothing is lost with a process that is killed. With a store of your own they are those of this process.
         """
         return self._engine.stats()
+
+    def _warm_target(self) -> WarmTarget:
+        base = self._engine.settings.base_url
+        if base is None:
+            raise ConfigError("warm() needs to know where the app is: give GatewayCache base_url='https://shop.example'")
+        return WarmTarget(self, base, with_raw=True, path_of=None)
+
+
+def engine_of(cache: GatewayCache) -> Engine:
+    """Return the engine of a gateway: the metrics collector reads its numbers and reports to its log."""
+    return cache._engine
 
 
 #: Settings of Flask apps, and what to do instead.

@@ -13,7 +13,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import create_environ
 
 from flask_stalecache import ConfigError
-from flask_stalecache.batches.selector import Selector, title_of
+from flask_stalecache.batches.selector import Scope, Selection, Selector, title_of
 from flask_stalecache.core.model.purge_names import EVERYTHING, endpoint_name, page_names, prefix_name, tag_name, tags_in, url_name
 from flask_stalecache.core.model.query import NamePatterns
 from support.engine import make_entry
@@ -278,8 +278,7 @@ def test_a_page_behind_a_proxy_is_named_as_the_app_sees_it() -> None:
 
 def selected(**given: Any) -> Selector:
     """Return what is selected in an app with two endpoints."""
-    known = {"url": None, "tag": None, "endpoint": None, "prefix": None, "everything": False, "ignored": UTM}
-    return Selector.of(**{**known, **given}, endpoints=("news.show", "news.list"))
+    return Selection(**given).resolve("a purge", Scope(UTM, ("news.show", "news.list")))
 
 
 @pytest.mark.parametrize(
@@ -292,7 +291,7 @@ def selected(**given: Any) -> Selector:
         ({"tag": "  "}, "tag:  "),
         ({"tag": "ü" * 5000}, "tag:" + "ü" * 5000),
         ({"endpoint": "news.show"}, "endpoint:news.show"),
-        ({"everything": True}, "all"),
+        ({"all": True}, "all"),
     ],
 )
 def test_one_selector_is_one_name(selectors: dict[str, Any], name: str) -> None:
@@ -309,9 +308,9 @@ def test_one_selector_is_one_name(selectors: dict[str, Any], name: str) -> None:
         ({"url": "/news", "tag": "news"}, "url and tag was given"),
         ({"url": "/news", "endpoint": "news"}, "url and endpoint was given"),
         ({"tag": "news", "endpoint": "news"}, "tag and endpoint was given"),
-        ({"tag": "news", "everything": True}, "tag and all was given"),
-        ({"url": "/news", "everything": 1}, "url and all was given"),
-        ({"url": "/", "tag": "a", "endpoint": "b", "everything": True}, "url and tag and endpoint and all was given"),
+        ({"tag": "news", "all": True}, "tag and all was given"),
+        ({"url": "/news", "all": 1}, "url and all was given"),
+        ({"url": "/", "tag": "a", "endpoint": "b", "all": True}, "url and tag and endpoint and all was given"),
         ({"url": "", "tag": ""}, "url and tag was given"),
         ({"prefix": "/news", "tag": "news"}, "tag and prefix was given"),
         ({"prefix": ""}, "prefix='': give a path"),
@@ -321,10 +320,10 @@ def test_one_selector_is_one_name(selectors: dict[str, Any], name: str) -> None:
         ({"prefix": ["/news"]}, r"prefix=\['/news'\] is not a string"),
         ({"endpoint": "news.shwo"}, "endpoint='news.shwo' is none of the app's; the nearest is 'news.show'"),
         ({"endpoint": "x"}, "endpoint='x' is none of the app's$"),
-        ({"everything": 1}, "all=1: give True"),
-        ({"everything": 0}, "all=0: give True"),
-        ({"everything": None}, "all=None: give True"),
-        ({"everything": "yes"}, "all='yes': give True"),
+        ({"all": 1}, "all=1: give True"),
+        ({"all": 0}, "all=0: give True"),
+        ({"all": None}, "all=None: give True"),
+        ({"all": "yes"}, "all='yes': give True"),
         ({"url": ""}, "url='': give a path"),
         ({"tag": ""}, "tag='': give one non-empty string"),
         ({"endpoint": ""}, "endpoint='': give one non-empty string"),
@@ -343,7 +342,7 @@ def test_anything_but_one_good_selector_is_refused(selectors: dict[str, Any], sa
 
 def test_where_there_are_no_endpoints_none_are_asked_for() -> None:
     with pytest.raises(ConfigError, match=r"^a refresh is by one of url, tag=, prefix= and all=True, and nothing was given$"):
-        Selector.of(None, None, None, None, False, NOTHING, what="a refresh")
+        Selection().resolve("a refresh", Scope(NOTHING, None))
 
 
 @pytest.mark.parametrize(
