@@ -14,7 +14,6 @@ from .errors import ConfigError
 from .frontends.gateway.gateway_cache import GatewayCache, engine_of
 from .stats.counters import Counters
 from .stats.registry import Registry
-from .stores.base import Usage
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -49,7 +48,7 @@ class StaleCacheCollector(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Return the metrics without values, so that to register it reads nothing, and twice is an error."""
-        return list(self._families(Registry(Counters()).read(Usage(0, 0), None)))
+        return list(self._families(Registry(Counters()).read(0, 0, None)))
 
 
 def _families() -> ModuleType:

@@ -8,7 +8,7 @@ import click
 from flask.cli import with_appcontext
 
 from ..core.formatting import size
-from ..stats.registry import EVICTIONS
+from ..stats.schema import eviction_reasons
 from . import output, settings
 from .context import filled_state, this_app, this_state
 
@@ -37,7 +37,7 @@ def prune() -> None:
     """Sweep now: remove what is unused, purged, over a limit, or left behind by killed workers."""
     removed = dict(filled_state().engine.store.sweep())
     freed = removed.pop("bytes", 0)
-    reasons = {name: reason for reason, name in EVICTIONS.items()}
+    reasons = eviction_reasons()
     told = [f"{count} {reasons.get(name, name)}" for name, count in sorted(removed.items()) if count]
     click.echo(f"freed {size(freed)}" + (f": {', '.join(told)}" if told else ", nothing was to be removed"))
 

@@ -8,6 +8,7 @@ import click
 from flask.cli import with_appcontext
 
 from ..core.formatting import NONE, buckets_of, clock, latency, number, percent, quantile, size
+from ..stats import schema
 from ..stats.schema import Histogram, Series, Stats
 from . import output
 from .context import filled_state
@@ -43,30 +44,19 @@ def _lines(numbers: Stats) -> Iterator[str]:
 
 
 def _totals(numbers: Stats) -> Iterator[tuple[str, str]]:
-    refreshes, scans = numbers["refreshes"], numbers["scans"]
     limit = "no limit" if numbers["max_size"] is None else f"{size(numbers['max_size'])} at most"
     yield "since", f"{clock(numbers['since'], '%Y-%m-%d %H:%M')} UTC; {number(numbers['workers'])} workers now"
     yield "stored", f"{number(numbers['entries'])} entries, {size(numbers['bytes'])}, {limit}"
     yield "requests", _by_status(numbers["requests"])
     yield "calls", _by_status(numbers["calls"])
-    yield "origins", f"{number(numbers['origin_calls'])} calls, {number(numbers['origin_failures'])} failed"
-    waits = f"{number(numbers['waits'])} waited for another's call, {number(numbers['lock_timeouts'])} in vain"
-    yield "waits", waits
-    yield "refreshes", _counts(refreshes, "queued", "done", "failed", "dropped", "overdue", "pending")
-    yield "scans", _counts(scans, "found", "done", "failed", "skipped", "running")
-    yield "evictions", _counts(numbers["evictions"], *numbers["evictions"])
-    yield "purges", number(numbers["purges"])
-    yield "store", f"{number(numbers['store_failures'])} failures, {number(numbers['broken_entries'])} broken entries"
+    for line, counts in schema.lines(numbers):
+        yield line, ", ".join(f"{number(count)} {words}".rstrip() for count, words in counts)
 
 
 def _by_status(requests: Mapping[str, int]) -> str:
     total = sum(requests.values())
     told = [f"{status} {number(count)} ({percent(count, total)})" for status, count in requests.items() if count]
     return f"{number(total)}" + (f": {', '.join(told)}" if told else "")
-
-
-def _counts(counts: Mapping[str, object], *names: str) -> str:
-    return ", ".join(f"{number(float(str(counts[name])))} {name}" for name in names)
 
 
 def _row(name: str, series: Series) -> tuple[str, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..core.formatting import buckets_of, clock, latency, number, percent, quantile, rate, size
+from ..stats import schema
+from ..stats.schema import value_at
 from .charts import FROM_STORE, KINDS, ONE_OF, STATUSES, Moment, Row, chosen, rows, together
 from .health import FULL, Health, Level
 
@@ -166,29 +168,29 @@ def _purges(stats: Mapping[str, Any]) -> Tile:
 
 def _refreshes(stats: Mapping[str, Any]) -> Tile:
     refreshes = stats["refreshes"]
-    ends = {"done": refreshes["done"], "failed": refreshes["failed"], "dropped": refreshes["dropped"]}
-    if refreshes["overdue"]:
-        ends["given up"] = refreshes["overdue"]
     mean = f", {latency(refreshes['seconds'] / refreshes['done'])} each" if refreshes["done"] else ""
-    note = ", ".join(f"{number(count)} {end}" for end, count in ends.items()) + mean
-    return Tile("Refreshes", number(refreshes["pending"]), "waiting", note)
+    return Tile("Refreshes", number(refreshes["pending"]), "waiting", ", ".join(_notes(stats, "Refreshes")) + mean)
 
 
 def _size(stats: Mapping[str, Any]) -> Tile:
-    used, limit, entries = stats["bytes"], stats["max_size"], f"{number(stats['entries'])} entries"
-    for name, what in (("store_failures", "failures of the store"), ("broken_entries", "broken")):
-        entries += f", {number(stats[name])} {what}" if stats[name] else ""
+    used, limit = stats["bytes"], stats["max_size"]
+    note = ", ".join([f"{number(stats['entries'])} entries", *_notes(stats, "Size")])
     if limit is None:
-        return Tile("Size", size(used), "no limit", entries)
+        return Tile("Size", size(used), "no limit", note)
     level = "notice" if used > FULL * limit else ""
-    return Tile("Size", size(used), f"of {size(limit)}", entries, round(min(100.0, 100 * used / limit), 1), level)
+    return Tile("Size", size(used), f"of {size(limit)}", note, round(min(100.0, 100 * used / limit), 1), level)
 
 
 def _evictions(stats: Mapping[str, Any]) -> Tile:
-    evictions = stats["evictions"]
-    went = {name: count for name, count in evictions.items() if count}
-    note = ", ".join(f"{name} {number(count)}" for name, count in went.items()) or "none so far"
-    return Tile("Evictions", number(sum(evictions.values())), "", note)
+    note = ", ".join(_notes(stats, "Evictions")) or "none so far"
+    return Tile("Evictions", number(sum(stats["evictions"].values())), "", note)
+
+
+def _notes(stats: Mapping[str, Any], tile: str) -> Iterator[str]:
+    """Yield what the table of counters says on a tile."""
+    for counter in schema.COUNTERS:
+        if counter.tile == tile and ((count := value_at(stats, counter.key)) or counter.always):
+            yield counter.note.format(number(count))
 
 
 def _busiest(stats: Mapping[str, Any]) -> list[Busy]:

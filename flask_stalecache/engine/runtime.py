@@ -136,7 +136,7 @@ class Runtime:
         except StoreError as error:
             self.answer_writer.store_failed(error)
             usage = Usage(0, 0)
-        return self.registry.read(usage, getattr(self.store, "max_size", None))
+        return self.registry.read(usage.entries, usage.bytes, getattr(self.store, "max_size", None))
 
     def _note_pending(self) -> None:
         self.registry.gauge("refreshes_pending", sum(pool.open_jobs for pool in self.pools))

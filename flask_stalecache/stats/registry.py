@@ -8,39 +8,22 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
+from ..core.exhaustive import assert_never
 from ..engine.log import RateLimitedLog
 from ..engine.signals import entry_evicted, send
 from ..errors import ConfigError, StoreError
 from ..filesystem.atomic import make_directories
-from ..stores.base import Usage
+from . import schema
 from .counter_file import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, CounterFile, acquire_file, read_rows
 from .counters import Counters
 from .history import History
-from .schema import Sample, Series, Stats
+from .schema import Kept, Sample, Series, Stats, eviction_reasons, gauge_cells, named_cells, value_at
 from .tally import CELLS, KINDS, Tally, Totals, added, private_cells, requests_of, series_of
 
 #: In the cache directory.
 FOLDER = "stats"
-#: Named counts that are added up over processes, in the order of their cells, which is never changed.
-NAMES = (
-    "purges", "store_failures", "uncounted", "broken_entries", "lock_timeouts", "evicted_for_size", "evicted_inactive",
-    "removed_purged", "removed_notes", "refreshes", "refreshes_queued", "refreshes_dropped", "refreshes_overdue",
-    "origin_failures", "invalidations", "broken_values", "sweep_failures", "no_stamps", "scans_found", "scans_done",
-    "scans_failed", "scans_skipped",
-)  # fmt: skip
-_CELL_OF = {name: NAMED + index for index, name in enumerate(NAMES)}
-#: What is so many just now.
-_GAUGES = {"refreshes_pending": 8, "scans_running": 9}
-#: What entries are evicted for, and what that is counted as.
-EVICTIONS = {
-    "size": "evicted_for_size",
-    "inactive": "evicted_inactive",
-    "purged": "removed_purged",
-    "broken": "broken_entries",
-    "notes": "removed_notes",
-}
-_REASONS = {name: reason for reason, name in EVICTIONS.items()}
 #: Seconds after which a file that could not be had is tried for again.
 _PAUSE = 10.0
 
@@ -66,6 +49,9 @@ class Registry:
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._others = {kind: Tally(kind, OTHERS) for kind in KINDS}
         self._head = private_cells(HEAD)
+        self._named = {name: NAMED + cell for name, cell in named_cells().items()}
+        self._gauge_cells = gauge_cells()
+        self._reasons = eviction_reasons()
         self._gauges: dict[str, int] = {}
         self._began = time.time_ns()
         self._row: CounterFile | None = None
@@ -98,17 +84,17 @@ class Registry:
 
     def count(self, name: str, by: int) -> None:
         """Add to what is counted under a name."""
-        index = _CELL_OF.get(name)
+        index = self._named.get(name)
         if index is not None:
             self.open()
             self._head[index] += by
-        if name in _REASONS:
-            send(entry_evicted, self.sender, reason=_REASONS[name], count=by)
+        if name in self._reasons:
+            send(entry_evicted, self.sender, reason=self._reasons[name], count=by)
 
     def gauge(self, name: str, value: int) -> None:
         """Say how many there are just now: ``refreshes_pending`` or ``scans_running``."""
         self._gauges[name] = value
-        self._head[_GAUGES[name]] = value
+        self._head[self._gauge_cells[name]] = value
 
     # -- the file ------------------------------------------------------------------------------------------------
 
@@ -219,48 +205,22 @@ class Registry:
 
     # -- adding up -----------------------------------------------------------------------------------------------
 
-    def read(self, usage: Usage, max_size: int | None) -> Stats:
+    def read(self, entries: int, bytes: int, max_size: int | None) -> Stats:
         """Return the numbers of all processes, living and dead, that share the directory.
 
-        :param usage: how much is stored.
-        :param max_size: bytes that may be stored at most.
+        :param entries: number of stored entries.
+        :param bytes: bytes that they take.
+        :param max_size: bytes that they may take at most.
         """
         heads, held, labels = self._parts()
         blocks = _summed(labels)
-        named = dict(zip(NAMES, added(heads)[NAMED:], strict=False))
-        gauges = {name: sum(head[index] for head in held) for name, index in _GAUGES.items()}
-        every = added([[0] * CELLS, *blocks.values()])
-        refreshes = series_of(every)["refreshes"]
         series = {kind: _series(kind, blocks) for kind in KINDS}
-        return {
+        stats = {
             "requests": requests_of(blocks, "endpoint"),
             "calls": requests_of(blocks, "function", "host"),
-            "origin_calls": series_of(every)["origin_calls"],
-            "origin_failures": series_of(every)["origin_failures"],
-            "waits": series_of(every)["waits"],
-            "lock_timeouts": named["lock_timeouts"],
-            "refreshes": {
-                "queued": named["refreshes_queued"],
-                "pending": gauges["refreshes_pending"],
-                "done": refreshes["done"],
-                "failed": refreshes["failed"],
-                "dropped": named["refreshes_dropped"],
-                "overdue": named["refreshes_overdue"],
-                "seconds": refreshes["seconds"],
-            },
-            "scans": {
-                "running": gauges["scans_running"],
-                "found": named["scans_found"],
-                "done": named["scans_done"],
-                "failed": named["scans_failed"],
-                "skipped": named["scans_skipped"],
-            },
-            "purges": named["purges"],
-            "store_failures": named["store_failures"] + named["uncounted"],
-            "broken_entries": named["broken_entries"],
-            "evictions": {reason: named[name] for reason, name in EVICTIONS.items()},
-            "entries": usage.entries,
-            "bytes": usage.bytes,
+            **self._counted(added(heads), added([[0] * HEAD, *held]), series_of(added([[0] * CELLS, *blocks.values()]))),
+            "entries": entries,
+            "bytes": bytes,
             "max_size": max_size,
             "workers": len(held),
             "since": min(head[BORN_CELL] for head in heads) / 1e9,
@@ -268,6 +228,33 @@ class Registry:
             "functions": series["function"],
             "hosts": series["host"],
         }
+        # Its keys are those of the table.
+        return cast(Stats, stats)
+
+    def _counted(self, head: Sequence[int], held: Sequence[int], every: Series) -> dict[str, Any]:
+        """Return the values of all counters in the table, by their keys.
+
+        :param head: the named cells of all processes, living and dead.
+        :param held: those of the living ones.
+        :param every: all endpoints, functions and hosts together.
+        """
+        counted: dict[str, Any] = {}
+        for counter in schema.COUNTERS:
+            if not counter.key:
+                continue
+            match counter.kept:
+                case Kept.NAMED:
+                    value: float = head[NAMED + counter.cell]
+                case Kept.GAUGE:
+                    value = held[counter.cell]
+                case Kept.SERIES:
+                    value = value_at(every, counter.name)
+                case _:
+                    assert_never(counter.kept)
+            group, _, name = counter.key.rpartition(".")
+            target = counted.setdefault(group, {}) if group else counted
+            target[name] = target.get(name, 0) + value
+        return counted
 
     def _totals(self) -> Totals:
         return _summed(self._parts()[2])
