@@ -1,4 +1,28 @@
-"""What a WSGI app is asked when the gateway needs an answer, and what becomes of that answer."""
+"""Calls the app behind the gateway, and judges its answer.
+
+One :class:`AppFetch` is one call. Its steps:
+
+============= ==================================================================================================================
+call          with the client's conditions replaced by those of the stored response, if the answer may be stored
+observe       what the app read of the request, and whether a decorator of ours answered
+judge         status and fields: by HTTP, by what is written in code, and by the rules
+name inputs   the cookies and fields of this request that the answer depends on and that the key does not contain
+read          the body: immediately if it is complete, else while the client reads it
+repeat        observe, name inputs and judge once more, since the app may read the request while it makes the body
+build         the entry
+============= ==================================================================================================================
+
+The outcomes:
+
+============= ==================================================================================================================
+FAILED, WORSE the stored response is kept; waiting requests share the failure, unless it may be one visitor's own
+PERSONAL      the answer depends on something that this request carries: the next visitor without it may fill the store
+UNSTORABLE    HTTP, code or a rule forbids storing the answer; one to a HEAD may still confirm or drop what is stored
+STORABLE      the answer is stored: now, or (``later``) once the whole body was sent
+============= ==================================================================================================================
+
+A 304 goes through the same steps as the response that it confirms, so both are in this module.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +38,6 @@ from ...core.http.freshness import is_explicit
 from ...core.http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, environ_name
-from ...core.model.inputs import RequestInputs
 from ...core.model.policy import FAILURE_STATUSES, Policy
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, collected_by, current
@@ -37,15 +60,15 @@ _TOO_LARGE = Refusal(StoreRefusal.TOO_LARGE)
 
 
 class AppFetch:
-    """One question to the app, and its answer.
+    """One call of the app, and its answer.
 
     :param plan: the app behind the gateway.
-    :param rule: what holds for the path.
+    :param rule: the rule for the path.
     :param environ: the request that the answer is for.
     :param url_key: the key of its URL.
-    :param start_response: the server's; ``None`` if nobody waits.
-    :ivar call: what the app answers.
-    :ivar is_ours: a decorator of ours has answered in the app.
+    :param start_response: the server's; ``None`` for a background refresh.
+    :ivar call: the app's response.
+    :ivar is_ours: a view with ``cached()`` answered, and did its own caching.
     """
 
     def __init__(
@@ -55,21 +78,21 @@ class AppFetch:
         self.rule = rule
         self.environ = environ
         self.url_key = url_key
-        self.word = Cacheability(current(), in_background=REFRESHING in environ)
-        self.call = AppCall(start_response, partial(collected_by, self.word))
-        self._filing = EntryBuilder(plan, rule, environ, url_key, self.word)
+        self.cacheability = Cacheability(current(), in_background=REFRESHING in environ)
+        self.call = AppCall(start_response, partial(collected_by, self.cacheability))
+        self._entries = EntryBuilder(plan, rule, environ, url_key, self.cacheability)
         self._start_response = start_response
         self._given: WSGIEnvironment = environ
         self._start: Start | None = None
         self._answered = 0.0
         self._said = NOTHING_SAID
         self.is_ours = False
-        self._landing: Callable[[Answer | None], object] | None = None
+        self._on_complete: Callable[[Answer | None], object] | None = None
 
-    # -- asking --------------------------------------------------------------------------------------------------
+    # -- call ----------------------------------------------------------------------------------------------------
 
-    def live(self) -> Answer:
-        """Let the app answer as if there were no gateway."""
+    def call_uncached(self) -> Answer:
+        """Call the app as if there were no gateway."""
         self._given = self.environ.copy()
         try:
             self.call.make(self.plan.app, self._given)
@@ -79,86 +102,59 @@ class AppFetch:
 
     def _raised(self, verdict: Verdict, error: Exception) -> Answer:
         if self.call.is_sent:
-            # It has used write(): nothing can be sent in its place.
+            # The app has used write(): no other response can be sent in its place.
             raise error
         return Answer(verdict, error=error)
 
-    def answer(self, start: Start, said: RequestDirectives = NOTHING_SAID) -> Answer:
-        """Ask the app and judge what it answers.
+    def fetch(self, start: Start, said: RequestDirectives = NOTHING_SAID) -> Answer:
+        """Call the app and judge its answer.
 
-        :param start: what was noted before.
-        :param said: what the client says of caching, as far as that is obeyed.
+        :param start: what the engine noted before the call.
+        :param said: the client's Cache-Control, if it is obeyed.
         """
         self._start, self._said = start, said
         previous = start.previous
-        # What can't be stored is the client's own business, conditions and all.
-        is_ours = self._fills and not start.is_marked
+        # If the answer can't be stored anyway, the client's conditions are between the client and the app.
+        may_store = self.environ["REQUEST_METHOD"] == "GET" and not start.is_marked
         # A copy in any case: middleware of the app may take the script root off the path.
-        self._given = self._without_conditions(previous) if is_ours else self.environ.copy()
+        self._given = self._with_our_conditions(previous) if may_store else self.environ.copy()
         try:
             self.call.make(self.plan.app, self._given)
             self._answered = time.time()
-            if previous is None or self.call.code != 304 or not is_ours:
-                return self._judged(start)
+            if previous is None or self.call.code != 304 or not may_store:
+                return self._judge_response(start)
         except Exception as error:
             return self._raised(Verdict.FAILED, error)
-        return self._renewed(start, previous) or self._again(start)
+        return self._confirmed(start, previous) or self._fetch_without_condition(start)
 
-    @property
-    def tally(self) -> Tally:
-        """Where it is counted: not here, if a decorator of ours has answered in the app."""
-        seen = self._seen()
-        return UNCOUNTED if seen.is_ours else self.plan.tally(seen.endpoint)
-
-    @property
-    def _fills(self) -> bool:
-        return bool(self.environ["REQUEST_METHOD"] == "GET")
-
-    def _without_conditions(self, previous: Entry | None) -> WSGIEnvironment:
-        """Return the request without the client's conditions, and with ours if something is stored (RFC 9111 section 4.3.1)."""
+    def _with_our_conditions(self, previous: Entry | None) -> WSGIEnvironment:
+        """Return the request with the conditions of the stored response instead of the client's (RFC 9111 section 4.3.1)."""
         environ = {name: value for name, value in self.environ.items() if name not in CONDITIONS}
         if previous is not None:
             environ.update((environ_name(name), value) for name, value in conditional_fields(previous.headers))
         return environ
 
-    def _again(self, start: Start) -> Answer:
-        """Ask anew without a condition: the answer to ours can't be used."""
+    def _fetch_without_condition(self, start: Start) -> Answer:
+        """Call the app again: its 304 does not confirm what is stored for this request."""
         self.call.close()
-        self.call = AppCall(self._start_response, partial(collected_by, self.word))
-        return self.answer(start._replace(previous=None), self._said)
+        self.call = AppCall(self._start_response, partial(collected_by, self.cacheability))
+        return self.fetch(start._replace(previous=None), self._said)
 
-    # -- judging -------------------------------------------------------------------------------------------------
+    # -- observe -------------------------------------------------------------------------------------------------
 
-    def _judged(self, start: Start) -> Answer:
-        call = self.call
-        if not call.status:
-            return Answer(Verdict.FAILED, call, reason=Refusal(StoreRefusal.START_RESPONSE_NOT_CALLED))
-        seen = self._seen()
-        judgement = self._judgement(self._exchange(call.fields), seen, start)
-        if judgement.verdict in (Verdict.FAILED, Verdict.WORSE):
-            shared, pause = self._frozen(), self._pause()
-            return Answer(judgement.verdict, call, shared=shared, retry_after=pause, reason=judgement.reason)
-        carried = self._filing.beyond_key(seen, self.call.fields).carried_part(self.environ)
-        if carried and not seen.is_ours:
-            self._explain_names(seen, carried)
-            # Whatever else is said of it (private, a cookie set) may be because of this visitor too.
-            return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
-        if judgement.verdict is Verdict.UNSTORABLE:
-            self._explain(seen, judgement.reason)
-            return self._seen_by_head(start) or Answer(Verdict.UNSTORABLE, call, reason=judgement.reason)
-        body = call.whole()
-        if body is not None:
-            return self._stored(body)
-        judged, begun = call.fields, call.begun()
-        if call.fields is not judged:
-            # It has called start_response once more, with its error.
-            return self._judged(start)
-        if begun is None:
-            return Answer(Verdict.UNSTORABLE, call, reason=Refusal(StoreRefusal.NOT_BYTES))
-        length = content_length(judged)
-        if length is None or len(begun) < length:
-            return Answer(Verdict.STORABLE, call, later=self.land_later)
-        return self._stored(begun)
+    def _observe(self) -> Observation:
+        return self.plan.observe(self._given, self.rule.ignored)
+
+    @property
+    def tally(self) -> Tally:
+        """The counters of the endpoint that answered. A view with ``cached()`` has counted the request itself."""
+        seen = self._observe()
+        return UNCOUNTED if seen.is_ours else self.plan.tally(seen.endpoint)
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The request fields that the answer depends on, as far as is known by now, without those in its own ``Vary``."""
+        return self._entries.varied(self._observe(), self.call.fields)
 
     def _exchange(self, fields: list[tuple[str, str]], status: int = 0) -> Exchange:
         return Exchange(
@@ -168,15 +164,51 @@ class AppFetch:
             status=status or self.call.code,
             headers=fields,
             directives=response_directives(fields),
-            # A WSGI app is the origin itself: its time to answer is no age.
+            # A WSGI app is the origin itself: the time that it takes does not count as age.
             requested=self._answered,
             answered=self._answered,
         )
 
-    def _seen(self) -> Observation:
-        return self.plan.observe(self._given, self.rule.ignored)
+    # -- judge ---------------------------------------------------------------------------------------------------
 
-    def _judgement(self, exchange: Exchange, seen: Observation, start: Start) -> Judgement:
+    def _judge_response(self, start: Start) -> Answer:
+        """Judge the answer by its head, then read its body or leave that to the client."""
+        call = self.call
+        if not call.status:
+            return Answer(Verdict.FAILED, call, reason=Refusal(StoreRefusal.START_RESPONSE_NOT_CALLED))
+        seen = self._observe()
+        self.is_ours = seen.is_ours
+        judgement = self._judge(self._exchange(call.fields), seen, start)
+        if judgement.verdict in (Verdict.FAILED, Verdict.WORSE):
+            shared, pause = self._shareable_failure(), self._retry_after()
+            return Answer(judgement.verdict, call, shared=shared, retry_after=pause, reason=judgement.reason)
+        # Before UNSTORABLE: whatever forbids storing (private, a cookie set) may itself be due to this visitor.
+        personal = None if seen.is_ours else self._personal(seen)
+        if personal is not None:
+            return personal
+        if judgement.verdict is Verdict.UNSTORABLE:
+            self._explain(seen, judgement.reason)
+            return self._compared_with_head(start) or Answer(Verdict.UNSTORABLE, call, reason=judgement.reason)
+        return self._read_body(start)
+
+    def _read_body(self, start: Start) -> Answer:
+        """Build the entry if the body is complete by its first chunk; else let it be copied while the client reads it."""
+        call = self.call
+        body = call.whole()
+        if body is not None:
+            return self._complete(body)
+        judged, begun = call.fields, call.begun()
+        if call.fields is not judged:
+            # The app has called start_response again, with an error: what was judged is not sent.
+            return self._judge_response(start)
+        if begun is None:
+            return Answer(Verdict.UNSTORABLE, call, reason=Refusal(StoreRefusal.NOT_BYTES))
+        length = content_length(judged)
+        if length is None or len(begun) < length:
+            return Answer(Verdict.STORABLE, call, later=self.when_complete)
+        return self._complete(begun)
+
+    def _judge(self, exchange: Exchange, seen: Observation, start: Start) -> Judgement:
         """Judge status and fields, by what the app, its code and the rules say."""
         now, previous = self._answered, start.previous
         refusal = self._refusal(seen)
@@ -186,39 +218,42 @@ class AppFetch:
             previous.in_swr(now) or previous.in_sie(now) or previous.within(self._said.stale_if_error or 0.0, now)
         )
         judgement = judge_exchange(exchange, seen.policy, self._configured(seen), has_copy=has_copy)
-        is_worse = has_copy and self.word.stood_in and previous is not None and not previous.stood_in
+        is_worse = has_copy and self.cacheability.stood_in and previous is not None and not previous.stood_in
         if judgement.verdict is Verdict.STORABLE and is_worse:
             return Judgement(Verdict.WORSE, Refusal(StoreRefusal.FALLBACK_OVER_BETTER))
-        limit = self.word.limit(now)
+        limit = self.cacheability.limit(now)
         if limit is not None and judgement.windows.max_age > limit:
             judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
         return judgement
 
     def _configured(self, seen: Observation) -> Policy:
-        """Return what holds where code and response say nothing: the rule; and the configuration, where code asks for storing."""
+        """Return the policy that applies where code and response say nothing: the rule's.
+
+        A view with ``gateway=True`` asks to be stored, so the configured windows fill the gaps of its rule.
+        """
         rule, windows = self.rule.policy, self.plan.engine.settings.windows
         if not seen.policy.gateway:
             return rule
         return replace(rule, **{name: given for name, given in asdict(windows).items() if getattr(rule, name) is None})
 
     def _refusal(self, seen: Observation) -> Refusal | None:
-        call, limit = self.call, self.plan.max_entry_size
-        self.is_ours = seen.is_ours
+        """Return what forbids storing the answer, apart from HTTP; ``None`` if nothing does."""
+        call = self.call
         if seen.is_ours:
             return Refusal(StoreRefusal.ANSWERED_BY_CACHED)
         if self.plan.only_coded and seen.policy.gateway is not True:
             return Refusal(StoreRefusal.NOT_CODED)
-        if self.word.forbidden:
+        if self.cacheability.forbidden:
             return Refusal(StoreRefusal.NO_STORE, "the app")
         if call.has_written:
             return Refusal(StoreRefusal.USED_WRITE)
         if is_event_stream(call.fields):
-            # Others would wait for its end, and it has none.
+            # Requests that wait for its end would wait for ever.
             return Refusal(StoreRefusal.EVENT_STREAM)
         length = content_length(call.fields)
         if length is None and first_of(call.fields, "content-length") is not None:
             return Refusal(StoreRefusal.INVALID_LENGTH)
-        if length is not None and length > limit:
+        if length is not None and length > self.plan.max_entry_size:
             return _TOO_LARGE
         keep = self.rule.policy.response_filter
         return Refusal(StoreRefusal.RESPONSE_FILTER) if keep is not None and not self._keeps(keep) else None
@@ -229,13 +264,29 @@ class AppFetch:
         return ask(lambda: bool(keep(status, fields)), False, log, "filter", "the response_filter of a rule raised: %r")
 
     def _explain(self, seen: Observation, refusal: Refusal | None) -> None:
-        """Say once what keeps an answer from being stored that says itself how long it is fresh, if the developer can mend it."""
+        """Log once why an answer is not stored: if it names its own lifetime, and the developer can fix the reason."""
         fields = self.call.fields
         if refusal is not None and refusal.reason.is_fixable and is_explicit(response_directives(fields), fields):
             about = seen.endpoint, refusal.log_key
             self.plan.complaints.warn_once(about, "%s is not stored by the gateway: %s", _label(seen), refusal.log_text)
 
-    def _explain_names(self, seen: Observation, carried: RequestInputs) -> None:
+    def _shareable_failure(self) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
+        """Return body, status and fields of a failure for the requests that waited; ``None`` if it may be one visitor's own."""
+        body, fields = self.call.whole(), list(self.call.fields)
+        directives = response_directives(fields)
+        # Not every read of the request can be observed, so a cookie is reason enough.
+        is_own = "HTTP_COOKIE" in self.environ or any(name.lower() in ("set-cookie", "vary") for name, _ in fields)
+        if body is None or is_own or "private" in directives or "no-store" in directives:
+            return None
+        return (body,), self.call.status, fields
+
+    # -- name inputs -----------------------------------------------------------------------------------------------
+
+    def _personal(self, seen: Observation) -> Answer | None:
+        """Return the answer as personal, if it depends on something that the request carries and that is not in the key."""
+        carried = self._entries.beyond_key(seen, self.call.fields).carried_part(self.environ)
+        if not carried:
+            return None
         for name in carried.headers:
             self.plan.complaints.warn_once(
                 (seen.endpoint, "header", name),
@@ -243,72 +294,58 @@ class AppFetch:
                 "STALECACHE_IGNORED_HEADERS if the page does not depend on it",
                 _label(seen), name,
             )  # fmt: skip
+        return Answer(Verdict.PERSONAL, self.call, carried=carried, anybodys=False)
 
-    def _frozen(self) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
-        """Return what others may be given of a failure: body, status, fields; ``None`` if it may be one visitor's own."""
-        body, fields = self.call.whole(), list(self.call.fields)
-        directives = response_directives(fields)
-        # What an app reads is not always seen.
-        is_own = "HTTP_COOKIE" in self.environ or any(name.lower() in ("set-cookie", "vary") for name, _ in fields)
-        if body is None or is_own or "private" in directives or "no-store" in directives:
-            return None
-        return (body,), self.call.status, fields
+    # -- build -----------------------------------------------------------------------------------------------------
 
-    # -- storing -------------------------------------------------------------------------------------------------
-
-    def _stored(self, body: bytes) -> Answer:
-        """Judge once more, now that all of it is here and everything that was read for it is known."""
+    def _complete(self, body: bytes) -> Answer:
+        """Observe and judge once more, now that the app has made the whole body, and build the entry."""
         assert self._start is not None
-        call, seen = self.call, self._seen()
-        carried = self._filing.beyond_key(seen, self.call.fields).carried_part(self.environ)
-        if carried:
-            self._explain_names(seen, carried)
-            return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
+        call, seen = self.call, self._observe()
+        personal = self._personal(seen)
+        if personal is not None:
+            return personal
         if seen.own:
             self._explain(seen, seen.own)
             return Answer(Verdict.UNSTORABLE, call, anybodys=False, reason=seen.own)
         exchange = self._exchange(call.fields)
-        judgement = self._judgement(exchange, seen, self._start)
+        judgement = self._judge(exchange, seen, self._start)
         is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.plan.max_entry_size
         if judgement.verdict is not Verdict.STORABLE or not is_whole:
             return Answer(Verdict.UNSTORABLE, call, reason=judgement.reason or Refusal(StoreRefusal.WRONG_LENGTH))
-        filed = self._filing.filed(exchange, seen, judgement.windows, body, self._start)
+        filed = self._entries.filed(exchange, seen, judgement.windows, body, self._start)
         if filed is None:
             return Answer(Verdict.UNSTORABLE, call, reason=Refusal(StoreRefusal.TAGS_UNKNOWN))
-        entry = filed.entry
-        return Answer(Verdict.STORABLE, call, entry=entry, absent=entry.absent, beside=filed.beside, retry_after=self._pause())
+        entry, pause = filed.entry, self._retry_after()
+        return Answer(Verdict.STORABLE, call, entry=entry, absent=entry.absent, beside=filed.beside, retry_after=pause)
 
-    @property
-    def varied(self) -> tuple[str, ...]:
-        """The request fields that the answer depends on, as far as is known by now, beside those that it names itself."""
-        return self._filing.varied(self._seen(), self.call.fields)
-
-    def _pause(self) -> float | None:
-        """Return for how long it is not made again, since its refresh has tried to renew what it is made of."""
+    def _retry_after(self) -> float | None:
+        """Return how long the next refresh waits, if this refresh could not renew the values that the page is made from."""
         first = self.plan.engine.settings.refresh_backoff[0]
-        return self.word.pause(time.time(), first) if self.word.in_background else None
+        return self.cacheability.pause(time.time(), first) if self.cacheability.in_background else None
 
-    # -- a confirmation -------------------------------------------------------------------------------------------
+    # -- a confirmation --------------------------------------------------------------------------------------------
 
-    def _renewed(self, start: Start, previous: Entry) -> Answer | None:
-        """Renew what is stored with the fields of a 304 (RFC 9111 section 4.3.4); ``None``: it is not for this request."""
-        headers, seen = renewed(previous.headers, self.call.fields), self._seen()
-        names = previous.absent | self._filing.beyond_key(seen, self.call.fields)
-        if headers is None or seen.own or names.carried_part(self.environ) or self._filing.is_elsewhere(headers, previous, seen):
+    def _confirmed(self, start: Start, previous: Entry) -> Answer | None:
+        """Renew the stored response with the fields of a 304 (RFC 9111 section 4.3.4); ``None`` if the 304 is about another."""
+        headers, seen = renewed(previous.headers, self.call.fields), self._observe()
+        names = previous.absent | self._entries.beyond_key(seen, self.call.fields)
+        if headers is None or seen.own or names.carried_part(self.environ) or self._entries.is_elsewhere(headers, previous, seen):
             return None
+        self.is_ours = seen.is_ours
         exchange = self._exchange(list(headers), previous.status)
-        judgement = self._judgement(exchange, seen, start)
-        whole = self._filing.in_memory(previous)
+        judgement = self._judge(exchange, seen, start)
+        whole = self._entries.in_memory(previous)
         if whole is None:
             return None
-        windows = self._filing.jittered(judgement.windows, seen, exchange)
-        entry = self._filing.renewed(headers, exchange, windows, start, replace(whole, absent=names))
-        # Where each use is confirmed anew there is nothing to remember of it, unless something has changed.
+        windows = self._entries.jittered(judgement.windows, seen, exchange)
+        entry = self._entries.renewed(headers, exchange, windows, start, replace(whole, absent=names))
+        # A response that each use has to confirm is not written again for each use, unless something has changed.
         is_same = entry.needs_confirming and previous.needs_confirming and entry.headers == previous.headers
         return Answer(Verdict.UNSTORABLE if is_same else judgement.verdict, self.call, entry=entry, renewed=True)
 
-    def _seen_by_head(self, start: Start) -> Answer | None:
-        """Renew what is stored if the answer to a HEAD has its validators, drop it if a GET would bring something else.
+    def _compared_with_head(self, start: Start) -> Answer | None:
+        """Renew the stored response if the answer to a HEAD has its validators; drop it if a GET would bring another one.
 
         RFC 9111 section 4.3.5. An answer without validators confirms nothing.
         """
@@ -318,57 +355,54 @@ class AppFetch:
         if previous.status != 200 or not confirmed_by_head(previous.headers, previous.length, call.fields):
             self.plan.engine.answer_writer.remove_if_unlocked(previous.key)
             return None
-        headers, seen = renewed(previous.headers, call.fields), self._seen()
-        if headers is None or not conditional_fields(call.fields) or self._filing.is_elsewhere(headers, previous, seen):
+        headers, seen = renewed(previous.headers, call.fields), self._observe()
+        if headers is None or not conditional_fields(call.fields) or self._entries.is_elsewhere(headers, previous, seen):
             return None
         if first_of(call.fields, "set-cookie") is not None:
-            # It is for who asked, and may say more of them than what is stored for all.
+            # It is meant for this visitor, and its fields may say more about them than what is stored for all.
             return None
         exchange = replace(self._exchange(list(headers)), method="GET")
-        judgement = self._judgement(exchange, seen, start)
-        if (
-            judgement.verdict is not Verdict.STORABLE
-            or seen.own
-            or self._filing.beyond_key(seen, self.call.fields) != previous.absent
-        ):
+        judgement = self._judge(exchange, seen, start)
+        names = self._entries.beyond_key(seen, call.fields)
+        if judgement.verdict is not Verdict.STORABLE or seen.own or names != previous.absent:
             return None
-        whole, windows = self._filing.in_memory(previous), self._filing.jittered(judgement.windows, seen, exchange)
+        whole, windows = self._entries.in_memory(previous), self._entries.jittered(judgement.windows, seen, exchange)
         if whole is None:
             return None
-        return Answer(Verdict.STORABLE, call, entry=self._filing.renewed(headers, exchange, windows, start, whole))
+        return Answer(Verdict.STORABLE, call, entry=self._entries.renewed(headers, exchange, windows, start, whole))
 
-    # -- a body that is still to come -----------------------------------------------------------------------------
+    # -- a body that the client reads ------------------------------------------------------------------------------
 
-    def land_later(self, landing: Callable[[Answer | None], object]) -> None:
-        """Note what is to be called once the body is there."""
-        self._landing = landing
+    def when_complete(self, callback: Callable[[Answer | None], object]) -> None:
+        """Set what is called with the answer once the body is complete, or with ``None`` if it broke off."""
+        self._on_complete = callback
 
     def copied(self) -> Copied:
-        """Return the body to hand on; what comes through is stored once it is whole."""
-        return Copied(self.call, self.plan.max_entry_size, content_length(self.call.fields), self._over)
+        """Return the body for the client. A copy of it is stored once it is complete."""
+        return Copied(self.call, self.plan.max_entry_size, content_length(self.call.fields), self._body_ended)
 
     @property
     def serial(self) -> str:
-        """The name of what is stored of its answer."""
+        """The serial of the entry that its answer becomes."""
         return "" if self._start is None else self._start.serial
 
     @property
     def finds_nothing(self) -> bool:
-        """Whether nothing was stored when the app was asked."""
+        """Whether nothing was stored when the app was called."""
         return self._start is not None and self._start.previous is None
 
     def break_off(self) -> None:
-        """Tell who waits for the body that it will not come."""
-        self._over(None, False)
+        """Release the requests that wait for the body: it will not be completed."""
+        self._body_ended(None, False)
 
-    def _over(self, body: bytes | None, is_too_large: bool) -> None:
-        landing, self._landing = self._landing, None
-        if landing is None:
+    def _body_ended(self, body: bytes | None, is_too_large: bool) -> None:
+        callback, self._on_complete = self._on_complete, None
+        if callback is None:
             return
         if body is not None:
-            landing(self._stored(body))
+            callback(self._complete(body))
         else:
-            landing(Answer(Verdict.UNSTORABLE, self.call, reason=_TOO_LARGE) if is_too_large else None)
+            callback(Answer(Verdict.UNSTORABLE, self.call, reason=_TOO_LARGE) if is_too_large else None)
 
 
 def _label(seen: Observation) -> str:

@@ -147,11 +147,11 @@ class GatewayOrigin(Origin):
 
     def call_uncached(self) -> Answer:
         """Let the app answer this request as if there were no gateway."""
-        return self._ask().live()
+        return self._ask().call_uncached()
 
     def call(self, start: Start) -> Answer:
         """Ask the app and judge its answer."""
-        answer = self._ask().answer(start, self.said or NOTHING_SAID)
+        answer = self._ask().fetch(start, self.said or NOTHING_SAID)
         if (warming := warming_of(self.environ)) is not None:
             warming.note_answer(answer)
         return answer
@@ -248,7 +248,7 @@ def _refreshed(plan: Backend, rule: Rule, url_key: str, recipe: PageRecipe, star
     asked = AppFetch(plan, rule, recipe.to_environ(), url_key, None)
     try:
         with closing(asked.call):
-            answer = asked.answer(start)
+            answer = asked.fetch(start)
             answer = _gone_through(asked) if answer.later is not None else answer
     except Exception as error:
         answer = Answer(Verdict.FAILED, error=error)
@@ -259,7 +259,7 @@ def _refreshed(plan: Backend, rule: Rule, url_key: str, recipe: PageRecipe, star
 def _gone_through(asked: AppFetch) -> Answer:
     """Read a body that is still to come, and return what is to be stored then."""
     answers: list[Answer | None] = []
-    asked.land_later(answers.append)
+    asked.when_complete(answers.append)
     for _ in asked.copied():
         if answers:
             # Whole, or too large: an endless one is not read any further.
