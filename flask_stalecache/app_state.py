@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flask import Flask, Response, current_app, has_app_context, request
-from flask.globals import request_ctx
+from flask import Flask, has_app_context
 
 from . import config
 from .batches.operations import BulkOperations
@@ -21,6 +20,7 @@ from .errors import ConfigError
 from .frontends.app_version import AppVersion
 from .frontends.engine_setup import make_engine
 from .frontends.flask_gateway import FlaskGatewayFactory
+from .frontends.flask_internals import RequestContext, before_response_is_processed, check_versions, current_flask_app
 from .frontends.flask_urls import warm_target
 from .frontends.gateway.handler import Gateway
 from .frontends.memoize.handler import NAME, Calls
@@ -71,6 +71,7 @@ def set_up(app: Flask, own: Store | None, memos: Iterable[FetchFunction]) -> Aft
     """
     if NAME in app.extensions:
         raise ConfigError(f"the app {app.name!r} has a StaleCache already: call init_app once")
+    check_versions()
     settings = config.read(app.config)
     engine = make_engine(app, settings, app.config, own, Path(app.instance_path) / NAME)
     counters = engine.counters
@@ -88,7 +89,7 @@ def set_up(app: Flask, own: Store | None, memos: Iterable[FetchFunction]) -> Aft
     scans = BatchScheduler(engine, [pages, calls, _GatewayBehind(doorway)])
     app.extensions[NAME] = State(settings, engine, pages, calls, sessions, scans, _bulk(app, scans), counters, engine.registry)
     app.wsgi_app = doorway  # type: ignore[method-assign]
-    app.process_response = _saving_no_visitors_session(app.process_response)  # type: ignore[method-assign,assignment]
+    before_response_is_processed(app, _discard_visitors_session)
     return doorway
 
 
@@ -124,20 +125,14 @@ def app_of_context(what: str) -> Flask:
     """
     if not has_app_context():
         raise ConfigError(f"{what} needs to know the app: call it in a request, or under `with app.app_context():`")
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    return app
+    return current_flask_app()
 
 
-def _saving_no_visitors_session(process_response: Callable[[Response], Response]) -> Callable[[Response], Response]:
-    """Wrap the app's ``process_response``, which saves the session.
+def _discard_visitors_session(context: RequestContext) -> None:
+    """Keep a refresh that carries its visitor's cookies from acting as the visitor.
 
-    A refresh that carries its visitor's cookies must not act as the visitor; the gateway's has them where a page varies on them.
+    The gateway's refresh has them where a page varies on them.
     """
-
-    def process(response: Response) -> Response:
-        environ = request.environ
-        if AS_VISITOR.get() or (REFRESHING in environ and "HTTP_COOKIE" in environ):
-            discard_session(request_ctx._get_current_object())  # type: ignore[attr-defined]
-        return process_response(response)
-
-    return process
+    environ = context.request.environ
+    if AS_VISITOR.get() or (REFRESHING in environ and "HTTP_COOKIE" in environ):
+        discard_session(context)

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from flask import Flask, current_app, has_app_context, has_request_context, request
-from flask.ctx import RequestContext
-from flask.globals import request_ctx
 
 from . import config
 from .app_state import app_of_context, set_up, state_of
@@ -27,6 +25,7 @@ from .core.rules import cacheability
 from .dashboard.blueprint import Dashboard
 from .errors import ConfigError
 from .frontends.flask_gateway import check_gateway_policy, coded
+from .frontends.flask_internals import request_context
 from .frontends.memoize.handler import MemoizedFunction
 from .frontends.memoize.origin import FetchFunction
 from .frontends.memoize.policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
@@ -513,7 +512,7 @@ def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
 
     @wraps(view)
     def answer(*args: P.args, **kwargs: P.kwargs) -> R:
-        context: RequestContext = request_ctx._get_current_object()  # type: ignore[attr-defined]
+        context = request_context()
         state = state_of(context.app)
         if not state.settings.enabled:
             return context.app.ensure_sync(view)(*args, **kwargs)  # type: ignore[no-any-return]

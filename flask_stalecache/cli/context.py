@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import click
-from flask import Flask, current_app
+from flask import Flask
 
 from ..app_state import State, state_of
 from ..core.model.entry import Entry
 from ..core.rules.serving import ServeOptions
 from ..errors import ConfigError
+from ..frontends.flask_internals import current_flask_app
 from ..stores.base import DirectoryStore
 
 
 def this_app() -> Flask:
     """Return the current app."""
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    return app
+    return current_flask_app()
 
 
 def this_state() -> State:

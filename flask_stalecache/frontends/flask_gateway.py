@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Flask, Request, Response
-from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RoutingException
 
@@ -23,6 +22,7 @@ from ..engine.engine import Engine
 from ..engine.log import RateLimitedLog
 from ..errors import ConfigError
 from .app_version import AppVersion
+from .flask_internals import request_context, session_of
 from .gateway.backend import UNSAID, Backend, Observation
 from .gateway.handler import Gateway
 from .gateway.rules import Rules, base_policy
@@ -66,7 +66,7 @@ def check_gateway_policy(policy: Policy) -> None:
 def coded(cached: CachedView, complaints: RateLimitedLog, app: Flask, args: Any, kwargs: Any) -> Response:
     """Call a view of the gateway, and let its response say what is written at it."""
     policy = cached.policy
-    request_ctx.request.environ[CODED] = policy
+    request_context().request.environ[CODED] = policy
     response = app.make_response(app.ensure_sync(cached.view)(*args, **kwargs))
     response.vary.update(name.title() for name in policy.vary)
     is_kept = ask(
@@ -108,12 +108,12 @@ class Left(NamedTuple):
 
 def note_what_is_left(response: Response) -> Response:
     """Note what only this request's context knows: it is the last hook that runs, before Flask saves the session."""
-    context = request_ctx._get_current_object()  # type: ignore[attr-defined]
+    context = request_context()
     request = context.request
     if isinstance(request, ObservedRequest):
         varied = "cookie" in vary_names(response.headers)
         cookie = session_cookie(context.app)
-        request.environ[_LEFT] = Left(request.stalecache_reads, context._session, cookie, request.endpoint, varied)
+        request.environ[_LEFT] = Left(request.stalecache_reads, session_of(context), cookie, request.endpoint, varied)
     return response
 
 

@@ -91,6 +91,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.app_version",
         "frontends.status_headers",
         "frontends.hooks",
+        "frontends.flask_internals",
         "batches.warm_request",
         "batches.batch",
         "batches.scheduler",
@@ -173,6 +174,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {
+    "frontends.flask_internals",
     "frontends.pages.request_recorder",
     "frontends.pages.watch",
     "frontends.pages.bound_view",

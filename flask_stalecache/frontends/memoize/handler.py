@@ -8,7 +8,6 @@ from copy import deepcopy
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from flask import Flask, has_app_context
-from flask.globals import _cv_app
 
 from ...batches.scheduler import Renewal
 from ...config import Settings
@@ -25,6 +24,7 @@ from ...errors import BrokenValue, ConfigError
 from ...stats.tally import PLAIN
 from ...stores.base import Copy
 from ..app_version import AppVersion
+from ..flask_internals import app_context_variable
 from ..hooks import ask
 from ..middleware import submit_at_close
 from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
@@ -400,7 +400,7 @@ class MemoizedFunction(Generic[P, R]):
     def _calls(self) -> Calls | None:
         """Return the fetch functions of the current app; ``None`` outside an app context, and where caching is off."""
         # Not through the proxy, which costs a fifth of a hit.
-        context = _cv_app.get(None)
+        context = app_context_variable.get(None)
         if context is None:
             return None
         try:

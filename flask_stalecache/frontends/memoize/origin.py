@@ -33,14 +33,12 @@ from ...engine.thread_pool import ThreadPool
 from ...errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
 from ...stats.tally import Tally
 from ...stores.base import Copy
+from ..flask_internals import is_request_missing
 from ..hooks import ask
 from .arguments import Arguments, canonical
 from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
 from .policy import NO_FALLBACK, CallPolicy
 from .serializers import Codec
-
-_OUTSIDE_REQUEST = "Working outside of request context"
-
 
 #: The fetch functions of this process by name; several have one name where a factory makes them.
 _memos: dict[str, weakref.WeakSet[FetchFunction]] = {}
@@ -276,7 +274,7 @@ class CallOrigin(Origin):
             try:
                 return self.plan.memo.function(*self.args, **self.kwargs)
             except RuntimeError as error:
-                if not str(error).startswith(_OUTSIDE_REQUEST):
+                if not is_request_missing(error):
                     raise
                 raise StaleCacheError(
                     f"{self.label} uses the request, of which a fetch function knows nothing, since what it returns is for "

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from weakref import ReferenceType, WeakKeyDictionary
 
 from flask import Flask
-from flask.ctx import RequestContext
 from werkzeug.wrappers import Response
 
 from ...config import Settings
@@ -19,6 +18,7 @@ from ...core.rules.serving import ServeOptions
 from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
 from ..app_version import AppVersion
+from ..flask_internals import RequestContext
 from ..hooks import ask
 from .watch import KEY_FIELDS, unnoticed
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, request
-from flask.ctx import RequestContext
 from flask.views import View
 from werkzeug.wrappers import Response
 
@@ -28,6 +27,7 @@ from ...engine.origin import Answer, Served
 from ...stats.tally import PLAIN, Tally
 from ..app_version import AppVersion
 from ..debug_detail import debug_detail
+from ..flask_internals import RequestContext
 from ..hooks import ask
 from ..middleware import HANDOVER
 from .bound_view import BoundView, CachedView, EndpointCounters, cached_view

@@ -10,7 +10,6 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
-from flask.ctx import RequestContext
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
@@ -34,6 +33,7 @@ from ...core.rules.serving import Facts, Judgement, ServeOptions, Verdict, judge
 from ...engine.origin import Answer, Origin, RefreshJob, Served, Start
 from ...errors import ConfigError
 from ...stats.tally import Tally
+from ..flask_internals import RequestContext, handle_user_exception
 from ..hooks import ask
 from .bound_view import BoundView, EndpointCounters
 from .refresh import page_refresh, visitor_fields
@@ -202,7 +202,7 @@ class PageOrigin(Origin):
     def _error_page(self, error: HTTPException) -> tuple[Response | None, Exception | None]:
         app = self.plan.app
         try:
-            page = app.handle_user_exception(error)
+            page = handle_user_exception(self.context, error)
             # make_response would take an exception for a WSGI app, and its body for a stream.
             return app.make_response(page.get_response() if isinstance(page, HTTPException) else page), None
         except Exception as raised:

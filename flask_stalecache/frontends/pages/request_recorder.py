@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from flask import Flask, Request
-from flask.globals import request_ctx
-from werkzeug.datastructures import EnvironHeaders
+
+from ..flask_internals import RecordedHeaders, app_opening_session
 
 _FRAMEWORK = frozenset({"werkzeug", "flask", "flask_stalecache"})
 
@@ -108,9 +108,8 @@ def _reader() -> str:
 
 
 def _is_opening_of_session(cookie: str) -> bool:
-    if not request_ctx or request_ctx._session is not None:
-        return False
-    return cookie == session_cookie(request_ctx.app)
+    app = app_opening_session()
+    return app is not None and cookie == session_cookie(app)
 
 
 def session_cookie(app: Flask) -> str:
@@ -119,17 +118,12 @@ def session_cookie(app: Flask) -> str:
     return str(app.config["SESSION_COOKIE_NAME"] if named is None else named(app))
 
 
-class ObservedHeaders(EnvironHeaders):
+class ObservedHeaders(RecordedHeaders):
     """Request fields that note their readers."""
 
     def __init__(self, environ: dict[str, Any], log: ReadLog) -> None:
-        super().__init__(environ)
+        super().__init__(environ, log.header)
         self._log = log
-
-    def _get_key(self, key: str) -> str:
-        if isinstance(key, str):
-            self._log.header(key)
-        return super()._get_key(key)
 
     def getlist(self, key: str, type: Any = None) -> Any:
         self._log.header(key)

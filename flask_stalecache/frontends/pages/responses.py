@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
@@ -17,10 +17,11 @@ from ...core.model.entry import Entry
 from ...core.rules.status import CacheStatus
 from ...core.wsgi import close_iterable
 from ...engine.origin import Served
+from ..flask_internals import StoredResponse, clone_response
 from ..status_headers import fields_for_answer, fields_for_copy
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
+    pass
 
 #: What the frozen copy answers. If-Match and If-Unmodified-Since are the origin's business.
 _ASKED_OF_COPY = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE")
@@ -76,35 +77,12 @@ def respond_with_copy(app: Flask, environ: Mapping[str, Any], served: Served, ch
     assert entry is not None
     if copy.prepared is None:
         copy.prepared = _prepare(app.response_class, entry)
-    response = _clone(copy.prepared, fields_for_copy(served, entry, time.time(), chosen, more))
+    response = clone_response(copy.prepared, fields_for_copy(served, entry, time.time(), chosen, more))
     for name in _ASKED_OF_COPY:
         if name in environ:
             answer_conditional(response, environ, entry.body, entry.answered)
             break
     return response
-
-
-class _StoredResponse(Response):
-    """A response with status 200 out of the store, which has been through Werkzeug's hands when the view answered.
-
-    Doing it all again (copy and check each field, encode each chunk) would cost as much as the rest of a hit. Where a hook has
-    changed something, Werkzeug does it again.
-
-    :ivar given_fields: the fields it was made with.
-    :ivar given_body: the body it was made with.
-    """
-
-    given_fields: list[tuple[str, str]] | None = None
-    given_body: tuple[bytes] | None = None
-
-    def get_wsgi_response(self, environ: WSGIEnvironment) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
-        """Return body, status and fields as they are, where Werkzeug would make the same of them."""
-        fields, body = self.given_fields, self.given_body
-        if fields is None or body is None or self.headers._list != fields or self.response is not body:
-            return super().get_wsgi_response(environ)
-        if self._on_close or self._status_code != 200 or environ["REQUEST_METHOD"] != "GET":
-            return super().get_wsgi_response(environ)
-        return body, self._status, fields
 
 
 _stored_classes: dict[type[Response], type[Response]] = {}
@@ -113,7 +91,7 @@ _stored_classes: dict[type[Response], type[Response]] = {}
 def _stored_class(base: type[Response]) -> type[Response]:
     stored = _stored_classes.get(base)
     if stored is None:
-        stored = _stored_classes[base] = type(f"Stored{base.__name__}", (_StoredResponse, base), {})
+        stored = _stored_classes[base] = type(f"Stored{base.__name__}", (StoredResponse, base), {})
     return stored
 
 
@@ -134,24 +112,6 @@ def _is_plain(response_class: type[Response], status: int, fields: list[tuple[st
         return False
     steps = ("__init__", "__call__", "get_wsgi_response", "get_wsgi_headers", "get_app_iter", "iter_encoded")
     return all(getattr(response_class, step) is getattr(Response, step) for step in steps)
-
-
-def _clone(prepared: Response, more: list[tuple[str, str]]) -> Response:
-    """Return a response like the prepared one, with more fields. Making one anew costs several times as much."""
-    kind = prepared.__class__
-    fields = prepared.headers._list + more
-    if kind.__init__ is not Response.__init__:
-        # A class of the app's own may make state in it that must not be shared.
-        response = kind(prepared.response, status=prepared.status)
-    else:
-        response = kind.__new__(kind)
-        response.__dict__.update(prepared.__dict__)
-        response._on_close = []
-    response.__dict__["given_fields"] = fields
-    # Not Headers(fields), which would check and convert every field again.
-    headers = response.headers = Headers.__new__(Headers)
-    headers._list = fields.copy()
-    return response
 
 
 def respond_with_answer(

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-#: Flask's own: how long the session lives, and messages that are shown once (if there are any, showing them changes the session).
-_NOT_CONTENT = frozenset({"_permanent", "_flashes"})
+from ..flask_internals import SESSION_BOOKKEEPING
+
 _FLAGS = frozenset({"accessed", "modified", "new", "permanent"})
 _BY_NAME = ("__getitem__", "__contains__", "get", "pop", "setdefault")
 _AS_A_WHOLE = (
@@ -89,7 +89,8 @@ def _noting_name(base: type, method: str) -> Callable[..., Any]:
     original = getattr(base, method)
 
     def read(self: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
-        if name not in _NOT_CONTENT:
+        # Messages that are shown once are no content: showing them changes the session, which is seen otherwise.
+        if name not in SESSION_BOOKKEEPING:
             self._stalecache_reads.names.add(name)
         return original(self, name, *args, **kwargs)
 

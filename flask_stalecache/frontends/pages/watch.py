@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from flask.ctx import RequestContext
 from flask.sessions import NullSession
 
 from ...core.http.validators import CONDITIONS
@@ -15,6 +14,7 @@ from ...core.model.inputs import RequestInputs
 from ...core.model.keys import FORWARDED_FIELDS
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
+from ..flask_internals import RequestContext, callbacks_of, replace_session, session_of
 from .request_recorder import ReadLog, session_cookie
 from .session_recorder import SessionReads, watched_session
 
@@ -54,8 +54,8 @@ class Watch:
 @contextmanager
 def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:
     """Run a view under watch: conditionals and Range are hidden from it, and what it does to session and request is seen."""
-    callbacks = len(context._after_request_functions)
-    session: Any = context._session
+    callbacks = len(callbacks_of(context))
+    session = session_of(context)
     modified_before = _flag(session, "modified")
     # Flask's SessionMixin says True for classes that can't tell: then any use may be a change.
     tells = "modified" in getattr(session, "__dict__", ()) or getattr(type(session), "modified", None) is not True
@@ -67,7 +67,7 @@ def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:
         elif modified_before and tells and reads and covered.session is not None:
             # It may be new with this request: then no cookie tells whose it is.
             watch.refusal = Refusal(StoreRefusal.SESSION_FROM_HOOK)
-        elif len(context._after_request_functions) > callbacks:
+        elif len(callbacks_of(context)) > callbacks:
             watch.refusal = Refusal(StoreRefusal.AFTER_THIS_REQUEST)
 
 
@@ -115,7 +115,7 @@ def _set_flag(session: Any, name: str, value: bool) -> None:
 @contextmanager
 def covered_by_key(context: RequestContext) -> Iterator[tuple[ReadLog, SessionReads]]:
     """Run a ``key`` callable; yields what it reads of the request, and of the session if nobody has used that before."""
-    session: Any = context._session
+    session = session_of(context)
     used_before = _flag(session, "accessed")
     with reads_of(context).set_aside() as log, watched_session(session) as reads:
         yield log, reads
@@ -128,7 +128,7 @@ def covered_by_key(context: RequestContext) -> Iterator[tuple[ReadLog, SessionRe
 @contextmanager
 def unnoticed(context: RequestContext) -> Iterator[None]:
     """Run what looks at the request and makes no difference to the page: what it reads does not count."""
-    session: Any = context._session
+    session = session_of(context)
     used_before = _flag(session, "accessed")
     try:
         with reads_of(context).set_aside():
@@ -144,7 +144,7 @@ def reads_of(context: RequestContext) -> ReadLog:
 
 def names_beyond_key(context: RequestContext, covered: Covered, watch: Watch) -> RequestInputs:
     """Return the names that were read of the request and that the key does not cover."""
-    log, session = reads_of(context), context._session
+    log, session = reads_of(context), session_of(context)
     cookies = set(log.cookies) - covered.cookies
     if _flag(session, "accessed") and not _covers_session(session, covered, watch):
         cookies.add(session_cookie(context.app))
@@ -194,6 +194,7 @@ def discard_session(context: RequestContext) -> None:
     if null not in _discarded_classes:
         changes = ("__setitem__", "__delitem__", "clear", "pop", "popitem", "update", "setdefault")
         _discarded_classes[null] = type("DiscardedSession", (null,), {name: getattr(dict, name) for name in changes})
-    used: Any = context._session
-    context._session = _discarded_classes[null](used)
-    _set_flag(context._session, "accessed", _flag(used, "accessed"))
+    used = session_of(context)
+    discarded = _discarded_classes[null](used)
+    replace_session(context, discarded)
+    _set_flag(discarded, "accessed", _flag(used, "accessed"))

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from flask.globals import _cv_app
 from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter, HTTPAdapter
 
@@ -21,6 +20,7 @@ from ...core.rules.status import CacheStatus, forwarded_field, status_fields
 from ...engine.origin import Answer, Served, is_served
 from ...errors import ConfigError, StoreError
 from ...stores.base import Copy
+from ..flask_internals import app_context_variable
 from ..memoize.handler import NAME, travel_up
 from ..middleware import submit_at_close
 from ..status_headers import fields_for_answer, fields_for_copy
@@ -177,7 +177,7 @@ class CachingAdapter(BaseAdapter):
 
 def _plan_of_app() -> AppContext | None:
     """Return the current app as sessions know it; ``None`` outside an app context, and where caching is off."""
-    context = _cv_app.get(None)
+    context = app_context_variable.get(None)
     if context is None:
         return None
     try:

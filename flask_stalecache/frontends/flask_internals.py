@@ -1,0 +1,250 @@
+"""The one seam to Flask and Werkzeug: every private or version-dependent name of theirs that we use.
+
+Supports Flask 3.1, and Flask 3.2 as developed, which differs in:
+
+====================  ======================================  =====================================================
+what                  Flask 3.1                               Flask 3.2
+====================  ======================================  =====================================================
+request's context     ``RequestContext`` in ``_cv_request``   merged into ``AppContext``, in ``_cv_app``
+no request            no context in ``_cv_request``           a context whose ``request`` raises ``RuntimeError``
+session               opened when the context is pushed       opened by ``_get_session()``
+methods of the app    ``process_response(response)``          ``process_response(ctx, response)``, and others likewise
+====================  ======================================  =====================================================
+
+:func:`check_versions` is called at start-up, so that a version that lacks a name fails there and not in a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from functools import lru_cache
+from importlib.metadata import version
+from inspect import signature
+from typing import TYPE_CHECKING, Any, Protocol
+
+import flask.globals
+from flask import Flask, Request, current_app, request
+from werkzeug.datastructures import EnvironHeaders, Headers
+from werkzeug.wrappers import Response
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+# Not by import, which would fail or warn where a name is missing or deprecated: check_versions is to report that.
+_globals = vars(flask.globals)
+
+
+# -- contexts ----------------------------------------------------------------------------------------------------------
+
+
+class RequestContext(Protocol):
+    """The context of a request. Flask's own class is merged into another one in 3.2, where importing it warns."""
+
+    @property
+    def app(self) -> Flask:
+        """The app that answers."""
+
+    @property
+    def request(self) -> Request:
+        """The request."""
+
+
+class _AppContext(Protocol):
+    @property
+    def app(self) -> Flask:
+        """The current app."""
+
+
+#: The variable with the context of the current app. ``current_app`` is public, but a proxy costs a fifth of a memoized hit.
+app_context_variable: ContextVar[_AppContext] = _globals.get("_cv_app") or ContextVar("no_app_context")
+_request_context: ContextVar[RequestContext] = _globals.get("_cv_request") or app_context_variable  # type: ignore[assignment]
+
+
+def request_context() -> RequestContext:
+    """Return the context of the current request, since no public name gives app, request and session at the cost of one look.
+
+    :raises RuntimeError: Flask's own, outside of a request.
+    """
+    context = _request_context.get(None)
+    if context is None:
+        request._get_current_object()  # type: ignore[attr-defined]
+    return context  # type: ignore[return-value]
+
+
+def current_flask_app() -> Flask:
+    """Return the app behind the proxy ``current_app``, to keep beyond the current context."""
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return app
+
+
+def is_request_missing(error: RuntimeError) -> bool:
+    """Whether an error says that code used the request where there is none. Flask has no class of its own for it."""
+    return str(error).startswith(("Working outside of request context", "There is no request in this context"))
+
+
+# -- sessions ----------------------------------------------------------------------------------------------------------
+
+#: What Flask itself keeps in a session: its lifetime, and messages that are shown once.
+SESSION_BOOKKEEPING = frozenset({"_permanent", "_flashes"})
+
+
+def session_of(context: RequestContext) -> Any:
+    """Return the session without marking it as accessed, as the public ``session`` does."""
+    opened = getattr(context, "_get_session", None)
+    return context._session if opened is None else opened()  # type: ignore[attr-defined]
+
+
+def replace_session(context: RequestContext, session: Any) -> None:
+    """Put another session in the place of the one that was opened. The public attribute can't be set."""
+    context._session = session  # type: ignore[attr-defined]
+
+
+def app_opening_session() -> Flask | None:
+    """Return the current app while it opens the session of a request; no signal or hook tells that moment."""
+    context = _request_context.get(None)
+    if context is None or not getattr(context, "has_request", True) or context._session is not None:  # type: ignore[attr-defined]
+        return None
+    return context.app
+
+
+# -- the app's steps for a request -------------------------------------------------------------------------------------
+
+
+def callbacks_of(context: RequestContext) -> list[Any]:
+    """Return what ``after_this_request`` was given: Flask does not tell whether a view has called it."""
+    callbacks: list[Any] = context._after_request_functions  # type: ignore[attr-defined]
+    return callbacks
+
+
+def handle_user_exception(context: RequestContext, error: Exception) -> Any:
+    """Return what the app's error handlers answer to an exception. The method is public, but its parameters changed."""
+    handle: Any = context.app.handle_user_exception
+    return handle(context, error) if _takes_context("handle_user_exception") else handle(error)
+
+
+def before_response_is_processed(app: Flask, step: Callable[[RequestContext], None]) -> None:
+    """Run a step before the app's ``after_request`` hooks run and its session is saved.
+
+    No hook does this: ``after_request`` hooks run in an order that the developer chooses, and all others run too early.
+    """
+    process_response: Any = app.process_response
+
+    def process(*args: Any) -> Response:
+        # Flask 3.1 gives the response, 3.2 the context and the response. Flask checks only methods of subclasses.
+        step(args[0] if len(args) > 1 else request_context())
+        return process_response(*args)  # type: ignore[no-any-return]
+
+    app.process_response = process  # type: ignore[method-assign,assignment]
+
+
+def _takes_context(method: str) -> bool:
+    # Of Flask itself: it adapts overriding methods of either kind.
+    return "ctx" in signature(getattr(Flask, method)).parameters
+
+
+# -- request fields ----------------------------------------------------------------------------------------------------
+
+
+class RecordedHeaders(EnvironHeaders):
+    """Request fields whose reads by name are reported.
+
+    All public ways to read a field (``[]``, ``get``, ``in`` …) end in ``_get_key``; to override each of them would miss the next.
+    """
+
+    def __init__(self, environ: dict[str, Any], note: Callable[[str], None]) -> None:
+        super().__init__(environ)
+        self._note = note
+
+    def _get_key(self, key: str) -> str:
+        if isinstance(key, str):
+            self._note(key)
+        return super()._get_key(key)
+
+
+# -- responses ---------------------------------------------------------------------------------------------------------
+
+
+class StoredResponse(Response):
+    """A response with status 200 from the store, which Werkzeug has checked and encoded when the view answered.
+
+    Werkzeug would copy and check each field and encode each chunk again, which costs as much as the rest of a hit. If a hook has
+    changed the response, it does.
+
+    :ivar given_fields: the fields it was made with.
+    :ivar given_body: the body it was made with.
+    """
+
+    given_fields: list[tuple[str, str]] | None = None
+    given_body: tuple[bytes] | None = None
+
+    def get_wsgi_response(self, environ: WSGIEnvironment) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
+        """Return body, status and fields as they are, where Werkzeug would return the same."""
+        fields, body = self.given_fields, self.given_body
+        if fields is None or body is None or self.headers._list != fields or self.response is not body:
+            return super().get_wsgi_response(environ)
+        if self._on_close or self._status_code != 200 or environ["REQUEST_METHOD"] != "GET":
+            return super().get_wsgi_response(environ)
+        return body, self._status, fields
+
+
+def clone_response(prepared: Response, more: list[tuple[str, str]]) -> Response:
+    """Return a copy of a response with more fields. It runs on every hit: to call the class costs several times as much."""
+    kind = prepared.__class__
+    fields = prepared.headers._list + more
+    if kind.__init__ is not Response.__init__:
+        # A class of the app's own may make state in it that must not be shared.
+        response = kind(prepared.response, status=prepared.status)
+    else:
+        response = kind.__new__(kind)
+        response.__dict__.update(prepared.__dict__)
+        response._on_close = []
+    response.__dict__["given_fields"] = fields
+    # Not Headers(fields), which would check and convert every field again.
+    headers = response.headers = Headers.__new__(Headers)
+    headers._list = fields.copy()
+    return response
+
+
+# -- at start-up -------------------------------------------------------------------------------------------------------
+
+
+def check_versions() -> None:
+    """Raise :class:`ConfigError` if the installed Flask or Werkzeug lacks a name that this module uses."""
+    if missing := _missing():
+        raise ConfigError(
+            f"Flask {version('flask')} with Werkzeug {version('werkzeug')} lacks {', '.join(missing)}, "
+            "which flask_stalecache needs: install a flask_stalecache that supports it, or Flask 3.1"
+        )
+
+
+@lru_cache(maxsize=1)
+def _missing() -> tuple[str, ...]:
+    return tuple(_missing_names())
+
+
+def _missing_names() -> Iterator[str]:
+    if "_cv_app" not in _globals:
+        yield "flask.globals._cv_app"
+    # A bare app, since the developer's may not be able to make a request yet.
+    context: Any = Flask("flask_stalecache", static_folder=None).test_request_context()
+    if "_cv_request" not in _globals and not hasattr(context, "has_request"):
+        yield "flask.globals._cv_request"
+    response: Any = Response()
+    needed: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
+        (context, "the request context", ("_session", "_after_request_functions")),
+        (current_app, "flask.current_app", ("_get_current_object",)),
+        (Flask, "flask.Flask", ("process_response", "handle_user_exception")),
+        (EnvironHeaders, "werkzeug.datastructures.EnvironHeaders", ("_get_key",)),
+        (Headers(), "werkzeug.datastructures.Headers", ("_list",)),
+        (response, "werkzeug.wrappers.Response", ("_on_close", "_status", "_status_code")),
+    )
+    for holder, name, attributes in needed:
+        yield from (f"{name}: {attribute}" for attribute in attributes if not _has(holder, attribute))
+
+
+def _has(holder: object, attribute: str) -> bool:
+    # Of a proxy, only its own attributes can be asked for without a context.
+    return hasattr(type(holder) if holder is current_app else holder, attribute)

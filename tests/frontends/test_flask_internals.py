@@ -1,0 +1,257 @@
+"""The seam to Flask and Werkzeug: both versions of Flask, the check at start-up, and that no other module uses private names."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+import flask_stalecache
+from flask_stalecache import ConfigError, StaleCache
+from flask_stalecache.frontends import flask_internals
+
+PACKAGE = Path(flask_stalecache.__file__).parent
+SEAM = PACKAGE / "frontends" / "flask_internals.py"
+TESTS = Path(__file__).parents[1]
+
+#: A day with the next Flask; what goes wrong is an assertion or a warning, and ends it.
+NEXT = """
+import os, sys
+import support.next_flask
+from flask import Flask, abort, after_this_request, g, request, session
+from flask_stalecache import StaleCache
+from flask_stalecache.errors import StaleCacheError
+
+app = Flask("shop")
+app.config.update(SECRET_KEY="not a secret", STALECACHE_DIR=sys.argv[1], STALECACHE_REFRESH_WORKERS=0, TESTING=True)
+cache = StaleCache(app)
+runs = []
+
+@cache.memoize(300)
+def rates(base):
+    runs.append(base)
+    return {"base": base}
+
+@cache.memoize(300)
+def who():
+    return request.path
+
+@app.get("/plain/<name>")
+@cache.cached(60, 600, 86400)
+def plain(name):
+    runs.append(name)
+    return f"{name} {rates('eur')['base']}"
+
+@app.get("/soon")
+@cache.cached(0, 600, 86400)
+def soon():
+    runs.append("soon")
+    return str(len(runs))
+
+@app.get("/member")
+@cache.cached(60, 600, 86400)
+def member():
+    runs.append("member")
+    return session.get("name", "everybody")
+
+@app.get("/hooked")
+@cache.cached(60, 600, 86400)
+def hooked():
+    runs.append("hooked")
+    after_this_request(lambda response: response)
+    return "hooked"
+
+@app.get("/gone")
+@cache.cached(60, 600, 86400, statuses={404: 60})
+def gone():
+    runs.append("gone")
+    abort(404)
+
+@app.get("/front")
+@cache.cached(60, gateway=True)
+def front():
+    runs.append("front")
+    return "front"
+
+@app.errorhandler(404)
+def missing(error):
+    return "there is no such page", 404
+
+@app.get("/login")
+def login():
+    session["name"] = "ada"
+    return "hello"
+
+def status(path, client=None):
+    with (client or app.test_client()).get(path) as response:
+        return response.status_code, response.headers.get("X-Cache-Status"), response.text
+
+assert status("/plain/tea") == (200, "MISS", "tea eur")
+assert status("/plain/tea") == (200, "HIT", "tea eur")
+assert status("/plain/milk") == (200, "MISS", "milk eur")
+assert runs == ["tea", "eur", "milk"], runs
+
+runs.clear()
+assert status("/soon")[1:] == ("MISS", "1")
+assert status("/soon")[1:] == ("STALE", "1")
+cache.drain()
+assert status("/soon")[1:] == ("STALE", "2"), "it is renewed after the response"
+
+ada = app.test_client()
+ada.get("/login")
+assert status("/member") == (200, "MISS", "everybody")
+assert status("/member", ada)[1:] == ("BYPASS", "ada")
+assert status("/member") == (200, "HIT", "everybody")
+
+runs.clear()
+status("/hooked"), status("/hooked")
+assert runs == ["hooked", "hooked"]
+
+runs.clear()
+assert status("/gone") == (404, "MISS", "there is no such page")
+assert status("/gone") == (404, "HIT", "there is no such page")
+assert runs == ["gone"]
+
+runs.clear()
+assert status("/front")[2] == status("/front")[2] == "front"
+assert runs == ["front"]
+
+with app.test_request_context("/"):
+    try:
+        who()
+    except StaleCacheError as error:
+        assert "uses the request" in str(error)
+    else:
+        raise AssertionError("a fetch function has seen the request")
+with app.app_context():
+    assert rates("eur") == {"base": "eur"}
+print("done")
+"""
+
+
+def test_it_works_with_the_next_flask_and_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", NEXT, str(tmp_path / "cache")]
+    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "done\n", done.stderr
+    assert done.stderr.startswith("__main__.hooked is not stored: the view registered a callback with after_this_request")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_installed_versions_are_known() -> None:
+    flask_internals.check_versions()
+
+
+@pytest.mark.parametrize(
+    ("name", "without", "told"),
+    [
+        ("EnvironHeaders", object, "werkzeug.datastructures.EnvironHeaders: _get_key"),
+        ("Headers", dict, "werkzeug.datastructures.Headers: _list"),
+        ("Response", object, "werkzeug.wrappers.Response: _on_close, werkzeug.wrappers.Response: _status,"),
+    ],
+)
+def test_a_version_that_lacks_a_name_fails_at_start_up_in_one_sentence(
+    name: str, without: type, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    flask_internals._missing.cache_clear()
+    monkeypatch.setattr(flask_internals, name, without)
+    app = Flask("shop")
+    app.config["STALECACHE_DIR"] = tmp_path
+    with pytest.raises(ConfigError, match=r"^Flask 3\S+ with Werkzeug 3\S+ lacks ") as error:
+        StaleCache(app)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "stalecache" not in app.extensions
+    flask_internals._missing.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["_cv_app", "_cv_request"])
+def test_a_missing_context_variable_fails_at_start_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    flask_internals._missing.cache_clear()
+    monkeypatch.setattr(flask_internals, "_globals", {key: None for key in ("_cv_app", "_cv_request") if key != name})
+    with pytest.raises(ConfigError, match=f"flask.globals.{name}"):
+        flask_internals.check_versions()
+    flask_internals._missing.cache_clear()
+
+
+# -- private names are used in one module only -------------------------------------------------------------------------
+
+#: Names that are private to Flask or Werkzeug, or that depend on their version.
+_OF_FLASK = {
+    "_cv_app", "_cv_request", "_session", "request_ctx", "app_ctx", "RequestContext", "_after_request_functions",
+    "_get_current_object", "_get_session", "_get_key", "_list", "_on_close", "_status", "_status_code", "process_response",
+    "preprocess_request", "full_dispatch_request", "finalize_request", "do_teardown_request", "do_teardown_appcontext",
+    "handle_exception", "handle_user_exception", "make_default_options_response", "log_exception", "dispatch_request",
+}  # fmt: skip
+#: Names with an underscore that others document, or that belong to another library.
+_OF_OTHERS = {
+    "_replace", "_fields", "_asdict", "_getframe",  # Python
+    "_name_", "_value_",  # enum
+    "_content", "_content_consumed",  # requests
+}  # fmt: skip
+
+
+def trees() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path != SEAM:
+            yield str(path.relative_to(PACKAGE)), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def own_names() -> set[str]:
+    """What our own modules and classes define."""
+    names: set[str] = set()
+    for _, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                names.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                names.add(node.attr)
+            elif isinstance(node, ast.Assign) and any(
+                isinstance(name, ast.Name) and name.id == "__slots__" for name in node.targets
+            ):
+                names.update(ast.literal_eval(node.value))
+    return names
+
+
+def is_self(node: ast.Attribute) -> bool:
+    return isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+
+
+def foreign_names(tree: ast.Module, own: set[str]) -> Iterator[tuple[int, str]]:
+    """Names of Flask's and Werkzeug's insides, and names with an underscore that nobody here defines."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("flask", "werkzeug"):
+            for alias in node.names:
+                if alias.name in _OF_FLASK or alias.name.startswith("_"):
+                    yield node.lineno, alias.name
+        elif isinstance(node, ast.Attribute) and not is_self(node):
+            is_private = node.attr.startswith("_") and not node.attr.startswith("__")
+            if node.attr in _OF_FLASK or (is_private and node.attr not in own | _OF_OTHERS):
+                yield node.lineno, node.attr
+
+
+def test_private_names_of_flask_and_werkzeug_are_used_in_the_seam_only() -> None:
+    own = own_names()
+    found = {name: list(foreign_names(tree, own)) for name, tree in trees()}
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("from flask.globals import _cv_app\n", ["_cv_app"]),
+        ("from flask.ctx import RequestContext as Context\n", ["RequestContext"]),
+        ("from flask.globals import request_ctx\nrequest_ctx._session\n", ["request_ctx", "_session"]),
+        ("app.process_response = saved\n", ["process_response"]),
+        ("response.headers._list\n", ["_list"]),
+        ("from flask import Flask, request\nrequest.environ\nself._mine\n", []),
+    ],
+)
+def test_this_test_sees_them(source: str, names: list[str]) -> None:
+    assert [name for _, name in foreign_names(ast.parse(source), {"_mine"})] == names
