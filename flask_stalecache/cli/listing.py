@@ -13,10 +13,10 @@ from flask.cli import with_appcontext
 
 from ..core.formatting import size
 from ..core.rules.explain import State, spell
+from ..stores.summary import Summary, summary_of
 from . import output
 from .context import app_terms, filled, this_state
 from .selectors import filtering, filters_of
-from .summary import Summary, summary_of
 
 FAILING = "failing"
 _SORTS: dict[str, Callable[[Summary], Any]] = {

@@ -62,7 +62,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.rules.variants",
         "batches.selector",
     ),
-    ("stats.schema", "stats.counters", "engine.log", "stores.base", "stores.memory", "stores.stamps"),
+    ("stats.schema", "stats.counters", "engine.log", "stores.base", "stores.summary", "stores.memory", "stores.stamps"),
     (
         "filesystem.atomic",
         "stores.entry_file",
@@ -141,7 +141,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.requests_adapter.adapter",
         "frontends.requests_adapter.factory",
     ),
-    ("frontends.flask_urls", "app_state", "cli.summary"),
+    ("frontends.flask_urls", "app_state"),
     (
         "cli.output",
         "cli.context",

@@ -10,7 +10,7 @@ from ..core.model.note import Note
 from ..core.model.purge_names import tags_in
 from ..core.rules.explain import State, state_of
 from ..core.rules.serving import PLAIN, ServeOptions
-from ..stores.base import Stored
+from .base import Stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
