@@ -1,4 +1,4 @@
-"""An entry as the page shows it. Pure."""
+"""Entries as the page shows them: as a line of a list, or as a card with all details. Pure."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from ..core.model.purge_names import tags_in
 from ..core.rules.explain import State, explain, spell, state_of
 from ..core.rules.serving import ServeOptions
 from ..stores.base import Stored
+from ..stores.summary import summary_of
 from .windows_bar import Bar, bar_of
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """An entry, told at length.
+    """An entry with all details.
 
     :ivar key: its key.
-    :ivar title: its URL, or the call that it is the value of.
-    :ivar state: which of its windows it is in.
-    :ivar status: what the next visitor would be told.
-    :ivar why: the reasons.
-    :ivar bar: its windows.
-    :ivar facts: what else is known of it: a term and what is to be said of it.
-    :ivar head: the fields of the response.
+    :ivar title: its URL, or the call that returned it.
+    :ivar state: the window that it is in.
+    :ivar status: the cache status of the next request.
+    :ivar why: the reasons for that status.
+    :ivar bar: its windows as a bar.
+    :ivar facts: other details: term and text.
+    :ivar head: the response's header fields.
     """
 
     key: str
@@ -39,7 +40,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An entry in a list."""
+    """The summary of an entry, formatted for a list."""
 
     key: str
     title: str
@@ -51,28 +52,28 @@ class Line:
 
 
 def line_of(stored: Stored, now: float, terms: ServeOptions, here: str) -> Line:
-    """Return an entry for a list.
+    """Return the line of an entry.
 
-    :param here: scheme and host of the page; what is of the same is called by its path.
     :param now: seconds since the epoch.
-    :param terms: what the app says of what is stored.
+    :param terms: the serving options of the app.
+    :param here: scheme and host of the page; they are left out of URLs that begin with them.
     """
-    entry, note = stored.entry, stored.note
+    summary = summary_of(stored, now, terms)
     return Line(
-        key=entry.key,
-        title=title_of(entry).removeprefix(here),
-        state=state_of(entry, now, terms),
-        size=size(stored.size),
-        used=f"{spell(max(0.0, now - stored.used))} ago",
-        failures=note.failures,
-        next_try=f"in {spell(note.retry_at - now)}" if note.backing_off(now) else "at the next visit",
+        key=summary.key,
+        title=summary.title.removeprefix(here),
+        state=summary.state,
+        size=size(summary.size),
+        used=f"{spell(summary.used)} ago",
+        failures=summary.failures,
+        next_try=f"in {spell(summary.retry_in)}" if summary.retry_in else "at the next visit",
     )
 
 
 def card_of(stored: Stored, now: float, terms: ServeOptions, *, pending: bool) -> Card:
-    """Return an entry with all that is known of it.
+    """Return the card of an entry.
 
-    :param pending: its refresh was handed over in this process and is not done.
+    :param pending: a refresh of it is queued or running in this process.
     """
     entry = stored.entry
     explained = explain(entry, stored.note, now, terms, pending=pending)

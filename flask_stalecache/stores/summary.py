@@ -1,4 +1,4 @@
-"""What people are told of an entry: what it is, in which window it is, how large and how old. It has no clock."""
+"""Summary of an entry for lists: the shell's ``list`` and the dashboard's tables are made from it. Pure."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from .base import Stored
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """One entry, as a line of a list.
+    """One entry in a list.
 
     :ivar title: the URL of a page or response, or the call of a fetch function.
-    :ivar of: the endpoint of a page, or the name of a fetch function; "" for what has neither.
-    :ivar state: which of its windows it is in.
-    :ivar failing: its origin failed when it was called last.
-    :ivar status: the HTTP status; that of a call is 200.
+    :ivar of: the endpoint of a page, or the name of a fetch function; "" for other entries.
+    :ivar state: the window that it is in.
+    :ivar failing: the last call of its origin failed.
+    :ivar failures: failed calls in a row.
+    :ivar retry_in: seconds until its origin may be called again; 0 if it is not backing off.
+    :ivar status: the HTTP status; 200 for a value of a fetch function.
     :ivar age: seconds since the origin answered.
-    :ivar fresh_for: seconds of freshness that are left; negative for a stale one.
+    :ivar fresh_for: seconds of freshness left; negative for a stale entry.
     :ivar windows: seconds of max_age, stale_while_revalidate and stale_if_error.
     :ivar length: bytes of the body.
     :ivar size: bytes on the disk.
-    :ivar used: seconds since its last use, as far as it is known.
-    :ivar tags: the names that it was given.
+    :ivar used: seconds since its last known use.
+    :ivar tags: its tags.
     :ivar key: the whole key.
     """
 
@@ -36,6 +38,8 @@ class Summary:
     of: str
     state: State
     failing: bool
+    failures: int
+    retry_in: float
     status: int
     age: float
     fresh_for: float
@@ -47,8 +51,10 @@ class Summary:
     key: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as data."""
+        """Return the summary as JSON data."""
         data = asdict(self)
+        # The dashboard's only: the format of ``list --json`` is public.
+        del data["failures"], data["retry_in"]
         max_age, swr, sie = data.pop("windows")
         return {
             **data,
@@ -61,12 +67,12 @@ class Summary:
 
 
 def summary_of(stored: Stored, now: float, terms: ServeOptions = PLAIN) -> Summary:
-    """Return what people are told of an entry.
+    """Return the summary of an entry.
 
     :param now: seconds since the epoch.
-    :param terms: what the app says of it.
+    :param terms: the serving options of its app.
     """
-    entry, windows = stored.entry, stored.entry.windows
+    entry, note, windows = stored.entry, stored.note, stored.entry.windows
     age = entry.age(now)
     fresh_for = windows.max_age - age
     state = state_of(entry, now, terms)
@@ -74,10 +80,12 @@ def summary_of(stored: Stored, now: float, terms: ServeOptions = PLAIN) -> Summa
         title=title_of(entry),
         of=endpoint_of(entry) or function_of(entry) or "",
         state=state,
-        failing=is_failing(stored.note, now),
+        failing=is_failing(note, now),
+        failures=note.failures,
+        retry_in=note.retry_at - now if note.backing_off(now) else 0.0,
         status=entry.status,
         age=age,
-        # Also what a deploy or a soft purge has made stale.
+        # A deploy or a soft purge ends freshness before max_age.
         fresh_for=fresh_for if state is State.FRESH else min(0.0, fresh_for),
         windows=(windows.max_age, windows.stale_while_revalidate, windows.stale_if_error),
         length=stored.length,
@@ -89,5 +97,5 @@ def summary_of(stored: Stored, now: float, terms: ServeOptions = PLAIN) -> Summa
 
 
 def is_failing(note: Note, now: float) -> bool:
-    """Whether an origin failed when it was called last; a note from the future says nothing."""
+    """Whether the last call of an origin failed. A note from the future does not count: the clock was wrong then."""
     return note.failures > 0 and note.written <= now
