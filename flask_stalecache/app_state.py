@@ -11,7 +11,8 @@ from flask import Flask, has_app_context
 
 from . import config
 from .batches.operations import BulkOperations
-from .batches.scheduler import BatchScheduler, Renewal
+from .batches.renewal import Renewal
+from .batches.scheduler import BatchScheduler
 from .config import Settings
 from .core.model.entry import Entry
 from .core.model.environ import REFRESHING

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.model.base_url import Base, request_fields
 from ..engine.thread_pool import drain_all
-from .batch import Batch, concurrency_of
+from .batch import Batch
 from .scheduler import BatchScheduler, drain_all_scans, drain_with
 from .selector import Scope, Selection, Selector
 from .warmer import Urls, Warmer, checked_flag
+from .workers import concurrency_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

@@ -11,8 +11,9 @@ import click
 from flask.cli import with_appcontext
 
 from ..app_state import State
-from ..batches.batch import CONCURRENCY, MAX_CONCURRENCY, Batch, Outcome
+from ..batches.batch import Batch, Outcome
 from ..batches.selector import Selection
+from ..batches.workers import CONCURRENCY, MAX_CONCURRENCY
 from ..errors import ConfigError
 from . import output
 from .context import filled, this_state

@@ -10,12 +10,12 @@ import click
 from flask.cli import with_appcontext
 
 from ..app_state import State
-from ..batches.selector import endpoint_of, function_of, title_of
 from ..core.formatting import clock, size
 from ..core.model.entry import Entry
 from ..core.model.environ import environ_name
 from ..core.model.keys import FORWARDED_FIELDS
 from ..core.model.purge_names import tags_in
+from ..core.model.titles import endpoint_of, function_of, title_of
 from ..core.rules.explain import Explanation, explain, spell
 from ..core.rules.serving import ServeOptions
 from ..stores.base import Stored

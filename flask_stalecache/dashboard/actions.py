@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ..app_state import State
-from ..batches.batch import CONCURRENCY, Batch
-from ..batches.selector import KINDS, Selection, Selector, title_of
+from ..batches.batch import Batch
+from ..batches.selector import KINDS, Selection, Selector
+from ..batches.workers import CONCURRENCY
 from ..core.formatting import number
 from ..core.model.entry import Entry
+from ..core.model.titles import title_of
 from ..errors import ConfigError
 
 #: What an action is called in a form, and what the page says when it is done.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..batches.selector import title_of
 from ..core.formatting import size
 from ..core.model.purge_names import tags_in
+from ..core.model.titles import title_of
 from ..core.rules.explain import State, explain, spell, state_of
 from ..core.rules.serving import ServeOptions
 from ..stores.base import Stored

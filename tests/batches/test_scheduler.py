@@ -1,4 +1,4 @@
-"""Refreshing, publishing and purging many entries at a time, in one process."""
+"""Bulk refresh, publish and purge in one process: scheduler, batch, workers and renewal."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ...batches.scheduler import Renewal
+from ...batches.renewal import Renewal
 from ...batches.warm_request import warming_of
 from ...core.http.cache_control import response_directives
 from ...core.http.fields import end_to_end, first_of, missing_in_vary

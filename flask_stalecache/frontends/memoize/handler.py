@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from flask import Flask, has_app_context
 
-from ...batches.scheduler import Renewal
+from ...batches.renewal import Renewal
 from ...config import Settings
 from ...core.model.entry import Entry
 from ...core.model.purge_names import call_name, tags_in

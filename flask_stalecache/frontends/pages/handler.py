@@ -10,8 +10,7 @@ from flask import Flask, request
 from flask.views import View
 from werkzeug.wrappers import Response
 
-from ...batches.scheduler import Renewal
-from ...batches.selector import endpoint_of, title_of
+from ...batches.renewal import Renewal
 from ...batches.warm_request import Warming, warming_of
 from ...config import Settings
 from ...core.model.entry import Entry
@@ -20,6 +19,7 @@ from ...core.model.keys import is_key_of_page, page_key
 from ...core.model.policy import FAILURE_STATUSES
 from ...core.model.reasons import BypassReason
 from ...core.model.recipe import PageRecipe
+from ...core.model.titles import endpoint_of, title_of
 from ...core.rules.serving import ServeOptions
 from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, status_fields
 from ...engine.engine import Engine

@@ -1,4 +1,4 @@
-"""The names that pages are purged by, and the selectors of a purge: pure."""
+"""The names that pages are purged by, the selectors of a purge, and the titles of entries: pure."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import create_environ
 
 from flask_stalecache import ConfigError
-from flask_stalecache.batches.selector import Scope, Selection, Selector, title_of
+from flask_stalecache.batches.selector import Scope, Selection, Selector
 from flask_stalecache.core.model.purge_names import EVERYTHING, endpoint_name, page_names, prefix_name, tag_name, tags_in, url_name
 from flask_stalecache.core.model.query import NamePatterns
+from flask_stalecache.core.model.titles import title_of
 from support.engine import make_entry
 
 NOTHING = NamePatterns(())

@@ -1,0 +1,59 @@
+"""What an entry is called in reports: its URL, endpoint or fetch function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from .entry import Entry
+
+_PATH = "/:@!$&'()*+,;=~"
+
+
+def url_names(entry: Entry) -> tuple[str, ...]:
+    """Return the names of an entry that are its URL alone, and by which all of its variants go together."""
+    return tuple(name for name in entry.names if name.startswith("url:"))
+
+
+def title_of(entry: Entry) -> str:
+    """Return what an entry is called in a report: its URL, or for the value of a fetch function the call."""
+    recipe = entry.recipe
+    if "function" in recipe:
+        return f"{recipe['function']}({_arguments(recipe.get('arguments'))})"
+    names = url_names(entry)
+    return _readable(names[0].removeprefix("url:"), str(recipe.get("query", ""))) if names else entry.key
+
+
+def _arguments(data: Any) -> str:
+    if not isinstance(data, Mapping):
+        # Only its caller has them.
+        return "..."
+    keywords = [f"{name}={value!r}" for name, value in dict(data.get("kwargs", {})).items()]
+    return ", ".join([*map(repr, data.get("args", ())), *keywords])
+
+
+def _readable(url: str, query: str) -> str:
+    """Return a URL as it may be written again: in a name, its path is percent-decoded."""
+    scheme, _, rest = url.partition("://")
+    host, slash, where = rest.partition("/")
+    if query and where.endswith(f"?{query}"):
+        path = where.removesuffix(f"?{query}")
+    else:
+        path, _, query = where.partition("?")
+    quoted = quote(path.encode("latin-1", "replace"), safe=_PATH)
+    return f"{scheme}://{host}{slash}{quoted}{'?' if query else ''}{query}"
+
+
+def endpoint_of(entry: Entry) -> str | None:
+    """Return the endpoint of a page; ``None`` if it has none."""
+    return _named(entry, "endpoint:")
+
+
+def function_of(entry: Entry) -> str | None:
+    """Return the name of the fetch function that a value came from; ``None`` if it is none."""
+    return _named(entry, "function:")
+
+
+def _named(entry: Entry, kind: str) -> str | None:
+    return next((name.removeprefix(kind) for name in entry.names if name.startswith(kind)), None)
