@@ -5,10 +5,10 @@ Both front ends that obey what responses say, the gateway and the sessions of ``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..http.cache_control import Directives, RequestDirectives
+from ..http.cache_control import Directives, RequestDirectives, request_directives
 from ..http.freshness import initial_age, is_explicit, lifetime, stale_windows
 from ..http.request import accepts, may_use
 from ..http.storing import refusal
@@ -95,13 +95,23 @@ def _lifetime_given(status: int, policy: Policy) -> float | None:
     return policy.max_age if listed is None else listed
 
 
-def honored(terms: ServeOptions, said: RequestDirectives, entry: Entry, now: float) -> ServeOptions:
-    """Let what a request says of caching change what it is served (RFC 9111 section 5.2.1).
+def directives_of(environ: Mapping[str, str]) -> RequestDirectives | None:
+    """Return the directives in a request's Cache-Control and Pragma; ``None`` if it has neither field."""
+    if "HTTP_CACHE_CONTROL" not in environ and "HTTP_PRAGMA" not in environ:
+        return None
+    return request_directives(environ.get("HTTP_CACHE_CONTROL"), environ.get("HTTP_PRAGMA"))
 
-    :param terms: what is said of serving what is stored to others.
-    :param entry: what is stored.
+
+def honored(terms: ServeOptions, said: RequestDirectives | None, entry: Entry | None, now: float) -> ServeOptions:
+    """Return the options of a request, changed as its own directives demand (RFC 9111 section 5.2.1).
+
+    :param terms: the options without its directives.
+    :param said: the directives; ``None`` if it has none.
+    :param entry: the stored response; ``None`` if there is none.
     :param now: seconds since the epoch.
     """
+    if said is None or entry is None:
+        return terms
     age = entry.age(now)
     fresh_for = 0.0 if entry.ended else entry.windows.max_age - age
     if not accepts(said, age=age, fresh_for=fresh_for):

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...batches.warm_request import Warming, warming_of
-from ...core.http.cache_control import RequestDirectives, request_directives
 from ...core.http.fields import lines_of
 from ...core.http.validators import CONDITIONS
 from ...core.model.entry import Entry
@@ -19,7 +18,7 @@ from ...core.model.keys import page_key
 from ...core.model.recipe import PageRecipe
 from ...core.rules.prefer_stale import is_set
 from ...core.rules.serving import ServeOptions, Verdict
-from ...core.rules.shared_cache import honored
+from ...core.rules.shared_cache import directives_of, honored
 from ...core.rules.variants import is_variant_of
 from ...engine.origin import Answer, Origin, RefreshJob, Served, Start
 from ...errors import StaleCacheError
@@ -63,19 +62,12 @@ class GatewayOrigin(Origin):
         self.asked: AppFetch | None = None
         self.met: Copy | None = None
         self.terms: ServeOptions = rule.terms
-        self.said: RequestDirectives | None = None
         if plan.asked_by and rule.policy.prefer_stale is None and is_set(plan.asked_by, environ):
             self.terms = self.terms._replace(prefer_stale=plan.preferred)
-        if plan.honors and ("HTTP_CACHE_CONTROL" in environ or "HTTP_PRAGMA" in environ):
-            self._honor()
-
-    def _honor(self) -> None:
-        """Let the client's own ``Cache-Control`` say what it is served (RFC 9111 section 5.2.1)."""
-        said = self.said = request_directives(self.environ.get("HTTP_CACHE_CONTROL"), self.environ.get("HTTP_PRAGMA"))
-        entry = self.plan.engine.look_up(self.key).entry
-        if entry is not None:
-            terms = honored(self.terms, said, entry, time.time())
-            self.terms = terms._replace(if_error=said.stale_if_error or 0.0)
+        self.said = directives_of(environ) if plan.honors else None
+        if self.said is not None:
+            terms = honored(self.terms, self.said, plan.engine.look_up(self.key).entry, time.time())
+            self.terms = terms._replace(if_error=self.said.stale_if_error or 0.0)
 
     @property
     def may_be_known(self) -> bool:

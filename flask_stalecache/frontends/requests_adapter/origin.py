@@ -7,10 +7,9 @@ from functools import partial
 
 from requests import Response
 
-from ...core.http.cache_control import RequestDirectives, request_directives
 from ...core.model.entry import Entry
 from ...core.rules.serving import ServeOptions, Verdict
-from ...core.rules.shared_cache import honored
+from ...core.rules.shared_cache import directives_of, honored
 from ...core.rules.variants import Fields, locate
 from ...engine.origin import Answer, Origin, RefreshJob, Start
 from ...stats.tally import Tally
@@ -55,22 +54,15 @@ class SessionOrigin(Origin):
         self.tally = plan.tally(url)
         self.url_key = rules.url_key(url, self.environ, sending.way(url))
         self.key, self.fields = self._locate()
-        self.said: RequestDirectives | None = None
+        self.said = directives_of(self.environ)
         self.terms: ServeOptions = plan.terms(rules)
         if in_background:
             self.terms = self.terms._replace(in_line=True)
-        if "HTTP_CACHE_CONTROL" in self.environ or "HTTP_PRAGMA" in self.environ:
-            self._honor()
+        if self.said is not None:
+            self.terms = honored(self.terms, self.said, plan.engine.look_up(self.key).entry, time.time())
 
     def _locate(self) -> tuple[str, Fields]:
         return locate(self.url_key, self.environ, self.plan.engine.look_up, time.time())
-
-    def _honor(self) -> None:
-        """Let the caller's own ``Cache-Control`` say what it is given (RFC 9111 section 5.2.1)."""
-        said = self.said = request_directives(self.environ.get("HTTP_CACHE_CONTROL"), self.environ.get("HTTP_PRAGMA"))
-        entry = self.plan.engine.look_up(self.key).entry
-        if entry is not None:
-            self.terms = honored(self.terms, said, entry, time.time())
 
     def stands_in(self) -> Copy | None:
         """Return what the caller's own ``stale-if-error`` allows in place of a failure (RFC 5861 section 4)."""
