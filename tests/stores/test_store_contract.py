@@ -1034,7 +1034,7 @@ def flip(position: float) -> Callable[[bytes], bytes]:
     return damage
 
 
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+LASTING_DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "emptied": cut_to(0),
     "cut in its first field": cut_to(3),
     "cut in its head": cut_to(60),
@@ -1051,7 +1051,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("damage", LASTING_DAMAGES.values(), ids=LASTING_DAMAGES)
 def test_a_broken_entry_is_a_miss_counted_and_removed(
     kind: Kind, place: Path, store: Store, damage: Callable[[bytes], bytes]
 ) -> None:
