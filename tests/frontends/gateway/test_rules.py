@@ -13,13 +13,14 @@ import pytest
 import time_machine
 
 from flask_stalecache.stores.sweep import Sweeper
+from support.gateway.freshness import FRESHNESS
 from support.gateway.served import SERVED
 from support.gateway.site import PATIENCE, Body, Script, Seen, Site
 from support.gateway.stored import STORED
 from support.gateway.table import FRESH, Case, Reply, case, hit, new
 from support.threads import go, results, wait_until
 
-CASES = [*STORED, *SERVED]
+CASES = [*STORED, *FRESHNESS, *SERVED]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,129 @@
+"""Purging in an app: a disk that fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_stalecache import StoreError
+from flask_stalecache.filesystem import locks
+from support.purge_site import Site
+
+
+def failing_from(monkeypatch: pytest.MonkeyPatch, directory: Path, step: int, number: int) -> list[str]:
+    """Let everything that changes the directory fail from its ``step``-th call on; return the list of what failed."""
+    calls, failures = [0], []
+
+    def is_ours(target: Any) -> bool:
+        name = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else os.fspath(target)
+        return name.startswith(str(directory))
+
+    def failing(name: str) -> Callable[..., Any]:
+        real = getattr(os, name)
+
+        def call(target: Any, *args: Any, **kwargs: Any) -> Any:
+            reads = name == "open" and not args[0] & (os.O_WRONLY | os.O_RDWR)
+            if reads or not is_ours(target):
+                return real(target, *args, **kwargs)
+            calls[0] += 1
+            if calls[0] >= step:
+                failures.append(name)
+                raise OSError(number, os.strerror(number))
+            return real(target, *args, **kwargs)
+
+        return call
+
+    for name in ("open", "write", "utime", "fchmod", "rename", "mkdir"):
+        monkeypatch.setattr(os, name, failing(name))
+    return failures
+
+
+@pytest.mark.parametrize(
+    ("number", "soft", "first"),
+    [(errno.ENOSPC, False, False), (errno.ENOSPC, True, True), (errno.EROFS, False, True), (errno.EIO, True, False)],
+)
+def test_a_purge_that_cannot_be_written_is_an_error_and_can_be_repeated(
+    site: Site, monkeypatch: pytest.MonkeyPatch, number: int, soft: bool, first: bool
+) -> None:
+    """At whichever step the disk fails: the caller is told, no page becomes an error, and once it is mended all is well."""
+    paths, statuses = ("/news/1", "/said", "/prices/eur"), (200,) * 3
+
+    def see() -> tuple[int, ...]:
+        return tuple(site.visit(path).status for path in paths)
+
+    if not first:
+        site.publish(tag="news")
+        site.publish(tag="another")
+    step, failed_at = 0, set()
+    while True:
+        step += 1
+        see()
+        site.settle()
+        assert site.words(paths) == dict.fromkeys(paths, "HIT")
+        with monkeypatch.context() as patch:
+            failures = failing_from(patch, site.store.directory, step, number)
+            try:
+                site.publish(tag="news", soft=soft)
+            except StoreError:
+                failed_at.add(failures[0])
+            else:
+                assert not failures
+                break
+            assert see() == statuses
+        assert see() == statuses
+        site.publish(tag="news", soft=soft)
+        word = "STALE" if soft else "MISS"
+        assert site.words(paths) == {"/news/1": word, "/said": word, "/prices/eur": "HIT"}
+        site.settle()
+        assert site.visit("/news/1").page == ("HIT", f"version {site.version}")
+    assert failed_at >= {"open", "write", "rename"}
+    assert not list((site.store.directory / "names").glob("*.tmp"))
+
+
+def make_file(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def make_link_to_nothing(path: Path) -> None:
+    path.symlink_to(path.parent / "nowhere")
+
+
+@pytest.mark.parametrize("obstacle", [make_file, make_link_to_nothing])
+def test_where_no_names_can_be_kept_a_purge_is_an_error_and_the_pages_go_on(site: Site, obstacle: Callable[[Path], None]) -> None:
+    for word in ("MISS", "HIT"):
+        assert site.visit("/news/1").word == word
+    names = site.store.directory / "names"
+    if names.exists():
+        names.rename(site.store.directory / "set-aside")
+    obstacle(names)
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            site.publish(tag="news")
+        assert site.visit("/news/1").status == 200
+        assert site.visit("/prices/eur").status == 200
+    names.unlink()
+    site.publish(tag="news")
+    assert [site.visit("/news/1").page for _ in range(2)] == [
+        ("MISS", f"version {site.version}"),
+        ("HIT", f"version {site.version}"),
+    ]
+
+
+def test_a_purge_does_not_wait_for_ever_for_another(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was stopped in the middle of a purge holds its lock."""
+    for word in ("MISS", "HIT"):
+        assert site.visit("/news/1").word == word
+    monkeypatch.setattr(locks, "PATIENCE", 0.02)
+    lock = site.store._cache_directory.lock("purge")
+    assert lock.acquire()
+    with pytest.raises(StoreError, match="held"):
+        site.publish(tag="news")
+    assert site.visit("/news/1").word == "HIT"
+    lock.release()
+    site.publish(tag="news")
+    assert site.visit("/news/1").page == ("MISS", "version 3")
