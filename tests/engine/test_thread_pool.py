@@ -314,11 +314,11 @@ def test_close_refuses_new_jobs_and_forgets_waiting_ones(held: threading.Event) 
 
 EXITING = """
 import sys, threading
-from flask_stalecache.engine.thread_pool import Refresher
+from flask_stalecache.engine.thread_pool import ThreadPool
 
 pools = []
 for _ in range({pools}):
-    pool = Refresher(2, 10, {shutdown_wait})
+    pool = ThreadPool(2, 10, {shutdown_wait})
     started = threading.Event()
     pool.submit(lambda: (started.set(), threading.Event().wait(60)))
     pool.submit(lambda: threading.Event().wait(60))
@@ -341,9 +341,9 @@ def test_jobs_of_a_minute_do_not_hold_up_the_exit(pools: int, shutdown_wait: flo
 
 FINISHING = """
 import threading
-from flask_stalecache.engine.thread_pool import Refresher
+from flask_stalecache.engine.thread_pool import ThreadPool
 
-pool = Refresher(1, 10, 30)
+pool = ThreadPool(1, 10, 30)
 go_on = threading.Event()
 pool.submit(lambda: (go_on.wait(), print("finished")))
 threading.Timer(0.2, go_on.set).start()
@@ -429,9 +429,9 @@ def test_many_threads_may_be_the_first_in_a_forked_process(soak: Callable[[int, 
 
 FORKING = """
 import os, sys, threading
-from flask_stalecache.engine.thread_pool import Refresher
+from flask_stalecache.engine.thread_pool import ThreadPool
 
-pool = Refresher(1, 10, 30)
+pool = ThreadPool(1, 10, 30)
 started = threading.Event()
 pool.submit(lambda: (started.set(), threading.Event().wait(60)))
 started.wait()
