@@ -331,10 +331,10 @@ def test_of_very_many_records_a_part_goes_at_a_time_and_all_in_the_end(
 ) -> None:
     monkeypatch.setattr(names_module, "MOST", 20)
     monkeypatch.setattr(sweep_module, "_BATCH", 5)
-    store, remove, looks = open_store(directory), names_module.Names.remove, list[int]()
-    older_than, written = names_module.Names.older_than, names_module._written
+    store, remove, looks = open_store(directory), names_module.PurgeRecords.remove, list[int]()
+    older_than, written = names_module.PurgeRecords.older_than, names_module._written
 
-    def counting(names: names_module.Names, time_ns: int) -> list[Path]:
+    def counting(names: names_module.PurgeRecords, time_ns: int) -> list[Path]:
         # The app of another test may still be looked after.
         if names.folder.parent == directory:
             looks.append(0)
@@ -345,15 +345,15 @@ def test_of_very_many_records_a_part_goes_at_a_time_and_all_in_the_end(
             looks[-1] += 1
         return written(path)
 
-    monkeypatch.setattr(names_module.Names, "older_than", counting)
+    monkeypatch.setattr(names_module.PurgeRecords, "older_than", counting)
     monkeypatch.setattr(names_module, "_written", counted)
 
-    def slow(names: names_module.Names, *arguments: Any) -> None:
+    def slow(names: names_module.PurgeRecords, *arguments: Any) -> None:
         if names.folder.parent == directory:
             monotonic(0.003)
         remove(names, *arguments)
 
-    monkeypatch.setattr(names_module.Names, "remove", slow)
+    monkeypatch.setattr(names_module.PurgeRecords, "remove", slow)
     store.purge(*(f"tag:{number}" for number in range(60)), soft=False)
     left = [60]
     clock.shift(25 * HOUR)
