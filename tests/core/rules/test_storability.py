@@ -16,6 +16,7 @@ from flask_stalecache import Policy
 from flask_stalecache.core.http.cache_control import response_directives
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.policy import FAILURE_STATUSES, Windows
+from flask_stalecache.core.model.reasons import Refusal, StoreRefusal
 from flask_stalecache.core.rules.serving import (
     Action,
     Facts,
@@ -25,6 +26,8 @@ from flask_stalecache.core.rules.serving import (
     judge,
 )
 from support.serving import NOON
+
+MODIFIED = Refusal(StoreRefusal.MODIFIED_SESSION)
 
 # -- what an answer is to the store ----------------------------------------------------------------------------------
 
