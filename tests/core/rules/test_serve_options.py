@@ -15,7 +15,6 @@ from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.core.rules.serving import (
     PLAIN,
     Fetch,
-
     Serve,
     ServeOptions,
     decide,

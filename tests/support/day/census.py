@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-
 from support.day.terms import KIB, MIB
 
 _OURS = re.compile(

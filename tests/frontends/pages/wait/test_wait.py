@@ -14,7 +14,6 @@ import time_machine
 from flask import Flask, Response, abort, redirect, request
 
 from flask_stalecache import FileStore, StaleCache
-
 from flask_stalecache.engine import background
 from flask_stalecache.engine.singleflight import Flights
 from support.client import MakeApp, Seen, settle, visit
