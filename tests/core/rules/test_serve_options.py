@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from flask_stalecache import CacheStatus
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.note import NOTHING, Note
+from flask_stalecache.core.rules.prefer_stale import PreferStale
 from flask_stalecache.core.rules.serving import (
     PLAIN,
     Fetch,

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import time_machine
 
-from flask_stalecache.core.model.entry import encode
 from flask_stalecache.core.model.note import NOTHING
 from flask_stalecache.core.rules.variants import INDEX
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores.base import Store, Stored, Usage
+from flask_stalecache.stores.entry_format import encode
 from support.engine import make_entry
 from support.store_contract import NEWS, NOTE, SPORT, Kind, begun
 

@@ -15,6 +15,7 @@ from flask_stalecache import FileStore, StoreError
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.stores import eviction as room_module
+from flask_stalecache.stores.entry_format import encode
 from flask_stalecache.stores.folders import Folders
 from support.client import MakeApp, visit
 from support.engine import make_entry

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import time_machine
 
-from flask_stalecache.core.model.entry import MAGIC
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import Note
+from flask_stalecache.stores.entry_format import MAGIC
 from flask_stalecache.stores.folders import Folders
 from support.clock import NOON
 from support.sweep import HOUR, INACTIVE, PAUSE, YEAR, aged, file_of, keep, kept, leftover, open_store, struggle, sweep, use

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import time_machine
 
-from flask_stalecache.core.model.entry import encode
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.filesystem.locks import FileKeyLock
 from flask_stalecache.stores import sweep as sweep_module
+from flask_stalecache.stores.entry_format import encode
 from flask_stalecache.stores.stamps import FILE_NAME
 from support.engine import make_entry
 from support.processes import Worker, workers
