@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from ..core.model.entry import Entry
@@ -32,6 +32,29 @@ class Start(NamedTuple):
     serial: str
     previous: Entry | None
     is_marked: bool = False
+
+    def build_entry(self, options: ServeOptions, **content: Any) -> Entry:
+        """Build an entry from the answer to this call.
+
+        This is the only place that makes entries for the store, so that all front ends fill in the fields of the call alike.
+
+        :param options: the serving options, which name the version of the app.
+        :param content: the fields of :class:`Entry` that are the front end's own.
+        """
+        return Entry(**content, **self._call_fields(options))
+
+    def renew_entry(self, previous: Entry, options: ServeOptions, **content: Any) -> Entry:
+        """Build an entry from one that the origin has confirmed, with the fields that have changed."""
+        return replace(previous, ended=False, **content, **self._call_fields(options))
+
+    def _call_fields(self, options: ServeOptions) -> dict[str, Any]:
+        return {
+            "serial": self.serial,
+            "seq": self.seq,
+            "started": self.started,
+            "version": options.version,
+            "deployed": options.deployed,
+        }
 
 
 @dataclass(frozen=True, slots=True)

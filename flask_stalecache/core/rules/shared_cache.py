@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..http.cache_control import Directives, RequestDirectives, request_directives
-from ..http.freshness import initial_age, is_explicit, lifetime, stale_windows
+from ..http.fields import stored_fields
+from ..http.freshness import forbids_stale, initial_age, is_explicit, lifetime, stale_windows
 from ..http.request import accepts, may_use
-from ..http.storing import refusal
+from ..http.storing import may_be_shared, refusal
 from ..http.validators import conditional_fields
 from ..model.entry import Entry
 from ..model.policy import FAILURE_STATUSES, Policy, Windows
@@ -49,6 +51,18 @@ class Exchange:
     def age(self) -> float:
         """How old the answer was when it arrived, in seconds (RFC 9111 section 4.2.3)."""
         return initial_age(self.headers, self.requested, self.answered)
+
+
+def entry_fields(exchange: Exchange, windows: Windows) -> dict[str, Any]:
+    """Return the fields of an entry that each answer sets anew, also one that only confirms the entry (RFC 9111 section 4.3.4)."""
+    return {
+        "answered": exchange.answered - exchange.age,
+        "received": exchange.answered,
+        "windows": windows,
+        "never_stale": forbids_stale(exchange.directives),
+        "shared": may_be_shared(exchange.directives),
+        "headers": stored_fields(exchange.headers),
+    }
 
 
 def judge_exchange(exchange: Exchange, coded: Policy, configured: Policy, *, has_copy: bool) -> Judgement:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...core.http.fields import Headers, stored_fields
-from ...core.http.freshness import forbids_stale, is_explicit
-from ...core.http.storing import may_be_shared
+from ...core.http.fields import Headers
+from ...core.http.freshness import is_explicit
 from ...core.http.vary import selecting_fields
 from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
@@ -18,7 +16,7 @@ from ...core.model.policy import Windows
 from ...core.model.purge_names import page_names, tag_name
 from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability
-from ...core.rules.shared_cache import Exchange
+from ...core.rules.shared_cache import Exchange, entry_fields
 from ...core.rules.variants import Fields, index_with, place_of
 from ...engine.origin import Start
 from ...errors import StoreError
@@ -110,28 +108,19 @@ class EntryBuilder:
         start: Start,
     ) -> Entry:
         policy, ignored = self._rule.policy, self._rule.ignored
-        return Entry(
+        return start.build_entry(
+            self._plan.terms,
             key=key,
-            serial=start.serial,
             names=(*page_names(seen.endpoint, self._environ, ignored), *map(tag_name, dict.fromkeys(tags))),
-            seq=start.seq,
-            version=self._plan.terms.version,
-            deployed=self._plan.terms.deployed,
-            started=start.started,
-            answered=exchange.answered - exchange.age,
-            received=exchange.answered,
-            windows=self.jittered(windows, seen, exchange),
-            never_stale=forbids_stale(exchange.directives),
-            shared=may_be_shared(exchange.directives),
             absent=self.beyond_key(seen, exchange.headers),
             varied=self.varied(seen, exchange.headers),
             status=exchange.status,
-            headers=stored_fields(exchange.headers),
             body=body,
             recipe=PageRecipe.from_environ(self._environ, (*policy.vary, *fields), ignored).to_json(),
             calls=tuple(self._word.calls),
             stood_in=self._word.stood_in,
             by_file=True,
+            **entry_fields(exchange, self.jittered(windows, seen, exchange)),
         )
 
     def jittered(self, windows: Windows, seen: Observation, exchange: Exchange) -> Windows:
@@ -162,22 +151,12 @@ class EntryBuilder:
         is_any = selecting_fields(headers) is not None
         return is_any and self.fields(seen, headers) != self.fields(seen, previous.headers)
 
-    def renewed(self, headers: Headers, exchange: Exchange, windows: Windows, start: Start, previous: Entry) -> Entry:
+    def renewed(self, exchange: Exchange, windows: Windows, start: Start, previous: Entry) -> Entry:
         """Return what is stored, renewed with fields that came just now."""
-        return replace(
+        return start.renew_entry(
             previous,
-            serial=start.serial,
-            seq=start.seq,
-            version=self._plan.terms.version,
-            deployed=self._plan.terms.deployed,
-            started=start.started,
-            answered=exchange.answered - exchange.age,
-            received=exchange.answered,
-            windows=windows,
-            never_stale=forbids_stale(exchange.directives),
-            shared=may_be_shared(exchange.directives),
-            headers=stored_fields(headers),
-            ended=False,
+            self._plan.terms,
+            **entry_fields(exchange, windows),
         )
 
     def in_memory(self, entry: Entry) -> Entry | None:

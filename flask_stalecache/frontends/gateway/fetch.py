@@ -339,7 +339,7 @@ class AppFetch:
         if whole is None:
             return None
         windows = self._entries.jittered(judgement.windows, seen, exchange)
-        entry = self._entries.renewed(headers, exchange, windows, start, replace(whole, absent=names))
+        entry = self._entries.renewed(exchange, windows, start, replace(whole, absent=names))
         # A response that each use has to confirm is not written again for each use, unless something has changed.
         is_same = entry.needs_confirming and previous.needs_confirming and entry.headers == previous.headers
         return Answer(Verdict.UNSTORABLE if is_same else judgement.verdict, self.call, entry=entry, renewed=True)
@@ -369,7 +369,7 @@ class AppFetch:
         whole, windows = self._entries.in_memory(previous), self._entries.jittered(judgement.windows, seen, exchange)
         if whole is None:
             return None
-        return Answer(Verdict.STORABLE, call, entry=self._entries.renewed(headers, exchange, windows, start, whole))
+        return Answer(Verdict.STORABLE, call, entry=self._entries.renewed(exchange, windows, start, whole))
 
     # -- a body that the client reads ------------------------------------------------------------------------------
 

@@ -354,14 +354,10 @@ class CallOrigin(Origin):
         self, kind: str, body: bytes, tags: tuple[str, ...], windows: Windows, word: Cacheability, start: Start, now: float
     ) -> Entry:
         plan = self.plan
-        return Entry(
+        return start.build_entry(
+            plan.terms,
             key=self.key,
-            serial=start.serial,
             names=(*call_names(plan.memo.name, self.key), *map(tag_name, dict.fromkeys(tags))),
-            seq=start.seq,
-            version=plan.terms.version,
-            deployed=plan.terms.deployed,
-            started=start.started,
             answered=now,
             windows=windows,
             never_stale=False,

@@ -324,14 +324,10 @@ class PageOrigin(Origin):
         if response.status_code == 200 and "ETag" not in response.headers:
             response.set_etag(blake2b(body, digest_size=16).hexdigest())
         policy = self.plan.cached.policy
-        return Entry(
+        return start.build_entry(
+            self.plan.terms,
             key=self.key,
-            serial=start.serial,
             names=purged_by,
-            seq=start.seq,
-            version=self.plan.terms.version,
-            deployed=self.plan.terms.deployed,
-            started=start.started,
             answered=now,
             windows=windows.shortened(policy.jitter * random.random()),
             never_stale=forbids_stale(directives),

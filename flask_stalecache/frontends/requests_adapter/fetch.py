@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from requests import Response
 
 from ...core.http.cache_control import RequestDirectives, response_directives
-from ...core.http.fields import content_length, stored_fields
-from ...core.http.freshness import forbids_stale, is_explicit
-from ...core.http.storing import may_be_shared
+from ...core.http.fields import content_length
+from ...core.http.freshness import is_explicit
 from ...core.http.validators import conditional_fields, confirmed_by_head, renewed
 from ...core.http.vary import selecting_fields
 from ...core.model.entry import Entry
@@ -21,7 +19,7 @@ from ...core.model.inputs import NO_NAMES
 from ...core.model.policy import Windows
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.serving import Judgement, ServeOptions, Verdict
-from ...core.rules.shared_cache import Exchange, judge_exchange
+from ...core.rules.shared_cache import Exchange, entry_fields, judge_exchange
 from ...core.rules.variants import index_with, place_of
 from ...engine.origin import Answer, Start
 from ..memoize.origin import retry_after_of
@@ -189,7 +187,8 @@ class ThirdPartyFetch:
 
     def _entry(self, key: str, exchange: Exchange, windows: Windows, reason: str, body: bytes) -> Entry:
         question = self.question
-        return Entry(
+        return self.start.build_entry(
+            question.terms,
             key=key,
             names=question.rules.names(question.url, self.plan.settings),
             absent=NO_NAMES,
@@ -198,25 +197,8 @@ class ThirdPartyFetch:
             body=body,
             # Of the request's fields none: they may be secrets, and whoever asks again has them.
             recipe={"url": question.url, "reason": reason},
-            **self._told(exchange, windows),
+            **entry_fields(exchange, windows),
         )
-
-    def _told(self, exchange: Exchange, windows: Windows) -> dict[str, Any]:
-        """Return what of an entry each answer says anew, also one that confirms it."""
-        start, terms = self.start, self.question.terms
-        return {
-            "serial": start.serial,
-            "seq": start.seq,
-            "version": terms.version,
-            "deployed": terms.deployed,
-            "started": start.started,
-            "answered": exchange.answered - exchange.age,
-            "received": exchange.answered,
-            "windows": windows,
-            "never_stale": forbids_stale(exchange.directives),
-            "shared": may_be_shared(exchange.directives),
-            "headers": stored_fields(exchange.headers),
-        }
 
     def _renewed(self, response: Response, previous: Entry) -> Answer | None:
         """Renew what is stored with the fields of a 304 (RFC 9111 section 4.3.4); ``None``: it is about something else."""
@@ -226,7 +208,7 @@ class ThirdPartyFetch:
         let_go(response)
         exchange = self._exchange(previous.status, list(headers))
         judgement = self._judgement(exchange)
-        entry = replace(previous, ended=False, **self._told(exchange, judgement.windows))
+        entry = self.start.renew_entry(previous, self.question.terms, **entry_fields(exchange, judgement.windows))
         made = made_again(self._request, head_of(entry), entry.body, response.connection, response.raw)
         return Answer(judgement.verdict, made, entry=entry, renewed=True)
 
