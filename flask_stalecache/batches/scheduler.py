@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -16,6 +15,7 @@ from ..core.model.keys import digest
 from ..core.model.titles import title_of, url_names
 from ..core.rules.serving import ServeOptions
 from ..engine.engine import Engine
+from ..engine.per_process import PerProcess
 from .batch import Batch, Outcome
 from .renewal import TOO_LONG, Renewal, Renewer, RenewTask
 from .selector import Selector
@@ -62,7 +62,7 @@ class BatchScheduler:
     def __init__(self, engine: Engine, renewers: Sequence[Renewer]) -> None:
         self.engine = engine
         self.renewers = renewers
-        self._processes: dict[int, _InProcess] = {}
+        self._processes = PerProcess(_InProcess)
         engine.watched.append(self.tick)
         _all_scans.add(self)
 
@@ -176,7 +176,7 @@ class BatchScheduler:
         if self.engine.in_line or self.engine.refresher.workers == 0:
             self._crew(planned, lambda: None).run_in_line()
             return planned.batch
-        process = self._process()
+        process = self._processes.get()
         with process.mutex:
             # What runs in a batch, and may wait for this one, keeps its own turn meanwhile.
             if process.running >= AT_ONCE and not is_inside():
@@ -215,20 +215,16 @@ class BatchScheduler:
 
     def tick(self) -> None:
         """Give up what takes too long; called about once a second."""
-        process = self._processes.get(os.getpid())
+        process = self._processes.peek()
         for crew in () if process is None else list(process.crews):
             crew.give_up(self.engine.settings.refresh_deadline, TOO_LONG)
-
-    def _process(self) -> _InProcess:
-        # setdefault is atomic: of two threads that are first after a fork, both get the same.
-        return self._processes.setdefault(os.getpid(), _InProcess())
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until the batches of this process are over, and return whether they are.
 
         :param timeout: seconds to wait at most. Default: no limit.
         """
-        process = self._process()
+        process = self._processes.get()
         with process.mutex:
             return process.mutex.wait_for(lambda: process.running == 0, timeout)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -284,7 +283,6 @@ class ProcessState:
     """What belongs to one process, and is made anew after a fork."""
 
     def __init__(self, answer_writer: AnswerWriter, pools: list[ThreadPool], deadline: float) -> None:
-        self.pid = os.getpid()
         self.flights = Flights()
         self.refreshes = BackgroundRefreshes(answer_writer, pools[0], pools, self.flights, deadline)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import weakref
 from typing import Protocol
+
+from .per_process import PerProcess
 
 logger = logging.getLogger("flask_stalecache")
 
@@ -30,20 +31,19 @@ class Housekeeper:
 
     def __init__(self, subject: Tickable) -> None:
         self._subject = weakref.ref(subject)
-        self._starters: dict[int, object] = {}
+        self._starters: PerProcess[object] = PerProcess(object)
         self._last_tick = 0.0
 
     def ensure_running(self) -> None:
         """Start the thread if this process has none yet: at first use, and after a fork."""
-        pid, me = os.getpid(), object()
-        # setdefault is atomic, and needs no lock that a fork could find taken.
-        if self._starters.setdefault(pid, me) is not me:
+        # One thread a process: who sets the first value starts it.
+        if not self._starters.set_first(object()):
             return
         thread = threading.Thread(target=_look_after, args=(self._subject,), name="stalecache-housekeeping", daemon=True)
         try:
             thread.start()
         except RuntimeError:
-            del self._starters[pid]
+            self._starters.clear()
             logger.warning("could not start the housekeeping thread", exc_info=True)
 
     def tick_if_due(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ..config import Settings
 from ..core.model.entry import Entry
@@ -17,6 +18,7 @@ from .background import ProcessState, RefreshResult
 from .housekeeper import Housekeeper
 from .log import RateLimitedLog
 from .origin import RefreshJob
+from .per_process import PerProcess
 from .thread_pool import ThreadPool, drain_each
 
 #: Of the server there is one for all apps of a process.
@@ -48,8 +50,8 @@ class Runtime:
         self._housekeeper = Housekeeper(self)
         #: No thread runs between requests here: what threads would do is done when a response is closed.
         self.in_line = False
-        self._processes: dict[int, ProcessState] = {}
-        self.process = self._this_process()
+        self._processes = PerProcess(partial(ProcessState, self.answer_writer, self.pools, settings.refresh_deadline))
+        self.process = self._processes.get()
 
     def send_as(self, sender: object) -> None:
         """Say who sends the signals: the Flask app, or the gateway."""
@@ -141,17 +143,12 @@ class Runtime:
     def _note_pending(self) -> None:
         self.registry.gauge("refreshes_pending", sum(pool.open_jobs for pool in self.pools))
 
-    def _this_process(self) -> ProcessState:
-        new = ProcessState(self.answer_writer, self.pools, self.settings.refresh_deadline)
-        # setdefault is atomic: of two threads that are first after a fork, both get the same.
-        return self._processes.setdefault(new.pid, new)
-
     def _on_slow_path(self) -> None:
         """See a fork, and make anew what belongs to one process. Hits don't ask: getpid is a system call."""
-        if self.process.pid != os.getpid():
+        if self._processes.peek() is not self.process:
             self.registry.see_fork()
             self.counters.after_fork()
             self.store.forget()
-            self.process = self._this_process()
+            self.process = self._processes.get()
         if not self.in_line:
             self._housekeeper.ensure_running()

@@ -10,7 +10,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
+
+from .per_process import PerProcess
 
 Job: TypeAlias = Callable[[], None]
 
@@ -41,7 +44,8 @@ class ThreadPool:
         self.replaces_lost = replaces_lost
         self.queue_size = queue_size
         self.shutdown_wait = shutdown_wait
-        self._pools: dict[int, _Pool] = {}
+        # Not a method of ours: in a reference cycle, a pool that its app has dropped would wait for the garbage collector.
+        self._pools = PerProcess(partial(_Pool, workers, queue_size, replaces_lost))
         _refreshers.add(self)
 
     def submit(self, job: Job, *, at_once: bool = False) -> bool:
@@ -52,16 +56,12 @@ class ThreadPool:
         if self.workers == 0:
             _run_in_line(job)
             return True
-        pid = os.getpid()
-        pool = self._pools.get(pid)
-        if pool is None:
-            # setdefault is atomic: of two threads that are first after a fork, both get the same pool.
-            pool = self._pools.setdefault(pid, _Pool(self.workers, self.queue_size, self.replaces_lost))
+        pool = self._pools.get()
         if pool.is_stuck() and not pool.revive():
             if not self.replaces_lost:
                 # Whoever hands it over must not be held up by it.
                 return False
-            _say_stuck(pid)
+            _say_stuck(os.getpid())
             _run_in_line(job)
             return True
         return pool.submit(job, at_once or not self.replaces_lost)
@@ -75,7 +75,7 @@ class ThreadPool:
 
         :param thread: the ident of the thread; it ends once its job does.
         """
-        pool = self._pools.get(os.getpid())
+        pool = self._pools.peek()
         if pool is not None:
             pool.give_up(thread)
 
@@ -84,13 +84,13 @@ class ThreadPool:
 
         :param timeout: seconds to wait at most. Default: no limit.
         """
-        pool = self._pools.get(os.getpid())
+        pool = self._pools.peek()
         return True if pool is None else pool.drain(timeout)
 
     @property
     def open_jobs(self) -> int:
         """How many jobs wait or run in this process."""
-        pool = self._pools.get(os.getpid())
+        pool = self._pools.peek()
         return 0 if pool is None else pool.open_jobs
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class ThreadPool:
 
     def refuse(self) -> None:
         """Refuse new jobs, and forget those that wait for a thread."""
-        pool = self._pools.get(os.getpid())
+        pool = self._pools.peek()
         if pool is not None:
             pool.refuse()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from ...core.model.note import NOTHING, Note
+from ...engine.per_process import PerProcess
 from ...errors import StoreError
 from ...stores.base import Store
 
@@ -21,20 +21,16 @@ class ConcurrencyLimit:
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
-        self._processes: dict[int, threading.BoundedSemaphore] = {}
+        self._semaphores = PerProcess(lambda: threading.BoundedSemaphore(limit or 1))
 
     def take(self) -> bool:
         """Take a slot if one is free, and say whether it was; it never waits."""
-        return self.limit is None or self._semaphore(self.limit).acquire(blocking=False)
+        return self.limit is None or self._semaphores.get().acquire(blocking=False)
 
     def give_back(self) -> None:
         """Give back a slot that was taken in this process."""
         if self.limit is not None:
-            self._semaphore(self.limit).release()
-
-    def _semaphore(self, limit: int) -> threading.BoundedSemaphore:
-        # setdefault is atomic: of two threads that are first after a fork, both get the same.
-        return self._processes.get(os.getpid()) or self._processes.setdefault(os.getpid(), threading.BoundedSemaphore(limit))
+            self._semaphores.get().release()
 
 
 class CircuitBreaker:
