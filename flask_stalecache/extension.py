@@ -1,4 +1,4 @@
-"""``StaleCache``: wires the parts to an app."""
+"""``StaleCache``, the public face of the extension."""
 
 from __future__ import annotations
 
@@ -46,37 +46,37 @@ R = TypeVar("R")
 
 
 class StaleCache:
-    """The extension. One object may serve many apps; what belongs to an app lives in ``app.extensions``.
+    """The extension. One object can serve several apps: the state of an app is kept in ``app.extensions``.
 
-    :param app: an app to set up at once; else call :meth:`init_app`.
-    :param store: where entries live, for all apps of this object; else ``STALECACHE_STORE`` says.
+    :param app: an app to set up immediately. Default: call :meth:`init_app` later.
+    :param store: the store for all apps of this object. Default: ``STALECACHE_STORE``.
     :raises ConfigError: if the app's configuration is not usable.
     """
 
     def __init__(self, app: Flask | None = None, *, store: Store | None = None) -> None:
         self._store: Store | None = None if store is None else config.store("store", store)
-        #: What is known before any app is: checked when one is set up.
-        self._memos: WeakSet[FetchFunction] = WeakSet()
-        #: Where views that are decorated after an app was set up ask for its gateway.
-        self._doorways: WeakSet[AfterResponseMiddleware] = WeakSet()
+        #: Fetch functions, which may be decorated before an app is set up. ``init_app`` checks them.
+        self._functions: WeakSet[FetchFunction] = WeakSet()
+        #: The middleware of each app. A view with gateway=True that is decorated later opens the gateway there.
+        self._middlewares: WeakSet[AfterResponseMiddleware] = WeakSet()
         self._has_gateway_views = False
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Set up an app: read its ``STALECACHE_*`` keys, and see what is read of its requests.
+        """Set up an app: read its ``STALECACHE_*`` keys, wrap its ``wsgi_app`` and record what views read of their requests.
 
-        Set ``app.request_class``, if at all, before this.
+        If the app sets ``app.request_class``, it must do so before this call.
 
         :raises ConfigError: for an unknown key, a value that is not accepted, or a cache directory that can't be used.
         """
-        doorway = set_up(app, self._store, self._memos)
+        middleware = set_up(app, self._store, self._functions)
         app.cli.add_command(commands)
-        if doorway is None:
+        if middleware is None:
             return
-        self._doorways.add(doorway)
+        self._middlewares.add(middleware)
         if self._has_gateway_views or state_of(app).settings.gateway is not False:
-            app.wsgi_app = doorway.open_gateway()  # type: ignore[method-assign,assignment]
+            app.wsgi_app = middleware.open_gateway()  # type: ignore[method-assign,assignment]
 
     def cached(
         self,
@@ -102,31 +102,36 @@ class StaleCache:
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Cache a view. Write it below the route decorator.
 
-        :param max_age: seconds a page is fresh (RFC 9111). Default: what the response says, else ``STALECACHE_MAX_AGE``.
-        :param stale_while_revalidate: seconds after freshness in which the page is served at once and renewed after the response
+        All durations are seconds, or a ``timedelta``.
+
+        :param max_age: how long a page is fresh (RFC 9111 section 4.2). Default: what the response says, else
+            ``STALECACHE_MAX_AGE``.
+        :param stale_while_revalidate: how long after its freshness a page is served immediately and refreshed after the response
             (RFC 5861 section 3). Default: what the response says, else ``STALECACHE_STALE_WHILE_REVALIDATE``.
-        :param stale_if_error: seconds after freshness in which it is served if the view fails: raises, or answers 500, 502, 503 or
+        :param stale_if_error: how long after its freshness a page is served if the view fails: raises, or answers 500, 502, 503 or
             504 (RFC 5861 section 4). Default: what the response says, else ``STALECACHE_STALE_IF_ERROR``.
-        :param vary: request fields that the page depends on; or a mapping of field to a callable that normalises its value (or
-            ``None`` where it is absent), so that variants stay few.
+        :param vary: request fields that the page depends on (RFC 9110 section 12.5.5); or a mapping of fields to callables that
+            normalise a value (``None`` if the field is absent) to keep the number of variants small.
         :param ignored_parameters: query parameters that the page does not depend on: names, or patterns such as ``utm_*``.
-        :param key: a callable without arguments; what it returns (a string, a number, a tuple of those) stands for path and query.
-        :param statuses: status to lifetime in seconds (``None``: ``max_age``), added to the default 200, 301 and 308.
-        :param tags: names on the page, by which :meth:`purge` finds it; or a callable of the view's arguments that returns them.
-        :param unless: a callable without arguments; if it returns something true, this request is live.
-        :param response_filter: a callable of the response; if it returns something false, it is not stored.
-        :param prefer_stale: true: what is stored is served, however old, and the view runs only where nothing is. A callable
-            without arguments says it for each request; ``False``: never. Default: as ``STALECACHE_PREFER_STALE`` says, or the
-            request's own ``STALECACHE_PREFER_STALE_HEADER`` or ``_COOKIE``.
-        :param wait: seconds that a visitor waits for the renewal of a page that stale-if-error covers, at most; the renewal goes on
-            in the background, and the stored page is served. Default: as long as it takes. With ``STALECACHE_REFRESH_WORKERS = 0``
-            there is no background, and it takes as long as it takes.
-        :param lock_timeout: seconds to wait for another request's call of the view at most. Default ``STALECACHE_LOCK_TIMEOUT``.
-        :param refresh_ahead: the last seconds of freshness, in which a hit already hands over a refresh; half of the freshness at
-            most. Default 0.
-        :param jitter: the share of ``max_age``, 0 to 1, by which freshness is shortened at random. Default 0.1.
-        :param ignore_session: the page does not depend on the session, although something uses it. Default false.
-        :param gateway: hits are served before the app is entered: no ``before_request`` hook runs. Default false.
+        :param key: a callable without arguments. Its result (a string, a number, or a tuple of those) replaces path and query in
+            the key.
+        :param statuses: a mapping of status to lifetime (``None``: ``max_age``) of more statuses to store. By default 200, 301 and
+            308 are stored.
+        :param tags: names by which :meth:`purge` finds the page; or a callable that takes the view's arguments and returns names.
+        :param unless: a callable without arguments. If it returns a true value, this request bypasses the cache.
+        :param response_filter: a callable that takes the response. If it returns a false value, the response is not stored.
+        :param prefer_stale: true: serve a stored page however old it is, and run the view only if there is none. ``False``: never
+            do so. A callable without arguments decides for each request. Default: ``STALECACHE_PREFER_STALE``, or the request's
+            ``STALECACHE_PREFER_STALE_HEADER`` or ``_COOKIE``.
+        :param wait: how long a visitor waits for the refresh of a page that stale-if-error covers. Then the stored page is served
+            and the refresh continues in the background. Default: no limit. With ``STALECACHE_REFRESH_WORKERS = 0`` there is no
+            background, and no limit.
+        :param lock_timeout: how long to wait for another request's call of the view. Default: ``STALECACHE_LOCK_TIMEOUT``.
+        :param refresh_ahead: a hit within this time before the end of freshness starts a refresh; at most half of the freshness.
+            Default 0.
+        :param jitter: the share of ``max_age``, from 0 to 1, by which freshness is shortened at random. Default 0.1.
+        :param ignore_session: the page does not depend on the session, although code reads it. Default false.
+        :param gateway: serve hits before the app is entered, so that no ``before_request`` hook runs. Default false.
         :raises ConfigError: for a value that is not accepted, or an unknown parameter.
         """
         if unknown:
@@ -155,8 +160,8 @@ class StaleCache:
         if policy.gateway:
             check_gateway_policy(policy)
             self._has_gateway_views = True
-            for doorway in list(self._doorways):
-                doorway.open_gateway()
+            for middleware in list(self._middlewares):
+                middleware.open_gateway()
         return lambda view: _decorated(view, policy)
 
     def memoize(
@@ -184,38 +189,40 @@ class StaleCache:
         jitter: float | None = None,
         **unknown: Never,
     ) -> Callable[[Callable[P, R]], MemoizedFunction[P, R]]:
-        """Cache what a fetch function returns, by its arguments. All callables given here take the function's arguments.
+        """Cache the values of a fetch function by its arguments.
 
-        It runs in an app context of its own and knows no request, since what it returns is for everybody.
+        The function runs in an app context of its own, without a request, since its values are shared by all visitors. All
+        callables given here take the function's arguments. All durations are seconds, or a ``timedelta``.
 
-        :param max_age: seconds a value is fresh. Default: ``STALECACHE_MAX_AGE``.
-        :param stale_while_revalidate: seconds after freshness in which it is returned at once and renewed behind (RFC 5861 section
-            3). Default: ``STALECACHE_STALE_WHILE_REVALIDATE``.
-        :param stale_if_error: seconds after freshness in which it is returned if the function fails (RFC 5861 section 4). Default:
+        :param max_age: how long a value is fresh. Default: ``STALECACHE_MAX_AGE``.
+        :param stale_while_revalidate: how long after its freshness a value is returned immediately and refreshed in the background
+            (RFC 5861 section 3). Default: ``STALECACHE_STALE_WHILE_REVALIDATE``.
+        :param stale_if_error: how long after its freshness a value is returned if the function fails (RFC 5861 section 4). Default:
             ``STALECACHE_STALE_IF_ERROR``.
-        :param key: what it returns stands for the arguments in the key: for methods, whose ``self`` has no canonical form.
+        :param key: its result replaces the arguments in the key. Methods need it, because ``self`` has no canonical form.
         :param ignored_args: parameters that the value does not depend on, such as a session or a client.
-        :param tags: names on the value, by which :meth:`purge` finds it and the pages made from it.
-        :param unless: if it returns something true, the function itself is called.
-        :param prefer_stale: what is stored is returned, however old, and renewed behind. Default: ``STALECACHE_PREFER_STALE``.
-        :param wait: seconds that a caller waits for a missing or expired value at most, counted from when the call began; it runs
-            in threads of the function's own, and goes on. Default: as long as it takes, in the caller's thread.
-        :param fallback: what is returned where the function fails, hangs or is busy and nothing stored can stand in: a value, or a
-            callable. Default: the failure is raised.
-        :param max_concurrency: calls of it that run at the same time in a process at most; one more gets what is stored, the
-            fallback, or :class:`OriginBusy`. Default: no limit; with ``wait`` 8.
-        :param suspend_after: failures in a row, over all keys and all workers of the machine, after which calls stop. Default:
-            they don't.
-        :param suspend_for: seconds for which they stop; then one is tried.
-        :param failures: exception classes and HTTP statuses that count as a failure; or a callable of the exception or value.
-            Default: any exception, and a ``requests.Response`` with 429, 500, 502, 503 or 504. 404 and 410 are answers.
-        :param cache_failures: seconds for which a failure is remembered where nothing is stored. Default: not at all.
+        :param tags: names by which :meth:`purge` finds the value and the pages made from it; or a callable that returns names.
+        :param unless: if it returns a true value, the function is called and nothing is stored.
+        :param prefer_stale: return a stored value however old it is, and refresh it in the background. Default:
+            ``STALECACHE_PREFER_STALE``.
+        :param wait: how long a caller waits for a missing or expired value, counted from the start of the call. The call runs in a
+            thread of the function's own pool and continues afterwards. Default: no limit, and the call runs in the caller's thread.
+        :param fallback: a value, or a callable that returns one, for when the function fails, times out or is busy and no stored
+            value can be returned. Default: the error is raised.
+        :param max_concurrency: how many calls may run at a time in one process. A further call returns the stored value or the
+            fallback, or raises :class:`OriginBusy`. Default: no limit; 8 with ``wait``.
+        :param suspend_after: after this many failures in a row, over all keys and all workers of the machine, the function is not
+            called. Default: it always is.
+        :param suspend_for: how long it is not called. Then one call is tried.
+        :param failures: exception classes and HTTP statuses that count as a failure; or a callable that takes the exception or
+            value. Default: any exception, and a ``requests.Response`` with 429, 500, 502, 503 or 504. 404 and 410 do not count.
+        :param cache_failures: how long a failure is remembered if no value is stored. Default: not at all.
         :param serializer: ``"json"`` (msgspec, decoded to the return annotation), ``"pickle"`` (signed with the app's secret key),
             or an object with ``dumps`` and ``loads``.
-        :param inherit: pages made from it take over its tags and its freshness. Default true.
-        :param lock_timeout: seconds to wait for another caller's call at most. Default ``STALECACHE_LOCK_TIMEOUT``.
-        :param refresh_ahead: the last seconds of freshness, in which it is already renewed behind. Default 0.
-        :param jitter: the share of ``max_age``, 0 to 1, by which freshness is shortened at random. Default 0.1.
+        :param inherit: pages made from a value inherit its tags and its freshness. Default true.
+        :param lock_timeout: how long to wait for another caller's call. Default: ``STALECACHE_LOCK_TIMEOUT``.
+        :param refresh_ahead: a call within this time before the end of freshness starts a refresh. Default 0.
+        :param jitter: the share of ``max_age``, from 0 to 1, by which freshness is shortened at random. Default 0.1.
         :raises ConfigError: for a value that is not accepted, or an unknown parameter.
         """
         if unknown:
@@ -248,11 +255,11 @@ class StaleCache:
             serializer=serializer,
             inherit=inherit,
         )
-        return lambda function: MemoizedFunction(self._known(_memo(function, policy)))
+        return lambda function: MemoizedFunction(self._known(_fetch_function(function, policy)))
 
-    def _known(self, memo: FetchFunction) -> FetchFunction:
-        self._memos.add(memo)
-        return memo
+    def _known(self, function: FetchFunction) -> FetchFunction:
+        self._functions.add(function)
+        return function
 
     def adapter(
         self,
@@ -364,21 +371,22 @@ class StaleCache:
         all: bool = False,
         soft: bool = False,
     ) -> Batch | None:
-        """Drop stored pages: every worker sees it at its next request, whatever is under way.
+        """Remove stored pages and values. Every worker sees the purge at its next request, and responses under way are not stored.
 
-        It takes the same time however many there are, but for ``prefix``. It needs an app context.
+        A purge takes the same time whatever the number of pages, except with ``prefix``. Needs an app context.
 
-        :param url: a path with its query, on all hosts; or a full URL, on its own. Parameters that the page ignores are left out.
-        :param tag: the pages with this tag.
-        :param endpoint: the pages of this endpoint, such as ``"news.article"``.
-        :param prefix: the pages whose path begins so, on all hosts; or those whose full URL does. They have to be looked for,
-            which happens in the background.
-        :param all: all pages of the store, those of other apps in it too.
-        :param soft: only end their freshness; they are served as stale, and renewed, as their windows say. Default false.
-        :return: with ``prefix`` a :class:`Batch`, which tells how far it is; else ``None``: it is done.
-        :raises ConfigError: unless exactly one of ``url``, ``tag``, ``endpoint``, ``prefix`` and ``all`` is given, and it makes
-            sense.
-        :raises StoreError: if the store can't be written. Then it may or may not have taken place: do it again.
+        :param url: a path with its query, for all hosts; or a full URL. Query parameters that pages ignore are ignored here too.
+        :param tag: entries with this tag.
+        :param endpoint: pages of this endpoint, such as ``"news.article"``.
+        :param prefix: pages whose path starts with this, for all hosts; or whose full URL does. They are searched for in the
+            background.
+        :param all: everything in the store, including entries of other apps.
+        :param soft: only end the freshness of the entries. They are then served stale and refreshed as their windows allow. Default
+            false.
+        :return: with ``prefix`` a :class:`Batch` that reports progress. Otherwise ``None``: the purge is complete.
+        :raises ConfigError: unless exactly one of ``url``, ``tag``, ``endpoint``, ``prefix`` and ``all`` is given, with a valid
+            value.
+        :raises StoreError: if the store can't be written. The purge may or may not have taken effect: repeat it.
         """
         selection = Selection(url, tag, endpoint, prefix, all)
         return state_of(app_of_context("purge()")).bulk.purge(selection, soft=soft)
@@ -393,15 +401,15 @@ class StaleCache:
         all: bool = False,
         concurrency: int = 4,
     ) -> Batch:
-        """Make stored pages and values of fetch functions again, fresh or not, in the background.
+        """Refresh stored pages and values of fetch functions in the background, whether they are fresh or not.
 
-        It returns at once. What is stored is served meanwhile, and stays if it can't be made again. Each is made under the lock of
-        its key, so once at a time over all workers. It needs an app context.
+        Returns immediately. Stored entries are served meanwhile, and kept if their refresh fails. Each refresh holds the lock of
+        its key, so that only one runs at a time over all workers. Needs an app context.
 
         :param url: as for :meth:`purge`, like the other selectors.
-        :param concurrency: how many are made at a time, 1 to 64. Default 4.
-        :return: how far it is, and what came of each.
-        :raises ConfigError: unless exactly one thing is selected, and it makes sense; or for another ``concurrency``.
+        :param concurrency: how many refreshes run at a time, from 1 to 64. Default 4.
+        :return: a batch that reports progress and the outcome of each refresh.
+        :raises ConfigError: unless exactly one selector is given, with a valid value; or for another ``concurrency``.
         """
         selection = Selection(url, tag, endpoint, prefix, all)
         return state_of(app_of_context("refresh()")).bulk.refresh(selection, concurrency)
@@ -416,15 +424,15 @@ class StaleCache:
         all: bool = False,
         concurrency: int = 4,
     ) -> Batch:
-        """Purge softly, and refresh what that was of: the old pages are stale from now on, and are renewed at once.
+        """Purge softly, and refresh the purged entries: the old pages are stale from now on, and are refreshed immediately.
 
-        The purge has taken place when it returns, but for ``prefix``; the rest happens in the background. It needs an app context.
+        The purge is complete when this returns, except with ``prefix``. The refreshes run in the background. Needs an app context.
 
         :param url: as for :meth:`purge`, like the other selectors.
-        :param concurrency: how many are made at a time, 1 to 64. Default 4.
-        :return: how far it is, and what came of each.
-        :raises ConfigError: unless exactly one thing is selected, and it makes sense; or for another ``concurrency``.
-        :raises StoreError: if the store can't be written. Then it may or may not have taken place: do it again.
+        :param concurrency: how many refreshes run at a time, from 1 to 64. Default 4.
+        :return: a batch that reports progress and the outcome of each refresh.
+        :raises ConfigError: unless exactly one selector is given, with a valid value; or for another ``concurrency``.
+        :raises StoreError: if the store can't be written. The purge may or may not have taken effect: repeat it.
         """
         selection = Selection(url, tag, endpoint, prefix, all)
         return state_of(app_of_context("publish()")).bulk.publish(selection, concurrency)
@@ -437,40 +445,40 @@ class StaleCache:
         force: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> Batch:
-        """Fill the store before visitors come: ask the app for URLs, in this process and in the background.
+        """Fill the cache before visitors arrive: request URLs of the app, in this process and in the background.
 
-        Each is a visit without cookies, for which :attr:`refreshing` is true, and is answered as a visitor's would be: what is
-        fresh is left as it is, what is missing or stale is made and stored. Redirects are not followed. It needs an app context.
+        Each request has no cookies, :attr:`refreshing` is true for it, and it is answered like a visitor's: fresh pages are
+        skipped, missing and stale ones are made and stored. Redirects are not followed. Needs an app context.
 
         :param urls: a path as visitors see it, or a full URL; a pair of an endpoint and its values; a list of those; or a sitemap:
-            the path of a file that ends in ``.xml`` or ``.xml.gz``, or a path or URL of the app that does.
-        :param concurrency: how many are asked for at a time, 1 to 64. Default 4.
-        :param force: make what is fresh again too. Default false.
-        :param headers: request fields to send, where pages depend on some: ``{"Accept-Language": "de"}``, or what a proxy adds.
-        :return: how far it is, and what came of each.
-        :raises ConfigError: if ``STALECACHE_BASE_URL`` and ``SERVER_NAME`` are missing; for a URL of another host, what is no URL
-            or no sitemap, or a value that is not accepted. Then nothing has been asked for.
+            the path of a file, or a path or URL of the app, that ends in ``.xml`` or ``.xml.gz``.
+        :param concurrency: how many requests run at a time, from 1 to 64. Default 4.
+        :param force: refresh fresh pages too. Default false.
+        :param headers: request fields to send, such as ``{"Accept-Language": "de"}`` or the fields that a proxy adds.
+        :return: a batch that reports progress and the outcome of each request.
+        :raises ConfigError: if neither ``STALECACHE_BASE_URL`` nor ``SERVER_NAME`` is set; for a URL of another host, an invalid
+            URL or sitemap, or a value that is not accepted. Then no request was sent.
         """
         return state_of(app_of_context("warm()")).bulk.warm(urls, concurrency, force, headers)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until the refreshes that this process handed over are done, and its batches; return whether they are.
+        """Wait for the refreshes and batches of this process. Return whether all have ended.
 
-        In an app context those of that app, else those of all apps.
+        In an app context it waits for those of that app, otherwise for those of all apps.
 
         :param timeout: seconds to wait at most. Default: no limit.
         """
         return state_of(current_app).bulk.drain(timeout) if has_app_context() else drain_all_apps(timeout)
 
     def stats(self) -> Stats:
-        """Return the numbers of all processes that share the cache directory, living and dead. It needs an app context.
+        """Return the numbers of all processes that share the cache directory, including ended ones. Needs an app context.
 
-        Nothing is lost with a process that is killed. With a store of your own they are those of this process.
+        A process that is killed loses none of them. With a store of your own they are the numbers of this process.
         """
         return state_of(app_of_context("stats()")).engine.stats()
 
     def tag(self, *names: str) -> None:
-        """Inside a cached view: add tags to the page, by which :meth:`purge` finds it.
+        """In a cached view or fetch function: add tags to the entry, by which :meth:`purge` finds it.
 
         :param names: non-empty strings.
         :raises ConfigError: for anything else.
@@ -478,30 +486,31 @@ class StaleCache:
         cacheability.tag(*names)
 
     def no_store(self) -> None:
-        """Inside a cached view: keep this page from being stored."""
+        """In a cached view or fetch function: do not store this result."""
         cacheability.no_store()
 
     def max_age(self, seconds: Duration) -> None:
-        """Inside a cached view: let this page be fresh for so many seconds at most.
+        """In a cached view or fetch function: limit the freshness of this result.
 
-        It shortens what code, response and configuration say, and never lengthens it; of several calls the shortest counts.
+        It can shorten the freshness that code, response and configuration give, not lengthen it. Of several calls the shortest
+        counts.
 
-        :param seconds: 0 or more; 0 makes it stale at once.
+        :param seconds: 0 or more; 0 makes the entry stale immediately.
         :raises ConfigError: for anything else.
         """
         cacheability.max_age(seconds)
 
     @property
     def dashboard(self) -> Dashboard:
-        """A new blueprint with a page that shows what the cache does, for who may see it.
+        """A new blueprint with a page that shows the state and numbers of the cache. ``authorize`` decides who may see it.
 
         ``app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=is_admin)``
         """
-        return Dashboard(self._memos)
+        return Dashboard(self._functions)
 
     @property
     def refreshing(self) -> bool:
-        """Whether the current request is a refresh of ours, and no visit: for hooks that count or limit visits."""
+        """Whether the current request is a refresh or a warming request, and no visit: for hooks that count or limit visits."""
         return has_request_context() and REFRESHING in request.environ
 
 
@@ -524,7 +533,7 @@ def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
     return answer
 
 
-def _memo(function: Callable[..., Any], policy: CallPolicy) -> FetchFunction:
+def _fetch_function(function: Callable[..., Any], policy: CallPolicy) -> FetchFunction:
     if not callable(function):
         raise ConfigError(f"memoize() decorates a function, and {function!r} is none: write @classmethod or @staticmethod above it")
     if iscoroutinefunction(function) or isgeneratorfunction(function) or isasyncgenfunction(function):
