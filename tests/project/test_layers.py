@@ -122,6 +122,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.pages.responses",
         "frontends.pages.refresh",
         "frontends.middleware",
+        "frontends.pages.advice",
+        "frontends.pages.fetch",
         "frontends.pages.origin",
         "frontends.pages.handler",
     ),

@@ -1,0 +1,60 @@
+"""Log lines that tell a developer why a view's page is not stored, and what to write.
+
+=====================================  =======================================================
+not stored, for all visitors           the reason and its advice, if there is something to do
+a request field beyond the key         the field, who read it, and ``vary=``: a warning
+a cookie or the session                the cookie and who read it: usual for members, so info
+=====================================  =======================================================
+"""
+
+from __future__ import annotations
+
+import logging
+
+from ...core.model.inputs import RequestInputs
+from ...core.model.reasons import Refusal, StoreRefusal
+from ...core.rules.serving import Judgement, Verdict
+from ...engine.log import RateLimitedLog
+from ..flask_internals import RequestContext
+from .watch import reader_of
+
+
+def advise(log: RateLimitedLog, view: str, context: RequestContext, judgement: Judgement, carried: RequestInputs) -> None:
+    """Log once why a page is not stored, if the developer can do something about it.
+
+    :param view: the name of the view.
+    :param carried: the names that the page depends on beyond its key, and that this request carries.
+    """
+    refusal = judgement.reason
+    if judgement.verdict is Verdict.UNSTORABLE and refusal is not None and refusal.reason.is_fixable:
+        log.warn_once((view, refusal.log_key), "%s is not stored: %s", view, refusal.log_text)
+    if judgement.verdict is not Verdict.PERSONAL:
+        return
+    for name in carried.headers:
+        log.warn_once(
+            (view, "header", name),
+            "%s is not stored: the request field %s was read by %s and is not in the key; write vary=[%r], "
+            "or name it in STALECACHE_IGNORED_HEADERS if the page does not depend on it",
+            view, name, reader_of(context, "headers", name), name,
+        )  # fmt: skip
+    for name in carried.cookies:
+        log.warn_once(
+            (view, "cookie", name),
+            "%s is live for who carries the cookie %s, which was read by %s; if the page does not depend on it, write "
+            "ignore_session=True (for the session), or take the reading out of the view",
+            view, name, reader_of(context, "cookies", name), level=logging.INFO,
+        )  # fmt: skip
+
+
+def detailed_reason(context: RequestContext, judgement: Judgement, carried: RequestInputs) -> Refusal | None:
+    """Return why a page is not stored, with the names beyond its key and who read them."""
+    if judgement.verdict is not Verdict.PERSONAL or is_for_authorization(judgement):
+        return judgement.reason
+    names = ("cookie", "cookies", carried.cookies), ("field", "headers", carried.headers)
+    read = [f"the {word} {name} was read by {reader_of(context, kind, name)}" for word, kind, of in names for name in of]
+    return Refusal(StoreRefusal.READ_BY, " and ".join(read))
+
+
+def is_for_authorization(judgement: Judgement) -> bool:
+    """Whether a page is kept from the store by the Authorization field of its request."""
+    return judgement.reason is not None and judgement.reason.reason is StoreRefusal.AUTHORIZATION

@@ -1,0 +1,307 @@
+"""Calls a cached view under watch, and judges whether its response is stored.
+
+The order of the reasons not to store a response; the first one counts:
+
+==============================================  ==================================================
+all headers or cookies, an ignored parameter    read by the view: no name tells visitors apart
+session, ``after_this_request``                 changed or used by the view (:mod:`.watch`)
+``no_store()``, tags that raise                 the developer's own word
+status, Cache-Control, Vary, size, names        :func:`~flask_stalecache.core.rules.serving.judge`
+method, Authorization, ``response_filter``      asked last, of what would be stored
+==============================================  ==================================================
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Protocol
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+from ...core.http.cache_control import Directives, response_directives
+from ...core.http.fields import stored_fields
+from ...core.http.freshness import forbids_stale
+from ...core.http.storing import may_be_shared
+from ...core.model.checks import tags as checked_tags
+from ...core.model.entry import Entry
+from ...core.model.environ import REFRESHING
+from ...core.model.inputs import NO_NAMES, RequestInputs
+from ...core.model.policy import FAILURE_STATUSES, Policy, Windows
+from ...core.model.purge_names import page_names, tag_name, tags_in
+from ...core.model.query import NamePatterns
+from ...core.model.reasons import Refusal, StoreRefusal
+from ...core.model.recipe import PageRecipe
+from ...core.rules.cacheability import Cacheability, collecting
+from ...core.rules.serving import Facts, Judgement, Verdict, judge
+from ...engine.origin import Answer, Served, Start
+from ..flask_internals import RequestContext, handle_user_exception
+from ..hooks import ask
+from .advice import advise, detailed_reason, is_for_authorization
+from .bound_view import BoundView
+from .responses import body_size, freeze, frozen_failure
+from .watch import Covered, names_beyond_key, read_beyond_names, reads_of, watched
+
+#: On the request: the cached pages that were served within it, as (page, served, the one before).
+SERVED_WITHIN = "_stalecache_served"
+NOTHING_IGNORED = NamePatterns(())
+_AUTHORIZATION = RequestInputs(headers=("authorization",))
+
+
+class InnerPage(Protocol):
+    """A cached page that was served within a request for another one."""
+
+    @property
+    def plan(self) -> BoundView:
+        """Its view."""
+
+    def depends_on(self, served: Served) -> RequestInputs:
+        """Return the names that the page depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A response of the view, and what was seen while it was made.
+
+    :ivar word: what the view said of storing it.
+    :ivar refusal: why it can't be stored, as far as the response does not tell that.
+    :ivar names: the names that it depends on beyond its key.
+    :ivar carried: those of them that this request carries.
+    :ivar now: when it was made, in seconds since the epoch.
+    """
+
+    response: Response
+    directives: Directives
+    start: Start
+    word: Cacheability
+    refusal: Refusal | None
+    names: RequestInputs
+    carried: RequestInputs
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class PageFetch:
+    """One call of a cached view.
+
+    :param plan: the view in this app.
+    :param context: the request's context.
+    :param key: the key of the page.
+    :param args: the view's arguments.
+    :param kwargs: likewise.
+    :param covered: what may be read of the request, since the key covers it.
+    """
+
+    plan: BoundView
+    context: RequestContext
+    key: str
+    args: Any
+    kwargs: Any
+    covered: Covered
+
+    def answer(self, start: Start) -> Answer:
+        """Call the view under watch and judge its response."""
+        in_background = REFRESHING in self.context.request.environ
+        with collecting(in_background=in_background) as word, watched(self.context, self.covered) as watch:
+            response, error = self._call_view()
+        self._inherit_from_inner_pages(word)
+        names = names_beyond_key(self.context, self.covered, watch)
+        carried = names.carried_part(self.context.request.environ)
+        unnamed = self._reads_beyond_names()
+        anybodys = not carried and unnamed is None
+        if response is None:
+            return _answer_of_error(error, names, carried, anybodys=anybodys and not watch.refusal)
+        tags = self._tags()
+        word.tag(tags or ())
+        refusal = unnamed or watch.refusal or _refusal_in_code(tags, word)
+        # A page that is one visitor's in a way that no name tells is so for all: its names don't matter.
+        told = NO_NAMES if unnamed else carried
+        made = _Made(response, _directives(response), start, word, refusal, names, told, time.time())
+        judgement, entry = self._judge(made)
+        advise(self.plan.complaints, self.plan.cached.name, self.context, judgement, carried)
+        if is_for_authorization(judgement):
+            carried = carried | _AUTHORIZATION
+        has_failed = judgement.verdict is Verdict.FAILED and not watch.refusal
+        explains = self.plan.explains or word.in_background
+        return Answer(
+            judgement.verdict,
+            response,
+            entry=entry,
+            carried=carried,
+            anybodys=anybodys,
+            shared=frozen_failure(response) if has_failed else None,
+            absent=names,
+            retry_after=self._pause(word, judgement.verdict) if word.in_background else None,
+            reason=detailed_reason(self.context, judgement, carried) if explains else judgement.reason,
+        )
+
+    # -- calling the view ----------------------------------------------------------------------------------------------
+
+    def _call_view(self) -> tuple[Response | None, Exception | None]:
+        try:
+            return self.plan.call_view(self.args, self.kwargs), None
+        except HTTPException as error:
+            # abort() with a listed status: the app's own page for it is what is stored.
+            return self._error_page(error) if error.code in self.plan.cached.policy.statuses else (None, error)
+        except Exception as error:
+            return None, error
+
+    def _error_page(self, error: HTTPException) -> tuple[Response | None, Exception | None]:
+        try:
+            page = handle_user_exception(self.context, error)
+            # make_response would take an exception for a WSGI app, and its body for a stream.
+            return self.plan.app.make_response(page.get_response() if isinstance(page, HTTPException) else page), None
+        except Exception as raised:
+            return None, raised
+
+    def _inherit_from_inner_pages(self, word: Cacheability) -> None:
+        """Take over names and tags of the pages that were served within this request: this one may contain them."""
+        log = reads_of(self.context)
+        for page, served in self._inner_pages():
+            reader, names = page.plan.cached.name, page.depends_on(served)
+            log.cookies.update(dict.fromkeys(names.cookies, reader))
+            log.headers.update(dict.fromkeys(names.headers, reader))
+            if (entry := served.entry) is not None:
+                word.tag(tags_in(entry.names))
+
+    def _inner_pages(self) -> Iterator[tuple[InnerPage, Served]]:
+        before = self.context.request.__dict__.get(SERVED_WITHIN)
+        while before is not None:
+            page, served, before = before
+            yield page, served
+
+    def _reads_beyond_names(self) -> Refusal | None:
+        ignored = self.plan.ignored if self.plan.cached.policy.key is None else NOTHING_IGNORED
+        return read_beyond_names(reads_of(self.context), self.context.request.environ.get("QUERY_STRING", ""), ignored)
+
+    def _pause(self, word: Cacheability, verdict: Verdict) -> float | None:
+        """Return the seconds until the next refresh of a page made from stale or missing values: this one tried to renew them."""
+        settings, coded = self.plan.settings, self.plan.cached.policy.max_age
+        pause = word.pause(time.time(), settings.refresh_backoff[0])
+        if pause is None or verdict is not Verdict.STORABLE:
+            return pause
+        # The rest of the page is renewed as if nothing were missing.
+        return min(pause, max(settings.refresh_backoff[0], settings.max_age if coded is None else coded))
+
+    # -- judging its response ------------------------------------------------------------------------------------------
+
+    def _judge(self, made: _Made) -> tuple[Judgement, Entry | None]:
+        settings, policy, previous = self.plan.settings, self.plan.cached.policy, made.start.previous
+        facts = Facts(
+            status=made.response.status_code,
+            headers=list(made.response.headers),
+            size=body_size(made.response),
+            directives=made.directives,
+            in_key=self.plan.in_key,
+            refusal=made.refusal,
+            carried=made.carried,
+            had_content=previous is not None and bool(previous.body),
+            said_max_age=made.word.limit(made.now),
+            stood_in=made.word.stood_in,
+            has_better=_may_stand_in(previous, made.now),
+        )
+        judgement = judge(facts, policy, settings.windows, settings.max_entry_size, made.now)
+        if judgement.verdict is Verdict.STORABLE:
+            judgement = self._last_objection(made) or judgement
+        if judgement.verdict is not Verdict.STORABLE:
+            return judgement, None
+        body = freeze(made.response)
+        if body is None:
+            return Judgement(Verdict.UNSTORABLE, Refusal(StoreRefusal.WRONG_LENGTH)), None
+        return judgement, self._entry(made, body, judgement.windows)
+
+    def _last_objection(self, made: _Made) -> Judgement | None:
+        """Return what keeps a storable response from being stored after all: the request, or the developer's filter."""
+        environ = self.context.request.environ
+        if (method := environ["REQUEST_METHOD"]) != "GET":
+            return Judgement(Verdict.UNSTORABLE, Refusal(StoreRefusal.NOT_GET, method))
+        if "HTTP_AUTHORIZATION" in environ and not may_be_shared(made.directives):
+            return Judgement(Verdict.PERSONAL, Refusal(StoreRefusal.AUTHORIZATION))
+        keep = self.plan.cached.policy.response_filter
+        if keep is not None and not self._keeps(keep, made.response):
+            return Judgement(Verdict.UNSTORABLE, Refusal(StoreRefusal.RESPONSE_FILTER))
+        return None
+
+    def _keeps(self, keep: Callable[[Response], object], response: Response) -> bool:
+        log, name = self.plan.complaints, self.plan.cached.name
+        return ask(lambda: bool(keep(response)), False, log, ("filter", name), "the response_filter of %s raised: %r", name)
+
+    def _tags(self) -> tuple[str, ...] | None:
+        """Return the view's tags for these arguments; ``None`` if the developer's callable raises or returns no tags."""
+        given, name = self.plan.cached.policy.tags, self.plan.cached.name
+        if not callable(given):
+            return given  # type: ignore[no-any-return]
+        return ask(
+            lambda: checked_tags("tags", given(**self.kwargs)),
+            None,
+            self.plan.complaints,
+            ("tags", name),
+            "%s is not stored, since it could not be purged by its tags: %s",
+            name,
+        )
+
+    def _entry(self, made: _Made, body: bytes, windows: Windows) -> Entry:
+        plan, policy, response, names = self.plan, self.plan.cached.policy, made.response, made.names
+        if response.status_code == 200 and "ETag" not in response.headers:
+            response.set_etag(blake2b(body, digest_size=16).hexdigest())
+        request = self.context.request
+        return made.start.build_entry(
+            plan.terms,
+            key=self.key,
+            names=(*page_names(str(request.endpoint), request.environ, plan.ignored), *map(tag_name, made.word.tags)),
+            answered=made.now,
+            windows=windows.shortened(policy.jitter * random.random()),
+            never_stale=forbids_stale(made.directives),
+            shared=may_be_shared(made.directives),
+            absent=RequestInputs(names.cookies, names.headers),
+            varied=_varied(policy, names),
+            status=response.status_code,
+            headers=stored_fields(response.headers),
+            body=body,
+            recipe={} if policy.key is not None else PageRecipe.from_environ(request.environ, policy.vary, plan.ignored).to_json(),
+            calls=tuple(made.word.calls),
+            stood_in=made.word.stood_in,
+        )
+
+
+def verdict_of(error: Exception | None) -> Verdict:
+    """Return the verdict on an exception: a failure, unless it is an HTTP answer such as 404."""
+    status = None
+    if isinstance(error, HTTPException):
+        status = error.code if error.response is None else error.response.status_code
+    return Verdict.FAILED if status is None or status in FAILURE_STATUSES else Verdict.UNSTORABLE
+
+
+def _answer_of_error(error: Exception | None, names: RequestInputs, carried: RequestInputs, *, anybodys: bool) -> Answer:
+    verdict = verdict_of(error)
+    if carried and verdict is Verdict.UNSTORABLE:
+        verdict = Verdict.PERSONAL
+    return Answer(verdict, error=error, carried=carried, anybodys=anybodys, absent=names)
+
+
+def _refusal_in_code(tags: tuple[str, ...] | None, word: Cacheability) -> Refusal | None:
+    if tags is None:
+        return Refusal(StoreRefusal.TAGS_UNKNOWN)
+    return Refusal(StoreRefusal.NO_STORE, "the view") if word.forbidden else None
+
+
+def _directives(response: Response) -> Directives:
+    """Return the view's Cache-Control. Werkzeug sends files with a bare ``no-cache``, which is not the developer's word."""
+    if response.direct_passthrough and response.headers.getlist("Cache-Control") == ["no-cache"]:
+        return Directives()
+    return response_directives(response.headers)
+
+
+def _may_stand_in(previous: Entry | None, now: float) -> bool:
+    """Whether the stored copy is better than a page that was made with a fallback."""
+    return previous is not None and not previous.stood_in and (previous.in_swr(now) or previous.in_sie(now))
+
+
+def _varied(policy: Policy, names: RequestInputs) -> tuple[str, ...]:
+    """Return the fields to add to Vary: those in the key beyond the URL, and those of the absent names."""
+    fields = [*policy.vary, *names.headers, *(["cookie"] if names.cookies else [])]
+    return tuple(field.title() for field in dict.fromkeys(fields))
