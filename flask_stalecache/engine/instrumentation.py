@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ..core.rules.serving import Verdict
 from ..core.rules.status import CacheStatus
+from ..stats.schema import eviction_reasons
 from ..stats.tally import UNCOUNTED, Tally
 from . import signals
 from .signals import send
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from .origin import Answer, RefreshJob, Served
 
 T = TypeVar("T")
+#: Why entries were evicted, by the name of the counter.
+_EVICTIONS = eviction_reasons()
 
 
 class Counted(Protocol):
@@ -91,6 +94,11 @@ class Instrumentation:
     def batch_progress(self, batch: object) -> None:
         """Tell of what goes through many entries: it has moved on."""
         send(signals.scan_moved, self.sender, batch=batch)
+
+    def counted(self, name: str, by: int) -> None:
+        """Send the signal of what the store has counted, if there is one: entries were evicted."""
+        if (reason := _EVICTIONS.get(name)) is not None:
+            send(signals.entry_evicted, self.sender, reason=reason, count=by)
 
     def purged(self, *names: str, soft: bool) -> None:
         """Tell of a purge."""

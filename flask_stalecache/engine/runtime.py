@@ -42,6 +42,7 @@ class Runtime:
         self.complaints = RateLimitedLog()
         self.answer_writer = AnswerWriter(store, settings.refresh_backoff, counters, self.complaints)
         self.instrumentation = self.answer_writer.instrumentation
+        self.registry.listener = self.instrumentation.counted
         self.refresher = ThreadPool(settings.refresh_workers, settings.refresh_queue, settings.shutdown_wait)
         #: All threads that refresh: those for pages first.
         self.pools = [self.refresher]
@@ -55,7 +56,7 @@ class Runtime:
 
     def send_as(self, sender: object) -> None:
         """Say who sends the signals: the Flask app, or the gateway."""
-        self.instrumentation.sender = self.registry.sender = sender
+        self.instrumentation.sender = sender
 
     # -- refreshing ----------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -11,21 +12,24 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..core.exhaustive import assert_never
-from ..engine.log import RateLimitedLog
-from ..engine.signals import entry_evicted, send
 from ..errors import ConfigError, StoreError
 from ..filesystem.atomic import make_directories
 from . import schema
 from .counter_file import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, CounterFile, acquire_file, read_rows
 from .counters import Counters
 from .history import History
-from .schema import Kept, Sample, Series, Stats, eviction_reasons, gauge_cells, named_cells, value_at
+from .schema import Kept, Sample, Series, Stats, gauge_cells, named_cells, value_at
 from .tally import CELLS, KINDS, Tally, Totals, added, private_cells, requests_of, series_of
 
 #: In the cache directory.
 FOLDER = "stats"
 #: Seconds after which a file that could not be had is tried for again.
 _PAUSE = 10.0
+_log_warning = logging.getLogger("flask_stalecache").warning
+
+
+def _no_listener(name: str, by: int) -> None:
+    pass
 
 
 class Registry:
@@ -34,24 +38,31 @@ class Registry:
     :param counters: named counts, which go here too.
     :param directory: the cache directory; ``None``: there is none, and the numbers are those of this process.
     :param check: raises :class:`ConfigError` if that can't be used.
-    :ivar sender: who sends the signals of what is counted by name.
+    :param warn: logs a warning: a message and its arguments. Default: to the logger ``flask_stalecache``.
+    :ivar listener: called with the name and the number of what is counted by name.
     """
 
-    def __init__(self, counters: Counters, directory: Path | None = None, check: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        directory: Path | None = None,
+        check: Callable[[], object] = lambda: None,
+        warn: Callable[..., object] = _log_warning,
+    ) -> None:
         self.counters = counters
         if counters.sink is None:
             counters.sink = self
         self.directory = directory
         self.folder = None if directory is None else directory / FOLDER
-        self.sender: object = None
+        self.listener: Callable[[str, int], object] = _no_listener
         self._check = check
-        self._complaints = RateLimitedLog()
+        self._warn = warn
+        self._has_warned = False
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._others = {kind: Tally(kind, OTHERS) for kind in KINDS}
         self._head = private_cells(HEAD)
         self._named = {name: NAMED + cell for name, cell in named_cells().items()}
         self._gauge_cells = gauge_cells()
-        self._reasons = eviction_reasons()
         self._gauges: dict[str, int] = {}
         self._began = time.time_ns()
         self._row: CounterFile | None = None
@@ -88,8 +99,7 @@ class Registry:
         if index is not None:
             self.open()
             self._head[index] += by
-        if name in self._reasons:
-            send(entry_evicted, self.sender, reason=self._reasons[name], count=by)
+        self.listener(name, by)
 
     def gauge(self, name: str, value: int) -> None:
         """Say how many there are just now: ``refreshes_pending`` or ``scans_running``."""
@@ -118,11 +128,10 @@ class Registry:
             self._check()
             row = acquire_file(folder)
         except (OSError, ConfigError) as error:
-            if self._try_again_at and not self.counters["store_failures"]:
+            if self._try_again_at and not self.counters["store_failures"] and not self._has_warned:
                 # Not at the first time, and not where the store fails too, which says so itself.
-                self._complaints.warn_once(
-                    "row", "requests are counted in this process alone, no file for it at %s: %s", folder, error
-                )
+                self._has_warned = True
+                self._warn("requests are counted in this process alone, no file for it at %s: %s", folder, error)
             self._try_again_at = time.monotonic() + _PAUSE
             self.counters.count("uncounted")
             return

@@ -63,7 +63,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.rules.variants",
         "batches.selector",
     ),
-    ("stats.schema", "stats.counters", "engine.log", "stores.base", "stores.summary", "stores.memory", "stores.stamps"),
+    ("stats.schema", "stats.counters", "stores.base", "stores.summary", "stores.memory", "stores.stamps"),
     (
         "filesystem.atomic",
         "stores.entry_file",
@@ -76,8 +76,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.walk",
         "stores.file_store",
     ),
-    ("engine.signals", "stats.tally", "stats.counter_file", "stats.history", "stats.registry"),
-    ("engine.singleflight", "engine.per_process", "engine.thread_pool", "engine.housekeeper", "frontends.wsgi"),
+    ("stats.tally", "stats.counter_file", "stats.history", "stats.registry"),
+    (
+        "engine.log",
+        "engine.signals",
+        "engine.singleflight",
+        "engine.per_process",
+        "engine.thread_pool",
+        "engine.housekeeper",
+        "frontends.wsgi",
+    ),
     (
         "engine.origin",
         "engine.instrumentation",
