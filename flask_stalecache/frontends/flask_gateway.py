@@ -188,8 +188,8 @@ class FlaskGatewayFactory:
             preference(True, refreshes),
             self._endpoint_of,
         )
-        plan = Backend.of(enter, engine, terms, Observer(settings), self._renew, only_coded=not is_on, debugs=lambda: app.debug)
-        return Gateway(plan, rules, settings.status_headers)
+        backend = Backend.of(enter, engine, terms, Observer(settings), self._renew, only_coded=not is_on, debugs=lambda: app.debug)
+        return Gateway(backend, rules, settings.status_headers)
 
     def _endpoint_of(self, environ: Mapping[str, Any]) -> str | None:
         try:

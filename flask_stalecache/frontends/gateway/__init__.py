@@ -1,1 +1,17 @@
-"""The cache in front of a WSGI app."""
+"""The gateway: a shared HTTP cache in front of any WSGI app.
+
+A request passes through these modules:
+
+================ ===============================================================================================================
+handler          WSGI in and out: the short way for plain hits, and which of the outcomes below is sent
+rules, backend   the developer's rules, and the app behind the gateway
+origin           the request as the engine sees it: key, variant, serving options
+fetch            calls the app (wsgi_call), judges its response, and builds the entry (entry_builder)
+deliver          sends stored responses
+bypass           requests that no cache may answer; invalidation purges what unsafe ones may have changed
+================ ===============================================================================================================
+
+An ASGI gateway would replace the modules that do I/O (handler, wsgi_call, deliver) and the call of the app in ``AppFetch.run``. It
+would keep what decides: rules, backend, entry_builder, ``core.rules.shared_cache``, and the judging half of fetch, whose steps take
+values and return an ``Answer``. ``GatewayOrigin`` only passes ``start_response`` through to the call.
+"""

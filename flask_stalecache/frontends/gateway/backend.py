@@ -1,4 +1,4 @@
-"""A WSGI app behind a gateway, and what is known of it beside its answers."""
+"""The WSGI app behind a gateway, its settings, and what can be observed of it."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from ...stats.tally import Tally
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
-#: What rules are for: nothing written in code.
+#: The policy of an app that has nothing about caching in its code.
 UNSAID = Policy(jitter=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was seen of how an app came to its answer.
+    """How an app came to its answer, as far as that can be observed.
 
     :param names: cookies and request fields that were read.
-    :param own: why the answer is one visitor's own in a way that no name tells; ``None``: it is not.
-    :param is_ours: a decorator of ours has answered, and stores by itself.
-    :param policy: what the developer wrote in code for what answered.
-    :param endpoint: the endpoint that answered; ``None``: the app has none.
-    :param answered: fields in ``Vary`` that ``names`` speak for.
+    :param own: why the answer is one visitor's own, if no names say so; ``None`` if it is not.
+    :param is_ours: a view with ``cached()`` answered, and did its own caching.
+    :param policy: the policy in code of the view that answered.
+    :param endpoint: the endpoint that answered; ``None`` if the app has none.
+    :param answered: fields in ``Vary`` that ``names`` describe more precisely.
     """
 
     names: RequestInputs = NO_NAMES
@@ -47,12 +47,12 @@ class Observation:
     answered: frozenset[str] = frozenset()
 
 
-NOTHING_SEEN = Observation()
+NOTHING_OBSERVED = Observation()
 
 
-def nothing_seen(environ: WSGIEnvironment, ignored: NamePatterns) -> Observation:
-    """Say of an app that can't be looked into that its answers speak for themselves."""
-    return NOTHING_SEEN
+def observe_nothing(environ: WSGIEnvironment, ignored: NamePatterns) -> Observation:
+    """Observe nothing: the responses of an app that is not Flask's speak for themselves."""
+    return NOTHING_OBSERVED
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +60,17 @@ class Backend:
     """A WSGI app behind a gateway.
 
     :param app: the app.
-    :param observe: returns what was seen of how the app answered a request, by the environ that it was given and the query
-        parameters that are not in the key.
-    :param only_coded: nothing is stored but what the developer named in code.
-    :param honors: whether a client's own ``Cache-Control`` is obeyed.
-    :param max_entry_size: bytes that a body may have.
-    :param lock_timeout: seconds that a request waits for another's call at most.
-    :param terms: what is said of serving what is stored where no rule says more.
-    :param asked_by: the fields and cookies with which a client prefers stale, where no rule says more.
-    :param preferred: what becomes of a stale copy then.
-    :param renew: renews values of fetch functions by their keys, and waits for that.
-    :param debugs: whether ``Cache-Status`` says more; asked once, at the first request.
+    :param observe: returns how the app answered a request, by the environ that it was given and the query parameters that are not
+        part of the key.
+    :param only_coded: only views with ``gateway=True`` are stored.
+    :param honors: a client's own ``Cache-Control`` is obeyed.
+    :param max_entry_size: the largest body that is stored, in bytes.
+    :param lock_timeout: the longest time in seconds that a request waits for another one's call.
+    :param terms: the serving options where no rule sets others.
+    :param asked_by: the fields and cookies by which a client prefers stale responses, where no rule decides that.
+    :param preferred: how stale responses are served to such a client.
+    :param renew: refreshes values of fetch functions by their keys, and waits for them.
+    :param debugs: whether ``Cache-Status`` contains the debug detail; called once, at the first request.
     """
 
     app: WSGIApplication
@@ -93,13 +93,13 @@ class Backend:
         app: WSGIApplication,
         engine: Engine,
         terms: ServeOptions,
-        observe: Callable[[WSGIEnvironment, NamePatterns], Observation] = nothing_seen,
+        observe: Callable[[WSGIEnvironment, NamePatterns], Observation] = observe_nothing,
         renew: Callable[[tuple[str, ...]], None] = lambda keys: None,
         *,
         only_coded: bool = False,
         debugs: Callable[[], bool] = lambda: False,
     ) -> Backend:
-        """Return the plan of an app under the settings of its engine."""
+        """Return the backend of an app with the settings of its engine."""
         settings = engine.settings
         return cls(
             app=app,
@@ -118,13 +118,13 @@ class Backend:
         )
 
     def tally_of(self, entry: Entry | None) -> Tally:
-        """Return where a stored response is counted."""
+        """Return the counters of a stored response."""
         return self.tally(None if entry is None else endpoint_in(entry.names))
 
     def tally(self, endpoint: str | None) -> Tally:
-        """Return where the answers of an endpoint are counted; of an app without endpoints all are counted as one."""
+        """Return the counters of an endpoint; an app without endpoints has one set of counters."""
         return self.engine.registry.tally("endpoint", endpoint or "")
 
     def locate(self, url_key: str, environ: WSGIEnvironment) -> tuple[str, Fields]:
-        """Return the key of what a request asks for, and the fields that are in it: the URL's own key, or that of a variant."""
+        """Return the key of the response to a request (of the URL, or of a variant), and the request fields in it."""
         return locate(url_key, environ, self.engine.look_up, time.time())

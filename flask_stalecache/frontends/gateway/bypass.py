@@ -1,4 +1,4 @@
-"""A request that goes past the gateway's store: it is counted once the app has begun to answer."""
+"""Counts a bypassed request when the app starts its response."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 class Bypass:
-    """One call of the app for a request that nothing is stored of.
+    """One call of the app for a request that bypasses the cache.
 
-    :param plan: the app behind the gateway.
-    :param instrumentation: is told of failures.
+    :param backend: the app behind the gateway.
+    :param instrumentation: counts the call.
     :param environ: the request.
-    :param ignored: query parameters that are not in any key.
+    :param ignored: query parameters that are not part of any key.
     """
 
-    def __init__(self, plan: Backend, instrumentation: Instrumentation, environ: WSGIEnvironment, ignored: NamePatterns) -> None:
-        self._plan = plan
+    def __init__(self, backend: Backend, instrumentation: Instrumentation, environ: WSGIEnvironment, ignored: NamePatterns) -> None:
+        self._backend = backend
         self._instrumentation = instrumentation
         self._environ = environ
         self._ignored = ignored
@@ -38,19 +38,19 @@ class Bypass:
     def enter(self, start_response: StartResponse) -> Iterable[bytes]:
         """Call the app."""
         try:
-            return self._plan.app(self._environ, start_response)
+            return self._backend.app(self._environ, start_response)
         except BaseException as error:
             self._count(failed=is_failure(error), error=error)
             raise
 
     def answered(self, code: int) -> bool:
-        """Count the answer, unless a decorator of ours has; return whether one has."""
+        """Count the answer, unless a view with ``cached()`` has counted it. Return whether one has."""
         return self._count(failed=code in FAILURE_STATUSES)
 
     def _count(self, *, failed: bool, error: BaseException | None = None) -> bool:
-        seen = self._plan.observe(self._environ, self._ignored)
+        seen = self._backend.observe(self._environ, self._ignored)
         if not seen.is_ours and not self._is_counted:
-            tally, took = self._plan.tally(seen.endpoint), time.perf_counter() - self._begun
+            tally, took = self._backend.tally(seen.endpoint), time.perf_counter() - self._begun
             (UNCOUNTED if REFRESHING in self._environ else tally).served(CacheStatus.BYPASS, took)
             self._instrumentation.count_origin_call("", tally, took, failed, error)
         self._is_counted = True

@@ -1,4 +1,4 @@
-"""What the gateway sends: stored responses whole, in part or as 304, and what is said of them."""
+"""Sends stored responses: whole, in part, or as a 304."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 Fields = list[tuple[str, str]]
-#: What the copy answers by itself. If-Match and If-Unmodified-Since are the app's business (http.md rule 21).
+#: Request fields that a stored response answers by itself. If-Match and If-Unmodified-Since are for the app.
 _ASKED_OF_COPY = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE")
-#: Bytes of a file that are sent at a time.
+#: Bytes of a file that are sent in one block.
 BLOCK = 256 * 1024
-#: These have no body, nor a Content-Length.
+#: Statuses without a body and without Content-Length.
 _BODILESS = (204, 304)
 
 
 class PreparedFields(NamedTuple):
-    """What is sent of a fresh entry for a while: until its Age or the seconds of freshness left are others.
+    """The fields of a fresh response, for as long as its Age and its seconds of freshness left stay the same.
 
-    :ivar since: when that begins, in seconds since the epoch.
-    :ivar until: when it ends.
-    :ivar whole: the fields of the whole.
+    :ivar since: the beginning of that time, in seconds since the epoch.
+    :ivar until: its end.
+    :ivar whole: the fields of the whole response.
     :ivar confirmed: the fields of a 304.
     """
 
@@ -46,24 +46,24 @@ class PreparedFields(NamedTuple):
     confirmed: Fields
 
 
-NO_MOMENT = PreparedFields(math.inf, 0.0, [], [])
+NOT_PREPARED = PreparedFields(math.inf, 0.0, [], [])
 
 
 class PreparedResponse:
-    """An entry, ready to be sent.
+    """An entry that is ready to be sent.
 
     :param entry: the entry.
     :ivar line: the status line.
-    :ivar fields: the fields without those that depend on the moment.
+    :ivar fields: the fields that are always the same: all but Age and the status fields.
     :ivar body: the body, in a tuple; ``None`` if it is in a file.
-    :ivar absent: names whose carriers it is not for; ``None``: there are none.
-    :ivar etag: its ETag, if its status lets it be confirmed.
+    :ivar absent: the entry's absent names: a request that carries one of them gets another response; ``None`` if it has none.
+    :ivar etag: its ETag, if a 304 may be sent in its place.
     :ivar modified: its Last-Modified, likewise.
-    :ivar moment: what is sent just now.
-    :ivar tally: where it is counted.
+    :ivar fields_now: all fields as they may be sent now.
+    :ivar tally: the counters of its endpoint.
     """
 
-    __slots__ = ("absent", "body", "entry", "etag", "fields", "line", "modified", "moment", "tally")
+    __slots__ = ("absent", "body", "entry", "etag", "fields", "fields_now", "line", "modified", "tally")
 
     def __init__(self, entry: Entry, tally: Tally = UNCOUNTED) -> None:
         self.entry = entry
@@ -75,31 +75,31 @@ class PreparedResponse:
         is_confirmed = entry.status == 200
         self.etag = first_of(entry.headers, "etag") if is_confirmed else None
         self.modified = first_of(entry.headers, "last-modified") if is_confirmed else None
-        self.moment = NO_MOMENT
+        self.fields_now = NOT_PREPARED
 
-    def is_had_by(self, get: Callable[[str], Any]) -> bool:
-        """Whether a client says just the same tag, or without a tag the same date. It may have this where it does not."""
+    def is_confirmed_by(self, get: Callable[[str], Any]) -> bool:
+        """Whether a client sends exactly this ETag, or else exactly this date. If not, a full comparison may still confirm."""
         tag = get("HTTP_IF_NONE_MATCH")
         if tag is None:
             return self.modified is not None and self.modified == get("HTTP_IF_MODIFIED_SINCE")
         return self.etag is not None and tag == self.etag
 
-    def note_moment(self, now: float, more: Fields, ahead: float) -> None:
-        """Note what is sent of it just now, and until when that holds.
+    def prepare_fields(self, now: float, more: Fields, ahead: float) -> None:
+        """Prepare the fields that may be sent now, and compute how long.
 
         :param now: seconds since the epoch.
-        :param more: the fields that depend on the moment.
-        :param ahead: the last seconds of freshness, in which a hit does more than to be sent.
+        :param more: Age and the status fields.
+        :param ahead: the last seconds of freshness, in which a hit also queues a refresh.
         """
         entry = self.entry
         age = entry.age(now)
         left = entry.windows.max_age - age
         until = now + min(math.floor(age) + 1 - age, left - math.floor(left), left - min(ahead, entry.windows.max_age / 2))
-        self.moment = PreparedFields(now, until, [*self.fields, *more], [*fields_of_304(self.fields), *more])
+        self.fields_now = PreparedFields(now, until, [*self.fields, *more], [*fields_of_304(self.fields), *more])
 
 
 def _fields_sent(entry: Entry) -> Fields:
-    # A cache nearer to the app may have put its own Age there; ours is counted from it.
+    # A cache between the app and us may have sent an Age. It is part of the entry's age, from which ours is computed.
     fields = [(name, value) for name, value in entry.headers if name.lower() != "age"]
     if missing := missing_in_vary(entry.headers, entry.varied):
         fields.append(("Vary", ", ".join(missing)))
@@ -109,7 +109,7 @@ def _fields_sent(entry: Entry) -> Fields:
 
 
 def status_line(status: int) -> str:
-    """Return a status with its phrase; one that nobody has registered has none."""
+    """Return a status with its reason phrase."""
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
@@ -117,13 +117,13 @@ def status_line(status: int) -> str:
 
 
 class GoneError(Exception):
-    """The file that a body was in is another one by now, or none."""
+    """The file of a body has been replaced or removed since the look-up."""
 
 
 def send_stored(environ: WSGIEnvironment, start_response: StartResponse, sent: PreparedResponse, more: Fields) -> Iterable[bytes]:
-    """Send an entry: whole, or what a conditional or range request asks for.
+    """Send an entry: whole, or as a conditional or range request asks.
 
-    :param more: fields that say how it came to be sent.
+    :param more: Age and the status fields.
     :raises GoneError: before anything is sent.
     """
     if sent.entry.status == 200:
@@ -142,10 +142,10 @@ def _send_whole(environ: WSGIEnvironment, start_response: StartResponse, sent: P
 
 
 def _from_file(entry: Entry, environ: WSGIEnvironment) -> Iterable[bytes]:
-    """Return a body that is in a file, which the server may send in its own way (PEP 3333)."""
-    # The body is the last in its file, and the file stands at its beginning; uWSGI would send the file from the first byte on.
-    is_from_there = "uwsgi.version" not in environ
-    wrapper: Callable[[FileIO, int], Iterable[bytes]] = (is_from_there and environ.get("wsgi.file_wrapper")) or FileWrapper
+    """Return a body that is in a file. The server may send it with sendfile or the like (``wsgi.file_wrapper``, PEP 3333)."""
+    # The file is positioned at the body, which is its last part. uWSGI ignores the position and would send the head of the entry.
+    keeps_position = "uwsgi.version" not in environ
+    wrapper: Callable[[FileIO, int], Iterable[bytes]] = (keeps_position and environ.get("wsgi.file_wrapper")) or FileWrapper
     return wrapper(_opened(entry), BLOCK)
 
 

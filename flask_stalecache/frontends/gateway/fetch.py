@@ -106,7 +106,7 @@ class AppFetch:
             raise error
         return Answer(verdict, error=error)
 
-    def fetch(self, start: Start, said: RequestDirectives = NOTHING_SAID) -> Answer:
+    def run(self, start: Start, said: RequestDirectives = NOTHING_SAID) -> Answer:
         """Call the app and judge its answer.
 
         :param start: what the engine noted before the call.
@@ -138,7 +138,7 @@ class AppFetch:
         """Call the app again: its 304 does not confirm what is stored for this request."""
         self.call.close()
         self.call = AppCall(self._start_response, partial(collected_by, self.cacheability))
-        return self.fetch(start._replace(previous=None), self._said)
+        return self.run(start._replace(previous=None), self._said)
 
     # -- observe -------------------------------------------------------------------------------------------------
 

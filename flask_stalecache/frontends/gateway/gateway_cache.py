@@ -60,10 +60,10 @@ class GatewayCache(Gateway):
         engine = make_engine(self, checked, given, own, default_dir=None)
         version = AppVersion(checked.version, time.time())
         terms = version.serve_options(prefer_stale=preference(checked.prefer_stale, checked.prefer_stale_refresh))
-        plan = Backend.of(wsgi_app, engine, terms)
+        backend = Backend.of(wsgi_app, engine, terms)
         preferred = preference(True, checked.prefer_stale_refresh)
         base = base_policy(checked, given)
-        super().__init__(plan, Rules(rules, base, checked.ignored_parameters, terms, preferred), checked.status_headers)
+        super().__init__(backend, Rules(rules, base, checked.ignored_parameters, terms, preferred), checked.status_headers)
         self._bulk = BulkOperations(BatchScheduler(engine, [self]), None, self._warm_target)
 
     def purge(

@@ -1,4 +1,13 @@
-"""The gateway's WSGI middleware. A hit never enters the app."""
+"""The WSGI middleware of the gateway. A hit never enters the app.
+
+================ ===============================================================================================================
+short way        :meth:`Gateway.__call__`: a plain hit, from what the last hit prepared
+long way         ``_answer``: everything else; the engine decides between the next two
+from the store   ``_from_copy``: a stored response: whole, in part, or as a 304
+from the app     ``_from_app``: the app's response, passed on as it comes; stored if :mod:`.fetch` allows it
+past the store   ``_bypass``: requests that no cache may answer (:func:`_why_bypassed`)
+================ ===============================================================================================================
+"""
 
 from __future__ import annotations
 
@@ -34,12 +43,12 @@ from .origin import GatewayOrigin, refresh_of
 from .rules import Rules
 from .wsgi_call import AppCall, code_of
 
-#: Requests that the short way knows; visitors choose the URLs.
+#: How many requests the short way remembers. Visitors choose the URLs, so there must be a limit.
 KNOWN = 4096
-_now = time.time
+_clock = time.time
 _where = itemgetter("REQUEST_METHOD", "wsgi.url_scheme", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
-#: All of a request that is in the key of its URL.
-_Asked: TypeAlias = "tuple[object, ...]"
+#: Everything in a request that is part of the key of its URL.
+_KeyFields: TypeAlias = "tuple[object, ...]"
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -47,50 +56,60 @@ if TYPE_CHECKING:
 
 
 class Gateway:
-    """WSGI middleware that answers from the store what may be, and asks the app for the rest.
+    """WSGI middleware that answers from the store what it may, and calls the app for the rest.
 
-    :param plan: the app.
-    :param rules: what holds for its paths.
+    :param backend: the app.
+    :param rules: the rules for its paths.
     :param chosen: which status fields are sent.
     """
 
-    def __init__(self, plan: Backend, rules: Rules, chosen: frozenset[str]) -> None:
-        self._plan = plan
-        self._engine = plan.engine
+    def __init__(self, backend: Backend, rules: Rules, chosen: frozenset[str]) -> None:
+        self._backend = backend
+        self._engine = backend.engine
         self._rules = rules
         self._chosen = chosen
-        self._invalidator = Invalidator(plan.engine, rules)
+        self._invalidator = Invalidator(backend.engine, rules)
         self._knows_server = False
-        #: Whether ``Cache-Status`` says more.
+        #: Whether ``Cache-Status`` contains the debug detail.
         self._explains = False
-        self._lookup = plan.engine.store.lookup
-        #: The keys of URLs whose hits may take the short way, by all of a request that is in a key.
-        self._known: dict[_Asked, str] = {}
+        self._lookup = backend.engine.store.lookup
+        #: The keys of URLs whose hits may take the short way.
+        self._known: dict[_KeyFields, str] = {}
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request.
+        """Answer a request. A plain hit takes the short way, which reuses what the last hit on the long way prepared.
 
-        A hit takes the short way: what it is answered with was found out at the last hit. It is written out, since a function that
-        is called here would cost more than what it does.
+        Three tables make that possible, each checked in this order:
+
+        - ``_known`` maps the request fields that make up a URL's key to the key, so that no key has to be built. The long way adds
+          a URL after a hit, unless a rule has to look at each request.
+        - ``Index.keys`` maps the values of the request fields that a response names in ``Vary`` to the key of the variant. A URL
+          without ``Vary`` has no index. ``names`` is ``None`` where responses named different fields: then only the long way can
+          choose between them.
+        - ``PreparedFields`` are the response fields as they may be sent until the ``Age`` or the seconds of freshness left change,
+          that is for less than a second. They end before the entry is stale, so the short way need not ask whether it is fresh.
+
+        All of it is written out, since each function call would cost more than the work it does. Whatever the short way can't
+        decide takes the long way; :data:`LONG_WAY` lists what a request must not have.
         """
         get = environ.get
         try:
-            asked = (
+            fields = (
                 _where(environ), get("HTTP_HOST"), get("HTTP_X_FORWARDED_PROTO"), get("HTTP_X_FORWARDED_HOST"),
                 get("HTTP_X_FORWARDED_PORT"), get("HTTP_X_FORWARDED_PREFIX"), get("RAW_URI"), get("REQUEST_URI"),
             )  # fmt: skip
         except KeyError:
             # A server may leave out what is empty (PEP 3333).
             return self._answer(environ, start_response, None)
-        key = self._known.get(asked)
+        key = self._known.get(fields)
         if key is not None and (copy := self._lookup(key)) is not None:
-            ready = copy.prepared
-            if type(ready) is Index and ready.names is not None:
-                copy = self._lookup(ready.keys.get(tuple(map(get, ready.names)), ""))
-                ready = None if copy is None else copy.prepared
-            if type(ready) is PreparedResponse:
-                moment = ready.moment
-                if moment.since <= _now() < moment.until and not (
+            prepared = copy.prepared
+            if type(prepared) is Index and prepared.names is not None:
+                copy = self._lookup(prepared.keys.get(tuple(map(get, prepared.names)), ""))
+                prepared = None if copy is None else copy.prepared
+            if type(prepared) is PreparedResponse:
+                now = prepared.fields_now
+                if now.since <= _clock() < now.until and not (
                     "HTTP_AUTHORIZATION" in environ
                     or "HTTP_RANGE" in environ
                     or "HTTP_UPGRADE" in environ
@@ -98,39 +117,39 @@ class Gateway:
                     or "REMOTE_USER" in environ
                     or WARMING in environ
                     or get("CONTENT_LENGTH")
-                    or (ready.absent is not None and ready.absent.present_in(environ))
+                    or (prepared.absent is not None and prepared.absent.present_in(environ))
                 ):
                     if "HTTP_IF_NONE_MATCH" not in environ and "HTTP_IF_MODIFIED_SINCE" not in environ:
-                        ready.tally.cells[PLAIN] += 1
-                        start_response(ready.line, moment.whole.copy())
-                        return ready.body  # type: ignore[return-value]  # What is in a file has no moment.
-                    if ready.is_had_by(get):
-                        ready.tally.cells[PLAIN] += 1
-                        start_response("304 Not Modified", moment.confirmed.copy())
+                        prepared.tally.cells[PLAIN] += 1
+                        start_response(prepared.line, now.whole.copy())
+                        return prepared.body  # type: ignore[return-value]  # A body in a file never has prepared fields.
+                    if prepared.is_confirmed_by(get):
+                        prepared.tally.cells[PLAIN] += 1
+                        start_response("304 Not Modified", now.confirmed.copy())
                         return ()
-        return self._answer(environ, start_response, asked)
+        return self._answer(environ, start_response, fields)
 
     def _answer(
-        self, environ: WSGIEnvironment, start_response: StartResponse, asked: _Asked | None, *, looks_again: bool = True
+        self, environ: WSGIEnvironment, start_response: StartResponse, fields: _KeyFields | None, *, looks_again: bool = True
     ) -> Iterable[bytes]:
         """Answer a request on the long way.
 
-        :param asked: what the short way knows a request by; ``None``: it can't know this one.
-        :param looks_again: whether to look again if what is found can't be read any more.
+        :param fields: what the short way remembers a request by; ``None``: this one it can't.
+        :param looks_again: whether to look up the entry again if its file has gone.
         """
         if not self._knows_server:
             self._know_server(environ)
-        if (reason := _why_not_for_us(environ)) is not None:
-            return self._through(environ, start_response, reason)
-        # That of an app further out, in which this one is mounted: a refresh begins here.
+        if (reason := _why_bypassed(environ)) is not None:
+            return self._bypass(environ, start_response, reason)
+        # Set by the cache of an app that this one is mounted in. A refresh of ours starts here, so it must not see it.
         environ.pop(ARRIVED, None)
         rule = self._rules.of(environ)
-        if rule.policy.unless is not None and self._is_live(rule.policy.unless, environ):
-            return self._through(environ, start_response, BypassReason.UNLESS)
-        origin = GatewayOrigin(self._plan, rule, environ, start_response)
+        if rule.policy.unless is not None and self._is_excluded(rule.policy.unless, environ):
+            return self._bypass(environ, start_response, BypassReason.UNLESS)
+        origin = GatewayOrigin(self._backend, rule, environ, start_response)
         if origin.said is not None and origin.said.only_if_cached and not is_served(origin, self._engine.look_up(origin.key)):
             origin.tally.served(CacheStatus.MISS, 0.0)
-            return self._gone(start_response, CacheStatus.MISS, "request")
+            return self._gateway_timeout(start_response, CacheStatus.MISS, "request")
         if self._explains:
             origin.met = self._engine.look_up(origin.key)
         warming = warming_of(environ)
@@ -141,64 +160,64 @@ class Gateway:
             if warming is not None:
                 origin.tell(warming, served)
             if served.answer is None:
-                return self._from_copy(origin, served, asked, looks_again=looks_again)
+                return self._from_copy(origin, served, fields, looks_again=looks_again)
             return self._from_app(origin, served, served.answer)
         except BaseException:
-            # Nobody is to wait for a body that will not come, and no server closes what it was not given.
+            # Release the requests that wait for this body. The server was given no iterable, so it will not close one.
             origin.break_off()
             origin.close()
             raise
 
     def renewal_of(self, entry: Entry) -> Renewal | str | None:
-        """Return how something is made again, from its entry's head alone; or why it can't be; ``None``: it is not a gateway's."""
+        """Return the refresh of an entry, from its head alone; or why there can be none; ``None``: it is not from a gateway."""
         if is_key_of_page(entry.key) or "scheme" not in entry.recipe:
             return None
-        refresh = refresh_of(self._plan, self._rules, entry)
+        refresh = refresh_of(self._backend, self._rules, entry)
         return refresh if isinstance(refresh, str) else Renewal(refresh, _status_of)
 
-    def _is_live(self, unless: Callable[..., object], environ: WSGIEnvironment) -> bool:
-        """Ask the developer's ``unless``; where it raises, the request is live."""
-        log = self._plan.complaints
+    def _is_excluded(self, unless: Callable[..., object], environ: WSGIEnvironment) -> bool:
+        """Whether the developer's ``unless`` excludes the request. If it raises, the request is excluded too."""
+        log = self._backend.complaints
         return ask(lambda: bool(unless(environ)), True, log, "unless", "a request is live: the unless of its rule raised %r")
 
     # -- from the store ------------------------------------------------------------------------------------------
 
-    def _from_copy(self, origin: GatewayOrigin, served: Served, asked: _Asked | None, *, looks_again: bool) -> Iterable[bytes]:
-        """Send what is stored."""
+    def _from_copy(self, origin: GatewayOrigin, served: Served, fields: _KeyFields | None, *, looks_again: bool) -> Iterable[bytes]:
+        """Send a stored response, and prepare the short way for the next hit."""
         copy, now = served.copy, time.time()
         assert copy is not None
-        ready: PreparedResponse | None = copy.prepared
-        if ready is None:
+        prepared: PreparedResponse | None = copy.prepared
+        if prepared is None:
             assert copy.entry is not None
-            ready = copy.prepared = PreparedResponse(copy.entry, self._plan.tally_of(copy.entry))
-        more = fields_for_copy(served, ready.entry, now, self._chosen, origin.debug_detail(served))
-        is_plain = served.status is CacheStatus.HIT and not served.refresh and ready.body is not None
-        if is_plain and asked is not None and origin.may_be_known:
-            ready.note_moment(now, more, origin.terms.refresh_ahead)
-            self._know(asked, origin.url_key)
+            prepared = copy.prepared = PreparedResponse(copy.entry, self._backend.tally_of(copy.entry))
+        more = fields_for_copy(served, prepared.entry, now, self._chosen, origin.debug_detail(served))
+        is_plain = served.status is CacheStatus.HIT and not served.refresh and prepared.body is not None
+        if is_plain and fields is not None and origin.may_take_short_way:
+            prepared.prepare_fields(now, more, origin.terms.refresh_ahead)
+            self._remember(fields, origin.url_key)
         try:
-            body = send_stored(origin.environ, origin.start_response, ready, more)
+            body = send_stored(origin.environ, origin.start_response, prepared, more)
         except GoneError:
-            # Somebody has replaced it since we looked; or it can't be read, however often we look.
+            # Another process has replaced the file since the look-up; or it can't be read, and a second look-up would not help.
             self._engine.answer_writer.load(copy.key)
             if looks_again:
                 origin.close()
-                return self._answer(origin.environ, origin.start_response, asked, looks_again=False)
+                return self._answer(origin.environ, origin.start_response, fields, looks_again=False)
             answer = self._engine.bypass(origin)
             return self._from_app(origin, Served(CacheStatus.BYPASS, None, answer, took=0.0), answer)
         if origin.is_visit:
-            ready.tally.served(served.status, served.took, waited=served.waited)
-        if not served.refresh and origin.asked is None and not self._engine.in_line:
+            prepared.tally.served(served.status, served.took, waited=served.waited)
+        if not served.refresh and origin.fetch is None and not self._engine.in_line:
             return body
         return self._closing(body, origin, served.refresh)
 
-    def _know(self, asked: _Asked, url_key: str) -> None:
+    def _remember(self, fields: _KeyFields, url_key: str) -> None:
         if len(self._known) >= KNOWN:
             self._known.clear()
-        self._known[asked] = url_key
+        self._known[fields] = url_key
 
     def _closing(self, body: Iterable[bytes], origin: GatewayOrigin, refresh: bool = False) -> Iterable[bytes]:
-        """Let what comes after the response come after it: at close (PEP 3333)."""
+        """Do at close (PEP 3333) what must not delay the response: close the app's iterable, queue the refresh."""
         after: list[Callable[[], Any]] = [origin.close]
         if refresh:
             after.append(partial(self._engine.submit, origin.refresh()))
@@ -219,11 +238,11 @@ class Gateway:
             origin.start_response(status, [*fields, *more])
             return body  # type: ignore[no-any-return]
         if answer.entry is not None and (answer.renewed or origin.has_conditions):
-            return self._whole(origin, served, answer.entry)
-        return self._handed_on(origin, served, answer)
+            return self._from_new_entry(origin, served, answer.entry)
+        return self._passed_on(origin, served, answer)
 
     def _failed(self, origin: GatewayOrigin, served: Served, error: BaseException) -> Iterable[bytes]:
-        """Tell what the app raised as the server would; but what must be revalidated and can't be is a 504 (RFC 9111 5.2.2.2)."""
+        """Raise the app's exception. If a stored response had to be revalidated, answer 504 (RFC 9111 section 5.2.2.2)."""
         copy = self._engine.look_up(origin.key)
         if (
             served.status is not CacheStatus.EXPIRED
@@ -231,51 +250,51 @@ class Gateway:
             or not must_be_confirmed(response_directives(copy.entry.headers))
         ):
             raise error
-        self._plan.complaints.error_every_minute(
+        self._backend.complaints.error_every_minute(
             "504", "the app failed, and its answer must be revalidated: %r", error, exc_info=error
         )
         origin.close()
-        return self._gone(origin.start_response, served.status, "stale")
+        return self._gateway_timeout(origin.start_response, served.status, "stale")
 
-    def _whole(self, origin: GatewayOrigin, served: Served, entry: Entry) -> Iterable[bytes]:
-        """Answer the client's conditions from what the app's answer has become in the store."""
+    def _from_new_entry(self, origin: GatewayOrigin, served: Served, entry: Entry) -> Iterable[bytes]:
+        """Answer the client's conditions from the entry that the app's response has just become."""
         more = fields_for_answer(served, origin.app_status, self._chosen, origin.reason, origin.debug_detail(served))
         if served.status is CacheStatus.REVALIDATED or first_of(entry.headers, "age") is not None:
             more.append(("Age", str(int(entry.age(time.time())))))
         if served.status is CacheStatus.REVALIDATED:
-            # What is stored gets no cookie, but who asked does.
+            # The 304 of the app set them for this visitor. They are not stored.
             more += [("Set-Cookie", value) for value in origin.cookies_set]
         return self._closing(send_stored(origin.environ, origin.start_response, PreparedResponse(entry), more), origin)
 
-    def _handed_on(self, origin: GatewayOrigin, served: Served, answer: Answer) -> Iterable[bytes]:
-        """Hand on what the app sends, as it comes."""
-        asked = origin.asked
-        assert asked is not None
-        call = asked.call
+    def _passed_on(self, origin: GatewayOrigin, served: Served, answer: Answer) -> Iterable[bytes]:
+        """Pass on the app's response as it comes."""
+        fetch = origin.fetch
+        assert fetch is not None
+        call = fetch.call
         if not call.status:
-            # It has not called start_response; the server knows what to say of that.
+            # The app has not called start_response. The server reports that as it would without a gateway.
             return call.rest()
         more = (
-            [] if asked.is_ours else fields_for_answer(served, call.code, self._chosen, origin.reason, origin.debug_detail(served))
+            [] if fetch.is_ours else fields_for_answer(served, call.code, self._chosen, origin.reason, origin.debug_detail(served))
         )
-        if answer.verdict is Verdict.STORABLE and (missing := missing_in_vary(call.fields, asked.varied)):
-            # Caches further out must not give it to whom it is not for either.
+        if answer.verdict is Verdict.STORABLE and (missing := missing_in_vary(call.fields, fetch.varied)):
+            # Caches between the gateway and the client must tell the visitors apart too.
             more = [("Vary", ", ".join(missing)), *more]
         call.send_head(more)
-        body = asked.copied() if answer.later is not None else call.rest()
+        body = fetch.copied() if answer.later is not None else call.rest()
         return self._closing(body, origin) if self._engine.in_line else body
 
     # -- past the store ------------------------------------------------------------------------------------------
 
-    def _through(self, environ: WSGIEnvironment, start_response: StartResponse, reason: BypassReason) -> Iterable[bytes]:
-        """Let the app answer; what an unsafe request has changed is invalid then."""
+    def _bypass(self, environ: WSGIEnvironment, start_response: StartResponse, reason: BypassReason) -> Iterable[bytes]:
+        """Let the app answer. An unsafe request invalidates what it may have changed (RFC 9111 section 4.4)."""
         if reason in (BypassReason.UPGRADE, BypassReason.REPLAY):
-            return self._plan.app(environ, start_response)
+            return self._backend.app(environ, start_response)
         if (warming := warming_of(environ)) is not None:
             warming.note_live(reason.text)
         method = environ["REQUEST_METHOD"]
-        counted = Bypass(self._plan, self._engine.instrumentation, environ, self._rules.plain.ignored)
-        # Middleware of the app may take the script root off the path, and then nobody could tell what is invalid.
+        counted = Bypass(self._backend, self._engine.instrumentation, environ, self._rules.plain.ignored)
+        # A copy, since middleware of the app may take the script root off the path, and invalidation needs the whole path.
         as_it_came = environ if method in SAFE_METHODS else environ.copy()
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None) -> Callable[[bytes], object]:
@@ -290,15 +309,15 @@ class Gateway:
 
         return counted.enter(start)
 
-    def _gone(self, start_response: StartResponse, status: CacheStatus, reason: str) -> Iterable[bytes]:
-        """Say that nothing may be served and nobody else be asked (RFC 9111 sections 4.2.4 and 5.2.1.7)."""
+    def _gateway_timeout(self, start_response: StartResponse, status: CacheStatus, reason: str) -> Iterable[bytes]:
+        """Answer 504: no stored response may be served, and the app may not be called (RFC 9111 sections 4.2.4 and 5.2.1.7)."""
         more = status_fields(status, forwarded_field(reason), self._chosen)
         start_response("504 Gateway Timeout", [("Content-Type", "text/plain"), ("Content-Length", "0"), *more])
         return ()
 
     def _know_server(self, environ: WSGIEnvironment) -> None:
         self._knows_server = True
-        self._explains = self._plan.debugs()
+        self._explains = self._backend.debugs()
         if reason := why_no_threads(environ):
             self._engine.go_in_line(reason)
 
@@ -307,7 +326,7 @@ def _status_of(answer: Answer) -> int | None:
     return answer.value.code if isinstance(answer.value, AppCall) and answer.value.status else None
 
 
-#: A request with one of these in its environ takes the long way, where :func:`_why_not_for_us` and the engine decide. The short way
+#: A request with one of these in its environ takes the long way, where :func:`_why_bypassed` and the engine decide. The short way
 #: in :meth:`Gateway.__call__` checks each by hand, since a loop would make a hit slower; test_short_way holds that both agree.
 LONG_WAY = (
     "CONTENT_LENGTH",
@@ -320,7 +339,7 @@ LONG_WAY = (
 )
 
 
-def _why_not_for_us(environ: Mapping[str, Any]) -> BypassReason | None:
+def _why_bypassed(environ: Mapping[str, Any]) -> BypassReason | None:
     """Return why a request bypasses the cache; ``None`` if it does not."""
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         return BypassReason.METHOD

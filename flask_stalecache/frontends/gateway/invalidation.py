@@ -1,4 +1,4 @@
-"""What an unsafe request makes invalid at the gateway (RFC 9111 section 4.4)."""
+"""Invalidates stored responses after unsafe requests (RFC 9111 section 4.4)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .rules import Rules
 
 
 class Invalidator:
-    """Purges what unsafe requests have changed.
+    """Purges the URLs that unsafe requests may have changed.
 
-    :param engine: of the store.
-    :param rules: tell what is in a URL's key.
+    :param engine: purges them.
+    :param rules: decide what is part of a URL's key.
     """
 
     def __init__(self, engine: Engine, rules: Rules) -> None:
@@ -26,7 +26,7 @@ class Invalidator:
         self._rules = rules
 
     def after(self, environ: Mapping[str, Any], method: str, status: int, headers: Sequence[tuple[str, str]]) -> None:
-        """Purge what an answer makes invalid: the URL that was asked, and those of this origin that the answer names."""
+        """Purge the URL of a request, and those in Location and Content-Location of its response if they have the same origin."""
         urls = invalidated(method, status, _url(environ), headers)
         if urls:
             self._invalidate(environ)
@@ -37,8 +37,8 @@ class Invalidator:
         rule = self._rules.of(environ)
         key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
         if not rule.policy.vary and not self._engine.is_stored_or_coming(key):
-            # Each purge leaves a record: requests for made-up URLs are not to fill the disk with them. Where a rule has fields in
-            # the key, what is stored for other values of theirs can't be asked for.
+            # Each purge writes a record, so requests for made-up URLs could fill the disk. Where a rule puts request fields into
+            # the key, there may be entries for other values of them, which this look-up does not find.
             return
         *_, url = page_names(None, environ, rule.ignored)
         try:
@@ -50,7 +50,7 @@ class Invalidator:
 
 
 def _url(environ: Mapping[str, Any]) -> str:
-    """Return the full URL of a request, as far as it matters here: its path is quoted as little as it came."""
+    """Return the full URL of a request. Only what must be quoted in its path is quoted."""
     path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1", "replace")
     query = environ.get("QUERY_STRING", "")
     quoted = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in path)
@@ -61,7 +61,7 @@ _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 
 
 def _environ_of(url: str, environ: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the request for another URL of the same origin, as the server would have made it."""
+    """Return the environ of a request for another URL of the same origin, as the server would have made it."""
     parts = urlsplit(url)
     path = unquote_to_bytes(parts.path).decode("latin-1")
     root = environ.get("SCRIPT_NAME", "")

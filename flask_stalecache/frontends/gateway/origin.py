@@ -1,4 +1,4 @@
-"""A request at the gateway as an :class:`~.origin.Origin`."""
+"""A request at the gateway as an :class:`~flask_stalecache.engine.origin.Origin`, and its refresh."""
 
 from __future__ import annotations
 
@@ -34,183 +34,183 @@ if TYPE_CHECKING:
 
 
 class GatewayOrigin(Origin):
-    """One request for what may be stored.
+    """One request that may be answered from the store.
 
-    :param plan: the app behind the gateway.
-    :param rule: what holds for the path.
+    :param backend: the app behind the gateway.
+    :param rule: the rule for the path.
     :param environ: the request.
     :param start_response: the server's.
-    :ivar url_key: the key of the URL, whatever variants it has.
-    :ivar fields: the request fields that are in the key beside those of the rule.
-    :ivar asked: what the app was asked, if it was.
-    :ivar said: what the client says of caching, if that is obeyed.
-    :ivar met: what was stored when it came, noted with ``app.debug``.
+    :ivar url_key: the key of the URL, without variants.
+    :ivar fields: the request fields that are part of the key in addition to those of the rule.
+    :ivar fetch: the call of the app, if there was one.
+    :ivar said: the client's Cache-Control, if it is obeyed.
+    :ivar met: the entry that was stored when the request came; noted with ``app.debug``.
     """
 
     key: str
     terms: ServeOptions
 
-    __slots__ = ("asked", "environ", "fields", "key", "met", "plan", "rule", "said", "start_response", "terms", "url_key")
+    __slots__ = ("backend", "environ", "fetch", "fields", "key", "met", "rule", "said", "start_response", "terms", "url_key")
 
-    def __init__(self, plan: Backend, rule: Rule, environ: WSGIEnvironment, start_response: StartResponse) -> None:
-        self.plan = plan
+    def __init__(self, backend: Backend, rule: Rule, environ: WSGIEnvironment, start_response: StartResponse) -> None:
+        self.backend = backend
         self.rule = rule
         self.environ = environ
         self.start_response = start_response
         self.url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
-        self.key, self.fields = plan.locate(self.url_key, environ)
-        self.asked: AppFetch | None = None
+        self.key, self.fields = backend.locate(self.url_key, environ)
+        self.fetch: AppFetch | None = None
         self.met: Copy | None = None
         self.terms: ServeOptions = rule.terms
-        if plan.asked_by and rule.policy.prefer_stale is None and is_set(plan.asked_by, environ):
-            self.terms = self.terms._replace(prefer_stale=plan.preferred)
-        self.said = directives_of(environ) if plan.honors else None
+        if backend.asked_by and rule.policy.prefer_stale is None and is_set(backend.asked_by, environ):
+            self.terms = self.terms._replace(prefer_stale=backend.preferred)
+        self.said = directives_of(environ) if backend.honors else None
         if self.said is not None:
-            terms = honored(self.terms, self.said, plan.engine.look_up(self.key).entry, time.time())
+            terms = honored(self.terms, self.said, backend.engine.look_up(self.key).entry, time.time())
             self.terms = terms._replace(if_error=self.said.stale_if_error or 0.0)
 
     @property
-    def may_be_known(self) -> bool:
-        """Whether later hits may be answered by what is found out for this one: nobody is asked about each request."""
+    def may_take_short_way(self) -> bool:
+        """Whether later hits may take the short way: no rule and no directive looks at each request."""
         policy, environ = self.rule.policy, self.environ
-        is_plain = policy.unless is None and not policy.vary and not self.plan.honors
+        is_plain = policy.unless is None and not policy.vary and not self.backend.honors
         return is_plain and environ["REQUEST_METHOD"] == "GET" and "HTTP_HOST" in environ
 
     @property
     def label(self) -> str:
-        """What a log line calls it."""
+        """The name of the response in the log."""
         return f"the page at {self.environ.get('PATH_INFO', '')}"
 
     @property
     def tally(self) -> Tally:
-        """Where it is counted: once the app was asked, under the endpoint that answered; before, under that of what is stored."""
-        if self.asked is not None:
-            return self.asked.tally
-        return self.plan.tally_of(self.plan.engine.look_up(self.key).entry)
+        """The counters: of the endpoint that answered, or before the call of the endpoint of the stored response."""
+        if self.fetch is not None:
+            return self.fetch.tally
+        return self.backend.tally_of(self.backend.engine.look_up(self.key).entry)
 
     @property
     def is_visit(self) -> bool:
-        """Whether it is counted as one: not if it only warms or renews something."""
+        """Whether it is counted as a visit: not if it refreshes or warms."""
         return REFRESHING not in self.environ
 
     @property
     def lock_timeout(self) -> float:
-        """Seconds to wait for another's call at most."""
+        """The longest time in seconds to wait for another request's call."""
         given: float | None = self.rule.policy.lock_timeout
-        return self.plan.lock_timeout if given is None else given
+        return self.backend.lock_timeout if given is None else given
 
     @property
     def wait(self) -> float | None:
-        """Seconds to wait for a renewal at most where a copy can stand in; who fills waits for as long as it takes."""
+        """The longest time in seconds to wait for a refresh if a stored response can be served; warming has no limit."""
         return None if WARMING in self.environ else self.rule.policy.wait
 
     @property
     def may_collapse(self) -> bool:
-        """Whether others may wait for this request's call: not if it is unlikely to be stored, or its sender says no-store."""
+        """Whether other requests may wait for this one's call: not if its answer is unlikely to be stored."""
         wants_none = self.said is not None and self.said.no_store
         is_plain = self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
         return is_plain and not wants_none and not self._needs_confirming()
 
     def _needs_confirming(self) -> bool:
-        """Whether the app has to confirm what is stored for each visitor: to wait for that of another would save nothing."""
-        entry = self.plan.engine.look_up(self.key).entry
+        """Whether each request needs a confirmation of the app. Waiting for another request's would save nothing."""
+        entry = self.backend.engine.look_up(self.key).entry
         return entry is not None and entry.needs_confirming
 
     def is_barred_from(self, entry: Entry) -> bool:
-        """Whether the entry can't be served to this request: it carries an absent name, or Authorization."""
+        """Whether the entry must not be served to this request: it carries an absent name of the entry, or Authorization."""
         if "HTTP_AUTHORIZATION" in self.environ and not entry.shared:
             return True
         return entry.absent.present_in(self.environ)
 
     def carries(self, names: RequestInputs) -> bool:
-        """Whether the request carries one of these names."""
+        """Whether the request carries one of these cookies or fields."""
         return names.present_in(self.environ)
 
     def relocate(self) -> bool:
-        """Find the variant anew: another request may have shown that the URL has some."""
+        """Look up the variant again: since another request the URL may have variants."""
         before = self.key
-        self.key, self.fields = self.plan.locate(self.url_key, self.environ)
+        self.key, self.fields = self.backend.locate(self.url_key, self.environ)
         return self.key != before
 
-    def _ask(self) -> AppFetch:
+    def _new_fetch(self) -> AppFetch:
         self.close()
-        self.asked = AppFetch(self.plan, self.rule, self.environ, self.url_key, self.start_response)
-        return self.asked
+        self.fetch = AppFetch(self.backend, self.rule, self.environ, self.url_key, self.start_response)
+        return self.fetch
 
     def call_uncached(self) -> Answer:
-        """Let the app answer this request as if there were no gateway."""
-        return self._ask().call_uncached()
+        """Call the app as if there were no gateway."""
+        return self._new_fetch().call_uncached()
 
     def call(self, start: Start) -> Answer:
-        """Ask the app and judge its answer."""
-        answer = self._ask().fetch(start, self.said or NOTHING_SAID)
+        """Call the app and judge its answer."""
+        answer = self._new_fetch().run(start, self.said or NOTHING_SAID)
         if (warming := warming_of(self.environ)) is not None:
             warming.note_answer(answer)
         return answer
 
     def tell(self, warming: Warming, served: Served) -> None:
-        """Tell who fills what came of it, unless a decorator of ours has in the app."""
-        if self.asked is not None and self.asked.is_ours:
+        """Report the outcome to the batch that warms, unless a view with ``cached()`` has done so."""
+        if self.fetch is not None and self.fetch.is_ours:
             return
         warming.note(served)
         if served.answer is not None and served.answer.later is not None:
             warming.later = self._is_stored
 
     def _is_stored(self) -> bool:
-        """Whether what the app has answered is stored, now that all of it has come."""
-        assert self.asked is not None
+        """Whether the app's response was stored, now that its body is complete."""
+        assert self.fetch is not None
         self.relocate()
-        entry = self.plan.engine.look_up(self.key).entry
-        return entry is not None and entry.serial == self.asked.serial
+        entry = self.backend.engine.look_up(self.key).entry
+        return entry is not None and entry.serial == self.fetch.serial
 
     def close(self) -> None:
-        """Close what the app has answered, if it was asked."""
-        if self.asked is not None:
-            self.asked.call.close()
+        """Close the app's response, if there is one."""
+        if self.fetch is not None:
+            self.fetch.call.close()
 
     def break_off(self) -> None:
-        """Tell those who wait for the app's answer that it will not come to its end."""
-        if self.asked is not None:
-            self.asked.break_off()
+        """Release the requests that wait for the app's response: it will not be completed."""
+        if self.fetch is not None:
+            self.fetch.break_off()
 
     @property
     def has_conditions(self) -> bool:
-        """Whether the request asks for less than the whole."""
+        """Whether the request has conditions or a range."""
         return any(name in self.environ for name in CONDITIONS)
 
     @property
     def app_status(self) -> int:
-        """The status of the app's answer."""
-        return 0 if self.asked is None else self.asked.call.code
+        """The status of the app's response."""
+        return 0 if self.fetch is None else self.fetch.call.code
 
     @property
     def cookies_set(self) -> list[str]:
-        """The cookies that the app's answer sets."""
-        return [] if self.asked is None else lines_of(self.asked.call.fields, "set-cookie")
+        """The cookies that the app's response sets."""
+        return [] if self.fetch is None else lines_of(self.fetch.call.fields, "set-cookie")
 
     @property
     def reason(self) -> str:
-        """Why the app was asked, in the words of RFC 9211 section 2.2, where it is not what is stored that says so; else ""."""
+        """The value of ``fwd`` (RFC 9211 section 2.2), if the status does not determine it; else ""."""
         if self.terms.reload:
             return "request"
-        return "vary-miss" if self.fields and self.asked is not None and self.asked.finds_nothing else ""
+        return "vary-miss" if self.fields and self.fetch is not None and self.fetch.finds_nothing else ""
 
     def debug_detail(self, served: Served) -> str:
-        """Return what ``Cache-Status`` says more with ``app.debug``, else ""."""
+        """Return the debug detail of ``Cache-Status``; "" without ``app.debug``."""
         if self.met is None:
             return ""
-        pending = self.plan.engine.is_pending(self.key)
+        pending = self.backend.engine.is_pending(self.key)
         return debug_detail(self, self.met, served, time.time(), pending=pending)
 
     def refresh(self) -> RefreshJob:
-        """Return the refresh of what is stored: a new request, made of what is in the key."""
+        """Return the refresh of the stored response: a new request from what is in the key."""
         varied = (*self.rule.policy.vary, *self.fields)
         recipe = PageRecipe.from_environ(self.environ, varied, self.rule.ignored)
-        return _refresh_job(self.plan, self.rule, self.key, self.url_key, self.label, recipe, self.tally)
+        return _refresh_job(self.backend, self.rule, self.key, self.url_key, self.label, recipe, self.tally)
 
 
-def refresh_of(plan: Backend, rules: Rules, entry: Entry) -> RefreshJob | str:
-    """Return the refresh of what a gateway has stored, from its entry's head alone; or why it can't be made again."""
+def refresh_of(backend: Backend, rules: Rules, entry: Entry) -> RefreshJob | str:
+    """Return the refresh of an entry, from its head alone; or why it can't be refreshed."""
     try:
         recipe = PageRecipe.from_json(entry.recipe)
     except (LookupError, TypeError, ValueError):
@@ -220,41 +220,41 @@ def refresh_of(plan: Backend, rules: Rules, entry: Entry) -> RefreshJob | str:
     url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
     if entry.key != url_key and not is_variant_of(url_key, entry.key):
         return "nobody asks for it any more, since the rules have changed"
-    return _refresh_job(plan, rule, entry.key, url_key, f"the page at {recipe.path}", recipe, plan.tally_of(entry))
+    return _refresh_job(backend, rule, entry.key, url_key, f"the page at {recipe.path}", recipe, backend.tally_of(entry))
 
 
-def _refresh_job(plan: Backend, rule: Rule, key: str, url_key: str, label: str, recipe: PageRecipe, tally: Tally) -> RefreshJob:
+def _refresh_job(backend: Backend, rule: Rule, key: str, url_key: str, label: str, recipe: PageRecipe, tally: Tally) -> RefreshJob:
     """Describe the refresh of a stored response: a new request to the app from the recipe, never a copy of the visitor's."""
     return RefreshJob(
         key=key,
         label=label,
         terms=rule.terms,
         tally=tally,
-        run=partial(_refreshed, plan, rule, url_key, recipe),
-        refresh_dependencies=plan.renew,
+        run=partial(_refreshed, backend, rule, url_key, recipe),
+        refresh_dependencies=backend.renew,
     )
 
 
-def _refreshed(plan: Backend, rule: Rule, url_key: str, recipe: PageRecipe, start: Start) -> Answer:
-    """Call the app, read all of its answer, and judge it."""
-    asked = AppFetch(plan, rule, recipe.to_environ(), url_key, None)
+def _refreshed(backend: Backend, rule: Rule, url_key: str, recipe: PageRecipe, start: Start) -> Answer:
+    """Call the app, read its whole response, and judge it."""
+    fetch = AppFetch(backend, rule, recipe.to_environ(), url_key, None)
     try:
-        with closing(asked.call):
-            answer = asked.fetch(start)
-            answer = _gone_through(asked) if answer.later is not None else answer
+        with closing(fetch.call):
+            answer = fetch.run(start)
+            answer = _read_to_end(fetch) if answer.later is not None else answer
     except Exception as error:
         answer = Answer(Verdict.FAILED, error=error)
     # Another endpoint may have answered than the one of the stored response.
-    return replace(answer, tally=asked.tally)
+    return replace(answer, tally=fetch.tally)
 
 
-def _gone_through(asked: AppFetch) -> Answer:
-    """Read a body that is still to come, and return what is to be stored then."""
+def _read_to_end(fetch: AppFetch) -> Answer:
+    """Read the body of a response to its end, and return the answer to store."""
     answers: list[Answer | None] = []
-    asked.when_complete(answers.append)
-    for _ in asked.copied():
+    fetch.when_complete(answers.append)
+    for _ in fetch.copied():
         if answers:
-            # Whole, or too large: an endless one is not read any further.
+            # The body is complete or too large. An endless one must not be read further.
             break
     told = answers[0] if answers else None
     return told or Answer(Verdict.FAILED, error=StaleCacheError("the app's answer broke off"))

@@ -1,4 +1,4 @@
-"""Which rule holds for a request at the gateway: nginx's ``location``, as data."""
+"""Finds the rule for a request at the gateway: like ``location`` of nginx, as data."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ...core.rules.prefer_stale import PreferStale
 from ...core.rules.serving import ServeOptions
 from ...errors import ConfigError
 
-#: Paths that are remembered with their rules; visitors choose the paths.
+#: How many paths are remembered with their rules. Visitors choose the paths, so there must be a limit.
 _REMEMBERED = 1024
-#: What a rule can't say, and what to write instead.
+#: Parameters of a policy that a rule can't have, and what to write instead.
 _NOT_IN_RULES = {
     "ignore_session": "write @cache.cached(gateway=True, ignore_session=True) on the view",
     "gateway": "every rule is the gateway's: leave it out",
@@ -26,11 +26,11 @@ _NOT_IN_RULES = {
 
 
 class Rule(NamedTuple):
-    """What holds for some paths.
+    """The policy for some paths.
 
-    :ivar policy: windows and rules; its callables are given the WSGI environ, ``response_filter`` the status and the fields.
-    :ivar ignored: query parameters that are not in the key.
-    :ivar terms: what is said of serving what is stored.
+    :ivar policy: its callables are called with the WSGI environ, ``response_filter`` with the status and the fields.
+    :ivar ignored: query parameters that are not part of the key.
+    :ivar terms: the serving options.
     """
 
     policy: Policy
@@ -39,15 +39,15 @@ class Rule(NamedTuple):
 
 
 class Rules:
-    """The rules of one gateway; the first one that matches holds.
+    """The rules of one gateway. The first one that matches applies.
 
-    :param given: pairs of pattern and policy. A pattern that begins with ``/`` is one of paths, in which ``*`` stands for anything,
-        ``?`` for one character and ``[…]`` for one of some; any other is the name of an endpoint.
-    :param base: the windows where neither a response nor its rule says more.
-    :param ignored: query parameters that no key contains.
-    :param terms: what is said of serving what is stored where no rule says more.
-    :param preference: what becomes of a stale copy where it is preferred.
-    :param endpoint_of: returns the endpoint of a request by its environ; ``None``: the app has none.
+    :param given: pairs of pattern and policy. A pattern that begins with ``/`` matches paths: ``*`` stands for any characters,
+        ``?`` for one character and ``[…]`` for one of several. Any other pattern is the name of an endpoint.
+    :param base: the policy where neither a response nor its rule sets a window.
+    :param ignored: query parameters that are not part of any key.
+    :param terms: the serving options where no rule sets others.
+    :param preference: how stale responses are served where a rule prefers them.
+    :param endpoint_of: returns the endpoint of a request by its environ; ``None`` if the app has none.
     :raises ConfigError: for a pattern or policy that is not accepted.
     """
 
@@ -73,10 +73,10 @@ class Rules:
         return bool(self._rules)
 
     def of(self, environ: Mapping[str, Any]) -> Rule:
-        """Return the rule that holds for a request."""
+        """Return the rule for a request."""
         if not self._rules:
             return self.plain
-        # The host too, since an endpoint may be one of a subdomain.
+        # With the host, since an endpoint may belong to a subdomain.
         where = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", ""), environ.get("HTTP_HOST", "")
         rule = self._remembered.get(where)
         if rule is None:
@@ -101,7 +101,7 @@ class Rules:
 
     def _matcher(self, pattern: str) -> re.Pattern[str] | None:
         if pattern.startswith("/"):
-            # The environ has a path's bytes as latin-1.
+            # PEP 3333: the environ has the bytes of a path as latin-1.
             return re.compile(translate(pattern.encode().decode("latin-1")))
         if self._endpoint_of is None:
             raise ConfigError(f"rules contain {pattern!r}: give patterns of paths, which begin with '/'; the app has no endpoints")
@@ -140,11 +140,11 @@ def _pairs(given: Mapping[str, Policy] | Iterable[tuple[str, Policy]]) -> list[t
 
 
 def base_policy(settings: Settings, given: Mapping[str, Any]) -> Policy:
-    """Return what holds where neither a response nor a rule says more: those windows that were set, and not the defaults.
+    """Return the policy where neither a response nor a rule sets a window: the windows that were configured, without the defaults.
 
-    A response that says nothing else is never stale in HTTP (RFC 9111 section 4.2.4); who wants it served stale has to say so.
+    In HTTP a response without directives must not be served stale by default (RFC 9111 section 4.2.4): that has to be configured.
 
-    :param given: what was configured, by the names of the keys.
+    :param given: the configuration, by the names of the keys.
     """
     names = ("max_age", "stale_while_revalidate", "stale_if_error")
     said = {name: getattr(settings, name) for name in names if PREFIX + name.upper() in given}

@@ -1,4 +1,4 @@
-"""One call of a WSGI app, taken apart: its status and fields first, then its body, chunk by chunk (PEP 3333)."""
+"""One call of a WSGI app in two steps: first its status and fields, then its body, chunk by chunk (PEP 3333)."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 Fields = list[tuple[str, str]]
-#: What stands for the end of a body: an app may yield anything.
+#: Marks the end of a body. An app may yield anything, so it must be an object of its own.
 _END: Any = object()
 
 
 def code_of(status: str) -> int:
-    """Return the number in a status line; 0 if there is none."""
+    """Return the number in a status line; 0 if it has no number."""
     code = status[:3]
     return int(code) if len(code) == 3 and code.isascii() and code.isdigit() else 0
 
 
 class AppCall:
-    """What a WSGI app answers to one request.
+    """The response of a WSGI app to one request.
 
-    :param start_response: the server's; it is called when :meth:`send_head` is, or when the app calls ``write()``.
-    :param around: entered around each step of the app: the call, and each chunk.
-    :ivar status: the status line; "" until the app has begun to answer.
+    :param start_response: the server's. It is called by :meth:`send_head`, or when the app calls ``write()``.
+    :param around: a context for each step of the app: the call, and each chunk.
+    :ivar status: the status line; "" until the app has called ``start_response``.
     :ivar fields: the fields.
-    :ivar exc_info: what the app gave with them, if it did.
-    :ivar first: the first chunks, which had to be asked for to learn the status.
-    :ivar is_sent: the head is on its way, and can't be taken back.
+    :ivar exc_info: the ``exc_info`` of the app's last ``start_response``, if it gave one.
+    :ivar first: the first chunks, which had to be read to learn the status.
+    :ivar is_sent: status and fields were given to the server, and can't be replaced.
     """
 
     def __init__(self, start_response: StartResponse | None, around: Callable[[], AbstractContextManager[object]]) -> None:
@@ -50,20 +50,20 @@ class AppCall:
 
     @property
     def code(self) -> int:
-        """The status as a number; 0 if it is none."""
+        """The status as a number; 0 if it has no number."""
         return code_of(self.status)
 
     def make(self, app: WSGIApplication, environ: WSGIEnvironment) -> None:
-        """Call the app, up to where status and fields are known, if it tells them. What it raises, it raises here."""
+        """Call the app, and read its body until status and fields are known. Raises what the app raises."""
         with self._around():
             self._body = app(environ, self._start)
-        # One that is a generator has not even begun. Past its first chunk it is too late.
+        # A generator calls start_response only when its first chunk is read, and must do so before that chunk (PEP 3333).
         while not self.status and not any(self.first[-1:]) and (chunk := self._next()) is not _END:
             self.first.append(chunk)
 
     def _start(self, status: str, headers: Fields, exc_info: OptExcInfo | None = None) -> Callable[[bytes], object]:
         if self.is_sent:
-            # The server says what is to be said of that: it raises the exception, or its own.
+            # The server handles this: it raises the exception of the app, or one of its own.
             assert self._start_response is not None
             return self._start_response(status, headers, exc_info)
         if self.status and exc_info is None:
@@ -78,7 +78,7 @@ class AppCall:
     def _send(self, fields: Fields) -> Callable[[bytes], object]:
         if not self.is_sent:
             self.is_sent = True
-            # PEP 3333 forbids hop-by-hop fields, and servers refuse them; but apps that were proxied before have them.
+            # PEP 3333 forbids hop-by-hop fields, and servers refuse them. Apps that proxy other servers send them anyway.
             fields = end_to_end(fields)
             if self._start_response is None:
                 self._writer: Callable[[bytes], object] = lambda data: None
@@ -89,11 +89,11 @@ class AppCall:
         return self._writer
 
     def send_head(self, more: Fields) -> None:
-        """Give status and fields to the server, with some more fields; nothing, if ``write()`` has done that."""
+        """Give status and fields to the server, with more fields. Does nothing if ``write()`` has already done so."""
         self._send([*self.fields, *more])
 
     def begun(self) -> bytes | None:
-        """Return the body up to the first chunk that is not empty, which is asked for; ``None`` if it is not made of bytes."""
+        """Read the body up to the first chunk that is not empty, and return it; ``None`` if it does not consist of bytes."""
         while not any(self.first[-1:]):
             chunk = self._next()
             if chunk is _END:
@@ -108,21 +108,21 @@ class AppCall:
             return next(self._iterator, _END)
 
     def whole(self) -> bytes | None:
-        """Return the body if all of it is there already, as a list or a tuple of bytes; else ``None``."""
+        """Return the body if it is complete: a list or a tuple of bytes; else ``None``."""
         if self._iterator is not None or type(self._body) not in (list, tuple):
             return None
         chunks = list(self._body)
         return b"".join(chunks) if all(type(chunk) is bytes for chunk in chunks) else None
 
     def rest(self) -> Iterable[bytes]:
-        """Return the rest of the answer for the server, which closes it: the app's own iterable, if nothing of it was asked for."""
+        """Return the rest of the body for the server, which closes it: the app's own iterable, if nothing was read yet."""
         if self._iterator is not None:
             return _Rest(self)
         body, self._body = self._body, ()
         return body
 
     def __iter__(self) -> Iterator[Any]:
-        """Go through the body, first what is there already."""
+        """Yield the chunks of the body, also those that were read already."""
         while self.first:
             yield self.first.pop(0)
         while (chunk := self._next()) is not _END:
@@ -136,7 +136,7 @@ class AppCall:
 
 
 class _Rest:
-    """The body of a call, of which the first chunks were asked for."""
+    """A body of which the first chunks were read already."""
 
     def __init__(self, call: AppCall) -> None:
         self._call = call
@@ -154,13 +154,12 @@ class _Rest:
 
 
 class Copied:
-    """Hands a body on, chunk by chunk, and keeps a copy of it up to a size.
+    """Passes a body on, chunk by chunk, and keeps a copy of it.
 
-    :param call: the app's answer.
-    :param limit: bytes that are kept at most.
-    :param length: bytes that the body is said to have; ``None``: not said.
-    :param over: told once when it is over: with the body if all of it has come; with ``None`` and whether that was because it is
-        too large.
+    :param call: the app's response.
+    :param limit: the largest copy, in bytes.
+    :param length: the Content-Length of the response; ``None`` if it has none.
+    :param over: called once at the end: with the body if it is complete; else with ``None``, and whether it is too large.
     """
 
     def __init__(self, call: AppCall, limit: int, length: int | None, over: Callable[[bytes | None, bool], object]) -> None:
@@ -199,7 +198,7 @@ class Copied:
         else:
             self._kept.append(chunk)
             if self._size == self._length:
-                # Stored before it is sent to its end: a client that has all of it may come back at once.
+                # Before the last chunk is sent: a client that has the whole body may send its next request immediately.
                 self._tell(self._body(), False)
 
     def _body(self) -> bytes | None:
@@ -213,7 +212,7 @@ class Copied:
             over(body, is_too_large)
 
     def close(self) -> None:
-        """Close the app's iterable; a body that was not gone through to its end is none."""
+        """Close the app's iterable. A body that was not read to its end is incomplete."""
         try:
             self._call.close()
         finally:
