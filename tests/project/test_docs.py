@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import re
@@ -293,3 +294,22 @@ def test_documented_cgi_script_runs(tmp_path: Path) -> None:
     bodies = [answer.stdout.split()[-1] for answer in answers]
     assert bodies[0] == bodies[1] != bodies[2], "renewed when the response was closed"
     assert ["in line" in answer.stderr for answer in answers] == [True] * 3
+
+
+# -- the places named in CONTRIBUTING -----------------------------------------------------------------------------------
+
+PLACE = re.compile(r"``(flask_stalecache/[\w/]+)\.py::([\w.]+)``")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8")
+
+
+def test_every_ordinary_change_has_one_place() -> None:
+    rows = CONTRIBUTING.partition("How do I …")[2].partition("\nTests\n")[0].split("\n    * - ")[2:]
+    assert len(rows) == 16
+    assert [row for row in rows if len(PLACE.findall(row)) != 1] == []
+
+
+@pytest.mark.parametrize(("module", "name"), PLACE.findall(CONTRIBUTING))
+def test_place_of_a_change_exists(module: str, name: str) -> None:
+    found: Any = importlib.import_module(module.replace("/", "."))
+    for part in name.split("."):
+        found = getattr(found, part)
