@@ -1,4 +1,4 @@
-"""The ``STALECACHE_*`` keys: what each sets, its default, and what is accepted."""
+"""The ``STALECACHE_*`` keys: the meaning, default and accepted values of each."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from .core.model.base_url import Base
 from .core.model.checks import FIELD_NAME
 from .core.model.policy import HOP_BY_HOP, Windows
 from .core.model.query import NamePatterns
+from .core.rules.status import STATUS_HEADERS
 from .errors import ConfigError
 
 PREFIX = "STALECACHE_"
 MIB = 1024 * 1024
 
-#: Fields that say nothing about the visitor, or that are answered from the stored copy.
+#: Fields that do not identify a visitor, and fields of conditional and range requests, which the stored copy answers.
 DEFAULT_IGNORED_HEADERS = (
     "X-Request-Id",
     "Traceparent",
@@ -31,16 +32,15 @@ DEFAULT_IGNORED_HEADERS = (
     "If-Modified-Since",
     "If-Unmodified-Since",
 )
-STATUS_HEADERS = ("Cache-Status", "X-Cache-Status")
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
     """One configuration key.
 
-    :param default: the value when the app says nothing.
-    :param check: turns what the app gave into the value used; raises :class:`ConfigError`.
-    :param help: what it sets, with its unit.
+    :param default: the value if the app does not set the key.
+    :param check: converts the given value; raises :class:`ConfigError` if it is not accepted.
+    :param help: its meaning and unit.
     """
 
     default: object
@@ -102,7 +102,7 @@ _STORE_METHODS = (
 
 
 def store(name: str, value: object) -> Any:
-    """Return ``"file"`` or a store, or raise :class:`ConfigError` for what has not the methods of one."""
+    """Return ``"file"`` or a store, or raise :class:`ConfigError` for an object without the methods of a store."""
     missing = [method for method in _STORE_METHODS if not callable(getattr(value, method, None))]
     if value != "file" and missing:
         raise ConfigError(f"{name}={value!r}: give 'file', or an object with the methods of flask_stalecache.Store")
@@ -117,7 +117,7 @@ def _version(name: str, value: object) -> str | None:
     return str(value)
 
 
-#: Fields that say something else already, beside those between two hops.
+#: Request fields with a meaning of their own: hop-by-hop fields (RFC 9110 section 7.6.1) and these.
 _TAKEN_FIELDS = HOP_BY_HOP | {"host", "cookie", "authorization", "content-type", "content-length"}
 
 
@@ -167,41 +167,43 @@ def _gateway(name: str, value: object) -> Any:
 KEYS: Mapping[str, Key] = {
     "DIR": Key(None, _directory, "The cache directory. Default: `stalecache` in the instance folder."),
     "STORE": Key("file", store, "`file`, or a Store."),
-    "ENABLED": Key(True, _flag, "Off: decorated views run as if they were not decorated."),
-    "MAX_AGE": Key(60, checks.seconds, "Seconds of freshness where neither code nor response says."),
-    "STALE_WHILE_REVALIDATE": Key(600, checks.seconds, "Seconds of stale-while-revalidate where nothing else says."),
-    "STALE_IF_ERROR": Key(86400, checks.seconds, "Seconds of stale-if-error where nothing else says."),
-    "INACTIVE": Key(86400, _positive_seconds, "Seconds without use after which an entry past its stale windows is removed."),
-    "MAX_SIZE": Key(100 * MIB, _optional_bytes, "Bytes that entries take on the disk; the least used go first. None: no limit."),
-    "MIN_FREE": Key(0, _count, "Bytes that stay free on the disk: entries go before they run short."),
-    "MAX_ENTRY_SIZE": Key(8 * MIB, _count, "Bytes; a larger body is not stored. Default: MAX_SIZE, if that is less."),
-    "MEMORY_SIZE": Key(32 * MIB, _count, "Bytes of copies that a process keeps in memory; 0 for none."),
-    "LOCK_TIMEOUT": Key(60, checks.seconds, "Seconds that a request waits for another's call of the origin."),
-    "REFRESH_WORKERS": Key(4, _count, "Threads that refresh; 0 refreshes in line when the response is closed."),
-    "REFRESH_QUEUE": Key(1000, _count, "Refreshes that may wait for a thread; more are dropped."),
-    "REFRESH_BACKOFF": Key((2, 300), _backoff, "Seconds after a failed refresh: the first and the longest pause."),
-    "REFRESH_DEADLINE": Key(120, _positive_seconds, "Seconds after which a refresh counts as failed and its lock is freed."),
+    "ENABLED": Key(True, _flag, "False: decorated views and fetch functions run as if they were not decorated."),
+    "MAX_AGE": Key(60, checks.seconds, "Seconds of freshness if neither the code nor the response gives them."),
+    "STALE_WHILE_REVALIDATE": Key(600, checks.seconds, "Seconds of stale-while-revalidate if nothing else gives them."),
+    "STALE_IF_ERROR": Key(86400, checks.seconds, "Seconds of stale-if-error if nothing else gives them."),
+    "INACTIVE": Key(86400, _positive_seconds, "Seconds that an entry past its stale windows is kept if it is not used."),
+    "MAX_SIZE": Key(100 * MIB, _optional_bytes, "Disk space for entries, in bytes; the least used are evicted. None: no limit."),
+    "MIN_FREE": Key(0, _count, "Bytes that stay free on the disk: entries are evicted to keep them free."),
+    "MAX_ENTRY_SIZE": Key(8 * MIB, _count, "The largest body that is stored, in bytes. Default: MAX_SIZE, if that is less."),
+    "MEMORY_SIZE": Key(32 * MIB, _count, "Bytes of entries that a process keeps in memory; 0 for none."),
+    "LOCK_TIMEOUT": Key(60, checks.seconds, "Seconds that a request waits for another request's call of the origin."),
+    "REFRESH_WORKERS": Key(4, _count, "Refresh threads of a process; 0: refreshes run when the response is closed."),
+    "REFRESH_QUEUE": Key(1000, _count, "Refreshes that can wait for a thread; further ones are dropped."),
+    "REFRESH_BACKOFF": Key((2, 300), _backoff, "Seconds between failed refreshes: the first and the longest pause."),
+    "REFRESH_DEADLINE": Key(120, _positive_seconds, "Seconds after which a refresh counts as failed and its lock is released."),
     "VERSION": Key(
-        None, _version, "The app's version: a new one makes older entries stale. With app.debug, the time of the start."
+        None, _version, "The app's version: a new one makes older entries stale. Default with app.debug: the start time."
     ),
-    "PREFER_STALE": Key(False, _flag, "Serve what is stored, however old, where the view does not say."),
-    "PREFER_STALE_HEADER": Key(None, _own_field, "A request field with which a visitor prefers stale; `0` and empty don't count."),
-    "PREFER_STALE_COOKIE": Key(None, _own_cookie, "A cookie with which a visitor prefers stale; `0` and empty don't count."),
-    "PREFER_STALE_REFRESH": Key(True, _flag, "Whether what is served because it is preferred stale is renewed behind."),
-    "SHUTDOWN_WAIT": Key(1, checks.seconds, "Seconds that a stopping worker waits for its running refreshes."),
-    "IGNORED_PARAMETERS": Key((), _patterns, "Query parameters, or patterns such as `utm_*`, that no view's key contains."),
-    "IGNORED_HEADERS": Key(DEFAULT_IGNORED_HEADERS, _fields, "Request fields whose reading does not count."),
+    "PREFER_STALE": Key(False, _flag, "Serve stored entries however old they are, unless the view decides otherwise."),
+    "PREFER_STALE_HEADER": Key(None, _own_field, "A request field by which a visitor prefers stale; `0` and empty don't count."),
+    "PREFER_STALE_COOKIE": Key(None, _own_cookie, "A cookie by which a visitor prefers stale; `0` and empty don't count."),
+    "PREFER_STALE_REFRESH": Key(True, _flag, "Whether entries that are served because stale is preferred are refreshed."),
+    "SHUTDOWN_WAIT": Key(1, checks.seconds, "Seconds that a worker that stops waits for its running refreshes."),
+    "IGNORED_PARAMETERS": Key((), _patterns, "Query parameters, or patterns such as `utm_*`, that are left out of all keys."),
+    "IGNORED_HEADERS": Key(
+        DEFAULT_IGNORED_HEADERS, _fields, "Request fields that views may read without the page depending on them."
+    ),
     "IGNORED_READERS": Key(
-        ("flask_login",), lambda n, v: frozenset(checks.names(n, v)), "Packages whose field reads do not count."
+        ("flask_login",),
+        lambda n, v: frozenset(checks.names(n, v)),
+        "Packages that may read request fields without the page depending on them.",
     ),
-    "BASE_URL": Key(
-        None, _base_url, "Where the app is, as its server sees it: a URL, for requests that nobody sends. Default: by SERVER_NAME."
-    ),
+    "BASE_URL": Key(None, _base_url, "The base URL of the app, as its server sees it, for warming. Default: from SERVER_NAME."),
     "GATEWAY": Key(
-        False, _gateway, "True: a cache in front of the whole app obeys what responses say; or rules for those that say nothing."
+        False, _gateway, "True: cache in front of the whole app, as responses allow; or rules for responses without cache fields."
     ),
     "HONOR_REQUEST_CACHE_CONTROL": Key(
-        False, _flag, "Whether the gateway obeys what visitors say in Cache-Control: who reloads reaches the app then."
+        False, _flag, "Whether the gateway obeys Cache-Control of requests, so that a reload reaches the app."
     ),
     "STATUS_HEADERS": Key(STATUS_HEADERS, _status_headers, "Which of `Cache-Status` and `X-Cache-Status` are sent."),
 }
@@ -243,12 +245,12 @@ class Settings:
 
     @property
     def windows(self) -> Windows:
-        """The windows for views that say none."""
+        """The windows of views that set none."""
         return Windows(self.max_age, self.stale_while_revalidate, self.stale_if_error)
 
 
 def read(config: Mapping[str, Any]) -> Settings:
-    """Return the settings in an app's configuration.
+    """Return the checked settings of an app's configuration.
 
     :raises ConfigError: for an unknown ``STALECACHE_*`` key, with the nearest known one, or a value that is not accepted.
     """
@@ -263,16 +265,16 @@ def read(config: Mapping[str, Any]) -> Settings:
     return Settings(**values)
 
 
-#: What a store of the app's own is told when it is made.
+#: Keys that set up the file store. A custom store takes such settings as parameters.
 _OF_THE_FILE_STORE = ("DIR", "MEMORY_SIZE", "INACTIVE", "MAX_SIZE", "MIN_FREE")
 
 
 def check_own_store(config: Mapping[str, Any]) -> None:
-    """Raise :class:`ConfigError` if a key is set that has no effect on a store of the app's own."""
+    """Raise :class:`ConfigError` if a key is set that has no effect on a custom store."""
     for short in _OF_THE_FILE_STORE:
         if config.get(PREFIX + short) is not None:
             raise ConfigError(
-                f"{PREFIX}{short} has no effect beside a store of your own: give {short.lower().replace('dir', 'directory')}= "
+                f"{PREFIX}{short} has no effect with a store of your own: give {short.lower().replace('dir', 'directory')}= "
                 "to FileStore, and leave the key out"
             )
 

@@ -291,7 +291,7 @@ def test_a_small_store_has_small_entries_by_default() -> None:
 def test_what_a_store_of_ones_own_does_not_hear_is_refused(key: str) -> None:
     app = Flask("shop")
     app.config[f"STALECACHE_{key}"] = "/a" if key == "DIR" else 5
-    with pytest.raises(ConfigError, match=f"STALECACHE_{key} has no effect beside a store of your own"):
+    with pytest.raises(ConfigError, match=f"STALECACHE_{key} has no effect with a store of your own"):
         StaleCache(app, store=STORE)
 
 

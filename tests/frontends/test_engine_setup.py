@@ -46,7 +46,7 @@ def test_without_a_directory_and_a_store_there_is_no_engine() -> None:
 
 def test_a_directory_has_no_effect_on_a_store_of_the_developers_own(directory: Path) -> None:
     given = {"STALECACHE_DIR": directory}
-    with pytest.raises(ConfigError, match="has no effect beside a store of your own"):
+    with pytest.raises(ConfigError, match="has no effect with a store of your own"):
         make_engine("app", config.read(given), given, OWN, None)
 
 

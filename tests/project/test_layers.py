@@ -33,7 +33,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.memoize.arguments",
         "core.model.base_url",
         "batches.sitemap",
-        "config",
     ),
     (
         "core.model.entry",
@@ -62,6 +61,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.rules.shared_cache",
         "core.rules.variants",
         "batches.selector",
+        "config",
     ),
     ("stats.schema", "stats.counters", "stores.base", "stores.summary", "stores.memory", "stores.stamps"),
     (

@@ -9,6 +9,8 @@ from enum import Enum
 from urllib.parse import quote
 
 CACHE_NAME = "stalecache"
+#: The fields that tell how a request was answered: the standard one (RFC 9211), and the one that nginx users know.
+STATUS_HEADERS = _STANDARD, _NGINX = "Cache-Status", "X-Cache-Status"
 #: Characters that are told at most of a key, and of a reason.
 KEY_LENGTH, DETAIL_LENGTH = 200, 400
 
@@ -94,5 +96,5 @@ def status_fields(status: CacheStatus, field: str, chosen: Collection[str]) -> l
     :param field: the value of ``Cache-Status``.
     :param chosen: which of the two are sent.
     """
-    fields = [("Cache-Status", field), ("X-Cache-Status", status.value)]
+    fields = [(_STANDARD, field), (_NGINX, status.value)]
     return fields if len(chosen) == len(fields) else [item for item in fields if item[0] in chosen]
