@@ -1,4 +1,4 @@
-"""Serve Flask pages from a stored copy at once, even when stale, and renew them after the response is sent."""
+"""Serve Flask pages from the cache immediately, even stale ones, and refresh them after the response is sent."""
 
 from .batches.batch import Batch, Outcome
 from .core.model.entry import Entry

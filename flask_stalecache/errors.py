@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions: :class:`StaleCacheError` and its leaves."""
+"""The exceptions of this package: :class:`StaleCacheError` and its subclasses."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ class StaleCacheError(Exception):
 
 
 class ConfigError(StaleCacheError, ValueError, TypeError):
-    """A parameter, a configuration key or the cache directory is not usable as given.
+    """A parameter, a configuration key or the cache directory is not usable.
 
-    It is raised at decoration or in :meth:`~flask_stalecache.StaleCache.init_app` and names the thing, its value and what is
-    accepted. It is a :class:`ValueError` and a :class:`TypeError` too, since both are what a caller may expect.
+    Raised at decoration or in :meth:`~flask_stalecache.StaleCache.init_app`. The message names the parameter or key, its value
+    and the accepted values. It is also a :class:`ValueError` and a :class:`TypeError`, since callers may expect either.
     """
 
 
 class StoreError(StaleCacheError):
-    """The store can't be read or written. Visitors never see it: pages are served live, it is counted and logged."""
+    """The store can't be read or written. Visitors never see it: requests bypass the cache, and it is counted and logged."""
 
 
 class BrokenEntry(StaleCacheError):
-    """Stored bytes that are not the entry they should be: cut, flipped, of another format or of another key."""
+    """The stored bytes of an entry are truncated, corrupt, of another format or of another key."""
 
 
 class BrokenValue(StaleCacheError):
-    """The stored bytes of a call's value that are not what they should be: tampered with, or not of the type that is asked for."""
+    """The stored bytes of a value have an invalid signature, or do not have the expected type."""
 
 
 class UnstorableValue(StaleCacheError):
-    """A value that would not come back from the store as it went in. Callers never see it: they get the value itself."""
+    """A value that the store would not return unchanged. Callers never see it: they get the value itself."""
 
 
 class UnkeyableArgument(StaleCacheError, TypeError):
-    """An argument of a fetch function has no canonical form, so that no key can be made of it. It names the argument."""
+    """An argument of a fetch function has no canonical form for the key. The message names the argument."""
 
 
 class OriginTimeout(StaleCacheError, TimeoutError):
-    """A fetch function did not answer within its ``wait``, nothing is stored that could stand in, and there is no ``fallback``."""
+    """A fetch function did not return within its ``wait``, and there is no stored value and no ``fallback`` to return instead."""
 
 
 class OriginBusy(StaleCacheError):
-    """As many calls of a fetch function run as ``max_concurrency`` allows, nothing can stand in, and there is no ``fallback``."""
+    """A fetch function reached its ``max_concurrency``, and there is no stored value and no ``fallback`` to return instead."""
 
 
 class OriginSuspended(StaleCacheError):
-    """A fetch function is left alone for a while because it failed, nothing can stand in, and there is no ``fallback``."""
+    """A fetch function is suspended after failures, and there is no stored value and no ``fallback`` to return instead."""
