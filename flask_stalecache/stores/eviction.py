@@ -40,9 +40,9 @@ class Evictor:
         self.folders = folders
         self.max_size = max_size
         self.min_free = min_free
-        self._oldest = _Candidates([])
+        self._candidates = _Candidates([])
 
-    def take(self, folder: int, size: int, stamps: Stamps | None) -> None:
+    def reserve(self, folder: int, size: int, stamps: Stamps | None) -> None:
         """Make room for so many bytes, and count them.
 
         They are counted before they are written: others that write at once know of each other.
@@ -63,11 +63,11 @@ class Evictor:
                 break
         raise StoreError(f"no room for {size} bytes under STALECACHE_MAX_SIZE and above STALECACHE_MIN_FREE")
 
-    def give_back(self, folder: int, size: int, stamps: Stamps | None) -> None:
+    def release(self, folder: int, size: int, stamps: Stamps | None) -> None:
         """Count no longer what could not be written."""
         _grow(stamps, folder, -size)
 
-    def keep(self, stamps: Stamps | None, removed: Removed, until: float) -> bool:
+    def enforce(self, stamps: Stamps | None, removed: Removed, until: float) -> bool:
         """Bring what is stored under the limits, which may have been lowered since; return whether that is done, or was in vain.
 
         :param removed: where is counted what went.
@@ -94,24 +94,24 @@ class Evictor:
 
     def _evict(self, missing: int, stamps: Stamps, removed: Removed, until: float) -> bool:
         """Remove the least used of a sample, and return whether there was anything to look at."""
-        oldest = self._oldest
-        if oldest.is_over or oldest.gone >= oldest.due:
+        candidates = self._candidates
+        if candidates.is_over or candidates.gone >= candidates.due:
             sample, is_sound = self._sample(stamps)
             if not is_sound:
                 # Files went beside us, or a crash lost them: nothing is to go for what is not there.
                 self._measure(stamps)
                 return True
-            oldest = self._oldest = _Candidates(sample)
+            candidates = self._candidates = _Candidates(sample)
         freed = gone = 0
-        while freed < missing or (gone < BATCH and oldest.gone < oldest.due):
-            found = oldest.next()
+        while freed < missing or (gone < BATCH and candidates.gone < candidates.due):
+            found = candidates.next()
             if found is None:
                 break
             if self._evict_one(found, stamps, removed):
-                freed, gone, oldest.gone = freed + found.size, gone + 1, oldest.gone + 1
+                freed, gone, candidates.gone = freed + found.size, gone + 1, candidates.gone + 1
             if time.monotonic() >= until:
                 break
-        return oldest.is_sample
+        return candidates.is_sample
 
     def _evict_one(self, found: Found, stamps: Stamps, removed: Removed) -> bool:
         mark = mark_of(found.name)

@@ -64,12 +64,12 @@ class FileStore:
         self._copies = Copies(KEYS["MEMORY_SIZE"].check("memory_size", memory_size))
         max_size, min_free = KEYS["MAX_SIZE"].check("max_size", max_size), KEYS["MIN_FREE"].check("min_free", min_free)
         idle: float = KEYS["INACTIVE"].check("inactive", inactive)
-        self._names = PurgeRecords(self.directory / "names")
-        self._cache_directory = CacheDirectory(self.directory, self._names, self.counters, self._copies.clear)
+        self._records = PurgeRecords(self.directory / "names")
+        self._cache_directory = CacheDirectory(self.directory, self._records, self.counters, self._copies.clear)
         self._folders = Folders(self.directory, self._cache_directory.make_folder, self.counters)
-        self._room = Evictor(self._folders, max_size, min_free)
-        self._contents = Contents(self._folders, self._names, self.counters)
-        self._sweeper = Sweeper(self._folders, self._names, self._room, idle, self._cache_directory.lock)
+        self._evictor = Evictor(self._folders, max_size, min_free)
+        self._contents = Contents(self._folders, self._records, self.counters)
+        self._sweeper = Sweeper(self._folders, self._records, self._evictor, idle, self._cache_directory.lock)
 
     def __repr__(self) -> str:
         return f"FileStore({str(self.directory)!r})"
@@ -117,14 +117,14 @@ class FileStore:
         """
         table = copy.table
         if table is None:
-            copy.entry = self._names.outlive(entry)
+            copy.entry = self._records.outlive(entry)
             return True
         slots = [slot_of(digest(name)) for name in entry.names]
         copy.names = tuple((slot, int(table[slot])) for slot in slots)
         # SEQ is looked at now: had a purge begun since SEQ was noted, its record would be missed.
         if table[SEQ_SLOT] == entry.seq:
             return True
-        copy.entry = self._names.outlive(entry)
+        copy.entry = self._records.outlive(entry)
         # The sweep moves SEQ before it removes records: one may be gone that was there when the entry was read.
         return entry.seq >= copy.seq or table[SEQ_SLOT] == copy.seq
 
@@ -146,7 +146,7 @@ class FileStore:
             return int(stamps.table[SEQ_SLOT])
         # An entry that was begun at 0 is older than any purge: it is stored in vain, and never served in error.
         with suppress(OSError):
-            return self._names.last_number()
+            return self._records.last_number()
         return 0
 
     def _read_entry(self, name: str, key: str) -> Entry | None:
@@ -170,7 +170,7 @@ class FileStore:
         """
         with store_errors():
             self._cache_directory.open()
-            if self.seq() != entry.seq and self._names.outlive(entry) is None:
+            if self.seq() != entry.seq and self._records.outlive(entry) is None:
                 return False
         if entry.answered - entry.started > LONGEST_RUN:
             return False
@@ -198,12 +198,12 @@ class FileStore:
             path = self._folders.path(name, suffix)
             self._cache_directory.make_folder(path.parent)
             size, stamps = on_disk(len(data)), self._cache_directory.stamps
-            self._room.take(folder_of(name), size, stamps)
+            self._evictor.reserve(folder_of(name), size, stamps)
             before = size_on_disk(path)
             try:
                 write_file(path, data, int(time.time() * BILLION))
             except BaseException:
-                self._room.give_back(folder_of(name), size, stamps)
+                self._evictor.release(folder_of(name), size, stamps)
                 raise
             self._has_changed(name, -(before or 0), before is None and not suffix)
 
@@ -262,11 +262,11 @@ class FileStore:
         ``tests/test_purge_model.py`` plays this order and others. Killed midway it was not acknowledged, and can be repeated.
         """
         number = max(self.seq() + 1, time.time_ns())
-        self._names.note_number(number + 1)
+        self._records.note_number(number + 1)
         if self._cache_directory.stamps is not None:
             self._cache_directory.stamps.raise_seq(number)
         for name in names:
-            self._names.write(self._names.read(name).purged(number, time.time(), soft=soft))
+            self._records.write(self._records.read(name).purged(number, time.time(), soft=soft))
         if self._cache_directory.stamps is not None:
             for name in names:
                 self._cache_directory.stamps.move(slot_of(digest(name)))
@@ -288,7 +288,7 @@ class FileStore:
     @property
     def max_size(self) -> int | None:
         """The bytes that entries take on the disk at most; ``None``: no limit."""
-        return self._room.max_size
+        return self._evictor.max_size
 
     def verify(self, *, fix: bool) -> Iterator[Checked]:
         """Read every entry whole, with its checksum, and yield whether it is sound.

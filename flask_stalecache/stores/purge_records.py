@@ -133,12 +133,12 @@ class PurgeRecords:
 class CachedPurgeRecords:
     """Records, remembered while no purge number is given: for who goes through all entries, most of which share most names.
 
-    :param names: the records.
+    :param records: the records.
     :param stamps: the table that has the last purge number; without it nothing is remembered.
     """
 
-    def __init__(self, names: PurgeRecords, stamps: Stamps | None) -> None:
-        self._names = names
+    def __init__(self, records: PurgeRecords, stamps: Stamps | None) -> None:
+        self._purge_records = records
         self._stamps = stamps
         self._seq = -1
         self._files: set[str] | None = None
@@ -154,14 +154,14 @@ class CachedPurgeRecords:
         last = -1 if self._stamps is None else int(self._stamps.table[SEQ_SLOT])
         if last != self._seq or last < 0:
             self._seq, self._records = last, {}
-            self._files = None if last < 0 else self._names.files(_REMEMBERED)
+            self._files = None if last < 0 else self._purge_records.files(_REMEMBERED)
         return [record for record in map(self._read, names) if record is not None and seq < record.last]
 
     def _read(self, name: str) -> PurgeRecord | None:
         if name in self._records:
             return self._records[name]
         is_there = self._files is None or digest(name) in self._files
-        record = self._names.read(name) if is_there else None
+        record = self._purge_records.read(name) if is_there else None
         if len(self._records) < _REMEMBERED:
             self._records[name] = record
         return record

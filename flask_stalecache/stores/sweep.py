@@ -110,18 +110,18 @@ class Sweeper:
     """Sweeps one cache directory.
 
     :param folders: what is stored.
-    :param names: what was purged.
-    :param room: the limits, which may have been lowered since the entries were written.
+    :param records: the purges.
+    :param evictor: the limits, which may have been lowered since the entries were written.
     :param inactive: seconds without use after which an entry past its stale windows is removed.
     :param lock: returns a lock of the directory for a purpose.
     """
 
     def __init__(
-        self, folders: Folders, names: PurgeRecords, room: Evictor, inactive: float, lock: Callable[[str], FileKeyLock]
+        self, folders: Folders, records: PurgeRecords, evictor: Evictor, inactive: float, lock: Callable[[str], FileKeyLock]
     ) -> None:
         self.folders = folders
-        self.names = names
-        self.room = room
+        self.records = records
+        self.evictor = evictor
         self.inactive = inactive
         self._lock = lock
         self._pause = min(PAUSE, max(1.0, inactive / 10))
@@ -130,7 +130,7 @@ class Sweeper:
         self._unsaved: Progress | None = None
         #: The keys of a folder that this process has begun, and not yet looked at.
         self._rest = _Rest()
-        self._known = CachedPurgeRecords(names, None)
+        self._known = CachedPurgeRecords(records, None)
         self._removed = Removed()
 
     def tick(self, stamps: Stamps | None) -> None:
@@ -174,9 +174,9 @@ class Sweeper:
         return not time.time() < progress.next_at <= time.time() + self._pause
 
     def _sweep(self, progress: Progress, stamps: Stamps | None, until: float) -> None:
-        if not self.room.keep(stamps, self._removed, until):
+        if not self.evictor.enforce(stamps, self._removed, until):
             return
-        self._known = self._known if self._known.is_of(stamps) else CachedPurgeRecords(self.names, stamps)
+        self._known = self._known if self._known.is_of(stamps) else CachedPurgeRecords(self.records, stamps)
         while True:
             if not progress.is_begun:
                 self._begin(progress, stamps)
@@ -191,7 +191,7 @@ class Sweeper:
                 return
 
     def _begin(self, progress: Progress, stamps: Stamps | None) -> None:
-        progress.began = self.names.last_number() if stamps is None else int(stamps.table[SEQ_SLOT])
+        progress.began = self.records.last_number() if stamps is None else int(stamps.table[SEQ_SLOT])
         progress.began_at = time.time()
         progress.looks = progress.began != progress.checked or bool(self._old_records(progress))
         progress.in_use, progress.escaped, progress.is_begun = [], False, True
@@ -203,9 +203,9 @@ class Sweeper:
             progress.checked = progress.checked if progress.escaped else progress.began
             if stamps is not None:
                 self._remove_old_records(progress, stamps, until)
-        for folder in (self.folders.directory, self.names.folder):
+        for folder in (self.folders.directory, self.records.folder):
             _remove_old((Path(entry.path) for entry in files_in(folder) if _LEFTOVER.fullmatch(entry.name)), time.time())
-        self._known, self._rest = CachedPurgeRecords(self.names, None), _Rest()
+        self._known, self._rest = CachedPurgeRecords(self.records, None), _Rest()
         progress.restart()
         progress.next_at = time.time() + self._pause
 
@@ -312,7 +312,7 @@ class Sweeper:
 
     def _old_records(self, progress: Progress) -> list[Path]:
         # A day before the sweep began: who was begun before such a purge had ended when the first folder was looked at.
-        return self.names.older_than(int((progress.began_at - KEPT_FOR) * BILLION))
+        return self.records.older_than(int((progress.began_at - KEPT_FOR) * BILLION))
 
     def _remove_old_records(self, progress: Progress, stamps: Stamps, until: float) -> None:
         """Remove the records that no entry needs any more: a whole sweep has looked at all entries since they were written."""
@@ -331,10 +331,10 @@ class Sweeper:
                 return
             # Who read an entry before it was removed, and its record after, sees that SEQ has moved.
             number = int(stamps.table[SEQ_SLOT]) + 1
-            self.names.note_number(number)
+            self.records.note_number(number)
             stamps.raise_seq(number)
             for path in old:
-                self.names.remove(path, lambda record: record.last < progress.began and record.name not in progress.in_use)
+                self.records.remove(path, lambda record: record.last < progress.began and record.name not in progress.in_use)
 
 
 @contextmanager

@@ -25,13 +25,13 @@ class Contents:
     """What a cache directory holds.
 
     :param folders: its files.
-    :param names: what was purged.
+    :param records: the purges.
     :param counters: where broken entries are counted.
     """
 
-    def __init__(self, folders: Folders, names: PurgeRecords, counters: Counters) -> None:
+    def __init__(self, folders: Folders, records: PurgeRecords, counters: Counters) -> None:
         self._folders = folders
-        self._names = names
+        self._purge_records = records
         self._counters = counters
 
     def usage(self, stamps: Stamps | None) -> Usage:
@@ -43,10 +43,10 @@ class Contents:
 
     def walk(self, stamps: Stamps | None) -> Iterator[Stored]:
         """Yield what is stored and can be read, folder by folder."""
-        known = CachedPurgeRecords(self._names, stamps)
+        records = CachedPurgeRecords(self._purge_records, stamps)
         for number in range(FOLDERS):
             for name, kinds in self._folders.listed(number).keys.items():
-                stored = self._stored(name, kinds, stamps, known) if "entry" in kinds else None
+                stored = self._stored(name, kinds, stamps, records) if "entry" in kinds else None
                 if stored is not None:
                     yield stored
 
@@ -95,7 +95,7 @@ class Contents:
         finally:
             lock.release()
 
-    def _stored(self, name: str, kinds: frozenset[str], stamps: Stamps | None, known: CachedPurgeRecords) -> Stored | None:
+    def _stored(self, name: str, kinds: frozenset[str], stamps: Stamps | None, records: CachedPurgeRecords) -> Stored | None:
         try:
             found = self._folders.found(name, kinds - {"lock"})
             head = None if found.entry is None else read_head(self._folders.file(name))
@@ -106,7 +106,7 @@ class Contents:
         except (BrokenEntry, OSError):
             # Counted by whoever asks for it or removes it, and not at each walk anew.
             return None
-        left = left_of(entry, known.since(entry.seq, entry.names))
+        left = left_of(entry, records.since(entry.seq, entry.names))
         return None if left is None else self._told(left, head.length, found, stamps)
 
     def _told(self, entry: Entry, length: int, found: Found, stamps: Stamps | None) -> Stored:

@@ -124,7 +124,7 @@ def test_a_directory_deleted_while_a_purge_runs_is_purged_anew(directory: Path, 
     """Another process has made the directory anew by then, and holds copies of it."""
     mine, other = FileStore(directory), FileStore(directory)
     mine.write(begun(mine, OLD))
-    write, done = mine._names.write, []
+    write, done = mine._records.write, []
 
     def replace_the_directory(*args: Any) -> None:
         if not done:
@@ -136,7 +136,7 @@ def test_a_directory_deleted_while_a_purge_runs_is_purged_anew(directory: Path, 
             assert other.lookup("page") is not None
         write(*args)
 
-    monkeypatch.setattr(mine._names, "write", replace_the_directory)
+    monkeypatch.setattr(mine._records, "write", replace_the_directory)
     mine.purge(NEWS, soft=False)
     assert done
     assert [body_in(store) for store in (mine, other, FileStore(directory))] == [None] * 3
