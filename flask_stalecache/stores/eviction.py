@@ -1,4 +1,8 @@
-"""Room for what is written: where a limit would be passed, what was used least goes first."""
+"""Size limits: before a write would exceed one, the least used entries are evicted.
+
+The least used are guessed from a sample of some folders, as Redis does: no list of all keys is kept. A key whose mark is set was
+used since the last look; it gets a second chance (CLOCK). No lock guards the counts: each look at a folder corrects them.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +16,27 @@ from ..errors import StoreError
 from .folders import BILLION, Folders, Found, Removed
 from .stamps import FOLDERS, Stamps, mark_of
 
-#: How many keys are looked at together at least, so that the least used of them are a fair guess at the least used of all.
+#: Keys in a sample at least, so that its least used are a fair guess at the least used of all.
 SAMPLE = 32
-#: And at most: the others in a large folder are only named.
+#: Keys of one folder in a sample at most; of the others only the names are read.
 MOST = 512
-#: Which part of those goes before others are looked at, if no more has to.
+#: The part of a sample (1/n) that is evicted before the next one is taken, if that is enough.
 SHARE = 8
-#: How many go at once at least, so that a full cache does not look for room at each write.
+#: Evictions at a time at least, so that a full cache does not evict at every write.
 BATCH = 4
 ROUNDS = 64
-#: How many times what is there may have been counted, before the counters are not believed.
+#: Ratio of counted to measured bytes above which the counts are taken for wrong.
 _TRUSTED = 1.5
-#: Seconds for which who writes counts anew what is there.
+#: Seconds that a write spends at most on counting again.
 _COUNTING = 0.02
 _EVICTED = "evicted_for_size"
 
 
 class Evictor:
-    """The limits of a cache directory, as those who write keep them.
+    """Keeps a cache directory within its limits.
 
-    :param folders: what is stored.
-    :param max_size: bytes on the disk at most; ``None``: no limit.
+    :param folders: the files.
+    :param max_size: limit of the bytes on disk; ``None``: no limit.
     :param min_free: bytes that stay free on the disk.
     """
 
@@ -43,13 +47,13 @@ class Evictor:
         self._candidates = _Candidates([])
 
     def reserve(self, folder: int, size: int, stamps: Stamps | None) -> None:
-        """Make room for so many bytes, and count them.
+        """Make room for some bytes, and count them.
 
-        They are counted before they are written: others that write at once know of each other.
+        They are counted before they are written, so that concurrent writers know of each other.
 
-        :param folder: where they are to go.
-        :param stamps: the table that knows how much is stored; without it nobody can tell, and only ``min_free`` is kept.
-        :raises StoreError: if there is none to be had.
+        :param folder: the folder that they are written to.
+        :param stamps: the table with the counts; without it only ``min_free`` is enforced.
+        :raises StoreError: if there is no room.
         """
         if self.max_size is not None and size > self.max_size:
             raise StoreError(f"no room for {size} bytes under STALECACHE_MAX_SIZE")
@@ -64,14 +68,14 @@ class Evictor:
         raise StoreError(f"no room for {size} bytes under STALECACHE_MAX_SIZE and above STALECACHE_MIN_FREE")
 
     def release(self, folder: int, size: int, stamps: Stamps | None) -> None:
-        """Count no longer what could not be written."""
+        """Take back a reservation whose write failed."""
         _grow(stamps, folder, -size)
 
     def enforce(self, stamps: Stamps | None, removed: Removed, until: float) -> bool:
-        """Bring what is stored under the limits, which may have been lowered since; return whether that is done, or was in vain.
+        """Evict until the limits hold, which may have been lowered. Return true if they do, or if evicting did not help.
 
-        :param removed: where is counted what went.
-        :param until: when to leave the rest for another time, by the monotonic clock.
+        :param removed: counts the removals.
+        :param until: the monotonic time at which to stop; the next call goes on.
         """
         in_vain, at_first = 0, removed["bytes"]
         while stamps is not None and in_vain < ROUNDS and (missing := self._missing(0, stamps)) > 0:
@@ -93,12 +97,12 @@ class Evictor:
         return over
 
     def _evict(self, missing: int, stamps: Stamps, removed: Removed, until: float) -> bool:
-        """Remove the least used of a sample, and return whether there was anything to look at."""
+        """Remove the least used of a sample. Return false if there was no sample to be had."""
         candidates = self._candidates
         if candidates.is_over or candidates.gone >= candidates.due:
             sample, is_sound = self._sample(stamps)
             if not is_sound:
-                # Files went beside us, or a crash lost them: nothing is to go for what is not there.
+                # The counts include files that were deleted by hand or lost in a crash: count again before evicting more.
                 self._measure(stamps)
                 return True
             candidates = self._candidates = _Candidates(sample)
@@ -116,14 +120,15 @@ class Evictor:
     def _evict_one(self, found: Found, stamps: Stamps, removed: Removed) -> bool:
         mark = mark_of(found.name)
         if stamps.marks[mark]:
-            # A second chance for what was used since. Noted first: who makes room beside us must not see it unmarked and old.
+            # A second chance. The time of use is written before the mark is cleared: another process that evicts must not see
+            # the key unmarked and old.
             self.folders.note_use(found.name, int(time.time() * BILLION))
             stamps.marks[mark] = 0
             return False
         return self.folders.remove(found, stamps, _EVICTED, removed)
 
     def _sample(self, stamps: Stamps) -> tuple[list[Found], bool]:
-        """Return what is in some folders, and whether they are about as full as was counted."""
+        """Return the keys of some folders, and whether the counts of these folders are about right."""
         filled = [number for number, size in enumerate(stamps.folder_sizes) if size]
         random.shuffle(filled)
         sample: list[Found] = []
@@ -150,11 +155,11 @@ class Evictor:
 
 
 class _Candidates:
-    """A sample, of which the least used go.
+    """A sample of keys, in the order of their last use.
 
-    :ivar due: how many go before another sample is taken.
-    :ivar gone: how many have.
-    :ivar is_sample: whether it was of anything.
+    :ivar due: number of evictions before another sample is taken.
+    :ivar gone: number of evictions so far.
+    :ivar is_sample: whether the sample had any keys.
     """
 
     def __init__(self, sample: list[Found]) -> None:
@@ -166,11 +171,12 @@ class _Candidates:
 
     @property
     def is_over(self) -> bool:
-        """Whether no more of it may go: the others are hardly the least used of all, or nothing is left."""
+        """Whether no more may be evicted: half of the sample is gone, and the rest is hardly the least used of all."""
         return self.gone >= self._most or not self._keys
 
     def next(self) -> Found | None:
-        """Return the least used of those that are left, and leave it out from now on; other threads take from here too."""
+        """Take the least used key out of the sample; ``None`` if there is none left."""
+        # Other threads take from the same list.
         with suppress(IndexError):
             return None if self.is_over else self._keys.pop()
         return None

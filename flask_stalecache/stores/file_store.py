@@ -1,4 +1,14 @@
-"""Entries as files: one an entry, in 256 folders, written beside and renamed over, with a lock file a key."""
+"""The file store: one file for each entry in 256 folders, replaced by renaming, and one lock file for each key.
+
+Which lock guards what:
+
+================ ===================================================================================================
+nothing          reads; truth is in the files, and stamps tell when to read again
+the key's lock   calls of the origin, and with them writes and removals of an entry
+``purge.lock``   purge numbers, the records of purges, and SEQ in the table
+``sweep.lock``   the progress of the sweep
+================ ===================================================================================================
+"""
 
 from __future__ import annotations
 
@@ -30,20 +40,20 @@ from .sweep import Sweeper
 from .walk import Contents
 
 MIB = 1024 * 1024
-#: How often a load looks again because of purges in between, before it takes the entry for purged.
+#: Attempts of a load that purges interrupt; after that the entry counts as purged.
 _LOADS = 10
 
 
 class FileStore:
-    """Entries in a directory that one user's processes share. Readers take no lock.
+    """Entries in a directory that the processes of one user share. Reads take no lock.
 
-    :param directory: the cache directory; made with mode 0700 at first use. One that belongs to somebody else, or that others can
-        write to, is refused.
+    :param directory: the cache directory; created with mode 0700 at first use. A directory of another user, or one that others
+        can write to, is refused.
     :param memory_size: bytes of copies that this process keeps in memory. Default 32 MiB; 0 for none.
-    :param max_size: bytes that entries take on the disk at most; the least used go first. Default 100 MiB; ``None``: no limit.
-    :param min_free: bytes that stay free on the disk: entries go before they run short. Default 0.
+    :param max_size: limit of the bytes on disk; the least used entries are evicted. Default 100 MiB; ``None``: no limit.
+    :param min_free: bytes that stay free on the disk; entries are evicted to keep them free. Default 0.
     :param inactive: seconds without use after which an entry past its stale windows is removed. Default 86400.
-    :param counters: where broken and removed entries are counted. Default: its own.
+    :param counters: counts broken and removed entries. Default: counters of its own.
     :raises ConfigError: for a number that is not accepted.
     """
 
@@ -57,7 +67,7 @@ class FileStore:
         inactive: Duration = 86400,
         counters: Counters | None = None,
     ) -> None:
-        # Absolute, so that it stays the same if the process changes its folder.
+        # Absolute, since the process may change its working directory.
         self.directory = Path(directory).absolute()
         self.counters = Counters() if counters is None else counters
         self._large = max(memory_size // 8, MIB)
@@ -77,7 +87,8 @@ class FileStore:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def lookup(self, key: str) -> Copy | None:
-        """Return this process's copy if nothing was written or purged, and mark it as used: no system call, no lock."""
+        """Return this process's copy if nothing was written or purged since, and mark it as used: no system call, no lock."""
+        # The table is read once: a tick may replace it meanwhile, and the copy's stamps belong to one table.
         copy, stamps = self._copies.get(key), self._cache_directory.stamps
         if copy is None or stamps is None or not stands(copy, stamps.table):
             return None
@@ -86,7 +97,7 @@ class FileStore:
         return copy
 
     def load(self, key: str) -> Copy:
-        """Read the entry and the note of a key, and what was purged since the entry was begun."""
+        """Read the entry and the note of a key, and apply the purges since the entry was begun."""
         name = digest(key)
         with store_errors():
             self._cache_directory.open()
@@ -95,7 +106,7 @@ class FileStore:
                 if copy.entry is None or self._knows_purges(copy, copy.entry):
                     break
             else:
-                # Purges rain, and nobody can tell whether it outlived them.
+                # There was a purge during every attempt, so it is unknown whether the entry outlived them.
                 copy.entry = None
         if copy.table is not None and (copy.entry is not None or copy.note is not NOTHING):
             self._copies.put(copy)
@@ -104,16 +115,17 @@ class FileStore:
         return copy
 
     def _read_copy(self, key: str, name: str) -> Copy:
-        """Read entry and note. SEQ and stamp are noted first, so that a later write is never missed."""
+        """Read entry and note. SEQ and the stamp are read before the files, so that a later write is never missed."""
         slot, stamps = slot_of(name), self._cache_directory.stamps
         table = None if stamps is None else stamps.table
         seq, stamp = (0, 0) if table is None else (int(table[SEQ_SLOT]), int(table[slot]))
         return Copy(key, self._read_entry(name, key), self._read_note(name), stamp, slot, seq, table, mark_of(name))
 
     def _knows_purges(self, copy: Copy, entry: Entry) -> bool:
-        """Apply the purges since an entry was begun to its copy; false: look at everything again.
+        """Apply the purges since an entry was begun to its copy. Return false if everything has to be read again.
 
-        The stamps of its names are noted before their records are read.
+        Order: stamps of the names, then SEQ, then the records. A purge moves SEQ before it writes a record and the stamps after
+        it, so one that runs meanwhile shows in SEQ or in a stamp.
         """
         table = copy.table
         if table is None:
@@ -121,20 +133,20 @@ class FileStore:
             return True
         slots = [slot_of(digest(name)) for name in entry.names]
         copy.names = tuple((slot, int(table[slot])) for slot in slots)
-        # SEQ is looked at now: had a purge begun since SEQ was noted, its record would be missed.
+        # SEQ as it is now, not as it was noted: a purge that has begun since may have written a record.
         if table[SEQ_SLOT] == entry.seq:
             return True
         copy.entry = self._records.outlive(entry)
-        # The sweep moves SEQ before it removes records: one may be gone that was there when the entry was read.
+        # The sweep moves SEQ before it removes records, so a record that this entry needed may be missing.
         return entry.seq >= copy.seq or table[SEQ_SLOT] == copy.seq
 
     def moved(self, copy: Copy) -> bool:
-        """Whether something was written or purged since the copy was loaded; without a table nobody can tell, so: yes."""
+        """Whether something was written or purged since the copy was loaded. Without a table that is unknown: yes."""
         stamps = self._cache_directory.stamps
         return stamps is None or not stands(copy, stamps.table)
 
     def touch(self, copy: Copy) -> None:
-        """Mark a copy as used for this process's memory, and what it is of for the directory."""
+        """Mark a copy as used: in this process's memory, and in the table for the eviction of entries."""
         copy.used, stamps = True, self._cache_directory.stamps
         if stamps is not None and copy.table is stamps.table:
             stamps.marks[copy.mark] = 1
@@ -144,7 +156,7 @@ class FileStore:
         stamps = self._cache_directory.stamps
         if stamps is not None:
             return int(stamps.table[SEQ_SLOT])
-        # An entry that was begun at 0 is older than any purge: it is stored in vain, and never served in error.
+        # An entry begun at 0 counts as older than every purge: it is stored in vain, but never served by mistake.
         with suppress(OSError):
             return self._records.last_number()
         return 0
@@ -164,9 +176,9 @@ class FileStore:
     # -- writing -------------------------------------------------------------------------------------------------
 
     def write(self, entry: Entry) -> bool:
-        """Write beside, rename over, then move the stamp; return whether it was stored: not if it was purged since it was begun.
+        """Replace the entry's file, then move the stamp. Return false if the entry was purged since it was begun.
 
-        Killed before the last step: other copies live to the end of their freshness.
+        If the process is killed before the stamp moves, copies in other processes are served to the end of their freshness.
         """
         with store_errors():
             self._cache_directory.open()
@@ -178,7 +190,7 @@ class FileStore:
         return True
 
     def write_note(self, key: str, note: Note) -> None:
-        """Write a note like an entry; an empty one is removed."""
+        """Replace a note like an entry; an empty note removes the file."""
         if note == NOTHING:
             self._unlink(key, ".note")
         else:
@@ -189,7 +201,11 @@ class FileStore:
         self._unlink(key, "")
 
     def lock(self, key: str) -> FileKeyLock:
-        """Return a new lock of a key: one file a key, never striped, since a page holds its lock while it calls others."""
+        """Return a new lock of a key.
+
+        Each key has a lock file of its own, since a page holds its lock while it calls fetch functions: with shared locks two
+        of them could wait for each other.
+        """
         return self._folders.lock(digest(key))
 
     def _replace(self, key: str, suffix: str, data: bytes) -> None:
@@ -218,7 +234,7 @@ class FileStore:
                 self._has_changed(name, -(before or 0), -(not suffix))
 
     def _remove_broken(self, name: str, key: str) -> None:
-        """Remove a broken entry under its lock, unless it is being written, or is whole by now."""
+        """Remove a broken entry under its lock, unless another process is writing it or has replaced it."""
         lock = self.lock(key)
         if not lock.acquire():
             return
@@ -239,14 +255,14 @@ class FileStore:
     # -- purging -------------------------------------------------------------------------------------------------
 
     def purge(self, *names: str, soft: bool) -> None:
-        """Purge all entries that have one of some names and were begun before now."""
+        """Purge all entries that have one of the names and were begun before now."""
         with store_errors():
             while names and not self._purge_in_current(names, soft):
                 pass
 
     def _purge_in_current(self, names: tuple[str, ...], soft: bool) -> bool:
-        """Purge, and return whether it counts: where the directory was replaced meanwhile, others look at the new one."""
-        # Not under the lock, which a new table needs too.
+        """Purge, and return whether it is valid: if the directory was replaced meanwhile, other processes use the new one."""
+        # Before the lock, since a new table takes it too.
         self._cache_directory.reopen_if_replaced()
         if self._cache_directory.has_unmapped_table():
             raise StoreError("the table of stamps can't be mapped here, and others would not see the purge")
@@ -257,9 +273,16 @@ class FileStore:
             return self._cache_directory.is_current()
 
     def _purge(self, names: tuple[str, ...], soft: bool) -> None:
-        """Go through the steps in the order that makes it safe, each for all names; ``purge.lock`` is held.
+        """Purge in an order that is safe at any interruption, each step for all names. ``purge.lock`` is held.
 
-        ``tests/test_purge_model.py`` plays this order and others. Killed midway it was not acknowledged, and can be repeated.
+        1. Note the number, so that it is never given twice, even if table and records are lost.
+        2. Raise SEQ: copies and loads compare stamps from here on, and entries begun before are looked at again.
+        3. Write the records: an entry begun before the number is dropped or loses its freshness when it is read.
+        4. Move the stamps of the names: copies of such entries do not stand any more.
+        5. Raise SEQ once more: copies loaded between 2 and 4 compare the stamps of their names again.
+
+        ``tests/stores/purging/test_model.py`` plays this order and others. A purge that is killed midway was not acknowledged
+        and can be repeated.
         """
         number = max(self.seq() + 1, time.time_ns())
         self._records.note_number(number + 1)
@@ -275,32 +298,32 @@ class FileStore:
     # -- looking through it ----------------------------------------------------------------------------------------
 
     def walk(self) -> Iterator[Stored]:
-        """Yield what is stored, folder by folder."""
+        """Yield all entries, folder by folder."""
         with store_errors():
             if self._cache_directory.open_if_exists():
                 yield from self._contents.walk(self._cache_directory.stamps)
 
     def usage(self) -> Usage:
-        """Return the counts in the table; without one the files are counted."""
+        """Return the counts in the table; without a table, count the files."""
         with store_errors():
             return self._contents.usage(self._cache_directory.stamps) if self._cache_directory.open_if_exists() else Usage(0, 0)
 
     @property
     def max_size(self) -> int | None:
-        """The bytes that entries take on the disk at most; ``None``: no limit."""
+        """The limit of the bytes on disk; ``None``: no limit."""
         return self._evictor.max_size
 
     def verify(self, *, fix: bool) -> Iterator[Checked]:
-        """Read every entry whole, with its checksum, and yield whether it is sound.
+        """Read every entry whole, verify its checksum, and yield the result.
 
-        :param fix: whether those that are not are removed.
+        :param fix: remove broken entries.
         """
         with store_errors():
             if self._cache_directory.open_if_exists():
                 yield from self._contents.verify(self._cache_directory.stamps, fix=fix)
 
     def sweep(self) -> Mapping[str, int]:
-        """Do a whole sweep now; return what was removed by reason, and the ``bytes`` that it took."""
+        """Do a whole sweep now; return the number of removals by reason, and the ``bytes`` freed."""
         with store_errors():
             if not self._cache_directory.open_if_exists():
                 return {"bytes": 0}
@@ -318,7 +341,7 @@ class FileStore:
         return self._cache_directory.newer_version()
 
     def tick(self) -> None:
-        """See whether the table is still there, and sweep a little."""
+        """Map the table again if it was replaced, and sweep a little."""
         if not self._cache_directory.was_opened:
             return
         with store_errors():
@@ -326,12 +349,12 @@ class FileStore:
             self._sweeper.tick(self._cache_directory.stamps)
 
     def forget(self) -> None:
-        """Drop all copies; a fork may have left their lock taken."""
+        """Drop all copies, and their lock, which a fork may have left held."""
         self._copies.clear()
 
 
 def file_store(directory: Path, settings: Settings, counters: Counters) -> FileStore:
-    """Return the files of an app in a directory, with the limits that are configured."""
+    """Return the file store of an app, with the configured limits."""
     return FileStore(
         directory,
         memory_size=settings.memory_size,

@@ -1,4 +1,8 @@
-"""The 256 folders of a cache directory: what is in them, when it was last used, and how it is removed."""
+"""The 256 folders of a cache directory: listing files, their last use, and removal.
+
+A key has up to three files in the folder of its first two digits: the entry (the digest), ``.note`` and ``.lock``. A file that is
+being written ends in ``.tmp``. The modification time of entry and note is the time of their last known use.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +29,18 @@ _KINDS = {suffix: frozenset([kind]) for kind, suffix in _SUFFIXES.items()}
 _LOCK = _KINDS[".lock"]
 _BLOCK = 4096
 BILLION = 1_000_000_000
-#: How much was removed by reason, and how many ``bytes``.
+#: Number of removals by reason, and the ``bytes`` freed.
 Removed = Counter[str]
 
 
 @dataclass(slots=True)
 class Found:
-    """What there is of one key.
+    """The files of one key.
 
-    :ivar name: the hash that its files are named by.
-    :ivar entry: the status of its entry's file, if there is one.
-    :ivar note: likewise of its note's.
-    :ivar lock: likewise of its lock's.
+    :ivar name: the digest of the key, which names the files.
+    :ivar entry: status of the entry's file; ``None`` if there is none.
+    :ivar note: status of the note's file.
+    :ivar lock: status of the lock file.
     """
 
     name: str
@@ -46,27 +50,27 @@ class Found:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes on the disk."""
+        """Bytes of entry and note on the disk."""
         return sum(on_disk(status.st_size) for status in (self.entry, self.note) if status is not None)
 
     @property
     def used_ns(self) -> int:
-        """When it was last used or written, as far as its files tell."""
+        """The time of the last use or write, according to the files."""
         return max((status.st_mtime_ns for status in (self.entry, self.note) if status is not None), default=0)
 
     @property
     def is_orphan(self) -> bool:
-        """Whether only a lock is left."""
+        """Whether only the lock file is left."""
         return self.entry is None and self.note is None
 
 
 @dataclass(slots=True)
 class Folder:
-    """What was found in one of the folders.
+    """The keys of one folder, with the status of their files.
 
-    :ivar keys: what is there of each key.
+    :ivar keys: the keys that were looked at.
     :ivar unfinished: bytes of files that are being written, or whose writer was killed.
-    :ivar listed: how many entries there are.
+    :ivar listed: number of entries in the folder.
     :ivar is_whole: whether all keys were looked at.
     """
 
@@ -88,11 +92,11 @@ class Folder:
 
 @dataclass(slots=True)
 class Listed:
-    """The names in one of the folders.
+    """The names in one folder.
 
-    :ivar keys: which files there are of each key: its ``entry``, its ``note``, its ``lock``.
-    :ivar leftovers: files that were not finished when their writer was killed, or that are being written now.
-    :ivar unfinished: the bytes of those.
+    :ivar keys: the kinds of files of each key: ``entry``, ``note``, ``lock``.
+    :ivar leftovers: files that are being written, or whose writer was killed.
+    :ivar unfinished: bytes of the leftovers.
     """
 
     keys: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -101,7 +105,7 @@ class Listed:
 
 
 def on_disk(size: int) -> int:
-    """Return the bytes that a file of a size takes in a file system with usual blocks."""
+    """Return the bytes that a file of some size takes on the disk, in blocks of 4 KiB."""
     return -(-size // _BLOCK) * _BLOCK
 
 
@@ -109,8 +113,8 @@ class Folders:
     """The folders of a cache directory.
 
     :param directory: the cache directory.
-    :param make_folder: makes one of them.
-    :param counters: where removals are counted.
+    :param make_folder: makes one of the folders.
+    :param counters: counts the removals.
     """
 
     def __init__(self, directory: Path, make_folder: Callable[[Path], None], counters: Counters) -> None:
@@ -120,11 +124,11 @@ class Folders:
         self.counters = counters
 
     def file(self, name: str) -> str:
-        """Return where an entry is: as no Path, where there are many thousands."""
+        """Return the path of an entry, as a string: loops over many thousands of keys need no ``Path``."""
         return f"{self._root}/{name[:2]}/{name}"
 
     def path(self, name: str, suffix: str = "") -> Path:
-        """Return where a file of a key is."""
+        """Return the path of a key's file."""
         return self.directory / name[:2] / (name + suffix)
 
     def lock(self, name: str) -> FileKeyLock:
@@ -132,11 +136,11 @@ class Folders:
         return FileKeyLock(self.path(name, ".lock"), self._make_folder)
 
     def listed(self, number: int) -> Listed:
-        """Return the names in a folder. Files that are not ours are not even named."""
+        """Return the names in a folder, without files that are not ours."""
         listed, prefix = Listed(), f"{number:02x}"
         keys = listed.keys
         for entry in files_in(self.directory / prefix):
-            # No expression where there are many thousands: a key's name, and nothing, .note or .lock.
+            # Compared by hand, since a regular expression is slow for many thousands of names.
             name, suffix = entry.name[:_LENGTH], entry.name[_LENGTH:]
             kind = _KINDS.get(suffix)
             if len(name) != _LENGTH or not name.startswith(prefix) or name.strip(_HEXADECIMAL):
@@ -150,16 +154,16 @@ class Folders:
         return listed
 
     def found(self, name: str, kinds: frozenset[str]) -> Found:
-        """Return what there is of a key, of some kinds of files: each may be gone by now."""
+        """Return the files of a key, of the given kinds; each of them may have been removed since it was listed."""
         found, path = Found(name), self.file(name)
         for kind in kinds:
             setattr(found, kind, _status(path + _SUFFIXES[kind]))
         return found
 
     def look(self, number: int, most: int | None = None) -> Folder:
-        """Return what is in a folder, without locks.
+        """Return the entries and notes in a folder.
 
-        :param most: how many keys are looked at, chosen at random. Default: all.
+        :param most: look at this many keys at most, chosen at random. Default: all.
         """
         listed = self.listed(number)
         keys = [(name, kinds - _LOCK) for name, kinds in listed.keys.items() if kinds != _LOCK]
@@ -169,12 +173,12 @@ class Folders:
         return Folder([self.found(name, kinds) for name, kinds in chosen], listed.unfinished, entries, is_whole)
 
     def remove(self, found: Found, stamps: Stamps | None, why: str, removed: Removed) -> bool:
-        """Remove what there is of a key, and return whether it was: not if somebody works at it, or it has changed.
+        """Remove entry and note of a key. Return false if its lock is held, or its files have changed.
 
-        Another process may have replaced it since it was found, so it is looked at again under its lock.
+        Another process may have replaced the files since they were found, so they are looked at again under the lock.
 
-        :param why: what it is counted as.
-        :param removed: where it is counted too.
+        :param why: name of the counter.
+        :param removed: counts the removal too.
         """
         if not self._remove(found, stamps):
             return False
@@ -205,13 +209,13 @@ class Folders:
         return True
 
     def has_gone(self, found: Found, stamps: Stamps | None) -> None:
-        """Tell all processes that something was removed."""
+        """Move the stamp of a removed key and correct the counts, so that all processes see it."""
         if stamps is not None:
             stamps.move(slot_of(found.name))
             stamps.grow(folder_of(found.name), -found.size, -(found.entry is not None))
 
     def remove_lock(self, name: str) -> None:
-        """Remove a lock file, unless it is held."""
+        """Remove a key's lock file, unless it is held."""
         remove_if_idle(self.file(name) + ".lock")
 
     def _is_unchanged(self, found: Found) -> bool:
@@ -221,26 +225,26 @@ class Folders:
         )
 
     def note_use(self, name: str, time_ns: int) -> None:
-        """Give an entry and its note the time of their last use."""
+        """Set the modification time of entry and note to the time of their last use."""
         for suffix in ("", ".note"):
             with suppress(FileNotFoundError):
                 os.utime(self.file(name) + suffix, ns=(time_ns, time_ns), follow_symlinks=False)
 
 
 def _has_no_room(error: StoreError) -> bool:
-    """Whether a lock could not be taken since the disk is too full for its file: then nobody has it, and this makes room."""
+    """Whether a lock could not be taken because the disk is too full for its file: no process has it, and removing makes room."""
     cause = error.__cause__
     return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def size_on_disk(path: Path) -> int | None:
-    """Return the bytes that a file takes; ``None`` if there is none."""
+    """Return the bytes that a file takes on the disk; ``None`` if there is no file."""
     status = _status(str(path))
     return None if status is None else on_disk(status.st_size)
 
 
 def folder_of(name: str) -> int:
-    """Return the number of the folder that a key's files are in."""
+    """Return the number of a key's folder."""
     return int(name[:2], 16)
 
 

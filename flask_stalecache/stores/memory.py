@@ -1,4 +1,4 @@
-"""The copies that a process holds, within a size; the least used go first (CLOCK)."""
+"""This process's copies, up to a size; the least used are evicted (CLOCK)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from .base import Copy
 
 
 class Copies:
-    """Copies by key, up to ``limit`` bytes. Reading takes no lock: one look into a dict.
+    """Copies by key, up to ``limit`` bytes. A read is one dict lookup and takes no lock; writes hold the shelf's lock.
 
-    :param limit: bytes of all copies together, by their own estimate.
+    :param limit: estimated bytes of all copies together.
     """
 
     def __init__(self, limit: int) -> None:
@@ -18,19 +18,19 @@ class Copies:
         self._shelf = _Shelf(limit)
 
     def get(self, key: str) -> Copy | None:
-        """Return the key's copy, whether it still stands or not."""
+        """Return the key's copy, which may be out of date."""
         return self._shelf.copies.get(key)
 
     def put(self, copy: Copy) -> None:
-        """Keep a copy; one that would take more than an eighth of the room is not kept."""
+        """Keep a copy, unless it takes more than an eighth of the limit."""
         self._shelf.put(copy)
 
     def discard(self, key: str) -> None:
-        """Forget a key's copy."""
+        """Drop a key's copy."""
         self._shelf.discard(key)
 
     def clear(self) -> None:
-        """Forget everything, the lock too: a fork may have left it taken."""
+        """Drop everything, and the lock: a fork may have left it held."""
         self._shelf = _Shelf(self.limit)
 
     @property
@@ -43,7 +43,7 @@ class Copies:
 
 
 class _Shelf:
-    """What :meth:`Copies.clear` replaces as a whole: who is in the middle of something goes on with the old one."""
+    """Copies and their lock, replaced as a whole by :meth:`Copies.clear`; a thread in the middle of a write ends in the old one."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -70,7 +70,7 @@ class _Shelf:
             self.size -= old.size
 
     def _evict(self) -> None:
-        # Each round either drops one or clears one's mark, so this ends.
+        # Each round drops a copy or clears its mark, so this ends.
         while self.size > self.limit:
             key, oldest = next(iter(self.copies.items()))
             del self.copies[key]

@@ -1,6 +1,7 @@
-"""What was purged: a record for each name, and the purge numbers in them, by which everything is ordered.
+"""Records of purges: for each purged name, the numbers of its last hard and soft purge.
 
-A purge of a name that has the number ``n`` is of all that was begun before: its ``seq`` is less. Clocks play no part.
+A purge with the number ``n`` affects the entries that were begun before it: those whose ``seq`` is less than ``n``. Numbers give
+the order of all purges; clocks play no part. ``purge.lock`` guards the records and the last number.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from ..core.model.keys import digest
 from ..filesystem.atomic import files_in, make_directory, read_file, write_file
 from .stamps import SEQ_SLOT, Stamps
 
-#: Seconds for which a record is kept at least.
+#: Seconds that a record is kept at least.
 KEPT_FOR = 86400.0
-#: What an origin took longer for, in seconds, is not stored: a record could be gone. It is less, since a clock may step back.
+#: Answers that took longer, in seconds, are not stored: a record of a purge meanwhile could be gone. Half, as clocks step back.
 LONGEST_RUN = KEPT_FOR / 2
-#: Records whose age is looked at together, at most.
+#: Records whose age is read at a time at most.
 MOST = 2000
 _FILE = re.compile(r"[0-9a-f]{40}")
 _NUMBER = re.compile(rb"[0-9]{1,19}\n")
 _COARSEST_TIME = 2_000_000_000
-#: Records that are remembered at most while all entries are looked at.
+#: Records that are cached at most.
 _REMEMBERED = 10_000
 
 
@@ -37,9 +38,9 @@ class PurgeRecord:
     """The last purges of one name.
 
     :param name: the name.
-    :param hard: the number of the last purge that dropped.
-    :param soft: the number of the last purge that ended freshness.
-    :param soft_at: when that was, in seconds since the epoch.
+    :param hard: number of the last hard purge, which drops entries.
+    :param soft: number of the last soft purge, which ends their freshness.
+    :param soft_at: time of that soft purge, in seconds since the epoch.
     """
 
     name: str
@@ -60,9 +61,9 @@ class PurgeRecord:
 
 
 class PurgeRecords:
-    """The records of one cache directory, a file each.
+    """The records of one cache directory, one file for each name.
 
-    :param folder: where they are.
+    :param folder: the folder of the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,30 +76,31 @@ class PurgeRecords:
         return PurgeRecord(name) if record is None else replace(record, name=name)
 
     def write(self, record: PurgeRecord) -> None:
-        """Replace the record of a name; ``purge.lock`` is held."""
+        """Replace the record of a name. ``purge.lock`` is held."""
         make_directory(self.folder)
         data = {"name": record.name, "hard": record.hard, "soft": record.soft, "soft_at": record.soft_at}
         write_file(self._path(record.name), json.dumps(data).encode("ascii"), record.last)
 
     def since(self, entry: Entry) -> list[PurgeRecord]:
-        """Return the records of those of an entry's names that were purged since it was begun."""
+        """Return the records of an entry's names that were purged since it was begun."""
         return [record for record in map(self.read, entry.names) if entry.seq < record.last]
 
     def outlive(self, entry: Entry) -> Entry | None:
-        """Return what the purges since its beginning leave of an entry: all of it, it with its freshness ended, or nothing."""
+        """Apply the purges since an entry was begun: return it, return it without freshness, or return ``None``."""
         return left_of(entry, self.since(entry))
 
     def note_number(self, number: int) -> None:
-        """Note a number that SEQ comes to, before it does; ``purge.lock`` is held.
+        """Write down a number before SEQ is raised to it. ``purge.lock`` is held.
 
-        It outlives table and records: were a number given twice, an entry from before could be taken for one from after.
+        The file outlives table and records: if a number were given twice, an entry from before a purge could pass for one from
+        after it.
         """
         make_directory(self.folder)
-        # The end of line shows that it was not cut by a crash of the machine.
+        # The line end shows that a crash of the machine has not cut the number.
         write_file(self._last, b"%d\n" % number, number)
 
     def last_number(self) -> int:
-        """Return the last number that was noted, or 0; if it is lost, one past all records."""
+        """Return the last number that was written down, or 0; if the file is lost, the highest number of all records plus one."""
         noted = _NUMBER.fullmatch(read_file(self._last) or b"")
         if noted is not None:
             return int(noted[0])
@@ -106,18 +108,18 @@ class PurgeRecords:
         return max((record.last + 1 for record in records if record is not None), default=0)
 
     def older_than(self, time_ns: int) -> list[Path]:
-        """Return the files of the records whose last purge was before a moment; of very many, those of a part."""
+        """Return the files of the records whose last purge was before a time; if there are very many, of a random part."""
         names = [entry.name for entry in files_in(self.folder) if _FILE.fullmatch(entry.name)]
         chosen = random.sample(names, MOST) if len(names) > MOST else names
         return [path for path in map(self.folder.joinpath, chosen) if _written(path) < time_ns]
 
     def files(self, most: int) -> set[str] | None:
-        """Return the names of the records' files; ``None`` if there are more than so many."""
+        """Return the names of the records' files; ``None`` if there are more than ``most``."""
         found = {entry.name for entry in islice(files_in(self.folder), most + 1)}
         return found if len(found) <= most else None
 
     def remove(self, path: Path, is_done: Callable[[PurgeRecord], bool]) -> None:
-        """Remove the file of a record if nobody needs it any more; ``purge.lock`` is held."""
+        """Remove the file of a record if ``is_done`` says so. ``purge.lock`` is held."""
         record = self._read_file(path)
         if record is not None and is_done(record):
             path.unlink()
@@ -131,10 +133,10 @@ class PurgeRecords:
 
 
 class CachedPurgeRecords:
-    """Records, remembered while no purge number is given: for who goes through all entries, most of which share most names.
+    """A cache of records until the next purge, for walks through all entries: most of these share most of their names.
 
     :param records: the records.
-    :param stamps: the table that has the last purge number; without it nothing is remembered.
+    :param stamps: the table with the last purge number; without it nothing is cached.
     """
 
     def __init__(self, records: PurgeRecords, stamps: Stamps | None) -> None:
@@ -145,12 +147,12 @@ class CachedPurgeRecords:
         self._records: dict[str, PurgeRecord | None] = {}
 
     def is_of(self, stamps: Stamps | None) -> bool:
-        """Whether it was made for a table."""
+        """Whether the cache belongs to a table."""
         return stamps is self._stamps
 
     def since(self, seq: int, names: Iterable[str]) -> list[PurgeRecord]:
-        """Return the records of those of some names that were purged since a number."""
-        # SEQ moves before a record is written and once more after.
+        """Return the records of the names that were purged after a number."""
+        # A purge raises SEQ before it writes a record and once more after it, so an unchanged SEQ means unchanged records.
         last = -1 if self._stamps is None else int(self._stamps.table[SEQ_SLOT])
         if last != self._seq or last < 0:
             self._seq, self._records = last, {}
@@ -168,7 +170,7 @@ class CachedPurgeRecords:
 
 
 def left_of(entry: Entry, records: Iterable[PurgeRecord]) -> Entry | None:
-    """Return what is left of an entry after the purges since its beginning."""
+    """Apply purges to an entry: return it, return it without freshness, or return ``None``."""
     for record in records:
         if entry.seq < record.hard:
             return None
@@ -177,7 +179,7 @@ def left_of(entry: Entry, records: Iterable[PurgeRecord]) -> Entry | None:
 
 
 def _written(path: Path) -> float:
-    """Return the time of a file; if it has gone, later than any."""
+    """Return the modification time of a file; infinity if it was removed."""
     try:
         return path.lstat().st_mtime_ns
     except FileNotFoundError:
@@ -189,5 +191,5 @@ def _decoded(path: Path, data: bytes) -> PurgeRecord:
         head = json.loads(data)
         return PurgeRecord(str(head["name"]), int(head["hard"]), int(head["soft"]), float(head["soft_at"]))
     except (ValueError, LookupError, TypeError, OverflowError):
-        # Cut by a crash of the machine. Its time is its number; and what was purged softly is better dropped than fresh.
+        # Cut by a crash of the machine. The file's time is its number; a soft purge becomes a hard one, the safe side.
         return PurgeRecord("", hard=path.stat().st_mtime_ns + _COARSEST_TIME)

@@ -1,7 +1,17 @@
-"""A table of 64-bit numbers that all workers map: a look at one tells, without a system call, whether a copy still stands.
+"""The table of stamps: 64-bit numbers in a file that all workers map, so that a hit needs no system call.
 
-Truth is in the files. Stamps only say "look again", so a collision of two keys costs a reload and nothing else. The same file has
-how many bytes and entries each folder holds, and a mark for what was used.
+Each key and each name hashes to a slot. A write or a purge gives the slot a new random value, and a copy stands while its slots
+are unchanged. Truth is in the files, stamps only say "read again": a collision of two keys costs a reload and nothing else.
+
+Which process writes what:
+
+=============== ============================================================================================
+slot 0 (SEQ)    the last purge number; raised with ``purge.lock`` held
+other slots     moved without a lock, after the files were changed
+counts          bytes and entries of each folder; without a lock, so that updates may be lost, and corrected
+                whenever a folder is read
+marks           one byte for each use since the last look (CLOCK); set by hits, cleared by eviction and sweep
+=============== ============================================================================================
 """
 
 from __future__ import annotations
@@ -14,21 +24,21 @@ from pathlib import Path
 
 from .base import Copy
 
-#: Another layout has another name.
+#: Each layout has its own name.
 FILE_NAME = "stamps-3"
 SLOTS = 65536
 FOLDERS = 256
-#: More than stamps: two keys that share a stamp cost a reload, two that share a mark keep each other from going.
+#: More marks than stamps: keys that share a stamp cost a reload, keys that share a mark keep each other from being evicted.
 MARKS = 262_144
 _NUMBERS = SLOTS + 2 * FOLDERS
-#: Stamps, and bytes and entries of folders, are 64-bit numbers, a mark is one byte.
+#: Stamps and counts are 64-bit numbers, a mark is one byte.
 SIZE = _NUMBERS * 8 + MARKS
-#: Slot 0 holds SEQ, the last purge number; keys and names have the others.
+#: Slot 0 holds SEQ, the last purge number.
 SEQ_SLOT = 0
 
 
 def newer_table(directory: Path) -> str | None:
-    """Return the name of a table of a later layout, by which a later version of this package is known; ``None``: there is none."""
+    """Return the name of a table of a later layout, made by a later version of this package; ``None`` if there is none."""
     own = int(FILE_NAME.partition("-")[2])
     tables = (name.partition("-") for name in os.listdir(directory))
     return next(("-".join((kind, number)) for kind, _, number in tables if kind == "stamps" and _is_after(number, own)), None)
@@ -39,7 +49,7 @@ def _is_after(number: str, own: int) -> bool:
 
 
 def slot_of(digest: str) -> int:
-    """Return the slot of a hexadecimal digest: never 0."""
+    """Return the slot of a hexadecimal digest; never 0."""
     return 1 + int(digest[:15], 16) % (SLOTS - 1)
 
 
@@ -51,8 +61,8 @@ def mark_of(digest: str) -> int:
 class Stamps:
     """The mapped table of one cache directory.
 
-    :param path: its file; made if it is not there.
-    :raises OSError: if it can't be made at its full size or mapped.
+    :param path: its file; created if it does not exist.
+    :raises OSError: if it can't be created at its full size or mapped.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,35 +76,35 @@ class Stamps:
         self._path = path
         numbers = memoryview(self._map)[: _NUMBERS * 8].cast("Q")
         self.table = numbers[:SLOTS]
-        #: Bytes of the files in each of the 256 folders. Who counts at once may lose one; each look at the files mends it.
+        #: Bytes of the files in each of the 256 folders.
         self.folder_sizes = numbers[SLOTS : SLOTS + FOLDERS]
-        #: Likewise the number of entries.
+        #: Entries in each of them.
         self.folder_entries = numbers[SLOTS + FOLDERS :]
-        #: Not 0: what hashes to it was used since it was last looked at (CLOCK).
+        #: Not 0: a key that hashes to it was used since the last look (CLOCK).
         self.marks = memoryview(self._map)[_NUMBERS * 8 :]
 
     def move(self, slot: int) -> None:
-        """Give a slot a new random value: whoever holds a copy looks again."""
-        # urandom, since the random module's state is the same in two forks of one process.
+        """Give a slot a new random value, so that copies are loaded again."""
+        # os.urandom, since two forks of a process share the state of the random module.
         self.table[slot] = int.from_bytes(os.urandom(8), "big")
 
     def raise_seq(self, number: int) -> None:
-        """Set SEQ to a purge number, unless it is past that; ``purge.lock`` is held."""
+        """Raise SEQ to a purge number, unless it is higher already. ``purge.lock`` is held."""
         if self.table[SEQ_SLOT] < number:
             self.table[SEQ_SLOT] = number
 
     def grow(self, folder: int, size: int, entries: int) -> None:
-        """Count bytes and entries that came to a folder, or went if negative."""
+        """Add to the bytes and entries of a folder; negative if some were removed."""
         self.folder_sizes[folder] = max(0, self.folder_sizes[folder] + size)
         self.folder_entries[folder] = max(0, self.folder_entries[folder] + entries)
 
     def count(self, folder: int, size: int, entries: int) -> None:
-        """Correct the counts of a folder by what was found there."""
+        """Correct the counts of a folder."""
         self.folder_sizes[folder] = size
         self.folder_entries[folder] = entries
 
     def is_current(self) -> bool:
-        """Whether the file is still the one that is mapped, and whole."""
+        """Whether the mapped file is still the one at its path, and whole."""
         try:
             status = os.lstat(self._path)
         except OSError:
@@ -103,14 +113,14 @@ class Stamps:
 
 
 def stands(copy: Copy, table: memoryview) -> bool:
-    """Whether nothing was written for a copy's key, and none of its names purged, since it was loaded. It is called on a hit."""
+    """Whether nothing was written for a copy's key, and none of its names purged, since it was loaded. Called on each hit."""
     if copy.table is not table or table[copy.slot] != copy.stamp:
         return False
     return bool(table[SEQ_SLOT] == copy.seq) or _outlived(copy, table)
 
 
 def _outlived(copy: Copy, table: memoryview) -> bool:
-    # Before the stamps: a purge that begins in between moves it once more, and shows at the next look.
+    # SEQ is read before the stamps: a purge that begins in between raises it once more, which shows at the next lookup.
     seq = int(table[SEQ_SLOT])
     for slot, stamp in copy.names:
         if table[slot] != stamp:
@@ -120,7 +130,7 @@ def _outlived(copy: Copy, table: memoryview) -> bool:
 
 
 def _open_whole(path: Path) -> int:
-    """Return a descriptor of a table that has all its blocks: a sparse or cut one would be SIGBUS."""
+    """Return a descriptor of a table that has all its blocks: access to a sparse or cut file would raise SIGBUS."""
     for _ in range(10):
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -144,7 +154,7 @@ def _is_whole(status: os.stat_result) -> bool:
 
 
 def _make(path: Path) -> None:
-    # Made whole under another name, then linked: nobody ever sees a half one, and the first of two makers wins.
+    # Completed under another name, then linked: no process ever sees a half table, and the first of two creators wins.
     beside = path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
