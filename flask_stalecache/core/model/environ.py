@@ -9,7 +9,7 @@ REFRESHING = "flask_stalecache.refreshing"
 #: In the environ: the refresh of a page that this request is, which is for its view and nobody before.
 REPLAY = "flask_stalecache.replay"
 #: In the environ: a request that fills what is not stored, before visitors come.
-WARMING = "flask_stalecache.batches.warm_request"
+WARMING = "flask_stalecache.warming"
 
 
 def environ_name(header: str) -> str:
