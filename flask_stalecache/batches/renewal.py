@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from ..core.model.entry import Entry
 from ..core.model.titles import title_of
-from ..core.rules.serving import Verdict
+from ..core.rules.storability import Verdict
 from ..engine.background import RefreshResult
 from ..engine.engine import Engine
 from ..engine.origin import Answer, RefreshJob

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..core.model.environ import WARMING
-from ..core.rules.serving import ServeOptions, Verdict
+from ..core.rules.serving import ServeOptions
 from ..core.rules.status import CacheStatus
+from ..core.rules.storability import Verdict
 from ..engine.origin import Answer, Served
 from ..errors import StaleCacheError
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ..core.model.entry import Entry
 from ..core.model.note import NOTHING, Note
-from ..core.rules.serving import Action, Verdict, after
+from ..core.rules.storability import Action, Verdict, after
 from ..errors import StoreError
 from ..stats.counters import Counters
 from ..stores.base import Copy, Store

@@ -10,7 +10,8 @@ from functools import partial
 from typing import NamedTuple
 
 from ..core.model.entry import Entry
-from ..core.rules.serving import Verdict, is_due
+from ..core.rules.serving import is_due
+from ..core.rules.storability import Verdict
 from ..errors import StoreError
 from ..stores.base import Copy
 from .answer_writer import AnswerWriter

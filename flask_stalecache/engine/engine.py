@@ -7,8 +7,9 @@ import time
 from functools import partial
 
 from ..config import Settings
-from ..core.rules.serving import Fetch, Serve, Verdict, decide, is_plain_hit
+from ..core.rules.serving import Fetch, Serve, decide, is_plain_hit
 from ..core.rules.status import CacheStatus
+from ..core.rules.storability import Verdict
 from ..errors import StoreError
 from ..stats.counters import Counters
 from ..stats.registry import Registry

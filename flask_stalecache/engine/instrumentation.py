@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from ..core.rules.serving import Verdict
 from ..core.rules.status import CacheStatus
 from ..stats.schema import eviction_reasons
 from ..stats.tally import UNCOUNTED, Tally

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Protocol
 from ..core.model.entry import Entry
 from ..core.model.inputs import NO_NAMES, RequestInputs
 from ..core.model.reasons import Refusal, StoreRefusal
-from ..core.rules.serving import Serve, ServeOptions, Verdict, decide
+from ..core.rules.serving import Serve, ServeOptions, decide
 from ..core.rules.status import CacheStatus
+from ..core.rules.storability import Verdict
 from ..stats.tally import UNCOUNTED, Tally
 from ..stores.base import Copy
 from .thread_pool import ThreadPool

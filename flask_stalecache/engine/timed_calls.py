@@ -6,7 +6,7 @@ import time
 from typing import Protocol
 
 from ..core.model.note import NOTHING
-from ..core.rules.serving import Verdict
+from ..core.rules.storability import Verdict
 from ..errors import OriginBusy, OriginTimeout
 from ..stores.base import Copy, Store
 from .background import ProcessState, RefreshResult

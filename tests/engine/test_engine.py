@@ -13,7 +13,7 @@ import time_machine
 
 from flask_stalecache import CacheStatus, FileStore
 from flask_stalecache.core.model.note import NOTHING, Note
-from flask_stalecache.core.rules.serving import Verdict
+from flask_stalecache.core.rules.storability import Verdict
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.origin import Answer, Start
 from support.engine import FakeOrigin, FakeRefresh, body_of, failed, make_engine, personal, storable, unstorable

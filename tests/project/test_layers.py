@@ -57,6 +57,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.rules.status",
         "core.rules.prefer_stale",
         "core.rules.serving",
+        "core.rules.storability",
         "core.rules.explain",
         "core.rules.shared_cache",
         "core.rules.variants",
@@ -218,6 +219,7 @@ KNOW_FLASK = {
     "metrics",
 }
 PURE = {
+    "core.rules.storability",
     "core.rules.prefer_stale",
     "core.model.environ",
     "core.model.checks",

@@ -15,7 +15,8 @@ from flask_stalecache import config
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.policy import Windows
-from flask_stalecache.core.rules.serving import PLAIN, ServeOptions, Verdict
+from flask_stalecache.core.rules.serving import PLAIN, ServeOptions
+from flask_stalecache.core.rules.storability import Verdict
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.origin import Answer, Start
 from flask_stalecache.engine.thread_pool import ThreadPool

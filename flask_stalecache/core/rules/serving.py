@@ -1,4 +1,4 @@
-"""What is served, and what becomes of an answer. Pure: no clock, no I/O, no Flask.
+"""What is served. Pure: no clock, no I/O, no Flask.
 
 :func:`decide` has an entry, its note and one clock reading, and answers :class:`Serve` or :class:`Fetch`:
 
@@ -21,26 +21,15 @@ must-revalidate, proxy-revalidate, bare s-maxage     never stale
 ==================================================== ============================== ===================
 
 Prefer stale without a refresh hands over none in SWR either. An entry of an older version of the app is stale, whatever its age.
-
-:func:`judge` has an answer and says whether it may be stored; :func:`after` says what becomes of what was stored.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
 from typing import NamedTuple
 
-from ..http.cache_control import Directives
-from ..http.fields import vary_names
-from ..http.freshness import lifetime, stale_windows
 from ..model.entry import Entry
-from ..model.inputs import NO_NAMES, RequestInputs
 from ..model.note import Note
-from ..model.policy import FAILURE_STATUSES, NEVER_VARIED, Policy, Windows
-from ..model.reasons import Refusal, StoreRefusal
 from .prefer_stale import PreferStale
 from .status import CacheStatus
 
@@ -170,133 +159,3 @@ def may_stand_in(entry: Entry, now: float, terms: ServeOptions) -> bool:
 
 def _may_refresh(note: Note, now: float, terms: ServeOptions, pending: bool) -> bool:
     return not pending and not note.backing_off(now) and terms.prefer_stale is not PreferStale.ALONE
-
-
-class Verdict(Enum):
-    """What an answer of the origin is to the store."""
-
-    #: It may be stored.
-    STORABLE = "storable"
-    #: It can't be stored, whoever asks.
-    UNSTORABLE = "unstorable"
-    #: It can't be stored only because of what this request carried.
-    PERSONAL = "personal"
-    #: The origin failed.
-    FAILED = "failed"
-    #: It was made with a fallback, while what is stored was not: that is kept, and it is made again when the fallback's call is.
-    WORSE = "worse"
-    #: The origin was not called: too many calls run, or it is left alone, or its caller waits no longer.
-    REFUSED = "refused"
-
-
-class Judgement(NamedTuple):
-    """A verdict, why, and the windows of what may be stored."""
-
-    verdict: Verdict
-    reason: Refusal | None = None
-    windows: Windows = Windows(0.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What is known of an answer when it is judged.
-
-    :param status: the HTTP status.
-    :param headers: its fields.
-    :param size: bytes of the body; ``None`` for a stream that can't be stored.
-    :param directives: what its fields say of storing.
-    :param in_key: request fields in the key, in lower case.
-    :param refusal: a reason not to store it that was seen while it was made (session modified, headers iterated …), if any.
-    :param carried: names that were read, are not in the key, and that this request carried.
-    :param had_content: what is stored has a body.
-    :param stood_in: it was made with the fallback of a call that failed.
-    :param has_better: what is stored may be served in its place, and was not made with a fallback itself.
-    :param said_max_age: the longest freshness in seconds that the origin itself allowed; ``None``: it said nothing.
-    """
-
-    status: int
-    headers: Sequence[tuple[str, str]]
-    size: int | None
-    directives: Directives
-    in_key: frozenset[str]
-    refusal: Refusal | None = None
-    carried: RequestInputs = NO_NAMES
-    had_content: bool = False
-    said_max_age: float | None = None
-    stood_in: bool = False
-    has_better: bool = False
-
-
-def judge(facts: Facts, policy: Policy, defaults: Windows, max_size: int, now: float) -> Judgement:
-    """Say whether an answer may be stored, and its windows if so (RFC 9111 section 3, design rules 3 and 4)."""
-    if facts.status in FAILURE_STATUSES:
-        return Judgement(Verdict.FAILED, Refusal(StoreRefusal.FAILED_STATUS, str(facts.status)))
-    if facts.had_content and _is_empty(facts) and facts.status not in policy.listed_statuses:
-        return Judgement(Verdict.FAILED, Refusal(StoreRefusal.EMPTY_OVER_CONTENT))
-    if facts.stood_in and facts.has_better:
-        return Judgement(Verdict.WORSE, Refusal(StoreRefusal.FALLBACK_OVER_BETTER))
-    if facts.carried:
-        # First, since whatever else is said of it (private, a cookie set) may be because of this visitor too.
-        return Judgement(Verdict.PERSONAL, Refusal(StoreRefusal.MADE_FOR_VISITOR))
-    refusal = facts.refusal or _refusal(facts, policy, max_size)
-    if refusal is not None:
-        return Judgement(Verdict.UNSTORABLE, refusal)
-    return Judgement(Verdict.STORABLE, None, _windows(facts, policy, defaults, now))
-
-
-def _is_empty(facts: Facts) -> bool:
-    return facts.status in (204, 205) or (facts.status == 200 and facts.size == 0)
-
-
-def _refusal(facts: Facts, policy: Policy, max_size: int) -> Refusal | None:
-    for name in ("no-store", "private", "no-cache"):
-        if name in facts.directives:
-            return Refusal(StoreRefusal.CACHE_CONTROL, name)
-    if facts.status not in policy.statuses:
-        return Refusal(StoreRefusal.STATUS_NOT_LISTED, str(facts.status))
-    if any(name.lower() == "set-cookie" for name, _ in facts.headers):
-        return Refusal(StoreRefusal.SETS_COOKIE, "the view's response")
-    unknown = vary_names(facts.headers) - facts.in_key
-    if unknown:
-        return Refusal(StoreRefusal.VARY_NOT_IN_KEY, ", ".join(sorted(unknown)), _fix_of(unknown))
-    if facts.size is None:
-        return Refusal(StoreRefusal.STREAM)
-    return Refusal(StoreRefusal.TOO_LARGE) if facts.size > max_size else None
-
-
-def _fix_of(unknown: frozenset[str]) -> str:
-    # What vary= would refuse is not advised.
-    return "" if unknown & {"*", *NEVER_VARIED} else f"write vary={sorted(unknown)!r}"
-
-
-def _windows(facts: Facts, policy: Policy, defaults: Windows, now: float) -> Windows:
-    coded = policy.statuses.get(facts.status)
-    if coded is None:
-        coded = policy.max_age
-    max_age = lifetime(coded, facts.directives, facts.headers, now, defaults.max_age)
-    if facts.said_max_age is not None:
-        max_age = min(max_age, facts.said_max_age)
-    return Windows(max_age, *stale_windows((policy.stale_while_revalidate, policy.stale_if_error), facts.directives, defaults))
-
-
-class Action(Enum):
-    """What becomes of what was stored once the origin has answered."""
-
-    REPLACE = "replace"
-    KEEP = "keep"
-    DROP = "drop"
-
-
-def after(verdict: Verdict, *, stored: bool, anybodys: bool = True) -> Action:
-    """Return what becomes of the stored entry.
-
-    A storable answer replaces it. A failure keeps it. Any other full answer (404, private now, …) drops it, since it must not
-    outlive what the origin says today; but not one that was one visitor's own, which says nothing of the page of others.
-
-    :param verdict: what the answer is to the store.
-    :param stored: whether there is an entry.
-    :param anybodys: whether the answer could have been anybody's.
-    """
-    if verdict is Verdict.STORABLE:
-        return Action.REPLACE
-    return Action.DROP if verdict is Verdict.UNSTORABLE and stored and anybodys else Action.KEEP

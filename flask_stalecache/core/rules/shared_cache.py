@@ -19,7 +19,8 @@ from ..model.entry import Entry
 from ..model.policy import FAILURE_STATUSES, Policy, Windows
 from ..model.reasons import Refusal, StoreRefusal
 from .prefer_stale import PreferStale
-from .serving import Judgement, ServeOptions, Verdict
+from .serving import ServeOptions
+from .storability import Judgement, Verdict
 
 NO_WINDOWS = Windows(0.0, 0.0, 0.0)
 

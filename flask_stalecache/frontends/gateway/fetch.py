@@ -41,8 +41,8 @@ from ...core.model.environ import REFRESHING, environ_name
 from ...core.model.policy import FAILURE_STATUSES, Policy
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, collected_by, current
-from ...core.rules.serving import Judgement, Verdict
 from ...core.rules.shared_cache import Exchange, judge_exchange
+from ...core.rules.storability import Judgement, Verdict
 from ...core.rules.variants import INDEX
 from ...engine.origin import Answer, Start
 from ...stats.tally import UNCOUNTED, Tally

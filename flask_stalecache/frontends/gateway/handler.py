@@ -27,8 +27,8 @@ from ...core.model.entry import Entry
 from ...core.model.environ import ARRIVED, REPLAY, WARMING
 from ...core.model.keys import is_key_of_page
 from ...core.model.reasons import BypassReason
-from ...core.rules.serving import Verdict
 from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, status_fields
+from ...core.rules.storability import Verdict
 from ...core.rules.variants import Index
 from ...engine.origin import Answer, Served, is_served
 from ...stats.tally import PLAIN

@@ -17,8 +17,9 @@ from ...core.model.inputs import RequestInputs
 from ...core.model.keys import page_key
 from ...core.model.recipe import PageRecipe
 from ...core.rules.prefer_stale import is_set
-from ...core.rules.serving import ServeOptions, Verdict
+from ...core.rules.serving import ServeOptions
 from ...core.rules.shared_cache import directives_of, honored
+from ...core.rules.storability import Verdict
 from ...core.rules.variants import is_variant_of
 from ...engine.origin import Answer, Origin, RefreshJob, Served, Start
 from ...errors import StaleCacheError

@@ -15,8 +15,9 @@ from ...core.model.entry import Entry
 from ...core.model.purge_names import call_name, tags_in
 from ...core.rules import cacheability
 from ...core.rules.prefer_stale import preference
-from ...core.rules.serving import Fetch, ServeOptions, Verdict, decide
+from ...core.rules.serving import Fetch, ServeOptions, decide
 from ...core.rules.status import CacheStatus
+from ...core.rules.storability import Verdict
 from ...engine.engine import Engine
 from ...engine.origin import Answer
 from ...engine.thread_pool import ThreadPool

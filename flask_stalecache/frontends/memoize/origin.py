@@ -26,7 +26,8 @@ from ...core.model.purge_names import call_names, tag_name
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, current, run_apart
 from ...core.rules.prefer_stale import preference
-from ...core.rules.serving import Facts, ServeOptions, Verdict, judge
+from ...core.rules.serving import ServeOptions
+from ...core.rules.storability import Facts, Verdict, judge
 from ...engine.log import RateLimitedLog
 from ...engine.origin import Answer, Origin, RefreshJob, Start
 from ...engine.thread_pool import ThreadPool

@@ -13,7 +13,7 @@ import logging
 
 from ...core.model.inputs import RequestInputs
 from ...core.model.reasons import Refusal, StoreRefusal
-from ...core.rules.serving import Judgement, Verdict
+from ...core.rules.storability import Judgement, Verdict
 from ...engine.log import RateLimitedLog
 from ..flask_internals import RequestContext
 from .watch import reader_of

@@ -37,7 +37,7 @@ from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability, collecting
-from ...core.rules.serving import Facts, Judgement, Verdict, judge
+from ...core.rules.storability import Facts, Judgement, Verdict, judge
 from ...engine.origin import Answer, Served, Start
 from ..flask_internals import RequestContext, handle_user_exception
 from ..hooks import ask

@@ -12,7 +12,8 @@ from ...core.model.inputs import RequestInputs
 from ...core.model.keys import page_key
 from ...core.model.policy import FAILURE_STATUSES
 from ...core.model.recipe import PageRecipe
-from ...core.rules.serving import ServeOptions, Verdict
+from ...core.rules.serving import ServeOptions
+from ...core.rules.storability import Verdict
 from ...engine.origin import Answer, Origin, RefreshJob, Served, Start
 from ...errors import ConfigError
 from ...stats.tally import Tally

@@ -12,7 +12,8 @@ from flask import Flask
 
 from ...core.model.environ import REPLAY
 from ...core.model.recipe import PageRecipe
-from ...core.rules.serving import ServeOptions, Verdict
+from ...core.rules.serving import ServeOptions
+from ...core.rules.storability import Verdict
 from ...core.wsgi import AppReply
 from ...engine.origin import Answer, RefreshJob, Start
 from ...errors import StaleCacheError

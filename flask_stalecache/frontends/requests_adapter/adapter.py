@@ -15,8 +15,8 @@ from ...core.http.validators import Validators, fields_of_304
 from ...core.model.entry import Entry
 from ...core.model.reasons import BypassReason
 from ...core.rules import cacheability
-from ...core.rules.serving import Verdict
 from ...core.rules.status import CacheStatus, forwarded_field, status_fields
+from ...core.rules.storability import Verdict
 from ...engine.origin import Answer, Served, is_served
 from ...errors import ConfigError, StoreError
 from ...stores.base import Copy

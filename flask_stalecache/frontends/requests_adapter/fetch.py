@@ -18,8 +18,9 @@ from ...core.model.entry import Entry
 from ...core.model.inputs import NO_NAMES
 from ...core.model.policy import Windows
 from ...core.model.reasons import Refusal, StoreRefusal
-from ...core.rules.serving import Judgement, ServeOptions, Verdict
+from ...core.rules.serving import ServeOptions
 from ...core.rules.shared_cache import Exchange, entry_fields, judge_exchange
+from ...core.rules.storability import Judgement, Verdict
 from ...core.rules.variants import index_with, place_of
 from ...engine.origin import Answer, Start
 from ..memoize.origin import retry_after_of

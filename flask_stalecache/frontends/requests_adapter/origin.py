@@ -8,8 +8,9 @@ from functools import partial
 from requests import Response
 
 from ...core.model.entry import Entry
-from ...core.rules.serving import ServeOptions, Verdict
+from ...core.rules.serving import ServeOptions
 from ...core.rules.shared_cache import directives_of, honored
+from ...core.rules.storability import Verdict
 from ...core.rules.variants import Fields, locate
 from ...engine.origin import Answer, Origin, RefreshJob, Start
 from ...stats.tally import Tally

@@ -12,7 +12,8 @@ import pytest
 from flask_stalecache.core.http.cache_control import RequestDirectives
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.policy import Windows
-from flask_stalecache.core.rules.serving import PreferStale, ServeOptions
+from flask_stalecache.core.rules.prefer_stale import PreferStale
+from flask_stalecache.core.rules.serving import ServeOptions
 from flask_stalecache.core.rules.shared_cache import directives_of, honored
 from support.clock import NOON
 from support.engine import make_entry

@@ -17,14 +17,7 @@ from flask_stalecache.core.http.cache_control import response_directives
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.policy import FAILURE_STATUSES, Windows
 from flask_stalecache.core.model.reasons import Refusal, StoreRefusal
-from flask_stalecache.core.rules.serving import (
-    Action,
-    Facts,
-    Judgement,
-    Verdict,
-    after,
-    judge,
-)
+from flask_stalecache.core.rules.storability import Action, Facts, Judgement, Verdict, after, judge
 from support.serving import NOON
 
 MODIFIED = Refusal(StoreRefusal.MODIFIED_SESSION)

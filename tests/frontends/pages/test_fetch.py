@@ -10,7 +10,7 @@ from werkzeug.exceptions import BadGateway, Forbidden, HTTPException, NotFound
 from werkzeug.wrappers import Response
 
 from flask_stalecache import StaleCache
-from flask_stalecache.core.rules.serving import Verdict
+from flask_stalecache.core.rules.storability import Verdict
 from flask_stalecache.frontends.pages.fetch import verdict_of
 
 
