@@ -11,8 +11,8 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from ..core.formatting import size
-from ..core.rules.explain import State, spell
+from ..core.formatting import size, spell
+from ..core.rules.explain import State
 from ..stores.summary import Summary, summary_of
 from . import output
 from .context import app_terms, filled, this_state

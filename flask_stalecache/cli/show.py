@@ -10,13 +10,13 @@ import click
 from flask.cli import with_appcontext
 
 from ..app_state import State
-from ..core.formatting import clock, size
+from ..core.formatting import clock, size, spell
 from ..core.model.entry import Entry
 from ..core.model.environ import environ_name
 from ..core.model.keys import FORWARDED_FIELDS
 from ..core.model.purge_names import tags_in
 from ..core.model.titles import endpoint_of, function_of, title_of
-from ..core.rules.explain import Explanation, explain, spell
+from ..core.rules.explain import Explanation, explain
 from ..core.rules.serving import ServeOptions
 from ..stores.base import Stored
 from . import output

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 import click
 from flask.cli import with_appcontext
 
-from ..core.formatting import NONE, buckets_of, clock, latency, number, percent, quantile, size
+from ..core.formatting import NONE, clock, latency, number, percent, size
 from ..stats import schema
+from ..stats.quantiles import buckets_of, quantile
 from ..stats.schema import Histogram, Series, Stats
 from . import output
 from .context import filled_state

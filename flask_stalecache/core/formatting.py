@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timezone
 
 #: Where there is nothing to say.
@@ -65,27 +64,12 @@ def clock(at: float, form: str = "%H:%M:%S") -> str:
     return datetime.fromtimestamp(at, timezone.utc).strftime(form)
 
 
-def buckets_of(cumulative: Mapping[str, int]) -> dict[float, int]:
-    """Return how many by their upper bound, each alone, of what is cumulative as Prometheus has it."""
-    buckets, below = {}, 0
-    for bound, count in cumulative.items():
-        buckets[float(bound)] = count - below
-        below = count
-    return buckets
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
-def quantile(buckets: Mapping[float, int], share: float) -> float | None:
-    """Return the seconds that a share of all stayed under; ``None`` if there was nothing.
-
-    :param buckets: how many by their upper bound, each alone.
-    """
-    total = sum(buckets.values())
-    if total <= 0:
-        return None
-    wanted, lower, below = share * total, 0.0, 0
-    for upper, count in sorted(buckets.items()):
-        if count and below + count >= wanted:
-            # Of what took longer than the last bound nobody knows more.
-            return lower if upper == float("inf") else lower + (upper - lower) * (wanted - below) / count
-        lower, below = upper, below + count
-    return lower
+def spell(seconds: float) -> str:
+    """Return a duration as people read it: ``41 s``, ``12 min``, ``3.5 h``, ``2 d``."""
+    for size, unit in _UNITS:
+        if abs(seconds) >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.0f} s" if abs(seconds) >= 10 or seconds == int(seconds) else f"{seconds:.1f} s"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..core.formatting import clock, latency, number, quantile
+from ..core.formatting import clock, latency, number
 from ..core.rules.status import CacheStatus
+from ..stats.quantiles import quantile
 
 #: From what costs nothing to what costs most: the order in which they are stacked.
 STATUSES = tuple(status.value for status in reversed(CacheStatus))

@@ -11,11 +11,10 @@ from typing import Any
 from flask import Flask
 
 from ..app_state import State, state_of
-from ..core.formatting import number
+from ..core.formatting import number, spell
 from ..core.model.entry import Entry
 from ..core.model.keys import page_key
 from ..core.model.note import Note
-from ..core.rules.explain import spell
 from ..core.rules.serving import ServeOptions
 from ..core.rules.variants import INDEX
 from ..frontends.memoize.handler import Suspended

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core.formatting import size
+from ..core.formatting import size, spell
 from ..core.model.purge_names import tags_in
 from ..core.model.titles import title_of
-from ..core.rules.explain import State, explain, spell, state_of
+from ..core.rules.explain import State, explain, state_of
 from ..core.rules.serving import ServeOptions
 from ..stores.base import Stored
 from ..stores.summary import summary_of

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
-from ..core.formatting import number, percent
-from ..core.rules.explain import spell
+from ..core.formatting import number, percent, spell
 from ..frontends.memoize.handler import Suspended
 from .charts import ONE_OF, Moment, together
 

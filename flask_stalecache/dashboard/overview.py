@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..core.formatting import buckets_of, clock, latency, number, percent, quantile, rate, size
+from ..core.formatting import clock, latency, number, percent, rate, size
 from ..stats import schema
+from ..stats.quantiles import buckets_of, quantile
 from ..stats.schema import value_at
 from .charts import FROM_STORE, KINDS, ONE_OF, STATUSES, Moment, Row, chosen, rows, together
 from .health import FULL, Health, Level

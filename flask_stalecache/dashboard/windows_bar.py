@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from ..core.formatting import spell
 from ..core.model.entry import Entry
-from ..core.rules.explain import State, spell
+from ..core.rules.explain import State
 
 
 class Part(NamedTuple):

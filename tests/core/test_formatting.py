@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
-from flask_stalecache.core.formatting import NONE, buckets_of, clock, latency, number, percent, quantile, rate, shortened, size
+from flask_stalecache.core.formatting import NONE, clock, latency, number, percent, rate, shortened, size
 
 
 @pytest.mark.parametrize(
@@ -62,27 +60,3 @@ def test_shortened() -> None:
 def test_number_and_clock() -> None:
     assert number(1234567) == "1,234,567"
     assert (clock(0), clock(86399, "%H:%M")) == ("00:00:00", "23:59")
-
-
-INF = math.inf
-
-
-@pytest.mark.parametrize(
-    ("buckets", "share", "seconds"),
-    [
-        ({}, 0.5, None),
-        ({1.0: 0, INF: 0}, 0.5, None),
-        ({1.0: 10, INF: 0}, 0.5, 0.5),
-        ({1.0: 10, 2.0: 10, INF: 0}, 0.5, 1.0),
-        ({1.0: 10, 2.0: 10, INF: 0}, 0.75, 1.5),
-        ({2.0: 4, 1.0: 0, INF: 0}, 1.0, 2.0),
-        # Of what took longer than the last bound nobody knows more.
-        ({1.0: 1, INF: 99}, 0.95, 1.0),
-    ],
-)
-def test_quantile(buckets: dict[float, int], share: float, seconds: float | None) -> None:
-    assert quantile(buckets, share) == seconds
-
-
-def test_buckets_of_what_is_cumulative() -> None:
-    assert buckets_of({"0.5": 2, "1.0": 2, "+Inf": 5}) == {0.5: 2, 1.0: 0, INF: 3}

@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "errors",
         "core.exhaustive",
         "core.formatting",
+        "stats.quantiles",
         "core.wsgi",
         "core.model.reasons",
         "core.model.query",
@@ -27,6 +28,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.model.environ",
         "core.rules.cacheability",
         "core.model.inputs",
+        "core.model.entry",
+        "core.model.note",
         "core.model.keys",
         "core.model.purge_names",
         "core.model.recipe",
@@ -219,6 +222,7 @@ KNOW_FLASK = {
     "metrics",
 }
 PURE = {
+    "stats.quantiles",
     "core.rules.storability",
     "core.rules.prefer_stale",
     "core.model.environ",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from ..formatting import spell
 from ..model.entry import Entry
 from ..model.note import NOTHING, Note
 from .prefer_stale import PreferStale
@@ -126,14 +127,3 @@ def _of_note(note: Note, now: float) -> list[str]:
         names = (*note.kept_out.headers, *(f"cookie {name}" for name in note.kept_out.cookies))
         reasons.append(f"live for who carries {', '.join(names)}")
     return reasons
-
-
-_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
-
-
-def spell(seconds: float) -> str:
-    """Return a duration as people read it: ``41 s``, ``12 min``, ``3.5 h``, ``2 d``."""
-    for size, unit in _UNITS:
-        if abs(seconds) >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.0f} s" if abs(seconds) >= 10 or seconds == int(seconds) else f"{seconds:.1f} s"

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from flask_stalecache import CacheStatus
+from flask_stalecache.core.formatting import spell
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.note import NOTHING, Note
-from flask_stalecache.core.rules.explain import State, explain, spell, state_of
+from flask_stalecache.core.rules.explain import State, explain, state_of
 from flask_stalecache.core.rules.prefer_stale import PreferStale
 from flask_stalecache.core.rules.serving import PLAIN, ServeOptions
 from support.engine import make_entry
