@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ..core.rules.status import CacheStatus
+from ..core.rules.storability import Verdict
 from ..stats.schema import eviction_reasons
 from ..stats.tally import UNCOUNTED, Tally
 from . import signals

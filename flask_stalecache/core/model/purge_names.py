@@ -33,12 +33,6 @@ def endpoint_name(endpoint: str) -> str:
     return f"endpoint:{endpoint}"
 
 
-def endpoint_in(names: Iterable[str]) -> str | None:
-    """Return the endpoint that names of an entry tell; ``None``: they tell none."""
-    prefix = endpoint_name("")
-    return next((name.removeprefix(prefix) for name in names if name.startswith(prefix)), None)
-
-
 def page_names(endpoint: str | None, environ: Mapping[str, Any], ignored: NamePatterns) -> tuple[str, ...]:
     """Return the names of a page, without its tags.
 

@@ -8,6 +8,9 @@ from contextvars import Context, ContextVar
 from typing import TypeVar
 
 from ..model.checks import seconds, tags
+from ..model.entry import Entry
+from ..model.purge_names import tags_in
+from .serving import ServeOptions
 
 T = TypeVar("T")
 
@@ -140,6 +143,13 @@ def run_apart(function: Callable[[], T], word: Cacheability) -> T:
         return function()
 
     return Context().run(run)
+
+
+def inherit(word: Cacheability, entry: Entry, options: ServeOptions) -> None:
+    """Give what is made from a stored result the tags of that result, and no longer freshness."""
+    word.tag(tags_in(entry.names))
+    is_over = entry.ended or (entry.version != options.version and entry.deployed <= options.deployed)
+    word.expire(0.0 if is_over else entry.fresh_until)
 
 
 def no_store() -> None:

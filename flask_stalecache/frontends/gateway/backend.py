@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from ...core.model.entry import Entry
 from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.policy import Policy
-from ...core.model.purge_names import endpoint_in
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal
+from ...core.model.titles import endpoint_of
 from ...core.rules.prefer_stale import PreferStale, RequestFlag, carried_values, preference
 from ...core.rules.serving import ServeOptions
 from ...core.rules.variants import Fields, locate
@@ -119,7 +119,7 @@ class Backend:
 
     def tally_of(self, entry: Entry | None) -> Tally:
         """Return the counters of a stored response."""
-        return self.tally(None if entry is None else endpoint_in(entry.names))
+        return self.tally(None if entry is None else endpoint_of(entry))
 
     def tally(self, endpoint: str | None) -> Tally:
         """Return the counters of an endpoint; an app without endpoints has one set of counters."""

@@ -12,7 +12,7 @@ from flask import Flask, has_app_context
 from ...batches.renewal import Renewal
 from ...config import Settings
 from ...core.model.entry import Entry
-from ...core.model.purge_names import call_name, tags_in
+from ...core.model.purge_names import call_name
 from ...core.rules import cacheability
 from ...core.rules.prefer_stale import preference
 from ...core.rules.serving import Fetch, ServeOptions, decide
@@ -99,7 +99,7 @@ class Calls:
             value = self._of_answer(origin, served.answer, word)
         if word is not None and memo.policy.inherit and (entry := served.entry) is not None:
             word.made_from(entry.key)
-            travel_up(word, entry, origin.terms)
+            cacheability.inherit(word, entry, origin.terms)
         return value
 
     def _instead_of_broken(self, origin: CallOrigin, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -314,13 +314,6 @@ def _told(answer: Answer) -> Any:
     if answer.error is not None:
         raise answer.error
     return answer.value
-
-
-def travel_up(word: cacheability.Cacheability, entry: Entry, terms: ServeOptions) -> None:
-    """Let what is made of a stored result have its tags, and be no fresher than it."""
-    word.tag(tags_in(entry.names))
-    is_over = entry.ended or (entry.version != terms.version and entry.deployed <= terms.deployed)
-    word.expire(0.0 if is_over else entry.fresh_until)
 
 
 def _is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:

@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any
 
 from flask import Flask
-from werkzeug.http import parse_date
 
 from ...config import Settings
 from ...core.http.cache_control import Directives
+from ...core.http.dates import retry_after
 from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
 from ...core.model.inputs import NO_NAMES
@@ -288,7 +288,7 @@ class CallOrigin(Origin):
         response = value if error is None else getattr(error, "response", None)
         status = _status_of(response)
         if self._is_failure(error, value, status):
-            retry_after = retry_after_of(response, time.time()) if status in (429, 503) else None
+            retry_after = _retry_after_of(response) if status in (429, 503) else None
             silent = retry_after if start.previous is not None else _longest(retry_after, self.plan.memo.policy.cache_failures)
             return Answer(Verdict.FAILED, value, error, retry_after=retry_after, silent_for=silent)
         if error is not None or (status is not None and status not in _STORED):
@@ -386,17 +386,8 @@ def _status_of(response: object) -> int | None:
     return status
 
 
-def retry_after_of(response: Any, now: float) -> float | None:
-    """Return the seconds in Retry-After (RFC 9110 section 10.2.3); ``None`` if there is none, or none that makes sense."""
-    field = response.headers.get("Retry-After", "").strip()
-    if field.isascii() and field.isdigit():
-        return float(min(int(field[:9]), _LONGEST_SILENCE))
-    date = parse_date(field) if field else None
-    return None if date is None else min(max(0.0, date.timestamp() - now), _LONGEST_SILENCE)
-
-
-#: A day: a third party that says more would be forgotten.
-_LONGEST_SILENCE = 86400.0
+def _retry_after_of(response: Any) -> float | None:
+    return retry_after(response.headers.get("Retry-After", ""), time.time())
 
 
 def _longest(*seconds: float | None) -> float | None:

@@ -21,7 +21,7 @@ from ...engine.origin import Answer, Served, is_served
 from ...errors import ConfigError, StoreError
 from ...stores.base import Copy
 from ..flask_internals import app_context_variable
-from ..memoize.handler import NAME, travel_up
+from ..memoize.handler import NAME
 from ..middleware import submit_at_close
 from ..status_headers import fields_for_answer, fields_for_copy
 from .app_context import AppContext
@@ -81,7 +81,7 @@ class CachingAdapter(BaseAdapter):
             submit_at_close(plan.engine, origin.refresh())
         response, entry = self._of_served(plan, origin, served)
         if word is not None and self._rules.inherit and entry is not None:
-            travel_up(word, entry, origin.terms)
+            cacheability.inherit(word, entry, origin.terms)
         return response
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from requests import Response
 
 from ...core.http.cache_control import RequestDirectives, response_directives
+from ...core.http.dates import retry_after
 from ...core.http.fields import content_length
 from ...core.http.freshness import is_explicit
 from ...core.http.validators import conditional_fields, confirmed_by_head, renewed
@@ -23,7 +24,6 @@ from ...core.rules.shared_cache import Exchange, entry_fields, judge_exchange
 from ...core.rules.storability import Judgement, Verdict
 from ...core.rules.variants import index_with, place_of
 from ...engine.origin import Answer, Start
-from ..memoize.origin import retry_after_of
 from .app_context import AppContext
 from .request import CONDITIONS, OutgoingRequest
 from .response import BODILESS, Head, fields_of, is_chunked, is_unread, keep_copy, let_go, made_again, phrase, read_whole
@@ -147,7 +147,8 @@ class ThirdPartyFetch:
 
     def _failed(self, response: Response, exchange: Exchange) -> Answer:
         """Return a failure that is an answer; others may be given it if it is short and has nobody's cookie."""
-        pause = retry_after_of(response, self._answered) if exchange.status in (TOO_MANY, 503) else None
+        field = response.headers.get("Retry-After", "") if exchange.status in (TOO_MANY, 503) else ""
+        pause = retry_after(field, self._answered)
         shared = None
         if not self.question.sending.stream and is_unread(response):
             body = read_whole(response, self.plan.settings.max_entry_size, self.until)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.http import http_date
 
-from flask_stalecache.core.http.dates import timestamp
+from flask_stalecache.core.http.dates import retry_after, timestamp
 
 #: Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110 section 5.6.7.
 EXAMPLE = 784111777.0
@@ -69,3 +69,23 @@ def test_rule12_what_werkzeug_writes_is_read(seconds: int) -> None:
 @given(st.text("SunGMT, 0123456789:-Nov\x00é", max_size=32))
 def test_rule12_no_date_is_too_odd_to_be_read(value: str) -> None:
     assert timestamp(value) is None or timestamp(value) == timestamp(value.strip())
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("", None),
+        ("soon", None),
+        ("-1", None),
+        ("1.5", None),
+        ("\u0663", None),
+        ("0", 0.0),
+        (" 120 ", 120.0),
+        ("999999999999", 86400.0),
+        ("Sun, 06 Nov 1994 08:49:47 GMT", 10.0),
+        ("Sun, 06 Nov 1994 08:49:27 GMT", 0.0),
+        ("Mon, 06 Nov 1995 08:49:37 GMT", 86400.0),
+    ],
+)
+def test_a_retry_after_field_is_seconds_or_a_date_and_a_day_at_most(value: str, seconds: float | None) -> None:
+    assert retry_after(value, EXAMPLE) == seconds
