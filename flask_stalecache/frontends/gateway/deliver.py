@@ -142,7 +142,7 @@ def _send_whole(environ: WSGIEnvironment, start_response: StartResponse, sent: P
 
 
 def _from_file(entry: Entry, environ: WSGIEnvironment) -> Iterable[bytes]:
-    """Return a body that is in a file. The server may send it with sendfile or the like (``wsgi.file_wrapper``, PEP 3333)."""
+    """Return a body that is in a file. The server may use sendfile for it (``wsgi.file_wrapper``, PEP 3333)."""
     # The file is positioned at the body, which is its last part. uWSGI ignores the position and would send the head of the entry.
     keeps_position = "uwsgi.version" not in environ
     wrapper: Callable[[FileIO, int], Iterable[bytes]] = (keeps_position and environ.get("wsgi.file_wrapper")) or FileWrapper

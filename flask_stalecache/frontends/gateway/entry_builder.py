@@ -1,4 +1,4 @@
-"""How an answer of an app is stored: under which key, for whom, for how long."""
+"""Builds the entry of an app's response: under which key, for which visitors, and for how long."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from .rules import Rule
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-#: In every key, whatever varies.
+#: Request fields that are part of every key.
 _IN_KEY = frozenset({"host", *FORWARDED_FIELDS})
 
 
-class Filed(NamedTuple):
-    """What is to be stored.
+class BuiltEntry(NamedTuple):
+    """The entries to store.
 
-    :ivar beside: what leads there, if that is to be written anew.
+    :ivar beside: the index that leads to the entry, if it changes.
     """
 
     entry: Entry
@@ -42,28 +42,28 @@ class Filed(NamedTuple):
 
 
 class EntryBuilder:
-    """How the answers to one request are stored.
+    """Builds the entries of the responses to one request.
 
-    :param plan: the app behind the gateway.
-    :param rule: what holds for the path.
+    :param backend: the app behind the gateway.
+    :param rule: the rule for the path.
     :param environ: the request.
     :param url_key: the key of its URL.
-    :param word: what the app itself says of its answer.
+    :param hints: the cacheability hints of the code that makes the response.
     """
 
-    def __init__(self, plan: Backend, rule: Rule, environ: WSGIEnvironment, url_key: str, word: Cacheability) -> None:
-        self._plan = plan
+    def __init__(self, backend: Backend, rule: Rule, environ: WSGIEnvironment, url_key: str, hints: Cacheability) -> None:
+        self._backend = backend
         self._rule = rule
         self._environ = environ
         self._url_key = url_key
-        self._word = word
+        self._hints = hints
 
-    # -- for whom ------------------------------------------------------------------------------------------------
+    # -- for which visitors ------------------------------------------------------------------------------------------------
 
     def fields(self, seen: Observation, headers: Headers) -> Fields:
-        """Return the request fields that tell an answer from others of the URL.
+        """Return the request fields that select a response among the variants of the URL.
 
-        :param headers: the answer's fields.
+        :param headers: the fields of the response.
         """
         varied = selecting_fields(headers) or ()
         return tuple(name for name in varied if name not in seen.answered and not self._is_in_url_key(name))
@@ -72,29 +72,29 @@ class EntryBuilder:
         return name in _IN_KEY or name in self._rule.policy.vary
 
     def beyond_key(self, seen: Observation, headers: Headers) -> RequestInputs:
-        """Return the names that were read and that the key does not cover."""
+        """Return the cookies and fields that were read and that are not part of the key."""
         fields = self.fields(seen, headers)
         names = tuple(name for name in seen.names.headers if name not in fields and not self._is_in_url_key(name))
         return RequestInputs(() if "cookie" in fields else seen.names.cookies, names)
 
     def varied(self, seen: Observation, headers: Headers) -> tuple[str, ...]:
-        """Return the request fields that an answer depends on beside those that it names itself."""
+        """Return the request fields that a response depends on without naming them in ``Vary``."""
         names = self.beyond_key(seen, headers)
         fields = (*self._rule.policy.vary, *names.headers, *(["cookie"] if names.cookies else []))
         return tuple(name.title() for name in dict.fromkeys(fields))
 
-    # -- as what -------------------------------------------------------------------------------------------------
+    # -- the entry -------------------------------------------------------------------------------------------------
 
-    def filed(self, exchange: Exchange, seen: Observation, windows: Windows, body: bytes, start: Start) -> Filed | None:
-        """Return what is to be stored of an answer; ``None`` if it could not be purged by its tags."""
+    def build(self, exchange: Exchange, seen: Observation, windows: Windows, body: bytes, start: Start) -> BuiltEntry | None:
+        """Return the entries to store; ``None`` if the tags are unknown, so that the entry could not be purged by them."""
         tags = self._tags()
         if tags is None:
             return None
         fields = self.fields(seen, exchange.headers)
-        index = self._plan.engine.look_up(self._url_key).entry
+        index = self._backend.engine.look_up(self._url_key).entry
         place = place_of(self._url_key, fields, self._environ.get, index)
-        entry = self._entry(place.key, exchange, seen, windows, (*tags, *self._word.tags), fields, body, start)
-        return Filed(entry, None if place.is_known else index_with(fields, index, entry, self._url_key))
+        entry = self._entry(place.key, exchange, seen, windows, (*tags, *self._hints.tags), fields, body, start)
+        return BuiltEntry(entry, None if place.is_known else index_with(fields, index, entry, self._url_key))
 
     def _entry(
         self,
@@ -109,7 +109,7 @@ class EntryBuilder:
     ) -> Entry:
         policy, ignored = self._rule.policy, self._rule.ignored
         return start.build_entry(
-            self._plan.terms,
+            self._backend.terms,
             key=key,
             names=(*page_names(seen.endpoint, self._environ, ignored), *map(tag_name, dict.fromkeys(tags))),
             absent=self.beyond_key(seen, exchange.headers),
@@ -117,14 +117,14 @@ class EntryBuilder:
             status=exchange.status,
             body=body,
             recipe=PageRecipe.from_environ(self._environ, (*policy.vary, *fields), ignored).to_json(),
-            calls=tuple(self._word.calls),
-            stood_in=self._word.stood_in,
+            calls=tuple(self._hints.calls),
+            stood_in=self._hints.stood_in,
             by_file=True,
             **entry_fields(exchange, self.jittered(windows, seen, exchange)),
         )
 
     def jittered(self, windows: Windows, seen: Observation, exchange: Exchange) -> Windows:
-        """Return the windows with freshness shortened at random, unless it is the response's own word."""
+        """Return the windows with freshness shortened at random, unless the response names its lifetime."""
         if seen.policy.gateway:
             return windows.shortened(seen.policy.jitter * random.random())
         if is_explicit(exchange.directives, exchange.headers):
@@ -132,37 +132,37 @@ class EntryBuilder:
         return windows.shortened(self._rule.policy.jitter * random.random())
 
     def _tags(self) -> tuple[str, ...] | None:
-        """Return the rule's tags for this request; ``None`` if the developer's callable raises, or returns what is none."""
+        """Return the rule's tags for this request; ``None`` if the developer's callable raises, or does not return tags."""
         given = self._rule.policy.tags
         if not callable(given):
             return given  # type: ignore[no-any-return]
         return ask(
             lambda: checked_tags("tags", given(self._environ)),
             None,
-            self._plan.complaints,
+            self._backend.complaints,
             "tags",
             "a page is not stored, since it could not be purged by its tags: %s",
         )
 
-    # -- renewed ---------------------------------------------------------------------------------------------------
+    # -- a confirmation ---------------------------------------------------------------------------------------------------
 
     def is_elsewhere(self, headers: Headers, previous: Entry, seen: Observation) -> bool:
-        """Whether a confirmed response is told from others of the URL by other request fields than before: it has another key."""
+        """Whether a 304 names other fields in ``Vary`` than the stored response: then it belongs to another key."""
         is_any = selecting_fields(headers) is not None
         return is_any and self.fields(seen, headers) != self.fields(seen, previous.headers)
 
     def renewed(self, exchange: Exchange, windows: Windows, start: Start, previous: Entry) -> Entry:
-        """Return what is stored, renewed with fields that came just now."""
+        """Return the stored response with the fields of a confirmation."""
         return start.renew_entry(
             previous,
-            self._plan.terms,
+            self._backend.terms,
             **entry_fields(exchange, windows),
         )
 
     def in_memory(self, entry: Entry) -> Entry | None:
-        """Return an entry with its body, which is written anew; ``None`` if that has gone."""
+        """Return an entry with its body, which has to be written again; ``None`` if its file has gone."""
         try:
             return entry.in_memory()
         except StoreError as error:
-            self._plan.engine.answer_writer.store_failed(error)
+            self._backend.engine.answer_writer.store_failed(error)
             return None

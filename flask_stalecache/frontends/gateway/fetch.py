@@ -62,7 +62,7 @@ _TOO_LARGE = Refusal(StoreRefusal.TOO_LARGE)
 class AppFetch:
     """One call of the app, and its answer.
 
-    :param plan: the app behind the gateway.
+    :param backend: the app behind the gateway.
     :param rule: the rule for the path.
     :param environ: the request that the answer is for.
     :param url_key: the key of its URL.
@@ -72,15 +72,15 @@ class AppFetch:
     """
 
     def __init__(
-        self, plan: Backend, rule: Rule, environ: WSGIEnvironment, url_key: str, start_response: StartResponse | None
+        self, backend: Backend, rule: Rule, environ: WSGIEnvironment, url_key: str, start_response: StartResponse | None
     ) -> None:
-        self.plan = plan
+        self.backend = backend
         self.rule = rule
         self.environ = environ
         self.url_key = url_key
         self.cacheability = Cacheability(current(), in_background=REFRESHING in environ)
         self.call = AppCall(start_response, partial(collected_by, self.cacheability))
-        self._entries = EntryBuilder(plan, rule, environ, url_key, self.cacheability)
+        self._entries = EntryBuilder(backend, rule, environ, url_key, self.cacheability)
         self._start_response = start_response
         self._given: WSGIEnvironment = environ
         self._start: Start | None = None
@@ -95,7 +95,7 @@ class AppFetch:
         """Call the app as if there were no gateway."""
         self._given = self.environ.copy()
         try:
-            self.call.make(self.plan.app, self._given)
+            self.call.make(self.backend.app, self._given)
         except Exception as error:
             return replace(self._raised(Verdict.UNSTORABLE, error), failed=True)
         return Answer(Verdict.UNSTORABLE, value=self.call, failed=self.call.code in FAILURE_STATUSES)
@@ -119,7 +119,7 @@ class AppFetch:
         # A copy in any case: middleware of the app may take the script root off the path.
         self._given = self._with_our_conditions(previous) if may_store else self.environ.copy()
         try:
-            self.call.make(self.plan.app, self._given)
+            self.call.make(self.backend.app, self._given)
             self._answered = time.time()
             if previous is None or self.call.code != 304 or not may_store:
                 return self._judge_response(start)
@@ -143,13 +143,13 @@ class AppFetch:
     # -- observe -------------------------------------------------------------------------------------------------
 
     def _observe(self) -> Observation:
-        return self.plan.observe(self._given, self.rule.ignored)
+        return self.backend.observe(self._given, self.rule.ignored)
 
     @property
     def tally(self) -> Tally:
         """The counters of the endpoint that answered. A view with ``cached()`` has counted the request itself."""
         seen = self._observe()
-        return UNCOUNTED if seen.is_ours else self.plan.tally(seen.endpoint)
+        return UNCOUNTED if seen.is_ours else self.backend.tally(seen.endpoint)
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -231,7 +231,7 @@ class AppFetch:
 
         A view with ``gateway=True`` asks to be stored, so the configured windows fill the gaps of its rule.
         """
-        rule, windows = self.rule.policy, self.plan.engine.settings.windows
+        rule, windows = self.rule.policy, self.backend.engine.settings.windows
         if not seen.policy.gateway:
             return rule
         return replace(rule, **{name: given for name, given in asdict(windows).items() if getattr(rule, name) is None})
@@ -241,7 +241,7 @@ class AppFetch:
         call = self.call
         if seen.is_ours:
             return Refusal(StoreRefusal.ANSWERED_BY_CACHED)
-        if self.plan.only_coded and seen.policy.gateway is not True:
+        if self.backend.only_coded and seen.policy.gateway is not True:
             return Refusal(StoreRefusal.NOT_CODED)
         if self.cacheability.forbidden:
             return Refusal(StoreRefusal.NO_STORE, "the app")
@@ -253,14 +253,14 @@ class AppFetch:
         length = content_length(call.fields)
         if length is None and first_of(call.fields, "content-length") is not None:
             return Refusal(StoreRefusal.INVALID_LENGTH)
-        if length is not None and length > self.plan.max_entry_size:
+        if length is not None and length > self.backend.max_entry_size:
             return _TOO_LARGE
         keep = self.rule.policy.response_filter
         return Refusal(StoreRefusal.RESPONSE_FILTER) if keep is not None and not self._keeps(keep) else None
 
     def _keeps(self, keep: Callable[..., object]) -> bool:
         status, fields = self.call.status, list(self.call.fields)
-        log = self.plan.complaints
+        log = self.backend.complaints
         return ask(lambda: bool(keep(status, fields)), False, log, "filter", "the response_filter of a rule raised: %r")
 
     def _explain(self, seen: Observation, refusal: Refusal | None) -> None:
@@ -268,7 +268,7 @@ class AppFetch:
         fields = self.call.fields
         if refusal is not None and refusal.reason.is_fixable and is_explicit(response_directives(fields), fields):
             about = seen.endpoint, refusal.log_key
-            self.plan.complaints.warn_once(about, "%s is not stored by the gateway: %s", _label(seen), refusal.log_text)
+            self.backend.complaints.warn_once(about, "%s is not stored by the gateway: %s", _label(seen), refusal.log_text)
 
     def _shareable_failure(self) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
         """Return body, status and fields of a failure for the requests that waited; ``None`` if it may be one visitor's own."""
@@ -288,7 +288,7 @@ class AppFetch:
         if not carried:
             return None
         for name in carried.headers:
-            self.plan.complaints.warn_once(
+            self.backend.complaints.warn_once(
                 (seen.endpoint, "header", name),
                 "%s is not stored by the gateway: the request field %s was read and is not in Vary; add it there, or name it in "
                 "STALECACHE_IGNORED_HEADERS if the page does not depend on it",
@@ -310,18 +310,18 @@ class AppFetch:
             return Answer(Verdict.UNSTORABLE, call, anybodys=False, reason=seen.own)
         exchange = self._exchange(call.fields)
         judgement = self._judge(exchange, seen, self._start)
-        is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.plan.max_entry_size
+        is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.backend.max_entry_size
         if judgement.verdict is not Verdict.STORABLE or not is_whole:
             return Answer(Verdict.UNSTORABLE, call, reason=judgement.reason or Refusal(StoreRefusal.WRONG_LENGTH))
-        filed = self._entries.filed(exchange, seen, judgement.windows, body, self._start)
-        if filed is None:
+        built = self._entries.build(exchange, seen, judgement.windows, body, self._start)
+        if built is None:
             return Answer(Verdict.UNSTORABLE, call, reason=Refusal(StoreRefusal.TAGS_UNKNOWN))
-        entry, pause = filed.entry, self._retry_after()
-        return Answer(Verdict.STORABLE, call, entry=entry, absent=entry.absent, beside=filed.beside, retry_after=pause)
+        entry, pause = built.entry, self._retry_after()
+        return Answer(Verdict.STORABLE, call, entry=entry, absent=entry.absent, beside=built.beside, retry_after=pause)
 
     def _retry_after(self) -> float | None:
         """Return how long the next refresh waits, if this refresh could not renew the values that the page is made from."""
-        first = self.plan.engine.settings.refresh_backoff[0]
+        first = self.backend.engine.settings.refresh_backoff[0]
         return self.cacheability.pause(time.time(), first) if self.cacheability.in_background else None
 
     # -- a confirmation --------------------------------------------------------------------------------------------
@@ -353,7 +353,7 @@ class AppFetch:
         if self.environ["REQUEST_METHOD"] != "HEAD" or call.code != 200 or previous is None or previous.status == INDEX:
             return None
         if previous.status != 200 or not confirmed_by_head(previous.headers, previous.length, call.fields):
-            self.plan.engine.answer_writer.remove_if_unlocked(previous.key)
+            self.backend.engine.answer_writer.remove_if_unlocked(previous.key)
             return None
         headers, seen = renewed(previous.headers, call.fields), self._observe()
         if headers is None or not conditional_fields(call.fields) or self._entries.is_elsewhere(headers, previous, seen):
@@ -379,7 +379,7 @@ class AppFetch:
 
     def copied(self) -> Copied:
         """Return the body for the client. A copy of it is stored once it is complete."""
-        return Copied(self.call, self.plan.max_entry_size, content_length(self.call.fields), self._body_ended)
+        return Copied(self.call, self.backend.max_entry_size, content_length(self.call.fields), self._body_ended)
 
     @property
     def serial(self) -> str:
