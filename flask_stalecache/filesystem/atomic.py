@@ -1,4 +1,4 @@
-"""Files and folders as all of this store wants them: ours alone, never a half one, never through a link."""
+"""Safe files and directories: private to our user, replaced atomically, and never opened through a link."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn what the operating system says into :class:`StoreError`."""
+    """Turn errors of the operating system into :class:`StoreError`."""
     try:
         yield
     except (OSError, ConfigError) as error:
@@ -25,7 +25,7 @@ def store_errors() -> Iterator[None]:
 
 
 def open_file(path: str | Path) -> int | None:
-    """Return the descriptor of a file that is open for reading; ``None`` if it is not there."""
+    """Open a file for reading and return its descriptor; ``None`` if it does not exist."""
     try:
         return os.open(path, _READ)
     except FileNotFoundError:
@@ -33,7 +33,7 @@ def open_file(path: str | Path) -> int | None:
 
 
 def read_file(path: Path, limit: int | None = None) -> bytes | None:
-    """Return what a file holds; ``None`` if it is not there, nothing if something else than a file is.
+    """Return the contents of a file; ``None`` if it does not exist, ``b""`` if it is a link.
 
     :param limit: bytes to read at most. Default: all.
     """
@@ -57,18 +57,18 @@ def read_file(path: Path, limit: int | None = None) -> bytes | None:
 
 
 def write_file(path: Path, data: bytes, time_ns: int) -> None:
-    """Write a file beside and rename it over.
+    """Write a file under another name in the same folder, then rename it to its own.
 
-    :param time_ns: what it is to have as its time: ours, since a test or a container may have another clock than the kernel.
+    :param time_ns: modification time to set: by our clock, since in a test or a container the kernel may have another one.
     """
     beside = path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")
     descriptor = os.open(beside, _CREATE, 0o600)
     try:
         try:
             os.fchmod(descriptor, 0o600)
-            # At once, since by the kernel's time a sweep could take it for left behind.
+            # Set at once, since by the kernel's time a sweep could take the file for left over.
             os.utime(descriptor, ns=(time_ns, time_ns))
-            # So long from the beginning, for who looks meanwhile how much is stored.
+            # At its full size from the beginning, so that a look at the folder meanwhile counts the right size.
             os.ftruncate(descriptor, len(data))
             view = memoryview(data)
             while view:
@@ -84,7 +84,7 @@ def write_file(path: Path, data: bytes, time_ns: int) -> None:
 
 
 def files_in(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield the plain files of a folder: no links, no folders, nothing if it is not there."""
+    """Yield the regular files of a folder, without links; nothing if the folder does not exist."""
     try:
         with os.scandir(folder) as entries:
             yield from (entry for entry in entries if entry.is_file(follow_symlinks=False))
@@ -93,10 +93,10 @@ def files_in(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def make_directories(path: Path) -> None:
-    """Make a directory and the missing ones above it: none that others can write to, since they could replace what is in it."""
+    """Make a directory and its missing parents, all of them private: who can write to a parent could replace the directory."""
     if path.is_dir():
         return
-    # A link may be there before what it points to.
+    # A link may exist before its target does.
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
     if path.parent != path:
         make_directories(path.parent)
@@ -104,20 +104,20 @@ def make_directories(path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory that is ours alone, unless it is there."""
+    """Make a directory that only our user can use, unless it exists."""
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
-        # A link to what is not there, say: through it others would make a directory of their own kind.
+        # A dangling link, say: a directory made through it would be where the link's owner wants it.
         if not path.is_dir():
             raise
     else:
-        # mkdir leaves out what the umask says, even bits that we need.
+        # The umask may have removed bits that we need.
         path.chmod(0o700)
 
 
 def check_directory(directory: Path) -> None:
-    """Raise :class:`ConfigError` if a cache directory is there and is a file, not ours, writable by others, or not by us."""
+    """Raise :class:`ConfigError` if a cache directory exists and is a file, not ours, writable by others, or not by us."""
     try:
         link, status = os.lstat(directory), os.stat(directory)
     except FileNotFoundError:

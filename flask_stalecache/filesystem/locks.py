@@ -1,4 +1,4 @@
-"""Lock files: a key's own, and the few of the whole directory. None is ever waited for inside the operating system."""
+"""Lock files: one for each key, and a few for the whole directory. No call ever blocks in the operating system."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from filelock import FileLock, Timeout
 from ..errors import StoreError
 from .atomic import store_errors
 
-#: Seconds between two tries for a lock of the directory, and seconds after which it is an error: they are held for moments.
+#: Seconds between two attempts for a lock of the directory, and seconds after which it is an error: these are held briefly.
 POLL = 0.005
 PATIENCE = 10.0
 
 
 class FileKeyLock:
-    """A key's lock file. It is taken by the thread that works, and may be released by another when a deadline has passed.
+    """A key's lock file. The thread that works takes it; another thread may release it when a deadline has passed.
 
     :param path: the lock file.
-    :param make_folder: makes the folder that it is in.
+    :param make_folder: makes its folder.
     """
 
     def __init__(self, path: Path, make_folder: Callable[[Path], None]) -> None:
@@ -33,9 +33,9 @@ class FileKeyLock:
         self._lock = FileLock(path, thread_local=False, mode=0o600)
 
     def acquire(self) -> bool:
-        """Try once; contention is a value, failure an exception."""
+        """Try once. Return false if another holds it; raise :class:`StoreError` if the file can't be locked."""
         with store_errors():
-            # filelock would make the folder itself, and readable by others.
+            # filelock would make the folder readable by others.
             self._make_folder(self.path.parent)
             try:
                 self._lock.acquire(blocking=False)
@@ -44,24 +44,24 @@ class FileKeyLock:
             return True
 
     def release(self) -> None:
-        """Let go. The file stays, since the next holder is soon there."""
+        """Release the lock. The file stays for the next holder."""
         with suppress(OSError):
             self._lock.release(force=True)
 
     def release_for_good(self) -> None:
-        """Let go, and remove the file: only its holder may, and as the last thing it does."""
+        """Remove the file and release the lock: only the holder may remove it, and only before it releases."""
         with suppress(OSError):
             self.path.unlink()
         self.release()
 
 
 def remove_if_idle(path: str) -> None:
-    """Remove a lock file that nobody holds; of many thousands, so without what else a lock is good for."""
+    """Remove a lock file, unless it is held. Called for many thousands of files, so it does without a lock object."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Only its holder may, and it may be another file by now.
+            # Only the holder may remove it, and by now the path may be another file.
             if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
                 os.unlink(path)
         finally:
@@ -70,11 +70,11 @@ def remove_if_idle(path: str) -> None:
 
 @contextmanager
 def held(lock: FileKeyLock) -> Iterator[None]:
-    """Hold a lock that others hold for moments only.
+    """Hold a lock that is only held briefly.
 
-    :raises StoreError: if somebody holds it longer than that: a stopped process, say.
+    :raises StoreError: if it is held longer: by a stopped process, say.
     """
-    # A blocking flock in one greenlet would stop all of a gevent worker.
+    # Polled, since a blocking flock in one greenlet would stop all others of a gevent worker.
     until = time.monotonic() + PATIENCE
     while not lock.acquire():
         if time.monotonic() >= until:

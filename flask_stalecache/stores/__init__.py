@@ -1,1 +1,1 @@
-"""Where entries live: the :class:`~flask_stalecache.stores.base.Store` protocol and its implementations."""
+"""The stores: the :class:`~flask_stalecache.stores.base.Store` protocol and its implementations."""

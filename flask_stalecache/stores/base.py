@@ -227,7 +227,7 @@ class Store(Protocol):
 
 @runtime_checkable
 class DirectoryStore(Protocol):
-    """What a store has in addition if its processes share a local directory: the statistics are kept there too.
+    """Additional members of a store whose processes share a local directory: statistics are kept there too.
 
     :ivar directory: the directory.
     :ivar counters: named counts of what the store removes.

@@ -1,4 +1,19 @@
-"""The sweep removes what nobody uses, what was purged and what was left behind: a little at a time, one process at a time."""
+"""The sweep: removes unused, purged and left-over files, a few milliseconds at a time, one process at a time.
+
+``sweep.lock`` guards its progress, which is a file, so that the next process goes on where the last one stopped. What is removed:
+
+==================== ============================================================================================
+purged entry         at once, if anything was purged since the last sweep that looked for purged entries
+entry                unused for ``inactive`` seconds, and past its stale windows
+note without entry   unused for ``inactive`` seconds, or an hour if that is less
+broken entry         at once
+lock file            without entry and note: idle for a minute; else idle for an hour
+unfinished file      an hour old: its writer was killed
+record of a purge    a day old, and a whole sweep since has found no entry that needs it
+==================== ============================================================================================
+
+Entries and notes are removed under the key's lock, and only if they have not changed since they were looked at.
+"""
 
 from __future__ import annotations
 
@@ -22,40 +37,40 @@ from .folders import BILLION, Folders, Found, Listed, Removed
 from .purge_records import KEPT_FOR, CachedPurgeRecords, PurgeRecords
 from .stamps import FOLDERS, SEQ_SLOT, Stamps, mark_of
 
-#: Seconds of work at a time: what the process has to do beside is answering.
+#: Seconds of work at a time, since the process has requests to answer.
 BUDGET = 0.01
-#: Seconds for reading the names of a folder, from which on that is done at the beginning of a tick only.
+#: If listing a folder takes longer, in seconds, the next folder is left to the next tick.
 LISTING = 0.005
-#: Seconds between two sweeps at most; less if entries are removed after a shorter time.
+#: Seconds between two sweeps at most; less if ``inactive`` is short.
 PAUSE = 60.0
-#: Seconds after which what nobody holds is taken for left behind.
+#: Seconds after which an idle file counts as left over.
 LEFTOVER_AGE = 3600.0
-#: What the removal of a purged entry is counted as.
+#: Counter of removed purged entries.
 _PURGED = "removed_purged"
-#: Beside the table, this sweep's own state, the records of purges and their last number.
+#: Unfinished files of the table, of the sweep's progress, of records and of their last number.
 _LEFTOVER = re.compile(r"(stamps-\d+|sweep|last|[0-9a-f]{40})\.[0-9a-f]{16}\.tmp")
-#: How many purged names that are still in use are remembered; with more, no record is removed in this sweep.
+#: Purged names in use that are remembered at most; if there are more, this sweep removes no record.
 _MANY = 1000
-#: How many records are removed at a time, since purges wait meanwhile.
+#: Records removed at a time, since purges wait meanwhile.
 _BATCH = 200
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far the sweep is; the next process goes on from there.
+    """How far the sweep is. The next process goes on from there.
 
-    :ivar next_at: when the next folder is due, in seconds since the epoch.
-    :ivar folder: its number.
-    :ivar after: the last key of that folder that was looked at; "" if none was.
-    :ivar size: bytes of those that were, and have stayed.
-    :ivar entries: how many entries they are.
-    :ivar is_begun: whether it was begun; if not, it begins with the first folder.
-    :ivar began: SEQ when this sweep began.
-    :ivar began_at: when that was, in seconds since the epoch.
-    :ivar checked: SEQ when the last sweep began that looked for purged entries.
-    :ivar looks: whether this one does.
-    :ivar escaped: whether something that was purged could not be removed; then the next sweep looks too.
-    :ivar in_use: names whose purge some entry still has to be told of.
+    :ivar next_at: time at which the next folder is due, in seconds since the epoch.
+    :ivar folder: number of that folder.
+    :ivar after: the last key of the folder that was looked at; "" at its beginning.
+    :ivar size: bytes of the keys that were looked at and kept.
+    :ivar entries: number of their entries.
+    :ivar is_begun: whether the sweep has begun; if not, it begins with the first folder.
+    :ivar began: SEQ at the beginning of this sweep.
+    :ivar began_at: time of its beginning, in seconds since the epoch.
+    :ivar checked: SEQ at the beginning of the last sweep that looked for purged entries.
+    :ivar looks: whether this sweep looks for purged entries.
+    :ivar escaped: whether a purged entry could not be removed; then the next sweep looks for it again.
+    :ivar in_use: purged names of entries that were begun before the purge.
     """
 
     next_at: float = 0.0
@@ -72,20 +87,20 @@ class Progress:
     in_use: list[str] = field(default_factory=list)
 
     def restart(self) -> None:
-        """Begin anew with the first folder."""
+        """Start with the first folder."""
         self.folder, self.is_begun = 0, False
         self.restart_folder()
 
     def restart_folder(self) -> None:
-        """Begin with a folder."""
+        """Start at the beginning of the folder."""
         self.after, self.size, self.entries = "", 0, 0
 
 
 class _Rest:
-    """The keys of a folder after one of them, in order.
+    """The keys of a folder that are still to be looked at, in order.
 
-    :ivar after: the last one that was taken.
-    :ivar took: seconds that it took to read them.
+    :ivar after: the last key that was taken.
+    :ivar took: seconds that listing them took.
     """
 
     def __init__(self, folder: int = -1, after: str = "", listed: Listed | None = None) -> None:
@@ -102,18 +117,18 @@ class _Rest:
 
     @property
     def is_over(self) -> bool:
-        """Whether none is left."""
+        """Whether no key is left."""
         return not self._left
 
 
 class Sweeper:
     """Sweeps one cache directory.
 
-    :param folders: what is stored.
+    :param folders: the files.
     :param records: the purges.
     :param evictor: the limits, which may have been lowered since the entries were written.
     :param inactive: seconds without use after which an entry past its stale windows is removed.
-    :param lock: returns a lock of the directory for a purpose.
+    :param lock: returns a lock of the whole directory.
     """
 
     def __init__(
@@ -126,15 +141,15 @@ class Sweeper:
         self._lock = lock
         self._pause = min(PAUSE, max(1.0, inactive / 10))
         self._state = folders.directory / "sweep"
-        #: How far it is, if the disk is too full to say so there: then this process goes on.
+        #: The progress, if the disk is too full to write it: then this process goes on from it.
         self._unsaved: Progress | None = None
-        #: The keys of a folder that this process has begun, and not yet looked at.
+        #: The rest of the folder in which this process has stopped.
         self._rest = _Rest()
         self._known = CachedPurgeRecords(records, None)
         self._removed = Removed()
 
     def tick(self, stamps: Stamps | None) -> None:
-        """Sweep some folders if that is due and no other process does."""
+        """Sweep for a few milliseconds if that is due and no other process does it."""
         if not self._is_due(self._progress()):
             return
         lock = self._lock("sweep")
@@ -150,9 +165,9 @@ class Sweeper:
             lock.release()
 
     def sweep(self, stamps: Stamps | None) -> dict[str, int]:
-        """Do a whole sweep at once; return what was removed by reason, and the ``bytes`` that it took.
+        """Do a whole sweep at once; return the number of removals by reason, and the ``bytes`` freed.
 
-        :raises StoreError: if another process has been at it for some seconds: at a whole one, too.
+        :raises StoreError: if another process holds the lock for some seconds, since it does a whole sweep too.
         """
         with held(self._lock("sweep")):
             progress, self._removed = self._progress(), Removed({"bytes": 0})
@@ -170,7 +185,7 @@ class Sweeper:
         return self._unsaved or _decoded(read_file(self._state) or b"")
 
     def _is_due(self, progress: Progress) -> bool:
-        # A clock that stepped back must not put it off.
+        # A time too far ahead was written before the clock stepped back: it must not delay the sweep.
         return not time.time() < progress.next_at <= time.time() + self._pause
 
     def _sweep(self, progress: Progress, stamps: Stamps | None, until: float) -> None:
@@ -186,7 +201,7 @@ class Sweeper:
             if progress.folder == FOLDERS:
                 self._end(progress, stamps, until)
                 return
-            # The names of a large folder take their time, and more if they are not in memory: they are the first of a tick.
+            # Listing a large folder takes long if its names are not in the page cache, so it gets a tick of its own.
             if time.monotonic() >= until or (self._rest.took > LISTING and until < math.inf):
                 return
 
@@ -195,7 +210,7 @@ class Sweeper:
         progress.began_at = time.time()
         progress.looks = progress.began != progress.checked or bool(self._old_records(progress))
         progress.in_use, progress.escaped, progress.is_begun = [], False, True
-        # Due until it is over, whatever the clock said when the last one was.
+        # Due until it is over.
         progress.next_at = 0.0
 
     def _end(self, progress: Progress, stamps: Stamps | None, until: float) -> None:
@@ -212,7 +227,7 @@ class Sweeper:
     # -- folders -------------------------------------------------------------------------------------------------
 
     def _sweep_folder(self, progress: Progress, stamps: Stamps | None, until: float) -> bool:
-        """Go on with a folder, by one key at least, and return whether that was the last one."""
+        """Go on with a folder, by one key at least, and return whether it is done."""
         rest, now = self._rest_of(progress), time.time()
         for name, kinds in rest:
             found = self.folders.found(name, kinds)
@@ -229,7 +244,7 @@ class Sweeper:
         return True
 
     def _rest_of(self, progress: Progress) -> _Rest:
-        """Return the keys of a folder that are still to be looked at: as they were, if this process has paused in the folder."""
+        """Return the rest of the folder: the one in memory if this process has stopped there, else it is listed."""
         rest = self._rest
         if not progress.after or (rest.folder, rest.after) != (progress.folder, progress.after):
             start, listed = time.monotonic(), self.folders.listed(progress.folder)
@@ -241,11 +256,11 @@ class Sweeper:
         return rest
 
     def _sweep_key(self, found: Found, progress: Progress, stamps: Stamps | None, now: float) -> bool:
-        """Remove what there is of a key if it is to go, and return whether it is gone."""
+        """Remove the files of a key if they are due, and return whether they are gone."""
         try:
             return self._remove_key(found, progress, stamps, now)
         except OSError:
-            # A bad block, say: of one key, which keeps no other.
+            # A bad block, say. It must not keep the sweep from other keys.
             self.folders.counters.count("sweep_failures")
             return False
 
@@ -261,9 +276,9 @@ class Sweeper:
         return False
 
     def _why_remove(self, found: Found, progress: Progress, stamps: Stamps | None, now: float) -> str:
-        """Return what to count the removal of a key's files as, or "" if they stay."""
+        """Return the counter for the removal of a key's files, or "" if they stay."""
         try:
-            # Before its last use is noted, which would change its file.
+            # Before the last use is written, since that changes the file, and changed files are not removed.
             if progress.looks and found.entry is not None and self._is_purged(found, progress):
                 return _PURGED
             idle = self._idle(found, stamps, now)
@@ -278,11 +293,11 @@ class Sweeper:
         return "" if is_wanted else "evicted_inactive"
 
     def _idle(self, found: Found, stamps: Stamps | None, now: float) -> float:
-        """Return the seconds since a key's last use, after noting that in its file if it was used since that was written."""
+        """Return the seconds since a key's last use. If its mark is set, write the use to its files and clear the mark."""
         mark = mark_of(found.name)
         is_marked = stamps is not None and stamps.marks[mark] != 0
         if is_marked or found.used_ns > now * BILLION:
-            # One from the future, after a clock stepped back, would stay for ever.
+            # A time in the future, from before a clock stepped back, would keep the files for ever.
             self.folders.note_use(found.name, int(now * BILLION))
             if stamps is not None:
                 stamps.marks[mark] = 0
@@ -298,38 +313,38 @@ class Sweeper:
     def _is_purged(self, found: Found, progress: Progress) -> bool:
         seq, names = entry_format.purges_of(self._head(found).data)
         records = self._known.since(seq, names)
-        # Also of what is to be removed, since it may escape: somebody holds its lock.
+        # Also for an entry that is removed now, since the removal fails if its lock is held.
         if len(progress.in_use) <= _MANY:
             progress.in_use += [record.name for record in records if record.name not in progress.in_use]
         return any(seq < record.hard for record in records)
 
     def _remove_idle_lock(self, found: Found, now: float, age: float) -> None:
-        # From the future too: the clock was wrong then, or is now.
+        # abs(): a time in the future means that the clock was wrong then, or is now.
         if found.lock is not None and abs(now - found.lock.st_mtime) > age:
             self.folders.remove_lock(found.name)
 
     # -- records of purges ---------------------------------------------------------------------------------------
 
     def _old_records(self, progress: Progress) -> list[Path]:
-        # A day before the sweep began: who was begun before such a purge had ended when the first folder was looked at.
+        # A day before this sweep began: an origin call from before such a purge had ended when the first folder was looked at.
         return self.records.older_than(int((progress.began_at - KEPT_FOR) * BILLION))
 
     def _remove_old_records(self, progress: Progress, stamps: Stamps, until: float) -> None:
-        """Remove the records that no entry needs any more: a whole sweep has looked at all entries since they were written."""
+        """Remove the records that no entry needs: this sweep has looked at all entries since they were written."""
         old = self._old_records(progress)
         if not old or len(progress.in_use) > _MANY:
             return
         for first in range(0, len(old), _BATCH):
             self._remove_records(old[first : first + _BATCH], progress, stamps)
             if time.monotonic() >= until:
-                # The rest after the next sweep.
+                # The rest is removed by the next sweep.
                 return
 
     def _remove_records(self, old: list[Path], progress: Progress, stamps: Stamps) -> None:
         with held(self._lock("purge")):
             if not stamps.is_current():
                 return
-            # Who read an entry before it was removed, and its record after, sees that SEQ has moved.
+            # A load that read an entry before its record is removed, and the record after, sees that SEQ has moved.
             number = int(stamps.table[SEQ_SLOT]) + 1
             self.records.note_number(number)
             stamps.raise_seq(number)
@@ -339,7 +354,7 @@ class Sweeper:
 
 @contextmanager
 def _collecting_later() -> Iterator[None]:
-    """Put off Python's own collection of garbage for a stretch, to which it would add tens of milliseconds."""
+    """Suspend Python's garbage collector, which would add tens of milliseconds to the sweep's few."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""What is stored, one after the other: for who looks through all of it."""
+"""Walks through all entries: list, count, and verify them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .stamps import FOLDERS, Stamps, mark_of
 
 
 class Contents:
-    """What a cache directory holds.
+    """The entries of a cache directory.
 
     :param folders: its files.
     :param records: the purges.
-    :param counters: where broken entries are counted.
+    :param counters: counts broken entries.
     """
 
     def __init__(self, folders: Folders, records: PurgeRecords, counters: Counters) -> None:
@@ -35,14 +35,14 @@ class Contents:
         self._counters = counters
 
     def usage(self, stamps: Stamps | None) -> Usage:
-        """Return how much there is, as it was counted; without a table by counting it now."""
+        """Return the counts in the table; without a table, count the files."""
         if stamps is not None:
             return Usage(sum(stamps.folder_entries), sum(stamps.folder_sizes))
         looks = [self._folders.look(number) for number in range(FOLDERS)]
         return Usage(sum(folder.entries for folder in looks), sum(folder.size for folder in looks))
 
     def walk(self, stamps: Stamps | None) -> Iterator[Stored]:
-        """Yield what is stored and can be read, folder by folder."""
+        """Yield all entries that can be read, folder by folder."""
         records = CachedPurgeRecords(self._purge_records, stamps)
         for number in range(FOLDERS):
             for name, kinds in self._folders.listed(number).keys.items():
@@ -51,9 +51,9 @@ class Contents:
                     yield stored
 
     def verify(self, stamps: Stamps | None, *, fix: bool) -> Iterator[Checked]:
-        """Read every entry whole, and yield what it is like, folder by folder.
+        """Read every entry whole, and yield the result of the check, folder by folder.
 
-        :param fix: whether those that are not sound are removed.
+        :param fix: remove broken entries.
         """
         for number in range(FOLDERS):
             for name, kinds in self._folders.listed(number).keys.items():
@@ -79,7 +79,7 @@ class Contents:
         return None if problem is None else Checked(str(path), key, problem)
 
     def _removed(self, name: str, checked: Checked, stamps: Stamps | None) -> Checked:
-        """Remove an entry under its lock if it is still not sound, and nobody works at it."""
+        """Remove a broken entry, if its lock is free and it is still broken under the lock."""
         lock = self._folders.lock(name)
         if not lock.acquire():
             return checked
@@ -104,7 +104,7 @@ class Contents:
             if digest(entry.key) != name:
                 raise BrokenEntry("another key")
         except (BrokenEntry, OSError):
-            # Counted by whoever asks for it or removes it, and not at each walk anew.
+            # A load, the sweep or a check counts it once; walks, which come often, do not.
             return None
         left = left_of(entry, records.since(entry.seq, entry.names))
         return None if left is None else self._told(left, head.length, found, stamps)
@@ -115,7 +115,7 @@ class Contents:
         return Stored(entry, length, found.size, used, self._note(found))
 
     def _note(self, found: Found) -> Note:
-        # A note is only advice: one that can't be read hides no entry.
+        # A note is only advice: if it can't be read, the entry is listed all the same.
         with suppress(OSError):
             data = None if found.note is None else read_file(self._folders.path(found.name, ".note"))
             return NOTHING if data is None else note_format.decode(data)
