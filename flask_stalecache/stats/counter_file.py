@@ -1,8 +1,10 @@
-"""Files of cells: one for each process that counts, mapped by it alone, read by whoever adds them up.
+"""Counter files: one for each process that counts, mapped by it alone, read by any process that adds them up.
 
-A process holds an flock on its file for as long as it lives, which the kernel lets go of however it ends. The next process takes
-over the first file that nobody holds, and goes on counting in it: nothing is ever carried over, and there are as many files as
-there were processes at the same time.
+A process holds an flock on its file as long as it lives; the kernel releases it however the process ends. The next process takes
+over the first file that is not held, and goes on counting in it. So counts never have to be carried over, and there are as many
+files as there were processes at the same time.
+
+A file has a head (magic, version, start time, gauges, named counts) and one block of cells for each label.
 """
 
 from __future__ import annotations
@@ -23,23 +25,23 @@ from ..filesystem.atomic import files_in, make_directory
 from .tally import CELLS, KINDS
 
 MAGIC = int.from_bytes(b"stalerow", "little")
-#: Another layout has another version.
+#: Each layout has its own version.
 VERSION = 1
-#: Cells at the start of a file: what it is, since when it counts, gauges, and named counts.
+#: Cells of the head.
 HEAD = 128
 _MAGIC_CELL, _VERSION_CELL, BORN_CELL = 0, 1, 2
-#: Gauges are of the process that holds the file, and mean nothing once it is gone.
+#: Gauges belong to the process that holds the file, and are void when it has ended.
 GAUGES = range(8, 16)
 NAMED = 16
-#: Labels in one file; what is more is counted under one label of its kind.
+#: Labels in one file; further ones are counted together, under one label for each kind.
 LABELS = 200
 OTHERS = "(others)"
-#: A block: kind and length of the label, the label, its cells.
+#: A block: kind and length of the label, its text, its cells.
 _NAME_CELLS = 16
 _BLOCK = _NAME_CELLS + CELLS
 _LONGEST = (_NAME_CELLS - 1) * 8
 SIZE = (HEAD + (LABELS + len(KINDS)) * _BLOCK) * 8
-#: Seconds after which files that somebody held are looked at again: it may have been a reader who wanted to know.
+#: Seconds after which held files are tried again: a reader may have held them for a moment.
 _SECOND_LOOK = 0.002
 _TRIES = 10
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -48,15 +50,15 @@ _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 class CounterFile:
     """The file in which this process counts.
 
-    :param path: where it is.
-    :param descriptor: open, and locked by this process.
+    :param path: its path.
+    :param descriptor: an open descriptor, locked by this process.
     :raises OSError: if it can't be mapped.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._identity = _identity(os.fstat(descriptor))
-        # Opened once more: a map keeps a descriptor of its own, and with it the lock.
+        # Opened once more: mmap duplicates the descriptor, and a duplicate would keep the lock.
         mapped = os.open(path, os.O_RDWR | _OPEN)
         try:
             if _identity(os.fstat(mapped)) != self._identity:
@@ -69,11 +71,11 @@ class CounterFile:
             self.head[gauge] = 0
         self._known = {(label.kind, label.name): label.start for label in _labels(self._cells)}
         self._used = sum(1 for start in self._known.values() if start < _start_of(LABELS))
-        # An app that is dropped leaves its file to the next one.
+        # If the app is garbage collected, its file is free for the next one.
         self._closed = weakref.finalize(self, _close, descriptor)
 
     def cells(self, kind: str, label: str) -> memoryview | None:
-        """Return the cells of a label, which is new here if need be; ``None``: there are as many as there may be."""
+        """Return the cells of a label, which is added if it is new; ``None`` if the file is full."""
         name = _fitting(label)
         label = name.decode("utf-8")
         start = self._known.get((kind, label))
@@ -90,11 +92,11 @@ class CounterFile:
         padded = name.ljust(_LONGEST, b"\0")
         for index in range(1, _NAME_CELLS):
             self._cells[start + index] = int.from_bytes(padded[(index - 1) * 8 : index * 8], "little")
-        # Last, since only then it counts as there.
+        # Last, since readers take a block for used once this cell is set.
         self._cells[start] = (KINDS.index(kind) + 1) << 8 | len(name)
 
     def is_current(self) -> bool:
-        """Whether the file is still where others look for it, and whole."""
+        """Whether the file is still at its path, and whole."""
         try:
             status = os.lstat(self.path)
         except OSError:
@@ -102,7 +104,7 @@ class CounterFile:
         return _identity(status) == self._identity and _is_whole(status)
 
     def close(self) -> None:
-        """Let go of it. In a fork its parent still holds it: an unlock would be one for both."""
+        """Close the file. It is not unlocked, since after a fork the lock is shared with the parent."""
         self._closed()
 
 
@@ -112,9 +114,9 @@ def _close(descriptor: int) -> None:
 
 
 def acquire_file(folder: Path) -> CounterFile:
-    """Return a file that nobody else counts in: the first that is free, or a new one.
+    """Return a file that no other process counts in: the first free one, or a new one.
 
-    :raises OSError: if there is none to be had.
+    :raises OSError: if no file can be made.
     """
     make_directory(folder)
     for _ in range(2):
@@ -127,18 +129,18 @@ def acquire_file(folder: Path) -> CounterFile:
         time.sleep(_SECOND_LOOK)
     _remove_leftovers(folder)
     for _ in range(_TRIES):
-        # Another maker takes it for left behind if it comes between the making of the file and its lock.
+        # Between creation and lock, another process may take the file for left over and remove it.
         with suppress(FileNotFoundError):
             return _made(folder)
     return _made(folder)
 
 
 class Reading(NamedTuple):
-    """What is in one file.
+    """The contents of one file.
 
-    :ivar head: its first cells.
+    :ivar head: the cells of its head.
     :ivar labels: cells by kind and label.
-    :ivar is_held: a process counts in it.
+    :ivar is_held: whether a living process counts in it.
     """
 
     head: memoryview
@@ -147,14 +149,14 @@ class Reading(NamedTuple):
 
 
 def read_rows(folder: Path) -> Iterator[Reading]:
-    """Yield what is in each file of a folder; what is none of ours is passed over."""
+    """Yield the contents of each file in a folder; files that are not ours are skipped."""
     for path in _paths(folder):
         try:
             descriptor = os.open(path, os.O_RDONLY | _OPEN)
         except OSError:
             continue
         try:
-            # Read, and not mapped: a file that is cut meanwhile would end this process.
+            # Read, not mapped: if a mapped file were cut meanwhile, SIGBUS would end this process.
             cells = memoryview(os.read(descriptor, SIZE + 1))
             is_held = not _try_lock(descriptor, fcntl.LOCK_SH)
         except OSError:
@@ -178,7 +180,7 @@ def _paths(folder: Path) -> list[Path]:
 
 
 def _adopted(path: Path) -> CounterFile | None:
-    """Return a file that nobody holds as ours; ``None`` if somebody does, or it is not whole."""
+    """Take over a file; ``None`` if another process holds it, or it is not whole."""
     try:
         descriptor = os.open(path, os.O_RDWR | _OPEN)
     except OSError:
@@ -197,13 +199,13 @@ def _adopted(path: Path) -> CounterFile | None:
 
 
 def _made(folder: Path) -> CounterFile:
-    """Make a file whole and locked under another name, then link it, so that nobody ever sees a half one."""
+    """Make a file, complete and locked, under another name, then link it, so that no process ever sees a half one."""
     beside = folder / f"{os.urandom(8).hex()}.tmp"
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.fchmod(descriptor, 0o600)
-        # A file with holes on a full disk would be SIGBUS.
+        # Writing to a hole on a full disk would raise SIGBUS.
         os.posix_fallocate(descriptor, 0, SIZE)
         os.pwrite(descriptor, struct.pack("=QQQ", MAGIC, VERSION, time.time_ns()), 0)
         return CounterFile(_linked(beside, folder), descriptor)
@@ -228,7 +230,7 @@ def _linked(beside: Path, folder: Path) -> Path:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what makers who were killed have left: nobody holds it any more."""
+    """Remove unfinished files whose creators were killed: they are not locked."""
     for entry in files_in(folder):
         if not entry.name.endswith(".tmp"):
             continue
@@ -292,5 +294,5 @@ def _labels(cells: memoryview) -> Iterator[_Label]:
 
 
 def _fitting(label: str) -> bytes:
-    """Return a label as it is written; what is too long loses its beginning, which says less."""
+    """Return a label as it is written. A long one loses its beginning, which says less than its end."""
     return label.encode("utf-8", "replace")[-_LONGEST:].decode("utf-8", "ignore").encode("utf-8")

@@ -1,4 +1,8 @@
-"""The last hour: what was counted in each quarter of a minute, kept by one process at a time for all."""
+"""The history of the last hour: one sample every 15 seconds, taken by one process for all.
+
+``history.lock`` guards two files: ``totals``, the counts at the last sample, and ``history``, one line for each sample with what
+was counted since the one before.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +18,18 @@ from ..filesystem.locks import FileKeyLock
 from .schema import Sample
 from .tally import CELLS, KINDS, Totals, added, requests_of, series_of
 
-#: Seconds from one sample to the next, and seconds for which they are kept.
+#: Seconds between two samples, and seconds that they are kept.
 INTERVAL, KEPT = 15.0, 3600.0
 _SAMPLES = int(KEPT / INTERVAL)
 _BILLION = 1_000_000_000
 
 
 class _Mark(NamedTuple):
-    """When the last sample was taken.
+    """The time of the last sample.
 
     :ivar at: in seconds since the epoch.
-    :ivar monotonic: on the clock that nobody sets, which all processes of a machine share.
-    :ivar written: how many samples were written since the file was last made shorter.
+    :ivar monotonic: by the monotonic clock, which all processes of a machine share.
+    :ivar written: number of samples written since the file was last shortened.
     """
 
     at: float
@@ -34,10 +38,10 @@ class _Mark(NamedTuple):
 
 
 class History:
-    """Takes a sample each quarter of a minute, unless another process has.
+    """Takes a sample every 15 seconds, unless another process has done so.
 
-    :param folder: where samples are; ``None``: in memory, of this process alone.
-    :param totals: returns what was counted so far by all.
+    :param folder: the folder of the files; ``None``: keep samples of this process in memory.
+    :param totals: returns the counts of all processes so far.
     """
 
     def __init__(self, folder: Path | None, totals: Callable[[], Totals]) -> None:
@@ -48,10 +52,10 @@ class History:
         self._last: tuple[_Mark, Totals] | None = None
 
     def tick(self) -> None:
-        """Take a sample if that is due.
+        """Take a sample if one is due and no other process takes it.
 
         :raises OSError: if it can't be written.
-        :raises StoreError: if the lock can't be had for another reason than that somebody has it.
+        :raises StoreError: if the lock file can't be used.
         """
         if time.monotonic() < self._next:
             return
@@ -75,12 +79,12 @@ class History:
         totals, before = self._totals(), None if mark is None else self._totals_before(folder)
         new = _Mark(time.time(), now, 0 if mark is None else mark.written + 1)
         new = self._shortened(folder, new)
-        # Before the sample: killed in between, one is missing, and none is there twice.
+        # Before the sample: if the process is killed in between, a sample is missing, but none is counted twice.
         self._note(folder, new, totals)
         if mark is not None and before is not None:
             self._append(folder, _encoded(new, _seconds(mark, new), totals, before))
 
-    # -- what is noted ---------------------------------------------------------------------------------------------
+    # -- the last sample -------------------------------------------------------------------------------------------
 
     def _mark(self, folder: Path | None) -> _Mark | None:
         if folder is None:
@@ -119,13 +123,13 @@ class History:
             folder / "history", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600
         )
         try:
-            # On a line of its own, also where one was not written to its end.
+            # A line break first, since the last line may be incomplete.
             os.write(descriptor, b"\n%b\n" % sample)
         finally:
             os.close(descriptor)
 
     def _shortened(self, folder: Path | None, mark: _Mark) -> _Mark:
-        """Drop samples that are too old, now and then, and return what is to be noted of that."""
+        """Drop old samples once the file has twice as many lines as needed, and return the mark to write."""
         if folder is None or mark.written < 2 * _SAMPLES:
             return mark
         kept = self._lines()[-_SAMPLES:]
@@ -140,27 +144,27 @@ class History:
     def samples(self, since: float = 0.0) -> list[Sample]:
         """Return the samples of the last hour, the oldest first.
 
-        :param since: only those that were taken after this moment, in seconds since the epoch. Default: all.
+        :param since: only samples taken after this time, in seconds since the epoch. Default: all.
         """
         now = time.time()
-        # Those from the future are of a clock that was wrong.
+        # Samples from the future were taken while the clock was wrong.
         lines = (line for line in self._lines() if max(since, now - KEPT) < _taken_at(line) <= now + INTERVAL)
         return [sample for line in lines if (sample := _decoded(line)) is not None]
 
     def running(self) -> Sample | None:
-        """Return what was counted since the last sample; ``None`` if that is not known just now."""
+        """Return what was counted since the last sample; ``None`` if that is unknown at the moment."""
         mark, before = self._mark(self._folder), self._totals_before(self._folder)
         if mark is None or before is None:
             return None
         totals, now = self._totals(), _Mark(time.time(), time.monotonic(), 0)
         if self._mark(self._folder) != mark:
-            # One was taken meanwhile, so that the totals before may be those after.
+            # Another process has taken a sample meanwhile, so the totals may be from before or after it.
             return None
         return _decoded(_encoded(now, _seconds(mark, now), totals, before))
 
 
 def _seconds(before: _Mark, now: _Mark) -> float:
-    """Return how long it is from one sample to the next: the machine may have been started anew between them."""
+    """Return the seconds between two samples. The machine may have been restarted, which resets the monotonic clock."""
     if now.monotonic > before.monotonic:
         return now.monotonic - before.monotonic
     return max(INTERVAL, now.at - before.at)
@@ -172,7 +176,7 @@ def _encoded(mark: _Mark, seconds: float, totals: Totals, before: Totals) -> byt
         last = before.get((kind, label))
         changes = cells if last is None else [new - old for new, old in zip(cells, last, strict=True)]
         if any(change < 0 for change in changes):
-            # Files of counts were deleted: it began anew.
+            # Counter files were deleted, so counting started from 0.
             changes = cells
         if any(changes):
             counts.append([kind, label, {index: change for index, change in enumerate(changes) if change}])
@@ -187,7 +191,7 @@ def _taken_at(line: bytes) -> float:
 
 
 def _decoded(line: bytes) -> Sample | None:
-    """Return a sample; ``None`` for a line that was not written to its end."""
+    """Return a sample; ``None`` for an incomplete line."""
     try:
         at, seconds, noted = line.split(b" ", 2)
         counts = {(str(kind), str(label)): _spread(changes) for kind, label, changes in json.loads(noted)}

@@ -1,8 +1,8 @@
-"""Counting without a system call and without a lock: 64-bit cells, shared with whoever adds them up.
+"""Counting without a system call and without a lock: 64-bit cells that other processes read and add up.
 
-``cells[i] += 1`` on a memoryview with an ``int`` as index has neither a call of a Python function nor a jump back between load and
-store, and only there CPython (since 3.10) lets another thread in. So no count is lost between threads; between processes none is,
-since each counts in cells of its own. ``tests/test_tally.py`` holds it.
+``cells[i] += 1`` on a memoryview with an ``int`` index neither calls a Python function nor jumps backwards between load and store,
+and CPython (since 3.10) switches threads only there. So threads lose no counts, and processes lose none since each has cells of
+its own. ``tests/stats/test_tally.py`` holds it.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from typing import TypeAlias
 from ..core.rules.status import CacheStatus
 from .schema import Histogram, Series
 
-#: Upper bounds of the buckets of a histogram, in seconds; what took longer is in one more.
+#: Upper bounds of a histogram's buckets, in seconds; one more bucket has no bound.
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BUCKET_NAMES = (*map(str, BOUNDS), "+Inf")
 _BUCKETS = len(BUCKET_NAMES)
-#: In the order of their cells, which is never changed.
+#: In the order of their cells, which never changes.
 STATUSES = ("MISS", "BYPASS", "EXPIRED", "STALE", "UPDATING", "REVALIDATED", "HIT")
 
-#: What is counted by a label of its own.
+#: Kinds of labels that are counted separately.
 KINDS = ("endpoint", "function", "host")
 #: Cells by kind and label.
 Totals: TypeAlias = "Mapping[tuple[str, str], Sequence[int]]"
 
-#: Which cell is what. A hit out of this process's memory is counted in the first one, and nowhere else.
+#: The cells of a label. A hit from this process's memory only adds to the first one.
 PLAIN = 0
 _STATUS = {CacheStatus(name): 1 + index for index, name in enumerate(STATUSES)}
 _CALLS, _FAILURES, _WAITS, _REFRESHED, _REFRESH_FAILED, _REFRESH_NS, _SERVED_NS, _ORIGIN_NS = range(8, 16)
 _SERVED, _ORIGIN = 16, 16 + _BUCKETS
-#: Cells of a label: all of the above, and some to spare.
+#: Cells of a label: all of the above, and a few spare ones.
 CELLS = 48
 _BILLION = 1_000_000_000
 
 
 def private_cells(count: int) -> memoryview:
-    """Return cells that nobody else sees."""
+    """Return cells in this process's memory."""
     return memoryview(bytearray(count * 8)).cast("Q")
 
 
 class Tally:
-    """What is counted of one endpoint, fetch function or host in this process.
+    """The counts of one endpoint, fetch function or host in this process.
 
-    :ivar cells: its cells; others after a fork, so they are to be looked up for each count.
+    :ivar cells: its cells; replaced after a fork, so they must be read for each count.
     """
 
     __slots__ = ("cells", "kind", "label")
@@ -55,17 +55,17 @@ class Tally:
         self.cells = private_cells(CELLS) if cells is None else cells
 
     def move_to(self, cells: memoryview) -> None:
-        """Count in other cells from now on, and take along what was counted where nobody else sees it."""
+        """Count in other cells from now on, and add the counts so far to them."""
         before, self.cells = self.cells, cells
         for index, count in enumerate(before):
             if count:
                 cells[index] += count
 
     def served(self, status: CacheStatus, took: float | None, *, waited: bool = False) -> None:
-        """Count a visit or a call.
+        """Count a request or a call.
 
-        :param took: seconds until there was something to serve; ``None`` for a fresh copy out of memory.
-        :param waited: for another's call of the origin.
+        :param took: seconds until there was something to serve; ``None`` for a fresh copy in memory.
+        :param waited: it waited for another's call of the origin.
         """
         if took is None:
             self.cells[PLAIN] += 1
@@ -87,13 +87,13 @@ class Tally:
             self.cells[_FAILURES] += 1
 
     def refreshed(self, seconds: float, *, failed: bool) -> None:
-        """Count a refresh that ran to its end."""
+        """Count a refresh that has ended."""
         index, nanoseconds = _REFRESH_FAILED if failed else _REFRESHED, int(seconds * _BILLION)
         self.cells[index] += 1
         self.cells[_REFRESH_NS] += nanoseconds
 
 
-#: For what somebody else counts.
+#: For requests that another layer counts.
 UNCOUNTED = Tally("", "")
 
 
@@ -105,9 +105,9 @@ def requests_in(cells: Sequence[int]) -> dict[str, int]:
 
 
 def series_of(cells: Sequence[int], *, cumulative: bool = True) -> Series:
-    """Return what cells say.
+    """Return the counts in cells.
 
-    :param cumulative: each bucket has what is in those below it too.
+    :param cumulative: each bucket includes those below it.
     """
     served = [*cells[_SERVED : _SERVED + _BUCKETS]]
     served[0] += cells[PLAIN]
@@ -141,5 +141,5 @@ def requests_of(blocks: Mapping[tuple[str, str], Sequence[int]], *kinds: str) ->
 
 
 def added(blocks: Iterable[Sequence[int]]) -> list[int]:
-    """Return cells added up."""
+    """Return the sums of cells."""
     return [sum(column) for column in zip(*blocks, strict=True)]
