@@ -7,6 +7,7 @@ import random
 import time
 from dataclasses import replace
 
+from ..core.exhaustive import assert_never
 from ..core.model.entry import Entry
 from ..core.model.note import NOTHING, Note
 from ..core.rules.storability import Action, Verdict, after
@@ -16,7 +17,47 @@ from ..stores.base import Copy, Store
 from .instrumentation import Instrumentation
 from .log import RateLimitedLog
 from .origin import Answer, Start
-from .singleflight import Flight, Flights, Outcome
+from .singleflight import LOOK_AGAIN, Flight, FlightResult, Flights, Outcome
+
+
+def result_for_waiters(answer: Answer, key: str, start: Start, *, is_purged: bool) -> FlightResult:
+    """Return how a flight ends for the requests that wait for it.
+
+    ============================ ==================== =====================================================
+    verdict                      result               what the waiters do
+    ============================ ==================== =====================================================
+    STORABLE                     STORED, the entry    serve it, even if the store can't be written
+    STORABLE, purged meanwhile   OVER                 look again: the entry was made of older data
+    STORABLE, for another key    OVER                 look again: the index entry leads each to its own key
+    UNSTORABLE                   UNSTORABLE           call the origin, all at once
+    PERSONAL                     OVER                 look again, and elect a new leader
+    FAILED, anybody's            FAILED, the answer   serve a stale copy, else the same failure
+    FAILED, one visitor's        FAILED               serve a stale copy, else look again
+    WORSE                        FAILED               serve the stale copy, which is better
+    REFUSED                      FAILED, the answer   serve a stale copy, else the same refusal
+    ============================ ==================== =====================================================
+
+    :param key: the key of the flight.
+    :param is_purged: something was purged since the call has started.
+    """
+    match answer.verdict:
+        case Verdict.STORABLE:
+            if is_purged or answer.beside is not None:
+                return LOOK_AGAIN
+            return FlightResult(Outcome.STORED, Copy(key, answer.entry, NOTHING, 0, 0, start.seq))
+        case Verdict.UNSTORABLE:
+            return FlightResult(Outcome.UNSTORABLE)
+        case Verdict.PERSONAL:
+            return LOOK_AGAIN
+        case Verdict.FAILED:
+            may_share = answer.anybodys and (answer.error is not None or answer.shared is not None)
+            return FlightResult(Outcome.FAILED, failure=answer if may_share else None)
+        case Verdict.WORSE:
+            return FlightResult(Outcome.FAILED)
+        case Verdict.REFUSED:
+            return FlightResult(Outcome.FAILED, failure=answer)
+        case _:
+            return assert_never(answer.verdict)
 
 
 class AnswerWriter:
@@ -50,53 +91,41 @@ class AnswerWriter:
             return Copy(key, None, NOTHING, 0, 0)
 
     def write_flight(self, flights: Flights, flight: Flight, start: Start, answer: Answer) -> bool:
-        """Store what a flight brought, tell its waiters how it ended, and return whether it was stored.
+        """Write the flight's answer to the store and set the result for its waiters. Return whether the answer was stored.
 
-        :raises StoreError: if that can't be written; who waited in this process is served all the same.
+        :raises StoreError: if the store can't be written. The waiters of this process have their result all the same.
         """
-        if answer.verdict is Verdict.UNSTORABLE:
-            flight.outcome = Outcome.UNSTORABLE
-        elif answer.verdict is Verdict.REFUSED:
-            flight.outcome, flight.failure = Outcome.FAILED, answer
+        is_purged = answer.verdict is Verdict.STORABLE and self.store.seq() != start.seq
+        flight.result = result_for_waiters(answer, flight.key, start, is_purged=is_purged)
+        if answer.verdict is Verdict.REFUSED:
             return False
-        elif answer.verdict is Verdict.WORSE:
-            flight.outcome = Outcome.FAILED
-        elif answer.verdict is Verdict.FAILED:
-            may_share = answer.anybodys and (answer.error is not None or answer.shared is not None)
-            flight.outcome, flight.failure = Outcome.FAILED, answer if may_share else None
-        elif answer.verdict is Verdict.STORABLE and self.store.seq() == start.seq:
-            # For those who wait in this process, even if it can't be written.
-            flight.outcome, flight.copy = Outcome.STORED, Copy(flight.key, answer.entry, NOTHING, 0, 0, start.seq)
         if answer.beside is not None:
-            # Those who waited for another key find the way to theirs in what is stored beside.
-            flight.outcome, flight.copy = Outcome.OVER, None
-            return self._settle_elsewhere(flight, answer, answer.beside)
+            return self._write_both(flight, answer, answer.beside)
         if flight.lock is None and not flights.is_current(flight):
-            # A deadline took the lock from us.
+            # The deadline has passed: housekeeping freed the lock, and another process may hold it.
             return self.write_if_unlocked(flight.key, answer)
-        # Who waited too long calls without the lock, so that somebody may have stored since we looked.
+        # A leader whose wait for the lock was over has called without it: another process may have stored since it looked.
         copy = self.store.lookup(flight.key) or self.store.load(flight.key)
         is_late = copy.entry is not None and copy.entry.serial != (start.previous.serial if start.previous else None)
         if is_late and answer.verdict is not Verdict.STORABLE:
             return False
-        if not self._settle(copy, answer):
-            if answer.verdict is Verdict.STORABLE:
-                # Purged meanwhile, or older than what is stored: who waited looks again.
-                flight.outcome, flight.copy = Outcome.OVER, None
-            return False
-        flight.outcome = Outcome.STORED
-        flight.copy = self.store.load(flight.key)
-        return True
+        if self._apply(copy, answer):
+            flight.result = FlightResult(Outcome.STORED, self.store.load(flight.key))
+            return True
+        if answer.verdict is Verdict.STORABLE:
+            # Purged meanwhile, or older than the stored entry.
+            flight.result = LOOK_AGAIN
+        return False
 
     def write_if_unlocked(self, key: str, answer: Answer | None) -> bool:
         """Store an answer that came without the lock, if it is storable and nobody holds the lock now."""
         if answer is None or answer.verdict is not Verdict.STORABLE:
             return False
         if answer.beside is not None:
-            return self._settle_elsewhere(None, answer, answer.beside)
+            return self._write_both(None, answer, answer.beside)
         lock = self.store.lock(key)
         try:
-            return lock.acquire() and self._settle(self.store.load(key), answer)
+            return lock.acquire() and self._apply(self.store.load(key), answer)
         except StoreError as error:
             self.store_failed(error)
             return False
@@ -117,34 +146,43 @@ class AnswerWriter:
             lock.release()
         return True
 
-    def _settle_elsewhere(self, flight: Flight | None, answer: Answer, beside: Entry) -> bool:
-        """Store an answer under its own key, and beside it what leads there: that first goes without the other is no harm."""
-        here, there = replace(answer, beside=None), replace(answer, beside=None, entry=beside)
-        if answer.entry is None or not self._settle_under(flight, answer.entry.key, here):
-            return False
-        return self._settle_under(flight, beside.key, there)
+    def _write_both(self, flight: Flight | None, answer: Answer, beside: Entry) -> bool:
+        """Store an answer under its own key, and then the index entry that leads there.
 
-    def _settle_under(self, flight: Flight | None, key: str, answer: Answer) -> bool:
+        If the process dies in between, the first entry is never found, which does no harm.
+        """
+        here, there = replace(answer, beside=None), replace(answer, beside=None, entry=beside)
+        if answer.entry is None or not self._write_under(flight, answer.entry.key, here):
+            return False
+        return self._write_under(flight, beside.key, there)
+
+    def _write_under(self, flight: Flight | None, key: str, answer: Answer) -> bool:
         """Store an answer under a key, whose lock the flight may hold."""
         if flight is not None and flight.key == key and flight.lock is not None:
-            return self._settle(self.store.load(key), answer)
+            return self._apply(self.store.load(key), answer)
         return self.write_if_unlocked(key, answer)
 
-    def _settle(self, copy: Copy, answer: Answer) -> bool:
-        """Do to what is stored what the answer asks for, and return whether the answer was stored."""
+    def _apply(self, copy: Copy, answer: Answer) -> bool:
+        """Change what is stored as the verdict asks, and return whether the answer was stored. The key's lock is held."""
         now = time.time()
-        if answer.verdict is Verdict.STORABLE:
-            return self._replace(copy, answer, now)
         if after(answer.verdict, stored=copy.entry is not None, anybodys=answer.anybodys) is Action.DROP:
             self.store.remove(copy.key)
-        if answer.verdict is Verdict.FAILED:
-            self.note_failure(copy, answer)
-        elif answer.verdict is Verdict.WORSE:
-            self.store.write_note(copy.key, copy.note.put_off(now, answer.retry_after or self.backoff[0]))
-        elif answer.verdict is Verdict.UNSTORABLE:
-            self.store.write_note(copy.key, copy.note.marked_unstorable(now))
-        else:
-            self.store.write_note(copy.key, copy.note.marked_personal(now, answer.carried))
+        match answer.verdict:
+            case Verdict.STORABLE:
+                return self._replace(copy, answer, now)
+            case Verdict.UNSTORABLE:
+                self.store.write_note(copy.key, copy.note.marked_unstorable(now))
+            case Verdict.PERSONAL:
+                self.store.write_note(copy.key, copy.note.marked_personal(now, answer.carried))
+            case Verdict.FAILED:
+                self.note_failure(copy, answer)
+            case Verdict.WORSE:
+                self.store.write_note(copy.key, copy.note.put_off(now, answer.retry_after or self.backoff[0]))
+            case Verdict.REFUSED:
+                # The origin was not called: nothing new is known of it.
+                pass
+            case _:
+                assert_never(answer.verdict)
         return False
 
     def _replace(self, copy: Copy, answer: Answer, now: float) -> bool:

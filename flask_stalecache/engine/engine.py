@@ -7,6 +7,7 @@ import time
 from functools import partial
 
 from ..config import Settings
+from ..core.exhaustive import assert_never
 from ..core.rules.serving import Fetch, Serve, decide, is_plain_hit
 from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
@@ -17,7 +18,7 @@ from ..stores.base import Copy, Store
 from .fetch_state import POLL, FetchState, LeaderAction, Route
 from .origin import Answer, Origin, Served, Start
 from .runtime import Runtime
-from .singleflight import Flight, Flights, Outcome
+from .singleflight import Flight, FlightResult, Flights, Outcome
 from .timed_calls import TimedCalls
 
 
@@ -231,24 +232,33 @@ class Engine(Runtime):
             until = max(until, flight.unlocked + visit.origin.lock_timeout)
         if not flight.done.wait(max(0.0, until - time.monotonic())):
             return self._lose_patience(flight, visit)
-        if flight.outcome is Outcome.STORED and flight.copy is not None:
-            entry = flight.copy.entry
-            # A purge may have come since it landed.
-            is_sound = entry is not None and not entry.ended and self.store.seq() == flight.copy.seq
-            if entry is None or not is_sound or visit.origin.is_barred_from(entry) or not visit.may_share(entry):
+        outcome, copy, _ = flight.result
+        match outcome:
+            case Outcome.STORED:
+                return None if copy is None else self._share_copy(copy, visit)
+            case Outcome.UNSTORABLE:
+                return self._unqueued(visit)
+            case Outcome.FAILED:
+                return self._share_failure(flight, visit)
+            case Outcome.OVER:
                 return None
-            return Served(visit.fetch.status, flight.copy, collapsed=True)
-        if flight.outcome is Outcome.UNSTORABLE:
-            return self._unqueued(visit)
-        if flight.outcome is Outcome.FAILED:
-            return self._share_failure(flight, visit)
-        return None
+            case _:
+                return assert_never(outcome)
+
+    def _share_copy(self, copy: Copy, visit: FetchState) -> Served | None:
+        """Serve the entry that the leader has stored; ``None`` if it is not for this request, or was purged since."""
+        entry = copy.entry
+        is_sound = entry is not None and not entry.ended and self.store.seq() == copy.seq
+        if entry is None or not is_sound or visit.origin.is_barred_from(entry) or not visit.may_share(entry):
+            return None
+        return Served(visit.fetch.status, copy, collapsed=True)
 
     def _share_failure(self, flight: Flight, visit: FetchState) -> Served | None:
         if visit.fetch.if_error is not None and (stale := self._stale(visit)):
             return stale
-        if flight.failure is not None and not visit.origin.carries(flight.failure.absent):
-            return Served(visit.fetch.status, None, flight.failure, collapsed=True)
+        failure = flight.result.failure
+        if failure is not None and not visit.origin.carries(failure.absent):
+            return Served(visit.fetch.status, None, failure, collapsed=True)
         return None
 
     def _lose_patience(self, flight: Flight, visit: FetchState) -> Served | None:
@@ -303,9 +313,9 @@ class Engine(Runtime):
             visit.fetch = decision
             return True
         if visit.copy.entry is not None and visit.is_new(visit.copy.entry):
-            flight.outcome, flight.copy = Outcome.STORED, visit.copy
+            flight.result = FlightResult(Outcome.STORED, visit.copy)
         elif way is Route.UNQUEUED and visit.copy.note.unstorable(time.time()):
-            flight.outcome = Outcome.UNSTORABLE
+            flight.result = FlightResult(Outcome.UNSTORABLE)
         return False
 
     def _call_in(self, flight: Flight, visit: FetchState) -> Served:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..stores.base import Copy, KeyLock
 
@@ -15,14 +15,29 @@ from ..stores.base import Copy, KeyLock
 class Outcome(Enum):
     """How a flight ended, for those who waited."""
 
-    #: Something was stored: ``flight.copy``.
+    #: The answer was stored: ``result.copy``.
     STORED = "stored"
     #: The answer can't be stored, whoever asks: everyone calls the origin at once.
     UNSTORABLE = "unstorable"
-    #: The origin failed; ``flight.failure`` is the failure if it could have been anybody's.
+    #: The origin failed; ``result.failure`` is the failure if it could have been anybody's.
     FAILED = "failed"
     #: Nothing is known: look again, and elect a new leader.
     OVER = "over"
+
+
+class FlightResult(NamedTuple):
+    """How a flight ended, with what the waiters are served.
+
+    :ivar copy: the entry that was stored.
+    :ivar failure: the answer of the origin that failed, if every waiter may be given it.
+    """
+
+    outcome: Outcome
+    copy: Copy | None = None
+    failure: Any = None
+
+
+LOOK_AGAIN = FlightResult(Outcome.OVER)
 
 
 @dataclass(eq=False, slots=True)
@@ -34,8 +49,7 @@ class Flight:
     :ivar deadline: when housekeeping gives up on it, on the monotonic clock; ``None`` for a visitor's own call.
     :ivar given_up: told when that deadline has passed.
     :ivar lock: the key's lock, if the leader holds it.
-    :ivar copy: what was stored, for those who waited.
-    :ivar failure: what the origin failed with, for those who may share it.
+    :ivar result: how it ended, for those who waited. It is set before ``done``.
     """
 
     key: str
@@ -44,9 +58,7 @@ class Flight:
     deadline: float | None = None
     given_up: Callable[[], object] | None = None
     lock: KeyLock | None = None
-    outcome: Outcome = Outcome.OVER
-    copy: Copy | None = None
-    failure: Any = None
+    result: FlightResult = LOOK_AGAIN
     done: threading.Event = field(default_factory=threading.Event)
 
 

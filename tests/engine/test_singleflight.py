@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from flask_stalecache.engine.singleflight import Flight, Flights, Outcome
+from flask_stalecache.engine.singleflight import Flight, FlightResult, Flights, Outcome
 from support.threads import PATIENCE, crowd, go, results, wait_until
 
 
@@ -69,11 +69,11 @@ def test_the_end_tells_all_who_wait(flights: Flights) -> None:
         assert not leads
         waiting.append(1)
         assert joined.done.wait(PATIENCE)
-        return joined.outcome
+        return joined.result.outcome
 
     futures = [go(wait) for _ in range(20)]
     wait_until(lambda: len(waiting) == 20)
-    flight.outcome = Outcome.UNSTORABLE
+    flight.result = FlightResult(Outcome.UNSTORABLE)
     flights.end(flight)
     assert results(futures) == [Outcome.UNSTORABLE] * 20
 
@@ -81,7 +81,7 @@ def test_the_end_tells_all_who_wait(flights: Flights) -> None:
 def test_the_end_without_an_outcome_says_nothing(flights: Flights) -> None:
     flight, _ = flights.join("page")
     flights.end(flight)
-    assert (flight.outcome, flight.copy, flight.failure) == (Outcome.OVER, None, None)
+    assert flight.result == (Outcome.OVER, None, None)
 
 
 def test_the_lock_is_released_once_and_before_the_others_look(flights: Flights) -> None:
@@ -128,7 +128,7 @@ def test_a_flight_that_takes_too_long_is_replaced(flights: Flights) -> None:
     assert new is not None
     assert new.leader == threading.get_ident() != old.leader
     assert old.done.is_set()
-    assert old.outcome is Outcome.OVER
+    assert old.result.outcome is Outcome.OVER
     assert flights.join("page") == (new, False)
 
     assert not flights.end(old)

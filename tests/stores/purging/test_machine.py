@@ -195,11 +195,11 @@ class Purging(RuleBasedStateMachine):
 
     def _check_waiters(self, fill: Fill, stored: bool) -> None:
         """Those who waited in this process are given nothing that was purged meanwhile."""
-        if fill.flight.outcome is not Outcome.STORED:
+        if fill.flight.result.outcome is not Outcome.STORED:
             assert not stored
             return
-        assert fill.flight.copy is not None
-        entry = fill.flight.copy.entry
+        assert fill.flight.result.copy is not None
+        entry = fill.flight.result.copy.entry
         if entry is not None and not fill.view.behind:
             assert not self.model.is_dropped(self.model.fills[entry.serial])
             assert not (self.model.is_ended(self.model.fills[entry.serial]) and not entry.ended)

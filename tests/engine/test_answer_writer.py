@@ -1,0 +1,53 @@
+"""What a flight's waiters are told, by its answer. What the store holds afterwards is tested in test_engine and test_failures."""
+
+from __future__ import annotations
+
+import pytest
+
+from flask_stalecache.core.rules.storability import Verdict
+from flask_stalecache.engine.answer_writer import result_for_waiters
+from flask_stalecache.engine.origin import Answer, Start
+from flask_stalecache.engine.singleflight import LOOK_AGAIN, Outcome
+from support.engine import failed, make_entry, personal, storable, unstorable
+
+START = Start(seq=7, started=1000.0, serial="ours", previous=None)
+BESIDE = Answer(verdict=Verdict.STORABLE, entry=make_entry("variant"), beside=make_entry("page"))
+VALUE = Answer(verdict=Verdict.FAILED, value="one member's own page")
+SHARED = Answer(verdict=Verdict.FAILED, value="a page with hooks", shared="a frozen one")
+REFUSED = Answer(verdict=Verdict.REFUSED, error=ConnectionError("too many calls"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_purged", "outcome", "is_shared"),
+    [
+        pytest.param(storable(START), True, Outcome.OVER, False, id="storable-but-purged"),
+        pytest.param(BESIDE, False, Outcome.OVER, False, id="storable-for-another-key"),
+        pytest.param(BESIDE, True, Outcome.OVER, False, id="storable-for-another-key-and-purged"),
+        pytest.param(unstorable(), False, Outcome.UNSTORABLE, False, id="unstorable"),
+        pytest.param(personal("member"), False, Outcome.OVER, False, id="personal"),
+        pytest.param(failed(), False, Outcome.FAILED, True, id="raised"),
+        pytest.param(failed(anybodys=False), False, Outcome.FAILED, False, id="raised-for-one-visitor"),
+        pytest.param(VALUE, False, Outcome.FAILED, False, id="failed-with-nothing-to-share"),
+        pytest.param(SHARED, False, Outcome.FAILED, True, id="failed-with-a-frozen-page"),
+        pytest.param(Answer(verdict=Verdict.WORSE), False, Outcome.FAILED, False, id="worse"),
+        pytest.param(REFUSED, False, Outcome.FAILED, True, id="refused"),
+    ],
+)
+def test_waiters_are_told_by_the_verdict(answer: Answer, is_purged: bool, outcome: Outcome, is_shared: bool) -> None:
+    result = result_for_waiters(answer, "page", START, is_purged=is_purged)
+    assert result == (outcome, None, answer if is_shared else None)
+
+
+def test_a_stored_answer_is_served_to_all_as_of_the_purges_before_the_call() -> None:
+    answer = storable(START)
+    result = result_for_waiters(answer, "page", START, is_purged=False)
+    assert result.outcome is Outcome.STORED
+    assert result.copy is not None
+    assert (result.copy.key, result.copy.entry, result.copy.seq) == ("page", answer.entry, 7)
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_every_verdict_has_a_result(verdict: Verdict) -> None:
+    result = result_for_waiters(Answer(verdict=verdict), "page", START, is_purged=True)
+    assert result.copy is None or verdict is Verdict.STORABLE
+    assert (result == LOOK_AGAIN) is (verdict in (Verdict.STORABLE, Verdict.PERSONAL))
