@@ -1,4 +1,7 @@
-"""Every ``STALECACHE_*`` key: what it accepts, and how it refuses the rest."""
+"""Every ``STALECACHE_*`` key: what it accepts, and how it refuses the rest.
+
+Covers ``extension``, ``app_state`` and ``errors``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""``flask stalecache``: what each command prints, what it changes, and how it ends."""
+"""``flask stalecache``: what each command prints, what it changes, and how it ends.
+
+Covers ``cli.commands``, ``cli.context``, ``cli.listing``, ``cli.maintenance``, ``cli.output``, ``cli.selectors``,
+``cli.settings``, ``cli.show`` and ``cli.stats``.
+"""
 
 from __future__ import annotations
 

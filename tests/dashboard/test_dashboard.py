@@ -1,4 +1,8 @@
-"""Who sees the dashboard, and whose forms it obeys. What it looks like in a browser is in tests/live/test_dashboard.py."""
+"""Who sees the dashboard, and whose forms it obeys. What it looks like in a browser is in tests/live/test_dashboard.py.
+
+Covers ``dashboard.actions``, ``dashboard.blueprint``, ``dashboard.csrf``, ``dashboard.entry_view``, ``dashboard.overview``,
+``dashboard.url_lookup`` and ``dashboard.data``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the dashboard makes of entries and numbers, before any of it is a page."""
+"""What the dashboard makes of entries and numbers, before any of it is a page.
+
+Covers ``dashboard.charts``, ``dashboard.health``, ``dashboard.store_scan`` and ``dashboard.windows_bar``.
+"""
 
 from __future__ import annotations
 

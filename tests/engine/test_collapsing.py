@@ -1,4 +1,7 @@
-"""The engine: one origin call for many visitors, answers that can't be stored, recursion, and waits that end."""
+"""The engine: one origin call for many visitors, answers that can't be stored, recursion, and waits that end.
+
+Covers ``engine.fetch_state`` and ``engine.origin``.
+"""
 
 from __future__ import annotations
 

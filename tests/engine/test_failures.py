@@ -1,4 +1,4 @@
-"""The engine: an origin that fails, and a store that fails."""
+"""The engine: an origin that fails, and a store that fails. Covers ``engine.answer_writer`` and ``engine.log``."""
 
 from __future__ import annotations
 

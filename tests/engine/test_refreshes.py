@@ -1,4 +1,4 @@
-"""The engine: refreshes after the response, and their deadline."""
+"""The engine: refreshes after the response, and their deadline. Covers ``engine.background`` and ``engine.runtime``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals: what each passes, who sends it, and that no receiver is anybody's error."""
+"""Signals: what each passes, who sends it, and that no receiver is anybody's error. Covers ``engine.instrumentation``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers on a page for Prometheus, read by its own parsers."""
+"""The numbers on a page for Prometheus, read by its own parsers. Covers ``metrics``."""
 
 from __future__ import annotations
 

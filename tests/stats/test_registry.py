@@ -1,4 +1,4 @@
-"""Files in which processes count: each its own, none lost, none shared by two."""
+"""Files in which processes count: each its own, none lost, none shared by two. Covers ``stats.counter_file``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Purging in an app: which entries are selected, soft purges, and when and where a purge counts."""
+"""Purging in an app: which entries are selected, soft purges, and when and where a purge counts.
+
+Covers ``frontends.flask_urls`` and ``batches.operations``.
+"""
 
 from __future__ import annotations
 

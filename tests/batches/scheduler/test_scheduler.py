@@ -1,4 +1,7 @@
-"""Bulk refresh, publish and purge in one process: scheduler, batch, workers and renewal."""
+"""Bulk refresh, publish and purge in one process: scheduler, batch, workers and renewal.
+
+Covers ``batches.batch``, ``batches.workers``, ``batches.renewal``, ``batches.selector`` and ``cli.bulk``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warming: sitemaps."""
+"""Warming: sitemaps. Covers ``batches.sitemap``."""
 
 from __future__ import annotations
 

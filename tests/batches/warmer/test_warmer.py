@@ -1,4 +1,7 @@
-"""Warming: which requests are made, which are refused beforehand, and the gateway."""
+"""Warming: which requests are made, which are refused beforehand, and the gateway.
+
+Covers ``batches.warm_request`` and ``core.model.base_url``.
+"""
 
 from __future__ import annotations
 

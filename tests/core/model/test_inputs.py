@@ -1,4 +1,4 @@
-"""Which requests carry a name, in whatever way a client writes it."""
+"""Which requests carry a name, in whatever way a client writes it. Covers ``core.model.environ``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A note: when an origin is left alone, and whom a page is kept from. It is only advice."""
+"""A note: when an origin is left alone, and whom a page is kept from. It is only advice. Covers ``stores.note_format``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a developer may write at a view, and what is refused there and then."""
+"""What a developer may write at a view, and what is refused there and then. Covers ``core.model.checks``."""
 
 from __future__ import annotations
 

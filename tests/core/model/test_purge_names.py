@@ -1,4 +1,4 @@
-"""The names that pages are purged by, the selectors of a purge, and the titles of entries: pure."""
+"""The names that pages are purged by, the selectors of a purge, and the titles of entries: pure. Covers ``core.model.titles``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decision what to serve: every row of its table, with every boundary."""
+"""The decision what to serve: every row of its table, with every boundary. Covers ``core.rules.prefer_stale``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``cache.tag`` inside a view, and tags beside the view."""
+"""``cache.tag`` inside a view, and tags beside the view. Covers ``core.rules.cacheability``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The arguments of fetch functions: equal ones have one form, and as data they can be made again."""
+"""The arguments of fetch functions: equal ones have one form, and as data they can be made again.
+
+Covers ``frontends.memoize.policy``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Fetch functions whose third party, value or code is at fault: what callers get, how often it is asked, and what is told."""
+"""Fetch functions whose third party, value or code is at fault: what callers get, how often it is asked, and what is told.
+
+Covers ``engine.timed_calls`` and ``frontends.memoize.circuit_breaker``.
+"""
 
 from __future__ import annotations
 

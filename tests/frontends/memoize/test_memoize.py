@@ -1,4 +1,7 @@
-"""``memoize`` in an app: one call for many, stale values, failures, and bad arguments."""
+"""``memoize`` in an app: one call for many, stale values, failures, and bad arguments.
+
+Covers ``frontends.memoize.handler`` and ``frontends.memoize.origin``.
+"""
 
 from __future__ import annotations
 

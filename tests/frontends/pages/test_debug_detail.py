@@ -1,4 +1,7 @@
-"""With ``app.debug``, ``Cache-Status`` says more: the key, and why a request was answered as it was. Without, nothing of it."""
+"""With ``app.debug``, ``Cache-Status`` says more: the key, and why a request was answered as it was. Without, nothing of it.
+
+Covers ``core.rules.variants``, ``frontends.status_headers`` and ``frontends.debug_detail``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Responses of sessions: what callers read of them is what they would read without a cache."""
+"""Responses of sessions: what callers read of them is what they would read without a cache.
+
+Covers ``frontends.requests_adapter.response``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Sessions: a shared HTTP cache between the app and third parties, against a real server in this process."""
+"""Sessions: a shared HTTP cache between the app and third parties, against a real server in this process.
+
+Covers ``frontends.requests_adapter.adapter``, ``frontends.requests_adapter.origin``, ``frontends.requests_adapter.url_key``,
+``frontends.requests_adapter.fetch`` and ``frontends.requests_adapter.request``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Sessions: where they work, what is made of them, and bad arguments."""
+"""Sessions: where they work, what is made of them, and bad arguments.
+
+Covers ``frontends.requests_adapter.app_context``, ``frontends.requests_adapter.factory`` and
+``frontends.requests_adapter.rules``.
+"""
 
 from __future__ import annotations
 

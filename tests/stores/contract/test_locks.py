@@ -1,4 +1,4 @@
-"""The contract of a store: locks, and many threads."""
+"""The contract of a store: locks, and many threads. Covers ``filesystem.locks``."""
 
 from __future__ import annotations
 

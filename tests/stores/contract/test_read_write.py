@@ -1,4 +1,7 @@
-"""The contract of a store: reading, writing, stamps, marks of use and broken data."""
+"""The contract of a store: reading, writing, stamps, marks of use and broken data.
+
+Covers ``stores.base`` and ``stores.entry_format``.
+"""
 
 from __future__ import annotations
 

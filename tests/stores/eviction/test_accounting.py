@@ -1,4 +1,4 @@
-"""Eviction: which entries are protected, the counters of what is stored, and large folders."""
+"""Eviction: which entries are protected, the counters of what is stored, and large folders. Covers ``stores.folders``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Eviction: ``STALECACHE_MEMORY_SIZE``."""
+"""Eviction: ``STALECACHE_MEMORY_SIZE``. Covers ``stores.memory``."""
 
 from __future__ import annotations
 

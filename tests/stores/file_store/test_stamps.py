@@ -1,4 +1,4 @@
-"""The file store: purges and the table of stamps."""
+"""The file store: purges and the table of stamps. Covers ``stores.stamps``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Purging: how long the records of purges are kept."""
+"""Purging: how long the records of purges are kept. Covers ``stores.purge_records``."""
 
 from __future__ import annotations
 

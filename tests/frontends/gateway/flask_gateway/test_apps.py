@@ -1,4 +1,7 @@
-"""A gateway in front of Flask apps: whole apps, and the rules of their pages."""
+"""A gateway in front of Flask apps: whole apps, and the rules of their pages.
+
+Covers ``frontends.gateway.gateway_cache`` and ``frontends.flask_gateway``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The gateway between a WSGI app and its server: the rules of PEP 3333."""
+"""The gateway between a WSGI app and its server: the rules of PEP 3333.
+
+Covers ``frontends.gateway.wsgi_call``, ``frontends.gateway.handler``, ``frontends.middleware``, ``frontends.gateway.bypass``
+and ``frontends.wsgi``.
+"""
 
 from __future__ import annotations
 

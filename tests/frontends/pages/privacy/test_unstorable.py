@@ -1,4 +1,4 @@
-"""Privacy: answers that are not stored."""
+"""Privacy: answers that are not stored. Covers ``frontends.pages.origin`` and ``frontends.pages.session_recorder``."""
 
 from __future__ import annotations
 

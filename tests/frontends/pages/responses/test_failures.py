@@ -1,4 +1,4 @@
-"""Responses to visitors: hooks, closing, and views that fail."""
+"""Responses to visitors: hooks, closing, and views that fail. Covers ``frontends.pages.bound_view``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Responses to visitors: status words, header fields, and status codes."""
+"""Responses to visitors: status words, header fields, and status codes. Covers ``frontends.pages.handler``."""
 
 from __future__ import annotations
 

@@ -1,0 +1,67 @@
+"""The tests themselves: where the tests of a module are, how long a file may be, and that every process collects the same tests."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+PACKAGE = TESTS.parent / "flask_stalecache"
+LONGEST = 600
+PATIENCE = 300
+
+FILES = sorted(TESTS.rglob("*.py"))
+MODULES = sorted(path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+
+#: Modules without tests of their own, and why.
+EXCEPTIONS: dict[str, str] = {}
+
+
+def named_in_docstrings() -> set[str]:
+    """Return what test files say they cover: ``engine.runtime`` is ``flask_stalecache/engine/runtime.py``."""
+    docstrings = (ast.get_docstring(ast.parse(path.read_text())) or "" for path in FILES if path.name.startswith("test_"))
+    return {name for docstring in docstrings for name in re.findall(r"``([\w.]+)``", docstring)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(TESTS)))
+def test_no_file_is_too_long_to_be_read_in_one_go(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGEST
+
+
+def test_the_tests_of_every_module_are_found() -> None:
+    """A file or folder of its name in the folder of its package, or else a test file that names it in its docstring."""
+    named = named_in_docstrings()
+    missing = {
+        ".".join(module.parts)
+        for module in MODULES
+        if not (TESTS / module.parent / f"test_{module.name}.py").exists()
+        and not (TESTS / module).is_dir()
+        and ".".join(module.parts) not in named
+    }
+    assert missing == set(EXCEPTIONS)
+
+
+def test_what_a_docstring_names_exists() -> None:
+    packages = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
+    named = {name for name in named_in_docstrings() if name.split(".")[0] in packages and "." in name}
+    assert named - {".".join(module.parts) for module in MODULES} == set()
+
+
+def test_another_process_collects_the_same_tests(request: pytest.FixtureRequest) -> None:
+    """Otherwise xdist's workers may disagree: an id must not hold a time, an address or the order of a set."""
+    config = request.config
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command += ["-m", config.getoption("markexpr"), "-k", config.getoption("keyword"), *config.args]
+    environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTEST_ADDOPTS": ""}
+    done = subprocess.run(
+        command, cwd=config.invocation_params.dir, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    collected = [line for line in done.stdout.splitlines() if "::" in line]
+    assert collected == [item.nodeid for item in request.session.items]
