@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flask import Flask, has_app_context
 
@@ -19,12 +20,13 @@ from .core.model.environ import REFRESHING
 from .engine.engine import Engine
 from .errors import ConfigError
 from .frontends.app_version import AppVersion
+from .frontends.current_app import NAME, cache_of
 from .frontends.engine_setup import make_engine
 from .frontends.flask_gateway import FlaskGatewayFactory
 from .frontends.flask_internals import RequestContext, before_response_is_processed, check_versions, current_flask_app
 from .frontends.flask_urls import warm_target
 from .frontends.gateway.handler import Gateway
-from .frontends.memoize.handler import NAME, Calls
+from .frontends.memoize.handler import Calls
 from .frontends.memoize.origin import FetchFunction
 from .frontends.middleware import AfterResponseMiddleware
 from .frontends.pages.handler import Pages
@@ -38,18 +40,19 @@ from .stores.base import Store
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """What belongs to one app; it is ``app.extensions["stalecache"]``.
+class AppState:
+    """The parts of one app; it is ``app.extensions["stalecache"]``.
 
     :ivar settings: the checked configuration.
     :ivar engine: answers requests.
     :ivar pages: the cached views.
-    :ivar calls: the fetch functions; ``None``: they run as if they were not decorated.
-    :ivar sessions: what sessions of ``requests`` ask; ``None``: nothing they do is cached.
+    :ivar calls: the fetch functions; ``None`` if caching is off: they run as if they were not decorated.
+    :ivar sessions: the app as sessions of ``requests`` know it; ``None`` if caching is off: nothing they do is cached.
+    :ivar middleware: where requests arrive; ``None`` if caching is off.
     :ivar scans: runs batches.
     :ivar bulk: purges, refreshes and warms many entries.
-    :ivar counters: what happened in this process.
-    :ivar stats: what happened in all that share the directory.
+    :ivar counters: the counts of this process.
+    :ivar stats: the counts of all processes that share the directory.
     """
 
     settings: Settings
@@ -57,65 +60,80 @@ class State:
     pages: Pages
     calls: Calls | None
     sessions: AppContext | None
+    middleware: AfterResponseMiddleware | None
     scans: BatchScheduler
     bulk: BulkOperations
     counters: Counters
     stats: Registry
 
+    @classmethod
+    def of(cls, app: Flask, own: Store | None, functions: Iterable[FetchFunction]) -> AppState:
+        """Build the parts of an app. Nothing of the app is changed yet.
 
-def set_up(app: Flask, own: Store | None, memos: Iterable[FetchFunction]) -> AfterResponseMiddleware | None:
-    """Wire the parts to an app, and return where its requests arrive; ``None`` if caching is off.
+        :param own: the store, if it is not the one that is configured.
+        :param functions: the fetch functions that are known by now.
+        """
+        settings = config.read(app.config)
+        engine = make_engine(app, settings, app.config, own, Path(app.instance_path) / NAME)
+        # One for all front ends: with app.debug it is the time of the start, and they must agree on it.
+        version = AppVersion(settings.version, time.time(), lambda: app.debug)
+        pages = Pages(app, settings, engine, version)
+        calls: Calls | None = None
+        sessions: AppContext | None = None
+        middleware: AfterResponseMiddleware | None = None
+        renewing: list[Any] = []
+        if settings.enabled:
+            calls = Calls(app, settings, engine, version)
+            calls.check(functions)
+            sessions = AppContext(engine, calls.pool, calls.terms)
+            middleware = AfterResponseMiddleware(app.wsgi_app, engine, FlaskGatewayFactory(app, engine, calls.renew, version))
+            renewing = [pages, calls, _GatewayBehind(middleware)]
+        scans = BatchScheduler(engine, renewing)
+        bulk = BulkOperations(scans, app.view_functions, lambda: warm_target(app, settings))
+        return cls(settings, engine, pages, calls, sessions, middleware, scans, bulk, engine.counters, engine.registry)
 
-    :param own: where entries live; ``None``: as configured.
-    :param memos: the fetch functions that are known by now.
+
+def set_up(app: Flask, own: Store | None, functions: Iterable[FetchFunction]) -> AfterResponseMiddleware | None:
+    """Build the parts of an app, install them, and return where its requests arrive; ``None`` if caching is off.
+
+    :param own: the store, if it is not the one that is configured.
+    :param functions: the fetch functions that are known by now.
     :raises ConfigError: for an unknown key, a value that is not accepted, or a cache directory that can't be used.
     """
     if NAME in app.extensions:
         raise ConfigError(f"the app {app.name!r} has a StaleCache already: call init_app once")
     check_versions()
-    settings = config.read(app.config)
-    engine = make_engine(app, settings, app.config, own, Path(app.instance_path) / NAME)
-    counters = engine.counters
-    version = AppVersion(settings.version, time.time(), lambda: app.debug)
-    if not settings.enabled:
-        scans, pages = BatchScheduler(engine, []), Pages(app, settings, engine, version)
-        app.extensions[NAME] = State(settings, engine, pages, None, None, scans, _bulk(app, scans), counters, engine.registry)
-        return None
-    calls = Calls(app, settings, engine, version)
-    calls.check(memos)
-    sessions = AppContext(engine, calls.pool, calls.terms)
-    pages = Pages(app, settings, engine, version)
-    app.request_class = observed_request_class(app.request_class, settings.ignored_readers)
-    doorway = AfterResponseMiddleware(app.wsgi_app, engine, FlaskGatewayFactory(app, engine, calls.renew, version))
-    scans = BatchScheduler(engine, [pages, calls, _GatewayBehind(doorway)])
-    app.extensions[NAME] = State(settings, engine, pages, calls, sessions, scans, _bulk(app, scans), counters, engine.registry)
-    app.wsgi_app = doorway  # type: ignore[method-assign]
+    state = app.extensions[NAME] = AppState.of(app, own, functions)
+    if state.middleware is not None:
+        _install(app, state, state.middleware)
+    return state.middleware
+
+
+def _install(app: Flask, state: AppState, middleware: AfterResponseMiddleware) -> None:
+    """Put the parts into the path of a request."""
+    # The first hook that an app can register runs when the request object has been read already: by URL matching and the session.
+    app.request_class = observed_request_class(app.request_class, state.settings.ignored_readers)
+    # Hooks and teardown end before the server has sent the response and closed it, which is when refreshes are handed over.
+    app.wsgi_app = middleware  # type: ignore[method-assign]
+    # No hook is sure to be the last one before the session is saved.
     before_response_is_processed(app, _discard_visitors_session)
-    return doorway
-
-
-def _bulk(app: Flask, scheduler: BatchScheduler) -> BulkOperations:
-    return BulkOperations(scheduler, app.view_functions, lambda: warm_target(app, scheduler.engine.settings))
 
 
 class _GatewayBehind:
-    """The gateway of an app, if it comes to have one."""
+    """The gateway of an app, which is opened only if the configuration or a view asks for it."""
 
     def __init__(self, doorway: AfterResponseMiddleware) -> None:
         self._doorway = doorway
 
     def renewal_of(self, entry: Entry) -> Renewal | str | None:
-        """Return how something of the gateway's is made again; or why it can't be; ``None``: it is not a gateway's."""
+        """Return how an entry of the gateway's is renewed, or why it can't be; ``None`` if it is not the gateway's."""
         gateway = self._doorway.gateway
         return gateway.renewal_of(entry) if isinstance(gateway, Gateway) else None
 
 
-def state_of(app: Flask) -> State:
-    """Return what belongs to an app; raise :class:`ConfigError` if it was not set up."""
-    try:
-        state: State = app.extensions[NAME]
-    except KeyError:
-        raise ConfigError(f"the app {app.name!r} has no StaleCache: call init_app(app) first") from None
+def state_of(app: Flask) -> AppState:
+    """Return the parts of an app; raise :class:`ConfigError` if it was not set up."""
+    state: AppState = cache_of(app)
     return state
 
 

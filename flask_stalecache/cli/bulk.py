@@ -10,7 +10,7 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from ..app_state import State
+from ..app_state import AppState
 from ..batches.batch import Batch, Outcome
 from ..batches.selector import Selection
 from ..batches.workers import CONCURRENCY, MAX_CONCURRENCY
@@ -84,7 +84,7 @@ def warm(sources: tuple[str, ...], concurrency: int, force: bool, headers: tuple
     _follow(here.bulk.warm(urls, concurrency, force, _fields(headers)))
 
 
-def _matching(here: State, selection: Selection, what: str) -> Selection:
+def _matching(here: AppState, selection: Selection, what: str) -> Selection:
     """Return the selection if an entry matches it; else end the command, before anything changes."""
     selector = here.bulk.selector(selection, what)
     if any(selector.matches(stored.entry) for stored in filled(here).engine.store.walk()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from flask import Flask
 
-from ..app_state import State, state_of
+from ..app_state import AppState, state_of
 from ..core.model.entry import Entry
 from ..core.rules.serving import ServeOptions
 from ..errors import ConfigError
@@ -18,7 +18,7 @@ def this_app() -> Flask:
     return current_flask_app()
 
 
-def this_state() -> State:
+def this_state() -> AppState:
     """Return what belongs to the current app.
 
     :raises ConfigError: if it has no cache, or what is in its directory is of a later version of this package.
@@ -36,12 +36,12 @@ def this_state() -> State:
     return state
 
 
-def filled_state() -> State:
+def filled_state() -> AppState:
     """Return what belongs to the current app, for commands that need something stored."""
     return filled(this_state())
 
 
-def filled(state: State) -> State:
+def filled(state: AppState) -> AppState:
     """Return the state of an app in whose store something may be; end the command where nothing can be."""
     store = state.engine.store
     if isinstance(store, DirectoryStore) and not store.directory.is_dir():
@@ -50,18 +50,18 @@ def filled(state: State) -> State:
     return state
 
 
-def app_terms(state: State) -> ServeOptions:
+def app_terms(state: AppState) -> ServeOptions:
     """Return what the app says of serving what is stored, whoever asks."""
     return _here(state, ServeOptions() if state.calls is None else state.calls.terms())
 
 
-def terms_of(state: State, entry: Entry) -> ServeOptions:
+def terms_of(state: AppState, entry: Entry) -> ServeOptions:
     """Return what is said of serving an entry, whoever asks: by its view, function or rule, if that is known."""
     terms = state.scans.terms_of(entry)
     return app_terms(state) if terms is None else _here(state, terms)
 
 
-def _here(state: State, terms: ServeOptions) -> ServeOptions:
+def _here(state: AppState, terms: ServeOptions) -> ServeOptions:
     if this_app().debug and state.settings.version is None:
         # The version is the start of each process then, and this is another one than the server.
         return terms._replace(version="", deployed=0.0)

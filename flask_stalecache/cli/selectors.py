@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..app_state import State
+from ..app_state import AppState
 from ..batches.selector import KINDS, Selection, Selector
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -27,7 +27,7 @@ def selecting(command: C) -> C:
     return click.argument("url", required=False)(command)
 
 
-def filters_of(here: State, given: dict[str, str | None]) -> list[Selector]:
+def filters_of(here: AppState, given: dict[str, str | None]) -> list[Selector]:
     """Return the selectors that all entries of a list have to match.
 
     :raises ConfigError: for a value that makes no sense.
@@ -36,6 +36,6 @@ def filters_of(here: State, given: dict[str, str | None]) -> list[Selector]:
     return [here.bulk.selector(Selection(**{kind: value}), "a list") for kind, value in chosen.items()]
 
 
-def of_url(here: State, url: str) -> Selector:
+def of_url(here: AppState, url: str) -> Selector:
     """Return the selector of a URL or path."""
     return here.bulk.selector(Selection(url), "an entry")

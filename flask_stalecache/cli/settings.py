@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Flask
 
-from ..app_state import State
+from ..app_state import AppState
 from ..config import KEYS, PREFIX
 from ..core.model.policy import Policy
 from ..core.model.query import NamePatterns
@@ -17,7 +17,7 @@ from ..stores.base import DirectoryStore
 DEFAULT = "default"
 
 
-def settings(app: Flask, state: State) -> Iterator[tuple[str, Any, str]]:
+def settings(app: Flask, state: AppState) -> Iterator[tuple[str, Any, str]]:
     """Yield name, value as data, and origin of each setting."""
     for short in KEYS:
         name = PREFIX + short
@@ -42,7 +42,7 @@ def _source(app: Flask, name: str) -> str:
     return f"FLASK_{name} in the environment, by app.config" if f"FLASK_{name}" in os.environ else "app.config"
 
 
-def _has_own_store(app: Flask, state: State) -> bool:
+def _has_own_store(app: Flask, state: AppState) -> bool:
     store = state.engine.store
     return not isinstance(store, DirectoryStore) or (state.settings.dir is None and not _is_in_instance(app, store))
 
@@ -51,7 +51,7 @@ def _is_in_instance(app: Flask, store: DirectoryStore) -> bool:
     return str(store.directory).startswith(str(app.instance_path))
 
 
-def _source_of_directory(app: Flask, state: State) -> str:
+def _source_of_directory(app: Flask, state: AppState) -> str:
     return "StaleCache(store=)" if _has_own_store(app, state) else "the instance folder"
 
 

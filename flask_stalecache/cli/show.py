@@ -9,7 +9,7 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from ..app_state import State
+from ..app_state import AppState
 from ..core.formatting import clock, size, spell
 from ..core.model.entry import Entry
 from ..core.model.environ import environ_name
@@ -52,7 +52,7 @@ def show(url: str, as_json: bool) -> None:
             click.echo(line)
 
 
-def _found(here: State, url: str) -> Iterator[Stored]:
+def _found(here: AppState, url: str) -> Iterator[Stored]:
     selector = of_url(here, url) if url.startswith(("/", "http://", "https://")) else None
     for stored in here.engine.store.walk():
         if title_of(stored.entry) == url if selector is None else selector.matches(stored.entry):

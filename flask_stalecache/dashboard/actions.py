@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..app_state import State
+from ..app_state import AppState
 from ..batches.batch import Batch
 from ..batches.selector import KINDS, Selection, Selector
 from ..batches.workers import CONCURRENCY
@@ -21,7 +21,7 @@ SELECTORS = {name: kind.label for name, kind in KINDS.items()}
 PATIENCE = 1.0
 
 
-def selector_of(state: State, by: str, value: str) -> Selector:
+def selector_of(state: AppState, by: str, value: str) -> Selector:
     """Return what is looked for.
 
     :param by: one of :data:`SELECTORS`.
@@ -32,7 +32,7 @@ def selector_of(state: State, by: str, value: str) -> Selector:
     return state.bulk.selector(Selection(**{by: value}), "a search")
 
 
-def act(state: State, action: str, by: str, value: str) -> str:
+def act(state: AppState, action: str, by: str, value: str) -> str:
     """Do what a form asks for, and return what the page says of it.
 
     :param by: one of :data:`SELECTORS`, or ``key`` for one entry.
@@ -50,7 +50,7 @@ def act(state: State, action: str, by: str, value: str) -> str:
     return _told(action, f"{SELECTORS[by]} {value}", batch)
 
 
-def _on_one(state: State, action: str, key: str) -> str:
+def _on_one(state: AppState, action: str, key: str) -> str:
     """Act on one entry, and return what the page says of it; all variants of a page are purged together."""
     entry = state.engine.store.load(key).entry
     if entry is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Flask
 
-from ..app_state import State, state_of
+from ..app_state import AppState, state_of
 from ..core.formatting import number, spell
 from ..core.model.entry import Entry
 from ..core.model.keys import page_key
@@ -77,7 +77,7 @@ class DashboardData:
         self._mutex = threading.Lock()
 
     @property
-    def state(self) -> State:
+    def state(self) -> AppState:
         """What belongs to the app."""
         return state_of(self._app)
 

@@ -103,6 +103,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.status_headers",
         "frontends.hooks",
         "frontends.flask_internals",
+        "frontends.current_app",
         "batches.warm_request",
         "batches.batch",
         "batches.workers",
@@ -189,6 +190,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {
+    "frontends.current_app",
     "frontends.flask_internals",
     "frontends.pages.request_recorder",
     "frontends.pages.watch",

@@ -18,6 +18,7 @@ from ...core.rules.serving import ServeOptions
 from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
 from ..app_version import AppVersion
+from ..current_app import renew_calls
 from ..flask_internals import RequestContext
 from ..hooks import ask
 from .watch import KEY_FIELDS, unnoticed
@@ -145,10 +146,3 @@ class BoundView:
     def call_view(self, args: Any, kwargs: Any) -> Response:
         """Call the view, an async one too, and return its value as a response."""
         return self.app.make_response(self.app.ensure_sync(self.cached.view)(*args, **kwargs))
-
-
-def renew_calls(app: Flask, keys: tuple[str, ...]) -> None:
-    """Renew what is stale of the values that a page was made from, and wait for that."""
-    calls = app.extensions["stalecache"].calls
-    if calls is not None:
-        calls.renew(keys)

@@ -18,7 +18,8 @@ from ...core.wsgi import AppReply
 from ...engine.origin import Answer, RefreshJob, Start
 from ...errors import StaleCacheError
 from ...stats.tally import Tally
-from .bound_view import CachedView, renew_calls
+from ..current_app import renew_calls
+from .bound_view import CachedView
 
 #: Whether the current request is a refresh that carries its visitor's fields. Asked for every response, so it is no environ look.
 AS_VISITOR: ContextVar[bool] = ContextVar("stalecache_as_visitor", default=False)

@@ -20,8 +20,7 @@ from ...core.rules.storability import Verdict
 from ...engine.origin import Answer, Served, is_served
 from ...errors import ConfigError, StoreError
 from ...stores.base import Copy
-from ..flask_internals import app_context_variable
-from ..memoize.handler import NAME
+from ..current_app import cache_of_current_app
 from ..middleware import submit_at_close
 from ..status_headers import fields_for_answer, fields_for_copy
 from .app_context import AppContext
@@ -177,14 +176,8 @@ class CachingAdapter(BaseAdapter):
 
 def _plan_of_app() -> AppContext | None:
     """Return the current app as sessions know it; ``None`` outside an app context, and where caching is off."""
-    context = app_context_variable.get(None)
-    if context is None:
-        return None
-    try:
-        plan: AppContext | None = context.app.extensions[NAME].sessions
-    except KeyError:
-        raise ConfigError(f"the app {context.app.name!r} has no StaleCache: call init_app(app) first") from None
-    return plan
+    cache = cache_of_current_app()
+    return None if cache is None else cache.sessions
 
 
 def _why_past_store(request: PreparedRequest) -> BypassReason | None:
