@@ -1,4 +1,4 @@
-"""The numbers for Prometheus: a collector for ``prometheus_client``, which not every app has."""
+"""A Prometheus collector. ``prometheus_client`` is an optional dependency, and imported only when one is made."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import Collector
 else:
-    # Whatever has its methods is one.
+    # prometheus_client accepts any object that has the methods.
     Collector = object
 
 
 class StaleCacheCollector(Collector):
-    """Tells Prometheus the numbers of all processes that share a cache directory, also of those that have ended.
+    """Exports the statistics of all processes that share a cache directory, including those that have ended.
 
-    It counts nothing itself: each scrape reads what :meth:`StaleCache.stats` returns. So whichever worker is asked tells the same,
-    and nothing is to be merged where ``prometheus_client`` runs in its multiprocess mode.
+    It counts nothing itself: each scrape reads what :meth:`StaleCache.stats` returns. So every worker returns the same metrics,
+    and the multiprocess mode of ``prometheus_client`` has nothing to merge.
 
     :param app: the app, set up by :class:`StaleCache`; or a :class:`GatewayCache`.
     :raises ConfigError: for anything else, or if prometheus-client is not installed.
@@ -38,7 +38,7 @@ class StaleCacheCollector(Collector):
         self._engine = _engine_of(app)
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics; none, and a line in the log, if the numbers can't be read: the site's page is not to fail for it."""
+        """Return the metrics. If they can't be read, log that and return none: the site's other metrics must not fail with them."""
         try:
             return list(self._families(self._engine.stats()))
         except Exception as error:
@@ -47,12 +47,12 @@ class StaleCacheCollector(Collector):
             return []
 
     def describe(self) -> Iterable[Metric]:
-        """Return the metrics without values, so that to register it reads nothing, and twice is an error."""
+        """Return the metrics without values: registering the collector reads nothing, and registering it twice is an error."""
         return list(self._families(Registry(Counters()).read(0, 0, None)))
 
 
 def _families() -> ModuleType:
-    """Return the module that knows ``prometheus_client``."""
+    """Return the module that imports ``prometheus_client``."""
     try:
         from .stats import prometheus
     except ModuleNotFoundError as error:

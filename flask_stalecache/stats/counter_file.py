@@ -122,8 +122,8 @@ def acquire_file(folder: Path) -> CounterFile:
     for _ in range(2):
         paths = _paths(folder)
         for path in paths:
-            if (row := _adopted(path)) is not None:
-                return row
+            if (file := _take_over(path)) is not None:
+                return file
         if not paths:
             break
         time.sleep(_SECOND_LOOK)
@@ -131,8 +131,8 @@ def acquire_file(folder: Path) -> CounterFile:
     for _ in range(_TRIES):
         # Between creation and lock, another process may take the file for left over and remove it.
         with suppress(FileNotFoundError):
-            return _made(folder)
-    return _made(folder)
+            return _create(folder)
+    return _create(folder)
 
 
 class Reading(NamedTuple):
@@ -148,7 +148,7 @@ class Reading(NamedTuple):
     is_held: bool
 
 
-def read_rows(folder: Path) -> Iterator[Reading]:
+def read_files(folder: Path) -> Iterator[Reading]:
     """Yield the contents of each file in a folder; files that are not ours are skipped."""
     for path in _paths(folder):
         try:
@@ -179,7 +179,7 @@ def _paths(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names, key=int)]
 
 
-def _adopted(path: Path) -> CounterFile | None:
+def _take_over(path: Path) -> CounterFile | None:
     """Take over a file; ``None`` if another process holds it, or it is not whole."""
     try:
         descriptor = os.open(path, os.O_RDWR | _OPEN)
@@ -187,9 +187,9 @@ def _adopted(path: Path) -> CounterFile | None:
         return None
     try:
         if _try_lock(descriptor, fcntl.LOCK_EX) and _is_whole(os.fstat(descriptor)) and _is_ours_at(descriptor):
-            row = CounterFile(path, descriptor)
+            file = CounterFile(path, descriptor)
             descriptor = -1
-            return row
+            return file
     except FileNotFoundError:
         pass
     finally:
@@ -198,7 +198,7 @@ def _adopted(path: Path) -> CounterFile | None:
     return None
 
 
-def _made(folder: Path) -> CounterFile:
+def _create(folder: Path) -> CounterFile:
     """Make a file, complete and locked, under another name, then link it, so that no process ever sees a half one."""
     beside = folder / f"{os.urandom(8).hex()}.tmp"
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -1,4 +1,4 @@
-"""Named counts of what happened in this process."""
+"""Named counts of this process."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Protocol
 
 
 class Sink(Protocol):
-    """Where named counts go beside, to be added up over processes."""
+    """Receives named counts, to add them up over processes."""
 
     def count(self, name: str, by: int) -> None:
-        """Add to what is counted under a name."""
+        """Add to a named count."""
 
 
 class Counters:
-    """Named counts of this process. Only slow paths count here: a hit would pay for the lock.
+    """Named counts of this process. Only for slow paths, since counting takes a lock.
 
-    :ivar sink: where they go beside; ``None``: nowhere.
+    :ivar sink: receives each count too; ``None``: nothing does.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Counters:
         self.sink: Sink | None = None
 
     def count(self, name: str, by: int = 1) -> None:
-        """Add one, or as many as are given."""
+        """Add to a named count."""
         with self._lock:
             self._counts[name] += by
         if self.sink is not None:
@@ -41,5 +41,5 @@ class Counters:
             return dict(self._counts)
 
     def after_fork(self) -> None:
-        """Make the lock anew: the fork may have found it taken."""
+        """Make a new lock: another thread may have held it at the fork."""
         self._lock = threading.Lock()

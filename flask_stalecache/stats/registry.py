@@ -1,4 +1,9 @@
-"""What one app counts in this process, and the numbers of all processes that share its cache directory."""
+"""The counters of one app in this process, and the statistics of all processes that share its cache directory.
+
+Counting takes no lock. The lock guards the change of the file: acquiring one, and new labels in it. Before there is a file, and
+without a cache directory, counts are in memory; they are added to the file once there is one. After a fork the child starts with
+empty cells and a file of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +20,7 @@ from ..core.exhaustive import assert_never
 from ..errors import ConfigError, StoreError
 from ..filesystem.atomic import make_directories
 from . import schema
-from .counter_file import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, CounterFile, acquire_file, read_rows
+from .counter_file import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, CounterFile, acquire_file, read_files
 from .counters import Counters
 from .history import History
 from .schema import Kept, Sample, Series, Stats, gauge_cells, named_cells, value_at
@@ -23,7 +28,7 @@ from .tally import CELLS, KINDS, Tally, Totals, added, private_cells, requests_o
 
 #: In the cache directory.
 FOLDER = "stats"
-#: Seconds after which a file that could not be had is tried for again.
+#: Seconds between two attempts to acquire a file.
 _PAUSE = 10.0
 _log_warning = logging.getLogger("flask_stalecache").warning
 
@@ -33,13 +38,13 @@ def _no_listener(name: str, by: int) -> None:
 
 
 class Registry:
-    """Counts for one app. What is counted before there is a file to count in, or without one, is counted in memory.
+    """All counters of one app.
 
-    :param counters: named counts, which go here too.
-    :param directory: the cache directory; ``None``: there is none, and the numbers are those of this process.
-    :param check: raises :class:`ConfigError` if that can't be used.
+    :param counters: named counts, which are passed on to this registry.
+    :param directory: the cache directory; ``None``: count this process only, in memory.
+    :param check: raises :class:`ConfigError` if the directory can't be used.
     :param warn: logs a warning: a message and its arguments. Default: to the logger ``flask_stalecache``.
-    :ivar listener: called with the name and the number of what is counted by name.
+    :ivar listener: called for each named count, with its name and the number that was added.
     """
 
     def __init__(
@@ -65,17 +70,17 @@ class Registry:
         self._gauge_cells = gauge_cells()
         self._gauges: dict[str, int] = {}
         self._began = time.time_ns()
-        self._row: CounterFile | None = None
+        self._file: CounterFile | None = None
         self._pid = os.getpid()
         self._try_again_at = 0.0
         self._lock = threading.Lock()
         self._history = History(self.folder, self._totals)
-        _ledgers.add(self)
+        _registries.add(self)
 
     # -- counting ------------------------------------------------------------------------------------------------
 
     def tally(self, kind: str, label: str) -> Tally:
-        """Return where an endpoint, a function or a host is counted. The first time it may do I/O."""
+        """Return the tally of an endpoint, a function or a host. The first call for a label may do I/O."""
         found = self._tallies.get((kind, label))
         return found if found is not None else self._new_tally(kind, label)
 
@@ -87,14 +92,14 @@ class Registry:
             tally = self._tallies.get((kind, label))
             if tally is None:
                 tally = Tally(kind, label)
-                # Before anybody counts in it, and once: what is there already would be added to itself.
-                if self._row is not None:
-                    tally.cells = self._cells_in(self._row, tally)
+                # Before the first count: ``move_to`` would add the counts that are in the file already to themselves.
+                if self._file is not None:
+                    tally.cells = self._cells_in(self._file, tally)
                 self._tallies[kind, label] = tally
         return tally
 
     def count(self, name: str, by: int) -> None:
-        """Add to what is counted under a name."""
+        """Add to a named count."""
         index = self._named.get(name)
         if index is not None:
             self.open()
@@ -102,54 +107,54 @@ class Registry:
         self.listener(name, by)
 
     def gauge(self, name: str, value: int) -> None:
-        """Say how many there are just now: ``refreshes_pending`` or ``scans_running``."""
+        """Set the current value of a gauge: ``refreshes_pending`` or ``scans_running``."""
         self._gauges[name] = value
         self._head[self._gauge_cells[name]] = value
 
     # -- the file ------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """See to it that this process counts in a file of its own, if there is one to be had. It never waits."""
+        """Acquire a file for this process, unless it has one, or the last attempt has just failed. Never blocks."""
         self.see_fork()
-        if self._row is not None or self.folder is None or time.monotonic() < self._try_again_at:
+        if self._file is not None or self.folder is None or time.monotonic() < self._try_again_at:
             return
-        # Whoever holds it is about to do the same, or does so further up in this very thread.
+        # The holder of the lock is acquiring a file: another thread, or this one further up the stack.
         if not self._lock.acquire(blocking=False):
             return
         try:
-            if self._row is None:
-                self._take_row(self.folder)
+            if self._file is None:
+                self._acquire_file(self.folder)
         finally:
             self._lock.release()
 
-    def _take_row(self, folder: Path) -> None:
+    def _acquire_file(self, folder: Path) -> None:
         try:
             make_directories(folder.parent)
             self._check()
-            row = acquire_file(folder)
+            file = acquire_file(folder)
         except (OSError, ConfigError) as error:
             if self._try_again_at and not self.counters["store_failures"] and not self._has_warned:
-                # Not at the first time, and not where the store fails too, which says so itself.
+                # Not for the first failure, and not if the store fails too, which logs that itself.
                 self._has_warned = True
                 self._warn("requests are counted in this process alone, no file for it at %s: %s", folder, error)
             self._try_again_at = time.monotonic() + _PAUSE
             self.counters.count("uncounted")
             return
-        self._row = row
-        before, self._head = self._head, row.head
+        self._file = file
+        before, self._head = self._head, file.head
         for index in range(NAMED, HEAD):
             if before[index]:
-                row.head[index] += before[index]
+                file.head[index] += before[index]
         for name, value in self._gauges.items():
             self.gauge(name, value)
         for tally in self._all_tallies():
-            tally.move_to(self._cells_in(row, tally))
+            tally.move_to(self._cells_in(file, tally))
 
-    def _cells_in(self, row: CounterFile, tally: Tally) -> memoryview:
-        cells = row.cells(tally.kind, tally.label)
+    def _cells_in(self, file: CounterFile, tally: Tally) -> memoryview:
+        cells = file.cells(tally.kind, tally.label)
         if cells is None:
-            # There were many before, of other names.
-            cells = row.cells(tally.kind, OTHERS)
+            # The file is full: it has the labels of processes before this one.
+            cells = file.cells(tally.kind, OTHERS)
             assert cells is not None
         return cells
 
@@ -157,19 +162,19 @@ class Registry:
         return [*self._tallies.values(), *self._others.values()]
 
     def tick(self) -> None:
-        """Take another file if ours was deleted or replaced, or could not be had before."""
-        if self._row is None:
+        """Acquire another file if ours was deleted or replaced, or none could be acquired before."""
+        if self._file is None:
             if self._try_again_at:
                 self.open()
-        elif not self._row.is_current():
+        elif not self._file.is_current():
             with self._lock:
-                self._let_go()
+                self._reset()
             self.open()
         self._sample()
 
     def _sample(self) -> None:
-        """Keep the history, where anything was counted. It is nobody's error if it can't be."""
-        if self._row is None and (self.folder is not None or not self._tallies):
+        """Take a sample for the history, if anything was counted. A failure is counted, and is no error."""
+        if self._file is None and (self.folder is not None or not self._tallies):
             return
         try:
             self._history.tick()
@@ -177,9 +182,9 @@ class Registry:
             self.counters.count("uncounted")
 
     def history(self, since: float = 0.0) -> list[Sample]:
-        """Return the last hour: a sample for each quarter of a minute, the oldest first, as long as any process lived.
+        """Return the samples of the last hour, one every 15 seconds while any process lived, the oldest first.
 
-        :param since: only those that were taken after this moment, in seconds since the epoch. Default: all.
+        :param since: only samples taken after this time, in seconds since the epoch. Default: all.
         """
         try:
             return self._history.samples(since)
@@ -187,35 +192,35 @@ class Registry:
             return []
 
     def running(self) -> Sample | None:
-        """Return what was counted since the last sample of the history; ``None`` if that is not known just now."""
+        """Return what was counted since the last sample of the history; ``None`` if that is unknown at the moment."""
         try:
             return self._history.running()
         except OSError:
             return None
 
     def see_fork(self) -> None:
-        """Count anew in the child of a fork: two processes that count in the same cells would lose counts."""
+        """In the child of a fork, start with empty cells: two processes that count in the same cells would lose counts."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._lock = threading.Lock()
             self._try_again_at = 0.0
             self._gauges = {}
-            self._let_go()
+            self._reset()
 
-    def _let_go(self) -> None:
-        """Forget all numbers: they are in a file that is not ours any more."""
-        row, self._row = self._row, None
+    def _reset(self) -> None:
+        """Start with empty cells: the counts so far are in a file that is not ours any more."""
+        file, self._file = self._file, None
         self._head = private_cells(HEAD)
         self._began = time.time_ns()
         for tally in self._all_tallies():
             tally.cells = private_cells(CELLS)
-        if row is not None:
-            row.close()
+        if file is not None:
+            file.close()
 
     # -- adding up -----------------------------------------------------------------------------------------------
 
     def read(self, entries: int, bytes: int, max_size: int | None) -> Stats:
-        """Return the numbers of all processes, living and dead, that share the directory.
+        """Return the statistics of all processes, living and dead, that share the directory.
 
         :param entries: number of stored entries.
         :param bytes: bytes that they take.
@@ -269,27 +274,27 @@ class Registry:
         return _summed(self._parts()[2])
 
     def _parts(self) -> tuple[list[Sequence[int]], list[Sequence[int]], dict[tuple[str, str], list[Sequence[int]]]]:
-        """Return the heads of all files, those that are held, and all cells by label; with what is counted in memory."""
+        """Return the heads of all files, the heads of held ones, and all cells by label; counts in memory included."""
         heads: list[Sequence[int]] = []
         held: list[Sequence[int]] = []
         labels: dict[tuple[str, str], list[Sequence[int]]] = {}
-        for reading in () if self.folder is None else read_rows(self.folder):
+        for reading in () if self.folder is None else read_files(self.folder):
             heads.append(reading.head)
             if reading.is_held:
                 held.append(reading.head)
             for key, cells in reading.labels.items():
                 labels.setdefault(key, []).append(cells)
-        if self._row is None:
+        if self._file is None:
             mine = self._head.tolist()
             is_counting = any(mine) or self.folder is None
             mine[BORN_CELL] = self._began
-            # One that only reads is no worker.
+            # A process that only reads, such as a command, is no worker.
             heads += [mine] if is_counting or not heads else []
             held += [mine] if is_counting else []
             for tally in self._all_tallies():
                 labels.setdefault((tally.kind, tally.label), []).append(tally.cells)
         if not heads:
-            # Somebody has removed them, ours too, which is not noticed yet: all numbers begin anew.
+            # All files were deleted, ours too, which the next tick will notice: all counts start from 0.
             heads.append([self._began if index == BORN_CELL else 0 for index in range(HEAD)])
         return heads, held, labels
 
@@ -302,17 +307,13 @@ def _series(kind: str, blocks: dict[tuple[str, str], list[int]]) -> dict[str, Se
     return {label: series_of(cells) for (of, label), cells in sorted(blocks.items()) if of == kind and any(cells)}
 
 
-_ledgers: weakref.WeakSet[Registry] = weakref.WeakSet()
-
-
-def _each() -> Iterator[Registry]:
-    yield from list(_ledgers)
+_registries: weakref.WeakSet[Registry] = weakref.WeakSet()
 
 
 def _see_fork() -> None:
-    for registry in _each():
+    for registry in list(_registries):
         registry.see_fork()
 
 
-# At once, since a hit on what the child has inherited does not ask. Not every server lets it run: slow paths look at the pid too.
+# At the fork, since a hit in the child does not check the pid. Some servers fork without this hook: slow paths check the pid too.
 os.register_at_fork(after_in_child=_see_fork)

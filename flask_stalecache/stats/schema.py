@@ -205,9 +205,9 @@ _LINES = ("origins", "waits", "refreshes", "scans", "evictions", "purges", "stor
 
 
 class Histogram(TypedDict):
-    """How long something took, in seconds.
+    """Durations, in seconds.
 
-    ``buckets`` says how often it took so long at most, by the bound as a string, as Prometheus has them.
+    ``buckets`` has the number of durations up to each bound, by the bound as a string, as in Prometheus.
     """
 
     count: int
@@ -216,7 +216,7 @@ class Histogram(TypedDict):
 
 
 class Refreshed(TypedDict):
-    """Refreshes that ran to their end, and the seconds that they took together."""
+    """Refreshes that have ended, and the seconds that they took in total."""
 
     done: int
     failed: int
@@ -224,7 +224,7 @@ class Refreshed(TypedDict):
 
 
 class Series(TypedDict):
-    """What is counted of one endpoint, fetch function or host."""
+    """The counts of one endpoint, fetch function or host."""
 
     requests: dict[str, int]
     origin_calls: int
@@ -236,7 +236,7 @@ class Series(TypedDict):
 
 
 class AllRefreshes(Refreshed):
-    """Refreshes of everything, also those that did not run to their end; ``pending`` is how many wait or run just now."""
+    """All refreshes, including dropped and overdue ones; ``pending`` is the number that wait or run now."""
 
     queued: int
     pending: int
@@ -245,7 +245,7 @@ class AllRefreshes(Refreshed):
 
 
 class Scans(TypedDict):
-    """What walks through the store came upon; ``running`` is how many are under way just now."""
+    """Entries found by batches; ``running`` is the number of batches under way now."""
 
     running: int
     found: int
@@ -280,9 +280,9 @@ class Stats(TypedDict):
 
 
 class Sample(TypedDict):
-    """What was counted from one moment to the next, by all processes; in the histograms each bucket is for itself.
+    """What all processes counted in one interval; buckets of histograms do not include those below them.
 
-    ``at``: when that was over, in seconds since the epoch; ``seconds``: how long it was. What nothing happened to is left out.
+    ``at``: the end of the interval, in seconds since the epoch; ``seconds``: its length. Labels without counts are left out.
     """
 
     at: float

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from flask_stalecache.stats import registry as ledger_module
-from flask_stalecache.stats.counter_file import LABELS, OTHERS, SIZE, read_rows
+from flask_stalecache.stats.counter_file import LABELS, OTHERS, SIZE, read_files
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.registry import Registry
 from flask_stalecache.stats.schema import Stats
@@ -172,7 +172,7 @@ def see_fork_by_pid(directory: Path) -> tuple[int, list[str]]:
     """Fork without Python's hooks having run, as a server in C may."""
     registry = make_ledger(directory)
     tally = hit(registry, 5)
-    ledger_module._ledgers.discard(registry)
+    ledger_module._registries.discard(registry)
 
     def child() -> tuple[int, list[str]]:
         registry.open()
@@ -212,7 +212,7 @@ def test_who_only_looks_whether_a_file_is_held_makes_nobody_take_a_new_one(
 ) -> None:
     registry = make_ledger(directory)
     hit(registry, 5)
-    registry._let_go()
+    registry._reset()
     with (directory / "stats" / "0").open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         monkeypatch.setattr(time, "sleep", lambda seconds: fcntl.flock(file, fcntl.LOCK_UN))
@@ -275,7 +275,7 @@ def test_labels_of_those_before_count_too(directory: Path) -> None:
     registry = make_ledger(directory)
     for number in range(LABELS):
         hit(registry, 1, f"old-{number}")
-    registry._let_go()
+    registry._reset()
     del registry
     another = make_ledger(directory)
     hit(another, 1, "old-7")
@@ -392,7 +392,7 @@ def a_link(path: Path) -> None:
 def test_a_file_that_is_not_whole_is_left_alone(directory: Path, damage: Callable[[Path], None]) -> None:
     registry = make_ledger(directory)
     hit(registry, 2)
-    registry._let_go()
+    registry._reset()
     path = directory / "stats" / "0"
     damage(path)
     before = path.read_bytes(), path.is_symlink()
@@ -449,5 +449,5 @@ def test_readings_say_who_lives(directory: Path) -> None:
     one, other = make_ledger(directory), make_ledger(directory)
     hit(one)
     hit(other)
-    other._let_go()
-    assert [reading.is_held for reading in read_rows(directory / "stats")] == [True, False]
+    other._reset()
+    assert [reading.is_held for reading in read_files(directory / "stats")] == [True, False]

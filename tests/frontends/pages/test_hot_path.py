@@ -137,7 +137,7 @@ def counted_without_system_calls(engine: Engine, prepare: Callable[[], Callable[
     def prepare_counting() -> Callable[[], object]:
         run = prepare()
         engine.registry.open()
-        assert engine.registry._row is not None
+        assert engine.registry._file is not None
         return run
 
     before = hits_of(engine)
