@@ -50,7 +50,7 @@ class GatewayCache(Gateway):
         **settings: Any,
     ) -> None:
         if not callable(wsgi_app):
-            raise ConfigError(f"GatewayCache() stands in front of a WSGI app, and {wsgi_app!r} is none")
+            raise ConfigError(f"GatewayCache() needs a WSGI app, and {wsgi_app!r} is not callable")
         for name, advice in _OF_FLASK.items():
             if name in settings:
                 raise ConfigError(f"{name}={settings[name]!r} has no effect on GatewayCache(): {advice}")

@@ -27,7 +27,7 @@ from .app_context import AppContext
 from .fetch import Failed, head_of
 from .origin import SessionOrigin
 from .request import CONDITIONS, OutgoingRequest, environ_of, has_failed, text_of
-from .response import Fields, Head, fields_of, made_again
+from .response import Fields, Head, fields_of, response_from
 from .rules import SessionRules
 from .url_key import key_url
 
@@ -110,14 +110,14 @@ class CachingAdapter(BaseAdapter):
         if head is None:
             head = copy.prepared = head_of(entry)
         more = fields_for_copy(served, entry, time.time(), plan.settings.status_headers)
-        made = made_again(origin.sending.request, head, entry.body, self)
+        made = response_from(origin.outgoing.request, head, entry.body, self)
         return _marked(self._confirmed(origin, entry) or made, more, from_cache=True)
 
     def _from_answer(self, plan: AppContext, origin: SessionOrigin, served: Served, answer: Answer) -> Response:
         response: Response = answer.value
         if served.collapsed:
             failed: Failed = answer.shared
-            response = made_again(origin.sending.request, failed.head, failed.body, self)
+            response = response_from(origin.outgoing.request, failed.head, failed.body, self)
         status = 304 if answer.renewed else response.status_code
         more = fields_for_answer(served, status, plan.settings.status_headers, origin.reason)
         if answer.renewed and answer.entry is not None:
@@ -128,13 +128,13 @@ class CachingAdapter(BaseAdapter):
 
     def _confirmed(self, origin: SessionOrigin, entry: Entry) -> Response | None:
         """Return a 304 if the caller's own condition says that they have the entry already."""
-        request = origin.sending.request
+        request = origin.outgoing.request
         if entry.status != 200 or not any(name in request.headers for name in CONDITIONS):
             return None
         fields = list(head_of(entry).headers.iteritems())
         if not Validators.of(fields, entry.answered).not_modified(_look_up(request)):
             return None
-        return made_again(request, Head.of(304, "Not Modified", fields_of_304(fields)), b"", self)
+        return response_from(request, Head.of(304, "Not Modified", fields_of_304(fields)), b"", self)
 
     # -- past the store ------------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class CachingAdapter(BaseAdapter):
         fields = environ_of(sending.request)
         for each in named:
             asked = key_url(each, self._rules.policy.ignored_parameters) or url
-            key = self._rules.url_key(asked, fields, sending.way(asked))
+            key = self._rules.url_key(asked, fields, sending.route(asked))
             if not plan.engine.is_stored_or_coming(key):
                 # Each purge leaves a record, and there may be a URL for each order.
                 continue
@@ -171,7 +171,7 @@ class CachingAdapter(BaseAdapter):
         """Say that nothing is stored that may be served, and that nobody else may be asked (RFC 9111 section 5.2.1.7)."""
         head = Head.of(504, "Gateway Timeout", [("Content-Length", "0")])
         more = status_fields(CacheStatus.MISS, forwarded_field("request"), plan.settings.status_headers)
-        return _marked(made_again(request, head, b"", self), more, from_cache=False)
+        return _marked(response_from(request, head, b"", self), more, from_cache=False)
 
 
 def _plan_of_app() -> AppContext | None:

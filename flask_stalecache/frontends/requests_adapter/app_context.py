@@ -1,4 +1,4 @@
-"""An app in which sessions are cached."""
+"""The app in which the requests of sessions are cached."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .url_key import host_of
 
 
 class AppContext:
-    """An app whose sessions are cached.
+    """The app in which the requests of sessions are cached.
 
-    :param engine: answers requests.
-    :param pool: the threads that renew.
-    :param terms_of: returns what is said of serving what is stored, whoever asks.
+    :param engine: the engine of the app.
+    :param pool: the threads that refresh.
+    :param terms_of: returns the serving options of the app.
     """
 
     def __init__(self, engine: Engine, pool: ThreadPool, terms_of: Callable[[], ServeOptions]) -> None:
@@ -29,7 +29,7 @@ class AppContext:
         self._terms_of = terms_of
 
     def tally(self, url: str) -> Tally:
-        """Return where a third party is counted.
+        """Return the counters of a third party.
 
         :param url: as :func:`~.url_key.key_url` returns it.
         """
@@ -41,12 +41,12 @@ class AppContext:
         return self._terms_of()
 
     def terms(self, rules: SessionRules) -> ServeOptions:
-        """Return what is said of serving what is stored under a session's rules."""
+        """Return the serving options under the rules of a session."""
         given = rules.policy.prefer_stale
         prefers = self.settings.prefer_stale if given is None else given
         return self._terms._replace(prefer_stale=preference(prefers, self.settings.prefer_stale_refresh))
 
     def lock_timeout(self, rules: SessionRules) -> float:
-        """Return the seconds to wait for another's request at most."""
+        """Return the longest time in seconds to wait for another caller's request."""
         given: float | None = rules.policy.lock_timeout
         return self.settings.lock_timeout if given is None else given

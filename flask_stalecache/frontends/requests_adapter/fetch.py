@@ -1,4 +1,12 @@
-"""What a third party is asked when a session needs an answer, and what becomes of that answer."""
+"""Sends a request to a third party, and judges its answer.
+
+============= ==================================================================================================================
+FAILED        the third party can't be reached, breaks off, or answers 429 or 5xx: the stored response is kept
+UNSTORABLE    its headers forbid storing it, or the body is too large or was read already; one to a HEAD may drop what is stored
+PERSONAL      a caller streams the body: it is stored once it was read, and no other caller waits for that
+STORABLE      it is stored now; also a 304, which renews the stored response
+============= ==================================================================================================================
+"""
 
 from __future__ import annotations
 
@@ -26,7 +34,7 @@ from ...core.rules.variants import index_with, place_of
 from ...engine.origin import Answer, Start
 from .app_context import AppContext
 from .request import CONDITIONS, OutgoingRequest
-from .response import BODILESS, Head, fields_of, is_chunked, is_unread, keep_copy, let_go, made_again, phrase, read_whole
+from .response import BODILESS, Head, fields_of, is_chunked, is_unread, keep_copy, let_go, phrase, read_whole, response_from
 from .rules import UNSAID, SessionRules
 
 NOTHING_SAID = RequestDirectives()
@@ -35,21 +43,21 @@ TOO_MANY = 429
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """What a third party is asked.
+    """A request for a third party.
 
-    :param plan: the app.
-    :param rules: those of the session.
-    :param sending: the request.
-    :param url: the URL that is in the key.
-    :param url_key: the key of the URL, whatever variants it has.
-    :param environ: the request's fields under the names that a WSGI environ has for them.
-    :param said: what the caller says of caching.
-    :param terms: those of the app.
+    :param context: the app.
+    :param rules: the rules of the session.
+    :param outgoing: the request.
+    :param url: the URL in the key.
+    :param url_key: the key of the URL, without variants.
+    :param environ: the request fields under their names in a WSGI environ.
+    :param said: the caller's Cache-Control.
+    :param terms: the serving options of the app.
     """
 
-    plan: AppContext
+    context: AppContext
     rules: SessionRules
-    sending: OutgoingRequest
+    outgoing: OutgoingRequest
     url: str
     url_key: str
     environ: Mapping[str, str]
@@ -59,64 +67,64 @@ class FetchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What those who waited are given of a failure that is an answer."""
+    """A response that is a failure, for the callers that waited for it."""
 
     head: Head
     body: bytes
 
 
 class ThirdPartyFetch:
-    """One question to a third party, and its answer.
+    """One request to a third party, and its response.
 
-    :param question: what is asked.
-    :param start: what was noted before.
-    :param until: when to stop reading the answer, on the monotonic clock; ``None``: as long as it takes.
+    :param request: the request.
+    :param start: what the engine noted before the call.
+    :param until: when to stop reading the response, on the monotonic clock; ``None``: no limit.
     """
 
-    def __init__(self, question: FetchRequest, start: Start, until: float | None = None) -> None:
-        self.question = question
-        self.plan = question.plan
-        self._request = question.sending.request
+    def __init__(self, request: FetchRequest, start: Start, until: float | None = None) -> None:
+        self.request = request
+        self.context = request.context
+        self._prepared = request.outgoing.request
         self.start = start
         self.until = until
         self._requested = self._answered = 0.0
 
-    def answer(self) -> Answer:
-        """Ask, and judge what comes."""
-        start, sending = self.start, self.question.sending
-        previous = None if start.is_marked or self._request.method != "GET" else start.previous
-        asks = [] if previous is None else conditional_fields(previous.headers)
-        # What can't be stored is the caller's own business, conditions and all.
-        request = self._request if start.is_marked else sending.changed(CONDITIONS, asks)
+    def run(self) -> Answer:
+        """Send the request, and judge the response."""
+        start, outgoing = self.start, self.request.outgoing
+        previous = None if start.is_marked or self._prepared.method != "GET" else start.previous
+        conditions = [] if previous is None else conditional_fields(previous.headers)
+        # If the response can't be stored anyway, the caller's conditions are between the caller and the third party.
+        prepared = self._prepared if start.is_marked else outgoing.changed(CONDITIONS, conditions)
         self._requested = time.time()
         try:
-            response = sending.send(request, stream=True)
+            response = outgoing.send(prepared, stream=True)
             self._answered = time.time()
-            response.request = self._request
-            if previous is not None and asks and response.status_code == 304:
-                return self._renewed(response, previous) or self._again(response)
-            return self._judged(response)
+            response.request = self._prepared
+            if previous is not None and conditions and response.status_code == 304:
+                return self._confirmed(response, previous) or self._send_without_condition(response)
+            return self._judge_response(response)
         except Exception as error:
             return Answer(Verdict.FAILED, error=error)
 
-    def _again(self, response: Response) -> Answer:
-        """Ask anew without a condition: the answer to ours can't be used."""
+    def _send_without_condition(self, response: Response) -> Answer:
+        """Send the request again: the 304 does not confirm what is stored."""
         let_go(response)
-        return ThirdPartyFetch(self.question, self.start._replace(previous=None), self.until).answer()
+        return ThirdPartyFetch(self.request, self.start._replace(previous=None), self.until).run()
 
     # -- judging -------------------------------------------------------------------------------------------------
 
-    def _judged(self, response: Response) -> Answer:
+    def _judge_response(self, response: Response) -> Answer:
         fields = fields_of(response)
         exchange = self._exchange(response.status_code, fields)
-        judgement = self._judgement(exchange)
-        limit, length = self.plan.settings.max_entry_size, content_length(fields)
+        judgement = self._judge(exchange)
+        limit, length = self.context.settings.max_entry_size, content_length(fields)
         if judgement.verdict is Verdict.FAILED:
             return self._failed(response, exchange)
         if judgement.verdict is Verdict.UNSTORABLE or not is_unread(response) or (length is not None and length > limit):
-            self._see_changed(response)
+            self._compare_with_head(response)
             return Answer(Verdict.UNSTORABLE, response)
-        if self.question.sending.stream:
+        if self.request.outgoing.stream:
             return self._passed_on(response, exchange, judgement.windows, length)
         body = read_whole(response, limit, self.until)
         if body is None:
@@ -127,9 +135,9 @@ class ThirdPartyFetch:
 
     def _exchange(self, status: int, fields: list[tuple[str, str]]) -> Exchange:
         return Exchange(
-            method=self._request.method or "",
-            authorized="HTTP_AUTHORIZATION" in self.question.environ,
-            request=self.question.said,
+            method=self._prepared.method or "",
+            authorized="HTTP_AUTHORIZATION" in self.request.environ,
+            request=self.request.said,
             status=status,
             headers=fields,
             directives=response_directives(fields),
@@ -137,86 +145,86 @@ class ThirdPartyFetch:
             answered=self._answered,
         )
 
-    def _judgement(self, exchange: Exchange) -> Judgement:
+    def _judge(self, exchange: Exchange) -> Judgement:
         previous, now = self.start.previous, self._answered
         if exchange.status == TOO_MANY and not is_explicit(exchange.directives, exchange.headers):
-            # It says nothing of what is asked for, only of who asks.
+            # It is about the caller's rate, not about the resource.
             return Judgement(Verdict.FAILED, Refusal(StoreRefusal.FAILED_STATUS, str(TOO_MANY)))
         has_copy = previous is not None and (previous.in_swr(now) or previous.in_sie(now))
-        return judge_exchange(exchange, UNSAID, self.question.rules.policy, has_copy=has_copy)
+        return judge_exchange(exchange, UNSAID, self.request.rules.policy, has_copy=has_copy)
 
     def _failed(self, response: Response, exchange: Exchange) -> Answer:
-        """Return a failure that is an answer; others may be given it if it is short and has nobody's cookie."""
+        """Return a response that is a failure. Waiting callers share it if it is short and sets no cookie."""
         field = response.headers.get("Retry-After", "") if exchange.status in (TOO_MANY, 503) else ""
         pause = retry_after(field, self._answered)
         shared = None
-        if not self.question.sending.stream and is_unread(response):
-            body = read_whole(response, self.plan.settings.max_entry_size, self.until)
+        if not self.request.outgoing.stream and is_unread(response):
+            body = read_whole(response, self.context.settings.max_entry_size, self.until)
             if body is not None and "Set-Cookie" not in response.headers:
                 shared = Failed(Head.of(exchange.status, response.reason or "", fields_of(response)), body)
         return Answer(Verdict.FAILED, response, shared=shared, retry_after=pause)
 
-    def _see_changed(self, response: Response) -> None:
-        """Drop what is stored if the answer to a HEAD shows that a GET would bring something else (RFC 9111 section 4.3.5)."""
-        previous, request = self.start.previous, self._request
-        if request.method != "HEAD" or response.status_code != 200 or previous is None:
+    def _compare_with_head(self, response: Response) -> None:
+        """Drop the stored response if a HEAD shows that a GET would return another one (RFC 9111 section 4.3.5)."""
+        previous, prepared = self.start.previous, self._prepared
+        if prepared.method != "HEAD" or response.status_code != 200 or previous is None:
             return
         if not confirmed_by_head(previous.headers, len(previous.body), fields_of(response)):
-            self.plan.engine.answer_writer.remove_if_unlocked(previous.key)
+            self.context.engine.answer_writer.remove_if_unlocked(previous.key)
 
     # -- storing -------------------------------------------------------------------------------------------------
 
     def _passed_on(self, response: Response, exchange: Exchange, windows: Windows, length: int | None) -> Answer:
-        """Let a caller who streams read the body as it comes; what has passed is stored, and nobody waits for that."""
+        """Let a caller that streams read the body as it comes, and store it once it was read."""
         if length is not None and not is_chunked(response):
-            # Nothing here refers to the response: left unread, it is let go of at once, and its connection with it.
-            keep_copy(response, length, partial(self._settle, response.reason or "", exchange, windows))
+            # Nothing here refers to the response, so an unread one is freed immediately, together with its connection.
+            keep_copy(response, length, partial(self._write, response.reason or "", exchange, windows))
         return Answer(Verdict.PERSONAL, response, anybodys=False)
 
-    def _settle(self, reason: str, exchange: Exchange, windows: Windows, body: bytes) -> None:
+    def _write(self, reason: str, exchange: Exchange, windows: Windows, body: bytes) -> None:
         answer = self._storable(None, reason, exchange, windows, body)
         assert answer.entry is not None
-        self.plan.engine.answer_writer.write_if_unlocked(answer.entry.key, answer)
+        self.context.engine.answer_writer.write_if_unlocked(answer.entry.key, answer)
 
     def _storable(self, value: Response | None, reason: str, exchange: Exchange, windows: Windows, body: bytes) -> Answer:
-        question = self.question
-        fields = tuple(name for name in selecting_fields(exchange.headers) or () if name not in question.rules.policy.vary)
-        index = self.plan.engine.look_up(question.url_key).entry
-        place = place_of(question.url_key, fields, question.environ.get, index)
+        request = self.request
+        fields = tuple(name for name in selecting_fields(exchange.headers) or () if name not in request.rules.policy.vary)
+        index = self.context.engine.look_up(request.url_key).entry
+        place = place_of(request.url_key, fields, request.environ.get, index)
         entry = self._entry(place.key, exchange, windows, reason, body)
-        beside = None if place.is_known else index_with(fields, index, entry, question.url_key)
+        beside = None if place.is_known else index_with(fields, index, entry, request.url_key)
         return Answer(Verdict.STORABLE, value, entry=entry, beside=beside)
 
     def _entry(self, key: str, exchange: Exchange, windows: Windows, reason: str, body: bytes) -> Entry:
-        question = self.question
+        request = self.request
         return self.start.build_entry(
-            question.terms,
+            request.terms,
             key=key,
-            names=question.rules.names(question.url, self.plan.settings),
+            names=request.rules.names(request.url, self.context.settings),
             absent=NO_NAMES,
             varied=(),
             status=exchange.status,
             body=body,
-            # Of the request's fields none: they may be secrets, and whoever asks again has them.
-            recipe={"url": question.url, "reason": reason},
+            # No request fields: they may be secrets, and the next caller brings its own.
+            recipe={"url": request.url, "reason": reason},
             **entry_fields(exchange, windows),
         )
 
-    def _renewed(self, response: Response, previous: Entry) -> Answer | None:
-        """Renew what is stored with the fields of a 304 (RFC 9111 section 4.3.4); ``None``: it is about something else."""
+    def _confirmed(self, response: Response, previous: Entry) -> Answer | None:
+        """Renew the stored response with the fields of a 304 (RFC 9111 section 4.3.4); ``None`` if it is about another one."""
         headers = renewed(previous.headers, fields_of(response))
         if headers is None:
             return None
         let_go(response)
         exchange = self._exchange(previous.status, list(headers))
-        judgement = self._judgement(exchange)
-        entry = self.start.renew_entry(previous, self.question.terms, **entry_fields(exchange, judgement.windows))
-        made = made_again(self._request, head_of(entry), entry.body, response.connection, response.raw)
+        judgement = self._judge(exchange)
+        entry = self.start.renew_entry(previous, self.request.terms, **entry_fields(exchange, judgement.windows))
+        made = response_from(self._prepared, head_of(entry), entry.body, response.connection, response.raw)
         return Answer(judgement.verdict, made, entry=entry, renewed=True)
 
 
 def head_of(entry: Entry) -> Head:
-    """Return the head with which an entry is given to callers."""
+    """Return the head of an entry for the response to a caller."""
     fields = [(name, value) for name, value in entry.headers if name.lower() != "age"]
     if entry.status not in BODILESS:
         fields.append(("Content-Length", str(len(entry.body))))

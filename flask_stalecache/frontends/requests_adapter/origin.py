@@ -1,4 +1,4 @@
-"""A session's request to a third party as an :class:`~.origin.Origin`."""
+"""A request of a session as an :class:`~flask_stalecache.engine.origin.Origin`, and its refresh."""
 
 from __future__ import annotations
 
@@ -20,55 +20,55 @@ from .fetch import NOTHING_SAID, FetchRequest, ThirdPartyFetch
 from .request import CONDITIONS, OutgoingRequest, environ_of, has_failed
 from .rules import SessionRules
 
-#: What a caller says to caches; nobody says it in the background.
+#: A caller's directives to caches. A refresh has none.
 _SAID = ("Cache-Control", "Pragma")
 
 
 class SessionOrigin(Origin):
-    """One request of a session for what may be stored.
+    """One request of a session that may be answered from the store.
 
-    :param plan: the app.
-    :param rules: those of the session.
-    :param sending: the request.
-    :param url: the URL that is in the key.
-    :param in_background: nobody waits for it.
-    :ivar url_key: the key of the URL, whatever variants it has.
-    :ivar key: the key of what is asked for.
-    :ivar fields: the request fields that are in it.
-    :ivar said: what the caller says of caching, if anything.
+    :param context: the app.
+    :param rules: the rules of the session.
+    :param outgoing: the request.
+    :param url: the URL in the key.
+    :param in_background: the request is part of a refresh, which no visitor waits for.
+    :ivar url_key: the key of the URL, without variants.
+    :ivar key: the key of the response: of the URL, or of a variant.
+    :ivar fields: the request fields that are part of it.
+    :ivar said: the caller's Cache-Control, if there is one.
     """
 
     key: str
     tally: Tally
     terms: ServeOptions
 
-    __slots__ = ("environ", "fields", "key", "plan", "rules", "said", "sending", "tally", "terms", "url", "url_key")
+    __slots__ = ("context", "environ", "fields", "key", "outgoing", "rules", "said", "tally", "terms", "url", "url_key")
 
     def __init__(
-        self, plan: AppContext, rules: SessionRules, sending: OutgoingRequest, url: str, in_background: bool = False
+        self, context: AppContext, rules: SessionRules, outgoing: OutgoingRequest, url: str, in_background: bool = False
     ) -> None:
-        self.plan = plan
+        self.context = context
         self.rules = rules
-        self.sending = sending
+        self.outgoing = outgoing
         self.url = url
-        self.environ = environ_of(sending.request)
-        self.tally = plan.tally(url)
-        self.url_key = rules.url_key(url, self.environ, sending.way(url))
+        self.environ = environ_of(outgoing.request)
+        self.tally = context.tally(url)
+        self.url_key = rules.url_key(url, self.environ, outgoing.route(url))
         self.key, self.fields = self._locate()
         self.said = directives_of(self.environ)
-        self.terms: ServeOptions = plan.terms(rules)
+        self.terms: ServeOptions = context.terms(rules)
         if in_background:
             self.terms = self.terms._replace(in_line=True)
         if self.said is not None:
-            self.terms = honored(self.terms, self.said, plan.engine.look_up(self.key).entry, time.time())
+            self.terms = honored(self.terms, self.said, context.engine.look_up(self.key).entry, time.time())
 
     def _locate(self) -> tuple[str, Fields]:
-        return locate(self.url_key, self.environ, self.plan.engine.look_up, time.time())
+        return locate(self.url_key, self.environ, self.context.engine.look_up, time.time())
 
     def stands_in(self) -> Copy | None:
-        """Return what the caller's own ``stale-if-error`` allows in place of a failure (RFC 5861 section 4)."""
+        """Return the stored response that the caller's own ``stale-if-error`` allows instead of a failure (RFC 5861 section 4)."""
         limit = None if self.said is None else self.said.stale_if_error
-        copy = self.plan.engine.look_up(self.key)
+        copy = self.context.engine.look_up(self.key)
         entry = copy.entry
         if limit is None or entry is None or entry.never_stale or self.is_barred_from(entry):
             return None
@@ -76,82 +76,82 @@ class SessionOrigin(Origin):
 
     @property
     def label(self) -> str:
-        """What a log line calls it: without the query, which may have a secret in it."""
+        """The name of the response in the log: without the query, which may contain a secret."""
         return self.url.partition("?")[0]
 
     @property
     def lock_timeout(self) -> float:
-        """Seconds to wait for another's request at most."""
-        return self.plan.lock_timeout(self.rules)
+        """The longest time in seconds to wait for another caller's request."""
+        return self.context.lock_timeout(self.rules)
 
     @property
     def wait(self) -> float | None:
-        """Seconds to wait for a renewal at most where a copy can stand in."""
+        """The longest time in seconds to wait for a refresh if a stored response can be returned."""
         return self.rules.policy.wait  # type: ignore[no-any-return]
 
     @property
     def is_authorized(self) -> bool:
-        """Whether it has Authorization."""
+        """Whether the request has an Authorization field."""
         return "HTTP_AUTHORIZATION" in self.environ
 
     @property
     def may_collapse(self) -> bool:
-        """Whether others may wait for its answer: not if that is unlikely to be stored."""
+        """Whether other callers may wait for its response: not if that is unlikely to be stored."""
         says_no = self.said is not None and self.said.no_store
-        return self.sending.request.method == "GET" and not self.is_authorized and not says_no
+        return self.outgoing.request.method == "GET" and not self.is_authorized and not says_no
 
     def is_barred_from(self, entry: Entry) -> bool:
-        """Whether the entry can't be served to this request: it has Authorization, and the response is not for all."""
+        """Whether the entry must not be returned for this request: it has Authorization, and the entry is not shared."""
         return self.is_authorized and not entry.shared
 
     def relocate(self) -> bool:
-        """Find the variant anew: another response may have shown that the URL has some."""
+        """Look up the variant again: since another response the URL may have variants."""
         before = self.key
         self.key, self.fields = self._locate()
         return self.key != before
 
     def call_uncached(self) -> Answer:
-        """Let the third party answer this request as if there were no cache."""
+        """Send the request as if there were no cache."""
         try:
-            response = self.sending.send(self.sending.request, self.sending.stream)
+            response = self.outgoing.send(self.outgoing.request, self.outgoing.stream)
         except Exception as error:
             return Answer(Verdict.UNSTORABLE, error=error, failed=True)
         return Answer(Verdict.UNSTORABLE, response, failed=has_failed(response))
 
     def call(self, start: Start) -> Answer:
-        """Ask the third party and judge its answer."""
-        return ThirdPartyFetch(self.question(), start).answer()
+        """Send the request and judge the response."""
+        return ThirdPartyFetch(self.fetch_request(), start).run()
 
-    def question(self) -> FetchRequest:
-        """Return what the third party is asked."""
+    def fetch_request(self) -> FetchRequest:
+        """Return the request for the third party."""
         said = self.said or NOTHING_SAID
-        return FetchRequest(self.plan, self.rules, self.sending, self.url, self.url_key, self.environ, said, self.terms)
+        return FetchRequest(self.context, self.rules, self.outgoing, self.url, self.url_key, self.environ, said, self.terms)
 
     def refresh(self) -> RefreshJob:
-        """Return the renewal of what is asked for: the caller's own request, kept in memory until it is sent."""
-        sending = self.sending._replace(request=self.sending.changed((*CONDITIONS, *_SAID), []), stream=False)
-        sending.request.method = "GET"
-        # Without what its caller alone wanted.
-        origin = SessionOrigin(self.plan, self.rules, sending, self.url)
+        """Return the refresh: the caller's own request, which is kept in memory until it is sent."""
+        outgoing = self.outgoing._replace(request=self.outgoing.changed((*CONDITIONS, *_SAID), []), stream=False)
+        outgoing.request.method = "GET"
+        # A new origin, without the directives of this caller.
+        origin = SessionOrigin(self.context, self.rules, outgoing, self.url)
         return RefreshJob(
             key=self.key,
             label=origin.label,
             terms=origin.terms,
             tally=origin.tally,
-            pool=self.plan.pool,
+            pool=self.context.pool,
             run=partial(_refreshed, origin),
         )
 
     @property
     def reason(self) -> str:
-        """Why the third party was asked, in the words of RFC 9211 section 2.2, where it is not what is stored that says so."""
+        """The value of ``fwd`` (RFC 9211 section 2.2), if the status does not determine it; else ""."""
         return "request" if self.terms.reload else ""
 
 
 def _refreshed(origin: SessionOrigin, start: Start) -> Answer:
-    """Call the third party, read all of its answer, and judge it."""
-    until = time.monotonic() + origin.plan.settings.refresh_deadline
-    answer = ThirdPartyFetch(origin.question(), start, until).answer()
+    """Send the request, read the whole response, and judge it."""
+    until = time.monotonic() + origin.context.settings.refresh_deadline
+    answer = ThirdPartyFetch(origin.fetch_request(), start, until).run()
     if isinstance(answer.value, Response):
         answer.value.close()
     return answer

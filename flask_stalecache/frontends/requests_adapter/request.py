@@ -1,4 +1,4 @@
-"""A caller's request to a third party, and how it is sent."""
+"""The request of a caller, and how it is sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from requests.utils import select_proxy
 from ...core.model.environ import environ_name
 from ...core.model.policy import FAILURE_STATUSES
 
-#: What a third party must not answer by itself: the copy answers it afterwards (http.md rule 21).
+#: Conditions that the stored response answers, so they are not sent to the third party.
 CONDITIONS = ("If-None-Match", "If-Modified-Since")
 
 
@@ -21,7 +21,7 @@ class OutgoingRequest(NamedTuple):
     """A request and how it is sent.
 
     :ivar adapter: sends it.
-    :ivar options: what else an adapter is given.
+    :ivar options: the other arguments of the adapter.
     """
 
     adapter: BaseAdapter
@@ -41,8 +41,8 @@ class OutgoingRequest(NamedTuple):
         request.headers.update(more)
         return request
 
-    def way(self, url: str) -> tuple[object, ...]:
-        """Return how the third party is reached and recognised: what came without a check is not for who asks for one."""
+    def route(self, url: str) -> tuple[object, ...]:
+        """Return how the third party is reached and verified. A response that came unverified must not reach callers who verify."""
         proxy = select_proxy(url, dict(self.options.get("proxies") or {}))
         parts = urlsplit(proxy) if proxy else None
         through = f"{parts.hostname}:{parts.port}" if parts is not None else None
@@ -52,7 +52,7 @@ class OutgoingRequest(NamedTuple):
 
 
 def has_failed(response: Response) -> bool:
-    """Whether a third party has answered that it can't answer."""
+    """Whether the third party's response is a failure."""
     return response.status_code in FAILURE_STATUSES or response.status_code == 429
 
 
@@ -68,7 +68,7 @@ def text_of(value: Any) -> str:
 
 
 def environ_of(request: PreparedRequest) -> dict[str, str]:
-    """Return a request's fields under the names that a WSGI environ has for them."""
+    """Return the fields of a request under their names in a WSGI environ."""
     environ: dict[str, str] = {}
     for name, value in request.headers.items():
         known = environ_name(text_of(name))

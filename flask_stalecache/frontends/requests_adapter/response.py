@@ -1,4 +1,4 @@
-"""Answers of third parties as data, and back: the responses of ``requests`` and what ``urllib3`` has under them."""
+"""Turns the responses of third parties into data, and data into responses of ``requests`` (with ``urllib3`` below them)."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from ...errors import StaleCacheError
 
 Fields = list[tuple[str, str]]
 CHUNK = 65536
-#: These have no body, nor a Content-Length.
+#: Statuses without a body and without Content-Length.
 BODILESS = (204, 304)
 
 
 class Head(NamedTuple):
-    """The head of a response that is made again.
+    """The head of a response that is made from data.
 
     :ivar status: the status.
-    :ivar reason: the phrase behind it.
-    :ivar headers: the fields as ``urllib3`` has them, line by line.
-    :ivar joined: the fields as ``requests`` has them.
-    :ivar encoding: what they say of the body's text.
+    :ivar reason: the reason phrase.
+    :ivar headers: the fields for ``urllib3``, line by line.
+    :ivar joined: the fields for ``requests``.
+    :ivar encoding: the text encoding that they name.
     """
 
     status: int
@@ -53,7 +53,7 @@ class Head(NamedTuple):
 
 
 def phrase(status: int) -> str:
-    """Return the phrase of a status; one that nobody has registered has none."""
+    """Return the reason phrase of a status; "" if none is registered."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -68,24 +68,24 @@ def fields_of(response: Response) -> Fields:
 
 
 def is_unread(response: Response) -> bool:
-    """Whether the body of a response is still to be read, from where it can be taken."""
+    """Whether the body of a response was not read yet, so that we can read it."""
     return isinstance(response.raw, HTTPResponse) and getattr(response, "_content", None) is False
 
 
 def is_chunked(response: Response) -> bool:
-    """Whether a body comes in pieces whose bounds may matter to who reads it."""
+    """Whether a body is chunked. A reader may care about the bounds of the chunks."""
     return bool(getattr(response.raw, "chunked", False))
 
 
-# -- made again ------------------------------------------------------------------------------------------------------
+# -- from data ------------------------------------------------------------------------------------------------------
 
 
-def made_again(request: PreparedRequest, head: Head, body: bytes, connection: Any, cookies_of: Any = None) -> Response:
-    """Return a response as an adapter would: its body is still to be read, and decoded.
+def response_from(request: PreparedRequest, head: Head, body: bytes, connection: Any, cookies_of: Any = None) -> Response:
+    """Return a response as an adapter returns it: with a body that is neither read nor decoded.
 
     :param request: the request that it answers.
     :param connection: the adapter.
-    :param cookies_of: what the third party has answered just now, with its cookies, as ``urllib3`` has it.
+    :param cookies_of: the ``urllib3`` response of the third party, whose cookies the caller gets.
     """
     response = Response()
     response.status_code, response.reason = head.status, head.reason
@@ -112,24 +112,24 @@ def _raw(status: int, reason: str | None, headers: HTTPHeaderDict, body: Any, me
 
 
 class _Whole(io.BytesIO):
-    """A body that is there, as the file of an ``HTTPResponse``: closed once it was read, or ``stream(None)`` would not end."""
+    """A complete body as the file of an ``HTTPResponse``. It is closed once it was read, else ``stream(None)`` would not end."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__(body)
         self._size = len(body)
 
     def isclosed(self) -> bool:
-        """Whether all of it was read."""
+        """Whether it was read to its end."""
         return self.closed or self.tell() >= self._size
 
 
 def put_body(response: Response, body: Any) -> None:
-    """Put another body under a response, undecoded: what it had was read.
+    """Give a response whose body was read another one, which is not decoded yet.
 
     :param body: a file.
     """
     raw = response.raw
-    # It does not come in chunks any more.
+    # The new body is not chunked.
     headers = HTTPHeaderDict((name, value) for name, value in fields_of(response) if name.lower() != "transfer-encoding")
     response.raw = _raw(raw.status, raw.reason, headers, body, response.request.method, raw)
 
@@ -138,16 +138,16 @@ def put_body(response: Response, body: Any) -> None:
 
 
 class Late(StaleCacheError):
-    """A body takes longer than anybody waits for it."""
+    """A body takes longer than the refresh deadline."""
 
 
 def read_whole(response: Response, limit: int, until: float | None) -> bytes | None:
-    """Read a body, undecoded, and leave it to be read again.
+    """Read a body without decoding it, so that it can be read again.
 
-    :param limit: bytes that are read at most, or little more.
-    :param until: when to stop, on the monotonic clock; ``None``: as long as it takes.
-    :return: the body; ``None`` if it is larger, and the rest of it is still to come.
-    :raises requests.RequestException: where it breaks off, as reading it would.
+    :param limit: the largest body in bytes; the last chunk may exceed it.
+    :param until: when to stop, on the monotonic clock; ``None``: no limit.
+    :return: the body; ``None`` if it is larger: then the rest is left to the caller.
+    :raises requests.RequestException: if it breaks off, as reading it would.
     :raises Late: if it takes too long.
     """
     raw = response.raw
@@ -170,14 +170,14 @@ def read_whole(response: Response, limit: int, until: float | None) -> bytes | N
 
 
 def _as_they_come(raw: HTTPResponse) -> Iterator[bytes]:
-    """Return what comes of a body, without waiting for more: the clock is to be looked at in between."""
+    """Yield the parts of a body as they arrive, without waiting for whole chunks, so that the caller can check the clock."""
     read = getattr(raw, "read1", raw.read)
     while chunk := read(CHUNK, decode_content=False):
         yield chunk
 
 
 def _read(chunks: Iterator[bytes], limit: int, until: float | None) -> tuple[list[bytes], bool]:
-    """Return what has come, and whether that is all."""
+    """Return the parts that arrived, and whether the body is complete."""
     parts, size = [], 0
     for chunk in chunks:
         parts.append(chunk)
@@ -190,14 +190,14 @@ def _read(chunks: Iterator[bytes], limit: int, until: float | None) -> tuple[lis
 
 
 def let_go(response: Response) -> None:
-    """Give back the connection of a response that has no body."""
+    """Return the connection of a response without a body to its pool."""
     if is_unread(response):
         response.raw.drain_conn()
         response.raw.release_conn()
 
 
 def _as_requests_says(error: HTTPError) -> Exception:
-    """Return the exception that ``requests`` raises where a body breaks off."""
+    """Return the exception that ``requests`` raises if a body breaks off."""
     if isinstance(error, ProtocolError):
         return ChunkedEncodingError(error)
     if isinstance(error, ReadTimeoutError):
@@ -206,13 +206,13 @@ def _as_requests_says(error: HTTPError) -> Exception:
 
 
 class Passing(io.RawIOBase):
-    """A body on its way to who reads it, of which a copy may be kept.
+    """A body that a caller reads as it arrives. A copy of it may be kept.
 
-    :param raw: where it comes from; closed with this.
-    :param more: returns what comes next, by the bytes that are asked for.
-    :param before: what came before that.
-    :param over: given all of it, once that has come.
-    :param length: bytes that it has, if it is copied; no more than that are kept.
+    :param raw: the ``urllib3`` response; closed with this.
+    :param more: returns the next bytes, given how many are wanted.
+    :param before: the bytes that were read before.
+    :param over: called with the whole body once it has arrived.
+    :param length: the length of the body, if it is copied; no more bytes than that are kept.
     """
 
     def __init__(
@@ -254,14 +254,14 @@ class Passing(io.RawIOBase):
         self._size += len(chunk)
         if self._size >= self._length:
             self._is_over = True
-            # Before it is read to its end: who has all of it may ask again at once.
+            # Before the caller sees the end: with the whole body it may send its next request immediately.
             over, self._over = self._over, None
             if self._size == self._length:
                 over(b"".join(self._kept))
             self._kept = []
 
     def isclosed(self) -> bool:
-        """Whether all of it was read."""
+        """Whether it was read to its end."""
         return self.closed or (self._is_over and not self._rest)
 
     def read1(self, size: int = -1) -> bytes:
@@ -269,7 +269,7 @@ class Passing(io.RawIOBase):
         return self.read(size) or b""
 
     def close(self) -> None:
-        """Close where it comes from."""
+        """Close the response of the third party, and release its connection."""
         if not self.closed:
             self._kept, self._over = [], None
             self._raw.close()
@@ -280,8 +280,8 @@ class Passing(io.RawIOBase):
 def keep_copy(response: Response, length: int, over: Callable[[bytes], object]) -> None:
     """Keep a copy of a body while it is read.
 
-    :param length: bytes that it is said to have.
-    :param over: given all of it, once that has come.
+    :param length: its Content-Length.
+    :param over: called with the whole body once it has arrived.
     """
     raw = response.raw
     put_body(response, Passing(raw, lambda size: raw.read(size, decode_content=False), b"", over, length))

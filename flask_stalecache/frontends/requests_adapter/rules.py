@@ -13,9 +13,9 @@ from ...core.model.purge_names import EVERYTHING, tag_name, url_name
 from ...core.model.query import NamePatterns
 from ...errors import ConfigError
 
-#: What goes before a third party's own word: nothing.
+#: No policy overrides the headers of a third party.
 UNSAID = Policy(jitter=0)
-#: Fields that tell callers apart, and what holds for them.
+#: Request fields that can't be in ``vary``, and why they need not be.
 _NEVER_VARIED = {
     "authorization": "what is asked with Authorization is stored only where the third party allows it",
     "cookie": "the third party names it in Vary where it matters",
@@ -24,10 +24,10 @@ _NEVER_VARIED = {
 
 @dataclass(frozen=True, slots=True)
 class SessionRules:
-    """What the developer wrote for a session.
+    """The developer's rules for a session.
 
-    :param policy: the windows where a third party says nothing, what is in the key, tags and waits.
-    :param inherit: what is made of its responses takes over their tags and their freshness.
+    :param policy: the windows where a third party sends none, what is part of the key, tags and waits.
+    :param inherit: pages and values made from its responses inherit their tags and their freshness.
     :raises ConfigError: for a value that is not accepted.
     """
 
@@ -45,9 +45,9 @@ class SessionRules:
 
     @classmethod
     def of(cls, inherit: bool, vary: Any, **given: Any) -> SessionRules:
-        """Return the rules that a developer wrote.
+        """Return the rules with a developer's values.
 
-        :param given: what :class:`Policy` takes.
+        :param given: parameters of :class:`Policy`.
         :raises ConfigError: for a value that is not accepted.
         """
         for name in vary if isinstance(vary, (tuple, list, set, frozenset, dict)) else ():
@@ -56,22 +56,22 @@ class SessionRules:
         return cls(Policy(vary=vary, jitter=0, **given), inherit)
 
     def names(self, url: str, settings: Settings) -> tuple[str, ...]:
-        """Return what a response can be purged by: its full URL, and the tags.
+        """Return the names that a response can be purged by: its full URL, and the tags.
 
         :param url: as :func:`normal_url` returns it.
         """
         name = url_name(url, NamePatterns((*settings.ignored_parameters.items, *self.policy.ignored_parameters.items)))
         return EVERYTHING, name, *map(tag_name, self.policy.tags)
 
-    def url_key(self, url: str, fields: dict[str, str], way: tuple[object, ...]) -> str:
-        """Return the key of a URL, whatever variants it has.
+    def url_key(self, url: str, fields: dict[str, str], route: tuple[object, ...]) -> str:
+        """Return the key of a URL, without variants.
 
         :param url: as :func:`~.url_key.key_url` returns it.
-        :param fields: the request's fields as a WSGI environ has them.
-        :param way: how the third party is reached and recognised.
+        :param fields: the request fields under their names in a WSGI environ.
+        :param route: how the third party is reached and verified.
         """
         varied = [_varied(name, normalise, fields) for name, normalise in self.policy.vary.items()]
-        return ascii(("session", url, way, tuple(varied)))
+        return ascii(("session", url, route, tuple(varied)))
 
 
 def _varied(name: str, normalise: Callable[[str | None], str | None] | None, fields: dict[str, str]) -> tuple[str, str | None]:
@@ -80,5 +80,5 @@ def _varied(name: str, normalise: Callable[[str | None], str | None] | None, fie
         value = normalise(value)
     if value is not None and not isinstance(value, str):
         raise ConfigError(f"the normaliser of {name} returned {type(value).__name__}: return a string or None")
-    # It may be somebody's token, which is not for the disk.
+    # The value may be a token, which must not be written to disk.
     return name, None if value is None else digest(value)

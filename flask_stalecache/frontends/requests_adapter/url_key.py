@@ -1,4 +1,4 @@
-"""The URL of a request to a third party: as it is in the key, and the host as it is counted."""
+"""The URL of a request as part of its key, and its host as the label of the counters."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ...core.http.invalidation import normal_url
 from ...core.model.query import NamePatterns
 
 
-# Parsing a URL is a good part of the cost of a hit, and the same ones are asked for again and again.
+# Parsing a URL is a large part of the cost of a hit, and the same URLs come again and again.
 @lru_cache(maxsize=1024)
 def key_url(url: str, ignored: NamePatterns) -> str | None:
-    """Return the URL that is in the key, without ignored parameters; ``None`` if it is none of HTTP."""
+    """Return the URL in the key, without ignored parameters; ``None`` if its scheme is not HTTP."""
     normal = normal_url(url)
     if normal is None or not ignored:
         return normal
@@ -22,5 +22,5 @@ def key_url(url: str, ignored: NamePatterns) -> str | None:
 
 @lru_cache(maxsize=1024)
 def host_of(url: str) -> str:
-    """Return the host of a URL as it is counted: with its port, if that is not the scheme's own; never with a password."""
+    """Return the host of a URL: with its port, if that is not the default one; never with a password."""
     return urlsplit(url).netloc.rpartition("@")[2]
