@@ -1,4 +1,4 @@
-"""A batch: something that goes through many entries or URLs in the background. How far it is, and what came of each."""
+"""The handle of a batch: its progress and outcomes."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-#: Outcomes that are kept; who wants all of more has to take them as they come.
+#: Outcomes that a batch keeps. To see all of more, iterate over the batch while it runs.
 KEPT = 10_000
 
 
 class Outcome(NamedTuple):
-    """What came of one entry or URL.
+    """The outcome of one entry or URL.
 
-    :ivar url: its URL; of the value of a fetch function the call, such as ``shop.rates('EUR')``; "" if it is the store that failed.
-    :ivar status: the status that the app answered with; ``None``: it was not asked, or it is a call.
-    :ivar seconds: what it took.
-    :ivar stored: it is stored now, as it was just made; of a page that was fresh already, that it is stored.
-    :ivar reason: why it was not stored, failed or was skipped; else "".
-    :ivar skipped: it was left alone.
-    :ivar failed: it could not be made, or not be purged; what was stored of it is kept.
+    :ivar url: its URL; for the value of a fetch function the call, such as ``shop.rates('EUR')``; "" if the store failed.
+    :ivar status: the status of the response; ``None``: there was no request, or it is a call.
+    :ivar seconds: how long it took.
+    :ivar stored: the result was stored; for a page that was fresh already, that it is stored.
+    :ivar reason: why it was not stored, failed or was skipped; otherwise "".
+    :ivar skipped: nothing was done.
+    :ivar failed: the refresh or purge failed. A stored entry is kept.
     """
 
     url: str
@@ -34,22 +34,22 @@ class Outcome(NamedTuple):
 
 
 class Batch:
-    """Something that goes through many entries or URLs in the background; it has begun, or waits until others are over.
+    """Work on many entries or URLs in the background. It runs, or waits for its turn.
 
-    Iterating over it yields each :class:`Outcome` as it comes, until it is finished.
+    Iterate over it to get each :class:`Outcome` when it is known, until the batch has finished.
 
     :ivar kind: ``"purge"``, ``"refresh"``, ``"publish"`` or ``"warm"``.
-    :ivar found: how many there are, as far as is known by now.
-    :ivar done: of how many the app has answered, or which were purged.
-    :ivar failed: how many could not be made, or not be purged.
-    :ivar skipped: how many were left alone.
-    :ivar not_stored: of those that are done, how many were not stored.
-    :ivar finished: whether it is over.
+    :ivar found: how many entries or URLs were found so far.
+    :ivar done: how many were answered by the app, or purged.
+    :ivar failed: how many failed.
+    :ivar skipped: how many were skipped.
+    :ivar not_stored: how many of those done were not stored.
+    :ivar finished: whether it has ended.
     :ivar cancelled: whether it was cancelled.
-    :ivar error: why it ended before its end; "" if it did not.
+    :ivar error: why it ended early; "" if it did not.
     """
 
-    def __init__(self, kind: str, moved: Callable[[Batch], object] = lambda batch: None) -> None:
+    def __init__(self, kind: str, on_progress: Callable[[Batch], object] = lambda batch: None) -> None:
         self.kind = kind
         self.found = 0
         self.done = 0
@@ -59,10 +59,10 @@ class Batch:
         self.finished = False
         self.cancelled = False
         self.error = ""
-        self._moved = moved
+        self._on_progress = on_progress
         self._pid = os.getpid()
         self._outcomes: deque[Outcome] = deque(maxlen=KEPT)
-        self._told = 0
+        self._count = 0
         self._changed = threading.Condition()
 
     def __repr__(self) -> str:
@@ -76,7 +76,7 @@ class Batch:
             return list(self._outcomes)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is finished, and return whether it is.
+        """Wait until the batch has finished, and return whether it has.
 
         :param timeout: seconds to wait at most. Default: no limit.
         """
@@ -86,36 +86,36 @@ class Batch:
             return self._changed.wait_for(lambda: self.finished, timeout)
 
     def cancel(self) -> None:
-        """Begin nothing more; what is under way comes to its end."""
+        """Start no further tasks. Running ones are completed."""
         self.cancelled = True
 
     def __iter__(self) -> Iterator[Outcome]:
-        """Yield the outcomes as they come; of more than 10,000 that nobody has taken, the last ones."""
+        """Yield the outcomes when they are known. An iteration that falls more than 10,000 behind misses the oldest ones."""
         position = 0
         while not self._is_another_process():
             with self._changed:
-                self._changed.wait_for(lambda at=position: self.finished or self._told > at)  # type: ignore[misc]
-                position = max(position, self._told - len(self._outcomes))
-                if position == self._told:
+                self._changed.wait_for(lambda at=position: self.finished or self._count > at)  # type: ignore[misc]
+                position = max(position, self._count - len(self._outcomes))
+                if position == self._count:
                     return
-                outcome = self._outcomes[position - self._told]
+                outcome = self._outcomes[position - self._count]
                 position += 1
             yield outcome
 
     def _is_another_process(self) -> bool:
-        # After a fork its threads are the parent's, and its lock may have been taken.
+        # The threads of the batch stay with the parent of a fork, and its lock may have been held: never wait for either.
         return self._pid != os.getpid()
 
-    # -- for who does it -----------------------------------------------------------------------------------------
+    # -- for the workers -----------------------------------------------------------------------------------------
 
-    def find(self, count: int = 1) -> None:
-        """Count what there is to do."""
+    def add_found(self, count: int = 1) -> None:
+        """Count entries or URLs that were found."""
         with self._changed:
             self.found += count
-        self._moved(self)
+        self._on_progress(self)
 
-    def tell(self, outcome: Outcome) -> None:
-        """Note what came of one."""
+    def add_outcome(self, outcome: Outcome) -> None:
+        """Record the outcome of one entry or URL."""
         with self._changed:
             if outcome.failed:
                 self.failed += 1
@@ -125,17 +125,17 @@ class Batch:
                 self.done += 1
                 self.not_stored += not outcome.stored and self.kind != "purge"
             self._outcomes.append(outcome)
-            self._told += 1
+            self._count += 1
             self._changed.notify_all()
-        self._moved(self)
+        self._on_progress(self)
 
     def finish(self, error: str = "") -> None:
-        """Note that it is over.
+        """Mark the batch as finished.
 
-        :param error: why it ended before its end.
+        :param error: why it ended early.
         """
         with self._changed:
             self.error = self.error or error
             self.finished = True
             self._changed.notify_all()
-        self._moved(self)
+        self._on_progress(self)

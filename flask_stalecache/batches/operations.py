@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.model.base_url import Base, request_fields
 from ..engine.thread_pool import drain_all
 from .batch import Batch
-from .scheduler import BatchScheduler, drain_all_scans, drain_with
+from .scheduler import BatchScheduler, drain_all_batches, drain_with
 from .selector import Scope, Selection, Selector
 from .warmer import Urls, Warmer, checked_flag
 from .workers import concurrency_of
@@ -112,4 +112,4 @@ def drain_all_apps(timeout: float | None = None) -> bool:
 
     :param timeout: seconds to wait at most, for all together. Default: no limit.
     """
-    return drain_with(drain_all_scans, drain_all, timeout)
+    return drain_with(drain_all_batches, drain_all, timeout)

@@ -1,4 +1,4 @@
-"""How a batch makes one entry again."""
+"""Refreshes one entry as a task of a batch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ TOO_LONG = "it took longer than STALECACHE_REFRESH_DEADLINE"
 
 
 class Renewal(NamedTuple):
-    """How an entry is made again.
+    """How to refresh an entry.
 
-    :ivar job: does it.
-    :ivar status_of: returns the status in the origin's answer; ``None``: it has none.
+    :ivar job: the refresh.
+    :ivar status_of: returns the status of the origin's answer; ``None`` if it has none.
     """
 
     job: RefreshJob
@@ -31,16 +31,16 @@ class Renewal(NamedTuple):
 
 
 class Renewer(Protocol):
-    """A front end that can make its entries again."""
+    """A front end that can refresh its entries."""
 
     def renewal_of(self, entry: Entry) -> Renewal | str | None:
-        """Return how an entry is made again, from its head alone; or why it can't be; ``None``: it is none of ours."""
+        """Return how to refresh an entry, given its head; or the reason why it can't be; ``None``: another front end made it."""
 
 
 class RenewTask:
-    """Makes one entry again.
+    """Refreshes one entry.
 
-    :param renewal: how; or why not.
+    :param renewal: how to refresh it, or the reason why it can't be refreshed.
     """
 
     def __init__(self, engine: Engine, entry: Entry, renewal: Renewal | str) -> None:
@@ -50,25 +50,25 @@ class RenewTask:
         self._renewal = renewal
 
     def run(self, given_up: Callable[[str], None]) -> Outcome:
-        """Make it, if nobody else does, under the lock of its key."""
+        """Refresh the entry under the lock of its key, unless another thread or process does."""
         if isinstance(self._renewal, str):
             return Outcome(self.url, reason=self._renewal, skipped=True)
         began = time.monotonic()
         job = _watched(self._renewal.job, given_up)
-        landing = self._engine.refresh_now(job, self._entry)
+        result = self._engine.refresh_now(job, self._entry)
         seconds = time.monotonic() - began
-        if landing is None or landing.is_busy:
+        if result is None or result.is_busy:
             return Outcome(self.url, None, seconds, reason="somebody else renews it just now", skipped=True)
-        if landing.error is not None:
-            raise landing.error
-        if landing.answer is None:
+        if result.error is not None:
+            raise result.error
+        if result.answer is None:
             return Outcome(self.url, None, seconds, reason="it was purged or renewed meanwhile", skipped=True)
-        return self._told(landing, landing.answer, self._renewal.status_of(landing.answer), seconds)
+        return self._outcome(result, result.answer, self._renewal.status_of(result.answer), seconds)
 
-    def _told(self, landing: RefreshResult, answer: Answer, status: int | None, seconds: float) -> Outcome:
+    def _outcome(self, result: RefreshResult, answer: Answer, status: int | None, seconds: float) -> Outcome:
         failed = answer.verdict in (Verdict.FAILED, Verdict.WORSE, Verdict.REFUSED)
-        reason = "" if landing.stored else why_unstored(answer)
-        return Outcome(self.url, status, seconds, landing.stored, reason, failed=failed)
+        reason = "" if result.stored else why_unstored(answer)
+        return Outcome(self.url, status, seconds, result.stored, reason, failed=failed)
 
 
 def _watched(job: RefreshJob, given_up: Callable[[str], None]) -> RefreshJob:

@@ -1,4 +1,13 @@
-"""Purges, refreshes and warming of many at a time: what finds the entries, and how many run at once."""
+"""Schedules the batches of one engine: finds the entries to purge or refresh, and limits how many batches run at once.
+
+| batch | purges | then refreshes |
+|---|---|---|
+| purge of one name | now, without a batch | nothing |
+| purge by prefix | each URL that a walk finds, :data:`CHUNK` at a time | nothing |
+| refresh | nothing | each matching entry |
+| publish of one name | softly, now | each matching entry that the purge ended |
+| publish by prefix | softly, :data:`CHUNK` entries at a time | those entries |
+"""
 
 from __future__ import annotations
 
@@ -19,31 +28,34 @@ from ..engine.per_process import PerProcess
 from .batch import Batch, Outcome
 from .renewal import TOO_LONG, Renewal, Renewer, RenewTask
 from .selector import Selector
-from .workers import Task, Workers, is_inside
+from .workers import Task, Workers, is_in_batch
 
 _T = TypeVar("_T")
-#: Batches that run at the same time in a process; more wait for their turn.
+#: Batches that run at the same time in a process. More wait for their turn.
 AT_ONCE = 4
 #: URLs that are purged at a time.
 CHUNK = 50
-#: URLs that are known to be purged already; of more some may be purged twice, which is no harm.
+#: URLs that a purge remembers, to purge each once. Of more, some are purged twice, which is harmless.
 REMEMBERED = 100_000
 
 
-class _InProcess:
-    """The batches of one process; made anew after a fork."""
+class _ProcessBatches:
+    """The batches of one process.
+
+    :ivar mutex: guards ``running`` and ``waiting``, and is notified when a batch has ended.
+    """
 
     def __init__(self) -> None:
         self.mutex = threading.Condition()
         self.running = 0
-        self.crews: set[Workers] = set()
-        self.waiting: deque[_Planned] = deque()
+        self.workers: set[Workers] = set()
+        self.waiting: deque[_PlannedBatch] = deque()
 
 
-class _Planned(NamedTuple):
-    """A batch that waits for its turn.
+class _PlannedBatch(NamedTuple):
+    """A batch that is ready to start.
 
-    :ivar about: what it is of; another one of the same that has not begun either would do the same.
+    :ivar about: equal for two batches of one kind that would do the same.
     """
 
     about: object
@@ -51,25 +63,29 @@ class _Planned(NamedTuple):
     tasks: Iterator[Task]
     concurrency: int
 
+    def is_same(self, other: _PlannedBatch) -> bool:
+        """Whether the other batch does the same and was not cancelled."""
+        return (other.about, other.batch.kind) == (self.about, self.batch.kind) and not other.batch.cancelled
+
 
 class BatchScheduler:
-    """The batches of one engine.
+    """Schedules the batches of one engine.
 
-    :param engine: of the store.
-    :param renewers: the front ends that have stored something there.
+    :param engine: refreshes entries.
+    :param renewers: the front ends that store entries in the engine's store.
     """
 
     def __init__(self, engine: Engine, renewers: Sequence[Renewer]) -> None:
         self.engine = engine
         self.renewers = renewers
-        self._processes = PerProcess(_InProcess)
+        self._processes = PerProcess(_ProcessBatches)
         engine.watched.append(self.tick)
-        _all_scans.add(self)
+        _schedulers.add(self)
 
-    # -- what there is to do -------------------------------------------------------------------------------------
+    # -- what a batch does ---------------------------------------------------------------------------------------
 
     def purge(self, selector: Selector, *, soft: bool) -> Batch | None:
-        """Purge what is selected: at once if it has a name, and then there is nothing to report; else in the background.
+        """Purge the selected entries: now if they have one name, otherwise in a batch.
 
         :raises StoreError: if the store can't be written.
         """
@@ -78,39 +94,44 @@ class BatchScheduler:
         if selector.name is not None:
             self._purge([selector.name], soft)
             return None
-        batch = self._new("purge")
-        return self._begin(_Planned((selector, soft), batch, self._purging(batch, selector, soft), 1))
+        batch = self._new_batch("purge")
+        return self._start_or_wait(_PlannedBatch((selector, soft), batch, self._purge_tasks(batch, selector, soft), 1))
 
     def refresh(self, selector: Selector, concurrency: int, *, publish: bool = False) -> Batch:
-        """Make again what is selected and stored, in the background.
+        """Refresh the selected entries in a batch.
 
-        :param publish: end its freshness first.
-        :raises StoreError: if that is to be done at once, and the store can't be written.
+        :param publish: purge them softly first.
+        :raises StoreError: if they are purged now, and the store can't be written.
         """
         self.engine.see_fork()
         if publish and selector.name is not None:
             self.engine.counters.count("purges")
             self._purge([selector.name], soft=True)
-        batch = self._new("publish" if publish else "refresh")
+        batch = self._new_batch("publish" if publish else "refresh")
         found = self._matching(batch, selector)
         if publish and selector.name is None:
             self.engine.counters.count("purges")
             found = self._purged_softly(found)
         elif publish:
-            # What was begun since is made of what was published.
+            # Entries that were begun after the purge are made from published content already.
             found = (entry for entry in found if entry.ended)
-        return self._begin(_Planned((selector, concurrency), batch, self._renewing(batch, found), concurrency))
+        return self._start_or_wait(_PlannedBatch((selector, concurrency), batch, self._renew_tasks(batch, found), concurrency))
 
-    def renew(self, entry: Entry) -> Batch:
-        """Make one entry again, in the background."""
+    def refresh_entry(self, entry: Entry) -> Batch:
+        """Refresh one entry in a batch."""
         return self.run("refresh", [RenewTask(self.engine, entry, self._renewal_of(entry))], 1)
 
     def run(self, kind: str, tasks: Sequence[Task], concurrency: int) -> Batch:
-        """Do what is known beforehand, in the background."""
+        """Run tasks that are known beforehand in a batch."""
         self.engine.see_fork()
-        batch = self._new(kind)
-        self._find(batch, len(tasks))
-        return self._begin(_Planned(object(), batch, iter(tasks), concurrency))
+        batch = self._new_batch(kind)
+        self._add_found(batch, len(tasks))
+        return self._start_or_wait(_PlannedBatch(object(), batch, iter(tasks), concurrency))
+
+    def serve_options_of(self, entry: Entry) -> ServeOptions | None:
+        """Return the options of an entry's view, function or rule; ``None`` if no front end knows the entry."""
+        renewal = self._renewal_of(entry)
+        return renewal.job.terms if isinstance(renewal, Renewal) else None
 
     def _matching(self, batch: Batch, selector: Selector) -> Iterator[Entry]:
         for stored in self.engine.store.walk():
@@ -119,17 +140,13 @@ class BatchScheduler:
             if selector.matches(stored.entry):
                 yield stored.entry
 
-    def _renewing(self, batch: Batch, found: Iterator[Entry]) -> Iterator[Task]:
+    def _renew_tasks(self, batch: Batch, found: Iterator[Entry]) -> Iterator[Task]:
         for entry in found:
-            self._find(batch)
+            self._add_found(batch)
             yield RenewTask(self.engine, entry, self._renewal_of(entry))
 
-    def terms_of(self, entry: Entry) -> ServeOptions | None:
-        """Return what is said of serving an entry, whoever asks: by its view, its function or its rule; ``None``: nobody knows."""
-        renewal = self._renewal_of(entry)
-        return renewal.job.terms if isinstance(renewal, Renewal) else None
-
     def _renewal_of(self, entry: Entry) -> Renewal | str:
+        """Return how to refresh an entry, or the reason why it can't be refreshed."""
         if entry.needs_confirming:
             return "each use of it is confirmed by the app"
         if "url" in entry.recipe:
@@ -141,15 +158,18 @@ class BatchScheduler:
         return "nothing in this app makes it: it may be another app's"
 
     def _purged_softly(self, found: Iterator[Entry]) -> Iterator[Entry]:
-        """End the freshness of what was found before it is renewed, some at a time."""
+        """Purge the found entries softly, some at a time, and yield them."""
         for chunk in _chunks(found):
             self._purge(list(dict.fromkeys(name for entry in chunk for name in url_names(entry))), soft=True)
             yield from chunk
 
-    def _purging(self, batch: Batch, selector: Selector, soft: bool) -> Iterator[Task]:
-        """Yield the URLs to purge, some at a time: also what is under way for them is made of what was before, and all variants."""
-        for chunk in _chunks(_new_names(self._matching(batch, selector), selector)):
-            self._find(batch, len(chunk))
+    def _purge_tasks(self, batch: Batch, selector: Selector, soft: bool) -> Iterator[Task]:
+        """Purge the matching URLs, some at a time, and yield a finished task for each.
+
+        A purge by the URL's name also reaches the variants of a page, and discards responses that are under way.
+        """
+        for chunk in _chunks(_new_urls(self._matching(batch, selector))):
+            self._add_found(batch, len(chunk))
             began = time.monotonic()
             self._purge([name for name, _ in chunk], soft)
             seconds = (time.monotonic() - began) / len(chunk)
@@ -159,68 +179,65 @@ class BatchScheduler:
         self.engine.store.purge(*names, soft=soft)
         self.engine.instrumentation.purged(*names, soft=soft)
 
-    # -- batches -------------------------------------------------------------------------------------------------
+    # -- when it runs --------------------------------------------------------------------------------------------
 
-    def _new(self, kind: str) -> Batch:
-        return Batch(kind, self._tell)
+    def _new_batch(self, kind: str) -> Batch:
+        return Batch(kind, self.engine.instrumentation.batch_progress)
 
-    def _tell(self, batch: Batch) -> None:
-        self.engine.instrumentation.batch_progress(batch)
-
-    def _find(self, batch: Batch, count: int = 1) -> None:
+    def _add_found(self, batch: Batch, count: int = 1) -> None:
         self.engine.counters.count("scans_found", count)
-        batch.find(count)
+        batch.add_found(count)
 
-    def _begin(self, planned: _Planned) -> Batch:
-        """Begin a batch, or let it wait for its turn; one that waits already and is to do the same is returned in its place."""
+    def _start_or_wait(self, planned: _PlannedBatch) -> Batch:
+        """Start a batch, or queue it. If a waiting batch does the same, return that one instead."""
         if self.engine.in_line or self.engine.refresher.workers == 0:
-            self._crew(planned, lambda: None).run_in_line()
+            self._make_workers(planned, lambda: None).run_in_line()
             return planned.batch
         process = self._processes.get()
         with process.mutex:
-            # What runs in a batch, and may wait for this one, keeps its own turn meanwhile.
-            if process.running >= AT_ONCE and not is_inside():
-                for other in process.waiting:
-                    if other.about == planned.about and other.batch.kind == planned.batch.kind and not other.batch.cancelled:
-                        return other.batch
-                process.waiting.append(planned)
-                return planned.batch
+            # A batch that is started within a batch never waits: the outer one may wait for it, and keeps its own turn.
+            if process.running >= AT_ONCE and not is_in_batch():
+                same = next(filter(planned.is_same, process.waiting), None)
+                if same is None:
+                    process.waiting.append(planned)
+                return (same or planned).batch
             process.running += 1
-            self._tell_running(process)
+            self._report_running(process)
         self._start(planned, process)
         return planned.batch
 
-    def _start(self, planned: _Planned, process: _InProcess) -> None:
-        crew = self._crew(planned, lambda: self._over(process, crew))
-        process.crews.add(crew)
-        crew.start(planned.concurrency)
+    def _start(self, planned: _PlannedBatch, process: _ProcessBatches) -> None:
+        workers = self._make_workers(planned, lambda: self._end(process, workers))
+        process.workers.add(workers)
+        workers.start(planned.concurrency)
 
-    def _crew(self, planned: _Planned, over: Callable[[], object]) -> Workers:
-        return Workers(planned.batch, planned.tasks, self.engine.counters.count, over)
+    def _make_workers(self, planned: _PlannedBatch, on_end: Callable[[], object]) -> Workers:
+        return Workers(planned.batch, planned.tasks, self.engine.counters.count, on_end)
 
-    def _over(self, process: _InProcess, crew: Workers) -> None:
-        """Let the next one begin."""
-        process.crews.discard(crew)
+    def _end(self, process: _ProcessBatches, workers: Workers) -> None:
+        """Give the turn of a batch that has ended to the next one."""
+        process.workers.discard(workers)
         with process.mutex:
             following = process.waiting.popleft() if process.waiting else None
             if following is None:
                 process.running -= 1
-                self._tell_running(process)
+                self._report_running(process)
                 process.mutex.notify_all()
         if following is not None:
             self._start(following, process)
 
-    def _tell_running(self, process: _InProcess) -> None:
+    def _report_running(self, process: _ProcessBatches) -> None:
         self.engine.registry.gauge("scans_running", process.running)
 
     def tick(self) -> None:
-        """Give up what takes too long; called about once a second."""
+        """Give up tasks that exceed the refresh deadline. Called about once a second."""
         process = self._processes.peek()
-        for crew in () if process is None else list(process.crews):
-            crew.give_up(self.engine.settings.refresh_deadline, TOO_LONG)
+        if process is not None:
+            for workers in list(process.workers):
+                workers.give_up(self.engine.settings.refresh_deadline, TOO_LONG)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until the batches of this process are over, and return whether they are.
+        """Wait for the batches of this process. Return whether all have ended.
 
         :param timeout: seconds to wait at most. Default: no limit.
         """
@@ -229,57 +246,57 @@ class BatchScheduler:
             return process.mutex.wait_for(lambda: process.running == 0, timeout)
 
 
-_all_scans: weakref.WeakSet[BatchScheduler] = weakref.WeakSet()
+_schedulers: weakref.WeakSet[BatchScheduler] = weakref.WeakSet()
 
 
-def drain_all_scans(timeout: float | None = None) -> bool:
-    """Wait until all batches in this process are over, and return whether they are.
+def drain_all_batches(timeout: float | None = None) -> bool:
+    """Wait for all batches in this process. Return whether all have ended.
 
     :param timeout: seconds to wait at most, for all together. Default: no limit.
     """
-    until = None if timeout is None else time.monotonic() + timeout
-    return all(scans.drain(_left(until)) for scans in list(_all_scans))
+    deadline = None if timeout is None else time.monotonic() + timeout
+    return all(scheduler.drain(_seconds_until(deadline)) for scheduler in list(_schedulers))
 
 
-def drain_with(scans: Callable[[float | None], bool], refreshes: Callable[[float | None], bool], timeout: float | None) -> bool:
-    """Wait until batches are over, and then the refreshes that these may have handed over; return whether both are.
+def drain_with(batches: Callable[[float | None], bool], refreshes: Callable[[float | None], bool], timeout: float | None) -> bool:
+    """Wait for batches, and then for refreshes, which batches may have queued. Return whether all have ended.
 
     :param timeout: seconds to wait at most, for all together; ``None``: no limit.
     """
-    until = None if timeout is None else time.monotonic() + timeout
-    return scans(_left(until)) and refreshes(_left(until))
+    deadline = None if timeout is None else time.monotonic() + timeout
+    return batches(_seconds_until(deadline)) and refreshes(_seconds_until(deadline))
 
 
-def _left(until: float | None) -> float | None:
-    return None if until is None else max(0.0, until - time.monotonic())
+def _seconds_until(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def _chunks(items: Iterator[_T]) -> Iterator[list[_T]]:
-    """Yield what comes, some at a time."""
+    """Yield lists of :data:`CHUNK` items, the last of which may be shorter."""
     while chunk := list(islice(items, CHUNK)):
         yield chunk
 
 
-def _new_names(found: Iterator[Entry], selector: Selector) -> Iterator[tuple[str, str]]:
-    """Yield the name and the title of each URL, once: its variants have the same."""
+def _new_urls(found: Iterator[Entry]) -> Iterator[tuple[str, str]]:
+    """Yield the name and title of each URL, once for all of its variants."""
     known: set[str] = set()
-    for entry in found:
-        for name in url_names(entry):
-            mark = digest(name)
-            if mark not in known:
-                if len(known) >= REMEMBERED:
-                    known.clear()
-                known.add(mark)
-                yield name, title_of(entry)
+    for entry, name in ((each, name) for each in found for name in url_names(each)):
+        mark = digest(name)
+        if mark in known:
+            continue
+        if len(known) >= REMEMBERED:
+            known.clear()
+        known.add(mark)
+        yield name, title_of(entry)
 
 
 class FinishedTask:
-    """Something that was done already, with others together."""
+    """A task that was done together with others before a worker takes it."""
 
     def __init__(self, outcome: Outcome) -> None:
         self.url = outcome.url
         self._outcome = outcome
 
     def run(self, given_up: Callable[[str], None]) -> Outcome:
-        """Say what came of it."""
+        """Return the outcome."""
         return self._outcome

@@ -1,4 +1,8 @@
-"""The threads that work off a batch."""
+"""The threads of a batch.
+
+A task that exceeds the deadline is given up: it counts as failed, another thread takes its worker's place, and whatever it
+returns later is ignored. At most :data:`MAX_LOST` threads are replaced.
+"""
 
 from __future__ import annotations
 
@@ -15,74 +19,77 @@ from .batch import Batch, Outcome
 
 logger = logging.getLogger("flask_stalecache")
 
-#: Threads that hang and are replaced, before a batch makes do with what is left.
+#: Threads that hang and are replaced. After that a batch continues with the threads that are left.
 MAX_LOST = 32
-#: Threads of a batch: the default, and the most that are accepted.
+#: Threads of a batch: the default, and the largest accepted number.
 CONCURRENCY, MAX_CONCURRENCY = 4, 64
 
 
 class Task(Protocol):
-    """One thing to do."""
+    """One task of a batch."""
 
     @property
     def url(self) -> str:
-        """What it is called in the report."""
+        """The URL or title in its outcome."""
 
     def run(self, given_up: Callable[[str], None]) -> Outcome:
-        """Do it.
+        """Run the task, and return its outcome.
 
-        :param given_up: takes the reason why nobody waits for it any longer, while it still runs.
+        :param given_up: gives the task up while it still runs; takes the reason.
         :raises StoreError: if the store fails, which ends the batch.
         """
 
 
 def concurrency_of(value: object) -> int:
-    """Return how many threads a batch has, or raise :class:`ConfigError`."""
+    """Check the number of threads of a batch, and return it.
+
+    :raises ConfigError: for anything but a whole number from 1 to 64.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_CONCURRENCY:
         raise ConfigError(f"concurrency={value!r}: give a whole number from 1 to {MAX_CONCURRENCY}")
     return value
 
 
-#: Whether this is one of a batch's own threads.
-_inside: ContextVar[bool] = ContextVar("stalecache_batch", default=False)
+#: Whether the current code runs as part of a batch.
+_in_batch: ContextVar[bool] = ContextVar("stalecache_batch", default=False)
 
 
-def is_inside() -> bool:
-    """Whether what is running is part of a batch."""
-    return _inside.get()
+def is_in_batch() -> bool:
+    """Whether the current code runs as part of a batch."""
+    return _in_batch.get()
 
 
 class Workers:
-    """The threads of one batch: each takes what comes next, so that nothing is found long before it is done.
+    """The threads of one batch. Each takes the next task when it is free, so that no entry is found long before it is handled.
 
-    :param batch: what they do.
-    :param tasks: yields what is to be done; one thread at a time asks for more.
-    :param count: counts by name what happens.
-    :param over: called once, when the last thread has left.
+    :param batch: the batch.
+    :param tasks: yields the tasks. It is only used by one thread at a time.
+    :param count: counts outcomes under a name.
+    :param on_end: called once, when the last thread has ended.
     """
 
-    def __init__(self, batch: Batch, tasks: Iterator[Task], count: Callable[[str], object], over: Callable[[], object]) -> None:
+    def __init__(self, batch: Batch, tasks: Iterator[Task], count: Callable[[str], object], on_end: Callable[[], object]) -> None:
         self._batch = batch
         self._tasks = tasks
         self._count = count
-        self._over = over
-        self._asking = threading.Lock()
+        self._on_end = on_end
+        self._taking = threading.Lock()
         self._state = threading.Lock()
         self._working = 0
         self._lost = 0
         self._runs: set[_Run] = set()
 
     def give_up(self, after: float, reason: str) -> None:
-        """Count as failed what has taken so long, and let other threads take the place of those that hang.
+        """Give up the tasks that have run for too long.
 
-        :param after: seconds.
+        :param after: seconds that a task may run.
         """
         for run in list(self._runs):
             if run.seconds > after:
                 run.give_up(reason)
 
     def start(self, concurrency: int) -> None:
-        """Begin with so many threads; where none can be had, in the caller's own."""
+        """Start the threads; if none can be started, run all tasks in the caller's thread."""
         with self._state:
             started = sum(self._start_thread() for _ in range(concurrency))
             self._working = started
@@ -90,64 +97,64 @@ class Workers:
             self.run_in_line()
 
     def run_in_line(self) -> None:
-        """Do all of it in the caller's thread."""
+        """Run all tasks in the caller's thread."""
         self._working = 1
-        # As in a thread of its own: what the caller makes meanwhile is not made of it.
+        # An empty context, like that of a new thread: an entry that the caller is making must not inherit from these.
         Context().run(self._work)
 
     def _start_thread(self) -> bool:
         try:
             threading.Thread(target=self._work, name="stalecache-batch", daemon=True).start()
         except RuntimeError:
-            # Out of threads: those that there are do it all.
+            # The process has no more threads: those that have started do all tasks.
             return False
         return True
 
     def _work(self) -> None:
-        token = _inside.set(True)
+        token = _in_batch.set(True)
         is_ours = True
         try:
             while is_ours and (task := self._next()) is not None:
                 is_ours = self._do(task)
         finally:
-            _inside.reset(token)
+            _in_batch.reset(token)
             if is_ours:
                 self._leave()
 
     def _next(self) -> Task | None:
-        """Return what is to be done next; ``None``: nothing more."""
-        with self._asking:
+        """Return the next task; ``None`` if there are no more."""
+        with self._taking:
             if self._batch.cancelled or self._batch.error:
                 return None
             try:
                 return next(self._tasks, None)
             except StoreError as error:
-                self._break_off(error)
+                self._abort(error)
             except Exception as error:
-                # A store of the app's own may raise anything; whoever waits for the end must not wait for ever.
-                logger.exception("a batch ended before its end")
-                self._break_off(error)
+                # A custom store may raise anything. The batch must end, or its callers would wait forever.
+                logger.exception("a batch ended early")
+                self._abort(error)
             return None
 
-    def _break_off(self, error: BaseException, task: Task | None = None, seconds: float = 0.0) -> None:
+    def _abort(self, error: BaseException, task: Task | None = None, seconds: float = 0.0) -> None:
         self._batch.error = str(error) or repr(error)
-        self._tell(Outcome("" if task is None else task.url, None, seconds, reason=self._batch.error, failed=True))
+        self._report(Outcome("" if task is None else task.url, None, seconds, reason=self._batch.error, failed=True))
 
     def _do(self, task: Task) -> bool:
-        """Do one thing, and return whether this thread still belongs to the batch: not if another has taken its place."""
+        """Run one task, and return whether this thread still belongs to the batch: false if it was replaced meanwhile."""
         run = _Run(self, task)
         self._runs.add(run)
         try:
             outcome = task.run(run.give_up)
         except StoreError as error:
             if run.end():
-                self._break_off(error, task, run.seconds)
+                self._abort(error, task, run.seconds)
                 return True
             return False
         except Exception as error:
             outcome = Outcome(task.url, None, run.seconds, reason=repr(error), failed=True)
         except BaseException as error:
-            # Something that asks for the end of the process ends at the edge of a thread of ours, and nowhere else.
+            # SystemExit and the like only end the task in a thread of our own; in the caller's thread they are raised.
             if threading.current_thread().name != "stalecache-batch":
                 raise
             outcome = Outcome(task.url, None, run.seconds, reason=repr(error), failed=True)
@@ -155,16 +162,16 @@ class Workers:
             self._runs.discard(run)
         if not run.end():
             return False
-        self._tell(outcome)
+        self._report(outcome)
         return True
 
-    def _tell(self, outcome: Outcome) -> None:
+    def _report(self, outcome: Outcome) -> None:
         self._count("scans_failed" if outcome.failed else "scans_skipped" if outcome.skipped else "scans_done")
-        self._batch.tell(outcome)
+        self._batch.add_outcome(outcome)
 
     def replace(self, task: Task, reason: str, seconds: float) -> None:
-        """Let another thread take the place of one that hangs."""
-        self._tell(Outcome(task.url, None, seconds, reason=reason, failed=True))
+        """Start another thread in place of one that hangs."""
+        self._report(Outcome(task.url, None, seconds, reason=reason, failed=True))
         with self._state:
             self._lost += 1
             is_replaced = self._lost <= MAX_LOST and self._start_thread()
@@ -178,28 +185,29 @@ class Workers:
         if is_last:
             close_iterable(self._tasks)
             self._batch.finish()
-            self._over()
+            self._on_end()
 
 
 class _Run:
-    """One run of a task: it comes to its end, or is given up before, but never both."""
+    """One run of a task. It ends or is given up, whichever comes first, and never both."""
 
-    def __init__(self, crew: Workers, task: Task) -> None:
-        self._crew = crew
+    def __init__(self, workers: Workers, task: Task) -> None:
+        self._workers = workers
         self._task = task
         self._began = time.monotonic()
+        # Taken by whichever comes first, and never released.
         self._once = threading.Lock()
 
     @property
     def seconds(self) -> float:
-        """How long it has taken by now."""
+        """How long it has run so far."""
         return time.monotonic() - self._began
 
     def end(self) -> bool:
-        """Note that it has come to its end, and return whether it was still waited for."""
+        """End the run, and return whether it had not been given up."""
         return self._once.acquire(blocking=False)
 
     def give_up(self, reason: str) -> None:
-        """Count it as failed, though it still runs."""
+        """Give the run up unless it has ended."""
         if self._once.acquire(blocking=False):
-            self._crew.replace(self._task, reason, self.seconds)
+            self._workers.replace(self._task, reason, self.seconds)

@@ -57,7 +57,7 @@ def app_terms(state: AppState) -> ServeOptions:
 
 def terms_of(state: AppState, entry: Entry) -> ServeOptions:
     """Return what is said of serving an entry, whoever asks: by its view, function or rule, if that is known."""
-    terms = state.scans.terms_of(entry)
+    terms = state.scans.serve_options_of(entry)
     return app_terms(state) if terms is None else _here(state, terms)
 
 

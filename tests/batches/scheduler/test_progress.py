@@ -174,7 +174,7 @@ def test_of_many_outcomes_the_last_are_kept() -> None:
     batch = Batch("purge")
     early = iter(batch)
     for number in range(10_003):
-        batch.tell(Outcome(f"{number}"))
+        batch.add_outcome(Outcome(f"{number}"))
     assert next(early).url == "3"
     batch.finish()
     assert [outcome.url for outcome in early] == [f"{number}" for number in range(4, 10_003)]
