@@ -25,7 +25,7 @@ from .errors import (
 )
 from .extension import StaleCache
 from .frontends.gateway.gateway_cache import GatewayCache
-from .frontends.memoize.handler import MemoizedFunction
+from .frontends.memoize.function import MemoizedFunction
 from .stores.base import Checked, Store, Stored, Usage
 from .stores.file_store import FileStore
 

@@ -26,8 +26,8 @@ from .frontends.flask_gateway import FlaskGatewayFactory
 from .frontends.flask_internals import RequestContext, before_response_is_processed, check_versions, current_flask_app
 from .frontends.flask_urls import warm_target
 from .frontends.gateway.handler import Gateway
+from .frontends.memoize.bound_function import FetchFunction
 from .frontends.memoize.handler import Calls
-from .frontends.memoize.origin import FetchFunction
 from .frontends.middleware import AfterResponseMiddleware
 from .frontends.pages.handler import Pages
 from .frontends.pages.refresh import AS_VISITOR

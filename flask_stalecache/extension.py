@@ -26,8 +26,8 @@ from .dashboard.blueprint import Dashboard
 from .errors import ConfigError
 from .frontends.flask_gateway import check_gateway_policy, coded
 from .frontends.flask_internals import request_context
-from .frontends.memoize.handler import MemoizedFunction
-from .frontends.memoize.origin import FetchFunction
+from .frontends.memoize.bound_function import FetchFunction
+from .frontends.memoize.function import MemoizedFunction
 from .frontends.memoize.policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
 from .frontends.memoize.serializers import Serializer, check_serializer
 from .frontends.middleware import AfterResponseMiddleware

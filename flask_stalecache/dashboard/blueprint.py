@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from ..core.formatting import shortened
 from ..errors import ConfigError, StaleCacheError, StoreError
-from ..frontends.memoize.origin import FetchFunction
+from ..frontends.memoize.bound_function import FetchFunction
 from .actions import SELECTORS, act, selector_of
 from .charts import STATUSES
 from .csrf import is_ours, token

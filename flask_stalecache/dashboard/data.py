@@ -17,8 +17,8 @@ from ..core.model.keys import page_key
 from ..core.model.note import Note
 from ..core.rules.serving import ServeOptions
 from ..core.rules.variants import INDEX
+from ..frontends.memoize.bound_function import FetchFunction
 from ..frontends.memoize.handler import Suspended
-from ..frontends.memoize.origin import FetchFunction
 from ..stores.base import Stored
 from .charts import Moment, charts, moment_of
 from .entry_view import Card, Line, card_of, line_of

@@ -142,8 +142,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.memoize.policy",
         "frontends.memoize.serializers",
         "frontends.memoize.circuit_breaker",
+        "frontends.memoize.bound_function",
         "frontends.memoize.origin",
         "frontends.memoize.handler",
+        "frontends.memoize.function",
         "frontends.flask_gateway",
     ),
     (
@@ -190,6 +192,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 ORDER = [module for layer in LAYERS for module in layer]
 
 KNOW_FLASK = {
+    "frontends.memoize.bound_function",
     "frontends.current_app",
     "frontends.flask_internals",
     "frontends.pages.request_recorder",

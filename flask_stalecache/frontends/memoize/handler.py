@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 from flask import Flask
 
@@ -25,16 +25,13 @@ from ...errors import BrokenValue, ConfigError
 from ...stats.tally import PLAIN
 from ...stores.base import Copy
 from ..app_version import AppVersion
-from ..current_app import cache_of_current_app
 from ..hooks import ask
 from ..middleware import submit_at_close
+from .bound_function import BoundFunction, FetchFunction, memo_called
 from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
-from .origin import BoundFunction, CallOrigin, FetchFunction, memo_called
+from .origin import CallOrigin
 from .policy import NO_FALLBACK
 from .serializers import codec_of, is_immutable
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 #: Threads that renew values of functions without ``wait``: they wait for others, which costs nothing.
 WORKERS = 8
@@ -328,69 +325,3 @@ def _enclosed(function: Callable[..., Any]) -> list[int]:
 def _secret_keys(app: Flask) -> list[str | bytes]:
     fallbacks = app.config.get("SECRET_KEY_FALLBACKS") or []
     return [*reversed(fallbacks), *([app.secret_key] if app.secret_key else [])]
-
-
-class MemoizedFunction(Generic[P, R]):
-    """A fetch function under :meth:`~flask_stalecache.StaleCache.memoize`: call it as before.
-
-    In an app context it answers from what is stored; outside of one the function itself is called.
-    """
-
-    def __init__(self, memo: FetchFunction, before: tuple[Any, ...] = ()) -> None:
-        self._memo = memo
-        self._before = before
-        for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
-            if hasattr(memo.function, name):
-                setattr(self, name, getattr(memo.function, name))
-        self.__wrapped__ = memo.function
-
-    def __repr__(self) -> str:
-        return f"<MemoizedFunction {self._memo.name}>"
-
-    def __get__(self, instance: object, owner: type | None = None) -> MemoizedFunction[..., R]:
-        """Return it bound to an object, as a method is."""
-        return cast("MemoizedFunction[..., R]", self if instance is None else MemoizedFunction(self._memo, (instance,)))
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return the value of the call."""
-        cache = cache_of_current_app()
-        if cache is None or (calls := cache.calls) is None:
-            return self.uncached(*args, **kwargs)
-        return calls.answer(self._memo, self._before + args if self._before else args, kwargs)  # type: ignore[no-any-return]
-
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Renew the value of a call in the background, whatever is stored, and return at once.
-
-        :return: whether it was handed over: not where another renewal of it is under way.
-        :raises ConfigError: outside an app context.
-        """
-        calls = self._known_calls("refresh")
-        return calls is not None and calls.refresh(self._memo, self._before + args, kwargs)
-
-    def purge(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Drop the stored value of a call: every worker sees it at its next call.
-
-        :raises ConfigError: outside an app context.
-        :raises StoreError: if the store can't be written.
-        """
-        calls = self._known_calls("purge")
-        if calls is not None:
-            calls.purge(self._memo, self._before + args, kwargs)
-
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
-        """Return the stored value of a call, however old, without calling the function; ``None`` also where nothing is stored.
-
-        :raises ConfigError: outside an app context.
-        """
-        calls = self._known_calls("peek")
-        return None if calls is None else calls.peek(self._memo, self._before + args, kwargs)
-
-    def uncached(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function itself, as if it were not decorated."""
-        return self._memo.function(*self._before, *args, **kwargs)  # type: ignore[no-any-return]
-
-    def _known_calls(self, what: str) -> Calls | None:
-        cache = cache_of_current_app()
-        if cache is None:
-            raise ConfigError(f"{self._memo.name}.{what}() needs to know the app: call it under `with app.app_context():`")
-        return cache.calls  # type: ignore[no-any-return]

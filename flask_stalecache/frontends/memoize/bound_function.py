@@ -1,0 +1,103 @@
+"""A fetch function under ``memoize``, before and in an app."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Flask
+
+from ...config import Settings
+from ...core.model.keys import call_key
+from ...core.rules.serving import ServeOptions
+from ...engine.log import RateLimitedLog
+from ...engine.thread_pool import ThreadPool
+from ...stats.tally import Tally
+from .arguments import Arguments, canonical
+from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
+from .policy import CallPolicy
+from .serializers import Codec
+
+#: The fetch functions of this process by name; several have one name where a factory makes them.
+_memos: dict[str, weakref.WeakSet[FetchFunction]] = {}
+
+
+def memo_called(name: str) -> FetchFunction | None:
+    """Return the fetch function of this name; ``None`` if there is none, or if it can't be told which."""
+    alive = list(_memos.get(name, ()))
+    return alive[0] if len(alive) == 1 else None
+
+
+class FetchFunction:
+    """A function under ``memoize``, before any app is known.
+
+    :param function: the fetch function.
+    :param policy: what the developer wrote.
+    """
+
+    def __init__(self, function: Callable[..., Any], policy: CallPolicy) -> None:
+        self.function = function
+        self.policy = policy
+        named: Any = function if hasattr(function, "__qualname__") else type(function)
+        self.name = f"{named.__module__}.{named.__qualname__}"
+        self.arguments = Arguments(function, self.name, policy.ignored_args)
+        _memos.setdefault(self.name, weakref.WeakSet()).add(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoundFunction:
+    """A fetch function in one app.
+
+    :ivar codec: makes bytes of its values.
+    :ivar slots: how many calls of it may run.
+    :ivar suspension: whether any may, after failures.
+    :ivar pool: the threads that run it where no visitor does.
+    :ivar renew: renews values by their keys, and waits for that.
+    :ivar terms: what is said of serving what is stored, whoever asks.
+    :ivar in_background: the same where nobody waits.
+    :ivar keys: the keys of plain arguments that were asked for.
+    :ivar tally: where it is counted.
+    """
+
+    app: Flask
+    memo: FetchFunction
+    settings: Settings
+    complaints: RateLimitedLog
+    codec: Codec
+    slots: ConcurrencyLimit
+    suspension: CircuitBreaker
+    pool: ThreadPool
+    renew: Callable[[tuple[str, ...]], None]
+    lock_timeout: float
+    terms: ServeOptions
+    in_background: ServeOptions
+    asks_each: bool
+    keys: dict[tuple[Any, ...], str]
+    tally: Tally
+
+    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        """Return the key of a call.
+
+        :raises UnkeyableArgument: if an argument has no canonical form.
+        """
+        if kwargs or not _PLAIN.issuperset(map(type, args)):
+            return self._key(args, kwargs)
+        key = self.keys.get(args)
+        if key is None:
+            if len(self.keys) >= _KEYS:
+                self.keys.clear()
+            key = self.keys[args] = self._key(args, kwargs)
+        return key
+
+    def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        memo, own = self.memo, self.memo.policy.windows.key
+        if own is None:
+            return call_key(memo.name, memo.arguments.key_part(args, kwargs))
+        return call_key(memo.name, canonical(own(*args, **kwargs), "key", memo.name))
+
+
+#: Of these types no value of the one is equal to one of the other, so that a dict tells them apart; and they are short or rare.
+_PLAIN = frozenset({str, int, type(None)})
+_KEYS = 1024
