@@ -85,3 +85,17 @@ def missing_in_vary(headers: Headers, varied: Iterable[str]) -> list[str]:
     """Return the request fields that an answer depends on and that its ``Vary`` does not name."""
     named = vary_names(headers)
     return [name for name in varied if name.lower() not in named]
+
+
+def fields_to_send(headers: Headers, varied: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the fields of a stored response with which it is sent, without Age and Content-Length.
+
+    A cache nearer to the origin may have added its own Age. It is part of the entry's age, from which ours is computed.
+
+    :param varied: request fields that the response depends on; they are added to ``Vary``.
+    """
+    stored = tuple(headers)
+    fields = [(name, value) for name, value in stored if name.lower() != "age"]
+    if missing := missing_in_vary(stored, varied):
+        fields.append(("Vary", ", ".join(missing)))
+    return fields

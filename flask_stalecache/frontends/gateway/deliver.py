@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from werkzeug.wsgi import FileWrapper
 
-from ...core.http.fields import first_of, missing_in_vary, request_fields
-from ...core.http.ranges import UnsatisfiableRange, single_range
-from ...core.http.validators import Validators, fields_of_304
+from ...core.exhaustive import assert_never
+from ...core.http.conditional import ANSWERED_FIELDS, Extent, Selected, select
+from ...core.http.fields import fields_to_send, first_of, request_fields
+from ...core.http.validators import fields_of_304
 from ...core.model.entry import Entry
 from ...core.model.inputs import RequestInputs
 from ...errors import StoreError
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 Fields = list[tuple[str, str]]
-#: Request fields that a stored response answers by itself. If-Match and If-Unmodified-Since are for the app.
-_ASKED_OF_COPY = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE")
 #: Bytes of a file that are sent in one block.
 BLOCK = 256 * 1024
 #: Statuses without a body and without Content-Length.
@@ -99,10 +98,7 @@ class PreparedResponse:
 
 
 def _fields_sent(entry: Entry) -> Fields:
-    # A cache between the app and us may have sent an Age. It is part of the entry's age, from which ours is computed.
-    fields = [(name, value) for name, value in entry.headers if name.lower() != "age"]
-    if missing := missing_in_vary(entry.headers, entry.varied):
-        fields.append(("Vary", ", ".join(missing)))
+    fields = fields_to_send(entry.headers, entry.varied)
     if entry.status not in _BODILESS:
         fields.append(("Content-Length", str(entry.length)))
     return fields
@@ -127,7 +123,7 @@ def send_stored(environ: WSGIEnvironment, start_response: StartResponse, sent: P
     :raises GoneError: before anything is sent.
     """
     if sent.entry.status == 200:
-        for name in _ASKED_OF_COPY:
+        for name in ANSWERED_FIELDS:
             if name in environ:
                 return _send_part(environ, start_response, sent, more)
     return _send_whole(environ, start_response, sent, more)
@@ -161,28 +157,30 @@ def _opened(entry: Entry) -> FileIO:
 
 def _send_part(environ: WSGIEnvironment, start_response: StartResponse, sent: PreparedResponse, more: Fields) -> Iterable[bytes]:
     entry = sent.entry
-    validators, asked = Validators.of(sent.fields, entry.answered), request_fields(environ)
-    if validators.not_modified(asked):
-        start_response("304 Not Modified", [*fields_of_304(sent.fields), *more])
-        return ()
-    if environ["REQUEST_METHOD"] != "GET" or "HTTP_RANGE" not in environ or not validators.allow_range(asked):
-        return _send_whole(environ, start_response, sent, more)
-    try:
-        part = single_range(environ["HTTP_RANGE"], entry.length)
-    except UnsatisfiableRange:
-        fields = [("Content-Range", f"bytes */{entry.length}"), ("Content-Type", "text/plain"), ("Content-Length", "0")]
-        start_response("416 Range Not Satisfiable", [*fields, *more])
-        return ()
-    if part is None:
-        return _send_whole(environ, start_response, sent, more)
-    return _send_range(part, start_response, sent, more)
+    method, asked = environ["REQUEST_METHOD"], request_fields(environ)
+    selected = select(method, asked, entry.status, sent.fields, entry.answered, entry.length)
+    match selected.extent:
+        case Extent.FULL:
+            return _send_whole(environ, start_response, sent, more)
+        case Extent.NOT_MODIFIED:
+            start_response("304 Not Modified", [*fields_of_304(sent.fields), *more])
+            return ()
+        case Extent.PARTIAL:
+            return _send_range(selected, start_response, sent, more)
+        case Extent.UNSATISFIABLE:
+            fields = [("Content-Range", selected.content_range), ("Content-Type", "text/plain"), ("Content-Length", "0")]
+            start_response("416 Range Not Satisfiable", [*fields, *more])
+            return ()
+        case _:
+            return assert_never(selected.extent)
 
 
-def _send_range(part: slice, start_response: StartResponse, sent: PreparedResponse, more: Fields) -> Iterable[bytes]:
-    entry, size = sent.entry, part.stop - part.start
+def _send_range(selected: Selected, start_response: StartResponse, sent: PreparedResponse, more: Fields) -> Iterable[bytes]:
+    entry, part = sent.entry, selected.part
+    size = part.stop - part.start
     body: Iterable[bytes] = (entry.body[part],) if entry.file is None else FilePart(_opened(entry), part.start, size)
     fields = [(name, value) for name, value in sent.fields if name.lower() != "content-length"]
-    cut = [("Content-Range", f"bytes {part.start}-{part.stop - 1}/{entry.length}"), ("Content-Length", str(size))]
+    cut = [("Content-Range", selected.content_range), ("Content-Length", str(size))]
     start_response("206 Partial Content", [*fields, *cut, *more])
     return body
 

@@ -10,9 +10,9 @@ from flask import Flask
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
-from ...core.http.fields import missing_in_vary, request_fields
-from ...core.http.ranges import UnsatisfiableRange, single_range
-from ...core.http.validators import Validators
+from ...core.exhaustive import assert_never
+from ...core.http.conditional import ANSWERED_FIELDS, Extent, Selected, select
+from ...core.http.fields import fields_to_send, request_fields
 from ...core.model.entry import Entry
 from ...core.rules.status import CacheStatus
 from ...core.wsgi import close_iterable
@@ -22,9 +22,6 @@ from ..status_headers import fields_for_answer, fields_for_copy
 
 if TYPE_CHECKING:
     pass
-
-#: What the frozen copy answers. If-Match and If-Unmodified-Since are the origin's business.
-_ASKED_OF_COPY = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE")
 
 
 # -- freezing --------------------------------------------------------------------------------------------------------
@@ -78,7 +75,7 @@ def respond_with_copy(app: Flask, environ: Mapping[str, Any], served: Served, ch
     if copy.prepared is None:
         copy.prepared = _prepare(app.response_class, entry)
     response = clone_response(copy.prepared, fields_for_copy(served, entry, time.time(), chosen, more))
-    for name in _ASKED_OF_COPY:
+    for name in ANSWERED_FIELDS:
         if name in environ:
             answer_conditional(response, environ, entry.body, entry.answered)
             break
@@ -139,12 +136,8 @@ def add_fields(response: Response, fields: list[tuple[str, str]]) -> Response:
 
 
 def _fields_sent(entry: Entry) -> list[tuple[str, str]]:
-    """Return the stored fields, with ``Vary`` extended by what the entry depends on."""
-    # A cache nearer to the origin may have put its own Age there; ours counts from its answer to us.
-    fields = [(name, value) for name, value in entry.headers if name.lower() != "age"]
-    missing = missing_in_vary(entry.headers, entry.varied)
     length = [("Content-Length", str(len(entry.body)))] if entry.body else []
-    return [*fields, *length, *([("Vary", ", ".join(missing))] if missing else [])]
+    return [*fields_to_send(entry.headers, entry.varied), *length]
 
 
 def answer_conditional(response: Response, environ: Mapping[str, Any], body: bytes, made: float) -> None:
@@ -155,24 +148,22 @@ def answer_conditional(response: Response, environ: Mapping[str, Any], body: byt
     :param body: the full body.
     :param made: when the response was made, in seconds since the epoch.
     """
-    if response.status_code != 200:
-        return
-    validators, asked = Validators.of(response.headers, made), request_fields(environ)
-    if validators.not_modified(asked):
-        response.status_code = 304
-    elif "HTTP_RANGE" in environ and environ["REQUEST_METHOD"] == "GET" and validators.allow_range(asked):
-        _cut(response, environ["HTTP_RANGE"], body)
+    method, asked = environ["REQUEST_METHOD"], request_fields(environ)
+    selected = select(method, asked, response.status_code, response.headers, made, len(body))
+    match selected.extent:
+        case Extent.FULL:
+            return
+        case Extent.NOT_MODIFIED:
+            response.status_code = 304
+        case Extent.PARTIAL:
+            _cut(response, 206, selected, body[selected.part])
+        case Extent.UNSATISFIABLE:
+            _cut(response, 416, selected, b"")
+        case _:
+            assert_never(selected.extent)
 
 
-def _cut(response: Response, field: str, body: bytes) -> None:
-    try:
-        part = single_range(field, len(body))
-    except UnsatisfiableRange:
-        response.status_code = 416
-        response.headers["Content-Range"] = f"bytes */{len(body)}"
-        response.set_data(b"")
-        return
-    if part is not None:
-        response.status_code = 206
-        response.headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(body)}"
-        response.set_data(body[part])
+def _cut(response: Response, status: int, selected: Selected, body: bytes) -> None:
+    response.status_code = status
+    response.headers["Content-Range"] = selected.content_range
+    response.set_data(body)

@@ -9,9 +9,10 @@ from typing import Any
 from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter, HTTPAdapter
 
+from ...core.http.conditional import Extent, select
 from ...core.http.fields import Lookup
 from ...core.http.invalidation import SAFE_METHODS, invalidated
-from ...core.http.validators import Validators, fields_of_304
+from ...core.http.validators import fields_of_304
 from ...core.model.entry import Entry
 from ...core.model.reasons import BypassReason
 from ...core.rules import cacheability
@@ -132,7 +133,9 @@ class CachingAdapter(BaseAdapter):
         if entry.status != 200 or not any(name in request.headers for name in CONDITIONS):
             return None
         fields = list(head_of(entry).headers.iteritems())
-        if not Validators.of(fields, entry.answered).not_modified(_look_up(request)):
+        # Requests with Range bypass the cache, so that a part is never selected here.
+        selected = select(request.method or "", _look_up(request), entry.status, fields, entry.answered, len(entry.body))
+        if selected.extent is not Extent.NOT_MODIFIED:
             return None
         return response_from(request, Head.of(304, "Not Modified", fields_of_304(fields)), b"", self)
 
