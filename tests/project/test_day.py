@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import random
 import sys
 import threading
@@ -50,7 +51,7 @@ from support.threads import PATIENCE, wait_until
 def _exactly(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Take out what no model can know: random numbers, how much a sweep does at a time, when it does, and who shares a slot."""
     monkeypatch.setattr(random, "random", lambda: HALF)
-    monkeypatch.setattr(sweep, "BUDGET", 1e9)
+    monkeypatch.setattr(sweep, "BUDGET", math.inf)
     # Shorter waits in real time.
     monkeypatch.setattr(engine, "POLL", 0.001)
     monkeypatch.setattr(thread_pool, "IDLE", 0.2)
