@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,16 @@ def ask(client: Client, **options: Any) -> TestResponse:
     return client.open("/", buffered=True, **options)
 
 
+def open_bodies() -> list[str]:
+    """Return the files of this process that hold a body. Threads of housekeeping open and close small ones at any moment."""
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if path.is_file() and path.stat().st_size >= len(BODY):
+                found.append(os.readlink(path))
+    return found
+
+
 def copies(gateway: GatewayCache) -> int:
     """Return the bytes of all copies in memory."""
     return gateway._engine.store._copies.size  # type: ignore[attr-defined,no-any-return]
@@ -99,23 +110,23 @@ def test_a_range_is_read_and_no_more(app: App, gateway: GatewayCache, asked: str
 def test_no_file_is_opened_for_who_wants_no_body(app: App, gateway: GatewayCache) -> None:
     client = Client(gateway)
     ask(client)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_bodies()
     head = ask(client, method="HEAD")
     assert (head.status_code, head.data, head.content_length) == (200, b"", len(BODY))
     assert ask(client, headers={"If-None-Match": '"a"'}).status_code == 304
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_bodies() == before
 
 
 def test_files_are_closed(app: App, gateway: GatewayCache) -> None:
     client = Client(gateway)
     ask(client)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_bodies()
     for headers in ({}, {"Range": "bytes=0-10"}):
         for whole in (True, False):
             answer = client.get("/", headers=headers, buffered=False)
             assert not whole or answer.data
             answer.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_bodies() == before
 
 
 def test_a_confirmed_body_stays(app: App, gateway: GatewayCache, clock: time_machine.Traveller) -> None:
