@@ -1,1 +1,12 @@
-"""Where requests and calls arrive: views, fetch functions, WSGI apps and requests sessions."""
+"""The four front ends of the engine, which do not import each other, and what they share.
+
+================== =============================================================================================================
+pages              cached views of Flask apps
+memoize            fetch functions
+gateway            WSGI apps, without entering them at a hit; flask_gateway observes a Flask app for it
+requests_adapter   sessions of ``requests``
+================== =============================================================================================================
+
+Each has a *handler* (or adapter), where a request arrives; an *origin*, which is what the engine sees; and a *fetch*, which calls
+the origin and judges its answer.
+"""

@@ -1,4 +1,4 @@
-"""What ``Cache-Status`` says more with ``app.debug``: the key, and why a request was answered so. Pure."""
+"""Builds the debug detail of ``Cache-Status`` (``app.debug``): the key, and why a request was answered as it was. Pure."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SECRET = frozenset({"cookie", "authorization", "proxy-authorization"})
 
 
 class Asking(Protocol):
-    """A request that is told more of how it was answered."""
+    """A request whose response gets the debug detail."""
 
     @property
     def key(self) -> str:
-        """The key of what is asked for."""
+        """The key of the response."""
 
     @property
     def environ(self) -> Mapping[str, Any]:
@@ -35,25 +35,25 @@ class Asking(Protocol):
 
     @property
     def terms(self) -> ServeOptions:
-        """What is said of serving what is stored to it."""
+        """Its serving options."""
 
 
 def debug_detail(asking: Asking, met: Copy, served: Served, now: float, *, pending: bool) -> str:
-    """Return what ``Cache-Status`` says more with ``app.debug``: the key, and why the request was answered so.
+    """Return the parameters ``key`` and ``detail`` of ``Cache-Status``.
 
-    :param met: what was stored when it came.
-    :param served: how it is answered.
+    :param met: the entry that was stored when the request came.
+    :param served: how the request is answered.
     :param now: seconds since the epoch.
-    :param pending: a refresh was handed over in this process and is not done.
+    :param pending: a refresh is queued or runs in this process.
     """
     environ = asking.environ
     if served.answer is None:
         reasons = _of_copy(served, asking.terms, now, pending)
     else:
         reasons = _of_answer(served, served.answer, environ, asking.terms, met.entry, now)
-    # What a key callable returns may have been made of a cookie.
-    is_nobodys = "HTTP_COOKIE" not in environ and "HTTP_AUTHORIZATION" not in environ
-    return key_and_detail(readable_key(asking.key, shows_custom=is_nobodys), "; ".join(filter(None, reasons)))
+    # A developer's key callable may have made the key from a cookie.
+    is_anonymous = "HTTP_COOKIE" not in environ and "HTTP_AUTHORIZATION" not in environ
+    return key_and_detail(readable_key(asking.key, shows_custom=is_anonymous), "; ".join(filter(None, reasons)))
 
 
 def _of_copy(served: Served, terms: ServeOptions, now: float, pending: bool) -> Iterable[str]:
@@ -101,14 +101,14 @@ def _of_answer(
 
 
 def readable_key(key: str, *, shows_custom: bool) -> str:
-    """Return the key of a page as one reads it: what answers, the URL, and the fields that are in it beside.
+    """Return the key of a page in a readable form: the endpoint, the URL, and the request fields in the key.
 
-    :param shows_custom: whether what a ``key`` callable returned may be shown, or only a digest of it.
+    :param shows_custom: whether the result of a ``key`` callable may be shown; else a digest of it is.
     """
     try:
         kind, *parts = literal_eval(key)
     except ValueError:
-        # A key callable may return what has no literal: an infinite number.
+        # A key callable may return a value without a literal, such as infinity.
         return digest(key)
     if kind == "variant":
         url_key, *values, names = parts
@@ -119,7 +119,7 @@ def readable_key(key: str, *, shows_custom: bool) -> str:
         where = ascii(what[0]) if shows_custom else digest(ascii(what[0]))[:8]
         return " ".join([f"{view}:", f"{scheme}://{host}", f"key={where}", *fields])
     script, path, raw, query = what
-    # The server's latin-1 stands for bytes (PEP 3333).
+    # PEP 3333: the environ has the bytes of a path as latin-1.
     shown = raw or quote(f"{script}{path}".encode("latin-1", "replace"), safe="/:@!$&'()*+,;=~")
     return " ".join([f"{view}:", f"{scheme}://{host}{shown}{'?' if query else ''}{query}", *fields])
 

@@ -1,4 +1,7 @@
-"""A Flask app behind a gateway: what it has read of a request, until its response is finished, decides who may have a copy."""
+"""The gateway in front of a Flask app, and the observer that tells it what the app read of each request.
+
+What the app read, until its response is finished, decides for which visitors the response may be stored.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +38,11 @@ from .pages.watch import read_beyond_names
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
-#: In the environ: what is left of the request once Flask has let go of it.
+#: In the environ: what the observer needs of the request after its context has ended.
 _LEFT = "flask_stalecache.left"
-#: In the environ: what is written at the view that answers.
+#: In the environ: the policy in code of the view that answered.
 CODED = "flask_stalecache.coded"
-#: What a gateway's hit can't ask any more, since it does not enter the app; and what to write instead.
+#: Parameters that need the app at each hit, which the gateway does not enter; and what to write instead.
 _NEEDS_THE_APP = {
     "unless": "write a rule for its path in STALECACHE_GATEWAY, whose unless is given the WSGI environ",
     "key": "a hit has no request to ask: write vary=, or leave gateway out",
@@ -52,7 +55,7 @@ _NEEDS_THE_APP = {
 
 
 def check_gateway_policy(policy: Policy) -> None:
-    """Raise :class:`ConfigError` if something is asked of a view of the gateway that needs the app at each hit."""
+    """Raise :class:`ConfigError` if the policy of a view with ``gateway=True`` needs the app at each hit."""
     for name, advice in _NEEDS_THE_APP.items():
         value = getattr(policy, name)
         is_said = bool(value) if name in ("ignored_parameters", "refresh_ahead") else value is not None
@@ -83,18 +86,18 @@ def coded(cached: CachedView, complaints: RateLimitedLog, app: Flask, args: Any,
 
 
 def _tag_and_filter(policy: Policy, response: Response, kwargs: Mapping[str, Any]) -> bool:
-    """Tag a response as its view says, and return whether the view's ``response_filter`` lets it be stored."""
+    """Tag a response with the tags of its view, and return whether the view's ``response_filter`` lets it be stored."""
     if policy.tags:
         cacheability.tag(*(checked_tags("tags", policy.tags(**kwargs)) if callable(policy.tags) else policy.tags))
     return policy.response_filter is None or bool(policy.response_filter(response))
 
 
 class Left(NamedTuple):
-    """What is left of a request: a response that is a stream may still read of it.
+    """What the observer needs of a request after its context has ended: a streamed response may still read it.
 
-    :ivar log: what was read.
+    :ivar log: the reads.
     :ivar session: its session.
-    :ivar session_cookie: the name of that one's cookie in the app that answered.
+    :ivar session_cookie: the name of the session's cookie in the app that answered.
     :ivar endpoint: the endpoint that answered.
     :ivar varied: the response had ``Vary: Cookie`` before the session was saved.
     """
@@ -107,7 +110,7 @@ class Left(NamedTuple):
 
 
 def note_what_is_left(response: Response) -> Response:
-    """Note what only this request's context knows: it is the last hook that runs, before Flask saves the session."""
+    """Keep what only the request context knows. This is the last hook that runs before Flask saves the session."""
     context = request_context()
     request = context.request
     if isinstance(request, ObservedRequest):
@@ -118,19 +121,19 @@ def note_what_is_left(response: Response) -> Response:
 
 
 class Observer:
-    """Tells a gateway how a Flask app came to its answers.
+    """Observes how a Flask app came to its answers.
 
-    :param settings: the app's configuration; its requests note what is read of them.
+    :param settings: the app's configuration.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def __call__(self, environ: WSGIEnvironment, ignored: NamePatterns) -> Observation:
-        """Return what was seen of one request.
+        """Return what was observed of one request.
 
-        :param environ: the request, as the app was given it.
-        :param ignored: query parameters that are not in the key.
+        :param environ: the environ that the app was called with.
+        :param ignored: query parameters that are not part of the key.
         """
         if ANSWERED in environ:
             return Observation(is_ours=True)
@@ -157,8 +160,8 @@ class FlaskGatewayFactory:
     """Makes the gateway of one Flask app, once the configuration or a view asks for it.
 
     :param app: the app.
-    :param engine: of its store.
-    :param renew: renews values of fetch functions by their keys, and waits for that.
+    :param engine: the engine of the app.
+    :param renew: refreshes values of fetch functions by their keys, and waits for them.
     :param version: the version of the app.
     """
 
@@ -171,10 +174,10 @@ class FlaskGatewayFactory:
     def __call__(self, enter: WSGIApplication) -> Gateway:
         """Return the gateway.
 
-        :param enter: what it asks.
+        :param enter: the WSGI app behind it.
         """
         app, engine, settings = self._app, self._engine, self._engine.settings
-        # The first in the list is the last to run: what it sees is what the session is saved over.
+        # Flask runs the first hook in the list last, so that it sees the final response.
         app.after_request_funcs.setdefault(None, []).insert(0, note_what_is_left)
         refreshes = settings.prefer_stale_refresh
         preferred = preference(settings.prefer_stale, refreshes)

@@ -1,4 +1,4 @@
-"""Our place in the app's WSGI stack: where a request arrives, and where its response is closed."""
+"""The extension's middleware in the WSGI stack of a Flask app: queues refreshes when a response is closed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .wsgi import closing, why_no_threads
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-#: In the environ: what is handed over when the response is closed.
+#: In the environ: the refreshes to queue when the response is closed.
 HANDOVER = "flask_stalecache.handover"
 
 
 def submit_at_close(engine: Engine, job: RefreshJob) -> None:
-    """Hand over a refresh when the response of the current request is closed; at once, where there is none."""
+    """Queue a refresh when the response of the current request is closed; immediately, if there is no request."""
     waiting = request.environ.get(HANDOVER) if has_request_context() else None
     if waiting is None:
         engine.submit(job)
@@ -30,14 +30,14 @@ def submit_at_close(engine: Engine, job: RefreshJob) -> None:
 
 
 class AfterResponseMiddleware:
-    """WSGI middleware that hands over refreshes when the response is closed.
+    """WSGI middleware that queues refreshes when the response is closed.
 
-    It wraps the WSGI iterable, since ``call_on_close`` never fires for a ``direct_passthrough`` response; and it only hands over,
-    since what runs at close holds the connection, and a sync worker.
+    It wraps the WSGI iterable, since ``call_on_close`` never fires for a ``direct_passthrough`` response. It only queues, since
+    whatever runs at close still occupies the connection, and a worker of a sync server.
 
-    :param app: the app's ``wsgi_app`` so far.
-    :param engine: takes the refreshes.
-    :param gateway_of: returns the gateway of the app, which is asked first where there is one.
+    :param app: the previous ``wsgi_app`` of the app.
+    :param engine: runs the refreshes.
+    :param gateway_of: returns the gateway of the app.
     """
 
     def __init__(self, app: WSGIApplication, engine: Engine, gateway_of: Callable[[WSGIApplication], WSGIApplication]) -> None:
@@ -46,7 +46,7 @@ class AfterResponseMiddleware:
         self._gateway_of = gateway_of
         self._gateway: WSGIApplication | None = None
         self._knows_server = False
-        # Flask has answered when it returns; a middleware that is a generator has not even begun.
+        # Flask has run the view when it returns. A middleware that is a generator runs only when its first chunk is read.
         self._answers_at_once = getattr(app, "__func__", None) is Flask.wsgi_app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -59,7 +59,7 @@ class AfterResponseMiddleware:
         return self._gateway
 
     def open_gateway(self) -> WSGIApplication:
-        """Put the gateway in front of the app, if it is not there yet, and return it: whoever can may ask it at once."""
+        """Put a gateway in front of the app, if there is none yet, and return it, so that it can become the ``wsgi_app``."""
         if self._gateway is None:
             self._gateway = self._gateway_of(self._enter)
         return self._gateway
@@ -73,7 +73,7 @@ class AfterResponseMiddleware:
         if not self._answers_at_once:
             environ[ARRIVED] = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
         else:
-            # That of an app further out, in which this one is mounted.
+            # Set by the cache of an app that this one is mounted in.
             environ.pop(ARRIVED, None)
         jobs: list[RefreshJob] = []
         environ[HANDOVER] = jobs
@@ -83,16 +83,16 @@ class AfterResponseMiddleware:
             self._submit(jobs, environ)
             raise
         if self._answers_at_once and not jobs and not self._engine.in_line and type(iterable) is tuple:
-            # Out of the store: nothing of the app runs any more. A stream may still call fetch functions.
+            # A tuple is a stored page: no code of the app runs any more. A stream may still call fetch functions.
             environ.pop(HANDOVER, None)
             return iterable
         takes_long = bool(jobs) and self._engine.refresher.workers == 0
         return closing(iterable, [partial(self._submit, jobs, environ)], takes_long=takes_long)
 
     def _submit(self, jobs: list[RefreshJob], environ: WSGIEnvironment) -> None:
-        # A call that comes later, in a thread that the view left behind, finds none and hands over by itself.
+        # A thread that outlives the view finds no list then, and queues its refreshes itself.
         environ.pop(HANDOVER, None)
-        # Emptied, since a server may close twice.
+        # Emptied, since a server may close a response twice.
         while jobs:
             self._engine.submit(jobs.pop())
         if self._engine.in_line:

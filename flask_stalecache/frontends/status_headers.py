@@ -1,4 +1,4 @@
-"""What is said of how an answer came to be sent: Age and the status fields. Pure."""
+"""Builds the Age, Cache-Status and X-Cache-Status fields. Pure."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from ..core.rules.status import CacheStatus, forwarded_field, hit_field, status_
 from ..engine.origin import Served
 
 Fields = list[tuple[str, str]]
-#: Why the origin was asked, in the words of RFC 9211 section 2.2.
+#: The value of ``fwd`` in Cache-Status (RFC 9211 section 2.2).
 _FORWARDED_BECAUSE = {CacheStatus.MISS: "uri-miss", CacheStatus.EXPIRED: "stale", CacheStatus.REVALIDATED: "stale"}
 _STALE = (CacheStatus.STALE, CacheStatus.UPDATING)
 
 
 def fields_for_copy(served: Served, entry: Entry, now: float, chosen: Collection[str], more: str = "") -> Fields:
-    """Return the fields that say how a stored response came to be sent: Age (RFC 9111 section 5.1) and the status fields.
+    """Return Age (RFC 9111 section 5.1) and the status fields of a stored response.
 
     :param now: seconds since the epoch.
     :param chosen: which status fields are sent.
-    :param more: what ``Cache-Status`` says more, as :func:`~.debug_detail.debug_detail` returns it.
+    :param more: the debug detail of ``Cache-Status``, as :func:`~.debug_detail.debug_detail` returns it.
     """
     age = entry.age(now)
     ttl = entry.windows.max_age - age
     if served.status in _STALE:
-        # Also what a deploy or a soft purge has made stale, in a clock that stepped back.
+        # A deploy or a soft purge makes an entry stale before its lifetime ends: the field must not claim freshness.
         ttl = min(ttl, 0.0)
     if served.collapsed:
         field = forwarded_field(_FORWARDED_BECAUSE[served.status], status=entry.status, ttl=ttl, collapsed=True)
@@ -34,17 +34,17 @@ def fields_for_copy(served: Served, entry: Entry, now: float, chosen: Collection
 
 
 def fields_for_answer(served: Served, status: int, chosen: Collection[str], reason: str = "", more: str = "") -> Fields:
-    """Return the fields that say how the origin's answer came to be sent.
+    """Return the status fields of the origin's answer.
 
     :param status: the origin's status.
     :param chosen: which status fields are sent.
-    :param reason: why it was asked, if it was for another reason than what is or is not stored; else "".
-    :param more: what ``Cache-Status`` says more, as :func:`~.debug_detail.debug_detail` returns it.
+    :param reason: the value of ``fwd``; "": as the status determines it.
+    :param more: the debug detail of ``Cache-Status``, as :func:`~.debug_detail.debug_detail` returns it.
     """
     answer = served.answer
     assert answer is not None
     entry = answer.entry
-    # It may have had an age when it came.
+    # A response from another cache has an age when it arrives.
     ttl = entry.windows.max_age - max(0.0, entry.received - entry.answered) if served.stored and entry is not None else None
     reason = reason or _FORWARDED_BECAUSE.get(served.status, "bypass")
     field = forwarded_field(reason, status=status, ttl=ttl, stored=served.stored, collapsed=served.collapsed)

@@ -1,4 +1,4 @@
-"""What servers do with WSGI apps (PEP 3333): close responses, and run threads of theirs or not."""
+"""How servers treat WSGI apps (PEP 3333): when they close a response, and whether they let threads run."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ..core.wsgi import close_iterable
 
 
 def closing(iterable: Iterable[bytes], after: Sequence[Callable[[], Any]], *, takes_long: bool) -> Iterable[bytes]:
-    """Return an iterable that does something more when it is closed.
+    """Return an iterable that calls functions when it is closed.
 
-    :param after: what is done then, in this order, after the iterable was closed.
-    :param takes_long: it is more than to hand something over.
+    :param after: the functions, in order; they are called after the iterable itself was closed.
+    :param takes_long: they do more than queue something.
     """
     if takes_long:
-        # uWSGI and others send the head of a response without a body at its first chunk, or else only when all is over.
+        # uWSGI and others send the head with the first chunk. A response without a chunk would be sent only after the functions.
         after = [partial(close_iterable, iterable), *after]
         iterable = chain(iterable, (b"",))
     return ClosingIterator(iterable, after)
 
 
 def why_no_threads(environ: Mapping[str, Any]) -> str:
-    """Return why no thread will run between requests, and the way out; "" if they may.
+    """Return why no thread can run between requests, and what to do about it; "" if they can.
 
     :param environ: the WSGI environ of any request.
     """
     if environ.get("wsgi.run_once"):
         return "the server ends this process after one request (wsgi.run_once): run the app under a server that stays"
     uwsgi = sys.modules.get("uwsgi")
-    # Since 2.0.27 it always has them, whatever its options say.
+    # Since uWSGI 2.0.27 the attribute is always true, whatever the options are.
     if uwsgi is not None and not getattr(uwsgi, "has_threads", True):
         return "uWSGI runs no threads of the app: start it with --enable-threads"
     return ""

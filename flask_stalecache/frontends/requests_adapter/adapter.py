@@ -1,4 +1,4 @@
-"""``session``: a ``requests.Session`` whose adapter is a shared HTTP cache, by the third parties' own headers."""
+"""An adapter for ``requests`` that is a shared HTTP cache, controlled by the headers of the third parties."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from .response import Fields, Head, fields_of, response_from
 from .rules import SessionRules
 from .url_key import key_url
 
-#: Requests that ask for a part, or on a condition that no copy answers.
+#: Request fields that ask for a part, or set a condition that no stored response answers.
 _PAST_STORE = ("Range", "If-Range", "If-Match", "If-Unmodified-Since")
 
 
 class CachingAdapter(BaseAdapter):
-    """An adapter for ``requests`` that answers from the store what may be, and has another adapter ask for the rest.
+    """An adapter for ``requests`` that answers from the store what it may, and sends the rest through another adapter.
 
-    In an app context only, and where caching is on; else everything is asked for.
+    It caches in app contexts, if caching is on. Else it sends every request.
 
-    :param rules: what the developer wrote.
-    :param adapter: asks the third parties.
+    :param rules: the developer's rules.
+    :param adapter: sends requests to third parties.
     """
 
     def __init__(self, rules: SessionRules, adapter: BaseAdapter) -> None:
@@ -59,29 +59,29 @@ class CachingAdapter(BaseAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> Response:
-        """Answer a request: as any adapter does, with ``Cache-Status`` and ``from_cache`` on the response.
+        """Answer a request as any adapter does, with ``Cache-Status`` and ``from_cache`` on the response.
 
-        :param stream: the body is to be read as it comes. It is stored once it was read, if its length was said before.
-        :raises requests.RequestException: what asking raises, where nothing stored may stand in.
+        :param stream: the caller reads the body as it comes. It is stored once it was read, if the response has a Content-Length.
+        :raises requests.RequestException: if outgoing fails and no stored response may be returned instead.
         """
         options = {"timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies}
-        sending = OutgoingRequest(self._adapter, request, stream, options)
-        plan, url = _plan_of_app(), key_url(request.url or "", self._rules.policy.ignored_parameters)
-        if plan is None or url is None:
-            return _marked(sending.send(request, stream), [], from_cache=False)
-        if (reason := _why_past_store(request)) is not None:
-            return self._past_store(plan, sending, url, reason)
-        word = cacheability.current()
-        origin = SessionOrigin(plan, self._rules, sending, url, word is not None and word.in_background)
-        if origin.said is not None and origin.said.only_if_cached and not is_served(origin, plan.engine.look_up(origin.key)):
+        outgoing = OutgoingRequest(self._adapter, request, stream, options)
+        context, url = _plan_of_app(), key_url(request.url or "", self._rules.policy.ignored_parameters)
+        if context is None or url is None:
+            return _marked(outgoing.send(request, stream), [], from_cache=False)
+        if (reason := _why_bypassed(request)) is not None:
+            return self._bypass(context, outgoing, url, reason)
+        hints = cacheability.current()
+        origin = SessionOrigin(context, self._rules, outgoing, url, hints is not None and hints.in_background)
+        if origin.said is not None and origin.said.only_if_cached and not is_served(origin, context.engine.look_up(origin.key)):
             origin.tally.served(CacheStatus.MISS, 0.0)
-            return self._nothing(plan, request)
-        served = plan.engine.serve(origin)
+            return self._gateway_timeout(context, request)
+        served = context.engine.serve(origin)
         if served.refresh:
-            submit_at_close(plan.engine, origin.refresh())
-        response, entry = self._of_served(plan, origin, served)
-        if word is not None and self._rules.inherit and entry is not None:
-            cacheability.inherit(word, entry, origin.terms)
+            submit_at_close(context.engine, origin.refresh())
+        response, entry = self._respond(context, origin, served)
+        if hints is not None and self._rules.inherit and entry is not None:
+            cacheability.inherit(hints, entry, origin.terms)
         return response
 
     def close(self) -> None:
@@ -90,37 +90,37 @@ class CachingAdapter(BaseAdapter):
 
     # -- from the store, or from the third party -------------------------------------------------------------------
 
-    def _of_served(self, plan: AppContext, origin: SessionOrigin, served: Served) -> tuple[Response, Entry | None]:
-        """Return the response, and what is stored of it."""
+    def _respond(self, context: AppContext, origin: SessionOrigin, served: Served) -> tuple[Response, Entry | None]:
+        """Return the response, and its entry if it is stored."""
         answer, copy = served.answer, served.copy
         if answer is not None and answer.verdict is Verdict.FAILED and (copy := origin.stands_in()) is not None:
             answer, served = None, served._replace(status=CacheStatus.STALE, copy=copy, answer=None)
-            plan.engine.instrumentation.stale_served(origin, served)
+            context.engine.instrumentation.stale_served(origin, served)
         origin.tally.served(served.status, served.took, waited=served.waited)
         if answer is None:
             assert copy is not None
-            return self._from_copy(plan, origin, served, copy), copy.entry
+            return self._from_copy(context, origin, served, copy), copy.entry
         if answer.error is not None:
             raise answer.error
-        return self._from_answer(plan, origin, served, answer), answer.entry
+        return self._from_answer(context, origin, served, answer), answer.entry
 
-    def _from_copy(self, plan: AppContext, origin: SessionOrigin, served: Served, copy: Copy) -> Response:
+    def _from_copy(self, context: AppContext, origin: SessionOrigin, served: Served, copy: Copy) -> Response:
         entry = copy.entry
         assert entry is not None
         head: Head | None = copy.prepared
         if head is None:
             head = copy.prepared = head_of(entry)
-        more = fields_for_copy(served, entry, time.time(), plan.settings.status_headers)
+        more = fields_for_copy(served, entry, time.time(), context.settings.status_headers)
         made = response_from(origin.outgoing.request, head, entry.body, self)
         return _marked(self._confirmed(origin, entry) or made, more, from_cache=True)
 
-    def _from_answer(self, plan: AppContext, origin: SessionOrigin, served: Served, answer: Answer) -> Response:
+    def _from_answer(self, context: AppContext, origin: SessionOrigin, served: Served, answer: Answer) -> Response:
         response: Response = answer.value
         if served.collapsed:
             failed: Failed = answer.shared
             response = response_from(origin.outgoing.request, failed.head, failed.body, self)
         status = 304 if answer.renewed else response.status_code
-        more = fields_for_answer(served, status, plan.settings.status_headers, origin.reason)
+        more = fields_for_answer(served, status, context.settings.status_headers, origin.reason)
         if answer.renewed and answer.entry is not None:
             more = [("Age", str(int(answer.entry.age(time.time())))), *more]
         if answer.entry is not None:
@@ -128,7 +128,7 @@ class CachingAdapter(BaseAdapter):
         return _marked(response, more, from_cache=answer.renewed)
 
     def _confirmed(self, origin: SessionOrigin, entry: Entry) -> Response | None:
-        """Return a 304 if the caller's own condition says that they have the entry already."""
+        """Return a 304 if the caller's own condition matches the entry."""
         request = origin.outgoing.request
         if entry.status != 200 or not any(name in request.headers for name in CONDITIONS):
             return None
@@ -139,41 +139,41 @@ class CachingAdapter(BaseAdapter):
             return None
         return response_from(request, Head.of(304, "Not Modified", fields_of_304(fields)), b"", self)
 
-    # -- past the store ------------------------------------------------------------------------------------------
+    # -- a bypassed request ------------------------------------------------------------------------------------------
 
-    def _past_store(self, plan: AppContext, sending: OutgoingRequest, url: str, reason: BypassReason) -> Response:
-        """Let the third party answer; what an unsafe request has changed is invalid then."""
-        request = sending.request
-        response = plan.engine.instrumentation.call_bypassed(
-            plan.tally(url), lambda: sending.send(request, sending.stream), has_failed, is_visit=True
+    def _bypass(self, context: AppContext, outgoing: OutgoingRequest, url: str, reason: BypassReason) -> Response:
+        """Send the request. An unsafe one invalidates what it may have changed (RFC 9111 section 4.4)."""
+        request = outgoing.request
+        response = context.engine.instrumentation.call_bypassed(
+            context.tally(url), lambda: outgoing.send(request, outgoing.stream), has_failed, is_visit=True
         )
         if request.method not in SAFE_METHODS:
-            self._invalidate(plan, sending, url, response)
+            self._invalidate(context, outgoing, url, response)
         field = forwarded_field(reason.forwarded, status=response.status_code)
-        return _marked(response, status_fields(CacheStatus.BYPASS, field, plan.settings.status_headers), from_cache=False)
+        return _marked(response, status_fields(CacheStatus.BYPASS, field, context.settings.status_headers), from_cache=False)
 
-    def _invalidate(self, plan: AppContext, sending: OutgoingRequest, url: str, response: Response) -> None:
-        """Purge the URL that was asked, and those of its origin that the answer names (RFC 9111 section 4.4)."""
-        named = invalidated(sending.request.method or "", response.status_code, sending.request.url or "", fields_of(response))
-        fields = environ_of(sending.request)
+    def _invalidate(self, context: AppContext, outgoing: OutgoingRequest, url: str, response: Response) -> None:
+        """Purge the URL, and those in Location and Content-Location if they have the same origin (RFC 9111 section 4.4)."""
+        named = invalidated(outgoing.request.method or "", response.status_code, outgoing.request.url or "", fields_of(response))
+        fields = environ_of(outgoing.request)
         for each in named:
             asked = key_url(each, self._rules.policy.ignored_parameters) or url
-            key = self._rules.url_key(asked, fields, sending.route(asked))
-            if not plan.engine.is_stored_or_coming(key):
-                # Each purge leaves a record, and there may be a URL for each order.
+            key = self._rules.url_key(asked, fields, outgoing.route(asked))
+            if not context.engine.is_stored_or_coming(key):
+                # Each purge writes a record, and an API may have a URL for each of its orders.
                 continue
             try:
-                plan.engine.counters.count("invalidations")
-                name = self._rules.names(asked, plan.settings)[1]
-                plan.engine.store.purge(name, soft=False)
-                plan.engine.instrumentation.purged(name, soft=False)
+                context.engine.counters.count("invalidations")
+                name = self._rules.names(asked, context.settings)[1]
+                context.engine.store.purge(name, soft=False)
+                context.engine.instrumentation.purged(name, soft=False)
             except StoreError as error:
-                plan.engine.answer_writer.store_failed(error)
+                context.engine.answer_writer.store_failed(error)
 
-    def _nothing(self, plan: AppContext, request: PreparedRequest) -> Response:
-        """Say that nothing is stored that may be served, and that nobody else may be asked (RFC 9111 section 5.2.1.7)."""
+    def _gateway_timeout(self, context: AppContext, request: PreparedRequest) -> Response:
+        """Answer 504: no stored response may be returned, and no request may be sent (RFC 9111 section 5.2.1.7)."""
         head = Head.of(504, "Gateway Timeout", [("Content-Length", "0")])
-        more = status_fields(CacheStatus.MISS, forwarded_field("request"), plan.settings.status_headers)
+        more = status_fields(CacheStatus.MISS, forwarded_field("request"), context.settings.status_headers)
         return _marked(response_from(request, head, b"", self), more, from_cache=False)
 
 
@@ -183,7 +183,7 @@ def _plan_of_app() -> AppContext | None:
     return None if cache is None else cache.sessions
 
 
-def _why_past_store(request: PreparedRequest) -> BypassReason | None:
+def _why_bypassed(request: PreparedRequest) -> BypassReason | None:
     """Return why a request bypasses the cache; ``None`` if it does not."""
     if request.method not in ("GET", "HEAD"):
         return BypassReason.METHOD
@@ -199,12 +199,12 @@ def _look_up(request: PreparedRequest) -> Lookup:
 
 
 def _marked(response: Response, more: Fields, *, from_cache: bool) -> Response:
-    """Say of a response how it came about."""
+    """Add the fields that tell how a response came about."""
     for name, value in more:
         before = response.headers.get(name) if name == "Cache-Status" else None
-        # Behind what caches nearer to the third party say (RFC 9211 section 2).
+        # After the members of caches nearer to the third party (RFC 9211 section 2).
         response.headers[name] = value if before is None else f"{before}, {value}"
-    # What callers of other caches ask for.
+    # Other caches for requests set this attribute, so callers may use it.
     response.from_cache = from_cache  # type: ignore[attr-defined]
     return response
 
@@ -212,8 +212,8 @@ def _marked(response: Response, more: Fields, *, from_cache: bool) -> Response:
 def caching_adapter(rules: SessionRules, adapter: object) -> CachingAdapter:
     """Return an adapter under these rules.
 
-    :param adapter: asks the third parties; ``None``: one of its own.
-    :raises ConfigError: if that is no adapter.
+    :param adapter: sends requests to third parties; ``None``: a new ``HTTPAdapter``.
+    :raises ConfigError: if it is not an adapter.
     """
     if adapter is None:
         adapter = HTTPAdapter()
