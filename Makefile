@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 LOWEST := .venv-lowest
+# The demo needs few packages: it runs from .venv where that is complete, and else from an environment of its own.
+DEMO := $(if $(wildcard $(VENV)/.stamp),$(VENV),.venv-demo)
 RUN := $(VENV)/bin/python
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 SPHINX := $(RUN) -m sphinx -W --keep-going -q -d docs/_build/doctrees
@@ -37,11 +39,11 @@ endef
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.stamp ## Play the experiment against real servers, print it, and stop them.
-	@$(RUN) -m example_app.demo
+demo: $(DEMO)/.stamp ## Play the experiment against real servers, print it, and stop them.
+	@$(DEMO)/bin/python -m example_app.demo
 
-serve: $(VENV)/.stamp ## Play it, and leave the example app and its third parties running.
-	@$(RUN) -m example_app.demo --serve
+serve: $(DEMO)/.stamp ## Play it, and leave the example app and its third parties running.
+	@$(DEMO)/bin/python -m example_app.demo --serve
 
 test: browser lint docs ## Run ruff, mypy, the documentation with its examples, and the test suite.
 	@$(RUN) -m pytest -n 2 --dist loadfile
@@ -78,7 +80,7 @@ lowest: $(LOWEST)/.stamp ## Run the tests that start no server against the oldes
 	$(LOWEST)/bin/python -m pytest -m "not server"
 
 clean: ## Remove what the other targets created.
-	rm -rf $(VENV) $(LOWEST) build dist docs/_build htmlcov .coverage .coverage.*
+	rm -rf $(VENV) .venv-demo $(LOWEST) build dist docs/_build htmlcov .coverage .coverage.*
 	rm -rf *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -89,6 +91,13 @@ $(VENV)/.stamp: setup.cfg pyproject.toml
 	@echo "Creating $(VENV) (once; this takes a minute)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install $(PIP_FLAGS) --editable '.[dev]'
+	@touch $@
+
+.venv-demo/.stamp: setup.cfg pyproject.toml
+	$(CHECK_PYTHON)
+	@echo "Creating .venv-demo with what the demo needs: Flask, Flask-Login, gunicorn, requests (once)"
+	@$(PYTHON) -m venv .venv-demo
+	@.venv-demo/bin/python -m pip install $(PIP_FLAGS) --editable '.[example]'
 	@touch $@
 
 $(LOWEST)/.stamp: setup.cfg pyproject.toml
