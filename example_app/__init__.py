@@ -1,4 +1,4 @@
-"""A small news site as people would write it: one blueprint, templates, Flask-Login, and a cache."""
+"""A small news site: blueprints, templates, Flask-Login, and a cache."""
 
 import os
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from example_app.extensions import cache, login_manager
 
 
 class Defaults:
-    """What the site does unless told otherwise; times are in seconds."""
+    """Default settings of the site; times are in seconds."""
 
     THIRD_PARTY_URL = "http://127.0.0.1:5001/"
     THIRD_PARTY_TIMEOUT = 30
     DASHBOARD_SECONDS = 5
-    # What editors publish; in the instance folder if it is not said.
+    # Published articles; by default in the instance folder.
     ARTICLES_DIR = None
     SESSION_COOKIE_SAMESITE = "Lax"
     REMEMBER_COOKIE_SAMESITE = "Lax"
@@ -29,7 +29,7 @@ class Defaults:
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
-    """Make the site.
+    """Create the site.
 
     :param config: settings that win over the environment, where a variable ``NEWS_<KEY>`` sets ``<KEY>``
         (``NEWS_THIRD_PARTY_URL``, ``NEWS_STALECACHE_MAX_AGE``), and over :class:`Defaults`.
@@ -39,7 +39,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.config.from_prefixed_env("NEWS")
     app.config.from_mapping(config or {})
     if not app.config["SECRET_KEY"]:
-        # Logins end with the process, and several workers need NEWS_SECRET_KEY: better than a key that everybody knows.
+        # Logins end with the process, and several workers need NEWS_SECRET_KEY. That is better than a key that everyone knows.
         app.config["SECRET_KEY"] = token_urlsafe()
     cache.init_app(app)
     login_manager.init_app(app)
@@ -53,6 +53,6 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
 
 def tell_worker(response: Response) -> Response:
-    """Say which process answers; a hook runs on every hit too, and what it adds is not stored."""
+    """Add the process that responds. Hooks run on every hit too, and the fields that they add are not stored."""
     response.headers["X-Worker"] = str(os.getpid())
     return response

@@ -1,4 +1,4 @@
-"""The articles of the site, and what editors have made of them since: files that all workers share."""
+"""The articles of the site, and the edited versions of them: files that all workers share."""
 
 import json
 import os
@@ -23,12 +23,12 @@ class Article:
 
     @property
     def tag(self) -> str:
-        """The tag of the pages that show something of it."""
+        """The tag of the pages that show a part of it."""
         return tag_of(self.slug)
 
 
 def tag_of(slug: str) -> str:
-    """Return the tag of the pages that show something of an article."""
+    """Return the tag of the pages that show a part of an article."""
     return f"article:{slug}"
 
 
@@ -40,9 +40,9 @@ _ARTICLES = (
         "One small number on the front page made every visitor wait.",
         (
             "The number comes from somebody else's server, and that server takes ten seconds to think about it. "
-            "Whoever opened the front page waited with it, and a handful of visitors at once kept all workers busy.",
-            "Now a visitor gets the page that is there. If it is older than it should be, it is renewed after the "
-            "response has been sent, once, however many visitors came.",
+            "Every visitor of the front page waited for it, and a handful of them at the same time kept all workers busy.",
+            "Now visitors get the stored page. If it is stale, it is refreshed after the response has been sent, once, "
+            "however many visitors there are.",
         ),
     ),
     Article(
@@ -53,19 +53,19 @@ _ARTICLES = (
         (
             "A number that is an hour old is better than an error page. While the third party is down the site shows "
             "what it last heard, and asks again at growing intervals.",
-            "Nobody has to be woken up for that, and nobody has to reload.",
+            "Operators can sleep, and visitors do not have to reload.",
         ),
     ),
     Article(
         "members-see-their-own-page",
         "Members see their own page",
         date(2024, 3, 18),
-        "Why a cached page never greets you by somebody else's name.",
+        "Why a cached page never greets you by another visitor's name.",
         (
-            "The header of this page greets you if you are logged in. So a page that was made for a member is made for "
-            "nobody else, and members get theirs live.",
-            "Everyone else shares one copy. The site itself does nothing for this: the cache saw that the page had "
-            "looked at the session.",
+            "The header of this page greets you if you are logged in. So the page of a member is not stored, and the "
+            "requests of members bypass the cache.",
+            "All other visitors share one copy. The site needs no code for this: the cache observed that the page "
+            "read the session.",
         ),
     ),
 )
@@ -78,7 +78,7 @@ def all_articles() -> list[Article]:
 
 
 def find(slug: str) -> Article | None:
-    """Return an article as it was published last, or ``None`` if there is none."""
+    """Return the latest version of an article, or ``None`` for an unknown one."""
     first = FIRST.get(slug)
     if first is None:
         return None
@@ -90,7 +90,7 @@ def find(slug: str) -> Article | None:
 
 
 def publish(article: Article) -> None:
-    """Put an article in place of what was published, for all workers at once."""
+    """Publish a new version of an article, for all workers at the same time."""
     path = _file(article.slug)
     path.parent.mkdir(parents=True, exist_ok=True)
     changes = {name: value for name, value in asdict(article).items() if name in ("title", "summary", "paragraphs")}

@@ -1,8 +1,8 @@
 """Login and members' pages, with Flask-Login as its documentation shows it.
 
-Cross-site requests are refused without a token in the session: that would give a session cookie to every visitor who
-opens the login form, and who carries one is served live. Browsers say instead where a form was sent from
-(``Sec-Fetch-Site``, ``Origin``); the session cookie is ``SameSite=Lax`` besides.
+Forms from other sites are rejected without a token in the session. A token would set a session cookie for every visitor of the login
+form, and requests with that cookie bypass the cache. Instead, browsers state where a form was sent from (``Sec-Fetch-Site``,
+``Origin``). In addition, the session cookie is ``SameSite=Lax``.
 """
 
 import re
@@ -51,7 +51,7 @@ def load_user(user_id: str) -> User | None:
 
 
 def lets_editors_in() -> bool | Response:
-    """Say whether the visitor may see what the cache does: editors may, and who is not logged in is asked to."""
+    """Return whether the visitor may see the dashboard of the cache: editors may, others are sent to the login form."""
     if not current_user.is_authenticated:
         return redirect(url_for("auth.login", next=request.full_path.rstrip("?")))
     return bool(current_user.is_editor)
@@ -59,7 +59,7 @@ def lets_editors_in() -> bool | Response:
 
 @bp.before_request
 def refuse_cross_site_forms() -> None:
-    """Refuse a form that another site sent; what is no browser sends neither field, and has no cookies to abuse."""
+    """Reject forms from other sites. Clients other than browsers send neither field, and have no cookies to abuse."""
     if request.method != "POST":
         return
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
@@ -88,10 +88,10 @@ def logout() -> Response:
 @bp.get("/members")
 @login_required  # type: ignore[untyped-decorator]
 def members() -> str:
-    """Show what only members see; it is not cached, so it needs no thought."""
+    """Show the members' page, which is not cached."""
     return render_template("members.html")
 
 
 def _local(target: str) -> str:
-    """Return the target if it stays on this site, for browsers too, who read a backslash as a slash."""
+    """Return the target if it stays on this site. Browsers read a backslash as a slash."""
     return target if re.fullmatch(r"/(?![/\\])[^\\\s]*", target) else ""

@@ -1,4 +1,4 @@
-"""The chapters of the demo: what is visited, what must hold, and what of it did not. Nothing here asks anybody."""
+"""The chapters of the demo: the pages to visit, the expected results, and their comparison with the actual ones."""
 
 import math
 import re
@@ -10,22 +10,22 @@ from example_app.partners import LONGEST_WAIT
 
 LAYOUT = "{:>4}  {:>8}  {:<9}  {:>8}  {:>7}  {}"
 TITLES = LAYOUT.format("No", "Moment", "Status", "Seconds", "Worker", "Value")
-# A visitor who is served from the cache needs a few milliseconds, one who waits for the slow partner all of its sleep.
+# A visit takes a few milliseconds from the cache, and the whole sleep of the slow partner without it.
 WAITED = 1.0
 BETWEEN = " | "
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The times of the story, in seconds.
+    """Times in the demo, in seconds.
 
-    :param sleep: what a call of the slow partner takes.
-    :param query: what the dashboard takes.
-    :param max_age: how long a page and the number are fresh.
-    :param pause: between a visitor's requests.
+    :param sleep: duration of a call of the slow partner.
+    :param query: duration of the dashboard's query.
+    :param max_age: freshness of a page and of the number.
+    :param pause: pause between a visitor's requests.
     :param backoff: the first and the longest pause after a failure.
-    :param in_a_row: visits in each manner in which the partners misbehave.
-    :param between: these visits.
+    :param in_a_row: number of visits for each kind of trouble.
+    :param between: pause between these visits.
     """
 
     sleep: float
@@ -40,7 +40,7 @@ class Plan:
 
     @property
     def patience(self) -> float:
-        """How long anything may take before the demo gives up on it."""
+        """The time limit of every step of the demo."""
         return self.sleep + 30
 
 
@@ -52,8 +52,8 @@ FAST = Plan(sleep=1.2, query=1.2, max_age=2.4, pause=0.1, backoff=(0.2, 0.4), in
 class Page:
     """A page of the site.
 
-    :param value: pattern of what a row shows of it: its groups.
-    :param headers: fields that it is asked for with.
+    :param value: pattern whose groups are the value that a row shows.
+    :param headers: header fields of the request.
     """
 
     path: str
@@ -62,7 +62,7 @@ class Page:
 
 
 FRONT = Page("", re.compile(r'id="number">([^<]*)<'))
-# What three partners said; in place of one of them there may be words.
+# The values of the three partners, or placeholders.
 BOXES = Page("", re.compile(r'class="comments">([^<]*)<.*id="number">([^<]*)<.*id="degrees">([^<]*)<', re.DOTALL))
 DASHBOARD = Page("dashboard", re.compile(r'id="total">([\d,]+)<'))
 SCREEN = Page("dashboard", DASHBOARD.value, {"X-Prefer-Stale": "1"})
@@ -72,7 +72,7 @@ HEADLINE = Page("", re.compile(r'/the-ten-second-box">([^<]*)<'))
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One request: its number, when it began, how long it took, who answered, and what came back; no code if nobody did."""
+    """One request: its number, its start, its duration, the worker, and the response; ``code`` is ``None`` without a response."""
 
     number: int
     moment: float
@@ -96,12 +96,12 @@ def _each(number: int, weather: int, comments: int, *, least: int = 0) -> Mappin
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """A part of the story, and what must hold in it.
+    """A part of the demo, with its expected results.
 
     :param statuses: pattern of the cache statuses, joined by spaces.
-    :param calls: how often a partner may be called meanwhile, by its name; by default the slow one is not.
+    :param calls: allowed number of calls of each partner, by name; by default, none of the slow partner.
     :param longest: seconds that a visitor may wait.
-    :param workers: how many workers must have answered, at least.
+    :param workers: minimum number of workers that respond.
     """
 
     heading: str
@@ -112,40 +112,38 @@ class Chapter:
 
     @property
     def may_wait(self) -> bool:
-        """Whether its visitors wait for a page to be made."""
+        """Whether its visitors wait for a page to be built."""
         return self.longest > WAITED
 
 
-# Each worker hands over a refresh of its own and finds the lock taken, and what is made while a partner is waited for is stale at
-# once and tried again a little later: so STALE may come more than once.
+# STALE may occur more than once: each worker starts a refresh, of which one gets the lock, and a page that is built before a
+# partner has responded is stale immediately and refreshed again.
 _STALE = "STALE( STALE| UPDATING)*"
-# The page before may have been renewed in vain a moment ago.
+# A refresh of the previous chapter may have failed a moment ago.
 _STALE_FROM_BEFORE = "(STALE|UPDATING)( STALE| UPDATING)*"
-# On a busy machine one of those who come at once comes when the page is there already.
+# On a busy machine, one of the concurrent visitors may arrive when the page is already stored.
 _COLD, _MADE = "MISS( MISS| STALE| UPDATING)*", "MISS( MISS| HIT)*"
 COLD = Chapter(
-    "Nothing stored, {0.visitors} visitors at once: one call of each partner, and of the slow one nobody waits for the answer.",
+    "Nothing stored, {0.visitors} concurrent visitors: one call of each partner, and no visitor waits for the slow one.",
     _COLD,
     {"number": range(1, 2), "weather": range(1, 2), "comments": range(3, 4)},
     longest=LONGEST_WAIT + WAITED,
 )
-FILLED = Chapter("That page is stale at once, and renewed behind until the number is there.", _STALE_FROM_BEFORE)
-FRESH = Chapter("Fresh for {0.max_age:g} s at most: served from the cache.", "HIT( HIT)*")
-STALE = Chapter("Stale: the old page at once, while the slow partner is called for a new number.", _STALE, _number(1))
+FILLED = Chapter("That page is stale immediately, and refreshed in the background until it has the number.", _STALE_FROM_BEFORE)
+FRESH = Chapter("Fresh for up to {0.max_age:g} s: served from the cache.", "HIT( HIT)*")
+STALE = Chapter("Stale: the old page is served immediately, while the slow partner is called for a new number.", _STALE, _number(1))
 RENEWED = Chapter("Fresh again, with the new value.", "HIT( HIT)*")
-COUNTED = Chapter("The dashboard, a query of {0.query:g} s, is made for the first who asks.", "MISS", longest=math.inf)
-PREFERRED = Chapter("The dashboard, too old by now, asked for with X-Prefer-Stale: what is stored, at once.", "STALE( STALE)*")
-PLAIN = Chapter(
-    "The same without that field, asked for at the same time: it has waited for the query.", "EXPIRED", longest=math.inf
-)
-BEFORE = Chapter("An article, asked for from both workers: each has it in memory.", "MISS( HIT)*", workers=2)
+COUNTED = Chapter("The dashboard, a query of {0.query:g} s: the first visitor waits for it.", "MISS", longest=math.inf)
+PREFERRED = Chapter("The dashboard, expired, with X-Prefer-Stale: the stored page is served immediately.", "STALE( STALE)*")
+PLAIN = Chapter("The same at the same time, without that field: the visitor waits for the query.", "EXPIRED", longest=math.inf)
+BEFORE = Chapter("An article, from both workers: each keeps it in memory.", "MISS( HIT)*", workers=2)
 PUBLISHED = Chapter(
     "An editor publishes a new title, which purges the article's tag: both workers show it at their next request.",
     "MISS( HIT)*",
     workers=2,
 )
 REMADE = Chapter(
-    "The front page has that tag too: nobody sees the old title, and what the partners said is stored, so nobody waits for them.",
+    "The front page has that tag too: no visitor sees the old title, and none waits, because the partners' values are stored.",
     _MADE,
     _number(0, 1),
     workers=2,
@@ -154,9 +152,9 @@ REMADE = Chapter(
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """A manner in which all partners behave while visitors ask for the front page in a row.
+    """A kind of trouble with all partners, while a visitor requests the front page repeatedly.
 
-    :param mode: what the third parties are told.
+    :param mode: the mode that the third parties are set to.
     :param is_slow: each call takes as long as one of the slow partner.
     """
 
@@ -178,11 +176,11 @@ FLAKY = Manner(
     ),
     "flaky",
 )
-HANGING = Manner("hanging", Chapter("Hanging: they take each call, and say nothing.", _STALE_FROM_BEFORE, _each(2, 2, 6)), "hang")
+HANGING = Manner("hanging", Chapter("Hanging: they accept calls, but do not respond.", _STALE_FROM_BEFORE, _each(2, 2, 6)), "hang")
 DEAD = Manner(
     "dead",
     Chapter(
-        "Dead: they close each connection. The comments fail for every article, and are left alone for a while.",
+        "Dead: they close each connection. The comments fail for every article, so their calls are suspended for a while.",
         _STALE_FROM_BEFORE,
         _each(5, 5, 9),
     ),
@@ -191,7 +189,7 @@ DEAD = Manner(
 BACK = Manner(
     "back",
     Chapter(
-        "Back: they answer, and as soon as each of them is asked again, all on the page is new.",
+        "Back: they respond, and as soon as each has been called again, everything on the page is new.",
         f"{_STALE_FROM_BEFORE}( STALE| UPDATING| HIT)* HIT",
         _each(20, 20, 60, least=1),
     ),
@@ -201,10 +199,10 @@ MISBEHAVING = (SLOW, FLAKY, HANGING, DEAD)
 
 
 def complaints(chapter: Chapter, rows: Sequence[Row], calls: Mapping[str, int], value: str | None) -> list[str]:
-    """Compare what happened in a chapter with what must hold in it.
+    """Compare the results of a chapter with the expected ones.
 
-    :param calls: how often each partner was called meanwhile.
-    :param value: what everybody was to be shown; ``None``: whatever the partners had said, and nothing in its place.
+    :param calls: number of calls of each partner in this chapter.
+    :param value: the value that all visitors should see; ``None``: any values of the partners, but no placeholders.
     """
     statuses = " ".join(row.status for row in rows)
     found = [f"request {row.number} was answered with {row.value}" for row in rows if row.code != 200]
@@ -231,7 +229,7 @@ def _shown(rows: Sequence[Row], value: str | None) -> list[str]:
 
 
 def is_whole(row: Row) -> bool:
-    """Whether each partner has said something of what a row shows: then there is a figure in it."""
+    """Return whether a row shows values of all partners, which contain digits, unlike placeholders."""
     return all(re.search(r"\d", part) for part in row.value.split(BETWEEN))
 
 
@@ -240,7 +238,7 @@ def _to_words(expected: range) -> str:
 
 
 def latencies(manner: Manner, rows: Sequence[Row], calls: Mapping[str, int]) -> str:
-    """Say in three lines what visitors saw of a manner in which the partners behave."""
+    """Describe the visits during one kind of trouble in three lines."""
     statuses = {status: sum(row.status == status for row in rows) for status in dict.fromkeys(row.status for row in rows)}
     counts = ", ".join(f"{count} {status}" for status, count in statuses.items())
     called = ", ".join(f"{name} {count}" for name, count in calls.items())
@@ -253,7 +251,7 @@ def latencies(manner: Manner, rows: Sequence[Row], calls: Mapping[str, int]) -> 
 
 
 def summary(told: Sequence[tuple[Chapter, Row]], calls: int) -> str:
-    """Say in one line what happened."""
+    """Describe all visits in one line."""
     served = sum(row.code == 200 for _, row in told)
     waited = sum(chapter.may_wait for chapter, _ in told)
     slowest = max(row.seconds for chapter, row in told if not chapter.may_wait)

@@ -1,8 +1,8 @@
-"""Plays the experiment: ``python -m example_app.demo [--fast] [--serve]``.
+"""The demo: ``python -m example_app.demo [--fast] [--serve]``.
 
-It starts the third parties and the news site, visits the front page while the page is new, fresh, stale and fresh again, and while
-its partners are slow, flaky, hanging, dead and back, asks for the dashboard with and without prefer stale, publishes an article,
-prints what visitors saw, stops what it started, and exits 0 if the story held.
+It starts the third parties and the news site. It visits the front page while the page is new, fresh, stale and fresh again, and
+while its partners are slow, flaky, hanging, dead and back. It requests the dashboard with and without prefer stale, and publishes
+an article. It prints what visitors see, stops its servers, and exits with 0 if all results were as expected.
 """
 
 import argparse
@@ -53,12 +53,12 @@ from example_app.visits import EDITOR, Stage, StoryFailed, next_of, session
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OLD = FIRST["the-ten-second-box"]
 NEW = replace(OLD, title="The ten second box, mended")
-#: What the front page shows in place of the number.
+#: The placeholder for the number on the front page.
 NO_NUMBER = "Still thinking"
 
 
 class Stopped(BaseException):
-    """A signal asks the demo to end; it passes every handler, as KeyboardInterrupt does."""
+    """A signal asks the demo to stop. Like KeyboardInterrupt, it passes through handlers of Exception."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -66,7 +66,7 @@ class Stopped(BaseException):
 
 
 class Story:
-    """Visits the site as the plan says, and prints what happens."""
+    """Visits the site according to the plan, and prints the results."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -75,7 +75,7 @@ class Story:
     def play(self) -> None:
         """Play all chapters.
 
-        :raises StoryFailed: at the end of the first chapter in which something was wrong.
+        :raises StoryFailed: at the end of the first chapter with an unexpected result.
         """
         print(TITLES)
         value = self._fill()
@@ -93,7 +93,7 @@ class Story:
     # -- chapters ------------------------------------------------------------------------------------------------
 
     def _fill(self) -> str:
-        """Visit the page many times at once, before there is one, and then until there is a number on it, which is returned."""
+        """Send concurrent requests for the page before it is stored, then visit it until it shows a number, which is returned."""
         self.stage.open(COLD)
         with ExitStack() as stack:
             rows = self.stage.at_once([stack.enter_context(session()) for _ in range(self.plan.visitors)], FRONT)
@@ -102,13 +102,13 @@ class Story:
         return row.value
 
     def _renew(self, old: str) -> None:
-        """Visit the stale page until it is new, then a few times more."""
+        """Visit the stale page until it is fresh, then a few times more."""
         row = self._until_fresh(STALE, old)
         self.stage.open(RENEWED)
         self._judge([self.stage.show(row), *self.stage.more(FRONT)], row.value)
 
     def _until_fresh(self, chapter: Chapter, old: str) -> Row:
-        """Play a chapter of visits to the stale page, and return the first row that is no longer in it."""
+        """Visit the stale page until it is fresh, and return the row of the first fresh visit."""
         self.stage.open(chapter)
         deadline = time.monotonic() + self.plan.patience
         stale = []
@@ -126,7 +126,7 @@ class Story:
         return row.value
 
     def _prefer_stale(self, old: str) -> None:
-        """Visit the dashboard with the field while somebody who did not send it waits."""
+        """Visit the dashboard with the field while a visitor without it waits."""
         waiting: SimpleQueue[Row] = SimpleQueue()
         deadline = time.monotonic() + self.plan.patience
         with session() as waits:
@@ -137,7 +137,7 @@ class Story:
         self._judge([row], row.value)
 
     def _publish(self) -> None:
-        """Visit an article and the front page from each worker, before and after it is changed."""
+        """Visit an article and the front page on each worker, before and after a change."""
         visitors = self.stage.one_for_each_worker()
         self.stage.open(BEFORE)
         self._judge(self.stage.in_turn(visitors, ARTICLE), OLD.title)
@@ -153,17 +153,17 @@ class Story:
         self.stage.judge(rows, value)
 
     def _wait_until_stale(self, stored: float) -> None:
-        """Wait until a page that was there at that moment is no longer fresh."""
+        """Wait until a page that was stored at that time is no longer fresh."""
         time.sleep(max(0.0, stored + self.plan.max_age + 0.1 - time.monotonic()))
 
 
 def _stay_up(site: Server, partner: Server) -> None:
-    """Say where the servers are, and wait for a signal.
+    """Print the URLs of the servers, and wait for a signal.
 
     :raises ServerFailed: when one of them ends.
     """
     print(f"\nThe news site is at {site.url} and stays up until Ctrl-C.")
-    print(f"Its partners are {', '.join(PARTNERS)}. Make them flaky, fail, hang, be down or gone for good, and answer again:")
+    print(f"Its partners are {', '.join(PARTNERS)}. Make them flaky, failing, hanging, down or gone, and back:")
     for path, text in (
         ("weather/mode", "flaky"),
         ("weather/mode", "fail"),
@@ -174,10 +174,10 @@ def _stay_up(site: Server, partner: Server) -> None:
         ("number/sleep", "1"),
     ):
         print(f"    curl --data {text:<5} {partner.url}{path}")
-    print("Watch the cache, and prefer what is stored:")
+    print("Look at the cache status, and prefer stale pages:")
     print(f"    curl --silent --head {site.url}")
     print(f"    curl --silent --head --header 'X-Prefer-Stale: 1' {site.url}{DASHBOARD.path}")
-    print(f"Log in as {EDITOR['username']} with {EDITOR['password']}, have the partners asked again, or publish a changed article:")
+    print(f"Log in as {EDITOR['username']} with {EDITOR['password']}, refresh the partners' values, or publish a changed article:")
     print(f"    {site.url}{ARTICLE.path}", flush=True)
     while True:
         site.check()
@@ -186,7 +186,7 @@ def _stay_up(site: Server, partner: Server) -> None:
 
 
 def _run(plan: Plan, serve: bool) -> int:
-    """Start the servers, play the story, and stop them whatever happens."""
+    """Start the servers, run the demo, and always stop the servers."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stalecache-demo-")))
         partner = stack.enter_context(third_party(plan.sleep, folder))
@@ -214,21 +214,21 @@ def _serve(site: Server, partner: Server) -> int:
     try:
         _stay_up(site, partner)
     except Stopped:
-        # The end of serving that was asked for, not a story cut short.
+        # The requested end of serving, not an interrupted demo.
         print("Stopping.")
     return 0
 
 
 def _stop_on(number: int, frame: FrameType | None) -> NoReturn:
-    # From here on nothing may cut the stopping of the servers short; it has a limit of its own.
+    # Further signals must not interrupt the stopping of the servers, which has its own time limit.
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise Stopped(number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m example_app.demo", description="Play the experiment and print it.")
-    parser.add_argument("--fast", action="store_true", help="the same with shorter times, in about 15 s")
+    parser = argparse.ArgumentParser("python -m example_app.demo", description="Run the demo and print the results.")
+    parser.add_argument("--fast", action="store_true", help="use shorter times, in about 15 s")
     parser.add_argument("--serve", action="store_true", help="stay up afterwards, until Ctrl-C")
     options = parser.parse_args(arguments)
     for number in SIGNALS:

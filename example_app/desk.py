@@ -1,4 +1,4 @@
-"""The editors' desk: an editor publishes a changed article, and every page that shows it is made anew.
+"""The editors' desk: an editor publishes a changed article, which purges every page that shows it.
 
 Or has the partners asked again, which nobody waits for.
 """
@@ -23,7 +23,7 @@ bp.before_request(refuse_cross_site_forms)
 @bp.route("/articles/<slug>/edit", methods=["GET", "POST"])
 @login_required  # type: ignore[untyped-decorator]
 def edit(slug: str) -> str | Response | tuple[str, int]:
-    """Show the form, or publish what was sent with it."""
+    """Show the form, or publish the submitted article."""
     if not current_user.is_editor:
         abort(403)
     article = find(slug)
@@ -36,11 +36,11 @@ def edit(slug: str) -> str | Response | tuple[str, int]:
         return render_template("edit.html", article=article, problem="Title, summary and text must not be empty."), 400
     publish(article)
     try:
-        # After the article is there for all: who makes a page between the two steps would make it of the old one.
+        # After the article is stored for all workers: a page that is built between the two steps would contain the old one.
         cache.purge(tag=article.tag)
     except StoreError:
         current_app.logger.exception("%s was published, but its pages could not be purged", slug)
-        problem = "It is published, but visitors may still get the page from before. Please publish it once more."
+        problem = "It is published, but visitors may still get the old page. Please publish it again."
         return render_template("edit.html", article=article, problem=problem), 500
     return redirect(url_for("news.article", slug=slug))
 
@@ -48,7 +48,7 @@ def edit(slug: str) -> str | Response | tuple[str, int]:
 @bp.post("/partners")
 @login_required  # type: ignore[untyped-decorator]
 def ask_partners() -> Response:
-    """Have all partners asked again: what they said is stale from now on, so that visitors still get it while it is renewed."""
+    """Refresh the values of all partners: they become stale, so visitors still get them until the new ones are stored."""
     if not current_user.is_editor:
         abort(403)
     cache.purge(tag=TAG, soft=True)
@@ -56,7 +56,7 @@ def ask_partners() -> Response:
 
 
 def _changed(article: Article) -> Article:
-    """Return the article as the form has it."""
+    """Return the article with the submitted texts."""
     title, summary = (_on_one_line(request.form.get(name, "")) for name in ("title", "summary"))
     paragraphs = map(_on_one_line, re.split(r"\n\s*\n", request.form.get("text", "").replace("\r\n", "\n")))
     return replace(article, title=title, summary=summary, paragraphs=tuple(filter(None, paragraphs)))

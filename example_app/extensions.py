@@ -1,4 +1,4 @@
-"""The extensions of the site, made once and tied to an app in :func:`example_app.create_app`."""
+"""The extensions of the site. :func:`example_app.create_app` adds them to an app."""
 
 from flask_login import LoginManager
 
@@ -8,6 +8,6 @@ cache = StaleCache()
 
 login_manager = LoginManager()
 login_manager.login_view = "auth.login"
-# A flashed message would leave a session cookie with every anonymous visitor who tries a members' page, and who carries
-# one is served live.
+# A flashed message would set a session cookie for every anonymous visitor of a members' page, and requests with that cookie bypass
+# the cache.
 login_manager.login_message = None

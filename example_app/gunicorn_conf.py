@@ -1,20 +1,20 @@
-"""How the demo runs the site; a file rather than options, since gunicorn passes over names that its version lacks."""
+"""The demo's gunicorn configuration. It is a file because gunicorn ignores unknown names in a file, but not unknown options."""
 
 from typing import Any
 
 workers = 2
 worker_class = "gthread"
-# Room for all of the demo's first visitors in one worker, since the kernel may give them all to one.
+# Enough for all of the demo's first visitors, because the kernel may give all of them to one worker.
 threads = 16
-# A visitor of the demo comes back on the same connection after the longest wait of the story.
+# A visitor of the demo uses the same connection again after the longest wait.
 keepalive = 75
 graceful_timeout = 2
-# It would lie in the home directory, where two demos would share it.
+# The socket is in the home directory, where two demos would share it.
 control_socket_disable = True
 
 READY = "Worker is ready"
 
 
 def post_worker_init(worker: Any) -> None:
-    """Tell the demo, which waits for all workers before it begins."""
+    """Report to the demo, which waits for all workers before it starts."""
     worker.log.info(READY)

@@ -1,4 +1,4 @@
-"""The pages of the site; everything in :data:`bp` is open to everyone, and cached."""
+"""The pages of the site; all views in :data:`bp` are public and cached."""
 
 import random
 import time
@@ -16,7 +16,7 @@ bp = Blueprint("news", __name__)
 @bp.get("/")
 @cache.cached()
 def front() -> str:
-    """Show the articles beside what the partners say; the windows are the configured ones, so that the demo can shorten them."""
+    """Show the articles and the partners' values. The windows come from the configuration, so that the demo can shorten them."""
     articles = all_articles()
     cache.tag(*(article.tag for article in articles))
     return render_template("front.html", articles=articles, city=CITY, answers=ask_all(article.slug for article in articles))
@@ -27,7 +27,7 @@ def front() -> str:
 def dashboard() -> str:
     """Show how often the articles were read, which takes a slow query.
 
-    Whoever looks wants the counts of today, and waits for them; the screen on the wall sends ``X-Prefer-Stale``, and never waits.
+    People who open it want today's counts and wait for them. The wall screen sends ``X-Prefer-Stale`` and never waits.
     """
     articles = all_articles()
     cache.tag(*(article.tag for article in articles))
@@ -46,7 +46,7 @@ def dashboard() -> str:
     tags=lambda slug: [tag_of(slug)],
 )
 def article(slug: str) -> str | tuple[str, int]:
-    """Show an article; that there is none is remembered for a minute, since it may be written by then."""
+    """Show an article. A 404 is cached for a minute only, because the article may be written later."""
     found = find(slug)
     if found is None:
         return render_template("missing.html"), 404
@@ -60,6 +60,6 @@ def missing(error: Exception) -> tuple[str, int]:
 
 @bp.app_errorhandler(requests.RequestException)
 def third_party_failed(error: requests.RequestException) -> tuple[str, int]:
-    """Answer visitors who came before there was a page, when a partner gives an answer that no fallback is for, such as 404."""
+    """Respond if no page is stored and a partner gives a response for which there is no fallback, such as a 404."""
     current_app.logger.warning("A partner failed: %s", error)
     return render_template("unavailable.html"), 502

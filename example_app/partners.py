@@ -1,6 +1,6 @@
-"""What the front page has from others: one of them is slow, one fails every now and then, and one may be gone tomorrow.
+"""Values from three partners for the front page. One is slow, one fails now and then, and one may be gone tomorrow.
 
-Each function is written as if nothing could go wrong, and says beside it what happens when it does.
+Each function is written as if its partner were reliable, and its decorator defines what happens when it is not.
 """
 
 from collections.abc import Iterable
@@ -14,10 +14,10 @@ from flask import current_app
 from example_app.articles import tag_of
 from example_app.extensions import cache
 
-#: Tag of everything that comes from a partner, and of the pages that are made of it.
+#: Tag of all values that come from a partner, and of the pages that use them.
 TAG = "partners"
 CITY = "Berlin"
-#: The longest that a visitor waits for any of them, in seconds.
+#: The longest time that a visitor waits for any of them, in seconds.
 LONGEST_WAIT = 0.5
 
 
@@ -29,9 +29,9 @@ class Weather:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the partners say, or what stands in for it: nothing.
+    """The values of the partners; ``None`` is the fallback.
 
-    :ivar comments: how many there are, by article.
+    :ivar comments: number of comments by article.
     """
 
     number: int | None
@@ -39,8 +39,8 @@ class Answers:
     comments: dict[str, int | None]
 
 
-# Fresh for as long as the site is configured, so that the demo can shorten it. It takes ten seconds, which nobody can wait for. It
-# is one value, so that one call at a time is made of it, and two threads are plenty: also if one hangs for longer than its client.
+# Its freshness comes from the configuration, so that the demo can shorten it. A call takes ten seconds, too long for a visitor.
+# There is only one key, so one call at a time, and two threads are enough, even if one hangs for longer than its client's timeout.
 @cache.memoize(stale_while_revalidate=3600, stale_if_error=86400, wait=LONGEST_WAIT, fallback=None, max_concurrency=2, tags=[TAG])
 def number() -> int | None:
     """Ask the slow partner for its number."""
@@ -49,8 +49,8 @@ def number() -> int | None:
     return int(answer.text)
 
 
-# It fails every now and then and is back at once: of that nobody needs to know. The weather of this morning is better than none,
-# that of yesterday is not.
+# It fails now and then and recovers immediately, which visitors need not notice. This morning's weather is better than none,
+# yesterday's is not.
 @cache.memoize(
     max_age=300,
     stale_while_revalidate=3600,
@@ -67,8 +67,8 @@ def weather(city: str) -> Weather | None:
     return Weather(**answer.json())
 
 
-# It may be gone tomorrow, for all articles at once: so the calls for all of them stop together. The page can do without it, so it
-# takes over nothing (inherit=False): without the comments it is fresh too, and still renewed for what else is on it.
+# It may be gone tomorrow, for all articles at the same time, so all its calls are suspended together. The page can do without it,
+# so it inherits nothing (inherit=False): it is fresh without the comments, and is still refreshed for its other content.
 @cache.memoize(
     max_age=60,
     stale_while_revalidate=600,
@@ -82,7 +82,7 @@ def weather(city: str) -> Weather | None:
     tags=lambda slug: [TAG, tag_of(slug)],
 )
 def comments(slug: str) -> int | None:
-    """Ask the partner that may die for good how many comments an article has; none, if it says that it is gone."""
+    """Ask the partner that may disappear for the number of comments of an article. Return ``None`` if it says that it is gone."""
     answer = requests.get(_url(f"comments/{slug}"), timeout=5)
     if answer.status_code in (404, 410):
         return None
@@ -91,13 +91,13 @@ def comments(slug: str) -> int | None:
 
 
 def ask_all(slugs: Iterable[str]) -> Answers:
-    """Ask all of them at the same time: where nothing is stored yet, who waits does so once, not for one after the other.
+    """Ask all partners concurrently, so that a visitor without stored values waits once, not for one partner after the other.
 
     :param slugs: the articles whose comments are counted.
     """
     slugs = list(slugs)
     with ThreadPoolExecutor(2 + len(slugs)) as threads:
-        # In a copy of the context the functions know the app, and the page what it is made of.
+        # In a copy of the context, the functions have the app, and the page inherits from the values.
         first: Future[int | None] = threads.submit(copy_context().run, number)
         second: Future[Weather | None] = threads.submit(copy_context().run, weather, CITY)
         counts = [threads.submit(copy_context().run, comments, slug) for slug in slugs]

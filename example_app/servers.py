@@ -23,12 +23,12 @@ STOP_LIMIT = 10
 
 
 class ServerFailed(Exception):
-    """A server did not start, or ended before it was told to."""
+    """A server did not start, or ended unexpectedly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server, its URL, and the file that has what it printed."""
+    """A running server, its URL, and the file with its output."""
 
     process: subprocess.Popen[bytes]
     url: str
@@ -37,7 +37,7 @@ class Server:
     def check(self) -> None:
         """Do nothing while it runs.
 
-        :raises ServerFailed: when it has ended, with the last that it printed.
+        :raises ServerFailed: when it has ended, with the end of its output.
         """
         if self.process.poll() is not None:
             raise ServerFailed(f"{self.log.stem} ended with status {self.process.returncode}:\n{tail(self.log)}")
@@ -66,13 +66,13 @@ def news_site(settings: Mapping[str, object], folder: Path) -> Iterator[Server]:
     secret = f"demo-{token_urlsafe()}"
     settings = {"STALECACHE_DIR": folder / "cache", "ARTICLES_DIR": folder / "articles", "SECRET_KEY": secret, **settings}
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        # Handed over open, so that nobody can take the port in between.
+        # Passed on open, so that no other process can take the port in between.
         fd = listening.fileno()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
         command = ["-m", "gunicorn", "-c", "python:example_app.gunicorn_conf", "-b", f"fd://{fd}"]
         process = _process([*command, "example_app:create_app()"], folder / "news_site.log", settings, (fd,), url)
         with process as server:
-            # Closed here, or requests would wait in its queue for a gunicorn that has ended.
+            # Closed here, so that requests do not wait in its queue after gunicorn has ended.
             listening.close()
             _until(lambda: server.log.read_text().count(READY) == workers, server)
             yield server
@@ -99,7 +99,7 @@ def _process(
             stdout=output,
             stderr=subprocess.STDOUT,
             pass_fds=fds,
-            # Of its own, so that a Ctrl-C reaches only the demo, which stops its servers in order.
+            # A new session, so that Ctrl-C reaches only the demo, which stops its servers in order.
             start_new_session=True,
         )
     try:
@@ -120,7 +120,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_LIMIT)
     except subprocess.TimeoutExpired:
-        # It leads its own group, so this reaches gunicorn's workers too, and nobody else.
+        # It leads its own process group, so this reaches gunicorn's workers too, and no other process.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -32,7 +32,7 @@ PARTNERS = ("number", "weather", "comments")
 
 
 class Mode(Enum):
-    """What a call gets."""
+    """The behaviour of a partner."""
 
     #: An answer after the sleep.
     OK = "ok"
@@ -49,7 +49,7 @@ class Mode(Enum):
 
 
 class Outcome(Enum):
-    """What becomes of one call."""
+    """The result of one call."""
 
     ANSWER = 200
     GONE = 410
@@ -68,7 +68,7 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 def seconds(text: str) -> float:
     """Read a number of seconds.
 
-    :raises ValueError: if it is none, negative, or not finite.
+    :raises ValueError: if it is not a number, negative, or not finite.
     """
     number = float(text)
     if not 0 <= number < math.inf:
@@ -77,10 +77,10 @@ def seconds(text: str) -> float:
 
 
 class Partner:
-    """One of the partners, and what it was told to do.
+    """One of the partners, and its current mode.
 
     :param answer: makes its answer.
-    :param sleep: seconds that a call takes.
+    :param sleep: duration of a call in seconds.
     """
 
     def __init__(self, answer: Callable[[], str], sleep: float = 0.0) -> None:
@@ -92,7 +92,7 @@ class Partner:
         self._changed = threading.Condition()
 
     def call(self) -> Outcome:
-        """Count a call, hold it for as long as it takes by what is told meanwhile, and return what becomes of it."""
+        """Count a call, hold it for its duration, which may change meanwhile, and return its result."""
         began = time.monotonic()
         with self._changed:
             self.calls += 1
@@ -152,7 +152,7 @@ class ThirdParty(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a client that didn't wait for its answer."""
+        """Do not report clients that disconnected early."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -184,7 +184,7 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, text)
 
     def _asked(self) -> tuple[Partner | None, str]:
-        """Return the partner in the path, and what comes behind it."""
+        """Return the partner in the path, and the rest of the path."""
         name, _, what = urlsplit(self.path).path.removeprefix("/").partition("/")
         return self.server.partners.get(name), what
 
@@ -209,7 +209,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing, so that the URL stays the only line."""
+        """Print nothing, so that the URL stays the only line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

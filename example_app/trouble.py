@@ -17,7 +17,7 @@ PATIENCE = 1.0
 def play(stage: Stage) -> None:
     """Play it.
 
-    :raises StoryFailed: at the end of the first chapter in which something was wrong.
+    :raises StoryFailed: at the end of the first chapter with an unexpected result.
     """
     with stage.editor() as editor:
         for manner in MISBEHAVING:
@@ -29,7 +29,7 @@ def play(stage: Stage) -> None:
 
 
 def _begin(stage: Stage, manner: Manner, editor: requests.Session) -> None:
-    """Let the partners behave so, and have them asked."""
+    """Set the behaviour of the partners, and have their values refreshed."""
     stage.open(manner.chapter)
     for name in PARTNERS:
         stage.tell(name, "sleep", str(stage.plan.sleep if manner.is_slow else 0))
@@ -49,7 +49,7 @@ def _in_a_row(stage: Stage) -> Iterator[Row]:
 
 
 def _until_new(stage: Stage, editor: requests.Session) -> Iterator[Row]:
-    """Visit until the page is fresh and all on it is new; a page that is fresh without is made anew when the editor wants it."""
+    """Visit until the page is fresh and has all new values; an editor refreshes the values again if a fresh page lacks some."""
     first = stage.keep(stage.visit(BOXES))
     yield first
     deadline = pressed = time.monotonic()
@@ -66,7 +66,7 @@ def _until_new(stage: Stage, editor: requests.Session) -> Iterator[Row]:
 
 
 def _is_new(row: Row, old: Row) -> bool:
-    """Whether every partner has said something else since."""
+    """Return whether the values of all partners have changed."""
     return is_whole(row) and all(
         one != other for one, other in zip(row.value.split(BETWEEN), old.value.split(BETWEEN), strict=True)
     )

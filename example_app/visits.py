@@ -1,4 +1,4 @@
-"""The visitors of the demo: they ask for pages of the running site, and what comes back is shown and judged."""
+"""The visitors of the demo: they request pages of the running site. The results are printed and compared with the expected ones."""
 
 import threading
 import time
@@ -18,14 +18,14 @@ EDITOR = {"username": "ada", "password": "analytical-engine"}
 
 
 class StoryFailed(Exception):
-    """Something in the story was not as it should be."""
+    """The demo had an unexpected result."""
 
 
 class Stage:
-    """The site, its partners, and what visitors were told so far.
+    """The site, its partners, and the results so far.
 
-    :ivar told: the rows of the story, with their chapters.
-    :ivar calls: how often each partner was called up to the end of the last chapter.
+    :ivar told: all rows, with their chapters.
+    :ivar calls: number of calls of each partner up to the end of the last chapter.
     """
 
     def __init__(self, plan: Plan, site: Server, partners: Server) -> None:
@@ -47,26 +47,26 @@ class Stage:
     # -- visits --------------------------------------------------------------------------------------------------
 
     def visit(self, page: Page) -> Row:
-        """Ask for a page as the one visitor who comes back."""
+        """Request a page as the same visitor, on the same connection."""
         return self.ask(self.visitor, len(self.told) + 1, page)
 
     def visits(self, chapter: Chapter, page: Page) -> list[Row]:
-        """Play a chapter of a few visits, and show them."""
+        """Visit a page a few times in a chapter, and print the results."""
         self.open(chapter)
         return [self.show(self.visit(page)), *self.more(page)]
 
     def more(self, page: Page) -> Iterator[Row]:
-        """Visit and show a page once less than a chapter has visits, after a pause each."""
+        """Repeat the visit of a chapter, after a pause each, and print the results."""
         for _ in range(self.plan.visits - 1):
             time.sleep(self.plan.pause)
             yield self.show(self.visit(page))
 
     def in_turn(self, visitors: Sequence[requests.Session], page: Page) -> list[Row]:
-        """Let visitors ask twice each, one after the other, and show it."""
+        """Let each visitor request a page twice, one after the other, and print the results."""
         return [self.show(self.ask(visitor, len(self.told) + 1, page)) for _ in range(2) for visitor in visitors]
 
     def at_once(self, visitors: Sequence[requests.Session], page: Page) -> list[Row]:
-        """Let visitors ask at the same time, and show it.
+        """Let visitors request a page concurrently, and print the results.
 
         :raises StoryFailed: if one gets no answer.
         """
@@ -78,11 +78,11 @@ class Stage:
         return [self.show(row) for row in sorted(rows, key=lambda row: row.number)]
 
     def send(self, visitor: requests.Session, number: int, page: Page, answers: SimpleQueue[Row]) -> None:
-        """Ask for a page in a thread of its own."""
+        """Request a page in a separate thread."""
         threading.Thread(target=lambda: answers.put(self.ask(visitor, number, page)), daemon=True).start()
 
     def ask(self, visitor: requests.Session, number: int, page: Page) -> Row:
-        """Ask for a page; an error is a row too."""
+        """Request a page; an error is a row too."""
         start = time.monotonic()
         row = Row(number, start - self.began, "-", 0.0, "no answer", None)
         try:
@@ -103,7 +103,7 @@ class Stage:
         )
 
     def one_for_each_worker(self) -> list[requests.Session]:
-        """Return a visitor for each worker; a connection stays with the worker that has accepted it.
+        """Return a visitor for each worker; a connection stays with the worker that accepted it.
 
         :raises StoryFailed: if the kernel gives all connections to one of them.
         """
@@ -127,7 +127,7 @@ class Stage:
     def press(self, editor: requests.Session, path: str, form: dict[str, str] | None = None) -> None:
         """Press a button on an editor's page.
 
-        :raises StoryFailed: if that does not lead on to a page.
+        :raises StoryFailed: if the response is not a redirect.
         """
         url = f"{self.site.url}{path}"
         code = editor.post(url, data=form, timeout=self.plan.patience, allow_redirects=False).status_code
@@ -137,7 +137,7 @@ class Stage:
     # -- telling -------------------------------------------------------------------------------------------------
 
     def open(self, chapter: Chapter) -> None:
-        """Begin a chapter."""
+        """Start a chapter."""
         self.chapter = chapter
         print(f"\n{chapter.heading.format(self.plan)}", flush=True)
 
@@ -147,15 +147,15 @@ class Stage:
         return row
 
     def keep(self, row: Row) -> Row:
-        """Note a row without printing it."""
+        """Record a row without printing it."""
         self.told.append((self.chapter, row))
         return row
 
     def judge(self, rows: Sequence[Row], value: str | None) -> dict[str, int]:
-        """Compare the chapter with what must hold in it, and return how often each partner was called.
+        """Compare a chapter with the expected results, and return the number of calls of each partner.
 
-        :param value: what everybody was to be shown; ``None``: something of each partner.
-        :raises StoryFailed: with everything that was wrong.
+        :param value: the value that all visitors should see; ``None``: any value of each partner.
+        :raises StoryFailed: with all differences.
         """
         before, self.calls = self.calls, {name: self.count(name) for name in PARTNERS}
         calls = {name: self.calls[name] - before[name] for name in PARTNERS}
@@ -166,11 +166,11 @@ class Stage:
     # -- the partners --------------------------------------------------------------------------------------------
 
     def tell(self, partner: str, what: str, text: str) -> None:
-        """Tell a partner its mode or its sleep."""
+        """Set the mode or the sleep of a partner."""
         self._partner("POST", f"{partner}/{what}", text)
 
     def count(self, partner: str) -> int:
-        """Return how often a partner was called."""
+        """Return the number of calls of a partner."""
         return int(self._partner("GET", f"{partner}/calls").text)
 
     def _partner(self, method: str, path: str, text: str = "") -> requests.Response:
@@ -188,9 +188,9 @@ def session() -> requests.Session:
 
 
 def next_of(answers: SimpleQueue[Row], deadline: float) -> Row:
-    """Return an answer that is waited for.
+    """Wait for a row, and return it.
 
-    :raises StoryFailed: if it does not come by then.
+    :raises StoryFailed: if it does not arrive in time.
     """
     try:
         return answers.get(timeout=max(0.0, deadline - time.monotonic()))
