@@ -1,7 +1,7 @@
-"""A hundred visitors at once, over sockets: ``python benchmarks/collapse.py [--rounds 5]`` prints a table as Markdown.
+"""A hundred concurrent visitors, over sockets: ``python benchmarks/collapse.py [--rounds 5]`` prints a table as Markdown.
 
-Gunicorn with 2 workers of 50 threads serves a view that takes a second or two. In each round 100 visitors ask at the same moment,
-each on a new connection: for a page that nobody has stored, for one past all its windows, and for a stale one.
+Gunicorn with 2 workers of 50 threads serves a view that takes a second or two. In each round, 100 visitors send a request at the
+same moment, each on a new connection: for a page that is not stored, for one past all its windows, and for a stale one.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def stale(page):
 
 
 class Case(NamedTuple):
-    """What is asked for, and what the issue says of it.
+    """A page, and its target.
 
-    :param limit: seconds in which everyone is to be answered; in a stale page's case that is less than its view takes.
+    :param limit: seconds in which every visitor must be answered; for the stale page, this is less than its view takes.
     """
 
     name: str
@@ -82,7 +82,7 @@ STALE = Case("stale, view of 2 s", "stale", 1.0)
 
 
 class Burst(NamedTuple):
-    """What came of a hundred visitors at once."""
+    """The result of a hundred concurrent requests."""
 
     runs: int
     slowest: float
@@ -92,8 +92,8 @@ class Burst(NamedTuple):
 class Site:
     """The app under gunicorn.
 
-    :param folder: where it lives.
-    :param port: where it listens on 127.0.0.1.
+    :param folder: its directory.
+    :param port: its port on 127.0.0.1.
     """
 
     def __init__(self, folder: Path, port: int) -> None:
@@ -101,7 +101,7 @@ class Site:
         self._port = port
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """Ask on a new connection, and return status and body."""
+        """Send a request on a new connection, and return status and body."""
         connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         try:
             connection.request("GET", path)
@@ -111,12 +111,12 @@ class Site:
             connection.close()
 
     def runs(self, page: str) -> int:
-        """Return how often the view of a page has run."""
+        """Return the number of calls of a page's view."""
         path = self._folder / page
         return path.stat().st_size if path.exists() else 0
 
     def burst(self, kind: str, page: str) -> Burst:
-        """Let all visitors ask at once, and wait until the view that they may have started is over."""
+        """Send the requests of all visitors at the same time, and wait until a view that they started has returned."""
         together, before = threading.Barrier(VISITORS), self.runs(page)
 
         def visit() -> tuple[float, bool]:
@@ -143,7 +143,7 @@ def running() -> Iterator[Site]:
 
 
 def play(site: Site, rounds: int) -> dict[Case, list[Burst]]:
-    """Play all cases."""
+    """Measure all cases."""
     found: dict[Case, list[Burst]] = {COLD: [], EXPIRED: [], STALE: []}
     for number in range(rounds):
         expiring, stale = f"expiring-{number}", f"stale-{number}"
@@ -173,7 +173,7 @@ def table(found: dict[Case, list[Burst]]) -> Iterator[str]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Measures a hundred visitors at once and prints a table as Markdown.")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each case is played (default 5, about 50 s)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of runs of each case (default 5, about 50 s)")
     rounds = parser.parse_args().rounds
     if rounds < 1:
         parser.error("--rounds: give 1 or more")

@@ -1,4 +1,4 @@
-"""Fetch functions beside other caches: ``python benchmarks/fetch.py [--rounds 10]`` prints tables as Markdown.
+"""Fetch functions compared with other caches: ``python benchmarks/fetch.py [--rounds 10]`` prints tables as Markdown.
 
 What a hit costs is a ratio taken within a round, since a machine that gets slower gets slower for all; what is printed is the
 median of the rounds. Then how often the origin, an HTTP server that takes 0.2 s, is called when 20 ask for something stale at once,
@@ -33,7 +33,7 @@ TEXT = "x" * 100
 ROWS = [{"id": number, "name": f"name {number}", "price": number / 7} for number in range(20)]
 CALLS = 300
 STALE_CALLERS, COLD_CALLERS = 20, 100
-#: Seconds that the origin takes, and for which its answers are fresh: in the one part, and in the other.
+#: Seconds that the origin takes, and freshness of its responses in seconds, in each of the two parts.
 TAKES, FRESH, LONG = 0.2, 1.0, 3600.0
 PATIENCE = 30.0
 
@@ -55,7 +55,7 @@ class Origin(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it is called."""
+        """The URL of the origin."""
         return f"http://127.0.0.1:{self.server_port}/"
 
 
@@ -72,11 +72,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(TEXT.encode())
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 def get(url: str, base: str) -> str:
-    """Ask the origin, as all the caches of functions do."""
+    """Call the origin, in the same way for all caches of functions."""
     import requests
 
     return requests.get(f"{url}{base}", timeout=PATIENCE).text
@@ -86,7 +86,7 @@ def get(url: str, base: str) -> str:
 
 
 class Cached(NamedTuple):
-    """A cache under test: what is asked, and the app in whose context that is done."""
+    """A cache under test: the call, and the app in whose context it runs."""
 
     fetch: Fetch
     app: Flask
@@ -158,12 +158,12 @@ def hishel(folder: Path, url: str, fresh: float) -> Cached:
 
     folder.mkdir()
     session = requests.Session()
-    # By the rules of HTTP, as the others do: what it does without is keeping all for as long as its storage does.
+    # Follow the rules of HTTP, like the others: by default, it keeps every response as long as its storage does.
     session.mount("http://", CacheAdapter(storage=SqliteStorage(database_path=folder / "it.db"), rfc=True))
     return Cached(lambda base: session.get(f"{url}{base}", timeout=PATIENCE).text, Flask("hishel"))
 
 
-#: Of functions: made of a folder, a function and seconds of freshness; of HTTP: of a folder, a URL and seconds.
+#: Caches of functions take a directory, a function and seconds of freshness; HTTP caches a directory, a URL and seconds.
 FUNCTIONS: dict[str, Callable[[Path, Fetch, float], Cached]] = {
     "ours": ours,
     "Flask-Caching memoize, FileSystemCache": flask_caching,
@@ -182,11 +182,11 @@ SESSIONS: dict[str, Callable[[Path, str, float], Cached]] = {
 }
 
 
-# -- what a hit costs ------------------------------------------------------------------------------------------------
+# -- cost of a hit ---------------------------------------------------------------------------------------------------
 
 
 def seconds(function: Callable[[], object], times: int) -> float:
-    """Return what one call takes, by the processor's time of this process."""
+    """Return the processor time of one call in this process."""
     start = time.process_time()
     for _ in range(times):
         function()
@@ -202,7 +202,7 @@ def text(base: str) -> str:
 
 
 def hits(folder: Path, origin: Origin) -> dict[str, tuple[Cached, Callable[[], object], int]]:
-    """Return what is measured, and how often it is done in a round."""
+    """Return the measured calls, with their number of repetitions per round."""
     bare = Flask("bare")
     bare.add_url_rule("/", view_func=lambda: "")
     environ = create_environ("/")
@@ -218,7 +218,7 @@ def hits(folder: Path, origin: Origin) -> dict[str, tuple[Cached, Callable[[], o
 def tell_hits(rounds: int, folder: Path, origin: Origin) -> None:
     made = hits(folder, origin)
     measured: dict[str, list[float]] = {name: [] for name in made}
-    # The first round fills, and does not count.
+    # The first round fills the caches, and does not count.
     for number in range(rounds + 1):
         for name, (cache, fetch, times) in made.items():
             with nullcontext() if name == VIEW else cache.app.app_context():
@@ -240,7 +240,7 @@ def ratio(ones: list[float], others: list[float]) -> float:
 
 
 def calls_of(fetch: Fetch, origin: Origin, callers: int, *, stale: bool) -> int:
-    """Return how often the origin is called when many ask at once."""
+    """Return the number of calls of the origin for concurrent callers."""
     base = "stale" if stale else "cold"
     if stale:
         origin.takes = 0.0
@@ -256,13 +256,13 @@ def calls_of(fetch: Fetch, origin: Origin, callers: int, *, stale: bool) -> int:
     with ThreadPoolExecutor(callers) as pool:
         for future in [pool.submit(ask) for _ in range(callers)]:
             future.result(PATIENCE)
-    # Some renew behind.
+    # Some caches refresh in the background.
     time.sleep(2 * TAKES)
     return origin.calls - before
 
 
 def in_context(cache: Cached) -> Fetch:
-    """Return a function that runs in an app context in whatever thread."""
+    """Return a function that runs in an app context in any thread."""
 
     def ask(base: str) -> Any:
         with cache.app.app_context():
@@ -284,7 +284,7 @@ def tell_calls(folder: Path, origin: Origin) -> None:
 
 
 def partial_get(url: str) -> Fetch:
-    """Return the function under the caches: some look at its name and its signature."""
+    """Return the cached function; some caches use its name and its signature."""
 
     def ask(base: str) -> str:
         return get(url, base)

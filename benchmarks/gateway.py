@@ -1,4 +1,4 @@
-"""What a hit of the gateway costs: ``python benchmarks/gateway.py [--rounds 30] [--wire-rounds 7]`` prints tables as Markdown.
+"""Cost of a hit at the gateway: ``python benchmarks/gateway.py [--rounds 30] [--wire-rounds 7]`` prints tables as Markdown.
 
 In process, a raw WSGI callable, an empty Flask view and the gateway's answers are called in turn, round by round, first on their
 own, then while a thread in the background renders a template in a loop. A ratio is taken within a round; what is printed is the
@@ -37,7 +37,7 @@ VARY, STALE = "gateway hit with Vary", "gateway stale hit, refresh pending"
 FLASK, SESSION = "gateway hit before a Flask app", "gateway hit, page that used the session"
 NAMES = (RAW, EMPTY, HIT, NOT_MODIFIED, HEAD, RANGE, VARY, STALE, FLASK, SESSION)
 
-#: What each may cost at most, measured against an empty Flask view.
+#: The highest acceptable costs, as multiples of an empty Flask view.
 AGAINST_EMPTY = {
     HIT: Target(f"{HIT} ÷ {EMPTY}", 0.03),
     VARY: Target(f"{VARY} ÷ {EMPTY}", 0.06),
@@ -50,7 +50,7 @@ UNDER_RENDER = Target(f"p99 of a {HIT} under a background render ÷ its idle med
 
 
 class Case(NamedTuple):
-    """What is called, and what is asked of it."""
+    """An app, and the request to send to it."""
 
     app: WSGIApplication
     environ: dict[str, Any]
@@ -59,9 +59,9 @@ class Case(NamedTuple):
 
 
 def saying(cache_control: str, *more: tuple[str, str], refreshes: threading.Event | None = None) -> WSGIApplication:
-    """Return an app that answers the page with what is to be said of it.
+    """Return an app that serves the page with the given fields.
 
-    :param refreshes: a refresh waits for this, so that it is pending for as long as is measured.
+    :param refreshes: a refresh waits for this event, so that it is pending during the measurement.
     """
     fields = [*FIELDS, ("Cache-Control", cache_control), *more]
 
@@ -92,9 +92,9 @@ def flask_behind(folder: Path) -> WSGIApplication:
 
 @contextmanager
 def cases(folder: Path) -> Iterator[dict[str, Case]]:
-    """Yield all that is measured, by name."""
+    """Yield all measured cases by name."""
     over, plain = threading.Event(), request()
-    # The refresh that is pending must not be given up meanwhile.
+    # The pending refresh must not reach its deadline during the measurement.
     gate = GatewayCache(saying(YEAR), dir=folder / "gateway")
     stale = GatewayCache(
         saying("max-age=0, stale-while-revalidate=31536000", refreshes=over), dir=folder / "stale", refresh_deadline=86400
@@ -120,7 +120,7 @@ def cases(folder: Path) -> Iterator[dict[str, Case]]:
 
 
 def check(found: Mapping[str, Case]) -> None:
-    """See that each answers what it is to answer, and ours from the store."""
+    """Check that each case responds as expected, and that the gateway's responses come from the store."""
     for name in [HIT, *found]:
         case = found[name]
         for _ in range(20):
@@ -133,12 +133,12 @@ def check(found: Mapping[str, Case]) -> None:
 
 
 def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-    """Stand for a server's, and cost nothing."""
+    """A ``start_response`` that does nothing."""
     return print
 
 
 def take_turn(case: Case, times: list[int]) -> None:
-    """Ask for a while as a server does, and note the nanoseconds of each answer."""
+    """Call the app for a while like a server, and record the nanoseconds of each response."""
     app, base, clock = case.app, case.environ, time.perf_counter_ns
     until = clock() + int(TURN * 1e9)
     start = 0
@@ -155,14 +155,14 @@ def take_turn(case: Case, times: list[int]) -> None:
 
 
 class Times(NamedTuple):
-    """Microseconds that the calls of one turn in all took."""
+    """Microseconds of the calls in one turn."""
 
     median: float
     p99: float
 
 
 def times_of(found: Mapping[str, Case]) -> dict[str, Times]:
-    """Call all of them in turn."""
+    """Call all cases in turn."""
     times: dict[str, list[int]] = {name: [] for name in found}
     for _ in range(TURNS):
         for name, case in found.items():
@@ -171,14 +171,14 @@ def times_of(found: Mapping[str, Case]) -> dict[str, Times]:
 
 
 class Round(NamedTuple):
-    """What was measured in one round, by name."""
+    """The measurements of one round by name."""
 
     idle: Mapping[str, Times]
     rendering: Mapping[str, Times]
 
 
 def measure(found: Mapping[str, Case], rounds: int) -> list[Round]:
-    """Play the rounds, each in another order."""
+    """Run the rounds, each in another order."""
     order, measured, shuffled = list(found), [], random.Random(1)
     with background_render() as busy:
         for _ in range(rounds):
@@ -195,7 +195,7 @@ def measure(found: Mapping[str, Case], rounds: int) -> list[Round]:
 
 
 def ratio(rounds: list[Round], name: str) -> float:
-    """Return how much of an empty view it costs."""
+    """Return the cost as a multiple of an empty view."""
     return median(found.idle[name].median / found.idle[EMPTY].median for found in rounds)
 
 
@@ -205,7 +205,7 @@ def slowest(rounds: list[Round], name: str) -> float:
 
 
 def table(rounds: list[Round]) -> Iterator[str]:
-    """Yield the lines of the table, and what became of the targets."""
+    """Yield the lines of the table, and the results for the targets."""
     yield f"| 10 kB, median of {len(rounds)} rounds | µs | ÷ empty view | p99, µs | p99 under a render, µs | ÷ idle median |"
     yield "|---|---:|---:|---:|---:|---:|"
     for name in NAMES:

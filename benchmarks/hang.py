@@ -28,14 +28,14 @@ from urllib.parse import parse_qs, urlsplit
 from workers import PATIENCE, gunicorn
 
 WORKERS = 4
-#: Visitors at the same time, and the seconds between two requests of one of them.
+#: Number of concurrent visitors, and the seconds between two requests of a visitor.
 VISITORS, PAUSE = 8, 0.02
-#: Seconds that a caller waits, that a value is fresh, and in which an answer is to come.
+#: Seconds: the wait of a caller, the freshness of a value, and the limit for a response.
 WAIT, FRESH, LIMIT = 1.0, 0.5, 0.1
 #: Calls that may run at the same time in a process, as is the default.
 CONCURRENCY = 8
 
-#: What is stored of the values of each function, by its stale windows in seconds.
+#: The stored values of each function, by its stale windows in seconds.
 FUNCTIONS = {"cold": (600, 600), "swr": (600, 600), "sie": (0, 600), "gone": (0, 0.5)}
 
 APP = f"""
@@ -117,7 +117,7 @@ def five():
 
 
 class Call(NamedTuple):
-    """A call that the third party took, and when, on the monotonic clock."""
+    """A call that the third party received, with its time on the monotonic clock."""
 
     function: str
     key: str
@@ -140,18 +140,18 @@ class ThirdParty(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it is called."""
+        """The URL of the third party."""
         return f"http://127.0.0.1:{self.server_port}/"
 
     def open(self) -> Counter[tuple[str, int]]:
-        """Return how many calls of each function in each process it has taken since it hangs."""
+        """Return the number of calls since it hangs, by function and process."""
         return Counter((call.function, call.pid) for call in self.calls)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Whoever hung up is no news."""
+        """Do not report clients that disconnected."""
 
     def stop(self) -> None:
-        """Let all go."""
+        """End all hanging calls."""
         self.over.set()
         self.shutdown()
         self.server_close()
@@ -171,14 +171,14 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"stored")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 # -- the site --------------------------------------------------------------------------------------------------------
 
 
 class Visit(NamedTuple):
-    """What came of a request.
+    """The result of a request.
 
     :ivar pid: the process that answered.
     :ivar waited: seconds for which its view waited for a value.
@@ -194,21 +194,21 @@ class Visit(NamedTuple):
 
     @property
     def took(self) -> float:
-        """Seconds that it took."""
+        """Its duration in seconds."""
         return self.end - self.start
 
 
 class Site:
     """The app under gunicorn.
 
-    :param port: where it listens on 127.0.0.1.
+    :param port: its port on 127.0.0.1.
     """
 
     def __init__(self, port: int) -> None:
         self._port = port
 
     def get(self, path: str) -> Visit:
-        """Ask on a new connection: sync workers close it anyway."""
+        """Send a request on a new connection; sync workers close connections anyway."""
         start = time.monotonic()
         connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         try:
@@ -236,12 +236,12 @@ def running(folder: Path, third_party: ThirdParty, deadline: float) -> Iterator[
 
 
 def paths(keys: int) -> list[str]:
-    """Return what is asked for of the third party."""
+    """Return the calls that the site makes to the third party."""
     return [f"/{kind}/{function}/{key}" for kind in ("plain", "cached") for function in FUNCTIONS for key in range(keys)]
 
 
 def visited(sites: list[Site], asked: list[str], seconds: float) -> list[list[Visit]]:
-    """Let visitors of all sites ask for so many seconds, and return what came of it for each site."""
+    """Send requests of visitors to all sites for this many seconds, and return the results by site."""
     until = time.monotonic() + seconds
 
     def visit(number: int) -> list[Visit]:
@@ -260,8 +260,8 @@ class Met(NamedTuple):
     """The first seconds of calls.
 
     :ivar waits: the requests that waited, the first one of each call and process.
-    :ivar again: those that waited although somebody had in their process.
-    :ivar busy: for each process when it was kept by one that waited, or by a page that another process was making just then.
+    :ivar again: those that waited although another request of their process had waited.
+    :ivar busy: the times at which each process was busy with a waiting request, or with a page that another process was building.
     """
 
     waits: list[Visit]
@@ -270,11 +270,11 @@ class Met(NamedTuple):
 
 
 def first_seconds(visits: list[Visit], calls: list[Call]) -> Met:
-    """Return what met the first second of a call in a process."""
+    """Return the requests that were affected by the first second of a call in a process."""
     met, known = Met([], [], {}), set[tuple[object, ...]]()
     for visit in sorted((visit for visit in visits if visit.waited > LIMIT), key=lambda visit: visit.end):
         about = what(visit)
-        # Of the calls for one key, one after the other, it waited for the last.
+        # Calls for one key follow each other; the request waited for the last one.
         number = sum((call.function, call.key) == about and call.at < visit.end for call in calls)
         (met.again if (visit.pid, about, number) in known else met.waits).append(visit)
         known.add((visit.pid, about, number))
@@ -288,7 +288,7 @@ def first_seconds(visits: list[Visit], calls: list[Call]) -> Met:
 
 
 def what(visit: Visit) -> tuple[str, ...]:
-    """Return the function and the key that it asked for."""
+    """Return the function and the key of a request."""
     return tuple(visit.path.split("/")[2:])
 
 
@@ -297,12 +297,12 @@ def overlap(one: Visit, other: Visit) -> bool:
 
 
 def counted(visits: list[Visit], met: Met) -> list[Visit]:
-    """Return the requests that count: they met no first second, neither as the one that waited nor behind it."""
+    """Return the requests that count: those not affected by the first second of a call, neither as its caller nor behind one."""
     return [visit for visit in visits if not any(overlap(visit, other) for other in met.busy.get(visit.pid, ()))]
 
 
 def is_good(visit: Visit) -> bool:
-    """Whether it was answered as it should be: what is stored, and the fallback where nothing is."""
+    """Return whether the response was right: the stored value, or the fallback if none is stored."""
     wanted = "other" if visit.path == "/other" else "fallback" if "/cold/" in visit.path else "stored"
     return visit.status == 200 and visit.text == wanted
 
@@ -345,7 +345,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def tell_other(hanging: list[Visit], sound: list[Visit]) -> None:
-    """Tell what the page that does not use the third party takes, beside the same on a site whose third party answers."""
+    """Compare the page that does not use the third party with the same page on a site whose third party responds."""
     times = [[visit.took for visit in visits if visit.path == "/other"] for visits in (hanging, sound)]
     ratios = [f"{name} {function(times[0]) / function(times[1]):.2f}" for name, function in (("median", median), ("p99", p99))]
     print(f"\nA page that does not use it, as a ratio to the same where the third party answers: {', '.join(ratios)}.")
@@ -356,7 +356,7 @@ def p99(took: list[float]) -> float:
 
 
 def tell_five(site: Site) -> None:
-    """Tell how long it takes until a page of five stale values of a second each is fresh."""
+    """Measure the time until a page with five stale values, each of which takes a second, is fresh."""
     first = site.get("/five").text
     time.sleep(FRESH + 0.1)
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a hit costs, in process: ``python benchmarks/hit.py [--rounds 30]`` prints a table as Markdown.
+"""Cost of a hit, in process: ``python benchmarks/hit.py [--rounds 30]`` prints a table as Markdown.
 
 A raw WSGI callable, an empty Flask view, our hit with all its headers, and Flask-Caching's hits all answer the same 10 kB. They are
 called in turn, round by round, so that a machine that gets slower meanwhile gets slower for all: first on their own, then while a
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SIZE = 10_000
 PAGE = "x" * SIZE
-#: Seconds for which one variant is called before it is the next one's turn: some times the 5 ms after which Python switches.
+#: Seconds for each turn of a variant: several times the 5 ms after which Python switches threads.
 TURN = 0.02
 #: Turns of each variant in one round.
 TURNS = 4
@@ -40,7 +40,7 @@ SIMPLE, FILES = "Flask-Caching hit, SimpleCache", "Flask-Caching hit, FileSystem
 
 
 class Target(NamedTuple):
-    """What a ratio may be at most."""
+    """The highest acceptable value of a ratio."""
 
     name: str
     limit: float
@@ -55,13 +55,13 @@ UNDER_RENDER = Target("our hit under a background render ÷ our idle hit", 1.2)
 
 
 def raw(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    """Answer the page without any framework."""
+    """Serve the page without a framework."""
     start_response("200 OK", [("Content-Type", "text/html; charset=utf-8"), ("Content-Length", str(SIZE))])
     return [PAGE.encode()]
 
 
 def page() -> str:
-    """The view of all Flask apps."""
+    """The view in all Flask apps."""
     return PAGE
 
 
@@ -85,7 +85,7 @@ def flask_caching_hit(**config: Any) -> WSGIApplication:
 
 
 def variants(folder: Path) -> dict[str, WSGIApplication]:
-    """Return all that is measured, by name."""
+    """Return all measured apps by name."""
     return {
         RAW: raw,
         EMPTY: empty_view(),
@@ -96,7 +96,7 @@ def variants(folder: Path) -> dict[str, WSGIApplication]:
 
 
 def request() -> dict[str, Any]:
-    """Return the environ of a browser's request, as gunicorn makes it."""
+    """Return the environ of a browser's request, like gunicorn's."""
     fields = {
         "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
         "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
@@ -111,7 +111,7 @@ def request() -> dict[str, Any]:
 
 
 def call(app: WSGIApplication, environ: dict[str, Any]) -> tuple[dict[str, str], bytes]:
-    """Make one request as a server does: call, iterate, close. Return fields and body."""
+    """Make one request like a server: call, iterate, close. Return fields and body."""
     sent: list[tuple[str, str]] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
@@ -129,7 +129,7 @@ def call(app: WSGIApplication, environ: dict[str, Any]) -> tuple[dict[str, str],
 
 
 def take_turn(app: WSGIApplication, base: dict[str, Any], times: list[int]) -> None:
-    """Call the app for a while, and note the nanoseconds of each call."""
+    """Call the app for a while, and record the nanoseconds of each call."""
     until = time.perf_counter() + TURN
     while time.perf_counter() < until:
         environ = base.copy()
@@ -139,7 +139,7 @@ def take_turn(app: WSGIApplication, base: dict[str, Any], times: list[int]) -> N
 
 
 def microseconds(apps: Mapping[str, WSGIApplication], base: dict[str, Any]) -> dict[str, float]:
-    """Call all of them in turn, and return the median of each one's calls."""
+    """Call all apps in turn, and return the median for each."""
     times: dict[str, list[int]] = {name: [] for name in apps}
     for _ in range(TURNS):
         for name, app in apps.items():
@@ -149,7 +149,7 @@ def microseconds(apps: Mapping[str, WSGIApplication], base: dict[str, Any]) -> d
 
 @contextmanager
 def background_render() -> Iterator[threading.Event]:
-    """Run a thread that renders a template in a loop while the event that is yielded is set."""
+    """Run a thread that renders a template in a loop while the yielded event is set."""
     template = Environment(autoescape=True).from_string("{% for n in numbers %}<li>{{ n }}: {{ n * n }}</li>{% endfor %}")
     busy, over = threading.Event(), threading.Event()
 
@@ -169,14 +169,14 @@ def background_render() -> Iterator[threading.Event]:
 
 
 class Round(NamedTuple):
-    """Microseconds a call, by name."""
+    """Microseconds per call, by name."""
 
     idle: Mapping[str, float]
     rendering: Mapping[str, float]
 
 
 def measure(apps: Mapping[str, WSGIApplication], rounds: int) -> list[Round]:
-    """Play the rounds, each in another order."""
+    """Run the rounds, each in another order."""
     base, order, found = request(), list(apps), []
     shuffled = random.Random(1)
     with background_render() as busy:
@@ -191,7 +191,7 @@ def measure(apps: Mapping[str, WSGIApplication], rounds: int) -> list[Round]:
 
 
 def check(apps: Mapping[str, WSGIApplication]) -> None:
-    """See that each answers the page, and ours from the cache with all its headers."""
+    """Check that each app serves the page, and that the cached one has all header fields."""
     for name, app in apps.items():
         for _ in range(20):
             headers, body = call(app, request())
@@ -215,7 +215,7 @@ def slowdown(rounds: list[Round], name: str) -> float:
 
 
 def table(rounds: list[Round]) -> Iterator[str]:
-    """Yield the lines of the table, and what became of the targets."""
+    """Yield the lines of the table, and the results for the targets."""
     yield f"| 10 kB, median of {len(rounds)} rounds | µs | ÷ empty view | ÷ FileSystemCache | µs under a render | ÷ idle |"
     yield "|---|---:|---:|---:|---:|---:|"
     for name in (RAW, EMPTY, OURS, SIMPLE, FILES):
@@ -238,7 +238,7 @@ def table(rounds: list[Round]) -> Iterator[str]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Measures a hit and prints a table as Markdown.")
-    parser.add_argument("--rounds", type=int, default=30, help="how often everything is called in turn (default 30, about 25 s)")
+    parser.add_argument("--rounds", type=int, default=30, help="number of rounds (default 30, about 25 s)")
     rounds = parser.parse_args().rounds
     if rounds < 1:
         parser.error("--rounds: give 1 or more")

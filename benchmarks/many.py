@@ -1,4 +1,4 @@
-"""What many entries cost: ``python benchmarks/many.py [--entries 50000] [--rounds 20]`` prints tables as Markdown.
+"""Cost of many entries: ``python benchmarks/many.py [--entries 50000] [--rounds 20]`` prints tables as Markdown.
 
 One cache directory holds 10 entries, one 50,000, which are then as many as its ``STALECACHE_MAX_SIZE`` lets it, and one is at its
 ``MAX_SIZE`` with 1,000. They are purged, hit and written in turn, so that a machine that gets slower meanwhile gets slower for all.
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 
 FEW, MANY, FULL, MANY_FULL = "few entries", "many entries", "at MAX_SIZE", "many, at MAX_SIZE"
 FEW_ENTRIES, FULL_ENTRIES = 10, 1000
-#: Bytes of a page, and what it takes on the disk with its head.
+#: Bytes of a page, and its size on the disk with its head.
 PAGE_SIZE, ON_DISK = 2000, 4096
 WRITERS = 2
-#: Hits and stores of each directory in one round, and pages that are visited.
+#: Number of hits and stores per directory and round, and number of visited pages.
 HITS, STORES, PAGES = 400, 20, 10
-#: Pages that a worker visits, each once from its file and once from its memory, while its memory is watched.
+#: Pages that a worker serves, once from a file and once from memory, while its memory is measured.
 VISITED = 50_000
-#: Workers that are started to see their first hit.
+#: Number of workers that are started to measure their first hit.
 STARTS = 5
 DAY, MIB = 86_400.0, 1024 * 1024
 
@@ -54,7 +54,7 @@ SELECTORS: dict[str, dict[str, Any]] = {"tag": {"tag": "news"}, "endpoint": {"en
 
 
 class Target(NamedTuple):
-    """What a figure may be at most."""
+    """The highest acceptable value of a figure."""
 
     name: str
     limit: float
@@ -80,7 +80,7 @@ def shop(directory: Path, **settings: object) -> tuple[Flask, StaleCache]:
     def page(number: str) -> str:
         return "x" * PAGE_SIZE
 
-    # In the key; and the main module has another name in each process.
+    # It is in the key, and the main module has a different name in each process.
     page.__module__ = app.name
     app.add_url_rule("/page/<number>", view_func=cache.cached(DAY, DAY, DAY, tags=["news"], jitter=0)(page))
     return app, cache
@@ -105,9 +105,9 @@ def sample(folder: Path) -> bytes:
 
 
 class Template:
-    """A page of which others are made.
+    """A template for stored pages.
 
-    :param data: a stored one, of article 0.
+    :param data: the stored page of article 0.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -131,13 +131,13 @@ class Template:
 
 
 def fill(directory: Path, numbers: range, data: bytes) -> None:
-    """Write pages as the store lays them out, and the lock files that those leave behind who store one after the other."""
+    """Write pages in the layout of the store, and the lock files that storing them would leave behind."""
     template, now = Template(data), time.time_ns()
     for number in numbers:
         entry = template.entry(number, now)
         name = digest(entry.key)
         path = f"{directory}/{name[:2]}/{name}"
-        # Straight, since a million by way of the store would take twenty minutes.
+        # Written directly, because storing a million pages would take twenty minutes.
         for each, content in ((path, encode(entry)), (f"{path}.lock", b"")):
             descriptor = os.open(each, os.O_WRONLY | os.O_CREAT, 0o600)
             os.write(descriptor, content)
@@ -145,9 +145,9 @@ def fill(directory: Path, numbers: range, data: bytes) -> None:
 
 
 def filled(directory: Path, entries: int, data: bytes) -> Path:
-    """Fill a directory from some processes, and return it."""
+    """Fill a directory from several processes, and return it."""
     for number in range(256):
-        # As in one that is in use for a while; making them is no part of a store.
+        # The folders exist, as in a directory that has been in use; creating them is not part of storing.
         (directory / f"{number:02x}").mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     start = multiprocessing.get_context("spawn").Process
@@ -164,8 +164,8 @@ def filled(directory: Path, entries: int, data: bytes) -> Path:
 class Stretch(NamedTuple):
     """One tick of housekeeping.
 
-    :ivar wall: milliseconds that it lasted.
-    :ivar cpu: milliseconds of a core that it took.
+    :ivar wall: its duration in milliseconds.
+    :ivar cpu: its processor time in milliseconds.
     """
 
     wall: float
@@ -174,12 +174,12 @@ class Stretch(NamedTuple):
 
 @dataclass
 class Place:
-    """An app on a directory, and what was measured there.
+    """An app on a directory, with its measurements.
 
     :ivar hits: microseconds of a hit, the median of each round.
     :ivar stores: microseconds of each store, by round.
     :ivar purges: milliseconds of each purge, by selector.
-    :ivar ticks: the ticks of a sweep, by what there was to do.
+    :ivar ticks: the ticks of a sweep, by kind of work.
     """
 
     app: Flask
@@ -203,33 +203,33 @@ class Place:
 
 
 def place(directory: Path, entries: int, data: bytes, max_size: int | None = None) -> Place:
-    """Return an app on a directory that was filled, as a process that has served for a while: its memory is as full as it gets."""
+    """Return an app on a filled directory, with its memory as full as after serving for a while."""
     app, cache = shop(directory, MAX_SIZE=max_size)
     made = Place(app, cache, entries, Template(data))
-    # Who filled it counted nothing.
+    # The processes that filled it did not count entries.
     made.store.sweep()
     for number in range(min(entries, VISITED // 5)):
         made.store.load(made.template.entry(number, 0).key)
     return made
 
 
-# -- a worker of its own ---------------------------------------------------------------------------------------------
+# -- separate workers ------------------------------------------------------------------------------------------------
 
 
 def first_hit(directory: Path, number: int) -> float:
-    """Return the milliseconds from making the app to the end of its first hit."""
+    """Return the milliseconds from creating the app to the end of its first hit."""
     start = time.perf_counter_ns()
     visit(shop(directory, MAX_SIZE=None)[0], environ_of(number), "HIT")
     return (time.perf_counter_ns() - start) / 1e6
 
 
 def resident() -> int:
-    """Return the bytes of memory that this process has."""
+    """Return the memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def memory(directory: Path, entries: int) -> tuple[int, int]:
-    """Visit page after page, then walk through all; return the bytes that this has cost, and those that copies may take."""
+    """Visit all pages, then walk through the store. Return the additional memory in bytes, and the limit for copies."""
     app, _ = shop(directory, MAX_SIZE=None)
     visit(app, environ_of(0), "HIT")
     gc.collect()
@@ -244,7 +244,7 @@ def memory(directory: Path, entries: int) -> tuple[int, int]:
 
 
 def in_a_worker(work: Callable[..., Any], *arguments: object) -> Any:
-    """Return what a new process returns of something."""
+    """Run a function in a new process, and return its result."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 
@@ -266,7 +266,7 @@ def visit(app: WSGIApplication, environ: dict[str, Any], word: str) -> None:
 
 def take_hits(measured: Place) -> None:
     """Visit pages that are stored."""
-    # Beyond those that were filled in: purged or not, they are made anew.
+    # Pages beyond the filled ones: they are built again, whether purged or not.
     visits = [environ_of(20_000_000 + number) for number in range(PAGES)]
     for environ in visits:
         call(measured.app, environ.copy())
@@ -279,7 +279,7 @@ def take_hits(measured: Place) -> None:
 
 
 def store_one(store: FileStore, new: Entry) -> None:
-    """Store a page as the engine does: look once more under the lock, and write."""
+    """Store a page like the engine: look up again under the lock, and write."""
     lock = store.lock(new.key)
     if not lock.acquire():
         raise SystemExit("somebody has the lock of a new page")
@@ -291,7 +291,7 @@ def store_one(store: FileStore, new: Entry) -> None:
 
 
 def take_stores(found: list[Place], full: tuple[Place, ...]) -> None:
-    """Store pages that are new, in one directory after the other; those that are not full are made as full as they were."""
+    """Store new pages in each directory in turn; small directories are reduced to their previous size."""
     for measured in found:
         measured.stores.append([])
     for _ in range(STORES):
@@ -304,7 +304,7 @@ def take_stores(found: list[Place], full: tuple[Place, ...]) -> None:
 
 
 def take_purges(measured: Place) -> None:
-    """Purge by each selector; what was stored before is purged then, and stays where it is."""
+    """Purge by each selector; the files of purged pages are kept."""
     with measured.app.app_context():
         for what, selector in SELECTORS.items():
             measured.purges.setdefault(what, []).append(nanoseconds(partial(measured.cache.purge, **selector)) / 1e6)
@@ -317,7 +317,7 @@ def one_tick(store: FileStore) -> Stretch:
 
 
 def take_ticks(measured: Place) -> None:
-    """Let two sweeps run, the first of which looks for what was purged, and then a tick at which none is due."""
+    """Run two sweeps, the first of which looks for purged pages, and then a tick without a due sweep."""
     state = measured.store.directory / "sweep"
     measured.store.purge("tag:elsewhere", soft=False)
     for what in ("a sweep after a purge", "a sweep"):
@@ -330,7 +330,7 @@ def take_ticks(measured: Place) -> None:
 
 
 def measure(found: dict[str, Place], rounds: int) -> None:
-    """Play the rounds, each in another order."""
+    """Run the rounds, each in another order."""
     order, shuffled = list(found), random.Random(1)
     gc.collect()
     for _ in range(rounds):
@@ -342,11 +342,11 @@ def measure(found: dict[str, Place], rounds: int) -> None:
 
 
 class Figures(NamedTuple):
-    """What was measured.
+    """All measurements.
 
     :ivar found: the directories by name.
     :ivar first_hits: milliseconds of a new worker's first hit, by directory.
-    :ivar memory: bytes that a worker's visits have cost, and those that copies may take.
+    :ivar memory: additional memory of a worker in bytes, and the limit for copies.
     """
 
     found: dict[str, Place]
@@ -355,7 +355,7 @@ class Figures(NamedTuple):
 
 
 def figures(folder: Path, entries: int, rounds: int) -> Figures:
-    """Make the directories, and measure."""
+    """Create the directories, and measure."""
     data = sample(folder)
     sizes = {FEW: FEW_ENTRIES, MANY: entries, FULL: FULL_ENTRIES}
     paths = {name: filled(folder / str(size), size, data) for name, size in sizes.items()}
@@ -442,7 +442,7 @@ def table_of_targets(measured: Figures) -> Iterator[str]:
 
 
 def tables(measured: Figures, rounds: int) -> Iterator[str]:
-    """Yield the lines of the tables, and what became of the targets."""
+    """Yield the lines of the tables, and the results for the targets."""
     for table in (
         table_of_requests(measured.found, rounds),
         table_of_purges(measured.found),
@@ -457,12 +457,12 @@ def tables(measured: Figures, rounds: int) -> Iterator[str]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Measures what many entries cost and prints tables as Markdown.")
-    parser.add_argument("--entries", type=int, default=50_000, help="how many are many (default 50000)")
-    parser.add_argument("--rounds", type=int, default=20, help="how often everything is done in turn (default 20, about 15 s)")
+    parser.add_argument("--entries", type=int, default=50_000, help="number of entries (default 50000)")
+    parser.add_argument("--rounds", type=int, default=20, help="number of rounds (default 20, about 15 s)")
     chosen = parser.parse_args()
     if chosen.rounds < 1 or chosen.entries < FEW_ENTRIES:
         parser.error(f"give 1 or more for --rounds, and {FEW_ENTRIES} or more for --entries")
-    # No sweep while something is timed; it is timed itself.
+    # No sweeps during other measurements; they are measured separately.
     housekeeper.INTERVAL = DAY
     with tempfile.TemporaryDirectory() as folder:
         print("\n".join(tables(figures(Path(folder), chosen.entries, chosen.rounds), chosen.rounds)))

@@ -1,4 +1,4 @@
-"""Gateway hits over the wire, for ``gateway.py``: wrk asks real servers on 127.0.0.1, one after the other.
+"""Gateway hits over the wire, for ``gateway.py``: wrk sends requests to real servers on 127.0.0.1, one after the other.
 
 On each server a raw WSGI callable, an empty Flask view and the gateway's hit answer the same 10 kB; and so does a raw callable that
 sends all fields of a hit, since servers take their time over each. Beside them stand nginx's
@@ -27,23 +27,23 @@ from typing import NamedTuple, TypeAlias
 
 ROOT = Path(__file__).resolve().parent.parent
 CONNECTIONS = 32
-#: Threads for requests. uWSGI keeps one for each connection, and leaves the others waiting.
+#: Threads for requests. uWSGI keeps one per connection, and lets further connections wait.
 THREADS, UWSGI_THREADS = 8, CONNECTIONS
-#: Seconds that anything may take before the benchmark gives up.
+#: Time limit in seconds for every step of the benchmark.
 PATIENCE = 60.0
 PACKAGES = {"wrk": "wrk", "nginx": "nginx-light", "varnishd": "varnish"}
-#: Where Debian puts what is for root.
+#: Debian's directories for programs of root.
 PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 
 RAW, SAME, EMPTY, HIT = APPS = "raw", "same", "empty", "hit"
 NGINX, VARNISH, UWSGI = "nginx", "Varnish", "uWSGI"
-#: With one thread for requests no two of them contend for the interpreter; with more, slow views don't hold up each other.
+#: With one thread, requests do not contend for the interpreter; with more, slow views do not block each other.
 GRANIAN, GRANIAN_THREADS = "granian, 1 thread", f"granian, {THREADS} threads"
-#: How much of the raw callable's throughput a hit has at least.
+#: The lowest acceptable throughput of hits, as a multiple of the raw callable's.
 TARGETS = {"gunicorn sync": 0.95, "gunicorn gthread": 0.95, "waitress": 0.95, UWSGI: 0.9, GRANIAN: 0.9, GRANIAN_THREADS: 0.9}
-#: How much of nginx's hits granian's have at least.
+#: The lowest acceptable throughput of granian's hits, as a multiple of nginx's.
 AGAINST_NGINX = 0.75
-#: What each server is called, and what has to be there for it.
+#: The name of each server, and the programs that it needs.
 NEEDED = {
     "gunicorn sync": "gunicorn",
     "gunicorn gthread": "gunicorn",
@@ -125,14 +125,14 @@ Variant: TypeAlias = "tuple[str, str]"
 
 
 class Round(NamedTuple):
-    """Requests a second in one round; and how many were answered with an error, or not at all."""
+    """Requests per second in one round, and the number of errors and missing responses."""
 
     rates: Mapping[Variant, float]
     errors: Mapping[Variant, int]
 
 
 def install() -> None:
-    """Let apt-get install what is missing."""
+    """Install missing programs with apt-get."""
     missing = [package for program, package in PACKAGES.items() if program_of(program) is None]
     if not missing:
         return
@@ -143,7 +143,7 @@ def install() -> None:
 
 
 def program_of(name: str) -> str | None:
-    """Return where a program is; ``None``: it is not installed."""
+    """Return the path of a program, or ``None`` if it is not installed."""
     return shutil.which(name, path=PATH)
 
 
@@ -151,7 +151,7 @@ def program_of(name: str) -> str | None:
 
 
 class Place(NamedTuple):
-    """Where a server runs: its folder, and the socket that it inherits, or may bind to once that is closed."""
+    """The directory of a server, and the socket that it inherits, or whose port it binds once the socket is closed."""
 
     folder: Path
     socket: socket.socket
@@ -163,12 +163,12 @@ class Place(NamedTuple):
 
 
 def listening() -> socket.socket:
-    """Return a socket for a server that takes one over."""
+    """Return a socket for a server that inherits one."""
     return socket.create_server(("127.0.0.1", 0), backlog=256)
 
 
 def reserved() -> socket.socket:
-    """Return a socket that listens to nobody, for servers that insist on one of their own: it only keeps the port."""
+    """Return a socket that does not listen and only reserves the port, for servers that create their own."""
     held = socket.socket()
     for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
         held.setsockopt(socket.SOL_SOCKET, option, 1)
@@ -202,7 +202,7 @@ def command(server: str, app: str, place: Place) -> list[str]:
 
 @contextmanager
 def running(line: Sequence[str], place: Place, env: Mapping[str, str]) -> Iterator[None]:
-    """Run a server, wait until it answers, and stop it at the end."""
+    """Run a server, wait until it responds, and stop it at the end."""
     log = place.folder / f"{place.port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -238,7 +238,7 @@ def wait_until_it_answers(process: subprocess.Popen[bytes], place: Place, log: P
 
 
 def ask(port: int) -> HTTPMessage:
-    """Ask for the page on a new connection, and return the fields of the answer."""
+    """Request the page on a new connection, and return the fields of the response."""
     connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request("GET", "/page")
@@ -284,7 +284,7 @@ def varnish(folder: Path, upstream: int) -> Iterator[int]:
 
 
 def start_all(stack: ExitStack, folder: Path) -> dict[Variant, int]:
-    """Start what is installed, and return the ports."""
+    """Start all installed servers, and return their ports."""
     (folder / "app.py").write_text(APP)
     (folder / "gunicorn_conf.py").write_text(_GUNICORN)
     servers = [server for server, module in NEEDED.items() if find_spec(module) is not None]
@@ -299,12 +299,12 @@ def start_all(stack: ExitStack, folder: Path) -> dict[Variant, int]:
 
 
 def check(ports: Mapping[Variant, int]) -> None:
-    """See that the caches answer from the store."""
+    """Check that the caches respond from the store."""
     for (server, app), port in ports.items():
         if app != HIT:
             continue
         _, fields = ask(port), ask(port)
-        # Varnish names the request that stored it beside the one that it answers.
+        # On a hit, Varnish names two requests: this one, and the one that stored the page.
         word = "HIT" if server == VARNISH and " " in fields.get("X-Varnish", "") else fields.get("X-Cache-Status")
         if word != "HIT":
             raise SystemExit(f"{server} does not answer from the store: {fields.items()}")
@@ -318,7 +318,7 @@ _SOCKET_ERRORS = re.compile(r"Socket errors: connect (\d+), read (\d+), write (\
 
 
 def load(port: int, seconds: int) -> tuple[float, int]:
-    """Let wrk ask for a while, and return requests a second and errors."""
+    """Run wrk for a while, and return requests per second and errors."""
     url = f"http://127.0.0.1:{port}/page"
     line = [program_of("wrk") or "", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", url]
     said = subprocess.run(line, check=True, capture_output=True, text=True, timeout=seconds + PATIENCE).stdout
@@ -329,7 +329,7 @@ def load(port: int, seconds: int) -> tuple[float, int]:
 
 
 def groups_of(ports: Mapping[Variant, int]) -> list[list[Variant]]:
-    """Return what is asked one after the other, since it is compared: a server's apps, and with granian's nginx and Varnish."""
+    """Return the groups that are measured in direct succession: the apps of each server, and nginx and Varnish with granian's."""
     groups: dict[str, list[Variant]] = {}
     for server, app in ports:
         groups.setdefault(GRANIAN if server in (NGINX, VARNISH) else server, []).append((server, app))
@@ -337,7 +337,7 @@ def groups_of(ports: Mapping[Variant, int]) -> list[list[Variant]]:
 
 
 def measure(ports: Mapping[Variant, int], rounds: int, seconds: int) -> list[Round]:
-    """Play the rounds, each in another order."""
+    """Run the rounds, each in another order."""
     measured, shuffled, groups = [], random.Random(1), groups_of(ports)
     for port in ports.values():
         load(port, 1)
@@ -381,7 +381,7 @@ def rows(rounds: Sequence[Round], seconds: int) -> Iterator[str]:
 
 
 def verdicts(rounds: Sequence[Round]) -> Iterator[str]:
-    """Yield what became of the targets."""
+    """Yield the results for the targets."""
     yield "| target | at least | measured | |"
     yield "|---|---:|---:|---|"
     known = rounds[0].rates
@@ -398,7 +398,7 @@ def verdicts(rounds: Sequence[Round]) -> Iterator[str]:
 
 
 def report(rounds: int, seconds: int) -> Iterator[str]:
-    """Measure, and yield the lines of what came of it."""
+    """Measure, and yield the lines of the result."""
     if program_of("wrk") is None:
         yield "Over the wire: wrk is not installed; `--install` lets apt-get install it."
         return

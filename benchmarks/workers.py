@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Seconds that anything may take before the benchmark gives up.
+#: Time limit in seconds for every step of the benchmark.
 PATIENCE = 60.0
-#: Requests at once, until each worker has answered one.
+#: Number of concurrent requests, repeated until each worker has answered one.
 _ASKED = 8
 
 
@@ -30,13 +30,13 @@ def gunicorn(
 ) -> Iterator[int]:
     """Run an app under gunicorn until the end, wait for all its workers first, and yield the port on 127.0.0.1.
 
-    :param folder: where it runs.
-    :param source: the module in which ``app`` is.
-    :param worker_of: asks for something at a port, and returns which worker has answered.
-    :param env: environment variables for it.
+    :param folder: its directory.
+    :param source: source of the module that contains ``app``.
+    :param worker_of: sends a request to a port, and returns the worker that responded.
+    :param env: its environment variables.
     :param settings: gunicorn's own, such as ``threads=8``.
     """
-    # A file rather than options, since gunicorn passes over names that its version lacks, as it may do with the last one.
+    # A file, because gunicorn ignores unknown names in a file, but not unknown options; older versions lack the last name.
     config = {"workers": workers, "loglevel": "warning", "control_socket_disable": True, **settings}
     (folder / "app.py").write_text(source)
     (folder / "gunicorn_conf.py").write_text("".join(f"{name} = {value!r}\n" for name, value in config.items()))

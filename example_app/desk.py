@@ -40,7 +40,7 @@ def edit(slug: str) -> str | Response | tuple[str, int]:
         cache.purge(tag=article.tag)
     except StoreError:
         current_app.logger.exception("%s was published, but its pages could not be purged", slug)
-        problem = "It is published, but visitors may still get the old page. Please publish it again."
+        problem = "It is published, but visitors may still get the page from before. Please publish it once more."
         return render_template("edit.html", article=article, problem=problem), 500
     return redirect(url_for("news.article", slug=slug))
 
