@@ -1,4 +1,4 @@
-"""``purge``, ``refresh``, ``publish`` and ``warm``: what changes what is stored."""
+"""The commands that change many entries: ``purge``, ``refresh``, ``publish`` and ``warm``."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ concurrent = click.option(
 
 @click.command()
 @selecting
-@click.option("--soft", is_flag=True, help="Only end the freshness: it is served as stale, and renewed.")
+@click.option("--soft", is_flag=True, help="Only end the freshness: entries are served stale, and refreshed.")
 @with_appcontext
 def purge(soft: bool, **selection: Any) -> None:
-    """Purge what is stored: every worker sees it at its next request.
+    """Purge entries: every worker sees it at its next request.
 
     URL is a path with its query (on all hosts), or a full URL.
     """
@@ -51,7 +51,7 @@ def purge(soft: bool, **selection: Any) -> None:
 @concurrent
 @with_appcontext
 def refresh(concurrency: int, **selection: Any) -> None:
-    """Renew now what is stored, fresh or not, and say what came of each."""
+    """Refresh entries now, fresh or not, and print the result of each."""
     here = this_state()
     _follow(here.bulk.refresh(_matching(here, Selection(**selection), "a refresh"), concurrency))
 
@@ -61,7 +61,7 @@ def refresh(concurrency: int, **selection: Any) -> None:
 @concurrent
 @with_appcontext
 def publish(concurrency: int, **selection: Any) -> None:
-    """Purge softly and renew: for a hook that runs when something was published."""
+    """Purge softly and refresh: for a hook that runs when something was published."""
     here = this_state()
     _follow(here.bulk.publish(_matching(here, Selection(**selection), "a publish"), concurrency))
 
@@ -69,15 +69,15 @@ def publish(concurrency: int, **selection: Any) -> None:
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @concurrent
-@click.option("--force", is_flag=True, help="Renew what is fresh too.")
+@click.option("--force", is_flag=True, help="Refresh fresh entries too.")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A request field to send; may be repeated.")
 @with_appcontext
 def warm(sources: tuple[str, ...], concurrency: int, force: bool, headers: tuple[str, ...]) -> None:
     """Fill the cache before visitors come.
 
-    SOURCE is a path or URL of the app; a file with one of these a line; - for lines from standard input; or, alone, a sitemap: a
-    file or a URL of the app that ends in .xml or .xml.gz. What is there as a file is one, also if it begins with a slash. What is
-    fresh already is skipped, so that a run that was interrupted goes on where it was.
+    SOURCE is a path or URL of the app; a file with one path or URL on each line; - for lines from standard input; or, alone, a
+    sitemap: a file or a URL of the app that ends in .xml or .xml.gz. A SOURCE that exists as a file is read as one, even if it
+    begins with a slash. Fresh pages are skipped, so an interrupted run continues where it stopped.
     """
     here = this_state()
     urls = sources[0] if len(sources) == 1 and _is_sitemap(sources[0]) else [url for source in sources for url in _urls(source)]
@@ -126,11 +126,11 @@ def _fields(given: Iterable[str]) -> dict[str, str]:
     return fields
 
 
-# -- what is printed meanwhile ---------------------------------------------------------------------------------------
+# -- progress --------------------------------------------------------------------------------------------------------
 
 
 def _follow(batch: Batch) -> None:
-    """Print what comes of each until all is done; end the command with 1 if nothing was found or not all of it went well."""
+    """Print the outcome of each entry until the batch has ended; exit with 1 if nothing was found or something failed."""
     try:
         if sys.stdout.isatty():
             _with_bar(batch)
@@ -139,7 +139,7 @@ def _follow(batch: Batch) -> None:
                 click.echo(_line(outcome))
     except KeyboardInterrupt:
         batch.cancel()
-        # What is under way may come to its end, as when a worker stops.
+        # Running jobs may finish, as when a worker stops.
         batch.wait(this_state().settings.shutdown_wait)
         click.echo(f"interrupted: {_summary(batch)}; what is done is not done again", err=True)
         raise SystemExit(1) from None
@@ -151,11 +151,11 @@ def _follow(batch: Batch) -> None:
 
 
 def _with_bar(batch: Batch) -> None:
-    """Draw a bar; what did not go well is listed below it."""
+    """Draw a progress bar, and list failures below it."""
     troubles = []
     with click.progressbar(length=batch.found, label=batch.kind, show_pos=True) as bar:
         for outcome in batch:
-            # A walk finds more as it goes on.
+            # The walk goes on meanwhile, and finds more entries.
             bar.length = max(batch.found, bar.pos + 1)
             bar.update(1)
             if outcome.failed or not (outcome.stored or outcome.skipped or batch.kind == "purge"):

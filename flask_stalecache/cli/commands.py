@@ -1,6 +1,10 @@
-"""The group of commands, and how errors end one: a clear line and an exit code.
+"""The group of commands. An error ends a command with one line and an exit code.
 
-0: done, something was found. 1: nothing matched, or some of it failed. 2: wrong use.
+========= =====================================
+0         done, and something was found
+1         nothing matched, or something failed
+2         wrong use
+========= =====================================
 """
 
 from __future__ import annotations
@@ -13,13 +17,13 @@ from flask.cli import AppGroup
 from ..errors import ConfigError, StaleCacheError
 from . import bulk, listing, maintenance, show, stats
 
-#: Nothing matched, or some of it failed.
+#: Exit codes: nothing matched or something failed; and wrong use.
 NOTHING = 1
 WRONG_USE = 2
 
 
 class Problem(click.ClickException):
-    """What ends a command with one line.
+    """Ends a command with one line.
 
     :param code: the exit code.
     """
@@ -30,7 +34,7 @@ class Problem(click.ClickException):
 
 
 class Commands(AppGroup):
-    """Commands whose errors are told in one line."""
+    """Commands whose errors are printed as one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""

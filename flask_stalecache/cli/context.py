@@ -1,4 +1,4 @@
-"""Which cache a command is for: that of the current app, and whether there is one at all."""
+"""The app and the store that a command works on."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def this_app() -> Flask:
 
 
 def this_state() -> AppState:
-    """Return what belongs to the current app.
+    """Return the state of the current app.
 
-    :raises ConfigError: if it has no cache, or what is in its directory is of a later version of this package.
+    :raises ConfigError: if it has no cache, or a later version of this package has used its directory.
     """
     state = state_of(this_app())
     store = state.engine.store
@@ -37,12 +37,12 @@ def this_state() -> AppState:
 
 
 def filled_state() -> AppState:
-    """Return what belongs to the current app, for commands that need something stored."""
+    """Return the state of the current app, for commands that need stored entries."""
     return filled(this_state())
 
 
 def filled(state: AppState) -> AppState:
-    """Return the state of an app in whose store something may be; end the command where nothing can be."""
+    """Return the state if its store may have entries; end the command if there is no cache directory."""
     store = state.engine.store
     if isinstance(store, DirectoryStore) and not store.directory.is_dir():
         click.echo(f"nothing is stored: there is no directory {store.directory}", err=True)
@@ -51,18 +51,18 @@ def filled(state: AppState) -> AppState:
 
 
 def app_terms(state: AppState) -> ServeOptions:
-    """Return what the app says of serving what is stored, whoever asks."""
+    """Return the serving options of the app, for any request."""
     return _here(state, ServeOptions() if state.calls is None else state.calls.terms())
 
 
 def terms_of(state: AppState, entry: Entry) -> ServeOptions:
-    """Return what is said of serving an entry, whoever asks: by its view, function or rule, if that is known."""
+    """Return the serving options of an entry, for any request: those of its view, function or rule, else those of the app."""
     terms = state.scans.serve_options_of(entry)
     return app_terms(state) if terms is None else _here(state, terms)
 
 
 def _here(state: AppState, terms: ServeOptions) -> ServeOptions:
     if this_app().debug and state.settings.version is None:
-        # The version is the start of each process then, and this is another one than the server.
+        # In debug mode the version is the start of the process, and the server is another process.
         return terms._replace(version="", deployed=0.0)
     return terms

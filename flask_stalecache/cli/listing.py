@@ -1,4 +1,4 @@
-"""``list``: what is stored, a line each."""
+"""The command ``list``: one line for each entry."""
 
 from __future__ import annotations
 
@@ -34,16 +34,18 @@ _RIGHT = frozenset({1, 2, 3, 4, 5})
 @click.command("list")
 @filtering
 @click.option("--function", help="Only the values of this fetch function, such as shop.rates.")
-@click.option("--state", type=click.Choice([*map(str, State), FAILING]), help="Only what is in this window, or whose origin fails.")
-@click.option("--sort", type=click.Choice(list(_SORTS)), help="Order. Default: as it comes.")
+@click.option(
+    "--state", type=click.Choice([*map(str, State), FAILING]), help="Only entries in this window, or with a failing origin."
+)
+@click.option("--sort", type=click.Choice(list(_SORTS)), help="Order. Default: none.")
 @click.option("--reverse", is_flag=True, help="The largest first.")
-@click.option("--limit", type=click.IntRange(min=1), help="So many at most.")
+@click.option("--limit", type=click.IntRange(min=1), help="Print this many at most.")
 @click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
 @with_appcontext
 def list_entries(
     function: str | None, state: str | None, sort: str | None, reverse: bool, limit: int | None, as_json: bool, **selection: Any
 ) -> None:
-    """List what is stored: one line an entry."""
+    """List entries, one line each."""
     here = this_state()
     filters = filters_of(here, selection)
     filled(here)
@@ -72,12 +74,12 @@ def _ordered(found: Iterator[Summary], sort: str | None, reverse: bool, limit: i
         return islice(found, limit)
     if limit is None:
         return sorted(found, key=_SORTS[sort], reverse=reverse)
-    # Of a million entries so many are kept, and no more.
+    # Keeps `limit` entries in memory, even of a million.
     return heapq.nlargest(limit, found, _SORTS[sort]) if reverse else heapq.nsmallest(limit, found, _SORTS[sort])
 
 
 def _echo_lines(summaries: Iterable[Summary]) -> int:
-    """Print a table, and return how many lines it has; some lines at a time, so that a long one begins at once."""
+    """Print a table page by page, so that a long one begins at once, and return its number of entries."""
     rest, count = iter(summaries), 0
     while page := list(islice(rest, _PAGE)):
         rows = [*([] if count else [_HEAD]), *map(_row, page)]

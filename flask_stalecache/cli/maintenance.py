@@ -1,4 +1,4 @@
-"""``prune``, ``verify`` and ``config``: how the cache is, and what keeps it well."""
+"""The commands that check and maintain the cache: ``prune``, ``verify`` and ``config``."""
 
 from __future__ import annotations
 

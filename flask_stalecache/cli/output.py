@@ -1,4 +1,4 @@
-"""How things are printed: columns, JSON, and nothing that moves a cursor."""
+"""Output of the commands: columns, JSON, and text without terminal escapes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import click
 
 
 def columns(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(), gap: int = 2) -> Iterable[str]:
-    """Yield lines in which the columns stand one below the other; the last one is as wide as it is.
+    """Yield rows as lines with aligned columns.
 
-    :param right: the columns of numbers, by their place.
+    :param right: indexes of the columns that are aligned to the right.
     """
     if not rows:
         return
@@ -31,7 +31,7 @@ def echo_json(data: Any) -> None:
 
 
 def echo_json_array(items: Iterable[Any]) -> int:
-    """Print data as one JSON array, each item as it comes, and return how many there were."""
+    """Print items as one JSON array, each as soon as it is known, and return their number."""
     count = 0
     for count, item in enumerate(items, 1):
         click.echo(("[" if count == 1 else ",") + "\n" + json.dumps(item, ensure_ascii=False), nl=False)
@@ -40,5 +40,5 @@ def echo_json_array(items: Iterable[Any]) -> int:
 
 
 def plain(text: str) -> str:
-    """Return a text that may go to a terminal: without what would move its cursor or change its colours."""
+    """Return a text that is safe on a terminal: control characters are escaped."""
     return text if text.isprintable() else ascii(text)

@@ -1,4 +1,4 @@
-"""The settings in force, as data, and where each comes from."""
+"""The effective settings, and the source of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT = "default"
 
 
 def settings(app: Flask, state: AppState) -> Iterator[tuple[str, Any, str]]:
-    """Yield name, value as data, and origin of each setting."""
+    """Yield name, JSON value and source of each setting."""
     for short in KEYS:
         name = PREFIX + short
         value: Any = getattr(state.settings, short.lower())
@@ -38,7 +38,7 @@ def settings(app: Flask, state: AppState) -> Iterator[tuple[str, Any, str]]:
 def _source(app: Flask, name: str) -> str:
     if name not in app.config:
         return DEFAULT
-    # What from_prefixed_env() reads.
+    # The name that Flask's from_prefixed_env() reads.
     return f"FLASK_{name} in the environment, by app.config" if f"FLASK_{name}" in os.environ else "app.config"
 
 
@@ -56,7 +56,7 @@ def _source_of_directory(app: Flask, state: AppState) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a setting as what JSON knows."""
+    """Return a setting as JSON data."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if value is None or isinstance(value, (bool, int, float, str)):

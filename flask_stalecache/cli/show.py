@@ -1,4 +1,4 @@
-"""``show``: one URL, and all that is known of what is stored for it."""
+"""The command ``show``: all details of the entries of one URL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from . import output
 from .context import filled_state, terms_of
 from .selectors import of_url
 
-#: In every key, so that they tell no variant.
+#: Part of every key, so they do not distinguish variants.
 _OF_ALL = frozenset({"HTTP_HOST", *map(environ_name, FORWARDED_FIELDS)})
 
 
@@ -32,7 +32,7 @@ _OF_ALL = frozenset({"HTTP_HOST", *map(environ_name, FORWARDED_FIELDS)})
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @with_appcontext
 def show(url: str, as_json: bool) -> None:
-    """Show all that is known of what is stored for URL: each variant, its windows, and why it would be served as it would.
+    """Show the entries of URL in detail: each variant, its windows, and how the next request would be served, and why.
 
     URL is a path with its query (on all hosts), a full URL, or a call as `list` writes it.
     """
@@ -112,7 +112,7 @@ def _for_whom(entry: Entry) -> Iterator[tuple[str, str]]:
 
 
 def _variant(entry: Entry) -> dict[str, str | None]:
-    """Return the request fields that tell it from other variants of its URL."""
+    """Return the request fields that distinguish it from other variants of its URL."""
     fields = entry.recipe.get("fields", [])
     return {name.removeprefix("HTTP_").replace("_", "-").title(): value for name, value in fields if name not in _OF_ALL}
 

@@ -1,4 +1,4 @@
-"""``stats``: the numbers of all workers."""
+"""The command ``stats``: the statistics of all workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .context import filled_state
 
 _KINDS = {"ENDPOINT": "endpoints", "FUNCTION": "functions", "HOST": "hosts"}
 _HEAD = ("VISITS", "FROM STORE", "SERVED P50", "P95", "ORIGIN CALLS", "FAILED", "ORIGIN P50", "P95")
-#: What is served without a call of the origin that anybody waits for.
+#: The statuses of requests that waited for no call of the origin.
 _FROM_STORE = ("HIT", "STALE", "UPDATING")
 
 
@@ -24,7 +24,7 @@ _FROM_STORE = ("HIT", "STALE", "UPDATING")
 @click.option("--json", "as_json", is_flag=True, help="As JSON: what cache.stats() returns.")
 @with_appcontext
 def stats(as_json: bool) -> None:
-    """Show the numbers of all workers that share the store, living and dead."""
+    """Show the statistics of all workers that share the store, living and dead."""
     numbers = filled_state().engine.stats()
     if as_json:
         output.echo_json(numbers)
