@@ -1,4 +1,4 @@
-"""What the buttons do, and to what."""
+"""The actions of the page's forms: purge, soft purge and refresh, of a selection or of one entry."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ..core.model.entry import Entry
 from ..core.model.titles import title_of
 from ..errors import ConfigError
 
-#: What an action is called in a form, and what the page says when it is done.
+#: Actions by their names in forms, with the page's word for a finished one.
 ACTIONS = {"purge": "Purged", "soft": "Softly purged", "refresh": "Refreshed"}
-#: What it says of what goes on in the background.
+#: And its word for one that goes on in the background.
 GOES_ON = {"purge": "Purging", "soft": "Softly purging", "refresh": "Refreshing"}
-#: By what entries are found and acted on, and how the page names that.
+#: The kinds of selections, with their labels.
 SELECTORS = {name: kind.label for name, kind in KINDS.items()}
-#: Seconds that a form waits for what goes on in the background: often it is over by then, and the page can say how it ended.
+#: Seconds that a form waits for a batch: most have ended by then, and the page can show the result.
 PATIENCE = 1.0
 
 
 def selector_of(state: AppState, by: str, value: str) -> Selector:
-    """Return what is looked for.
+    """Return the selector of a search.
 
     :param by: one of :data:`SELECTORS`.
-    :raises ConfigError: if that makes no sense.
+    :raises ConfigError: if the value makes no sense.
     """
     if by not in SELECTORS:
         raise ConfigError("Choose by what to find an entry.")
@@ -33,10 +33,10 @@ def selector_of(state: AppState, by: str, value: str) -> Selector:
 
 
 def act(state: AppState, action: str, by: str, value: str) -> str:
-    """Do what a form asks for, and return what the page says of it.
+    """Do what a form asks for, and return the page's message.
 
     :param by: one of :data:`SELECTORS`, or ``key`` for one entry.
-    :raises ConfigError: for an action or a selection that is none.
+    :raises ConfigError: for an unknown action or selection.
     :raises StoreError: if the store can't be written.
     """
     value = value.strip()
@@ -51,7 +51,7 @@ def act(state: AppState, action: str, by: str, value: str) -> str:
 
 
 def _on_one(state: AppState, action: str, key: str) -> str:
-    """Act on one entry, and return what the page says of it; all variants of a page are purged together."""
+    """Act on one entry, and return the page's message. All variants of a page are purged together."""
     entry = state.engine.store.load(key).entry
     if entry is None:
         raise ConfigError("It is not stored any more.")
@@ -61,7 +61,7 @@ def _on_one(state: AppState, action: str, key: str) -> str:
 
 
 def own_name(entry: Entry) -> str:
-    """Return the name by which an entry alone is purged: that of its URL, or of its call.
+    """Return the name that purges only this entry: that of its URL, or of its call.
 
     :raises ConfigError: if it has none.
     """
@@ -72,9 +72,9 @@ def own_name(entry: Entry) -> str:
 
 
 def _told(action: str, what: str, batch: Batch | None) -> str:
-    """Return how it ended, or that it goes on.
+    """Return the result, or that the batch goes on.
 
-    :param batch: what goes on in the background; ``None``: it is done.
+    :param batch: the batch in the background; ``None``: all is done.
     """
     if batch is None:
         return f"{ACTIONS[action]}: {what}"

@@ -1,4 +1,4 @@
-"""``cache.dashboard``: who may see it, and what it answers."""
+"""``cache.dashboard``: the blueprint with its access control, routes and templates."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .csrf import is_ours, token
 from .data import DashboardData, Found, Lists
 from .url_lookup import request_for
 
-#: In ``app.extensions``: what belongs to an app, by the name under which the blueprint is registered.
+#: Key in ``app.extensions``; maps the name of a registered blueprint to its :class:`Registered`.
 _REGISTERED = "stalecache.dashboard"
-#: In the session: what the next page says.
+#: Key in the session: the message that the next page shows.
 _SAID = "_stalecache_said"
 _HOW = 'app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=is_admin)'
-#: No script, style or form of anybody else's; and the pages in nobody's frame.
+#: Scripts, styles and forms only from this host; and no other site may frame the pages.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
@@ -33,35 +33,37 @@ _FIELDS = {
     "Content-Security-Policy": _POLICY,
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
-    # Browsers keep the Origin of a form from its own host under no other policy that is as strict.
+    # The strictest policy under which browsers still send the Origin of a form to its own host.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-#: What a form says.
+#: The fields of a form.
 _ASKED = ("action", "by", "value")
-#: Characters in a link or a message at most: servers and browsers take no longer ones.
+#: Characters in a link or a message at most: a limit of servers, and of cookies.
 LONGEST = 800
-#: The parts of the page that are brought up to date.
-_PARTS = ("health", "tiles", "origins", "hour")
+#: The panels that an open page updates. To add one: a name here, its template ``templates/NAME.html`` (which is rendered with
+#: ``now``, the :class:`.Overview`), a section of ``page.html`` with ``data-part="NAME"`` that includes it, and its data in
+#: ``overview.py``. The script needs no change.
+PANELS = ("health", "tiles", "origins", "hour")
 
 
 class Registered(NamedTuple):
-    """What belongs to one app.
+    """The dashboard of one app.
 
-    :ivar authorize: says who may see it.
-    :ivar desk: has the numbers and entries.
+    :ivar authorize: decides who may see it.
+    :ivar data: its statistics and entries.
     """
 
     authorize: Callable[[], object]
-    desk: DashboardData
+    data: DashboardData
 
 
 class Asked(NamedTuple):
-    """What entries are looked for.
+    """A search for entries.
 
-    :ivar by: one of :data:`.acting.SELECTORS`, or ``key``.
-    :ivar find: which.
-    :ivar problem: why that can't be looked for; "" if it can.
+    :ivar by: one of :data:`.actions.SELECTORS`, or ``key``.
+    :ivar find: the value to search for.
+    :ivar problem: why the search is not possible; "" if it is.
     """
 
     by: str = "url"
@@ -70,7 +72,7 @@ class Asked(NamedTuple):
 
 
 class Links(NamedTuple):
-    """Where the page leads to."""
+    """The links of the page."""
 
     page: str
     act: str
@@ -80,7 +82,7 @@ class Links(NamedTuple):
 
 
 class Dashboard(Blueprint):
-    """A blueprint with one page, which an app registers together with who may see it.
+    """A blueprint with one page. An app registers it together with a function that decides who may see it.
 
     ::
 
@@ -90,14 +92,14 @@ class Dashboard(Blueprint):
     ``None`` is answered with 403, and a response that it returns is sent, such as a redirect to a login. If it raises, nobody
     gets in.
 
-    :param memos: the fetch functions that are known.
+    :param memos: the known fetch functions.
     """
 
     def __init__(self, memos: Collection[FetchFunction]) -> None:
-        # A path of its own for what is static, so that it is found without a url_prefix too.
+        # A path of its own for static files, so that they are found without a url_prefix too.
         super().__init__("stalecache", __name__, static_folder="static", static_url_path="/stalecache-static")
         self._memos = memos
-        # Not the app's: what it configures, overrides and adds to its templates is not for this page.
+        # Not the app's environment: its settings, overrides and globals must not change this page.
         self._templates = Environment(
             loader=PackageLoader("flask_stalecache.dashboard"),
             autoescape=True,
@@ -123,22 +125,22 @@ class Dashboard(Blueprint):
         assert isinstance(app, Flask)
         options = {name: value for name, value in options.items() if name != "authorize"}
         name = f"{options.get('name_prefix', '')}.{options.get('name', self.name)}".lstrip(".")
-        desk = DashboardData(app, self._memos)
-        app.extensions.setdefault(_REGISTERED, {})[name] = Registered(authorize, desk)
+        data = DashboardData(app, self._memos)
+        app.extensions.setdefault(_REGISTERED, {})[name] = Registered(authorize, data)
         super().register(app, options)
 
     # -- answers -------------------------------------------------------------------------------------------------
 
     def _page(self) -> str:
-        desk = _registered().desk
+        data = _registered().data
         asked = Asked(request.args.get("by", "url"), request.args.get("find", "").strip())
-        asked, found = _found(desk, asked) if asked.find else (asked, None)
+        asked, found = _found(data, asked) if asked.find else (asked, None)
         return self._render(
             "page.html",
-            now=desk.numbers(request.args.get("series", "")),
+            now=data.numbers(request.args.get("series", "")),
             asked=asked,
             found=found,
-            lists=_lists(desk),
+            lists=_lists(data),
             token=token(),
             said=session.pop(_SAID, None),
             app_name=current_app.name,
@@ -149,12 +151,12 @@ class Dashboard(Blueprint):
         )
 
     def _now(self) -> Response:
-        """Answer with what is new: a page that is left open asks every few seconds, so it never walks through the store."""
-        now, drawn = _registered().desk.now(request.args.get("series", ""), request.args.get("after", 0.0, float))
+        """Answer with the updated panels. An open page asks every few seconds, so this never walks through the store."""
+        now, drawn = _registered().data.now(request.args.get("series", ""), request.args.get("after", 0.0, float))
         return jsonify(
             clock=now.clock,
             headline=now.health.headline,
-            parts={name: self._render(f"{name}.html", now=now) for name in _PARTS},
+            parts={name: self._render(f"{name}.html", now=now) for name in PANELS},
             charts=drawn,
         )
 
@@ -163,7 +165,7 @@ class Dashboard(Blueprint):
             abort(403, "This form was not sent from the dashboard. Reload it and try again.")
         asked = request.form
         try:
-            kind, said = "done", act(_registered().desk.state, *(asked.get(name, "") for name in _ASKED))
+            kind, said = "done", act(_registered().data.state, *(asked.get(name, "") for name in _ASKED))
         except StaleCacheError as error:
             kind, said = "problem", str(error)
         # The session may be a cookie, and browsers drop one that is too long.
@@ -190,33 +192,33 @@ def _links(asked: Asked) -> Links:
     )
 
 
-def _found(desk: DashboardData, asked: Asked) -> tuple[Asked, Found | None]:
-    """Look for entries, and return what was looked for and found; nothing, if it can't be looked for."""
+def _found(data: DashboardData, asked: Asked) -> tuple[Asked, Found | None]:
+    """Search for entries, and return the search, with its problem if it is not possible, and what was found."""
     try:
         if asked.by == "key":
-            return asked, desk.one(asked.find)
-        matches, takes_long = selector_of(desk.state, asked.by, asked.find).matches, "long" in request.args
+            return asked, data.one(asked.find)
+        matches, takes_long = selector_of(data.state, asked.by, asked.find).matches, "long" in request.args
         if asked.by == "url":
-            return asked, desk.of_url(request_for(asked.find, request.environ), matches, takes_long=takes_long)
-        return asked, desk.matching(matches, takes_long=takes_long)
+            return asked, data.of_url(request_for(asked.find, request.environ), matches, takes_long=takes_long)
+        return asked, data.matching(matches, takes_long=takes_long)
     except StaleCacheError as error:
         return asked._replace(problem=str(error)), None
 
 
-def _lists(desk: DashboardData) -> Lists:
+def _lists(data: DashboardData) -> Lists:
     try:
-        return desk.lists(request.host_url.rstrip("/"))
+        return data.lists(request.host_url.rstrip("/"))
     except StoreError as error:
         return Lists(f"The store can't be read: {error}", [], [], [])
 
 
 def _admit() -> AnyResponse | None:
-    """Let a visitor in, or return what is answered instead."""
+    """Let a visitor in, or return the response to send instead."""
     answer = current_app.ensure_sync(_registered().authorize)()
     if isinstance(answer, AnyResponse):
         return answer
     if answer is not None and not isinstance(answer, int):
-        # Anything else is true in Python: a text such as "no", or a tuple with a status.
+        # Other values, such as "no" or a tuple with a status, are true in Python: they must not let anybody in.
         raise TypeError(f"authorize of the dashboard returned {type(answer).__name__}: return True or False, or a response")
     if not answer:
         abort(403)
@@ -224,7 +226,7 @@ def _admit() -> AnyResponse | None:
 
 
 def _protect(response: Response) -> Response:
-    """Keep an answer out of all caches, our own gateway too, and out of other sites' frames."""
+    """Keep a response out of all caches, our gateway included, and out of other sites' frames."""
     response.headers.update(_FIELDS)
     is_static = request.endpoint is not None and request.endpoint.endswith(".static")
     response.headers["Cache-Control"] = "private, no-cache" if is_static else "no-store"

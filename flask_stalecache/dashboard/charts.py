@@ -1,4 +1,4 @@
-"""The last hour as lines and rows: what the charts draw, and the table that says the same. Pure."""
+"""The last hour: the points of the charts, and the rows of the table with the same data. Pure."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from ..core.formatting import clock, latency, number
 from ..core.rules.status import CacheStatus
 from ..stats.quantiles import quantile
 
-#: From what costs nothing to what costs most: the order in which they are stacked.
+#: In the order in which the chart stacks them: from the cheapest to the most expensive.
 STATUSES = tuple(status.value for status in reversed(CacheStatus))
-#: What is served without asking the origin.
+#: Statuses that are served without waiting for the origin.
 FROM_STORE = ("HIT", "UPDATING", "STALE")
-#: Kinds of what is counted apart, and what a group of them is called.
+#: Kinds of labels that are counted separately, with the title of each group.
 KINDS = {"endpoints": "Endpoints", "functions": "Fetch functions", "hosts": "Third parties"}
-#: And what one of them is called.
+#: And with the word for one of them.
 ONE_OF = {"endpoints": "endpoint", "functions": "fetch function", "hosts": "third party"}
-#: Seconds of a row of the table.
+#: Seconds in one row of the table.
 ROW = 300
 
 Buckets = Mapping[float, int]
 
 
 class Line(NamedTuple):
-    """What happened to an endpoint, a fetch function or a third party in some seconds.
+    """The counts of an endpoint, a fetch function or a third party in one interval.
 
-    :ivar calls: of the origin.
-    :ivar failures: of these.
-    :ivar served: how many took so many seconds at most until there was something to serve, beyond the bound before.
-    :ivar origin: the same of the origin's calls.
+    :ivar calls: calls of the origin.
+    :ivar failures: failed calls.
+    :ivar served: histogram of the seconds until there was something to serve: count by upper bound, not cumulative.
+    :ivar origin: likewise of the calls of the origin.
     """
 
     calls: int
@@ -42,14 +42,14 @@ NOTHING = Line(0, 0, {}, {})
 
 
 class Moment(NamedTuple):
-    """What happened in some seconds.
+    """All counts of one interval.
 
-    :ivar at: when they ended, in seconds since the epoch.
-    :ivar seconds: how long they were.
-    :ivar requests: visits by status.
-    :ivar failures: of all origins.
-    :ivar lines: by kind and name.
-    :ivar endpoints: all endpoints together.
+    :ivar at: its end, in seconds since the epoch.
+    :ivar seconds: its length.
+    :ivar requests: requests by status.
+    :ivar failures: failed calls of all origins.
+    :ivar lines: counts by kind and name.
+    :ivar endpoints: the sum of all endpoints.
     """
 
     at: float
@@ -61,7 +61,7 @@ class Moment(NamedTuple):
 
 
 def moment_of(sample: Mapping[str, Any]) -> Moment:
-    """Return a sample of the history as it is drawn."""
+    """Return a sample of the history as an interval."""
     lines = {(kind, name): _line_of(each) for kind in KINDS for name, each in sample[kind].items()}
     return Moment(
         at=sample["at"],
@@ -94,16 +94,16 @@ def together(lines: Iterable[Line]) -> Line:
 
 
 def chosen(moment: Moment, series: str) -> Line:
-    """Return what happened to what is chosen: ``kind/name``, or "" for all endpoints."""
+    """Return the counts of a series: ``kind/name``, or "" for all endpoints."""
     kind, _, name = series.partition("/")
     return moment.lines.get((kind, name), NOTHING) if kind else moment.endpoints
 
 
 def charts(moments: Sequence[Moment], series: str, after: float) -> dict[str, Any]:
-    """Return what the charts draw.
+    """Return the points of the charts.
 
-    :param series: whose latency.
-    :param after: only what happened after this time, in seconds since the epoch.
+    :param series: the series whose latency is drawn.
+    :param after: only points after this time, in seconds since the epoch.
     """
     new = [moment for moment in moments if moment.at > after]
     lines = [chosen(moment, series) for moment in new]
@@ -124,7 +124,7 @@ def _rate(count: int, seconds: float) -> float:
 
 
 class Row(NamedTuple):
-    """Some minutes in numbers, as the table shows them."""
+    """One row of the table, formatted."""
 
     clock: str
     counts: list[str]
@@ -133,9 +133,9 @@ class Row(NamedTuple):
 
 
 def rows(moments: Sequence[Moment], series: str) -> list[Row]:
-    """Return the table of the last hour, the last minutes first.
+    """Return the table of the last hour, the latest row first.
 
-    :param series: whose latency.
+    :param series: the series whose latency is shown.
     """
     grouped: dict[int, list[Moment]] = {}
     for moment in moments:

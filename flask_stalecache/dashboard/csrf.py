@@ -1,4 +1,15 @@
-"""Whether a form was sent from our own page: a token in the session, and what browsers say of where it came from."""
+"""CSRF protection: a form needs a token from the session, and must come from a page of this host.
+
+=================== ========================= ================================
+``Sec-Fetch-Site``  ``Origin``                accepted
+=================== ========================= ================================
+``same-origin``     (ignored)                 yes
+another value       (ignored)                 no
+absent              absent                    yes: no browser, or an old one
+absent              of this host              yes
+absent              of another host           no
+=================== ========================= ================================
+"""
 
 from __future__ import annotations
 
@@ -16,9 +27,9 @@ _TOKEN = "_stalecache_token"
 
 
 def token() -> str:
-    """Return the token that forms of this visitor carry.
+    """Return the token for the forms of this visitor.
 
-    :raises ConfigError: if the app has no session to keep it in.
+    :raises ConfigError: if the app has no session.
     """
     if isinstance(session, NullSession):
         raise ConfigError("the dashboard's forms need a session, and the app has none: set app.secret_key")
@@ -29,7 +40,7 @@ def token() -> str:
 
 
 def is_ours(request: Request) -> bool:
-    """Whether a form carries this visitor's token, and was sent from a page of this host."""
+    """Whether a form has this visitor's token and was sent from a page of this host."""
     known, sent = session.get(_TOKEN), request.form.get("token", "")
     if not isinstance(known, str) or not hmac.compare_digest(known.encode(), sent.encode("utf-8", "replace")):
         return False
@@ -37,10 +48,10 @@ def is_ours(request: Request) -> bool:
 
 
 def _comes_from_here(request: Request) -> bool:
-    """Whether the browser says so, or says nothing: what sends neither field is no browser, or an old one."""
+    """Whether the browser's fields allow the form; see the table above."""
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site is not None:
-        # Not what Origin says, since behind a proxy that passes on another Host it names the outer one.
+        # Origin is not compared then: behind a proxy that changes Host, it has the outer host.
         return site == "same-origin"
     try:
         return origin is None or urlsplit(origin).netloc == request.host

@@ -1,4 +1,4 @@
-"""Where the page has its numbers and entries from."""
+"""Collects the page's statistics and entries."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from .health import OFF, health
 from .overview import Overview, overview
 from .store_scan import StoreScanner, search
 
-#: Seconds that a search takes at most; one that is only for more; and one that is asked to take longer.
+#: Seconds of a search at most; of one that only completes known results; and of one that the visitor extends.
 SEARCH, SHORT_SEARCH, LONG_SEARCH = 1.0, 0.2, 10.0
-#: Entries that are shown at length.
+#: Entries that are shown as cards.
 CARDS = 20
-#: Seconds of the past that are shown, and seconds by which clocks may differ.
+#: Seconds of history that are shown, and seconds by which clocks may differ.
 HOUR, AHEAD = 3600.0, 60.0
-#: Seconds that make a rate: over fewer of them it would jump.
+#: Seconds that an interval needs for a rate: over fewer it would jump.
 ENOUGH = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search came upon.
+    """The result of a search.
 
-    :ivar says: how many there are.
-    :ivar cut: why there may be more; "" if there are not.
+    :ivar says: the number of entries, in words.
+    :ivar cut: why there may be more; "" if there are no more.
     :ivar may_go_on: a longer search may find more.
-    :ivar cards: the first of them.
+    :ivar cards: the first entries.
     """
 
     says: str
@@ -54,7 +54,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """Entries in lists, and how much of the store was looked at for them."""
+    """Lists of entries, and how much of the store they are from."""
 
     says: str
     left_alone: list[Line]
@@ -78,28 +78,28 @@ class DashboardData:
 
     @property
     def state(self) -> AppState:
-        """What belongs to the app."""
+        """The state of the app."""
         return state_of(self._app)
 
     # -- numbers -------------------------------------------------------------------------------------------------
 
     def numbers(self, series: str) -> Overview:
-        """Return the numbers of all workers. It never walks through the store.
+        """Return the statistics of all workers. Never walks through the store.
 
-        :param series: whose latency is shown: ``kind/name``, or "" for all endpoints.
+        :param series: the series whose latency is shown: ``kind/name``, or "" for all endpoints.
         """
         moments, running = self._hour()
         return self._overview([*moments, *running], series)
 
     def now(self, series: str, after: float) -> tuple[Overview, dict[str, Any]]:
-        """Return the numbers, and what the charts draw.
+        """Return the statistics, and the points of the charts.
 
-        :param after: only what happened after this time, in seconds since the epoch.
+        :param after: only points after this time, in seconds since the epoch.
         """
         moments, running = self._hour()
         shown = self._overview([*moments, *running], series)
         drawn = charts([*moments, *running], shown.series, after)
-        # The last point is drawn anew next time.
+        # The last interval is not over: the page replaces its point at the next update.
         return shown, {**drawn, "whole": not after, "running": bool(running)}
 
     def _overview(self, moments: list[Moment], series: str) -> Overview:
@@ -109,13 +109,13 @@ class DashboardData:
         return overview(stats, moments, how, time.time(), series)
 
     def _hour(self) -> tuple[list[Moment], list[Moment]]:
-        """Return the last hour, and what happened since its last sample, if that is long enough to say anything.
+        """Return the last hour, and the interval since its last sample if that is long enough for a rate.
 
-        What was read once is kept, since it does not change any more.
+        Samples that were read once are kept, since they do not change.
         """
         with self._mutex:
             now, known = time.time(), self._known
-            # One from the future is of a clock that was wrong: it would hide what comes.
+            # A sample from the future was taken while the clock was wrong: new ones would be skipped because of it.
             known = [moment for moment in known if now - HOUR < moment.at <= now + AHEAD]
             new = self.state.stats.history(known[-1].at if known else 0.0)
             self._known = known = [*known, *map(moment_of, new)]
@@ -130,7 +130,7 @@ class DashboardData:
     # -- entries -------------------------------------------------------------------------------------------------
 
     def lists(self, here: str) -> Lists:
-        """Return which entries are worth a look: of as many as can be looked at in a moment.
+        """Return the lists of entries: of all entries, or of those that can be read in a moment.
 
         :param here: scheme and host of the page.
         :raises StoreError: if the store can't be read.
@@ -158,7 +158,7 @@ class DashboardData:
         return Found("", "", False, [self._card(_stored(copy.entry, copy.note))])
 
     def of_url(self, environ: Mapping[str, Any], matches: Callable[[Entry], bool], *, takes_long: bool) -> Found:
-        """Return the entries of a URL: those that a request for it leads to however much is stored, and others found in time.
+        """Return the entries of a URL: those that a request for it finds by their keys, and others that a walk finds in time.
 
         :param environ: a request for it.
         :raises StoreError: if the store can't be read.
@@ -170,7 +170,7 @@ class DashboardData:
         return self._matching(matches, [stored for stored in straight if matches(stored.entry)], takes_long)
 
     def matching(self, matches: Callable[[Entry], bool], *, takes_long: bool) -> Found:
-        """Return the entries that match: the first of them that are found in time.
+        """Return the entries that match: the first ones that are found in time.
 
         :raises StoreError: if the store can't be read.
         """
@@ -178,10 +178,10 @@ class DashboardData:
 
     def _matching(self, matches: Callable[[Entry], bool], known: list[Stored], takes_long: bool) -> Found:
         store = self.state.engine.store
-        # Where something is known already, only variants of it may be missing.
+        # If something is known already, only variants of it may be missing.
         longest = LONG_SEARCH if takes_long else SHORT_SEARCH if known else SEARCH
         found = search(store.walk(), matches, longest, CARDS)
-        # What the walk came upon says more.
+        # Entries from the walk come last, so that they replace known ones: a walk knows size and last use.
         entries = {stored.entry.key: stored for stored in (*known, *found.entries)}
         count = len(entries)
         says = f"{number(count)} {'entry' if count == 1 else 'entries'} found." if count else "Nothing that is stored matches."
@@ -202,11 +202,11 @@ class DashboardData:
         return card_of(stored, time.time(), terms, pending=pending)
 
     def _terms(self) -> ServeOptions:
-        """Return what the app says of what is stored, where nobody says more."""
+        """Return the serving options of the app, for entries that have none of their own."""
         calls = self.state.calls
         return ServeOptions() if calls is None else calls.terms()
 
 
 def _stored(entry: Entry, note: Note) -> Stored:
-    """Return an entry that was loaded; what it takes on the disk, and when it was used, only a walk knows."""
+    """Return a loaded entry as if a walk had found it. Size on disk and last use are unknown: 0."""
     return Stored(entry, entry.length, 0, 0.0, note)

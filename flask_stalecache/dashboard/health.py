@@ -1,4 +1,11 @@
-"""What is wrong, if anything: in one line, and one line for each of it. Pure."""
+"""The health of the cache: one headline, and one line for each problem. Pure.
+
+====== ===================================================================================================
+bad    a suspended fetch function, or an origin whose calls all failed lately
+notice an origin some of whose calls failed lately, a crowded refresh queue, a full store, a cache that is off
+good   none of these
+====== ===================================================================================================
+"""
 
 from __future__ import annotations
 
@@ -10,16 +17,16 @@ from ..core.formatting import number, percent, spell
 from ..frontends.memoize.handler import Suspended
 from .charts import ONE_OF, Moment, together
 
-#: Seconds of the past in which a failure is news, at least.
+#: Seconds for which a failure is reported at least.
 RECENT = 300.0
-#: How many of the places in the queue may be taken before that is worth a word.
+#: The part of the refresh queue above which it counts as crowded.
 CROWDED = 0.5
-#: How full the store may be before that is worth a word; it evicts, so that it is never quite full.
+#: The part of the size limit above which the store counts as full; since it evicts, it never reaches the limit.
 FULL = 0.9
 
 
 class Level(str, Enum):
-    """How bad it is."""
+    """How serious a problem is."""
 
     GOOD = "good"
     NOTICE = "notice"
@@ -30,10 +37,10 @@ class Level(str, Enum):
 
 
 class Trouble(NamedTuple):
-    """Something that is wrong.
+    """One problem.
 
     :ivar what: the endpoint, function, third party or part of the cache.
-    :ivar says: what is wrong with it.
+    :ivar says: the problem, as the rest of the sentence.
     """
 
     level: Level
@@ -42,7 +49,7 @@ class Trouble(NamedTuple):
 
 
 class Health(NamedTuple):
-    """How the cache does."""
+    """The health of the cache."""
 
     level: Level
     headline: str
@@ -55,13 +62,13 @@ OFF = Health(Level.NOTICE, "The cache is off: STALECACHE_ENABLED is False.", [])
 def health(
     stats: Mapping[str, Any], moments: Sequence[Moment], suspended: Sequence[Suspended], longest: float, queue: int
 ) -> Health:
-    """Return how the cache does.
+    """Return the health of the cache.
 
-    :param stats: the numbers of all workers.
+    :param stats: the statistics of all workers.
     :param moments: the last hour.
-    :param suspended: fetch functions that are left alone.
-    :param longest: seconds for which an origin that fails is left alone at most: so old may the last news of it be.
-    :param queue: refreshes that may wait in a worker.
+    :param suspended: the suspended fetch functions.
+    :param longest: seconds of the longest back-off: the last call of a failing origin may be that long ago.
+    :param queue: length of a worker's refresh queue.
     """
     failing = [*_suspended(suspended), *_failing(moments, longest, {each.name for each in suspended})]
     troubles = sorted([*failing, *_of_the_cache(stats, queue)], key=lambda trouble: trouble.level is not Level.BAD)
@@ -86,12 +93,12 @@ def _suspended(suspended: Iterable[Suspended]) -> Iterable[Trouble]:
 
 
 def _failing(moments: Sequence[Moment], longest: float, known: set[str]) -> Iterable[Trouble]:
-    """Yield what failed when it was called last."""
+    """Yield the origins whose last call failed."""
     begins = moments[-1].at - max(RECENT, longest) if moments else 0.0
     recent = [moment for moment in moments if moment.at > begins]
     for key in {key: None for moment in reversed(recent) for key, line in moment.lines.items() if line.failures}:
         lines = [line for moment in recent if (line := moment.lines.get(key)) is not None and (line.calls or line.failures)]
-        # A call may be counted in one moment, and that it failed in the next.
+        # A call may be counted in one interval, and its failure in the next.
         last, line = lines[-1], together(lines)
         if key[1] in known or not last.failures:
             continue

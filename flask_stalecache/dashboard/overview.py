@@ -1,4 +1,7 @@
-"""The page's numbers, made ready to be read. Pure."""
+"""The page's statistics, formatted. Pure.
+
+The notes on the tiles are made from the table of counters (``stats/schema``).
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ from ..stats.schema import value_at
 from .charts import FROM_STORE, KINDS, ONE_OF, STATUSES, Moment, Row, chosen, rows, together
 from .health import FULL, Health, Level
 
-#: Rows in the table of what is busiest.
+#: Rows in the table of the busiest labels.
 BUSIEST = 12
-#: Seconds over which the rate of now is taken.
+#: Seconds over which the current rate is taken.
 NOW = 60.0
 
 
 class Share(NamedTuple):
-    """A part of a bar: what it stands for, where it is in percent, and how many visits it stands for."""
+    """A part of the bar of statuses: position and width in percent, and the number of requests."""
 
     status: str
     left: float
@@ -31,10 +34,10 @@ class Share(NamedTuple):
 class Tile(NamedTuple):
     """One number.
 
-    :ivar unit: what stands beside it.
-    :ivar note: what is said below.
-    :ivar part: how much of its limit it is, in percent; ``None``: it has none.
-    :ivar level: ``notice`` or ``bad``; "" if there is nothing to notice.
+    :ivar unit: the unit next to the number.
+    :ivar note: the text below it.
+    :ivar part: percentage of its limit; ``None`` without a limit.
+    :ivar level: ``notice`` or ``bad``; "" for neither.
     """
 
     title: str
@@ -46,7 +49,7 @@ class Tile(NamedTuple):
 
 
 class Busy(NamedTuple):
-    """An endpoint, a fetch function or a third party in numbers."""
+    """The counts of an endpoint, a fetch function or a third party, formatted."""
 
     kind: str
     name: str
@@ -60,7 +63,7 @@ class Busy(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Something whose latency can be looked at."""
+    """A series whose latency can be shown."""
 
     value: str
     name: str
@@ -75,7 +78,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What the page shows beside entries."""
+    """Everything on the page except entries."""
 
     clock: str
     since: str
@@ -91,13 +94,13 @@ class Overview:
 
 
 def overview(stats: Mapping[str, Any], moments: Sequence[Moment], how: Health, now: float, series: str) -> Overview:
-    """Return what the page shows.
+    """Return the page's statistics, formatted.
 
-    :param stats: the numbers of all workers.
+    :param stats: the statistics of all workers.
     :param moments: the last hour.
-    :param how: the cache does.
+    :param how: the health of the cache.
     :param now: seconds since the epoch.
-    :param series: whose latency is shown: ``kind/name``, or "" for all endpoints.
+    :param series: the series whose latency is shown: ``kind/name``, or "" for all endpoints.
     """
     requests = {name: sum(moment.requests.get(name, 0) for moment in moments) for name in STATUSES}
     if not any(requests.values()):
@@ -188,7 +191,7 @@ def _evictions(stats: Mapping[str, Any]) -> Tile:
 
 
 def _notes(stats: Mapping[str, Any], tile: str) -> Iterator[str]:
-    """Yield what the table of counters says on a tile."""
+    """Yield the parts of a tile's note that the table of counters has."""
     for counter in schema.COUNTERS:
         if counter.tile == tile and ((count := value_at(stats, counter.key)) or counter.always):
             yield counter.note.format(number(count))

@@ -1,4 +1,4 @@
-"""A look through the store that ends in time, however much is stored."""
+"""Scans of the store with a time limit, so that a page is never slow however many entries there are."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..core.rules.explain import State, state_of
 from ..core.rules.serving import ServeOptions
 from ..stores.base import Store, Stored
 
-#: Seconds that a look through the store takes at most.
+#: Seconds of a scan at most.
 LONGEST = 0.2
-#: Seconds for which what was seen is good enough for the next page.
+#: Seconds for which the result of a scan is used again.
 GOOD_FOR = 2.0
 #: Entries in a list.
 SHOWN = 10
@@ -26,14 +26,14 @@ _BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a look through the store came upon.
+    """The result of a scan.
 
-    :ivar looked: how many entries it has looked at.
-    :ivar is_cut: it ended before all were looked at.
-    :ivar states: how many are where in their life.
-    :ivar biggest: those that take most of the disk, the biggest first.
-    :ivar latest: those that were used last, the last first.
-    :ivar left_alone: those whose origin failed, the next to be tried first.
+    :ivar looked: number of entries that were looked at.
+    :ivar is_cut: the time was over before all entries were looked at.
+    :ivar states: number of entries in each state.
+    :ivar biggest: the largest entries, the largest first.
+    :ivar latest: the last used entries, the last one first.
+    :ivar left_alone: entries whose origin failed, the next one to be tried first.
     """
 
     looked: int
@@ -45,12 +45,12 @@ class Survey:
 
 
 def survey(walk: Iterator[Stored], now: float, terms: ServeOptions, longest: float = LONGEST) -> Survey:
-    """Look through a store for a while.
+    """Scan a store.
 
-    :param walk: what is stored.
+    :param walk: its entries.
     :param now: seconds since the epoch.
-    :param terms: what the app says of what is stored.
-    :param longest: seconds that it takes at most.
+    :param terms: the serving options of the app.
+    :param longest: seconds at most.
     """
     states: Counter[State] = Counter()
     biggest: list[Stored] = []
@@ -68,11 +68,11 @@ def survey(walk: Iterator[Stored], now: float, terms: ServeOptions, longest: flo
 
 
 class Found(NamedTuple):
-    """What a search came upon.
+    """The result of a search.
 
-    :ivar entries: the first of them.
-    :ivar looked: how many entries it has looked at.
-    :ivar is_cut: it ended before all were looked at.
+    :ivar entries: the first entries that match.
+    :ivar looked: number of entries that were looked at.
+    :ivar is_cut: the search ended before all entries were looked at.
     """
 
     entries: list[Stored]
@@ -81,11 +81,12 @@ class Found(NamedTuple):
 
 
 def search(walk: Iterator[Stored], matches: Callable[[Entry], bool], longest: float, most: int) -> Found:
-    """Look through a store for entries, for a while.
+    """Search a store.
 
-    :param matches: whether an entry is one of them.
-    :param longest: seconds that it takes at most.
-    :param most: entries that are looked for at most.
+    :param walk: its entries.
+    :param matches: whether an entry matches.
+    :param longest: seconds at most.
+    :param most: end after this number of matches.
     """
     entries: list[Stored] = []
     looked, was_late = 0, False
@@ -98,7 +99,7 @@ def search(walk: Iterator[Stored], matches: Callable[[Entry], bool], longest: fl
 
 
 def _in_time(walk: Iterator[Stored], longest: float) -> Iterator[tuple[list[Stored], bool]]:
-    """Yield what is stored, some of it at a time, and with it whether that was all the time there is."""
+    """Yield entries in batches, each with whether the time is over."""
     deadline = time.monotonic() + longest
     batch: list[Stored] = []
     for stored in walk:
@@ -113,14 +114,14 @@ def _in_time(walk: Iterator[Stored], longest: float) -> Iterator[tuple[list[Stor
 
 
 class StoreScanner:
-    """Looks through a store now and then, and once for all who want to know."""
+    """Caches the last scan for a moment; the lock lets concurrent pages share one scan."""
 
     def __init__(self) -> None:
         self._last: tuple[float, int, Survey] | None = None
         self._mutex = threading.Lock()
 
     def look(self, store: Store, terms: ServeOptions) -> Survey:
-        """Return what is in the store: as it was a moment ago, unless something was purged since.
+        """Return a scan of the store, up to two seconds old, unless something was purged since.
 
         :raises StoreError: if it can't be read.
         """

@@ -1,4 +1,4 @@
-"""The way to the page of a URL that does not lead through the whole store: a request for it, from which its keys are made. Pure."""
+"""Finds the entry of a URL without a walk: builds a request for the URL, from which the cache keys are computed. Pure."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 from ..core.model.keys import RAW_PATHS
 from ..errors import ConfigError
 
-#: What browsers leave as it is in a path and in a query.
+#: Characters that browsers do not quote in a path and in a query.
 _PATH, _QUERY = "%/:@!$&'()*+,;=~", "%/:@!$&'()*+,;=~?[]"
 
 
 def request_for(url: str, environ: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a request for a URL, as the server that this request came through would hand it over.
+    """Return the WSGI environ of a request for a URL, as the server of the current request would make it.
 
-    :param url: a path, on the host of this request; or a full URL.
-    :param environ: the WSGI environ of this request.
+    :param url: a path, on the host of the current request; or a full URL.
+    :param environ: the WSGI environ of the current request.
     :raises ConfigError: if it is no URL.
     """
     try:

@@ -1,4 +1,4 @@
-"""The windows of an entry as a bar: which part of it is which, and where now is. Pure."""
+"""The windows of an entry as a bar, with a marker for its age. Pure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..core.rules.explain import State
 class Part(NamedTuple):
     """A part of the bar.
 
-    :ivar state: what an entry of this age is.
-    :ivar left: where it begins, in percent.
-    :ivar width: how wide it is, in percent.
-    :ivar ends: the age at which it ends, in words; "" for the last one, which has no end.
-    :ivar lasts: how long it lasts, in words; "" for the last one.
+    :ivar state: the state of an entry of this age.
+    :ivar left: position, in percent.
+    :ivar width: width, in percent.
+    :ivar ends: the age at which it ends, in words; "" for the last part, which has no end.
+    :ivar lasts: its duration, in words; "" for the last part.
     """
 
     state: State
@@ -31,8 +31,8 @@ class Bar(NamedTuple):
     """The windows of an entry.
 
     :ivar parts: its windows, from left to right.
-    :ivar now: where now is, in percent.
-    :ivar anchor: on which side of that place its label has room: ``start``, ``middle`` or ``end``.
+    :ivar now: position of the marker, in percent.
+    :ivar anchor: alignment of the marker's label, so that it fits: ``start``, ``middle`` or ``end``.
     """
 
     parts: list[Part]
@@ -41,7 +41,7 @@ class Bar(NamedTuple):
 
 
 class WindowSpan(NamedTuple):
-    """A window, from one age to another, in seconds."""
+    """A window: the ages at which it begins and ends, in seconds."""
 
     state: State
     begins: float
@@ -49,7 +49,7 @@ class WindowSpan(NamedTuple):
 
 
 def stretches(entry: Entry) -> list[WindowSpan]:
-    """Return the windows that an entry goes through, none of them empty; the last one has no end."""
+    """Return the windows of an entry, without empty ones; the last one has no end."""
     windows, passed, at = entry.windows, [], 0.0
     ends = [(State.FRESH, windows.max_age)]
     if not entry.never_stale:
@@ -63,7 +63,7 @@ def stretches(entry: Entry) -> list[WindowSpan]:
 
 
 def bar_of(entry: Entry, now: float) -> Bar:
-    """Return the bar of an entry. It is not to scale: of a minute beside a day nothing would be seen.
+    """Return the bar of an entry. It is not to scale, since a minute next to a day would be invisible.
 
     :param now: seconds since the epoch.
     """
@@ -89,6 +89,6 @@ def _weight(stretch: WindowSpan) -> float:
 def _share(stretch: WindowSpan, age: float) -> float:
     beyond = age - stretch.begins
     if math.isinf(stretch.ends):
-        # So that it moves on for ever and stays in.
+        # Approaches the end without reaching it.
         return 0.1 + 0.8 * beyond / (beyond + max(60.0, stretch.begins))
     return min(1.0, beyond / (stretch.ends - stretch.begins))
