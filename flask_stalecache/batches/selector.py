@@ -14,9 +14,9 @@ from ..errors import ConfigError
 
 
 class Scope(NamedTuple):
-    """What selectors refer to in one app.
+    """The names that selectors of one app refer to.
 
-    :ivar ignored: query parameters that are in no page's name.
+    :ivar ignored: query parameters that are left out of the names of pages.
     :ivar endpoints: the app's endpoints; ``None``: it has none to select by.
     """
 

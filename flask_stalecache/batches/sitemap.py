@@ -8,17 +8,17 @@ from xml.parsers import expat
 
 from ..errors import ConfigError
 
-#: Bytes that a sitemap may have, unpacked: what the protocol allows.
+#: Bytes of an uncompressed sitemap at most: the limit of the protocol.
 MAX_BYTES = 52_428_800
 _GZIP = b"\x1f\x8b"
 
 
 @dataclass(slots=True)
 class Sitemap:
-    """What a sitemap lists.
+    """The contents of a sitemap.
 
-    :ivar urls: pages.
-    :ivar sitemaps: other sitemaps, if it is an index.
+    :ivar urls: URLs of pages.
+    :ivar sitemaps: URLs of other sitemaps, if it is an index.
     """
 
     urls: list[str] = field(default_factory=list)
@@ -26,18 +26,18 @@ class Sitemap:
 
 
 def read_sitemap(data: bytes, where: str) -> Sitemap:
-    """Return what a sitemap lists.
+    """Parse a sitemap.
 
-    :param data: its bytes; packed with gzip, as they may be.
-    :param where: where it is from, for the error.
-    :raises ConfigError: if it is none.
+    :param data: its bytes, which may be compressed with gzip.
+    :param where: its path or URL, for the error.
+    :raises ConfigError: if it is not a sitemap.
     """
     reader = _Reader()
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end
     parser.CharacterDataHandler = reader.text
-    # What it may declare is nothing that a sitemap needs, and entities that expand to no end.
+    # A sitemap needs no declarations, and entities could expand without limit ("billion laughs").
     parser.StartDoctypeDeclHandler = _refuse_doctype
     try:
         parser.Parse(_unpacked(data), True)
@@ -47,7 +47,7 @@ def read_sitemap(data: bytes, where: str) -> Sitemap:
 
 
 class _NoSitemapError(Exception):
-    """What is read is not a sitemap."""
+    """The data is not a sitemap."""
 
 
 def _unpacked(data: bytes) -> bytes:
@@ -66,7 +66,7 @@ def _refuse_doctype(*declared: object) -> None:
 
 
 class _Reader:
-    """Goes through the elements of a sitemap."""
+    """Collects the URLs of a sitemap from expat's events."""
 
     def __init__(self) -> None:
         self.sitemap = Sitemap()
@@ -84,7 +84,7 @@ class _Reader:
         self._text.append(data)
 
     def end(self, name: str) -> None:
-        # Extensions for images and videos have a loc too, further down.
+        # The extensions for images and videos have deeper loc elements.
         url = "".join(self._text).strip()
         if url and self._path == ["urlset", "url", "loc"]:
             self.sitemap.urls.append(url)

@@ -1,4 +1,4 @@
-"""A request that fills what is not stored, on its way through the app: where front ends note how they answer it."""
+"""The record of a warming request, in which front ends note how they answered it."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from ..engine.origin import Answer, Served
 from ..errors import StaleCacheError
 
 FRESH = "it is fresh already"
-_LEFT_ALONE = "it has failed a short while ago, and is left alone until it may be tried again"
+_BACKING_OFF = "it has failed a short while ago, and is left alone until it may be tried again"
 
 
 class Warming:
-    """What becomes of one such request. It is in the environ, under :data:`WARMING`.
+    """The record of one warming request. It is in the environ, under :data:`WARMING`.
 
-    :param force: what is fresh is made again too.
-    :ivar is_met: a cached view has been reached; one that it calls itself has no part in this.
-    :ivar is_fresh: it was left as it is, since it is fresh.
-    :ivar is_left_alone: it was not made, since it has failed a short while ago.
-    :ivar stored: it is stored now.
-    :ivar failed: it could not be made.
-    :ivar reason: why it was not stored; "" if it was, or if nobody has said anything.
-    :ivar later: says whether it was stored, once all of its body has come.
+    :param force: refresh fresh entries too.
+    :ivar is_met: a cached view was reached. Views that this view calls do not write to the record.
+    :ivar is_fresh: the entry was fresh, and was not refreshed.
+    :ivar is_backing_off: the entry was not refreshed, because a refresh failed recently.
+    :ivar stored: the response is stored now.
+    :ivar failed: the origin failed.
+    :ivar reason: why the response was not stored; "" if it was, or if no front end gave a reason.
+    :ivar later: returns whether the response was stored, once its body is complete.
     """
 
-    __slots__ = ("_answer", "failed", "force", "is_fresh", "is_left_alone", "is_met", "later", "reason", "stored")
+    __slots__ = ("_answer", "failed", "force", "is_backing_off", "is_fresh", "is_met", "later", "reason", "stored")
 
     def __init__(self, force: bool) -> None:
         self.force = force
         self.is_met = False
         self.is_fresh = False
-        self.is_left_alone = False
+        self.is_backing_off = False
         self.stored = False
         self.failed = False
         self.reason = ""
@@ -43,38 +43,38 @@ class Warming:
         self._answer: Answer | None = None
 
     def terms(self, terms: ServeOptions) -> ServeOptions:
-        """Return what is said of serving what is stored to this request: what is stale is made again while it waits."""
+        """Return the serve options for this request: a stale entry is refreshed while the request waits."""
         return (terms.reloading() if self.force else terms)._replace(in_line=True)
 
     def note_answer(self, answer: Answer) -> None:
-        """Note what the origin has answered: where that failed, a copy may be served in its place."""
+        """Record the origin's answer. If it failed, the request itself may be answered with a stored copy."""
         self._answer = answer
 
-    def note_live(self, reason: str) -> None:
-        """Note that it went past the store."""
+    def note_bypass(self, reason: str) -> None:
+        """Record that the request bypassed the cache."""
         self.reason = reason
 
     def note(self, served: Served) -> None:
-        """Note how it is answered."""
+        """Record how the request was answered."""
         answer = served.answer or self._answer
         self.is_fresh = served.answer is None and served.status is CacheStatus.HIT
         self.stored = self.is_fresh or served.stored or (served.collapsed and served.answer is None)
         if self.stored:
             self.reason = FRESH if self.is_fresh else ""
         elif answer is None:
-            self.is_left_alone, self.reason = True, _LEFT_ALONE
+            self.is_backing_off, self.reason = True, _BACKING_OFF
         else:
             self.failed = answer.verdict in (Verdict.FAILED, Verdict.WORSE, Verdict.REFUSED)
             self.reason = why_unstored(answer)
 
 
 def why_unstored(answer: Answer) -> str:
-    """Return why an answer was not stored: of one that failed, what it failed with."""
+    """Return why an answer was not stored; for a failed one the error."""
     if isinstance(answer.error, StaleCacheError):
         return str(answer.error)
     return answer.why_not_stored.text if answer.error is None else repr(answer.error)
 
 
 def warming_of(environ: Mapping[str, Any]) -> Warming | None:
-    """Return what a request fills, if that is what it is for."""
+    """Return the record of a warming request; ``None`` for other requests."""
     return environ.get(WARMING)

@@ -1,4 +1,4 @@
-"""``warm``: what is asked of the app so that it is stored before visitors come."""
+"""Sends the requests of ``warm`` to the app."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .warm_request import FRESH, Warming
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-#: How deep sitemaps may list sitemaps, how many there may be, and how many URLs in all.
+#: Limits of sitemaps: levels of nesting, number of sitemaps, and number of URLs in all.
 MAX_DEPTH, MAX_SITEMAPS, MAX_URLS = 3, 1000, 1_000_000
 
 
@@ -31,15 +31,15 @@ Urls: TypeAlias = "str | os.PathLike[str] | tuple[str, Mapping[str, Any]] | Iter
 
 @dataclass(frozen=True, slots=True)
 class Warmer:
-    """Asks an app in this process, as a visitor without cookies.
+    """Sends requests without cookies to an app in this process.
 
     :param app: the app, with all middleware.
-    :param base: where it is.
-    :param fields: request fields to send, as an environ has them.
-    :param with_raw: whether its server tells the path as it came over the wire.
-    :param force: what is fresh is made again too.
-    :param max_size: bytes of a body that are read.
-    :param path_of: returns the path or URL of an endpoint with values.
+    :param base: its base URL.
+    :param fields: request fields to send, as in an environ.
+    :param with_raw: whether its server passes on the path as it came over the wire.
+    :param force: refresh fresh entries too.
+    :param max_size: bytes of a body that are read at most.
+    :param path_of: returns the path or URL of an endpoint with values; ``None``: the app has no endpoints.
     """
 
     app: WSGIApplication
@@ -51,10 +51,10 @@ class Warmer:
     path_of: Callable[[str, Mapping[str, Any]], str] | None
 
     def tasks(self, urls: object) -> list[WarmTask]:
-        """Return what is to be asked, each URL once.
+        """Return one task for each URL.
 
         :param urls: a URL, a path, a pair of endpoint and values, or a sitemap; or an iterable of URLs, paths and pairs.
-        :raises ConfigError: if one of it makes no sense, or is of another host.
+        :raises ConfigError: for an invalid URL or sitemap, or a URL of another host.
         """
         addresses = {address.raw: address for address in self._addresses(urls)}
         return [WarmTask(self, address) for address in addresses.values()]
@@ -79,7 +79,7 @@ class Warmer:
     # -- sitemaps ------------------------------------------------------------------------------------------------
 
     def _in_sitemap(self, where: str) -> Iterator[Address]:
-        """Yield what a sitemap lists, and the sitemaps that it lists; all of it is read before anything is asked."""
+        """Yield the URLs in a sitemap and in the sitemaps that it lists. All are read before the first request is sent."""
         todo, known, count = [(where, self._read(where), 1)], {where}, 0
         while todo:
             name, data, depth = todo.pop()
@@ -104,18 +104,19 @@ class Warmer:
         raise ConfigError(f"{where} is no sitemap: there is no such file")
 
     def _fetched(self, url: str) -> bytes:
-        """Return a sitemap of the app itself."""
+        """Request a sitemap from the app, and return its bytes."""
         address = self.base.address(url)
         reply = self.ask(address, None, MAX_BYTES)
         if reply.error is not None or reply.code != 200:
             raise ConfigError(f"the sitemap {address.url} can't be had: {reply.error or reply.status!r}")
         return reply.body
 
-    # -- asking --------------------------------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------------------------
 
     def ask(self, address: Address, warming: Warming | None, limit: int) -> Reply:
-        """Ask the app for a URL.
+        """Request a URL from the app.
 
+        :param warming: records how the app answers; ``None``: a request that warms nothing, for a sitemap.
         :param limit: bytes of the body that are read at most.
         """
         environ = {**self.base.recipe(address, with_raw=self.with_raw).to_environ(), **self.fields}
@@ -130,16 +131,16 @@ class Warmer:
 
 
 def checked_flag(name: str, value: object) -> bool:
-    """Return a flag, or raise :class:`ConfigError`."""
+    """Return a flag, or raise :class:`ConfigError` unless it is a ``bool``."""
     if not isinstance(value, bool):
         raise ConfigError(f"{name}={value!r}: give True or False")
     return value
 
 
 class Reply(AppReply):
-    """One request and its answer.
+    """The app's response to one request.
 
-    :ivar error: what the app raised.
+    :ivar error: the exception that the app raised.
     """
 
     def __init__(self) -> None:
@@ -149,16 +150,16 @@ class Reply(AppReply):
 
     @property
     def code(self) -> int | None:
-        """The status as a number; ``None`` if there is none."""
+        """The status code; ``None`` without a response."""
         return int(self.status[:3]) if self.status[:3].isdigit() else None
 
     @property
     def body(self) -> bytes:
-        """What was read of the body."""
+        """The part of the body that was read."""
         return b"".join(self._chunks)
 
     def go(self, app: WSGIApplication, environ: dict[str, Any], limit: int) -> None:
-        """Ask the app, and go through the body up to a limit; an endless one is none that is stored."""
+        """Call the app, and read its body up to a limit. An event stream never ends, and is not read."""
         size = 0
         with self.of(app, environ) as body:
             for chunk in body:
@@ -173,7 +174,7 @@ class Reply(AppReply):
 
 
 class WarmTask:
-    """Fills one URL."""
+    """Warms one URL."""
 
     def __init__(self, warmer: Warmer, address: Address) -> None:
         self.url = address.url
@@ -181,7 +182,7 @@ class WarmTask:
         self._address = address
 
     def run(self, given_up: Callable[[str], None]) -> Outcome:
-        """Ask the app, unless what is stored is fresh, and wait for the end of its answer."""
+        """Request the URL, and read the response to its end so that it is stored."""
         began = time.monotonic()
         warming = Warming(self._warmer.force)
         reply = self._warmer.ask(self._address, warming, self._warmer.max_size)
@@ -194,7 +195,7 @@ class WarmTask:
             return Outcome(self.url, reply.code, seconds, stored=True)
         reason = warming.reason or "nothing caches it"
         failed = warming.failed or (reply.code or 500) >= 500
-        return Outcome(self.url, reply.code, seconds, reason=reason, skipped=warming.is_left_alone, failed=failed)
+        return Outcome(self.url, reply.code, seconds, reason=reason, skipped=warming.is_backing_off, failed=failed)
 
 
 def _is_sitemap(text: str) -> bool:

@@ -291,7 +291,7 @@ class Gateway:
         if reason in (BypassReason.UPGRADE, BypassReason.REPLAY):
             return self._backend.app(environ, start_response)
         if (warming := warming_of(environ)) is not None:
-            warming.note_live(reason.text)
+            warming.note_bypass(reason.text)
         method = environ["REQUEST_METHOD"]
         counted = Bypass(self._backend, self._engine.instrumentation, environ, self._rules.plain.ignored)
         # A copy, since middleware of the app may take the script root off the path, and invalidation needs the whole path.

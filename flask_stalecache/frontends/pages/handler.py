@@ -173,7 +173,7 @@ class Pages:
         warming = warming_of(request.environ)
         if warming is not None and not warming.is_met:
             warming.is_met = True
-            warming.note_live(reason.text)
+            warming.note_bypass(reason.text)
         response = self.engine.instrumentation.call_bypassed(
             tally, lambda: plan.call_view(args, kwargs), _has_failed, is_visit=is_visit
         )
