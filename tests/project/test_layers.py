@@ -144,6 +144,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.memoize.serializers",
         "frontends.memoize.circuit_breaker",
         "frontends.memoize.bound_function",
+        "frontends.memoize.fetch",
         "frontends.memoize.origin",
         "frontends.memoize.handler",
         "frontends.memoize.function",

@@ -1,4 +1,7 @@
-"""How a response is judged (pages/fetch), and whom the log names (pages/advice). Most outcomes are tested in privacy/."""
+"""How a response is judged (pages/fetch), and whom the log names (pages/advice). Most outcomes are tested in privacy/.
+
+Covers ``frontends.pages.fetch`` and ``frontends.pages.advice``.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,220 @@
+"""Calls a fetch function, and judges whether its value is stored.
+
+======================================================  =======================================================
+what came of the call                                   verdict
+======================================================  =======================================================
+``max_concurrency`` reached, or the function suspended  refused: it is not called
+an exception or status among ``failures``               failed: the stored value is kept, Retry-After is obeyed
+another exception or status                             unstorable: its caller gets it
+a value that can't be serialized, or tags that raise    unstorable, with a line in the log
+any other value                                         :func:`~flask_stalecache.core.rules.storability.judge`
+======================================================  =======================================================
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...core.http.cache_control import Directives
+from ...core.http.dates import retry_after
+from ...core.model.checks import tags as checked_tags
+from ...core.model.entry import Entry
+from ...core.model.inputs import NO_NAMES
+from ...core.model.policy import Windows
+from ...core.model.purge_names import call_names, tag_name
+from ...core.model.reasons import Refusal, StoreRefusal
+from ...core.rules.cacheability import Cacheability, current, run_apart
+from ...core.rules.storability import Facts, Verdict, judge
+from ...engine.origin import Answer, Start
+from ...errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
+from ..flask_internals import is_request_missing
+from ..hooks import ask
+from .bound_function import BoundFunction
+
+
+@dataclass(frozen=True, slots=True)
+class CallFetch:
+    """One call of a fetch function.
+
+    :param plan: the function in this app.
+    :param key: the key of the call.
+    :param label: its name in log lines.
+    """
+
+    plan: BoundFunction
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    key: str
+    label: str
+
+    def answer(self, start: Start, is_background: bool, is_given_up: Callable[[], bool] = lambda: False) -> Answer:
+        """Call the function, unless too many calls of it run, and judge its value.
+
+        :param is_background: no caller waits in this thread.
+        :param is_given_up: whether the call has passed its deadline, so that its failure is counted already.
+        """
+        slots, suspension = self.plan.slots, self.plan.suspension
+        if not slots.take():
+            return Answer(Verdict.REFUSED, error=OriginBusy(f"{self.label}: as many calls run as max_concurrency allows"))
+        try:
+            if not suspension.admits():
+                return suspended_answer(self.plan, self.label)
+            word = Cacheability(None, in_background=is_background)
+            value, error = self._run(word)
+        finally:
+            slots.give_back()
+        answer = self._judged(value, error, start, word)
+        failed = answer.verdict is Verdict.FAILED
+        if not (failed and is_given_up()):
+            suspension.learn(failed=failed)
+        return answer
+
+    def answer_uncached(self) -> Answer:
+        """Call the function for this caller alone: nothing of it is stored."""
+        value, error = self._run(Cacheability(current()))
+        response = value if error is None else getattr(error, "response", None)
+        failed = self._is_failure(error, value, _status_of(response))
+        return Answer(Verdict.UNSTORABLE, value=value, error=error, failed=failed)
+
+    def _run(self, word: Cacheability) -> tuple[Any, Exception | None]:
+        """Call the function as if in a thread of its own: in another app context, without the visitor's request."""
+        try:
+            # In an empty context: a first fill must not find what a refresh won't.
+            return run_apart(self._in_app_context, word), None
+        except Exception as error:
+            return None, error
+
+    def _in_app_context(self) -> Any:
+        with self.plan.app.app_context():
+            try:
+                return self.plan.memo.function(*self.args, **self.kwargs)
+            except RuntimeError as error:
+                if not is_request_missing(error):
+                    raise
+                raise StaleCacheError(
+                    f"{self.label} uses the request, of which a fetch function knows nothing, since what it returns is for "
+                    "everybody: give it what it needs as an argument"
+                ) from error
+
+    # -- judging its value ---------------------------------------------------------------------------------------
+
+    def _judged(self, value: Any, error: Exception | None, start: Start, word: Cacheability) -> Answer:
+        response = value if error is None else getattr(error, "response", None)
+        status = _status_of(response)
+        if self._is_failure(error, value, status):
+            retry_after = _retry_after_of(response) if status in (429, 503) else None
+            silent = retry_after if start.previous is not None else _longest(retry_after, self.plan.memo.policy.cache_failures)
+            return Answer(Verdict.FAILED, value, error, retry_after=retry_after, silent_for=silent)
+        if error is not None or (status is not None and status not in _STORED):
+            return Answer(Verdict.UNSTORABLE, value, error)
+        try:
+            kind, body = self.plan.codec.encode(value, self.key)
+        except UnstorableValue as reason:
+            self.plan.complaints.warn_once((self.label, "value"), "what %s returned is not stored: %s", self.label, reason)
+            return Answer(Verdict.UNSTORABLE, value, reason=Refusal(StoreRefusal.UNSTORABLE_VALUE, str(reason)))
+        tags = self._tags()
+        if tags is None:
+            return Answer(Verdict.UNSTORABLE, value, reason=Refusal(StoreRefusal.TAGS_UNKNOWN))
+        return self._stored(value, kind, body, (*tags, *word.tags), start, word)
+
+    def _is_failure(self, error: Exception | None, value: Any, status: int | None) -> bool:
+        policy, log = self.plan.memo.policy, self.plan.complaints
+        return ask(
+            lambda: policy.is_failure(error, value, status),
+            error is not None,
+            log,
+            (self.label, "failures"),
+            "the failures of %s raised: %r",
+            self.label,
+        )
+
+    def _tags(self) -> tuple[str, ...] | None:
+        """Return the function's tags for these arguments; ``None`` if the developer's callable raises, or returns no tags."""
+        given = self.plan.memo.policy.windows.tags
+        if not callable(given):
+            return given  # type: ignore[no-any-return]
+        return ask(
+            lambda: checked_tags("tags", given(*self.args, **self.kwargs)),
+            None,
+            self.plan.complaints,
+            (self.label, "tags"),
+            "what %s returned is not stored, since it could not be purged by its tags: %s",
+            self.label,
+        )
+
+    def _stored(self, value: Any, kind: str, body: bytes, tags: tuple[str, ...], start: Start, word: Cacheability) -> Answer:
+        plan, now = self.plan, time.time()
+        policy = plan.memo.policy.windows
+        facts = Facts(
+            status=200,
+            headers=(),
+            size=len(body),
+            directives=Directives(),
+            in_key=frozenset(),
+            refusal=Refusal(StoreRefusal.NO_STORE, "it") if word.forbidden else None,
+            said_max_age=word.limit(now),
+            stood_in=word.stood_in,
+            has_better=start.previous is not None and not start.previous.stood_in,
+        )
+        judgement = judge(facts, policy, plan.settings.windows, plan.settings.max_entry_size, now)
+        if judgement.verdict is not Verdict.STORABLE:
+            refusal = judgement.reason
+            if judgement.verdict is Verdict.UNSTORABLE and refusal is not None and refusal.reason.is_fixable:
+                plan.complaints.warn_once((self.label, refusal.log_key), "%s is not stored: %s", self.label, refusal.log_text)
+            return Answer(judgement.verdict, value, reason=refusal)
+        windows = judgement.windows.shortened(policy.jitter * random.random())
+        return Answer(Verdict.STORABLE, value, entry=self._entry(kind, body, tags, windows, word, start, now))
+
+    def _entry(
+        self, kind: str, body: bytes, tags: tuple[str, ...], windows: Windows, word: Cacheability, start: Start, now: float
+    ) -> Entry:
+        plan = self.plan
+        return start.build_entry(
+            plan.terms,
+            key=self.key,
+            names=(*call_names(plan.memo.name, self.key), *map(tag_name, dict.fromkeys(tags))),
+            answered=now,
+            windows=windows,
+            never_stale=False,
+            shared=True,
+            absent=NO_NAMES,
+            varied=(),
+            status=200,
+            headers=(("Content-Type", kind),),
+            body=body,
+            recipe={"function": plan.memo.name, "arguments": plan.memo.arguments.to_json(self.args, self.kwargs)},
+            calls=tuple(word.calls),
+            stood_in=word.stood_in,
+        )
+
+
+def suspended_answer(plan: BoundFunction, label: str) -> Answer:
+    """Return the answer to calls of a function that is suspended."""
+    policy = plan.memo.policy
+    why = f"it failed {policy.suspend_after} times in a row, and is left alone for {policy.suspend_for:g} s"
+    return Answer(Verdict.REFUSED, error=OriginSuspended(f"{label}: {why}"), retry_after=plan.suspension.left())
+
+
+#: Statuses of a ``requests.Response`` that are stored.
+_STORED = frozenset({*range(200, 206), 300, 301, 302, 303, 307, 308, 404, 410}) - {206}
+
+
+def _status_of(response: object) -> int | None:
+    requests = sys.modules.get("requests")
+    if requests is None or not isinstance(response, requests.Response):
+        return None
+    status: int = response.status_code
+    return status
+
+
+def _retry_after_of(response: Any) -> float | None:
+    return retry_after(response.headers.get("Retry-After", ""), time.time())
+
+
+def _longest(*seconds: float | None) -> float | None:
+    return max((each for each in seconds if each is not None), default=None)
