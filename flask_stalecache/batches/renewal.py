@@ -9,7 +9,6 @@ from typing import NamedTuple, Protocol
 
 from ..core.model.entry import Entry
 from ..core.model.titles import title_of
-from ..core.rules.storability import Verdict
 from ..engine.background import RefreshResult
 from ..engine.engine import Engine
 from ..engine.origin import Answer, RefreshJob
@@ -66,7 +65,7 @@ class RenewTask:
         return self._outcome(result, result.answer, self._renewal.status_of(result.answer), seconds)
 
     def _outcome(self, result: RefreshResult, answer: Answer, status: int | None, seconds: float) -> Outcome:
-        failed = answer.verdict in (Verdict.FAILED, Verdict.WORSE, Verdict.REFUSED)
+        failed = answer.verdict.keeps_copy or answer.verdict.is_failure
         reason = "" if result.stored else why_unstored(answer)
         return Outcome(self.url, status, seconds, result.stored, reason, failed=failed)
 

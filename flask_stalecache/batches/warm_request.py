@@ -8,7 +8,6 @@ from typing import Any
 from ..core.model.environ import WARMING
 from ..core.rules.serving import ServeOptions
 from ..core.rules.status import CacheStatus
-from ..core.rules.storability import Verdict
 from ..engine.origin import Answer, Served
 from ..errors import StaleCacheError
 
@@ -64,7 +63,7 @@ class Warming:
         elif answer is None:
             self.is_backing_off, self.reason = True, _BACKING_OFF
         else:
-            self.failed = answer.verdict in (Verdict.FAILED, Verdict.WORSE, Verdict.REFUSED)
+            self.failed = answer.verdict.keeps_copy or answer.verdict.is_failure
             self.reason = why_unstored(answer)
 
 

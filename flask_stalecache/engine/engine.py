@@ -138,7 +138,7 @@ class Engine(Runtime):
 
     def serve_answer(self, visit: FetchState, answer: Answer, stored: bool) -> Served:
         """Serve the origin's answer; or, if it failed and the copy may stand in for it, the copy."""
-        if answer.verdict in (Verdict.FAILED, Verdict.WORSE) and visit.fetch.if_error is not None:
+        if answer.verdict.keeps_copy and visit.fetch.if_error is not None:
             self.complaints.error_every_minute(
                 ("failed", visit.origin.label), "%s failed; its stored copy is served", visit.origin.label, exc_info=answer.error
             )

@@ -112,7 +112,7 @@ class Instrumentation:
         if answer.verdict is Verdict.REFUSED:
             return
         tally = job.tally if answer.tally is None else answer.tally
-        failed = answer.verdict in (Verdict.FAILED, Verdict.WORSE)
+        failed = answer.verdict.keeps_copy
         tally.refreshed(seconds, failed=failed)
         if not failed:
             send(signals.refresh_done, self.sender, key=job.key, label=tally.label, seconds=seconds)

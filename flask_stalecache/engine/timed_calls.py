@@ -83,7 +83,7 @@ class TimedCalls:
         """Serve what a call brought, or what is stored by now; ``None``: nothing yet, or what is for who handed it over alone."""
         answer = landing.answer if landing is not None and landing.done.is_set() else None
         is_storable = answer is not None and answer.verdict is Verdict.STORABLE
-        if answer is not None and (answer.verdict in (Verdict.FAILED, Verdict.REFUSED) or (is_ours and not is_storable)):
+        if answer is not None and (answer.verdict.is_failure or (is_ours and not is_storable)):
             return self._engine.serve_answer(visit, answer, stored=False)
         # A purge may have come since it was begun.
         if self._engine.store.moved(visit.copy) and (served := self._engine.look_again(visit)) is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from ..exhaustive import assert_never
 from ..http.cache_control import Directives
 from ..http.fields import vary_names
 from ..http.freshness import lifetime, stale_windows
@@ -33,6 +34,28 @@ class Verdict(Enum):
     WORSE = "worse"
     #: The origin was not called: too many calls run, or it is left alone, or its caller waits no longer.
     REFUSED = "refused"
+
+    @property
+    def keeps_copy(self) -> bool:
+        """Whether a stored copy is better than the answer: the origin failed, or a fallback replaced a part of it."""
+        match self:
+            case Verdict.FAILED | Verdict.WORSE:
+                return True
+            case Verdict.STORABLE | Verdict.UNSTORABLE | Verdict.PERSONAL | Verdict.REFUSED:
+                return False
+            case _:
+                return assert_never(self)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether there is no answer of the origin: its call failed, or it was not called."""
+        match self:
+            case Verdict.FAILED | Verdict.REFUSED:
+                return True
+            case Verdict.STORABLE | Verdict.UNSTORABLE | Verdict.PERSONAL | Verdict.WORSE:
+                return False
+            case _:
+                return assert_never(self)
 
 
 class Judgement(NamedTuple):
@@ -143,6 +166,12 @@ def after(verdict: Verdict, *, stored: bool, anybodys: bool = True) -> Action:
     :param stored: whether there is an entry.
     :param anybodys: whether the answer could have been anybody's.
     """
-    if verdict is Verdict.STORABLE:
-        return Action.REPLACE
-    return Action.DROP if verdict is Verdict.UNSTORABLE and stored and anybodys else Action.KEEP
+    match verdict:
+        case Verdict.STORABLE:
+            return Action.REPLACE
+        case Verdict.UNSTORABLE:
+            return Action.DROP if stored and anybodys else Action.KEEP
+        case Verdict.PERSONAL | Verdict.FAILED | Verdict.WORSE | Verdict.REFUSED:
+            return Action.KEEP
+        case _:
+            return assert_never(verdict)

@@ -179,7 +179,7 @@ class AppFetch:
         seen = self._observe()
         self.is_ours = seen.is_ours
         judgement = self._judge(self._exchange(call.fields), seen, start)
-        if judgement.verdict in (Verdict.FAILED, Verdict.WORSE):
+        if judgement.verdict.keeps_copy:
             shared, pause = self._shareable_failure(), self._retry_after()
             return Answer(judgement.verdict, call, shared=shared, retry_after=pause, reason=judgement.reason)
         # Before UNSTORABLE: whatever forbids storing (private, a cookie set) may itself be due to this visitor.

@@ -188,7 +188,7 @@ class Calls:
     def _of_answer(self, origin: CallOrigin, answer: Answer, word: cacheability.Cacheability | None) -> Any:
         """Return what the function itself gave; where it failed, the fallback."""
         policy = origin.plan.memo.policy
-        if answer.verdict not in (Verdict.FAILED, Verdict.REFUSED) or policy.fallback is NO_FALLBACK:
+        if not answer.verdict.is_failure or policy.fallback is NO_FALLBACK:
             return _told(answer)
         if word is not None and policy.inherit:
             word.stand_in(self._tried_again_at(origin.key, answer))

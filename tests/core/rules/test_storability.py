@@ -329,3 +329,18 @@ def test_a_listed_404_replaces_the_page() -> None:
 
 def test_every_verdict_has_its_action() -> None:
     assert all(isinstance(after(verdict, stored=s), Action) for verdict, s in itertools.product(Verdict, (True, False)))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "keeps_copy", "is_failure"),
+    [
+        (Verdict.STORABLE, False, False),
+        (Verdict.UNSTORABLE, False, False),
+        (Verdict.PERSONAL, False, False),
+        (Verdict.FAILED, True, True),
+        (Verdict.WORSE, True, False),
+        (Verdict.REFUSED, False, True),
+    ],
+)
+def test_what_a_verdict_means_to_others(verdict: Verdict, keeps_copy: bool, is_failure: bool) -> None:
+    assert (verdict.keeps_copy, verdict.is_failure) == (keeps_copy, is_failure)
