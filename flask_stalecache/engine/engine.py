@@ -8,18 +8,19 @@ from functools import partial
 
 from ..config import Settings
 from ..core.exhaustive import assert_never
-from ..core.rules.serving import Fetch, Serve, decide, is_plain_hit
+from ..core.rules.serving import Serve, decide, is_plain_hit
 from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
 from ..errors import StoreError
 from ..stats.counters import Counters
 from ..stats.registry import Registry
 from ..stores.base import Copy, Store
-from .fetch_state import POLL, FetchState, LeaderAction, Route
+from .background import RefreshResult
+from .fetch_state import POLL, Bypass, CallUnlocked, Collapsed, FetchState, LeaderAction, Queue, Route, ServeCopy
 from .origin import Answer, Origin, Served, Start
 from .runtime import Runtime
 from .singleflight import Flight, FlightResult, Flights, Outcome
-from .timed_calls import TimedCalls
+from .timed_calls import TimedCalls, wait_for_refresh
 
 
 class Engine(Runtime):
@@ -33,7 +34,7 @@ class Engine(Runtime):
 
     def __init__(self, store: Store, settings: Settings, counters: Counters, registry: Registry | None = None) -> None:
         super().__init__(store, settings, counters, registry)
-        self._apart = TimedCalls(self)
+        self._timed_calls = TimedCalls(self)
 
     # -- answering -----------------------------------------------------------------------------------------------
 
@@ -45,33 +46,36 @@ class Engine(Runtime):
             # What the look below would come to, at a third of its price.
             return Served(CacheStatus.HIT, copy)
         begun = time.perf_counter()
-        served = self._answer(origin, copy or self._load(origin.key))
+        served = self._serve_slowly(origin, copy or self._load(origin.key))
         if served.answer is None and served.status in (CacheStatus.STALE, CacheStatus.UPDATING):
             self.instrumentation.stale_served(origin, served)
         return served._replace(took=time.perf_counter() - begun)
 
-    def _answer(self, origin: Origin, copy: Copy) -> Served:
-        way, decision = self._look(origin, copy)
-        if way is Route.SERVE:
-            return self._serve(copy, decision)
-        self._on_slow_path()
-        if way is Route.LIVE:
-            return Served(CacheStatus.BYPASS, None, self.bypass(origin))
-        assert isinstance(decision, Fetch)
-        visit = FetchState(origin, copy, decision, time.monotonic() + origin.lock_timeout)
-        served = self._unqueued(visit) if way is Route.UNQUEUED else self._fetched(visit)
-        return served._replace(waited=True) if visit.waited else served
+    def _serve_slowly(self, origin: Origin, copy: Copy) -> Served:
+        """Serve a request that is no plain hit."""
+        route = self._look(origin, copy)
+        match route:
+            case ServeCopy():
+                return self._serve_copy(route)
+            case Bypass():
+                self._on_slow_path()
+                return Served(CacheStatus.BYPASS, None, self.bypass(origin))
+            case CallUnlocked(fetch) | Queue(fetch):
+                self._on_slow_path()
+                visit = FetchState(origin, copy, fetch, time.monotonic() + origin.lock_timeout)
+                served = self._follow(route, visit) or self._fetch(visit)
+                return served._replace(waited=True) if visit.waited else served
+            case _:
+                return assert_never(route)
 
-    def _fetched(self, visit: FetchState) -> Served:
-        """Serve what is not to be had without the origin, unless that is to be left alone."""
-        origin, decision = visit.origin, visit.fetch
-        if (refused := origin.refused(visit.copy)) is not None:
-            return self.serve_answer(visit, refused, stored=False)
+    def _fetch(self, visit: FetchState) -> Served:
+        """Call the origin, or wait for another request's call or for a refresh in the background."""
+        origin = visit.origin
         if origin.wait is not None and origin.runs_in_own_threads:
-            return self._apart.call(visit, origin.wait)
-        if origin.wait is not None and decision.if_error is not None:
-            return self._renew_behind(visit, origin.wait)
-        return self._fetch(visit)
+            return self._timed_calls.call(visit, origin.wait)
+        if origin.wait is not None and visit.fetch.if_error is not None:
+            return self._wait_for_refresh(visit, origin.wait)
+        return self._queue(visit)
 
     def bypass(self, origin: Origin) -> Answer:
         """Call the origin for one visitor alone: nothing of it is stored."""
@@ -101,32 +105,58 @@ class Engine(Runtime):
             self.store.touch(copy)
         return copy
 
-    def _look(self, origin: Origin, copy: Copy, visit: FetchState | None = None) -> tuple[Route, Serve | Fetch | None]:
-        entry = copy.entry
-        if entry is not None:
-            if origin.is_barred_from(entry):
-                return Route.LIVE, None
-            if visit is not None and visit.is_new(entry):
-                return Route.COLLAPSED, None
+    def _look(self, origin: Origin, copy: Copy) -> Route:
+        """Decide where a request goes, by what is stored for it. The hit path has a shorter way to the same decision."""
+        entry, note = copy.entry, copy.note
+        if entry is not None and origin.is_barred_from(entry):
+            return Bypass()
         now = time.time()
-        decision = decide(entry, copy.note, now, origin.terms, pending=self.process.refreshes.is_pending(copy))
+        decision = decide(entry, note, now, origin.terms, pending=self.process.refreshes.is_pending(copy))
         if isinstance(decision, Serve):
-            return Route.SERVE, decision
-        note = copy.note
+            return ServeCopy(copy, decision)
         if not origin.may_collapse or note.unstorable(now) or origin.carries(note.kept_out):
-            return Route.UNQUEUED, decision
-        return Route.QUEUE, decision
+            return CallUnlocked(decision)
+        return Queue(decision)
 
-    def _serve(self, copy: Copy, decision: Serve | Fetch | None) -> Served:
-        assert isinstance(decision, Serve)
+    def look_again(self, visit: FetchState) -> Served | None:
+        """Serve what is stored by now; ``None``: it is still to be fetched."""
+        visit.origin.relocate()
+        visit.copy = self.answer_writer.load(visit.origin.key)
+        entry = visit.copy.entry
+        if entry is not None and visit.is_new(entry) and not visit.origin.is_barred_from(entry):
+            return self._follow(Collapsed(visit.copy), visit)
+        return self._follow(self._look(visit.origin, visit.copy), visit)
+
+    def _follow(self, route: Route | Collapsed, visit: FetchState) -> Served | None:
+        """Serve a request by its route; ``None``: it has to queue."""
+        match route:
+            case ServeCopy():
+                return self._serve_copy(route)
+            case Collapsed(copy):
+                return Served(visit.fetch.status, copy, collapsed=True)
+            case Bypass():
+                return Served(CacheStatus.BYPASS, None, self.bypass(visit.origin))
+            case CallUnlocked(fetch):
+                visit.fetch = fetch
+                return self._call_unlocked(visit)
+            case Queue(fetch):
+                visit.fetch = fetch
+                # It may have failed a short while ago, or while this request waited for another one's call.
+                refused = visit.origin.refused(visit.copy)
+                return None if refused is None else self.serve_answer(visit, refused, stored=False)
+            case _:
+                return assert_never(route)
+
+    def _serve_copy(self, route: ServeCopy) -> Served:
+        copy, decision = route
         if decision.refresh and not self._claim(copy):
             return Served(decision.meanwhile, copy)
         return Served(decision.status, copy, None, decision.refresh)
 
-    def _unqueued(self, visit: FetchState) -> Served:
+    def _call_unlocked(self, visit: FetchState) -> Served:
         """Call the origin without the lock; if the answer turns out to be storable, it ends the mark that led here."""
         if visit.origin.runs_in_own_threads:
-            return self._apart.unqueued(visit)
+            return self._timed_calls.call_unlocked(visit)
         start = self.answer_writer.start(visit.copy)
         if visit.origin.carries(visit.copy.note.kept_out):
             start = start._replace(is_marked=True)
@@ -160,7 +190,7 @@ class Engine(Runtime):
             return None
         return Served(CacheStatus.STALE, copy)
 
-    def _fetch(self, visit: FetchState) -> Served:
+    def _queue(self, visit: FetchState) -> Served:
         """Join or lead the key's flight until there is something to serve."""
         while True:
             flight, leads = self.process.flights.join(visit.origin.key)
@@ -170,56 +200,21 @@ class Engine(Runtime):
             if served is not None:
                 return served
 
-    def look_again(self, visit: FetchState) -> Served | None:
-        """Serve what is stored by now; ``None``: it is still to be fetched."""
-        visit.origin.relocate()
-        visit.copy = self.answer_writer.load(visit.origin.key)
-        way, decision = self._look(visit.origin, visit.copy, visit)
-        if way is Route.LIVE:
-            return Served(CacheStatus.BYPASS, None, self.bypass(visit.origin))
-        if way is Route.COLLAPSED:
-            return Served(visit.fetch.status, visit.copy, collapsed=True)
-        if way is Route.SERVE:
-            return self._serve(visit.copy, decision)
-        assert isinstance(decision, Fetch)
-        visit.fetch = decision
-        if way is Route.UNQUEUED:
-            return self._unqueued(visit)
-        # It may have failed while this request waited for who called it.
-        refused = visit.origin.refused(visit.copy)
-        return None if refused is None else self.serve_answer(visit, refused, stored=False)
-
     # -- waiting -------------------------------------------------------------------------------------------------
 
-    def _renew_behind(self, visit: FetchState, wait: float) -> Served:
-        """Have the copy renewed in the background, wait for that a while, and then serve the copy.
+    def _wait_for_refresh(self, visit: FetchState, wait: float) -> Served:
+        """Wait a while for a refresh in the background, and then serve the copy."""
 
-        Who comes later waits less: the time counts from when the renewal was handed over.
-        """
-        process, origin = self.process, visit.origin
-        if process.flights.is_led_here(origin.key):
-            return Served(visit.fetch.status, None, self.bypass(origin))
-        refreshes, is_ours, is_dropped = process.refreshes, False, False
-        landing, until = refreshes.landing(origin.key), refreshes.since(origin.key) + wait
-        while True:
-            # Again where another process has it, and where it was all but over when we came; not where that is what we wait for.
-            if landing is None or landing.done.is_set():
-                if self.store.moved(visit.copy) and (served := self.look_again(visit)) is not None:
-                    return served
-                if refreshes.claim(visit.copy):
-                    until = until if is_ours else refreshes.since(origin.key) + wait
-                    is_ours = True
-                    is_dropped = not refreshes.submit(origin.refresh())
-                landing = refreshes.landing(origin.key)
+        def look(result: RefreshResult | None, is_ours: bool) -> Served | None:
             if self.store.moved(visit.copy) and (served := self.look_again(visit)) is not None:
                 return served
-            left = until - time.monotonic()
-            if visit.fetch.if_error is None or left <= 0 or is_dropped:
-                break
-            visit.waited = visit.waited or not is_ours
-            process.flights.wait(origin.key, min(POLL, left))
-        stale = None if visit.fetch.if_error is None else self._stale(visit)
-        return stale or self._fetch(visit)
+            # Purged meanwhile: no copy to serve at the end of the wait.
+            return self._queue(visit) if visit.fetch.if_error is None else None
+
+        if self.process.flights.is_led_here(visit.origin.key):
+            return Served(visit.fetch.status, None, self.bypass(visit.origin))
+        served = wait_for_refresh(self.process, visit, wait, look)
+        return served if isinstance(served, Served) else self._stale(visit) or self._queue(visit)
 
     def _wait(self, flight: Flight, visit: FetchState) -> Served | None:
         """Wait for another's flight; ``None``: look again."""
@@ -237,7 +232,7 @@ class Engine(Runtime):
             case Outcome.STORED:
                 return None if copy is None else self._share_copy(copy, visit)
             case Outcome.UNSTORABLE:
-                return self._unqueued(visit)
+                return self._call_unlocked(visit)
             case Outcome.FAILED:
                 return self._share_failure(flight, visit)
             case Outcome.OVER:
@@ -304,18 +299,28 @@ class Engine(Runtime):
         return LeaderAction.CALL if self._still_to_fetch(flight, visit) else LeaderAction.AGAIN
 
     def _still_to_fetch(self, flight: Flight, visit: FetchState) -> bool:
+        """Look again, now that this leader has the lock. If it need not call, set the result for those who wait for it."""
         if visit.origin.relocate():
             return False
         visit.copy = self.store.load(visit.origin.key)
-        way, decision = self._look(visit.origin, visit.copy, visit)
-        if way is Route.QUEUE and visit.origin.refused(visit.copy) is None:
-            assert isinstance(decision, Fetch)
-            visit.fetch = decision
-            return True
-        if visit.copy.entry is not None and visit.is_new(visit.copy.entry):
+        entry = visit.copy.entry
+        if entry is not None and visit.is_new(entry):
+            # Another process has stored it. This leader may be barred from it, its waiters may not.
             flight.result = FlightResult(Outcome.STORED, visit.copy)
-        elif way is Route.UNQUEUED and visit.copy.note.unstorable(time.time()):
-            flight.result = FlightResult(Outcome.UNSTORABLE)
+            return False
+        route = self._look(visit.origin, visit.copy)
+        match route:
+            case Queue(fetch):
+                if visit.origin.refused(visit.copy) is None:
+                    visit.fetch = fetch
+                    return True
+            case CallUnlocked():
+                if visit.copy.note.unstorable(time.time()):
+                    flight.result = FlightResult(Outcome.UNSTORABLE)
+            case ServeCopy() | Bypass():
+                pass
+            case _:
+                assert_never(route)
         return False
 
     def _call_in(self, flight: Flight, visit: FetchState) -> Served:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple, TypeAlias
 
 from ..core.model.entry import Entry
-from ..core.rules.serving import Fetch
+from ..core.rules.serving import Fetch, Serve
 from ..stores.base import Copy
 from .origin import Origin
 
@@ -28,19 +29,37 @@ class LeaderAction(Enum):
     STALE = "stale"
 
 
-class Route(Enum):
-    """Where a look at what is stored leads."""
+class ServeCopy(NamedTuple):
+    """Serve the stored copy, as decided."""
 
-    #: Serve the copy, as decided.
-    SERVE = "serve"
-    #: Serve the copy, since it was made while this request waited.
-    COLLAPSED = "collapsed"
-    #: Call the origin for this visitor alone: the request carries an absent name.
-    LIVE = "live"
-    #: Call the origin without queueing: the page can't be stored, or not for who carries what this request carries.
-    UNQUEUED = "unqueued"
-    #: Join or lead the key's flight.
-    QUEUE = "queue"
+    copy: Copy
+    decision: Serve
+
+
+class Collapsed(NamedTuple):
+    """Serve the copy: it was stored while this request waited for another one's call."""
+
+    copy: Copy
+
+
+class Bypass(NamedTuple):
+    """Call the origin for this request alone: it carries a name that was absent when the entry was made."""
+
+
+class CallUnlocked(NamedTuple):
+    """Call the origin without the lock: the page can't be stored, or not for requests that carry what this one carries."""
+
+    fetch: Fetch
+
+
+class Queue(NamedTuple):
+    """Join or lead the flight of the key."""
+
+    fetch: Fetch
+
+
+#: Where a look at the store leads a request.
+Route: TypeAlias = "ServeCopy | Bypass | CallUnlocked | Queue"
 
 
 @dataclass(slots=True)

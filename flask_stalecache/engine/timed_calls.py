@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
 from typing import Protocol
 
+from ..core.exhaustive import assert_never
 from ..core.model.note import NOTHING
 from ..core.rules.storability import Verdict
 from ..errors import OriginBusy, OriginTimeout
@@ -12,6 +16,7 @@ from ..stores.base import Copy, Store
 from .background import ProcessState, RefreshResult
 from .fetch_state import POLL, FetchState
 from .origin import Answer, Origin, Served
+from .singleflight import Flights
 
 
 class Driver(Protocol):
@@ -30,6 +35,66 @@ class Driver(Protocol):
         """Serve the origin's answer; or, if it failed and the copy may stand in for it, the copy."""
 
 
+class WaitEnd(Enum):
+    """How a wait for a refresh ends without something to serve."""
+
+    #: The queue of the threads is full.
+    DROPPED = "dropped"
+    #: The wait is over. The refresh goes on.
+    LATE = "late"
+
+
+def wait_for_refresh(
+    process: ProcessState, visit: FetchState, wait: float, look: Callable[[RefreshResult | None, bool], Served | None]
+) -> Served | WaitEnd:
+    """Wait for the refresh of a key, and submit one where none is pending.
+
+    The wait counts from when the refresh was submitted, so that requests that come later wait less.
+
+    ========================================== ========================
+    it ends when                               and returns
+    ========================================== ========================
+    ``look`` finds something to serve          that
+    a refresh is due, but the queue is full    ``DROPPED``
+    ``wait`` seconds are over                  ``LATE``
+    ========================================== ========================
+
+    :param look: called with the result of the pending refresh, and whether this request has submitted it.
+    """
+    refreshes, key = process.refreshes, visit.origin.key
+    ours: RefreshResult | None = None
+    result, until = refreshes.landing(key), refreshes.since(key) + wait
+    while True:
+        if (served := look(result, result is ours)) is not None:
+            return served
+        # None is pending, or one has ended without a result for this request: another process had the lock, or it was for the
+        # request alone that had submitted it.
+        if result is None or result.done.is_set():
+            if refreshes.claim(visit.copy):
+                until = until if ours is not None else refreshes.since(key) + wait
+                result = ours = refreshes.landing(key)
+                if not refreshes.submit(visit.origin.refresh()):
+                    return WaitEnd.DROPPED
+            else:
+                result = refreshes.landing(key)
+            # Without threads it is done by now.
+            if (served := look(result, result is ours)) is not None:
+                return served
+        left = until - time.monotonic()
+        if left <= 0:
+            return WaitEnd.LATE
+        visit.waited = visit.waited or result is not ours
+        wait_a_moment(process.flights, key, result, min(POLL, left))
+
+
+def wait_a_moment(flights: Flights, key: str, result: RefreshResult | None, seconds: float) -> None:
+    """Wait until the pending refresh or the key's flight ends, for so many seconds at most."""
+    if result is not None and not result.done.is_set():
+        result.done.wait(seconds)
+    else:
+        flights.wait(key, seconds)
+
+
 class TimedCalls:
     """Has origins called apart from who asks.
 
@@ -40,37 +105,22 @@ class TimedCalls:
         self._engine = engine
 
     def call(self, visit: FetchState, wait: float) -> Served:
-        """Have the origin called in a thread of its own, and wait for that a while: counted from when it was handed over."""
+        """Have the origin called in a thread of its own, and wait for that a while: counted from when the call was submitted."""
         process, origin = self._engine.process, visit.origin
         if process.flights.is_led_here(origin.key):
             return Served(visit.fetch.status, None, self._engine.bypass(origin))
-        refreshes, ours = process.refreshes, None
-        landing, until = refreshes.landing(origin.key), refreshes.since(origin.key) + wait
-        while True:
-            if (served := self._outcome(visit, landing, is_ours=landing is ours)) is not None:
-                return served
-            # Again where another process has it, and where what it brought is for who handed it over alone.
-            if landing is None or landing.done.is_set():
-                if refreshes.claim(visit.copy):
-                    until = until if ours is not None else refreshes.since(origin.key) + wait
-                    landing = ours = refreshes.landing(origin.key)
-                    if not refreshes.submit(origin.refresh()):
-                        return self._engine.serve_answer(visit, _busy(origin), stored=False)
-                    # Where no threads run it is done by now.
-                    if (served := self._outcome(visit, landing, is_ours=True)) is not None:
-                        return served
-                else:
-                    landing = refreshes.landing(origin.key)
-            left = until - time.monotonic()
-            if left <= 0:
+        ended = wait_for_refresh(process, visit, wait, partial(self._outcome, visit))
+        match ended:
+            case WaitEnd.DROPPED:
+                return self._engine.serve_answer(visit, _busy(origin), stored=False)
+            case WaitEnd.LATE:
                 return self._engine.serve_answer(visit, _too_late(origin, wait), stored=False)
-            visit.waited = visit.waited or landing is not ours
-            if landing is not None and not landing.done.is_set():
-                landing.done.wait(min(POLL, left))
-            else:
-                process.flights.wait(origin.key, min(POLL, left))
+            case Served():
+                return ended
+            case _:
+                return assert_never(ended)
 
-    def unqueued(self, visit: FetchState) -> Served:
+    def call_unlocked(self, visit: FetchState) -> Served:
         """Call an origin for one caller alone: what it answers can't be stored, and is nobody else's."""
         origin, wait = visit.origin, visit.origin.wait or 0.0
         landing = self._engine.process.refreshes.call_apart(origin.refresh(), visit.copy)
@@ -79,7 +129,7 @@ class TimedCalls:
         landing.done.wait(wait)
         return self._engine.serve_answer(visit, landing.answer or _too_late(origin, wait), stored=False)
 
-    def _outcome(self, visit: FetchState, landing: RefreshResult | None, *, is_ours: bool) -> Served | None:
+    def _outcome(self, visit: FetchState, landing: RefreshResult | None, is_ours: bool) -> Served | None:
         """Serve what a call brought, or what is stored by now; ``None``: nothing yet, or what is for who handed it over alone."""
         answer = landing.answer if landing is not None and landing.done.is_set() else None
         is_storable = answer is not None and answer.verdict is Verdict.STORABLE

@@ -14,8 +14,7 @@ import time_machine
 from flask import Flask, Response, abort, redirect, request
 
 from flask_stalecache import FileStore, StaleCache
-from flask_stalecache.engine import background
-from flask_stalecache.engine.singleflight import Flights
+from flask_stalecache.engine import background, timed_calls
 from flask_stalecache.stores.entry_format import decode_head
 from support.client import MakeApp, Seen, settle, visit
 from support.page_waits import IN_SIE, IN_SWR, NEW, OLD, PAST_ALL, WINDOWS, View, fails, old_site, site
@@ -32,13 +31,13 @@ LONG = 1000
 def waiting(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """The threads of visitors who wait for a renewal, or have."""
     threads: set[int] = set()
-    wait = Flights.wait
+    wait = timed_calls.wait_a_moment
 
-    def noting_wait(flights: Flights, key: str, seconds: float) -> None:
+    def noting_wait(*args: Any) -> None:
         threads.add(threading.get_ident())
-        wait(flights, key, seconds)
+        wait(*args)
 
-    monkeypatch.setattr(Flights, "wait", noting_wait)
+    monkeypatch.setattr(timed_calls, "wait_a_moment", noting_wait)
     return threads
 
 
