@@ -49,7 +49,7 @@ class AppState:
     :ivar calls: the fetch functions; ``None`` if caching is off: they run as if they were not decorated.
     :ivar sessions: the app as sessions of ``requests`` know it; ``None`` if caching is off: nothing they do is cached.
     :ivar middleware: where requests arrive; ``None`` if caching is off.
-    :ivar scans: runs batches.
+    :ivar scheduler: runs batches.
     :ivar bulk: purges, refreshes and warms many entries.
     :ivar counters: the counts of this process.
     :ivar stats: the counts of all processes that share the directory.
@@ -61,7 +61,7 @@ class AppState:
     calls: Calls | None
     sessions: AppContext | None
     middleware: AfterResponseMiddleware | None
-    scans: BatchScheduler
+    scheduler: BatchScheduler
     bulk: BulkOperations
     counters: Counters
     stats: Registry
@@ -88,9 +88,9 @@ class AppState:
             sessions = AppContext(engine, calls.pool, calls.terms)
             middleware = AfterResponseMiddleware(app.wsgi_app, engine, FlaskGatewayFactory(app, engine, calls.renew, version))
             renewing = [pages, calls, _GatewayBehind(middleware)]
-        scans = BatchScheduler(engine, renewing)
-        bulk = BulkOperations(scans, app.view_functions, lambda: warm_target(app, settings))
-        return cls(settings, engine, pages, calls, sessions, middleware, scans, bulk, engine.counters, engine.registry)
+        scheduler = BatchScheduler(engine, renewing)
+        bulk = BulkOperations(scheduler, app.view_functions, lambda: warm_target(app, settings))
+        return cls(settings, engine, pages, calls, sessions, middleware, scheduler, bulk, engine.counters, engine.registry)
 
 
 def set_up(app: Flask, own: Store | None, functions: Iterable[FetchFunction]) -> AfterResponseMiddleware | None:

@@ -57,7 +57,7 @@ def app_terms(state: AppState) -> ServeOptions:
 
 def terms_of(state: AppState, entry: Entry) -> ServeOptions:
     """Return the serving options of an entry, for any request: those of its view, function or rule, else those of the app."""
-    terms = state.scans.serve_options_of(entry)
+    terms = state.scheduler.serve_options_of(entry)
     return app_terms(state) if terms is None else _here(state, terms)
 
 

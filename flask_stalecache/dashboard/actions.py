@@ -56,8 +56,8 @@ def _on_one(state: AppState, action: str, key: str) -> str:
     if entry is None:
         raise ConfigError("It is not stored any more.")
     if action == "refresh":
-        return _told(action, title_of(entry), state.scans.refresh_entry(entry))
-    return _told(action, title_of(entry), state.scans.purge(Selector(own_name(entry)), soft=action == "soft"))
+        return _told(action, title_of(entry), state.scheduler.refresh_entry(entry))
+    return _told(action, title_of(entry), state.scheduler.purge(Selector(own_name(entry)), soft=action == "soft"))
 
 
 def own_name(entry: Entry) -> str:

@@ -198,7 +198,7 @@ class DashboardData:
         engine = self.state.engine
         # Who never used this copy in this process still learns whether its refresh was handed over here.
         pending = engine.process.refreshes.is_pending(engine.store.load(stored.entry.key))
-        terms = self.state.scans.serve_options_of(stored.entry) or self._terms()
+        terms = self.state.scheduler.serve_options_of(stored.entry) or self._terms()
         return card_of(stored, time.time(), terms, pending=pending)
 
     def _terms(self) -> ServeOptions:

@@ -1,4 +1,4 @@
-"""What an entry is called in reports: its URL, endpoint or fetch function."""
+"""Readable names of entries for reports: URL, endpoint and fetch function."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _PATH = "/:@!$&'()*+,;=~"
 
 
 def url_names(entry: Entry) -> tuple[str, ...]:
-    """Return the names of an entry that are its URL alone, and by which all of its variants go together."""
+    """Return the purge names of an entry's URL. All variants of a page have the same."""
     return tuple(name for name in entry.names if name.startswith("url:"))
 
 
 def title_of(entry: Entry) -> str:
-    """Return what an entry is called in a report: its URL, or for the value of a fetch function the call."""
+    """Return the title of an entry: its URL, or for the value of a fetch function the call."""
     recipe = entry.recipe
     if "function" in recipe:
         return f"{recipe['function']}({_arguments(recipe.get('arguments'))})"
@@ -27,14 +27,14 @@ def title_of(entry: Entry) -> str:
 
 def _arguments(data: Any) -> str:
     if not isinstance(data, Mapping):
-        # Only its caller has them.
+        # Arguments that can't be stored are known to the caller only.
         return "..."
     keywords = [f"{name}={value!r}" for name, value in dict(data.get("kwargs", {})).items()]
     return ", ".join([*map(repr, data.get("args", ())), *keywords])
 
 
 def _readable(url: str, query: str) -> str:
-    """Return a URL as it may be written again: in a name, its path is percent-decoded."""
+    """Return the URL of a purge name with its path percent-encoded; in the name it is decoded."""
     scheme, _, rest = url.partition("://")
     host, slash, where = rest.partition("/")
     if query and where.endswith(f"?{query}"):
@@ -51,7 +51,7 @@ def endpoint_of(entry: Entry) -> str | None:
 
 
 def function_of(entry: Entry) -> str | None:
-    """Return the name of the fetch function that a value came from; ``None`` if it is none."""
+    """Return the name of the fetch function of a value; ``None`` for a page."""
     return _named(entry, "function:")
 
 

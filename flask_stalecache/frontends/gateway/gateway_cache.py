@@ -75,15 +75,16 @@ class GatewayCache(Gateway):
         all: bool = False,
         soft: bool = False,
     ) -> Batch | None:
-        """Drop stored responses, or with ``soft`` end their freshness: every worker sees it at its next request.
+        """Remove stored responses, or only end their freshness. Every worker sees the purge at its next request.
 
-        :param url: a path with its query, on all hosts; or a full URL, on its own.
-        :param tag: the responses with this tag.
-        :param prefix: the responses whose path begins so, on all hosts; or those whose full URL does. They are looked for in the
+        :param url: a path with its query, for all hosts; or a full URL.
+        :param tag: responses with this tag.
+        :param prefix: responses whose path starts with this, for all hosts; or whose full URL does. They are searched for in the
             background.
         :param all: everything in the store.
-        :return: with ``prefix`` a :class:`Batch`, which tells how far it is; else ``None``: it is done.
-        :raises ConfigError: unless exactly one of ``url``, ``tag``, ``prefix`` and ``all`` is given, and it makes sense.
+        :param soft: only end the freshness of the responses. Default false.
+        :return: with ``prefix`` a :class:`Batch` that reports progress. Otherwise ``None``: the purge is complete.
+        :raises ConfigError: unless exactly one of ``url``, ``tag``, ``prefix`` and ``all`` is given, with a valid value.
         :raises StoreError: if the store can't be written.
         """
         return self._bulk.purge(Selection(url, tag, None, prefix, all), soft=soft)
@@ -97,12 +98,12 @@ class GatewayCache(Gateway):
         all: bool = False,
         concurrency: int = 4,
     ) -> Batch:
-        """Ask the app again for what is stored, fresh or not, in the background: as :meth:`StaleCache.refresh` does.
+        """Refresh stored responses in the background, whether they are fresh or not, like :meth:`StaleCache.refresh`.
 
         :param url: as for :meth:`purge`, like the other selectors.
-        :param concurrency: how many are asked for at a time, 1 to 64. Default 4.
-        :return: how far it is, and what came of each.
-        :raises ConfigError: unless exactly one thing is selected, and it makes sense; or for another ``concurrency``.
+        :param concurrency: how many requests run at a time, from 1 to 64. Default 4.
+        :return: a batch that reports progress and the outcome of each request.
+        :raises ConfigError: unless exactly one selector is given, with a valid value; or for another ``concurrency``.
         """
         return self._bulk.refresh(Selection(url, tag, None, prefix, all), concurrency)
 
@@ -115,12 +116,12 @@ class GatewayCache(Gateway):
         all: bool = False,
         concurrency: int = 4,
     ) -> Batch:
-        """Purge softly, and refresh what that was of: as :meth:`StaleCache.publish` does.
+        """Purge softly, and refresh the purged responses, like :meth:`StaleCache.publish`.
 
         :param url: as for :meth:`purge`, like the other selectors.
-        :param concurrency: how many are asked for at a time, 1 to 64. Default 4.
-        :return: how far it is, and what came of each.
-        :raises ConfigError: unless exactly one thing is selected, and it makes sense; or for another ``concurrency``.
+        :param concurrency: how many requests run at a time, from 1 to 64. Default 4.
+        :return: a batch that reports progress and the outcome of each request.
+        :raises ConfigError: unless exactly one selector is given, with a valid value; or for another ``concurrency``.
         :raises StoreError: if the store can't be written.
         """
         return self._bulk.publish(Selection(url, tag, None, prefix, all), concurrency)
@@ -133,29 +134,29 @@ class GatewayCache(Gateway):
         force: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> Batch:
-        """Fill the store before clients come: as :meth:`StaleCache.warm` does, but without endpoints.
+        """Fill the cache before clients arrive, like :meth:`StaleCache.warm`, but without endpoints.
 
         :param urls: a path, or a full URL; a list of those; or a sitemap.
-        :param concurrency: how many are asked for at a time, 1 to 64. Default 4.
-        :param force: ask for what is fresh again too. Default false.
+        :param concurrency: how many requests run at a time, from 1 to 64. Default 4.
+        :param force: refresh fresh responses too. Default false.
         :param headers: request fields to send.
-        :return: how far it is, and what came of each.
-        :raises ConfigError: if ``base_url`` is missing; for a URL of another host, what is no URL or no sitemap, or a value that is
-            not accepted. Then nothing has been asked for.
+        :return: a batch that reports progress and the outcome of each request.
+        :raises ConfigError: if ``base_url`` is not set; for a URL of another host, an invalid URL or sitemap, or a value that is
+            not accepted. Then no request was sent.
         """
         return self._bulk.warm(urls, concurrency, force, headers)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until the refreshes that this process handed over are done, and its batches; return whether they are.
+        """Wait for the refreshes and batches of this process. Return whether all have ended.
 
         :param timeout: seconds to wait at most. Default: no limit.
         """
         return self._bulk.drain(timeout)
 
     def stats(self) -> Stats:
-        """Return the numbers of all processes that share the directory, living and dead.
+        """Return the numbers of all processes that share the cache directory, including ended ones.
 
-        Nothing is lost with a process that is killed. With a store of your own they are those of this process.
+        A process that is killed loses none of them. With a store of your own they are the numbers of this process.
         """
         return self._engine.stats()
 

@@ -304,7 +304,7 @@ def test_a_fork_has_no_part_in_the_batches_of_its_parent(site: Site) -> None:
         own = site.do("refresh", url="/news/2")
         return batch.wait(PATIENCE), list(batch), own.done if own.wait(PATIENCE) else -1, site.cache.drain(PATIENCE)
 
-    with all_taken(locks_in([batch, site.app.extensions["stalecache"].scans])):
+    with all_taken(locks_in([batch, site.app.extensions["stalecache"].scheduler])):
         assert forked(in_child) == (False, [], 1, True)
     site.held.set()
     assert batch.wait(PATIENCE)
