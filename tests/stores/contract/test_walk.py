@@ -1,4 +1,4 @@
-"""The contract of a store: walking over all entries, and removing some. Covers ``stores.summary`` and ``stores.walk``."""
+"""The contract of a store: walking over all entries, and removing some. Covers ``stores.walk``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The file store: modes, directories that can't be used, planted files, and a directory that goes away.
 
-Covers ``filesystem.atomic``, ``stores.cache_directory`` and ``stores.entry_file``.
+Covers ``filesystem.atomic`` and ``stores.entry_file``.
 """
 
 from __future__ import annotations
