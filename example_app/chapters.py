@@ -124,7 +124,7 @@ _STALE_FROM_BEFORE = "(STALE|UPDATING)( STALE| UPDATING)*"
 # On a busy machine, one of the concurrent visitors may arrive when the page is already stored.
 _COLD, _MADE = "MISS( MISS| STALE| UPDATING)*", "MISS( MISS| HIT)*"
 COLD = Chapter(
-    "Nothing stored, {0.visitors} concurrent visitors: one call of each partner, and no visitor waits for the slow one.",
+    "Nothing stored, {0.visitors} concurrent visitors: one call of each partner, and visitors do not wait for the slow one.",
     _COLD,
     {"number": range(1, 2), "weather": range(1, 2), "comments": range(3, 4)},
     longest=LONGEST_WAIT + WAITED,
