@@ -103,6 +103,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.app_version",
         "frontends.status_headers",
         "frontends.hooks",
+        "frontends.request_origin",
         "frontends.flask_internals",
         "frontends.current_app",
         "batches.warm_request",

@@ -13,7 +13,6 @@ from ...core.http.fields import lines_of
 from ...core.http.validators import CONDITIONS
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, WARMING
-from ...core.model.inputs import RequestInputs
 from ...core.model.keys import page_key
 from ...core.model.recipe import PageRecipe
 from ...core.rules.prefer_stale import is_set
@@ -21,11 +20,12 @@ from ...core.rules.serving import ServeOptions
 from ...core.rules.shared_cache import directives_of, honored
 from ...core.rules.storability import Verdict
 from ...core.rules.variants import is_variant_of
-from ...engine.origin import Answer, Origin, RefreshJob, Served, Start
+from ...engine.origin import Answer, RefreshJob, Served, Start
 from ...errors import StaleCacheError
 from ...stats.tally import Tally
 from ...stores.base import Copy
 from ..debug_detail import debug_detail
+from ..request_origin import RequestOrigin
 from .backend import Backend
 from .fetch import NOTHING_SAID, AppFetch
 from .rules import Rule, Rules
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
-class GatewayOrigin(Origin):
+class GatewayOrigin(RequestOrigin):
     """One request that may be answered from the store.
 
     :param backend: the app behind the gateway.
@@ -109,23 +109,12 @@ class GatewayOrigin(Origin):
     def may_collapse(self) -> bool:
         """Whether other requests may wait for this one's call: not if its answer is unlikely to be stored."""
         wants_none = self.said is not None and self.said.no_store
-        is_plain = self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
-        return is_plain and not wants_none and not self._needs_confirming()
+        return super().may_collapse and not wants_none and not self._needs_confirming()
 
     def _needs_confirming(self) -> bool:
         """Whether each request needs a confirmation of the app. Waiting for another request's would save nothing."""
         entry = self.backend.engine.look_up(self.key).entry
         return entry is not None and entry.needs_confirming
-
-    def is_barred_from(self, entry: Entry) -> bool:
-        """Whether the entry must not be served to this request: it carries an absent name of the entry, or Authorization."""
-        if "HTTP_AUTHORIZATION" in self.environ and not entry.shared:
-            return True
-        return entry.absent.present_in(self.environ)
-
-    def carries(self, names: RequestInputs) -> bool:
-        """Whether the request carries one of these cookies or fields."""
-        return names.present_in(self.environ)
 
     def relocate(self) -> bool:
         """Look up the variant again: since another request the URL may have variants."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ...batches.warm_request import warming_of
-from ...core.model.entry import Entry
 from ...core.model.environ import WARMING
 from ...core.model.inputs import RequestInputs
 from ...core.model.keys import page_key
@@ -14,10 +13,11 @@ from ...core.model.policy import FAILURE_STATUSES
 from ...core.model.recipe import PageRecipe
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Verdict
-from ...engine.origin import Answer, Origin, RefreshJob, Served, Start
+from ...engine.origin import Answer, RefreshJob, Served, Start
 from ...errors import ConfigError
 from ...stats.tally import Tally
 from ..flask_internals import RequestContext
+from ..request_origin import RequestOrigin
 from .bound_view import BoundView, EndpointCounters
 from .fetch import NOTHING_IGNORED, SERVED_WITHIN, PageFetch, verdict_of
 from .refresh import page_refresh, visitor_fields
@@ -30,7 +30,7 @@ from .watch import (
 )
 
 
-class PageOrigin(Origin):
+class PageOrigin(RequestOrigin):
     """One request for a cached view.
 
     :param plan: the view in this app.
@@ -86,21 +86,6 @@ class PageOrigin(Origin):
     def wait(self) -> float | None:
         """Seconds to wait for a renewal at most where a copy can stand in; who fills waits for as long as it takes."""
         return None if WARMING in self.environ else self.plan.cached.policy.wait
-
-    @property
-    def may_collapse(self) -> bool:
-        """Whether others may wait for this request's call: not if it is unlikely to be stored."""
-        return self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
-
-    def is_barred_from(self, entry: Entry) -> bool:
-        """Whether the entry can't be served to this request: it carries an absent name, or Authorization."""
-        if "HTTP_AUTHORIZATION" in self.environ and not entry.shared:
-            return True
-        return entry.absent.present_in(self.environ)
-
-    def carries(self, names: RequestInputs) -> bool:
-        """Whether the request carries one of these names."""
-        return names.present_in(self.environ)
 
     def call_uncached(self) -> Answer:
         """Call the view as if it were not decorated."""
