@@ -52,7 +52,7 @@ browser: ## Bring the browser that the tests need: Debian's chromium, if there i
 	$(BRING_BROWSER)
 
 soak: $(VENV)/.stamp ## Run the tests of endurance with their full counts.
-	STALECACHE_SOAK=1 $(RUN) -m pytest -m soak
+	STALECACHE_SOAK=1 $(RUN) -m pytest -v -m soak --durations=15
 
 bench: $(VENV)/.stamp ## Measure what hits cost, in process and over the wire, and who waits for whom and for what.
 	@$(RUN) benchmarks/hit.py
