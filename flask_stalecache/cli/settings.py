@@ -21,18 +21,22 @@ def settings(app: Flask, state: AppState) -> Iterator[tuple[str, Any, str]]:
     """Yield name, JSON value and source of each setting."""
     for short in KEYS:
         name = PREFIX + short
-        value: Any = getattr(state.settings, short.lower())
-        source = _source(app, name)
-        if short == "DIR" and isinstance(state.engine.store, DirectoryStore):
-            value = state.engine.store.directory
-            source = source if state.settings.dir is not None else _source_of_directory(app, state)
-        elif short == "STORE" and value == "file" and _has_own_store(app, state):
-            value, source = state.engine.store, "StaleCache(store=)"
-        elif short == "MAX_ENTRY_SIZE" and source == DEFAULT and value == state.settings.max_size:
-            source = f"{PREFIX}MAX_SIZE"
-        elif short == "VERSION" and value is None and app.debug:
-            value, source = "the time of the start", "app.debug"
+        value, source = _effective(short, getattr(state.settings, short.lower()), _source(app, name), app, state)
         yield name, plain(value), source
+
+
+def _effective(short: str, value: Any, source: str, app: Flask, state: AppState) -> tuple[Any, str]:
+    """Return value and source of a setting; of some, the effective value is not the one in the configuration."""
+    store = state.engine.store
+    if short == "DIR" and isinstance(store, DirectoryStore):
+        return store.directory, source if state.settings.dir is not None else _source_of_directory(app, state)
+    if short == "STORE" and value == "file" and _has_own_store(app, state):
+        return store, "StaleCache(store=)"
+    if short == "MAX_ENTRY_SIZE" and source == DEFAULT and value == state.settings.max_size:
+        return value, f"{PREFIX}MAX_SIZE"
+    if short == "VERSION" and value is None and app.debug:
+        return "the time of the start", "app.debug"
+    return value, source
 
 
 def _source(app: Flask, name: str) -> str:

@@ -232,15 +232,18 @@ def _linked(beside: Path, folder: Path) -> Path:
 def _remove_leftovers(folder: Path) -> None:
     """Remove unfinished files whose creators were killed: they are not locked."""
     for entry in files_in(folder):
-        if not entry.name.endswith(".tmp"):
-            continue
-        with suppress(OSError):
-            descriptor = os.open(entry.path, os.O_RDONLY | _OPEN)
-            try:
-                if _try_lock(descriptor, fcntl.LOCK_EX):
-                    os.unlink(entry.path)
-            finally:
-                os.close(descriptor)
+        if entry.name.endswith(".tmp"):
+            with suppress(OSError):
+                _remove_if_unlocked(entry.path)
+
+
+def _remove_if_unlocked(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | _OPEN)
+    try:
+        if _try_lock(descriptor, fcntl.LOCK_EX):
+            os.unlink(path)
+    finally:
+        os.close(descriptor)
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:
