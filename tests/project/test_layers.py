@@ -13,14 +13,15 @@ import flask_stalecache
 ROOT = Path(flask_stalecache.__file__).parent
 PACKAGE = ROOT.name
 
-#: A module imports from the layers above it, and in its own layer from those named before it.
+#: One layer is a package. A module imports from the layers above it, and in its own layer from those named before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
     (
-        "errors",
         "core.exhaustive",
         "core.formatting",
-        "stats.quantiles",
         "core.wsgi",
+    ),
+    (
         "core.model.reasons",
         "core.model.query",
         "core.model.checks",
@@ -30,16 +31,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.model.keys",
         "core.model.purge_names",
         "core.model.recipe",
-        "frontends.memoize.arguments",
         "core.model.base_url",
-        "batches.sitemap",
-    ),
-    (
         "core.model.entry",
         "core.model.note",
         "core.model.titles",
-        "stores.entry_format",
-        "stores.note_format",
     ),
     (
         "core.http.fields",
@@ -63,14 +58,30 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.rules.explain",
         "core.rules.shared_cache",
         "core.rules.variants",
-        "batches.selector",
-        "config",
     ),
-    ("stats.schema", "stats.counters", "stores.base", "stores.summary", "stores.memory", "stores.stamps"),
     (
         "filesystem.atomic",
-        "stores.entry_file",
         "filesystem.locks",
+    ),
+    ("config",),
+    (
+        "stats.quantiles",
+        "stats.schema",
+        "stats.counters",
+        "stats.tally",
+        "stats.counter_file",
+        "stats.history",
+        "stats.registry",
+        "stats.prometheus",
+    ),
+    (
+        "stores.entry_format",
+        "stores.note_format",
+        "stores.base",
+        "stores.summary",
+        "stores.memory",
+        "stores.stamps",
+        "stores.entry_file",
         "stores.purge_records",
         "stores.cache_directory",
         "stores.folders",
@@ -79,7 +90,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.walk",
         "stores.file_store",
     ),
-    ("stats.tally", "stats.counter_file", "stats.history", "stats.registry"),
     (
         "engine.log",
         "engine.signals",
@@ -87,9 +97,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.per_process",
         "engine.thread_pool",
         "engine.housekeeper",
-        "frontends.wsgi",
-    ),
-    (
         "engine.origin",
         "engine.instrumentation",
         "engine.answer_writer",
@@ -98,6 +105,20 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.timed_calls",
         "engine.runtime",
         "engine.engine",
+    ),
+    (
+        "batches.sitemap",
+        "batches.selector",
+        "batches.warm_request",
+        "batches.batch",
+        "batches.workers",
+        "batches.renewal",
+        "batches.scheduler",
+        "batches.warmer",
+        "batches.operations",
+    ),
+    (
+        "frontends.wsgi",
         "frontends.engine_setup",
         "frontends.debug_detail",
         "frontends.app_version",
@@ -106,12 +127,30 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.request_origin",
         "frontends.flask_internals",
         "frontends.current_app",
-        "batches.warm_request",
-        "batches.batch",
-        "batches.workers",
-        "batches.renewal",
-        "batches.scheduler",
-        "batches.warmer",
+        "frontends.middleware",
+    ),
+    (
+        "frontends.pages.request_recorder",
+        "frontends.pages.session_recorder",
+        "frontends.pages.watch",
+        "frontends.pages.bound_view",
+        "frontends.pages.responses",
+        "frontends.pages.refresh",
+        "frontends.pages.advice",
+        "frontends.pages.fetch",
+        "frontends.pages.origin",
+        "frontends.pages.handler",
+    ),
+    (
+        "frontends.memoize.arguments",
+        "frontends.memoize.policy",
+        "frontends.memoize.serializers",
+        "frontends.memoize.circuit_breaker",
+        "frontends.memoize.bound_function",
+        "frontends.memoize.fetch",
+        "frontends.memoize.origin",
+        "frontends.memoize.handler",
+        "frontends.memoize.function",
     ),
     (
         "frontends.gateway.wsgi_call",
@@ -123,33 +162,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.gateway.deliver",
         "frontends.gateway.invalidation",
         "frontends.gateway.bypass",
-        "batches.operations",
         "frontends.gateway.handler",
         "frontends.gateway.gateway_cache",
-    ),
-    (
-        "frontends.pages.request_recorder",
-        "frontends.pages.session_recorder",
-        "frontends.pages.watch",
-        "frontends.pages.bound_view",
-        "frontends.pages.responses",
-        "frontends.pages.refresh",
-        "frontends.middleware",
-        "frontends.pages.advice",
-        "frontends.pages.fetch",
-        "frontends.pages.origin",
-        "frontends.pages.handler",
-    ),
-    (
-        "frontends.memoize.policy",
-        "frontends.memoize.serializers",
-        "frontends.memoize.circuit_breaker",
-        "frontends.memoize.bound_function",
-        "frontends.memoize.fetch",
-        "frontends.memoize.origin",
-        "frontends.memoize.handler",
-        "frontends.memoize.function",
-        "frontends.flask_gateway",
     ),
     (
         "frontends.requests_adapter.url_key",
@@ -162,19 +176,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.requests_adapter.adapter",
         "frontends.requests_adapter.factory",
     ),
-    ("frontends.flask_urls", "app_state"),
     (
-        "cli.output",
-        "cli.context",
-        "cli.selectors",
-        "cli.listing",
-        "cli.show",
-        "cli.bulk",
-        "cli.stats",
-        "cli.settings",
-        "cli.maintenance",
-        "cli.commands",
+        "frontends.flask_gateway",
+        "frontends.flask_urls",
     ),
+    ("app_state",),
     (
         "dashboard.windows_bar",
         "dashboard.url_lookup",
@@ -187,12 +193,104 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "dashboard.csrf",
         "dashboard.actions",
         "dashboard.blueprint",
-        "extension",
     ),
-    ("stats.prometheus", "metrics"),
+    ("metrics",),
+    (
+        "cli.output",
+        "cli.context",
+        "cli.selectors",
+        "cli.listing",
+        "cli.show",
+        "cli.bulk",
+        "cli.stats",
+        "cli.settings",
+        "cli.maintenance",
+        "cli.commands",
+    ),
+    ("extension",),
     ("",),
 )
 ORDER = [module for layer in LAYERS for module in layer]
+
+#: The packages, from the lowest to the highest. A package imports from those before it.
+PACKAGES = (
+    "errors", "core", "filesystem", "config", "stats", "stores", "engine", "batches", "frontends", "app_state", "dashboard",
+    "metrics", "cli", "extension", "",
+)  # fmt: skip
+#: Packages within packages, likewise.
+SUBPACKAGES = {
+    "core": ("", "model", "http", "rules"),
+    #: The front ends do not import each other; FLASK_SIDE stands above them.
+    "frontends": ("", "pages", "memoize", "gateway", "requests_adapter"),
+}
+FRONT_ENDS = {"pages", "memoize", "gateway", "requests_adapter"}
+#: Modules of the front ends that know several of them.
+FLASK_SIDE = {"frontends.flask_gateway", "frontends.flask_urls"}
+#: What other packages may import from a package. Of the packages that are not listed they may import everything.
+FACES: dict[str, set[str]] = {
+    "stats": {
+        "counters",
+        "prometheus",
+        "quantiles",
+        "registry",
+        "schema",
+        "tally",
+    },
+    "stores": {
+        "base",
+        "file_store",
+        "summary",
+    },
+    "engine": {
+        "background",
+        "engine",
+        "instrumentation",
+        "log",
+        "origin",
+        "per_process",
+        "signals",
+        "thread_pool",
+    },
+    "batches": {
+        "batch",
+        "operations",
+        "renewal",
+        "scheduler",
+        "selector",
+        "warm_request",
+        "warmer",
+        "workers",
+    },
+    "frontends": {
+        "app_version",
+        "current_app",
+        "engine_setup",
+        "flask_gateway",
+        "flask_internals",
+        "flask_urls",
+        "gateway.gateway_cache",
+        "gateway.handler",
+        "memoize.bound_function",
+        "memoize.function",
+        "memoize.handler",
+        "memoize.policy",
+        "memoize.serializers",
+        "middleware",
+        "pages.bound_view",
+        "pages.handler",
+        "pages.refresh",
+        "pages.request_recorder",
+        "pages.watch",
+        "requests_adapter.app_context",
+        "requests_adapter.factory",
+    },
+    "dashboard": {
+        "blueprint",
+    },
+    "cli": {
+        "commands",
+    },
+}
 
 KNOW_FLASK = {
     "frontends.memoize.bound_function",
@@ -310,6 +408,48 @@ def test_every_module_has_its_place() -> None:
 def test_imports_go_one_way(module: str) -> None:
     above = ORDER[: ORDER.index(module)]
     assert sorted(own_modules(module) - set(above)) == []
+
+
+def package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def test_every_package_has_its_place() -> None:
+    assert {package_of(module) for module in MODULES} == set(PACKAGES)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_package_imports_one_above_it(module: str) -> None:
+    below = PACKAGES[: PACKAGES.index(package_of(module)) + 1]
+    assert {other for other in own_modules(module) if package_of(other) not in below} == set()
+
+
+@pytest.mark.parametrize("module", [module for module in sorted(MODULES) if package_of(module) in SUBPACKAGES])
+def test_no_package_within_a_package_imports_one_above_it(module: str) -> None:
+    package, order = package_of(module), SUBPACKAGES[package_of(module)]
+    if module in FLASK_SIDE:
+        return
+    below = order[: order.index(subpackage_of(module)) + 1]
+    others = {other for other in own_modules(module) if package_of(other) == package}
+    assert {other for other in others if other in FLASK_SIDE or subpackage_of(other) not in below} == set()
+
+
+def subpackage_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 2 else ""
+
+
+@pytest.mark.parametrize("module", [module for module in sorted(MODULES) if subpackage_of(module) in FRONT_ENDS])
+def test_a_front_end_knows_no_other(module: str) -> None:
+    known = {subpackage_of(other) for other in own_modules(module) if package_of(other) == "frontends"}
+    assert known <= {"", subpackage_of(module)}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_packages_are_entered_by_their_faces(module: str) -> None:
+    others = {other for other in own_modules(module) if package_of(other) != package_of(module)}
+    reached = {other for other in others if other.partition(".")[2] not in FACES.get(package_of(other), {other.partition(".")[2]})}
+    assert reached == set()
 
 
 def test_packages_hold_nothing_themselves() -> None:
