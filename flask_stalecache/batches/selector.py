@@ -86,9 +86,9 @@ def _text(kind: str, value: object) -> str:
 #: :class:`Selection` and a parameter of the public methods.
 KINDS: Mapping[str, Kind] = {
     "url": Kind(_by_url, "URL or path"),
-    "tag": Kind(_by_tag, "Tag", "What has this tag."),
-    "endpoint": Kind(_by_endpoint, "Endpoint", "The pages of an endpoint, such as news.article."),
-    "prefix": Kind(_by_prefix, "Prefix", "What is at or below a path, or a full URL, that begins so."),
+    "tag": Kind(_by_tag, "Tag", "Entries with this tag."),
+    "endpoint": Kind(_by_endpoint, "Endpoint", "Pages of an endpoint, such as news.article."),
+    "prefix": Kind(_by_prefix, "Prefix", "Entries whose path, or full URL, starts with this."),
 }
 
 
