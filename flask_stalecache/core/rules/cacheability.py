@@ -1,4 +1,18 @@
-"""What an origin itself says of what it makes: it may shorten, forbid and tag, and never lengthen. Pure."""
+"""Cacheability hints, set by the code that builds a response. They can only restrict how it is stored. Pure.
+
+Hints also apply to what is built around the response: a page inherits those of the values that it is made from.
+
+=============================== =====================================================================
+hint                            effect
+=============================== =====================================================================
+``forbid`` (no_store)           not stored
+``shorten`` (max_age)           fresh for at most so many seconds
+``expire``                      not fresher than a stored value that it is made from
+``tag``                         purged by these names
+``made_from``                   the refresh first refreshes these values
+``stand_in``                    not fresh, and refreshed when the failed call may be retried
+=============================== =====================================================================
+"""
 
 from __future__ import annotations
 
@@ -16,17 +30,17 @@ T = TypeVar("T")
 
 
 class Cacheability:
-    """What was said while an origin ran; also said of the page around it, which is made of it.
+    """The hints collected during one call of an origin.
 
-    :param around: the word on what is made around this, if anything is.
-    :param in_background: nobody waits for it.
-    :ivar forbidden: it must not be stored.
-    :ivar max_age: the longest that it may be fresh, in seconds; ``None``: nothing was said.
-    :ivar tags: names that it can be purged by.
-    :ivar fresh_until: when what it is made of ends to be fresh, in seconds since the epoch; ``None``: it is made of nothing.
+    :param around: the hints of the response around this one, if any. They receive the same hints.
+    :param in_background: the call is a refresh, for which no client waits.
+    :ivar forbidden: the response must not be stored.
+    :ivar max_age: the longest freshness, in seconds; ``None``: no limit was set.
+    :ivar tags: names by which it can be purged.
+    :ivar fresh_until: when the first value in it stops being fresh, in seconds since the epoch; ``None``: it has none.
     :ivar calls: the keys of the values that it is made from.
-    :ivar stood_in: something stands in it for what could not be had.
-    :ivar retry_at: when the first of what could not be had may be there, in seconds since the epoch.
+    :ivar stood_in: a fallback replaces a part of it.
+    :ivar retry_at: when the first failed call may be retried, in seconds since the epoch.
     """
 
     __slots__ = ("_around", "calls", "forbidden", "fresh_until", "in_background", "max_age", "retry_at", "stood_in", "tags")
@@ -43,33 +57,33 @@ class Cacheability:
         self.tags: dict[str, None] = {}
 
     def forbid(self) -> None:
-        """Keep it from being stored."""
+        """Forbid storing the response."""
         self.forbidden = True
         if self._around is not None:
             self._around.forbid()
 
     def shorten(self, limit: float) -> None:
-        """Let it be fresh for so many seconds at most; of several limits the shortest counts."""
+        """Limit its freshness to so many seconds. The shortest limit counts."""
         self.max_age = limit if self.max_age is None else min(self.max_age, limit)
         if self._around is not None:
             self._around.shorten(limit)
 
     def made_from(self, key: str) -> None:
-        """Note the key of a value that it is made from."""
+        """Add the key of a value that it is made from."""
         self.calls[key] = None
         if self._around is not None:
             self._around.made_from(key)
 
     def expire(self, fresh_until: float) -> None:
-        """Let it be fresh until then at most, in seconds since the epoch: what it is made of is not fresh for longer."""
+        """Limit its freshness to a moment, in seconds since the epoch."""
         self.fresh_until = fresh_until if self.fresh_until is None else min(self.fresh_until, fresh_until)
         if self._around is not None:
             self._around.expire(fresh_until)
 
     def stand_in(self, retry_at: float) -> None:
-        """Note that it is made with a fallback.
+        """Record that a fallback replaces a part of it.
 
-        :param retry_at: when what it stands for may be tried again, in seconds since the epoch.
+        :param retry_at: when the failed call may be retried, in seconds since the epoch.
         """
         self.retry_at = min(self.retry_at, retry_at) if self.stood_in else retry_at
         self.stood_in = True
@@ -77,14 +91,14 @@ class Cacheability:
             self._around.stand_in(retry_at)
 
     def pause(self, now: float, first: float) -> float | None:
-        """Return the seconds after which it is worth making it again, if it is made of what was stale or missing; else ``None``.
+        """Return the seconds until a refresh may improve it; ``None`` if no part of it was stale or missing.
 
-        :param first: seconds at least: at once it would come out no better.
+        :param first: the least number of seconds, since an immediate refresh would not find anything better.
         """
         return max(first, self.retry_at - now) if self.is_outdated(now) else None
 
     def limit(self, now: float) -> float | None:
-        """Return for how many seconds from now on it may be fresh at most; ``None``: nothing limits it."""
+        """Return its longest freshness in seconds from now on; ``None`` if there is no limit."""
         limits = [] if self.max_age is None else [self.max_age]
         if self.stood_in:
             limits.append(0.0)
@@ -93,7 +107,7 @@ class Cacheability:
         return min(limits, default=None)
 
     def is_outdated(self, now: float) -> bool:
-        """Whether it is made of what was stale already, or missing."""
+        """Whether a part of it was stale or missing."""
         return self.stood_in or (self.fresh_until is not None and self.fresh_until <= now)
 
     def tag(self, names: Iterable[str]) -> None:
@@ -104,21 +118,21 @@ class Cacheability:
             self._around.tag(names)
 
 
-# A context variable, since nothing of a request is passed to an origin; the thread that it starts itself has it only under
-# copy_context().
+# A context variable, since origins are called without arguments of ours. A thread that an origin starts sees it only if it runs
+# under copy_context().
 _spoken: ContextVar[Cacheability | None] = ContextVar("stalecache_last_word", default=None)
 
 
 def current() -> Cacheability | None:
-    """Return the word on what is being made in this context, if anything is."""
+    """Return the hints of the call that runs in this context, if any."""
     return _spoken.get()
 
 
 @contextmanager
 def collecting(*, in_background: bool = False) -> Iterator[Cacheability]:
-    """Listen to what is said meanwhile.
+    """Collect the hints that are given in this block.
 
-    :param in_background: nobody waits for what is made.
+    :param in_background: no client waits for the response.
     """
     word = Cacheability(_spoken.get(), in_background=in_background)
     with collected_by(word):
@@ -127,7 +141,7 @@ def collecting(*, in_background: bool = False) -> Iterator[Cacheability]:
 
 @contextmanager
 def collected_by(word: Cacheability) -> Iterator[None]:
-    """Let a word hear what is said meanwhile: what it is said of comes in pieces."""
+    """Collect hints with an existing object, for a response that is built in several steps."""
     token = _spoken.set(word)
     try:
         yield
@@ -136,7 +150,7 @@ def collected_by(word: Cacheability) -> Iterator[None]:
 
 
 def run_apart(function: Callable[[], T], word: Cacheability) -> T:
-    """Run a function in a context in which nothing is set but that a word listens to it: as if in a thread of its own."""
+    """Run a function in an empty context, as a new thread would, and collect its hints."""
 
     def run() -> T:
         _spoken.set(word)
@@ -146,28 +160,28 @@ def run_apart(function: Callable[[], T], word: Cacheability) -> T:
 
 
 def inherit(word: Cacheability, entry: Entry, options: ServeOptions) -> None:
-    """Give what is made from a stored result the tags of that result, and no longer freshness."""
+    """Pass on the tags and the end of freshness of a stored result to the response that is made from it."""
     word.tag(tags_in(entry.names))
     is_over = entry.ended or (entry.version != options.version and entry.deployed <= options.deployed)
     word.expire(0.0 if is_over else entry.fresh_until)
 
 
 def no_store() -> None:
-    """Keep what is being made from being stored; nothing, where nothing is."""
+    """Forbid storing the response that is being built. Without one, do nothing."""
     word = _spoken.get()
     if word is not None:
         word.forbid()
 
 
 def max_age(duration: object) -> None:
-    """Let what is being made be fresh for so long at most; raise :class:`ConfigError` if that is no duration."""
+    """Limit the freshness of the response that is being built; raise :class:`ConfigError` for a value that is no duration."""
     limit, word = seconds("max_age", duration), _spoken.get()
     if word is not None:
         word.shorten(limit)
 
 
 def tag(*given: object) -> None:
-    """Tag what is being made; raise :class:`ConfigError` if a tag is not a non-empty string."""
+    """Tag the response that is being built; raise :class:`ConfigError` if a tag is not a non-empty string."""
     checked, word = tags("tag", given), _spoken.get()
     if word is not None:
         word.tag(checked)

@@ -1,6 +1,6 @@
-"""What state an entry is in, how it would be served, and why, in words. Pure.
+"""Explains in words which state an entry is in, and how it would be served. Pure.
 
-It asks :func:`~.decide.decide`, so that what is said is what is done.
+It calls :func:`~.serving.decide`, so that the explanation always agrees with what is served.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from .status import CacheStatus
 
 
 class State(str, Enum):
-    """Which of its windows an entry is in."""
+    """The window that an entry is in."""
 
-    #: Served as it is.
+    #: Served without a refresh.
     FRESH = "fresh"
-    #: Served at once and renewed behind (stale-while-revalidate).
+    #: Served immediately and refreshed in the background (stale-while-revalidate).
     STALE = "stale"
     #: Served if the origin fails (stale-if-error).
     IF_ERROR = "if-error"
-    #: Past its windows: kept until the sweep takes it, and served to who prefers stale.
+    #: Past its windows: kept until the sweep removes it, and served to requests that prefer stale.
     EXPIRED = "expired"
 
     def __str__(self) -> str:
@@ -35,8 +35,8 @@ class State(str, Enum):
 class Explanation(NamedTuple):
     """How an entry would be served, and why.
 
-    :ivar state: which window it is in; ``None``: nothing is stored.
-    :ivar status: what the next visitor would be told.
+    :ivar state: its window; ``None``: nothing is stored.
+    :ivar status: the status of the next request.
     :ivar why: the reasons, as sentences.
     """
 
@@ -46,10 +46,10 @@ class Explanation(NamedTuple):
 
 
 def state_of(entry: Entry, now: float, terms: ServeOptions = PLAIN) -> State:
-    """Return which window an entry is in.
+    """Return the window that an entry is in.
 
     :param now: seconds since the epoch.
-    :param terms: what the app says of it; its version counts.
+    :param terms: the serving options of the app; the version matters.
     """
     if is_fresh(entry, now, terms):
         return State.FRESH
@@ -61,13 +61,13 @@ def state_of(entry: Entry, now: float, terms: ServeOptions = PLAIN) -> State:
 def explain(
     entry: Entry | None, note: Note = NOTHING, now: float = 0.0, terms: ServeOptions = PLAIN, *, pending: bool = False
 ) -> Explanation:
-    """Say how the next visitor would be served, and why.
+    """Return how the next request would be served, and why.
 
-    :param entry: what is stored, if anything.
-    :param note: what is known beside it.
+    :param entry: the stored entry, if any.
+    :param note: its note.
     :param now: seconds since the epoch.
-    :param terms: what app, view and visitor say of it.
-    :param pending: its refresh was handed over and is not done.
+    :param terms: the serving options.
+    :param pending: its refresh is queued or running.
     """
     decision = decide(entry, note, now, terms, pending=pending)
     if entry is None:
@@ -88,7 +88,7 @@ def _why_fresh(entry: Entry, now: float, terms: ServeOptions) -> str:
 
 
 def why_stale(entry: Entry, now: float, terms: ServeOptions = PLAIN) -> str:
-    """Say why an entry is not fresh: a soft purge, another version of the app, or its age."""
+    """Return why an entry is not fresh: a soft purge, another version of the app, or its age."""
     if entry.ended:
         return "stale, since a soft purge ended its freshness"
     if entry.is_fresh(now):
@@ -114,16 +114,18 @@ def _what_stale_means(entry: Entry, state: State, now: float, terms: ServeOption
 
 
 def _of_note(note: Note, now: float) -> list[str]:
-    """Say what is known beside the entry."""
+    """Return the sentences about a note."""
     reasons = []
     if note.failures and note.written <= now:
         times = "once" if note.failures == 1 else f"{note.failures} times in a row"
         reasons.append(f"the origin failed {times}")
     if note.backing_off(now):
-        reasons.append(f"it is left alone for another {spell(note.retry_at - now)}")
+        reasons.append(f"no retry for another {spell(note.retry_at - now)}")
     if note.unstorable(now):
-        reasons.append(f"its last answer could not be stored, and nobody queues for another {spell(note.unstorable_until - now)}")
+        reasons.append(
+            f"its last answer could not be stored, and requests do not queue for another {spell(note.unstorable_until - now)}"
+        )
     if note.kept_out:
         names = (*note.kept_out.headers, *(f"cookie {name}" for name in note.kept_out.cookies))
-        reasons.append(f"live for who carries {', '.join(names)}")
+        reasons.append(f"requests with {', '.join(names)} bypass the cache")
     return reasons

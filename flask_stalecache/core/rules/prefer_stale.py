@@ -1,4 +1,4 @@
-"""Whether a request prefers a stale copy, and what becomes of that copy. Pure."""
+"""Recognises requests that prefer a stale entry, and whether that entry is refreshed. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..model.environ import environ_name
 
 
 class RequestFlag:
-    """One request field or cookie that is asked for its value.
+    """A request field or cookie with which a client asks for something.
 
     :param kind: ``header`` or ``cookie``.
     :param name: its name.
@@ -26,7 +26,7 @@ class RequestFlag:
         self._field = environ_name(name) if kind == "header" else "HTTP_COOKIE"
 
     def in_environ(self, environ: Mapping[str, Any]) -> str:
-        """Return its value, or "" if the request does not carry it. A Cookie field is only parsed if the name occurs in it."""
+        """Return its value, or "" if the request does not have it. A Cookie field is parsed only if it contains the name."""
         value: str = environ.get(self._field, "")
         if self.kind == "header" or self.name not in value:
             return value if self.kind == "header" else ""
@@ -34,30 +34,31 @@ class RequestFlag:
 
 
 def carried_values(header: str | None, cookie: str | None) -> tuple[RequestFlag, ...]:
-    """Return what to ask for where a request may say something in a field, or in a cookie; ``None``: it may not."""
+    """Return the flags for a field name and a cookie name. Either may be ``None``."""
     named = ("header", header), ("cookie", cookie)
     return tuple(RequestFlag(kind, name) for kind, name in named if name is not None)
 
 
 def is_set(asked: tuple[RequestFlag, ...], environ: Mapping[str, Any]) -> bool:
-    """Whether a request has one of these, and not ``0``."""
+    """Whether a request has one of the flags with a value other than ``0``."""
     return any(value.in_environ(environ) not in ("", "0") for value in asked)
 
 
 class PreferStale(Enum):
-    """Whether what is stored is served however old."""
+    """Whether a stale entry is served whatever its age."""
 
     NO = "no"
-    #: And renewed behind.
+    #: Yes, and it is refreshed in the background.
     AND_REFRESH = "and refresh"
-    #: And left to the next visitor who does not prefer it.
+    #: Yes, without a refresh. The next visitor without the preference refreshes it.
     ALONE = "alone"
 
 
 def preference(prefers: bool, refreshes: bool) -> PreferStale:
-    """Return what becomes of a stale copy for who prefers it, or does not.
+    """Return whether a stale entry is served, and refreshed.
 
-    :param refreshes: what is served because it is preferred stale is renewed behind.
+    :param prefers: the request prefers a stale entry.
+    :param refreshes: such an entry is refreshed in the background.
     """
     if not prefers:
         return PreferStale.NO

@@ -1,6 +1,6 @@
-"""What is served. Pure: no clock, no I/O, no Flask.
+"""Decides how a request is answered: from the stored entry, or by a call of the origin. Pure.
 
-:func:`decide` has an entry, its note and one clock reading, and answers :class:`Serve` or :class:`Fetch`:
+:func:`decide` takes an entry, its note and the time, and returns :class:`Serve` or :class:`Fetch`:
 
 ==================================================== ============================== ===================
 entry                                                served                         status
@@ -13,14 +13,15 @@ stale, in SWR, a refresh is pending or backing off   the entry                  
 stale, past SWR, prefer stale                        the entry, and a refresh       STALE
 stale, past SWR, in SIE, backing off                 the entry                      STALE
 stale, past SWR                                      the origin's answer            EXPIRED
-stale, and nobody waits                              the origin's answer            EXPIRED
-any, and the visitor reloads                         the origin's answer            EXPIRED
-stale, past SWR, in SIE, and the origin fails        the entry                      STALE
-stale, and the wait for the lock is over             the entry, however old         STALE
+stale, wait for fresh                                the origin's answer            EXPIRED
+any, the client reloads                              the origin's answer            EXPIRED
+stale, past SWR, in SIE, the origin fails            the entry                      STALE
+stale, the wait for the lock times out               the entry, however old         STALE
 must-revalidate, proxy-revalidate, bare s-maxage     never stale
 ==================================================== ============================== ===================
 
-Prefer stale without a refresh hands over none in SWR either. An entry of an older version of the app is stale, whatever its age.
+SWR is the window of stale-while-revalidate, SIE that of stale-if-error. A request that prefers stale without a refresh starts none
+in SWR either. An entry stored by an older version of the app is stale, whatever its age.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ from .status import CacheStatus
 
 
 class ServeOptions(NamedTuple):
-    """What a request's app, view and visitor say of serving what is stored.
+    """Per-request options for serving stored entries, from app, view and client.
 
     :ivar version: the app's version.
     :ivar deployed: when the app was set up, in seconds since the epoch.
-    :ivar refresh_ahead: the last seconds of freshness, in which a hit hands over a refresh.
-    :ivar prefer_stale: whether it is served however old.
-    :ivar in_line: nobody waits, so what is stale is renewed at once, and only served if that fails.
-    :ivar reload: the visitor wants nothing that is stored, unless the origin confirms it.
-    :ivar if_error: seconds after freshness in which the visitor takes it if the origin fails, beside what the entry allows.
+    :ivar refresh_ahead: the last seconds of freshness, in which a hit also queues a refresh.
+    :ivar prefer_stale: whether a stale entry is served whatever its age.
+    :ivar in_line: a stale entry is refreshed before the answer, and served only if that fails: for jobs, where no user waits.
+    :ivar reload: the client accepts a stored entry only after the origin has confirmed it.
+    :ivar if_error: seconds after freshness in which the client accepts the entry if the origin fails, besides its own window.
     """
 
     version: str = ""
@@ -55,8 +56,8 @@ class ServeOptions(NamedTuple):
     if_error: float = 0.0
 
     def reloading(self) -> ServeOptions:
-        """Return the terms of a visitor who wants nothing that the origin does not confirm."""
-        # No hit is a plain one then, and plain ones need not be asked for more.
+        """Return the options of a client that reloads."""
+        # With refresh_ahead no hit is a plain one. The check of plain hits, the hot path, then need not know about reload.
         return self._replace(refresh_ahead=math.inf, reload=True)
 
 
@@ -64,10 +65,10 @@ PLAIN = ServeOptions()
 
 
 class Serve(NamedTuple):
-    """Serve the entry, at once.
+    """Serve the entry immediately.
 
-    :ivar refresh: hand over a refresh, if nobody else has.
-    :ivar meanwhile: what to call it if somebody else has.
+    :ivar refresh: queue a refresh, unless another request has done so.
+    :ivar meanwhile: the status if another request has done so.
     """
 
     entry: Entry
@@ -79,9 +80,9 @@ class Serve(NamedTuple):
 class Fetch(NamedTuple):
     """Call the origin.
 
-    :param status: what to call the answer.
+    :param status: the status of the answer.
     :param if_error: the entry to serve if the origin fails.
-    :param if_locked: the entry to serve if the wait for another's call takes too long.
+    :param if_locked: the entry to serve if the wait for another request's call times out.
     """
 
     status: CacheStatus
@@ -93,23 +94,23 @@ _MISS = Fetch(CacheStatus.MISS, None, None)
 
 
 def is_fresh(entry: Entry, now: float, terms: ServeOptions) -> bool:
-    """Whether an entry is fresh, and not of an older version of the app.
+    """Whether an entry is fresh, and was not stored by an older version of the app.
 
-    Versions have no order, so an older one is another one whose app was set up earlier. Were it just another one, the old and the
-    new workers of a deploy would renew each other's pages in turn.
+    Versions have no order: an older version is a different one that was set up earlier. If any different version counted as stale,
+    the old and the new workers of a rolling deploy would refresh each other's pages in turn.
     """
     return entry.is_fresh(now) and (entry.version == terms.version or entry.deployed > terms.deployed)
 
 
 def is_plain_hit(entry: Entry, now: float, terms: ServeOptions) -> bool:
-    """Whether the entry is served whatever else is known: it is fresh, and nobody asked to have it renewed ahead of time."""
+    """Whether an entry is served without looking at its note: it is fresh, and no refresh ahead of time was requested."""
     return not terms.refresh_ahead and is_fresh(entry, now, terms)
 
 
 def is_due(entry: Entry, now: float, terms: ServeOptions) -> bool:
-    """Whether an entry is to be renewed: it is stale, or in the last seconds of freshness.
+    """Whether an entry needs a refresh: it is stale, or in its last seconds of freshness.
 
-    Those are half of its freshness at most, since the response may have said less than the code: it would always be due.
+    Those are at most half of its freshness. The response may allow less freshness than the code, and would always be due otherwise.
     """
     if not is_fresh(entry, now, terms):
         return True
@@ -120,11 +121,11 @@ def is_due(entry: Entry, now: float, terms: ServeOptions) -> bool:
 def decide(entry: Entry | None, note: Note, now: float, terms: ServeOptions = PLAIN, *, pending: bool) -> Serve | Fetch:
     """Decide how a request is answered.
 
-    :param entry: what is stored, if anything.
-    :param note: what is known beside it.
+    :param entry: the stored entry, if any.
+    :param note: its note.
     :param now: seconds since the epoch.
-    :param terms: what app, view and visitor say of it.
-    :param pending: a refresh was handed over in this process and is not done.
+    :param terms: the options of the request.
+    :param pending: a refresh is queued or running in this process.
     """
     if entry is None:
         return _MISS
@@ -153,7 +154,7 @@ def _fetch(entry: Entry, now: float, terms: ServeOptions) -> Fetch:
 
 
 def may_stand_in(entry: Entry, now: float, terms: ServeOptions) -> bool:
-    """Whether the entry may be served if the origin fails, by its own windows or by what the visitor takes (RFC 5861 section 4)."""
+    """Whether the entry may be served if the origin fails, by its own windows or by that of the client (RFC 5861 section 4)."""
     return entry.in_sie(now) or entry.in_swr(now) or entry.within(terms.if_error, now)
 
 

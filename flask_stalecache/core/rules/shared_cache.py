@@ -1,6 +1,16 @@
-"""Whether a shared HTTP cache may store a response, for how long, and serve it to whom: by what both say. Pure.
+"""The decisions of a shared HTTP cache that follows the headers of responses and requests. Pure.
 
-Both front ends that obey what responses say, the gateway and the sessions of ``requests``, ask here.
+The gateway and the sessions of ``requests`` use it. :func:`judge_exchange` returns the first verdict that applies:
+
+================================================================== ============
+response                                                           verdict
+================================================================== ============
+status 500, 502, 503 or 504, without freshness or with a stored    FAILED
+copy that may be served
+forbidden by :func:`~..http.storing.refusal`                       UNSTORABLE
+never fresh, never stale, and without a validator                  UNSTORABLE
+anything else                                                      STORABLE
+================================================================== ============
 """
 
 from __future__ import annotations
@@ -27,16 +37,16 @@ NO_WINDOWS = Windows(0.0, 0.0, 0.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """A request and its answer, as far as storing is concerned.
+    """A request and its response, reduced to what matters for storing.
 
     :param method: of the request.
     :param authorized: the request has Authorization.
-    :param request: what the request says of caching, as far as that is obeyed.
+    :param request: the directives of the request, if they are honoured.
     :param status: of the answer.
     :param headers: its fields.
-    :param directives: what they say of storing.
-    :param requested: when the origin was asked, in seconds since the epoch.
-    :param answered: when its head was here.
+    :param directives: the directives in them.
+    :param requested: when the request was sent to the origin, in seconds since the epoch.
+    :param answered: when the head of the response was received.
     """
 
     method: str
@@ -50,7 +60,7 @@ class Exchange:
 
     @property
     def age(self) -> float:
-        """How old the answer was when it arrived, in seconds (RFC 9111 section 4.2.3)."""
+        """The age of the response when it was received, in seconds (RFC 9111 section 4.2.3)."""
         return initial_age(self.headers, self.requested, self.answered)
 
 
@@ -67,12 +77,12 @@ def entry_fields(exchange: Exchange, windows: Windows) -> dict[str, Any]:
 
 
 def judge_exchange(exchange: Exchange, coded: Policy, configured: Policy, *, has_copy: bool) -> Judgement:
-    """Say whether an answer may be stored, and its windows if so (RFC 9111 section 3).
+    """Return whether a response may be stored, and its windows if so (RFC 9111 section 3).
 
-    :param coded: what the developer wrote for this very origin: goes before what the response says.
-    :param configured: what holds where the response says nothing. If it says nothing either, the response is used for as long as
-        HTTP's heuristics say, and never stale.
-    :param has_copy: what is stored may be served in its place.
+    :param coded: the policy in code for this origin. It takes precedence over the response.
+    :param configured: the policy for responses without freshness of their own. Without one, HTTP's heuristics decide, and the
+        response is never served stale.
+    :param has_copy: a stored copy may be served instead.
     """
     windows = _windows(exchange, coded, configured)
     is_said = is_explicit(exchange.directives, exchange.headers)
@@ -94,7 +104,7 @@ def judge_exchange(exchange: Exchange, coded: Policy, configured: Policy, *, has
 
 
 def _windows(exchange: Exchange, coded: Policy, configured: Policy) -> Windows:
-    """Return the windows: code, then the response, then what is configured."""
+    """Return the windows: from code, else the response, else the configuration."""
     status, directives = exchange.status, exchange.directives
     ages = _lifetime_given(status, coded), _lifetime_given(status, configured)
     max_age = lifetime(ages[0], directives, exchange.headers, exchange.answered, ages[1], status=status)
@@ -103,7 +113,7 @@ def _windows(exchange: Exchange, coded: Policy, configured: Policy) -> Windows:
 
 
 def _lifetime_given(status: int, policy: Policy) -> float | None:
-    """Return the lifetime that a policy gives to a status; ``None``: none."""
+    """Return the lifetime that a policy sets for a status; ``None`` if it sets none."""
     if status not in policy.statuses:
         return None
     listed: float | None = policy.statuses[status]

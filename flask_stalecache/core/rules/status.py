@@ -1,4 +1,4 @@
-"""What a visitor is told: nginx's word and the ``Cache-Status`` field (RFC 9211). Pure."""
+"""Builds the status fields of a response: ``Cache-Status`` (RFC 9211) and ``X-Cache-Status``. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote
 CACHE_NAME = "stalecache"
 #: The fields that tell how a request was answered: the standard one (RFC 9211), and the one that nginx users know.
 STATUS_HEADERS = _STANDARD, _NGINX = "Cache-Status", "X-Cache-Status"
-#: Characters that are told at most of a key, and of a reason.
+#: The greatest length of a key and of a detail in Cache-Status.
 KEY_LENGTH, DETAIL_LENGTH = 200, 400
 
 
@@ -20,17 +20,17 @@ class CacheStatus(str, Enum):
 
     #: Nothing was stored: the origin answered.
     MISS = "MISS"
-    #: This request is not for the cache: the origin answered, nothing was stored.
+    #: The request bypassed the cache: the origin answered, and nothing was stored.
     BYPASS = "BYPASS"
-    #: What was stored was too old to be served: the origin answered.
+    #: The stored entry was too old: the origin answered.
     EXPIRED = "EXPIRED"
-    #: A stale copy, and this request hands over its refresh; or a stale copy because the origin fails.
+    #: A stale entry. This request queues its refresh, or the origin has failed.
     STALE = "STALE"
-    #: A stale copy, whose refresh another request has handed over, or waits for the next try.
+    #: A stale entry. Its refresh is queued or running, or waits for the next retry.
     UPDATING = "UPDATING"
-    #: The origin confirmed the copy.
+    #: The origin confirmed the entry.
     REVALIDATED = "REVALIDATED"
-    #: A fresh copy.
+    #: A fresh entry.
     HIT = "HIT"
 
     def __str__(self) -> str:
@@ -38,9 +38,9 @@ class CacheStatus(str, Enum):
 
 
 def hit_field(ttl: float) -> str:
-    """Return ``Cache-Status`` of an answer from the store.
+    """Return ``Cache-Status`` for an answer from the store.
 
-    :param ttl: seconds of freshness left; negative for a stale copy (RFC 9211 section 2.4).
+    :param ttl: seconds of freshness left; negative for a stale entry (RFC 9211 section 2.4).
     """
     return f"{CACHE_NAME}; hit; ttl={math.floor(ttl)}"
 
@@ -48,13 +48,13 @@ def hit_field(ttl: float) -> str:
 def forwarded_field(
     reason: str, *, status: int | None = None, ttl: float | None = None, stored: bool = False, collapsed: bool = False
 ) -> str:
-    """Return ``Cache-Status`` of an answer that the origin gave.
+    """Return ``Cache-Status`` for an answer of the origin.
 
-    :param reason: why it was asked: ``uri-miss``, ``miss``, ``stale``, ``method`` or ``bypass`` (RFC 9211 section 2.2).
+    :param reason: why it was called: ``uri-miss``, ``miss``, ``stale``, ``method`` or ``bypass`` (RFC 9211 section 2.2).
     :param status: the origin's status.
-    :param ttl: seconds of freshness of what was stored.
+    :param ttl: seconds of freshness of the stored answer.
     :param stored: whether the answer was stored.
-    :param collapsed: whether the request waited for another's call of the origin.
+    :param collapsed: whether the request waited for another request's call.
     """
     parts = [CACHE_NAME, f"fwd={reason}"]
     if status is not None:

@@ -1,6 +1,27 @@
-"""Whether an answer of the origin is stored, and what becomes of what was stored. Pure: no clock, no I/O, no Flask.
+"""Decides whether an answer of the origin is stored, and what happens to the stored entry. Pure.
 
-:func:`judge` has an answer and says whether it may be stored; :func:`after` says what becomes of what was stored.
+:func:`judge` returns the first verdict that applies:
+
+========================================================== =============
+answer                                                     verdict
+========================================================== =============
+status 500, 502, 503 or 504                                FAILED
+empty, although the stored entry has a body                FAILED
+made with a fallback, although the entry was not           WORSE
+read a name that this request carries                      PERSONAL
+refused by the view, its headers, its status or its size   UNSTORABLE
+anything else                                              STORABLE
+========================================================== =============
+
+:func:`after` returns what happens to the stored entry:
+
+============= ====================================================
+verdict       stored entry
+============= ====================================================
+STORABLE      replaced
+UNSTORABLE    dropped; kept if the answer was one visitor's own
+other         kept
+============= ====================================================
 """
 
 from __future__ import annotations
@@ -20,19 +41,19 @@ from ..model.reasons import Refusal, StoreRefusal
 
 
 class Verdict(Enum):
-    """What an answer of the origin is to the store."""
+    """How the store treats an answer of the origin."""
 
     #: It may be stored.
     STORABLE = "storable"
-    #: It can't be stored, whoever asks.
+    #: It can't be stored, for any visitor.
     UNSTORABLE = "unstorable"
-    #: It can't be stored only because of what this request carried.
+    #: It can't be stored because of what this request carried. Without that, it may be.
     PERSONAL = "personal"
     #: The origin failed.
     FAILED = "failed"
-    #: It was made with a fallback, while what is stored was not: that is kept, and it is made again when the fallback's call is.
+    #: It was made with a fallback, and the stored entry was not. The entry is kept, and refreshed when a retry is allowed.
     WORSE = "worse"
-    #: The origin was not called: too many calls run, or it is left alone, or its caller waits no longer.
+    #: The origin was not called: too many calls are running, it is suspended, or its caller has stopped waiting.
     REFUSED = "refused"
 
     @property
@@ -59,7 +80,7 @@ class Verdict(Enum):
 
 
 class Judgement(NamedTuple):
-    """A verdict, why, and the windows of what may be stored."""
+    """A verdict, its reason, and the windows of a storable answer."""
 
     verdict: Verdict
     reason: Refusal | None = None
@@ -68,19 +89,19 @@ class Judgement(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of an answer when it is judged.
+    """Everything that :func:`judge` needs to know about an answer.
 
     :param status: the HTTP status.
     :param headers: its fields.
     :param size: bytes of the body; ``None`` for a stream that can't be stored.
-    :param directives: what its fields say of storing.
+    :param directives: the directives in its fields.
     :param in_key: request fields in the key, in lower case.
-    :param refusal: a reason not to store it that was seen while it was made (session modified, headers iterated …), if any.
-    :param carried: names that were read, are not in the key, and that this request carried.
-    :param had_content: what is stored has a body.
-    :param stood_in: it was made with the fallback of a call that failed.
-    :param has_better: what is stored may be served in its place, and was not made with a fallback itself.
-    :param said_max_age: the longest freshness in seconds that the origin itself allowed; ``None``: it said nothing.
+    :param refusal: a reason not to store it that was observed during the call (session modified, headers iterated, …), if any.
+    :param carried: names that were read, are not in the key, and are in this request.
+    :param had_content: the stored entry has a body.
+    :param stood_in: it was made with the fallback of a failed call.
+    :param has_better: the stored entry may be served instead, and was not made with a fallback.
+    :param said_max_age: the longest freshness in seconds that the origin allowed; ``None`` if it set no limit.
     """
 
     status: int
@@ -97,7 +118,7 @@ class Facts:
 
 
 def judge(facts: Facts, policy: Policy, defaults: Windows, max_size: int, now: float) -> Judgement:
-    """Say whether an answer may be stored, and its windows if so (RFC 9111 section 3, design rules 3 and 4)."""
+    """Return whether an answer may be stored, and its windows if so (RFC 9111 section 3)."""
     if facts.status in FAILURE_STATUSES:
         return Judgement(Verdict.FAILED, Refusal(StoreRefusal.FAILED_STATUS, str(facts.status)))
     if facts.had_content and _is_empty(facts) and facts.status not in policy.listed_statuses:
@@ -105,7 +126,7 @@ def judge(facts: Facts, policy: Policy, defaults: Windows, max_size: int, now: f
     if facts.stood_in and facts.has_better:
         return Judgement(Verdict.WORSE, Refusal(StoreRefusal.FALLBACK_OVER_BETTER))
     if facts.carried:
-        # First, since whatever else is said of it (private, a cookie set) may be because of this visitor too.
+        # Before all other reasons: private or Set-Cookie may also be there only because of this visitor.
         return Judgement(Verdict.PERSONAL, Refusal(StoreRefusal.MADE_FOR_VISITOR))
     refusal = facts.refusal or _refusal(facts, policy, max_size)
     if refusal is not None:
@@ -134,7 +155,7 @@ def _refusal(facts: Facts, policy: Policy, max_size: int) -> Refusal | None:
 
 
 def _fix_of(unknown: frozenset[str]) -> str:
-    # What vary= would refuse is not advised.
+    # vary= does not accept these names.
     return "" if unknown & {"*", *NEVER_VARIED} else f"write vary={sorted(unknown)!r}"
 
 
@@ -149,7 +170,7 @@ def _windows(facts: Facts, policy: Policy, defaults: Windows, now: float) -> Win
 
 
 class Action(Enum):
-    """What becomes of what was stored once the origin has answered."""
+    """What happens to the stored entry when the origin has answered."""
 
     REPLACE = "replace"
     KEEP = "keep"
@@ -157,14 +178,14 @@ class Action(Enum):
 
 
 def after(verdict: Verdict, *, stored: bool, anybodys: bool = True) -> Action:
-    """Return what becomes of the stored entry.
+    """Return what happens to the stored entry.
 
-    A storable answer replaces it. A failure keeps it. Any other full answer (404, private now, …) drops it, since it must not
-    outlive what the origin says today; but not one that was one visitor's own, which says nothing of the page of others.
+    A full answer that can't be stored (404, now private, …) drops it: an entry must not outlive what the origin says today. An
+    answer for one visitor keeps it, since it says nothing about the page of the others.
 
-    :param verdict: what the answer is to the store.
-    :param stored: whether there is an entry.
-    :param anybodys: whether the answer could have been anybody's.
+    :param verdict: the verdict on the answer.
+    :param stored: there is an entry.
+    :param anybodys: the answer does not depend on the visitor.
     """
     match verdict:
         case Verdict.STORABLE:

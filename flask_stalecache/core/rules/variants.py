@@ -1,8 +1,16 @@
-"""The variants of one URL: which request fields tell them apart, and where each is stored (RFC 9111 section 4.1). Pure.
+"""Finds the stored variant of a URL that matches a request (RFC 9111 section 4.1). Pure.
 
-A response without ``Vary`` is stored under the key of its URL. Once one has ``Vary``, an index takes that place: it lists the sets
-of fields that responses named, the newest first, and each variant is stored under a key made of the URL's and of these fields'
-values.
+A response with ``Vary`` is stored under a key of its own, made from the key of the URL and the values of the named request fields.
+Under the key of the URL there is an index then: the sets of fields that responses named in ``Vary``, the newest first.
+
+===================================== ==============================================================
+stored under the key of the URL       a request is answered from
+===================================== ==============================================================
+nothing, or a response without Vary   that key
+an index with one set                 the variant of that set
+an index with several sets            the matching variant with the latest Date; if none matches,
+                                      the key of the first missing one
+===================================== ==============================================================
 """
 
 from __future__ import annotations
@@ -18,35 +26,35 @@ from ..model.environ import environ_name
 from ..model.inputs import NO_NAMES
 from ..model.policy import Windows
 
-#: The status of an index; no response has it.
+#: The status of an index. No response has it.
 INDEX = 0
-#: Sets of fields that are looked for at most. Those of a URL are one nearly always; an app that makes up new ones is not followed.
+#: The greatest number of sets in an index. Nearly all URLs have one. An app that keeps inventing new ones is not followed.
 MOST = 4
 
 Fields = tuple[str, ...]
 
 
 def variant_key(url_key: str, fields: Fields, get: Callable[[str], Any]) -> str:
-    """Return the key of the variant that a request asks for.
+    """Return the key of the variant for a request.
 
     :param url_key: the key of the URL.
     :param fields: request fields in lower case, sorted.
-    :param get: returns what the WSGI environ has under a name, or ``None``.
+    :param get: returns a value of the WSGI environ, or ``None``.
     """
     return ascii(("variant", url_key, *[normal_form(name, get(environ_name(name))) for name in fields], fields))
 
 
 def is_variant_of(url_key: str, key: str) -> bool:
-    """Whether a key is that of a variant of a URL."""
+    """Whether a key belongs to a variant of a URL."""
     return key.startswith(f"('variant', {url_key!a}, ")
 
 
 def normal_form(name: str, value: str | None) -> str | None:
-    """Return the normal form of a request field; those of the usual ones are remembered."""
+    """Return the normal form of a request field. Those of short values are cached."""
     return normalised(name, value) if value is not None and len(value) > _LONG else _remembered(name, value)
 
 
-#: Visitors choose what they send: a flood of long fields is not kept.
+#: Clients choose the values: a flood of long ones must not fill the cache.
 _LONG = 200
 _remembered = lru_cache(maxsize=1024)(normalised)
 
@@ -58,11 +66,11 @@ def sets_in(entry: Entry) -> Iterator[Fields]:
 
 
 class Index:
-    """An index, as a process keeps it: where to look for what is asked for.
+    """An index in the memory of a process.
 
     :ivar sets: the sets of fields, the newest first.
-    :ivar names: what the environ calls the fields; ``None`` if there are several sets, of which the newest answer is chosen anew.
-    :ivar keys: the keys of the variants that were asked for, by the fields' values as they came.
+    :ivar names: the names of the fields in the environ; ``None`` if there are several sets, so that each request compares them.
+    :ivar keys: the keys of requested variants, by the values of the fields as received.
     """
 
     __slots__ = ("keys", "names", "sets")
@@ -73,18 +81,18 @@ class Index:
         self.keys: dict[tuple[Any, ...], str] = {}
 
     def note(self, values: tuple[Any, ...], key: str) -> None:
-        """Note where a variant is; visitors choose the values, so that only so many are kept."""
+        """Remember the key of a variant. Clients choose the values, so that the number is limited."""
         if len(self.keys) >= REMEMBERED:
             self.keys.clear()
         self.keys[values] = key
 
 
-#: Variants of one URL that are found again without comparing their fields.
+#: Variants of one URL whose keys are remembered.
 REMEMBERED = 64
 
 
 class Found(Protocol):
-    """What is stored under a key, as far as variants go."""
+    """The copy under a key. (:class:`~...stores.base.Copy` is one; core imports no store.)"""
 
     @property
     def entry(self) -> Entry | None: ...
@@ -93,11 +101,11 @@ class Found(Protocol):
 
 
 def locate(url_key: str, environ: Mapping[str, Any], look_up: Callable[[str], Found], now: float) -> tuple[str, Fields]:
-    """Return the key of what a request asks for, and the fields that are in it: the URL's own key, or that of a variant.
+    """Return the key for a request, and the request fields in it: the key of the URL, or that of a variant.
 
     :param url_key: the key of the URL.
     :param environ: the request.
-    :param look_up: returns what is stored under a key.
+    :param look_up: returns the copy under a key.
     :param now: seconds since the epoch.
     """
     copy = look_up(url_key)
@@ -118,10 +126,10 @@ def locate(url_key: str, environ: Mapping[str, Any], look_up: Callable[[str], Fo
 def _newest(
     found: list[tuple[str, Fields]], environ: Mapping[str, Any], look_up: Callable[[str], Found], now: float
 ) -> tuple[str, Fields]:
-    """Return the variant of the latest Date that is for this request (RFC 9111 section 4.1), else the first that is missing.
+    """Return the matching variant with the latest Date (RFC 9111 section 4.1), else the first missing one.
 
-    One with absent names is sent with them in its Vary: it does not match who carries one. And one from the future, of before the
-    clock stepped back, must not win for as long as it takes the clock to get there.
+    stepped back, is chosen only if there is no other: it would win until the clock gets there.
+    stepped back, is chosen only if there is no other. It would win until the clock gets there.
     """
     entries = [(each, look_up(each[0]).entry) for each in found]
     matching = [entry for _, entry in entries if entry is not None and not entry.absent.present_in(environ)]
@@ -132,10 +140,10 @@ def _newest(
 
 
 class Place(NamedTuple):
-    """Where an answer is stored.
+    """The place where a response is stored.
 
     :ivar key: its key.
-    :ivar is_known: it is found there without a new index.
+    :ivar is_known: requests find it there without a new index.
     """
 
     key: str
@@ -143,12 +151,12 @@ class Place(NamedTuple):
 
 
 def place_of(url_key: str, fields: Fields, get: Callable[[str], Any], known: Entry | None) -> Place:
-    """Return where an answer is stored.
+    """Return the place where a response is stored.
 
     :param url_key: the key of the URL.
-    :param fields: the request fields that tell the answer from others of the URL, in lower case and sorted.
-    :param get: returns what the WSGI environ of its request has under a name, or ``None``.
-    :param known: what is stored under the key of the URL.
+    :param fields: the request fields in its Vary, in lower case and sorted.
+    :param get: returns a value of the WSGI environ of its request, or ``None``.
+    :param known: the entry under the key of the URL, if any.
     """
     has_index = known is not None and known.status == INDEX
     if not fields and not has_index:
@@ -162,8 +170,8 @@ def index_with(fields: Fields, known: Entry | None, variant: Entry, url_key: str
 
     :param fields: request fields in lower case, sorted.
     :param known: the index so far.
-    :param variant: what is stored under these fields: the index is as new, and is purged by the same names but tags.
-    :param url_key: the key of the URL, which is the index's own.
+    :param variant: the entry for these fields. The index gets its times and its names, except for tags.
+    :param url_key: the key of the URL and of the index.
     """
     others: Iterable[Fields] = () if known is None or known.status != INDEX else sets_in(known)
     sets = [fields, *(each for each in others if each != fields)][:MOST]

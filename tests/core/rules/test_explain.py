@@ -66,7 +66,7 @@ def test_the_state_is_the_window_that_it_is_in(entry: Entry, age: float, terms: 
         (
             made(), 70, {"note": Note(written=NOON, failures=3, retry_at=NOON + 90)}, CacheStatus.UPDATING,
             "stale for 10 s, since it was fresh for 60 s; served at once for another 9.83 min (stale-while-revalidate); "
-            "the origin failed 3 times in a row; it is left alone for another 20 s",
+            "the origin failed 3 times in a row; no retry for another 20 s",
         ),
         (
             made(ended=True), 10, {}, CacheStatus.STALE,
@@ -86,7 +86,7 @@ def test_the_state_is_the_window_that_it_is_in(entry: Entry, age: float, terms: 
             made(), 3660, {"note": Note(written=NOON, failures=1, retry_at=NOON + 3670)}, CacheStatus.STALE,
             "stale for 60 min, since it was fresh for 60 s; "
             "the origin is called, and if that fails this is served, for another 23 h (stale-if-error); "
-            "the origin failed once; it is left alone for another 10 s",
+            "the origin failed once; no retry for another 10 s",
         ),
         (
             made(), 3660, {"terms": ServeOptions(prefer_stale=PreferStale.AND_REFRESH)}, CacheStatus.STALE,
@@ -102,11 +102,11 @@ def test_the_state_is_the_window_that_it_is_in(entry: Entry, age: float, terms: 
         ),
         (
             None, 0, {"note": Note(written=NOON, unstorable_until=NOON + 10)}, CacheStatus.MISS,
-            "nothing is stored; its last answer could not be stored, and nobody queues for another 10 s",
+            "nothing is stored; its last answer could not be stored, and requests do not queue for another 10 s",
         ),
         (
             None, 0, {"note": Note(written=NOON, kept_out=RequestInputs(("session",), ("accept-language",)))}, CacheStatus.MISS,
-            "nothing is stored; live for who carries accept-language, cookie session",
+            "nothing is stored; requests with accept-language, cookie session bypass the cache",
         ),
     ],
 )  # fmt: skip
