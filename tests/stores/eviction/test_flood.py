@@ -236,5 +236,6 @@ def test_a_flood_of_writes_stays_within_the_limit_and_the_hot_pages_stay_hit(
     assert most.whole < SLACK * volume.limit + fixed
     assert most.blocks > 0.8 * volume.limit
     assert hot >= 50
-    # One of a hundred; or one of the fewer that the reduced count has.
-    assert hot - hot_hits <= max(1, hot // 100)
+    # One of a hundred. Of the few that the reduced count has, some more may be by chance: a page that is read after another process
+    # has looked at its mark, and before that process has removed it, is a miss; the busier the machine, the longer that takes.
+    assert hot - hot_hits <= max(4, hot // 100)
