@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,7 @@ from ...core.http.freshness import is_explicit
 from ...core.http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, environ_name
-from ...core.model.policy import FAILURE_STATUSES, Policy
+from ...core.model.policy import FAILURE_STATUSES
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, collected_by, current
 from ...core.rules.shared_cache import Exchange, judge_exchange
@@ -49,7 +49,7 @@ from ...stats.tally import UNCOUNTED, Tally
 from ..hooks import ask
 from .backend import Backend, Observation
 from .entry_builder import EntryBuilder
-from .rules import Rule
+from .rules import Rule, default_policy
 from .wsgi_call import AppCall, Copied
 
 if TYPE_CHECKING:
@@ -217,7 +217,8 @@ class AppFetch:
         has_copy = previous is not None and (
             previous.in_swr(now) or previous.in_sie(now) or previous.within(self._said.stale_if_error or 0.0, now)
         )
-        judgement = judge_exchange(exchange, seen.policy, self._configured(seen), has_copy=has_copy)
+        configured = default_policy(self.rule.policy, seen.policy, self.backend.engine.settings.windows)
+        judgement = judge_exchange(exchange, seen.policy, configured, has_copy=has_copy)
         is_worse = has_copy and self.cacheability.stood_in and previous is not None and not previous.stood_in
         if judgement.verdict is Verdict.STORABLE and is_worse:
             return Judgement(Verdict.WORSE, Refusal(StoreRefusal.FALLBACK_OVER_BETTER))
@@ -225,16 +226,6 @@ class AppFetch:
         if limit is not None and judgement.windows.max_age > limit:
             judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
         return judgement
-
-    def _configured(self, seen: Observation) -> Policy:
-        """Return the policy that applies where code and response say nothing: the rule's.
-
-        A view with ``gateway=True`` asks to be stored, so the configured windows fill the gaps of its rule.
-        """
-        rule, windows = self.rule.policy, self.backend.engine.settings.windows
-        if not seen.policy.gateway:
-            return rule
-        return replace(rule, **{name: given for name, given in asdict(windows).items() if getattr(rule, name) is None})
 
     def _refusal(self, seen: Observation) -> Refusal | None:
         """Return what forbids storing the answer, apart from HTTP; ``None`` if nothing does."""

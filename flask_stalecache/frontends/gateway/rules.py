@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fnmatch import translate
 from typing import Any, NamedTuple
 
 from ...config import PREFIX, Settings
-from ...core.model.policy import Policy
+from ...core.model.policy import Policy, Windows
 from ...core.model.query import NamePatterns
 from ...core.rules.prefer_stale import PreferStale
 from ...core.rules.serving import ServeOptions
@@ -149,3 +149,16 @@ def base_policy(settings: Settings, given: Mapping[str, Any]) -> Policy:
     names = ("max_age", "stale_while_revalidate", "stale_if_error")
     said = {name: getattr(settings, name) for name in names if PREFIX + name.upper() in given}
     return Policy(**said, jitter=None if "max_age" in said else 0)
+
+
+def default_policy(rule: Policy, coded: Policy, configured: Windows) -> Policy:
+    """Return the policy that applies where code and response set no window: the rule's.
+
+    A view with ``gateway=True`` asks to be stored, so the configured windows fill the gaps of its rule.
+
+    :param coded: the policy in code of the view that answered.
+    :param configured: the windows of the configuration.
+    """
+    if not coded.gateway:
+        return rule
+    return replace(rule, **{name: window for name, window in asdict(configured).items() if getattr(rule, name) is None})
