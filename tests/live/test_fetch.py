@@ -163,7 +163,7 @@ def test_retry_after_is_kept_where_nothing_is_stored(
         first = ask()
         assert first.status_code == int(status[:3])
         if silent:
-            with pytest.raises(OriginSuspended, match="left alone"):
+            with pytest.raises(OriginSuspended, match="not called again"):
                 ask()
             assert server.calls == 1
         else:

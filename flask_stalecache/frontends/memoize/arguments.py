@@ -1,4 +1,4 @@
-"""The arguments of a fetch function: in a form that is equal for equal ones, and as data. Pure."""
+"""The arguments of a fetch function: their canonical form for the key, and as data for the recipe. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...errors import ConfigError, UnkeyableArgument
 
 #: A form is made of strings and tuples of forms, and quoted as a Python literal, so that no separator can be injected.
 Form = Any
-#: Types that are recognised by name, since what is pure imports neither paths nor chance.
+#: Types that are recognised by name, since a pure module imports neither pathlib nor uuid.
 _BY_NAME = {("pathlib", "PurePath"), ("pathlib._local", "PurePath"), ("uuid", "UUID")}
 _ZONES = {("zoneinfo", "ZoneInfo")}
 #: Longer integers have no decimal digits: Python refuses to write more than a few thousand.
@@ -114,7 +114,7 @@ def _name(kind: type) -> str:
 
 
 class Arguments:
-    """How a function is called.
+    """The signature of a function.
 
     :param function: the function.
     :param name: what it is called, for errors.
@@ -168,7 +168,7 @@ class Arguments:
         return [*counted, *((name, more[name]) for name in sorted(more) if name not in self._ignored)]
 
     def to_json(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the arguments as data from which they can be made again; ``None`` if one can't, or only its caller has it."""
+        """Return the arguments as data from which they can be rebuilt; ``None`` if one can't be, or only its caller has it."""
         bound = self._bound(args, kwargs)
         given = {*bound.arguments, *(bound.arguments.get(self._keywords, ()) if self._keywords else ())}
         if given & self._ignored:
@@ -178,7 +178,7 @@ class Arguments:
                 "args": [self._plain(name, value) for name, value in zip(self._places(len(args)), args, strict=True)],
                 "kwargs": {name: self._plain(name, value) for name, value in kwargs.items()},
             }
-            # A copy, which the caller's lists and dicts can't change any more.
+            # A copy: the caller may change its lists and dicts later.
             copy: dict[str, Any] = json.loads(json.dumps(data, allow_nan=False))
             is_same = _is_same(self.from_json(copy), (args, dict(kwargs)))
         except (TypeError, ValueError, msgspec.MsgspecError, RecursionError, UnkeyableArgument):
@@ -210,7 +210,7 @@ class Arguments:
             try:
                 self._hints = get_type_hints(self._function)
             except Exception:
-                # What an annotation names may not be there at run time.
+                # An annotation may name a type that exists for type checkers only.
                 self._hints = {}
         return self._hints.get(name if name in self._signature.parameters else self._keywords or "", Any)
 

@@ -1,4 +1,4 @@
-"""A fetch function under ``memoize``, before and in an app."""
+"""A fetch function under ``memoize``: its definition, and the function in one app."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
 from .policy import CallPolicy
 from .serializers import Codec
 
-#: The fetch functions of this process by name; several have one name where a factory makes them.
+#: The fetch functions of this process by name. Those that a factory makes share one name.
 _memos: dict[str, weakref.WeakSet[FetchFunction]] = {}
 
 
 def memo_called(name: str) -> FetchFunction | None:
-    """Return the fetch function of this name; ``None`` if there is none, or if it can't be told which."""
+    """Return the fetch function with this name; ``None`` if there is not exactly one."""
     alive = list(_memos.get(name, ()))
     return alive[0] if len(alive) == 1 else None
 
@@ -50,15 +50,15 @@ class FetchFunction:
 class BoundFunction:
     """A fetch function in one app.
 
-    :ivar codec: makes bytes of its values.
-    :ivar slots: how many calls of it may run.
-    :ivar suspension: whether any may, after failures.
-    :ivar pool: the threads that run it where no visitor does.
-    :ivar renew: renews values by their keys, and waits for that.
-    :ivar terms: what is said of serving what is stored, whoever asks.
-    :ivar in_background: the same where nobody waits.
-    :ivar keys: the keys of plain arguments that were asked for.
-    :ivar tally: where it is counted.
+    :ivar codec: encodes its values.
+    :ivar slots: limits its concurrent calls.
+    :ivar suspension: stops its calls after failures.
+    :ivar pool: the threads of its refreshes, and of its calls with ``wait``.
+    :ivar renew: renews values by their keys, and waits for them.
+    :ivar terms: the serving options for callers that wait.
+    :ivar in_background: the serving options in a refresh.
+    :ivar keys: the keys of calls with plain arguments, as a cache.
+    :ivar tally: its counters.
     """
 
     app: Flask
@@ -98,6 +98,6 @@ class BoundFunction:
         return call_key(memo.name, canonical(own(*args, **kwargs), "key", memo.name))
 
 
-#: Of these types no value of the one is equal to one of the other, so that a dict tells them apart; and they are short or rare.
+#: No value of one of these types equals a value of another, so that a dict keeps them apart: not so with 1, 1.0 and True.
 _PLAIN = frozenset({str, int, type(None)})
 _KEYS = 1024

@@ -1,4 +1,17 @@
-"""What keeps calls of a third party from taking the process with them."""
+"""Protects the process from a third party that hangs or fails: a limit on concurrent calls, and a circuit breaker.
+
+States of the breaker, all in one note that the workers of a machine share:
+
+=========  ====================================  ==============================================
+state      the note                              calls
+=========  ====================================  ==============================================
+closed     fewer failures than ``after``         all are made
+open       ``retry_at`` is in the future         none is made
+half open  ``retry_at`` has passed               the first one is a trial, the others are refused
+=========  ====================================  ==============================================
+
+The back-off of a single key is in :class:`~flask_stalecache.core.model.note.Note`.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +27,9 @@ from ...stores.base import Store
 
 
 class ConcurrencyLimit:
-    """So many calls at the same time in a process, and no more. Made anew after a fork.
+    """Limits the concurrent calls in one process. A forked child starts with all slots free.
 
-    :param limit: calls at most; ``None``: no limit.
+    :param limit: the number of calls; ``None``: no limit.
     """
 
     def __init__(self, limit: int | None) -> None:
@@ -24,25 +37,23 @@ class ConcurrencyLimit:
         self._semaphores = PerProcess(lambda: threading.BoundedSemaphore(limit or 1))
 
     def take(self) -> bool:
-        """Take a slot if one is free, and say whether it was; it never waits."""
+        """Take a slot without waiting. Return false if none is free."""
         return self.limit is None or self._semaphores.get().acquire(blocking=False)
 
     def give_back(self) -> None:
-        """Give back a slot that was taken in this process."""
+        """Release a slot that was taken in this process."""
         if self.limit is not None:
             self._semaphores.get().release()
 
 
 class CircuitBreaker:
-    """Stops the calls of a function that failed too often in a row, for a while; then one is tried (a circuit breaker).
+    """Stops the calls of a function for a while after too many failures in a row; then lets one call try.
 
-    What is known stands in a note of the function, so that all workers of a machine share it.
-
-    :param store: where the note is.
+    :param store: keeps the note of the function.
     :param function: the function's module and qualified name.
     :param after: failures in a row, over all keys; ``None``: it is never suspended.
-    :param pause: seconds for which it is left alone.
-    :param store_failed: told of a store that fails; then nothing is suspended.
+    :param pause: seconds for which it is suspended.
+    :param store_failed: called with errors of the store; meanwhile nothing is suspended.
     """
 
     def __init__(
@@ -55,11 +66,11 @@ class CircuitBreaker:
         self._store_failed = store_failed
 
     def is_on(self) -> bool:
-        """Whether the function is left alone now."""
+        """Whether the function is suspended now."""
         return self._after is not None and self._known().backing_off(time.time())
 
     def left(self) -> float:
-        """Return the seconds for which it is still left alone; 0 if it is not."""
+        """Return the seconds until a call is tried; 0 if the function is not suspended."""
         return max(0.0, self._known().retry_at - time.time())
 
     def failures(self) -> int:
@@ -67,18 +78,18 @@ class CircuitBreaker:
         return self._known().failures
 
     def admits(self) -> bool:
-        """Whether a call may be made: of those that come when the pause is over, the first one."""
+        """Whether a call may be made now. Of the calls after the pause, only the first one may."""
         if self._after is None or (note := self._known()).failures < self._after:
             return True
         if note.backing_off(time.time()):
             return False
-        # The trial lengthens the pause, so that one that hangs does not end all trials.
+        # The trial starts another pause, after which there is a next trial even if this one hangs.
         return self._change(
             lambda note, now: None if note.backing_off(now) else replace(note, written=now, retry_at=now + self._pause)
         )
 
     def learn(self, *, failed: bool) -> None:
-        """Count a failure, or forget those before a success."""
+        """Count a failure; a success resets the count."""
         if self._after is None or (not failed and not self._known().failures):
             return
         self._change(self._after_failure if failed else lambda note, now: NOTHING)
@@ -96,7 +107,7 @@ class CircuitBreaker:
             return NOTHING
 
     def _change(self, change: Callable[[Note, float], Note | None]) -> bool:
-        """Write the note anew under its lock, and return whether that was done; ``None`` leaves it as it is."""
+        """Change the note under its lock. Return false if the lock is taken, or if the change is ``None``."""
         lock = self._store.lock(self._key)
         try:
             for _ in range(_TRIES):
@@ -118,5 +129,5 @@ class CircuitBreaker:
             lock.release()
 
 
-#: How often, and after how many seconds each, a note that another process is writing is tried again.
+#: The number of tries to lock a note that another process is writing, and the seconds between them.
 _TRIES, _BETWEEN = 20, 0.005

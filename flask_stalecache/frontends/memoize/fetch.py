@@ -84,7 +84,7 @@ class CallFetch:
     def _run(self, word: Cacheability) -> tuple[Any, Exception | None]:
         """Call the function as if in a thread of its own: in another app context, without the visitor's request."""
         try:
-            # In an empty context: a first fill must not find what a refresh won't.
+            # In an empty context: if the function needs a context variable, the first call shows it, not a later refresh.
             return run_apart(self._in_app_context, word), None
         except Exception as error:
             return None, error
@@ -196,7 +196,7 @@ class CallFetch:
 def suspended_answer(plan: BoundFunction, label: str) -> Answer:
     """Return the answer to calls of a function that is suspended."""
     policy = plan.memo.policy
-    why = f"it failed {policy.suspend_after} times in a row, and is left alone for {policy.suspend_for:g} s"
+    why = f"it failed {policy.suspend_after} times in a row, and is suspended for {policy.suspend_for:g} s"
     return Answer(Verdict.REFUSED, error=OriginSuspended(f"{label}: {why}"), retry_after=plan.suspension.left())
 
 

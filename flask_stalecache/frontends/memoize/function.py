@@ -1,4 +1,4 @@
-"""``MemoizedFunction``: what ``memoize`` returns in place of a fetch function."""
+"""``MemoizedFunction``: the callable that ``memoize`` puts in the place of a fetch function."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MemoizedFunction(Generic[P, R]):
         return f"<MemoizedFunction {self._memo.name}>"
 
     def __get__(self, instance: object, owner: type | None = None) -> MemoizedFunction[..., R]:
-        """Return it bound to an object, as a method is."""
+        """Bind it to an object, as Python does with methods."""
         return cast("MemoizedFunction[..., R]", self if instance is None else MemoizedFunction(self._memo, (instance,)))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -42,9 +42,9 @@ class MemoizedFunction(Generic[P, R]):
         return calls.answer(self._memo, self._before + args if self._before else args, kwargs)  # type: ignore[no-any-return]
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Renew the value of a call in the background, whatever is stored, and return at once.
+        """Renew the value of a call in the background, even a fresh one, and return at once.
 
-        :return: whether it was handed over: not where another renewal of it is under way.
+        :return: whether it was queued: false if a refresh of the value is pending.
         :raises ConfigError: outside an app context.
         """
         calls = self._known_calls("refresh")
@@ -61,7 +61,7 @@ class MemoizedFunction(Generic[P, R]):
             calls.purge(self._memo, self._before + args, kwargs)
 
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
-        """Return the stored value of a call, however old, without calling the function; ``None`` also where nothing is stored.
+        """Return the stored value of a call, however old, without calling the function; ``None`` if nothing is stored.
 
         :raises ConfigError: outside an app context.
         """

@@ -1,4 +1,4 @@
-"""``memoize``: what happens to a call of a fetch function."""
+"""``memoize``: handles calls of fetch functions in one app."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from .origin import CallOrigin
 from .policy import NO_FALLBACK
 from .serializers import codec_of, is_immutable
 
-#: Threads that renew values of functions without ``wait``: they wait for others, which costs nothing.
+#: Threads that refresh values of functions without ``wait``. They mostly wait for third parties, which costs little.
 WORKERS = 8
 
 
 class Suspended(NamedTuple):
-    """A fetch function that is left alone.
+    """A suspended fetch function.
 
     :ivar name: its module and qualified name.
-    :ivar failures: in a row.
-    :ivar left: seconds for which it is still left alone.
+    :ivar failures: the failures in a row.
+    :ivar left: seconds until a call is tried again.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Calls:
         """Return the value of a call."""
         plan = self._plan_of(memo)
         if memo.policy.windows.unless is not None and self._is_live(plan, args, kwargs):
-            # What is no exception may be a failure too, but nobody asks what is live by the developer's own wish.
+            # A returned value may be a failure too, but the failures of calls that bypass the cache on purpose are not judged.
             return self.engine.instrumentation.call_bypassed(
                 plan.tally, lambda: memo.function(*args, **kwargs), lambda value: False, is_visit=True
             )
@@ -86,7 +86,7 @@ class Calls:
             if value is _BROKEN:
                 return self._instead_of_broken(origin, memo, args, kwargs)
         if (took := served.took) is None:
-            # Written out, since a call would cost more than what it does.
+            # Not a method call: it would cost more than the count itself.
             plan.tally.cells[PLAIN] += 1
         else:
             plan.tally.served(served.status, took, waited=served.waited)
@@ -104,7 +104,7 @@ class Calls:
         return _told(self.engine.bypass(origin))
 
     def refresh(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Hand over a renewal, whatever is stored; return whether it was this call that did."""
+        """Queue a refresh, even of a fresh value. Return false if one is pending already."""
         origin = CallOrigin(self._plan_of(memo), args, kwargs, False)
         if self.engine.is_pending(origin.key):
             return False
@@ -112,14 +112,14 @@ class Calls:
         return True
 
     def renew(self, keys: Iterable[str]) -> None:
-        """Renew those values that are stale and whose arguments are known, at the same time, and wait for that."""
+        """Renew the stale values whose arguments are known, all at the same time, and wait for that."""
         copies = [self.engine.answer_writer.load(key) for key in keys]
         stale = [origin for copy in copies if (origin := self._stale_call(copy)) is not None]
         if stale:
             self.engine.refresh_all([origin.refresh() for origin in stale])
 
     def _stale_call(self, copy: Copy) -> CallOrigin | None:
-        """Return the call that a value came from, if it is to be made again."""
+        """Return the call that made a value, if the value is stale and may be fetched now."""
         origin = None if copy.entry is None else self._made_again(copy.entry)
         if origin is None:
             return None
@@ -127,7 +127,7 @@ class Calls:
         return origin if isinstance(decision, Fetch) and origin.refused(copy) is None else None
 
     def renewal_of(self, entry: Entry) -> Renewal | str | None:
-        """Return how a value is made again, from its entry's head alone; or why it can't be; ``None``: it is no function's."""
+        """Return how a value is renewed from its entry's head alone, or why it can't be; ``None`` if no function made it."""
         if "function" not in entry.recipe:
             return None
         if entry.recipe.get("arguments") is None:
@@ -138,7 +138,7 @@ class Calls:
         return Renewal(origin.refresh(forced=True), lambda answer: None)
 
     def _made_again(self, entry: Entry) -> CallOrigin | None:
-        """Return the call that a value came from; ``None`` if only a caller has its arguments."""
+        """Return the call that made a value; ``None`` if only a caller has its arguments."""
         function, arguments = entry.recipe.get("function"), entry.recipe.get("arguments")
         memo = self._names.get(str(function)) or memo_called(str(function))
         if memo is None or arguments is None:
@@ -147,20 +147,20 @@ class Calls:
             args, kwargs = memo.arguments.from_json(arguments)
             origin = CallOrigin(self._plan_of(memo), args, kwargs, True)
         except Exception as error:
-            # The function was another one when it was called.
+            # The function has changed since: it takes other arguments.
             self.engine.complaints.error_every_minute((function, "recipe"), "%s can't be called as it was: %r", function, error)
             return None
         return origin if origin.key == entry.key else None
 
     def purge(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Drop what is stored of a call."""
+        """Drop the stored value of a call."""
         key = self._plan_of(memo).key(args, kwargs)
         self.engine.counters.count("purges")
         self.engine.store.purge(call_name(key), soft=False)
         self.engine.instrumentation.purged(call_name(key), soft=False)
 
     def peek(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Return what is stored of a call, however old, or ``None``."""
+        """Return the stored value of a call, however old, or ``None``."""
         plan = self._plan_of(memo)
         copy = self.engine.answer_writer.load(plan.key(args, kwargs))
         value = None if copy.entry is None else self._read(plan, copy)
@@ -169,7 +169,7 @@ class Calls:
     # -- one call ------------------------------------------------------------------------------------------------
 
     def _read(self, plan: BoundFunction, copy: Copy | None) -> Any:
-        """Return the value in a copy: its caller's own, or one that can't be changed; or :data:`_BROKEN`."""
+        """Return the value of a copy: a new one for each caller, or an immutable one; :data:`_BROKEN` if it can't be decoded."""
         assert copy is not None
         read = copy.prepared
         if read is None:
@@ -186,7 +186,7 @@ class Calls:
         return read()
 
     def _of_answer(self, origin: CallOrigin, answer: Answer, word: cacheability.Cacheability | None) -> Any:
-        """Return what the function itself gave; where it failed, the fallback."""
+        """Return the value that the function returned, or raise its error; return the fallback if it failed."""
         policy = origin.plan.memo.policy
         if not answer.verdict.is_failure or policy.fallback is NO_FALLBACK:
             return _told(answer)
@@ -202,18 +202,18 @@ class Calls:
         return policy.fallback if is_immutable(policy.fallback) else deepcopy(policy.fallback)
 
     def _tried_again_at(self, key: str, answer: Answer) -> float:
-        """Return when a call that failed, or was left alone, may be tried again, in seconds since the epoch."""
+        """Return when a call that failed, or was refused, may be tried again, in seconds since the epoch."""
         return max(self.engine.answer_writer.load(key).note.retry_at, time.time() + (answer.retry_after or 0.0))
 
     def _is_live(self, plan: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Ask the developer's ``unless``; where it raises, the call is live."""
+        """Ask the developer's ``unless``. If it raises, the call bypasses the cache."""
         unless, name = cast("Callable[..., object]", plan.memo.policy.windows.unless), plan.memo.name
         return ask(
             lambda: bool(unless(*args, **kwargs)),
             True,
             plan.complaints,
             (name, "unless"),
-            "%s is live, since its unless raised: %r",
+            "%s bypasses the cache, since its unless raised: %r",
             name,
         )
 
@@ -256,7 +256,7 @@ class Calls:
         )
 
     def suspended(self, memos: Iterable[FetchFunction]) -> list[Suspended]:
-        """Return which of some fetch functions are left alone now, since they failed too often in a row.
+        """Return those fetch functions that are suspended now, since they failed too often in a row.
 
         All workers of the machine know, also those that never called them.
         """
@@ -268,17 +268,17 @@ class Calls:
         ]
 
     def terms(self) -> ServeOptions:
-        """Return what the app says of serving what is stored, whoever asks."""
+        """Return the serving options of the app."""
         return self._version.serve_options()
 
     def _pool_of(self, memo: FetchFunction) -> ThreadPool:
-        """Return the threads of a function: its own, if its callers don't wait for as long as it takes."""
+        """Return the threads of a function. With ``wait`` it has its own, so that a hanging call blocks no other function."""
         if memo.policy.windows.wait is None:
             return self.pool
         return self.engine.new_pool(memo.policy.max_concurrency, 0, replaces_lost=False)
 
     def check(self, memos: Iterable[FetchFunction]) -> None:
-        """Raise :class:`ConfigError` if one of these functions does not go with the app's settings."""
+        """Raise :class:`ConfigError` if a function contradicts the app's settings."""
         deadline = self.settings.refresh_deadline
         for memo in memos:
             wait = memo.policy.windows.wait
@@ -289,7 +289,7 @@ class Calls:
                 )
 
     def _check_name(self, memo: FetchFunction) -> None:
-        """Refuse a second function of one name: they would be given each other's values."""
+        """Refuse a second function with the same name: each would get the values of the other."""
         other = self._names.setdefault(memo.name, memo)
         if other is not memo and not _is_same(other.function, memo.function):
             raise ConfigError(
@@ -299,7 +299,7 @@ class Calls:
 
 
 class _Broken:
-    """What stands for a value that can't be read."""
+    """Marks a value that can't be decoded."""
 
 
 _BROKEN = _Broken()
@@ -312,7 +312,7 @@ def _told(answer: Answer) -> Any:
 
 
 def _is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
-    """Whether two functions do the same: made by one definition, closing over the same things."""
+    """Whether two functions do the same: they come from one definition and close over the same objects."""
     if getattr(one, "__code__", one) is not getattr(other, "__code__", other):
         return False
     return _enclosed(one) == _enclosed(other)

@@ -1,4 +1,4 @@
-"""A call of a fetch function as an :class:`~.origin.Origin`."""
+"""A call of a fetch function, as the engine's :class:`~flask_stalecache.engine.origin.Origin`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CallOrigin(Origin):
     """One call of a fetch function.
 
     :param plan: the function in this app.
-    :param in_background: nobody waits for it.
+    :param in_background: it is made in a refresh, so that stale values are renewed and not served.
     :raises UnkeyableArgument: if an argument has no canonical form.
     """
 
@@ -39,7 +39,7 @@ class CallOrigin(Origin):
         self.args = args
         self.kwargs = kwargs
         self.key = plan.key(args, kwargs)
-        #: What is said of serving what is stored to this caller.
+        #: The serving options of this call.
         self.terms = plan.in_background if in_background else plan.terms
         if plan.asks_each and not in_background:
             self.terms = self._asked()
@@ -61,17 +61,17 @@ class CallOrigin(Origin):
 
     @property
     def label(self) -> str:
-        """What a log line calls it."""
+        """Its name in log lines."""
         return f"{self.plan.memo.name}()"
 
     @property
     def tally(self) -> Tally:
-        """Where the function is counted."""
+        """The counters of the function."""
         return self.plan.tally
 
     @property
     def lock_timeout(self) -> float:
-        """Seconds to wait for another's call at most."""
+        """Seconds to wait for the call of another caller at most."""
         return self.plan.lock_timeout
 
     @property
@@ -81,13 +81,14 @@ class CallOrigin(Origin):
 
     @property
     def runs_in_own_threads(self) -> bool:
-        """Whether it runs in threads of its own: where its caller may stop waiting."""
+        """Whether it runs in threads of its own: with ``wait``, its caller may stop waiting before it ends."""
         return self.wait is not None
 
     def refused(self, copy: Copy) -> Answer | None:
-        """Return why it is left alone: it failed a short while ago, and there is a fallback or nobody waits, or that is remembered.
+        """Return the answer to a call that is not made: the function is suspended, or the call failed a short while ago.
 
-        Who waits and has no fallback is not put off: there may be an answer by now.
+        Back-off does not stop a call whose caller waits and has no fallback: the third party may be up again. A failure that is
+        remembered (``cache_failures``, Retry-After) does.
         """
         if self.plan.suspension.is_on():
             return suspended_answer(self.plan, self.label)
@@ -96,7 +97,7 @@ class CallOrigin(Origin):
         if not note.silent(now) and not (can_wait and note.backing_off(now)):
             return None
         left = max(note.retry_at, note.silent_until) - now
-        error = OriginSuspended(f"{self.label} failed a short while ago: left alone for {left:.1f} s")
+        error = OriginSuspended(f"{self.label} failed a short while ago, and is not called again for {left:.1f} s")
         return Answer(Verdict.REFUSED, error=error, retry_after=left)
 
     def call(self, start: Start) -> Answer:
@@ -115,7 +116,7 @@ class CallOrigin(Origin):
         plan, hangs = self.plan, threading.Event()
 
         def give_up() -> None:
-            # A call that hangs counts as one failure, whatever becomes of it.
+            # A call that hangs counts as one failure, even if it fails or succeeds later.
             hangs.set()
             plan.suspension.learn(failed=True)
 

@@ -1,4 +1,4 @@
-"""The rules of one fetch function beside those it shares with pages, validated and immutable."""
+"""The rules of one fetch function, validated and immutable. It shares windows and more with pages: see ``Policy``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ...core.model.checks import names, seconds
 from ...core.model.policy import FAILURE_STATUSES, Policy
 from ...errors import ConfigError
 
-#: Calls of a function with ``wait`` that may run at the same time in a process, unless it says.
+#: The limit of concurrent calls in a process for a function with ``wait`` and without ``max_concurrency``.
 DEFAULT_CONCURRENCY = 8
-#: What counts as a failure unless the developer says: any exception, RFC 5861's statuses, and 429 (RFC 6585 section 4).
+#: The default of ``failures``: any exception, the statuses of RFC 5861, and 429 (RFC 6585 section 4).
 DEFAULT_FAILURES: tuple[type[Exception] | int, ...] = (Exception, *sorted(FAILURE_STATUSES), 429)
 
 
@@ -31,14 +31,14 @@ NO_FALLBACK: Any = _Nothing()
 class CallPolicy:
     """The windows and rules of a fetch function.
 
-    :param windows: what it shares with pages; the callables in it take the function's arguments.
+    :param windows: the rules that pages have too. Callables in it take the function's arguments.
     :param ignored_args: parameters that are not in the key.
-    :param fallback: what stands in where nothing else can: a value, or a callable of the function's arguments.
-    :param max_concurrency: calls that run at the same time in a process at most; ``None``: no limit.
-    :param suspend_after: failures in a row, over all keys, after which calls stop; ``None``: they don't.
-    :param suspend_for: seconds for which they stop then.
+    :param fallback: the value if the function fails and nothing is stored, or a callable of the function's arguments.
+    :param max_concurrency: the limit of concurrent calls in a process; ``None``: no limit.
+    :param suspend_after: failures in a row, over all keys, after which calls stop; ``None``: never.
+    :param suspend_for: seconds for which they stop.
     :param failures: exception classes and HTTP statuses that count as a failure; or a callable of the exception or value.
-    :param cache_failures: seconds for which a failure is remembered where nothing is stored; ``None``: not at all.
+    :param cache_failures: seconds for which a failure is remembered if nothing is stored; ``None``: not at all.
     :param serializer: ``json``, ``pickle``, or an object with ``dumps`` and ``loads``.
     :param inherit: pages made from it take over its tags and its freshness.
     :raises ConfigError: naming the parameter, the value and what is accepted.
@@ -94,7 +94,7 @@ class CallPolicy:
         return _count("max_concurrency", given)
 
     def is_failure(self, error: BaseException | None, value: object, status: int | None) -> bool:
-        """Whether what came out of a call is a failure.
+        """Whether the outcome of a call is a failure.
 
         :param error: the exception, if it raised one.
         :param value: what it returned, if it did not.
@@ -109,7 +109,7 @@ class CallPolicy:
         return isinstance(error, tuple(kind for kind in self.failures if isinstance(kind, type)))
 
 
-#: That there is no such thing is an answer, also where it is raised.
+#: "There is no such thing" is an answer, even if it is raised.
 _ANSWERS = (404, 410)
 
 

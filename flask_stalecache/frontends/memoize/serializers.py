@@ -1,4 +1,4 @@
-"""Values of fetch functions as bytes, and back: each caller gets one of their own, or one that can't be changed."""
+"""Serializers of the values of fetch functions. Each caller gets a value of its own, or an immutable one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PICKLE = "application/x-python-pickle"
 OWN = "application/octet-stream"
 _PICKLE_SALT = "flask_stalecache.memoize"
 
-#: Types that can't be changed, whatever is in them.
+#: Types whose values are immutable, with all that is in them.
 _IMMUTABLE = frozenset(
     {type(None), bool, int, float, str, bytes, datetime, date, time, timedelta, Decimal, UUID, Markup, PurePath, PurePosixPath,
      PureWindowsPath, type(Path())}
@@ -38,7 +38,7 @@ _TOLD = {each.__name__: each for each in (Markup, bytes, datetime, date, time, t
 
 
 class Serializer(Protocol):
-    """What may be given as ``serializer=``."""
+    """The interface of ``serializer=``."""
 
     def dumps(self, value: Any) -> bytes:
         """Return a value as bytes."""
@@ -54,11 +54,11 @@ class Codec(Protocol):
         """Return the kind and the bytes of a value; raise :class:`UnstorableValue` if it would not come back as it is."""
 
     def decode(self, kind: str, data: bytes, key: str) -> Callable[[], Any]:
-        """Return what gives each caller the value; raise :class:`BrokenValue` if the bytes are none."""
+        """Return a function that gives each caller the value; raise :class:`BrokenValue` if the bytes are not valid."""
 
 
 def check_serializer(serializer: object) -> None:
-    """Raise :class:`ConfigError` if that is no serializer."""
+    """Raise :class:`ConfigError` if the object is no serializer."""
     methods = [getattr(serializer, name, None) for name in ("dumps", "loads")]
     if serializer not in ("json", "pickle") and not all(map(callable, methods)):
         raise ConfigError(f"serializer={serializer!r}: give 'json', 'pickle', or an object with the methods dumps and loads")
@@ -69,8 +69,8 @@ def codec_of(serializer: Any, function: Callable[..., Any], secret_keys: Sequenc
 
     :param serializer: ``"json"``, ``"pickle"``, or an object with ``dumps`` and ``loads``.
     :param function: its return annotation says what JSON is decoded to.
-    :param secret_keys: what pickles are signed with, the newest last.
-    :param limit: bytes that are stored at most.
+    :param secret_keys: the keys to sign pickles with, the newest last.
+    :param limit: the largest value that is stored, in bytes.
     :raises ConfigError: for another serializer, or for ``"pickle"`` without a key.
     """
     check_serializer(serializer)
@@ -80,14 +80,14 @@ def codec_of(serializer: Any, function: Callable[..., Any], secret_keys: Sequenc
         return OwnCodec(serializer)
     if not secret_keys:
         raise ConfigError(
-            "serializer='pickle' needs a SECRET_KEY, since whoever could change the stored bytes could run code: set one, or leave "
+            "serializer='pickle' needs a SECRET_KEY, since to change the stored bytes would be to run code: set one, or leave "
             "the parameter out"
         )
     return PickleCodec(secret_keys)
 
 
 def is_immutable(value: object) -> bool:
-    """Whether nobody can change a value, so that all may have the same."""
+    """Whether a value is immutable, so that all callers may share it."""
     kind = type(value)
     if kind in _IMMUTABLE or isinstance(value, Enum):
         return True
@@ -101,16 +101,16 @@ def is_immutable(value: object) -> bool:
 
 
 def _reader(read: Callable[[], Any]) -> Callable[[], Any]:
-    """Return what gives each caller the value, having seen that it can be read."""
+    """Return a function that gives each caller the value. The value is decoded once to see that it can be."""
     value = read()
     return (lambda: value) if is_immutable(value) else read
 
 
 class JsonCodec:
-    """JSON, decoded to the function's return annotation; without one to what JSON has.
+    """JSON, decoded to the function's return annotation; without one, to the types of JSON.
 
     :param function: the function.
-    :param limit: bytes that are stored at most.
+    :param limit: the largest value that is stored, in bytes.
     """
 
     def __init__(self, function: Callable[..., Any], limit: int) -> None:
@@ -121,24 +121,24 @@ class JsonCodec:
         self._decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
     def encode(self, value: Any, key: str) -> tuple[str, bytes]:
-        """Return the kind and the bytes of a value, having seen that they make the same value again."""
+        """Return the kind and the bytes of a value, after a check that they decode to the same value."""
         response = _response_class()
         if response is not None and type(value) is response and self._takes(response):
             return RESPONSE, _encode_response(value)
         kind = f"{JSON}; type={type(value).__name__}" if self._is_told(type(value)) else JSON
         try:
             data = _ENCODER.encode(value)
-            # What is too large to be stored need not come back, and to see whether it does would take long.
+            # A value that is too large to be stored is not checked: that would take long.
             difference = "" if len(data) > self._limit else _difference(value, self.decode(kind, data, key)())
         except Exception as error:
-            # Constructors and comparisons of the developer's own types may raise anything.
+            # Constructors and comparisons of the developer's types may raise anything.
             raise UnstorableValue(f"{error}; {self._advice(value)}") from error
         if difference:
             raise UnstorableValue(f"{difference}; {self._advice(value)}")
         return kind, data
 
     def decode(self, kind: str, data: bytes, key: str) -> Callable[[], Any]:
-        """Return what gives each caller the value."""
+        """Return a function that gives each caller the value."""
         try:
             if kind == RESPONSE and self._takes(_response_class()):
                 return _reader(partial(_decode_response, data))
@@ -215,7 +215,7 @@ def _difference(one: Any, other: Any) -> str:
 
 
 def _pairs(one: Any, other: Any) -> tuple[Sequence[Any], Sequence[Any]] | None:
-    """Return what is in two containers of one type, in an order in which it can be compared; None if they are no containers."""
+    """Return the contents of two containers of one type, in comparable order; None if they are not containers."""
     if isinstance(one, dict):
         return [*one, *one.values()], [*other, *other.values()]
     if isinstance(one, (list, tuple)):
@@ -298,7 +298,7 @@ class PickleCodec:
         return PICKLE, self._signer.get_signature(_signed(key, data)) + b"." + data
 
     def decode(self, kind: str, data: bytes, key: str) -> Callable[[], Any]:
-        """Return what gives each caller the value; nothing is unpickled whose signature is another's."""
+        """Return a function that gives each caller the value. Nothing is unpickled before its signature is checked."""
         signature, _, pickled = data.partition(b".")
         if kind != PICKLE or not self._signer.verify_signature(_signed(key, pickled), signature):
             raise BrokenValue("it is not signed with this app's secret key")
@@ -317,7 +317,7 @@ def _signed(key: str, data: bytes) -> bytes:
 
 
 class OwnCodec:
-    """What the developer's own serializer makes.
+    """The codec around a serializer of the developer's.
 
     :param serializer: an object with ``dumps`` and ``loads``.
     """
@@ -336,7 +336,7 @@ class OwnCodec:
         return OWN, data
 
     def decode(self, kind: str, data: bytes, key: str) -> Callable[[], Any]:
-        """Return what gives each caller the value."""
+        """Return a function that gives each caller the value."""
         if kind != OWN:
             raise BrokenValue(f"stored as {kind}")
         try:

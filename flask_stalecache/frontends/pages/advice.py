@@ -40,8 +40,8 @@ def advise(log: RateLimitedLog, view: str, context: RequestContext, judgement: J
     for name in carried.cookies:
         log.warn_once(
             (view, "cookie", name),
-            "%s is live for who carries the cookie %s, which was read by %s; if the page does not depend on it, write "
-            "ignore_session=True (for the session), or take the reading out of the view",
+            "%s bypasses the cache for requests with the cookie %s, which was read by %s; if the page does not depend on it, write "
+            "ignore_session=True (for the session), or do not read it in the view",
             view, name, reader_of(context, "cookies", name), level=logging.INFO,
         )  # fmt: skip
 

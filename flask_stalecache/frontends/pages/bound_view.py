@@ -34,24 +34,24 @@ class CachedView:
     def __init__(self, view: Callable[..., Any], policy: Policy) -> None:
         self.view = view
         self.policy = policy
-        #: Whether the key of a request is made by callables of the developer's.
+        #: Whether callables of the developer's take part in the key.
         self.calls_for_key = policy.key is not None or any(policy.vary.values())
         # A callable object has the name of its class.
         named: Any = view if hasattr(view, "__qualname__") else type(view)
         self.name = f"{named.__module__}.{named.__qualname__}"
 
 
-#: The views under ``cached``, by the function that stands in their place and holds them: a view may hold its whole app.
+#: The views under ``cached``, by the function that replaces them. Weak on both sides, since a view may hold its whole app.
 _standing: WeakKeyDictionary[Callable[..., Any], ReferenceType[CachedView]] = WeakKeyDictionary()
 
 
 def stands_for(function: Callable[..., Any], cached: CachedView) -> None:
-    """Note which view a function stands for."""
+    """Register the function that replaces a view."""
     _standing[function] = ReferenceType(cached)
 
 
 def cached_view(function: Callable[..., Any] | None) -> CachedView | None:
-    """Return the view under ``cached`` that a function stands for, through whatever decorators; ``None``: none is known."""
+    """Return the view under ``cached`` that a function replaces, through any decorators; ``None`` if it replaces no such view."""
     while function is not None:
         found = _standing.get(function)
         if found is not None:
@@ -63,8 +63,8 @@ def cached_view(function: Callable[..., Any] | None) -> CachedView | None:
 class EndpointCounters(NamedTuple):
     """An endpoint of a cached view.
 
-    :ivar view: the name of the two, which is in the key.
-    :ivar tally: where it is counted.
+    :ivar view: the name of view and endpoint, which is in the key.
+    :ivar tally: its counters.
     """
 
     view: str
@@ -78,12 +78,11 @@ class BoundView:
     :ivar ignored: the query parameters that are not in the key.
     :ivar in_key: the request fields that are, in lower case.
     :ivar uncounted: the request fields whose reading does not count, in lower case.
-    :ivar terms: what is said of serving what is stored, whoever asks.
-    :ivar asks_each: whether each request has terms of its own.
+    :ivar terms: the serving options that hold for all requests.
+    :ivar asks_each: whether each request has serving options of its own.
     :ivar asked_by: the fields and cookies with which a visitor prefers stale.
-    :ivar explains: whether ``Cache-Status`` says more: with ``app.debug``, when the view is asked for first.
-    :ivar places: the endpoints that were asked for.
-    :ivar make_response: calls a view, async ones too, and returns its value as a response.
+    :ivar explains: whether ``Cache-Status`` has a detail: with ``app.debug`` at the first request for the view.
+    :ivar places: the counters of the endpoints that were requested.
     """
 
     app: Flask
@@ -102,7 +101,7 @@ class BoundView:
 
     @classmethod
     def of(cls, app: Flask, cached: CachedView, settings: Settings, complaints: RateLimitedLog, version: AppVersion) -> BoundView:
-        """Return the plan of a view in an app.
+        """Bind a view to an app.
 
         :param version: the version of the app.
         """
@@ -122,7 +121,7 @@ class BoundView:
         )
 
     def terms_of(self, context: RequestContext) -> ServeOptions:
-        """Return what is said of serving what is stored to one request."""
+        """Return the serving options of one request."""
         asked = self.cached.policy.prefer_stale
         if callable(asked):
             return self.terms._replace(prefer_stale=preference(self._asks(asked, context), self.settings.prefer_stale_refresh))
@@ -140,7 +139,7 @@ class BoundView:
             )
 
     def renew_calls(self, keys: tuple[str, ...]) -> None:
-        """Renew what is stale of the values that a page was made from, and wait for that."""
+        """Renew the stale ones of the values that a page was made from, and wait for that."""
         renew_calls(self.app, keys)
 
     def call_view(self, args: Any, kwargs: Any) -> Response:

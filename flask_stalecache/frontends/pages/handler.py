@@ -1,4 +1,14 @@
-"""``cached``: what happens to a request for a decorated view."""
+"""``cached``: handles requests for decorated views.
+
+A request takes one of four ways:
+
+==========  ==============================================================================
+bypass      the view runs as if it were not decorated: see ``_why_not_for_us``
+replay      a refresh of ours: the engine holds the lock, the view runs, its answer is kept
+warming     a request that fills the store: it waits for a fresh copy
+visit       :meth:`Engine.serve <flask_stalecache.engine.engine.Engine.serve>` decides
+==========  ==============================================================================
+"""
 
 from __future__ import annotations
 
@@ -36,7 +46,7 @@ from .refresh import AnyView, Replay, page_refresh
 from .request_recorder import ObservedRequest
 from .responses import add_fields, respond_with_answer, respond_with_copy
 
-#: In the environ: a decorator of ours has answered, and stores by itself.
+#: In the environ: a view under ``cached`` has answered, and stores its own response.
 ANSWERED = "flask_stalecache.answered"
 
 
@@ -61,9 +71,9 @@ class Pages:
         plan = self._plans.get(cached) or self._new_plan(cached)
         environ, endpoint = context.request.environ, context.request.endpoint
         place = plan.places.get(endpoint) or self._new_place(plan, endpoint)
-        # Not where one view asks another one, and not what only renews or warms.
+        # A view that is called by another cached view, a refresh and a warming are no visits: they are not counted.
         is_visit = ANSWERED not in environ and REFRESHING not in environ
-        # What is stored here is not to be stored by the gateway too.
+        # The gateway must not store the same response a second time.
         environ[ANSWERED] = True
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return self._bypass(plan, args, kwargs, BypassReason.METHOD, place.tally, is_visit)
@@ -88,7 +98,7 @@ class Pages:
         return place
 
     def keys_of(self, environ: Mapping[str, Any]) -> list[str]:
-        """Return under which keys the page of a request may be stored, by the views that were asked for in this process.
+        """Return the keys under which the page of a request may be stored, from the views that this process has served.
 
         Those with a ``key`` callable are left out: only a request that arrives can say theirs.
         """
@@ -100,7 +110,7 @@ class Pages:
         ]
 
     def renewal_of(self, entry: Entry) -> Renewal | str | None:
-        """Return how a page is made again, from its entry's head alone; or why it can't be; ``None``: it is no page of a view."""
+        """Return how a page is renewed from its entry's head alone, or why it can't be; ``None`` if no view made it."""
         if not is_key_of_page(entry.key):
             return None
         if not entry.recipe:
@@ -114,7 +124,7 @@ class Pages:
         return Renewal(page_refresh(maker, entry.key, title_of(entry), recipe, None, tally), _status_of)
 
     def _terms_at(self, endpoint: str) -> ServeOptions:
-        """Return what the view of an endpoint says of serving its pages, whoever asks; what the app says, if it is not known."""
+        """Return the serving options of the view of an endpoint; those of the app, if the view is not known."""
         cached = cached_view(self.app.view_functions.get(endpoint))
         if cached is None:
             return self._version.serve_options()
@@ -150,7 +160,14 @@ class Pages:
         if unless is None:
             return None
         name = plan.cached.name
-        said = ask(lambda: bool(unless()), True, plan.complaints, ("unless", name), "%s is live, since its unless raised: %r", name)
+        said = ask(
+            lambda: bool(unless()),
+            True,
+            plan.complaints,
+            ("unless", name),
+            "%s bypasses the cache, since its unless raised: %r",
+            name,
+        )
         return BypassReason.UNLESS if said else None
 
     def _origin(
@@ -165,7 +182,7 @@ class Pages:
             None,
             plan.complaints,
             ("key", name),
-            "%s is live, since its key can't be made: %s",
+            "%s bypasses the cache, since its key can't be made: %s",
             name,
         )
 
@@ -183,21 +200,21 @@ class Pages:
         return add_fields(response, status_fields(CacheStatus.BYPASS, field, self.settings.status_headers))
 
     def _in_background(self, cached: CachedView, origin: PageOrigin) -> Response:
-        """Answer a request that nobody waits for, or only who fills the store."""
+        """Answer a refresh or a warming: no visitor waits for it."""
         replay = origin.environ.get(REPLAY)
         if replay is not None and replay.is_for(cached):
             return self._replayed(replay, origin)
         warming = warming_of(origin.environ)
         if warming is not None and not warming.is_met:
             return self._warmed(warming, origin)
-        # A page within the one that is meant: were it stale, that one would be too.
+        # A page within the one that is renewed: if it stayed stale, that one would be stale too.
         origin.terms = origin.terms._replace(in_line=True)
         return self._answered(origin, self.engine.serve(origin), False)
 
     def _replayed(self, replay: Replay, origin: PageOrigin) -> Response:
-        """Answer the request of a refresh: the engine holds the lock, and stores what the view answers."""
+        """Answer the request of a refresh: the engine holds the lock, and stores the answer of the view."""
         if replay.key != origin.key:
-            # The app saw another page in it than the visitor's: nothing is stored.
+            # The app computes another key for the replayed request than for the visitor's: nothing is stored.
             answer = origin.call_uncached()
         else:
             replay.is_met = True
@@ -207,7 +224,7 @@ class Pages:
         return answer.value  # type: ignore[no-any-return]
 
     def _warmed(self, warming: Warming, origin: PageOrigin) -> Response:
-        """Answer a request that fills: whoever asks waits for what is stale too, and is told what came of it."""
+        """Answer a request that fills the store: it waits even where a stale copy could be served, and notes the outcome."""
         warming.is_met = True
         origin.terms = warming.terms(origin.terms)
         served = self.engine.serve(origin)
@@ -215,7 +232,7 @@ class Pages:
         return self._answered(origin, served, False)
 
     def _explained(self, origin: PageOrigin, is_visit: bool) -> Response:
-        """Answer a request, and say more of how."""
+        """Answer a request, and explain in ``Cache-Status`` how it was answered."""
         met = self.engine.look_up(origin.key)
         served = self.engine.serve(origin)
         more = debug_detail(origin, met, _named(origin, served), time.time(), pending=self.engine.is_pending(origin.key))
@@ -228,7 +245,7 @@ class Pages:
         if served.answer is None:
             if is_visit:
                 if served.took is None:
-                    # Written out, since a call would cost as much again as what it does.
+                    # Not a method call: it would cost as much again as the count itself.
                     origin.tally.cells[PLAIN] += 1
                 else:
                     origin.tally.served(served.status, served.took, waited=served.waited)
@@ -244,7 +261,7 @@ class Pages:
         job = origin.refresh()
         waiting = origin.environ.get(HANDOVER)
         if waiting is None:
-            # Nobody closes this response for us: the view was called in a context without a WSGI server.
+            # The view was called without a WSGI server: no middleware of ours sees this response closed.
             self.engine.submit(job)
         else:
             waiting.append(job)
@@ -255,7 +272,7 @@ def _has_failed(response: Response) -> bool:
 
 
 def _named(origin: PageOrigin, served: Served) -> Served:
-    """Return how a request is answered, under the name that its visitor is told."""
+    """Return how a request is answered, with the status that its visitor is told: BYPASS if it neither waited nor was stored."""
     is_past = served.answer is not None and not origin.may_collapse and not served.stored
     return served._replace(status=CacheStatus.BYPASS) if is_past else served
 

@@ -1,4 +1,4 @@
-"""A request for a cached view as an :class:`~.origin.Origin`."""
+"""A request for a cached view, as the engine's :class:`~flask_stalecache.engine.origin.Origin`."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class PageOrigin(RequestOrigin):
 
     :param plan: the view in this app.
     :param context: the request's context.
-    :param args: what the view is called with.
+    :param args: the view's arguments.
     :param kwargs: likewise.
-    :param place: the view's endpoint. Views that one function makes have one name, so it is in the key too.
-    :ivar tally: where it is counted.
+    :param place: the endpoint. It is in the key too, since all views that a factory makes have one name.
+    :ivar tally: the counters of the endpoint.
     """
 
     key: str
@@ -55,14 +55,14 @@ class PageOrigin(RequestOrigin):
         self.args = args
         self.kwargs = kwargs
         self._covered_by_key: Covered | None = None
-        #: What is said of serving what is stored to this request.
+        #: The serving options of this request.
         self.terms: ServeOptions = plan.terms_of(context) if plan.asks_each else plan.terms
         policy = plan.cached.policy
         custom = None if policy.key is None else self._custom_key(policy.key)
         self.key = page_key(place.view, self.environ, policy.vary, plan.ignored, custom)
 
     def _custom_key(self, key: Callable[[], object]) -> object:
-        """Call the ``key`` callable; what is read meanwhile is covered by the key."""
+        """Call the ``key`` callable. The key covers all that it reads."""
         with covered_by_key(self.context) as (read, session):
             custom = key()
         if custom is None:
@@ -74,17 +74,17 @@ class PageOrigin(RequestOrigin):
 
     @property
     def label(self) -> str:
-        """What a log line calls it."""
+        """Its name in log lines."""
         return f"{self.plan.cached.name} at {self.environ.get('PATH_INFO', '')}"
 
     @property
     def lock_timeout(self) -> float:
-        """Seconds to wait for another's call at most."""
+        """Seconds to wait for the call of another request at most."""
         return self.plan.lock_timeout
 
     @property
     def wait(self) -> float | None:
-        """Seconds to wait for a renewal at most where a copy can stand in; who fills waits for as long as it takes."""
+        """Seconds to wait for a refresh at most if a stale copy can be served. A warming waits as long as it takes."""
         return None if WARMING in self.environ else self.plan.cached.policy.wait
 
     def call_uncached(self) -> Answer:
@@ -133,7 +133,7 @@ class PageOrigin(RequestOrigin):
         plan, policy = self.plan, self.plan.cached.policy
         if policy.key is None and not policy.ignore_session:
             return page_refresh(plan, self.key, self.label, self._recipe(), None, self.tally)
-        # A key callable may look at anything in the query.
+        # A key callable may read any parameter, so that the replayed query must have them all.
         ignored = plan.ignored if policy.key is None else NOTHING_IGNORED
         recipe = PageRecipe.from_environ(self.environ, policy.vary, ignored)
         return page_refresh(plan, self.key, self.label, recipe, visitor_fields(self.environ), self.tally)

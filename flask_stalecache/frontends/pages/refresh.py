@@ -21,12 +21,12 @@ from ...stats.tally import Tally
 from ..current_app import renew_calls
 from .bound_view import CachedView
 
-#: Whether the current request is a refresh that carries its visitor's fields. Asked for every response, so it is no environ look.
+#: Whether the current request is a refresh that carries its visitor's fields. A context variable, since each response asks.
 AS_VISITOR: ContextVar[bool] = ContextVar("stalecache_as_visitor", default=False)
 
 
 class Maker(Protocol):
-    """What makes a page."""
+    """Makes a page: a known view, or any view of an app."""
 
     @property
     def app(self) -> Flask:
@@ -34,26 +34,26 @@ class Maker(Protocol):
 
     @property
     def cached(self) -> CachedView | None:
-        """The view; ``None``: whichever makes the page of this key."""
+        """The view; ``None`` if any view may make the page."""
 
     @property
     def terms(self) -> ServeOptions:
-        """What is said of serving the page, whoever asks."""
+        """The serving options that hold for all requests."""
 
     def renew_calls(self, keys: tuple[str, ...]) -> None:
-        """Renew what is stale of the values that a page was made from, and wait for that."""
+        """Renew the stale ones of the values that a page was made from, and wait for that."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnyView:
-    """Whichever view of an app makes a page: from its entry alone nobody knows."""
+    """Any view of an app: an entry alone does not tell which view made it."""
 
     app: Flask
     terms: ServeOptions
     cached: None = None
 
     def renew_calls(self, keys: tuple[str, ...]) -> None:
-        """Renew what is stale of the values that a page was made from, and wait for that."""
+        """Renew the stale ones of the values that a page was made from, and wait for that."""
         renew_calls(self.app, keys)
 
 
@@ -61,8 +61,8 @@ class Replay:
     """A refresh on its way through the app.
 
     :ivar arrives: SCRIPT_NAME and PATH_INFO as the visitor's request had them when it reached us.
-    :ivar is_met: the view was found, and has begun.
-    :ivar answer: what the view answered; stays ``None`` if a hook answered in its place.
+    :ivar is_met: the view was reached.
+    :ivar answer: the view's answer; stays ``None`` if a hook answers instead.
     """
 
     __slots__ = ("answer", "arrives", "cached", "is_met", "key", "start")
@@ -76,10 +76,10 @@ class Replay:
         self.answer: Answer | None = None
 
     def is_for(self, cached: CachedView) -> bool:
-        """Whether a view that is reached has to do with it.
+        """Whether a view that is reached is, or may be, the one that is refreshed.
 
-        Where nobody knows which view it is of, all have until it is found: one with another key runs, and nothing of it is stored,
-        since within it the one may be called that is meant.
+        If the view is not known, each one may be it until one has the key. A view with another key runs and nothing of it is
+        stored, since it may call the view in question.
         """
         return not self.is_met if self.cached is None else self.cached is cached
 
@@ -93,7 +93,7 @@ def page_refresh(
 
     :param plan: what makes the page.
     :param visitor: the visitor's fields, for pages whose key or view may look at them. They are kept in memory only.
-    :param tally: where it is counted.
+    :param tally: its counters.
     """
     return RefreshJob(
         key=key,
@@ -106,7 +106,7 @@ def page_refresh(
 
 
 def _refreshed(plan: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, start: Start) -> Answer:
-    """Send the request through the app, and return the view's answer, if it was the view that answered."""
+    """Send the request through the app. Return the view's answer, or a failure if something else answered."""
     environ = recipe.to_environ()
     environ.update(visitor or {})
     replay = environ[REPLAY] = Replay(key, plan.cached, start)
@@ -140,7 +140,7 @@ def _send(app: Flask, environ: dict[str, Any], replay: Replay) -> str:
 
 
 def visitor_fields(environ: Mapping[str, Any]) -> dict[str, str]:
-    """Return the visitor's request fields, but for those that are answered from the copy."""
+    """Return the visitor's request fields without conditions and Range, which are answered from the copy."""
     return {
         name: value
         for name, value in environ.items()

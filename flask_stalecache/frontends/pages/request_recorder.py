@@ -1,7 +1,7 @@
-"""A request that notes what is read of it.
+"""A request class that records which cookies, fields and parameters are read.
 
-The app's request class gets a subclass that notes which cookies, fields and parameters are read by name, from the making of the
-request object on. What is read past it (``environ[...]``, ``remote_addr``) is not seen.
+The app's request class gets a subclass, so that all reads are seen from the construction of the request on, in hooks and extensions
+too. Reads past it (``environ[...]``, ``remote_addr``) are not seen.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _FRAMEWORK = frozenset({"werkzeug", "flask", "flask_stalecache"})
 
 
 class ReadLog:
-    """What was read of one request, by name.
+    """The reads of one request, by name.
 
-    :ivar headers: request fields (in lower case) and the module that read each first.
+    :ivar headers: request fields (in lower case), each with its first reader.
     :ivar cookies: cookie names and readers.
     :ivar parameters: query parameters and readers.
     :ivar whole: kinds that were read as a whole (``headers``, ``cookies``, ``query``) and readers.
@@ -38,44 +38,44 @@ class ReadLog:
         self._paused = 0
 
     def header(self, name: str) -> None:
-        """Note the reading of a field, unless an exempt package reads it."""
+        """Record the read of a field, unless an exempt package reads it."""
         name = name.lower()
         if not self._paused and name not in self.headers:
             reader = _reader()
-            # Whoever reads the Cookie field reads all cookies.
+            # The Cookie field holds all cookies, so that no package is exempt.
             if name == "cookie" or not self._is_exempt(reader):
                 self.headers[name] = reader
 
     def all_headers(self) -> None:
-        """Note that the fields were gone through."""
+        """Record that all fields were read."""
         if not self._paused and "headers" not in self.whole:
             reader = _reader()
             if not self._is_exempt(reader):
                 self.whole["headers"] = reader
 
     def cookie(self, name: str) -> None:
-        """Note the reading of a cookie. Opening the session reads its cookie, and says nothing of its use."""
+        """Record the read of a cookie. That Flask opens the session, which reads its cookie, does not count."""
         if not self._paused and name not in self.cookies and not _is_opening_of_session(name):
             self.cookies[name] = _reader()
 
     def all_cookies(self) -> None:
-        """Note that the cookies were gone through."""
+        """Record that all cookies were read."""
         if not self._paused:
             self.whole.setdefault("cookies", _reader())
 
     def parameter(self, name: str) -> None:
-        """Note the reading of a query parameter."""
+        """Record the read of a query parameter."""
         if not self._paused and name not in self.parameters:
             self.parameters[name] = _reader()
 
     def all_parameters(self) -> None:
-        """Note that the query was read as a whole."""
+        """Record that the query was read as a whole."""
         if not self._paused:
             self.whole.setdefault("query", _reader())
 
     @contextmanager
     def set_aside(self) -> Iterator[ReadLog]:
-        """Note for a while in a log of its own: what a ``key`` callable reads is covered by the key."""
+        """Record in a separate log for a while: the key covers the reads of a ``key`` callable."""
         mine = (self.headers, self.cookies, self.parameters, self.whole)
         aside = ReadLog(self.exempt)
         self.headers, self.cookies, self.parameters, self.whole = aside.headers, aside.cookies, aside.parameters, aside.whole
@@ -86,7 +86,7 @@ class ReadLog:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Don't note what Werkzeug reads on its own account."""
+        """Do not record the reads that Werkzeug itself makes."""
         self._paused += 1
         try:
             yield
@@ -119,7 +119,7 @@ def session_cookie(app: Flask) -> str:
 
 
 class ObservedHeaders(RecordedHeaders):
-    """Request fields that note their readers."""
+    """Request fields that record their readers."""
 
     def __init__(self, environ: dict[str, Any], log: ReadLog) -> None:
         super().__init__(environ, log.header)
@@ -160,7 +160,7 @@ def _as_a_whole(base: type, method: str) -> Callable[..., Any]:
     return read
 
 
-#: Where a stand-in keeps what it stands for. Without it, somebody has made an instance of the class, and it is none.
+#: The attribute in which a proxy keeps the values. An instance without it was made by other code from the class, and is no proxy.
 _VALUES = "_values"
 _NAMED = frozenset(
     {
@@ -178,10 +178,10 @@ _observed_classes: dict[type, type] = {}
 
 
 def _observed(values: Any, note: Callable[[str], None], note_all: Callable[[], None]) -> Any:
-    """Return a stand-in for cookies or parameters: of a subclass of their class, with methods that note who reads what.
+    """Return a proxy for cookies or parameters: an instance of a subclass of their class, whose methods record each read.
 
-    The values stay where they were. What code in C can reach of a dict without calling a method is not there: only a key that
-    keeps it from looking empty, since then no method would be called (``json.dumps``).
+    The proxy itself holds no values, since C code reads those of a dict without calling a method. It holds one key, since C code
+    such as ``json.dumps`` calls no method of an empty dict.
     """
     base: type = type(values)
     if base not in _observed_classes:
@@ -196,7 +196,7 @@ def _observed(values: Any, note: Callable[[str], None], note_all: Callable[[], N
     return stand_in
 
 
-#: Attributes that Werkzeug computes once from a field: the second reader would pass the fields by.
+#: Attributes that Werkzeug computes from a field and caches, so that later reads would not be seen.
 _FROM_FIELD = {
     "accept_charsets": "Accept-Charset",
     "accept_encodings": "Accept-Encoding",
@@ -221,14 +221,14 @@ _FROM_FIELD = {
 
 
 class ObservedRequest(Request):
-    """Notes what is read of it. :func:`observed_request_class` puts it between Flask's request class and the app's own."""
+    """Records its reads. :func:`observed_request_class` puts it between Flask's request class and the app's own."""
 
     stalecache_exempt: frozenset[str] = frozenset()
 
-    # Made when first asked for: most hits read nothing, and pay nothing.
+    # Made at the first read: most hits read nothing, and pay nothing.
     @property
     def stalecache_reads(self) -> ReadLog:
-        """What was read of this request."""
+        """The log of the reads of this request."""
         log = self.__dict__.get("_stalecache_reads")
         if log is None:
             log = self.__dict__["_stalecache_reads"] = ReadLog(self.stalecache_exempt)
@@ -243,7 +243,7 @@ class ObservedRequest(Request):
 
     @headers.setter
     def headers(self, value: object) -> None:
-        """Werkzeug sets its own at the start; ours look at the same environ."""
+        """Ignore the fields that Werkzeug sets in its constructor: ours read the same environ."""
 
     @property
     def query_string(self) -> bytes:
@@ -274,7 +274,7 @@ def _from_query(attribute: str) -> property:
 
 
 def _setter(attribute: str) -> Callable[[Any, Any], None]:
-    """Let an attribute be set, as Werkzeug's cached ones can be: that is where it keeps and finds their values."""
+    """Let an attribute be set, since Werkzeug keeps the values of its cached attributes in the instance."""
 
     def write(self: Any, value: Any) -> None:
         self.__dict__[attribute] = value
@@ -307,11 +307,11 @@ ObservedRequest.args = _observed_values("args", "parameter", "all_parameters")  
 
 
 def observed_request_class(base: type[Request], exempt_readers: frozenset[str]) -> type[Request]:
-    """Return a subclass of an app's request class that notes what is read.
+    """Return a subclass of an app's request class that records its reads.
 
     :param base: the app's request class.
     :param exempt_readers: packages whose reads of fields (never of cookies) don't count.
     """
-    # Behind the app's own class: what that overrides reads through ours.
+    # After the app's own class in the order of resolution, so that its overriding methods read through ours.
     bases = (ObservedRequest,) if base is Request else (base, ObservedRequest)
     return type(f"Observed{base.__name__}", bases, {"stalecache_exempt": exempt_readers})

@@ -1,4 +1,4 @@
-"""Responses: frozen into bytes, and made again from a copy, with status fields and answers to conditional requests."""
+"""Responses: freezes them into bytes, and builds them from a copy or an answer, with status fields and for conditions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def body_size(response: Response) -> int | None:
-    """Return the bytes of a response's body, or ``None`` for a stream. A ``send_file`` says it in Content-Length."""
+    """Return the size of a response's body in bytes, or ``None`` for a stream. A ``send_file`` has it in Content-Length."""
     if response.direct_passthrough:
         return response.content_length
     if not response.is_sequence:
@@ -37,7 +37,7 @@ def body_size(response: Response) -> int | None:
 
 
 def freeze(response: Response) -> bytes | None:
-    """Return the body, and leave it in the response as a tuple, which no hook can append to.
+    """Return the body, and put it into the response as a tuple, to which no hook can append.
 
     ``None``: it is not as long as its Content-Length says, so it is not whole (RFC 9111 section 3.3).
     """
@@ -50,7 +50,7 @@ def freeze(response: Response) -> bytes | None:
 
 
 def frozen_failure(response: Response) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
-    """Return what others may be given of a failure: body, status and fields; ``None`` if it is one visitor's own, or a stream."""
+    """Return body, status and fields of a failure for requests that waited; ``None`` if it is one visitor's own, or a stream."""
     if not response.is_sequence or "Set-Cookie" in response.headers:
         return None
     return tuple(response.iter_encoded()), response.status, list(response.headers)
@@ -60,13 +60,13 @@ def frozen_failure(response: Response) -> tuple[tuple[bytes, ...], str, list[tup
 
 
 def respond_with_copy(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str], more: str = "") -> Response:
-    """Return the response in a copy. It is called on every hit.
+    """Build the response from a copy. It runs on every hit.
 
-    :param app: whose response class is used.
-    :param environ: for the conditional fields of the request.
+    :param app: has the response class.
+    :param environ: has the conditional fields of the request.
     :param served: how the request is answered.
     :param chosen: which of the status fields are sent.
-    :param more: what ``Cache-Status`` says more.
+    :param more: the detail of ``Cache-Status``.
     """
     copy = served.copy
     assert copy is not None
@@ -97,14 +97,14 @@ def _prepare(response_class: type[Response], entry: Entry) -> Response:
     fields, body = _fields_sent(entry), (entry.body,)
     kind = _stored_class(response_class) if _is_plain(response_class, entry.status, fields) else response_class
     response = kind(body, status=entry.status, headers=fields)
-    # Werkzeug adds a Content-Type where there is none.
+    # Without the Content-Type that Werkzeug adds to a response that lacks it: the stored fields are complete.
     response.headers = Headers(fields)
     response.__dict__["given_body"] = body
     return response
 
 
 def _is_plain(response_class: type[Response], status: int, fields: list[tuple[str, str]]) -> bool:
-    """Whether nothing is left to do: no other status, no location to make absolute, no class of the app's own that does more."""
+    """Whether Werkzeug would send it as it is: status 200, no location to complete, no steps of the app's own class."""
     if status != 200 or any(name.lower() in {"location", "content-location"} for name, _ in fields):
         return False
     steps = ("__init__", "__call__", "get_wsgi_response", "get_wsgi_headers", "get_app_iter", "iter_encoded")
@@ -114,17 +114,17 @@ def _is_plain(response_class: type[Response], status: int, fields: list[tuple[st
 def respond_with_answer(
     app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str], more: str = ""
 ) -> Response:
-    """Return what the origin answered, with what the visitor is told."""
+    """Build the response from the answer of the origin."""
     answer = served.answer
     assert answer is not None
-    # Whoever waited has not called the view, and shares its failure.
+    # A request that waited has not called the view: it gets a response of its own with the shared failure.
     response: Response = app.response_class(*answer.shared) if served.collapsed else answer.value
     if served.stored and answer.entry is not None:
         response.vary.update(answer.entry.varied)
     if answer.entry is not None and served.status is not CacheStatus.BYPASS:
         answer_conditional(response, environ, answer.entry.body, answer.entry.answered)
     elif response.direct_passthrough and response.content_length is not None:
-        # A file that is not stored: what send_file would have done, had the conditions not been hidden from it.
+        # A file that is not stored: send_file would have done this, but the conditions were hidden from it.
         response = response.make_conditional(dict(environ), accept_ranges=True, complete_length=response.content_length)
     return add_fields(response, fields_for_answer(served, response.status_code, chosen, more=more))
 
@@ -141,7 +141,7 @@ def _fields_sent(entry: Entry) -> list[tuple[str, str]]:
 
 
 def answer_conditional(response: Response, environ: Mapping[str, Any], body: bytes, made: float) -> None:
-    """Turn a full response into what a conditional or range request asks for.
+    """Turn a full response into the answer to a conditional or range request.
 
     :param response: changed in place.
     :param environ: the request's.

@@ -1,4 +1,4 @@
-"""Which parts of a session are read, so that a key that names one of them is not taken to name them all."""
+"""Records which values of a session are read, so that a key made from one value does not cover the others."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _AS_A_WHOLE = (
 
 
 class SessionReads:
-    """What was read of a session.
+    """The reads of a session.
 
-    :ivar names: the names of the values that were asked for.
-    :ivar whole: it was gone through, or it is of a kind that can't be watched.
+    :ivar names: the names of the values that were read.
+    :ivar whole: all values were read, or the session's class can't be watched.
     """
 
     def __init__(self) -> None:
@@ -42,13 +42,13 @@ class SessionReads:
         return self.whole or bool(self.names)
 
     def covers(self, other: SessionReads) -> bool:
-        """Whether all that the other has read was read here too."""
+        """Whether these reads include all of the other ones."""
         return not other or (not other.whole and other.names <= self.names)
 
 
 @contextmanager
 def watched_session(session: Any) -> Iterator[SessionReads]:
-    """Note what is read of a session meanwhile.
+    """Record the reads of a session.
 
     The session gets another class for this time, since Flask hands out the very object to all who use it, and saves it later.
     """
@@ -57,7 +57,7 @@ def watched_session(session: Any) -> Iterator[SessionReads]:
     if outer is not None or not hasattr(session, "__dict__"):
         reads.whole = True
         if outer is not None:
-            # A cached view within a cached view: what happens in it is not told apart.
+            # A cached view within a cached view: the reads of the inner one are not told apart.
             outer.whole = True
         yield reads
         return
@@ -89,7 +89,7 @@ def _noting_name(base: type, method: str) -> Callable[..., Any]:
     original = getattr(base, method)
 
     def read(self: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
-        # Messages that are shown once are no content: showing them changes the session, which is seen otherwise.
+        # To show flashed messages changes the session, which is seen otherwise.
         if name not in SESSION_BOOKKEEPING:
             self._stalecache_reads.names.add(name)
         return original(self, name, *args, **kwargs)
@@ -98,7 +98,7 @@ def _noting_name(base: type, method: str) -> Callable[..., Any]:
 
 
 def _noting_attribute(base: type) -> Callable[..., Any]:
-    """Note attributes too, such as the id of a session that lives on the server."""
+    """Record reads of attributes too, such as the id of a session that is kept on the server."""
     original: Any = base.__getattribute__
 
     def read(self: Any, name: str) -> Any:

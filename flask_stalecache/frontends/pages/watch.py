@@ -1,4 +1,8 @@
-"""What happened while a page was made: the reason why no visitor sees another's page."""
+"""Watches what a view does to request and session, so that no visitor is served another visitor's page.
+
+A name that the view reads and the key lacks is stored with the entry, which is then served only to requests
+without it. Reads that no name can tell keep the page from the store.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +24,18 @@ from .session_recorder import SessionReads, watched_session
 
 #: Fields that are always in the key.
 KEY_FIELDS = frozenset({"host", *FORWARDED_FIELDS})
-#: What Werkzeug keeps of the conditions of a request.
+#: Attributes in which Werkzeug keeps the parsed conditions of a request.
 _PARSED_CONDITIONALS = ("if_none_match", "if_modified_since", "if_match", "if_unmodified_since", "if_range", "range")
 _READS_ALL = {"headers": StoreRefusal.READS_ALL_HEADERS, "cookies": StoreRefusal.READS_ALL_COOKIES}
 
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """What the key covers, so that its reading does not count.
+    """The request fields, cookies and session values that the key covers: to read them does not count.
 
     :param headers: request fields, in lower case.
     :param cookies: cookie names.
-    :param session: what of the session; ``None``: all of it, the developer says.
+    :param session: the covered values of the session; ``None``: all of it (``ignore_session``).
     """
 
     headers: frozenset[str]
@@ -40,10 +44,10 @@ class Covered:
 
 
 class Watch:
-    """What a view did beside its answer.
+    """The effects of a view besides its response.
 
-    :ivar refusal: why its answer can't be stored; ``None``: it may be.
-    :ivar session: what it read of the session.
+    :ivar refusal: why its response can't be stored; ``None`` if nothing forbids it.
+    :ivar session: the values of the session that it read.
     """
 
     def __init__(self, session: SessionReads) -> None:
@@ -53,11 +57,11 @@ class Watch:
 
 @contextmanager
 def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:
-    """Run a view under watch: conditionals and Range are hidden from it, and what it does to session and request is seen."""
+    """Run a view under watch. Conditions and Range are hidden from it: they are answered from the frozen copy."""
     callbacks = len(callbacks_of(context))
     session = session_of(context)
     modified_before = _flag(session, "modified")
-    # Flask's SessionMixin says True for classes that can't tell: then any use may be a change.
+    # Flask's SessionMixin always says True for session classes that can't tell: then any use may be a change.
     tells = "modified" in getattr(session, "__dict__", ()) or getattr(type(session), "modified", None) is not True
     with _hidden_conditionals(context), _flags_set_aside(session), watched_session(session) as reads:
         watch = Watch(reads)
@@ -65,7 +69,7 @@ def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:
         if _flag(session, "modified") or (_flag(session, "accessed") and not tells):
             watch.refusal = Refusal(StoreRefusal.MODIFIED_SESSION)
         elif modified_before and tells and reads and covered.session is not None:
-            # It may be new with this request: then no cookie tells whose it is.
+            # The session may be new with this request: then no cookie tells whose it is.
             watch.refusal = Refusal(StoreRefusal.SESSION_FROM_HOOK)
         elif len(callbacks_of(context)) > callbacks:
             watch.refusal = Refusal(StoreRefusal.AFTER_THIS_REQUEST)
@@ -73,7 +77,7 @@ def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:
 
 @contextmanager
 def _flags_set_aside(session: Any) -> Iterator[None]:
-    """Let the flags of a session tell what happens meanwhile."""
+    """Reset the flags of a session, so that they tell what the view does; merge them with the old ones afterwards."""
     before = {name: _flag(session, name) for name in ("modified", "accessed")}
     for name in before:
         _set_flag(session, name, False)
@@ -87,7 +91,7 @@ def _flags_set_aside(session: Any) -> Iterator[None]:
 @contextmanager
 def _hidden_conditionals(context: RequestContext) -> Iterator[None]:
     hidden = _taken(context.request.environ, CONDITIONS)
-    # Also what Werkzeug keeps of them, if a hook asked.
+    # Also the parsed ones, if a hook has read them.
     parsed = _taken(context.request.__dict__, _PARSED_CONDITIONALS)
     try:
         yield
@@ -102,32 +106,32 @@ def _taken(state: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _flag(session: Any, name: str) -> bool:
-    # A session of a class that has no such flag can't tell: then it may be so.
+    # A session class without the flag can't tell: assume the worse.
     return bool(getattr(session, name, True))
 
 
 def _set_flag(session: Any, name: str, value: bool) -> None:
-    # A session class of the app's own may compute its flags; then they tell by themselves.
+    # A session class of the app may compute its flags: they need no reset.
     with suppress(AttributeError):
         setattr(session, name, value)
 
 
 @contextmanager
 def covered_by_key(context: RequestContext) -> Iterator[tuple[ReadLog, SessionReads]]:
-    """Run a ``key`` callable; yields what it reads of the request, and of the session if nobody has used that before."""
+    """Run a ``key`` callable. Yields its reads of the request, and of the session if nothing has used that before."""
     session = session_of(context)
     used_before = _flag(session, "accessed")
     with reads_of(context).set_aside() as log, watched_session(session) as reads:
         yield log, reads
     if used_before:
-        # A hook may have looked up who is logged in: the key says nothing of that.
+        # A hook may have looked up who is logged in, which the key does not tell.
         reads.names.clear()
         reads.whole = False
 
 
 @contextmanager
 def unnoticed(context: RequestContext) -> Iterator[None]:
-    """Run what looks at the request and makes no difference to the page: what it reads does not count."""
+    """Run code whose reads of the request do not count, since it makes no difference to the page."""
     session = session_of(context)
     used_before = _flag(session, "accessed")
     try:
@@ -138,12 +142,12 @@ def unnoticed(context: RequestContext) -> Iterator[None]:
 
 
 def reads_of(context: RequestContext) -> ReadLog:
-    """Return what was read of the request so far."""
+    """Return the log of what was read of the request so far."""
     return context.request.stalecache_reads  # type: ignore[attr-defined,no-any-return]
 
 
 def names_beyond_key(context: RequestContext, covered: Covered, watch: Watch) -> RequestInputs:
-    """Return the names that were read of the request and that the key does not cover."""
+    """Return the names that were read and that the key does not cover."""
     log, session = reads_of(context), session_of(context)
     cookies = set(log.cookies) - covered.cookies
     if _flag(session, "accessed") and not _covers_session(session, covered, watch):
@@ -154,18 +158,18 @@ def names_beyond_key(context: RequestContext, covered: Covered, watch: Watch) ->
 def _covers_session(session: Any, covered: Covered, watch: Watch) -> bool:
     if covered.session is None:
         return True
-    # C code calls no method of an empty dict (json.dumps); who has nothing in the session is told apart by carrying no cookie.
+    # C code such as json.dumps calls no method of an empty dict, so that its reads are not seen. Then the cookie must tell.
     return bool(session) and bool(covered.session) and covered.session.covers(watch.session)
 
 
 def ignored_parameters_read(log: ReadLog, query: str, ignored: NamePatterns) -> frozenset[str]:
-    """Return the query parameters that are not in the key, are there, and were read: by name, or with the query as a whole."""
+    """Return the ignored parameters of the query that were read, by name or with the query as a whole."""
     present = ignored.split(query)[1]
     return present if "query" in log.whole else present & log.parameters.keys()
 
 
 def read_beyond_names(log: ReadLog, query: str, ignored: NamePatterns) -> Refusal | None:
-    """Return why no name tells what the page depends on: all fields or cookies were read, or parameters outside the key."""
+    """Return the refusal if no name tells what the page depends on: all fields or cookies were read, or ignored parameters."""
     for kind, reason in _READS_ALL.items():
         if kind in log.whole:
             return Refusal(reason, log.whole[kind], reason.advice)
@@ -174,7 +178,7 @@ def read_beyond_names(log: ReadLog, query: str, ignored: NamePatterns) -> Refusa
 
 
 def reader_of(context: RequestContext, kind: str, name: str) -> str:
-    """Return who read a cookie or field first, as far as known.
+    """Return the first reader of a cookie or field, as far as known.
 
     :param kind: ``cookies`` or ``headers``.
     """
@@ -186,7 +190,7 @@ _discarded_classes: dict[type, Any] = {}
 
 
 def discard_session(context: RequestContext) -> None:
-    """Keep a request from saving its session, although hooks may go on changing it.
+    """Keep a request from saving its session, even if hooks go on changing it.
 
     Flask does not save what is of the interface's null class; but that one refuses changes.
     """
