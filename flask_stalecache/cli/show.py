@@ -108,7 +108,7 @@ def _for_whom(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "variant", f"{name}: {'(absent)' if value is None else output.plain(value)}"
     names = [*entry.absent.headers, *(f"cookie {name}" for name in entry.absent.cookies)]
     if names:
-        yield "bypass", f"requests with {', '.join(map(output.plain, names))}"
+        yield "not for", f"who carries {', '.join(map(output.plain, names))}"
 
 
 def _variant(entry: Entry) -> dict[str, str | None]:
