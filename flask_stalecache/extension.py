@@ -475,7 +475,7 @@ class StaleCache:
 
         A process that is killed loses none of them. With a store of your own they are the numbers of this process.
         """
-        return state_of(app_of_context("stats()")).engine.stats()
+        return state_of(app_of_context("stats()")).engine.runtime.stats()
 
     def tag(self, *names: str) -> None:
         """In a cached view or fetch function: add tags to the entry, by which :meth:`purge` finds it.

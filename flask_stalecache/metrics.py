@@ -40,7 +40,7 @@ class StaleCacheCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the metrics. If they can't be read, log that and return none: the site's other metrics must not fail with them."""
         try:
-            return list(self._families(self._engine.stats()))
+            return list(self._families(self._engine.runtime.stats()))
         except Exception as error:
             complaints = self._engine.complaints
             complaints.error_every_minute("metrics", "the numbers can't be read, and none are told: %r", error, exc_info=error)

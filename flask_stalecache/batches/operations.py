@@ -104,7 +104,7 @@ class BulkOperations:
 
         :param timeout: seconds to wait at most. Default: no limit.
         """
-        return drain_with(self._scheduler.drain, self._engine.drain, timeout)
+        return drain_with(self._scheduler.drain, self._engine.runtime.drain, timeout)
 
 
 def drain_all_apps(timeout: float | None = None) -> bool:

@@ -54,7 +54,7 @@ class RenewTask:
             return Outcome(self.url, reason=self._renewal, skipped=True)
         began = time.monotonic()
         job = _watched(self._renewal.job, given_up)
-        result = self._engine.refresh_now(job, self._entry)
+        result = self._engine.runtime.refresh_now(job, self._entry)
         seconds = time.monotonic() - began
         if result is None or result.is_busy:
             return Outcome(self.url, None, seconds, reason="somebody else renews it just now", skipped=True)

@@ -79,7 +79,7 @@ class BatchScheduler:
         self.engine = engine
         self.renewers = renewers
         self._processes = PerProcess(_ProcessBatches)
-        engine.watched.append(self.tick)
+        engine.runtime.watched.append(self.tick)
         _schedulers.add(self)
 
     # -- what a batch does ---------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ class BatchScheduler:
 
         :raises StoreError: if the store can't be written.
         """
-        self.engine.see_fork()
+        self.engine.runtime.prepare_process()
         self.engine.counters.count("purges")
         if selector.name is not None:
             self._purge([selector.name], soft)
@@ -103,7 +103,7 @@ class BatchScheduler:
         :param publish: purge them softly first.
         :raises StoreError: if they are purged now, and the store can't be written.
         """
-        self.engine.see_fork()
+        self.engine.runtime.prepare_process()
         if publish and selector.name is not None:
             self.engine.counters.count("purges")
             self._purge([selector.name], soft=True)
@@ -123,7 +123,7 @@ class BatchScheduler:
 
     def run(self, kind: str, tasks: Sequence[Task], concurrency: int) -> Batch:
         """Run tasks that are known beforehand in a batch."""
-        self.engine.see_fork()
+        self.engine.runtime.prepare_process()
         batch = self._new_batch(kind)
         self._add_found(batch, len(tasks))
         return self._start_or_wait(_PlannedBatch(object(), batch, iter(tasks), concurrency))
@@ -190,7 +190,7 @@ class BatchScheduler:
 
     def _start_or_wait(self, planned: _PlannedBatch) -> Batch:
         """Start a batch, or queue it. If a waiting batch does the same, return that one instead."""
-        if self.engine.in_line or self.engine.refresher.workers == 0:
+        if self.engine.runtime.in_line or self.engine.runtime.refresher.workers == 0:
             self._make_workers(planned, lambda: None).run_in_line()
             return planned.batch
         process = self._processes.get()

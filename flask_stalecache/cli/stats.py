@@ -25,7 +25,7 @@ _FROM_STORE = ("HIT", "STALE", "UPDATING")
 @with_appcontext
 def stats(as_json: bool) -> None:
     """Show the statistics of all workers that share the store, living and dead."""
-    numbers = filled_state().engine.stats()
+    numbers = filled_state().engine.runtime.stats()
     if as_json:
         output.echo_json(numbers)
         return

@@ -103,7 +103,7 @@ class DashboardData:
         return shown, {**drawn, "whole": not after, "running": bool(running)}
 
     def _overview(self, moments: list[Moment], series: str) -> Overview:
-        stats, settings = self.state.engine.stats(), self.state.settings
+        stats, settings = self.state.engine.runtime.stats(), self.state.settings
         longest, queue = settings.refresh_backoff[1], settings.refresh_queue
         how = health(stats, moments, self._suspended(), longest, queue) if settings.enabled else OFF
         return overview(stats, moments, how, time.time(), series)
@@ -197,7 +197,7 @@ class DashboardData:
     def _card(self, stored: Stored) -> Card:
         engine = self.state.engine
         # Who never used this copy in this process still learns whether its refresh was handed over here.
-        pending = engine.process.refreshes.is_pending(engine.store.load(stored.entry.key))
+        pending = engine.runtime.process.refreshes.is_pending(engine.store.load(stored.entry.key))
         terms = self.state.scheduler.serve_options_of(stored.entry) or self._terms()
         return card_of(stored, time.time(), terms, pending=pending)
 

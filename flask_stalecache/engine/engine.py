@@ -23,9 +23,10 @@ from .singleflight import Flight, FlightResult, Flights, Outcome
 from .timed_calls import TimedCalls, wait_for_refresh
 
 
-class Engine(Runtime):
+class Engine:
     """Answers requests for one app from one store.
 
+    :ivar runtime: its threads and housekeeping in this process.
     :param store: where entries live.
     :param settings: the app's configuration.
     :param counters: where things are counted by name.
@@ -33,7 +34,14 @@ class Engine(Runtime):
     """
 
     def __init__(self, store: Store, settings: Settings, counters: Counters, registry: Registry | None = None) -> None:
-        super().__init__(store, settings, counters, registry)
+        self.store = store
+        self.settings = settings
+        self.counters = counters
+        self.runtime = Runtime(store, settings, counters, registry)
+        self.registry = self.runtime.registry
+        self.complaints = self.runtime.complaints
+        self.answer_writer = self.runtime.answer_writer
+        self.instrumentation = self.runtime.instrumentation
         self._timed_calls = TimedCalls(self)
 
     # -- answering -----------------------------------------------------------------------------------------------
@@ -58,10 +66,10 @@ class Engine(Runtime):
             case ServeCopy():
                 return self._serve_copy(route)
             case Bypass():
-                self._on_slow_path()
+                self.runtime.prepare_process()
                 return Served(CacheStatus.BYPASS, None, self.bypass(origin))
             case CallUnlocked(fetch) | Queue(fetch):
-                self._on_slow_path()
+                self.runtime.prepare_process()
                 visit = FetchState(origin, copy, fetch, time.monotonic() + origin.lock_timeout)
                 served = self._follow(route, visit) or self._fetch(visit)
                 return served._replace(waited=True) if visit.waited else served
@@ -99,7 +107,7 @@ class Engine(Runtime):
             lock.release()
 
     def _load(self, key: str) -> Copy:
-        self._on_slow_path()
+        self.runtime.prepare_process()
         copy = self.answer_writer.load(key)
         if copy.entry is not None:
             self.store.touch(copy)
@@ -111,7 +119,7 @@ class Engine(Runtime):
         if entry is not None and origin.is_barred_from(entry):
             return Bypass()
         now = time.time()
-        decision = decide(entry, note, now, origin.terms, pending=self.process.refreshes.is_pending(copy))
+        decision = decide(entry, note, now, origin.terms, pending=self.runtime.process.refreshes.is_pending(copy))
         if isinstance(decision, Serve):
             return ServeCopy(copy, decision)
         if not origin.may_collapse or note.unstorable(now) or origin.carries(note.kept_out):
@@ -149,7 +157,7 @@ class Engine(Runtime):
 
     def _serve_copy(self, route: ServeCopy) -> Served:
         copy, decision = route
-        if decision.refresh and not self._claim(copy):
+        if decision.refresh and not self.runtime.claim(copy):
             return Served(decision.meanwhile, copy)
         return Served(decision.status, copy, None, decision.refresh)
 
@@ -193,7 +201,7 @@ class Engine(Runtime):
     def _queue(self, visit: FetchState) -> Served:
         """Join or lead the key's flight until there is something to serve."""
         while True:
-            flight, leads = self.process.flights.join(visit.origin.key)
+            flight, leads = self.runtime.process.flights.join(visit.origin.key)
             served = self._lead(flight, visit) if leads else self._wait(flight, visit)
             if served is None:
                 served = self.look_again(visit)
@@ -211,9 +219,9 @@ class Engine(Runtime):
             # Purged meanwhile: no copy to serve at the end of the wait.
             return self._queue(visit) if visit.fetch.if_error is None else None
 
-        if self.process.flights.is_led_here(visit.origin.key):
+        if self.runtime.process.flights.is_led_here(visit.origin.key):
             return Served(visit.fetch.status, None, self.bypass(visit.origin))
-        served = wait_for_refresh(self.process, visit, wait, look)
+        served = wait_for_refresh(self.runtime.process, visit, wait, look)
         return served if isinstance(served, Served) else self._stale(visit) or self._queue(visit)
 
     def _wait(self, flight: Flight, visit: FetchState) -> Served | None:
@@ -261,7 +269,7 @@ class Engine(Runtime):
         self.counters.count("lock_timeouts")
         if visit.fetch.if_locked is not None and (stale := self._stale(visit)):
             return stale
-        taken_over = self.process.flights.take_over(flight, visit.origin.lock_timeout)
+        taken_over = self.runtime.process.flights.take_over(flight, visit.origin.lock_timeout)
         return None if taken_over is None else self._call_in(taken_over, visit)
 
     # -- leading -------------------------------------------------------------------------------------------------
@@ -275,11 +283,11 @@ class Engine(Runtime):
             self.answer_writer.store_failed(error)
             turn = LeaderAction.CALL
         except BaseException:
-            self.process.flights.end(flight)
+            self.runtime.process.flights.end(flight)
             raise
         if turn is LeaderAction.CALL:
             return self._call_in(flight, visit)
-        self.process.flights.end(flight)
+        self.runtime.process.flights.end(flight)
         return self._stale(visit) if turn is LeaderAction.STALE else None
 
     def _take_lock(self, flight: Flight, visit: FetchState) -> LeaderAction:
@@ -293,7 +301,7 @@ class Engine(Runtime):
                 self.counters.count("lock_timeouts")
                 if visit.fetch.if_locked is not None:
                     return LeaderAction.STALE
-                return LeaderAction.CALL if self.process.flights.go_without_lock(flight) else LeaderAction.AGAIN
+                return LeaderAction.CALL if self.runtime.process.flights.go_without_lock(flight) else LeaderAction.AGAIN
             time.sleep(POLL)
         flight.lock = lock
         return LeaderAction.CALL if self._still_to_fetch(flight, visit) else LeaderAction.AGAIN
@@ -332,11 +340,11 @@ class Engine(Runtime):
             if answer.later is None:
                 stored = self._land(flight, start, answer)
             else:
-                answer.later(partial(self._land_whole, self.process.flights, flight, start))
+                answer.later(partial(self._land_whole, self.runtime.process.flights, flight, start))
                 is_over = False
         finally:
             if is_over:
-                self.process.flights.end(flight)
+                self.runtime.process.flights.end(flight)
         return self.serve_answer(visit, answer, stored)
 
     def _land_whole(self, flights: Flights, flight: Flight, start: Start, answer: Answer | None) -> None:
@@ -349,7 +357,7 @@ class Engine(Runtime):
 
     def _land(self, flight: Flight, start: Start, answer: Answer) -> bool:
         try:
-            return self.answer_writer.write_flight(self.process.flights, flight, start, answer)
+            return self.answer_writer.write_flight(self.runtime.process.flights, flight, start, answer)
         except StoreError as error:
             self.answer_writer.store_failed(error)
             return False

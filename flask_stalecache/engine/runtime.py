@@ -60,34 +60,30 @@ class Runtime:
 
     # -- refreshing ----------------------------------------------------------------------------------------------
 
-    def _claim(self, copy: Copy) -> bool:
-        self._on_slow_path()
+    def claim(self, copy: Copy) -> bool:
+        self.prepare_process()
         return self.process.refreshes.claim(copy)
 
     def is_pending(self, key: str) -> bool:
         """Whether a key's refresh was handed over in this process and is not done."""
-        self._on_slow_path()
+        self.prepare_process()
         return self.process.refreshes.is_pending(self.answer_writer.load(key))
 
     def refresh_all(self, jobs: Sequence[RefreshJob]) -> None:
         """Run refreshes at the same time, and wait until they are done."""
         self.process.refreshes.refresh_all(jobs)
 
-    def see_fork(self) -> None:
-        """Make anew what belongs to one process, if this is another one: before anything is counted or locked."""
-        self._on_slow_path()
-
     def refresh_now(self, job: RefreshJob, met: Entry) -> RefreshResult | None:
         """Renew an entry in the caller's thread, and return where that landed; ``None``: it was handed over already.
 
         :param met: the entry; if it is another one by now, nothing happens.
         """
-        self._on_slow_path()
+        self.prepare_process()
         return self.process.refreshes.run_now(job, met)
 
     def submit(self, job: RefreshJob) -> None:
         """Hand over a refresh that :meth:`.Engine.serve` asked for, or one that runs whatever is stored. It never waits."""
-        self._on_slow_path()
+        self.prepare_process()
         # Only now: until the response is closed somebody may need the value, and would wait for what has not begun.
         if not job.forced or self.process.refreshes.claim(self.answer_writer.load(job.key)):
             self.process.refreshes.submit(job)
@@ -144,7 +140,7 @@ class Runtime:
     def _note_pending(self) -> None:
         self.registry.gauge("refreshes_pending", sum(pool.open_jobs for pool in self.pools))
 
-    def _on_slow_path(self) -> None:
+    def prepare_process(self) -> None:
         """See a fork, and make anew what belongs to one process. Hits don't ask: getpid is a system call."""
         if self._processes.peek() is not self.process:
             self.registry.see_fork()

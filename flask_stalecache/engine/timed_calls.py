@@ -16,6 +16,7 @@ from ..stores.base import Copy, Store
 from .background import ProcessState, RefreshResult
 from .fetch_state import POLL, FetchState
 from .origin import Answer, Origin, Served
+from .runtime import Runtime
 from .singleflight import Flights
 
 
@@ -23,7 +24,7 @@ class Driver(Protocol):
     """What looks at what is stored, and serves it: the engine."""
 
     store: Store
-    process: ProcessState
+    runtime: Runtime
 
     def look_again(self, visit: FetchState) -> Served | None:
         """Serve what is stored by now; ``None``: it is still to be fetched."""
@@ -106,7 +107,7 @@ class TimedCalls:
 
     def call(self, visit: FetchState, wait: float) -> Served:
         """Have the origin called in a thread of its own, and wait for that a while: counted from when the call was submitted."""
-        process, origin = self._engine.process, visit.origin
+        process, origin = self._engine.runtime.process, visit.origin
         if process.flights.is_led_here(origin.key):
             return Served(visit.fetch.status, None, self._engine.bypass(origin))
         ended = wait_for_refresh(process, visit, wait, partial(self._outcome, visit))
@@ -123,7 +124,7 @@ class TimedCalls:
     def call_unlocked(self, visit: FetchState) -> Served:
         """Call an origin for one caller alone: what it answers can't be stored, and is nobody else's."""
         origin, wait = visit.origin, visit.origin.wait or 0.0
-        landing = self._engine.process.refreshes.call_apart(origin.refresh(), visit.copy)
+        landing = self._engine.runtime.process.refreshes.call_apart(origin.refresh(), visit.copy)
         if landing is None:
             return self._engine.serve_answer(visit, _busy(origin), stored=False)
         landing.done.wait(wait)

@@ -30,7 +30,7 @@ def make_engine(sender: Any, settings: Settings, given: Mapping[str, Any], own: 
     store = _make_store(settings, given, counters, own, default_dir)
     store.check()
     engine = Engine(store, settings, counters, make_registry(store, counters))
-    engine.send_as(sender)
+    engine.runtime.send_as(sender)
     return engine
 
 

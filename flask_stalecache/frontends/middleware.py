@@ -24,7 +24,7 @@ def submit_at_close(engine: Engine, job: RefreshJob) -> None:
     """Queue a refresh when the response of the current request is closed; immediately, if there is no request."""
     waiting = request.environ.get(HANDOVER) if has_request_context() else None
     if waiting is None:
-        engine.submit(job)
+        engine.runtime.submit(job)
     else:
         waiting.append(job)
 
@@ -82,11 +82,11 @@ class AfterResponseMiddleware:
         except BaseException:
             self._submit(jobs, environ)
             raise
-        if self._answers_at_once and not jobs and not self._engine.in_line and type(iterable) is tuple:
+        if self._answers_at_once and not jobs and not self._engine.runtime.in_line and type(iterable) is tuple:
             # A tuple is a stored page: no code of the app runs any more. A stream may still call fetch functions.
             environ.pop(HANDOVER, None)
             return iterable
-        takes_long = bool(jobs) and self._engine.refresher.workers == 0
+        takes_long = bool(jobs) and self._engine.runtime.refresher.workers == 0
         return closing(iterable, [partial(self._submit, jobs, environ)], takes_long=takes_long)
 
     def _submit(self, jobs: list[RefreshJob], environ: WSGIEnvironment) -> None:
@@ -94,11 +94,11 @@ class AfterResponseMiddleware:
         environ.pop(HANDOVER, None)
         # Emptied, since a server may close a response twice.
         while jobs:
-            self._engine.submit(jobs.pop())
-        if self._engine.in_line:
-            self._engine.look_after_itself()
+            self._engine.runtime.submit(jobs.pop())
+        if self._engine.runtime.in_line:
+            self._engine.runtime.look_after_itself()
 
     def _know_server(self, environ: WSGIEnvironment) -> None:
         self._knows_server = True
         if reason := why_no_threads(environ):
-            self._engine.go_in_line(reason)
+            self._engine.runtime.go_in_line(reason)

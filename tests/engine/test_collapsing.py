@@ -320,8 +320,8 @@ def test_a_refresh_that_asks_for_its_own_page_is_served_the_copy(engine: Engine,
         return storable(start)
 
     assert engine.serve(FakeOrigin()).refresh
-    engine.submit(FakeRefresh(script))
-    assert engine.drain(PATIENCE)
+    engine.runtime.submit(FakeRefresh(script))
+    assert engine.runtime.drain(PATIENCE)
     assert [(answered.status, body_of(answered)) for answered in seen] == [(UPDATING, b"old")]
     assert body_of(engine.serve(FakeOrigin())) == b"new"
 

@@ -140,7 +140,7 @@ def test_many_visitors_of_two_engines_and_every_kind_of_answer(directory: Path, 
             member = frozenset({"member"}) if (turn + number) % 7 == 0 else frozenset[str]()
             served = engine.serve(FakeOrigin(script_for(key), key=key, cookies=member))
             if served.refresh:
-                engine.submit(FakeRefresh(script_for(key), key=key))
+                engine.runtime.submit(FakeRefresh(script_for(key), key=key))
             failure = served.answer is not None and served.answer.verdict is Verdict.FAILED
             assert failure or body_of(served) in (key.encode(), "live")
             answered += 1
@@ -148,7 +148,7 @@ def test_many_visitors_of_two_engines_and_every_kind_of_answer(directory: Path, 
 
     assert results([go(play, number) for number in range(8)]) == [rounds] * 8
     for engine in engines:
-        assert engine.drain(PATIENCE)
+        assert engine.runtime.drain(PATIENCE)
         assert engine.counters["store_failures"] == 0
         assert engine.counters["broken_entries"] == 0
         assert engine.counters["lock_timeouts"] == 0

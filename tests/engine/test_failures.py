@@ -264,8 +264,8 @@ def test_a_store_that_fails_in_a_refresh_keeps_the_copy(
     assert engine.serve(FakeOrigin()).refresh
     with monkeypatch.context() as broken:
         break_store(engine, step, broken)
-        engine.submit(FakeRefresh(answer))
-        assert engine.drain(PATIENCE)
+        engine.runtime.submit(FakeRefresh(answer))
+        assert engine.runtime.drain(PATIENCE)
         if step in ("load", "lock", "every"):
             assert engine.counters["store_failures"] == 1
     assert is_free(elsewhere)
@@ -319,7 +319,7 @@ def test_copies_may_be_lost_at_any_moment(directory: Path, clock: time_machine.T
     hand_over_new = engine.serve(origin)
     assert (hand_over_new.status, hand_over_new.refresh) == (STALE, True)
     assert engine.serve(origin).status is UPDATING
-    engine.submit(FakeRefresh(lambda start: storable(start, b"newer")))
-    assert engine.drain(PATIENCE)
+    engine.runtime.submit(FakeRefresh(lambda start: storable(start, b"newer")))
+    assert engine.runtime.drain(PATIENCE)
     assert body_of(engine.serve(origin)) == b"newer"
     assert origin.calls == 1

@@ -206,7 +206,7 @@ def test_a_store_that_fails_in_a_round_is_counted_and_told_once(
     monkeypatch.setattr(engine.store, "tick", fail)
     with caplog.at_level(logging.WARNING, "flask_stalecache"):
         for _ in range(3):
-            engine.tick()
+            engine.runtime.tick()
     assert engine.counters["store_failures"] == 3
     assert [record.getMessage() for record in caplog.records if "the disk is gone" in record.getMessage()] != []
     assert len(caplog.records) == 1

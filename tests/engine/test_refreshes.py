@@ -55,7 +55,7 @@ def test_a_stale_hit_hands_over_one_refresh(directory: Path, clock: time_machine
         answered = engine.serve(origin)
         assert (answered.status, body_of(answered), answered.refresh) == (UPDATING, b"old", False)
     held.set()
-    assert engine.drain(PATIENCE)
+    assert engine.runtime.drain(PATIENCE)
     answered = engine.serve(origin)
     assert (answered.status, body_of(answered)) == (HIT, b"new")
     assert (job.calls, origin.calls) == (1, 0)
@@ -80,7 +80,7 @@ def test_of_many_stale_hits_at_once_one_hands_over(
 def test_a_refresh_is_told_what_is_stored(directory: Path, clock: time_machine.Traveller) -> None:
     engine, job = stale_engine(directory, clock), FakeRefresh()
     hand_over(engine, job)
-    assert engine.drain(PATIENCE)
+    assert engine.runtime.drain(PATIENCE)
     assert job.starts[0].previous is not None
     assert job.starts[0].previous.body == b"old"
 
@@ -99,18 +99,18 @@ def test_one_refresh_at_a_time_over_all_processes(
     hold_refresh(engine, held)
     late = FakeRefresh()
     hand_over(other, late)
-    assert other.drain(PATIENCE)
+    assert other.runtime.drain(PATIENCE)
     assert late.calls == 0
     assert other.serve(FakeOrigin()).status is UPDATING
     monotonic(0.2)
     assert other.serve(FakeOrigin()).status is UPDATING
     monotonic(0.1)
     hand_over(other, late)
-    assert other.drain(PATIENCE)
+    assert other.runtime.drain(PATIENCE)
     assert late.calls == 0
     assert other.serve(FakeOrigin()).status is UPDATING
     held.set()
-    assert engine.drain(PATIENCE)
+    assert engine.runtime.drain(PATIENCE)
     assert other.serve(FakeOrigin()).status is HIT
 
 
@@ -121,12 +121,12 @@ def test_a_pause_for_a_taken_lock_ends_when_something_is_written(
     lock = elsewhere.lock("page")
     assert lock.acquire()
     hand_over(engine, job)
-    assert engine.drain(PATIENCE)
+    assert engine.runtime.drain(PATIENCE)
     assert engine.serve(FakeOrigin()).status is UPDATING
     elsewhere.write(make_entry(body=b"old", windows=(0, 600, 0)))
     lock.release()
     hand_over(engine, job)
-    assert engine.drain(PATIENCE)
+    assert engine.runtime.drain(PATIENCE)
     assert job.calls == 1
 
 
@@ -134,8 +134,8 @@ def test_a_refresh_of_what_is_fresh_by_now_is_not_run(directory: Path, clock: ti
     engine, job = stale_engine(directory, clock), FakeRefresh()
     assert engine.serve(FakeOrigin()).refresh
     elsewhere.write(make_entry(body=b"renewed elsewhere"))
-    engine.submit(job)
-    assert engine.drain(PATIENCE)
+    engine.runtime.submit(job)
+    assert engine.runtime.drain(PATIENCE)
     assert job.calls == 0
     assert body_of(engine.serve(FakeOrigin())) == b"renewed elsewhere"
 
@@ -150,8 +150,8 @@ def test_a_refresh_of_what_is_not_to_be_renewed_is_not_run(
         elsewhere.remove("page")
     else:
         elsewhere.write_note("page", NOTHING.failed(time.time(), (2, 300), 0))
-    engine.submit(job)
-    assert engine.drain(PATIENCE)
+    engine.runtime.submit(job)
+    assert engine.runtime.drain(PATIENCE)
     assert job.calls == 0
     assert is_free(elsewhere)
 
@@ -170,8 +170,8 @@ def test_a_refresh_that_fails_keeps_the_entry_and_backs_off_for_all(
         for pause in (2, 4, 8):
             hand_over((engine, other)[turn % 2], job)
             turn += 1
-            assert engine.drain(PATIENCE)
-            assert other.drain(PATIENCE)
+            assert engine.runtime.drain(PATIENCE)
+            assert other.runtime.drain(PATIENCE)
             assert job.calls == turn
             for seconds in (0, pause - 0.01):
                 clock.shift(seconds)
@@ -181,7 +181,7 @@ def test_a_refresh_that_fails_keeps_the_entry_and_backs_off_for_all(
             clock.shift(pause / 4 + 0.02)
     assert len([record for record in caplog.records if "the refresh of the page failed" in record.getMessage()]) == 2
     hand_over(other, FakeRefresh())
-    assert other.drain(PATIENCE)
+    assert other.runtime.drain(PATIENCE)
     assert engine.serve(origin).status is HIT
     assert engine.store.load("page").note == NOTHING
     assert origin.calls == 0
@@ -192,7 +192,7 @@ def test_a_refresh_that_finds_the_page_private_now_drops_it(
 ) -> None:
     engine = stale_engine(directory, clock)
     hand_over(engine, FakeRefresh(lambda _: unstorable()))
-    assert engine.drain(PATIENCE)
+    assert engine.runtime.drain(PATIENCE)
     assert elsewhere.load("page").entry is None
     assert elsewhere.load("page").note.unstorable(time.time())
     assert engine.serve(FakeOrigin(lambda _: unstorable())).status is MISS
@@ -208,13 +208,13 @@ def test_a_refresh_that_dies_frees_all_and_backs_off(
         raise error
 
     hand_over(engine, FakeRefresh(die))
-    assert engine.drain(PATIENCE)
+    assert engine.runtime.drain(PATIENCE)
     assert is_free(elsewhere)
     assert engine.serve(FakeOrigin()).status is UPDATING
     assert elsewhere.load("page").note.failures == 1
     clock.shift(3)
     hand_over(engine, FakeRefresh())
-    assert engine.drain(PATIENCE)
+    assert engine.runtime.drain(PATIENCE)
     assert engine.serve(FakeOrigin()).status is HIT
 
 
@@ -244,15 +244,15 @@ def test_a_full_queue_drops_the_refresh_and_the_next_hit_tries_again(
     jobs = {key: FakeRefresh(lambda start, key=key: storable(start, key=key), key=key) for key in ("second", "third")}
     for key, job in jobs.items():
         assert engine.serve(FakeOrigin(key=key)).refresh
-        engine.submit(job)
+        engine.runtime.submit(job)
     assert engine.counters["refreshes_dropped"] == 1
     assert engine.serve(FakeOrigin(key="second")).status is UPDATING
     dropped = engine.serve(FakeOrigin(key="third"))
     assert (dropped.status, dropped.refresh, body_of(dropped)) == (STALE, True, b"old")
     held.set()
-    assert engine.drain(PATIENCE)
-    engine.submit(jobs["third"])
-    assert engine.drain(PATIENCE)
+    assert engine.runtime.drain(PATIENCE)
+    engine.runtime.submit(jobs["third"])
+    assert engine.runtime.drain(PATIENCE)
     assert [engine.serve(FakeOrigin(key=key)).status for key in jobs] == [HIT, HIT]
     assert engine.counters["refreshes_dropped"] == 1
 
@@ -267,7 +267,7 @@ def test_a_refresh_that_was_never_handed_over_is_asked_for_again(
     assert engine.serve(FakeOrigin()).status is UPDATING
     monotonic(2)
     hand_over(engine, FakeRefresh())
-    assert engine.drain(PATIENCE)
+    assert engine.runtime.drain(PATIENCE)
 
 
 # -- the deadline ----------------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ def test_a_refresh_past_its_deadline_is_given_up(
     assert not is_free(elsewhere)
     with caplog.at_level(logging.WARNING, "flask_stalecache"):
         give_up(engine, monotonic)
-        engine.tick()
+        engine.runtime.tick()
     assert engine.counters["refreshes_overdue"] == 1
     assert "REFRESH_DEADLINE" in caplog.text
     assert is_free(elsewhere)
@@ -295,7 +295,7 @@ def test_a_refresh_past_its_deadline_is_given_up(
     assert engine.serve(FakeOrigin()).status is UPDATING
     clock.shift(3)
     hand_over(engine, FakeRefresh(lambda start: storable(start, b"newer")))
-    assert engine.drain(PATIENCE)
+    assert engine.runtime.drain(PATIENCE)
     assert body_of(engine.serve(FakeOrigin())) == b"newer"
 
 
@@ -318,7 +318,7 @@ def test_a_late_refresh_does_not_undo_a_newer_one(
     give_up(engine, monotonic)
     clock.shift(3)
     hand_over(engine, FakeRefresh(lambda start: storable(start, b"newer")))
-    assert engine.drain(PATIENCE)
+    assert engine.runtime.drain(PATIENCE)
     thread = thread_in(hung)
     held.set()
     assert returned.wait(PATIENCE)
@@ -390,7 +390,7 @@ def test_a_visitors_own_call_has_no_deadline(directory: Path, monotonic: Callabl
     engine = make_engine(directory, REFRESH_DEADLINE=100)
     _, leader = hang(engine, held, storable)
     monotonic(10**6)
-    engine.tick()
+    engine.runtime.tick()
     held.set()
     assert leader.result(PATIENCE).stored
     assert engine.counters["refreshes_overdue"] == 0

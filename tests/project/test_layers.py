@@ -102,8 +102,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.answer_writer",
         "engine.background",
         "engine.fetch_state",
-        "engine.timed_calls",
         "engine.runtime",
+        "engine.timed_calls",
         "engine.engine",
     ),
     (

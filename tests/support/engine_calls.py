@@ -94,7 +94,7 @@ def hand_over(engine: Engine, job: FakeRefresh) -> None:
     """Do what a front end does for a visitor of a stale page, and fail if it was not asked for."""
     answered = engine.serve(FakeOrigin())
     assert (answered.status, body_of(answered), answered.refresh) == (STALE, b"old", True)
-    engine.submit(job)
+    engine.runtime.submit(job)
 
 
 def hold_refresh(engine: Engine, held: threading.Event, answer: Callable[[Start], Answer] = storable) -> FakeRefresh:
@@ -108,10 +108,10 @@ def hold_refresh(engine: Engine, held: threading.Event, answer: Callable[[Start]
 def give_up(engine: Engine, monotonic: Callable[[float], None]) -> None:
     """Let the deadline of a refresh pass."""
     monotonic(99)
-    engine.tick()
+    engine.runtime.tick()
     assert engine.counters["refreshes_overdue"] == 0
     monotonic(2)
-    engine.tick()
+    engine.runtime.tick()
     assert engine.counters["refreshes_overdue"] == 1
 
 

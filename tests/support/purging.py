@@ -61,7 +61,7 @@ def purge(place: Path, name: str, soft: bool) -> None:
 def seen_by(engine: Engine, origin: FakeOrigin) -> tuple[str, int]:
     served = engine.serve(origin)
     if served.refresh:
-        engine.submit(origin.refresh())
+        engine.runtime.submit(origin.refresh())
     return served.status.value, int(body_of(served))  # type: ignore[call-overload]
 
 

@@ -155,7 +155,7 @@ def length(number: Any) -> tuple[tuple[str, str], ...]:
 
 def wait_for_waiters(gateway: GatewayCache, count: int) -> None:
     """Wait until so many threads wait for the one flight."""
-    flights = gateway._engine.process.flights._flights
+    flights = gateway._engine.runtime.process.flights._flights
 
     def waiting() -> bool:
         return len(flights) == 1 and len(next(iter(flights.values())).done._cond._waiters) == count  # type: ignore[attr-defined]

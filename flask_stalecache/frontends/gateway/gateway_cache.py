@@ -158,7 +158,7 @@ class GatewayCache(Gateway):
 
         A process that is killed loses none of them. With a store of your own they are the numbers of this process.
         """
-        return self._engine.stats()
+        return self._engine.runtime.stats()
 
     def _warm_target(self) -> WarmTarget:
         base = self._engine.settings.base_url

@@ -207,7 +207,7 @@ class Gateway:
             return self._from_app(origin, Served(CacheStatus.BYPASS, None, answer, took=0.0), answer)
         if origin.is_visit:
             prepared.tally.served(served.status, served.took, waited=served.waited)
-        if not served.refresh and origin.fetch is None and not self._engine.in_line:
+        if not served.refresh and origin.fetch is None and not self._engine.runtime.in_line:
             return body
         return self._closing(body, origin, served.refresh)
 
@@ -220,10 +220,10 @@ class Gateway:
         """Do at close (PEP 3333) what must not delay the response: close the app's iterable, queue the refresh."""
         after: list[Callable[[], Any]] = [origin.close]
         if refresh:
-            after.append(partial(self._engine.submit, origin.refresh()))
-        if self._engine.in_line:
-            after.append(self._engine.look_after_itself)
-        return closing(body, after, takes_long=refresh and self._engine.refresher.workers == 0)
+            after.append(partial(self._engine.runtime.submit, origin.refresh()))
+        if self._engine.runtime.in_line:
+            after.append(self._engine.runtime.look_after_itself)
+        return closing(body, after, takes_long=refresh and self._engine.runtime.refresher.workers == 0)
 
     # -- from the app --------------------------------------------------------------------------------------------
 
@@ -282,7 +282,7 @@ class Gateway:
             more = [("Vary", ", ".join(missing)), *more]
         call.send_head(more)
         body = fetch.copied() if answer.later is not None else call.rest()
-        return self._closing(body, origin) if self._engine.in_line else body
+        return self._closing(body, origin) if self._engine.runtime.in_line else body
 
     # -- past the store ------------------------------------------------------------------------------------------
 
@@ -319,7 +319,7 @@ class Gateway:
         self._knows_server = True
         self._explains = self._backend.debugs()
         if reason := why_no_threads(environ):
-            self._engine.go_in_line(reason)
+            self._engine.runtime.go_in_line(reason)
 
 
 def _status_of(answer: Answer) -> int | None:

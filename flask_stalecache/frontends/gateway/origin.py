@@ -189,7 +189,7 @@ class GatewayOrigin(RequestOrigin):
         """Return the debug detail of ``Cache-Status``; "" without ``app.debug``."""
         if self.met is None:
             return ""
-        pending = self.backend.engine.is_pending(self.key)
+        pending = self.backend.engine.runtime.is_pending(self.key)
         return debug_detail(self, self.met, served, time.time(), pending=pending)
 
     def refresh(self) -> RefreshJob:

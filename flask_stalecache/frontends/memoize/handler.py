@@ -66,7 +66,7 @@ class Calls:
         self._version = version
         self._plans: dict[FetchFunction, BoundFunction] = {}
         self._names: dict[str, FetchFunction] = {}
-        self.pool = engine.new_pool(WORKERS, settings.refresh_queue)
+        self.pool = engine.runtime.new_pool(WORKERS, settings.refresh_queue)
 
     def answer(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the value of a call."""
@@ -106,7 +106,7 @@ class Calls:
     def refresh(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Queue a refresh, even of a fresh value. Return false if one is pending already."""
         origin = CallOrigin(self._plan_of(memo), args, kwargs, False)
-        if self.engine.is_pending(origin.key):
+        if self.engine.runtime.is_pending(origin.key):
             return False
         submit_at_close(self.engine, origin.refresh(forced=True))
         return True
@@ -116,7 +116,7 @@ class Calls:
         copies = [self.engine.answer_writer.load(key) for key in keys]
         stale = [origin for copy in copies if (origin := self._stale_call(copy)) is not None]
         if stale:
-            self.engine.refresh_all([origin.refresh() for origin in stale])
+            self.engine.runtime.refresh_all([origin.refresh() for origin in stale])
 
     def _stale_call(self, copy: Copy) -> CallOrigin | None:
         """Return the call that made a value, if the value is stale and may be fetched now."""
@@ -275,7 +275,7 @@ class Calls:
         """Return the threads of a function. With ``wait`` it has its own, so that a hanging call blocks no other function."""
         if memo.policy.windows.wait is None:
             return self.pool
-        return self.engine.new_pool(memo.policy.max_concurrency, 0, replaces_lost=False)
+        return self.engine.runtime.new_pool(memo.policy.max_concurrency, 0, replaces_lost=False)
 
     def check(self, memos: Iterable[FetchFunction]) -> None:
         """Raise :class:`ConfigError` if a function contradicts the app's settings."""

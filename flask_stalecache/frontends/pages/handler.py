@@ -235,7 +235,7 @@ class Pages:
         """Answer a request, and explain in ``Cache-Status`` how it was answered."""
         met = self.engine.look_up(origin.key)
         served = self.engine.serve(origin)
-        more = debug_detail(origin, met, _named(origin, served), time.time(), pending=self.engine.is_pending(origin.key))
+        more = debug_detail(origin, met, _named(origin, served), time.time(), pending=self.engine.runtime.is_pending(origin.key))
         return self._answered(origin, served, is_visit, more)
 
     def _answered(self, origin: PageOrigin, served: Served, is_visit: bool, more: str = "") -> Response:
@@ -262,7 +262,7 @@ class Pages:
         waiting = origin.environ.get(HANDOVER)
         if waiting is None:
             # The view was called without a WSGI server: no middleware of ours sees this response closed.
-            self.engine.submit(job)
+            self.engine.runtime.submit(job)
         else:
             waiting.append(job)
 

@@ -59,7 +59,7 @@ class Race:
     def visit(self) -> tuple[CacheStatus, bytes]:
         served = self.engine.serve(self.origin)
         if served.refresh:
-            self.engine.submit(self.origin.refresh())
+            self.engine.runtime.submit(self.origin.refresh())
         return served.status, bytes(body_of(served))  # type: ignore[arg-type]
 
     def publish(self, soft: bool) -> None:
@@ -79,7 +79,7 @@ def race(directory: Path) -> Iterator[Race]:
     race = Race(make_engine(directory))
     yield race
     race.go_on.set()
-    assert race.engine.drain(PATIENCE)
+    assert race.engine.runtime.drain(PATIENCE)
 
 
 OLD, NEW = b"version 1", b"version 2"
@@ -101,7 +101,7 @@ def test_a_purge_wins_over_a_first_fill_that_began_before_it(race: Race, soft: b
         assert {answer for answer in answers if answer[1] == OLD} <= {(CacheStatus.STALE, OLD), (CacheStatus.UPDATING, OLD)}
     else:
         assert {body for _, body in answers} == {NEW}
-    assert race.engine.drain(PATIENCE)
+    assert race.engine.runtime.drain(PATIENCE)
     assert race.visit() == (CacheStatus.HIT, NEW)
     assert race.runs == 2
 
@@ -120,11 +120,11 @@ def test_a_purge_wins_over_a_refresh_that_began_before_it(race: Race, soft: bool
     race.hold = False
     race.go_on.set()
     assert {body for _, body in results(late)} <= {NEW}
-    assert race.engine.drain(PATIENCE)
+    assert race.engine.runtime.drain(PATIENCE)
     if soft:
         # The refresh brought content from before the purge: it is kept as stale, and renewed once more.
         assert race.visit() == (CacheStatus.STALE, OLD)
-        assert race.engine.drain(PATIENCE)
+        assert race.engine.runtime.drain(PATIENCE)
     assert race.visit() == (CacheStatus.HIT, NEW)
     assert race.runs == 2
 
@@ -141,7 +141,7 @@ def test_a_purge_wins_over_the_renewal_of_an_expired_page(race: Race, soft: bool
     assert leader.result(PATIENCE) == (CacheStatus.EXPIRED, OLD)
     for status, body in results(waiters):
         assert body == NEW or (soft and status in (CacheStatus.STALE, CacheStatus.UPDATING))
-    assert race.engine.drain(PATIENCE)
+    assert race.engine.runtime.drain(PATIENCE)
     assert race.visit() == (CacheStatus.HIT, NEW)
     assert race.runs == 2
 
@@ -258,10 +258,10 @@ def test_threads_never_see_what_was_purged_before_they_came(directory: Path, sof
     visitors = crowd(2, look)
     go(publish).result(10 * PATIENCE)
     assert all(visits > 0 for visits in results(visitors))
-    assert race.engine.drain(PATIENCE)
+    assert race.engine.runtime.drain(PATIENCE)
     for _ in range(2):
         race.visit()
-        assert race.engine.drain(PATIENCE)
+        assert race.engine.runtime.drain(PATIENCE)
     assert race.visit() == (CacheStatus.HIT, f"version {race.version}".encode())
 
 

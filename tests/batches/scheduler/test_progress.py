@@ -284,7 +284,7 @@ def test_one_that_hangs_is_given_up_and_the_others_are_made(make_app: MakeApp, m
     batch = site.do("refresh", tag="news", concurrency=1)
     wait_until(lambda: site.open == 1, "it hangs")
     monotonic(101)
-    site.engine.tick()
+    site.engine.runtime.tick()
     wait_until(lambda: site.open == 2, "another takes its place")
     assert batch.failed == 1
     assert batch.outcomes[0].reason == "it took longer than STALECACHE_REFRESH_DEADLINE"

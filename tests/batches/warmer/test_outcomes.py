@@ -190,7 +190,7 @@ def test_a_page_that_hangs_is_given_up_and_the_others_are_made(make_app: MakeApp
         batch = cache.warm(["/hangs", "/"], concurrency=1)
     assert not batch.wait(0.05)
     monotonic(101)
-    app.extensions["stalecache"].engine.tick()
+    app.extensions["stalecache"].engine.runtime.tick()
     assert batch.wait(PATIENCE)
     assert counts(batch) == (2, 1, 1, 0)
     assert by_path(batch)["/hangs"].reason == "it took longer than STALECACHE_REFRESH_DEADLINE"

@@ -63,7 +63,7 @@ def refresh_for_ever(board: Board) -> None:
         return storable(start)
 
     assert engine.serve(FakeOrigin()).refresh
-    engine.submit(FakeRefresh(script))
+    engine.runtime.submit(FakeRefresh(script))
 
 
 def test_a_killed_refresh_is_done_by_the_next(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,15 +74,15 @@ def test_a_killed_refresh_is_done_by_the_next(board: Board, monkeypatch: pytest.
         made[0].run(refresh_for_ever, board)
         board.await_("refreshing", 1)
         assert engine.serve(FakeOrigin()).refresh
-        engine.submit(job)
-        assert engine.drain(PATIENCE)
+        engine.runtime.submit(job)
+        assert engine.runtime.drain(PATIENCE)
         assert job.calls == 0
         made[0].kill()
     shift[0] += 1
     answered = engine.serve(FakeOrigin())
     assert (answered.status, body_of(answered), answered.refresh) == (CacheStatus.STALE, b"old", True)
-    engine.submit(job)
-    assert engine.drain(PATIENCE)
+    engine.runtime.submit(job)
+    assert engine.runtime.drain(PATIENCE)
     assert body_of(engine.serve(FakeOrigin())) == b"new"
 
 
@@ -170,10 +170,10 @@ def use_all(engine: Engine) -> dict[str, Any]:
     job = FakeRefresh(lambda start: storable(start, f"by {os.getpid()}".encode(), key="stale"), key="stale")
     answers = results(crowd(8, lambda: engine.serve(FakeOrigin(key="stale"))))
     outcome["stale"] = sorted(str(answer.status) for answer in answers)
-    engine.submit(job)
-    outcome["drained"] = engine.drain(PATIENCE)
+    engine.runtime.submit(job)
+    outcome["drained"] = engine.runtime.drain(PATIENCE)
     outcome["refreshed"] = body_of(engine.serve(FakeOrigin(key="stale"))) == f"by {os.getpid()}".encode()
-    engine.tick()
+    engine.runtime.tick()
     return outcome
 
 
@@ -239,7 +239,7 @@ def fork_in_a_flight(board: Board) -> dict[str, Any]:
     wait_until(lambda: slow.calls)
     job = FakeRefresh(script("stale"), key="stale")
     assert engine.serve(FakeOrigin(key="stale")).refresh
-    engine.submit(job)
+    engine.runtime.submit(job)
     wait_until(lambda: job.calls)
 
     def child() -> dict[str, Any]:
@@ -251,14 +251,14 @@ def fork_in_a_flight(board: Board) -> dict[str, Any]:
             "lock free in child": free_before or is_free(board) or is_free(board, "stale"),
             "child": (body_of(answered), impatient.calls),
             "child stale": body_of(stale),
-            "drained": engine.drain(PATIENCE),
+            "drained": engine.runtime.drain(PATIENCE),
         }
 
     outcome = forked(child)
     outcome["lock free after child"] = is_free(board) or is_free(board, "stale")
     go_on.set()
     outcome["parent"] = body_of(leading.result(PATIENCE))
-    outcome["parent drained"] = engine.drain(PATIENCE)
+    outcome["parent drained"] = engine.runtime.drain(PATIENCE)
     outcome["parent stale"] = body_of(engine.serve(FakeOrigin(key="stale")))
     outcome["lock free at last"] = is_free(board) and is_free(board, "stale")
     return outcome

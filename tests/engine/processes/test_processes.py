@@ -131,8 +131,8 @@ def hit_stale(board: Board, answer: Callable[[Start], Answer]) -> list[tuple[str
     board.await_("seen", PROCESSES)
     for answered in answers:
         if answered.refresh:
-            engine.submit(FakeRefresh(script))
-    assert engine.drain(PATIENCE)
+            engine.runtime.submit(FakeRefresh(script))
+    assert engine.runtime.drain(PATIENCE)
     board.say("done")
     return [(str(answered.status), answered.refresh) for answered in answers]
 

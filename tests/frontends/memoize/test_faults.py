@@ -153,7 +153,7 @@ def test_what_is_no_exception_ends_the_call_and_is_not_tried_over_and_over(make_
 
 def waits_or_asks(app: Flask) -> bool:
     """Whether somebody asks in this process, or waits for who does."""
-    process = app.extensions["stalecache"].engine.process
+    process = app.extensions["stalecache"].engine.runtime.process
     return bool(process.flights._flights or process.refreshes._pending)
 
 

@@ -416,7 +416,7 @@ def test_one_that_is_given_up_counts_as_a_failure_once(
             assert rates(base) == "none"
             wait_until(lambda calls=number + 1: len(fetch.calls) == calls, "the call")
             monotonic(61)
-            app.extensions["stalecache"].engine.tick()
+            app.extensions["stalecache"].engine.runtime.tick()
             is_over = number == 1
             assert rates.peek("GBP") is None
             assert suspended(rates) is is_over

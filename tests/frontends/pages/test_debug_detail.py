@@ -237,7 +237,7 @@ def test_a_refresh_that_is_pending_is_told(make_app: MakeApp, clock: time_machin
     engine = site.app.extensions["stalecache"].engine
     environ = site.app.test_request_context("/").request.environ
     named = "gateway" if kind == "gateway" else "shop.page as page"
-    assert engine.process.refreshes.claim(engine.look_up(page_key(named, environ, {}, NamePatterns(()))))
+    assert engine.runtime.process.refreshes.claim(engine.look_up(page_key(named, environ, {}, NamePatterns(()))))
     seen = visit(site.app)
     assert (seen.word, detail(seen)) == ("UPDATING", past("5 s", "its refresh is pending"))
 

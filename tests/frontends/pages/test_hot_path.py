@@ -149,7 +149,7 @@ def counted_without_system_calls(engine: Engine, prepare: Callable[[], Callable[
 
 def hits_of(engine: Engine) -> int:
     """Return the hits of all processes."""
-    stats = engine.stats()
+    stats = engine.runtime.stats()
     return stats["requests"]["HIT"] + stats["calls"]["HIT"]
 
 
@@ -285,8 +285,8 @@ def warm(app: Flask, options: dict[str, Any]) -> None:
             word = response.headers["X-Cache-Status"]
     assert word == "HIT"
     engine: Engine = app.extensions["stalecache"].engine
-    assert engine.refresher.submit(lambda: None)
-    assert engine.drain(PATIENCE)
+    assert engine.runtime.refresher.submit(lambda: None)
+    assert engine.runtime.drain(PATIENCE)
 
 
 @pytest.mark.parametrize("visitor", VISITORS)
@@ -407,8 +407,8 @@ def warm_gateway(gateway: Any, engine: Engine, visitor: str) -> Callable[[], tup
     builder.close()
     hit = gateway_hit(gateway, visitor)
     assert [hit(), hit()] == [("HIT", status)] * 2
-    assert engine.refresher.submit(lambda: None)
-    assert engine.drain(PATIENCE)
+    assert engine.runtime.refresher.submit(lambda: None)
+    assert engine.runtime.drain(PATIENCE)
     return hit
 
 
@@ -458,7 +458,7 @@ def test_every_lock_of_an_app_is_found(directory: Path) -> None:
     assert len(locks) >= 5
     assert len({id(lock) for lock in locks}) == len(locks)
     engine: Engine = state.engine
-    for part in (state.counters, state.stats, engine.refresher, engine.store):
+    for part in (state.counters, state.stats, engine.runtime.refresher, engine.store):
         of_part = locks_in(part)
         assert of_part
         assert {id(lock) for lock in of_part} <= {id(lock) for lock in locks}

@@ -332,7 +332,7 @@ def test_a_directory_deleted_under_us_comes_back(directory: Path) -> None:
     app, _ = make_site(directory)
     assert [visit(app) for _ in range(2)] == [("MISS", "run 1"), ("HIT", "run 1")]
     shutil.rmtree(directory)
-    app.extensions["stalecache"].engine.tick()
+    app.extensions["stalecache"].engine.runtime.tick()
     assert [visit(app) for _ in range(2)] == [("MISS", "run 2"), ("HIT", "run 2")]
     assert mode_of(directory) == 0o700
     assert len(entries_in(directory)) == 1
@@ -376,9 +376,9 @@ def test_a_directory_that_became_a_file_is_told_once_a_minute(directory: Path, c
     engine = app.extensions["stalecache"].engine
     with caplog.at_level(logging.WARNING, LOGGER):
         for _ in range(5):
-            engine.tick()
+            engine.runtime.tick()
         assert visit(app, "/news") == ("MISS", "run 2")
     assert len(caplog.records) == 1
     directory.unlink()
-    engine.tick()
+    engine.runtime.tick()
     assert [visit(app, "/news")[1] for _ in range(2)] == ["run 3", "run 3"]

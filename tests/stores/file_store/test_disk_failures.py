@@ -185,14 +185,14 @@ def test_a_refresh_that_cannot_be_stored_backs_off(
             answered = engine.serve(origin)
             assert body_of(answered) == b"old"
             if answered.refresh:
-                engine.submit(job)
-                assert engine.drain(PATIENCE)
+                engine.runtime.submit(job)
+                assert engine.runtime.drain(PATIENCE)
         assert job.calls == 1
     clock.shift(3)
     monotonic(3)
     assert engine.serve(origin).refresh
-    engine.submit(job)
-    assert engine.drain(PATIENCE)
+    engine.runtime.submit(job)
+    assert engine.runtime.drain(PATIENCE)
     assert job.calls == 2
     assert engine.serve(origin).status is CacheStatus.HIT
     assert origin.calls == 0

@@ -352,7 +352,7 @@ def in_the_middle_of_a_sweep(site: Site) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Folders, "listed", failing)
         for _ in range(100):
-            site.engine.tick()
+            site.engine.runtime.tick()
     assert met
     assert site.failures > 0
     assert site.page("/first") == ("HIT", "first 1")
@@ -426,7 +426,7 @@ def crowd(site: Site) -> None:
 
 def recover(site: Site) -> None:
     """The disk is well: everything works again, at once or after the next tick."""
-    site.engine.tick()
+    site.engine.runtime.tick()
     # What failed with a stale page may still be left alone for a while.
     site.clock.shift(10**6)
     site.shift += 600
@@ -439,7 +439,7 @@ def recover(site: Site) -> None:
     assert site.purge()
     assert site.page("/cold") == ("MISS", f"cold {run + 1}")
     for _ in range(100):
-        site.engine.tick()
+        site.engine.runtime.tick()
     assert site.failures == failures
     # Copies in memory, so the table is there, and others see what is written.
     other = FileStore(site.directory)

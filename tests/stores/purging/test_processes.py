@@ -48,7 +48,7 @@ def visit(place: Path, key: str, number: int) -> tuple[str, int]:
 def visit_and_wait(place: Path, key: str, number: int) -> tuple[str, int]:
     """The same, and wait for the refresh that it asked for."""
     seen = visit(place, key, number)
-    assert at(place)[0].drain(PATIENCE)
+    assert at(place)[0].runtime.drain(PATIENCE)
     return seen
 
 

@@ -187,7 +187,7 @@ class Day:
 
     def _sweep(self) -> None:
         for worker in self._random.sample(self._workers, 2):
-            worker.engine.tick()
+            worker.engine.runtime.tick()
         self.model.sweep(self.site.now)
 
     def _deploy(self, number: int) -> None:

@@ -22,7 +22,7 @@ from support.privacy import ANN, BOB, NOBODY, Fields, View, number, raises, show
 
 def waiters(app: Flask) -> int:
     """Return how many threads wait for a flight."""
-    flights = app.extensions["stalecache"].engine.process.flights._flights
+    flights = app.extensions["stalecache"].engine.runtime.process.flights._flights
     return sum(len(flight.done._cond._waiters) for flight in list(flights.values()))
 
 

@@ -382,7 +382,7 @@ def test_a_renewal_that_is_given_up_is_tried_again(
     assert visit(app).page == OLD
     wait_until(lambda: len(view.runs) == 2, "the refresh")
     monotonic(101)
-    app.extensions["stalecache"].engine.tick()
+    app.extensions["stalecache"].engine.runtime.tick()
     assert visit(app).page == OLD
     assert len(view.runs) == 2, "there is a pause first"
     clock.shift(13)
