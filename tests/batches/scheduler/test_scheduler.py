@@ -22,7 +22,7 @@ from support.threads import PATIENCE, wait_until
 
 PAGES = (*NEWS, "/about", "/rates/EUR")
 
-CALL = f"{__name__}.make_site.<locals>.rates('EUR')"
+CALL = "support.batch_site.make_site.<locals>.rates('EUR')"
 
 
 @pytest.mark.parametrize(
