@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import time_machine
 
-from flask_stalecache.engine import engine, thread_pool
+from flask_stalecache.engine import engine, thread_pool, timed_calls
 from flask_stalecache.stores import sweep
 from flask_stalecache.stores.file_store import FileStore
 from support.client import MakeApp, settle, visit
@@ -53,7 +53,8 @@ def _exactly(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) 
     monkeypatch.setattr(random, "random", lambda: HALF)
     monkeypatch.setattr(sweep, "BUDGET", math.inf)
     # Shorter waits in real time.
-    monkeypatch.setattr(engine, "POLL", 0.001)
+    for module in (engine, timed_calls):
+        monkeypatch.setattr(module, "POLL", 0.001)
     monkeypatch.setattr(thread_pool, "IDLE", 0.2)
     tick, this_thread = FileStore.tick, threading.get_ident()
 
