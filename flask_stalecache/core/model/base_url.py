@@ -1,4 +1,4 @@
-"""What URLs and paths of an app mean as requests to it, wherever they come from. Pure."""
+"""The base URL of an app, and requests for URLs and paths below it. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .policy import HOP_BY_HOP
 from .purge_names import DEFAULT_PORTS, host_on_the_wire
 from .recipe import PageRecipe
 
-#: What browsers send as it is written.
+#: Characters that browsers send unquoted.
 _PATH = "!$%&'()*+,-./:;=@[]^_|~\\"
 _QUERY = _PATH + "?`{}"
 _NOT_ALLOWED = {
@@ -30,10 +30,10 @@ _NOT_ALLOWED = {
 class Address:
     """One URL of an app.
 
-    :param url: as it is told: in full.
-    :param path: of it what comes behind the script root, as a server has it: its bytes as latin-1.
-    :param query: the query as it comes over the wire.
-    :param raw: path and query as they come over the wire.
+    :param url: the full URL.
+    :param path: the path below the script root, as in the environ: its bytes as latin-1.
+    :param query: the query as received.
+    :param raw: path and query as received.
     """
 
     url: str
@@ -44,11 +44,11 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """Where an app is, as its server sees it.
+    """The base URL of an app, as its server sees it.
 
     :param scheme: ``http`` or ``https``.
     :param host: with the port, unless it is the scheme's own.
-    :param root: the script root, as a server has it.
+    :param root: the script root, as in the environ.
     """
 
     scheme: str
@@ -57,10 +57,10 @@ class Base:
 
     @classmethod
     def of(cls, name: str, value: object) -> Base:
-        """Return where a URL says that an app is.
+        """Return the base URL from a setting.
 
-        :param name: what it was given as, for the error.
-        :raises ConfigError: if it is not a full ``http`` or ``https`` URL, or is more than that of an app.
+        :param name: the name of the setting, for the error text.
+        :raises ConfigError: if it is not a full ``http`` or ``https`` URL, or has a query, fragment or user.
         """
         example = "give a full URL such as 'https://shop.example', with the path below which the app is if there is one"
         if not isinstance(value, str):
@@ -79,9 +79,9 @@ class Base:
         return f"{self.scheme}://{self.host}{quote(self.root.encode('latin-1'), safe=_PATH)}"
 
     def address(self, url: object) -> Address:
-        """Return what a URL or path of the app is; of a URL the scheme does not count, since a proxy may end TLS.
+        """Return the address of a URL or path of the app. The scheme is ignored, since a proxy may terminate TLS.
 
-        :raises ConfigError: if it is neither, or of another host, or not below the script root.
+        :raises ConfigError: if it is neither a URL nor a path, or has another host, or is not below the script root.
         """
         if not isinstance(url, str):
             raise ConfigError(
@@ -109,7 +109,7 @@ class Base:
     def recipe(self, address: Address, *, with_raw: bool = True) -> PageRecipe:
         """Return the request for a URL, from a visitor without cookies.
 
-        :param with_raw: the server tells the path as it came over the wire: most do.
+        :param with_raw: the server provides the raw path, as most do.
         """
         name, colon, port = self.host.rpartition(":")
         if not colon or not port.isdigit():
@@ -130,14 +130,14 @@ def _decoded(path: str) -> str:
 
 
 def _short(scheme: str, host: str) -> str:
-    # RFC 9110 section 4.2.3; and browsers leave the scheme's own port out.
+    # RFC 9110 section 4.2.3. Browsers omit the default port of the scheme.
     return host.lower().removesuffix(DEFAULT_PORTS[scheme])
 
 
 def request_fields(headers: object) -> dict[str, str]:
-    """Return the request fields that somebody gave, as an environ has them.
+    """Return request fields in the form of an environ.
 
-    :raises ConfigError: for what are none, or none that make sense where nobody asks.
+    :raises ConfigError: for invalid fields, and for fields that make no sense in a request of ours.
     """
     if headers is None:
         return {}
@@ -152,6 +152,6 @@ def request_fields(headers: object) -> dict[str, str]:
             raise ConfigError(f"headers contain {name!r}: leave it out, since {reason or 'the whole is stored'}")
         if not isinstance(value, str) or any(char in value for char in "\r\n\0"):
             raise ConfigError(f"headers[{name!r}]={value!r}: give a string in one line")
-        # The wire has bytes, and WSGI has them as latin-1 (PEP 3333).
+        # WSGI represents the bytes of a field as latin-1 (PEP 3333).
         fields[environ_name(name)] = value.encode().decode("latin-1")
     return fields

@@ -1,4 +1,4 @@
-"""Checks of values that a developer gives: each returns the value in one form, or raises ConfigError. Pure."""
+"""Checks values that a developer sets. Each function returns the value in one form, or raises ConfigError. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 def seconds(name: str, value: object) -> float:
     """Return a duration in seconds.
 
-    :param name: what is being set, for the error.
+    :param name: the name of the setting, for the error text.
     :param value: seconds as ``int`` or ``float``, or a ``timedelta``; finite and not negative.
     :raises ConfigError: for anything else.
     """
@@ -33,7 +33,7 @@ _HINTS = {"timeout": "a lifetime is max_age=, a wait for the renewal is wait=, o
 
 
 def unknown_parameter(decorator: str, name: str, known: Iterable[str]) -> str:
-    """Return what is said of a parameter that a decorator does not have: what may be meant."""
+    """Return the error text for an unknown parameter of a decorator, with a suggestion."""
     nearest = get_close_matches(name, list(known), n=1, cutoff=0)[0]
     return f"{decorator} has no parameter {name!r}: {_HINTS.get(name, f'the nearest is {nearest}')}"
 
@@ -46,7 +46,7 @@ def share(name: str, value: object) -> float:
 
 
 def names(name: str, value: object) -> tuple[str, ...]:
-    """Return a tuple of non-empty strings, or raise :class:`ConfigError`. A bare string is refused: it would be read by letters."""
+    """Return a tuple of non-empty strings, or raise :class:`ConfigError`. A bare string is rejected: each letter would be one."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise ConfigError(f"{name}={value!r} is not a sequence of names: write for instance ({value!r},)")
     items = tuple(value)
@@ -57,7 +57,7 @@ def names(name: str, value: object) -> tuple[str, ...]:
 
 
 def tags(name: str, value: object) -> tuple[str, ...]:
-    """Return tags as they may be given, each once; or raise :class:`ConfigError`."""
+    """Return tags without duplicates, or raise :class:`ConfigError`."""
     if isinstance(value, str) and value:
         raise ConfigError(f"{name}={value!r} would be taken for one tag a letter: write ({value!r},)")
     return tuple(dict.fromkeys(names(name, value)))

@@ -12,46 +12,46 @@ from .policy import Windows
 
 
 class BodyFile(Protocol):
-    """A body that is not in memory."""
+    """A body in a file instead of in memory."""
 
     @property
     def length(self) -> int:
-        """Its bytes."""
+        """The number of its bytes."""
 
     def open(self) -> FileIO | None:
-        """Return a file at the beginning of the body; ``None`` if it is not there any more."""
+        """Return the file, positioned at the body; ``None`` if it no longer exists."""
 
     def read(self) -> bytes:
-        """Return the body; raise :class:`StoreError` if it is not there any more."""
+        """Return the body; raise :class:`StoreError` if the file no longer exists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One stored result, with its windows.
 
-    :param key: the full key, compared on read.
-    :param serial: a random name of this fill, so that two fills of one key can be told apart without a clock.
-    :param names: what it can be purged by: ``all``, ``endpoint:…``, ``path:…``, ``url:…``, ``tag:…``.
+    :param key: the full key, which is compared when the entry is read.
+    :param serial: a random name for this fill. It distinguishes two fills of one key without a clock.
+    :param names: the names by which it can be purged: ``all``, ``endpoint:…``, ``path:…``, ``url:…``, ``tag:…``.
     :param seq: the last purge number when the origin was called.
     :param version: the version of the app that stored it.
     :param deployed: when that app was set up, in seconds since the epoch.
     :param started: when the origin was called, in seconds since the epoch.
-    :param answered: when it had answered; freshness starts here. Before ``received`` if caches nearer to the origin kept it.
-    :param received: when its answer was here, in seconds since the epoch.
-    :param windows: the three windows, in seconds; freshness already shortened by jitter.
+    :param answered: when the origin answered. Freshness starts here. Before ``received`` if another cache kept the answer.
+    :param received: when the answer was received, in seconds since the epoch.
+    :param windows: the three windows, in seconds. Jitter has already shortened the freshness.
     :param never_stale: the response forbids serving it stale (must-revalidate, proxy-revalidate, bare s-maxage).
     :param shared: the response may answer requests with Authorization (RFC 9111 section 3.5).
-    :param absent: names that were read while it was made and that its request did not carry.
+    :param absent: names that the origin read and that its request did not carry.
     :param varied: request fields to add to ``Vary``.
     :param status: the HTTP status.
     :param headers: the response's fields, without hop-by-hop ones and Content-Length.
     :param body: the bytes of the body.
-    :param recipe: what it takes to make it again, as data.
+    :param recipe: the data from which a refresh builds its request.
     :param calls: the keys of the fetch functions' values that it was made from.
-    :param by_file: who serves it can do so from its file, so that a large body need not be kept in memory.
-    :param stood_in: it was made with a fallback, for something that could not be had.
-    :param file: where the body is, if it is not in ``body``. Not stored either.
-    :param ended: a soft purge ended its freshness. Not stored: the purge is known beside the entry.
+    :param by_file: its front end can serve it from its file, so that a large body need not be kept in memory.
+    :param stood_in: it was made with the fallback of a failed call.
+    :param file: the file of the body, if it is not in ``body``. Not stored.
+    :param ended: a soft purge ended its freshness. Not stored: the purge has a record of its own.
     """
 
     key: str
@@ -85,13 +85,13 @@ class Entry:
 
     @property
     def length(self) -> int:
-        """The bytes of the body, wherever it is."""
+        """The size of the body in bytes, in memory or in a file."""
         return len(self.body) if self.file is None else self.file.length
 
     def in_memory(self) -> Entry:
-        """Return the entry with its body.
+        """Return the entry with its body in memory.
 
-        :raises StoreError: if that was in a file that is not there any more.
+        :raises StoreError: if the file of the body no longer exists.
         """
         return self if self.file is None else replace(self, body=self.file.read(), file=None)
 
@@ -101,12 +101,12 @@ class Entry:
 
     def is_fresh(self, now: float) -> bool:
         """Whether the entry is fresh (RFC 9111 section 4.2)."""
-        # The age written out: it is asked on every hit.
+        # age() written out, since every hit gets here.
         age = now - self.answered
         return not self.ended and (age if age > 0.0 else 0.0) < self.windows.max_age
 
     def in_swr(self, now: float) -> bool:
-        """Whether it may be served at once and renewed behind (RFC 5861 section 3)."""
+        """Whether it may be served immediately and refreshed in the background (RFC 5861 section 3)."""
         return self.within(self.windows.stale_while_revalidate, now)
 
     def in_sie(self, now: float) -> bool:
@@ -114,8 +114,8 @@ class Entry:
         return self.within(self.windows.stale_if_error, now)
 
     def within(self, window: float, now: float) -> bool:
-        """Whether it may be served in a stale window of so many seconds."""
-        # An empty window has no inside, although a deploy or a purge may have ended freshness before its time.
+        """Whether it is in a stale window of so many seconds."""
+        # A deploy or a purge may have ended freshness early, so that its age alone could be in a window of 0 seconds.
         return not self.never_stale and window > 0 and self.age(now) < self.windows.max_age + window
 
     @property
@@ -125,21 +125,22 @@ class Entry:
 
     @property
     def needs_confirming(self) -> bool:
-        """Whether each use of it needs the origin's word: it is never fresh, and must not be served stale (RFC 9111 5.2.2.4)."""
+        """Whether the origin must confirm each use: it is never fresh and must not be served stale (RFC 9111 section 5.2.2.4)."""
         return self.never_stale and self.windows.max_age <= 0
 
     def softly_purged(self, at: float) -> Entry:
-        """Return the entry with its freshness ended at a moment, or before if it had ended by itself.
+        """Return the entry with its freshness ended at a moment, or earlier if it had already ended.
 
-        It is not fresh again if the clock steps back behind that moment.
+        It does not become fresh again if the clock steps back.
         """
         fresh_for = min(self.windows.max_age, max(0.0, at - self.answered))
         windows = Windows(fresh_for, self.windows.stale_while_revalidate, self.windows.stale_if_error)
         return replace(self, windows=windows, ended=True)
 
     def outdates(self, other: Entry | None, now: float) -> bool:
-        """Whether this fill replaces another one: its origin was called later, or the other's start is in the future.
+        """Whether this fill replaces another one: its origin was called later, or the other one started in the future.
 
-        After a clock stepped back, an entry from the future must not be eternal; and a purge in between tells without a clock.
+        An entry from the future, stored before the clock stepped back, must not be eternal. A purge between the two fills tells
+        their order without a clock.
         """
         return other is None or other.seq < self.seq or other.started <= self.started or other.started > now

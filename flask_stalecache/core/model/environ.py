@@ -1,14 +1,14 @@
-"""Names in a WSGI environ: those of request fields, and our own. Pure."""
+"""Keys of a WSGI environ: those of request fields, and our own. Pure."""
 
 from __future__ import annotations
 
-#: In the environ: SCRIPT_NAME and PATH_INFO as they were when the request reached us, before any middleware further in.
+#: SCRIPT_NAME and PATH_INFO as the request arrived, before inner middleware changed them.
 ARRIVED = "flask_stalecache.arrived"
-#: In the environ of every refresh, by which hooks can tell it from a visit.
+#: Set in every refresh, so that hooks can tell it from a visit.
 REFRESHING = "flask_stalecache.refreshing"
-#: In the environ: the refresh of a page that this request is, which is for its view and nobody before.
+#: The refresh that this request belongs to. Only the view of its page may answer it.
 REPLAY = "flask_stalecache.replay"
-#: In the environ: a request that fills what is not stored, before visitors come.
+#: Set in a request that warms the cache.
 WARMING = "flask_stalecache.warming"
 
 

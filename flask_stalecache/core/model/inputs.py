@@ -1,4 +1,4 @@
-"""The names of what was read of a request: cookies and header fields. Pure."""
+"""The cookies and request fields that a response depends on. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .environ import environ_name
 
 @dataclass(frozen=True, slots=True)
 class RequestInputs:
-    """Names that decide who may be served: an entry's *absent* names, or what kept a page from being stored.
+    """Names of cookies and request fields: the *absent* names of an entry, or those because of which an answer was not stored.
 
     :param cookies: cookie names.
     :param headers: request fields, in lower case.
@@ -37,24 +37,24 @@ class RequestInputs:
 
     @property
     def text(self) -> str:
-        """The names as they are shown to people; the values are secret."""
+        """The names for people to read. The values are secret."""
         return " and ".join([*(f"the cookie {name}" for name in self.cookies), *(f"the field {name}" for name in self.headers)])
 
     def present_in(self, environ: Mapping[str, Any]) -> bool:
         """Whether the request carries one of the names.
 
-        It is called on every hit: the Cookie field is only parsed if a name occurs in it.
+        Every hit gets here, so the Cookie field is parsed only if it contains one of the names.
         """
         if self.cookies and (cookie := environ.get("HTTP_COOKIE")) and self._any_cookie(cookie):
             return True
-        # Servers set CONTENT_TYPE to "" for requests without one; any other field that is there counts, even empty.
+        # Servers set CONTENT_TYPE to "" for requests without one. Any other field counts, even an empty one.
         for name in self._environ_names:  # noqa: SIM110  A generator would cost every hit.
             if name in environ and (environ[name] or name.startswith("HTTP_")):
                 return True
         return False
 
     def carried_part(self, environ: Mapping[str, Any]) -> RequestInputs:
-        """Return those of the names that the request carries."""
+        """Return the names that the request carries."""
         return RequestInputs(
             tuple(name for name in self.cookies if RequestInputs(cookies=(name,)).present_in(environ)),
             tuple(name for name in self.headers if RequestInputs(headers=(name,)).present_in(environ)),
@@ -63,7 +63,7 @@ class RequestInputs:
     def _any_cookie(self, cookie: str) -> bool:
         if not any(name in cookie for name in self.cookies):
             return False
-        # The parser of Request.cookies; the one in werkzeug.http raises for what is not UTF-8.
+        # The parser of Request.cookies. The one in werkzeug.http raises for a field that is not UTF-8.
         carried = parse_cookie(cookie)
         return any(name in carried for name in self.cookies)
 
@@ -73,7 +73,7 @@ class RequestInputs:
 
     @classmethod
     def from_json(cls, data: Mapping[str, list[str]]) -> RequestInputs:
-        """Return the names from data that :meth:`to_json` made; raise :class:`TypeError` if they are not names."""
+        """Return the names from the data of :meth:`to_json`; raise :class:`TypeError` for other data."""
         kinds = [tuple(data[kind]) for kind in ("cookies", "headers")]
         if not all(isinstance(name, str) for kind in kinds for name in kind):
             raise TypeError("names are strings")

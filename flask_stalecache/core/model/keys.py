@@ -1,4 +1,4 @@
-"""What an entry is found by. Pure: a WSGI environ and a policy in, a string out."""
+"""Builds the keys of entries: a WSGI environ and a policy in, a string out. Pure."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .environ import environ_name
 from .policy import Normaliser
 from .query import NamePatterns
 
-#: Fields that get into links and scheme, so that a client who picks them must not reach another's copy.
+#: Fields that may end up in links of the page. A client that sets them must not reach the entry of other clients.
 FORWARDED_FIELDS = ("x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix")
 _FORWARDED = [environ_name(name) for name in FORWARDED_FIELDS]
-#: Where servers put the path as it came over the wire: gunicorn and uWSGI, and waitress, in this order.
+#: Environ keys of the path as received: RAW_URI of gunicorn, REQUEST_URI of uWSGI and waitress.
 RAW_PATHS = ("RAW_URI", "REQUEST_URI")
 
 
 def host_of(environ: Mapping[str, Any]) -> str:
-    """Return the request's host as received, or what the server is called."""
+    """Return the request's host as received, or the name of the server."""
     host = environ.get("HTTP_HOST")
     return host if host is not None else f"{environ.get('SERVER_NAME')}:{environ.get('SERVER_PORT')}"
 
 
 def raw_path(environ: Mapping[str, Any]) -> str | None:
-    """Return the path as it came over the wire, without the query, or ``None`` where the server does not tell."""
+    """Return the path as received, without the query; ``None`` if the server does not provide it."""
     raw: str | None = environ.get(RAW_PATHS[0]) or environ.get(RAW_PATHS[1])
     return raw.partition("?")[0] if raw else None
 
@@ -42,11 +42,11 @@ def page_key(
 
     Every part is quoted as a Python literal (:func:`ascii` of a tuple), so that no separator can be injected.
 
-    :param view: what the view is called, so that two views never share a copy.
+    :param view: the name of the view, so that two views never share an entry.
     :param environ: the WSGI environ.
     :param vary: request fields in the key, with their normalisers.
     :param ignored: query parameters that are not in the key.
-    :param custom: what the policy's ``key`` callable returned; stands for path and query.
+    :param custom: the result of the policy's ``key`` callable, which replaces path and query.
     :raises ConfigError: if ``custom`` is not made of strings, numbers and tuples of those.
     """
     get = environ.get
@@ -59,17 +59,17 @@ def page_key(
         query = ignored.split(query)[0]
     script_root, path, raw = get("SCRIPT_NAME", ""), get("PATH_INFO", ""), raw_path(environ)
     if raw == script_root + path:
-        # It says nothing more: so the page is the same under a server that does not tell it, and where it is filled without one.
+        # Nothing was encoded. Without it, the key is the same under servers that provide no raw path, and in warming requests.
         raw = None
     parts = ("page", view, where, (script_root, path, raw, query), varied)
     return _quoted(parts) if len(query) < _LONG else ascii(parts)
 
 
-#: Visitors choose the query: a flood of long ones is not kept.
+#: Clients choose the query: a flood of long ones must not fill the cache.
 _LONG = 200
 
 
-# Quoting is half the cost of a key, and the same pages are asked for again and again. Not for custom parts: 1 == True.
+# Quoting is half the cost of a key, and requests for the same pages repeat. Not for custom parts, since 1 == True.
 @lru_cache(maxsize=1024)
 def _quoted(parts: tuple[object, ...]) -> str:
     return ascii(parts)
@@ -80,7 +80,7 @@ _GATEWAY = "('page', 'gateway', "
 
 
 def is_key_of_page(key: str) -> bool:
-    """Whether a key is that of a view's page: the gateway's have no view."""
+    """Whether a key belongs to the page of a view, not to a response of the gateway."""
     return key.startswith(_PAGE) and not key.startswith(_GATEWAY)
 
 
@@ -100,7 +100,7 @@ def _varied(name: str, normalise: Normaliser | None, environ: Mapping[str, Any])
     variant = normalise(value)
     if variant is not None and not isinstance(variant, str):
         raise ConfigError(f"the normaliser of {name} returned {type(variant).__name__}: return a string or None")
-    # A plain string also of an enum that is one: they are equal, and would share a place among the quoted keys.
+    # A str enum becomes a plain string: they are equal, and would share a place in the cache of quoted keys.
     return name, None if variant is None else str.__str__(variant)
 
 

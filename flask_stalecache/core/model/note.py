@@ -1,4 +1,8 @@
-"""A small file beside an entry: failures so far, not before when to retry, and "can't be stored" marks. Pure."""
+"""The back-off state and the hit-for-miss mark of a key. Pure.
+
+:meth:`Note.failed` is the only place with the exponential back-off. Other pauses are constant: the one after an answer that is no
+better than the stored entry (:meth:`Note.put_off`), and the one of a suspended fetch function.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,20 @@ from dataclasses import dataclass, replace
 
 from .inputs import NO_NAMES, RequestInputs
 
-#: Seconds for which a page that can't be stored, whoever asks, does not make its visitors queue (Varnish: hit-for-miss).
+#: Seconds for which requests do not queue for a page that could not be stored (Varnish: hit-for-miss).
 UNSTORABLE_FOR = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """What is known of a key beside its entry.
+    """The failures of an origin and the marks of its key, stored next to the entry.
 
-    :param written: when it was written, in seconds since the epoch; a note from the future says nothing.
+    :param written: when it was written, in seconds since the epoch. A note from the future is ignored.
     :param failures: failed calls of the origin in a row.
-    :param retry_at: not before when to call it again while something can be served.
-    :param silent_until: not before when to call it at all, even if nothing can be served.
-    :param unstorable_until: until when nobody queues for this key.
-    :param kept_out: names that kept a page from being stored; who carries one goes live without queueing.
+    :param retry_at: the earliest time of the next call while an entry can be served.
+    :param silent_until: the earliest time of the next call even if no entry can be served.
+    :param unstorable_until: until then, requests for this key do not queue.
+    :param kept_out: names because of which an answer was not stored. A request with one of them bypasses the queue.
     """
 
     written: float = 0.0
@@ -30,15 +34,15 @@ class Note:
     kept_out: RequestInputs = NO_NAMES
 
     def backing_off(self, now: float) -> bool:
-        """Whether the origin is left alone for now. A clock that stepped back ends it, so that no pause is eternal."""
+        """Whether the next call has to wait. A clock that stepped back ends the pause, so that no pause is eternal."""
         return self.written <= now < self.retry_at
 
     def silent(self, now: float) -> bool:
-        """Whether the origin asked to be left alone, or is remembered to have failed where nothing was stored."""
+        """Whether the origin must not be called: it sent Retry-After, or its failure is cached."""
         return self.written <= now < self.silent_until
 
     def unstorable(self, now: float) -> bool:
-        """Whether the page could not be stored a short while ago, whoever asks."""
+        """Whether the last answer could not be stored, a short while ago."""
         return self.written <= now < self.unstorable_until
 
     def failed(
@@ -47,10 +51,11 @@ class Note:
         """Return the note after one more failure.
 
         :param now: the time of the failure.
-        :param backoff: the first and the longest pause in seconds; it doubles with each failure.
-        :param stretch: a random number from 0 to 1: the pause is lengthened by up to a quarter.
-        :param retry_after: seconds that the pause lasts at least.
-        :param silent_for: seconds for which it is not called at all.
+        :param backoff: the first and the longest pause in seconds. The pause doubles with each failure.
+        :param stretch: a random number from 0 to 1, which lengthens the pause by up to a quarter, so that processes retry at
+            different times.
+        :param retry_after: the least pause, in seconds.
+        :param silent_for: seconds without any call.
         """
         first, longest = backoff
         # 2.0**1000 is still a float; the exponent is bounded only so that a year of failures can't overflow it.
@@ -64,18 +69,18 @@ class Note:
         )
 
     def put_off(self, now: float, pause: float) -> Note:
-        """Return the note after an answer that was no failure of the origin's own, and no better than what is stored.
+        """Return the note after an answer that is no failure, and no better than the stored entry.
 
-        :param pause: seconds after which it is worth calling it again.
+        :param pause: seconds until the next call.
         """
         return replace(self, written=now, retry_at=now + pause)
 
     def marked_unstorable(self, now: float) -> Note:
-        """Return the note after an answer that can't be stored whoever asks. The origin answered, so failures are over."""
+        """Return the note after an answer that can't be stored for any visitor. The origin answered, which ends its failures."""
         return Note(written=now, unstorable_until=now + UNSTORABLE_FOR, kept_out=self.kept_out)
 
     def marked_personal(self, now: float, carried: RequestInputs) -> Note:
-        """Return the note after an answer that can't be stored only because of what its request carried."""
+        """Return the note after an answer that can't be stored because of what its request carried."""
         return Note(written=now, kept_out=self.kept_out | carried)
 
 

@@ -1,4 +1,4 @@
-"""The windows and rules of one view, validated and immutable."""
+"""The windows and rules of one view or path, checked and immutable. Pure."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .query import NamePatterns
 Normaliser: TypeAlias = "Callable[[str | None], str | None]"
 
 DEFAULT_STATUSES = (200, 301, 308)
-#: An answer with one of these means that the origin failed (RFC 5861 section 4).
+#: Statuses that mean that the origin failed (RFC 5861 section 4).
 FAILURE_STATUSES = frozenset({500, 502, 503, 504})
 _NEVER_STORED = frozenset({206, 304})
-#: Fields that are between two hops and never of the whole way (RFC 9110 section 7.6.1).
+#: Fields that concern only one connection (RFC 9110 section 7.6.1).
 HOP_BY_HOP = frozenset(
     {
         "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
         "proxy-authenticate", "proxy-authentication-info", "proxy-authorization", "proxy-connection",
     }
 )  # fmt: skip
-#: Fields that can't be in the key, and what to do instead.
+#: Fields that can't be in the key, and the advice to developers.
 NEVER_VARIED = {
     "cookie": "name the one that matters in key=, such as key=lambda: (request.full_path, request.cookies.get('lang', ''))",
     "authorization": "requests with Authorization are always served live",
@@ -76,7 +76,7 @@ def _vary(value: object) -> Mapping[str, Normaliser | None]:
             raise ConfigError(f"vary contains {name!r}, which would keep a copy for every visitor: {NEVER_VARIED[name.lower()]}")
         if normalise is not None and not callable(normalise):
             raise ConfigError(f"vary[{name!r}]={normalise!r} is not a normaliser: give a callable of the field's value, or None")
-    # In one order, so that all workers find each other's copies even if a set was given.
+    # Sorted: a set has another order in each worker, and all workers must build the same keys.
     return MappingProxyType(
         {name.lower(): normalise for name, normalise in sorted(fields.items(), key=lambda item: item[0].lower())}
     )
@@ -89,29 +89,29 @@ def _optional_callable(name: str, value: object, accepted: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The windows and rules of an origin, as the developer wrote them.
+    """The windows and rules of an origin, as set in code.
 
-    A window that is ``None`` was not written in code: the response's own fields come next, then the configuration.
+    For a window that is ``None``, the response's own fields decide, then the configuration.
 
     :param max_age: seconds an entry is fresh (RFC 9111).
-    :param stale_while_revalidate: seconds after that in which it is served at once and renewed behind (RFC 5861 section 3).
+    :param stale_while_revalidate: seconds after that in which it is served immediately and refreshed in the background (RFC 5861
+        section 3).
     :param stale_if_error: seconds after freshness in which it is served if the origin fails (RFC 5861 section 4).
     :param statuses: status to lifetime in seconds (``None``: ``max_age``), added to the default 200, 301 and 308.
     :param vary: request fields that belong to the key, or a mapping of field to a normaliser of its value.
     :param ignored_parameters: query parameters that are not in the key: names or patterns such as ``utm_*``.
-    :param key: a callable without arguments whose result stands for path, query and the like in the key.
-    :param unless: a callable without arguments; a true answer makes this request live.
-    :param response_filter: a callable of the response; a false answer keeps it from being stored.
-    :param tags: names on the stored page, by which it can be purged; or a callable of the view's arguments that returns them.
-    :param prefer_stale: serve what is stored, however old; or a callable without arguments that says whether to. Default: as
-        configured.
-    :param wait: the longest time in seconds that a visitor waits for the renewal of a copy that may stand in for a failure.
-        Default: as long as it takes.
-    :param refresh_ahead: the last seconds of freshness, in which a hit already hands over a refresh. Default 0.
+    :param key: a callable without arguments whose result replaces path and query in the key.
+    :param unless: a callable without arguments; with a true result the request bypasses the cache.
+    :param response_filter: a callable of the response; with a false result the response is not stored.
+    :param tags: names by which the stored page can be purged; or a callable of the view's arguments that returns them.
+    :param prefer_stale: serve a stale entry whatever its age; or a callable without arguments that decides. Default: configured.
+    :param wait: the longest time in seconds that a request waits for a refresh, if a stale entry may be served instead. Default:
+        no limit.
+    :param refresh_ahead: the last seconds of freshness, in which a hit also queues a refresh. Default 0.
     :param jitter: the share of ``max_age``, 0 to 1, by which freshness is shortened at random. Default 0.1.
     :param lock_timeout: the longest time in seconds to wait for another request's call of the origin. Default: configured.
-    :param ignore_session: the use of the session does not make the page a visitor's own. Default false.
-    :param gateway: the gateway stores and serves it, before the app is asked. Default false.
+    :param ignore_session: the page does not depend on the session, although the view uses it. Default false.
+    :param gateway: the gateway stores and serves it; hits do not enter the app. Default false.
     :raises ConfigError: naming the parameter, the value and what is accepted.
     """
 

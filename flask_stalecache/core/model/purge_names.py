@@ -1,7 +1,7 @@
 """The names that entries are purged by. Pure.
 
-An entry has ``all``, its endpoint, its path with the query, its full URL, and its tags. A name is a kind and a value, so that no
-tag is taken for a path.
+An entry has the names ``all``, its endpoint, its path with the query, its full URL, and its tags. A name consists of a kind and a
+value, so that a tag can't be mistaken for a path.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def tag_name(tag: str) -> str:
-    """Return the name of what has a tag."""
+    """Return the name for a tag."""
     return f"tag:{tag}"
 
 
@@ -29,7 +29,7 @@ def tags_in(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def endpoint_name(endpoint: str) -> str:
-    """Return the name of all pages of an endpoint."""
+    """Return the name for an endpoint."""
     return f"endpoint:{endpoint}"
 
 
@@ -38,7 +38,7 @@ def page_names(endpoint: str | None, environ: Mapping[str, Any], ignored: NamePa
 
     :param endpoint: the endpoint of its view; ``None``: it has none.
     :param environ: the WSGI environ of the request that it answers.
-    :param ignored: query parameters that it does not depend on.
+    :param ignored: query parameters that are not in the name.
     """
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     where = _where(path, ignored.split(environ.get("QUERY_STRING", ""))[0])
@@ -48,7 +48,7 @@ def page_names(endpoint: str | None, environ: Mapping[str, Any], ignored: NamePa
 
 
 def call_name(key: str) -> str:
-    """Return the name of one call."""
+    """Return the name for one call."""
     return f"call:{digest(key)}"
 
 
@@ -61,10 +61,10 @@ def call_names(function: str, key: str) -> tuple[str, ...]:
 
 
 def url_name(url: object, ignored: NamePatterns) -> str:
-    """Return the name that a URL or path stands for: a path stands for that of all hosts, a full URL for its own.
+    """Return the name for a URL or path. A path selects all hosts, a full URL only its own.
 
-    :param url: as visitors write it, with the query if there is one.
-    :param ignored: query parameters that are in no page's name.
+    :param url: as users type it, with the query if there is one.
+    :param ignored: query parameters that are not in the name.
     :raises ConfigError: if it is neither a path that begins with ``/`` nor a full ``http`` or ``https`` URL.
     """
     name, query = _name_and_query("url", url)
@@ -72,19 +72,18 @@ def url_name(url: object, ignored: NamePatterns) -> str:
 
 
 def prefix_name(prefix: object) -> str:
-    """Return how the names of all begin that is below a URL or path: a path is of all hosts, a full URL of its own.
+    """Return the prefix of the names below a URL or path. A path selects all hosts, a full URL only its own.
 
-    :param prefix: as visitors write it; with a query, what that begins with. No parameter of it is ignored, since a page that is
-        asked for with one does not have it in its name.
+    :param prefix: as users type it; a query in it selects all queries that begin so. Ignored parameters are not removed from it.
     :raises ConfigError: if it is neither a path that begins with ``/`` nor a full ``http`` or ``https`` URL.
     """
     name, query = _name_and_query("prefix", prefix)
-    # Without its mark it would be that of other paths too.
+    # Without the question mark it would select other paths too.
     return f"{name}?{query}" if "?" in str(prefix).partition("#")[0] else name
 
 
 def _name_and_query(what: str, url: object) -> tuple[str, str]:
-    """Return the name of a URL or path, and the query that belongs to it, as they come over the wire."""
+    """Return the name for a URL or path, and its query, both as received by a server."""
     if not isinstance(url, str):
         raise ConfigError(f"{what}={url!r} is not a string: give a path such as '/news?page=2', or a full URL")
     try:
@@ -104,12 +103,12 @@ def _where(path: str, query: str) -> str:
 
 
 def _origin(scheme: str, host: str) -> str:
-    # RFC 9110 section 4.2.3: the host's case and the scheme's own port make no other URL.
+    # RFC 9110 section 4.2.3: the case of the host and the default port make no difference.
     return f"{scheme}://{host.lower().removesuffix(DEFAULT_PORTS.get(scheme, '')).removesuffix(':')}"
 
 
 def host_on_the_wire(parts: SplitResult) -> str:
-    """Return host and port as a browser sends them; "" if there is none."""
+    """Return host and port as a browser sends them; "" without a host."""
     host, port = parts.hostname or "", parts.port
     host = host if host.isascii() else host.encode("idna").decode("ascii")
     host = f"[{host}]" if ":" in host else host
@@ -117,7 +116,7 @@ def host_on_the_wire(parts: SplitResult) -> str:
 
 
 def _wire(query: str) -> str:
-    """Return a query as a WSGI server hands it over: what is not ASCII as the bytes that a browser sends, percent-encoded."""
+    """Return a query as in a WSGI environ: characters outside ASCII are percent-encoded, as browsers send them."""
     return "".join(
         char if char.isascii() else "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "replace")) for char in query
     )

@@ -1,4 +1,4 @@
-"""What a query parameter is called, just as the app sees it, and patterns of such names. Pure."""
+"""Names of query parameters as the app sees them, and patterns of such names. Pure."""
 
 from __future__ import annotations
 

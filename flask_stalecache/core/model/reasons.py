@@ -45,7 +45,7 @@ class StoreRefusal(Enum):
     AUTHORIZATION = ("the request has an Authorization field",)
     VARY_STAR = ("Vary: {}", "name the request fields that the response depends on")
     NO_LIFETIME = ("nothing says how long an answer with status {} is fresh",)
-    NO_VALIDATOR = ("it is stale at once, and there is nothing to recognise it by",)
+    NO_VALIDATOR = ("it is never fresh, and has no ETag or Last-Modified to confirm it by",)
 
     # The developer, or a rule, forbids it.
     NO_STORE = ("{} said no_store()",)
@@ -87,7 +87,7 @@ class StoreRefusal(Enum):
     EVENT_STREAM = ("a stream of events",)
     USED_WRITE = ("the app has used write()",)
     TOO_LARGE = ("the body is larger than STALECACHE_MAX_ENTRY_SIZE", "raise STALECACHE_MAX_ENTRY_SIZE, or do not cache the view")
-    INVALID_LENGTH = ("its Content-Length is none", "send a Content-Length of digits, or leave it out")
+    INVALID_LENGTH = ("its Content-Length is not a number", "send a Content-Length of digits, or leave it out")
     WRONG_LENGTH = ("the body is not as long as its Content-Length says", "leave Content-Length out")
     NOT_BYTES = ("its body is not made of bytes", "return bytes")
     STILL_TO_COME = ("its body is still to come",)
@@ -129,7 +129,7 @@ class Refusal:
 
     @property
     def log_key(self) -> Hashable:
-        """What one log line is enough for. Subjects that visitors can choose are left out: they would flood the log."""
+        """The key of a line that is logged once. It leaves out subjects that clients can choose: these would flood the log."""
         return (self.reason, self.subject) if self.reason.has_fixed_subjects else self.reason
 
 

@@ -1,4 +1,4 @@
-"""What it takes to make a page again, as data, and a WSGI environ from it. Pure."""
+"""The recipe of a page: the data from which a refresh builds its request. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ USER_AGENT = "flask-stalecache refresh"
 
 @dataclass(frozen=True, slots=True)
 class PageRecipe:
-    """A request for a page, reduced to what is in its key: it stands for a visitor without cookies.
+    """A request for a page, reduced to the parts in its key: that of a visitor without cookies.
 
     :param scheme: ``http`` or ``https``, as the app saw it.
     :param server: the server's name and port.
@@ -80,7 +80,7 @@ class PageRecipe:
             **dict(self.raw),
             **dict(self.fields),
         }
-        # A page that varies on User-Agent may be for those who send none.
+        # A page that varies on User-Agent may be the one for requests without it: then our own must go.
         return {name: value for name, value in environ.items() if value is not None}
 
     def to_json(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class PageRecipe:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PageRecipe:
-        """Return the recipe from data that :meth:`to_json` made."""
+        """Return the recipe from the data of :meth:`to_json`."""
         return cls(
             scheme=data["scheme"],
             server=(data["server"][0], data["server"][1]),

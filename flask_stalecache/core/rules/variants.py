@@ -128,8 +128,8 @@ def _newest(
 ) -> tuple[str, Fields]:
     """Return the matching variant with the latest Date (RFC 9111 section 4.1), else the first missing one.
 
-    stepped back, is chosen only if there is no other: it would win until the clock gets there.
-    stepped back, is chosen only if there is no other. It would win until the clock gets there.
+    A variant with absent names does not match a request that carries one of them. A variant from the future, stored before the
+    clock stepped back, is chosen only if there is no other. It would win until the clock gets there.
     """
     entries = [(each, look_up(each[0]).entry) for each in found]
     matching = [entry for _, entry in entries if entry is not None and not entry.absent.present_in(environ)]
