@@ -123,6 +123,8 @@ def _answer_and_exit(pipe: Connection, function: Callable[[], object]) -> None:
 
 def become_nobody() -> None:
     """Give up root's rights for good."""
+    # Python imports a codec when it is used first, and nobody may be unable to read root's Python.
+    "localhost".encode("idna")
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)

@@ -14,7 +14,7 @@ import pytest
 import time_machine
 
 from flask_stalecache.core.model.keys import digest
-from flask_stalecache.stores import file_store as files_module
+from flask_stalecache.stores import cache_directory as directory_module
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.stamps import FILE_NAME
 from support.engine import FakeOrigin, make_entry, storable
@@ -172,7 +172,7 @@ def test_without_a_table_purges_work_from_files(directory: Path, monkeypatch: py
     def no_room(path: Path) -> Any:
         raise OSError("no room for the table")
 
-    monkeypatch.setattr(files_module, "Stamps", no_room)
+    monkeypatch.setattr(directory_module, "Stamps", no_room)
     stores = [FileStore(directory), FileStore(directory)]
     for soft in (False, True, False):
         before = begun(stores[0], OLD)
