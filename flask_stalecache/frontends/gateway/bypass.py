@@ -40,6 +40,7 @@ class Bypass:
         try:
             return self._backend.app(self._environ, start_response)
         except BaseException as error:
+            # A failed call too: the server answers 500.
             self._count(failed=is_failure(error), error=error)
             raise
 
@@ -49,6 +50,7 @@ class Bypass:
 
     def _count(self, *, failed: bool, error: BaseException | None = None) -> bool:
         seen = self._backend.observe(self._environ, self._ignored)
+        # An app may call start_response again after an error, but it is one call.
         if not seen.is_ours and not self._is_counted:
             tally, took = self._backend.tally(seen.endpoint), time.perf_counter() - self._begun
             (UNCOUNTED if REFRESHING in self._environ else tally).served(CacheStatus.BYPASS, took)

@@ -71,6 +71,7 @@ class PreparedResponse:
         self.fields = _fields_sent(entry)
         self.body = (entry.body,) if entry.file is None else None
         self.absent: RequestInputs | None = entry.absent or None
+        # Only a 200 is answered with a 304: the validators of other statuses are not compared (RFC 9110 section 13.2.1).
         is_confirmed = entry.status == 200
         self.etag = first_of(entry.headers, "etag") if is_confirmed else None
         self.modified = first_of(entry.headers, "last-modified") if is_confirmed else None
@@ -93,6 +94,7 @@ class PreparedResponse:
         entry = self.entry
         age = entry.age(now)
         left = entry.windows.max_age - age
+        # Until Age changes, until ttl in Cache-Status changes, or until a hit has to queue a refresh ahead of time.
         until = now + min(math.floor(age) + 1 - age, left - math.floor(left), left - min(ahead, entry.windows.max_age / 2))
         self.fields_now = PreparedFields(now, until, [*self.fields, *more], [*fields_of_304(self.fields), *more])
 
@@ -132,6 +134,7 @@ def send_stored(environ: WSGIEnvironment, start_response: StartResponse, sent: P
 def _send_whole(environ: WSGIEnvironment, start_response: StartResponse, sent: PreparedResponse, more: Fields) -> Iterable[bytes]:
     body: Iterable[bytes] = ()
     if environ["REQUEST_METHOD"] != "HEAD":
+        # Before start_response: if the file has gone, the response can still be another one.
         body = _from_file(sent.entry, environ) if sent.body is None else sent.body
     start_response(sent.line, [*sent.fields, *more])
     return body
@@ -194,6 +197,7 @@ class FilePart:
     """
 
     def __init__(self, file: FileIO, start: int, size: int) -> None:
+        # Relative: the file is positioned at the body, behind the head of the entry.
         file.seek(start, os.SEEK_CUR)
         self._file = file
         self._left = size

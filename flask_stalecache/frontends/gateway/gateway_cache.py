@@ -54,10 +54,12 @@ class GatewayCache(Gateway):
         for name, advice in _OF_FLASK.items():
             if name in settings:
                 raise ConfigError(f"{name}={settings[name]!r} has no effect on GatewayCache(): {advice}")
+        # The same names as in a Flask configuration, so that one table of keys checks both.
         given = {f"{config.PREFIX}{name.upper()}": value for name, value in settings.items()}
         checked = config.read(given)
         own = None if store is None else config.store("store", store)
         engine = make_engine(self, checked, given, own, default_dir=None)
+        # Entries of another version are stale if their version was deployed before this start.
         version = AppVersion(checked.version, time.time())
         terms = version.serve_options(prefer_stale=preference(checked.prefer_stale, checked.prefer_stale_refresh))
         backend = Backend.of(wsgi_app, engine, terms)

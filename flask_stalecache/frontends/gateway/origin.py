@@ -67,6 +67,7 @@ class GatewayOrigin(RequestOrigin):
             self.terms = self.terms._replace(prefer_stale=backend.preferred)
         self.said = directives_of(environ) if backend.honors else None
         if self.said is not None:
+            # The engine honors stale-if-error only if the call fails (RFC 5861 section 4), the other directives before it.
             terms = honored(self.terms, self.said, backend.engine.look_up(self.key).entry, time.time())
             self.terms = terms._replace(if_error=self.said.stale_if_error or 0.0)
 
@@ -74,6 +75,7 @@ class GatewayOrigin(RequestOrigin):
     def may_take_short_way(self) -> bool:
         """Whether later hits may take the short way: no rule and no directive looks at each request."""
         policy, environ = self.rule.policy, self.environ
+        # unless, vary and Cache-Control would have to be looked at for each hit; Host must be part of what is remembered.
         is_plain = policy.unless is None and not policy.vary and not self.backend.honors
         return is_plain and environ["REQUEST_METHOD"] == "GET" and "HTTP_HOST" in environ
 
@@ -86,6 +88,7 @@ class GatewayOrigin(RequestOrigin):
     def tally(self) -> Tally:
         """The counters: of the endpoint that answered, or before the call of the endpoint of the stored response."""
         if self.fetch is not None:
+            # The app may have answered with another endpoint than the stored response came from.
             return self.fetch.tally
         return self.backend.tally_of(self.backend.engine.look_up(self.key).entry)
 
@@ -123,6 +126,7 @@ class GatewayOrigin(RequestOrigin):
         return self.key != before
 
     def _new_fetch(self) -> AppFetch:
+        # A request may need a second call, for example if the file of its stored response has gone.
         self.close()
         self.fetch = AppFetch(self.backend, self.rule, self.environ, self.url_key, self.start_response)
         return self.fetch
@@ -144,11 +148,13 @@ class GatewayOrigin(RequestOrigin):
             return
         warming.note(served)
         if served.answer is not None and served.answer.later is not None:
+            # The batch reads the body to its end, and asks then.
             warming.later = self._is_stored
 
     def _is_stored(self) -> bool:
         """Whether the app's response was stored, now that its body is complete."""
         assert self.fetch is not None
+        # The response may have been stored as the first variant of its URL: then the key has changed.
         self.relocate()
         entry = self.backend.engine.look_up(self.key).entry
         return entry is not None and entry.serial == self.fetch.serial
@@ -208,6 +214,7 @@ def refresh_of(backend: Backend, rules: Rules, entry: Entry) -> RefreshJob | str
     environ = recipe.to_environ()
     rule = rules.of(environ)
     url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
+    # A rule with another vary or other ignored parameters gives the URL another key; the entry is never looked up again.
     if entry.key != url_key and not is_variant_of(url_key, entry.key):
         return "nobody asks for it any more, since the rules have changed"
     return _refresh_job(backend, rule, entry.key, url_key, f"the page at {recipe.path}", recipe, backend.tally_of(entry))

@@ -72,6 +72,7 @@ class AppCall:
         return self._write
 
     def _write(self, data: bytes) -> object:
+        # Bytes that bypass the iterable are not part of the copy, so the response can't be stored.
         self.has_written = True
         return self._send(self.fields)(data)
 
@@ -118,6 +119,7 @@ class AppCall:
         """Return the rest of the body for the server, which closes it: the app's own iterable, if nothing was read yet."""
         if self._iterator is not None:
             return _Rest(self)
+        # Untouched: the server may recognise it and send it in its own way, such as a wsgi.file_wrapper.
         body, self._body = self._body, ()
         return body
 

@@ -130,6 +130,7 @@ class ThirdPartyFetch:
         if body is None:
             return Answer(Verdict.UNSTORABLE, response)
         if length not in (None, len(body)):
+            # The connection broke off without an error.
             return Answer(Verdict.FAILED, response)
         return self._storable(response, response.reason or "", exchange, judgement.windows, body)
 

@@ -58,6 +58,7 @@ class SessionOrigin(Origin):
         self.said = directives_of(self.environ)
         self.terms: ServeOptions = context.terms(rules)
         if in_background:
+            # The page is refreshed as a whole: a stale part would make it stale again.
             self.terms = self.terms._replace(in_line=True)
         if self.said is not None:
             self.terms = honored(self.terms, self.said, context.engine.look_up(self.key).entry, time.time())
@@ -129,6 +130,7 @@ class SessionOrigin(Origin):
 
     def refresh(self) -> RefreshJob:
         """Return the refresh: the caller's own request, which is kept in memory until it is sent."""
+        # A stored recipe could not name the credentials of the caller, so the request itself is kept, in memory only.
         outgoing = self.outgoing._replace(request=self.outgoing.changed((*CONDITIONS, *_SAID), []), stream=False)
         outgoing.request.method = "GET"
         # A new origin, without the directives of this caller.

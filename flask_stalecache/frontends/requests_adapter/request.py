@@ -46,6 +46,7 @@ class OutgoingRequest(NamedTuple):
         proxy = select_proxy(url, dict(self.options.get("proxies") or {}))
         parts = urlsplit(proxy) if proxy else None
         through = f"{parts.hostname}:{parts.port}" if parts is not None else None
+        # Without TLS there is nothing to verify, so verify and cert make no difference.
         if not url.startswith("https:"):
             return (through,)
         return (through, _plain(self.options.get("verify")), _plain(self.options.get("cert")))

@@ -161,8 +161,10 @@ def read_whole(response: Response, limit: int, until: float | None) -> bytes | N
         raw.close()
         raise
     if not is_whole:
+        # Too large to store: the caller gets what was read, then the rest from the connection.
         put_body(response, Passing(raw, lambda size: next(chunks, b""), b"".join(parts)))
         return None
+    # All of it was read: the connection goes back to its pool while the caller still works with the response.
     raw.release_conn()
     body = b"".join(parts)
     put_body(response, _Whole(body))
