@@ -420,7 +420,7 @@ def test_a_suspended_function_is_told_by_all_workers(make_app: MakeApp) -> None:
             rates()
     with app.app_context():
         # Of a worker that never called it.
-        state_of(app).calls._plans.clear()  # type: ignore[union-attr]
+        state_of(app).calls._bound_functions.clear()  # type: ignore[union-attr]
     text = get(app.test_client()).text
     assert "rates fails." in text
     assert "is suspended after 2 failures in a row; tried again in" in text

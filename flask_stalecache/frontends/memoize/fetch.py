@@ -41,12 +41,12 @@ from .bound_function import BoundFunction
 class CallFetch:
     """One call of a fetch function.
 
-    :param plan: the function in this app.
+    :param bound: the function in this app.
     :param key: the key of the call.
     :param label: its name in log lines.
     """
 
-    plan: BoundFunction
+    bound: BoundFunction
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     key: str
@@ -58,12 +58,12 @@ class CallFetch:
         :param is_background: no caller waits in this thread.
         :param is_given_up: whether the call has passed its deadline, so that its failure is counted already.
         """
-        slots, suspension = self.plan.slots, self.plan.suspension
+        slots, suspension = self.bound.slots, self.bound.suspension
         if not slots.take():
             return Answer(Verdict.REFUSED, error=OriginBusy(f"{self.label}: as many calls run as max_concurrency allows"))
         try:
             if not suspension.admits():
-                return suspended_answer(self.plan, self.label)
+                return suspended_answer(self.bound, self.label)
             word = Cacheability(None, in_background=is_background)
             value, error = self._run(word)
         finally:
@@ -90,9 +90,9 @@ class CallFetch:
             return None, error
 
     def _in_app_context(self) -> Any:
-        with self.plan.app.app_context():
+        with self.bound.app.app_context():
             try:
-                return self.plan.memo.function(*self.args, **self.kwargs)
+                return self.bound.memo.function(*self.args, **self.kwargs)
             except RuntimeError as error:
                 if not is_request_missing(error):
                     raise
@@ -108,14 +108,14 @@ class CallFetch:
         status = _status_of(response)
         if self._is_failure(error, value, status):
             retry_after = _retry_after_of(response) if status in (429, 503) else None
-            silent = retry_after if start.previous is not None else _longest(retry_after, self.plan.memo.policy.cache_failures)
+            silent = retry_after if start.previous is not None else _longest(retry_after, self.bound.memo.policy.cache_failures)
             return Answer(Verdict.FAILED, value, error, retry_after=retry_after, silent_for=silent)
         if error is not None or (status is not None and status not in _STORED):
             return Answer(Verdict.UNSTORABLE, value, error)
         try:
-            kind, body = self.plan.codec.encode(value, self.key)
+            kind, body = self.bound.codec.encode(value, self.key)
         except UnstorableValue as reason:
-            self.plan.complaints.warn_once((self.label, "value"), "what %s returned is not stored: %s", self.label, reason)
+            self.bound.complaints.warn_once((self.label, "value"), "what %s returned is not stored: %s", self.label, reason)
             return Answer(Verdict.UNSTORABLE, value, reason=Refusal(StoreRefusal.UNSTORABLE_VALUE, str(reason)))
         tags = self._tags()
         if tags is None:
@@ -123,7 +123,7 @@ class CallFetch:
         return self._stored(value, kind, body, (*tags, *word.tags), start, word)
 
     def _is_failure(self, error: Exception | None, value: Any, status: int | None) -> bool:
-        policy, log = self.plan.memo.policy, self.plan.complaints
+        policy, log = self.bound.memo.policy, self.bound.complaints
         return ask(
             lambda: policy.is_failure(error, value, status),
             error is not None,
@@ -135,21 +135,21 @@ class CallFetch:
 
     def _tags(self) -> tuple[str, ...] | None:
         """Return the function's tags for these arguments; ``None`` if the developer's callable raises, or returns no tags."""
-        given = self.plan.memo.policy.windows.tags
+        given = self.bound.memo.policy.windows.tags
         if not callable(given):
             return given  # type: ignore[no-any-return]
         return ask(
             lambda: checked_tags("tags", given(*self.args, **self.kwargs)),
             None,
-            self.plan.complaints,
+            self.bound.complaints,
             (self.label, "tags"),
             "what %s returned is not stored, since it could not be purged by its tags: %s",
             self.label,
         )
 
     def _stored(self, value: Any, kind: str, body: bytes, tags: tuple[str, ...], start: Start, word: Cacheability) -> Answer:
-        plan, now = self.plan, time.time()
-        policy = plan.memo.policy.windows
+        bound, now = self.bound, time.time()
+        policy = bound.memo.policy.windows
         facts = Facts(
             status=200,
             headers=(),
@@ -161,11 +161,11 @@ class CallFetch:
             stood_in=word.stood_in,
             has_better=start.previous is not None and not start.previous.stood_in,
         )
-        judgement = judge(facts, policy, plan.settings.windows, plan.settings.max_entry_size, now)
+        judgement = judge(facts, policy, bound.settings.windows, bound.settings.max_entry_size, now)
         if judgement.verdict is not Verdict.STORABLE:
             refusal = judgement.reason
             if judgement.verdict is Verdict.UNSTORABLE and refusal is not None and refusal.reason.is_fixable:
-                plan.complaints.warn_once((self.label, refusal.log_key), "%s is not stored: %s", self.label, refusal.log_text)
+                bound.complaints.warn_once((self.label, refusal.log_key), "%s is not stored: %s", self.label, refusal.log_text)
             return Answer(judgement.verdict, value, reason=refusal)
         windows = judgement.windows.shortened(policy.jitter * random.random())
         return Answer(Verdict.STORABLE, value, entry=self._entry(kind, body, tags, windows, word, start, now))
@@ -173,11 +173,11 @@ class CallFetch:
     def _entry(
         self, kind: str, body: bytes, tags: tuple[str, ...], windows: Windows, word: Cacheability, start: Start, now: float
     ) -> Entry:
-        plan = self.plan
+        bound = self.bound
         return start.build_entry(
-            plan.terms,
+            bound.terms,
             key=self.key,
-            names=(*call_names(plan.memo.name, self.key), *map(tag_name, dict.fromkeys(tags))),
+            names=(*call_names(bound.memo.name, self.key), *map(tag_name, dict.fromkeys(tags))),
             answered=now,
             windows=windows,
             never_stale=False,
@@ -187,17 +187,17 @@ class CallFetch:
             status=200,
             headers=(("Content-Type", kind),),
             body=body,
-            recipe={"function": plan.memo.name, "arguments": plan.memo.arguments.to_json(self.args, self.kwargs)},
+            recipe={"function": bound.memo.name, "arguments": bound.memo.arguments.to_json(self.args, self.kwargs)},
             calls=tuple(word.calls),
             stood_in=word.stood_in,
         )
 
 
-def suspended_answer(plan: BoundFunction, label: str) -> Answer:
+def suspended_answer(bound: BoundFunction, label: str) -> Answer:
     """Return the answer to calls of a function that is suspended."""
-    policy = plan.memo.policy
+    policy = bound.memo.policy
     why = f"it failed {policy.suspend_after} times in a row, and is suspended for {policy.suspend_for:g} s"
-    return Answer(Verdict.REFUSED, error=OriginSuspended(f"{label}: {why}"), retry_after=plan.suspension.left())
+    return Answer(Verdict.REFUSED, error=OriginSuspended(f"{label}: {why}"), retry_after=bound.suspension.left())
 
 
 #: Statuses of a ``requests.Response`` that are stored.

@@ -64,32 +64,32 @@ class Calls:
         self.settings = settings
         self.engine = engine
         self._version = version
-        self._plans: dict[FetchFunction, BoundFunction] = {}
+        self._bound_functions: dict[FetchFunction, BoundFunction] = {}
         self._names: dict[str, FetchFunction] = {}
         self.pool = engine.runtime.new_pool(WORKERS, settings.refresh_queue)
 
     def answer(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the value of a call."""
-        plan = self._plan_of(memo)
-        if memo.policy.windows.unless is not None and self._is_live(plan, args, kwargs):
+        bound = self._bound_function(memo)
+        if memo.policy.windows.unless is not None and self._is_live(bound, args, kwargs):
             # A returned value may be a failure too, but the failures of calls that bypass the cache on purpose are not judged.
             return self.engine.instrumentation.call_bypassed(
-                plan.tally, lambda: memo.function(*args, **kwargs), lambda value: False, is_visit=True
+                bound.tally, lambda: memo.function(*args, **kwargs), lambda value: False, is_visit=True
             )
         word = cacheability.current()
-        origin = CallOrigin(plan, args, kwargs, word is not None and word.in_background)
+        origin = CallOrigin(bound, args, kwargs, word is not None and word.in_background)
         served = self.engine.serve(origin)
         if served.refresh:
             submit_at_close(self.engine, origin.refresh())
         if served.answer is None:
-            value = self._read(plan, served.copy)
+            value = self._read(bound, served.copy)
             if value is _BROKEN:
                 return self._instead_of_broken(origin, memo, args, kwargs)
         if (took := served.took) is None:
             # Not a method call: it would cost more than the count itself.
-            plan.tally.cells[PLAIN] += 1
+            bound.tally.cells[PLAIN] += 1
         else:
-            plan.tally.served(served.status, took, waited=served.waited)
+            bound.tally.served(served.status, took, waited=served.waited)
         if served.answer is not None:
             value = self._of_answer(origin, served.answer, word)
         if word is not None and memo.policy.inherit and (entry := served.entry) is not None:
@@ -100,12 +100,12 @@ class Calls:
     def _instead_of_broken(self, origin: CallOrigin, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if self.engine.answer_writer.remove_if_unlocked(origin.key):
             return self.answer(memo, args, kwargs)
-        origin.plan.tally.served(CacheStatus.BYPASS, 0.0)
+        origin.bound.tally.served(CacheStatus.BYPASS, 0.0)
         return _told(self.engine.bypass(origin))
 
     def refresh(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Queue a refresh, even of a fresh value. Return false if one is pending already."""
-        origin = CallOrigin(self._plan_of(memo), args, kwargs, False)
+        origin = CallOrigin(self._bound_function(memo), args, kwargs, False)
         if self.engine.runtime.is_pending(origin.key):
             return False
         submit_at_close(self.engine, origin.refresh(forced=True))
@@ -120,7 +120,7 @@ class Calls:
 
     def _stale_call(self, copy: Copy) -> CallOrigin | None:
         """Return the call that made a value, if the value is stale and may be fetched now."""
-        origin = None if copy.entry is None else self._made_again(copy.entry)
+        origin = None if copy.entry is None else self._call_of(copy.entry)
         if origin is None:
             return None
         decision = decide(copy.entry, copy.note, time.time(), origin.terms, pending=False)
@@ -132,12 +132,12 @@ class Calls:
             return None
         if entry.recipe.get("arguments") is None:
             return "only its caller has its arguments"
-        origin = self._made_again(entry)
+        origin = self._call_of(entry)
         if origin is None:
             return "this app has no such function, or it takes other arguments by now"
         return Renewal(origin.refresh(forced=True), lambda answer: None)
 
-    def _made_again(self, entry: Entry) -> CallOrigin | None:
+    def _call_of(self, entry: Entry) -> CallOrigin | None:
         """Return the call that made a value; ``None`` if only a caller has its arguments."""
         function, arguments = entry.recipe.get("function"), entry.recipe.get("arguments")
         memo = self._names.get(str(function)) or memo_called(str(function))
@@ -145,7 +145,7 @@ class Calls:
             return None
         try:
             args, kwargs = memo.arguments.from_json(arguments)
-            origin = CallOrigin(self._plan_of(memo), args, kwargs, True)
+            origin = CallOrigin(self._bound_function(memo), args, kwargs, True)
         except Exception as error:
             # The function has changed since: it takes other arguments.
             self.engine.complaints.error_every_minute((function, "recipe"), "%s can't be called as it was: %r", function, error)
@@ -154,21 +154,21 @@ class Calls:
 
     def purge(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Drop the stored value of a call."""
-        key = self._plan_of(memo).key(args, kwargs)
+        key = self._bound_function(memo).key(args, kwargs)
         self.engine.counters.count("purges")
         self.engine.store.purge(call_name(key), soft=False)
         self.engine.instrumentation.purged(call_name(key), soft=False)
 
     def peek(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the stored value of a call, however old, or ``None``."""
-        plan = self._plan_of(memo)
-        copy = self.engine.answer_writer.load(plan.key(args, kwargs))
-        value = None if copy.entry is None else self._read(plan, copy)
+        bound = self._bound_function(memo)
+        copy = self.engine.answer_writer.load(bound.key(args, kwargs))
+        value = None if copy.entry is None else self._read(bound, copy)
         return None if value is _BROKEN else value
 
     # -- one call ------------------------------------------------------------------------------------------------
 
-    def _read(self, plan: BoundFunction, copy: Copy | None) -> Any:
+    def _read(self, bound: BoundFunction, copy: Copy | None) -> Any:
         """Return the value of a copy: a new one for each caller, or an immutable one; :data:`_BROKEN` if it can't be decoded."""
         assert copy is not None
         read = copy.prepared
@@ -176,18 +176,18 @@ class Calls:
             entry = copy.entry
             assert entry is not None
             try:
-                read = copy.prepared = plan.codec.decode(dict(entry.headers).get("Content-Type", ""), entry.body, entry.key)
+                read = copy.prepared = bound.codec.decode(dict(entry.headers).get("Content-Type", ""), entry.body, entry.key)
             except BrokenValue as error:
                 self.engine.counters.count("broken_values")
-                plan.complaints.error_every_minute(
-                    (plan.memo.name, "broken"), "a stored value of %s is dropped: %s", plan.memo.name, error
+                bound.complaints.error_every_minute(
+                    (bound.memo.name, "broken"), "a stored value of %s is dropped: %s", bound.memo.name, error
                 )
                 return _BROKEN
         return read()
 
     def _of_answer(self, origin: CallOrigin, answer: Answer, word: cacheability.Cacheability | None) -> Any:
         """Return the value that the function returned, or raise its error; return the fallback if it failed."""
-        policy = origin.plan.memo.policy
+        policy = origin.bound.memo.policy
         if not answer.verdict.is_failure or policy.fallback is NO_FALLBACK:
             return _told(answer)
         if word is not None and policy.inherit:
@@ -205,13 +205,13 @@ class Calls:
         """Return when a call that failed, or was refused, may be tried again, in seconds since the epoch."""
         return max(self.engine.answer_writer.load(key).note.retry_at, time.time() + (answer.retry_after or 0.0))
 
-    def _is_live(self, plan: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    def _is_live(self, bound: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Ask the developer's ``unless``. If it raises, the call bypasses the cache."""
-        unless, name = cast("Callable[..., object]", plan.memo.policy.windows.unless), plan.memo.name
+        unless, name = cast("Callable[..., object]", bound.memo.policy.windows.unless), bound.memo.name
         return ask(
             lambda: bool(unless(*args, **kwargs)),
             True,
-            plan.complaints,
+            bound.complaints,
             (name, "unless"),
             "%s bypasses the cache, since its unless raised: %r",
             name,
@@ -219,10 +219,10 @@ class Calls:
 
     # -- a function in this app ------------------------------------------------------------------------------------
 
-    def _plan_of(self, memo: FetchFunction) -> BoundFunction:
-        return self._plans.get(memo) or self._new_plan(memo)
+    def _bound_function(self, memo: FetchFunction) -> BoundFunction:
+        return self._bound_functions.get(memo) or self._bind(memo)
 
-    def _new_plan(self, memo: FetchFunction) -> BoundFunction:
+    def _bind(self, memo: FetchFunction) -> BoundFunction:
         self._check_name(memo)
         self.check([memo])
         settings, policy = self.settings, memo.policy
@@ -230,7 +230,7 @@ class Calls:
         prefers = settings.prefer_stale if windows.prefer_stale is None else windows.prefer_stale is True
         preferred = preference(prefers, settings.prefer_stale_refresh)
         terms = self.terms()._replace(refresh_ahead=windows.refresh_ahead or 0.0, prefer_stale=preferred)
-        plan = BoundFunction(
+        bound = BoundFunction(
             app=self.app,
             memo=memo,
             settings=settings,
@@ -247,7 +247,7 @@ class Calls:
             keys={},
             tally=self.engine.registry.tally("function", memo.name),
         )
-        return self._plans.setdefault(memo, plan)
+        return self._bound_functions.setdefault(memo, bound)
 
     def _suspension_of(self, memo: FetchFunction) -> CircuitBreaker:
         policy, store = memo.policy, self.engine.store

@@ -24,7 +24,7 @@ from .policy import NO_FALLBACK
 class CallOrigin(Origin):
     """One call of a fetch function.
 
-    :param plan: the function in this app.
+    :param bound: the function in this app.
     :param in_background: it is made in a refresh, so that stale values are renewed and not served.
     :raises UnkeyableArgument: if an argument has no canonical form.
     """
@@ -32,52 +32,52 @@ class CallOrigin(Origin):
     key: str
     terms: ServeOptions
 
-    __slots__ = ("args", "key", "kwargs", "plan", "terms")
+    __slots__ = ("args", "bound", "key", "kwargs", "terms")
 
-    def __init__(self, plan: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any], in_background: bool) -> None:
-        self.plan = plan
+    def __init__(self, bound: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any], in_background: bool) -> None:
+        self.bound = bound
         self.args = args
         self.kwargs = kwargs
-        self.key = plan.key(args, kwargs)
+        self.key = bound.key(args, kwargs)
         #: The serving options of this call.
-        self.terms = plan.in_background if in_background else plan.terms
-        if plan.asks_each and not in_background:
+        self.terms = bound.in_background if in_background else bound.terms
+        if bound.asks_each and not in_background:
             self.terms = self._asked()
 
     def _asked(self) -> ServeOptions:
         """Ask the developer's ``prefer_stale``."""
-        plan = self.plan
+        bound = self.bound
         prefers = ask(
-            lambda: bool(plan.memo.policy.windows.prefer_stale(*self.args, **self.kwargs)),
+            lambda: bool(bound.memo.policy.windows.prefer_stale(*self.args, **self.kwargs)),
             None,
-            plan.complaints,
+            bound.complaints,
             (self.label, "prefer"),
             "the prefer_stale of %s raised: %r",
             self.label,
         )
         if prefers is None:
-            return plan.terms
-        return plan.terms._replace(prefer_stale=preference(prefers, plan.settings.prefer_stale_refresh))
+            return bound.terms
+        return bound.terms._replace(prefer_stale=preference(prefers, bound.settings.prefer_stale_refresh))
 
     @property
     def label(self) -> str:
         """Its name in log lines."""
-        return f"{self.plan.memo.name}()"
+        return f"{self.bound.memo.name}()"
 
     @property
     def tally(self) -> Tally:
         """The counters of the function."""
-        return self.plan.tally
+        return self.bound.tally
 
     @property
     def lock_timeout(self) -> float:
         """Seconds to wait for the call of another caller at most."""
-        return self.plan.lock_timeout
+        return self.bound.lock_timeout
 
     @property
     def wait(self) -> float | None:
         """Seconds to wait for a missing or expired value at most."""
-        return self.plan.memo.policy.windows.wait  # type: ignore[no-any-return]
+        return self.bound.memo.policy.windows.wait  # type: ignore[no-any-return]
 
     @property
     def runs_in_own_threads(self) -> bool:
@@ -90,10 +90,10 @@ class CallOrigin(Origin):
         Back-off does not stop a call whose caller waits and has no fallback: the third party may be up again. A failure that is
         remembered (``cache_failures``, Retry-After) does.
         """
-        if self.plan.suspension.is_on():
-            return suspended_answer(self.plan, self.label)
+        if self.bound.suspension.is_on():
+            return suspended_answer(self.bound, self.label)
         now, note = time.time(), copy.note
-        can_wait = self.terms.in_line or self.plan.memo.policy.fallback is not NO_FALLBACK
+        can_wait = self.terms.in_line or self.bound.memo.policy.fallback is not NO_FALLBACK
         if not note.silent(now) and not (can_wait and note.backing_off(now)):
             return None
         left = max(note.retry_at, note.silent_until) - now
@@ -109,28 +109,28 @@ class CallOrigin(Origin):
         return self._fetch().answer_uncached()
 
     def _fetch(self) -> CallFetch:
-        return CallFetch(self.plan, self.args, self.kwargs, self.key, self.label)
+        return CallFetch(self.bound, self.args, self.kwargs, self.key, self.label)
 
     def refresh(self, *, forced: bool = False) -> RefreshJob:
         """Return the refresh of this value. It also fills a missing one: callers that need the value wait for the refresh."""
-        plan, hangs = self.plan, threading.Event()
+        bound, hangs = self.bound, threading.Event()
 
         def give_up() -> None:
             # A call that hangs counts as one failure, even if it fails or succeeds later.
             hangs.set()
-            plan.suspension.learn(failed=True)
+            bound.suspension.learn(failed=True)
 
         return RefreshJob(
             key=self.key,
             label=self.label,
-            terms=plan.terms,
-            tally=plan.tally,
+            terms=bound.terms,
+            tally=bound.tally,
             fills_missing=True,
             forced=forced,
             max_wait=self.wait,
-            pool=plan.pool,
+            pool=bound.pool,
             run=partial(self._fetch().answer, is_background=True, is_given_up=hangs.is_set),
             is_backing_off=lambda copy: self.refused(copy) is not None,
-            refresh_dependencies=plan.renew,
+            refresh_dependencies=bound.renew,
             given_up=give_up,
         )

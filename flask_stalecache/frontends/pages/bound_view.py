@@ -82,7 +82,7 @@ class BoundView:
     :ivar asks_each: whether each request has serving options of its own.
     :ivar asked_by: the fields and cookies with which a visitor prefers stale.
     :ivar explains: whether ``Cache-Status`` has a detail: with ``app.debug`` at the first request for the view.
-    :ivar places: the counters of the endpoints that were requested.
+    :ivar endpoints: the counters of the endpoints that were requested.
     """
 
     app: Flask
@@ -97,7 +97,7 @@ class BoundView:
     asked_by: tuple[RequestFlag, ...]
     asks_each: bool
     explains: bool
-    places: dict[str | None, EndpointCounters]
+    endpoints: dict[str | None, EndpointCounters]
 
     @classmethod
     def of(cls, app: Flask, cached: CachedView, settings: Settings, complaints: RateLimitedLog, version: AppVersion) -> BoundView:

@@ -56,7 +56,7 @@ class InnerPage(Protocol):
     """A cached page that was served within a request for another one."""
 
     @property
-    def plan(self) -> BoundView:
+    def bound(self) -> BoundView:
         """Its view."""
 
     def depends_on(self, served: Served) -> RequestInputs:
@@ -88,7 +88,7 @@ class _Made:
 class PageFetch:
     """One call of a cached view.
 
-    :param plan: the view in this app.
+    :param bound: the view in this app.
     :param context: the request's context.
     :param key: the key of the page.
     :param args: the view's arguments.
@@ -96,7 +96,7 @@ class PageFetch:
     :param covered: what may be read of the request, since the key covers it.
     """
 
-    plan: BoundView
+    bound: BoundView
     context: RequestContext
     key: str
     args: Any
@@ -122,11 +122,11 @@ class PageFetch:
         told = NO_NAMES if unnamed else carried
         made = _Made(response, _directives(response), start, word, refusal, names, told, time.time())
         judgement, entry = self._judge(made)
-        advise(self.plan.complaints, self.plan.cached.name, self.context, judgement, carried)
+        advise(self.bound.complaints, self.bound.cached.name, self.context, judgement, carried)
         if is_for_authorization(judgement):
             carried = carried | _AUTHORIZATION
         has_failed = judgement.verdict is Verdict.FAILED and not watch.refusal
-        explains = self.plan.explains or word.in_background
+        explains = self.bound.explains or word.in_background
         return Answer(
             judgement.verdict,
             response,
@@ -143,10 +143,10 @@ class PageFetch:
 
     def _call_view(self) -> tuple[Response | None, Exception | None]:
         try:
-            return self.plan.call_view(self.args, self.kwargs), None
+            return self.bound.call_view(self.args, self.kwargs), None
         except HTTPException as error:
             # abort() with a listed status: the app's own page for it is what is stored.
-            return self._error_page(error) if error.code in self.plan.cached.policy.statuses else (None, error)
+            return self._error_page(error) if error.code in self.bound.cached.policy.statuses else (None, error)
         except Exception as error:
             return None, error
 
@@ -154,7 +154,7 @@ class PageFetch:
         try:
             page = handle_user_exception(self.context, error)
             # make_response would take an exception for a WSGI app, and its body for a stream.
-            return self.plan.app.make_response(page.get_response() if isinstance(page, HTTPException) else page), None
+            return self.bound.app.make_response(page.get_response() if isinstance(page, HTTPException) else page), None
         except Exception as raised:
             return None, raised
 
@@ -162,7 +162,7 @@ class PageFetch:
         """Take over names and tags of the pages that were served within this request: this one may contain them."""
         log = reads_of(self.context)
         for page, served in self._inner_pages():
-            reader, names = page.plan.cached.name, page.depends_on(served)
+            reader, names = page.bound.cached.name, page.depends_on(served)
             log.cookies.update(dict.fromkeys(names.cookies, reader))
             log.headers.update(dict.fromkeys(names.headers, reader))
             if (entry := served.entry) is not None:
@@ -175,12 +175,12 @@ class PageFetch:
             yield page, served
 
     def _reads_beyond_names(self) -> Refusal | None:
-        ignored = self.plan.ignored if self.plan.cached.policy.key is None else NOTHING_IGNORED
+        ignored = self.bound.ignored if self.bound.cached.policy.key is None else NOTHING_IGNORED
         return read_beyond_names(reads_of(self.context), self.context.request.environ.get("QUERY_STRING", ""), ignored)
 
     def _pause(self, word: Cacheability, verdict: Verdict) -> float | None:
         """Return the seconds until the next refresh of a page made from stale or missing values: this one tried to renew them."""
-        settings, coded = self.plan.settings, self.plan.cached.policy.max_age
+        settings, coded = self.bound.settings, self.bound.cached.policy.max_age
         pause = word.pause(time.time(), settings.refresh_backoff[0])
         if pause is None or verdict is not Verdict.STORABLE:
             return pause
@@ -190,13 +190,13 @@ class PageFetch:
     # -- judging its response ------------------------------------------------------------------------------------------
 
     def _judge(self, made: _Made) -> tuple[Judgement, Entry | None]:
-        settings, policy, previous = self.plan.settings, self.plan.cached.policy, made.start.previous
+        settings, policy, previous = self.bound.settings, self.bound.cached.policy, made.start.previous
         facts = Facts(
             status=made.response.status_code,
             headers=list(made.response.headers),
             size=body_size(made.response),
             directives=made.directives,
-            in_key=self.plan.in_key,
+            in_key=self.bound.in_key,
             refusal=made.refusal,
             carried=made.carried,
             had_content=previous is not None and bool(previous.body),
@@ -221,38 +221,38 @@ class PageFetch:
             return Judgement(Verdict.UNSTORABLE, Refusal(StoreRefusal.NOT_GET, method))
         if "HTTP_AUTHORIZATION" in environ and not may_be_shared(made.directives):
             return Judgement(Verdict.PERSONAL, Refusal(StoreRefusal.AUTHORIZATION))
-        keep = self.plan.cached.policy.response_filter
+        keep = self.bound.cached.policy.response_filter
         if keep is not None and not self._keeps(keep, made.response):
             return Judgement(Verdict.UNSTORABLE, Refusal(StoreRefusal.RESPONSE_FILTER))
         return None
 
     def _keeps(self, keep: Callable[[Response], object], response: Response) -> bool:
-        log, name = self.plan.complaints, self.plan.cached.name
+        log, name = self.bound.complaints, self.bound.cached.name
         return ask(lambda: bool(keep(response)), False, log, ("filter", name), "the response_filter of %s raised: %r", name)
 
     def _tags(self) -> tuple[str, ...] | None:
         """Return the view's tags for these arguments; ``None`` if the developer's callable raises or returns no tags."""
-        given, name = self.plan.cached.policy.tags, self.plan.cached.name
+        given, name = self.bound.cached.policy.tags, self.bound.cached.name
         if not callable(given):
             return given  # type: ignore[no-any-return]
         return ask(
             lambda: checked_tags("tags", given(**self.kwargs)),
             None,
-            self.plan.complaints,
+            self.bound.complaints,
             ("tags", name),
             "%s is not stored, since it could not be purged by its tags: %s",
             name,
         )
 
     def _entry(self, made: _Made, body: bytes, windows: Windows) -> Entry:
-        plan, policy, response, names = self.plan, self.plan.cached.policy, made.response, made.names
+        bound, policy, response, names = self.bound, self.bound.cached.policy, made.response, made.names
         if response.status_code == 200 and "ETag" not in response.headers:
             response.set_etag(blake2b(body, digest_size=16).hexdigest())
         request = self.context.request
         return made.start.build_entry(
-            plan.terms,
+            bound.terms,
             key=self.key,
-            names=(*page_names(str(request.endpoint), request.environ, plan.ignored), *map(tag_name, made.word.tags)),
+            names=(*page_names(str(request.endpoint), request.environ, bound.ignored), *map(tag_name, made.word.tags)),
             answered=made.now,
             windows=windows.shortened(policy.jitter * random.random()),
             never_stale=forbids_stale(made.directives),
@@ -262,7 +262,7 @@ class PageFetch:
             status=response.status_code,
             headers=stored_fields(response.headers),
             body=body,
-            recipe={} if policy.key is not None else PageRecipe.from_environ(request.environ, policy.vary, plan.ignored).to_json(),
+            recipe={} if policy.key is not None else PageRecipe.from_environ(request.environ, policy.vary, bound.ignored).to_json(),
             calls=tuple(made.word.calls),
             stood_in=made.word.stood_in,
         )

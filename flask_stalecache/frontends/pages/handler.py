@@ -64,49 +64,49 @@ class Pages:
         self.settings = settings
         self.engine = engine
         self._version = version
-        self._plans: dict[CachedView, BoundView] = {}
+        self._bound_views: dict[CachedView, BoundView] = {}
 
     def respond(self, cached: CachedView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
         """Answer a request for a cached view."""
-        plan = self._plans.get(cached) or self._new_plan(cached)
+        bound = self._bound_views.get(cached) or self._bind(cached)
         environ, endpoint = context.request.environ, context.request.endpoint
-        place = plan.places.get(endpoint) or self._new_place(plan, endpoint)
+        counters = bound.endpoints.get(endpoint) or self._new_endpoint(bound, endpoint)
         # A view that is called by another cached view, a refresh and a warming are no visits: they are not counted.
         is_visit = ANSWERED not in environ and REFRESHING not in environ
         # The gateway must not store the same response a second time.
         environ[ANSWERED] = True
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return self._bypass(plan, args, kwargs, BypassReason.METHOD, place.tally, is_visit)
-        if (reason := self._why_not_for_us(plan, context, args, kwargs)) is not None:
-            return self._bypass(plan, args, kwargs, reason, place.tally, is_visit)
-        origin = self._origin(plan, context, args, kwargs, place)
+            return self._bypass(bound, args, kwargs, BypassReason.METHOD, counters.tally, is_visit)
+        if (reason := self._why_not_for_us(bound, context, args, kwargs)) is not None:
+            return self._bypass(bound, args, kwargs, reason, counters.tally, is_visit)
+        origin = self._origin(bound, context, args, kwargs, counters)
         if origin is None:
-            return self._bypass(plan, args, kwargs, BypassReason.KEY, place.tally, is_visit)
+            return self._bypass(bound, args, kwargs, BypassReason.KEY, counters.tally, is_visit)
         if REFRESHING in environ:
             return self._in_background(cached, origin)
-        if plan.explains:
+        if bound.explains:
             return self._explained(origin, is_visit)
         return self._answered(origin, self.engine.serve(origin), is_visit)
 
-    def _new_plan(self, cached: CachedView) -> BoundView:
-        plan = self._plans[cached] = BoundView.of(self.app, cached, self.settings, self.engine.complaints, self._version)
-        return plan
+    def _bind(self, cached: CachedView) -> BoundView:
+        bound = self._bound_views[cached] = BoundView.of(self.app, cached, self.settings, self.engine.complaints, self._version)
+        return bound
 
-    def _new_place(self, plan: BoundView, endpoint: str | None) -> EndpointCounters:
+    def _new_endpoint(self, bound: BoundView, endpoint: str | None) -> EndpointCounters:
         tally = self.engine.registry.tally("endpoint", endpoint or "")
-        place = plan.places[endpoint] = EndpointCounters(f"{plan.cached.name} as {endpoint}", tally)
-        return place
+        counters = bound.endpoints[endpoint] = EndpointCounters(f"{bound.cached.name} as {endpoint}", tally)
+        return counters
 
     def keys_of(self, environ: Mapping[str, Any]) -> list[str]:
         """Return the keys under which the page of a request may be stored, from the views that this process has served.
 
         Those with a ``key`` callable are left out: only a request that arrives can say theirs.
         """
-        plans = [plan for plan in list(self._plans.values()) if plan.cached.policy.key is None]
+        views = [bound for bound in list(self._bound_views.values()) if bound.cached.policy.key is None]
         return [
-            page_key(place.view, environ, plan.cached.policy.vary, plan.ignored)
-            for plan in plans
-            for place in list(plan.places.values())
+            page_key(counters.view, environ, bound.cached.policy.vary, bound.ignored)
+            for bound in views
+            for counters in list(bound.endpoints.values())
         ]
 
     def renewal_of(self, entry: Entry) -> Renewal | str | None:
@@ -128,10 +128,10 @@ class Pages:
         cached = cached_view(self.app.view_functions.get(endpoint))
         if cached is None:
             return self._version.serve_options()
-        return (self._plans.get(cached) or self._new_plan(cached)).terms
+        return (self._bound_views.get(cached) or self._bind(cached)).terms
 
     def _why_not_for_us(
-        self, plan: BoundView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, bound: BoundView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> BypassReason | None:
         """Return why a request bypasses the cache; ``None`` if it does not."""
         request, environ = context.request, context.request.environ
@@ -140,7 +140,7 @@ class Pages:
         if environ.get("REMOTE_USER"):
             return BypassReason.REMOTE_USER
         if not isinstance(request, ObservedRequest):
-            plan.complaints.warn_once(
+            bound.complaints.warn_once(
                 "request_class",
                 "nothing is cached: %s after init_app, so that reads of the request can't be seen; %s",
                 BypassReason.REQUEST_CLASS.text,
@@ -148,22 +148,22 @@ class Pages:
             )
             return BypassReason.REQUEST_CLASS
         if kwargs != request.view_args or (args and not (len(args) == 1 and isinstance(args[0], View))):
-            plan.complaints.warn_once(
-                ("arguments", plan.cached.name),
+            bound.complaints.warn_once(
+                ("arguments", bound.cached.name),
                 "%s bypasses the cache, since %s, which does not tell what it returns: %s",
-                plan.cached.name,
+                bound.cached.name,
                 BypassReason.ARGUMENTS.text,
                 BypassReason.ARGUMENTS.advice,
             )
             return BypassReason.ARGUMENTS
-        unless = plan.cached.policy.unless
+        unless = bound.cached.policy.unless
         if unless is None:
             return None
-        name = plan.cached.name
+        name = bound.cached.name
         said = ask(
             lambda: bool(unless()),
             True,
-            plan.complaints,
+            bound.complaints,
             ("unless", name),
             "%s bypasses the cache, since its unless raised: %r",
             name,
@@ -171,31 +171,31 @@ class Pages:
         return BypassReason.UNLESS if said else None
 
     def _origin(
-        self, plan: BoundView, context: RequestContext, args: Any, kwargs: Any, place: EndpointCounters
+        self, bound: BoundView, context: RequestContext, args: Any, kwargs: Any, counters: EndpointCounters
     ) -> PageOrigin | None:
         """Return the origin of a request. Return ``None`` if the view's ``key`` or one of its normalisers raises."""
-        if not plan.cached.calls_for_key:
-            return PageOrigin(plan, context, args, kwargs, place)
-        name = plan.cached.name
+        if not bound.cached.calls_for_key:
+            return PageOrigin(bound, context, args, kwargs, counters)
+        name = bound.cached.name
         return ask(
-            lambda: PageOrigin(plan, context, args, kwargs, place),
+            lambda: PageOrigin(bound, context, args, kwargs, counters),
             None,
-            plan.complaints,
+            bound.complaints,
             ("key", name),
             "%s bypasses the cache, since its key can't be made: %s",
             name,
         )
 
-    def _bypass(self, plan: BoundView, args: Any, kwargs: Any, reason: BypassReason, tally: Tally, is_visit: bool) -> Response:
+    def _bypass(self, bound: BoundView, args: Any, kwargs: Any, reason: BypassReason, tally: Tally, is_visit: bool) -> Response:
         warming = warming_of(request.environ)
         if warming is not None and not warming.is_met:
             warming.is_met = True
             warming.note_bypass(reason.text)
         response = self.engine.instrumentation.call_bypassed(
-            tally, lambda: plan.call_view(args, kwargs), _has_failed, is_visit=is_visit
+            tally, lambda: bound.call_view(args, kwargs), _has_failed, is_visit=is_visit
         )
         field = forwarded_field(reason.forwarded, status=response.status_code)
-        if plan.explains:
+        if bound.explains:
             field += key_and_detail("", reason.text)
         return add_fields(response, status_fields(CacheStatus.BYPASS, field, self.settings.status_headers))
 

@@ -33,11 +33,11 @@ from .watch import (
 class PageOrigin(RequestOrigin):
     """One request for a cached view.
 
-    :param plan: the view in this app.
+    :param bound: the view in this app.
     :param context: the request's context.
     :param args: the view's arguments.
     :param kwargs: likewise.
-    :param place: the endpoint. It is in the key too, since all views that a factory makes have one name.
+    :param counters: those of the endpoint, whose name is in the key too, since all views that a factory makes share a name.
     :ivar tally: the counters of the endpoint.
     """
 
@@ -45,21 +45,21 @@ class PageOrigin(RequestOrigin):
     tally: Tally
     terms: ServeOptions
 
-    __slots__ = ("_covered_by_key", "args", "context", "environ", "key", "kwargs", "plan", "tally", "terms")
+    __slots__ = ("_covered_by_key", "args", "bound", "context", "environ", "key", "kwargs", "tally", "terms")
 
-    def __init__(self, plan: BoundView, context: RequestContext, args: Any, kwargs: Any, place: EndpointCounters) -> None:
-        self.plan = plan
-        self.tally = place.tally
+    def __init__(self, bound: BoundView, context: RequestContext, args: Any, kwargs: Any, counters: EndpointCounters) -> None:
+        self.bound = bound
+        self.tally = counters.tally
         self.context = context
         self.environ: dict[str, Any] = context.request.environ
         self.args = args
         self.kwargs = kwargs
         self._covered_by_key: Covered | None = None
         #: The serving options of this request.
-        self.terms: ServeOptions = plan.terms_of(context) if plan.asks_each else plan.terms
-        policy = plan.cached.policy
+        self.terms: ServeOptions = bound.terms_of(context) if bound.asks_each else bound.terms
+        policy = bound.cached.policy
         custom = None if policy.key is None else self._custom_key(policy.key)
-        self.key = page_key(place.view, self.environ, policy.vary, plan.ignored, custom)
+        self.key = page_key(counters.view, self.environ, policy.vary, bound.ignored, custom)
 
     def _custom_key(self, key: Callable[[], object]) -> object:
         """Call the ``key`` callable. The key covers all that it reads."""
@@ -67,37 +67,37 @@ class PageOrigin(RequestOrigin):
             custom = key()
         if custom is None:
             raise ConfigError("a key callable returned None: return a string, a number or a tuple of those; see unless=")
-        ignored = self.plan.cached.policy.ignore_session
-        headers = self.plan.uncounted | read.headers.keys()
+        ignored = self.bound.cached.policy.ignore_session
+        headers = self.bound.uncounted | read.headers.keys()
         self._covered_by_key = Covered(headers, frozenset(read.cookies), None if ignored else session)
         return custom
 
     @property
     def label(self) -> str:
         """Its name in log lines."""
-        return f"{self.plan.cached.name} at {self.environ.get('PATH_INFO', '')}"
+        return f"{self.bound.cached.name} at {self.environ.get('PATH_INFO', '')}"
 
     @property
     def lock_timeout(self) -> float:
         """Seconds to wait for the call of another request at most."""
-        return self.plan.lock_timeout
+        return self.bound.lock_timeout
 
     @property
     def wait(self) -> float | None:
         """Seconds to wait for a refresh at most if a stale copy can be served. A warming waits as long as it takes."""
-        return None if WARMING in self.environ else self.plan.cached.policy.wait
+        return None if WARMING in self.environ else self.bound.cached.policy.wait
 
     def call_uncached(self) -> Answer:
         """Call the view as if it were not decorated."""
         try:
-            response = self.plan.call_view(self.args, self.kwargs)
+            response = self.bound.call_view(self.args, self.kwargs)
         except Exception as error:
             return Answer(Verdict.UNSTORABLE, error=error, failed=verdict_of(error) is Verdict.FAILED)
         return Answer(Verdict.UNSTORABLE, value=response, failed=response.status_code in FAILURE_STATUSES)
 
     def call(self, start: Start) -> Answer:
         """Call the view under watch and judge its answer."""
-        answer = PageFetch(self.plan, self.context, self.key, self.args, self.kwargs, self._covered()).answer(start)
+        answer = PageFetch(self.bound, self.context, self.key, self.args, self.kwargs, self._covered()).answer(start)
         if (warming := warming_of(self.environ)) is not None:
             warming.note_answer(answer)
         return answer
@@ -112,7 +112,7 @@ class PageOrigin(RequestOrigin):
     def depends_on(self, served: Served) -> RequestInputs:
         """Return the names that this page depends on, besides those in every key."""
         covered = self._covered()
-        names = RequestInputs(tuple(covered.cookies), tuple(covered.headers - KEY_FIELDS - self.plan.settings.ignored_headers))
+        names = RequestInputs(tuple(covered.cookies), tuple(covered.headers - KEY_FIELDS - self.bound.settings.ignored_headers))
         if covered.session:
             names |= RequestInputs(cookies=(session_cookie(self.context.app),))
         return names if served.entry is None else names | served.entry.absent
@@ -120,20 +120,20 @@ class PageOrigin(RequestOrigin):
     def _covered(self) -> Covered:
         if self._covered_by_key is not None:
             return self._covered_by_key
-        session = None if self.plan.cached.policy.ignore_session else SessionReads()
-        return Covered(self.plan.uncounted, frozenset(), session)
+        session = None if self.bound.cached.policy.ignore_session else SessionReads()
+        return Covered(self.bound.uncounted, frozenset(), session)
 
     # -- refreshing ----------------------------------------------------------------------------------------------
 
     def _recipe(self) -> PageRecipe:
-        return PageRecipe.from_environ(self.environ, self.plan.cached.policy.vary, self.plan.ignored)
+        return PageRecipe.from_environ(self.environ, self.bound.cached.policy.vary, self.bound.ignored)
 
     def refresh(self) -> RefreshJob:
         """Return the refresh of this page. With a ``key`` callable or ``ignore_session`` it carries its visitor's fields."""
-        plan, policy = self.plan, self.plan.cached.policy
+        bound, policy = self.bound, self.bound.cached.policy
         if policy.key is None and not policy.ignore_session:
-            return page_refresh(plan, self.key, self.label, self._recipe(), None, self.tally)
+            return page_refresh(bound, self.key, self.label, self._recipe(), None, self.tally)
         # A key callable may read any parameter, so that the replayed query must have them all.
-        ignored = plan.ignored if policy.key is None else NOTHING_IGNORED
+        ignored = bound.ignored if policy.key is None else NOTHING_IGNORED
         recipe = PageRecipe.from_environ(self.environ, policy.vary, ignored)
-        return page_refresh(plan, self.key, self.label, recipe, visitor_fields(self.environ), self.tally)
+        return page_refresh(bound, self.key, self.label, recipe, visitor_fields(self.environ), self.tally)

@@ -85,37 +85,37 @@ class Replay:
 
 
 def page_refresh(
-    plan: Maker, key: str, label: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, tally: Tally
+    maker: Maker, key: str, label: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, tally: Tally
 ) -> RefreshJob:
     """Describe the refresh of a page: a new request through the app, made from the recipe.
 
     A page that was purged meanwhile is left to the next visitor.
 
-    :param plan: what makes the page.
+    :param maker: what makes the page.
     :param visitor: the visitor's fields, for pages whose key or view may look at them. They are kept in memory only.
     :param tally: its counters.
     """
     return RefreshJob(
         key=key,
         label=label,
-        terms=plan.terms,
+        terms=maker.terms,
         tally=tally,
-        run=partial(_refreshed, plan, key, recipe, visitor),
-        refresh_dependencies=plan.renew_calls,
+        run=partial(_refreshed, maker, key, recipe, visitor),
+        refresh_dependencies=maker.renew_calls,
     )
 
 
-def _refreshed(plan: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, start: Start) -> Answer:
+def _refreshed(maker: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, start: Start) -> Answer:
     """Send the request through the app. Return the view's answer, or a failure if something else answered."""
     environ = recipe.to_environ()
     environ.update(visitor or {})
-    replay = environ[REPLAY] = Replay(key, plan.cached, start)
+    replay = environ[REPLAY] = Replay(key, maker.cached, start)
     replay.arrives = environ["SCRIPT_NAME"], environ["PATH_INFO"]
     # For middleware further out, which may have taken the script root off the path.
     environ["SCRIPT_NAME"], environ["PATH_INFO"] = "", environ["SCRIPT_NAME"] + environ["PATH_INFO"]
     token = AS_VISITOR.set(visitor is not None)
     try:
-        status = _send(plan.app, environ, replay)
+        status = _send(maker.app, environ, replay)
     except Exception as error:
         return replay.answer or Answer(Verdict.FAILED, error=error)
     finally:
@@ -123,7 +123,7 @@ def _refreshed(plan: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str, 
     if replay.answer is not None:
         return replay.answer
     # Without the view, the page may be another app's in the same store: its back-off is not ours to write.
-    is_ours = plan.cached is not None or status[:1] == "5"
+    is_ours = maker.cached is not None or status[:1] == "5"
     reason = StaleCacheError(f"something else than the view answered: {status}")
     return Answer(Verdict.FAILED if is_ours else Verdict.REFUSED, error=reason)
 

@@ -66,13 +66,19 @@ def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:
     with _hidden_conditionals(context), _flags_set_aside(session), watched_session(session) as reads:
         watch = Watch(reads)
         yield watch
-        if _flag(session, "modified") or (_flag(session, "accessed") and not tells):
-            watch.refusal = Refusal(StoreRefusal.MODIFIED_SESSION)
-        elif modified_before and tells and reads and covered.session is not None:
-            # The session may be new with this request: then no cookie tells whose it is.
-            watch.refusal = Refusal(StoreRefusal.SESSION_FROM_HOOK)
-        elif len(callbacks_of(context)) > callbacks:
-            watch.refusal = Refusal(StoreRefusal.AFTER_THIS_REQUEST)
+        has_modified = _flag(session, "modified") or (_flag(session, "accessed") and not tells)
+        # The session may be new with this request: then no cookie tells whose it is.
+        uses_modified = modified_before and tells and bool(reads) and covered.session is not None
+        has_callback = len(callbacks_of(context)) > callbacks
+        watch.refusal = _refusal_of(has_modified, uses_modified, has_callback)
+
+
+def _refusal_of(has_modified: bool, uses_modified: bool, has_callback: bool) -> Refusal | None:
+    if has_modified:
+        return Refusal(StoreRefusal.MODIFIED_SESSION)
+    if uses_modified:
+        return Refusal(StoreRefusal.SESSION_FROM_HOOK)
+    return Refusal(StoreRefusal.AFTER_THIS_REQUEST) if has_callback else None
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def signed_by_another(app: Flask, make_app: MakeApp) -> Flask:
 def tampered_with(app: Flask, make_app: MakeApp) -> Flask:
     """Change a bit of what is stored; the file is sound."""
     store = app.extensions["stalecache"].engine.store
-    key = next(iter(app.extensions["stalecache"].calls._plans.values())).key((), {})
+    key = next(iter(app.extensions["stalecache"].calls._bound_functions.values())).key((), {})
     entry = store.load(key).entry
     body = entry.body[:-2] + bytes([entry.body[-2] ^ 1]) + entry.body[-1:]
     assert store.write(replace(entry, body=body, serial="another"))
