@@ -9,9 +9,8 @@ from typing import NamedTuple, Protocol
 
 from ..core.model.entry import Entry
 from ..core.model.titles import title_of
-from ..engine.background import RefreshResult
 from ..engine.engine import Engine
-from ..engine.origin import Answer, RefreshJob
+from ..engine.origin import Answer, RefreshJob, RefreshResult
 from .batch import Outcome
 from .warm_request import why_unstored
 

@@ -15,31 +15,12 @@ from ..core.rules.storability import Verdict
 from ..errors import StoreError
 from ..stores.base import Copy
 from .answer_writer import AnswerWriter
-from .origin import Answer, RefreshJob
+from .origin import Answer, RefreshJob, RefreshResult
 from .singleflight import Flight, Flights
 from .thread_pool import ThreadPool
 
 #: Seconds for which a refresh that found its lock taken is not tried again in this process, unless something is written.
 BUSY_PAUSE = 0.25
-
-
-class RefreshResult:
-    """Where those who wait for a refresh learn what it brought.
-
-    :ivar answer: the origin's answer; ``None`` if it was not called, or nothing is known yet.
-    :ivar stored: whether that was stored.
-    :ivar is_busy: somebody else was at it.
-    :ivar error: what the store failed with.
-    """
-
-    __slots__ = ("answer", "done", "error", "is_busy", "stored")
-
-    def __init__(self) -> None:
-        self.answer: Answer | None = None
-        self.stored = False
-        self.is_busy = False
-        self.error: StoreError | None = None
-        self.done = threading.Event()
 
 
 class PendingRefresh(NamedTuple):

@@ -15,9 +15,8 @@ from ..errors import StoreError
 from ..stats.counters import Counters
 from ..stats.registry import Registry
 from ..stores.base import Copy, Store
-from .background import RefreshResult
 from .fetch_state import POLL, Bypass, CallUnlocked, Collapsed, FetchState, LeaderAction, Queue, Route, ServeCopy
-from .origin import Answer, Origin, Served, Start
+from .origin import Answer, Origin, RefreshResult, Served, Start
 from .runtime import Runtime
 from .singleflight import Flight, FlightResult, Flights, Outcome
 from .timed_calls import TimedCalls, wait_for_refresh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from ..core.model.reasons import Refusal, StoreRefusal
 from ..core.rules.serving import Serve, ServeOptions, decide
 from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
+from ..errors import StoreError
 from ..stats.tally import UNCOUNTED, Tally
 from ..stores.base import Copy
 from .thread_pool import ThreadPool
@@ -231,6 +233,25 @@ class RefreshJob:
     is_backing_off: Callable[[Copy], bool] = _never
     refresh_dependencies: Callable[[tuple[str, ...]], object] = _nothing_to_refresh
     given_up: Callable[[], object] = _nothing_to_give_up
+
+
+class RefreshResult:
+    """Where those who wait for a refresh learn what it brought.
+
+    :ivar answer: the origin's answer; ``None`` if it was not called, or nothing is known yet.
+    :ivar stored: whether that was stored.
+    :ivar is_busy: somebody else was at it.
+    :ivar error: what the store failed with.
+    """
+
+    __slots__ = ("answer", "done", "error", "is_busy", "stored")
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = None
+        self.stored = False
+        self.is_busy = False
+        self.error: StoreError | None = None
+        self.done = threading.Event()
 
 
 class Served(NamedTuple):

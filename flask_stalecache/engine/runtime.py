@@ -14,10 +14,10 @@ from ..stats.registry import Registry
 from ..stats.schema import Stats
 from ..stores.base import Copy, Store, Usage
 from .answer_writer import AnswerWriter
-from .background import ProcessState, RefreshResult
+from .background import ProcessState
 from .housekeeper import Housekeeper
 from .log import RateLimitedLog
-from .origin import RefreshJob
+from .origin import RefreshJob, RefreshResult
 from .per_process import PerProcess
 from .thread_pool import ThreadPool, drain_each
 

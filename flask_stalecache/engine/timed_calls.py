@@ -13,9 +13,9 @@ from ..core.model.note import NOTHING
 from ..core.rules.storability import Verdict
 from ..errors import OriginBusy, OriginTimeout
 from ..stores.base import Copy, Store
-from .background import ProcessState, RefreshResult
+from .background import ProcessState
 from .fetch_state import POLL, FetchState
-from .origin import Answer, Origin, Served
+from .origin import Answer, Origin, RefreshResult, Served
 from .runtime import Runtime
 from .singleflight import Flights
 
