@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from .answer_writer import AnswerWriter
 from .origin import Answer, RefreshJob, RefreshResult
 from .singleflight import Flight, Flights
 from .thread_pool import ThreadPool
+
+logger = logging.getLogger("flask_stalecache")
 
 #: Seconds for which a refresh that found its lock taken is not tried again in this process, unless something is written.
 BUSY_PAUSE = 0.25
@@ -95,6 +98,7 @@ class BackgroundRefreshes:
         landing = self.landing(job.key) or RefreshResult()
         self.answer_writer.counters.count("refreshes_queued")
         if (job.pool or self.refresher).submit(partial(self._run, job, landing)):
+            logger.debug("%s: a refresh was submitted", job.label)
             return True
         self.answer_writer.counters.count("refreshes_dropped")
         self._pending.pop(job.key, None)
@@ -224,6 +228,9 @@ class BackgroundRefreshes:
             landing.stored = self.answer_writer.write_flight(self.flights, flight, start, answer)
         finally:
             self._has_ended(job, begun, answer)
+        if logger.isEnabledFor(logging.DEBUG):
+            why = "stored" if landing.stored else answer.why_unstored
+            logger.debug("%s: the refresh took %.3f s: %s", job.label, time.perf_counter() - begun, why)
         landing.answer = answer
 
     def _has_ended(self, job: RefreshJob, begun: float, answer: Answer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from functools import partial
@@ -20,6 +21,8 @@ from .origin import Answer, Origin, RefreshResult, Served, Start
 from .runtime import Runtime
 from .singleflight import Flight, FlightResult, Flights, Outcome
 from .timed_calls import TimedCalls, wait_for_refresh
+
+logger = logging.getLogger("flask_stalecache")
 
 
 class Engine:
@@ -56,6 +59,8 @@ class Engine:
         served = self._serve_slowly(origin, copy or self._load(origin.key))
         if served.answer is None and served.status in (CacheStatus.STALE, CacheStatus.UPDATING):
             self.instrumentation.stale_served(origin, served)
+        if logger.isEnabledFor(logging.DEBUG):
+            _log_served(origin, served)
         return served._replace(took=time.perf_counter() - begun)
 
     def _serve_slowly(self, origin: Origin, copy: Copy) -> Served:
@@ -85,7 +90,8 @@ class Engine:
         return self._queue(visit)
 
     def bypass(self, origin: Origin) -> Answer:
-        """Call the origin for one visitor alone: nothing of it is stored."""
+        """Call the origin for one request alone. Nothing is stored."""
+        logger.debug("%s: the request bypasses the cache", origin.label)
         return self.instrumentation.call_origin(origin, origin.call_uncached)
 
     def look_up(self, key: str) -> Copy:
@@ -167,6 +173,7 @@ class Engine:
         start = self.answer_writer.start(visit.copy)
         if visit.origin.carries(visit.copy.note.kept_out):
             start = start._replace(is_marked=True)
+        logger.debug("%s: the origin is called without the lock", visit.origin.label)
         answer = self.instrumentation.call_origin(visit.origin, partial(visit.origin.call, start))
         if answer.later is not None:
             answer.later(partial(self.answer_writer.write_if_unlocked, visit.origin.key))
@@ -333,6 +340,7 @@ class Engine:
     def _call_in(self, flight: Flight, visit: FetchState) -> Served:
         """Call the origin as the key's flight, and end the flight whatever happens; one whose body is still to come goes on."""
         is_over, stored = True, False
+        logger.debug("%s: the origin is called", visit.origin.label)
         try:
             start = self.answer_writer.start(visit.copy)
             answer = self.instrumentation.call_origin(visit.origin, partial(visit.origin.call, start))
@@ -360,3 +368,18 @@ class Engine:
         except StoreError as error:
             self.answer_writer.store_failed(error)
             return False
+
+
+def _log_served(origin: Origin, served: Served) -> None:
+    """Log how a request was served that was no plain hit. Plain hits are not logged: the check alone would cost them."""
+    answer = served.answer
+    if served.collapsed:
+        logger.debug("%s: the request waited for another call, and is served its result (%s)", origin.label, served.status)
+    elif answer is None:
+        logger.debug("%s: the stored copy is served (%s)", origin.label, served.status)
+    elif served.stored:
+        logger.debug("%s: the answer is served and was stored (%s)", origin.label, served.status)
+    elif answer.later is not None:
+        logger.debug("%s: the answer is served, and stored when its body is complete (%s)", origin.label, served.status)
+    else:
+        logger.debug("%s: the answer is served and was not stored (%s): %s", origin.label, served.status, answer.why_unstored)

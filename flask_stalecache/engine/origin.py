@@ -106,6 +106,13 @@ class Answer:
         return self.failed or self.verdict is Verdict.FAILED
 
     @property
+    def why_unstored(self) -> str:
+        """Why it was not stored, in a few words, for the log."""
+        if self.reason is not None:
+            return self.reason.text
+        return self.verdict.value if self.error is None else repr(self.error)
+
+    @property
     def why_not_stored(self) -> Refusal:
         """Why it was not stored, where it was not."""
         if self.reason is not None:
