@@ -85,12 +85,19 @@ def all_taken(locks: list[Any]) -> Iterator[None]:
     """Hold locks in a thread of its own."""
     taken, release = threading.Event(), threading.Event()
 
+    def take(lock: Any, stack: ExitStack) -> bool:
+        is_taken: bool = lock.acquire(timeout=0.5)
+        if is_taken:
+            stack.callback(lock.release)
+        return is_taken
+
     def hold() -> None:
-        with ExitStack() as stack:
-            for lock in locks:
-                stack.enter_context(lock)
-            taken.set()
-            assert release.wait(PATIENCE)
+        # The package's threads take some of these locks in an order of their own: whoever waits too long for one gives up all.
+        while not release.is_set():
+            with ExitStack() as stack:
+                if all(take(lock, stack) for lock in locks):
+                    taken.set()
+                    assert release.wait(PATIENCE)
 
     holding = go(hold)
     try:

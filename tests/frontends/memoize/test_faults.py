@@ -310,8 +310,13 @@ def test_out_of_threads_for_a_while_callers_still_do_not_wait_for_one_that_hangs
         with app.app_context():
             return [ask(number) for number in numbers]
 
+    start = threading.Thread.start
+
     def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+        # Only ours: a worker of xdist ends if it can't start one of its own.
+        if thread.name.startswith("stalecache"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
