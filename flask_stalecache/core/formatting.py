@@ -1,10 +1,10 @@
-"""Numbers as people read them. Pure."""
+"""Formats numbers and durations for people. Pure."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
 
-#: Where there is nothing to say.
+#: Shown instead of a number that does not exist.
 NONE = "\N{EN DASH}"
 _SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -24,13 +24,13 @@ def number(count: float) -> str:
 
 
 def rate(count: float, seconds: float) -> str:
-    """Return how many a second that is."""
+    """Return a count per second."""
     value = count / seconds if seconds > 0 else 0.0
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 1 or value == 0 else f"{value:.2f}"
 
 
 def percent(part: float, whole: float) -> str:
-    """Return a share in percent, and never a full one that is not; a dash where there is nothing to share."""
+    """Return a share in percent, and never a full one that is not; a dash for a share of nothing."""
     if whole <= 0:
         return NONE
     share = 100 * part / whole
@@ -40,7 +40,7 @@ def percent(part: float, whole: float) -> str:
 
 
 def latency(seconds: float | None) -> str:
-    """Return a latency; a dash where nothing was measured, and no more than is known below a millisecond."""
+    """Return a latency; a dash if nothing was measured. Below a millisecond, histograms have no finer bounds."""
     if seconds is None:
         return NONE
     if seconds <= 0.001:
@@ -68,7 +68,7 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 def spell(seconds: float) -> str:
-    """Return a duration as people read it: ``41 s``, ``12 min``, ``3.5 h``, ``2 d``."""
+    """Return a duration: ``41 s``, ``12 min``, ``3.5 h``, ``2 d``."""
     for size, unit in _UNITS:
         if abs(seconds) >= 2 * size:
             return f"{seconds / size:.3g} {unit}"

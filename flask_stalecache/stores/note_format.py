@@ -22,7 +22,7 @@ def encode(note: Note) -> bytes:
 
 
 def decode(data: bytes) -> Note:
-    """Return the note in stored bytes, or an empty one if they are broken: a note is only advice."""
+    """Return the note in stored bytes; an empty one if they are damaged, since a note is only advice."""
     try:
         head = json.loads(data)
         return Note(

@@ -12,24 +12,24 @@ import http_sf
 
 from .fields import Headers
 
-#: In the order in which they are asked; the first one that is present, valid and not empty replaces Cache-Control and Expires.
+#: In order of precedence. The first one that is present, valid and not empty replaces Cache-Control and Expires.
 TARGETED_FIELDS = ("stalecache-cache-control", "cdn-cache-control")
-#: RFC 9111 section 1.2.2: what to take for a number that is too large.
+#: The value of a number that is too large (RFC 9111 section 1.2.2).
 DELTA_OVERFLOW = 2**31
 _NUMBERS = ("max-age", "s-maxage", "stale-while-revalidate", "stale-if-error")
 _QUOTED = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 _WELL_QUOTED = re.compile(rf'[^"]*(?:{_QUOTED}[^"]*)*', re.DOTALL)
 _MEMBER = re.compile(rf'(?:[^",]|{_QUOTED})+', re.DOTALL)
-#: What was said for each directive, once for each time it was said: ``None`` without a value, "" for one that can't be read.
+#: The values of each directive, one for each occurrence: ``None`` without a value, "" for an unreadable one.
 _Said: TypeAlias = "Mapping[str, Sequence[str | None]]"
 
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """What a response says of its storing. A number is ``None`` where it is not said.
+    """The directives of a response. A number is ``None`` if it is missing.
 
     :param names: all directive names, in lower case.
-    :param targeted: a targeted field said it, so ``Expires`` does not count.
+    :param targeted: they are from a targeted field, so ``Expires`` does not count.
     """
 
     names: frozenset[str] = frozenset()
@@ -45,17 +45,17 @@ class Directives:
 
 @dataclass(frozen=True, slots=True)
 class RequestDirectives:
-    """What a request says of what it may be answered with (RFC 9111 section 5.2.1). A number is ``None`` where it is not said.
+    """The directives of a request (RFC 9111 section 5.2.1). A number is ``None`` if it is missing.
 
     A number that is bad or said twice asks the most of a stored response, so that nobody is served what they did not want:
     ``max_age`` 0, ``min_fresh`` without end, and no leave for anything stale.
 
-    :param no_cache: nothing that the origin has not just confirmed.
-    :param no_store: the answer is not to be stored.
-    :param only_if_cached: nothing but what is stored.
+    :param no_cache: a stored response must be confirmed by the origin.
+    :param no_store: the response must not be stored.
+    :param only_if_cached: only a stored response may answer.
     :param max_age: the greatest age, in seconds.
     :param min_fresh: the least freshness left, in seconds.
-    :param max_stale: the longest time past freshness, in seconds; infinite where it was said without a number.
+    :param max_stale: the longest time past freshness, in seconds; infinite without a number.
     :param stale_if_error: the longest time past freshness if the origin fails, in seconds (RFC 5861 section 4).
     """
 
@@ -69,7 +69,7 @@ class RequestDirectives:
 
 
 def response_directives(headers: Headers) -> Directives:
-    """Return the directives that count for us in a response's fields."""
+    """Return the directives in a response's fields that apply to this cache."""
     lines: dict[str, list[str]] = {}
     for name, value in headers:
         lines.setdefault(name.lower(), []).append(value)
@@ -80,7 +80,7 @@ def response_directives(headers: Headers) -> Directives:
 
 
 def request_directives(cache_control: str | None, pragma: str | None = None) -> RequestDirectives:
-    """Return what a request asks.
+    """Return the directives of a request.
 
     :param cache_control: its Cache-Control field, if any.
     :param pragma: its Pragma field, if any: ``no-cache`` counts where there is no Cache-Control (RFC 9111 section 5.4).
@@ -108,19 +108,19 @@ def delta_seconds(value: str) -> float | None:
 
 
 def _targeted(field: str) -> _Said | None:
-    # RFC 9213 section 2.1: a structured dictionary; one that can't be parsed is ignored as a whole.
+    # RFC 9213 section 2.1: a structured dictionary. If it can't be parsed, all of it is ignored.
     try:
         parsed: Any = http_sf.parse(field.encode("ascii"), tltype="dictionary")
     except ValueError:
         return None
-    # Each member is a value and its parameters; ?0 is a directive that is not there. Seconds are an Integer and nothing else.
+    # Each member is a value with parameters. The value ?0 means that the directive is absent. Seconds must be an Integer.
     values = {name: member[0] for name, member in parsed.items()}
     return {name: [str(value) if type(value) is int else ""] for name, value in values.items() if value is not False}
 
 
 def _said(lines: Sequence[str]) -> _Said:
     said: dict[str, list[str | None]] = {}
-    # Lines are read one by one: a quote that is never closed must not hide the next line either.
+    # Each line is parsed on its own, so that an unclosed quote does not hide the next line.
     for line in lines:
         for name, value in _members(line):
             said.setdefault(name.lower(), []).append(value)
@@ -129,7 +129,7 @@ def _said(lines: Sequence[str]) -> _Said:
 
 def _members(line: str) -> list[tuple[str, str | None]]:
     if not _WELL_QUOTED.fullmatch(line):
-        # A quote that is never closed would hide what follows it. What is forbidden counts, but no number.
+        # An unclosed quote could hide what follows. Prohibitions after it count, numbers do not.
         members = (part.partition("=") for part in line.replace('"', "").split(","))
         return [(name.strip(), "") for name, _, _ in members if name.strip()]
     parts = (part.partition("=") for part in _MEMBER.findall(line))

@@ -42,7 +42,7 @@ class Extent(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """What is sent of a stored response.
+    """The part of a stored response to send.
 
     :ivar size: the bytes of the whole body.
     :ivar part: the range of them that is sent; all of them unless ``extent`` is PARTIAL.

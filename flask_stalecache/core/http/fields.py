@@ -1,4 +1,4 @@
-"""Header fields: how they are looked up, which are stored, and what ``Vary`` names (RFC 9111 sections 3.1 and 4.1)."""
+"""Looks up header fields, and selects those to store and to send (RFC 9111 sections 3.1 and 4.1)."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any, TypeAlias
 
 from ..model.policy import HOP_BY_HOP
 
-#: A response's fields, in order; a name may come several times.
+#: A response's fields, in order. A name may occur several times.
 Headers: TypeAlias = "Iterable[tuple[str, str]]"
-#: A request's fields: the value for a name in lower case, several lines joined by commas; ``None`` for a field that is not there.
+#: A request's fields: the value for a name in lower case, several lines joined by commas; ``None`` for a missing field.
 Lookup: TypeAlias = "Callable[[str], str | None]"
 
-#: Two fields of a request have no prefix in an environ (PEP 3333).
+#: The two request fields without a prefix in the environ (PEP 3333).
 _UNPREFIXED = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
 
 
 def request_fields(environ: Mapping[str, Any]) -> Lookup:
-    """Return the look-up of a WSGI request's fields."""
+    """Return a function that looks up the fields of a WSGI request."""
 
     def look_up(name: str) -> str | None:
         value = environ.get(_UNPREFIXED.get(name) or f"HTTP_{name.upper().replace('-', '_')}")
@@ -35,7 +35,7 @@ def lines_of(headers: Headers, name: str) -> list[str]:
 
 
 def first_of(headers: Headers, name: str) -> str | None:
-    """Return the value of a field's first line; ``None`` if it has none.
+    """Return the value of a field's first line; ``None`` for a missing field.
 
     :param name: in lower case.
     """
@@ -48,21 +48,21 @@ def stored_fields(headers: Headers) -> tuple[tuple[str, str], ...]:
 
 
 def _is_stored(name: str) -> bool:
-    # The length of what is stored is counted anew.
+    # Content-Length is computed when the response is sent.
     return name != "content-length" and not name.startswith("proxy-")
 
 
 def end_to_end(headers: Headers) -> list[tuple[str, str]]:
-    """Return the fields that go on: all but hop-by-hop ones and those that Connection names (RFC 9110 section 7.6.1)."""
+    """Return the fields to forward: all but hop-by-hop ones and those that Connection names (RFC 9110 section 7.6.1)."""
     fields = list(headers)
     named = {token for value in lines_of(fields, "connection") for token in listed(value)}
     return [(name, value) for name, value in fields if name.lower() not in HOP_BY_HOP and name.lower() not in named]
 
 
 def content_length(headers: Headers) -> int | None:
-    """Return the bytes that a response says its body has; ``None`` if it does not say, or not in one good number."""
+    """Return the Content-Length of a response; ``None`` if it is missing, invalid or ambiguous."""
     lines = lines_of(headers, "content-length")
-    # Cut, since int() refuses thousands of digits; no body has as many bytes.
+    # Cut off, since int() rejects thousands of digits. No body has so many bytes.
     return int(lines[0][:18]) if len(lines) == 1 and lines[0].isascii() and lines[0].isdigit() else None
 
 
@@ -82,13 +82,13 @@ def vary_names(headers: Headers) -> frozenset[str]:
 
 
 def missing_in_vary(headers: Headers, varied: Iterable[str]) -> list[str]:
-    """Return the request fields that an answer depends on and that its ``Vary`` does not name."""
+    """Return the request fields that a response depends on and that are missing in its ``Vary``."""
     named = vary_names(headers)
     return [name for name in varied if name.lower() not in named]
 
 
 def fields_to_send(headers: Headers, varied: Iterable[str]) -> list[tuple[str, str]]:
-    """Return the fields of a stored response with which it is sent, without Age and Content-Length.
+    """Return the fields to send with a stored response, without Age and Content-Length.
 
     A cache nearer to the origin may have added its own Age. It is part of the entry's age, from which ours is computed.
 

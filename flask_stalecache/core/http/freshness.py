@@ -1,4 +1,7 @@
-"""How long a response may be used: code first, then its own fields, then the configuration; prohibitions always bind."""
+"""Computes freshness and stale windows (RFC 9111 section 4.2, RFC 5861).
+
+Values in code come first, then those of the response, then the configuration. Prohibitions in the response always apply.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,29 @@ from .cache_control import Directives, delta_seconds
 from .dates import timestamp
 from .fields import Headers, first_of, lines_of, listed
 
-#: With one of these, what is stale is never served unless the origin confirms it, whatever is configured (RFC 9111 section 5.2.2).
+#: With one of these a stale response needs confirmation by the origin, whatever is configured (RFC 9111 section 5.2.2).
 _NEVER_UNCONFIRMED = ("must-revalidate", "proxy-revalidate")
-#: Statuses whose freshness may be guessed (RFC 9110 section 15.1); 206 is never stored.
+#: Statuses with heuristic freshness (RFC 9110 section 15.1). 206 is left out, since it is never stored.
 HEURISTIC_STATUSES = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
 _HEURISTIC_SHARE = 0.1
-#: The longest freshness that is guessed, in seconds: one day. A page that was not touched for years may change today.
+#: The longest heuristic freshness, in seconds: one day. A page that is years old may change today.
 HEURISTIC_LIMIT = 86400.0
 
 
 def lifetime(
     coded: float | None, directives: Directives, headers: Headers, now: float, default: float | None, *, status: int | None = None
 ) -> float:
-    """Return seconds of freshness: the first that is said (RFC 9111 section 4.2.1).
+    """Return the seconds of freshness, from the first source that sets them (RFC 9111 section 4.2.1).
 
     That is code, ``s-maxage``, ``max-age``, ``Expires`` minus ``Date``, the default, and last what can be guessed. With
     ``no-cache`` it is 0 in any case: each use needs the origin's word.
 
-    :param coded: what the developer wrote in code, or ``None``.
-    :param directives: what the response says.
+    :param coded: the lifetime in code, or ``None``.
+    :param directives: those of the response.
     :param headers: the response's fields, for ``Expires``, ``Date`` and ``Last-Modified``.
-    :param now: stands for a missing ``Date``; seconds since the epoch.
-    :param default: the configured lifetime; ``None``: none is, so it may be guessed.
-    :param status: the response's status; ``None``: nothing is guessed from it.
+    :param now: replaces a missing ``Date``; seconds since the epoch.
+    :param default: the configured lifetime; ``None``: use the heuristic.
+    :param status: the response's status; ``None``: it allows no heuristic.
     """
     if "no-cache" in directives:
         return 0.0
@@ -46,7 +49,7 @@ def lifetime(
 
 
 def is_explicit(directives: Directives, headers: Headers) -> bool:
-    """Whether a response says itself how long it is fresh (RFC 9111 section 3)."""
+    """Whether a response sets its own freshness (RFC 9111 section 3)."""
     if directives.max_age is not None or directives.s_maxage is not None:
         return True
     # A targeted field replaces Expires too (RFC 9213 section 2.2).
@@ -70,9 +73,9 @@ def _date(headers: Headers, now: float) -> float:
 
 
 def heuristic(status: int | None, directives: Directives, headers: Headers, now: float) -> float:
-    """Return seconds of freshness guessed: 10 % of ``Date`` minus ``Last-Modified``, up to a day (RFC 9111 section 4.2.2).
+    """Return the heuristic freshness in seconds: 10 % of ``Date`` minus ``Last-Modified``, up to a day (RFC 9111 section 4.2.2).
 
-    It is 0 without a Last-Modified, and for a status that allows no guess, unless the response is ``public``.
+    It is 0 without Last-Modified, and for a status that allows no heuristic, unless the response is ``public``.
     """
     fields = tuple(headers)
     modified = timestamp(first_of(fields, "last-modified"))
@@ -87,28 +90,28 @@ def initial_age(headers: Headers, requested_at: float, answered_at: float) -> fl
     That is the greater of what its ``Date`` and what its ``Age`` and the time of the exchange tell. Of several values of Age the
     first counts, and one that is no number of seconds is ignored (section 5.1).
 
-    :param headers: the response's fields; of a 304 its own, not those that it has renewed.
+    :param headers: the response's fields; for a 304 its own, not the updated ones of the stored response.
     :param requested_at: when the request was sent, in seconds since the epoch. Where the origin itself answers, its time to answer
         is no age: give ``answered_at``.
-    :param answered_at: when the answer came.
+    :param answered_at: when the response was received.
     """
     fields = tuple(headers)
     members = [member for line in lines_of(fields, "age") for member in listed(line)]
     said = delta_seconds(members[0]) if members else None
-    # A clock that stepped back between the two makes nothing younger than new.
+    # A clock that stepped back in between must not give a negative age.
     corrected = (said or 0.0) + max(0.0, answered_at - requested_at)
     return max(answered_at - _date(fields, answered_at), corrected)
 
 
 def forbids_stale(directives: Directives) -> bool:
-    """Whether the response forbids to serve it stale."""
+    """Whether the response forbids serving it stale."""
     return "no-cache" in directives or must_be_confirmed(directives)
 
 
 def must_be_confirmed(directives: Directives) -> bool:
-    """Whether the response, once stale, asks for an error rather than for itself unconfirmed (RFC 9111 section 5.2.2.2).
+    """Whether a stale response that can't be confirmed must be answered with an error (RFC 9111 section 5.2.2.2).
 
-    Bare ``s-maxage`` implies proxy-revalidate (section 5.2.2.10); a stale window in the same response wins over that only.
+    Bare ``s-maxage`` implies proxy-revalidate (section 5.2.2.10); a stale window in the same response overrides only that.
     """
     if any(name in directives for name in _NEVER_UNCONFIRMED):
         return True
@@ -117,9 +120,9 @@ def must_be_confirmed(directives: Directives) -> bool:
 
 
 def stale_windows(coded: tuple[float | None, float | None], directives: Directives, defaults: Windows) -> tuple[float, float]:
-    """Return the seconds of stale-while-revalidate and of stale-if-error: code, then the response, then the configuration.
+    """Return the seconds of stale-while-revalidate and of stale-if-error: from code, else the response, else the configuration.
 
-    Beside ``s-maxage`` only what the response itself says counts.
+    With ``s-maxage`` only the windows of the response itself count.
     """
     if forbids_stale(directives):
         return 0.0, 0.0

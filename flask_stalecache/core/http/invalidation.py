@@ -1,4 +1,4 @@
-"""What an unsafe request makes invalid (RFC 9111 section 4.4)."""
+"""Lists the URLs that an unsafe request invalidates (RFC 9111 section 4.4)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 from .fields import Headers
 
-#: Methods that HTTP registers as safe. Any other may change what it was sent to, also one that nobody knows.
+#: The safe methods of HTTP. Any other method, even an unknown one, may change its target.
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"})
 _PORTS = {"http": 80, "https": 443}
 _NAMING = ("location", "content-location")
 
 
 def invalidated(method: str, status: int, target: str, headers: Headers) -> tuple[str, ...]:
-    """Return the full URLs that an answer makes invalid: the target's, and what Location and Content-Location name beside it.
+    """Return the full URLs that a response invalidates: the target, and those in Location and Content-Location.
 
-    Those count only if they are of the target's origin, so that nobody can purge another's pages. An error makes nothing invalid.
-    The URLs are given with scheme and host in lower case, without user, default port and fragment.
+    The latter count only if they have the origin of the target, so that no site can purge the pages of another. An error
+    invalidates nothing. The URLs are returned with scheme and host in lower case, without user, default port and fragment.
 
-    :param method: the request's, in the case in which it was sent.
-    :param status: the answer's.
-    :param target: the full URL that was asked.
-    :param headers: the answer's fields.
+    :param method: the request's method, in its own case.
+    :param status: the response's status.
+    :param target: the full URL of the request.
+    :param headers: the response's fields.
     """
     if method in SAFE_METHODS or not 200 <= status <= 399:
         return ()
@@ -35,13 +35,13 @@ def invalidated(method: str, status: int, target: str, headers: Headers) -> tupl
 
 
 def normal_url(url: str) -> str | None:
-    """Return a full URL with scheme and host in lower case, without user, default port and fragment; ``None`` if it is none."""
+    """Return a full URL with scheme and host in lower case, without user, default port and fragment; ``None`` for anything else."""
     parts = _split(url)
     return None if parts is None else urlunsplit(parts)
 
 
 def _split(target: str, reference: str = "") -> SplitResult | None:
-    """Return the normal form of a reference in an answer; ``None`` if it is no URL of a page."""
+    """Return the normal form of a reference in a response; ``None`` if it is no HTTP URL."""
     try:
         parts = urlsplit(urljoin(target, reference))
         host = "".join(_authority(parts))

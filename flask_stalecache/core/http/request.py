@@ -1,4 +1,7 @@
-"""What a request allows to be served from the store: asked only where its ``Cache-Control`` is honoured (RFC 9111 5.2.1)."""
+"""Decides whether the ``Cache-Control`` of a request accepts a stored response (RFC 9111 section 5.2.1).
+
+Used only where the configuration honours it.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ from .cache_control import RequestDirectives
 
 
 def accepts(said: RequestDirectives, *, age: float, fresh_for: float) -> bool:
-    """Whether a request objects to nothing in a stored response that would be served to it.
+    """Whether a request accepts a stored response that would be served to it.
 
-    A request that says ``max-age`` or ``min-fresh`` wants nothing stale, unless it says ``max-stale`` too.
+    A request with ``max-age`` or ``min-fresh`` accepts nothing stale, unless it has ``max-stale`` too.
 
-    :param said: what the request says.
+    :param said: the directives of the request.
     :param age: the stored response's, in seconds.
     :param fresh_for: the seconds of its freshness left; negative if it is stale.
     """
@@ -26,14 +29,14 @@ def accepts(said: RequestDirectives, *, age: float, fresh_for: float) -> bool:
 
 
 def may_use(said: RequestDirectives, *, age: float, fresh_for: float, may_be_stale: bool) -> bool:
-    """Whether a stored response may be used on the request's own word: it is fresh, or as stale as ``max-stale`` allows.
+    """Whether the request alone allows a stored response: it is fresh, or as stale as ``max-stale`` allows.
 
-    What the response's own stale windows allow beyond that is decided elsewhere, and asked of :func:`accepts`.
+    The caller decides about the stale windows of the response, with :func:`accepts`.
 
-    :param said: what the request says.
+    :param said: the directives of the request.
     :param age: the stored response's, in seconds.
     :param fresh_for: the seconds of its freshness left; negative if it is stale.
-    :param may_be_stale: the response does not forbid to serve it stale, which binds whatever the request says.
+    :param may_be_stale: the response does not forbid serving it stale. A prohibition overrides the request.
     """
     if fresh_for <= 0 and (not may_be_stale or said.max_stale is None):
         return False

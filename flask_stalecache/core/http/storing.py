@@ -1,4 +1,21 @@
-"""Whether a response may be stored at all (RFC 9111 section 3)."""
+r"""Decides whether HTTP allows storing a response (RFC 9111 section 3).
+
+The first row that applies is the reason:
+
+=============================================================== ====================
+request and response                                            reason
+=============================================================== ====================
+method other than GET                                           NOT_GET
+status 1xx, 206 or 304                                          INTERIM_STATUS, PARTIAL_STATUS
+must-understand with an unknown status                          NOT_UNDERSTOOD
+no-store in the request                                         REQUEST_NO_STORE
+no-store (unless must-understand overrides it), or private      CACHE_CONTROL
+Authorization, without public, s-maxage or must-revalidate      AUTHORIZATION
+Set-Cookie                                                      SETS_COOKIE
+``Vary: *``                                                     VARY_STAR
+no freshness, and a status without heuristic freshness          NO_LIFETIME
+=============================================================== ====================
+"""
 
 from __future__ import annotations
 
@@ -11,11 +28,11 @@ from .fields import Headers, first_of, lines_of
 from .freshness import HEURISTIC_STATUSES, is_explicit
 from .vary import selecting_fields
 
-#: Answers that are parts of another one, and never stored (RFC 9111 sections 3.3 and 3.4).
+#: Statuses of partial responses, which are never stored (RFC 9111 sections 3.3 and 3.4).
 _PARTS = frozenset({206, 304})
-#: What ``must-understand`` asks: the final statuses that HTTP defines, and that are whole answers.
+#: The statuses that ``must-understand`` requires: the final ones of HTTP for whole responses.
 UNDERSTOOD = frozenset(status.value for status in HTTPStatus if status >= 200) - _PARTS
-#: With one of these, a response to a request with Authorization may be stored, and answer others (RFC 9111 section 3.5).
+#: With one of these, a response to a request with Authorization may be stored for all clients (RFC 9111 section 3.5).
 _SHARED = ("public", "s-maxage", "must-revalidate")
 
 
@@ -29,17 +46,17 @@ def refusal(
     headers: Headers,
     configured: bool,
 ) -> Refusal | None:
-    """Return why a response must not be stored; ``None`` if it may be. Whether its body is whole is not asked here.
+    """Return why a response must not be stored; ``None`` if it may be. The caller checks that its body is complete.
 
-    A response with ``no-cache`` may be stored: it has no freshness, and may be confirmed.
+    A response with ``no-cache`` may be stored: it has no freshness, but the origin can confirm it.
 
     :param method: the request's.
     :param status: the response's.
-    :param request: what the request says.
+    :param request: the directives of the request.
     :param authorized: the request has an Authorization field.
-    :param directives: what the response says.
+    :param directives: those of the response.
     :param headers: the response's fields.
-    :param configured: the developer gave a lifetime for this status.
+    :param configured: the policy sets a lifetime for this status.
     """
     fields = tuple(headers)
     return (
@@ -51,7 +68,7 @@ def refusal(
 
 
 def may_be_shared(directives: Directives) -> bool:
-    """Whether the response may be stored and used where a request has an Authorization field (RFC 9111 section 3.5)."""
+    """Whether the response to a request with Authorization may be stored and reused (RFC 9111 section 3.5)."""
     return any(name in directives for name in _SHARED)
 
 
@@ -70,7 +87,7 @@ def _refused_status(method: str, status: int, directives: Directives) -> Refusal
 def _forbidden(status: int, request: RequestDirectives, authorized: bool, directives: Directives) -> Refusal | None:
     if request.no_store:
         return Refusal(StoreRefusal.REQUEST_NO_STORE)
-    # RFC 9111 section 5.2.2.3: must-understand is for caches that know the status, no-store beside it for those that don't.
+    # RFC 9111 section 5.2.2.3: must-understand is for caches that know the status, and no-store next to it for all others.
     if "no-store" in directives and not ("must-understand" in directives and status in UNDERSTOOD):
         return Refusal(StoreRefusal.CACHE_CONTROL, "no-store")
     if "private" in directives:

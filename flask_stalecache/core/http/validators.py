@@ -1,4 +1,7 @@
-"""Conditional requests against a stored response, and what confirms one (RFC 9110 section 13, RFC 9111 section 4.3)."""
+"""Compares validators: in conditional requests for a stored response, and in answers that confirm one.
+
+See RFC 9110 section 13 and RFC 9111 section 4.3.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +12,33 @@ from .cache_control import TARGETED_FIELDS
 from .dates import timestamp
 from .fields import Headers, Lookup, first_of, lines_of, stored_fields
 
-#: What an origin that fills must not answer by itself, as a WSGI environ has it: the copy answers it afterwards.
+#: Environ keys of conditions and ranges. They are removed before an origin is called to fill the store: the stored response answers
+#: them afterwards.
 CONDITIONS = (
     "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE", "HTTP_RANGE",
 )  # fmt: skip
-#: What a 304 carries of the 200 (RFC 9110 section 15.4.5), with the targeted forms of Cache-Control.
+#: The fields of the 200 that a 304 repeats (RFC 9110 section 15.4.5), with the targeted forms of Cache-Control.
 _IN_304 = frozenset({"cache-control", "content-location", "date", "etag", "expires", "vary", *TARGETED_FIELDS})
-#: What a 304 never updates: these belong to the stored body (RFC 9111 section 3.2). And no copy has a cookie of one visitor.
+#: Fields that a 304 never updates: these belong to the stored body (RFC 9111 section 3.2), and cookies to one visitor.
 _KEPT = frozenset(
     {
         "content-digest", "content-encoding", "content-length", "content-md5", "content-range", "content-type", "digest",
         "repr-digest", "set-cookie",
     }
 )  # fmt: skip
-#: Told of the exchange in which they came, and go with it.
+#: Fields that describe one exchange, so that stored ones are dropped with the next.
 _OF_ONE_ANSWER = frozenset({"age", "date"})
-#: A tag without its weakness; some servers and clients leave out the quotes. Werkzeug knows no empty tag.
+#: A tag without its weakness. Some servers and clients omit the quotes. Werkzeug's parser does not know empty tags.
 _TAG = re.compile(r'(?:W/)?"([^"]*)"|([^\s,"]+)')
 
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What a stored response can be recognised by.
+    """The validators of a stored response.
 
     :param etag: its ETag field, if any.
     :param last_modified: its Last-Modified field, if any.
-    :param date: when it was made, in seconds since the epoch: stands for a missing Last-Modified (RFC 9111 section 4.3.2).
+    :param date: when it was made, in seconds since the epoch. It replaces a missing Last-Modified (RFC 9111 section 4.3.2).
     """
 
     etag: str | None
@@ -46,7 +50,7 @@ class Validators:
         """Return the validators of a stored response.
 
         :param headers: its fields.
-        :param answered: when it came, in seconds since the epoch: stands for a missing Date.
+        :param answered: when it was received, in seconds since the epoch. It replaces a missing Date.
         """
         fields = tuple(headers)
         date = timestamp(first_of(fields, "date"))
@@ -62,17 +66,17 @@ class Validators:
             return self._is_among(known)
         since = timestamp(get("if-modified-since"))
         modified = timestamp(self.last_modified)
-        # Dates have whole seconds.
+        # HTTP dates have whole seconds.
         return since is not None and (int(self.date) if modified is None else modified) <= since
 
     def _is_among(self, known: str) -> bool:
         if known.strip() == "*":
             return True
-        # Beside others, a star is none: read as one, it would tell the client that it has what it has not.
+        # A star in a list is no wildcard: otherwise a client could get a 304 for a response that it does not have.
         return self.etag is not None and _opaque(self.etag) in {_opaque(tag[0]) for tag in _TAG.finditer(known)}
 
     def allow_range(self, get: Lookup) -> bool:
-        """Whether a range of this response fits what the client has: If-Range by strong comparison, or by the exact date.
+        """Whether a range of this response fits the part that the client has: If-Range by strong comparison, or by the exact date.
 
         The date counts only if nothing can have changed in the same second (RFC 9110 sections 13.1.5 and 8.8.2.2).
 
@@ -89,7 +93,7 @@ class Validators:
 
 
 def conditional_fields(headers: Headers) -> list[tuple[str, str]]:
-    """Return the request fields that ask whether a stored response is still good (RFC 9111 section 4.3.1); none without validators.
+    """Return the conditions that revalidate a stored response (RFC 9111 section 4.3.1); empty without validators.
 
     :param headers: the stored response's fields.
     """
@@ -99,9 +103,9 @@ def conditional_fields(headers: Headers) -> list[tuple[str, str]]:
 
 
 def fields_of_304(headers: Headers) -> list[tuple[str, str]]:
-    """Return those of a stored response's fields that a 304 made of it carries (RFC 9110 section 15.4.5).
+    """Return the fields of a stored response that a 304 repeats (RFC 9110 section 15.4.5).
 
-    Last-Modified is among them only where there is no ETag. Age and the status fields are the sender's to add.
+    Last-Modified is one of them only without an ETag. The caller adds Age and the status fields.
 
     :param headers: the stored response's fields.
     """
@@ -111,10 +115,10 @@ def fields_of_304(headers: Headers) -> list[tuple[str, str]]:
 
 
 def renewed(stored: Headers, new: Headers) -> tuple[tuple[str, str], ...] | None:
-    """Return the fields of a stored response after a 304; ``None`` if that is about another one (RFC 9111 sections 3.2, 4.3.4).
+    """Return the fields of a stored response after a 304; ``None`` if the 304 confirms another one (RFC 9111 sections 3.2, 4.3.4).
 
-    All that came replaces what was stored under its name, but for fields that belong to the stored body, cookies, and fields that
-    are not stored. A stored Date and Age go in any case, since they told of the older answer.
+    New fields replace stored ones of the same name, except for cookies, fields that belong to the stored body, and fields that are
+    never stored. A stored Date and Age are always dropped, since they describe the older response.
 
     :param stored: the stored response's fields.
     :param new: those of the 304.
@@ -128,9 +132,9 @@ def renewed(stored: Headers, new: Headers) -> tuple[tuple[str, str], ...] | None
 
 
 def _is_about(stored: tuple[tuple[str, str], ...], tag: str | None) -> bool:
-    """Whether the ETag of a 304 is that of what is stored: a strong one must be the same, a weak one mean the same.
+    """Whether the ETag of a 304 matches the stored one: a strong one must be identical, a weak one equivalent.
 
-    A Last-Modified is not asked: it is weak, and of two times the later is the better known.
+    Last-Modified is not compared: it is weak, and the later of two dates is simply the newer information.
     """
     known = first_of(stored, "etag")
     if tag is None:
@@ -146,7 +150,7 @@ def _opaque(tag: str) -> str:
 
 
 def confirmed_by_head(stored: Headers, size: int, head: Headers) -> bool:
-    """Whether an answer to HEAD with status 200 shows nothing that the stored GET has not; else that is stale (RFC 9111 4.3.5).
+    """Whether a 200 to HEAD agrees with the stored response to GET. If not, that one is outdated (RFC 9111 section 4.3.5).
 
     :param stored: the stored response's fields.
     :param size: the bytes of its body.

@@ -1,4 +1,4 @@
-"""Variants: which request fields choose one, and when two values of a field are the same (RFC 9111 section 4.1)."""
+"""Selects variants by request fields, and normalises the values of these fields (RFC 9111 section 4.1)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..model.checks import FIELD_NAME
 from .dates import timestamp
 from .fields import Headers, Lookup, first_of, vary_names
 
-#: The fields that chose a variant, each with its normal form; ``None``: the request did not have it.
+#: The selecting fields with their normal forms; ``None`` for a field that the request did not have.
 Selection: TypeAlias = "tuple[tuple[str, str | None], ...]"
 
-#: Lists of tokens with weights (RFC 9110 section 12.5). The weights tell what is preferred; of equal ones some apps take the first.
+#: Lists of tokens with weights (RFC 9110 section 12.5). Of members with equal weights, some apps prefer the first.
 _WEIGHTED = frozenset({"accept", "accept-charset", "accept-language"})
-#: No lists, so that a comma in them separates nothing.
+#: Fields that are no lists: a comma in them is no separator.
 _NO_LISTS = frozenset({"authorization", "cookie", "referer", "user-agent"})
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEMBER = re.compile(rf"({_TOKEN}(?:/{_TOKEN})?)((?:[ \t]*;[ \t]*{_TOKEN}={_TOKEN})*)")
@@ -25,7 +25,7 @@ _WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 def selecting_fields(headers: Headers) -> tuple[str, ...] | None:
     """Return the request fields that choose among variants, in lower case and sorted; ``None`` if no request ever matches.
 
-    That is ``Vary: *``, also among others or on another line. A member that is no field name is taken for it too, since what it
+    That is ``Vary: *``, also among others or on another line. A member that is no field name counts as ``*`` too, since what it
     was meant to name can't be compared.
     """
     names = vary_names(headers)
@@ -35,7 +35,7 @@ def selecting_fields(headers: Headers) -> tuple[str, ...] | None:
 
 
 def selection(names: Iterable[str], get: Lookup) -> Selection:
-    """Return what a request has in the selecting fields.
+    """Return the selecting fields of a request.
 
     :param names: as :func:`selecting_fields` returns them.
     :param get: the request's fields.
@@ -44,12 +44,12 @@ def selection(names: Iterable[str], get: Lookup) -> Selection:
 
 
 def matches(chosen: Selection, get: Lookup) -> bool:
-    """Whether a request has what the stored response's request had; what is absent there must be absent here."""
+    """Whether a request has the same selecting fields as the request of the stored response: absent ones are absent in both."""
     return all(normalised(name, get(name)) == value for name, value in chosen)
 
 
 class Dated(Protocol):
-    """A stored response, as far as its date goes."""
+    """A stored response, reduced to its date."""
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]: ...
@@ -62,7 +62,7 @@ _Dated = TypeVar("_Dated", bound=Dated)
 
 
 def newest(matching: Iterable[_Dated]) -> _Dated | None:
-    """Return the stored response with the most recent ``Date``, or of those the one that came last (RFC 9111 section 4).
+    """Return the stored response with the latest ``Date``; with equal ones, the one received last (RFC 9111 section 4).
 
     :param matching: the stored responses that match a request, with Vary or without.
     """
@@ -82,7 +82,7 @@ def normalised(name: str, value: str | None) -> str | None:
     what is not well-formed is left as it is.
 
     :param name: in lower case.
-    :param value: all lines of the field, joined by commas; ``None``: there is none.
+    :param value: all lines of the field, joined by commas; ``None`` without the field.
     """
     if value is None:
         return None
@@ -97,7 +97,7 @@ def normalised(name: str, value: str | None) -> str | None:
 
 
 def _weighed(parts: list[str], *, has_parameters: bool) -> dict[str, float] | None:
-    """Return members with their weights; ``None`` if one is not well-formed, or there twice with two weights."""
+    """Return the members with their weights; ``None`` if one is malformed, or occurs with two different weights."""
     members: dict[str, float] = {}
     for part in parts:
         match = _MEMBER.fullmatch(part)
@@ -106,7 +106,7 @@ def _weighed(parts: list[str], *, has_parameters: bool) -> dict[str, float] | No
         parameters = [parameter.strip().partition("=") for parameter in match[2].split(";")[1:]]
         weight = parameters.pop()[2] if parameters and parameters[-1][0].lower() == "q" else "1"
         keys = [key.lower() for key, _, _ in parameters]
-        # Parameters behind a weight belonged to no media type, and other fields have none.
+        # Parameters after the weight do not belong to the media type. Other fields have no parameters.
         if not _WEIGHT.fullmatch(weight) or "q" in keys or (keys and not has_parameters):
             return None
         values = [value for _, _, value in parameters]
@@ -124,11 +124,11 @@ def _sorted(members: dict[str, float]) -> str:
 def _acceptable(members: dict[str, float]) -> str:
     """Return the codings that may be used, as a field that asks for the same (RFC 9110 section 12.5.3).
 
-    Which of them is preferred is left out: any is acceptable. Unknown ones stay, since the app may know them.
+    Preferences are left out: any coding is acceptable. Unknown codings stay, since the app may know them.
     """
     codings = {coding: weight > 0 for coding, weight in members.items()}
     any_coding = codings.pop("*", None)
-    # Without coding is acceptable unless it is refused, by name or with all others.
+    # No coding at all is acceptable unless the field refuses it, by its name or by ``*``.
     plain = codings.pop("identity", any_coding is not False)
     if any_coding:
         refused = [f"{coding};q=0" for coding, accepted in sorted(codings.items()) if not accepted]

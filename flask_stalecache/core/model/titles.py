@@ -46,7 +46,7 @@ def _readable(url: str, query: str) -> str:
 
 
 def endpoint_of(entry: Entry) -> str | None:
-    """Return the endpoint of a page; ``None`` if it has none."""
+    """Return the endpoint of a page, if it has one."""
     return _named(entry, "endpoint:")
 
 

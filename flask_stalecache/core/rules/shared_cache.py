@@ -65,7 +65,7 @@ class Exchange:
 
 
 def entry_fields(exchange: Exchange, windows: Windows) -> dict[str, Any]:
-    """Return the fields of an entry that each answer sets anew, also one that only confirms the entry (RFC 9111 section 4.3.4)."""
+    """Return the fields of an entry that each response sets, even a 304 that confirms the entry (RFC 9111 section 4.3.4)."""
     return {
         "answered": exchange.answered - exchange.age,
         "received": exchange.answered,
@@ -132,7 +132,7 @@ def honored(terms: ServeOptions, said: RequestDirectives | None, entry: Entry | 
 
     :param terms: the options without its directives.
     :param said: the directives; ``None`` if it has none.
-    :param entry: the stored response; ``None`` if there is none.
+    :param entry: the stored response, if any.
     :param now: seconds since the epoch.
     """
     if said is None or entry is None:

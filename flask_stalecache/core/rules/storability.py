@@ -170,7 +170,7 @@ def _windows(facts: Facts, policy: Policy, defaults: Windows, now: float) -> Win
 
 
 class Action(Enum):
-    """What happens to the stored entry when the origin has answered."""
+    """The fate of the stored entry after an answer of the origin."""
 
     REPLACE = "replace"
     KEEP = "keep"
