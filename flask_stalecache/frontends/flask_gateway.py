@@ -93,7 +93,7 @@ def _tag_and_filter(policy: Policy, response: Response, kwargs: Mapping[str, Any
 
 
 class Left(NamedTuple):
-    """What the observer needs of a request after its context has ended: a streamed response may still read it.
+    """The parts of a request that outlive its context, since a streamed response may still read it.
 
     :ivar log: the reads.
     :ivar session: its session.

@@ -1,4 +1,4 @@
-"""Who may share the answer to a WSGI request: the same for cached views and for the gateway.
+"""Decides which requests may share an answer: the same for cached views and for the gateway.
 
 ===========================  =============================================================================
 :attr:`may_collapse`         only a GET without Authorization is likely to be stored, so others wait for it

@@ -46,6 +46,11 @@ class Observation:
     endpoint: str | None = None
     answered: frozenset[str] = frozenset()
 
+    @property
+    def label(self) -> str:
+        """The name of what answered in the log."""
+        return "a response" if self.endpoint is None else f"the endpoint {self.endpoint}"
+
 
 NOTHING_OBSERVED = Observation()
 

@@ -32,6 +32,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ...core.exhaustive import assert_never
 from ...core.http.cache_control import RequestDirectives, response_directives
 from ...core.http.fields import content_length, first_of, is_event_stream
 from ...core.http.freshness import is_explicit
@@ -186,10 +187,17 @@ class AppFetch:
         personal = None if seen.is_ours else self._personal(seen)
         if personal is not None:
             return personal
-        if judgement.verdict is Verdict.UNSTORABLE:
-            self._explain(seen, judgement.reason)
-            return self._compared_with_head(start) or Answer(Verdict.UNSTORABLE, call, reason=judgement.reason)
-        return self._read_body(start)
+        match judgement.verdict:
+            case Verdict.STORABLE:
+                return self._read_body(start)
+            case Verdict.UNSTORABLE:
+                self._explain(seen, judgement.reason)
+                return self._compared_with_head(start) or Answer(Verdict.UNSTORABLE, call, reason=judgement.reason)
+            case Verdict.FAILED | Verdict.WORSE | Verdict.PERSONAL | Verdict.REFUSED:
+                # The first two were returned above, and a response that has arrived is never judged as one of the others.
+                raise AssertionError(judgement.verdict)
+            case _:
+                return assert_never(judgement.verdict)
 
     def _read_body(self, start: Start) -> Answer:
         """Build the entry if the body is complete by its first chunk; else let it be copied while the client reads it."""
@@ -259,7 +267,7 @@ class AppFetch:
         fields = self.call.fields
         if refusal is not None and refusal.reason.is_fixable and is_explicit(response_directives(fields), fields):
             about = seen.endpoint, refusal.log_key
-            self.backend.complaints.warn_once(about, "%s is not stored by the gateway: %s", _label(seen), refusal.log_text)
+            self.backend.complaints.warn_once(about, "%s is not stored by the gateway: %s", seen.label, refusal.log_text)
 
     def _shareable_failure(self) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
         """Return body, status and fields of a failure for the requests that waited; ``None`` if it may be one visitor's own."""
@@ -283,7 +291,7 @@ class AppFetch:
                 (seen.endpoint, "header", name),
                 "%s is not stored by the gateway: the request field %s was read and is not in Vary; add it there, or name it in "
                 "STALECACHE_IGNORED_HEADERS if the page does not depend on it",
-                _label(seen), name,
+                seen.label, name,
             )  # fmt: skip
         return Answer(Verdict.PERSONAL, self.call, carried=carried, anybodys=False)
 
@@ -394,7 +402,3 @@ class AppFetch:
             callback(self._complete(body))
         else:
             callback(Answer(Verdict.UNSTORABLE, self.call, reason=_TOO_LARGE) if is_too_large else None)
-
-
-def _label(seen: Observation) -> str:
-    return "a response" if seen.endpoint is None else f"the endpoint {seen.endpoint}"

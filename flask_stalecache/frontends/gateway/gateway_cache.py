@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 
 
 class GatewayCache(Gateway):
-    """A shared HTTP cache in front of any WSGI app: it obeys what the app's responses say.
+    """A shared HTTP cache in front of any WSGI app. It obeys the Cache-Control of the app's responses.
 
     :param wsgi_app: the app.
-    :param store: where entries live. Default: files in ``dir``.
-    :param rules: pairs of a path pattern (``"/news/*"``) and a :class:`Policy`, for apps whose responses say nothing. The first
-        that matches holds. Callables in it are given the WSGI environ; ``response_filter`` the status line and the fields.
+    :param store: where entries are stored. Default: in files in ``dir``.
+    :param rules: pairs of a path pattern (``"/news/*"``) and a :class:`Policy`, for responses without Cache-Control. The first one
+        that matches applies. Its callables are called with the WSGI environ, ``response_filter`` with the status line and the
+        fields.
     :param settings: the ``STALECACHE_*`` keys in lower case without the prefix: ``dir=``, ``max_size=``,
-        ``honor_request_cache_control=`` … Of the windows only those count that are given here, and only where responses and
-        rules say nothing.
+        ``honor_request_cache_control=`` … Windows apply only if they are given here, and only where neither a response nor a rule
+        sets one: the defaults of Flask apps do not apply.
     :raises ConfigError: for an unknown setting or a value that is not accepted, or without ``dir`` and ``store``.
     """
 
