@@ -181,7 +181,7 @@ def test_a_fetch_function_has_its_own_label(make_app: MakeApp) -> None:
         rates("EUR")
     with heard(purged) as names, app.app_context():
         rates.purge("EUR")
-    assert [one["label"] for one in told] == [rates._memo.name]
+    assert [one["label"] for one in told] == [rates._definition.name]
     assert names[0]["names"][0].startswith("call:")
 
 

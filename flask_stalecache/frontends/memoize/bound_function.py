@@ -21,12 +21,12 @@ from .policy import CallPolicy
 from .serializers import Codec
 
 #: The fetch functions of this process by name. Those that a factory makes share one name.
-_memos: dict[str, weakref.WeakSet[FetchFunction]] = {}
+_definitions: dict[str, weakref.WeakSet[FetchFunction]] = {}
 
 
-def memo_called(name: str) -> FetchFunction | None:
+def definition_named(name: str) -> FetchFunction | None:
     """Return the fetch function with this name; ``None`` if there is not exactly one."""
-    alive = list(_memos.get(name, ()))
+    alive = list(_definitions.get(name, ()))
     return alive[0] if len(alive) == 1 else None
 
 
@@ -43,7 +43,7 @@ class FetchFunction:
         named: Any = function if hasattr(function, "__qualname__") else type(function)
         self.name = f"{named.__module__}.{named.__qualname__}"
         self.arguments = Arguments(function, self.name, policy.ignored_args)
-        _memos.setdefault(self.name, weakref.WeakSet()).add(self)
+        _definitions.setdefault(self.name, weakref.WeakSet()).add(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +62,7 @@ class BoundFunction:
     """
 
     app: Flask
-    memo: FetchFunction
+    definition: FetchFunction
     settings: Settings
     complaints: RateLimitedLog
     codec: Codec
@@ -92,10 +92,10 @@ class BoundFunction:
         return key
 
     def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-        memo, own = self.memo, self.memo.policy.windows.key
+        definition, own = self.definition, self.definition.policy.windows.key
         if own is None:
-            return call_key(memo.name, memo.arguments.key_part(args, kwargs))
-        return call_key(memo.name, canonical(own(*args, **kwargs), "key", memo.name))
+            return call_key(definition.name, definition.arguments.key_part(args, kwargs))
+        return call_key(definition.name, canonical(own(*args, **kwargs), "key", definition.name))
 
 
 #: No value of one of these types equals a value of another, so that a dict keeps them apart: not so with 1, 1.0 and True.

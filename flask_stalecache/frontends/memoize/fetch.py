@@ -92,7 +92,7 @@ class CallFetch:
     def _in_app_context(self) -> Any:
         with self.bound.app.app_context():
             try:
-                return self.bound.memo.function(*self.args, **self.kwargs)
+                return self.bound.definition.function(*self.args, **self.kwargs)
             except RuntimeError as error:
                 if not is_request_missing(error):
                     raise
@@ -108,7 +108,9 @@ class CallFetch:
         status = _status_of(response)
         if self._is_failure(error, value, status):
             retry_after = _retry_after_of(response) if status in (429, 503) else None
-            silent = retry_after if start.previous is not None else _longest(retry_after, self.bound.memo.policy.cache_failures)
+            silent = (
+                retry_after if start.previous is not None else _longest(retry_after, self.bound.definition.policy.cache_failures)
+            )
             return Answer(Verdict.FAILED, value, error, retry_after=retry_after, silent_for=silent)
         if error is not None or (status is not None and status not in _STORED):
             return Answer(Verdict.UNSTORABLE, value, error)
@@ -123,7 +125,7 @@ class CallFetch:
         return self._stored(value, kind, body, (*tags, *word.tags), start, word)
 
     def _is_failure(self, error: Exception | None, value: Any, status: int | None) -> bool:
-        policy, log = self.bound.memo.policy, self.bound.complaints
+        policy, log = self.bound.definition.policy, self.bound.complaints
         return ask(
             lambda: policy.is_failure(error, value, status),
             error is not None,
@@ -135,7 +137,7 @@ class CallFetch:
 
     def _tags(self) -> tuple[str, ...] | None:
         """Return the function's tags for these arguments; ``None`` if the developer's callable raises, or returns no tags."""
-        given = self.bound.memo.policy.windows.tags
+        given = self.bound.definition.policy.windows.tags
         if not callable(given):
             return given  # type: ignore[no-any-return]
         return ask(
@@ -149,7 +151,7 @@ class CallFetch:
 
     def _stored(self, value: Any, kind: str, body: bytes, tags: tuple[str, ...], start: Start, word: Cacheability) -> Answer:
         bound, now = self.bound, time.time()
-        policy = bound.memo.policy.windows
+        policy = bound.definition.policy.windows
         facts = Facts(
             status=200,
             headers=(),
@@ -177,7 +179,7 @@ class CallFetch:
         return start.build_entry(
             bound.terms,
             key=self.key,
-            names=(*call_names(bound.memo.name, self.key), *map(tag_name, dict.fromkeys(tags))),
+            names=(*call_names(bound.definition.name, self.key), *map(tag_name, dict.fromkeys(tags))),
             answered=now,
             windows=windows,
             never_stale=False,
@@ -187,7 +189,7 @@ class CallFetch:
             status=200,
             headers=(("Content-Type", kind),),
             body=body,
-            recipe={"function": bound.memo.name, "arguments": bound.memo.arguments.to_json(self.args, self.kwargs)},
+            recipe={"function": bound.definition.name, "arguments": bound.definition.arguments.to_json(self.args, self.kwargs)},
             calls=tuple(word.calls),
             stood_in=word.stood_in,
         )
@@ -195,7 +197,7 @@ class CallFetch:
 
 def suspended_answer(bound: BoundFunction, label: str) -> Answer:
     """Return the answer to calls of a function that is suspended."""
-    policy = bound.memo.policy
+    policy = bound.definition.policy
     why = f"it failed {policy.suspend_after} times in a row, and is suspended for {policy.suspend_for:g} s"
     return Answer(Verdict.REFUSED, error=OriginSuspended(f"{label}: {why}"), retry_after=bound.suspension.left())
 

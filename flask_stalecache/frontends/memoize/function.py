@@ -19,27 +19,27 @@ class MemoizedFunction(Generic[P, R]):
     In an app context it answers from what is stored; outside of one the function itself is called.
     """
 
-    def __init__(self, memo: FetchFunction, before: tuple[Any, ...] = ()) -> None:
-        self._memo = memo
+    def __init__(self, definition: FetchFunction, before: tuple[Any, ...] = ()) -> None:
+        self._definition = definition
         self._before = before
         for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
-            if hasattr(memo.function, name):
-                setattr(self, name, getattr(memo.function, name))
-        self.__wrapped__ = memo.function
+            if hasattr(definition.function, name):
+                setattr(self, name, getattr(definition.function, name))
+        self.__wrapped__ = definition.function
 
     def __repr__(self) -> str:
-        return f"<MemoizedFunction {self._memo.name}>"
+        return f"<MemoizedFunction {self._definition.name}>"
 
     def __get__(self, instance: object, owner: type | None = None) -> MemoizedFunction[..., R]:
         """Bind it to an object, as Python does with methods."""
-        return cast("MemoizedFunction[..., R]", self if instance is None else MemoizedFunction(self._memo, (instance,)))
+        return cast("MemoizedFunction[..., R]", self if instance is None else MemoizedFunction(self._definition, (instance,)))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the value of the call."""
         cache = cache_of_current_app()
         if cache is None or (calls := cache.calls) is None:
             return self.uncached(*args, **kwargs)
-        return calls.answer(self._memo, self._before + args if self._before else args, kwargs)  # type: ignore[no-any-return]
+        return calls.answer(self._definition, self._before + args if self._before else args, kwargs)  # type: ignore[no-any-return]
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Renew the value of a call in the background, even a fresh one, and return at once.
@@ -48,7 +48,7 @@ class MemoizedFunction(Generic[P, R]):
         :raises ConfigError: outside an app context.
         """
         calls = self._known_calls("refresh")
-        return calls is not None and calls.refresh(self._memo, self._before + args, kwargs)
+        return calls is not None and calls.refresh(self._definition, self._before + args, kwargs)
 
     def purge(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Drop the stored value of a call: every worker sees it at its next call.
@@ -58,7 +58,7 @@ class MemoizedFunction(Generic[P, R]):
         """
         calls = self._known_calls("purge")
         if calls is not None:
-            calls.purge(self._memo, self._before + args, kwargs)
+            calls.purge(self._definition, self._before + args, kwargs)
 
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Return the stored value of a call, however old, without calling the function; ``None`` if nothing is stored.
@@ -66,14 +66,14 @@ class MemoizedFunction(Generic[P, R]):
         :raises ConfigError: outside an app context.
         """
         calls = self._known_calls("peek")
-        return None if calls is None else calls.peek(self._memo, self._before + args, kwargs)
+        return None if calls is None else calls.peek(self._definition, self._before + args, kwargs)
 
     def uncached(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, as if it were not decorated."""
-        return self._memo.function(*self._before, *args, **kwargs)  # type: ignore[no-any-return]
+        return self._definition.function(*self._before, *args, **kwargs)  # type: ignore[no-any-return]
 
     def _known_calls(self, what: str) -> Calls | None:
         cache = cache_of_current_app()
         if cache is None:
-            raise ConfigError(f"{self._memo.name}.{what}() needs to know the app: call it under `with app.app_context():`")
+            raise ConfigError(f"{self._definition.name}.{what}() needs to know the app: call it under `with app.app_context():`")
         return cache.calls  # type: ignore[no-any-return]

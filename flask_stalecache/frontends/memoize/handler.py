@@ -27,7 +27,7 @@ from ...stores.base import Copy
 from ..app_version import AppVersion
 from ..hooks import ask
 from ..middleware import submit_at_close
-from .bound_function import BoundFunction, FetchFunction, memo_called
+from .bound_function import BoundFunction, FetchFunction, definition_named
 from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
 from .origin import CallOrigin
 from .policy import NO_FALLBACK
@@ -68,13 +68,13 @@ class Calls:
         self._names: dict[str, FetchFunction] = {}
         self.pool = engine.runtime.new_pool(WORKERS, settings.refresh_queue)
 
-    def answer(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def answer(self, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the value of a call."""
-        bound = self._bound_function(memo)
-        if memo.policy.windows.unless is not None and self._is_live(bound, args, kwargs):
+        bound = self._bound_function(definition)
+        if definition.policy.windows.unless is not None and self._is_live(bound, args, kwargs):
             # A returned value may be a failure too, but the failures of calls that bypass the cache on purpose are not judged.
             return self.engine.instrumentation.call_bypassed(
-                bound.tally, lambda: memo.function(*args, **kwargs), lambda value: False, is_visit=True
+                bound.tally, lambda: definition.function(*args, **kwargs), lambda value: False, is_visit=True
             )
         word = cacheability.current()
         origin = CallOrigin(bound, args, kwargs, word is not None and word.in_background)
@@ -82,9 +82,10 @@ class Calls:
         if served.refresh:
             submit_at_close(self.engine, origin.refresh())
         if served.answer is None:
+            # Decoded before it is counted: a broken value is no hit.
             value = self._read(bound, served.copy)
             if value is _BROKEN:
-                return self._instead_of_broken(origin, memo, args, kwargs)
+                return self._instead_of_broken(origin, definition, args, kwargs)
         if (took := served.took) is None:
             # Not a method call: it would cost more than the count itself.
             bound.tally.cells[PLAIN] += 1
@@ -92,20 +93,24 @@ class Calls:
             bound.tally.served(served.status, took, waited=served.waited)
         if served.answer is not None:
             value = self._of_answer(origin, served.answer, word)
-        if word is not None and memo.policy.inherit and (entry := served.entry) is not None:
+        # Whatever is made of this value is not fresher than it, and is purged with it.
+        if word is not None and definition.policy.inherit and (entry := served.entry) is not None:
             word.made_from(entry.key)
             cacheability.inherit(word, entry, origin.terms)
         return value
 
-    def _instead_of_broken(self, origin: CallOrigin, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _instead_of_broken(
+        self, origin: CallOrigin, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        # Removed: ask again, as for a missing value. Not removed: another process is writing the value, so don't wait for it.
         if self.engine.answer_writer.remove_if_unlocked(origin.key):
-            return self.answer(memo, args, kwargs)
+            return self.answer(definition, args, kwargs)
         origin.bound.tally.served(CacheStatus.BYPASS, 0.0)
         return _told(self.engine.bypass(origin))
 
-    def refresh(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    def refresh(self, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Queue a refresh, even of a fresh value. Return false if one is pending already."""
-        origin = CallOrigin(self._bound_function(memo), args, kwargs, False)
+        origin = CallOrigin(self._bound_function(definition), args, kwargs, False)
         if self.engine.runtime.is_pending(origin.key):
             return False
         submit_at_close(self.engine, origin.refresh(forced=True))
@@ -140,28 +145,28 @@ class Calls:
     def _call_of(self, entry: Entry) -> CallOrigin | None:
         """Return the call that made a value; ``None`` if only a caller has its arguments."""
         function, arguments = entry.recipe.get("function"), entry.recipe.get("arguments")
-        memo = self._names.get(str(function)) or memo_called(str(function))
-        if memo is None or arguments is None:
+        definition = self._names.get(str(function)) or definition_named(str(function))
+        if definition is None or arguments is None:
             return None
         try:
-            args, kwargs = memo.arguments.from_json(arguments)
-            origin = CallOrigin(self._bound_function(memo), args, kwargs, True)
+            args, kwargs = definition.arguments.from_json(arguments)
+            origin = CallOrigin(self._bound_function(definition), args, kwargs, True)
         except Exception as error:
             # The function has changed since: it takes other arguments.
             self.engine.complaints.error_every_minute((function, "recipe"), "%s can't be called as it was: %r", function, error)
             return None
         return origin if origin.key == entry.key else None
 
-    def purge(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def purge(self, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Drop the stored value of a call."""
-        key = self._bound_function(memo).key(args, kwargs)
+        key = self._bound_function(definition).key(args, kwargs)
         self.engine.counters.count("purges")
         self.engine.store.purge(call_name(key), soft=False)
         self.engine.instrumentation.purged(call_name(key), soft=False)
 
-    def peek(self, memo: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def peek(self, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the stored value of a call, however old, or ``None``."""
-        bound = self._bound_function(memo)
+        bound = self._bound_function(definition)
         copy = self.engine.answer_writer.load(bound.key(args, kwargs))
         value = None if copy.entry is None else self._read(bound, copy)
         return None if value is _BROKEN else value
@@ -180,14 +185,14 @@ class Calls:
             except BrokenValue as error:
                 self.engine.counters.count("broken_values")
                 bound.complaints.error_every_minute(
-                    (bound.memo.name, "broken"), "a stored value of %s is dropped: %s", bound.memo.name, error
+                    (bound.definition.name, "broken"), "a stored value of %s is dropped: %s", bound.definition.name, error
                 )
                 return _BROKEN
         return read()
 
     def _of_answer(self, origin: CallOrigin, answer: Answer, word: cacheability.Cacheability | None) -> Any:
         """Return the value that the function returned, or raise its error; return the fallback if it failed."""
-        policy = origin.bound.memo.policy
+        policy = origin.bound.definition.policy
         if not answer.verdict.is_failure or policy.fallback is NO_FALLBACK:
             return _told(answer)
         if word is not None and policy.inherit:
@@ -207,7 +212,7 @@ class Calls:
 
     def _is_live(self, bound: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Ask the developer's ``unless``. If it raises, the call bypasses the cache."""
-        unless, name = cast("Callable[..., object]", bound.memo.policy.windows.unless), bound.memo.name
+        unless, name = cast("Callable[..., object]", bound.definition.policy.windows.unless), bound.definition.name
         return ask(
             lambda: bool(unless(*args, **kwargs)),
             True,
@@ -219,48 +224,53 @@ class Calls:
 
     # -- a function in this app ------------------------------------------------------------------------------------
 
-    def _bound_function(self, memo: FetchFunction) -> BoundFunction:
-        return self._bound_functions.get(memo) or self._bind(memo)
+    def _bound_function(self, definition: FetchFunction) -> BoundFunction:
+        return self._bound_functions.get(definition) or self._bind(definition)
 
-    def _bind(self, memo: FetchFunction) -> BoundFunction:
-        self._check_name(memo)
-        self.check([memo])
-        settings, policy = self.settings, memo.policy
+    def _bind(self, definition: FetchFunction) -> BoundFunction:
+        self._check_name(definition)
+        self.check([definition])
+        settings, policy = self.settings, definition.policy
         windows = policy.windows
         prefers = settings.prefer_stale if windows.prefer_stale is None else windows.prefer_stale is True
         preferred = preference(prefers, settings.prefer_stale_refresh)
         terms = self.terms()._replace(refresh_ahead=windows.refresh_ahead or 0.0, prefer_stale=preferred)
         bound = BoundFunction(
             app=self.app,
-            memo=memo,
+            definition=definition,
             settings=settings,
             complaints=self.engine.complaints,
-            codec=codec_of(policy.serializer, memo.function, _secret_keys(self.app), settings.max_entry_size),
+            codec=codec_of(policy.serializer, definition.function, _secret_keys(self.app), settings.max_entry_size),
             slots=ConcurrencyLimit(policy.max_concurrency),
-            suspension=self._suspension_of(memo),
-            pool=self._pool_of(memo),
+            suspension=self._suspension_of(definition),
+            pool=self._pool_of(definition),
             renew=self.renew,
             lock_timeout=settings.lock_timeout if windows.lock_timeout is None else windows.lock_timeout,
             terms=terms,
             in_background=terms._replace(in_line=True),
             asks_each=callable(windows.prefer_stale),
             keys={},
-            tally=self.engine.registry.tally("function", memo.name),
+            tally=self.engine.registry.tally("function", definition.name),
         )
-        return self._bound_functions.setdefault(memo, bound)
+        # Of two threads that bind it at the same time, both get the same: limits and threads must not exist twice.
+        return self._bound_functions.setdefault(definition, bound)
 
-    def _suspension_of(self, memo: FetchFunction) -> CircuitBreaker:
-        policy, store = memo.policy, self.engine.store
+    def _suspension_of(self, definition: FetchFunction) -> CircuitBreaker:
+        policy, store = definition.policy, self.engine.store
         return CircuitBreaker(
-            store, memo.name, policy.suspend_after, policy.suspend_for or 0.0, self.engine.answer_writer.store_failed
+            store, definition.name, policy.suspend_after, policy.suspend_for or 0.0, self.engine.answer_writer.store_failed
         )
 
-    def suspended(self, memos: Iterable[FetchFunction]) -> list[Suspended]:
+    def suspended(self, definitions: Iterable[FetchFunction]) -> list[Suspended]:
         """Return those fetch functions that are suspended now, since they failed too often in a row.
 
         All workers of the machine know, also those that never called them.
         """
-        suspensions = {memo.name: self._suspension_of(memo) for memo in memos if memo.policy.suspend_after is not None}
+        suspensions = {
+            definition.name: self._suspension_of(definition)
+            for definition in definitions
+            if definition.policy.suspend_after is not None
+        }
         return [
             Suspended(name, suspension.failures(), suspension.left())
             for name, suspension in sorted(suspensions.items())
@@ -271,30 +281,30 @@ class Calls:
         """Return the serving options of the app."""
         return self._version.serve_options()
 
-    def _pool_of(self, memo: FetchFunction) -> ThreadPool:
+    def _pool_of(self, definition: FetchFunction) -> ThreadPool:
         """Return the threads of a function. With ``wait`` it has its own, so that a hanging call blocks no other function."""
-        if memo.policy.windows.wait is None:
+        if definition.policy.windows.wait is None:
             return self.pool
-        return self.engine.runtime.new_pool(memo.policy.max_concurrency, 0, replaces_lost=False)
+        return self.engine.runtime.new_pool(definition.policy.max_concurrency, 0, replaces_lost=False)
 
-    def check(self, memos: Iterable[FetchFunction]) -> None:
+    def check(self, definitions: Iterable[FetchFunction]) -> None:
         """Raise :class:`ConfigError` if a function contradicts the app's settings."""
         deadline = self.settings.refresh_deadline
-        for memo in memos:
-            wait = memo.policy.windows.wait
+        for definition in definitions:
+            wait = definition.policy.windows.wait
             if wait is not None and wait > deadline:
                 raise ConfigError(
-                    f"wait={wait:g} of {memo.name} is longer than STALECACHE_REFRESH_DEADLINE={deadline:g}, after which a call is "
-                    "given up: lower the one or raise the other"
+                    f"wait={wait:g} of {definition.name} is longer than STALECACHE_REFRESH_DEADLINE={deadline:g}, after which a "
+                    "call is given up: lower the one or raise the other"
                 )
 
-    def _check_name(self, memo: FetchFunction) -> None:
+    def _check_name(self, definition: FetchFunction) -> None:
         """Refuse a second function with the same name: each would get the values of the other."""
-        other = self._names.setdefault(memo.name, memo)
-        if other is not memo and not _is_same(other.function, memo.function):
+        other = self._names.setdefault(definition.name, definition)
+        if other is not definition and not _is_same(other.function, definition.function):
             raise ConfigError(
-                f"two fetch functions are called {memo.name}, and would be given each other's values: give them names of their "
-                "own, and what they close over as arguments"
+                f"two fetch functions are called {definition.name}, and would be given each other's values: give them names of "
+                "their own, and what they close over as arguments"
             )
 
 

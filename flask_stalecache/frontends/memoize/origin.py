@@ -48,7 +48,7 @@ class CallOrigin(Origin):
         """Ask the developer's ``prefer_stale``."""
         bound = self.bound
         prefers = ask(
-            lambda: bool(bound.memo.policy.windows.prefer_stale(*self.args, **self.kwargs)),
+            lambda: bool(bound.definition.policy.windows.prefer_stale(*self.args, **self.kwargs)),
             None,
             bound.complaints,
             (self.label, "prefer"),
@@ -62,7 +62,7 @@ class CallOrigin(Origin):
     @property
     def label(self) -> str:
         """Its name in log lines."""
-        return f"{self.bound.memo.name}()"
+        return f"{self.bound.definition.name}()"
 
     @property
     def tally(self) -> Tally:
@@ -77,7 +77,7 @@ class CallOrigin(Origin):
     @property
     def wait(self) -> float | None:
         """Seconds to wait for a missing or expired value at most."""
-        return self.bound.memo.policy.windows.wait  # type: ignore[no-any-return]
+        return self.bound.definition.policy.windows.wait  # type: ignore[no-any-return]
 
     @property
     def runs_in_own_threads(self) -> bool:
@@ -93,7 +93,7 @@ class CallOrigin(Origin):
         if self.bound.suspension.is_on():
             return suspended_answer(self.bound, self.label)
         now, note = time.time(), copy.note
-        can_wait = self.terms.in_line or self.bound.memo.policy.fallback is not NO_FALLBACK
+        can_wait = self.terms.in_line or self.bound.definition.policy.fallback is not NO_FALLBACK
         if not note.silent(now) and not (can_wait and note.backing_off(now)):
             return None
         left = max(note.retry_at, note.silent_until) - now

@@ -108,6 +108,7 @@ class PageFetch:
         in_background = REFRESHING in self.context.request.environ
         with collecting(in_background=in_background) as word, watched(self.context, self.covered) as watch:
             response, error = self._call_view()
+        # Before the names are collected: those of inner pages count as read by this view.
         self._inherit_from_inner_pages(word)
         names = names_beyond_key(self.context, self.covered, watch)
         carried = names.carried_part(self.context.request.environ)
@@ -124,6 +125,7 @@ class PageFetch:
         judgement, entry = self._judge(made)
         advise(self.bound.complaints, self.bound.cached.name, self.context, judgement, carried)
         if is_for_authorization(judgement):
+            # As a name that the request carries, so that requests with it don't wait for each other.
             carried = carried | _AUTHORIZATION
         has_failed = judgement.verdict is Verdict.FAILED and not watch.refusal
         explains = self.bound.explains or word.in_background
@@ -246,6 +248,7 @@ class PageFetch:
 
     def _entry(self, made: _Made, body: bytes, windows: Windows) -> Entry:
         bound, policy, response, names = self.bound, self.bound.cached.policy, made.response, made.names
+        # Without a validator, a browser's conditional request for the copy could not be answered with 304.
         if response.status_code == 200 and "ETag" not in response.headers:
             response.set_etag(blake2b(body, digest_size=16).hexdigest())
         request = self.context.request

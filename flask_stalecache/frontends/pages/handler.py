@@ -241,6 +241,7 @@ class Pages:
     def _answered(self, origin: PageOrigin, served: Served, is_visit: bool, more: str = "") -> Response:
         if served.refresh:
             self._submit(origin)
+        # Before the copy is sent: the view that called this one may put it into its own page.
         origin.remember(served)
         if served.answer is None:
             if is_visit:

@@ -107,6 +107,7 @@ def page_refresh(
 
 def _refreshed(maker: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, start: Start) -> Answer:
     """Send the request through the app. Return the view's answer, or a failure if something else answered."""
+    # A visitor without cookies, and without any field beyond the key: what it is served may be anybody's.
     environ = recipe.to_environ()
     environ.update(visitor or {})
     replay = environ[REPLAY] = Replay(key, maker.cached, start)
