@@ -43,7 +43,7 @@ class Warming:
 
     def terms(self, terms: ServeOptions) -> ServeOptions:
         """Return the serve options for this request: a stale entry is refreshed while the request waits."""
-        return (terms.reloading() if self.force else terms)._replace(in_line=True)
+        return (terms.reloading() if self.force else terms)._replace(wait_for_fresh=True)
 
     def note_answer(self, answer: Answer) -> None:
         """Record the origin's answer. If it failed, the request itself may be answered with a stored copy."""

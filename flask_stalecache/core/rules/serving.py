@@ -13,7 +13,7 @@ stale, in SWR, a refresh is pending or backing off   the entry                  
 stale, past SWR, prefer stale                        the entry, and a refresh       STALE
 stale, past SWR, in SIE, backing off                 the entry                      STALE
 stale, past SWR                                      the origin's answer            EXPIRED
-stale, wait for fresh                                the origin's answer            EXPIRED
+stale, wait_for_fresh                                the origin's answer            EXPIRED
 any, the client reloads                              the origin's answer            EXPIRED
 stale, past SWR, in SIE, the origin fails            the entry                      STALE
 stale, the wait for the lock times out               the entry, however old         STALE
@@ -42,7 +42,7 @@ class ServeOptions(NamedTuple):
     :ivar deployed: when the app was set up, in seconds since the epoch.
     :ivar refresh_ahead: the last seconds of freshness, in which a hit also queues a refresh.
     :ivar prefer_stale: whether a stale entry is served whatever its age.
-    :ivar in_line: a stale entry is refreshed before the answer, and served only if that fails: for jobs, where no user waits.
+    :ivar wait_for_fresh: a stale entry is refreshed before the answer, and served only if that fails: for jobs without a user.
     :ivar reload: the client accepts a stored entry only after the origin has confirmed it.
     :ivar if_error: seconds after freshness in which the client accepts the entry if the origin fails, besides its own window.
     """
@@ -51,7 +51,7 @@ class ServeOptions(NamedTuple):
     deployed: float = 0.0
     refresh_ahead: float = 0.0
     prefer_stale: PreferStale = PreferStale.NO
-    in_line: bool = False
+    wait_for_fresh: bool = False
     reload: bool = False
     if_error: float = 0.0
 
@@ -139,9 +139,9 @@ def decide(entry: Entry | None, note: Note, now: float, terms: ServeOptions = PL
     waits = pending or note.backing_off(now)
     refresh = _may_refresh(note, now, terms, pending)
     in_swr = entry.in_swr(now)
-    if in_swr and (not terms.in_line or note.backing_off(now)):
+    if in_swr and (not terms.wait_for_fresh or note.backing_off(now)):
         return Serve(entry, CacheStatus.UPDATING if waits else CacheStatus.STALE, refresh)
-    if terms.prefer_stale is not PreferStale.NO and not terms.in_line and not entry.never_stale:
+    if terms.prefer_stale is not PreferStale.NO and not terms.wait_for_fresh and not entry.never_stale:
         return Serve(entry, CacheStatus.STALE, refresh, CacheStatus.STALE)
     if entry.in_sie(now) and note.backing_off(now):
         return Serve(entry, CacheStatus.STALE, False)

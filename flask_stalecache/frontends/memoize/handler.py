@@ -247,7 +247,7 @@ class Calls:
             renew=self.renew,
             lock_timeout=settings.lock_timeout if windows.lock_timeout is None else windows.lock_timeout,
             terms=terms,
-            in_background=terms._replace(in_line=True),
+            in_background=terms._replace(wait_for_fresh=True),
             asks_each=callable(windows.prefer_stale),
             keys={},
             tally=self.engine.registry.tally("function", definition.name),

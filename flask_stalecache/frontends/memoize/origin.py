@@ -93,7 +93,7 @@ class CallOrigin(Origin):
         if self.bound.suspension.is_on():
             return suspended_answer(self.bound, self.label)
         now, note = time.time(), copy.note
-        can_wait = self.terms.in_line or self.bound.definition.policy.fallback is not NO_FALLBACK
+        can_wait = self.terms.wait_for_fresh or self.bound.definition.policy.fallback is not NO_FALLBACK
         if not note.silent(now) and not (can_wait and note.backing_off(now)):
             return None
         left = max(note.retry_at, note.silent_until) - now
@@ -102,7 +102,7 @@ class CallOrigin(Origin):
 
     def call(self, start: Start) -> Answer:
         """Call the function, unless too many calls of it run, and judge its value."""
-        return self._fetch().answer(start, is_background=self.terms.in_line)
+        return self._fetch().answer(start, is_background=self.terms.wait_for_fresh)
 
     def call_uncached(self) -> Answer:
         """Call the function for this caller alone: nothing of it is stored."""

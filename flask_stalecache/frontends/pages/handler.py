@@ -208,7 +208,7 @@ class Pages:
         if warming is not None and not warming.is_met:
             return self._warmed(warming, origin)
         # A page within the one that is renewed: if it stayed stale, that one would be stale too.
-        origin.terms = origin.terms._replace(in_line=True)
+        origin.terms = origin.terms._replace(wait_for_fresh=True)
         return self._answered(origin, self.engine.serve(origin), False)
 
     def _replayed(self, replay: Replay, origin: PageOrigin) -> Response:

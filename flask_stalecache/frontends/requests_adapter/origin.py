@@ -59,7 +59,7 @@ class SessionOrigin(Origin):
         self.terms: ServeOptions = context.terms(rules)
         if in_background:
             # The page is refreshed as a whole: a stale part would make it stale again.
-            self.terms = self.terms._replace(in_line=True)
+            self.terms = self.terms._replace(wait_for_fresh=True)
         if self.said is not None:
             self.terms = honored(self.terms, self.said, context.engine.look_up(self.key).entry, time.time())
 

@@ -287,7 +287,7 @@ any_terms = st.builds(
     moments.map(lambda age: NOON + age),
     spans | st.just(30.0),
     st.sampled_from(PreferStale),
-    in_line=st.booleans(),
+    wait_for_fresh=st.booleans(),
     # Whoever reloads, and what only a visitor takes, is in the table.
     reload=st.just(False),
     if_error=st.just(0.0),
@@ -320,14 +320,14 @@ def test_who_reloads_is_served_what_the_origin_says(case: Case) -> None:
 def test_who_prefers_stale_waits_for_nothing_that_may_be_served_stale(case: Case) -> None:
     entry, note, now, pending, terms = case
     decision = decide(entry, note, now, terms, pending=pending)
-    if terms.prefer_stale is not PreferStale.NO and not terms.in_line and not entry.never_stale:
+    if terms.prefer_stale is not PreferStale.NO and not terms.wait_for_fresh and not entry.never_stale:
         assert isinstance(decision, Serve)
 
 
 @given(any_case)
 def test_where_nobody_waits_what_is_stale_is_renewed_unless_it_backs_off(case: Case) -> None:
     entry, note, now, pending, terms = case
-    decision = decide(entry, note, now, terms._replace(in_line=True), pending=pending)
+    decision = decide(entry, note, now, terms._replace(wait_for_fresh=True), pending=pending)
     if not is_fresh(entry, now, terms) and not note.backing_off(now):
         may_stand_in = entry.in_swr(now) or entry.in_sie(now)
         assert decision == Fetch(CacheStatus.EXPIRED, entry if may_stand_in else None, entry if entry.may_be_stale else None)
