@@ -1,4 +1,10 @@
-"""What becomes of an answer: does to the store what the verdict asks for. A store that fails is nobody's error."""
+"""Writes answers to the store as their verdict asks, and sets the results for waiting requests.
+
+An error of the store is counted and logged, and never reaches a request: the page is served uncached instead.
+
+Locks: an entry and its note are written with the lock of their key held. A flight holds it from before the call to the end of the
+write. A request that has called without the lock writes only if it is free.
+"""
 
 from __future__ import annotations
 
@@ -61,13 +67,13 @@ def result_for_waiters(answer: Answer, key: str, start: Start, *, is_purged: boo
 
 
 class AnswerWriter:
-    """Settles answers of origins in one store.
+    """Writes the answers of origins to one store.
 
     :param store: where entries live.
     :param backoff: the first and the longest pause in seconds after a failure.
-    :param counters: where failures are counted.
-    :param complaints: where they are told.
-    :ivar instrumentation: sees what is stored.
+    :param counters: counts failures.
+    :param complaints: logs failures.
+    :ivar instrumentation: sends a signal for each stored entry.
     """
 
     def __init__(self, store: Store, backoff: tuple[float, float], counters: Counters, complaints: RateLimitedLog) -> None:
@@ -78,12 +84,12 @@ class AnswerWriter:
         self.complaints = complaints
 
     def start(self, copy: Copy) -> Start:
-        """Return what is noted before an origin is called."""
+        """Record the facts of a call that is about to begin."""
         now = time.time()
         return Start(self.store.seq(), now, os.urandom(8).hex(), copy.entry, copy.note.unstorable(now))
 
     def load(self, key: str) -> Copy:
-        """Return what is stored; nothing, if the store fails."""
+        """Return what is stored under a key; an empty copy if the store fails."""
         try:
             return self.store.load(key)
         except StoreError as error:
@@ -118,7 +124,7 @@ class AnswerWriter:
         return False
 
     def write_if_unlocked(self, key: str, answer: Answer | None) -> bool:
-        """Store an answer that came without the lock, if it is storable and nobody holds the lock now."""
+        """Store an answer that was made without the lock, if it is storable and the lock is free."""
         if answer is None or answer.verdict is not Verdict.STORABLE:
             return False
         if answer.beside is not None:
@@ -133,7 +139,7 @@ class AnswerWriter:
             lock.release()
 
     def remove_if_unlocked(self, key: str) -> bool:
-        """Remove what is stored, and return whether that could be done: somebody may be renewing it."""
+        """Remove the entry of a key. Return false if the lock is taken: a refresh may be running."""
         lock = self.store.lock(key)
         try:
             if not lock.acquire():
@@ -200,13 +206,13 @@ class AnswerWriter:
     def note_failure(self, copy: Copy, answer: Answer | None = None) -> None:
         """Count a failure in the key's note, so that all workers back off.
 
-        :param answer: what the origin said of it, if it said anything.
+        :param answer: the origin's answer, which may ask for a longer back-off.
         """
         self.counters.count("origin_failures")
         asked = (0.0, 0.0) if answer is None else (answer.retry_after or 0.0, answer.silent_for or 0.0)
         self.store.write_note(copy.key, copy.note.failed(time.time(), self.backoff, random.random(), *asked))
 
     def store_failed(self, error: StoreError) -> None:
-        """Count a failure of the store, and say it once a minute."""
+        """Count a failure of the store, and log it once a minute."""
         self.counters.count("store_failures")
         self.complaints.error_every_minute("store", "the cache store failed, pages are served live: %s", error)

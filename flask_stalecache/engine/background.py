@@ -1,4 +1,16 @@
-"""Refreshes: handed over when a response is closed, run one at a time a key over all processes, given up after a deadline."""
+"""Background refreshes: submitted when a response is closed, one at a time for each key over all processes.
+
+The life of a refresh: *claimed* by one request of this process (``_pending``, guarded by the mutex), *queued* in a thread pool,
+*running* once it has the lock of the key and leads its flight, *done*. These end it early:
+
+============================================ ====================================================================
+the queue is full                            dropped; the next stale hit submits another one
+another process has the lock                 paused for a quarter of a second, unless the key is written before
+the store fails                              paused for the first back-off
+the entry is fresh or backing off by now     not run
+the deadline passes                          counted as failed; lock and thread are replaced
+============================================ ====================================================================
+"""
 
 from __future__ import annotations
 
@@ -27,12 +39,12 @@ BUSY_PAUSE = 0.25
 
 
 class PendingRefresh(NamedTuple):
-    """A refresh that was handed over.
+    """A refresh that is claimed and not done, or is not to be tried again yet.
 
-    :ivar since: when the first try was handed over, on the monotonic clock.
+    :ivar since: when the first try was submitted, on the monotonic clock.
     :ivar until: until when it counts.
     :ivar stamp: the key's stamp; once that has moved, it does not count any more. ``None``: it counts whatever is written.
-    :ivar landing: where its outcome is told.
+    :ivar landing: its result, for those who wait.
     """
 
     since: float
@@ -42,12 +54,12 @@ class PendingRefresh(NamedTuple):
 
 
 class BackgroundRefreshes:
-    """The refreshes of one process; made anew after a fork.
+    """The refreshes of one process. A forked child has its own.
 
-    :param answer_writer: stores what they bring.
+    :param answer_writer: stores their answers.
     :param refresher: runs them, unless they have threads of their own.
     :param pools: all threads that run any.
-    :param flights: where a visitor who has to wait finds them.
+    :param flights: the flights of the process. A running refresh leads one, so that requests can wait for it.
     :param deadline: seconds after which one counts as failed.
     """
 
@@ -64,14 +76,14 @@ class BackgroundRefreshes:
         self._mutex = threading.Lock()
 
     def is_pending(self, copy: Copy) -> bool:
-        """Whether the key's refresh was handed over and is not done."""
+        """Whether a refresh of the key is pending."""
         pending = self._pending.get(copy.key)
         if pending is None or pending.until <= time.monotonic():
             return False
         return pending.stamp is None or pending.stamp == copy.stamp
 
     def claim(self, copy: Copy) -> bool:
-        """Mark the key's refresh as handed over, and return whether it was this caller who did."""
+        """Reserve the refresh of a key for the caller. Return false if one is pending."""
         with self._mutex:
             if self.is_pending(copy):
                 return False
@@ -81,19 +93,19 @@ class BackgroundRefreshes:
             return True
 
     def since(self, key: str) -> float:
-        """Return when the key's pending refresh was handed over, on the monotonic clock; now, if there is none."""
+        """Return when the pending refresh of the key was submitted, on the monotonic clock; now, if none is pending."""
         pending = self._pending.get(key)
         return time.monotonic() if pending is None else pending.since
 
     def landing(self, key: str) -> RefreshResult | None:
-        """Return where the outcome of the key's pending refresh is told; ``None``, if there is none."""
+        """Return the result of the key's pending refresh; ``None`` if none is pending."""
         pending = self._pending.get(key)
         return None if pending is None else pending.landing
 
     def submit(self, job: RefreshJob) -> bool:
-        """Hand over a claimed refresh, and return whether it was taken.
+        """Queue a claimed refresh. Return false if the queue is full.
 
-        It never waits; a full queue drops it, and the copy is still there.
+        It never waits. If it is dropped, the copy is still served.
         """
         landing = self.landing(job.key) or RefreshResult()
         self.answer_writer.counters.count("refreshes_queued")
@@ -106,9 +118,9 @@ class BackgroundRefreshes:
         return False
 
     def run_now(self, job: RefreshJob, met: Entry) -> RefreshResult | None:
-        """Run a refresh in the caller's thread, and return where it landed; ``None``: it was handed over already.
+        """Run a refresh in the caller's thread, and return its result; ``None`` if one is pending.
 
-        :param met: what was stored when it was asked for; if something else is, it is not run.
+        :param met: the entry to refresh. If another one is stored by now, nothing is run.
         """
         if not self.claim(self.answer_writer.load(job.key)):
             return None
@@ -117,7 +129,7 @@ class BackgroundRefreshes:
         return landing
 
     def call_apart(self, job: RefreshJob, copy: Copy) -> RefreshResult | None:
-        """Call an origin in a thread of its own for one caller alone, and return where that lands; ``None``: no thread is free."""
+        """Call an origin in a worker thread for one caller alone, and return its result; ``None`` if no thread is free."""
         landing = RefreshResult()
         is_taken = (job.pool or self.refresher).submit(partial(self._call, job, copy, landing))
         return landing if is_taken else None
@@ -134,10 +146,10 @@ class BackgroundRefreshes:
             landing.done.set()
 
     def refresh_all(self, jobs: Sequence[RefreshJob]) -> None:
-        """Run refreshes at the same time, and wait until they are done: for who is in the background anyway.
+        """Run refreshes at the same time, and wait until they are done. Only for callers in the background.
 
-        What finds no free thread runs here, so that threads that wait for each other never stand still; but not what only runs in
-        threads of its own.
+        A refresh that finds no free thread runs here: threads that wait for each other can't deadlock. One with a time limit
+        is dropped instead, since it only runs in threads of its own.
         """
         landings, here = [], []
         for job in jobs:
@@ -158,7 +170,7 @@ class BackgroundRefreshes:
                 self._pending.pop(job.key, None)
                 landing.done.set()
         for job, landing in landings:
-            # All from when they began: of several that hang, no one is waited for after the other.
+            # All waits count from when the refreshes began, so that several that hang are not waited for one after the other.
             max_wait = self.deadline if job.max_wait is None else job.max_wait
             landing.done.wait(max(0.0, self.since(job.key) + max_wait - time.monotonic()))
 
@@ -178,7 +190,7 @@ class BackgroundRefreshes:
             landing.done.set()
 
     def _run_if_free(self, job: RefreshJob, landing: RefreshResult, met: Entry | None) -> PendingRefresh | None:
-        """Renew an entry, unless that is done elsewhere; return how long not to try again here, if that is to be said."""
+        """Refresh an entry, unless another process does. Return a pause if this process should not try again at once."""
         lock = self.store.lock(job.key)
         copy = self.store.load(job.key)
         if not lock.acquire():
@@ -193,7 +205,7 @@ class BackgroundRefreshes:
         try:
             self._renew(flight, job, landing, met)
         except BaseException as error:
-            # Who waits is told, and does not try again.
+            # The waiters get this failure, and do not try again.
             landing.answer = Answer(Verdict.FAILED, error=error)
             raise
         finally:
@@ -217,7 +229,7 @@ class BackgroundRefreshes:
             self._has_ended(job, begun, Answer(Verdict.FAILED, error=error))
             raise
         if answer.verdict is Verdict.PERSONAL:
-            # A refresh stands for everybody; if it can't, trying again at once would not help.
+            # A refresh is made for all visitors. If the page is personal, another try would not help: back off.
             answer = replace(answer, verdict=Verdict.FAILED)
         if answer.verdict is Verdict.FAILED:
             stays = "" if copy.entry is None else "; its copy stays"
@@ -229,7 +241,7 @@ class BackgroundRefreshes:
         finally:
             self._has_ended(job, begun, answer)
         if logger.isEnabledFor(logging.DEBUG):
-            why = "stored" if landing.stored else answer.why_unstored
+            why = "stored" if landing.stored else answer.log_text
             logger.debug("%s: the refresh took %.3f s: %s", job.label, time.perf_counter() - begun, why)
         landing.answer = answer
 
@@ -244,7 +256,7 @@ class BackgroundRefreshes:
             self._give_up(flight)
         now = time.monotonic()
         for key, pending in list(self._pending.items()):
-            # Of those that found the lock taken it is kept for a while since when they try.
+            # A refresh that found the lock taken is remembered for a while: its wait counts from its first try.
             if (pending.until if pending.stamp is None else pending.since + self.deadline) <= now:
                 self._pending.pop(key, None)
 
@@ -269,7 +281,7 @@ class BackgroundRefreshes:
 
 
 class ProcessState:
-    """What belongs to one process, and is made anew after a fork."""
+    """The flights and refreshes of one process. A forked child has its own."""
 
     def __init__(self, answer_writer: AnswerWriter, pools: list[ThreadPool], deadline: float) -> None:
         self.flights = Flights()
@@ -277,7 +289,7 @@ class ProcessState:
 
 
 def _is_still(copy: Copy, met: Entry) -> bool:
-    """Whether what was met is what is stored: neither purged nor renewed meanwhile."""
+    """Whether the entry is still stored: neither purged nor refreshed meanwhile."""
     return copy.entry is not None and copy.entry.serial == met.serial
 
 
@@ -288,7 +300,7 @@ def _is_wanted(copy: Copy, job: RefreshJob) -> bool:
         return job.fills_missing
     if entry is None:
         return job.fills_missing and not job.is_backing_off(copy)
-    # Past its windows nothing stands in for it, so that who waits is not put off just because it failed before.
+    # Past its windows no entry can be served, so a request waits: it must not be refused only because the last try failed.
     nothing_stands_in = job.fills_missing and not entry.in_swr(now) and not entry.in_sie(now)
     backs_off = job.is_backing_off(copy) if nothing_stands_in else copy.note.backing_off(now)
     return is_due(entry, now, job.terms) and not backs_off

@@ -1,4 +1,21 @@
-"""The driver: does the I/O that a decision asks for. It knows no Flask: what is cached is an :class:`~.origin.Origin`."""
+"""The engine: serves requests from the store, and calls origins. It knows neither Flask nor HTTP (see ``engine.origin``).
+
+A request that is no plain hit takes one of these routes (``fetch_state``):
+
+=============== ================================================ =====================================================
+route           when                                             what happens
+=============== ================================================ =====================================================
+ServeCopy       the decision is to serve                         the copy is served, and refreshed if it is due
+Bypass          the request carries an absent name               the origin is called for this request alone
+CallUnlocked    the last answer could not be stored              the origin is called at once, without a queue
+Queue           else                                             it joins the flight of the key: one request leads and
+                                                                 calls, the others wait
+Collapsed       an entry was stored while the request waited     the copy is served
+=============== ================================================ =====================================================
+
+The leader takes the lock of the key, which all processes share, and looks again before it calls. Waits end after ``lock_timeout``:
+then a stale copy is served, however old, or one of the waiters calls without the lock.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +48,8 @@ class Engine:
     :ivar runtime: its threads and housekeeping in this process.
     :param store: where entries live.
     :param settings: the app's configuration.
-    :param counters: where things are counted by name.
-    :param registry: where what is asked and served is counted. Default: in memory, for this process alone.
+    :param counters: the named counters.
+    :param registry: the counters of requests and calls. Default: in memory, for this process alone.
     """
 
     def __init__(self, store: Store, settings: Settings, counters: Counters, registry: Registry | None = None) -> None:
@@ -49,11 +66,11 @@ class Engine:
     # -- answering -----------------------------------------------------------------------------------------------
 
     def serve(self, origin: Origin) -> Served:
-        """Answer a request: from the copy if that may be served, else by the origin, called once for all who wait."""
+        """Answer a request: from the store if possible, else by calling the origin, once for all requests that wait."""
         copy = self.store.lookup(origin.key)
         entry = None if copy is None else copy.entry
         if entry is not None and is_plain_hit(entry, time.time(), origin.terms) and not origin.is_barred_from(entry):
-            # What the look below would come to, at a third of its price.
+            # The hit path: the same decision as below, at a third of its cost.
             return Served(CacheStatus.HIT, copy)
         begun = time.perf_counter()
         served = self._serve_slowly(origin, copy or self._load(origin.key))
@@ -99,7 +116,7 @@ class Engine:
         return self.store.lookup(key) or self._load(key)
 
     def is_stored_or_coming(self, key: str) -> bool:
-        """Whether something is stored under a key, or somebody is about to store it."""
+        """Whether an entry is stored under a key, or a call is running that may store one."""
         if self.look_up(key).entry is not None:
             return True
         lock = self.store.lock(key)
@@ -167,7 +184,7 @@ class Engine:
         return Served(decision.status, copy, None, decision.refresh)
 
     def _call_unlocked(self, visit: FetchState) -> Served:
-        """Call the origin without the lock; if the answer turns out to be storable, it ends the mark that led here."""
+        """Call the origin without the lock. An answer that is storable after all is stored, and removes the mark in the note."""
         if visit.origin.runs_in_own_threads:
             return self._timed_calls.call_unlocked(visit)
         start = self.answer_writer.start(visit.copy)
@@ -181,7 +198,7 @@ class Engine:
         return self.serve_answer(visit, answer, self.answer_writer.write_if_unlocked(visit.origin.key, answer))
 
     def serve_answer(self, visit: FetchState, answer: Answer, stored: bool) -> Served:
-        """Serve the origin's answer; or, if it failed and the copy may stand in for it, the copy."""
+        """Serve the origin's answer; or the copy, if the origin failed and the copy may be served instead."""
         if answer.verdict.keeps_copy and visit.fetch.if_error is not None:
             self.complaints.error_every_minute(
                 ("failed", visit.origin.label), "%s failed; its stored copy is served", visit.origin.label, exc_info=answer.error
@@ -196,7 +213,7 @@ class Engine:
         try:
             copy = self.store.lookup(visit.origin.key) or self.store.load(visit.origin.key)
         except StoreError as error:
-            # Nobody can tell, and what was met is better than nothing.
+            # The store fails: the copy of before is better than nothing.
             self.answer_writer.store_failed(error)
             copy = visit.copy
         entry = copy.entry
@@ -233,11 +250,11 @@ class Engine:
     def _wait(self, flight: Flight, visit: FetchState) -> Served | None:
         """Wait for another's flight; ``None``: look again."""
         if flight.leader == threading.get_ident():
-            # The view asks for its own page: waiting would be for ever.
+            # The view requests its own page: waiting would be a deadlock.
             return Served(visit.fetch.status, None, self.bypass(visit.origin))
         visit.waited, until = True, visit.until
         if flight.unlocked is not None:
-            # Somebody's wait was over, and this is the call that all the others wait for.
+            # A waiter ran out of patience and called without the lock: all others wait for that call.
             until = max(until, flight.unlocked + visit.origin.lock_timeout)
         if not flight.done.wait(max(0.0, until - time.monotonic())):
             return self._lose_patience(flight, visit)
@@ -271,7 +288,7 @@ class Engine:
         return None
 
     def _lose_patience(self, flight: Flight, visit: FetchState) -> Served | None:
-        """The wait is over: the stale entry, however old; else one of the waiters calls the origin, and the others wait for it."""
+        """The wait is over: serve the stale entry, however old; else one of the waiters calls, and the others wait for it."""
         self.counters.count("lock_timeouts")
         if visit.fetch.if_locked is not None and (stale := self._stale(visit)):
             return stale
@@ -285,7 +302,7 @@ class Engine:
         try:
             turn = self._take_lock(flight, visit)
         except StoreError as error:
-            # Nobody can lock now: live, still once for all who wait in this process.
+            # The store can't lock: call without the lock, still once for all that wait in this process.
             self.answer_writer.store_failed(error)
             turn = LeaderAction.CALL
         except BaseException:
@@ -297,7 +314,7 @@ class Engine:
         return self._stale(visit) if turn is LeaderAction.STALE else None
 
     def _take_lock(self, flight: Flight, visit: FetchState) -> LeaderAction:
-        """Wait for the key's lock, and say whose turn it is."""
+        """Wait for the lock of the key, and return the next step."""
         lock = self.store.lock(visit.origin.key)
         while not lock.acquire():
             if self.store.moved(visit.copy) and not self._still_to_fetch(flight, visit):
@@ -338,7 +355,7 @@ class Engine:
         return False
 
     def _call_in(self, flight: Flight, visit: FetchState) -> Served:
-        """Call the origin as the key's flight, and end the flight whatever happens; one whose body is still to come goes on."""
+        """Call the origin as the leader, and end the flight in any case. It goes on only while a body is still to come."""
         is_over, stored = True, False
         logger.debug("%s: the origin is called", visit.origin.label)
         try:
@@ -382,4 +399,4 @@ def _log_served(origin: Origin, served: Served) -> None:
     elif answer.later is not None:
         logger.debug("%s: the answer is served, and stored when its body is complete (%s)", origin.label, served.status)
     else:
-        logger.debug("%s: the answer is served and was not stored (%s): %s", origin.label, served.status, answer.why_unstored)
+        logger.debug("%s: the answer is served and was not stored (%s): %s", origin.label, served.status, answer.log_text)

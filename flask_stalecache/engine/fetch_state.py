@@ -1,4 +1,4 @@
-"""A request that has to fetch, on its way through the engine."""
+"""The state of one request that has to call the origin or wait for a call, and the routes that it can take."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WRITING = 5.0
 
 
 class LeaderAction(Enum):
-    """What a leader does once it has the lock, or has waited for it long enough."""
+    """The next step of a leader that has the lock, or has waited too long for it."""
 
     #: Call the origin.
     CALL = "call"
@@ -86,7 +86,7 @@ class FetchState:
         return is_another and not entry.ended and is_recent and self.may_share(entry)
 
     def may_share(self, entry: Entry) -> bool:
-        """Whether what another call brought is for this request too.
+        """Whether the entry of another call may be served to this request.
 
         Where each use needs the origin's word, that must have been asked for since the request came (RFC 9111 sections 4, 5.2.2.4).
         """

@@ -1,4 +1,4 @@
-"""A thread that does, now and then, what no request should do."""
+"""A daemon thread that calls ``tick`` once a second, for work that no request should wait for."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ INTERVAL = 1.0
 
 
 class Tickable(Protocol):
-    """What is looked after."""
+    """The subject of housekeeping."""
 
     def tick(self) -> None:
-        """Do what needs doing; called about once a second."""
+        """Do one round of work. Called about once a second."""
 
 
 class Housekeeper:
     """Calls ``tick`` once a second from a daemon thread, which ends when its subject is gone.
 
-    :param subject: what is looked after; not kept alive.
+    :param subject: whose ``tick`` is called. It is not kept alive.
     """
 
     def __init__(self, subject: Tickable) -> None:

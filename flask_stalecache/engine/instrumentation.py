@@ -1,4 +1,4 @@
-"""What is told of what happens: it is counted, and signals are sent."""
+"""Instrumentation: updates counters and sends signals."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ _EVICTIONS = eviction_reasons()
 
 
 class Counted(Protocol):
-    """What is counted: an origin, or a refresh of one."""
+    """A call that is counted: that of an origin, or of a refresh."""
 
     @property
     def key(self) -> str:
-        """The key of what is asked for."""
+        """The key of the entry."""
 
     @property
     def tally(self) -> Tally:
-        """Where it is counted; it may only be known once the origin was called."""
+        """The counters of the call. Some origins only know after it."""
 
 
 class Instrumentation:
-    """Sees what happens to origins.
+    """Counts calls of origins, and sends the signals.
 
-    :ivar sender: who sends the signals.
+    :ivar sender: the sender of the signals.
     """
 
     def __init__(self) -> None:
         self.sender: object = None
 
     def call_origin(self, of: Counted, call: Callable[[], Answer]) -> Answer:
-        """Call an origin, and count that."""
+        """Call an origin, and count the call."""
         begun = time.perf_counter()
         try:
             answer = call()
@@ -57,9 +57,9 @@ class Instrumentation:
         return answer
 
     def call_bypassed(self, tally: Tally, call: Callable[[], T], has_failed: Callable[[T], bool], *, is_visit: bool) -> T:
-        """Call what goes past the cache, and count that.
+        """Call what bypasses the cache, and count the call.
 
-        :param is_visit: it is a visit or a call of its own.
+        :param is_visit: it also counts as a request.
         """
         begun, failed = time.perf_counter(), True
         failure: BaseException | None = None
@@ -77,37 +77,37 @@ class Instrumentation:
         return answer
 
     def count_origin_call(self, key: str, tally: Tally, seconds: float, failed: bool, error: BaseException | None) -> None:
-        """Count a call of an origin, and tell of it if it failed."""
+        """Count a call of an origin, and send a signal if it failed."""
         tally.asked(seconds, failed=failed)
         if failed and tally is not UNCOUNTED:
             send(signals.origin_failed, self.sender, key=key, label=tally.label, error=error)
 
     def stale_served(self, of: Counted, served: Served) -> None:
-        """Tell of a stale copy that is served."""
+        """Send the signal of a stale copy that is served."""
         if signals.stale_served.receivers:
             send(signals.stale_served, self.sender, key=of.key, status=served.status, entry=served.entry, label=of.tally.label)
 
     def entry_stored(self, entry: Entry) -> None:
-        """Tell of an entry that was stored."""
+        """Send the signal of an entry that was stored."""
         send(signals.entry_stored, self.sender, entry=entry)
 
     def batch_progress(self, batch: object) -> None:
-        """Tell of what goes through many entries: it has moved on."""
+        """Send the signal of a batch that has progressed."""
         send(signals.scan_moved, self.sender, batch=batch)
 
     def counted(self, name: str, by: int) -> None:
-        """Send the signal of what the store has counted, if there is one: entries were evicted."""
+        """Send a signal if the counter says that entries were evicted."""
         if (reason := _EVICTIONS.get(name)) is not None:
             send(signals.entry_evicted, self.sender, reason=reason, count=by)
 
     def purged(self, *names: str, soft: bool) -> None:
-        """Tell of a purge."""
+        """Send the signal of a purge."""
         send(signals.purged, self.sender, names=names, soft=soft)
 
     def refreshed(self, job: RefreshJob, seconds: float, answer: Answer, retry_at: Callable[[], float]) -> None:
-        """Count a refresh that has ended, and tell of it.
+        """Count a refresh that has ended, and send its signal.
 
-        :param retry_at: returns when it is tried again, in seconds since the epoch.
+        :param retry_at: returns when the next try is due, in seconds since the epoch. Called only if a receiver asks.
         """
         if answer.verdict is Verdict.REFUSED:
             return

@@ -1,4 +1,4 @@
-"""Log lines that don't flood: some are said once, some once a minute."""
+"""A log that can't be flooded: warnings once, errors once a minute."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ REMEMBERED = 1000
 
 
 class RateLimitedLog:
-    """Remembers what was said: the last :data:`REMEMBERED` things at most, since visitors choose the paths in some of them."""
+    """Logs each subject once, or once a minute.
+
+    It remembers :data:`REMEMBERED` subjects at most, since visitors choose the paths in some of them.
+    """
 
     def __init__(self) -> None:
         self._said: dict[Hashable, float] = {}
 
     def warn_once(self, about: Hashable, message: str, *args: object, level: int = logging.WARNING) -> None:
-        """Say it the first time only: something that the developer can mend."""
+        """Log a warning the first time only: something that the developer can fix."""
         if about not in self._said:
             self._remember(about)
             logger.log(level, message, *args)
 
     def error_every_minute(self, about: Hashable, message: str, *args: object, exc_info: BaseException | None = None) -> None:
-        """Say it once a minute: trouble that goes on."""
+        """Log an error once a minute: a failure that may go on."""
         last = self._said.get(about)
         if last is None or time.monotonic() - last >= PAUSE:
             self._remember(about)

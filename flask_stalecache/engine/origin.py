@@ -1,4 +1,28 @@
-"""The seam between the engine and what is cached: an :class:`Origin`, its :class:`Answer`, and how a request is :class:`Served`."""
+"""The seam between the engine and the front ends.
+
+A front end turns each request or call into an :class:`Origin` and gives it to ``Engine.serve``. The engine knows neither Flask nor
+HTTP; the origin knows neither locks nor the store. The life of a request:
+
+1. The engine looks the key up. A fresh copy is served at once: this is the hit path, without a lock or a system call.
+2. Else it decides (``core.rules.serving``): serve the copy and refresh it, or call the origin.
+3. One request leads the flight of the key; the others wait for it. The leader has a :class:`Start` and calls :meth:`Origin.call`.
+4. The origin returns an :class:`Answer`: the value to send, and a verdict on storing it. ``answer_writer`` writes it.
+5. The engine returns :class:`Served`: a copy or an answer. The front end sends it, and submits the :class:`RefreshJob` of
+   :meth:`Origin.refresh` when the response is closed, if ``Served.refresh`` says so.
+
+=================== ================ ==================================================
+class               made by          for
+=================== ================ ==================================================
+:class:`Origin`     front end        one request
+:class:`Start`      engine           one call of the origin, before it
+:class:`Answer`     front end        one call of the origin, after it
+:class:`Served`     engine           one request: what to send
+:class:`RefreshJob` front end        one refresh, in this process or another one
+=================== ================ ==================================================
+
+A job is plain data but for its last fields, so that refreshes can be handed to another process. Nothing here does I/O but
+:meth:`Origin.call` and :meth:`Origin.call_uncached`.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +45,13 @@ from .thread_pool import ThreadPool
 
 
 class Start(NamedTuple):
-    """What is noted before an origin is called.
+    """The facts of one call, recorded before the origin is called.
 
-    :ivar seq: the last purge number.
+    :ivar seq: the number of the last purge. An answer is not stored if something was purged since.
     :ivar started: seconds since the epoch.
-    :ivar serial: the random name of this fill.
-    :ivar previous: what is stored now.
-    :ivar is_marked: what came last could not be stored, whoever asks, or not for who carries what this request carries.
+    :ivar serial: a random name of this call and its entry.
+    :ivar previous: the entry that is stored now.
+    :ivar is_marked: the key's note says that the last answer could not be stored, for anyone or for requests like this one.
     """
 
     seq: int
@@ -62,25 +86,25 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an origin answered.
+    """The answer of an origin, with a verdict on storing it.
 
-    :param verdict: what it is to the store.
-    :param value: the front end's own form of it, such as a response.
-    :param error: the exception, if it raised.
-    :param entry: what may be stored.
-    :param carried: the names that kept it from being stored, if it is personal.
-    :param anybodys: it could have been any visitor's but theirs who carry ``absent`` names, so that a failure may be shared.
-    :param shared: what of a failure's value those who waited are given: frozen, since hooks change the value itself.
+    :param verdict: whether it may be stored, and why not.
+    :param value: the answer in the front end's own form, such as a response.
+    :param error: the exception, if the origin raised one.
+    :param entry: the entry to store.
+    :param carried: the names in the request that the answer depends on, if it is personal.
+    :param anybodys: every request without the ``absent`` names would have got the same, so that waiters may share a failure.
+    :param shared: the value of a failure for the waiters: frozen, since hooks change the value itself.
     :param absent: names that were read and that the request did not carry.
-    :param retry_after: seconds for which it is left alone at least, while something can be served.
-    :param silent_for: seconds for which it is left alone whatever can be served.
-    :param renewed: the origin confirmed what was stored.
-    :param beside: what is to be stored beside the entry, which has another key than was asked for.
-    :param later: takes what is to be called once the body is there, with the answer as it is then, or ``None`` if it broke off;
-        ``None``: all of it is here.
-    :param failed: the origin failed, where that makes no difference to the store: nothing of the answer is for it.
-    :param reason: why it is not stored, as far as that is told.
-    :param tally: where a refresh is counted, if only its answer tells that.
+    :param retry_after: seconds of back-off at least, while an entry can be served.
+    :param silent_for: seconds of back-off even if no entry can be served.
+    :param renewed: the origin has confirmed the stored entry (304).
+    :param beside: an index entry to store as well, since the entry has another key than the request.
+    :param later: registers a callback for a body that is still to come. It is called with the complete answer, or with ``None`` if
+        the body broke off. ``None``: the answer is complete.
+    :param failed: the origin failed, for answers that are never stored.
+    :param reason: why it is not stored, as far as the front end says.
+    :param tally: where a refresh is counted, if only its answer tells.
     """
 
     verdict: Verdict
@@ -106,8 +130,8 @@ class Answer:
         return self.failed or self.verdict is Verdict.FAILED
 
     @property
-    def why_unstored(self) -> str:
-        """Why it was not stored, in a few words, for the log."""
+    def log_text(self) -> str:
+        """The reason, the error or the verdict, for the debug log."""
         if self.reason is not None:
             return self.reason.text
         return self.verdict.value if self.error is None else repr(self.error)
@@ -127,9 +151,9 @@ class Answer:
 
 
 class Origin(Protocol):
-    """What is cached, for one request or call: a view, a fetch function, an app, a third party.
+    """A cached view, fetch function, app or third party, for one request or call.
 
-    Front ends inherit from it. The first seven members have no default; the rest are for origins that need them.
+    Front ends inherit from it. The members up to ``refresh`` have no default. The others are for front ends that need them.
     """
 
     __slots__ = ()
@@ -144,7 +168,7 @@ class Origin(Protocol):
 
     @property
     def tally(self) -> Tally:
-        """Where it is counted. The engine asks after the call, since some front ends do not know before."""
+        """The counters of the origin. The engine asks after the call, since some front ends do not know before."""
 
     @property
     def lock_timeout(self) -> float:
@@ -243,12 +267,12 @@ class RefreshJob:
 
 
 class RefreshResult:
-    """Where those who wait for a refresh learn what it brought.
+    """The result of a refresh, for those who wait for it. All is set before ``done``.
 
-    :ivar answer: the origin's answer; ``None`` if it was not called, or nothing is known yet.
-    :ivar stored: whether that was stored.
-    :ivar is_busy: somebody else was at it.
-    :ivar error: what the store failed with.
+    :ivar answer: the origin's answer; ``None`` if it was not called or has not answered yet.
+    :ivar stored: whether the answer was stored.
+    :ivar is_busy: another thread or process was refreshing the key.
+    :ivar error: the error of the store, if it failed.
     """
 
     __slots__ = ("answer", "done", "error", "is_busy", "stored")
@@ -262,14 +286,14 @@ class RefreshResult:
 
 
 class Served(NamedTuple):
-    """How a request is answered: from the copy, or with the origin's own answer.
+    """How to answer a request: from a copy, or with the origin's own answer.
 
-    :ivar copy: what is stored; served unless there is an answer.
+    :ivar copy: the stored copy; served unless there is an answer.
     :ivar answer: the origin's answer.
-    :ivar refresh: this request hands over the copy's refresh when its response is closed.
+    :ivar refresh: this request submits the refresh of the copy when its response is closed.
     :ivar stored: the answer was stored.
-    :ivar collapsed: the request waited for another's call of the origin.
-    :ivar waited: it did, whatever came of it.
+    :ivar collapsed: it is the result of another request's call.
+    :ivar waited: the request waited for another request's call, whatever came of it.
     :ivar took: seconds until there was something to serve; ``None`` for a fresh copy out of memory, which is not worth a clock.
     """
 
@@ -284,14 +308,14 @@ class Served(NamedTuple):
 
     @property
     def entry(self) -> Entry | None:
-        """What is stored of what the request is answered with."""
+        """The stored entry that the request is answered with, if any."""
         if self.answer is not None:
             return self.answer.entry
         return None if self.copy is None else self.copy.entry
 
 
 def is_served(origin: Origin, copy: Copy) -> bool:
-    """Whether what is stored may be served to a request as it is: what ``only-if-cached`` asks (RFC 9111 section 5.2.1.7)."""
+    """Whether the copy may be served as it is, for ``only-if-cached`` (RFC 9111 section 5.2.1.7)."""
     if copy.entry is not None and origin.is_barred_from(copy.entry):
         return False
     return isinstance(decide(copy.entry, copy.note, time.time(), origin.terms, pending=False), Serve)

@@ -23,7 +23,7 @@ class PerProcess(Generic[T]):
         self._values: dict[int, T] = {}
 
     def get(self) -> T:
-        """Return the value of this process. It is made if there is none yet."""
+        """Return the value of this process, and make it at first use."""
         pid = os.getpid()
         value = self._values.get(pid)
         # setdefault is atomic, and needs no lock that a fork could find taken: two threads get the same value.

@@ -1,4 +1,4 @@
-"""What one app has in this process beside what answers: its threads and its numbers, and what is done behind and now and then."""
+"""Per-process runtime of an engine: thread pools, housekeeping and counters."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .origin import RefreshJob, RefreshResult
 from .per_process import PerProcess
 from .thread_pool import ThreadPool, drain_each
 
-#: Of the server there is one for all apps of a process.
+#: A process has one server for all of its apps.
 _server_complaints = RateLimitedLog()
 
 
 class Runtime:
-    """The part of the engine that no visitor waits for: refreshes, housekeeping and numbers.
+    """The part of the engine that no request waits for: background refreshes, housekeeping and counters.
 
     :param store: where entries live.
     :param settings: the app's configuration.
-    :param counters: where things are counted by name.
-    :param registry: where what is asked and served is counted. Default: in memory, for this process alone.
+    :param counters: the named counters.
+    :param registry: the counters of requests and calls. Default: in memory, for this process alone.
     """
 
     def __init__(self, store: Store, settings: Settings, counters: Counters, registry: Registry | None = None) -> None:
@@ -46,26 +46,27 @@ class Runtime:
         self.refresher = ThreadPool(settings.refresh_workers, settings.refresh_queue, settings.shutdown_wait)
         #: All threads that refresh: those for pages first.
         self.pools = [self.refresher]
-        #: What else is looked after by housekeeping.
+        #: Called once a second by housekeeping.
         self.watched: list[Callable[[], object]] = []
         self._housekeeper = Housekeeper(self)
-        #: No thread runs between requests here: what threads would do is done when a response is closed.
+        #: No thread runs between requests on this server: refreshes and housekeeping run when a response is closed.
         self.in_line = False
         self._processes = PerProcess(partial(ProcessState, self.answer_writer, self.pools, settings.refresh_deadline))
         self.process = self._processes.get()
 
     def send_as(self, sender: object) -> None:
-        """Say who sends the signals: the Flask app, or the gateway."""
+        """Set the sender of the signals: the Flask app, or the gateway."""
         self.instrumentation.sender = sender
 
     # -- refreshing ----------------------------------------------------------------------------------------------
 
     def claim(self, copy: Copy) -> bool:
+        """Reserve the refresh of a key for the caller. Return false if one is pending."""
         self.prepare_process()
         return self.process.refreshes.claim(copy)
 
     def is_pending(self, key: str) -> bool:
-        """Whether a key's refresh was handed over in this process and is not done."""
+        """Whether a refresh of the key is pending in this process."""
         self.prepare_process()
         return self.process.refreshes.is_pending(self.answer_writer.load(key))
 
@@ -74,33 +75,33 @@ class Runtime:
         self.process.refreshes.refresh_all(jobs)
 
     def refresh_now(self, job: RefreshJob, met: Entry) -> RefreshResult | None:
-        """Renew an entry in the caller's thread, and return where that landed; ``None``: it was handed over already.
+        """Refresh an entry in the caller's thread, and return the result; ``None`` if a refresh is pending.
 
-        :param met: the entry; if it is another one by now, nothing happens.
+        :param met: the entry. If another one is stored by now, nothing happens.
         """
         self.prepare_process()
         return self.process.refreshes.run_now(job, met)
 
     def submit(self, job: RefreshJob) -> None:
-        """Hand over a refresh that :meth:`.Engine.serve` asked for, or one that runs whatever is stored. It never waits."""
+        """Queue a refresh that :meth:`.Engine.serve` asked for, or a forced one. It never waits."""
         self.prepare_process()
-        # Only now: until the response is closed somebody may need the value, and would wait for what has not begun.
+        # A forced refresh is claimed only now. Until its response is closed, other requests would wait for what has not begun.
         if not job.forced or self.process.refreshes.claim(self.answer_writer.load(job.key)):
             self.process.refreshes.submit(job)
 
     def new_pool(self, workers: int, queue_size: int, *, replaces_lost: bool = True) -> ThreadPool:
-        """Return new threads for refreshes of one kind; none, where pages have none either."""
+        """Return a thread pool for refreshes of one kind. It has no threads where pages have none."""
         workers = workers if self.refresher.workers else 0
         pool = ThreadPool(workers, queue_size, self.settings.shutdown_wait, replaces_lost=replaces_lost)
         self.pools.append(pool)
         return pool
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until the refreshes handed over in this process are done, and return whether they are."""
+        """Wait until the refreshes of this process are done, and return whether they are."""
         return drain_each(self.pools, timeout)
 
     def go_in_line(self, reason: str) -> None:
-        """Do without threads from now on, and say so once.
+        """Do without threads from now on, and log that once.
 
         :param reason: why, and the way out.
         """
@@ -112,11 +113,11 @@ class Runtime:
             _server_complaints.warn_once(about, "refreshes run in line, when the response is closed, since %s", reason)
 
     def look_after_itself(self) -> None:
-        """Do what the housekeeping thread would do, if it is time."""
+        """Run the round of the housekeeping thread, if it is due."""
         self._housekeeper.tick_if_due()
 
     def tick(self) -> None:
-        """Give up refreshes that take too long, and let the store look after itself."""
+        """Do one round of housekeeping: give up refreshes that take too long, and let the store evict."""
         self.process.refreshes.tick()
         self._note_pending()
         self.registry.tick()
@@ -141,7 +142,7 @@ class Runtime:
         self.registry.gauge("refreshes_pending", sum(pool.open_jobs for pool in self.pools))
 
     def prepare_process(self) -> None:
-        """See a fork, and make anew what belongs to one process. Hits don't ask: getpid is a system call."""
+        """Replace the parent's state after a fork, and start housekeeping. Not for hits: getpid is a system call."""
         if self._processes.peek() is not self.process:
             self.registry.see_fork()
             self.counters.after_fork()

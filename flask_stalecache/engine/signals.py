@@ -1,4 +1,4 @@
-"""Blinker signals: what happens in the cache, for whoever wants to know. The sender is the Flask app, or the ``GatewayCache``."""
+"""The Blinker signals. Their sender is the Flask app, or the ``GatewayCache``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""Collapsing in one process: one flight a key, on which the others wait by event."""
+"""Collapsing in one process: one flight a key.
+
+The life of a flight: the first request of a key joins and leads it. It takes the lock of the key, which other processes see,
+calls the origin, sets ``result``, and ends the flight. Later requests of the key wait for ``done``. If they wait too long, one
+of them takes the flight over and calls without waiting for the lock. A background refresh leads a flight with a deadline, after
+which housekeeping ends it.
+
+The mutex of :class:`Flights` guards the dict of flights and the moving of a key's lock from one flight to another. It is never held
+during I/O, and hits never take it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +26,7 @@ class Outcome(Enum):
 
     #: The answer was stored: ``result.copy``.
     STORED = "stored"
-    #: The answer can't be stored, whoever asks: everyone calls the origin at once.
+    #: The answer can't be stored for anyone: all waiters call the origin at once, without a queue.
     UNSTORABLE = "unstorable"
     #: The origin failed; ``result.failure`` is the failure if it could have been anybody's.
     FAILED = "failed"
@@ -100,7 +109,7 @@ class Flights:
     def take_over(self, flight: Flight, patience: float) -> Flight | None:
         """Replace a flight that takes too long, and return the new one, which waits for no lock.
 
-        ``None``: another waiter was quicker, the flight has ended, or it has just begun anew.
+        ``None``: another waiter was quicker, the flight has ended, or it has just gone on without the lock.
 
         :param patience: seconds that a flight without the lock is given.
         """
@@ -129,7 +138,7 @@ class Flights:
         return current
 
     def wait(self, key: str, seconds: float) -> None:
-        """Wait until the key's flight ends, or for so many seconds if that takes longer or there is none."""
+        """Wait until the key's flight ends, for so many seconds at most. Without a flight, wait for all of them."""
         flight = self._flights.get(key)
         if flight is None:
             time.sleep(seconds)

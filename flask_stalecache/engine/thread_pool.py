@@ -19,7 +19,7 @@ Job: TypeAlias = Callable[[], None]
 
 logger = logging.getLogger("flask_stalecache")
 
-#: Seconds after which a thread without work ends; the next job starts one anew.
+#: Seconds after which a thread without work ends. The next job starts another one.
 IDLE = 10.0
 #: Seconds after which a job that no thread has taken, although none is busy, shows that threads don't run here.
 START_PATIENCE = 5.0
@@ -31,7 +31,7 @@ class ThreadPool:
     """Runs jobs in threads of its own.
 
     The threads are daemons, since the joined ones of an executor would hold up the worker's exit for as long as a third party
-    likes. They are made at the first job, and anew after a fork.
+    likes. They start with the first job, also after a fork.
 
     :param workers: threads at most; 0 runs each job at once, in the caller's thread.
     :param queue_size: jobs that may wait; more are refused.
@@ -49,7 +49,7 @@ class ThreadPool:
         _refreshers.add(self)
 
     def submit(self, job: Job, *, at_once: bool = False) -> bool:
-        """Hand over a job, and return whether it was taken. It never waits, unless there are no workers: then it runs the job.
+        """Queue a job. Return false if the queue is full. It never waits, unless there are no workers: then it runs the job.
 
         :param at_once: it is only taken if a thread is free for it.
         """
@@ -59,7 +59,7 @@ class ThreadPool:
         pool = self._pools.get()
         if pool.is_stuck() and not pool.revive():
             if not self.replaces_lost:
-                # Whoever hands it over must not be held up by it.
+                # The caller must not be held up by the job.
                 return False
             _say_stuck(os.getpid())
             _run_in_line(job)

@@ -1,4 +1,4 @@
-"""Origins that are called in threads of their own, for callers who wait so long and no longer."""
+"""Calls origins in worker threads with a time limit, and waits for refreshes in the background."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .singleflight import Flights
 
 
 class Driver(Protocol):
-    """What looks at what is stored, and serves it: the engine."""
+    """The part of the engine that timed calls need."""
 
     store: Store
     runtime: Runtime
@@ -97,7 +97,7 @@ def wait_a_moment(flights: Flights, key: str, result: RefreshResult | None, seco
 
 
 class TimedCalls:
-    """Has origins called apart from who asks.
+    """Has origins called in worker threads.
 
     :param engine: the driver.
     """
