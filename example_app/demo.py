@@ -228,7 +228,7 @@ def _stop_on(number: int, frame: FrameType | None) -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m example_app.demo", description="Run the demo and print the results.")
-    parser.add_argument("--fast", action="store_true", help="use shorter times, in about 15 s")
+    parser.add_argument("--fast", action="store_true", help="use shorter times, in about 20 s")
     parser.add_argument("--serve", action="store_true", help="stay up afterwards, until Ctrl-C")
     options = parser.parse_args(arguments)
     for number in SIGNALS:

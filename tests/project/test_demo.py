@@ -33,7 +33,7 @@ from example_app.chapters import (
 )
 from example_app.demo import NEW, NO_NUMBER, OLD, main
 
-PATIENCE = 60
+PATIENCE = 120
 ROOT = Path(__file__).resolve().parents[2]
 
 ROW = re.compile(r" *(\d+) +([\d.]+)  ([A-Z-]+) +([\d.]+) +(\d+)  (.*)")
