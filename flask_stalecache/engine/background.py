@@ -44,13 +44,13 @@ class PendingRefresh(NamedTuple):
     :ivar since: when the first try was submitted, on the monotonic clock.
     :ivar until: until when it counts.
     :ivar stamp: the key's stamp; once that has moved, it does not count any more. ``None``: it counts whatever is written.
-    :ivar landing: its result, for those who wait.
+    :ivar result: its result, for those who wait.
     """
 
     since: float
     until: float
     stamp: int | None
-    landing: RefreshResult
+    result: RefreshResult
 
 
 class BackgroundRefreshes:
@@ -97,24 +97,24 @@ class BackgroundRefreshes:
         pending = self._pending.get(key)
         return time.monotonic() if pending is None else pending.since
 
-    def landing(self, key: str) -> RefreshResult | None:
+    def result_of(self, key: str) -> RefreshResult | None:
         """Return the result of the key's pending refresh; ``None`` if none is pending."""
         pending = self._pending.get(key)
-        return None if pending is None else pending.landing
+        return None if pending is None else pending.result
 
     def submit(self, job: RefreshJob) -> bool:
         """Queue a claimed refresh. Return false if the queue is full.
 
         It never waits. If it is dropped, the copy is still served.
         """
-        landing = self.landing(job.key) or RefreshResult()
+        result = self.result_of(job.key) or RefreshResult()
         self.answer_writer.counters.count("refreshes_queued")
-        if (job.pool or self.refresher).submit(partial(self._run, job, landing)):
+        if (job.pool or self.refresher).submit(partial(self._run, job, result)):
             logger.debug("%s: a refresh was submitted", job.label)
             return True
         self.answer_writer.counters.count("refreshes_dropped")
         self._pending.pop(job.key, None)
-        landing.done.set()
+        result.done.set()
         return False
 
     def run_now(self, job: RefreshJob, met: Entry) -> RefreshResult | None:
@@ -124,26 +124,26 @@ class BackgroundRefreshes:
         """
         if not self.claim(self.answer_writer.load(job.key)):
             return None
-        landing = self.landing(job.key) or RefreshResult()
-        self._run(job, landing, met)
-        return landing
+        result = self.result_of(job.key) or RefreshResult()
+        self._run(job, result, met)
+        return result
 
     def call_apart(self, job: RefreshJob, copy: Copy) -> RefreshResult | None:
         """Call an origin in a worker thread for one caller alone, and return its result; ``None`` if no thread is free."""
-        landing = RefreshResult()
-        is_taken = (job.pool or self.refresher).submit(partial(self._call, job, copy, landing))
-        return landing if is_taken else None
+        result = RefreshResult()
+        is_taken = (job.pool or self.refresher).submit(partial(self._call, job, copy, result))
+        return result if is_taken else None
 
-    def _call(self, job: RefreshJob, copy: Copy, landing: RefreshResult) -> None:
+    def _call(self, job: RefreshJob, copy: Copy, result: RefreshResult) -> None:
         try:
             start = self.answer_writer.start(copy)
-            answer = landing.answer = self.answer_writer.instrumentation.call_origin(job, lambda: job.run(start))
+            answer = result.answer = self.answer_writer.instrumentation.call_origin(job, lambda: job.run(start))
             self.answer_writer.write_if_unlocked(job.key, answer)
         except BaseException as error:
-            landing.answer = Answer(Verdict.FAILED, error=error)
+            result.answer = Answer(Verdict.FAILED, error=error)
             raise
         finally:
-            landing.done.set()
+            result.done.set()
 
     def refresh_all(self, jobs: Sequence[RefreshJob]) -> None:
         """Run refreshes at the same time, and wait until they are done. Only for callers in the background.
@@ -151,68 +151,68 @@ class BackgroundRefreshes:
         A refresh that finds no free thread runs here: threads that wait for each other can't deadlock. One with a time limit
         is dropped instead, since it only runs in threads of its own.
         """
-        landings, here = [], []
+        results, here = [], []
         for job in jobs:
             is_ours = self.claim(self.answer_writer.load(job.key))
-            landing = self.landing(job.key)
-            if landing is None:
+            result = self.result_of(job.key)
+            if result is None:
                 continue
-            landings.append((job, landing))
+            results.append((job, result))
             if is_ours:
                 self.answer_writer.counters.count("refreshes_queued")
-                if not (job.pool or self.refresher).submit(partial(self._run, job, landing), at_once=True):
-                    here.append((job, landing))
-        for job, landing in here:
+                if not (job.pool or self.refresher).submit(partial(self._run, job, result), at_once=True):
+                    here.append((job, result))
+        for job, result in here:
             if job.max_wait is None:
-                self._run(job, landing)
+                self._run(job, result)
             else:
                 self.answer_writer.counters.count("refreshes_dropped")
                 self._pending.pop(job.key, None)
-                landing.done.set()
-        for job, landing in landings:
+                result.done.set()
+        for job, result in results:
             # All waits count from when the refreshes began, so that several that hang are not waited for one after the other.
             max_wait = self.deadline if job.max_wait is None else job.max_wait
-            landing.done.wait(max(0.0, self.since(job.key) + max_wait - time.monotonic()))
+            result.done.wait(max(0.0, self.since(job.key) + max_wait - time.monotonic()))
 
-    def _run(self, job: RefreshJob, landing: RefreshResult, met: Entry | None = None) -> None:
+    def _run(self, job: RefreshJob, result: RefreshResult, met: Entry | None = None) -> None:
         pause = None
         try:
-            pause = self._run_if_free(job, landing, met)
+            pause = self._run_if_free(job, result, met)
         except StoreError as error:
-            landing.error = error
+            result.error = error
             self.answer_writer.store_failed(error)
-            pause = PendingRefresh(self.since(job.key), time.monotonic() + self.answer_writer.backoff[0], None, landing)
+            pause = PendingRefresh(self.since(job.key), time.monotonic() + self.answer_writer.backoff[0], None, result)
         finally:
             if pause is not None:
                 self._pending[job.key] = pause
-            elif (pending := self._pending.get(job.key)) is not None and pending.landing is landing:
+            elif (pending := self._pending.get(job.key)) is not None and pending.result is result:
                 del self._pending[job.key]
-            landing.done.set()
+            result.done.set()
 
-    def _run_if_free(self, job: RefreshJob, landing: RefreshResult, met: Entry | None) -> PendingRefresh | None:
+    def _run_if_free(self, job: RefreshJob, result: RefreshResult, met: Entry | None) -> PendingRefresh | None:
         """Refresh an entry, unless another process does. Return a pause if this process should not try again at once."""
         lock = self.store.lock(job.key)
         copy = self.store.load(job.key)
         if not lock.acquire():
-            landing.is_busy = True
-            return PendingRefresh(self.since(job.key), time.monotonic() + BUSY_PAUSE, copy.stamp, landing)
+            result.is_busy = True
+            return PendingRefresh(self.since(job.key), time.monotonic() + BUSY_PAUSE, copy.stamp, result)
         flight = self.flights.lead(job.key, time.monotonic() + self.deadline)
         if flight is None:
             lock.release()
-            landing.is_busy = True
+            result.is_busy = True
             return None
         flight.lock, flight.given_up = lock, job.given_up
         try:
-            self._renew(flight, job, landing, met)
+            self._renew(flight, job, result, met)
         except BaseException as error:
             # The waiters get this failure, and do not try again.
-            landing.answer = Answer(Verdict.FAILED, error=error)
+            result.answer = Answer(Verdict.FAILED, error=error)
             raise
         finally:
             self.flights.end(flight)
         return None
 
-    def _renew(self, flight: Flight, job: RefreshJob, landing: RefreshResult, met: Entry | None) -> None:
+    def _renew(self, flight: Flight, job: RefreshJob, result: RefreshResult, met: Entry | None) -> None:
         copy = self.store.load(job.key)
         if not _is_wanted(copy, job) if met is None else not _is_still(copy, met):
             return
@@ -237,13 +237,13 @@ class BackgroundRefreshes:
                 ("refresh", job.label), "the refresh of %s failed%s", job.label, stays, exc_info=answer.error
             )
         try:
-            landing.stored = self.answer_writer.write_flight(self.flights, flight, start, answer)
+            result.stored = self.answer_writer.write_flight(self.flights, flight, start, answer)
         finally:
             self._has_ended(job, begun, answer)
         if logger.isEnabledFor(logging.DEBUG):
-            why = "stored" if landing.stored else answer.log_text
+            why = "stored" if result.stored else answer.log_text
             logger.debug("%s: the refresh took %.3f s: %s", job.label, time.perf_counter() - begun, why)
-        landing.answer = answer
+        result.answer = answer
 
     def _has_ended(self, job: RefreshJob, begun: float, answer: Answer) -> None:
         self.answer_writer.instrumentation.refreshed(
@@ -275,7 +275,7 @@ class BackgroundRefreshes:
                 flight.given_up()
             pending = self._pending.pop(flight.key, None)
             if pending is not None:
-                pending.landing.done.set()
+                pending.result.done.set()
             for pool in self.pools:
                 pool.give_up(flight.leader)
 

@@ -362,24 +362,24 @@ class Engine:
             start = self.answer_writer.start(visit.copy)
             answer = self.instrumentation.call_origin(visit.origin, partial(visit.origin.call, start))
             if answer.later is None:
-                stored = self._land(flight, start, answer)
+                stored = self._write(flight, start, answer)
             else:
-                answer.later(partial(self._land_whole, self.runtime.process.flights, flight, start))
+                answer.later(partial(self._write_whole, self.runtime.process.flights, flight, start))
                 is_over = False
         finally:
             if is_over:
                 self.runtime.process.flights.end(flight)
         return self.serve_answer(visit, answer, stored)
 
-    def _land_whole(self, flights: Flights, flight: Flight, start: Start, answer: Answer | None) -> None:
+    def _write_whole(self, flights: Flights, flight: Flight, start: Start, answer: Answer | None) -> None:
         """End the flight of an answer whose body has come, or has broken off."""
         try:
             if answer is not None:
-                self._land(flight, start, answer)
+                self._write(flight, start, answer)
         finally:
             flights.end(flight)
 
-    def _land(self, flight: Flight, start: Start, answer: Answer) -> bool:
+    def _write(self, flight: Flight, start: Start, answer: Answer) -> bool:
         try:
             return self.answer_writer.write_flight(self.runtime.process.flights, flight, start, answer)
         except StoreError as error:

@@ -64,7 +64,7 @@ def wait_for_refresh(
     """
     refreshes, key = process.refreshes, visit.origin.key
     ours: RefreshResult | None = None
-    result, until = refreshes.landing(key), refreshes.since(key) + wait
+    result, until = refreshes.result_of(key), refreshes.since(key) + wait
     while True:
         if (served := look(result, result is ours)) is not None:
             return served
@@ -73,11 +73,11 @@ def wait_for_refresh(
         if result is None or result.done.is_set():
             if refreshes.claim(visit.copy):
                 until = until if ours is not None else refreshes.since(key) + wait
-                result = ours = refreshes.landing(key)
+                result = ours = refreshes.result_of(key)
                 if not refreshes.submit(visit.origin.refresh()):
                     return WaitEnd.DROPPED
             else:
-                result = refreshes.landing(key)
+                result = refreshes.result_of(key)
             # Without threads it is done by now.
             if (served := look(result, result is ours)) is not None:
                 return served
@@ -124,15 +124,15 @@ class TimedCalls:
     def call_unlocked(self, visit: FetchState) -> Served:
         """Call an origin for one caller alone: what it answers can't be stored, and is nobody else's."""
         origin, wait = visit.origin, visit.origin.wait or 0.0
-        landing = self._engine.runtime.process.refreshes.call_apart(origin.refresh(), visit.copy)
-        if landing is None:
+        result = self._engine.runtime.process.refreshes.call_apart(origin.refresh(), visit.copy)
+        if result is None:
             return self._engine.serve_answer(visit, _busy(origin), stored=False)
-        landing.done.wait(wait)
-        return self._engine.serve_answer(visit, landing.answer or _too_late(origin, wait), stored=False)
+        result.done.wait(wait)
+        return self._engine.serve_answer(visit, result.answer or _too_late(origin, wait), stored=False)
 
-    def _outcome(self, visit: FetchState, landing: RefreshResult | None, is_ours: bool) -> Served | None:
+    def _outcome(self, visit: FetchState, result: RefreshResult | None, is_ours: bool) -> Served | None:
         """Serve what a call brought, or what is stored by now; ``None``: nothing yet, or what is for who handed it over alone."""
-        answer = landing.answer if landing is not None and landing.done.is_set() else None
+        answer = result.answer if result is not None and result.done.is_set() else None
         is_storable = answer is not None and answer.verdict is Verdict.STORABLE
         if answer is not None and (answer.verdict.is_failure or (is_ours and not is_storable)):
             return self._engine.serve_answer(visit, answer, stored=False)
