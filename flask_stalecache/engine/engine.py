@@ -34,6 +34,7 @@ from ..stats.counters import Counters
 from ..stats.registry import Registry
 from ..stores.base import Copy, Store
 from .fetch_state import POLL, Bypass, CallUnlocked, Collapsed, FetchState, LeaderAction, Queue, Route, ServeCopy
+from .instrumentation import log_served
 from .origin import Answer, Origin, RefreshResult, Served, Start
 from .runtime import Runtime
 from .singleflight import Flight, FlightResult, Flights, Outcome
@@ -77,7 +78,7 @@ class Engine:
         if served.answer is None and served.status in (CacheStatus.STALE, CacheStatus.UPDATING):
             self.instrumentation.stale_served(origin, served)
         if logger.isEnabledFor(logging.DEBUG):
-            _log_served(origin, served)
+            log_served(origin, served)
         return served._replace(took=time.perf_counter() - begun)
 
     def _serve_slowly(self, origin: Origin, copy: Copy) -> Served:
@@ -385,18 +386,3 @@ class Engine:
         except StoreError as error:
             self.answer_writer.store_failed(error)
             return False
-
-
-def _log_served(origin: Origin, served: Served) -> None:
-    """Log how a request was served that was no plain hit. Plain hits are not logged: the check alone would cost them."""
-    answer = served.answer
-    if served.collapsed:
-        logger.debug("%s: the request waited for another call, and is served its result (%s)", origin.label, served.status)
-    elif answer is None:
-        logger.debug("%s: the stored copy is served (%s)", origin.label, served.status)
-    elif served.stored:
-        logger.debug("%s: the answer is served and was stored (%s)", origin.label, served.status)
-    elif answer.later is not None:
-        logger.debug("%s: the answer is served, and stored when its body is complete (%s)", origin.label, served.status)
-    else:
-        logger.debug("%s: the answer is served and was not stored (%s): %s", origin.label, served.status, answer.log_text)

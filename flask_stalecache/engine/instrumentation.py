@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -15,9 +16,10 @@ from .signals import send
 
 if TYPE_CHECKING:
     from ..core.model.entry import Entry
-    from .origin import Answer, RefreshJob, Served
+    from .origin import Answer, Origin, RefreshJob, Served
 
 T = TypeVar("T")
+logger = logging.getLogger("flask_stalecache")
 #: Why entries were evicted, by the name of the counter.
 _EVICTIONS = eviction_reasons()
 
@@ -124,3 +126,20 @@ def is_failure(error: BaseException) -> bool:
     """Whether an exception is a failure of the origin: not if it is an HTTP answer such as 404."""
     code = getattr(error, "code", None)
     return not isinstance(code, int) or code >= 500
+
+
+def log_served(origin: Origin, served: Served) -> None:
+    """Log how a request was served that was no plain hit. Plain hits are not logged: the check alone would slow them down."""
+    logger.debug("%s: %s (%s)", origin.label, _how(served), served.status)
+
+
+def _how(served: Served) -> str:
+    if served.collapsed:
+        return "the request waited for another call, and is served its result"
+    if served.answer is None:
+        return "the stored copy is served"
+    if served.stored:
+        return "the answer is served and was stored"
+    if served.answer.later is not None:
+        return "the answer is served, and stored when its body is complete"
+    return f"the answer is served and was not stored: {served.answer.log_text}"

@@ -71,13 +71,13 @@ def wait_for_refresh(
         # None is pending, or one has ended without a result for this request: another process had the lock, or it was for the
         # request alone that had submitted it.
         if result is None or result.done.is_set():
-            if refreshes.claim(visit.copy):
+            is_claimed = refreshes.claim(visit.copy)
+            result = refreshes.result_of(key)
+            if is_claimed:
                 until = until if ours is not None else refreshes.since(key) + wait
-                result = ours = refreshes.result_of(key)
-                if not refreshes.submit(visit.origin.refresh()):
-                    return WaitEnd.DROPPED
-            else:
-                result = refreshes.result_of(key)
+                ours = result
+            if is_claimed and not refreshes.submit(visit.origin.refresh()):
+                return WaitEnd.DROPPED
             # Without threads it is done by now.
             if (served := look(result, result is ours)) is not None:
                 return served

@@ -34,14 +34,14 @@ def test_a_miss_is_called_and_stored_and_a_plain_hit_is_not_logged(engine: Engin
 
 def test_what_is_not_stored_says_why(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     engine.serve(FakeOrigin(lambda _: unstorable()))
-    assert lines(caplog)[1:] == ["the page: the answer is served and was not stored (MISS): unstorable"]
+    assert lines(caplog)[1:] == ["the page: the answer is served and was not stored: unstorable (MISS)"]
     engine.serve(FakeOrigin(lambda _: unstorable()))
     assert lines(caplog)[0] == "the page: the origin is called without the lock"
 
 
 def test_a_failure_says_its_error(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     engine.serve(FakeOrigin(lambda _: failed()))
-    assert "not stored (MISS): ConnectionError('the third party is down')" in lines(caplog)[-1]
+    assert "not stored: ConnectionError('the third party is down') (MISS)" in lines(caplog)[-1]
 
 
 def test_a_request_that_carries_an_absent_name_bypasses(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
