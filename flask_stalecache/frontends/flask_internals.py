@@ -228,8 +228,7 @@ def _missing() -> tuple[str, ...]:
 def _missing_names() -> Iterator[str]:
     if "_cv_app" not in _globals:
         yield "flask.globals._cv_app"
-    # A bare app, since the developer's may not be able to make a request yet.
-    context: Any = Flask("flask_stalecache", static_folder=None).test_request_context()
+    context: Any = _bare_app().test_request_context()
     if "_cv_request" not in _globals and not hasattr(context, "has_request"):
         yield "flask.globals._cv_request"
     response: Any = Response()
@@ -243,6 +242,16 @@ def _missing_names() -> Iterator[str]:
     )
     for holder, name, attributes in needed:
         yield from (f"{name}: {attribute}" for attribute in attributes if not _has(holder, attribute))
+
+
+@lru_cache(maxsize=1)
+def _bare_app() -> Flask:
+    """Return an app to look at, since the developer's may not be able to make a request yet.
+
+    It lives as long as the process. Flask keeps a weak proxy of each app, and gevent looks at every object of a forked worker: it
+    fails at the proxy of an app that was being collected at the fork.
+    """
+    return Flask("flask_stalecache", static_folder=None)
 
 
 def _has(holder: object, attribute: str) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -255,3 +258,20 @@ def test_private_names_of_flask_and_werkzeug_are_used_in_the_seam_only() -> None
 )
 def test_this_test_sees_them(source: str, names: list[str]) -> None:
     assert [name for _, name in foreign_names(ast.parse(source), {"_mine"})] == names
+
+
+def test_the_app_that_is_looked_at_is_never_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[Flask]] = []
+
+    class Watched(Flask):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(flask_internals, "Flask", Watched)
+    flask_internals._bare_app.cache_clear()
+    flask_internals._missing.cache_clear()
+    flask_internals.check_versions()
+    gc.collect()
+    assert [reference() is not None for reference in made] == [True]
+    flask_internals._bare_app.cache_clear()

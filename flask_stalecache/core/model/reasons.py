@@ -86,7 +86,7 @@ class StoreRefusal(Enum):
     STREAM = ("the response is a stream", "return the whole body, or do not cache the view")
     EVENT_STREAM = ("a stream of events",)
     USED_WRITE = ("the app has used write()",)
-    TOO_LARGE = ("the body is larger than STALECACHE_MAX_ENTRY_SIZE", "raise STALECACHE_MAX_ENTRY_SIZE, or do not cache the view")
+    TOO_LARGE = ("the body is larger than STALECACHE_MAX_ENTRY_SIZE", "raise that limit, or do not cache it")
     INVALID_LENGTH = ("its Content-Length is not a number", "send a Content-Length of digits, or leave it out")
     WRONG_LENGTH = ("the body is not as long as its Content-Length says", "leave Content-Length out")
     NOT_BYTES = ("its body is not made of bytes", "return bytes")
