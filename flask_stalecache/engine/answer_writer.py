@@ -1,9 +1,9 @@
 """Writes answers to the store as their verdict asks, and sets the results for waiting requests.
 
-An error of the store is counted and logged, and never reaches a request: the page is served uncached instead.
+A store error is counted and logged but never reaches a request: the page is served uncached instead.
 
-Locks: an entry and its note are written with the lock of their key held. A flight holds it from before the call to the end of the
-write. A request that has called without the lock writes only if it is free.
+Locks: an entry and its note are written while the lock of their key is held. A flight holds it from before the call until the
+write is done. A request that called the origin without the lock writes only if the lock is free.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def result_for_waiters(answer: Answer, key: str, start: Start, *, is_purged: boo
     verdict                      result               what the waiters do
     ============================ ==================== =====================================================
     STORABLE                     STORED, the entry    serve it, even if the store can't be written
-    STORABLE, purged meanwhile   OVER                 look again: the entry was made of older data
-    STORABLE, for another key    OVER                 look again: the index entry leads each to its own key
+    STORABLE, purged meanwhile   OVER                 look again: the entry was made from older data
+    STORABLE, for another key    OVER                 look again: the index entry leads each to its key
     UNSTORABLE                   UNSTORABLE           call the origin, all at once
     PERSONAL                     OVER                 look again, and elect a new leader
     FAILED, anybody's            FAILED, the answer   serve a stale copy, else the same failure
@@ -44,7 +44,7 @@ def result_for_waiters(answer: Answer, key: str, start: Start, *, is_purged: boo
     ============================ ==================== =====================================================
 
     :param key: the key of the flight.
-    :param is_purged: something was purged since the call has started.
+    :param is_purged: something was purged since the call started.
     """
     match answer.verdict:
         case Verdict.STORABLE:
@@ -89,7 +89,7 @@ class AnswerWriter:
         return Start(self.store.seq(), now, os.urandom(8).hex(), copy.entry, copy.note.unstorable(now))
 
     def load(self, key: str) -> Copy:
-        """Return what is stored under a key; an empty copy if the store fails."""
+        """Load the copy of a key. Return an empty copy if the store fails."""
         try:
             return self.store.load(key)
         except StoreError as error:
@@ -99,7 +99,7 @@ class AnswerWriter:
     def write_flight(self, flights: Flights, flight: Flight, start: Start, answer: Answer) -> bool:
         """Write the flight's answer to the store and set the result for its waiters. Return whether the answer was stored.
 
-        :raises StoreError: if the store can't be written. The waiters of this process have their result all the same.
+        :raises StoreError: if the store can't be written. The waiters of this process still get their result.
         """
         is_purged = answer.verdict is Verdict.STORABLE and self.store.seq() != start.seq
         flight.result = result_for_waiters(answer, flight.key, start, is_purged=is_purged)
@@ -108,9 +108,9 @@ class AnswerWriter:
         if answer.beside is not None:
             return self._write_both(flight, answer, answer.beside)
         if flight.lock is None and not flights.is_current(flight):
-            # The deadline has passed: housekeeping freed the lock, and another process may hold it.
+            # The deadline has passed: housekeeping released the lock, and another process may hold it.
             return self.write_if_unlocked(flight.key, answer)
-        # A leader whose wait for the lock was over has called without it: another process may have stored since it looked.
+        # A leader that timed out waiting for the lock called without it: another process may have stored an entry since then.
         copy = self.store.lookup(flight.key) or self.store.load(flight.key)
         is_late = copy.entry is not None and copy.entry.serial != (start.previous.serial if start.previous else None)
         if is_late and answer.verdict is not Verdict.STORABLE:
@@ -119,7 +119,7 @@ class AnswerWriter:
             flight.result = FlightResult(Outcome.STORED, self.store.load(flight.key))
             return True
         if answer.verdict is Verdict.STORABLE:
-            # Purged meanwhile, or older than the stored entry.
+            # The answer was purged meanwhile, or is older than the stored entry.
             flight.result = LOOK_AGAIN
         return False
 
@@ -155,7 +155,7 @@ class AnswerWriter:
     def _write_both(self, flight: Flight | None, answer: Answer, beside: Entry) -> bool:
         """Store an answer under its own key, and then the index entry that leads there.
 
-        If the process dies in between, the first entry is never found, which does no harm.
+        If the process dies in between, no request finds the first entry, which does no harm.
         """
         here, there = replace(answer, beside=None), replace(answer, beside=None, entry=beside)
         if answer.entry is None or not self._write_under(flight, answer.entry.key, here):
@@ -169,7 +169,7 @@ class AnswerWriter:
         return self.write_if_unlocked(key, answer)
 
     def _apply(self, copy: Copy, answer: Answer) -> bool:
-        """Change what is stored as the verdict asks, and return whether the answer was stored. The key's lock is held."""
+        """Update the entry and the note as the verdict asks. Return whether the answer was stored. The key's lock is held."""
         now = time.time()
         if after(answer.verdict, stored=copy.entry is not None, anybodys=answer.anybodys) is Action.DROP:
             self.store.remove(copy.key)
@@ -185,7 +185,7 @@ class AnswerWriter:
             case Verdict.WORSE:
                 self.store.write_note(copy.key, copy.note.put_off(now, answer.retry_after or self.backoff[0]))
             case Verdict.REFUSED:
-                # The origin was not called: nothing new is known of it.
+                # The origin was not called, so there is nothing to record.
                 pass
             case _:
                 assert_never(answer.verdict)

@@ -1,13 +1,13 @@
-"""Background refreshes: submitted when a response is closed, one at a time for each key over all processes.
+"""Background refreshes: submitted when a response is closed, and run one at a time for each key across all processes.
 
 The life of a refresh: *claimed* by one request of this process (``_pending``, guarded by the mutex), *queued* in a thread pool,
 *running* once it has the lock of the key and leads its flight, *done*. These end it early:
 
 ============================================ ====================================================================
-the queue is full                            dropped; the next stale hit submits another one
+the queue is full                            dropped; the next stale hit submits another refresh
 another process has the lock                 paused for a quarter of a second, unless the key is written before
 the store fails                              paused for the first back-off
-the entry is fresh or backing off by now     not run
+the entry is fresh or backing off by now     skipped
 the deadline passes                          counted as failed; lock and thread are replaced
 ============================================ ====================================================================
 """
@@ -34,17 +34,17 @@ from .thread_pool import ThreadPool
 
 logger = logging.getLogger("flask_stalecache")
 
-#: Seconds for which a refresh that found its lock taken is not tried again in this process, unless something is written.
+#: Seconds before this process retries a refresh whose lock was taken, unless the key is written before.
 BUSY_PAUSE = 0.25
 
 
 class PendingRefresh(NamedTuple):
-    """A refresh that is claimed and not done, or is not to be tried again yet.
+    """A refresh that is claimed and not done yet, or that must not be retried yet.
 
     :ivar since: when the first try was submitted, on the monotonic clock.
-    :ivar until: until when it counts.
-    :ivar stamp: the key's stamp; once that has moved, it does not count any more. ``None``: it counts whatever is written.
-    :ivar result: its result, for those who wait.
+    :ivar until: when it stops counting as pending, on the monotonic clock.
+    :ivar stamp: the key's stamp; a change of the stamp ends it early. ``None``: writes to the key do not end it.
+    :ivar result: its result, for waiting requests.
     """
 
     since: float
@@ -57,10 +57,10 @@ class BackgroundRefreshes:
     """The refreshes of one process. A forked child has its own.
 
     :param answer_writer: stores their answers.
-    :param refresher: runs them, unless they have threads of their own.
-    :param pools: all threads that run any.
+    :param refresher: the pool for refreshes that name no pool.
+    :param pools: all pools that run refreshes.
     :param flights: the flights of the process. A running refresh leads one, so that requests can wait for it.
-    :param deadline: seconds after which one counts as failed.
+    :param deadline: seconds after which a refresh counts as failed.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class BackgroundRefreshes:
         return pending.stamp is None or pending.stamp == copy.stamp
 
     def claim(self, copy: Copy) -> bool:
-        """Reserve the refresh of a key for the caller. Return false if one is pending."""
+        """Claim the refresh of a key for the caller. Return false if one is already pending."""
         with self._mutex:
             if self.is_pending(copy):
                 return False
@@ -93,7 +93,7 @@ class BackgroundRefreshes:
             return True
 
     def since(self, key: str) -> float:
-        """Return when the pending refresh of the key was submitted, on the monotonic clock; now, if none is pending."""
+        """Return when the pending refresh of the key was submitted, on the monotonic clock. Without one, return now."""
         pending = self._pending.get(key)
         return time.monotonic() if pending is None else pending.since
 
@@ -105,7 +105,7 @@ class BackgroundRefreshes:
     def submit(self, job: RefreshJob) -> bool:
         """Queue a claimed refresh. Return false if the queue is full.
 
-        It never waits. If it is dropped, the copy is still served.
+        This never waits. If the refresh is dropped, the copy is still served.
         """
         result = self.result_of(job.key) or RefreshResult()
         self.answer_writer.counters.count("refreshes_queued")
@@ -118,9 +118,9 @@ class BackgroundRefreshes:
         return False
 
     def run_now(self, job: RefreshJob, met: Entry) -> RefreshResult | None:
-        """Run a refresh in the caller's thread, and return its result; ``None`` if one is pending.
+        """Run a refresh in the caller's thread, and return its result. Return ``None`` if one is already pending.
 
-        :param met: the entry to refresh. If another one is stored by now, nothing is run.
+        :param met: the entry to refresh. If another entry has replaced it, nothing runs.
         """
         if not self.claim(self.answer_writer.load(job.key)):
             return None
@@ -129,7 +129,7 @@ class BackgroundRefreshes:
         return result
 
     def call_apart(self, job: RefreshJob, copy: Copy) -> RefreshResult | None:
-        """Call an origin in a worker thread for one caller alone, and return its result; ``None`` if no thread is free."""
+        """Call an origin in a worker thread for a single caller. Return the pending result, or ``None`` if no thread is free."""
         result = RefreshResult()
         is_taken = (job.pool or self.refresher).submit(partial(self._call, job, copy, result))
         return result if is_taken else None
@@ -146,10 +146,10 @@ class BackgroundRefreshes:
             result.done.set()
 
     def refresh_all(self, jobs: Sequence[RefreshJob]) -> None:
-        """Run refreshes at the same time, and wait until they are done. Only for callers in the background.
+        """Run refreshes concurrently, and wait until they are done. Only for callers in the background.
 
-        A refresh that finds no free thread runs here: threads that wait for each other can't deadlock. One with a time limit
-        is dropped instead, since it only runs in threads of its own.
+        A refresh that finds no free thread runs in this thread, so that threads that wait for each other can't deadlock. A refresh
+        with a time limit is dropped instead, since it must run in the threads of its own pool.
         """
         results, here = [], []
         for job in jobs:
@@ -170,7 +170,7 @@ class BackgroundRefreshes:
                 self._pending.pop(job.key, None)
                 result.done.set()
         for job, result in results:
-            # All waits count from when the refreshes began, so that several that hang are not waited for one after the other.
+            # All waits count from when the refreshes were submitted: if several hang, their waits don't add up.
             max_wait = self.deadline if job.max_wait is None else job.max_wait
             result.done.wait(max(0.0, self.since(job.key) + max_wait - time.monotonic()))
 
@@ -190,7 +190,7 @@ class BackgroundRefreshes:
             result.done.set()
 
     def _run_if_free(self, job: RefreshJob, result: RefreshResult, met: Entry | None) -> PendingRefresh | None:
-        """Refresh an entry, unless another process does. Return a pause if this process should not try again at once."""
+        """Refresh an entry unless another process is doing so. Return a pause if this process should not retry at once."""
         lock = self.store.lock(job.key)
         copy = self.store.load(job.key)
         if not lock.acquire():
@@ -205,7 +205,7 @@ class BackgroundRefreshes:
         try:
             self._renew(flight, job, result, met)
         except BaseException as error:
-            # The waiters get this failure, and do not try again.
+            # The waiters get this failure, and do not retry.
             result.answer = Answer(Verdict.FAILED, error=error)
             raise
         finally:
@@ -220,16 +220,16 @@ class BackgroundRefreshes:
         start, begun = self.answer_writer.start(copy), time.perf_counter()
         try:
             if copy.entry is not None and copy.entry.calls:
-                # Together, since one after the other they would take as long as all of them.
+                # Concurrently: one after the other, their times would add up.
                 job.refresh_dependencies(copy.entry.calls)
             answer = self.answer_writer.instrumentation.call_origin(job, lambda: job.run(start))
         except BaseException as error:
-            # A job tells failures in its answer; whatever else stops it must not be tried again at once.
+            # A job reports failures in its answer. If anything else stops it, it must not be retried at once.
             self.answer_writer.note_failure(copy)
             self._has_ended(job, begun, Answer(Verdict.FAILED, error=error))
             raise
         if answer.verdict is Verdict.PERSONAL:
-            # A refresh is made for all visitors. If the page is personal, another try would not help: back off.
+            # A refresh is for all visitors. If the page is personal, retrying would not help: back off.
             answer = replace(answer, verdict=Verdict.FAILED)
         if answer.verdict is Verdict.FAILED:
             stays = "" if copy.entry is None else "; its copy stays"
@@ -251,17 +251,17 @@ class BackgroundRefreshes:
         )
 
     def tick(self) -> None:
-        """Give up the refreshes whose deadline has passed."""
+        """Give up on the refreshes whose deadline has passed."""
         for flight in self.flights.overdue():
             self._give_up(flight)
         now = time.monotonic()
         for key, pending in list(self._pending.items()):
-            # A refresh that found the lock taken is remembered for a while: its wait counts from its first try.
+            # A refresh that found the lock taken is kept until the deadline, since waits count from its first try.
             if (pending.until if pending.stamp is None else pending.since + self.deadline) <= now:
                 self._pending.pop(key, None)
 
     def _give_up(self, flight: Flight) -> None:
-        """Count a failure, free the lock, and let another thread take the place of the one that hangs."""
+        """Count a failure, release the lock, and replace the thread that hangs."""
         self.answer_writer.counters.count("refreshes_overdue")
         self.answer_writer.complaints.error_every_minute(
             ("overdue", flight.key), "a refresh took longer than STALECACHE_REFRESH_DEADLINE, its copy stays: %s", flight.key
@@ -294,13 +294,13 @@ def _is_still(copy: Copy, met: Entry) -> bool:
 
 
 def _is_wanted(copy: Copy, job: RefreshJob) -> bool:
-    """Whether a refresh is still to be run, now that the key's lock is held."""
+    """Whether a refresh is still needed, now that the key's lock is held."""
     now, entry = time.time(), copy.entry
     if job.forced:
         return job.fills_missing
     if entry is None:
         return job.fills_missing and not job.is_backing_off(copy)
-    # Past its windows no entry can be served, so a request waits: it must not be refused only because the last try failed.
+    # An entry past its stale windows can't be served, so a request is waiting. A failed refresh alone must not make it fail.
     nothing_stands_in = job.fills_missing and not entry.in_swr(now) and not entry.in_sie(now)
     backs_off = job.is_backing_off(copy) if nothing_stands_in else copy.note.backing_off(now)
     return is_due(entry, now, job.terms) and not backs_off

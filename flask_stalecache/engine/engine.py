@@ -5,16 +5,16 @@ A request that is no plain hit takes one of these routes (``fetch_state``):
 =============== ================================================ =====================================================
 route           when                                             what happens
 =============== ================================================ =====================================================
-ServeCopy       the decision is to serve                         the copy is served, and refreshed if it is due
-Bypass          the request carries an absent name               the origin is called for this request alone
+ServeCopy       the stored copy may be served                    the copy is served, and refreshed if it is due
+Bypass          the request carries a name of ``absent``         the origin is called for this request alone
 CallUnlocked    the last answer could not be stored              the origin is called at once, without a queue
-Queue           else                                             it joins the flight of the key: one request leads and
-                                                                 calls, the others wait
+Queue           otherwise                                        the request joins the flight of the key: one request
+                                                                 leads and calls, the others wait
 Collapsed       an entry was stored while the request waited     the copy is served
 =============== ================================================ =====================================================
 
 The leader takes the lock of the key, which all processes share, and looks again before it calls. Waits end after ``lock_timeout``:
-then a stale copy is served, however old, or one of the waiters calls without the lock.
+then a stale copy of any age is served, or one of the waiters calls without the lock.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Engine:
         copy = self.store.lookup(origin.key)
         entry = None if copy is None else copy.entry
         if entry is not None and is_plain_hit(entry, time.time(), origin.terms) and not origin.is_barred_from(entry):
-            # The hit path: the same decision as below, at a third of its cost.
+            # The hit path: the same decision as below, at a third of the cost.
             return Served(CacheStatus.HIT, copy)
         begun = time.perf_counter()
         served = self._serve_slowly(origin, copy or self._load(origin.key))
@@ -99,7 +99,7 @@ class Engine:
                 return assert_never(route)
 
     def _fetch(self, visit: FetchState) -> Served:
-        """Call the origin, or wait for another request's call or for a refresh in the background."""
+        """Call the origin, or wait for another request's call or for a background refresh."""
         origin = visit.origin
         if origin.wait is not None and origin.runs_in_own_threads:
             return self._timed_calls.call(visit, origin.wait)
@@ -113,7 +113,7 @@ class Engine:
         return self.instrumentation.call_origin(origin, origin.call_uncached)
 
     def look_up(self, key: str) -> Copy:
-        """Return what is stored under a key: the copy of this process if it still stands."""
+        """Return the copy of a key. Use the copy in this process's memory while it is valid."""
         return self.store.lookup(key) or self._load(key)
 
     def is_stored_or_coming(self, key: str) -> bool:
@@ -124,7 +124,7 @@ class Engine:
         try:
             return not lock.acquire()
         except StoreError:
-            # Nobody can tell.
+            # The store fails: a call may be running in another process.
             return True
         finally:
             lock.release()
@@ -137,7 +137,7 @@ class Engine:
         return copy
 
     def _look(self, origin: Origin, copy: Copy) -> Route:
-        """Decide where a request goes, by what is stored for it. The hit path has a shorter way to the same decision."""
+        """Choose the route of a request by its stored copy. The hit path has a shorter way to the same decision."""
         entry, note = copy.entry, copy.note
         if entry is not None and origin.is_barred_from(entry):
             return Bypass()
@@ -150,7 +150,7 @@ class Engine:
         return Queue(decision)
 
     def look_again(self, visit: FetchState) -> Served | None:
-        """Serve what is stored by now; ``None``: it is still to be fetched."""
+        """Look the key up again, and serve the copy. Return ``None`` if the request still has to fetch."""
         visit.origin.relocate()
         visit.copy = self.answer_writer.load(visit.origin.key)
         entry = visit.copy.entry
@@ -159,7 +159,7 @@ class Engine:
         return self._follow(self._look(visit.origin, visit.copy), visit)
 
     def _follow(self, route: Route | Collapsed, visit: FetchState) -> Served | None:
-        """Serve a request by its route; ``None``: it has to queue."""
+        """Serve a request by its route. Return ``None`` if it has to queue."""
         match route:
             case ServeCopy():
                 return self._serve_copy(route)
@@ -172,7 +172,7 @@ class Engine:
                 return self._call_unlocked(visit)
             case Queue(fetch):
                 visit.fetch = fetch
-                # It may have failed a short while ago, or while this request waited for another one's call.
+                # The origin may have failed recently, or while this request waited for another request's call.
                 refused = visit.origin.refused(visit.copy)
                 return None if refused is None else self.serve_answer(visit, refused, stored=False)
             case _:
@@ -185,7 +185,7 @@ class Engine:
         return Served(decision.status, copy, None, decision.refresh)
 
     def _call_unlocked(self, visit: FetchState) -> Served:
-        """Call the origin without the lock. An answer that is storable after all is stored, and removes the mark in the note."""
+        """Call the origin without the lock. If the answer is storable after all, store it, which removes the mark in the note."""
         if visit.origin.runs_in_own_threads:
             return self._timed_calls.call_unlocked(visit)
         start = self.answer_writer.start(visit.copy)
@@ -199,7 +199,7 @@ class Engine:
         return self.serve_answer(visit, answer, self.answer_writer.write_if_unlocked(visit.origin.key, answer))
 
     def serve_answer(self, visit: FetchState, answer: Answer, stored: bool) -> Served:
-        """Serve the origin's answer; or the copy, if the origin failed and the copy may be served instead."""
+        """Serve the origin's answer. If the origin failed, serve the copy instead where that is allowed."""
         if answer.verdict.keeps_copy and visit.fetch.if_error is not None:
             self.complaints.error_every_minute(
                 ("failed", visit.origin.label), "%s failed; its stored copy is served", visit.origin.label, exc_info=answer.error
@@ -210,11 +210,11 @@ class Engine:
         return Served(CacheStatus.REVALIDATED if answer.renewed else visit.fetch.status, None, answer, stored=stored)
 
     def _stale(self, visit: FetchState) -> Served | None:
-        """Serve the copy after a wait; ``None`` if it was purged or dropped meanwhile."""
+        """Serve the copy after a wait. Return ``None`` if it was purged or dropped meanwhile."""
         try:
             copy = self.store.lookup(visit.origin.key) or self.store.load(visit.origin.key)
         except StoreError as error:
-            # The store fails: the copy of before is better than nothing.
+            # The store fails: the copy that was loaded earlier is better than nothing.
             self.answer_writer.store_failed(error)
             copy = visit.copy
         entry = copy.entry
@@ -235,12 +235,12 @@ class Engine:
     # -- waiting -------------------------------------------------------------------------------------------------
 
     def _wait_for_refresh(self, visit: FetchState, wait: float) -> Served:
-        """Wait a while for a refresh in the background, and then serve the copy."""
+        """Wait a while for a background refresh, then serve the copy."""
 
         def look(result: RefreshResult | None, is_ours: bool) -> Served | None:
             if self.store.moved(visit.copy) and (served := self.look_again(visit)) is not None:
                 return served
-            # Purged meanwhile: no copy to serve at the end of the wait.
+            # The copy was purged meanwhile, so there is nothing to serve when the wait ends.
             return self._queue(visit) if visit.fetch.if_error is None else None
 
         if self.runtime.process.flights.is_led_here(visit.origin.key):
@@ -249,13 +249,13 @@ class Engine:
         return served if isinstance(served, Served) else self._stale(visit) or self._queue(visit)
 
     def _wait(self, flight: Flight, visit: FetchState) -> Served | None:
-        """Wait for another's flight; ``None``: look again."""
+        """Wait for another request's flight. Return ``None`` if the caller has to look again."""
         if flight.leader == threading.get_ident():
             # The view requests its own page: waiting would be a deadlock.
             return Served(visit.fetch.status, None, self.bypass(visit.origin))
         visit.waited, until = True, visit.until
         if flight.unlocked is not None:
-            # A waiter ran out of patience and called without the lock: all others wait for that call.
+            # A waiter timed out and called without the lock: all others wait for that call.
             until = max(until, flight.unlocked + visit.origin.lock_timeout)
         if not flight.done.wait(max(0.0, until - time.monotonic())):
             return self._lose_patience(flight, visit)
@@ -273,7 +273,7 @@ class Engine:
                 return assert_never(outcome)
 
     def _share_copy(self, copy: Copy, visit: FetchState) -> Served | None:
-        """Serve the entry that the leader has stored; ``None`` if it is not for this request, or was purged since."""
+        """Serve the entry that the leader stored. Return ``None`` if it is not for this request, or was purged since."""
         entry = copy.entry
         is_sound = entry is not None and not entry.ended and self.store.seq() == copy.seq
         if entry is None or not is_sound or visit.origin.is_barred_from(entry) or not visit.may_share(entry):
@@ -289,7 +289,7 @@ class Engine:
         return None
 
     def _lose_patience(self, flight: Flight, visit: FetchState) -> Served | None:
-        """The wait is over: serve the stale entry, however old; else one of the waiters calls, and the others wait for it."""
+        """End a wait that timed out: serve the stale entry, whatever its age. Without one, a single waiter calls."""
         self.counters.count("lock_timeouts")
         if visit.fetch.if_locked is not None and (stale := self._stale(visit)):
             return stale
@@ -299,11 +299,11 @@ class Engine:
     # -- leading -------------------------------------------------------------------------------------------------
 
     def _lead(self, flight: Flight, visit: FetchState) -> Served | None:
-        """Take the key's lock, look again, and call the origin; ``None``: look again, it was called elsewhere."""
+        """Take the key's lock, look again, and call the origin. Return ``None`` if it was called elsewhere: then look again."""
         try:
             turn = self._take_lock(flight, visit)
         except StoreError as error:
-            # The store can't lock: call without the lock, still once for all that wait in this process.
+            # The store can't lock: call without the lock, but still once for all waiting requests of this process.
             self.answer_writer.store_failed(error)
             turn = LeaderAction.CALL
         except BaseException:
@@ -331,13 +331,13 @@ class Engine:
         return LeaderAction.CALL if self._still_to_fetch(flight, visit) else LeaderAction.AGAIN
 
     def _still_to_fetch(self, flight: Flight, visit: FetchState) -> bool:
-        """Look again, now that this leader has the lock. If it need not call, set the result for those who wait for it."""
+        """Look again, now that this leader has the lock. If no call is needed, set the result for its waiters."""
         if visit.origin.relocate():
             return False
         visit.copy = self.store.load(visit.origin.key)
         entry = visit.copy.entry
         if entry is not None and visit.is_new(entry):
-            # Another process has stored it. This leader may be barred from it, its waiters may not.
+            # Another process has stored the entry. This leader may be barred from it while its waiters are not.
             flight.result = FlightResult(Outcome.STORED, visit.copy)
             return False
         route = self._look(visit.origin, visit.copy)
@@ -356,7 +356,7 @@ class Engine:
         return False
 
     def _call_in(self, flight: Flight, visit: FetchState) -> Served:
-        """Call the origin as the leader, and end the flight in any case. It goes on only while a body is still to come."""
+        """Call the origin as the leader, and end the flight. If the body is still to come, the flight ends with the body."""
         is_over, stored = True, False
         logger.debug("%s: the origin is called", visit.origin.label)
         try:
@@ -373,7 +373,7 @@ class Engine:
         return self.serve_answer(visit, answer, stored)
 
     def _write_whole(self, flights: Flights, flight: Flight, start: Start, answer: Answer | None) -> None:
-        """End the flight of an answer whose body has come, or has broken off."""
+        """End the flight of an answer whose body is complete or was cut short."""
         try:
             if answer is not None:
                 self._write(flight, start, answer)

@@ -12,14 +12,14 @@ from ..core.rules.serving import Fetch, Serve
 from ..stores.base import Copy
 from .origin import Origin
 
-#: Seconds between two tries for a lock that another process holds.
+#: Seconds between two attempts to take a lock that another process holds.
 POLL = 0.025
-#: Seconds that may pass between an origin's answer and its being stored.
+#: Seconds that may pass until an origin's answer is stored.
 WRITING = 5.0
 
 
 class LeaderAction(Enum):
-    """The next step of a leader that has the lock, or has waited too long for it."""
+    """The next step of a leader that has the lock or has timed out waiting for it."""
 
     #: Call the origin.
     CALL = "call"
@@ -30,14 +30,14 @@ class LeaderAction(Enum):
 
 
 class ServeCopy(NamedTuple):
-    """Serve the stored copy, as decided."""
+    """Serve the stored copy."""
 
     copy: Copy
     decision: Serve
 
 
 class Collapsed(NamedTuple):
-    """Serve the copy: it was stored while this request waited for another one's call."""
+    """Serve the copy: it was stored while this request waited for another request's call."""
 
     copy: Copy
 
@@ -47,7 +47,7 @@ class Bypass(NamedTuple):
 
 
 class CallUnlocked(NamedTuple):
-    """Call the origin without the lock: the page can't be stored, or not for requests that carry what this one carries."""
+    """Call the origin without the lock: the page can't be stored, or not for requests with the names of this one."""
 
     fetch: Fetch
 
@@ -58,19 +58,19 @@ class Queue(NamedTuple):
     fetch: Fetch
 
 
-#: Where a look at the store leads a request.
+#: The routes that a request can take after a lookup.
 Route: TypeAlias = "ServeCopy | Bypass | CallUnlocked | Queue"
 
 
 @dataclass(slots=True)
 class FetchState:
-    """A request that has to fetch: what it came upon, and how long it waits."""
+    """A request that has to fetch: the copy that it found, and how long it waits."""
 
     origin: Origin
     copy: Copy
     fetch: Fetch
     until: float
-    #: It has waited for another's call.
+    #: It has waited for another request's call.
     waited: bool = False
     met: Entry | None = field(init=False)
     came: float = field(init=False)
@@ -80,7 +80,7 @@ class FetchState:
         self.came = time.time()
 
     def is_new(self, entry: Entry) -> bool:
-        """Whether the entry was stored since the request came: not the one it met, not purged, and no old one come to light."""
+        """Whether the entry was stored since the request arrived: not the one it found first, not purged, not an old one."""
         is_another = self.met is None or entry.serial != self.met.serial
         is_recent = max(entry.answered, entry.received) >= self.came - WRITING
         return is_another and not entry.ended and is_recent and self.may_share(entry)
@@ -88,6 +88,6 @@ class FetchState:
     def may_share(self, entry: Entry) -> bool:
         """Whether the entry of another call may be served to this request.
 
-        Where each use needs the origin's word, that must have been asked for since the request came (RFC 9111 sections 4, 5.2.2.4).
+        If each use needs confirmation, the call must have begun after the request arrived (RFC 9111 sections 4, 5.2.2.4).
         """
         return not entry.needs_confirming or entry.started >= self.came

@@ -17,7 +17,7 @@ INTERVAL = 1.0
 
 
 class Tickable(Protocol):
-    """The subject of housekeeping."""
+    """An object that needs housekeeping."""
 
     def tick(self) -> None:
         """Do one round of work. Called about once a second."""
@@ -26,7 +26,7 @@ class Tickable(Protocol):
 class Housekeeper:
     """Calls ``tick`` once a second from a daemon thread, which ends when its subject is gone.
 
-    :param subject: whose ``tick`` is called. It is not kept alive.
+    :param subject: the object to call ``tick`` on. The thread does not keep it alive.
     """
 
     def __init__(self, subject: Tickable) -> None:
@@ -36,7 +36,7 @@ class Housekeeper:
 
     def ensure_running(self) -> None:
         """Start the thread if this process has none yet: at first use, and after a fork."""
-        # One thread a process: who sets the first value starts it.
+        # One thread per process: the caller that sets the value first starts it.
         if not self._starters.set_first(object()):
             return
         thread = threading.Thread(target=_look_after, args=(self._subject,), name="stalecache-housekeeping", daemon=True)

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 logger = logging.getLogger("flask_stalecache")
-#: Why entries were evicted, by the name of the counter.
+#: The reasons for evictions, by the name of their counter.
 _EVICTIONS = eviction_reasons()
 
 
 class Counted(Protocol):
-    """A call that is counted: that of an origin, or of a refresh."""
+    """A call to count: of an origin, or by a refresh."""
 
     @property
     def key(self) -> str:
@@ -33,7 +33,7 @@ class Counted(Protocol):
 
     @property
     def tally(self) -> Tally:
-        """The counters of the call. Some origins only know after it."""
+        """The counters of the call. Some origins know them only after the call."""
 
 
 class Instrumentation:
@@ -59,7 +59,7 @@ class Instrumentation:
         return answer
 
     def call_bypassed(self, tally: Tally, call: Callable[[], T], has_failed: Callable[[T], bool], *, is_visit: bool) -> T:
-        """Call what bypasses the cache, and count the call.
+        """Make a call that bypasses the cache, and count it.
 
         :param is_visit: it also counts as a request.
         """
@@ -98,7 +98,7 @@ class Instrumentation:
         send(signals.scan_moved, self.sender, batch=batch)
 
     def counted(self, name: str, by: int) -> None:
-        """Send a signal if the counter says that entries were evicted."""
+        """Send a signal if the counter is one of evictions."""
         if (reason := _EVICTIONS.get(name)) is not None:
             send(signals.entry_evicted, self.sender, reason=reason, count=by)
 
@@ -123,13 +123,13 @@ class Instrumentation:
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether an exception is a failure of the origin: not if it is an HTTP answer such as 404."""
+    """Whether an exception is a failure of the origin. An HTTP answer such as 404 is not."""
     code = getattr(error, "code", None)
     return not isinstance(code, int) or code >= 500
 
 
 def log_served(origin: Origin, served: Served) -> None:
-    """Log how a request was served that was no plain hit. Plain hits are not logged: the check alone would slow them down."""
+    """Log how a request was served. Not called for plain hits: the check alone would slow them down."""
     logger.debug("%s: %s (%s)", origin.label, _how(served), served.status)
 
 

@@ -1,4 +1,4 @@
-"""A log that can't be flooded: warnings once, errors once a minute."""
+"""A rate-limited log: each warning once, each error once a minute."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Hashable
 
 logger = logging.getLogger("flask_stalecache")
 
-#: Seconds between two lines about the same trouble.
+#: Seconds between two lines about the same problem.
 PAUSE = 60.0
 REMEMBERED = 1000
 
@@ -23,13 +23,13 @@ class RateLimitedLog:
         self._said: dict[Hashable, float] = {}
 
     def warn_once(self, about: Hashable, message: str, *args: object, level: int = logging.WARNING) -> None:
-        """Log a warning the first time only: something that the developer can fix."""
+        """Log a warning the first time only, for problems that the developer can fix."""
         if about not in self._said:
             self._remember(about)
             logger.log(level, message, *args)
 
     def error_every_minute(self, about: Hashable, message: str, *args: object, exc_info: BaseException | None = None) -> None:
-        """Log an error once a minute: a failure that may go on."""
+        """Log an error once a minute, for failures that may last."""
         last = self._said.get(about)
         if last is None or time.monotonic() - last >= PAUSE:
             self._remember(about)

@@ -4,7 +4,7 @@ A front end turns each request or call into an :class:`Origin` and gives it to `
 HTTP; the origin knows neither locks nor the store. The life of a request:
 
 1. The engine looks the key up. A fresh copy is served at once: this is the hit path, without a lock or a system call.
-2. Else it decides (``core.rules.serving``): serve the copy and refresh it, or call the origin.
+2. Otherwise it decides (``core.rules.serving``): serve the copy and refresh it, or call the origin.
 3. One request leads the flight of the key; the others wait for it. The leader has a :class:`Start` and calls :meth:`Origin.call`.
 4. The origin returns an :class:`Answer`: the value to send, and a verdict on storing it. ``answer_writer`` writes it.
 5. The engine returns :class:`Served`: a copy or an answer. The front end sends it, and submits the :class:`RefreshJob` of
@@ -20,8 +20,8 @@ class               made by          for
 :class:`RefreshJob` front end        one refresh, in this process or another one
 =================== ================ ==================================================
 
-A job is plain data but for its last fields, so that refreshes can be handed to another process. Nothing here does I/O but
-:meth:`Origin.call` and :meth:`Origin.call_uncached`.
+A job is plain data except for its last fields, so that it can be sent to another process. Only :meth:`Origin.call` and
+:meth:`Origin.call_uncached` do I/O.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Start(NamedTuple):
 
     :ivar seq: the number of the last purge. An answer is not stored if something was purged since.
     :ivar started: seconds since the epoch.
-    :ivar serial: a random name of this call and its entry.
+    :ivar serial: a random identifier of this call and its entry.
     :ivar previous: the entry that is stored now.
     :ivar is_marked: the key's note says that the last answer could not be stored, for anyone or for requests like this one.
     """
@@ -63,9 +63,9 @@ class Start(NamedTuple):
     def build_entry(self, options: ServeOptions, **content: Any) -> Entry:
         """Build an entry from the answer to this call.
 
-        This is the only place that makes entries for the store, so that all front ends fill in the fields of the call alike.
+        All entries for the store are built here, so that all front ends fill in the fields of the call in the same way.
 
-        :param options: the serving options, which name the version of the app.
+        :param options: the serving options, which contain the version of the app.
         :param content: the fields of :class:`Entry` that are the front end's own.
         """
         return Entry(**content, **self._call_fields(options))
@@ -93,18 +93,18 @@ class Answer:
     :param error: the exception, if the origin raised one.
     :param entry: the entry to store.
     :param carried: the names in the request that the answer depends on, if it is personal.
-    :param anybodys: every request without the ``absent`` names would have got the same, so that waiters may share a failure.
+    :param anybodys: every request without the ``absent`` names would get the same answer, so that waiters may share a failure.
     :param shared: the value of a failure for the waiters: frozen, since hooks change the value itself.
     :param absent: names that were read and that the request did not carry.
     :param retry_after: seconds of back-off at least, while an entry can be served.
-    :param silent_for: seconds of back-off even if no entry can be served.
+    :param silent_for: seconds of back-off at least, even if no entry can be served.
     :param renewed: the origin has confirmed the stored entry (304).
-    :param beside: an index entry to store as well, since the entry has another key than the request.
+    :param beside: an index entry to store too, if the entry has another key than the request.
     :param later: registers a callback for a body that is still to come. It is called with the complete answer, or with ``None`` if
-        the body broke off. ``None``: the answer is complete.
+        the body was cut short. ``None``: the answer is complete.
     :param failed: the origin failed, for answers that are never stored.
-    :param reason: why it is not stored, as far as the front end says.
-    :param tally: where a refresh is counted, if only its answer tells.
+    :param reason: why it is not stored, if the front end gives a reason.
+    :param tally: the counters of the refresh, if only its answer determines them.
     """
 
     verdict: Verdict
@@ -138,7 +138,7 @@ class Answer:
 
     @property
     def why_not_stored(self) -> Refusal:
-        """Why it was not stored, where it was not."""
+        """Why it was not stored. Only for answers that were not."""
         if self.reason is not None:
             return self.reason
         if self.later is not None:
@@ -153,7 +153,7 @@ class Answer:
 class Origin(Protocol):
     """A cached view, fetch function, app or third party, for one request or call.
 
-    Front ends inherit from it. The members up to ``refresh`` have no default. The others are for front ends that need them.
+    Front ends inherit from it. The members up to ``refresh`` have no default. The others are optional.
     """
 
     __slots__ = ()
@@ -172,7 +172,7 @@ class Origin(Protocol):
 
     @property
     def lock_timeout(self) -> float:
-        """Seconds to wait for another caller's call at most."""
+        """Seconds to wait at most for another caller's call."""
 
     @property
     def terms(self) -> ServeOptions:
@@ -189,12 +189,12 @@ class Origin(Protocol):
 
     @property
     def wait(self) -> float | None:
-        """Seconds to wait for a refresh at most where a copy can be served instead; ``None``: as long as it takes."""
+        """Seconds to wait at most for a refresh if a copy can be served instead; ``None``: no limit."""
         return None
 
     @property
     def runs_in_own_threads(self) -> bool:
-        """Whether it is only called in threads of its own, never in the caller's. It has a ``wait`` then."""
+        """Whether it is only called in threads of its own, never in the caller's. If so, it has a ``wait``."""
         return False
 
     @property
@@ -211,7 +211,7 @@ class Origin(Protocol):
         return False
 
     def relocate(self) -> bool:
-        """Find the key again, since the store may know more variants by now. Return whether it has changed."""
+        """Compute the key again, since the store may know more variants by now. Return whether it has changed."""
         return False
 
     def refused(self, copy: Copy) -> Answer | None:
@@ -233,22 +233,22 @@ def _nothing_to_give_up() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshJob:
-    """One refresh. It holds nothing of the visitor's request.
+    """One refresh. It holds no part of the visitor's request.
 
-    What describes it is plain data, so that it can be sent to another process; what calls back into the front end comes last.
+    The fields up to ``max_wait`` are plain data, so that a job can be sent to another process. The others call the front end.
 
     :param key: the key of the entry.
     :param label: its name in log lines.
-    :param terms: the serving options for requests of any visitor. They tell whether the entry is due.
-    :param tally: where it is counted, unless its answer names another one.
-    :param fills_missing: it also runs where nothing is stored.
+    :param terms: the serving options for any visitor. They determine whether the entry is due.
+    :param tally: its counters, unless its answer names others.
+    :param fills_missing: it also runs if nothing is stored.
     :param forced: it runs even if the entry is fresh or is backing off.
-    :param max_wait: seconds that a caller waits for it. It only runs in threads of its own then. ``None``: as long as it takes.
-    :param pool: the threads that run it; ``None``: those that refresh pages.
+    :param max_wait: seconds that a caller waits for it. If set, it only runs in the threads of its own pool. ``None``: no limit.
+    :param pool: the thread pool that runs it; ``None``: the pool for pages.
     :param run: calls the origin and judges its answer. Exceptions of the origin are part of the answer.
-    :param is_backing_off: whether a copy's origin is not called now, even where no entry can be served instead.
-    :param refresh_dependencies: refreshes the stale values among these keys of fetch functions, and waits for them. The entry was
-        made from them.
+    :param is_backing_off: whether a copy's origin must not be called now, even if no entry can be served instead.
+    :param refresh_dependencies: refreshes the stale values among the given keys, and waits for them. They are the values of fetch
+        functions that the entry was made from.
     :param given_up: called when the refresh has passed its deadline. It may still be running.
     """
 
@@ -267,7 +267,7 @@ class RefreshJob:
 
 
 class RefreshResult:
-    """The result of a refresh, for those who wait for it. All is set before ``done``.
+    """The result of a refresh, for waiting requests. All fields are set before ``done``.
 
     :ivar answer: the origin's answer; ``None`` if it was not called or has not answered yet.
     :ivar stored: whether the answer was stored.
@@ -293,8 +293,8 @@ class Served(NamedTuple):
     :ivar refresh: this request submits the refresh of the copy when its response is closed.
     :ivar stored: the answer was stored.
     :ivar collapsed: it is the result of another request's call.
-    :ivar waited: the request waited for another request's call, whatever came of it.
-    :ivar took: seconds until there was something to serve; ``None`` for a fresh copy out of memory, which is not worth a clock.
+    :ivar waited: the request waited for another request's call, with or without success.
+    :ivar took: seconds until there was something to serve; ``None`` for a fresh copy in memory, to save reading the clock.
     """
 
     status: CacheStatus

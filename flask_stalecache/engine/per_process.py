@@ -1,4 +1,4 @@
-"""State of one process that a forked child must not share: locks, threads and what is known of them."""
+"""State of one process that a forked child must not share, such as locks and threads."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 class PerProcess(Generic[T]):
     """A value that each process makes for itself, at first use and again after a fork.
 
-    Not every server lets ``os.register_at_fork`` run. So each use asks for the process id. That is a system call: hits must not
-    come here.
+    Some servers fork without running the hooks of ``os.register_at_fork``, so each use checks the process id. That is a system
+    call: hits must not use this class.
 
-    :param make: makes the value. Of two threads that are first in a process both may call it; one value is dropped.
+    :param make: makes the value. Two threads may call it at the same time; then one of the values is dropped.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -23,14 +23,14 @@ class PerProcess(Generic[T]):
         self._values: dict[int, T] = {}
 
     def get(self) -> T:
-        """Return the value of this process, and make it at first use."""
+        """Return the value of this process. Make it at first use."""
         pid = os.getpid()
         value = self._values.get(pid)
-        # setdefault is atomic, and needs no lock that a fork could find taken: two threads get the same value.
+        # setdefault is atomic, so that two threads get the same value. A lock could be held at the moment of a fork.
         return self._values.setdefault(pid, self._make()) if value is None else value
 
     def peek(self) -> T | None:
-        """Return the value of this process; ``None`` if it was not made yet."""
+        """Return the value of this process, or ``None`` if there is no value yet."""
         return self._values.get(os.getpid())
 
     def set_first(self, value: T) -> bool:

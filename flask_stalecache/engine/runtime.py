@@ -21,7 +21,7 @@ from .origin import RefreshJob, RefreshResult
 from .per_process import PerProcess
 from .thread_pool import ThreadPool, drain_each
 
-#: A process has one server for all of its apps.
+#: Warnings about the server, shared by all apps: a process has one server.
 _server_complaints = RateLimitedLog()
 
 
@@ -44,12 +44,12 @@ class Runtime:
         self.instrumentation = self.answer_writer.instrumentation
         self.registry.listener = self.instrumentation.counted
         self.refresher = ThreadPool(settings.refresh_workers, settings.refresh_queue, settings.shutdown_wait)
-        #: All threads that refresh: those for pages first.
+        #: All pools that run refreshes. The first one is for pages.
         self.pools = [self.refresher]
         #: Called once a second by housekeeping.
         self.watched: list[Callable[[], object]] = []
         self._housekeeper = Housekeeper(self)
-        #: No thread runs between requests on this server: refreshes and housekeeping run when a response is closed.
+        #: This server runs no threads between requests: refreshes and housekeeping run when a response is closed.
         self.in_line = False
         self._processes = PerProcess(partial(ProcessState, self.answer_writer, self.pools, settings.refresh_deadline))
         self.process = self._processes.get()
@@ -61,7 +61,7 @@ class Runtime:
     # -- refreshing ----------------------------------------------------------------------------------------------
 
     def claim(self, copy: Copy) -> bool:
-        """Reserve the refresh of a key for the caller. Return false if one is pending."""
+        """Claim the refresh of a key for the caller. Return false if one is already pending."""
         self.prepare_process()
         return self.process.refreshes.claim(copy)
 
@@ -71,13 +71,13 @@ class Runtime:
         return self.process.refreshes.is_pending(self.answer_writer.load(key))
 
     def refresh_all(self, jobs: Sequence[RefreshJob]) -> None:
-        """Run refreshes at the same time, and wait until they are done."""
+        """Run refreshes concurrently, and wait until they are done."""
         self.process.refreshes.refresh_all(jobs)
 
     def refresh_now(self, job: RefreshJob, met: Entry) -> RefreshResult | None:
-        """Refresh an entry in the caller's thread, and return the result; ``None`` if a refresh is pending.
+        """Refresh an entry in the caller's thread, and return the result. Return ``None`` if a refresh is already pending.
 
-        :param met: the entry. If another one is stored by now, nothing happens.
+        :param met: the entry. If another entry has replaced it, nothing happens.
         """
         self.prepare_process()
         return self.process.refreshes.run_now(job, met)
@@ -85,25 +85,25 @@ class Runtime:
     def submit(self, job: RefreshJob) -> None:
         """Queue a refresh that :meth:`.Engine.serve` asked for, or a forced one. It never waits."""
         self.prepare_process()
-        # A forced refresh is claimed only now. Until its response is closed, other requests would wait for what has not begun.
+        # Claim a forced refresh only now. If claimed earlier, other requests would wait for a refresh that has not begun.
         if not job.forced or self.process.refreshes.claim(self.answer_writer.load(job.key)):
             self.process.refreshes.submit(job)
 
     def new_pool(self, workers: int, queue_size: int, *, replaces_lost: bool = True) -> ThreadPool:
-        """Return a thread pool for refreshes of one kind. It has no threads where pages have none."""
+        """Return a thread pool for refreshes of one kind. It has no threads if the pool for pages has no threads."""
         workers = workers if self.refresher.workers else 0
         pool = ThreadPool(workers, queue_size, self.settings.shutdown_wait, replaces_lost=replaces_lost)
         self.pools.append(pool)
         return pool
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until the refreshes of this process are done, and return whether they are."""
+        """Wait until the refreshes of this process are done. Return whether they are."""
         return drain_each(self.pools, timeout)
 
     def go_in_line(self, reason: str) -> None:
-        """Do without threads from now on, and log that once.
+        """Run refreshes without threads from now on, and log that once.
 
-        :param reason: why, and the way out.
+        :param reason: the cause and the remedy, for the log.
         """
         self.in_line = True
         if self.refresher.workers > 0:
@@ -113,11 +113,11 @@ class Runtime:
             _server_complaints.warn_once(about, "refreshes run in line, when the response is closed, since %s", reason)
 
     def look_after_itself(self) -> None:
-        """Run the round of the housekeeping thread, if it is due."""
+        """Do a round of housekeeping in the caller's thread, if one is due."""
         self._housekeeper.tick_if_due()
 
     def tick(self) -> None:
-        """Do one round of housekeeping: give up refreshes that take too long, and let the store evict."""
+        """Do one round of housekeeping: give up on refreshes that take too long, and let the store evict."""
         self.process.refreshes.tick()
         self._note_pending()
         self.registry.tick()

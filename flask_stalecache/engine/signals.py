@@ -10,14 +10,14 @@ from blinker import NamedSignal, Namespace
 logger = logging.getLogger("flask_stalecache")
 _signals = Namespace()
 
-#: An entry was written. ``entry``: the :class:`.Entry`, a page, a response or a value; of a page in memory with its body.
+#: An entry was written. ``entry``: the :class:`.Entry` of a page, response or value; it includes the body of a page in memory.
 entry_stored: NamedSignal = _signals.signal("entry-stored")
-#: A stale copy is served. ``key``; ``status``: ``STALE`` or ``UPDATING``; ``entry``; ``label``: what it is counted under.
+#: A stale copy is served. ``key``; ``status``: ``STALE`` or ``UPDATING``; ``entry``; ``label``: the label of its counters.
 stale_served: NamedSignal = _signals.signal("stale-served")
-#: A call of an origin has failed, in the foreground or in a refresh. ``key``: of what was asked for, "" where it has none;
+#: A call of an origin has failed, in the foreground or in a refresh. ``key``: the key of the entry, "" without one;
 #: ``label``: the endpoint, function or host that it is counted under; ``error``: the exception, ``None`` if it was an answer.
 origin_failed: NamedSignal = _signals.signal("origin-failed")
-#: A refresh has ended well. ``key``; ``label``; ``seconds``: how long it ran.
+#: A refresh has succeeded. ``key``; ``label``; ``seconds``: how long it ran.
 refresh_done: NamedSignal = _signals.signal("refresh-done")
 #: A refresh has failed, and the copy stays. ``key``; ``label``; ``error``: as above; ``retry_at``: in seconds since the epoch.
 refresh_failed: NamedSignal = _signals.signal("refresh-failed")
@@ -26,12 +26,12 @@ refresh_failed: NamedSignal = _signals.signal("refresh-failed")
 purged: NamedSignal = _signals.signal("purged")
 #: Entries were removed. ``reason``: ``"size"``, ``"inactive"``, ``"purged"``, ``"broken"`` or ``"notes"``; ``count``: how many.
 entry_evicted: NamedSignal = _signals.signal("entry-evicted")
-#: A purge by prefix, a refresh, a publish or a warming in the background has come on. ``batch``: how far it is.
+#: A purge by prefix, a refresh, a publish or a warming in the background has progressed. ``batch``: its handle.
 scan_moved: NamedSignal = _signals.signal("scan-moved")
 
 
 def send(signal: NamedSignal, sender: object, **told: Any) -> None:
-    """Tell all receivers; one that raises is logged, and is neither a visitor's error nor that of the other receivers."""
+    """Call all receivers. Log the exception of a receiver: it must not reach a visitor or stop the other receivers."""
     if not signal.receivers:
         return
     for receiver in signal.receivers_for(sender):

@@ -1,12 +1,12 @@
-"""Collapsing in one process: one flight a key.
+"""Collapsing in one process: one flight per key.
 
 The life of a flight: the first request of a key joins and leads it. It takes the lock of the key, which other processes see,
 calls the origin, sets ``result``, and ends the flight. Later requests of the key wait for ``done``. If they wait too long, one
 of them takes the flight over and calls without waiting for the lock. A background refresh leads a flight with a deadline, after
 which housekeeping ends it.
 
-The mutex of :class:`Flights` guards the dict of flights and the moving of a key's lock from one flight to another. It is never held
-during I/O, and hits never take it.
+The mutex of :class:`Flights` guards the dict of flights, and the transfer of a key's lock from one flight to another. It is never
+held during I/O, and hits never take it.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from ..stores.base import Copy, KeyLock
 
 
 class Outcome(Enum):
-    """How a flight ended, for those who waited."""
+    """The outcome of a flight, for the requests that waited."""
 
     #: The answer was stored: ``result.copy``.
     STORED = "stored"
     #: The answer can't be stored for anyone: all waiters call the origin at once, without a queue.
     UNSTORABLE = "unstorable"
-    #: The origin failed; ``result.failure`` is the failure if it could have been anybody's.
+    #: The origin failed; ``result.failure`` is the failure if all waiters may share it.
     FAILED = "failed"
-    #: Nothing is known: look again, and elect a new leader.
+    #: There is no result to share: look again, and elect a new leader.
     OVER = "over"
 
 
 class FlightResult(NamedTuple):
-    """How a flight ended, with what the waiters are served.
+    """The outcome of a flight, with the entry or failure to serve to the waiters.
 
     :ivar copy: the entry that was stored.
-    :ivar failure: the answer of the origin that failed, if every waiter may be given it.
+    :ivar failure: the answer of the failed origin, if all waiters may share it.
     """
 
     outcome: Outcome
@@ -54,11 +54,11 @@ class Flight:
     """One running call of an origin.
 
     :ivar leader: the ident of the thread that makes the call.
-    :ivar unlocked: when it began without waiting for the lock any longer, on the monotonic clock.
+    :ivar unlocked: when it went on without the lock, on the monotonic clock.
     :ivar deadline: when housekeeping gives up on it, on the monotonic clock; ``None`` for a visitor's own call.
-    :ivar given_up: told when that deadline has passed.
+    :ivar given_up: called when that deadline has passed.
     :ivar lock: the key's lock, if the leader holds it.
-    :ivar result: how it ended, for those who waited. It is set before ``done``.
+    :ivar result: its outcome, for the waiters. It is set before ``done``.
     """
 
     key: str
@@ -72,14 +72,14 @@ class Flight:
 
 
 class Flights:
-    """The flights of one process, behind one mutex that hits never touch."""
+    """The flights of one process, guarded by one mutex that hits never take."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._flights: dict[str, Flight] = {}
 
     def join(self, key: str) -> tuple[Flight, bool]:
-        """Return the key's flight, and whether the caller leads it: it is new then, and the caller must end it."""
+        """Return the key's flight, and whether the caller leads it. If so, the flight is new and the caller must end it."""
         with self._mutex:
             flight = self._flights.get(key)
             if flight is not None:
@@ -99,7 +99,7 @@ class Flights:
         return flight
 
     def go_without_lock(self, flight: Flight) -> bool:
-        """Note that a leader calls the origin without the lock; false if a waiter has taken the flight over."""
+        """Note that a leader calls the origin without the lock. Return false if a waiter has taken the flight over."""
         with self._mutex:
             if self._flights.get(flight.key) is not flight:
                 return False
@@ -107,9 +107,9 @@ class Flights:
             return True
 
     def take_over(self, flight: Flight, patience: float) -> Flight | None:
-        """Replace a flight that takes too long, and return the new one, which waits for no lock.
+        """Replace a flight that takes too long, and return the new one, which does not wait for the lock.
 
-        ``None``: another waiter was quicker, the flight has ended, or it has just gone on without the lock.
+        Return ``None`` if another waiter was quicker, the flight has ended, or it has just gone on without the lock.
 
         :param patience: seconds that a flight without the lock is given.
         """
@@ -119,14 +119,14 @@ class Flights:
             if just_begun or self._flights.get(flight.key) is not flight:
                 return None
             new = self._flights[flight.key] = Flight(flight.key, threading.get_ident(), unlocked=now)
-            # With the key's lock, if the old one has it: else all other processes would wait for a call that may never end.
+            # Move the key's lock to the new flight: otherwise all other processes would wait for a call that may never end.
             new.lock, flight.lock = flight.lock, None
-        # The old one's waiters look again and find the new one.
+        # The waiters of the old flight look again and find the new one.
         flight.done.set()
         return new
 
     def end(self, flight: Flight) -> bool:
-        """End a flight: let its lock go, wake its waiters. Return whether it was still the key's flight."""
+        """End a flight: release its lock and wake its waiters. Return whether it was still the key's flight."""
         with self._mutex:
             lock, flight.lock = flight.lock, None
             current = self._flights.get(flight.key) is flight
@@ -138,7 +138,7 @@ class Flights:
         return current
 
     def wait(self, key: str, seconds: float) -> None:
-        """Wait until the key's flight ends, for so many seconds at most. Without a flight, wait for all of them."""
+        """Wait until the key's flight ends, but no longer than ``seconds``. Without a flight, sleep for ``seconds``."""
         flight = self._flights.get(key)
         if flight is None:
             time.sleep(seconds)
@@ -151,7 +151,7 @@ class Flights:
         return flight is not None and flight.leader == threading.get_ident()
 
     def is_current(self, flight: Flight) -> bool:
-        """Whether the flight is still the key's: nobody took it over, no deadline ended it."""
+        """Whether the flight is still the key's: no waiter took it over, and no deadline ended it."""
         return self._flights.get(flight.key) is flight
 
     def overdue(self) -> list[Flight]:

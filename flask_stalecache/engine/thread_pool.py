@@ -1,4 +1,4 @@
-"""A bounded pool of daemon threads that runs callables. It knows neither engine nor entry, and dies with the worker."""
+"""A bounded pool of daemon threads that runs callables. It knows neither engine nor entry, and ends with the process."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ logger = logging.getLogger("flask_stalecache")
 
 #: Seconds after which a thread without work ends. The next job starts another one.
 IDLE = 10.0
-#: Seconds after which a job that no thread has taken, although none is busy, shows that threads don't run here.
+#: Seconds that a job may wait while no thread is busy. After that, threads are assumed not to run on this server.
 START_PATIENCE = 5.0
-#: How many stuck threads are replaced before the pool makes do with what is left.
+#: Stuck threads that are replaced. After that the pool goes on with the threads that are left.
 MAX_LOST = 32
 
 
 class ThreadPool:
     """Runs jobs in threads of its own.
 
-    The threads are daemons, since the joined ones of an executor would hold up the worker's exit for as long as a third party
-    likes. They start with the first job, also after a fork.
+    The threads are daemons: the threads of an executor are joined at exit, so that a slow third party could delay the exit of
+    the process. They start with the first job, also after a fork.
 
-    :param workers: threads at most; 0 runs each job at once, in the caller's thread.
+    :param workers: the maximum number of threads; 0 runs each job at once in the caller's thread.
     :param queue_size: jobs that may wait; more are refused.
     :param shutdown_wait: seconds for which an exiting process waits for its running jobs.
-    :param replaces_lost: whether another thread takes the place of one that hangs. Default true; if not, no job waits for a thread.
+    :param replaces_lost: whether a thread that hangs is replaced. Default true; if not, no job waits for a thread.
     """
 
     def __init__(self, workers: int, queue_size: int, shutdown_wait: float, *, replaces_lost: bool = True) -> None:
@@ -44,14 +44,14 @@ class ThreadPool:
         self.replaces_lost = replaces_lost
         self.queue_size = queue_size
         self.shutdown_wait = shutdown_wait
-        # Not a method of ours: in a reference cycle, a pool that its app has dropped would wait for the garbage collector.
+        # Not a bound method: it would form a reference cycle, so that a dropped pool would wait for the garbage collector.
         self._pools = PerProcess(partial(_Pool, workers, queue_size, replaces_lost))
         _refreshers.add(self)
 
     def submit(self, job: Job, *, at_once: bool = False) -> bool:
-        """Queue a job. Return false if the queue is full. It never waits, unless there are no workers: then it runs the job.
+        """Queue a job. Return false if the queue is full. This never waits, except without workers: then it runs the job.
 
-        :param at_once: it is only taken if a thread is free for it.
+        :param at_once: refuse the job unless a thread is free for it.
         """
         if self.workers == 0:
             _run_in_line(job)
@@ -59,7 +59,7 @@ class ThreadPool:
         pool = self._pools.get()
         if pool.is_stuck() and not pool.revive():
             if not self.replaces_lost:
-                # The caller must not be held up by the job.
+                # The caller must not wait for the job.
                 return False
             _say_stuck(os.getpid())
             _run_in_line(job)
@@ -71,16 +71,16 @@ class ThreadPool:
         self.workers = 0
 
     def give_up(self, thread: int) -> None:
-        """Count a thread as lost to a job that hangs, so that another takes its place.
+        """Count a thread as lost to a job that hangs, so that it is replaced.
 
-        :param thread: the ident of the thread; it ends once its job does.
+        :param thread: the ident of the thread, which ends when its job ends.
         """
         pool = self._pools.peek()
         if pool is not None:
             pool.give_up(thread)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until all jobs that this process handed over are done, and return whether they are.
+        """Wait until all jobs of this process are done. Return whether they are.
 
         :param timeout: seconds to wait at most. Default: no limit.
         """
@@ -89,17 +89,17 @@ class ThreadPool:
 
     @property
     def open_jobs(self) -> int:
-        """How many jobs wait or run in this process."""
+        """The number of jobs that wait or run in this process."""
         pool = self._pools.peek()
         return 0 if pool is None else pool.open_jobs
 
     def close(self) -> None:
-        """Refuse new jobs, forget those that wait for a thread, and give those that run ``shutdown_wait`` seconds."""
+        """Refuse new jobs, drop the queued ones, and give the running ones ``shutdown_wait`` seconds."""
         self.refuse()
         self.drain(self.shutdown_wait)
 
     def refuse(self) -> None:
-        """Refuse new jobs, and forget those that wait for a thread."""
+        """Refuse new jobs, and drop the queued ones."""
         pool = self._pools.peek()
         if pool is not None:
             pool.refuse()
@@ -112,7 +112,7 @@ class _Pool:
         self.workers = workers
         self.queue_size = queue_size
         self.replaces_lost = replaces_lost
-        # Looked up now: gevent may have replaced it since this module was imported, and the C one would stop all greenlets.
+        # Looked up only now: gevent may have replaced the class since the import. The original would block all greenlets.
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._state = threading.Condition()
         self._threads = 0
@@ -123,12 +123,12 @@ class _Pool:
         self._untaken_since: float | None = None
 
     def is_stuck(self) -> bool:
-        """Whether a job waits although no thread is busy: the server may run no threads, or there are no more to be had."""
+        """Whether a job waits although no thread is busy: the server may run no threads, or no more can be started."""
         since = self._untaken_since
         return since is not None and not self._running and time.monotonic() - since > START_PATIENCE
 
     def revive(self) -> bool:
-        """Start a thread if one was missing, and return whether it was: it may be that there were none to be had just then."""
+        """Start a thread if one is missing, since an earlier start may have failed. Return whether one was started."""
         with self._state:
             before = self._threads
             self._start_thread_if_short()
@@ -149,7 +149,7 @@ class _Pool:
         return True
 
     def _all_busy(self) -> bool:
-        # Those that hang and are not replaced take room for as long as they hang.
+        # A thread that hangs and is not replaced still occupies its place.
         return self.open_jobs + (0 if self.replaces_lost else self._lost) >= self.workers
 
     def _start_thread_if_short(self) -> None:
@@ -159,7 +159,7 @@ class _Pool:
         try:
             thread.start()
         except RuntimeError:
-            # Out of threads: those that run will get to it, or the next job tries again.
+            # Out of threads: a running thread will take the job, or the next job tries again.
             logger.warning("could not start a thread for refreshes", exc_info=True)
         else:
             self._threads += 1
@@ -176,7 +176,7 @@ class _Pool:
             self._running.add(me)
             self._untaken_since = None
             _run(job)
-            # Not kept while the thread waits: it knows its app, which may be dropped.
+            # Don't keep the job while waiting: it refers to its app, which may be dropped.
             del job
             if not self._done(me):
                 return
@@ -234,7 +234,7 @@ def _run(job: Job) -> None:
     try:
         job()
     except BaseException:
-        # The edge of a thread: whatever a refresh raises ends here, or the pool would lose the thread.
+        # The top of a thread: any exception of a refresh ends here, or the pool would lose the thread.
         logger.exception("a refresh failed in a way that it should not")
 
 
@@ -262,7 +262,7 @@ _refreshers: weakref.WeakSet[ThreadPool] = weakref.WeakSet()
 
 
 def drain_all(timeout: float | None = None) -> bool:
-    """Wait until all jobs of all refreshers in this process are done, and return whether they are.
+    """Wait until the jobs of all pools in this process are done. Return whether they are.
 
     :param timeout: seconds to wait at most, for all together. Default: no limit.
     """
@@ -271,7 +271,7 @@ def drain_all(timeout: float | None = None) -> bool:
 
 
 def drain_each(pools: Sequence[ThreadPool], timeout: float | None = None) -> bool:
-    """Wait until all jobs of some refreshers are done at the same time, and return whether they are.
+    """Wait until all jobs of the given pools are done at the same time. Return whether they are.
 
     :param timeout: seconds to wait at most, for all together. Default: no limit.
     """
@@ -279,7 +279,7 @@ def drain_each(pools: Sequence[ThreadPool], timeout: float | None = None) -> boo
     while True:
         if not all(pool.drain(_left(start, timeout)) for pool in pools):
             return False
-        # A job of the one may have handed over a job to the other.
+        # A job of one pool may have submitted a job to another.
         if all(pool.drain(0) for pool in pools):
             return True
 
@@ -290,7 +290,7 @@ def _left(start: float, timeout: float | None) -> float | None:
 
 @atexit.register
 def _let_finish() -> None:
-    """Give running jobs a moment: all of the process the same one, so that many apps don't wait one after the other."""
+    """Wait a moment for running jobs. All pools share one wait, so that the waits of many apps don't add up."""
     refreshers = list(_refreshers)
     for refresher in refreshers:
         refresher.refuse()

@@ -1,4 +1,4 @@
-"""Calls origins in worker threads with a time limit, and waits for refreshes in the background."""
+"""Calls origins in worker threads with a time limit, and waits for background refreshes."""
 
 from __future__ import annotations
 
@@ -27,40 +27,40 @@ class Driver(Protocol):
     runtime: Runtime
 
     def look_again(self, visit: FetchState) -> Served | None:
-        """Serve what is stored by now; ``None``: it is still to be fetched."""
+        """Look the key up again, and serve the copy. Return ``None`` if the request still has to fetch."""
 
     def bypass(self, origin: Origin) -> Answer:
-        """Call the origin for one visitor alone."""
+        """Call the origin for one request alone."""
 
     def serve_answer(self, visit: FetchState, answer: Answer, stored: bool) -> Served:
-        """Serve the origin's answer; or, if it failed and the copy may stand in for it, the copy."""
+        """Serve the origin's answer. If the origin failed, serve the copy instead where that is allowed."""
 
 
 class WaitEnd(Enum):
-    """How a wait for a refresh ends without something to serve."""
+    """The end of a wait for a refresh without anything to serve."""
 
-    #: The queue of the threads is full.
+    #: The queue of the thread pool is full.
     DROPPED = "dropped"
-    #: The wait is over. The refresh goes on.
+    #: The wait timed out. The refresh goes on.
     LATE = "late"
 
 
 def wait_for_refresh(
     process: ProcessState, visit: FetchState, wait: float, look: Callable[[RefreshResult | None, bool], Served | None]
 ) -> Served | WaitEnd:
-    """Wait for the refresh of a key, and submit one where none is pending.
+    """Wait for the refresh of a key. Submit one if no refresh is pending.
 
-    The wait counts from when the refresh was submitted, so that requests that come later wait less.
+    The wait counts from when the refresh was submitted, so that later requests wait less.
 
     ========================================== ========================
-    it ends when                               and returns
+    condition                                  result
     ========================================== ========================
-    ``look`` finds something to serve          that
+    ``look`` finds something to serve          ``Served``
     a refresh is due, but the queue is full    ``DROPPED``
-    ``wait`` seconds are over                  ``LATE``
+    ``wait`` seconds have passed               ``LATE``
     ========================================== ========================
 
-    :param look: called with the result of the pending refresh, and whether this request has submitted it.
+    :param look: called with the result of the pending refresh, and whether this request submitted it.
     """
     refreshes, key = process.refreshes, visit.origin.key
     ours: RefreshResult | None = None
@@ -68,8 +68,8 @@ def wait_for_refresh(
     while True:
         if (served := look(result, result is ours)) is not None:
             return served
-        # None is pending, or one has ended without a result for this request: another process had the lock, or it was for the
-        # request alone that had submitted it.
+        # No refresh is pending, or one has ended without a result for this request: another process had the lock, or the result
+        # was only for the request that submitted it.
         if result is None or result.done.is_set():
             is_claimed = refreshes.claim(visit.copy)
             result = refreshes.result_of(key)
@@ -78,7 +78,7 @@ def wait_for_refresh(
                 ours = result
             if is_claimed and not refreshes.submit(visit.origin.refresh()):
                 return WaitEnd.DROPPED
-            # Without threads it is done by now.
+            # Without threads, the refresh is done by now.
             if (served := look(result, result is ours)) is not None:
                 return served
         left = until - time.monotonic()
@@ -89,7 +89,7 @@ def wait_for_refresh(
 
 
 def wait_a_moment(flights: Flights, key: str, result: RefreshResult | None, seconds: float) -> None:
-    """Wait until the pending refresh or the key's flight ends, for so many seconds at most."""
+    """Wait until the pending refresh or the key's flight ends, but no longer than ``seconds``."""
     if result is not None and not result.done.is_set():
         result.done.wait(seconds)
     else:
@@ -97,7 +97,7 @@ def wait_a_moment(flights: Flights, key: str, result: RefreshResult | None, seco
 
 
 class TimedCalls:
-    """Has origins called in worker threads.
+    """Calls origins in worker threads.
 
     :param engine: the driver.
     """
@@ -106,7 +106,7 @@ class TimedCalls:
         self._engine = engine
 
     def call(self, visit: FetchState, wait: float) -> Served:
-        """Have the origin called in a thread of its own, and wait for that a while: counted from when the call was submitted."""
+        """Call the origin in a thread of its own, and wait for it. The wait counts from when the call was submitted."""
         process, origin = self._engine.runtime.process, visit.origin
         if process.flights.is_led_here(origin.key):
             return Served(visit.fetch.status, None, self._engine.bypass(origin))
@@ -122,7 +122,7 @@ class TimedCalls:
                 return assert_never(ended)
 
     def call_unlocked(self, visit: FetchState) -> Served:
-        """Call an origin for one caller alone: what it answers can't be stored, and is nobody else's."""
+        """Call an origin for a single caller: the answer can't be stored and must not be shared."""
         origin, wait = visit.origin, visit.origin.wait or 0.0
         result = self._engine.runtime.process.refreshes.call_apart(origin.refresh(), visit.copy)
         if result is None:
@@ -131,18 +131,18 @@ class TimedCalls:
         return self._engine.serve_answer(visit, result.answer or _too_late(origin, wait), stored=False)
 
     def _outcome(self, visit: FetchState, result: RefreshResult | None, is_ours: bool) -> Served | None:
-        """Serve what a call brought, or what is stored by now; ``None``: nothing yet, or what is for who handed it over alone."""
+        """Serve the answer of a call, or an entry stored since. Return ``None`` if there is nothing for this request yet."""
         answer = result.answer if result is not None and result.done.is_set() else None
         is_storable = answer is not None and answer.verdict is Verdict.STORABLE
         if answer is not None and (answer.verdict.is_failure or (is_ours and not is_storable)):
             return self._engine.serve_answer(visit, answer, stored=False)
-        # A purge may have come since it was begun.
+        # The key may have been purged since the call began.
         if self._engine.store.moved(visit.copy) and (served := self._engine.look_again(visit)) is not None:
             return served
         if answer is None or not is_storable:
             return None
         if answer.entry is not None and not is_ours:
-            # Nobody's own value is shared; what would have been stored makes one for each.
+            # Never share a value object: each request gets its own from the entry, even if the entry was not stored.
             return Served(visit.fetch.status, Copy(visit.origin.key, answer.entry, NOTHING, 0, 0), collapsed=True)
         return self._engine.serve_answer(visit, answer, stored=False)
 
