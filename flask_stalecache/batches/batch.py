@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-#: Outcomes that a batch keeps. To see all of more, iterate over the batch while it runs.
+#: The number of outcomes that a batch keeps. To see all outcomes of a larger batch, iterate over it while it runs.
 KEPT = 10_000
 
 
@@ -16,10 +16,10 @@ class Outcome(NamedTuple):
     """The outcome of one entry or URL.
 
     :ivar url: its URL; for the value of a fetch function the call, such as ``shop.rates('EUR')``; "" if the store failed.
-    :ivar status: the status of the response; ``None``: there was no request, or it is a call.
+    :ivar status: the status of the response; ``None`` without a request, and for calls.
     :ivar seconds: how long it took.
-    :ivar stored: the result was stored; for a page that was fresh already, that it is stored.
-    :ivar reason: why it was not stored, failed or was skipped; otherwise "".
+    :ivar stored: the result was stored, or the page was already stored and fresh.
+    :ivar reason: why it failed, was skipped or was not stored; otherwise "".
     :ivar skipped: nothing was done.
     :ivar failed: the refresh or purge failed. A stored entry is kept.
     """
@@ -36,14 +36,14 @@ class Outcome(NamedTuple):
 class Batch:
     """Work on many entries or URLs in the background. It runs, or waits for its turn.
 
-    Iterate over it to get each :class:`Outcome` when it is known, until the batch has finished.
+    Iterate over it to get each :class:`Outcome` as soon as it is known, until the batch has finished.
 
     :ivar kind: ``"purge"``, ``"refresh"``, ``"publish"`` or ``"warm"``.
-    :ivar found: how many entries or URLs were found so far.
-    :ivar done: how many were answered by the app, or purged.
-    :ivar failed: how many failed.
-    :ivar skipped: how many were skipped.
-    :ivar not_stored: how many of those done were not stored.
+    :ivar found: the number of entries or URLs found so far.
+    :ivar done: the number that the app answered, or that were purged.
+    :ivar failed: the number that failed.
+    :ivar skipped: the number that were skipped.
+    :ivar not_stored: the number of those done that were not stored.
     :ivar finished: whether it has ended.
     :ivar cancelled: whether it was cancelled.
     :ivar error: why it ended early; "" if it did not.
@@ -71,7 +71,7 @@ class Batch:
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """The last 10,000 outcomes, in the order in which they came."""
+        """The last 10,000 outcomes, oldest first."""
         with self._changed:
             return list(self._outcomes)
 
@@ -90,7 +90,7 @@ class Batch:
         self.cancelled = True
 
     def __iter__(self) -> Iterator[Outcome]:
-        """Yield the outcomes when they are known. An iteration that falls more than 10,000 behind misses the oldest ones."""
+        """Yield each outcome as soon as it is known. An iterator that falls more than 10,000 behind misses the oldest ones."""
         position = 0
         while not self._is_another_process():
             with self._changed:
@@ -103,7 +103,7 @@ class Batch:
             yield outcome
 
     def _is_another_process(self) -> bool:
-        # The threads of the batch stay with the parent of a fork, and its lock may have been held: never wait for either.
+        # A forked child has none of the batch's threads, and its lock may be held forever: never wait for either.
         return self._pid != os.getpid()
 
     # -- for the workers -----------------------------------------------------------------------------------------

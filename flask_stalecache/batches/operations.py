@@ -24,8 +24,8 @@ class WarmTarget:
 
     :param app: the app, with all middleware.
     :param base: its base URL.
-    :param with_raw: whether its server passes on the path as it came over the wire.
-    :param path_of: returns the path or URL of an endpoint with values; ``None``: the app has no endpoints.
+    :param with_raw: whether its server passes on the raw path of the request.
+    :param path_of: returns the path or URL for an endpoint and its values; ``None``: the app has no endpoints.
     """
 
     app: WSGIApplication
@@ -49,10 +49,10 @@ class BulkOperations:
         self._warm_target = warm_target
 
     def selector(self, selection: Selection, what: str) -> Selector:
-        """Check a selection, and return its selector.
+        """Check a selection and return its selector.
 
         :param what: the operation, for the error.
-        :raises ConfigError: unless exactly one thing is selected, by a value that makes sense.
+        :raises ConfigError: unless there is exactly one selector, with a valid value.
         """
         return selection.resolve(what, self._scope)
 

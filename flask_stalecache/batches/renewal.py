@@ -32,7 +32,7 @@ class Renewer(Protocol):
     """A front end that can refresh its entries."""
 
     def renewal_of(self, entry: Entry) -> Renewal | str | None:
-        """Return how to refresh an entry, given its head; or the reason why it can't be; ``None``: another front end made it."""
+        """Return how to refresh an entry, given its head, or why it can't be refreshed. ``None``: another front end made it."""
 
 
 class RenewTask:
@@ -70,7 +70,7 @@ class RenewTask:
 
 
 def _watched(job: RefreshJob, given_up: Callable[[str], None]) -> RefreshJob:
-    """Return a refresh that runs in a thread of its batch even if the entry is fresh, and whose end the batch waits for."""
+    """Return a forced refresh that runs in a thread of its batch. The batch waits for its end."""
 
     def give_up() -> None:
         job.given_up()

@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 AT_ONCE = 4
 #: URLs that are purged at a time.
 CHUNK = 50
-#: URLs that a purge remembers, to purge each once. Of more, some are purged twice, which is harmless.
+#: URLs that a purge remembers, to purge each once. Beyond that, some are purged twice, which is harmless.
 REMEMBERED = 100_000
 
 
@@ -55,7 +55,7 @@ class _ProcessBatches:
 class _PlannedBatch(NamedTuple):
     """A batch that is ready to start.
 
-    :ivar about: equal for two batches of one kind that would do the same.
+    :ivar about: equal for batches of one kind that do the same work.
     """
 
     about: object
@@ -85,7 +85,7 @@ class BatchScheduler:
     # -- what a batch does ---------------------------------------------------------------------------------------
 
     def purge(self, selector: Selector, *, soft: bool) -> Batch | None:
-        """Purge the selected entries: now if they have one name, otherwise in a batch.
+        """Purge the selected entries: at once if one name selects them, otherwise in a batch.
 
         :raises StoreError: if the store can't be written.
         """
@@ -113,7 +113,7 @@ class BatchScheduler:
             self.engine.counters.count("purges")
             found = self._purged_softly(found)
         elif publish:
-            # Entries that were begun after the purge are made from published content already.
+            # Calls that began after the purge already used the published content, so their entries need no refresh.
             found = (entry for entry in found if entry.ended)
         return self._start_or_wait(_PlannedBatch((selector, concurrency), batch, self._renew_tasks(batch, found), concurrency))
 
@@ -122,7 +122,7 @@ class BatchScheduler:
         return self.run("refresh", [RenewTask(self.engine, entry, self._renewal_of(entry))], 1)
 
     def run(self, kind: str, tasks: Sequence[Task], concurrency: int) -> Batch:
-        """Run tasks that are known beforehand in a batch."""
+        """Run a list of tasks in a batch."""
         self.engine.runtime.prepare_process()
         batch = self._new_batch(kind)
         self._add_found(batch, len(tasks))
@@ -158,15 +158,15 @@ class BatchScheduler:
         return "nothing in this app makes it: it may be another app's"
 
     def _purged_softly(self, found: Iterator[Entry]) -> Iterator[Entry]:
-        """Purge the found entries softly, some at a time, and yield them."""
+        """Purge the found entries softly, in chunks, and yield them."""
         for chunk in _chunks(found):
             self._purge(list(dict.fromkeys(name for entry in chunk for name in url_names(entry))), soft=True)
             yield from chunk
 
     def _purge_tasks(self, batch: Batch, selector: Selector, soft: bool) -> Iterator[Task]:
-        """Purge the matching URLs, some at a time, and yield a finished task for each.
+        """Purge the matching URLs in chunks, and yield a finished task for each.
 
-        A purge by the URL's name also reaches the variants of a page, and discards responses that are under way.
+        A purge by the URL's name also reaches the variants of a page, and discards responses that are being made.
         """
         for chunk in _chunks(_new_urls(self._matching(batch, selector))):
             self._add_found(batch, len(chunk))
@@ -195,7 +195,7 @@ class BatchScheduler:
             return planned.batch
         process = self._processes.get()
         with process.mutex:
-            # A batch that is started within a batch never waits: the outer one may wait for it, and keeps its own turn.
+            # A batch that is started within a batch never waits for its turn: the outer batch keeps its turn, and may wait for it.
             if process.running >= AT_ONCE and not is_in_batch():
                 same = next(filter(planned.is_same, process.waiting), None)
                 if same is None:
@@ -215,7 +215,7 @@ class BatchScheduler:
         return Workers(planned.batch, planned.tasks, self.engine.counters.count, on_end)
 
     def _end(self, process: _ProcessBatches, workers: Workers) -> None:
-        """Give the turn of a batch that has ended to the next one."""
+        """Start the next batch in the place of one that has ended."""
         process.workers.discard(workers)
         with process.mutex:
             following = process.waiting.popleft() if process.waiting else None
@@ -230,7 +230,7 @@ class BatchScheduler:
         self.engine.registry.gauge("scans_running", process.running)
 
     def tick(self) -> None:
-        """Give up tasks that exceed the refresh deadline. Called about once a second."""
+        """Give up on tasks that exceed the refresh deadline. Called about once a second."""
         process = self._processes.peek()
         if process is not None:
             for workers in list(process.workers):
@@ -291,7 +291,7 @@ def _new_urls(found: Iterator[Entry]) -> Iterator[tuple[str, str]]:
 
 
 class FinishedTask:
-    """A task that was done together with others before a worker takes it."""
+    """A task whose work was done together with others, before a worker takes it."""
 
     def __init__(self, outcome: Outcome) -> None:
         self.url = outcome.url

@@ -28,8 +28,8 @@ class Scope(NamedTuple):
 class Selector:
     """A checked selection, which matches entries by their names.
 
-    :param name: the name that all selected entries have, by which they are purged at once; ``None``: only a walk finds them.
-    :param prefix: how one of their names begins, where there is no ``name``; else "".
+    :param name: the name that all selected entries share, and by which they are purged at once; ``None``: only a walk finds them.
+    :param prefix: the prefix of one of their names if there is no ``name``; otherwise "".
     """
 
     name: str | None
@@ -46,8 +46,8 @@ class Kind(NamedTuple):
     """One way to select entries by a value.
 
     :ivar resolve: checks the value and returns the selector, or raises :class:`ConfigError`.
-    :ivar label: names it on the dashboard.
-    :ivar help: explains its option in the shell; a URL is an argument there.
+    :ivar label: its name on the dashboard.
+    :ivar help: the help text of its shell option; a URL is an argument there.
     """
 
     resolve: Callable[[object, Scope], Selector]
@@ -82,7 +82,7 @@ def _text(kind: str, value: object) -> str:
     return value
 
 
-#: All ways to select by a value. Shell options and the dashboard's form are made from this table; a new row needs a field of
+#: All ways to select by a value. This table generates the shell options and the dashboard's form; a new row needs a field of
 #: :class:`Selection` and a parameter of the public methods.
 KINDS: Mapping[str, Kind] = {
     "url": Kind(_by_url, "URL or path"),
@@ -94,9 +94,9 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The selectors of a purge, refresh or publish, as they were given. Exactly one must be.
+    """The selectors of a purge, refresh or publish, as they were given. Exactly one must be set.
 
-    Each field but ``all`` is a row of :data:`KINDS`; the values are checked by :meth:`resolve`.
+    Each field except ``all`` is a row of :data:`KINDS`; :meth:`resolve` checks the values.
     """
 
     url: object = None
@@ -106,10 +106,10 @@ class Selection:
     all: object = False
 
     def resolve(self, what: str, scope: Scope) -> Selector:
-        """Check the selection, and return its selector.
+        """Check the selection and return its selector.
 
         :param what: the operation, for the error.
-        :raises ConfigError: unless exactly one thing is selected, by a value of the right kind.
+        :raises ConfigError: unless there is exactly one selector, with a value of the right kind.
         """
         chosen = [kind for kind in KINDS if getattr(self, kind) is not None]
         if self.all is not False:

@@ -1,4 +1,4 @@
-"""Sitemaps (sitemaps.org): the URLs in one, or the sitemaps in an index. Pure."""
+"""Parses sitemaps and sitemap indexes (sitemaps.org). Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xml.parsers import expat
 
 from ..errors import ConfigError
 
-#: Bytes of an uncompressed sitemap at most: the limit of the protocol.
+#: The maximum size of an uncompressed sitemap in bytes, as the protocol sets it.
 MAX_BYTES = 52_428_800
 _GZIP = b"\x1f\x8b"
 

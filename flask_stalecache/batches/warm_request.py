@@ -1,4 +1,4 @@
-"""The record of a warming request, in which front ends note how they answered it."""
+"""The record of a warming request. Front ends note in it how they answered."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Warming:
     """The record of one warming request. It is in the environ, under :data:`WARMING`.
 
     :param force: refresh fresh entries too.
-    :ivar is_met: a cached view was reached. Views that this view calls do not write to the record.
+    :ivar is_met: a cached view was reached. Cached views that this view calls do not write to the record.
     :ivar is_fresh: the entry was fresh, and was not refreshed.
-    :ivar is_backing_off: the entry was not refreshed, because a refresh failed recently.
+    :ivar is_backing_off: the entry was not refreshed, because an earlier refresh failed recently.
     :ivar stored: the response is stored now.
     :ivar failed: the origin failed.
     :ivar reason: why the response was not stored; "" if it was, or if no front end gave a reason.
@@ -42,7 +42,7 @@ class Warming:
         self._answer: Answer | None = None
 
     def terms(self, terms: ServeOptions) -> ServeOptions:
-        """Return the serve options for this request: a stale entry is refreshed while the request waits."""
+        """Return the serve options for this request, which waits for the refresh of a stale entry."""
         return (terms.reloading() if self.force else terms)._replace(wait_for_fresh=True)
 
     def note_answer(self, answer: Answer) -> None:
@@ -68,12 +68,12 @@ class Warming:
 
 
 def why_unstored(answer: Answer) -> str:
-    """Return why an answer was not stored; for a failed one the error."""
+    """Return why an answer was not stored. For a failure, this is the error."""
     if isinstance(answer.error, StaleCacheError):
         return str(answer.error)
     return answer.why_not_stored.text if answer.error is None else repr(answer.error)
 
 
 def warming_of(environ: Mapping[str, Any]) -> Warming | None:
-    """Return the record of a warming request; ``None`` for other requests."""
+    """Return the record of a warming request, or ``None`` for other requests."""
     return environ.get(WARMING)

@@ -21,7 +21,7 @@ from .warm_request import FRESH, Warming
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-#: Limits of sitemaps: levels of nesting, number of sitemaps, and number of URLs in all.
+#: Limits of sitemaps: levels of nesting, number of sitemaps, and total number of URLs.
 MAX_DEPTH, MAX_SITEMAPS, MAX_URLS = 3, 1000, 1_000_000
 
 
@@ -36,10 +36,10 @@ class Warmer:
     :param app: the app, with all middleware.
     :param base: its base URL.
     :param fields: request fields to send, as in an environ.
-    :param with_raw: whether its server passes on the path as it came over the wire.
+    :param with_raw: whether its server passes on the raw path of the request.
     :param force: refresh fresh entries too.
-    :param max_size: bytes of a body that are read at most.
-    :param path_of: returns the path or URL of an endpoint with values; ``None``: the app has no endpoints.
+    :param max_size: the maximum number of bytes to read of a body.
+    :param path_of: returns the path or URL for an endpoint and its values; ``None``: the app has no endpoints.
     """
 
     app: WSGIApplication
@@ -79,7 +79,7 @@ class Warmer:
     # -- sitemaps ------------------------------------------------------------------------------------------------
 
     def _in_sitemap(self, where: str) -> Iterator[Address]:
-        """Yield the URLs in a sitemap and in the sitemaps that it lists. All are read before the first request is sent."""
+        """Yield the URLs in a sitemap and in the sitemaps that it lists. All sitemaps are read before the first warming request."""
         todo, known, count = [(where, self._read(where), 1)], {where}, 0
         while todo:
             name, data, depth = todo.pop()
@@ -116,8 +116,8 @@ class Warmer:
     def ask(self, address: Address, warming: Warming | None, limit: int) -> Reply:
         """Request a URL from the app.
 
-        :param warming: records how the app answers; ``None``: a request that warms nothing, for a sitemap.
-        :param limit: bytes of the body that are read at most.
+        :param warming: records how the app answers; ``None`` for the request of a sitemap.
+        :param limit: the maximum number of bytes to read of the body.
         """
         environ = {**self.base.recipe(address, with_raw=self.with_raw).to_environ(), **self.fields}
         if warming is not None:
@@ -169,7 +169,7 @@ class Reply(AppReply):
                     break
 
     def write(self, data: bytes) -> None:
-        """Keep a part of the body."""
+        """Collect a part of the body."""
         self._chunks.append(data)
 
 

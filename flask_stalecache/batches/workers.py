@@ -1,7 +1,7 @@
 """The threads of a batch.
 
-A task that exceeds the deadline is given up: it counts as failed, another thread takes its worker's place, and whatever it
-returns later is ignored. At most :data:`MAX_LOST` threads are replaced.
+A task that exceeds the deadline is given up: it counts as failed, another thread replaces its worker, and its result is
+ignored. At most :data:`MAX_LOST` threads are replaced.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .batch import Batch, Outcome
 
 logger = logging.getLogger("flask_stalecache")
 
-#: Threads that hang and are replaced. After that a batch continues with the threads that are left.
+#: Hanging threads that are replaced. After that a batch goes on with the threads that are left.
 MAX_LOST = 32
 #: Threads of a batch: the default, and the largest accepted number.
 CONCURRENCY, MAX_CONCURRENCY = 4, 64
@@ -35,7 +35,7 @@ class Task(Protocol):
     def run(self, given_up: Callable[[str], None]) -> Outcome:
         """Run the task, and return its outcome.
 
-        :param given_up: gives the task up while it still runs; takes the reason.
+        :param given_up: called with a reason, gives up on the task while it still runs.
         :raises StoreError: if the store fails, which ends the batch.
         """
 
@@ -60,10 +60,10 @@ def is_in_batch() -> bool:
 
 
 class Workers:
-    """The threads of one batch. Each takes the next task when it is free, so that no entry is found long before it is handled.
+    """The threads of one batch. A free thread takes the next task, so that entries are found only shortly before their task runs.
 
     :param batch: the batch.
-    :param tasks: yields the tasks. It is only used by one thread at a time.
+    :param tasks: yields the tasks. Only one thread uses it at a time.
     :param count: counts outcomes under a name.
     :param on_end: called once, when the last thread has ended.
     """
@@ -80,7 +80,7 @@ class Workers:
         self._runs: set[_Run] = set()
 
     def give_up(self, after: float, reason: str) -> None:
-        """Give up the tasks that have run for too long.
+        """Give up on the tasks that have run for too long.
 
         :param after: seconds that a task may run.
         """
@@ -99,14 +99,14 @@ class Workers:
     def run_in_line(self) -> None:
         """Run all tasks in the caller's thread."""
         self._working = 1
-        # An empty context, like that of a new thread: an entry that the caller is making must not inherit from these.
+        # An empty context, like that of a new thread: the tasks must not add dependencies to an entry that the caller is making.
         Context().run(self._work)
 
     def _start_thread(self) -> bool:
         try:
             threading.Thread(target=self._work, name="stalecache-batch", daemon=True).start()
         except RuntimeError:
-            # The process has no more threads: those that have started do all tasks.
+            # The process can't start more threads: the started ones run all tasks.
             return False
         return True
 
@@ -141,7 +141,7 @@ class Workers:
         self._report(Outcome("" if task is None else task.url, None, seconds, reason=self._batch.error, failed=True))
 
     def _do(self, task: Task) -> bool:
-        """Run one task, and return whether this thread still belongs to the batch: false if it was replaced meanwhile."""
+        """Run one task. Return false if this thread was replaced meanwhile, so that it must leave the batch."""
         run = _Run(self, task)
         self._runs.add(run)
         try:
@@ -154,7 +154,7 @@ class Workers:
         except Exception as error:
             outcome = Outcome(task.url, None, run.seconds, reason=repr(error), failed=True)
         except BaseException as error:
-            # SystemExit and the like only end the task in a thread of our own; in the caller's thread they are raised.
+            # In our own threads, SystemExit and similar exceptions end only the task. In the caller's thread they are raised.
             if threading.current_thread().name != "stalecache-batch":
                 raise
             outcome = Outcome(task.url, None, run.seconds, reason=repr(error), failed=True)
@@ -189,18 +189,18 @@ class Workers:
 
 
 class _Run:
-    """One run of a task. It ends or is given up, whichever comes first, and never both."""
+    """One run of a task. It either ends or is given up, never both."""
 
     def __init__(self, workers: Workers, task: Task) -> None:
         self._workers = workers
         self._task = task
         self._began = time.monotonic()
-        # Taken by whichever comes first, and never released.
+        # The first of the two takes this lock, and never releases it.
         self._once = threading.Lock()
 
     @property
     def seconds(self) -> float:
-        """How long it has run so far."""
+        """The seconds that it has run so far."""
         return time.monotonic() - self._began
 
     def end(self) -> bool:
@@ -208,6 +208,6 @@ class _Run:
         return self._once.acquire(blocking=False)
 
     def give_up(self, reason: str) -> None:
-        """Give the run up unless it has ended."""
+        """Give up on the run unless it has ended."""
         if self._once.acquire(blocking=False):
             self._workers.replace(self._task, reason, self.seconds)
