@@ -12,7 +12,7 @@ import http_sf
 
 from .fields import Headers
 
-#: In order of precedence. The first one that is present, valid and not empty replaces Cache-Control and Expires.
+#: The targeted fields, by precedence. The first one that is present, valid and not empty replaces Cache-Control and Expires.
 TARGETED_FIELDS = ("stalecache-cache-control", "cdn-cache-control")
 #: The value of a number that is too large (RFC 9111 section 1.2.2).
 DELTA_OVERFLOW = 2**31
@@ -47,10 +47,10 @@ class Directives:
 class RequestDirectives:
     """The directives of a request (RFC 9111 section 5.2.1). A number is ``None`` if it is missing.
 
-    A number that is bad or said twice asks the most of a stored response, so that nobody is served what they did not want:
-    ``max_age`` 0, ``min_fresh`` without end, and no leave for anything stale.
+    An invalid or repeated number is read in the strictest way, so that no client gets an unwanted response: ``max_age`` is 0,
+    ``min_fresh`` is infinite, and stale responses are not accepted.
 
-    :param no_cache: a stored response must be confirmed by the origin.
+    :param no_cache: the origin must confirm a stored response.
     :param no_store: the response must not be stored.
     :param only_if_cached: only a stored response may answer.
     :param max_age: the greatest age, in seconds.
@@ -100,10 +100,10 @@ def request_directives(cache_control: str | None, pragma: str | None = None) -> 
 
 
 def delta_seconds(value: str) -> float | None:
-    """Return a number of seconds: digits only, cut at the overflow; ``None`` for anything else (RFC 9111 section 1.2.2)."""
+    """Parse a number of seconds: digits only, capped at the overflow value. ``None`` for anything else (RFC 9111 section 1.2.2)."""
     if not (value.isascii() and value.isdigit()):
         return None
-    # Cut, since int() refuses thousands of digits.
+    # Truncated first, since int() rejects thousands of digits.
     return float(min(int(value.lstrip("0")[:11] or "0"), DELTA_OVERFLOW))
 
 

@@ -12,7 +12,7 @@ Range within the body                              GET    PARTIAL
 Range beyond the body                              GET    UNSATISFIABLE
 ================================================== ====== ================
 
-If-Match and If-Unmodified-Since are conditions on the origin's current state, so that no stored response can answer them.
+If-Match and If-Unmodified-Since are conditions on the origin's current state, so no stored response can answer them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .fields import Headers, Lookup
 from .ranges import UnsatisfiableRange, single_range
 from .validators import Validators
 
-#: Names in the environ of the request fields that a stored response answers. A request without them gets the whole response.
+#: Environ keys of the conditions and ranges that a stored response answers. A request without them gets the whole response.
 ANSWERED_FIELDS = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE")
 
 
@@ -32,11 +32,11 @@ class Extent(Enum):
     """How much of a stored response is sent."""
 
     FULL = "full"
-    #: 304: the client has it already.
+    #: 304: the client already has it.
     NOT_MODIFIED = "not modified"
     #: 206: one range of it.
     PARTIAL = "partial"
-    #: 416: the range asks for nothing that is there.
+    #: 416: the range is outside of the body.
     UNSATISFIABLE = "unsatisfiable"
 
 
@@ -44,8 +44,8 @@ class Extent(Enum):
 class Selected:
     """The part of a stored response to send.
 
-    :ivar size: the bytes of the whole body.
-    :ivar part: the range of them that is sent; all of them unless ``extent`` is PARTIAL.
+    :ivar size: the size of the whole body in bytes.
+    :ivar part: the range of bytes that is sent; all of them unless ``extent`` is PARTIAL.
     """
 
     extent: Extent
@@ -67,8 +67,8 @@ def select(method: str, get: Lookup, status: int, headers: Headers, answered: fl
     :param get: the fields of the request.
     :param status: the status of the stored response.
     :param headers: its fields.
-    :param answered: when it was received, in seconds since the epoch; stands for a missing Date.
-    :param size: the bytes of its body.
+    :param answered: when it was received, in seconds since the epoch; replaces a missing Date.
+    :param size: the size of its body in bytes.
     """
     whole = slice(0, size)
     if status != 200:

@@ -6,7 +6,7 @@ import re
 
 from werkzeug.http import parse_date
 
-#: A day. A third party that asks for more is called again after that.
+#: The longest pause, in seconds: one day. A longer Retry-After is reduced to it.
 _LONGEST_PAUSE = 86400.0
 _TIME = r"\d\d:\d\d:\d\d"
 _MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
@@ -22,7 +22,7 @@ _DATE = re.compile(
 
 
 def timestamp(value: str | None) -> float | None:
-    """Return a date in seconds since the epoch; ``None`` for a missing or invalid one.
+    """Return a date in seconds since the epoch, or ``None`` if it is missing or invalid.
 
     It accepts all three forms of RFC 9110 section 5.6.7, in any case (RFC 9111 section 4.2).
     """
@@ -34,7 +34,7 @@ def timestamp(value: str | None) -> float | None:
 
 
 def retry_after(value: str, now: float) -> float | None:
-    """Return the seconds that a Retry-After field asks for (RFC 9110 section 10.2.3), a day at most; ``None`` if it is not valid.
+    """Return the seconds of a Retry-After field (RFC 9110 section 10.2.3), at most a day; ``None`` if it is not valid.
 
     :param value: the field; "" without one.
     :param now: seconds since the epoch.
@@ -42,6 +42,6 @@ def retry_after(value: str, now: float) -> float | None:
     value = value.strip()
     if value.isascii() and value.isdigit():
         return float(min(int(value[:9]), _LONGEST_PAUSE))
-    # Lenient: a pause that is too long does less harm than none.
+    # Lenient: a pause that is too long does less harm than no pause.
     date = parse_date(value) if value else None
     return None if date is None else min(max(0.0, date.timestamp() - now), _LONGEST_PAUSE)

@@ -62,12 +62,12 @@ def end_to_end(headers: Headers) -> list[tuple[str, str]]:
 def content_length(headers: Headers) -> int | None:
     """Return the Content-Length of a response; ``None`` if it is missing, invalid or ambiguous."""
     lines = lines_of(headers, "content-length")
-    # Cut off, since int() rejects thousands of digits. No body has so many bytes.
+    # Truncated, since int() rejects thousands of digits. No body has so many bytes.
     return int(lines[0][:18]) if len(lines) == 1 and lines[0].isascii() and lines[0].isdigit() else None
 
 
 def is_event_stream(headers: Headers) -> bool:
-    """Whether a response is a stream of server-sent events: its body has no end."""
+    """Whether a response is a stream of server-sent events, whose body never ends."""
     return any(value.lower().startswith("text/event-stream") for value in lines_of(headers, "content-type"))
 
 
@@ -82,7 +82,7 @@ def vary_names(headers: Headers) -> frozenset[str]:
 
 
 def missing_in_vary(headers: Headers, varied: Iterable[str]) -> list[str]:
-    """Return the request fields that a response depends on and that are missing in its ``Vary``."""
+    """Return the request fields that a response depends on but that are missing from its ``Vary``."""
     named = vary_names(headers)
     return [name for name in varied if name.lower() not in named]
 
@@ -90,7 +90,7 @@ def missing_in_vary(headers: Headers, varied: Iterable[str]) -> list[str]:
 def fields_to_send(headers: Headers, varied: Iterable[str]) -> list[tuple[str, str]]:
     """Return the fields to send with a stored response, without Age and Content-Length.
 
-    A cache nearer to the origin may have added its own Age. It is part of the entry's age, from which ours is computed.
+    An upstream cache may have added an Age. It is already part of the entry's age, from which the new Age is computed.
 
     :param varied: request fields that the response depends on; they are added to ``Vary``.
     """

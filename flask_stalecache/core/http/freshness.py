@@ -12,12 +12,12 @@ from .cache_control import Directives, delta_seconds
 from .dates import timestamp
 from .fields import Headers, first_of, lines_of, listed
 
-#: With one of these a stale response needs confirmation by the origin, whatever is configured (RFC 9111 section 5.2.2).
+#: With one of these, the origin must confirm a stale response, whatever is configured (RFC 9111 section 5.2.2).
 _NEVER_UNCONFIRMED = ("must-revalidate", "proxy-revalidate")
 #: Statuses with heuristic freshness (RFC 9110 section 15.1). 206 is left out, since it is never stored.
 HEURISTIC_STATUSES = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
 _HEURISTIC_SHARE = 0.1
-#: The longest heuristic freshness, in seconds: one day. A page that is years old may change today.
+#: The longest heuristic freshness, in seconds: one day. Even a page that is years old may change today.
 HEURISTIC_LIMIT = 86400.0
 
 
@@ -26,8 +26,8 @@ def lifetime(
 ) -> float:
     """Return the seconds of freshness, from the first source that sets them (RFC 9111 section 4.2.1).
 
-    That is code, ``s-maxage``, ``max-age``, ``Expires`` minus ``Date``, the default, and last what can be guessed. With
-    ``no-cache`` it is 0 in any case: each use needs the origin's word.
+    The sources are code, ``s-maxage``, ``max-age``, ``Expires`` minus ``Date``, the default, and the heuristic. With ``no-cache``
+    the lifetime is always 0: the origin must confirm each use.
 
     :param coded: the lifetime in code, or ``None``.
     :param directives: those of the response.
@@ -62,7 +62,7 @@ def _expires(headers: Sequence[tuple[str, str]], now: float) -> float | None:
         return None
     end = timestamp(lines[0])
     if end is None or len(lines) > 1:
-        # RFC 9111 sections 5.3 and 4.2.1: an invalid date, such as "0", is in the past, and two make the response stale.
+        # RFC 9111 sections 5.3 and 4.2.1: an invalid date such as "0" is in the past, and two dates make the response stale.
         return 0.0
     return max(0.0, end - _date(headers, now))
 
@@ -87,18 +87,18 @@ def heuristic(status: int | None, directives: Directives, headers: Headers, now:
 def initial_age(headers: Headers, requested_at: float, answered_at: float) -> float:
     """Return the age in seconds that a response has on arrival (RFC 9111 section 4.2.3).
 
-    That is the greater of what its ``Date`` and what its ``Age`` and the time of the exchange tell. Of several values of Age the
-    first counts, and one that is no number of seconds is ignored (section 5.1).
+    It is computed twice, from ``Date``, and from ``Age`` plus the time of the exchange; the greater result counts. Of several Age
+    values the first counts, and an invalid one is ignored (section 5.1).
 
     :param headers: the response's fields; for a 304 its own, not the updated ones of the stored response.
-    :param requested_at: when the request was sent, in seconds since the epoch. Where the origin itself answers, its time to answer
-        is no age: give ``answered_at``.
+    :param requested_at: when the request was sent, in seconds since the epoch. If the origin itself answers, its response
+        time is no age: pass ``answered_at``.
     :param answered_at: when the response was received.
     """
     fields = tuple(headers)
     members = [member for line in lines_of(fields, "age") for member in listed(line)]
     said = delta_seconds(members[0]) if members else None
-    # A clock that stepped back in between must not give a negative age.
+    # If the clock stepped back in between, the age must not become negative.
     corrected = (said or 0.0) + max(0.0, answered_at - requested_at)
     return max(answered_at - _date(fields, answered_at), corrected)
 
@@ -109,7 +109,7 @@ def forbids_stale(directives: Directives) -> bool:
 
 
 def must_be_confirmed(directives: Directives) -> bool:
-    """Whether a stale response that can't be confirmed must be answered with an error (RFC 9111 section 5.2.2.2).
+    """Whether an error must be sent instead of a stale response that can't be confirmed (RFC 9111 section 5.2.2.2).
 
     Bare ``s-maxage`` implies proxy-revalidate (section 5.2.2.10); a stale window in the same response overrides only that.
     """
@@ -120,9 +120,9 @@ def must_be_confirmed(directives: Directives) -> bool:
 
 
 def stale_windows(coded: tuple[float | None, float | None], directives: Directives, defaults: Windows) -> tuple[float, float]:
-    """Return the seconds of stale-while-revalidate and of stale-if-error: from code, else the response, else the configuration.
+    """Return the seconds of stale-while-revalidate and stale-if-error, from code, the response or the configuration, in this order.
 
-    With ``s-maxage`` only the windows of the response itself count.
+    With ``s-maxage``, only the windows in the response itself count.
     """
     if forbids_stale(directives):
         return 0.0, 0.0

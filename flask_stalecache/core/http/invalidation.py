@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 from .fields import Headers
 
-#: The safe methods of HTTP. Any other method, even an unknown one, may change its target.
+#: The safe methods of HTTP. All other methods, even unknown ones, may change their target.
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"})
 _PORTS = {"http": 80, "https": 443}
 _NAMING = ("location", "content-location")
@@ -16,8 +16,8 @@ _NAMING = ("location", "content-location")
 def invalidated(method: str, status: int, target: str, headers: Headers) -> tuple[str, ...]:
     """Return the full URLs that a response invalidates: the target, and those in Location and Content-Location.
 
-    The latter count only if they have the origin of the target, so that no site can purge the pages of another. An error
-    invalidates nothing. The URLs are returned with scheme and host in lower case, without user, default port and fragment.
+    The latter two count only if they have the same origin as the target, so that no site can purge another's pages. An error
+    response invalidates nothing. The URLs are returned with scheme and host in lower case, without user, default port and fragment.
 
     :param method: the request's method, in its own case.
     :param status: the response's status.

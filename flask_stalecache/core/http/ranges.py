@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-#: The unit in any case. As in any list, there may be empty members around the range (RFC 9110 sections 14.1 and 5.6.1).
+#: The unit is case-insensitive. As in any list, there may be empty members around the range (RFC 9110 sections 14.1, 5.6.1).
 _SINGLE = re.compile(r"[ \t]*bytes=[ \t,]*(\d*)-(\d*)[ \t,]*", re.ASCII | re.IGNORECASE)
 
 
 class UnsatisfiableRange(ValueError):
-    """The range is valid, but outside of the body: 416."""
+    """The range is valid but outside of the body: 416."""
 
 
 def single_range(field: str | None, size: int) -> slice | None:
@@ -22,7 +22,7 @@ def single_range(field: str | None, size: int) -> slice | None:
     match = _SINGLE.fullmatch(field or "")
     if match is None or not (match[1] or match[2]):
         return None
-    # Cut off, since int() rejects thousands of digits. No body has so many bytes.
+    # Truncated first, since int() rejects thousands of digits. No body has so many bytes.
     first, last = (int(digits.lstrip("0")[:18] or "0") if digits else None for digits in match.groups())
     if first is None:
         return _suffix(last or 0, size)

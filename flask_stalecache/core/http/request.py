@@ -9,9 +9,9 @@ from .cache_control import RequestDirectives
 
 
 def accepts(said: RequestDirectives, *, age: float, fresh_for: float) -> bool:
-    """Whether a request accepts a stored response that would be served to it.
+    """Whether a request accepts a stored response that the cache would serve.
 
-    A request with ``max-age`` or ``min-fresh`` accepts nothing stale, unless it has ``max-stale`` too.
+    A request with ``max-age`` or ``min-fresh`` accepts nothing stale, unless it also has ``max-stale``.
 
     :param said: the directives of the request.
     :param age: the stored response's, in seconds.

@@ -46,12 +46,12 @@ def refusal(
     headers: Headers,
     configured: bool,
 ) -> Refusal | None:
-    """Return why a response must not be stored; ``None`` if it may be. The caller checks that its body is complete.
+    """Return why a response must not be stored, or ``None`` if it may be. The caller checks that its body is complete.
 
     A response with ``no-cache`` may be stored: it has no freshness, but the origin can confirm it.
 
-    :param method: the request's.
-    :param status: the response's.
+    :param method: the request's method.
+    :param status: the response's status.
     :param request: the directives of the request.
     :param authorized: the request has an Authorization field.
     :param directives: those of the response.
@@ -87,7 +87,7 @@ def _refused_status(method: str, status: int, directives: Directives) -> Refusal
 def _forbidden(status: int, request: RequestDirectives, authorized: bool, directives: Directives) -> Refusal | None:
     if request.no_store:
         return Refusal(StoreRefusal.REQUEST_NO_STORE)
-    # RFC 9111 section 5.2.2.3: must-understand is for caches that know the status, and no-store next to it for all others.
+    # RFC 9111 section 5.2.2.3: caches that know the status obey must-understand, all others the no-store next to it.
     if "no-store" in directives and not ("must-understand" in directives and status in UNDERSTOOD):
         return Refusal(StoreRefusal.CACHE_CONTROL, "no-store")
     if "private" in directives:

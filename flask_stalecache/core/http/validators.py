@@ -1,4 +1,4 @@
-"""Compares validators: in conditional requests for a stored response, and in answers that confirm one.
+"""Compares validators, in conditional requests and in answers that confirm a stored response.
 
 See RFC 9110 section 13 and RFC 9111 section 4.3.
 """
@@ -12,23 +12,23 @@ from .cache_control import TARGETED_FIELDS
 from .dates import timestamp
 from .fields import Headers, Lookup, first_of, lines_of, stored_fields
 
-#: Environ keys of conditions and ranges. They are removed before an origin is called to fill the store: the stored response answers
-#: them afterwards.
+#: Environ keys of conditions and ranges. They are removed before an origin is called to fill the store. Afterwards the stored
+#: response answers them.
 CONDITIONS = (
     "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE", "HTTP_RANGE",
 )  # fmt: skip
 #: The fields of the 200 that a 304 repeats (RFC 9110 section 15.4.5), with the targeted forms of Cache-Control.
 _IN_304 = frozenset({"cache-control", "content-location", "date", "etag", "expires", "vary", *TARGETED_FIELDS})
-#: Fields that a 304 never updates: these belong to the stored body (RFC 9111 section 3.2), and cookies to one visitor.
+#: Fields that a 304 never updates: those of the stored body (RFC 9111 section 3.2), and cookies, which belong to one visitor.
 _KEPT = frozenset(
     {
         "content-digest", "content-encoding", "content-length", "content-md5", "content-range", "content-type", "digest",
         "repr-digest", "set-cookie",
     }
 )  # fmt: skip
-#: Fields that describe one exchange, so that stored ones are dropped with the next.
+#: Fields that describe one exchange. A new exchange drops the stored ones.
 _OF_ONE_ANSWER = frozenset({"age", "date"})
-#: A tag without its weakness. Some servers and clients omit the quotes. Werkzeug's parser does not know empty tags.
+#: A tag without its weakness. Some servers and clients omit the quotes. Werkzeug's parser does not support empty tags.
 _TAG = re.compile(r'(?:W/)?"([^"]*)"|([^\s,"]+)')
 
 
@@ -57,7 +57,7 @@ class Validators:
         return cls(first_of(fields, "etag"), first_of(fields, "last-modified"), answered if date is None else date)
 
     def not_modified(self, get: Lookup) -> bool:
-        """Whether the client has the response already: If-None-Match by weak comparison, else If-Modified-Since.
+        """Whether the client already has the response: by If-None-Match with weak comparison, otherwise by If-Modified-Since.
 
         :param get: the fields of the request, which is a GET or HEAD.
         """
@@ -72,11 +72,11 @@ class Validators:
     def _is_among(self, known: str) -> bool:
         if known.strip() == "*":
             return True
-        # A star in a list is no wildcard: otherwise a client could get a 304 for a response that it does not have.
+        # A star within a list is no wildcard: otherwise a client could get a 304 for a response that it does not have.
         return self.etag is not None and _opaque(self.etag) in {_opaque(tag[0]) for tag in _TAG.finditer(known)}
 
     def allow_range(self, get: Lookup) -> bool:
-        """Whether a range of this response fits the part that the client has: If-Range by strong comparison, or by the exact date.
+        """Whether a range of this response fits the client's part, by If-Range: with strong comparison, or by the exact date.
 
         The date counts only if nothing can have changed in the same second (RFC 9110 sections 13.1.5 and 8.8.2.2).
 
@@ -105,7 +105,7 @@ def conditional_fields(headers: Headers) -> list[tuple[str, str]]:
 def fields_of_304(headers: Headers) -> list[tuple[str, str]]:
     """Return the fields of a stored response that a 304 repeats (RFC 9110 section 15.4.5).
 
-    Last-Modified is one of them only without an ETag. The caller adds Age and the status fields.
+    Last-Modified is included only without an ETag. The caller adds Age and the status fields.
 
     :param headers: the stored response's fields.
     """
@@ -115,7 +115,7 @@ def fields_of_304(headers: Headers) -> list[tuple[str, str]]:
 
 
 def renewed(stored: Headers, new: Headers) -> tuple[tuple[str, str], ...] | None:
-    """Return the fields of a stored response after a 304; ``None`` if the 304 confirms another one (RFC 9111 sections 3.2, 4.3.4).
+    """Return a stored response's fields after a 304; ``None`` if the 304 confirms another response (RFC 9111 sections 3.2, 4.3.4).
 
     New fields replace stored ones of the same name, except for cookies, fields that belong to the stored body, and fields that are
     never stored. A stored Date and Age are always dropped, since they describe the older response.
@@ -150,10 +150,10 @@ def _opaque(tag: str) -> str:
 
 
 def confirmed_by_head(stored: Headers, size: int, head: Headers) -> bool:
-    """Whether a 200 to HEAD agrees with the stored response to GET. If not, that one is outdated (RFC 9111 section 4.3.5).
+    """Whether a 200 to HEAD agrees with the stored response to GET. If not, the stored one is outdated (RFC 9111 section 4.3.5).
 
     :param stored: the stored response's fields.
-    :param size: the bytes of its body.
+    :param size: the size of its body in bytes.
     :param head: the fields of the answer to HEAD.
     """
     before, came = tuple(stored), tuple(head)

@@ -13,9 +13,9 @@ from .fields import Headers, Lookup, first_of, vary_names
 #: The selecting fields with their normal forms; ``None`` for a field that the request did not have.
 Selection: TypeAlias = "tuple[tuple[str, str | None], ...]"
 
-#: Lists of tokens with weights (RFC 9110 section 12.5). Of members with equal weights, some apps prefer the first.
+#: Lists of tokens with weights (RFC 9110 section 12.5). Some apps prefer the first of several members with equal weights.
 _WEIGHTED = frozenset({"accept", "accept-charset", "accept-language"})
-#: Fields that are no lists: a comma in them is no separator.
+#: Fields that are not lists: a comma in them does not separate members.
 _NO_LISTS = frozenset({"authorization", "cookie", "referer", "user-agent"})
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEMBER = re.compile(rf"({_TOKEN}(?:/{_TOKEN})?)((?:[ \t]*;[ \t]*{_TOKEN}={_TOKEN})*)")
@@ -23,10 +23,10 @@ _WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
 
 def selecting_fields(headers: Headers) -> tuple[str, ...] | None:
-    """Return the request fields that choose among variants, in lower case and sorted; ``None`` if no request ever matches.
+    """Return the request fields that select a variant, in lower case and sorted; ``None`` if no request ever matches.
 
-    That is ``Vary: *``, also among others or on another line. A member that is no field name counts as ``*`` too, since what it
-    was meant to name can't be compared.
+    No request matches ``Vary: *``, even if the star is one of several members or lines. A member that is no valid field name
+    counts as a star, since no field can be compared by it.
     """
     names = vary_names(headers)
     if any(name == "*" or not FIELD_NAME.fullmatch(name) for name in names):
@@ -44,7 +44,7 @@ def selection(names: Iterable[str], get: Lookup) -> Selection:
 
 
 def matches(chosen: Selection, get: Lookup) -> bool:
-    """Whether a request has the same selecting fields as the request of the stored response: absent ones are absent in both."""
+    """Whether a request has the same selecting fields as that of the stored response. Absent fields must be absent in both."""
     return all(normalised(name, get(name)) == value for name, value in chosen)
 
 
@@ -62,9 +62,9 @@ _Dated = TypeVar("_Dated", bound=Dated)
 
 
 def newest(matching: Iterable[_Dated]) -> _Dated | None:
-    """Return the stored response with the latest ``Date``; with equal ones, the one received last (RFC 9111 section 4).
+    """Return the stored response with the latest ``Date``. If dates are equal, return the one received last (RFC 9111 section 4).
 
-    :param matching: the stored responses that match a request, with Vary or without.
+    :param matching: the stored responses that match a request, with or without Vary.
     """
     return max(matching, key=_when, default=None)
 
@@ -75,11 +75,10 @@ def _when(stored: Dated) -> tuple[float, float]:
 
 
 def normalised(name: str, value: str | None) -> str | None:
-    """Return the normal form of a request field. Requests with equal ones may be given the same answer.
+    """Return the normal form of a request field. Requests with equal normal forms may get the same answer.
 
-    Of the Accept fields case and the spelling of weights don't count, nor does the order of what has different weights;
-    Accept-Encoding comes down to what is acceptable at all. Of other fields only the whitespace around commas does not count, and
-    what is not well-formed is left as it is.
+    Accept fields: normalises case, the spelling of weights, and the order of members with different weights. Accept-Encoding is
+    reduced to the set of acceptable codings. Other fields: normalises the whitespace around commas. Malformed values are unchanged.
 
     :param name: in lower case.
     :param value: all lines of the field, joined by commas; ``None`` without the field.
@@ -122,13 +121,13 @@ def _sorted(members: dict[str, float]) -> str:
 
 
 def _acceptable(members: dict[str, float]) -> str:
-    """Return the codings that may be used, as a field that asks for the same (RFC 9110 section 12.5.3).
+    """Return an equivalent Accept-Encoding field that lists the acceptable codings (RFC 9110 section 12.5.3).
 
     Preferences are left out: any coding is acceptable. Unknown codings stay, since the app may know them.
     """
     codings = {coding: weight > 0 for coding, weight in members.items()}
     any_coding = codings.pop("*", None)
-    # No coding at all is acceptable unless the field refuses it, by its name or by ``*``.
+    # Identity, i.e. no coding, is acceptable unless the field refuses it by its name or by ``*``.
     plain = codings.pop("identity", any_coding is not False)
     if any_coding:
         refused = [f"{coding};q=0" for coding, accepted in sorted(codings.items()) if not accepted]
