@@ -502,7 +502,7 @@ class StaleCache:
 
     @property
     def dashboard(self) -> Dashboard:
-        """A new blueprint with a page that shows the state and numbers of the cache. ``authorize`` decides who may see it.
+        """A new blueprint with a page that shows the state and numbers of the cache. ``authorize`` restricts access to it.
 
         ``app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=is_admin)``
         """
@@ -510,7 +510,7 @@ class StaleCache:
 
     @property
     def refreshing(self) -> bool:
-        """Whether the current request is a refresh or a warming request, and no visit: for hooks that count or limit visits."""
+        """Whether the current request is a refresh or a warming request. Hooks that count or limit visits skip these."""
         return has_request_context() and REFRESHING in request.environ
 
 

@@ -50,7 +50,7 @@ PANELS = ("health", "tiles", "origins", "hour")
 class Registered(NamedTuple):
     """The dashboard of one app.
 
-    :ivar authorize: decides who may see it.
+    :ivar authorize: returns whether the current visitor may see it.
     :ivar data: its statistics and entries.
     """
 
@@ -82,7 +82,7 @@ class Links(NamedTuple):
 
 
 class Dashboard(Blueprint):
-    """A blueprint with one page. An app registers it together with a function that decides who may see it.
+    """A blueprint with one page. An app registers it together with a function that authorizes visitors.
 
     ::
 

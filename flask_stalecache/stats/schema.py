@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 
 
 class Kept(str, Enum):
-    """Where a counter is kept.
+    """The storage of a counter.
 
     ========= ================================================================================================
     `NAMED`   in a cell at the head of each counter file; ``Counters.count(name)`` adds to it
@@ -280,7 +280,7 @@ class Stats(TypedDict):
 
 
 class Sample(TypedDict):
-    """What all processes counted in one interval; buckets of histograms do not include those below them.
+    """The counts of all processes in one interval. A histogram bucket does not include the buckets below it.
 
     ``at``: the end of the interval, in seconds since the epoch; ``seconds``: its length. Labels without counts are left out.
     """

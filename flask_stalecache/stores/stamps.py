@@ -113,7 +113,7 @@ class Stamps:
 
 
 def stands(copy: Copy, table: memoryview) -> bool:
-    """Whether nothing was written for a copy's key, and none of its names purged, since it was loaded. Called on each hit."""
+    """Whether a copy is still valid: since it was loaded, no write to its key, no purge of its names. Called on each hit."""
     if copy.table is not table or table[copy.slot] != copy.stamp:
         return False
     return bool(table[SEQ_SLOT] == copy.seq) or _outlived(copy, table)
