@@ -125,7 +125,8 @@ class Evictor:
             self.folders.note_use(found.name, int(time.time() * BILLION))
             stamps.marks[mark] = 0
             return False
-        return self.folders.remove(found, stamps, _EVICTED, removed)
+        # Taking the lock needs time, in which the key may be used: the mark is looked at once more under the lock.
+        return self.folders.remove(found, stamps, _EVICTED, removed, spare_used=True)
 
     def _sample(self, stamps: Stamps) -> tuple[list[Found], bool]:
         """Return the keys of some folders, and whether the counts of these folders are about right."""

@@ -20,7 +20,7 @@ from ..errors import StoreError
 from ..filesystem.atomic import files_in
 from ..filesystem.locks import FileKeyLock, remove_if_idle
 from ..stats.counters import Counters
-from .stamps import Stamps, slot_of
+from .stamps import Stamps, mark_of, slot_of
 
 _UNFINISHED = re.compile(r"(\.note|\.lock|)\.[0-9a-f]{16}\.tmp")
 _LENGTH, _HEXADECIMAL = 40, "0123456789abcdef"
@@ -172,35 +172,38 @@ class Folders:
         chosen = keys if most is None or is_whole else random.sample(keys, most)
         return Folder([self.found(name, kinds) for name, kinds in chosen], listed.unfinished, entries, is_whole)
 
-    def remove(self, found: Found, stamps: Stamps | None, why: str, removed: Removed) -> bool:
+    def remove(self, found: Found, stamps: Stamps | None, why: str, removed: Removed, *, spare_used: bool = False) -> bool:
         """Remove entry and note of a key. Return false if its lock is held, or its files have changed.
 
         Another process may have replaced the files since they were found, so they are looked at again under the lock.
 
         :param why: name of the counter.
         :param removed: counts the removal too.
+        :param spare_used: also return false if the key's mark is set: it was used since it was looked at.
         """
-        if not self._remove(found, stamps):
+        if not self._remove(found, stamps, spare_used):
             return False
         self.counters.count(why)
         removed[why] += 1
         removed["bytes"] += found.size
         return True
 
-    def _remove(self, found: Found, stamps: Stamps | None) -> bool:
+    def _remove(self, found: Found, stamps: Stamps | None, spare_used: bool) -> bool:
         lock = self.lock(found.name)
         try:
             if not lock.acquire():
                 return False
         except StoreError as error:
-            return _has_no_room(error) and self._unlink(found, stamps)
+            return _has_no_room(error) and self._unlink(found, stamps, spare_used)
         try:
-            return self._unlink(found, stamps)
+            return self._unlink(found, stamps, spare_used)
         finally:
             lock.release_for_good()
 
-    def _unlink(self, found: Found, stamps: Stamps | None) -> bool:
+    def _unlink(self, found: Found, stamps: Stamps | None, spare_used: bool) -> bool:
         if not self._is_unchanged(found):
+            return False
+        if spare_used and stamps is not None and stamps.marks[mark_of(found.name)]:
             return False
         for suffix in ("", ".note"):
             with suppress(FileNotFoundError):

@@ -14,6 +14,7 @@ import time_machine
 from flask_stalecache import FileStore, StoreError
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import Note
+from flask_stalecache.filesystem.locks import FileKeyLock
 from flask_stalecache.stores import eviction as room_module
 from flask_stalecache.stores.entry_format import encode
 from flask_stalecache.stores.folders import Folders
@@ -130,6 +131,30 @@ def test_what_was_hit_survives_two_that_make_room_at_once(
     write(store, "8")
     assert met == [digest("0")]
     assert keys_kept(directory, "0", "8", "9") == ["0", "8", "9"]
+
+
+def test_what_is_hit_while_its_lock_is_taken_stays(
+    directory: Path, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was found unused, and is used before it is removed."""
+    store, other = (FileStore(directory, max_size=8 * BLOCK) for _ in range(2))
+    for number in range(8):
+        clock.shift(1)
+        write(store, str(number))
+    copy, lock, met = other.load("0"), Folders.lock, list[str]()
+
+    def hit_meanwhile(folders: Folders, name: str) -> FileKeyLock:
+        if name == digest("0") and not met:
+            met.append(name)
+            other.touch(copy)
+        return lock(folders, name)
+
+    monkeypatch.setattr(Folders, "lock", hit_meanwhile)
+    clock.shift(1)
+    write(store, "8")
+    assert met == [digest("0")]
+    assert keys_kept(directory, "0", "1", "8") == ["0", "8"]
+    assert store.counters["evicted_for_size"] == 1
 
 
 def test_an_entry_that_went_is_gone_for_all(directory: Path, clock: time_machine.Traveller) -> None:
