@@ -132,6 +132,10 @@ class TimedCalls:
 
     def _outcome(self, visit: FetchState, result: RefreshResult | None, is_ours: bool) -> Served | None:
         """Serve the answer of a call, or an entry stored since. Return ``None`` if there is nothing for this request yet."""
+        if is_ours and result is not None and not result.done.is_set():
+            # Our own call writes its note before it sets its result. A look at the store in between would find the back-off, and
+            # the caller would be refused instead of being told of the failure.
+            return None
         answer = result.answer if result is not None and result.done.is_set() else None
         is_storable = answer is not None and answer.verdict is Verdict.STORABLE
         if answer is not None and (answer.verdict.is_failure or (is_ours and not is_storable)):

@@ -11,6 +11,8 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
+import pytest
+
 T = TypeVar("T")
 #: Seconds after which something that should have happened never will.
 PATIENCE = 30.0
@@ -53,6 +55,26 @@ def crowd(count: int, function: Callable[[], T]) -> list[Future[T]]:
 def results(futures: list[Future[T]]) -> list[T]:
     """Return what threads returned; fail if one hangs."""
     return [future.result(PATIENCE) for future in futures]
+
+
+def _refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@contextmanager
+def no_threads(instead: Callable[[threading.Thread], None] = _refuse) -> Iterator[None]:
+    """Let the package start no threads. All others can: a worker of xdist, for instance, ends if it can't start one.
+
+    :param instead: called where a thread is to be started. Default: as if the system had no more threads.
+    """
+    start = threading.Thread.start
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            threading.Thread,
+            "start",
+            lambda thread: instead(thread) if thread.name.startswith("stalecache") else start(thread),
+        )
+        yield
 
 
 _LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Condition)

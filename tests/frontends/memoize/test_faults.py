@@ -19,7 +19,9 @@ import time_machine
 from flask import Flask, request, session
 
 from flask_stalecache import ConfigError, StaleCache
-from support.threads import crowd, go, results, wait_until
+from flask_stalecache.engine import timed_calls
+from flask_stalecache.engine.answer_writer import AnswerWriter
+from support.threads import crowd, go, no_threads, results, wait_until
 from support.unpicklable import Bomb
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
@@ -125,6 +127,36 @@ def test_who_touches_the_request_is_told_also_behind_a_fallback(
         assert nosy() == "fallback"
     assert len([record for record in caplog.records if "its fallback stands in" in record.getMessage()]) == 1
     assert re.search(NO_REQUEST, caplog.text)
+
+
+def test_a_caller_is_told_of_the_failure_of_its_own_call_and_not_of_the_back_off(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The back-off is written, and the call is not over yet: the caller looks meanwhile."""
+    app, cache = make_app()
+    looks: list[int] = []
+    wait, write, is_over = timed_calls.wait_a_moment, AnswerWriter.write_flight, threading.Event()
+
+    def noting_wait(*args: Any) -> None:
+        looks.append(1)
+        wait(*args)
+
+    def write_slowly(*args: Any) -> bool:
+        stored, before = write(*args), len(looks)
+        wait_until(lambda: is_over.is_set() or len(looks) >= before + 2, "the caller looks")
+        return stored
+
+    monkeypatch.setattr(timed_calls, "wait_a_moment", noting_wait)
+    monkeypatch.setattr(AnswerWriter, "write_flight", write_slowly)
+
+    @cache.memoize(wait=20, fallback="fallback")
+    def ask() -> str:
+        raise ConnectionError("down")
+
+    with app.app_context():
+        assert ask() == "fallback"
+    is_over.set()
+    assert len([record for record in caplog.records if "its fallback stands in" in record.getMessage()]) == 1
 
 
 @pytest.mark.parametrize("wait", ["2", True, float("inf"), float("nan"), [1]])
@@ -294,7 +326,7 @@ def test_who_waits_is_woken_when_it_lands(make_app: MakeApp, monkeypatch: pytest
 
 
 def test_out_of_threads_for_a_while_callers_still_do_not_wait_for_one_that_hangs(
-    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, monotonic: Callable[[float], None]
+    make_app: MakeApp, monotonic: Callable[[float], None]
 ) -> None:
     app, cache = make_app()
     gate = threading.Event()
@@ -310,16 +342,7 @@ def test_out_of_threads_for_a_while_callers_still_do_not_wait_for_one_that_hangs
         with app.app_context():
             return [ask(number) for number in numbers]
 
-    start = threading.Thread.start
-
-    def refuse(thread: threading.Thread) -> None:
-        # Only ours: a worker of xdist ends if it can't start one of its own.
-        if thread.name.startswith("stalecache"):
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
+    with no_threads():
         assert asked(0, 1) == ["fallback"] * 2
     monotonic(6)
     asking = go(asked, 2, 3, 4)
