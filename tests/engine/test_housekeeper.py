@@ -20,7 +20,7 @@ from flask_stalecache.engine.housekeeper import Housekeeper
 from flask_stalecache.errors import StoreError
 from support.engine import FakeOrigin, make_engine
 from support.processes import forked, workers
-from support.threads import PATIENCE, crowd, results, wait_until
+from support.threads import PATIENCE, crowd, no_threads, results, wait_until
 
 
 @dataclass(eq=False)
@@ -91,14 +91,10 @@ def test_the_thread_ends_with_its_subject() -> None:
     wait_until(lambda: not thread.is_alive(), "the end of the thread")
 
 
-def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    def no_thread(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
+def test_a_thread_that_cannot_be_started_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     subject = Subject()
     keeper = Housekeeper(subject)
-    with pytest.MonkeyPatch.context() as short, caplog.at_level(logging.WARNING, "flask_stalecache"):
-        short.setattr(threading.Thread, "start", no_thread)
+    with no_threads(), caplog.at_level(logging.WARNING, "flask_stalecache"):
         keeper.ensure_running()
     assert "housekeeping" in caplog.text
     keeper.ensure_running()

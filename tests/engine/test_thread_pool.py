@@ -17,7 +17,7 @@ import pytest
 from flask_stalecache.engine import thread_pool as module
 from flask_stalecache.engine.thread_pool import ThreadPool
 from support.processes import forked, workers
-from support.threads import PATIENCE, all_taken, crowd, go, locks_in, results, wait_until
+from support.threads import PATIENCE, all_taken, crowd, go, locks_in, no_threads, results, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -146,15 +146,9 @@ def test_a_job_may_submit_another() -> None:
     assert ran == [True, "second"]
 
 
-def test_a_thread_that_cannot_be_started_leaves_the_job_for_the_next(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def no_thread(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
+def test_a_thread_that_cannot_be_started_leaves_the_job_for_the_next(caplog: pytest.LogCaptureFixture) -> None:
     pool, ran = make(1), []
-    with pytest.MonkeyPatch.context() as short, caplog.at_level(logging.WARNING, "flask_stalecache"):
-        short.setattr(threading.Thread, "start", no_thread)
+    with no_threads(), caplog.at_level(logging.WARNING, "flask_stalecache"):
         pool.submit(lambda: ran.append(1))
     assert "thread" in caplog.text
     assert ran == []
@@ -455,16 +449,16 @@ def test_a_forked_process_does_not_wait_for_its_parents_jobs() -> None:
 def test_where_threads_do_not_run_jobs_run_in_line_and_one_line_says_so(
     monkeypatch: pytest.MonkeyPatch, monotonic: Callable[[float], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
     monkeypatch.setattr("flask_stalecache.engine.thread_pool._stuck_processes", set())
     refresher, done = ThreadPool(2, 10, 0), []
-    assert refresher.submit(lambda: done.append("waits for ever"))
-    monotonic(4)
-    assert refresher.submit(lambda: done.append("waits too"))
-    assert done == []
-    monotonic(2)
-    for number in range(3):
-        assert refresher.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+    with no_threads(lambda thread: None):
+        assert refresher.submit(lambda: done.append("waits for ever"))
+        monotonic(4)
+        assert refresher.submit(lambda: done.append("waits too"))
+        assert done == []
+        monotonic(2)
+        for number in range(3):
+            assert refresher.submit(lambda number=number: done.append(number))  # type: ignore[misc]
     assert done == [0, 1, 2]
     assert [record.getMessage() for record in caplog.records] == [
         "a refresh was not begun within 5 s: the server seems to run no threads; until one runs, refreshes run in line, "

@@ -15,7 +15,7 @@ from flask_stalecache import Batch, Outcome, StaleCache, StoreError, scan_moved
 from support.batch_site import NEWS, Site, by_url, counts, make_site
 from support.client import MakeApp, visit
 from support.processes import forked
-from support.threads import PATIENCE, all_taken, go, locks_in, wait_until
+from support.threads import PATIENCE, all_taken, go, locks_in, no_threads, wait_until
 
 BUSY = "somebody else renews it just now"
 
@@ -133,14 +133,10 @@ def test_without_threads_it_is_done_when_it_returns(make_app: MakeApp) -> None:
     assert (batch.finished, batch.done) == (True, 2)
 
 
-def test_where_no_thread_can_be_had_it_is_done_when_it_returns(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_thread_can_be_had_it_is_done_when_it_returns(site: Site) -> None:
     site.fill(*NEWS)
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert site.do("refresh", tag="news").finished
+    with no_threads():
+        assert site.do("refresh", tag="news").finished
 
 
 def test_with_caching_off_there_is_nothing_to_do(make_app: MakeApp, directory: Path) -> None:
