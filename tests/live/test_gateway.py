@@ -33,7 +33,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from flask_stalecache.frontends.gateway.handler import GatewayCache
+from flask_stalecache import GatewayCache
 
 FOLDER = Path(os.environ["FOLDER"])
 logging.basicConfig()
@@ -279,7 +279,7 @@ from django.views.decorators.cache import cache_control
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import condition
 
-from flask_stalecache.frontends.gateway.handler import GatewayCache
+from flask_stalecache import GatewayCache
 
 settings.configure(
     SECRET_KEY="not a secret",
