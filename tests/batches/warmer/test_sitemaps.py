@@ -73,6 +73,20 @@ def test_a_sitemap_of_the_app_is_followed(site: Site, serve: dict[str, bytes], p
         (gzip.compress(b"", mtime=0)[:12] + b"\xff\xff", ""),
         (b"\x1f\x8b but not packed", "compression method"),
     ],
+    # By name, since packed bytes hold the time.
+    ids=[
+        "nothing",
+        "HTML",
+        "lines",
+        "JSON",
+        "cut",
+        "a DOCTYPE with an entity",
+        "a DOCTYPE elsewhere",
+        "an unknown entity",
+        "packed and cut",
+        "a packed head",
+        "not packed",
+    ],
 )
 def test_what_is_no_sitemap_is_said_in_one_line(
     site: Site, tmp_path: Path, serve: dict[str, bytes], data: bytes, said: str
