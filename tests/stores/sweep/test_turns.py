@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count, islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import time_machine
@@ -235,6 +236,15 @@ def test_no_garbage_is_collected_within_a_stretch(
         return find(folders, number)
 
     monkeypatch.setattr(Folders, "listed", watched)
+    # Stores of other tests may still be swept by threads of their own, which switch it off and on at any moment.
+    here = threading.get_ident()
+    only_here = SimpleNamespace(
+        isenabled=gc.isenabled,
+        disable=lambda: threading.get_ident() == here and gc.disable(),
+        enable=lambda: threading.get_ident() == here and gc.enable(),
+    )
+    monkeypatch.setattr(sweep_module, "gc", only_here)
+    gc.enable()
     if not is_on:
         gc.disable()
     try:
