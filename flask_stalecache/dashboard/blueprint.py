@@ -88,9 +88,9 @@ class Dashboard(Blueprint):
 
         app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=is_admin)
 
-    ``authorize`` is called without arguments before every answer, in the request. ``True`` lets the visitor in, ``False`` or
-    ``None`` is answered with 403, and a response that it returns is sent, such as a redirect to a login. If it raises, nobody
-    gets in.
+    ``authorize`` is called without arguments before every answer, in the request. ``True`` lets the visitor in, ``False`` is
+    answered with 403, and a response that it returns is sent, such as a redirect to a login. If it raises or returns anything
+    else, that is an error, and nobody gets in.
 
     :param memos: the known fetch functions.
     """
@@ -214,15 +214,20 @@ def _lists(data: DashboardData) -> Lists:
 
 def _admit() -> AnyResponse | None:
     """Let a visitor in, or return the response to send instead."""
-    answer = current_app.ensure_sync(_registered().authorize)()
+    authorize = _registered().authorize
+    answer = current_app.ensure_sync(authorize)()
+    if answer is True:
+        return None
+    if answer is False:
+        abort(403)
     if isinstance(answer, AnyResponse):
         return answer
-    if answer is not None and not isinstance(answer, int):
-        # Other values, such as "no" or a tuple with a status, are true in Python: they must not let anybody in.
-        raise TypeError(f"authorize of the dashboard returned {type(answer).__name__}: return True or False, or a response")
-    if not answer:
-        abort(403)
-    return None
+    # Many values that mean "no", such as 403, "no" or a coroutine, are true in Python.
+    name = getattr(authorize, "__qualname__", repr(authorize))
+    raise TypeError(
+        f"nobody can see the dashboard: its authorize, {name}, returned {shortened(ascii(answer), 80)}; "
+        "return True, False or a response"
+    )
 
 
 def _protect(response: Response) -> Response:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from html import unescape
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -16,6 +17,7 @@ import pytest
 from flask import Blueprint, Flask, Response, abort, redirect
 from flask.testing import FlaskClient
 from markupsafe import escape
+from werkzeug.exceptions import Forbidden
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
@@ -85,7 +87,7 @@ PATHS = ["/stalecache/", "/stalecache/stalecache-static/dashboard.css"]
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(("answer", "status"), [(True, 200), (1, 200), (False, 403), (None, 403), (0, 403)])
+@pytest.mark.parametrize(("answer", "status"), [(True, 200), (False, 403)])
 def test_who_is_let_in(make_app: MakeApp, path: str, answer: object, status: int) -> None:
     app = shown(make_app, lambda: answer)
     response = get(app.test_client(), path)
@@ -99,6 +101,25 @@ async def is_nobody() -> bool:
     return False
 
 
+async def is_forbidden() -> int:
+    return 403
+
+
+class Truthful:
+    """What a mistaken proxy or a number of another library may look like."""
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+ANSWERED_PATHS = [*PATHS, "/stalecache/now", "/stalecache/?by=tag&find=news"]
+
+
 @pytest.mark.parametrize(
     ("authorize", "status"),
     [
@@ -106,7 +127,17 @@ async def is_nobody() -> bool:
         (lambda: Response("no", 401), 401),
         (lambda: abort(404), 404),
         (is_nobody, 403),
+        (lambda: None, 500),
+        (lambda: 0, 500),
         # All of these are true in Python.
+        (lambda: 403, 500),
+        (lambda: 401, 500),
+        (lambda: 1, 500),
+        (lambda: 1.0, 500),
+        (lambda: HTTPStatus.FORBIDDEN, 500),
+        (lambda: Forbidden(), 500),
+        (lambda: Truthful(), 500),
+        (is_forbidden, 500),
         (lambda: ("no", 403), 500),
         (lambda: "no", 500),
         (lambda: object(), 500),
@@ -117,11 +148,17 @@ async def is_nobody() -> bool:
 def test_whatever_else_authorize_does_nobody_gets_in(make_app: MakeApp, authorize: Callable[[], object], status: int) -> None:
     app = shown(make_app, authorize)
     client = app.test_client()
-    for path in PATHS:
+    for path in ANSWERED_PATHS:
         response = get(client, path)
         assert response.status_code == status
         assert "token" not in response.text
+        assert client.head(path).status_code == status
     assert client.post("/stalecache/act").status_code == status
+
+
+def test_the_log_names_an_authorize_that_answers_with_something_else(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    assert get(shown(make_app, is_forbidden).test_client()).status_code == 500
+    assert "is_forbidden, returned 403; return True, False or a response" in caplog.text
 
 
 def test_each_dashboard_has_its_own_door(make_app: MakeApp) -> None:
