@@ -10,6 +10,8 @@ SPHINX := $(RUN) -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
 # Which browser the tests use, if not the system's chromium.
 export CHROMIUM
+# The tests start hundreds of processes, and each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
