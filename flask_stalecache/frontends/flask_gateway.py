@@ -25,15 +25,16 @@ from ..engine.engine import Engine
 from ..engine.log import RateLimitedLog
 from ..errors import ConfigError
 from .app_version import AppVersion
-from .flask_internals import request_context, session_of
+from .flask_internals import request_context, session_cookie, session_of
 from .gateway.backend import UNSAID, Backend, Observation
 from .gateway.handler import Gateway
 from .gateway.rules import Rules, base_policy
 from .hooks import ask
 from .pages.bound_view import CachedView
 from .pages.handler import ANSWERED
-from .pages.request_recorder import ObservedRequest, ReadLog, session_cookie
+from .pages.request_recorder import ObservedRequest
 from .pages.watch import read_beyond_names
+from .read_log import ReadLog
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment

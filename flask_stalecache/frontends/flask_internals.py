@@ -110,6 +110,12 @@ def app_opening_session() -> Flask | None:
     return context.app
 
 
+def session_cookie(app: Flask) -> str:
+    """Return the name of the session's cookie."""
+    named = getattr(app.session_interface, "get_cookie_name", None)
+    return str(app.config["SESSION_COOKIE_NAME"] if named is None else named(app))
+
+
 # -- the app's steps for a request -------------------------------------------------------------------------------------
 
 

@@ -126,6 +126,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.hooks",
         "frontends.request_origin",
         "frontends.flask_internals",
+        "frontends.read_log",
         "frontends.current_app",
         "frontends.middleware",
     ),

@@ -16,12 +16,11 @@ from ...core.rules.storability import Verdict
 from ...engine.origin import Answer, RefreshJob, Served, Start
 from ...errors import ConfigError
 from ...stats.tally import Tally
-from ..flask_internals import RequestContext
+from ..flask_internals import RequestContext, session_cookie
 from ..request_origin import RequestOrigin
 from .bound_view import BoundView, EndpointCounters
 from .fetch import NOTHING_IGNORED, SERVED_WITHIN, PageFetch, verdict_of
 from .refresh import page_refresh, visitor_fields
-from .request_recorder import session_cookie
 from .session_recorder import SessionReads
 from .watch import (
     KEY_FIELDS,

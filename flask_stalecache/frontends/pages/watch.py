@@ -18,8 +18,8 @@ from ...core.model.inputs import RequestInputs
 from ...core.model.keys import FORWARDED_FIELDS
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
-from ..flask_internals import RequestContext, callbacks_of, replace_session, session_of
-from .request_recorder import ReadLog, session_cookie
+from ..flask_internals import RequestContext, callbacks_of, replace_session, session_cookie, session_of
+from ..read_log import ReadLog
 from .session_recorder import SessionReads, watched_session
 
 #: Fields that are always in the key.
