@@ -4,7 +4,7 @@ The life of a refresh: *claimed* by one request of this process (``_pending``, g
 *running* once it has the lock of the key and leads its flight, *done*. These end it early:
 
 ============================================ ====================================================================
-the queue is full                            dropped; the next stale hit submits another refresh
+the queue is full                            the one that is asked for least is dropped; a stale hit submits it again
 another process has the lock                 paused for a quarter of a second, unless the key is written before
 the store fails                              paused for the first back-off
 the entry is fresh or backing off by now     skipped
@@ -28,6 +28,7 @@ from ..core.rules.storability import Verdict
 from ..errors import StoreError
 from ..stores.base import Copy
 from .answer_writer import AnswerWriter
+from .fair_queue import Demand, Waiting
 from .origin import Answer, RefreshJob, RefreshResult
 from .singleflight import Flight, Flights
 from .thread_pool import ThreadPool
@@ -45,12 +46,22 @@ class PendingRefresh(NamedTuple):
     :ivar until: when it stops counting as pending, on the monotonic clock.
     :ivar stamp: the key's stamp; a change of the stamp ends it early. ``None``: writes to the key do not end it.
     :ivar result: its result, for waiting requests.
+    :ivar demand: the requests that asked for it since it was claimed.
     """
 
     since: float
     until: float
     stamp: int | None
     result: RefreshResult
+    demand: Demand
+
+    def holds(self, copy: Copy, now: float) -> bool:
+        """Whether it is still pending.
+
+        :param copy: the copy of the key.
+        :param now: seconds on the monotonic clock.
+        """
+        return now < self.until and (self.stamp is None or self.stamp == copy.stamp)
 
 
 class BackgroundRefreshes:
@@ -78,9 +89,15 @@ class BackgroundRefreshes:
     def is_pending(self, copy: Copy) -> bool:
         """Whether a refresh of the key is pending."""
         pending = self._pending.get(copy.key)
-        if pending is None or pending.until <= time.monotonic():
+        return pending is not None and pending.holds(copy, time.monotonic())
+
+    def ask(self, copy: Copy) -> bool:
+        """Whether a refresh of the key is pending. If so, the caller's request counts for its place in the queue."""
+        pending, now = self._pending.get(copy.key), time.monotonic()
+        if pending is None or not pending.holds(copy, now):
             return False
-        return pending.stamp is None or pending.stamp == copy.stamp
+        pending.demand.ask(now)
+        return True
 
     def claim(self, copy: Copy) -> bool:
         """Claim the refresh of a key for the caller. Return false if one is already pending."""
@@ -89,7 +106,9 @@ class BackgroundRefreshes:
                 return False
             now, last = time.monotonic(), self._pending.get(copy.key)
             since = last.since if last is not None and last.stamp == copy.stamp else now
-            self._pending[copy.key] = PendingRefresh(since, now + self.deadline, None, RefreshResult())
+            demand = Demand()
+            demand.ask(now)
+            self._pending[copy.key] = PendingRefresh(since, now + self.deadline, None, RefreshResult(), demand)
             return True
 
     def since(self, key: str) -> float:
@@ -103,19 +122,26 @@ class BackgroundRefreshes:
         return None if pending is None else pending.result
 
     def submit(self, job: RefreshJob) -> bool:
-        """Queue a claimed refresh. Return false if the queue is full.
+        """Queue a claimed refresh. Return false if the queue is full of refreshes that are asked for more.
 
-        This never waits. If the refresh is dropped, the copy is still served.
+        This never waits. If the refresh is dropped, now or later, the copy is still served.
         """
-        result = self.result_of(job.key) or RefreshResult()
+        pending = self._pending.get(job.key)
+        result, demand = (RefreshResult(), Demand()) if pending is None else (pending.result, pending.demand)
         self.answer_writer.counters.count("refreshes_queued")
-        if (job.pool or self.refresher).submit(partial(self._run, job, result)):
+        group, drop = (job.tally.kind, job.tally.label), partial(self._drop, job.key, result)
+        if (job.pool or self.refresher).submit(Waiting(partial(self._run, job, result), group, job.key, demand, drop)):
             logger.debug("%s: a refresh was submitted", job.label)
             return True
-        self.answer_writer.counters.count("refreshes_dropped")
-        self._pending.pop(job.key, None)
-        result.done.set()
+        drop()
         return False
+
+    def _drop(self, key: str, result: RefreshResult) -> None:
+        """Forget a refresh that will not run."""
+        self.answer_writer.counters.count("refreshes_dropped")
+        if self.result_of(key) is result:
+            self._pending.pop(key, None)
+        result.done.set()
 
     def run_now(self, job: RefreshJob, met: Entry) -> RefreshResult | None:
         """Run a refresh in the caller's thread, and return its result. Return ``None`` if one is already pending.
@@ -166,9 +192,7 @@ class BackgroundRefreshes:
             if job.max_wait is None:
                 self._run(job, result)
             else:
-                self.answer_writer.counters.count("refreshes_dropped")
-                self._pending.pop(job.key, None)
-                result.done.set()
+                self._drop(job.key, result)
         for job, result in results:
             # All waits count from when the refreshes were submitted: if several hang, their waits don't add up.
             max_wait = self.deadline if job.max_wait is None else job.max_wait
@@ -181,7 +205,7 @@ class BackgroundRefreshes:
         except StoreError as error:
             result.error = error
             self.answer_writer.store_failed(error)
-            pause = PendingRefresh(self.since(job.key), time.monotonic() + self.answer_writer.backoff[0], None, result)
+            pause = PendingRefresh(self.since(job.key), time.monotonic() + self.answer_writer.backoff[0], None, result, Demand())
         finally:
             if pause is not None:
                 self._pending[job.key] = pause
@@ -195,7 +219,7 @@ class BackgroundRefreshes:
         copy = self.store.load(job.key)
         if not lock.acquire():
             result.is_busy = True
-            return PendingRefresh(self.since(job.key), time.monotonic() + BUSY_PAUSE, copy.stamp, result)
+            return PendingRefresh(self.since(job.key), time.monotonic() + BUSY_PAUSE, copy.stamp, result, Demand())
         flight = self.flights.lead(job.key, time.monotonic() + self.deadline)
         if flight is None:
             lock.release()

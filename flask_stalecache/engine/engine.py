@@ -142,7 +142,7 @@ class Engine:
         if entry is not None and origin.is_barred_from(entry):
             return Bypass()
         now = time.time()
-        decision = decide(entry, note, now, origin.terms, pending=self.runtime.process.refreshes.is_pending(copy))
+        decision = decide(entry, note, now, origin.terms, pending=self.runtime.process.refreshes.ask(copy))
         if isinstance(decision, Serve):
             return ServeCopy(copy, decision)
         if not origin.may_collapse or note.unstorable(now) or origin.carries(note.kept_out):

@@ -9,13 +9,11 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeAlias
 
+from .fair_queue import FairQueue, Job, Waiting
 from .per_process import PerProcess
-
-Job: TypeAlias = Callable[[], None]
 
 logger = logging.getLogger("flask_stalecache")
 
@@ -34,7 +32,7 @@ class ThreadPool:
     the process. They start with the first job, also after a fork.
 
     :param workers: the maximum number of threads; 0 runs each job at once in the caller's thread.
-    :param queue_size: jobs that may wait; more are refused.
+    :param queue_size: jobs that may wait. When one more comes, the job that is asked for least is dropped (:mod:`.fair_queue`).
     :param shutdown_wait: seconds for which an exiting process waits for its running jobs.
     :param replaces_lost: whether a thread that hangs is replaced. Default true; if not, no job waits for a thread.
     """
@@ -48,13 +46,15 @@ class ThreadPool:
         self._pools = PerProcess(partial(_Pool, workers, queue_size, replaces_lost))
         _refreshers.add(self)
 
-    def submit(self, job: Job, *, at_once: bool = False) -> bool:
-        """Queue a job. Return false if the queue is full. This never waits, except without workers: then it runs the job.
+    def submit(self, job: Job | Waiting, *, at_once: bool = False) -> bool:
+        """Queue a job. Return false if it is refused. This never waits, except without workers: then it runs the job.
 
+        :param job: the job; with its group and its demand, if it has any.
         :param at_once: refuse the job unless a thread is free for it.
         """
+        waiting = job if isinstance(job, Waiting) else Waiting(job)
         if self.workers == 0:
-            _run_in_line(job)
+            _run_in_line(waiting.job)
             return True
         pool = self._pools.get()
         if pool.is_stuck() and not pool.revive():
@@ -62,9 +62,9 @@ class ThreadPool:
                 # The caller must not wait for the job.
                 return False
             _say_stuck(os.getpid())
-            _run_in_line(job)
+            _run_in_line(waiting.job)
             return True
-        return pool.submit(job, at_once or not self.replaces_lost)
+        return pool.submit(waiting, at_once or not self.replaces_lost)
 
     def go_in_line(self) -> None:
         """Run each job in the caller's thread from now on."""
@@ -112,8 +112,11 @@ class _Pool:
         self.workers = workers
         self.queue_size = queue_size
         self.replaces_lost = replaces_lost
+        #: The jobs that wait. Guarded by ``_state``.
+        self._waiting = FairQueue(queue_size)
+        #: One item for each job that waits, so that threads can wait for a job without a lock.
         # Looked up only now: gevent may have replaced the class since the import. The original would block all greenlets.
-        self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._state = threading.Condition()
         self._threads = 0
         self._running: set[int] = set()
@@ -137,25 +140,31 @@ class _Pool:
             self._untaken_since = time.monotonic()
             return True
 
-    def submit(self, job: Job, at_once: bool) -> bool:
+    def submit(self, waiting: Waiting, at_once: bool) -> bool:
         with self._state:
-            if self._closing or (self._all_busy() if at_once else self._queue.qsize() >= self.queue_size):
+            if self._closing or (at_once and self._all_busy()):
                 return False
-            self.open_jobs += 1
-            if self._untaken_since is None:
-                self._untaken_since = time.monotonic()
-            self._queue.put(job)
+            # A thread is free for a job that must run at once, so it does not count as waiting.
+            dropped = self._waiting.push(waiting, is_bound=not at_once)
+            if dropped is None:
+                self.open_jobs += 1
+                if self._untaken_since is None:
+                    self._untaken_since = time.monotonic()
+                self._calls.put(None)
             self._start_thread_if_short()
-        return True
+        if dropped is not None and dropped is not waiting:
+            # Outside the lock: it is the caller's code.
+            dropped.dropped()
+        return dropped is not waiting
 
     def _all_busy(self) -> bool:
         # A thread that hangs and is not replaced still occupies its place.
         return self.open_jobs + (0 if self.replaces_lost else self._lost) >= self.workers
 
     def _start_thread_if_short(self) -> None:
-        if self._threads >= self.workers or not self._queue.qsize():
+        if self._threads >= self.workers or not self._calls.qsize():
             return
-        thread = threading.Thread(target=self._work, args=(self._queue,), name="stalecache-refresh", daemon=True)
+        thread = threading.Thread(target=self._work, args=(self._calls,), name="stalecache-refresh", daemon=True)
         try:
             thread.start()
         except RuntimeError:
@@ -164,26 +173,37 @@ class _Pool:
         else:
             self._threads += 1
 
-    def _work(self, jobs: queue.SimpleQueue[Job]) -> None:
+    def _work(self, calls: queue.SimpleQueue[None]) -> None:
         me = threading.get_ident()
         while True:
             try:
-                job = jobs.get(timeout=IDLE)
+                calls.get(timeout=IDLE)
             except queue.Empty:
                 if self._leave():
                     return
                 continue
-            self._running.add(me)
-            self._untaken_since = None
+            job = self._take(me)
+            if job is None:
+                continue
             _run(job)
             # Don't keep the job while waiting: it refers to its app, which may be dropped.
             del job
             if not self._done(me):
                 return
 
+    def _take(self, me: int) -> Job | None:
+        """Take the job that is next; ``None`` if the pool has been closed meanwhile."""
+        with self._state:
+            waiting = self._waiting.pop()
+            if waiting is None:
+                return None
+            self._running.add(me)
+            self._untaken_since = None
+            return waiting.job
+
     def _leave(self) -> bool:
         with self._state:
-            if self._queue.qsize():
+            if self._calls.qsize():
                 return False
             self._threads -= 1
             return True
@@ -221,12 +241,8 @@ class _Pool:
     def refuse(self) -> None:
         with self._state:
             self._closing = True
-            while True:
-                try:
-                    self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                self.open_jobs -= 1
+            # The threads find nothing to take, one call after the other.
+            self.open_jobs -= self._waiting.clear()
             self._state.notify_all()
 
 

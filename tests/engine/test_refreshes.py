@@ -15,6 +15,7 @@ import time_machine
 from flask_stalecache import FileStore
 from flask_stalecache.core.model.note import NOTHING
 from flask_stalecache.engine.origin import Answer, Start
+from flask_stalecache.stats.tally import Tally
 from support.engine import FakeOrigin, FakeRefresh, body_of, failed, make_engine, make_entry, personal, storable, unstorable
 from support.engine_calls import (
     EXPIRED,
@@ -233,8 +234,11 @@ def test_who_must_wait_waits_for_a_refresh_that_runs(
     assert (job.calls, origin.calls) == (1, 0)
 
 
-def test_a_full_queue_drops_the_refresh_and_the_next_hit_tries_again(
-    directory: Path, clock: time_machine.Traveller, held: threading.Event
+@pytest.mark.parametrize(
+    ("asks", "dropped"), [(0, "second"), (2, "third")], ids=["the one that was asked for first", "the one that is asked for less"]
+)
+def test_a_full_queue_drops_a_refresh_and_the_next_hit_tries_again(
+    directory: Path, clock: time_machine.Traveller, held: threading.Event, asks: int, dropped: str
 ) -> None:
     engine = make_engine(directory, REFRESH_WORKERS=1, REFRESH_QUEUE=1)
     for key in ("page", "second", "third"):
@@ -245,16 +249,63 @@ def test_a_full_queue_drops_the_refresh_and_the_next_hit_tries_again(
     for key, job in jobs.items():
         assert engine.serve(FakeOrigin(key=key)).refresh
         engine.runtime.submit(job)
+        if key == "second":
+            assert [engine.serve(FakeOrigin(key=key)).status for _ in range(asks)] == [UPDATING] * asks
     assert engine.counters["refreshes_dropped"] == 1
-    assert engine.serve(FakeOrigin(key="second")).status is UPDATING
-    dropped = engine.serve(FakeOrigin(key="third"))
-    assert (dropped.status, dropped.refresh, body_of(dropped)) == (STALE, True, b"old")
+    kept = "second" if dropped == "third" else "third"
+    assert engine.serve(FakeOrigin(key=kept)).status is UPDATING
+    answered = engine.serve(FakeOrigin(key=dropped))
+    assert (answered.status, answered.refresh, body_of(answered)) == (STALE, True, b"old")
     held.set()
     assert engine.runtime.drain(PATIENCE)
-    engine.runtime.submit(jobs["third"])
+    engine.runtime.submit(jobs[dropped])
     assert engine.runtime.drain(PATIENCE)
     assert [engine.serve(FakeOrigin(key=key)).status for key in jobs] == [HIT, HIT]
     assert engine.counters["refreshes_dropped"] == 1
+
+
+def test_a_visitor_who_waits_for_a_refresh_that_is_dropped_is_released(
+    directory: Path, clock: time_machine.Traveller, held: threading.Event
+) -> None:
+    """With wait=, for 30 s; its refresh gives way to one that is asked for more."""
+    engine = make_engine(directory, REFRESH_WORKERS=1, REFRESH_QUEUE=1)
+    for key in ("page", "waited", "asked"):
+        engine.store.write(make_entry(key, b"old", windows=(60, 600, 3600)))
+    clock.shift(IN_SWR)
+    hold_refresh(engine, held)
+    assert engine.serve(FakeOrigin(key="waited")).refresh
+    engine.runtime.submit(FakeRefresh(key="waited"))
+    result = engine.runtime.process.refreshes.result_of("waited")
+    assert result is not None
+    assert engine.serve(FakeOrigin(key="asked")).refresh
+    engine.runtime.submit(FakeRefresh(key="asked"))
+    assert result.done.is_set()
+    assert result.answer is None
+
+
+def test_240_stale_pages_of_one_endpoint_do_not_delay_the_hot_page_of_another(
+    directory: Path, clock: time_machine.Traveller, held: threading.Event
+) -> None:
+    """One thread, and all queued refreshes came before the hot page's. Of its own endpoint's pages it is asked for most."""
+    engine, order = make_engine(directory, REFRESH_WORKERS=1), list[str]()
+    slow, hot = Tally("endpoint", "slow"), Tally("endpoint", "hot")
+    keys = {f"slow {number}": slow for number in range(240)} | {f"cold {number}": hot for number in range(5)} | {"hot": hot}
+    for key in ("page", *keys):
+        engine.store.write(make_entry(key, b"old", windows=WINDOWS))
+    clock.shift(IN_SWR)
+    hold_refresh(engine, held)
+
+    def noting(key: str) -> Callable[[Start], Answer]:
+        return lambda start: order.append(key) or storable(start, key=key)  # type: ignore[func-returns-value]
+
+    for key, tally in keys.items():
+        assert engine.serve(FakeOrigin(key=key)).refresh
+        engine.runtime.submit(FakeRefresh(noting(key), key=key, tally=tally))
+    assert {engine.serve(FakeOrigin(key="hot")).status for _ in range(10)} == {UPDATING}
+    held.set()
+    assert engine.runtime.drain(PATIENCE)
+    assert order.index("hot") <= 1
+    assert sorted(order) == sorted(keys)
 
 
 def test_a_refresh_that_was_never_handed_over_is_asked_for_again(

@@ -95,6 +95,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.signals",
         "engine.singleflight",
         "engine.per_process",
+        "engine.fair_queue",
         "engine.thread_pool",
         "engine.housekeeper",
         "engine.origin",
@@ -328,6 +329,7 @@ KNOW_FLASK = {
 }
 #: Pure modules outside of core/, of which all is pure.
 PURE_ELSEWHERE = {
+    "engine.fair_queue",
     "batches.selector",
     "batches.sitemap",
     "dashboard.charts",
@@ -478,6 +480,7 @@ def test_what_is_pure_imports_nothing_of_ours_that_is_not(module: str) -> None:
     "module",
     [
         "engine.per_process",
+        "engine.fair_queue",
         "engine.thread_pool",
         "engine.housekeeper",
         "engine.log",
@@ -487,7 +490,7 @@ def test_what_is_pure_imports_nothing_of_ours_that_is_not(module: str) -> None:
     ],
 )
 def test_a_tool_knows_neither_engine_nor_entry(module: str) -> None:
-    assert own_modules(module) <= {"engine.per_process"}
+    assert own_modules(module) <= {"engine.per_process", "engine.fair_queue"}
 
 
 def test_the_engine_knows_no_store_in_particular() -> None:

@@ -1,0 +1,175 @@
+"""The order in which waiting refreshes run: fair between endpoints, and within one by demand. It knows no thread and no clock.
+
+======================= =========================================================================================================
+between groups          they take turns, so that many slow pages of one endpoint don't delay the page of another
+within a group          the job with the most demand is next: asks count, and half as much after each :data:`HALF_LIFE`
+every fourth turn       the job of the group that has waited longest is next, so that none waits for ever
+a key that waits        a second job for it takes the place of the first, with the demand of both
+a full queue            the largest group loses the job with the least demand: of groups of one size that of the new job
+======================= =========================================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import TypeAlias
+
+Job: TypeAlias = Callable[[], None]
+
+#: Seconds after which an ask counts half.
+HALF_LIFE = 10.0
+#: One of so many turns of a group is for the job that has waited longest.
+TURNS_OF_THE_OLDEST = 4
+
+
+class Demand:
+    """How often and how recently something was asked for.
+
+    Requests add to it without a lock, so an ask may be lost now and then, which changes an order at most.
+
+    :ivar rank: compares demands at any time: their order does not change while nobody asks.
+    """
+
+    __slots__ = ("rank",)
+
+    def __init__(self) -> None:
+        self.rank = -math.inf
+
+    def ask(self, now: float) -> None:
+        """Count one ask.
+
+        :param now: seconds on a clock that never steps back.
+        """
+        # Forward decay: instead of halving all counts as time goes by, a later ask counts more.
+        self.rank = _sum(self.rank, now / HALF_LIFE)
+
+    def add(self, other: Demand) -> None:
+        """Count the asks of another one, too."""
+        self.rank = _sum(self.rank, other.rank)
+
+
+def _sum(one: float, other: float) -> float:
+    """Add two counts that are given by their binary logarithms."""
+    less, more = sorted((one, other))
+    return more if less == -math.inf else more + math.log2(1.0 + 2.0 ** (less - more))
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(eq=False, slots=True)
+class Waiting:
+    """A job that waits.
+
+    :param job: the job.
+    :param group: what it belongs to, such as an endpoint.
+    :param key: jobs of one key are one; ``None``: it is a job of its own.
+    :param demand: how much it is asked for. It may grow while the job waits.
+    :param dropped: called if the job will not run, since the queue is full or another job has taken its place.
+    """
+
+    job: Job
+    group: Hashable = ""
+    key: Hashable = None
+    demand: Demand = field(default_factory=Demand)
+    dropped: Callable[[], object] = _nothing
+
+
+class _Group:
+    """The waiting jobs of one group, the oldest first."""
+
+    __slots__ = ("jobs", "turns")
+
+    def __init__(self) -> None:
+        self.jobs: dict[Hashable, Waiting] = {}
+        self.turns = 0
+
+    def next(self) -> Waiting:
+        self.turns += 1
+        if self.turns % TURNS_OF_THE_OLDEST == 0:
+            return next(iter(self.jobs.values()))
+        return max(self.jobs.values(), key=_rank)
+
+
+_rank = attrgetter("demand.rank")
+
+
+class FairQueue:
+    """Waiting jobs. Not safe for threads: its user holds a lock.
+
+    :param size: jobs that may wait.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._groups: dict[Hashable, _Group] = {}
+        self._turns: deque[Hashable] = deque()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def push(self, waiting: Waiting, *, is_bound: bool = True) -> Waiting | None:
+        """Let a job wait. Return the job that will not run because of that: another one, this one, or ``None``.
+
+        :param is_bound: it may wait only within the size of the queue.
+        """
+        group = self._groups.get(waiting.group)
+        before = None if group is None or waiting.key is None else group.jobs.get(waiting.key)
+        if before is not None:
+            waiting.demand.add(before.demand)
+            self._add(waiting)
+            return before
+        self._add(waiting)
+        return self._drop_least(waiting.group) if is_bound and self._count > self._size else None
+
+    def pop(self) -> Waiting | None:
+        """Take the job that is next; ``None`` if none waits."""
+        if not self._turns:
+            return None
+        name = self._turns.popleft()
+        waiting = self._groups[name].next()
+        self._turns.append(name)
+        self._remove(waiting)
+        return waiting
+
+    def clear(self) -> int:
+        """Drop all jobs, and return how many there were."""
+        count, self._count = self._count, 0
+        self._groups.clear()
+        self._turns.clear()
+        return count
+
+    def _add(self, waiting: Waiting) -> None:
+        group = self._groups.get(waiting.group)
+        if group is None:
+            group = self._groups[waiting.group] = _Group()
+            self._turns.append(waiting.group)
+        key = _key_of(waiting)
+        self._count += key not in group.jobs
+        group.jobs[key] = waiting
+
+    def _remove(self, waiting: Waiting) -> None:
+        group = self._groups[waiting.group]
+        del group.jobs[_key_of(waiting)]
+        self._count -= 1
+        if not group.jobs:
+            del self._groups[waiting.group]
+            self._turns.remove(waiting.group)
+
+    def _drop_least(self, newest: Hashable) -> Waiting:
+        # Of groups of one size that of the new job: nobody's share grows at the cost of an equal one.
+        largest = self._groups[max(self._groups, key=lambda name: (len(self._groups[name].jobs), name == newest))]
+        # Of equals the newest one: the others have waited for their turn.
+        waiting = min(reversed(largest.jobs.values()), key=_rank)
+        self._remove(waiting)
+        return waiting
+
+
+def _key_of(waiting: Waiting) -> Hashable:
+    return waiting if waiting.key is None else waiting.key
