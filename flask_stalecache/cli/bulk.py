@@ -41,7 +41,7 @@ def purge(soft: bool, **selection: Any) -> None:
     chosen = _matching(here, Selection(**selection), "a purge")
     batch = here.bulk.purge(chosen, soft=soft)
     if batch is None:
-        click.echo("softly purged" if soft else "purged")
+        output.echo("softly purged" if soft else "purged")
     else:
         _follow(batch)
 
@@ -89,7 +89,7 @@ def _matching(here: AppState, selection: Selection, what: str) -> Selection:
     selector = here.bulk.selector(selection, what)
     if any(selector.matches(stored.entry) for stored in filled(here).engine.store.walk()):
         return selection
-    click.echo("nothing stored matches", err=True)
+    output.echo("nothing stored matches", err=True)
     raise SystemExit(1)
 
 
@@ -136,16 +136,16 @@ def _follow(batch: Batch) -> None:
             _with_bar(batch)
         else:
             for outcome in batch:
-                click.echo(_line(outcome))
+                output.echo(_line(outcome))
     except KeyboardInterrupt:
         batch.cancel()
         # Running jobs may finish, as when a worker stops.
         batch.wait(this_state().settings.shutdown_wait)
-        click.echo(f"interrupted: {_summary(batch)}; what is done is not done again", err=True)
+        output.echo(f"interrupted: {_summary(batch)}; what is done is not done again", err=True)
         raise SystemExit(1) from None
-    click.echo(_summary(batch))
+    output.echo(_summary(batch))
     if batch.error:
-        click.echo(f"it ended before its end: {batch.error}", err=True)
+        output.echo(f"it ended before its end: {batch.error}", err=True)
     if batch.error or batch.failed or batch.not_stored or not batch.found:
         raise SystemExit(1)
 
@@ -161,7 +161,7 @@ def _with_bar(batch: Batch) -> None:
             if outcome.failed or not (outcome.stored or outcome.skipped or batch.kind == "purge"):
                 troubles.append(outcome)
     for outcome in troubles:
-        click.echo(_line(outcome))
+        output.echo(_line(outcome))
 
 
 def _line(outcome: Outcome) -> str:
@@ -172,7 +172,7 @@ def _line(outcome: Outcome) -> str:
     else:
         what = "stored" if outcome.stored else "done"
     status = "-" if outcome.status is None else str(outcome.status)
-    reason = f"  ({output.plain(outcome.reason)})" if outcome.reason else ""
+    reason = f"  ({outcome.reason})" if outcome.reason else ""
     return f"{what:<8} {status:>3} {outcome.seconds:8.3f} s  {outcome.url}{reason}"
 
 

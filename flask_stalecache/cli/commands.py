@@ -14,6 +14,7 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
+from ..core.formatting import printable
 from ..errors import ConfigError, StaleCacheError
 from . import bulk, listing, maintenance, show, stats
 
@@ -29,7 +30,7 @@ class Problem(click.ClickException):
     """
 
     def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.exit_code = code  # type: ignore[misc]
 
 

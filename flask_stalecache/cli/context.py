@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import click
 from flask import Flask
 
 from ..app_state import AppState, state_of
@@ -11,6 +10,7 @@ from ..core.rules.serving import ServeOptions
 from ..errors import ConfigError
 from ..frontends.flask_internals import current_flask_app
 from ..stores.base import DirectoryStore
+from . import output
 
 
 def this_app() -> Flask:
@@ -45,7 +45,7 @@ def filled(state: AppState) -> AppState:
     """Return the state if its store may have entries; end the command if there is no cache directory."""
     store = state.engine.store
     if isinstance(store, DirectoryStore) and not store.directory.is_dir():
-        click.echo(f"nothing is stored: there is no directory {store.directory}", err=True)
+        output.echo(f"nothing is stored: there is no directory {store.directory}", err=True)
         raise SystemExit(1)
     return state
 

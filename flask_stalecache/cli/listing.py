@@ -61,7 +61,7 @@ def list_entries(
     chosen = _ordered(found(), sort, reverse, limit)
     count = output.echo_json_array(summary.to_json() for summary in chosen) if as_json else _echo_lines(chosen)
     if not count:
-        click.echo("nothing stored matches", err=True)
+        output.echo("nothing stored matches", err=True)
         raise SystemExit(1)
 
 
@@ -84,7 +84,7 @@ def _echo_lines(summaries: Iterable[Summary]) -> int:
     while page := list(islice(rest, _PAGE)):
         rows = [*([] if count else [_HEAD]), *map(_row, page)]
         for line in output.columns(rows, right=_RIGHT):
-            click.echo(line)
+            output.echo(line)
         count += len(page)
     return count
 

@@ -23,10 +23,10 @@ def verify(fix: bool) -> None:
     for checked in store.verify(fix=fix):
         if checked.problem:
             broken += 1
-            click.echo(f"{checked.path}: {checked.problem}{', removed' if fix else ''}")
+            output.echo(f"{checked.path}: {checked.problem}{', removed' if fix else ''}")
         else:
             sound += 1
-    click.echo(f"{sound} sound, {broken} broken{' and removed' if fix and broken else ''}")
+    output.echo(f"{sound} sound, {broken} broken{' and removed' if fix and broken else ''}")
     if broken and not fix:
         raise SystemExit(1)
 
@@ -39,7 +39,7 @@ def prune() -> None:
     freed = removed.pop("bytes", 0)
     reasons = eviction_reasons()
     told = [f"{count} {reasons.get(name, name)}" for name, count in sorted(removed.items()) if count]
-    click.echo(f"freed {size(freed)}" + (f": {', '.join(told)}" if told else ", nothing was to be removed"))
+    output.echo(f"freed {size(freed)}" + (f": {', '.join(told)}" if told else ", nothing was to be removed"))
 
 
 @click.command("config")
@@ -53,4 +53,4 @@ def show_config(as_json: bool) -> None:
         return
     rows = [(name, source, value if isinstance(value, str) else json.dumps(value)) for name, value, source in in_force]
     for line in output.columns([("KEY", "FROM", "VALUE"), *rows]):
-        click.echo(line)
+        output.echo(line)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from ..core.formatting import printable
+
 
 def columns(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(), gap: int = 2) -> Iterable[str]:
     """Yield rows as lines with aligned columns.
@@ -16,6 +18,7 @@ def columns(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(
     """
     if not rows:
         return
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [
@@ -25,20 +28,30 @@ def columns(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(
         yield (" " * gap).join(cells).rstrip()
 
 
+def echo(line: str, *, err: bool = False) -> None:
+    """Print one line. What visitors chose in it can't forge another one, nor act on the terminal.
+
+    :param err: to standard error.
+    """
+    click.echo(printable(line), err=err)
+
+
 def echo_json(data: Any) -> None:
     """Print data as JSON."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    click.echo(_json(data, 2))
 
 
 def echo_json_array(items: Iterable[Any]) -> int:
     """Print items as one JSON array, each as soon as it is known, and return their number."""
     count = 0
     for count, item in enumerate(items, 1):
-        click.echo(("[" if count == 1 else ",") + "\n" + json.dumps(item, ensure_ascii=False), nl=False)
+        click.echo(("[" if count == 1 else ",") + "\n" + _json(item), nl=False)
     click.echo("\n]" if count else "[]")
     return count
 
 
-def plain(text: str) -> str:
-    """Return a text that is safe on a terminal: control characters are escaped."""
-    return text if text.isprintable() else ascii(text)
+def _json(data: Any, indent: int | None = None) -> str:
+    """Return data as JSON without what can't be printed: a terminal acts on some characters that JSON leaves as they are."""
+    text = json.dumps(data, indent=indent, ensure_ascii=False)
+    # Outside of strings there are only ASCII characters and line feeds.
+    return "".join([sign if sign == "\n" or sign.isprintable() else json.dumps(sign)[1:-1] for sign in text])

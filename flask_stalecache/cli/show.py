@@ -39,7 +39,7 @@ def show(url: str, as_json: bool) -> None:
     here = filled_state()
     found = list(_found(here, url))
     if not found:
-        click.echo(f"nothing is stored for {url}", err=True)
+        output.echo(f"nothing is stored for {url}", err=True)
         raise SystemExit(1)
     now = time.time()
     if as_json:
@@ -49,7 +49,7 @@ def show(url: str, as_json: bool) -> None:
         if number:
             click.echo()
         for line in _lines(stored, now, terms_of(here, stored.entry)):
-            click.echo(line)
+            output.echo(line)
 
 
 def _found(here: AppState, url: str) -> Iterator[Stored]:
@@ -73,7 +73,7 @@ def _lines(stored: Stored, now: float, terms: ServeOptions) -> Iterator[str]:
         *_identity(entry),
         *_for_whom(entry),
         ("status", str(entry.status)),
-        *(("", f"{name}: {output.plain(value)}") for name, value in entry.headers),
+        *(("", f"{name}: {value}") for name, value in entry.headers),
         ("key", entry.key),
     ]
     for name, value in rows:
@@ -94,9 +94,9 @@ def _identity(entry: Entry) -> Iterator[tuple[str, str]]:
     if function := function_of(entry):
         yield "function", function
     if tags := tags_in(entry.names):
-        yield "tags", ", ".join(map(output.plain, tags))
+        yield "tags", ", ".join(tags)
     if entry.version:
-        yield "version", output.plain(entry.version)
+        yield "version", entry.version
     if entry.stood_in:
         yield "made with", "the fallback of a call that failed"
     for call in entry.calls:
@@ -105,10 +105,10 @@ def _identity(entry: Entry) -> Iterator[tuple[str, str]]:
 
 def _for_whom(entry: Entry) -> Iterator[tuple[str, str]]:
     for name, value in _variant(entry).items():
-        yield "variant", f"{name}: {'(absent)' if value is None else output.plain(value)}"
+        yield "variant", f"{name}: {'(absent)' if value is None else value}"
     names = [*entry.absent.headers, *(f"cookie {name}" for name in entry.absent.cookies)]
     if names:
-        yield "not for", f"who carries {', '.join(map(output.plain, names))}"
+        yield "not for", f"who carries {', '.join(names)}"
 
 
 def _variant(entry: Entry) -> dict[str, str | None]:

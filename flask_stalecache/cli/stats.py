@@ -30,7 +30,7 @@ def stats(as_json: bool) -> None:
         output.echo_json(numbers)
         return
     for line in _lines(numbers):
-        click.echo(line)
+        output.echo(line)
 
 
 def _lines(numbers: Stats) -> Iterator[str]:
@@ -63,7 +63,7 @@ def _by_status(requests: Mapping[str, int]) -> str:
 def _row(name: str, series: Series) -> tuple[str, ...]:
     visits = sum(series["requests"].values())
     return (
-        output.plain(name) or NONE,
+        name or NONE,
         number(visits),
         percent(sum(series["requests"][status] for status in _FROM_STORE), visits),
         *_quantiles(series["served"]),

@@ -1,4 +1,4 @@
-"""Formats numbers and durations for people. Pure."""
+"""Formats numbers, durations and texts for people. Pure."""
 
 from __future__ import annotations
 
@@ -53,6 +53,17 @@ def latency(seconds: float | None) -> str:
 def shortened(text: str, longest: int) -> str:
     """Return a text, or the beginning of one that is longer than so many characters."""
     return text if len(text) <= longest else f"{text[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def printable(text: str) -> str:
+    """Return a text in one line that is safe in a log and on a terminal.
+
+    Visitors choose paths and names, and could forge lines with line breaks, colours with escape sequences, and another order of
+    the characters with marks of direction. All that can't be printed is escaped as in a Python literal.
+    """
+    if text.isprintable():
+        return text
+    return "".join([sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text])
 
 
 def clock(at: float, form: str = "%H:%M:%S") -> str:

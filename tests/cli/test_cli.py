@@ -1,6 +1,6 @@
 """``flask stalecache``: what each command prints, what it changes, and how it ends.
 
-Covers ``cli.commands``, ``cli.context``, ``cli.listing``, ``cli.maintenance``, ``cli.output``, ``cli.selectors``,
+Covers ``cli.commands``, ``cli.context``, ``cli.listing``, ``cli.maintenance``, ``cli.selectors``,
 ``cli.settings``, ``cli.show`` and ``cli.stats``.
 """
 

@@ -1,10 +1,10 @@
-"""Numbers as people read them."""
+"""Numbers and texts as people read them."""
 
 from __future__ import annotations
 
 import pytest
 
-from flask_stalecache.core.formatting import NONE, clock, latency, number, percent, rate, shortened, size
+from flask_stalecache.core.formatting import NONE, clock, latency, number, percent, printable, rate, shortened, size
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,18 @@ def test_shortened() -> None:
 def test_number_and_clock() -> None:
     assert number(1234567) == "1,234,567"
     assert (clock(0), clock(86399, "%H:%M")) == ("00:00:00", "23:59")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("/news?page=2", "/news?page=2"),
+        ("caf\u00e9 \N{SNOWMAN} \\n", "caf\u00e9 \N{SNOWMAN} \\n"),
+        ("a\nb\r\nc\td", r"a\nb\r\nc\td"),
+        ("\x00\x1b[2J\x7f\x85\x9b", r"\x00\x1b[2J\x7f\x85\x9b"),
+        ("\u2028\u2029\u202e\u2066\ufeff\xa0", r"\u2028\u2029\u202e\u2066\ufeff\xa0"),
+        ("\ud800\U000e0001", r"\ud800\U000e0001"),
+    ],
+)
+def test_a_printable_text_is_one_line(text: str, said: str) -> None:
+    assert printable(text) == said
