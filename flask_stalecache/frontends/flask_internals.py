@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from importlib.metadata import version
 from inspect import signature
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import flask.globals
@@ -114,6 +115,32 @@ def session_cookie(app: Flask) -> str:
     """Return the name of the session's cookie."""
     named = getattr(app.session_interface, "get_cookie_name", None)
     return str(app.config["SESSION_COOKIE_NAME"] if named is None else named(app))
+
+
+# -- readers ------------------------------------------------------------------------------------------------------------
+
+#: Flask's own entry: all code that runs below it answers the request.
+_APP_ENTRY = Flask.wsgi_app.__code__
+_FRAMEWORK = frozenset({"werkzeug", "flask"})
+_OURS = "flask_stalecache"
+
+
+def outside_reader(frame: FrameType) -> str | None:
+    """Return the module of the first caller outside Werkzeug, Flask and this package; ``None`` if one of those reads for itself.
+
+    :param frame: that of the code that reads.
+    """
+    caller: FrameType | None = frame
+    while caller is not None:
+        name = str(caller.f_globals.get("__name__", ""))
+        package = name.partition(".")[0]
+        if package not in _FRAMEWORK and package != _OURS:
+            return name
+        # Middleware of Werkzeug's may be called by middleware of the app's, which does not read by that.
+        if package == _OURS or caller.f_code is _APP_ENTRY or name.startswith("werkzeug.middleware."):
+            return None
+        caller = caller.f_back
+    return None
 
 
 # -- the app's steps for a request -------------------------------------------------------------------------------------

@@ -6,9 +6,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..core.model.environ import QUERY_VARIABLES, field_of, is_anybodys
 from .flask_internals import app_opening_session, session_cookie
 
 _FRAMEWORK = frozenset({"werkzeug", "flask", "flask_stalecache"})
+
+
+#: The attributes of a log that hold what was read.
+_RECORDED = ("headers", "cookies", "parameters", "variables", "given", "whole")
 
 
 class ReadLog:
@@ -17,16 +22,20 @@ class ReadLog:
     :ivar headers: request fields (in lower case), each with its first reader.
     :ivar cookies: cookie names and readers.
     :ivar parameters: query parameters and readers.
-    :ivar whole: kinds that were read as a whole (``headers``, ``cookies``, ``query``) and readers.
+    :ivar variables: other variables of the environ, such as REMOTE_ADDR, and readers.
+    :ivar given: those of them that had a value when they were read.
+    :ivar whole: kinds that were read as a whole (``headers``, ``cookies``, ``query``, ``environ``) and readers.
     """
 
-    __slots__ = ("_paused", "cookies", "exempt", "headers", "parameters", "whole")
+    __slots__ = ("_paused", "cookies", "exempt", "given", "headers", "parameters", "variables", "whole")
 
     def __init__(self, exempt: frozenset[str]) -> None:
         self.exempt = exempt
         self.headers: dict[str, str] = {}
         self.cookies: dict[str, str] = {}
         self.parameters: dict[str, str] = {}
+        self.variables: dict[str, str] = {}
+        self.given: set[str] = set()
         self.whole: dict[str, str] = {}
         self._paused = 0
 
@@ -34,10 +43,12 @@ class ReadLog:
         """Record the read of a field, unless an exempt package reads it."""
         name = name.lower()
         if not self._paused and name not in self.headers:
-            reader = _reader()
-            # The Cookie field holds all cookies, so that no package is exempt.
-            if name == "cookie" or not self._is_exempt(reader):
-                self.headers[name] = reader
+            self._field(name, _reader())
+
+    def _field(self, name: str, reader: str) -> None:
+        # The Cookie field holds all cookies, so that no package is exempt.
+        if name == "cookie" or not self._is_exempt(reader):
+            self.headers.setdefault(name, reader)
 
     def all_headers(self) -> None:
         """Record that all fields were read."""
@@ -66,16 +77,40 @@ class ReadLog:
         if not self._paused:
             self.whole.setdefault("query", _reader())
 
+    def variable(self, name: str, reader: str, *, has_value: bool) -> None:
+        """Record the read of a variable of the environ, which may be a field or the query.
+
+        :param reader: the module that reads.
+        :param has_value: whether there is anything to read.
+        """
+        if self._paused:
+            return
+        if (field := field_of(name)) is not None:
+            self._field(field, reader)
+        elif name in QUERY_VARIABLES:
+            self.whole.setdefault("query", reader)
+        elif not is_anybodys(name) and not self._is_exempt(reader):
+            self.variables.setdefault(name, reader)
+            if has_value:
+                self.given.add(name)
+
+    def all_variables(self, reader: str) -> None:
+        """Record that the environ was read as a whole."""
+        if not self._paused:
+            self.whole.setdefault("environ", reader)
+
     @contextmanager
     def set_aside(self) -> Iterator[ReadLog]:
         """Record in a separate log for a while: the key covers the reads of a ``key`` callable."""
-        mine = (self.headers, self.cookies, self.parameters, self.whole)
         aside = ReadLog(self.exempt)
-        self.headers, self.cookies, self.parameters, self.whole = aside.headers, aside.cookies, aside.parameters, aside.whole
+        mine = [getattr(self, name) for name in _RECORDED]
+        for name in _RECORDED:
+            setattr(self, name, getattr(aside, name))
         try:
             yield aside
         finally:
-            self.headers, self.cookies, self.parameters, self.whole = mine
+            for name, reads in zip(_RECORDED, mine, strict=True):
+                setattr(self, name, reads)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -128,6 +128,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.request_origin",
         "frontends.flask_internals",
         "frontends.read_log",
+        "frontends.observed_environ",
         "frontends.current_app",
         "frontends.middleware",
     ),

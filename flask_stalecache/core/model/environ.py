@@ -16,3 +16,27 @@ def environ_name(header: str) -> str:
     """Return the WSGI environ's key of a request field."""
     name = header.upper().replace("-", "_")
     return name if name in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{name}"
+
+
+#: Variables of the environ with the query.
+QUERY_VARIABLES = frozenset({"QUERY_STRING", "RAW_URI", "REQUEST_URI"})
+#: Variables that are in every key, or the same in every request to an app. SERVER_PORT is not: an app may listen on several ports.
+_ANYBODYS = frozenset(
+    {
+        "DOCUMENT_ROOT", "GATEWAY_INTERFACE", "HTTPS", "PATH_INFO", "REQUEST_METHOD", "SCRIPT_NAME", "SERVER_SOFTWARE",
+        "werkzeug.request",
+    }
+)  # fmt: skip
+_ANYBODYS_PREFIXES = ("wsgi.", "flask.", "flask_stalecache.")
+
+
+def field_of(variable: str) -> str | None:
+    """Return the request field in a variable of the environ, in lower case; ``None`` if the variable is no field."""
+    if variable.startswith("HTTP_"):
+        return variable[5:].replace("_", "-").lower()
+    return variable.replace("_", "-").lower() if variable in {"CONTENT_TYPE", "CONTENT_LENGTH"} else None
+
+
+def is_anybodys(variable: str) -> bool:
+    """Whether a variable of the environ says nothing about the visitor that the key does not say."""
+    return variable in _ANYBODYS or variable.startswith(_ANYBODYS_PREFIXES)

@@ -1,0 +1,186 @@
+"""A WSGI environ that records which of its variables are read, and by whom.
+
+What Werkzeug, Flask and this package read for themselves does not count. The environ is a subclass of ``dict``, as code may expect.
+C code reads the items of a dict without calling its methods. So the names are strings that record when they are compared, which
+tells what is found; and an environ that was handed out without any read that was seen counts as read as a whole.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..core.model.environ import is_anybodys
+from .flask_internals import outside_reader
+from .read_log import ReadLog
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+
+class ObservedEnviron(dict[str, Any]):
+    """An environ that records its reads and writes through to the one that it stands for.
+
+    :param plain: the environ that it stands for. To read that one is not recorded.
+    :param log: records the reads.
+    """
+
+    __slots__ = ("_handed_out", "_log", "_plain", "_receiver")
+
+    def __init__(self, plain: WSGIEnvironment, log: ReadLog) -> None:
+        self._plain = plain
+        self._log = log
+        self._handed_out = 0
+        self._receiver = ""
+        super().__init__({name if is_anybodys(name) else _NotedName(name, self): value for name, value in plain.items()})
+
+    @property
+    def plain(self) -> WSGIEnvironment:
+        """The environ that it stands for."""
+        return self._plain
+
+    @property
+    def log(self) -> ReadLog:
+        """The log of the reads."""
+        return self._log
+
+    def hand_out(self, receiver: str) -> ObservedEnviron:
+        """Return itself to a module outside the framework, which is expected to read it."""
+        self._handed_out += 1
+        self._receiver = receiver
+        return self
+
+    def settle(self) -> None:
+        """Record that it was read as a whole, if it was handed out and no read was seen: C code may have read it."""
+        if self._handed_out:
+            self._log.all_variables(self._receiver)
+
+    def note(self, name: object) -> None:
+        """Record the read of a variable by the caller of the caller."""
+        reader = outside_reader(sys._getframe(2))
+        if reader is None:
+            return
+        self._handed_out = max(0, self._handed_out - 1)
+        if isinstance(name, str):
+            self._log.variable(name, reader, has_value=bool(self._plain.get(name)))
+        else:
+            self._log.all_variables(reader)
+
+    def note_whole(self) -> None:
+        """Record that the caller of the caller reads all variables."""
+        reader = outside_reader(sys._getframe(2))
+        if reader is not None:
+            self._handed_out = max(0, self._handed_out - 1)
+            self._log.all_variables(reader)
+
+    # -- reads of one variable -------------------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> Any:
+        self.note(name)
+        return self._plain[name]
+
+    def __contains__(self, name: object) -> bool:
+        self.note(name)
+        return name in self._plain
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a variable."""
+        self.note(name)
+        return self._plain.get(name, default)
+
+    # -- writes ----------------------------------------------------------------------------------------------------------
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._handed_out = max(0, self._handed_out - 1)
+        self._plain[name] = value
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        # It raises KeyError if there is no such variable, which is as much as a read.
+        self.note(name)
+        del self._plain[name]
+        super().pop(name, None)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """Remove a variable, and return it."""
+        self.note(name)
+        super().pop(name, None)
+        return self._plain.pop(name, *default)
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """Return a variable, and set it first if it is missing."""
+        self.note(name)
+        super().setdefault(name, default)
+        return self._plain.setdefault(name, default)
+
+    def update(self, *others: Any, **more: Any) -> None:
+        """Set several variables."""
+        for name, value in dict(*others, **more).items():
+            self[name] = value
+
+    def __ior__(self, other: Any) -> ObservedEnviron:  # type: ignore[override]
+        self.update(other)
+        return self
+
+    def clear(self) -> None:
+        """Remove all variables."""
+        self._plain.clear()
+        super().clear()
+
+    # -- copies, which are observed likewise -----------------------------------------------------------------------------
+
+    def copy(self) -> ObservedEnviron:
+        """Return a copy, whose reads are recorded in the same log."""
+        self._handed_out = max(0, self._handed_out - 1)
+        return ObservedEnviron(self._plain.copy(), self._log)
+
+    __copy__ = copy
+
+    def __or__(self, other: Any) -> ObservedEnviron:  # type: ignore[override]
+        copied = self.copy()
+        copied.update(other)
+        return copied
+
+    def __bool__(self) -> bool:
+        # Any request has variables, so that this tells nothing.
+        return bool(self._plain)
+
+
+def _reading_whole(method: str) -> Callable[..., Any]:
+    original = getattr(dict, method)
+
+    def read(self: ObservedEnviron, *args: Any, **kwargs: Any) -> Any:
+        self.note_whole()
+        return original(self.plain, *args, **kwargs)
+
+    return read
+
+
+for _method in (
+    "__iter__", "__len__", "__eq__", "__ne__", "__repr__", "__reversed__", "__ror__", "__reduce_ex__", "keys", "values", "items",
+    "popitem",
+):  # fmt: skip
+    setattr(ObservedEnviron, _method, _reading_whole(_method))
+
+
+class _NotedName(str):
+    """The name of a variable, which records that it was found: a dict compares the names that it looks for."""
+
+    __slots__ = ("_environ",)
+
+    _environ: ObservedEnviron
+
+    def __new__(cls, name: str, environ: ObservedEnviron) -> _NotedName:
+        noted = super().__new__(cls, name)
+        noted._environ = environ
+        return noted
+
+    def __eq__(self, other: object) -> bool:
+        self._environ.note(str(self))
+        return str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
