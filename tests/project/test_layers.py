@@ -58,6 +58,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.rules.explain",
         "core.rules.shared_cache",
         "core.rules.variants",
+        "core.rules.request_changes",
     ),
     (
         "filesystem.atomic",

@@ -1,0 +1,107 @@
+"""Compares the request that an app was given with the one that was looked up in the store. Pure.
+
+Middleware between a gateway and the app may change the request that the app sees, while the key of its answer says what came from
+the visitor. These parts must agree:
+
+============== ==================================== ===========================================
+part           compared                             a difference may come from
+============== ==================================== ===========================================
+method         REQUEST_METHOD                       nothing: a hit would swallow the request
+scheme         wsgi.url_scheme                      X-Forwarded-Proto, with this value
+host           Host, and name and port of server    X-Forwarded-Host and -Port, with these
+path           script root and path together        X-Forwarded-Prefix, as the script root
+query          without the ignored parameters       nothing
+REMOTE_USER    itself                               nothing
+============== ==================================== ===========================================
+
+A mount moves a part of the path to the script root, which changes neither of them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from ..model.environ import environ_name
+from ..model.inputs import RequestInputs
+from ..model.keys import RAW_PATHS, host_of
+from ..model.query import NamePatterns
+
+_Environ: TypeAlias = "Mapping[str, Any]"
+_SERVER = ("HTTP_HOST", "SERVER_NAME", "SERVER_PORT")
+
+
+def changed_parts(given: _Environ, seen: _Environ, ignored: NamePatterns, *, explained: bool = False) -> tuple[str, ...]:
+    """Return the parts of a request that differ between two environs, and that no field in every key explains.
+
+    :param given: the environ that the key was made from.
+    :param seen: the environ that the app saw.
+    :param ignored: query parameters that are not in the key.
+    :param explained: middleware has read a field that was added to the key: it explains all but the method.
+    """
+    same = {
+        "method": seen.get("REQUEST_METHOD") in (given.get("REQUEST_METHOD"), "GET"),
+        "scheme": explained or _same_scheme(given, seen),
+        "host": explained or _same_host(given, seen),
+        "path": explained or _same_path(given, seen),
+        "query": explained or _query(given, ignored) == _query(seen, ignored),
+        "REMOTE_USER": explained or (given.get("REMOTE_USER") or "") == (seen.get("REMOTE_USER") or ""),
+    }
+    return tuple(part for part, is_same in same.items() if not is_same)
+
+
+def changed_fields(given: _Environ, seen: _Environ, names: RequestInputs) -> tuple[str, ...]:
+    """Return the request fields that differ between two environs, of those that the app has read.
+
+    :param names: the cookies and fields that it has read.
+    """
+    fields = [*names.headers, *(["cookie"] if names.cookies else [])]
+    return tuple(name for name in fields if given.get(environ_name(name)) != seen.get(environ_name(name)))
+
+
+def _same_scheme(given: _Environ, seen: _Environ) -> bool:
+    scheme = seen.get("wsgi.url_scheme", "http")
+    return scheme == given.get("wsgi.url_scheme", "http") or scheme in _members(given, "HTTP_X_FORWARDED_PROTO")
+
+
+def _same_host(given: _Environ, seen: _Environ) -> bool:
+    if all(given.get(name) == seen.get(name) for name in _SERVER):
+        return True
+    hosts, ports = _members(given, "HTTP_X_FORWARDED_HOST"), _members(given, "HTTP_X_FORWARDED_PORT")
+    if not hosts and not ports:
+        return False
+    known = [*map(_split, hosts), *(("", port) for port in ports), *map(_split, _hosts(given))]
+    names, numbers = {name for name, _ in known}, {"", *(port for _, port in known)}
+    return all(name in names and port in numbers for name, port in map(_split, _hosts(seen)))
+
+
+def _same_path(given: _Environ, seen: _Environ) -> bool:
+    if any(name in seen and seen[name] != given.get(name) for name in RAW_PATHS):
+        return False
+    root, path = seen.get("SCRIPT_NAME", ""), seen.get("PATH_INFO", "")
+    came = given.get("PATH_INFO", "")
+    if root + path == given.get("SCRIPT_NAME", "") + came:
+        return True
+    # A proxy takes the prefix off the path, and middleware makes it the script root: alone, or with a mount behind it.
+    taken = came.removesuffix(path)
+    prefixes = _members(given, "HTTP_X_FORWARDED_PREFIX", lower=False)
+    return came.endswith(path) and any(root in (prefix, prefix + taken, prefix.rstrip("/") + taken) for prefix in prefixes)
+
+
+def _query(environ: _Environ, ignored: NamePatterns) -> str:
+    return ignored.split(environ.get("QUERY_STRING", ""))[0]
+
+
+def _members(environ: _Environ, name: str, *, lower: bool = True) -> list[str]:
+    members = [member.strip() for member in environ.get(name, "").split(",") if member.strip()]
+    return [member.lower() for member in members] if lower else members
+
+
+def _hosts(environ: _Environ) -> Iterable[str]:
+    return host_of(environ).lower(), f"{environ.get('SERVER_NAME')}:{environ.get('SERVER_PORT')}".lower()
+
+
+def _split(host: str) -> tuple[str, str]:
+    """Return name and port of a host; the colons of an IPv6 address are in brackets."""
+    name, colon, port = host.rpartition(":")
+    return (name, port) if colon and not port.endswith("]") else (host, "")
