@@ -181,6 +181,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.requests_adapter.factory",
     ),
     (
+        "frontends.flask_observer",
         "frontends.flask_gateway",
         "frontends.flask_urls",
     ),
@@ -229,7 +230,7 @@ SUBPACKAGES = {
 }
 FRONT_ENDS = {"pages", "memoize", "gateway", "requests_adapter"}
 #: Modules of the front ends that know several of them.
-FLASK_SIDE = {"frontends.flask_gateway", "frontends.flask_urls"}
+FLASK_SIDE = {"frontends.flask_gateway", "frontends.flask_observer", "frontends.flask_urls"}
 #: What other packages may import from a package. Of the packages that are not listed they may import everything.
 FACES: dict[str, set[str]] = {
     "stats": {
@@ -311,6 +312,7 @@ KNOW_FLASK = {
     "frontends.memoize.origin",
     "frontends.memoize.handler",
     "frontends.flask_gateway",
+    "frontends.flask_observer",
     "frontends.requests_adapter.adapter",
     "app_state",
     "frontends.flask_urls",

@@ -124,6 +124,9 @@ def test_mounts_and_proxies_change_nothing_that_the_key_does_not_say(order: str,
 def test_a_field_that_was_read_must_be_what_the_visitor_sent() -> None:
     given = {"HTTP_X_USER": "bob", "HTTP_COOKIE": "a=1", "CONTENT_TYPE": ""}
     seen = {"HTTP_X_USER": "alice", "HTTP_COOKIE": "a=2", "HTTP_X_GROUP": "staff", "CONTENT_TYPE": ""}
-    assert changed_fields(given, seen, RequestInputs(headers=("content-type", "x-user", "x-group", "x-other"))) == ("x-user", "x-group")
+    assert changed_fields(given, seen, RequestInputs(headers=("content-type", "x-user", "x-group", "x-other"))) == (
+        "x-user",
+        "x-group",
+    )
     assert changed_fields(given, seen, RequestInputs(cookies=("a",))) == ("cookie",)
     assert changed_fields(given, seen, RequestInputs()) == ()
