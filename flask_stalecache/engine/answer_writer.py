@@ -152,6 +152,20 @@ class AnswerWriter:
             lock.release()
         return True
 
+    def end_freshness(self, entry: Entry) -> None:
+        """Make a stored entry stale. Do nothing if it was replaced, or if the lock is taken: a call may be running."""
+        lock = self.store.lock(entry.key)
+        try:
+            if not lock.acquire():
+                return
+            stored, now = self.store.load(entry.key).entry, time.time()
+            if stored is not None and stored.serial == entry.serial and stored.is_fresh(now):
+                self.store.write(stored.in_memory().softly_purged(now))
+        except StoreError as error:
+            self.store_failed(error)
+        finally:
+            lock.release()
+
     def _write_both(self, flight: Flight | None, answer: Answer, beside: Entry) -> bool:
         """Store an answer under its own key, and then the index entry that leads there.
 

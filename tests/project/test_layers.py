@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.model.titles",
     ),
     (
+        "core.http.credentials",
         "core.http.fields",
         "core.http.dates",
         "core.http.cache_control",

@@ -20,6 +20,7 @@ verdict       stored entry
 ============= ====================================================
 STORABLE      replaced
 UNSTORABLE    dropped; kept if the answer was one visitor's own
+              (:func:`is_about_page` is false, for instance)
 other         kept
 ============= ====================================================
 """
@@ -33,7 +34,7 @@ from typing import NamedTuple
 
 from ..exhaustive import assert_never
 from ..http.cache_control import Directives
-from ..http.fields import vary_names
+from ..http.fields import Headers, first_of, vary_names
 from ..http.freshness import lifetime, stale_windows
 from ..model.inputs import NO_NAMES, RequestInputs
 from ..model.policy import FAILURE_STATUSES, NEVER_VARIED, Policy, Windows
@@ -167,6 +168,23 @@ def _windows(facts: Facts, policy: Policy, defaults: Windows, now: float) -> Win
     if facts.said_max_age is not None:
         max_age = min(max_age, facts.said_max_age)
     return Windows(max_age, *stale_windows((policy.stale_while_revalidate, policy.stale_if_error), facts.directives, defaults))
+
+
+#: The client errors that are about the page, not about the request or who sent it.
+_ABOUT_PAGE = frozenset({404, 405, 410, 414, 451})
+_PARTS = frozenset({206, 304})
+
+
+def is_about_page(status: int, headers: Headers) -> bool:
+    """Whether an answer tells what the page is for all visitors, rather than for the one request that it was made for.
+
+    A part of an answer, a client error such as 403 or 429, and an answer that sets a cookie do not: a copy outlives them.
+
+    :param headers: the fields of the answer.
+    """
+    if status in _PARTS or (400 <= status <= 499 and status not in _ABOUT_PAGE):
+        return False
+    return first_of(headers, "set-cookie") is None
 
 
 class Action(Enum):

@@ -37,6 +37,7 @@ class Observation:
     :param policy: the policy in code of the view that answered.
     :param endpoint: the endpoint that answered; ``None`` if the app has none.
     :param answered: fields in ``Vary`` that ``names`` describe more precisely.
+    :param is_blind: nothing can be observed of this app: ``names`` does not tell what was read.
     """
 
     names: RequestInputs = NO_NAMES
@@ -45,6 +46,7 @@ class Observation:
     policy: Policy = UNSAID
     endpoint: str | None = None
     answered: frozenset[str] = frozenset()
+    is_blind: bool = False
 
     @property
     def label(self) -> str:
@@ -52,7 +54,7 @@ class Observation:
         return "a response" if self.endpoint is None else f"the endpoint {self.endpoint}"
 
 
-NOTHING_OBSERVED = Observation()
+NOTHING_OBSERVED = Observation(is_blind=True)
 
 
 def observe_nothing(environ: WSGIEnvironment, ignored: NamePatterns) -> Observation:

@@ -34,16 +34,18 @@ from typing import TYPE_CHECKING
 
 from ...core.exhaustive import assert_never
 from ...core.http.cache_control import RequestDirectives, response_directives
+from ...core.http.credentials import credentials_in
 from ...core.http.fields import content_length, first_of, is_event_stream
 from ...core.http.freshness import is_explicit
 from ...core.http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, environ_name
+from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.policy import FAILURE_STATUSES
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, collected_by, current
 from ...core.rules.shared_cache import Exchange, judge_exchange
-from ...core.rules.storability import Judgement, Verdict
+from ...core.rules.storability import Judgement, Verdict, is_about_page
 from ...core.rules.variants import INDEX
 from ...engine.origin import Answer, Start
 from ...stats.tally import UNCOUNTED, Tally
@@ -192,7 +194,7 @@ class AppFetch:
                 return self._read_body(start)
             case Verdict.UNSTORABLE:
                 self._explain(seen, judgement.reason)
-                return self._compared_with_head(start) or Answer(Verdict.UNSTORABLE, call, reason=judgement.reason)
+                return self._compared_with_head(start) or self._unstorable(seen, judgement.reason)
             case Verdict.FAILED | Verdict.WORSE | Verdict.PERSONAL | Verdict.REFUSED:
                 # The first two were returned above, and a response that has arrived is never judged as one of the others.
                 raise AssertionError(judgement.verdict)
@@ -295,6 +297,23 @@ class AppFetch:
             )  # fmt: skip
         return Answer(Verdict.PERSONAL, self.call, carried=carried, anybodys=False)
 
+    def _unstorable(self, seen: Observation, reason: Refusal | None) -> Answer:
+        """Return the answer as one that can't be stored: for any visitor, unless its request has credentials of any kind."""
+        carried = self._credentials(seen)
+        if carried:
+            return Answer(Verdict.PERSONAL, self.call, carried=carried, anybodys=False, reason=reason)
+        # A refresh is nobody's request: its answer is what all visitors would get.
+        is_anybodys = REFRESHING in self.environ or is_about_page(self.call.code, self.call.fields)
+        anybodys = not seen.own and is_anybodys
+        return Answer(Verdict.UNSTORABLE, self.call, anybodys=anybodys, reason=reason)
+
+    def _credentials(self, seen: Observation) -> RequestInputs:
+        """Return the credentials in the request that the key lacks, if the app can't be observed: it may have used any of them."""
+        if not seen.is_blind:
+            return NO_NAMES
+        names = tuple(name for name in credentials_in(self.environ).headers if name not in self.rule.policy.vary)
+        return RequestInputs(headers=names)
+
     # -- build -----------------------------------------------------------------------------------------------------
 
     def _complete(self, body: bytes) -> Answer:
@@ -311,7 +330,7 @@ class AppFetch:
         judgement = self._judge(exchange, seen, self._start)
         is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.backend.max_entry_size
         if judgement.verdict is not Verdict.STORABLE or not is_whole:
-            return Answer(Verdict.UNSTORABLE, call, reason=judgement.reason or Refusal(StoreRefusal.WRONG_LENGTH))
+            return self._unstorable(seen, judgement.reason or Refusal(StoreRefusal.WRONG_LENGTH))
         built = self._entries.build(exchange, seen, judgement.windows, body, self._start)
         if built is None:
             return Answer(Verdict.UNSTORABLE, call, reason=Refusal(StoreRefusal.TAGS_UNKNOWN))
@@ -341,20 +360,25 @@ class AppFetch:
         entry = self._entries.renewed(exchange, windows, start, replace(whole, absent=names))
         # A response that each use has to confirm is not written again for each use, unless something has changed.
         is_same = entry.needs_confirming and previous.needs_confirming and entry.headers == previous.headers
-        return Answer(Verdict.UNSTORABLE if is_same else judgement.verdict, self.call, entry=entry, renewed=True)
+        verdict, carried = Verdict.UNSTORABLE if is_same else judgement.verdict, self._credentials(seen)
+        if carried and verdict is not Verdict.STORABLE:
+            verdict = Verdict.PERSONAL
+        return Answer(verdict, self.call, entry=entry, renewed=True, carried=carried, anybodys=not carried)
 
     def _compared_with_head(self, start: Start) -> Answer | None:
-        """Renew the stored response if the answer to a HEAD has its validators; drop it if a GET would bring another one.
+        """Renew the stored response if the answer to a HEAD has its validators; end its freshness if a GET would bring another one.
 
         RFC 9111 section 4.3.5. An answer without validators confirms nothing.
         """
         call, previous = self.call, start.previous
         if self.environ["REQUEST_METHOD"] != "HEAD" or call.code != 200 or previous is None or previous.status == INDEX:
             return None
+        seen = self._observe()
         if previous.status != 200 or not confirmed_by_head(previous.headers, previous.length, call.fields):
-            self.backend.engine.answer_writer.remove_if_unlocked(previous.key)
+            if not seen.own and not self._credentials(seen):
+                self.backend.engine.answer_writer.end_freshness(previous)
             return None
-        headers, seen = renewed(previous.headers, call.fields), self._observe()
+        headers = renewed(previous.headers, call.fields)
         if headers is None or not conditional_fields(call.fields) or self._entries.is_elsewhere(headers, previous, seen):
             return None
         if first_of(call.fields, "set-cookie") is not None:
@@ -401,4 +425,5 @@ class AppFetch:
         if body is not None:
             callback(self._complete(body))
         else:
-            callback(Answer(Verdict.UNSTORABLE, self.call, reason=_TOO_LARGE) if is_too_large else None)
+            seen = self._observe()
+            callback((self._personal(seen) or self._unstorable(seen, _TOO_LARGE)) if is_too_large else None)

@@ -18,6 +18,7 @@ from functools import partial
 from requests import Response
 
 from ...core.http.cache_control import RequestDirectives, response_directives
+from ...core.http.credentials import credentials_in
 from ...core.http.dates import retry_after
 from ...core.http.fields import content_length
 from ...core.http.freshness import is_explicit
@@ -29,7 +30,7 @@ from ...core.model.policy import Windows
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.serving import ServeOptions
 from ...core.rules.shared_cache import Exchange, entry_fields, judge_exchange
-from ...core.rules.storability import Judgement, Verdict
+from ...core.rules.storability import Judgement, Verdict, is_about_page
 from ...core.rules.variants import index_with, place_of
 from ...engine.origin import Answer, Start
 from .app_context import AppContext
@@ -123,16 +124,21 @@ class ThirdPartyFetch:
             return self._failed(response, exchange)
         if judgement.verdict is Verdict.UNSTORABLE or not is_unread(response) or (length is not None and length > limit):
             self._compare_with_head(response)
-            return Answer(Verdict.UNSTORABLE, response)
+            return self._unstorable(response, fields)
         if self.request.outgoing.stream:
             return self._passed_on(response, exchange, judgement.windows, length)
         body = read_whole(response, limit, self.until)
         if body is None:
-            return Answer(Verdict.UNSTORABLE, response)
+            return self._unstorable(response, fields)
         if length not in (None, len(body)):
             # The connection broke off without an error.
             return Answer(Verdict.FAILED, response)
         return self._storable(response, response.reason or "", exchange, judgement.windows, body)
+
+    def _unstorable(self, response: Response, fields: list[tuple[str, str]]) -> Answer:
+        """Return a response that can't be stored. One that may be for its caller alone says nothing about what is stored."""
+        anybodys = not credentials_in(self.request.environ) and is_about_page(response.status_code, fields)
+        return Answer(Verdict.UNSTORABLE, response, anybodys=anybodys)
 
     def _exchange(self, status: int, fields: list[tuple[str, str]]) -> Exchange:
         return Exchange(
@@ -166,12 +172,12 @@ class ThirdPartyFetch:
         return Answer(Verdict.FAILED, response, shared=shared, retry_after=pause)
 
     def _compare_with_head(self, response: Response) -> None:
-        """Drop the stored response if a HEAD shows that a GET would return another one (RFC 9111 section 4.3.5)."""
+        """Make the stored response stale if a HEAD shows that a GET would return another one (RFC 9111 section 4.3.5)."""
         previous, prepared = self.start.previous, self._prepared
         if prepared.method != "HEAD" or response.status_code != 200 or previous is None:
             return
         if not confirmed_by_head(previous.headers, len(previous.body), fields_of(response)):
-            self.context.engine.answer_writer.remove_if_unlocked(previous.key)
+            self.context.engine.answer_writer.end_freshness(previous)
 
     # -- storing -------------------------------------------------------------------------------------------------
 

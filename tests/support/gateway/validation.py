@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from support.gateway.table import (
     DIGITS,
+    DOWN,
     FAILS,
     FRESH,
     IMS,
@@ -291,7 +293,10 @@ def validation() -> Iterator[Case]:
         ("length", (TAG, "Content-Length: 11")),
     ]:
         yield case(24, f"head-with-another-{name}", new(stored), new(ok(*fields, body=DIGITS), method="HEAD", after=10),
-                   new(FRESH, asked={"If-None-Match": None}))  # fmt: skip
+                   new(FRESH, asked={"If-None-Match": '"a"'}))  # fmt: skip
+        lasting = replace(stored, fields=("Cache-Control: max-age=5, stale-if-error=1000", *stored.fields[1:]))
+        yield case(24, f"head-with-another-{name}-keeps-the-copy-for-errors", new(lasting),
+                   new(ok(*fields, body=DIGITS), method="HEAD", after=10), stale(DOWN, of=1))  # fmt: skip
     yield case(
         24,
         "head-with-the-same",
@@ -312,7 +317,7 @@ def validation() -> Iterator[Case]:
         "head-200-of-a-404",
         new(answer(404, "Cache-Control: max-age=5", TAG)),
         new(ok(TAG), method="HEAD", after=10),
-        new(FRESH, asked={"If-None-Match": None}),
+        new(FRESH, asked={"If-None-Match": '"a"'}),
     )
     yield case(
         24,
