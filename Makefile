@@ -47,8 +47,9 @@ demo: $(DEMO)/.stamp ## Play the experiment against real servers, print it, and 
 serve: $(DEMO)/.stamp ## Play it, and leave the example app and its third parties running.
 	@$(DEMO)/bin/python -m example_app.demo --serve
 
-test: browser lint docs ## Run ruff, mypy, the documentation with its examples, and the test suite.
-	@$(RUN) -m pytest -n 2 --dist loadfile
+test: browser $(VENV)/.stamp ## Run ruff, mypy, the documentation with its examples, and the test suite.
+	@$(MAKE) --no-print-directory lint & lint=$$!; $(MAKE) --no-print-directory docs; docs=$$?; wait $$lint && exit $$docs
+	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 browser: ## Bring the browser that the tests need: Debian's chromium, if there is none and this may install it.
 	$(BRING_BROWSER)

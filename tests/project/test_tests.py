@@ -53,6 +53,11 @@ def test_what_a_docstring_names_exists() -> None:
     assert named - {".".join(module.parts) for module in MODULES} == set()
 
 
+def test_the_slowest_files_exist(pytestconfig: pytest.Config) -> None:
+    conftest = pytestconfig.pluginmanager.get_plugin(str(TESTS / "conftest.py"))
+    assert [name for name in conftest.SLOWEST if not (TESTS / name).is_file()] == []
+
+
 def test_another_process_collects_the_same_tests(request: pytest.FixtureRequest) -> None:
     """Otherwise xdist's workers may disagree: an id must not hold a time, an address or the order of a set."""
     config = request.config
