@@ -162,6 +162,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.gateway.backend",
         "frontends.gateway.rules",
         "frontends.gateway.entry_builder",
+        "frontends.gateway.response_judge",
         "frontends.gateway.fetch",
         "frontends.gateway.origin",
         "frontends.gateway.deliver",

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 from ...core.exhaustive import assert_never
 from ...core.http.cache_control import RequestDirectives, response_directives
 from ...core.http.credentials import credentials_in
-from ...core.http.fields import content_length, first_of, is_event_stream
+from ...core.http.fields import content_length, first_of
 from ...core.http.freshness import is_explicit
 from ...core.http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
 from ...core.model.entry import Entry
@@ -44,22 +44,21 @@ from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.policy import FAILURE_STATUSES
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, collected_by, current
-from ...core.rules.shared_cache import Exchange, judge_exchange
+from ...core.rules.shared_cache import Exchange
 from ...core.rules.storability import Judgement, Verdict, is_about_page
 from ...core.rules.variants import INDEX
 from ...engine.origin import Answer, Start
 from ...stats.tally import UNCOUNTED, Tally
-from ..hooks import ask
 from .backend import Backend, Observation
 from .entry_builder import EntryBuilder
-from .rules import Rule, default_policy
+from .response_judge import TOO_LARGE, ResponseJudge
+from .rules import Rule
 from .wsgi_call import AppCall, Copied
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 NOTHING_SAID = RequestDirectives()
-_TOO_LARGE = Refusal(StoreRefusal.TOO_LARGE)
 
 
 class AppFetch:
@@ -83,6 +82,7 @@ class AppFetch:
         self.url_key = url_key
         self.cacheability = Cacheability(current(), in_background=REFRESHING in environ)
         self.call = AppCall(start_response, partial(collected_by, self.cacheability))
+        self._response_judge = ResponseJudge(backend, rule, self.cacheability)
         self._entries = EntryBuilder(backend, rule, environ, url_key, self.cacheability)
         self._start_response = start_response
         self._given: WSGIEnvironment = environ
@@ -219,50 +219,7 @@ class AppFetch:
         return self._complete(begun)
 
     def _judge(self, exchange: Exchange, seen: Observation, start: Start) -> Judgement:
-        """Judge status and fields, by what the app, its code and the rules say."""
-        now, previous = self._answered, start.previous
-        refusal = self._refusal(seen)
-        if refusal is not None:
-            return Judgement(Verdict.UNSTORABLE, refusal)
-        has_copy = previous is not None and (
-            previous.in_swr(now) or previous.in_sie(now) or previous.within(self._said.stale_if_error or 0.0, now)
-        )
-        configured = default_policy(self.rule.policy, seen.policy, self.backend.engine.settings.windows)
-        judgement = judge_exchange(exchange, seen.policy, configured, has_copy=has_copy)
-        is_worse = has_copy and self.cacheability.stood_in and previous is not None and not previous.stood_in
-        if judgement.verdict is Verdict.STORABLE and is_worse:
-            return Judgement(Verdict.WORSE, Refusal(StoreRefusal.FALLBACK_OVER_BETTER))
-        limit = self.cacheability.limit(now)
-        if limit is not None and judgement.windows.max_age > limit:
-            judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
-        return judgement
-
-    def _refusal(self, seen: Observation) -> Refusal | None:
-        """Return what forbids storing the answer, apart from HTTP; ``None`` if nothing does."""
-        call = self.call
-        if seen.is_ours:
-            return Refusal(StoreRefusal.ANSWERED_BY_CACHED)
-        if self.backend.only_coded and seen.policy.gateway is not True:
-            return Refusal(StoreRefusal.NOT_CODED)
-        if self.cacheability.forbidden:
-            return Refusal(StoreRefusal.NO_STORE, "the app")
-        if call.has_written:
-            return Refusal(StoreRefusal.USED_WRITE)
-        if is_event_stream(call.fields):
-            # Requests that wait for its end would wait for ever.
-            return Refusal(StoreRefusal.EVENT_STREAM)
-        length = content_length(call.fields)
-        if length is None and first_of(call.fields, "content-length") is not None:
-            return Refusal(StoreRefusal.INVALID_LENGTH)
-        if length is not None and length > self.backend.max_entry_size:
-            return _TOO_LARGE
-        keep = self.rule.policy.response_filter
-        return Refusal(StoreRefusal.RESPONSE_FILTER) if keep is not None and not self._keeps(keep) else None
-
-    def _keeps(self, keep: Callable[..., object]) -> bool:
-        status, fields = self.call.status, list(self.call.fields)
-        log = self.backend.complaints
-        return ask(lambda: bool(keep(status, fields)), False, log, "filter", "the response_filter of a rule raised: %r")
+        return self._response_judge.judge(exchange, self.call, seen, start.previous, self._said.stale_if_error or 0.0)
 
     def _explain(self, seen: Observation, refusal: Refusal | None) -> None:
         """Log once why an answer is not stored: if it names its own lifetime, and the developer can fix the reason."""
@@ -426,4 +383,4 @@ class AppFetch:
             callback(self._complete(body))
         else:
             seen = self._observe()
-            callback((self._personal(seen) or self._unstorable(seen, _TOO_LARGE)) if is_too_large else None)
+            callback((self._personal(seen) or self._unstorable(seen, TOO_LARGE)) if is_too_large else None)

@@ -1,7 +1,8 @@
 """The rules of http.md at the gateway, over real sockets with a real app behind: see :mod:`gateway_table`.
 
 Covers ``frontends.gateway.backend``, ``frontends.gateway.deliver``, ``frontends.gateway.entry_builder``,
-``frontends.gateway.origin``, ``frontends.gateway.fetch`` and ``frontends.gateway.invalidation``.
+``frontends.gateway.origin``, ``frontends.gateway.fetch``, ``frontends.gateway.response_judge`` and
+``frontends.gateway.invalidation``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,83 @@
+"""Judges whether the response of an app may be stored: by HTTP, by what its code said, and by the rule for its path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ...core.http.fields import content_length, first_of, is_event_stream
+from ...core.model.entry import Entry
+from ...core.model.reasons import Refusal, StoreRefusal
+from ...core.rules.cacheability import Cacheability
+from ...core.rules.shared_cache import Exchange, judge_exchange
+from ...core.rules.storability import Judgement, Verdict
+from ..hooks import ask
+from .backend import Backend, Observation
+from .rules import Rule, default_policy
+from .wsgi_call import AppCall
+
+TOO_LARGE = Refusal(StoreRefusal.TOO_LARGE)
+
+
+class ResponseJudge:
+    """Judges the responses to one request by their status and fields.
+
+    :param backend: the app behind the gateway.
+    :param rule: the rule for the path.
+    :param hints: the cacheability hints of the code that makes the response.
+    """
+
+    def __init__(self, backend: Backend, rule: Rule, hints: Cacheability) -> None:
+        self._backend = backend
+        self._rule = rule
+        self._hints = hints
+
+    def judge(self, exchange: Exchange, call: AppCall, seen: Observation, previous: Entry | None, if_error: float) -> Judgement:
+        """Return whether a response may be stored.
+
+        :param exchange: the request, and the response as it would be stored.
+        :param call: the response as it came.
+        :param seen: how the app came to it.
+        :param previous: the entry that is stored now.
+        :param if_error: seconds of stale-if-error that the client accepts.
+        """
+        now = exchange.answered
+        refusal = self._refusal(call, seen)
+        if refusal is not None:
+            return Judgement(Verdict.UNSTORABLE, refusal)
+        has_copy = previous is not None and (previous.in_swr(now) or previous.in_sie(now) or previous.within(if_error, now))
+        configured = default_policy(self._rule.policy, seen.policy, self._backend.engine.settings.windows)
+        judgement = judge_exchange(exchange, seen.policy, configured, has_copy=has_copy)
+        is_worse = has_copy and self._hints.stood_in and previous is not None and not previous.stood_in
+        if judgement.verdict is Verdict.STORABLE and is_worse:
+            return Judgement(Verdict.WORSE, Refusal(StoreRefusal.FALLBACK_OVER_BETTER))
+        limit = self._hints.limit(now)
+        if limit is not None and judgement.windows.max_age > limit:
+            judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
+        return judgement
+
+    def _refusal(self, call: AppCall, seen: Observation) -> Refusal | None:
+        """Return what forbids storing the answer, apart from HTTP; ``None`` if nothing does."""
+        if seen.is_ours:
+            return Refusal(StoreRefusal.ANSWERED_BY_CACHED)
+        if self._backend.only_coded and seen.policy.gateway is not True:
+            return Refusal(StoreRefusal.NOT_CODED)
+        if self._hints.forbidden:
+            return Refusal(StoreRefusal.NO_STORE, "the app")
+        if call.has_written:
+            return Refusal(StoreRefusal.USED_WRITE)
+        if is_event_stream(call.fields):
+            # Requests that wait for its end would wait for ever.
+            return Refusal(StoreRefusal.EVENT_STREAM)
+        length = content_length(call.fields)
+        if length is None and first_of(call.fields, "content-length") is not None:
+            return Refusal(StoreRefusal.INVALID_LENGTH)
+        if length is not None and length > self._backend.max_entry_size:
+            return TOO_LARGE
+        keep = self._rule.policy.response_filter
+        return Refusal(StoreRefusal.RESPONSE_FILTER) if keep is not None and not self._keeps(keep, call) else None
+
+    def _keeps(self, keep: Callable[..., object], call: AppCall) -> bool:
+        status, fields = call.status, list(call.fields)
+        log = self._backend.complaints
+        return ask(lambda: bool(keep(status, fields)), False, log, "filter", "the response_filter of a rule raised: %r")
