@@ -12,7 +12,7 @@ from typing import Any
 from .core.model import checks
 from .core.model.base_url import Base
 from .core.model.checks import FIELD_NAME
-from .core.model.policy import HOP_BY_HOP, Windows
+from .core.model.policy import HOP_BY_HOP, NEVER_VARIED, Windows
 from .core.model.query import NamePatterns
 from .core.rules.status import STATUS_HEADERS
 from .errors import ConfigError
@@ -32,6 +32,19 @@ DEFAULT_IGNORED_HEADERS = (
     "If-Modified-Since",
     "If-Unmodified-Since",
 )
+
+#: Packages that read something in every request on which no page depends, and what that is.
+DEFAULT_IGNORED_READERS = {
+    # The fingerprint by which Flask-Login protects the session, which belongs to members: their session cookie tells them apart.
+    "flask_login.utils": ("User-Agent", "X-Forwarded-For", "REMOTE_ADDR"),
+    "flask_limiter.util": ("X-Forwarded-For", "REMOTE_ADDR"),
+    # Attributes of the spans that are sent to a collector.
+    "opentelemetry": (
+        "Baggage", "User-Agent", "Content-Length", "REMOTE_ADDR", "REMOTE_HOST", "REMOTE_PORT", "SERVER_NAME", "SERVER_PORT",
+        "SERVER_PROTOCOL", "QUERY_STRING", "opentelemetry-flask.activation_key", "opentelemetry-flask.reqctx_ref_key",
+        "opentelemetry-flask.span_key", "opentelemetry-flask.starttime_key", "opentelemetry-flask.token",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +154,23 @@ def _patterns(name: str, value: object) -> NamePatterns:
     return NamePatterns(checks.names(name, value))
 
 
-def _fields(name: str, value: object) -> frozenset[str]:
-    return frozenset(item.lower() for item in checks.names(name, value))
+def _ignored_names(name: str, value: object) -> frozenset[str]:
+    names = frozenset(item.lower() for item in checks.names(name, value))
+    if taken := sorted(names & NEVER_VARIED.keys()):
+        raise ConfigError(
+            f"{name} contains {taken[0]!r}, by which visitors log in, so that their pages would be shared: {NEVER_VARIED[taken[0]]}"
+        )
+    return names
+
+
+def _readers(name: str, value: object) -> Mapping[str, frozenset[str]]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"{name}={value!r}: give a mapping from each package to the fields and variables that it may read, "
+            "such as {'tracker': ['User-Agent', 'REMOTE_ADDR']}"
+        )
+    checks.names(name, value)
+    return {package: _ignored_names(f"{name}[{package!r}]", names) for package, names in value.items()}
 
 
 def _status_headers(name: str, value: object) -> frozenset[str]:
@@ -191,12 +219,12 @@ KEYS: Mapping[str, Key] = {
     "SHUTDOWN_WAIT": Key(1, checks.seconds, "Seconds that a worker that stops waits for its running refreshes."),
     "IGNORED_PARAMETERS": Key((), _patterns, "Query parameters, or patterns such as `utm_*`, that are left out of all keys."),
     "IGNORED_HEADERS": Key(
-        DEFAULT_IGNORED_HEADERS, _fields, "Request fields that views may read without the page depending on them."
+        DEFAULT_IGNORED_HEADERS, _ignored_names, "Request fields that views may read without the page depending on them."
     ),
     "IGNORED_READERS": Key(
-        ("flask_login",),
-        lambda n, v: frozenset(checks.names(n, v)),
-        "Packages that may read request fields without the page depending on them.",
+        DEFAULT_IGNORED_READERS,
+        _readers,
+        "Packages, and the request fields and variables that each may read without the page depending on them.",
     ),
     "BASE_URL": Key(None, _base_url, "The base URL of the app, as its server sees it, for warming. Default: from SERVER_NAME."),
     "GATEWAY": Key(
@@ -237,7 +265,7 @@ class Settings:
     shutdown_wait: float
     ignored_parameters: NamePatterns
     ignored_headers: frozenset[str]
-    ignored_readers: frozenset[str]
+    ignored_readers: Mapping[str, frozenset[str]]
     base_url: Base | None
     gateway: Any
     honor_request_cache_control: bool

@@ -15,7 +15,7 @@ import pytest
 from flask import Flask
 
 from flask_stalecache import ConfigError, FileStore, StaleCache
-from flask_stalecache.config import KEYS, PREFIX, Settings, read
+from flask_stalecache.config import DEFAULT_IGNORED_READERS, KEYS, PREFIX, Settings, read
 from flask_stalecache.core.model.base_url import Base
 from flask_stalecache.core.model.policy import Policy, Windows
 from flask_stalecache.core.model.query import NamePatterns
@@ -72,7 +72,9 @@ DEFAULTS: dict[str, object] = {
         "x-request-id", "traceparent", "tracestate", "range", "if-range", "if-match", "if-none-match", "if-modified-since",
         "if-unmodified-since",
     },
-    "IGNORED_READERS": {"flask_login"},
+    "IGNORED_READERS": {
+        package: {name.lower() for name in names} for package, names in DEFAULT_IGNORED_READERS.items()
+    },
     "STATUS_HEADERS": {"Cache-Status", "X-Cache-Status"},
 }  # fmt: skip
 
@@ -113,7 +115,7 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "SHUTDOWN_WAIT": [*DURATIONS, (0, 0.0)],
     "IGNORED_PARAMETERS": [((), ()), (["utm_*", "ref"], ("utm_*", "ref"))],
     "IGNORED_HEADERS": [((), frozenset()), (["X-Trace"], {"x-trace"})],
-    "IGNORED_READERS": [((), frozenset()), (["a", "b.c"], {"a", "b.c"})],
+    "IGNORED_READERS": [({}, {}), ({"a": ["X-B", "REMOTE_ADDR"], "b.c": ()}, {"a": {"x-b", "remote_addr"}, "b.c": set()})],
     "STATUS_HEADERS": [((), frozenset()), (["cache-status"], {"Cache-Status"}), (["X-CACHE-STATUS"], {"X-Cache-Status"})],
 }
 
@@ -157,7 +159,7 @@ REFUSED: dict[str, list[tuple[object, str]]] = {
     "SHUTDOWN_WAIT": [(value, "seconds, 0 or more") for value in NO_DURATION],
     "IGNORED_PARAMETERS": [(value, "a sequence of names") for value in NO_NAMES],
     "IGNORED_HEADERS": [(value, "a sequence of names") for value in NO_NAMES],
-    "IGNORED_READERS": [(value, "a sequence of names") for value in NO_NAMES],
+    "IGNORED_READERS": [(value, "a mapping from each package") for value in (*NO_NAMES, ["flask_login"], "flask_login")],
     "STATUS_HEADERS": [(value, "a sequence of names") for value in NO_NAMES],
 }  # fmt: skip
 
@@ -169,7 +171,12 @@ REFUSED_WITHIN: list[tuple[str, object, object, str]] = [
     ("REFRESH_BACKOFF", ("1", 5), "1", "seconds, 0 or more"),
     ("IGNORED_PARAMETERS", ["a", ""], "", "non-empty strings"),
     ("IGNORED_HEADERS", ["a", 7], 7, "non-empty strings"),
-    ("IGNORED_READERS", ["a", None], None, "non-empty strings"),
+    ("IGNORED_HEADERS", ["X-A", "Authorization"], "authorization", "always served live"),
+    ("IGNORED_HEADERS", ["COOKIE"], "cookie", "key="),
+    ("IGNORED_READERS", {"a": ["b"], None: ["c"]}, None, "non-empty strings"),
+    ("IGNORED_READERS", {"a": ["b", ""]}, "", "non-empty strings"),
+    ("IGNORED_READERS", {"a": ["Cookie"]}, "cookie", "key="),
+    ("IGNORED_READERS", {"a": ["Authorization"]}, "authorization", "always served live"),
     ("STATUS_HEADERS", ["Cache-Status", "X-Cache"], "X-Cache", "Cache-Status, X-Cache-Status"),
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from ..core.model.environ import QUERY_VARIABLES, field_of, is_anybodys
@@ -19,6 +19,7 @@ _RECORDED = ("headers", "cookies", "parameters", "variables", "given", "whole")
 class ReadLog:
     """The reads of one request, by name.
 
+    :param exempt: packages, and the fields and variables (in lower case) whose reads by them do not count.
     :ivar headers: request fields (in lower case), each with its first reader.
     :ivar cookies: cookie names and readers.
     :ivar parameters: query parameters and readers.
@@ -29,7 +30,7 @@ class ReadLog:
 
     __slots__ = ("_paused", "cookies", "exempt", "given", "headers", "parameters", "variables", "whole")
 
-    def __init__(self, exempt: frozenset[str]) -> None:
+    def __init__(self, exempt: Mapping[str, frozenset[str]]) -> None:
         self.exempt = exempt
         self.headers: dict[str, str] = {}
         self.cookies: dict[str, str] = {}
@@ -40,22 +41,19 @@ class ReadLog:
         self._paused = 0
 
     def header(self, name: str) -> None:
-        """Record the read of a field, unless an exempt package reads it."""
+        """Record the read of a field, unless its reader is exempt."""
         name = name.lower()
         if not self._paused and name not in self.headers:
             self._field(name, _reader())
 
     def _field(self, name: str, reader: str) -> None:
-        # The Cookie field holds all cookies, so that no package is exempt.
-        if name == "cookie" or not self._is_exempt(reader):
+        if not self._is_exempt(reader, name):
             self.headers.setdefault(name, reader)
 
     def all_headers(self) -> None:
         """Record that all fields were read."""
         if not self._paused and "headers" not in self.whole:
-            reader = _reader()
-            if not self._is_exempt(reader):
-                self.whole["headers"] = reader
+            self.whole["headers"] = _reader()
 
     def cookie(self, name: str) -> None:
         """Record the read of a cookie. That Flask opens the session, which reads its cookie, does not count."""
@@ -75,7 +73,11 @@ class ReadLog:
     def all_parameters(self) -> None:
         """Record that the query was read as a whole."""
         if not self._paused:
-            self.whole.setdefault("query", _reader())
+            self._query(_reader())
+
+    def _query(self, reader: str) -> None:
+        if not self._is_exempt(reader, "query_string"):
+            self.whole.setdefault("query", reader)
 
     def variable(self, name: str, reader: str, *, has_value: bool) -> None:
         """Record the read of a variable of the environ, which may be a field or the query.
@@ -88,8 +90,8 @@ class ReadLog:
         if (field := field_of(name)) is not None:
             self._field(field, reader)
         elif name in QUERY_VARIABLES:
-            self.whole.setdefault("query", reader)
-        elif not is_anybodys(name) and not self._is_exempt(reader):
+            self._query(reader)
+        elif not is_anybodys(name) and not self._is_exempt(reader, name):
             self.variables.setdefault(name, reader)
             if has_value:
                 self.given.add(name)
@@ -121,8 +123,11 @@ class ReadLog:
         finally:
             self._paused -= 1
 
-    def _is_exempt(self, reader: str) -> bool:
-        return any(reader == package or reader.startswith(package + ".") for package in self.exempt)
+    def _is_exempt(self, reader: str, name: str) -> bool:
+        name = name.lower()
+        return any(
+            name in names and (reader == package or reader.startswith(package + ".")) for package, names in self.exempt.items()
+        )
 
 
 def _reader() -> str:

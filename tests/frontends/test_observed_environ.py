@@ -23,7 +23,7 @@ from flask_stalecache.frontends.read_log import ReadLog
 
 def observed(**more: Any) -> ObservedEnviron:
     plain = EnvironBuilder("/page?a=1", environ_base={"REMOTE_ADDR": "203.0.113.7", "HTTP_X_USER": "ann"}).get_environ()
-    return ObservedEnviron({**plain, **more}, ReadLog(frozenset()))
+    return ObservedEnviron({**plain, **more}, ReadLog({}))
 
 
 def reads(environ: ObservedEnviron) -> tuple[set[str], set[str], set[str]]:

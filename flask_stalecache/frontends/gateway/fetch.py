@@ -41,7 +41,7 @@ from ...core.http.validators import CONDITIONS, conditional_fields, confirmed_by
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, environ_name
 from ...core.model.inputs import NO_NAMES, RequestInputs
-from ...core.model.policy import FAILURE_STATUSES
+from ...core.model.policy import FAILURE_STATUSES, NEVER_VARIED
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, collected_by, current
 from ...core.rules.shared_cache import Exchange
@@ -246,6 +246,9 @@ class AppFetch:
         if not carried:
             return None
         for name in carried.headers:
+            if name in NEVER_VARIED:
+                # Usual for members, and no setting may change it.
+                continue
             self.backend.complaints.warn_once(
                 (seen.endpoint, "header", name),
                 "%s is not stored by the gateway: the request field %s was read and is not in Vary; add it there, or name it in "

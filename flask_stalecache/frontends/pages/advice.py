@@ -3,6 +3,7 @@
 =====================================  =======================================================
 not stored, for all visitors           the reason and its advice, if there is something to do
 a request field beyond the key         the field, who read it, and ``vary=``: a warning
+Cookie or Authorization as a field     who read it: usual for members, so info
 a cookie or the session                the cookie and who read it: usual for members, so info
 =====================================  =======================================================
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import logging
 
 from ...core.model.inputs import RequestInputs
+from ...core.model.policy import NEVER_VARIED
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.storability import Judgement, Verdict
 from ...engine.log import RateLimitedLog
@@ -31,6 +33,13 @@ def advise(log: RateLimitedLog, view: str, context: RequestContext, judgement: J
     if judgement.verdict is not Verdict.PERSONAL:
         return
     for name in carried.headers:
+        if name in NEVER_VARIED:
+            log.warn_once(
+                (view, "header", name),
+                "%s bypasses the cache for requests with the field %s, which was read by %s: %s",
+                view, name, reader_of(context, "headers", name), NEVER_VARIED[name], level=logging.INFO,
+            )  # fmt: skip
+            continue
         log.warn_once(
             (view, "header", name),
             "%s is not stored: the request field %s was read by %s and is not in the key; write vary=[%r], "

@@ -6,8 +6,8 @@ too. Reads past it (``environ[...]``, ``remote_addr``) are not seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
 
 from flask import Request
 
@@ -120,7 +120,7 @@ _FROM_FIELD = {
 class ObservedRequest(Request):
     """Records its reads. :func:`observed_request_class` puts it between Flask's request class and the app's own."""
 
-    stalecache_exempt: frozenset[str] = frozenset()
+    stalecache_exempt: ClassVar[Mapping[str, frozenset[str]]] = {}
 
     # Made at the first read: most hits read nothing, and pay nothing.
     @property
@@ -203,11 +203,11 @@ ObservedRequest.cookies = _observed_values("cookies", "cookie", "all_cookies")  
 ObservedRequest.args = _observed_values("args", "parameter", "all_parameters")  # type: ignore[method-assign,assignment]
 
 
-def observed_request_class(base: type[Request], exempt_readers: frozenset[str]) -> type[Request]:
+def observed_request_class(base: type[Request], exempt_readers: Mapping[str, frozenset[str]]) -> type[Request]:
     """Return a subclass of an app's request class that records its reads.
 
     :param base: the app's request class.
-    :param exempt_readers: packages whose reads of fields (never of cookies) don't count.
+    :param exempt_readers: packages, and the fields and variables whose reads by them don't count.
     """
     # After the app's own class in the order of resolution, so that its overriding methods read through ours.
     bases = (ObservedRequest,) if base is Request else (base, ObservedRequest)

@@ -20,6 +20,7 @@ from support.privacy import (
     ANN,
     BOB,
     NOBODY,
+    Fields,
     View,
     as_member,
     lines,
@@ -159,3 +160,23 @@ def test_a_view_that_a_decorator_gives_an_argument_is_live_with_a_line(make_app:
     app.add_url_rule("/", "page", lambda: cached(user=request.cookies.get("user")))
     assert [visit(app, "/", who).page for who in (ANN, BOB)] == [("BYPASS", "for ann"), ("BYPASS", "for bob")]
     assert len(lines(caplog)) == 1
+
+
+@pytest.mark.parametrize(
+    ("read", "fields"),
+    [
+        (lambda: request.headers.get("Authorization"), {"Authorization": "Bearer ann"}),
+        (lambda: request.headers.get("Cookie"), {"Cookie": "user=ann"}),
+    ],
+    ids=["authorization", "cookie"],
+)
+def test_a_field_by_which_visitors_log_in_is_not_advised_to_be_ignored(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture, read: View, fields: Fields
+) -> None:
+    """Settings refuse it, since a response that says ``public`` would be anybody's."""
+    caplog.set_level(logging.INFO)
+    view = shown(lambda: Response(f"for {read()}", headers={"Cache-Control": "public, max-age=60"}))
+    assert "HIT" not in play(make_app, view, fields, NOBODY, fields)
+    (line,) = lines(caplog)
+    assert "IGNORED_HEADERS" not in line
+    assert "vary=" not in line
