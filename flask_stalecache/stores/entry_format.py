@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
 from typing import Any
@@ -16,24 +16,30 @@ from typing import Any
 import msgspec
 
 from ..core.model.entry import Entry
-from ..core.model.inputs import RequestInputs
-from ..core.model.policy import Windows
-from ..errors import BrokenEntry
+from ..errors import BrokenEntry, StoreError
+from . import head_values as values
 
 MAGIC = b"FSC4"
 _PREFIX = struct.Struct(">4sIQ")
 _CHECKSUM_SIZE = 16
 _START = _PREFIX.size + _CHECKSUM_SIZE
 #: Exceptions that an invalid head may raise.
-_NO_HEAD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_NO_HEAD = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
 
 
 def encode(entry: Entry) -> bytes:
-    """Return the bytes of an entry."""
-    head = {name: getattr(entry, name) for name in (*_PLAIN_FIELDS, "names", "varied", "headers", "calls")}
+    """Return the bytes of an entry.
+
+    :raises StoreError: if they could not be decoded: one of its fields can't be sent, say.
+    """
+    head = {name: getattr(entry, name) for name in _PLAIN_FIELDS}
     head["absent"] = entry.absent.to_json()
     head["windows"] = [entry.windows.max_age, entry.windows.stale_while_revalidate, entry.windows.stale_if_error]
     head["recipe"] = dict(entry.recipe)
+    try:
+        _entry(head, b"")
+    except _NO_HEAD as error:
+        raise StoreError(f"an entry can't be stored as it is: {error}") from error
     packed = json.dumps(head, separators=(",", ":")).encode("ascii")
     prefix = _PREFIX.pack(MAGIC, len(packed), len(entry.body))
     return b"".join((prefix, _checksum((prefix, packed, entry.body)), packed, entry.body))
@@ -135,31 +141,24 @@ def is_whole(head: bytes, length: int, body: Iterable[bytes]) -> bool:
     return _PREFIX.unpack(prefix)[2] == length and _checksum(chain((prefix, head[_START:]), body)) == head[_PREFIX.size : _START]
 
 
-_PLAIN_FIELDS: Mapping[str, type | tuple[type, ...]] = {
-    "key": str, "serial": str, "seq": int, "version": str, "deployed": (int, float), "started": (int, float),
-    "answered": (int, float), "received": (int, float), "never_stale": bool, "shared": bool, "status": int, "stood_in": bool,
-    "by_file": bool,
+_PLAIN_FIELDS: Mapping[str, Callable[[Any], Any]] = {
+    "key": values.text, "serial": values.text, "seq": values.count, "version": values.text, "deployed": values.moment,
+    "started": values.moment, "answered": values.moment, "received": values.moment, "never_stale": values.flag,
+    "shared": values.flag, "status": values.status, "stood_in": values.flag, "by_file": values.flag, "names": values.texts,
+    "varied": values.field_values, "headers": values.fields, "calls": values.texts,
 }  # fmt: skip
 
 
 def _entry(head: dict[str, Any], body: bytes) -> Entry:
-    return Entry(
-        **{name: _of(kind, head[name]) for name, kind in _PLAIN_FIELDS.items()},
-        names=tuple(_of(str, name) for name in head["names"]),
-        varied=tuple(_of(str, name) for name in head["varied"]),
-        calls=tuple(_of(str, key) for key in head["calls"]),
-        headers=tuple((_of(str, name), _of(str, value)) for name, value in head["headers"]),
-        absent=RequestInputs.from_json(head["absent"]),
-        windows=Windows(*(_of((int, float), window) for window in head["windows"])),
-        recipe=head["recipe"],
+    entry = Entry(
+        **{name: check(head[name]) for name, check in _PLAIN_FIELDS.items()},
+        absent=values.inputs_sent(head["absent"]),
+        windows=values.windows(head["windows"]),
+        recipe=values.recipe(head["recipe"]),
         body=body,
     )
-
-
-def _of(kind: type | tuple[type, ...], value: Any) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r} is not {kind}")
-    return value
+    values.check_index(entry)
+    return entry
 
 
 def _checksum(parts: Iterable[bytes]) -> bytes:

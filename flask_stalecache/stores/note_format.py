@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from ..core.model.inputs import RequestInputs
 from ..core.model.note import NOTHING, Note
+from . import head_values as values
 
 
 def encode(note: Note) -> bytes:
@@ -22,16 +22,16 @@ def encode(note: Note) -> bytes:
 
 
 def decode(data: bytes) -> Note:
-    """Return the note in stored bytes; an empty one if they are damaged, since a note is only advice."""
+    """Return the note in stored bytes; an empty one if they are damaged or absurd, since a note is only advice."""
     try:
         head = json.loads(data)
         return Note(
-            written=float(head["written"]),
-            failures=int(head["failures"]),
-            retry_at=float(head["retry_at"]),
-            silent_until=float(head["silent_until"]),
-            unstorable_until=float(head["unstorable_until"]),
-            kept_out=RequestInputs.from_json(head["kept_out"]),
+            written=values.moment(head["written"]),
+            failures=values.count(head["failures"]),
+            retry_at=values.span(head["retry_at"]),
+            silent_until=values.span(head["silent_until"]),
+            unstorable_until=values.span(head["unstorable_until"]),
+            kept_out=values.inputs(head["kept_out"]),
         )
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return NOTHING

@@ -77,6 +77,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stats.prometheus",
     ),
     (
+        "stores.head_values",
         "stores.entry_format",
         "stores.note_format",
         "stores.base",
@@ -345,6 +346,7 @@ PURE_ELSEWHERE = {
     "frontends.memoize.arguments",
     "stats.quantiles",
     "stores.entry_format",
+    "stores.head_values",
     "stores.note_format",
 }
 #: Clocks, I/O, chance and threads; and ways to reach them unseen.

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.policy import Windows
 from flask_stalecache.core.rules.serving import PLAIN, ServeOptions
 from flask_stalecache.core.rules.storability import Verdict
+from flask_stalecache.core.rules.variants import INDEX
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.origin import Answer, Start
 from flask_stalecache.engine.thread_pool import ThreadPool
@@ -58,8 +59,22 @@ def make_entry(
         status=200,
         headers=(("Content-Type", "text/html; charset=utf-8"), ("X-Greeting", "ü")),
         body=body,
-        recipe={"scheme": "http", "path": "/prices/eur", "fields": {"Host": "shop.example"}},
+        recipe={
+            "scheme": "http",
+            "server": ["127.0.0.1", "80"],
+            "script_root": "",
+            "path": "/prices/eur",
+            "query": "",
+            "raw": [],
+            "fields": [["HTTP_HOST", "shop.example"]],
+        },
     )
+
+
+def make_index(key: str = "index") -> Entry:
+    """Return the index of a URL that varies on Accept-Language."""
+    entry = make_entry(key, b"", windows=(0, 0, 0), never_stale=True)
+    return replace(entry, status=INDEX, headers=(("Vary", "accept-language"),), recipe={})
 
 
 def storable(start: Start, body: bytes = b"new", **options: Any) -> Answer:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
+from ..model.checks import FIELD_NAME
 from ..model.policy import HOP_BY_HOP
 
 #: A response's fields, in order. A name may occur several times.
@@ -12,6 +14,8 @@ Headers: TypeAlias = "Iterable[tuple[str, str]]"
 #: A request's fields: the value for a name in lower case, several lines joined by commas; ``None`` for a missing field.
 Lookup: TypeAlias = "Callable[[str], str | None]"
 
+#: What can be sent as the value of a field: no line ends, no other controls, and nothing outside Latin-1 (PEP 3333).
+FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 #: The two request fields without a prefix in the environ (PEP 3333).
 _UNPREFIXED = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
 
@@ -50,6 +54,14 @@ def stored_fields(headers: Headers) -> tuple[tuple[str, str], ...]:
 def _is_stored(name: str) -> bool:
     # Content-Length is computed when the response is sent.
     return name != "content-length" and not name.startswith("proxy-")
+
+
+def unsendable(headers: Headers) -> str | None:
+    """Return the name of the first field whose name or value can't be sent, quoted; ``None`` if there is none."""
+    for name, value in headers:
+        if FIELD_NAME.fullmatch(name) is None or FIELD_VALUE.fullmatch(value) is None:
+            return ascii(name[:40])
+    return None
 
 
 def end_to_end(headers: Headers) -> list[tuple[str, str]]:

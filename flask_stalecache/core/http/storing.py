@@ -13,6 +13,7 @@ no-store (unless must-understand overrides it), or private      CACHE_CONTROL
 Authorization, without public, s-maxage or must-revalidate      AUTHORIZATION
 Set-Cookie                                                      SETS_COOKIE
 ``Vary: *``                                                     VARY_STAR
+a field that can't be sent                                      UNSENDABLE_FIELD
 no freshness, and a status without heuristic freshness          NO_LIFETIME
 =============================================================== ====================
 """
@@ -24,14 +25,14 @@ from http import HTTPStatus
 
 from ..model.reasons import Refusal, StoreRefusal
 from .cache_control import Directives, RequestDirectives
-from .fields import Headers, first_of, lines_of
+from .fields import Headers, first_of, lines_of, unsendable
 from .freshness import HEURISTIC_STATUSES, is_explicit
 from .vary import selecting_fields
 
 #: Statuses of partial responses, which are never stored (RFC 9111 sections 3.3 and 3.4).
-_PARTS = frozenset({206, 304})
+PARTS = frozenset({206, 304})
 #: The statuses that ``must-understand`` requires: the final ones of HTTP for whole responses.
-UNDERSTOOD = frozenset(status.value for status in HTTPStatus if status >= 200) - _PARTS
+UNDERSTOOD = frozenset(status.value for status in HTTPStatus if status >= 200) - PARTS
 #: With one of these, a response to a request with Authorization may be stored for all clients (RFC 9111 section 3.5).
 _SHARED = ("public", "s-maxage", "must-revalidate")
 
@@ -77,7 +78,7 @@ def _refused_status(method: str, status: int, directives: Directives) -> Refusal
         return Refusal(StoreRefusal.NOT_GET, method)
     if not 200 <= status <= 599:
         return Refusal(StoreRefusal.INTERIM_STATUS, str(status))
-    if status in _PARTS:
+    if status in PARTS:
         return Refusal(StoreRefusal.PARTIAL_STATUS, str(status))
     if "must-understand" in directives and status not in UNDERSTOOD:
         return Refusal(StoreRefusal.NOT_UNDERSTOOD, str(status))
@@ -100,7 +101,8 @@ def _personal(headers: Sequence[tuple[str, str]]) -> Refusal | None:
         return Refusal(StoreRefusal.SETS_COOKIE, "the response")
     if selecting_fields(headers) is None:
         return Refusal(StoreRefusal.VARY_STAR, ", ".join(lines_of(headers, "vary")))
-    return None
+    unsent = unsendable(headers)
+    return None if unsent is None else Refusal(StoreRefusal.UNSENDABLE_FIELD, unsent)
 
 
 def _unsaid(status: int, directives: Directives, headers: Sequence[tuple[str, str]], configured: bool) -> Refusal | None:

@@ -82,7 +82,8 @@ class StoreRefusal(Enum):
         "leave app.request_class as init_app has set it, or inherit from it",
     )
 
-    # Its body.
+    # Its fields and its body.
+    UNSENDABLE_FIELD = ("its field {} can't be sent", "leave line ends, other controls and what is not Latin-1 out of it")
     STREAM = ("the response is a stream", "return the whole body, or do not cache the view")
     EVENT_STREAM = ("a stream of events",)
     USED_WRITE = ("the app has used write()",)

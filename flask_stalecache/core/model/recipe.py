@@ -97,16 +97,34 @@ class PageRecipe:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PageRecipe:
-        """Return the recipe from the data of :meth:`to_json`."""
-        return cls(
-            scheme=data["scheme"],
-            server=(data["server"][0], data["server"][1]),
-            script_root=data["script_root"],
-            path=data["path"],
-            query=data["query"],
-            raw=tuple((name, value) for name, value in data["raw"]),
-            fields=tuple((name, value) for name, value in data["fields"]),
+        """Return the recipe from the data of :meth:`to_json`.
+
+        :raises TypeError: for data of another form; likewise :class:`ValueError` and :class:`LookupError`.
+        """
+        name, port = map(_text, data["server"])
+        recipe = cls(
+            scheme=_text(data["scheme"]),
+            server=(name, port),
+            script_root=_text(data["script_root"]),
+            path=_text(data["path"]),
+            query=_text(data["query"]),
+            raw=tuple((_text(name), _text(value)) for name, value in data["raw"]),
+            fields=tuple((_text(name), None if value is None else _text(value)) for name, value in data["fields"]),
         )
+        # The names become those of an environ, in which a wsgi.input, say, must be our own.
+        if not {name for name, _ in recipe.raw} <= {*RAW_PATHS} or not all(_is_of_field(name) for name, _ in recipe.fields):
+            raise ValueError("a recipe with other names than those of a request")
+        return recipe
+
+
+def _is_of_field(name: str) -> bool:
+    return name.startswith("HTTP_") or name in {"CONTENT_TYPE", "CONTENT_LENGTH"}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a recipe is made of strings, not of {type(value).__name__}")
+    return value
 
 
 def _with_query(raw: str, query: str) -> str:

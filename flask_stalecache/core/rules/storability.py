@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 from ..exhaustive import assert_never
 from ..http.cache_control import Directives
-from ..http.fields import Headers, first_of, vary_names
+from ..http.fields import Headers, first_of, unsendable, vary_names
 from ..http.freshness import lifetime, stale_windows
 from ..model.inputs import NO_NAMES, RequestInputs
 from ..model.policy import FAILURE_STATUSES, NEVER_VARIED, Policy, Windows
@@ -150,6 +150,8 @@ def _refusal(facts: Facts, policy: Policy, max_size: int) -> Refusal | None:
     unknown = vary_names(facts.headers) - facts.in_key
     if unknown:
         return Refusal(StoreRefusal.VARY_NOT_IN_KEY, ", ".join(sorted(unknown)), _fix_of(unknown))
+    if unsent := unsendable(facts.headers):
+        return Refusal(StoreRefusal.UNSENDABLE_FIELD, unsent)
     if facts.size is None:
         return Refusal(StoreRefusal.STREAM)
     return Refusal(StoreRefusal.TOO_LARGE) if facts.size > max_size else None

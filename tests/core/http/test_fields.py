@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.core.http.fields import end_to_end, is_event_stream, listed, stored_fields, vary_names
+from flask_stalecache.core.http.fields import end_to_end, is_event_stream, listed, stored_fields, unsendable, vary_names
 
 HOP_BY_HOP = (
     "Connection", "Keep-Alive", "TE", "Trailer", "Transfer-Encoding", "Upgrade", "Proxy-Authenticate", "Proxy-Authentication-Info",
@@ -104,3 +104,22 @@ def test_vary_names_are_those_of_all_lines(fields: list[tuple[str, str]], names:
 )
 def test_which_response_is_a_stream_of_events(headers: list[tuple[str, str]], expected: bool) -> None:
     assert is_event_stream(headers) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("X-A", "", None),
+        ("X-A", "grün, \tgelb", None),
+        ("X-A", "a\nb", "'X-A'"),
+        ("X-A", "a\rb", "'X-A'"),
+        ("X-A", "a\0", "'X-A'"),
+        ("X-A", "\x7f", "'X-A'"),
+        ("X-A", "\u20ac", "'X-A'"),
+        ("", "1", "''"),
+        ("X-A:", "1", "'X-A:'"),
+        ("X-A\r\nX-B", "1", "'X-A\\r\\nX-B'"),
+    ],
+)
+def test_which_field_can_not_be_sent(name: str, value: str, expected: str | None) -> None:
+    assert unsendable([("Content-Type", "text/html"), (name, value)]) == expected

@@ -94,6 +94,8 @@ REFUSED: list[Any] = [
     pytest.param([""], {"status": 206, "configured": True}, "status 206 is a part", id="rule7-206-whatever-is-configured"),
     pytest.param([FRESH, ("Vary", "*")], {}, "Vary: *", id="rule9-star"),
     pytest.param([FRESH, ("Vary", "Accept"), ("Vary", "Foo, *")], {}, "Vary: Accept, Foo, *", id="rule9-star-among-others"),
+    pytest.param([FRESH, ("X-A", "1\r\nSet-Cookie: a=b")], {}, "'X-A' can't be sent", id="a-line-end-in-a-value"),
+    pytest.param([FRESH, ("X A", "1")], {}, "'X A' can't be sent", id="not-the-name-of-a-field"),
 ]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import struct
-from hashlib import blake2b
 from typing import Any
 
 import pytest
@@ -15,12 +13,21 @@ from hypothesis import strategies as st
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.policy import Windows
+from flask_stalecache.core.model.recipe import PageRecipe
 from flask_stalecache.errors import BrokenEntry
-from flask_stalecache.stores.entry_format import MAGIC, decode, decode_head, encode, head_size
+from flask_stalecache.stores.entry_format import decode, decode_head, encode, head_size
+from support.sealed import PREFIX, head_in, sealed
 
 NOON = 1_800_000_000.0
-PREFIX = struct.Struct(">4sIQ")
-CHECKSUM_SIZE = 16
+PAGE = PageRecipe(
+    scheme="https",
+    server=("127.0.0.1", "8000"),
+    script_root="",
+    path="/prices",
+    query="page=2",
+    raw=(("RAW_URI", "/prices?page=2"),),
+    fields=(("HTTP_HOST", "shop.example"), ("HTTP_X_FORWARDED_HOST", None)),
+)
 
 
 def make_entry(**changes: Any) -> Entry:
@@ -41,29 +48,27 @@ def make_entry(**changes: Any) -> Entry:
         "status": 200,
         "headers": (("Content-Type", "text/html"), ("X-A", "1"), ("X-A", "2")),
         "body": b"<p>prices</p>\x00\xff",
-        "recipe": {"path": "/prices", "fields": [["HTTP_HOST", "shop.example"]]},
+        "recipe": PAGE.to_json(),
     }
     return Entry(**{**values, **changes})
 
 
-def sealed(head: bytes, body: bytes = b"", magic: bytes = MAGIC) -> bytes:
-    """A file that is right in form, whatever its head says."""
-    prefix = PREFIX.pack(magic, len(head), len(body))
-    return prefix + blake2b(prefix + head + body, digest_size=CHECKSUM_SIZE).digest() + head + body
-
-
 def head_of(entry: Entry) -> dict[str, Any]:
-    data = encode(entry)
-    start = PREFIX.size + CHECKSUM_SIZE
-    head: dict[str, Any] = json.loads(data[start : start + PREFIX.unpack_from(data)[1]])
-    return head
+    return head_in(encode(entry))[0]
 
 
 texts = st.text(max_size=8)
 names = st.lists(texts, max_size=3).map(tuple)
-times = st.floats(allow_nan=False)
+#: What can be sent in a field.
+values = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=8)
+tokens = st.text("abcXYZ019-_", min_size=1, max_size=8)
+times = st.floats(-6e10, 2e11)
 spans = st.floats(0, 1e9)
-recipes = st.dictionaries(texts, texts | st.integers() | st.lists(st.lists(texts, max_size=2), max_size=2), max_size=3)
+recipes = st.dictionaries(
+    texts.filter(lambda name: name not in {"scheme", "fields", "arguments"}),
+    texts | st.integers() | st.lists(st.lists(texts, max_size=2), max_size=2),
+    max_size=3,
+)
 entries = st.builds(
     Entry,
     key=texts,
@@ -77,10 +82,10 @@ entries = st.builds(
     windows=st.builds(Windows, spans, spans, spans),
     never_stale=st.booleans(),
     shared=st.booleans(),
-    absent=st.builds(RequestInputs, names, names),
-    varied=names,
-    status=st.integers(100, 599),
-    headers=st.lists(st.tuples(texts, texts), max_size=4).map(tuple),
+    absent=st.builds(RequestInputs, names, st.lists(values, max_size=3).map(tuple)),
+    varied=st.lists(values, max_size=3).map(tuple),
+    status=st.integers(200, 599).filter(lambda status: status not in (206, 304)),
+    headers=st.lists(st.tuples(tokens, values), max_size=4).map(tuple),
     body=st.binary(max_size=64),
     recipe=recipes,
 )

@@ -94,6 +94,7 @@ UNSTORABLE: list[Any] = [
     pytest.param([("Vary", "Accept-Language, *")], {}, "*", id="Vary: * among others"),
     pytest.param([("Vary", "Cookie")], {}, "Vary names cookie", id="Vary outside the key"),
     pytest.param([("Vary", "Accept-Language, X-B, X-A")], {}, "vary=['x-a', 'x-b']", id="Vary partly outside the key"),
+    pytest.param([("X-A", "€")], {}, "'X-A' can't be sent", id="a value outside Latin-1"),
     pytest.param([], {"size": None}, "stream", id="a stream"),
     pytest.param([], {"size": MAX_SIZE + 1}, "STALECACHE_MAX_ENTRY_SIZE", id="a byte too large"),
     pytest.param([], {"refusal": MODIFIED}, "modified the session", id="a refusal seen while it was made"),

@@ -11,11 +11,10 @@ import pytest
 import time_machine
 
 from flask_stalecache.core.model.note import NOTHING
-from flask_stalecache.core.rules.variants import INDEX
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores.base import Store, Stored, Usage
 from flask_stalecache.stores.entry_format import encode
-from support.engine import make_entry
+from support.engine import make_entry, make_index
 from support.store_contract import NEWS, NOTE, SPORT, Kind, begun
 
 # -- looking through it ----------------------------------------------------------------------------------------------
@@ -66,7 +65,7 @@ def test_a_walk_tells_the_last_use(store: Store, other: Store, clock: time_machi
 
 def test_a_walk_passes_notes_and_indexes_over(store: Store) -> None:
     store.write_note("alone", NOTE)
-    store.write(replace(make_entry("index", b""), status=INDEX))
+    store.write(make_index())
     store.write(make_entry("page"))
     assert list(walked(store)) == ["page"]
 
@@ -221,7 +220,7 @@ def test_what_became_sound_in_the_meantime_stays(
 
 
 def test_indexes_and_what_was_purged_are_verified_too(store: Store) -> None:
-    store.write(replace(make_entry("index", b""), status=INDEX))
+    store.write(make_index())
     store.write(begun(store, "purged"))
     store.purge(NEWS, soft=False)
     assert sorted((checked.key, checked.problem) for checked in store.verify(fix=True)) == [("index", ""), ("purged", "")]
