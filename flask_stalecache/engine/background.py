@@ -308,7 +308,7 @@ class ProcessState:
     """The flights and refreshes of one process. A forked child has its own."""
 
     def __init__(self, answer_writer: AnswerWriter, pools: list[ThreadPool], deadline: float) -> None:
-        self.flights = Flights()
+        self.flights = Flights(partial(answer_writer.counters.count, "slow_readers"))
         self.refreshes = BackgroundRefreshes(answer_writer, pools[0], pools, self.flights, deadline)
 
 

@@ -33,7 +33,7 @@ from ..errors import StoreError
 from ..stats.counters import Counters
 from ..stats.registry import Registry
 from ..stores.base import Copy, Store
-from .fetch_state import POLL, Bypass, CallUnlocked, Collapsed, FetchState, LeaderAction, Queue, Route, ServeCopy
+from .fetch_state import MAX_SLOW_STREAMS, POLL, Bypass, CallUnlocked, Collapsed, FetchState, LeaderAction, Queue, Route, ServeCopy
 from .instrumentation import log_served
 from .origin import Answer, Origin, RefreshResult, Served, Start
 from .runtime import Runtime
@@ -257,9 +257,11 @@ class Engine:
         if flight.unlocked is not None:
             # A waiter timed out and called without the lock: all others wait for that call.
             until = max(until, flight.unlocked + visit.origin.lock_timeout)
-        if not flight.done.wait(max(0.0, until - time.monotonic())):
+        if not self.runtime.process.flights.wait_for(flight, until):
             return self._lose_patience(flight, visit)
         outcome, copy, _ = flight.result
+        if flight.is_slow and outcome is Outcome.OVER:
+            return self._leave_slow(visit)
         match outcome:
             case Outcome.STORED:
                 return None if copy is None else self._share_copy(copy, visit)
@@ -295,6 +297,12 @@ class Engine:
             return stale
         taken_over = self.runtime.process.flights.take_over(flight, visit.origin.lock_timeout)
         return None if taken_over is None else self._call_in(taken_over, visit)
+
+    def _leave_slow(self, visit: FetchState) -> Served | None:
+        """End the wait for a stream whose client is slow. Return ``None`` if the caller may wait for, or make, another one."""
+        visit.slow_streams += 1
+        # Slow clients could come one after the other.
+        return None if visit.slow_streams < MAX_SLOW_STREAMS else self._call_unlocked(visit)
 
     # -- leading -------------------------------------------------------------------------------------------------
 
@@ -364,8 +372,12 @@ class Engine:
             answer = self.instrumentation.call_origin(visit.origin, partial(visit.origin.call, start))
             if answer.later is None:
                 stored = self._write(flight, start, answer)
+            elif self.runtime.in_line:
+                # Without threads, nobody could release the requests of other processes if the client of this stream is slow.
+                answer.later(partial(self.answer_writer.write_if_unlocked, flight.key))
             else:
                 answer.later(partial(self._write_whole, self.runtime.process.flights, flight, start))
+                flight.pace = answer.pace
                 is_over = False
         finally:
             if is_over:

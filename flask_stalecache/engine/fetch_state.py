@@ -14,6 +14,8 @@ from .origin import Origin
 
 #: Seconds between two attempts to take a lock that another process holds.
 POLL = 0.025
+#: Streams with a slow client that one request waits for, one after the other. Then it calls the origin itself.
+MAX_SLOW_STREAMS = 2
 #: Seconds that may pass until an origin's answer is stored.
 WRITING = 5.0
 
@@ -72,6 +74,8 @@ class FetchState:
     until: float
     #: It has waited for another request's call.
     waited: bool = False
+    #: Streams that it has waited for, and whose clients were too slow.
+    slow_streams: int = 0
     met: Entry | None = field(init=False)
     came: float = field(init=False)
 

@@ -41,6 +41,7 @@ from ..core.rules.storability import Verdict
 from ..errors import StoreError
 from ..stats.tally import UNCOUNTED, Tally
 from ..stores.base import Copy
+from .stream_pace import StreamPace
 from .thread_pool import ThreadPool
 
 
@@ -102,6 +103,7 @@ class Answer:
     :param beside: an index entry to store too, if the entry has another key than the request.
     :param later: registers a callback for a body that is still to come. It is called with the complete answer, or with ``None`` if
         the body was cut short. ``None``: the answer is complete.
+    :param pace: how fast the client reads a body that is still to come.
     :param failed: the origin failed, for answers that are never stored.
     :param reason: why it is not stored, if the front end gives a reason.
     :param tally: the counters of the refresh, if only its answer determines them.
@@ -120,6 +122,7 @@ class Answer:
     renewed: bool = False
     beside: Entry | None = None
     later: Callable[[Callable[[Answer | None], object]], None] | None = None
+    pace: StreamPace | None = None
     failed: bool = False
     reason: Refusal | None = None
     tally: Tally | None = None

@@ -19,8 +19,12 @@ from .housekeeper import Housekeeper
 from .log import RateLimitedLog
 from .origin import RefreshJob, RefreshResult
 from .per_process import PerProcess
+from .stream_copies import StreamCopies, StreamCopy
+from .stream_pace import StreamPace
 from .thread_pool import ThreadPool, drain_each
 
+#: The copies of streamed bodies in one process may be as large together as so many of the largest entries.
+COPIES = 4
 #: Warnings about the server, shared by all apps: a process has one server.
 _server_complaints = RateLimitedLog()
 
@@ -44,6 +48,8 @@ class Runtime:
         self.instrumentation = self.answer_writer.instrumentation
         self.registry.listener = self.instrumentation.counted
         self.refresher = ThreadPool(settings.refresh_workers, settings.refresh_queue, settings.shutdown_wait)
+        given_up = partial(counters.count, "copies_given_up")
+        self._copies = PerProcess(partial(StreamCopies, COPIES * settings.max_entry_size, given_up))
         #: All pools that run refreshes. The first one is for pages.
         self.pools = [self.refresher]
         #: Called once a second by housekeeping.
@@ -96,6 +102,13 @@ class Runtime:
         self.pools.append(pool)
         return pool
 
+    def begin_copy(self, pace: StreamPace) -> StreamCopy:
+        """Return an empty copy for a body that is stored once its reader has taken all of it.
+
+        :param pace: how fast its reader is.
+        """
+        return self._copies.get().begin(pace)
+
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until the refreshes of this process are done. Return whether they are."""
         return drain_each(self.pools, timeout)
@@ -117,8 +130,11 @@ class Runtime:
         self._housekeeper.tick_if_due()
 
     def tick(self) -> None:
-        """Do one round of housekeeping: give up on refreshes that take too long, and let the store evict."""
+        """Do one round of housekeeping: give up on what takes too long, and let the store evict."""
         self.process.refreshes.tick()
+        for flight in self.process.flights.slow():
+            # Requests in other processes wait for its lock.
+            self.process.flights.end_slow(flight)
         self._note_pending()
         self.registry.tick()
         for look_after in self.watched:

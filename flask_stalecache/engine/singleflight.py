@@ -3,7 +3,8 @@
 The life of a flight: the first request of a key joins and leads it. It takes the lock of the key, which other processes see,
 calls the origin, sets ``result``, and ends the flight. Later requests of the key wait for ``done``. If they wait too long, one
 of them takes the flight over and calls without waiting for the lock. A background refresh leads a flight with a deadline, after
-which housekeeping ends it.
+which housekeeping ends it. If the body of an answer is still to come, the flight ends with the body; but if the client that reads
+it is slow, a waiter or housekeeping ends the flight earlier, so that one client can't make all others wait.
 
 The mutex of :class:`Flights` guards the dict of flights, and the transfer of a key's lock from one flight to another. It is never
 held during I/O, and hits never take it.
@@ -19,6 +20,10 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from ..stores.base import Copy, KeyLock
+from .stream_pace import READER_PATIENCE, StreamPace
+
+#: Seconds between two looks at a client that may turn out to be slow at any moment.
+SHORTEST_WAIT = 0.05
 
 
 class Outcome(Enum):
@@ -58,6 +63,8 @@ class Flight:
     :ivar deadline: when housekeeping gives up on it, on the monotonic clock; ``None`` for a visitor's own call.
     :ivar given_up: called when that deadline has passed.
     :ivar lock: the key's lock, if the leader holds it.
+    :ivar pace: how fast the client reads the body, if it is still to come.
+    :ivar is_slow: it was ended since that client is slow.
     :ivar result: its outcome, for the waiters. It is set before ``done``.
     """
 
@@ -67,14 +74,20 @@ class Flight:
     deadline: float | None = None
     given_up: Callable[[], object] | None = None
     lock: KeyLock | None = None
+    pace: StreamPace | None = None
+    is_slow: bool = False
     result: FlightResult = LOOK_AGAIN
     done: threading.Event = field(default_factory=threading.Event)
 
 
 class Flights:
-    """The flights of one process, guarded by one mutex that hits never take."""
+    """The flights of one process, guarded by one mutex that hits never take.
 
-    def __init__(self) -> None:
+    :param count_slow: counts a flight that was ended since its client is slow.
+    """
+
+    def __init__(self, count_slow: Callable[[], object] = lambda: None) -> None:
+        self._count_slow = count_slow
         self._mutex = threading.Lock()
         self._flights: dict[str, Flight] = {}
 
@@ -136,6 +149,34 @@ class Flights:
             lock.release()
         flight.done.set()
         return current
+
+    def wait_for(self, flight: Flight, until: float) -> bool:
+        """Wait until a flight ends, or its client turns out to be slow, which ends it. Return false if it takes too long.
+
+        :param until: when to stop, on the monotonic clock.
+        """
+        while (left := until - time.monotonic()) > 0:
+            pace = flight.pace
+            if pace is not None and not pace.left and self.end_slow(flight):
+                return True
+            # A body that is not known yet to be still to come can't be slow before that time has passed.
+            if flight.done.wait(min(left, READER_PATIENCE if pace is None else max(pace.left, SHORTEST_WAIT))):
+                return True
+        return flight.done.is_set()
+
+    def end_slow(self, flight: Flight) -> bool:
+        """End a flight whose client is slow. Return false if it is not the key's flight any more."""
+        with self._mutex:
+            if flight.is_slow or self._flights.get(flight.key) is not flight:
+                return False
+            flight.is_slow = True
+        self._count_slow()
+        return self.end(flight)
+
+    def slow(self) -> list[Flight]:
+        """Return the flights whose clients are slow."""
+        with self._mutex:
+            return [flight for flight in self._flights.values() if flight.pace is not None and not flight.pace.left]
 
     def wait(self, key: str, seconds: float) -> None:
         """Wait until the key's flight ends, but no longer than ``seconds``. Without a flight, sleep for ``seconds``."""

@@ -110,6 +110,16 @@ COUNTERS: tuple[Counter, ...] = (
         metric="lock_timeouts", help="Waits for another's call of the origin that took too long.", line="waits", words="in vain",
     ),
     _named(
+        "slow_readers", 22, "slow_readers",
+        metric="slow_readers", help="Streams that nobody waits for any more, since their clients read slowly.",
+        line="waits", words="for streams of slow readers ended",
+    ),
+    _named(
+        "copies_given_up", 23, "copies_given_up",
+        metric="copies_given_up", help="Copies of streams that were given up, since all copies together were too large.",
+        line="waits", words="copies of streams given up",
+    ),
+    _named(
         "refreshes_queued", 10, "refreshes.queued",
         metric="refreshes_queued", help="Refreshes that were handed over.", line="refreshes", words="queued",
     ),
@@ -263,6 +273,8 @@ class Stats(TypedDict):
     origin_failures: int
     waits: int
     lock_timeouts: int
+    slow_readers: int
+    copies_given_up: int
     refreshes: AllRefreshes
     scans: Scans
     purges: int

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from flask_stalecache.engine.singleflight import Flight, FlightResult, Flights, Outcome
+from flask_stalecache.engine.stream_pace import READER_PATIENCE, StreamPace
 from support.threads import PATIENCE, crowd, go, results, wait_until
 
 
@@ -205,3 +206,44 @@ def test_leaders_and_enders_in_many_threads(flights: Flights, soak: Callable[[in
     assert sum(results(futures)) >= rounds // 8
     assert most == [1]
     assert flights.join("page")[1]
+
+
+# -- streams ---------------------------------------------------------------------------------------------------------
+
+
+def test_those_who_wait_for_a_stream_are_released_once_its_reader_is_slow(monotonic: Callable[[float], None]) -> None:
+    counted: list[int] = []
+    flights, lock = Flights(lambda: counted.append(1)), FakeLock()
+    flight, _ = flights.join("page")
+    flight.lock = lock
+    flight.pace = StreamPace()
+    assert flights.slow() == []
+    monotonic(READER_PATIENCE)
+    assert flights.slow() == [flight]
+    waits = crowd(3, lambda: flights.wait_for(flight, time.monotonic() + PATIENCE))
+    assert results(waits) == [True] * 3
+    assert (flight.is_slow, flight.result.outcome, len(lock.released), counted) == (True, Outcome.OVER, 1, [1])
+    assert not flights.end_slow(flight)
+    assert flights.join("page")[1]
+
+
+def test_a_wait_for_a_stream_that_goes_well_ends_with_it(flights: Flights) -> None:
+    flight, _ = flights.join("page")
+    wait = go(flights.wait_for, flight, time.monotonic() + PATIENCE)
+    flight.pace = StreamPace()
+    flight.pace.asked()
+    flight.result = FlightResult(Outcome.UNSTORABLE)
+    assert flights.end(flight)
+    assert wait.result(PATIENCE)
+    assert not flight.is_slow
+
+
+def test_a_wait_ends_in_time(flights: Flights, monotonic: Callable[[float], None]) -> None:
+    flight, _ = flights.join("page")
+    assert not flights.wait_for(flight, time.monotonic())
+    flights.end(flight)
+    assert flights.wait_for(flight, time.monotonic())
+    flight.pace = StreamPace()
+    monotonic(READER_PATIENCE)
+    assert not flights.end_slow(flight), "it is not the key's flight any more"
+    assert not flight.is_slow

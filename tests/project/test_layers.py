@@ -96,6 +96,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "engine.log",
         "engine.signals",
+        "engine.stream_pace",
+        "engine.stream_copies",
         "engine.singleflight",
         "engine.per_process",
         "engine.fair_queue",
@@ -257,6 +259,8 @@ FACES: dict[str, set[str]] = {
         "origin",
         "per_process",
         "signals",
+        "stream_copies",
+        "stream_pace",
         "thread_pool",
     },
     "batches": {

@@ -92,6 +92,7 @@ class StoreRefusal(Enum):
     WRONG_LENGTH = ("the body is not as long as its Content-Length says", "leave Content-Length out")
     NOT_BYTES = ("its body is not made of bytes", "return bytes")
     STILL_TO_COME = ("its body is still to come",)
+    SLOW_READER = ("its client reads too slowly, while many other bodies are being copied",)
 
     # Values of fetch functions: the subject is the whole text, with the advice in it.
     UNSTORABLE_VALUE = ("{}",)

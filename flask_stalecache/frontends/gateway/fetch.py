@@ -48,6 +48,7 @@ from ...core.rules.shared_cache import Exchange
 from ...core.rules.storability import Judgement, Verdict, is_about_page
 from ...core.rules.variants import INDEX
 from ...engine.origin import Answer, Start
+from ...engine.stream_pace import StreamPace
 from ...stats.tally import UNCOUNTED, Tally
 from .backend import Backend, Observation
 from .entry_builder import EntryBuilder
@@ -90,6 +91,8 @@ class AppFetch:
         self._answered = 0.0
         self._said = NOTHING_SAID
         self.is_ours = False
+        #: How fast the client reads a body that is passed on as it comes.
+        self._pace = StreamPace()
         self._on_complete: Callable[[Answer | None], object] | None = None
 
     # -- call ----------------------------------------------------------------------------------------------------
@@ -215,7 +218,7 @@ class AppFetch:
             return Answer(Verdict.UNSTORABLE, call, reason=Refusal(StoreRefusal.NOT_BYTES))
         length = content_length(judged)
         if length is None or len(begun) < length:
-            return Answer(Verdict.STORABLE, call, later=self.when_complete)
+            return Answer(Verdict.STORABLE, call, later=self.when_complete, pace=self._pace)
         return self._complete(begun)
 
     def _judge(self, exchange: Exchange, seen: Observation, start: Start) -> Judgement:
@@ -362,7 +365,8 @@ class AppFetch:
 
     def copied(self) -> Copied:
         """Return the body for the client. A copy of it is stored once it is complete."""
-        return Copied(self.call, self.backend.max_entry_size, content_length(self.call.fields), self._body_ended)
+        copy, limit = self.backend.engine.runtime.begin_copy(self._pace), self.backend.max_entry_size
+        return Copied(self.call, copy, limit, content_length(self.call.fields), self._body_ended)
 
     @property
     def serial(self) -> str:
@@ -376,14 +380,19 @@ class AppFetch:
 
     def break_off(self) -> None:
         """Release the requests that wait for the body: it will not be completed."""
-        self._body_ended(None, False)
+        self._body_ended(None, None)
 
-    def _body_ended(self, body: bytes | None, is_too_large: bool) -> None:
+    def _body_ended(self, body: bytes | None, why: StoreRefusal | None) -> None:
         callback, self._on_complete = self._on_complete, None
         if callback is None:
             return
         if body is not None:
             callback(self._complete(body))
-        else:
+        elif why is None:
+            callback(None)
+        elif why is StoreRefusal.TOO_LARGE:
             seen = self._observe()
-            callback((self._personal(seen) or self._unstorable(seen, TOO_LARGE)) if is_too_large else None)
+            callback(self._personal(seen) or self._unstorable(seen, TOO_LARGE))
+        else:
+            # That the client reads slowly says nothing about the page.
+            callback(Answer(Verdict.UNSTORABLE, self.call, anybodys=False, reason=Refusal(why)))

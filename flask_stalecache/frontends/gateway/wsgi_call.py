@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ...core.http.fields import end_to_end
+from ...core.model.reasons import StoreRefusal
 from ...core.wsgi import close_iterable
+from ...engine.stream_copies import StreamCopy
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -159,63 +161,80 @@ class Copied:
     """Passes a body on, chunk by chunk, and keeps a copy of it.
 
     :param call: the app's response.
+    :param copy: the copy, which is empty.
     :param limit: the largest copy, in bytes.
     :param length: the Content-Length of the response; ``None`` if it has none.
-    :param over: called once at the end: with the body if it is complete; else with ``None``, and whether it is too large.
+    :param over: called once at the end: with the body if it is complete; else with ``None``, and why there is no copy of it;
+        ``None`` if it was cut short.
     """
 
-    def __init__(self, call: AppCall, limit: int, length: int | None, over: Callable[[bytes | None, bool], object]) -> None:
+    def __init__(
+        self,
+        call: AppCall,
+        copy: StreamCopy,
+        limit: int,
+        length: int | None,
+        over: Callable[[bytes | None, StoreRefusal | None], object],
+    ) -> None:
         self._call = call
         self._chunks = iter(call)
-        self._kept: list[bytes] | None = []
+        self._copy: StreamCopy | None = copy
+        self._pace = copy.pace
         self._size = 0
         self._limit = limit
         self._length = length
-        self._over: Callable[[bytes | None, bool], object] | None = over
+        self._over: Callable[[bytes | None, StoreRefusal | None], object] | None = over
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
+        self._pace.asked()
         try:
             chunk: bytes = next(self._chunks)
         except StopIteration:
-            self._tell(self._body(), False)
+            self._end(is_whole=self._length in (None, self._size))
             raise
         except BaseException:
-            self._tell(None, False)
+            self._end()
             raise
-        self._keep(chunk)
+        if self._copy is not None:
+            self._keep(self._copy, chunk)
+        self._pace.given()
         return chunk
 
-    def _keep(self, chunk: bytes) -> None:
-        if self._kept is None:
-            return
+    def _keep(self, copy: StreamCopy, chunk: bytes) -> None:
         if type(chunk) is not bytes:
-            self._tell(None, False)
+            self._end()
             return
         self._size += len(chunk)
         if self._size > self._limit:
-            self._tell(None, True)
-        else:
-            self._kept.append(chunk)
-            if self._size == self._length:
-                # Before the last chunk is sent: a client that has the whole body may send its next request immediately.
-                self._tell(self._body(), False)
+            self._end(StoreRefusal.TOO_LARGE)
+        elif not copy.add(chunk):
+            self._end(StoreRefusal.SLOW_READER)
+        elif self._size == self._length:
+            # Before the last chunk is sent: a client that has the whole body may send its next request immediately.
+            self._end(is_whole=True)
 
-    def _body(self) -> bytes | None:
-        if self._kept is None or self._length not in (None, self._size):
-            return None
-        return b"".join(self._kept)
+    def _end(self, why: StoreRefusal | None = None, *, is_whole: bool = False) -> None:
+        """Tell once how it has ended, and let go of the copy.
 
-    def _tell(self, body: bytes | None, is_too_large: bool) -> None:
-        over, self._over, self._kept = self._over, None, None
-        if over is not None:
-            over(body, is_too_large)
+        :param why: why there is no copy.
+        :param is_whole: the body is complete.
+        """
+        copy, self._copy = self._copy, None
+        over, self._over = self._over, None
+        body = None if copy is None else copy.end()
+        if over is None:
+            return
+        if is_whole and body is None:
+            # It was given up with its last chunk.
+            why = StoreRefusal.SLOW_READER
+        over(body if is_whole else None, why)
 
     def close(self) -> None:
         """Close the app's iterable. A body that was not read to its end is incomplete."""
         try:
             self._call.close()
         finally:
-            self._tell(None, False)
+            self._end()

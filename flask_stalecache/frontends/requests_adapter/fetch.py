@@ -33,6 +33,7 @@ from ...core.rules.shared_cache import Exchange, entry_fields, judge_exchange
 from ...core.rules.storability import Judgement, Verdict, is_about_page
 from ...core.rules.variants import index_with, place_of
 from ...engine.origin import Answer, Start
+from ...engine.stream_pace import StreamPace
 from .app_context import AppContext
 from .request import CONDITIONS, OutgoingRequest
 from .response import BODILESS, Head, fields_of, is_chunked, is_unread, keep_copy, let_go, phrase, read_whole, response_from
@@ -185,7 +186,8 @@ class ThirdPartyFetch:
         """Let a caller that streams read the body as it comes, and store it once it was read."""
         if length is not None and not is_chunked(response):
             # Nothing here refers to the response, so an unread one is freed immediately, together with its connection.
-            keep_copy(response, length, partial(self._write, response.reason or "", exchange, windows))
+            copy = self.context.engine.runtime.begin_copy(StreamPace())
+            keep_copy(response, copy, length, partial(self._write, response.reason or "", exchange, windows))
         return Answer(Verdict.PERSONAL, response, anybodys=False)
 
     def _write(self, reason: str, exchange: Exchange, windows: Windows, body: bytes) -> None:

@@ -18,6 +18,7 @@ from urllib3._collections import HTTPHeaderDict
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.exceptions import SSLError as BadTls
 
+from ...engine.stream_copies import StreamCopy
 from ...errors import StaleCacheError
 
 Fields = list[tuple[str, str]]
@@ -213,7 +214,8 @@ class Passing(io.RawIOBase):
     :param raw: the ``urllib3`` response; closed with this.
     :param more: returns the next bytes, given how many are wanted.
     :param before: the bytes that were read before.
-    :param over: called with the whole body once it has arrived.
+    :param copy: the copy, which is empty.
+    :param over: called with the whole body once it has arrived, unless the copy was given up.
     :param length: the length of the body, if it is copied; no more bytes than that are kept.
     """
 
@@ -222,6 +224,7 @@ class Passing(io.RawIOBase):
         raw: HTTPResponse,
         more: Callable[[int], bytes],
         before: bytes = b"",
+        copy: StreamCopy | None = None,
         over: Callable[[bytes], object] | None = None,
         length: int = 0,
     ) -> None:
@@ -229,9 +232,9 @@ class Passing(io.RawIOBase):
         self._raw = raw
         self._more = more
         self._rest = before
+        self._copy = copy
         self._over = over
         self._length = length
-        self._kept: list[bytes] = []
         self._size = 0
         self._is_over = False
 
@@ -242,25 +245,34 @@ class Passing(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read some of it."""
         if not self._rest:
-            self._rest = self._more(len(buffer))
+            self._rest = self._next(len(buffer))
             self._is_over = not self._rest
             self._keep(self._rest)
         part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(part)] = part
         return len(part)
 
+    def _next(self, size: int) -> bytes:
+        if self._copy is None:
+            return self._more(size)
+        self._copy.pace.asked()
+        chunk = self._more(size)
+        self._copy.pace.given()
+        return chunk
+
     def _keep(self, chunk: bytes) -> None:
-        if self._over is None:
+        if self._copy is None:
             return
-        self._kept.append(chunk)
         self._size += len(chunk)
-        if self._size >= self._length:
+        if not self._copy.add(chunk):
+            self._copy = None
+        elif self._size >= self._length:
             self._is_over = True
+            copy, self._copy = self._copy, None
+            body = copy.end()
             # Before the caller sees the end: with the whole body it may send its next request immediately.
-            over, self._over = self._over, None
-            if self._size == self._length:
-                over(b"".join(self._kept))
-            self._kept = []
+            if self._size == self._length and body is not None and self._over is not None:
+                self._over(body)
 
     def isclosed(self) -> bool:
         """Whether it was read to its end."""
@@ -273,17 +285,20 @@ class Passing(io.RawIOBase):
     def close(self) -> None:
         """Close the response of the third party, and release its connection."""
         if not self.closed:
-            self._kept, self._over = [], None
+            if self._copy is not None:
+                self._copy.end()
+            self._copy = self._over = None
             self._raw.close()
             self._raw.release_conn()
         super().close()
 
 
-def keep_copy(response: Response, length: int, over: Callable[[bytes], object]) -> None:
+def keep_copy(response: Response, copy: StreamCopy, length: int, over: Callable[[bytes], object]) -> None:
     """Keep a copy of a body while it is read.
 
+    :param copy: the copy, which is empty.
     :param length: its Content-Length.
     :param over: called with the whole body once it has arrived.
     """
     raw = response.raw
-    put_body(response, Passing(raw, lambda size: raw.read(size, decode_content=False), b"", over, length))
+    put_body(response, Passing(raw, lambda size: raw.read(size, decode_content=False), b"", copy, over, length))

@@ -1,0 +1,43 @@
+"""How fast the reader of a streamed answer takes it. Others wait for its end only as long as the reader keeps up."""
+
+from __future__ import annotations
+
+import time
+
+#: Seconds that the reader of a stream may take for all of it until the requests that wait for its end stop waiting.
+READER_PATIENCE = 1.0
+
+
+class StreamPace:
+    """The time that the reader of a stream has taken so far. Its own thread writes it, any other may read it.
+
+    A server asks for the next chunk once the client has taken the last one. So the time in between is the client's, and all other
+    time is the origin's, which may take as long as it needs.
+    """
+
+    __slots__ = ("_since", "_taken")
+
+    def __init__(self) -> None:
+        self._taken = 0.0
+        self._since: float | None = time.monotonic()
+
+    def asked(self) -> None:
+        """The reader asks for the next chunk."""
+        if self._since is not None:
+            self._taken += time.monotonic() - self._since
+            self._since = None
+
+    def given(self) -> None:
+        """The reader has been given a chunk."""
+        self._since = time.monotonic()
+
+    @property
+    def taken(self) -> float:
+        """Seconds that the reader has taken so far."""
+        since = self._since
+        return self._taken if since is None else self._taken + time.monotonic() - since
+
+    @property
+    def left(self) -> float:
+        """Seconds until the reader may count as slow; 0 if it does."""
+        return max(0.0, READER_PATIENCE - self.taken)
