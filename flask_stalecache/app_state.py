@@ -74,6 +74,7 @@ class AppState:
         :param functions: the fetch functions that are known by now.
         """
         settings = config.read(app.config)
+        config.check_observed(app.config)
         engine = make_engine(app, settings, app.config, own, Path(app.instance_path) / NAME)
         # One for all front ends: with app.debug it is the time of the start, and they must agree on it.
         version = AppVersion(settings.version, time.time(), lambda: app.debug)

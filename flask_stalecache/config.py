@@ -233,6 +233,12 @@ KEYS: Mapping[str, Key] = {
     "HONOR_REQUEST_CACHE_CONTROL": Key(
         False, _flag, "Whether the gateway obeys Cache-Control of requests, so that a reload reaches the app."
     ),
+    "CREDENTIALS_NEED_PUBLIC": Key(
+        True,
+        _flag,
+        "GatewayCache: whether an answer to a request with Cookie, or another field that says who asks, is stored only if it says "
+        "`public` or `s-maxage`.",
+    ),
     "STATUS_HEADERS": Key(STATUS_HEADERS, _status_headers, "Which of `Cache-Status` and `X-Cache-Status` are sent."),
 }
 
@@ -269,6 +275,7 @@ class Settings:
     base_url: Base | None
     gateway: Any
     honor_request_cache_control: bool
+    credentials_need_public: bool
     status_headers: frozenset[str]
 
     @property
@@ -305,6 +312,15 @@ def check_own_store(config: Mapping[str, Any]) -> None:
                 f"{PREFIX}{short} has no effect with a store of your own: give {short.lower().replace('dir', 'directory')}= "
                 "to FileStore, and leave the key out"
             )
+
+
+def check_observed(config: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigError` if a key is set that has no effect on an app whose reads are observed."""
+    name = PREFIX + "CREDENTIALS_NEED_PUBLIC"
+    if name in config:
+        raise ConfigError(
+            f"{name}={config[name]!r} has no effect on a Flask app, whose reads of cookies and fields are observed: leave it out"
+        )
 
 
 def _check_limits(config: Mapping[str, Any], values: dict[str, Any]) -> None:

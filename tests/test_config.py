@@ -66,6 +66,7 @@ DEFAULTS: dict[str, object] = {
     "BASE_URL": None,
     "GATEWAY": False,
     "HONOR_REQUEST_CACHE_CONTROL": False,
+    "CREDENTIALS_NEED_PUBLIC": True,
     "SHUTDOWN_WAIT": 1.0,
     "IGNORED_PARAMETERS": (),
     "IGNORED_HEADERS": {
@@ -112,6 +113,7 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     ],
     "GATEWAY": [(True, True), (False, False), ({"/": RULE}, {"/": RULE}), ([("/", RULE)], [("/", RULE)])],
     "HONOR_REQUEST_CACHE_CONTROL": [(True, True), (False, False)],
+    "CREDENTIALS_NEED_PUBLIC": [(True, True), (False, False)],
     "SHUTDOWN_WAIT": [*DURATIONS, (0, 0.0)],
     "IGNORED_PARAMETERS": [((), ()), (["utm_*", "ref"], ("utm_*", "ref"))],
     "IGNORED_HEADERS": [((), frozenset()), (["X-Trace"], {"x-trace"})],
@@ -156,6 +158,7 @@ REFUSED: dict[str, list[tuple[object, str]]] = {
     ],
     "GATEWAY": [(value, "True, False, or rules") for value in (1, None, "yes", (), {})],
     "HONOR_REQUEST_CACHE_CONTROL": [(value, "True or False") for value in (1, 0, None, "yes")],
+    "CREDENTIALS_NEED_PUBLIC": [(value, "True or False") for value in (1, 0, None, "yes")],
     "SHUTDOWN_WAIT": [(value, "seconds, 0 or more") for value in NO_DURATION],
     "IGNORED_PARAMETERS": [(value, "a sequence of names") for value in NO_NAMES],
     "IGNORED_HEADERS": [(value, "a sequence of names") for value in NO_NAMES],

@@ -73,6 +73,11 @@ def may_be_shared(directives: Directives) -> bool:
     return any(name in directives for name in _SHARED)
 
 
+def is_for_everybody(directives: Directives) -> bool:
+    """Whether a response says that it is for all clients, whoever asked for it."""
+    return "public" in directives or "s-maxage" in directives
+
+
 def _refused_status(method: str, status: int, directives: Directives) -> Refusal | None:
     if method != "GET":
         return Refusal(StoreRefusal.NOT_GET, method)

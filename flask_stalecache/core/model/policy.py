@@ -82,6 +82,14 @@ def _vary(value: object) -> Mapping[str, Normaliser | None]:
     )
 
 
+def _cookies(value: object) -> tuple[str, ...] | None:
+    if value is not None and names("cookies", value):
+        raise ConfigError(
+            f"cookies={value!r}: give () if no cookie matters; an app whose pages depend on some says Vary: Cookie, or private"
+        )
+    return None if value is None else ()
+
+
 def _optional_callable(name: str, value: object, accepted: str) -> None:
     if value is not None and not callable(value):
         raise ConfigError(f"{name}={value!r} is not callable: give {accepted}")
@@ -99,6 +107,8 @@ class Policy:
     :param stale_if_error: seconds after freshness in which it is served if the origin fails (RFC 5861 section 4).
     :param statuses: status to lifetime in seconds (``None``: ``max_age``), added to the default 200, 301 and 308.
     :param vary: request fields that belong to the key, or a mapping of field to a normaliser of its value.
+    :param cookies: ``()``: the page depends on no cookie, so that none is passed on to the app. Only in the rules of
+        ``GatewayCache``. Default: the app may use any cookie.
     :param ignored_parameters: query parameters that are not in the key: names or patterns such as ``utm_*``.
     :param key: a callable without arguments whose result replaces path and query in the key.
     :param unless: a callable without arguments; with a true result the request bypasses the cache.
@@ -120,6 +130,7 @@ class Policy:
     stale_if_error: Any = None
     statuses: Any = None
     vary: Any = ()
+    cookies: Any = None
     ignored_parameters: Any = ()
     key: Callable[[], object] | None = None
     unless: Callable[[], object] | None = None
@@ -144,6 +155,7 @@ class Policy:
         checked["listed_statuses"] = frozenset(self.statuses) if isinstance(self.statuses, Mapping) else frozenset()
         checked["statuses"] = statuses(self.statuses)
         checked["vary"] = _vary(self.vary)
+        checked["cookies"] = _cookies(self.cookies)
         ignored = self.ignored_parameters
         checked["ignored_parameters"] = (
             ignored if isinstance(ignored, NamePatterns) else NamePatterns(names("ignored_parameters", ignored))

@@ -60,6 +60,12 @@ class StoreRefusal(Enum):
     READ_BY = ("it was made for this visitor: {}",)
     DEPENDS_ON = ("it depends on {}, not in the key",)
     FOR_THIS_REQUEST = ("its answer is for this request alone",)
+    CREDENTIALS = (
+        "its request carries {}, and it does not say that it is for everybody",
+        "say public or s-maxage in it, write cookies=() in a rule if no cookie matters, or set STALECACHE_CREDENTIALS_NEED_PUBLIC "
+        "to False",
+        True,
+    )
     SETS_COOKIE = ("{} sets a cookie", "set it in another view, or do not cache this one")
     VARY_NOT_IN_KEY = ("Vary names {}, which is not in the key", "take it out of Vary, or do not cache the view", True)
     MODIFIED_SESSION = ("the view modified the session", "change the session in another view, or do not cache this one")

@@ -70,6 +70,7 @@ class Backend:
     :param observe: returns how the app answered a request, by the environ that it was given and the query parameters that are not
         part of the key.
     :param only_coded: only views with ``gateway=True`` are stored.
+    :param guards: an answer to a request that says who asks is stored only if it says that it is for everybody.
     :param honors: a client's own ``Cache-Control`` is obeyed.
     :param max_entry_size: the largest body that is stored, in bytes.
     :param lock_timeout: the longest time in seconds that a request waits for another one's call.
@@ -85,6 +86,7 @@ class Backend:
     complaints: RateLimitedLog
     observe: Callable[[WSGIEnvironment, NamePatterns], Observation]
     only_coded: bool
+    guards: bool
     honors: bool
     max_entry_size: int
     lock_timeout: float
@@ -114,6 +116,7 @@ class Backend:
             complaints=engine.complaints,
             observe=observe,
             only_coded=only_coded,
+            guards=settings.credentials_need_public,
             honors=settings.honor_request_cache_control,
             max_entry_size=settings.max_entry_size,
             lock_timeout=settings.lock_timeout,

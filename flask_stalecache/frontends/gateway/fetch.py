@@ -37,6 +37,7 @@ from ...core.http.cache_control import RequestDirectives, response_directives
 from ...core.http.credentials import credentials_in
 from ...core.http.fields import content_length, first_of
 from ...core.http.freshness import is_explicit
+from ...core.http.storing import is_for_everybody
 from ...core.http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, environ_name
@@ -124,6 +125,9 @@ class AppFetch:
         may_store = self.environ["REQUEST_METHOD"] == "GET" and not start.is_marked
         # A copy in any case: middleware of the app may take the script root off the path.
         self._given = self._with_our_conditions(previous) if may_store else self.environ.copy()
+        if self.rule.policy.cookies is not None:
+            # None of them matters, so none may make a difference.
+            self._given.pop("HTTP_COOKIE", None)
         try:
             self.call.make(self.backend.app, self._given)
             self._answered = time.time()
@@ -194,7 +198,7 @@ class AppFetch:
             return personal
         match judgement.verdict:
             case Verdict.STORABLE:
-                return self._read_body(start)
+                return self._guarded(seen) or self._read_body(start)
             case Verdict.UNSTORABLE:
                 self._explain(seen, judgement.reason)
                 return self._compared_with_head(start) or self._unstorable(seen, judgement.reason)
@@ -274,8 +278,22 @@ class AppFetch:
         """Return the credentials in the request that the key lacks, if the app can't be observed: it may have used any of them."""
         if not seen.is_blind:
             return NO_NAMES
-        names = tuple(name for name in credentials_in(self.environ).headers if name not in self.rule.policy.vary)
-        return RequestInputs(headers=names)
+        without = {*self.rule.policy.vary, *(["cookie"] if self.rule.policy.cookies is not None else [])}
+        return RequestInputs(headers=tuple(name for name in credentials_in(self.environ).headers if name not in without))
+
+    def _guarded(self, seen: Observation) -> Answer | None:
+        """Return the answer as personal, if its request has credentials and it does not say that it is for everybody."""
+        fields = self.call.fields
+        if not self.backend.guards or is_for_everybody(response_directives(fields)):
+            return None
+        # HTTP has a rule of its own for Authorization (RFC 9111 section 3.5), and Vary makes a field part of the key.
+        without = {"authorization", *self._entries.fields(seen, fields)}
+        carried = RequestInputs(headers=tuple(name for name in self._credentials(seen).headers if name not in without))
+        if not carried:
+            return None
+        refusal = Refusal(StoreRefusal.CREDENTIALS, carried.text)
+        self.backend.complaints.warn_once(refusal.log_key, "%s is not stored by the gateway: %s", seen.label, refusal.log_text)
+        return Answer(Verdict.PERSONAL, self.call, carried=carried, anybodys=False, reason=refusal)
 
     # -- build -----------------------------------------------------------------------------------------------------
 
@@ -324,7 +342,8 @@ class AppFetch:
         # A response that each use has to confirm is not written again for each use, unless something has changed.
         is_same = entry.needs_confirming and previous.needs_confirming and entry.headers == previous.headers
         verdict, carried = Verdict.UNSTORABLE if is_same else judgement.verdict, self._credentials(seen)
-        if carried and verdict is not Verdict.STORABLE:
+        if carried and (verdict is not Verdict.STORABLE or self._guarded(seen)):
+            # Its fields are for its visitor alone.
             verdict = Verdict.PERSONAL
         return Answer(verdict, self.call, entry=entry, renewed=True, carried=carried, anybodys=not carried)
 

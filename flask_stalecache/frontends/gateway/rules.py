@@ -108,6 +108,8 @@ class Rules:
         return None
 
     def _rule(self, policy: Policy) -> Rule:
+        if policy.cookies is not None and self._endpoint_of is not None:
+            raise ConfigError("a rule has cookies=(), which has no effect on a Flask app, whose reads are observed: leave it out")
         terms = self._terms._replace(refresh_ahead=policy.refresh_ahead or 0.0)
         if policy.prefer_stale is not None:
             terms = terms._replace(prefer_stale=self._preference if policy.prefer_stale else PreferStale.NO)

@@ -92,7 +92,10 @@ def storing() -> Iterator[Case]:
         hit("Cache-Control: no-store", of=1),
         gateway="honors",
     )
-    yield again("a-cookie-in-the-request-is-no-matter", FRESH, rules=1, sent="Cookie: a=b")
+    yield again("a-cookie-in-the-request-of-a-public-page", cc("public, max-age=60"), rules=1, sent="Cookie: a=b")
+    yield case(
+        1, "a-cookie-in-the-request", new(FRESH, "Cookie: a=b"), new(FRESH), hit(), choice="unless it says public, or s-maxage"
+    )
     yield case(1, "a-body-on-a-get-goes-through", new(FRESH, payload=b"x", word="BYPASS"), new(FRESH), new(payload=b"x"), hit(of=2))
     yield again("content-disposition-is-no-matter", cc("max-age=60", "Content-Disposition: attachment"), rules=1)
     yield again("content-disposition-guessed", ok(LONG_AGO, "Content-Disposition: attachment"), rules=1)
