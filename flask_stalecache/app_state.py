@@ -20,6 +20,7 @@ from .core.model.environ import REFRESHING
 from .engine.engine import Engine
 from .errors import ConfigError
 from .frontends.app_version import AppVersion
+from .frontends.caller_context import note_beginnings
 from .frontends.current_app import NAME, cache_of
 from .frontends.engine_setup import make_engine
 from .frontends.flask_gateway import FlaskGatewayFactory
@@ -114,6 +115,7 @@ def _install(app: Flask, state: AppState, middleware: AfterResponseMiddleware) -
     """Put the parts into the path of a request."""
     # The first hook that an app can register runs when the request object has been read already: by URL matching and the session.
     app.request_class = observed_request_class(app.request_class, state.settings.ignored_readers)
+    note_beginnings(app, state.engine.store.seq)
     # Hooks and teardown end before the server has sent the response and closed it, which is when refreshes are handed over.
     app.wsgi_app = middleware  # type: ignore[method-assign]
     # No hook is sure to be the last one before the session is saved.

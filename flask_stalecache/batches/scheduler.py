@@ -176,8 +176,7 @@ class BatchScheduler:
             yield from (FinishedTask(Outcome(title, None, seconds, stored=soft)) for _, title in chunk)
 
     def _purge(self, names: list[str], soft: bool) -> None:
-        self.engine.store.purge(*names, soft=soft)
-        self.engine.instrumentation.purged(*names, soft=soft)
+        self.engine.purge(*names, soft=soft)
 
     # -- when it runs --------------------------------------------------------------------------------------------
 

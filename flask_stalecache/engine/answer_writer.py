@@ -101,7 +101,8 @@ class AnswerWriter:
 
         :raises StoreError: if the store can't be written. The waiters of this process still get their result.
         """
-        is_purged = answer.verdict is Verdict.STORABLE and self.store.seq() != start.seq
+        # Of the entry: a front end may know that its call counts as begun earlier.
+        is_purged = answer.entry is not None and self.store.seq() != answer.entry.seq
         flight.result = result_for_waiters(answer, flight.key, start, is_purged=is_purged)
         if answer.verdict is Verdict.REFUSED:
             return False

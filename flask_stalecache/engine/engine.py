@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 
 from ..config import Settings
@@ -62,6 +63,8 @@ class Engine:
         self.complaints = self.runtime.complaints
         self.answer_writer = self.runtime.answer_writer
         self.instrumentation = self.runtime.instrumentation
+        #: Called with the number of the last purge before and after each purge of this process.
+        self.purged: Callable[[int, int], object] = lambda before, after: None
         self._timed_calls = TimedCalls(self)
 
     # -- answering -----------------------------------------------------------------------------------------------
@@ -111,6 +114,17 @@ class Engine:
         """Call the origin for one request alone. Nothing is stored."""
         logger.debug("%s: the request bypasses the cache", origin.label)
         return self.instrumentation.call_origin(origin, origin.call_uncached)
+
+    def purge(self, *names: str, soft: bool) -> None:
+        """Purge all entries that have one of the names.
+
+        :param soft: only end their freshness.
+        :raises StoreError: if the store can't be written.
+        """
+        before = self.store.seq()
+        self.store.purge(*names, soft=soft)
+        self.purged(before, self.store.seq())
+        self.instrumentation.purged(*names, soft=soft)
 
     def look_up(self, key: str) -> Copy:
         """Return the copy of a key. Use the copy in this process's memory while it is valid."""

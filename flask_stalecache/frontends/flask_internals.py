@@ -75,6 +75,67 @@ def request_context() -> RequestContext:
     return context  # type: ignore[return-value]
 
 
+def outer_context() -> _AppContext | None:
+    """Return the context of the current app; ``None`` outside of one."""
+    return app_context_variable.get(None)
+
+
+def own_globals(context: _AppContext) -> Any:
+    """Return the ``g`` that a context was made with, also during a call that is given another one."""
+    return vars(context).get("g")
+
+
+def hide_caller(context: _AppContext, call_globals: Any) -> None:
+    """Enter the context of a caller without its request, session and ``g``, until the current context variables are dropped.
+
+    Only code with these context variables is affected: other threads of the request go on seeing all of it. It stays one object,
+    since extensions keep database sessions by its identity.
+
+    :param call_globals: stands in for ``g``.
+    """
+    if not isinstance(vars(type(context)).get("g"), _Hidden):
+        context.__class__ = _hiding(type(context))
+    shown: dict[str, Any] = {"g": call_globals}
+    if hasattr(context, "has_request"):
+        shown |= dict.fromkeys(_OF_REQUEST) | {"_after_request_functions": [], "url_adapter": context.app.create_url_adapter(None)}
+    _call.set((context, shown))
+    app_context_variable.set(context)
+
+
+#: The context that a call shares with its caller, and what the call sees of it.
+_call: ContextVar[tuple[object, dict[str, Any]]] = ContextVar("stalecache_call")
+#: What Flask 3.2 keeps of the request in the context of the app.
+_OF_REQUEST = ("_request", "_session", "_flashes", "flashes")
+
+
+class _Hidden:
+    """An attribute of a context that calls see otherwise."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, context: object, owner: type | None = None) -> Any:
+        try:
+            return _shown(context)[self._name]
+        except KeyError:
+            raise AttributeError(self._name) from None
+
+    def __set__(self, context: object, value: object) -> None:
+        _shown(context)[self._name] = value
+
+
+def _shown(context: object) -> dict[str, Any]:
+    call = _call.get(None)
+    return call[1] if call is not None and call[0] is context else vars(context)
+
+
+@lru_cache(maxsize=64)
+def _hiding(kind: type) -> type:
+    """Return a subclass of a class of contexts whose attributes are hidden from calls."""
+    names = ("g", "url_adapter", "_after_request_functions", *_OF_REQUEST) if hasattr(kind, "has_request") else ("g",)
+    return type(kind.__name__, (kind,), {"__module__": kind.__module__, **{name: _Hidden(name) for name in names}})
+
+
 def current_flask_app() -> Flask:
     """Return the app behind the proxy ``current_app``, to keep beyond the current context."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
@@ -261,11 +322,13 @@ def _missing() -> tuple[str, ...]:
 def _missing_names() -> Iterator[str]:
     if "_cv_app" not in _globals:
         yield "flask.globals._cv_app"
+    app_context: Any = _bare_app().app_context()
     context: Any = _bare_app().test_request_context()
     if "_cv_request" not in _globals and not hasattr(context, "has_request"):
         yield "flask.globals._cv_request"
     response: Any = Response()
     needed: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
+        (app_context, "the app context", ("g", "url_adapter")),
         (context, "the request context", ("_session", "_after_request_functions")),
         (current_app, "flask.current_app", ("_get_current_object",)),
         (Flask, "flask.Flask", ("process_response", "handle_user_exception")),

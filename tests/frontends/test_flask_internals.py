@@ -26,7 +26,10 @@ TESTS = Path(__file__).parents[1]
 NEXT = """
 import os, sys
 import support.next_flask
-from flask import Flask, abort, after_this_request, g, request, session
+from flask import (
+    Flask, abort, after_this_request, flash, g, get_flashed_messages, has_request_context, request,
+    session, url_for,
+)
 from flask_stalecache import StaleCache
 from flask_stalecache.errors import StaleCacheError
 
@@ -34,6 +37,21 @@ app = Flask("shop")
 app.config.update(SECRET_KEY="not a secret", STALECACHE_DIR=sys.argv[1], STALECACHE_REFRESH_WORKERS=0, TESTING=True)
 cache = StaleCache(app)
 runs = []
+
+ended, connections = [], []
+
+@app.teardown_appcontext
+def close(error):
+    ended.append(1)
+    if "db" in g:
+        g.pop("db").close()
+
+class Connection:
+    def __init__(self):
+        connections.append(self)
+        self.closed = False
+    def close(self):
+        self.closed = True
 
 @cache.memoize(300)
 def rates(base):
@@ -90,6 +108,37 @@ def login():
     session["name"] = "ada"
     return "hello"
 
+def connection():
+    if "db" not in g:
+        g.db = Connection()
+    return g.db
+
+@cache.memoize(300)
+def seen():
+    assert connection() is connections[0] and not has_request_context() and "user" not in g
+    g.locale = "en"
+    links = []
+    for link in (lambda: url_for("login", _external=True), get_flashed_messages, lambda: session["name"], lambda: request.path):
+        try:
+            links.append(link())
+        except RuntimeError:
+            links.append("no request")
+    return links
+
+@app.get("/seen")
+def see():
+    g.user, g.locale = "ada", "de"
+    session["name"] = "ada"
+    flash("hello")
+    get_flashed_messages()
+    ended.clear()
+    db = connection()
+    links = seen()
+    assert (g.user, g.locale, session["name"], request.path, g.db) == ("ada", "de", "ada", "/seen", db)
+    assert url_for("login", _external=True) == "http://evil.example/login"
+    assert get_flashed_messages() == ["hello"] and ended == []
+    return str(links)
+
 def status(path, client=None):
     with (client or app.test_client()).get(path) as response:
         return response.status_code, response.headers.get("X-Cache-Status"), response.text
@@ -131,6 +180,10 @@ with app.test_request_context("/"):
         assert "uses the request" in str(error)
     else:
         raise AssertionError("a fetch function has seen the request")
+with app.test_client().get("/seen", headers={"Host": "evil.example"}) as response:
+    assert response.text == "['no request', 'no request', 'no request', 'no request']", response.text
+assert ended == [1] and [each.closed for each in connections] == [True]
+
 with app.app_context():
     assert rates("eur") == {"base": "eur"}
 print("done")

@@ -134,6 +134,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.flask_internals",
         "frontends.read_log",
         "frontends.observed_environ",
+        "frontends.caller_context",
         "frontends.current_app",
         "frontends.middleware",
     ),
@@ -275,6 +276,7 @@ FACES: dict[str, set[str]] = {
     },
     "frontends": {
         "app_version",
+        "caller_context",
         "current_app",
         "engine_setup",
         "flask_gateway",
@@ -305,6 +307,7 @@ FACES: dict[str, set[str]] = {
 }
 
 KNOW_FLASK = {
+    "frontends.caller_context",
     "frontends.memoize.bound_function",
     "frontends.current_app",
     "frontends.flask_internals",

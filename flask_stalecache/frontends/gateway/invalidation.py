@@ -43,8 +43,7 @@ class Invalidator:
         *_, url = page_names(None, environ, rule.ignored)
         try:
             self._engine.counters.count("invalidations")
-            self._engine.store.purge(url, soft=False)
-            self._engine.instrumentation.purged(url, soft=False)
+            self._engine.purge(url, soft=False)
         except StoreError as error:
             self._engine.answer_writer.store_failed(error)
 

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ...core.http.cache_control import Directives
@@ -32,6 +33,7 @@ from ...core.rules.cacheability import Cacheability, current, run_apart
 from ...core.rules.storability import Facts, Verdict, judge
 from ...engine.origin import Answer, Start
 from ...errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
+from ..caller_context import CallerContext
 from ..flask_internals import is_request_missing
 from ..hooks import ask
 from .bound_function import BoundFunction
@@ -64,10 +66,12 @@ class CallFetch:
         try:
             if not suspension.admits():
                 return suspended_answer(self.bound, self.label)
-            word = Cacheability(None, in_background=is_background)
-            value, error = self._run(word)
+            word, caller = Cacheability(None, in_background=is_background), CallerContext.of(self.bound.app)
+            value, error = self._run(word, caller)
         finally:
             slots.give_back()
+        if caller is not None:
+            start = caller.begun_with(start, self.bound.settings.refresh_deadline)
         answer = self._judged(value, error, start, word)
         failed = answer.verdict is Verdict.FAILED
         if not (failed and is_given_up()):
@@ -76,30 +80,37 @@ class CallFetch:
 
     def answer_uncached(self) -> Answer:
         """Call the function for this caller alone: nothing of it is stored."""
-        value, error = self._run(Cacheability(current()))
+        value, error = self._run(Cacheability(current()), CallerContext.of(self.bound.app))
         response = value if error is None else getattr(error, "response", None)
         failed = self._is_failure(error, value, _status_of(response))
         return Answer(Verdict.UNSTORABLE, value=value, error=error, failed=failed)
 
-    def _run(self, word: Cacheability) -> tuple[Any, Exception | None]:
-        """Call the function as if in a thread of its own: in another app context, without the visitor's request."""
+    def _run(self, word: Cacheability, caller: CallerContext | None) -> tuple[Any, Exception | None]:
+        """Call the function without the visitor's request: in the app context of its caller, else in one of its own.
+
+        The end of another app context would be the end of the caller's database session too.
+        """
+        run = self._in_own_context if caller is None else partial(caller.enter, self._call)
         try:
-            # In an empty context: if the function needs a context variable, the first call shows it, not a later refresh.
-            return run_apart(self._in_app_context, word), None
+            # With empty context variables: if the function needs one, the first call shows it, not a later refresh.
+            return run_apart(run, word), None
         except Exception as error:
             return None, error
 
-    def _in_app_context(self) -> Any:
+    def _in_own_context(self) -> Any:
         with self.bound.app.app_context():
-            try:
-                return self.bound.definition.function(*self.args, **self.kwargs)
-            except RuntimeError as error:
-                if not is_request_missing(error):
-                    raise
-                raise StaleCacheError(
-                    f"{self.label} uses the request, of which a fetch function knows nothing, since what it returns is for "
-                    "everybody: give it what it needs as an argument"
-                ) from error
+            return self._call()
+
+    def _call(self) -> Any:
+        try:
+            return self.bound.definition.function(*self.args, **self.kwargs)
+        except RuntimeError as error:
+            if not is_request_missing(error):
+                raise
+            raise StaleCacheError(
+                f"{self.label} uses the request, of which a fetch function knows nothing, since what it returns is for "
+                "everybody: give it what it needs as an argument"
+            ) from error
 
     # -- judging its value ---------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import Any, NamedTuple, cast
 
-from flask import Flask
+from flask import Flask, has_request_context
 
 from ...batches.renewal import Renewal
 from ...config import Settings
@@ -25,6 +25,7 @@ from ...errors import BrokenValue, ConfigError
 from ...stats.tally import PLAIN
 from ...stores.base import Copy
 from ..app_version import AppVersion
+from ..caller_context import note_beginnings, note_own_purge
 from ..hooks import ask
 from ..middleware import submit_at_close
 from .bound_function import BoundFunction, FetchFunction, definition_named
@@ -64,6 +65,7 @@ class Calls:
         self.settings = settings
         self.engine = engine
         self._version = version
+        engine.purged = note_own_purge
         self._bound_functions: dict[FetchFunction, BoundFunction] = {}
         self._names: dict[str, FetchFunction] = {}
         self.pool = engine.runtime.new_pool(WORKERS, settings.refresh_queue)
@@ -93,6 +95,8 @@ class Calls:
             bound.tally.served(served.status, took, waited=served.waited)
         if served.answer is not None:
             value = self._of_answer(origin, served.answer, word)
+            if not served.stored and served.answer.entry is not None and not has_request_context():
+                self._store_in_background(origin, served.answer.entry)
         # Whatever is made of this value is not fresher than it, and is purged with it.
         if word is not None and definition.policy.inherit and (entry := served.entry) is not None:
             word.made_from(entry.key)
@@ -107,6 +111,14 @@ class Calls:
             return self.answer(definition, args, kwargs)
         origin.bound.tally.served(CacheStatus.BYPASS, 0.0)
         return _told(self.engine.bypass(origin))
+
+    def _store_in_background(self, origin: CallOrigin, entry: Entry) -> None:
+        """Refresh a value that was not stored since its context began before a purge: a shell's or a daemon's may last for days."""
+        runtime = self.engine.runtime
+        has_threads = runtime.refresher.workers > 0 and not runtime.in_line
+        is_purged = entry.seq < self.engine.store.seq()
+        if has_threads and is_purged and runtime.claim(self.engine.answer_writer.load(entry.key)):
+            runtime.submit(origin.refresh())
 
     def refresh(self, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Queue a refresh, even of a fresh value. Return false if one is pending already."""
@@ -161,8 +173,7 @@ class Calls:
         """Drop the stored value of a call."""
         key = self._bound_function(definition).key(args, kwargs)
         self.engine.counters.count("purges")
-        self.engine.store.purge(call_name(key), soft=False)
-        self.engine.instrumentation.purged(call_name(key), soft=False)
+        self.engine.purge(call_name(key), soft=False)
 
     def peek(self, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the stored value of a call, however old, or ``None``."""
@@ -230,6 +241,8 @@ class Calls:
     def _bind(self, definition: FetchFunction) -> BoundFunction:
         self._check_name(definition)
         self.check([definition])
+        # Again: the app may have got another class for its ``g`` since.
+        note_beginnings(self.app, self.engine.store.seq)
         settings, policy = self.settings, definition.policy
         windows = policy.windows
         prefers = settings.prefer_stale if windows.prefer_stale is None else windows.prefer_stale is True

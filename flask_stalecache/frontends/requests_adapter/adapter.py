@@ -164,9 +164,7 @@ class CachingAdapter(BaseAdapter):
                 continue
             try:
                 context.engine.counters.count("invalidations")
-                name = self._rules.names(asked, context.settings)[1]
-                context.engine.store.purge(name, soft=False)
-                context.engine.instrumentation.purged(name, soft=False)
+                context.engine.purge(self._rules.names(asked, context.settings)[1], soft=False)
             except StoreError as error:
                 context.engine.answer_writer.store_failed(error)
 
