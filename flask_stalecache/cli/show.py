@@ -12,9 +12,10 @@ from flask.cli import with_appcontext
 from ..app_state import AppState
 from ..core.formatting import clock, size, spell
 from ..core.model.entry import Entry
-from ..core.model.environ import environ_name
-from ..core.model.keys import FORWARDED_FIELDS
+from ..core.model.environ import environ_name, field_of
+from ..core.model.keys import FORWARDED_FIELDS, digest, is_digest
 from ..core.model.purge_names import tags_in
+from ..core.model.recipe import PageRecipe
 from ..core.model.titles import endpoint_of, function_of, title_of
 from ..core.rules.explain import Explanation, explain
 from ..core.rules.serving import ServeOptions
@@ -34,7 +35,7 @@ _OF_ALL = frozenset({"HTTP_HOST", *map(environ_name, FORWARDED_FIELDS)})
 def show(url: str, as_json: bool) -> None:
     """Show the entries of URL in detail: each variant, its windows, and how the next request would be served, and why.
 
-    URL is a path with its query (on all hosts), a full URL, or a call as `list` writes it.
+    URL is a path with its query (on all hosts), a full URL, a call as `list` writes it, or the digest of a key.
     """
     here = filled_state()
     found = list(_found(here, url))
@@ -53,6 +54,9 @@ def show(url: str, as_json: bool) -> None:
 
 
 def _found(here: AppState, url: str) -> Iterator[Stored]:
+    if is_digest(url):
+        yield from (stored for stored in here.engine.store.walk() if digest(stored.entry.key) == url)
+        return
     selector = of_url(here, url) if url.startswith(("/", "http://", "https://")) else None
     for stored in here.engine.store.walk():
         if title_of(stored.entry) == url if selector is None else selector.matches(stored.entry):
@@ -75,6 +79,7 @@ def _lines(stored: Stored, now: float, terms: ServeOptions) -> Iterator[str]:
         ("status", str(entry.status)),
         *(("", f"{name}: {value}") for name, value in entry.headers),
         ("key", entry.key),
+        ("digest", digest(entry.key)),
     ]
     for name, value in rows:
         yield f"  {name:<10} {value}".rstrip()
@@ -112,9 +117,13 @@ def _for_whom(entry: Entry) -> Iterator[tuple[str, str]]:
 
 
 def _variant(entry: Entry) -> dict[str, str | None]:
-    """Return the request fields that distinguish it from other variants of its URL."""
-    fields = entry.recipe.get("fields", [])
-    return {name.removeprefix("HTTP_").replace("_", "-").title(): value for name, value in fields if name not in _OF_ALL}
+    """Return the request fields that distinguish it from other variants of its URL; of a secret its digest."""
+    try:
+        recipe = PageRecipe.from_json(entry.recipe)
+    except (LookupError, TypeError, ValueError):
+        return {}
+    fields = [*recipe.fields, *((name, f"(digest {value[:8]})") for name, value in recipe.digests)]
+    return {(field_of(name) or name).title(): value for name, value in fields if name not in _OF_ALL}
 
 
 def _data(stored: Stored, now: float, terms: ServeOptions) -> dict[str, Any]:
@@ -147,6 +156,7 @@ def _data(stored: Stored, now: float, terms: ServeOptions) -> dict[str, Any]:
         "length": stored.length,
         "size": stored.size,
         "key": entry.key,
+        "address": digest(entry.key),
     }
 
 

@@ -10,6 +10,7 @@ from ..core.formatting import number
 from ..core.model.entry import Entry
 from ..core.model.titles import title_of
 from ..errors import ConfigError
+from ..stores.base import find_key
 
 #: Actions by their names in forms, with the page's word for a finished one.
 ACTIONS = {"purge": "Purged", "soft": "Softly purged", "refresh": "Refreshed"}
@@ -35,7 +36,7 @@ def selector_of(state: AppState, by: str, value: str) -> Selector:
 def act(state: AppState, action: str, by: str, value: str) -> str:
     """Do what a form asks for, and return the page's message.
 
-    :param by: one of :data:`SELECTORS`, or ``key`` for one entry.
+    :param by: one of :data:`SELECTORS`, or ``key`` for one entry: then the value is the digest of its key.
     :raises ConfigError: for an unknown action or selection.
     :raises StoreError: if the store can't be written.
     """
@@ -50,9 +51,11 @@ def act(state: AppState, action: str, by: str, value: str) -> str:
     return _told(action, f"{SELECTORS[by]} {value}", batch)
 
 
-def _on_one(state: AppState, action: str, key: str) -> str:
+def _on_one(state: AppState, action: str, address: str) -> str:
     """Act on one entry, and return the page's message. All variants of a page are purged together."""
-    entry = state.engine.store.load(key).entry
+    store = state.engine.store
+    key = find_key(store, address)
+    entry = None if key is None else store.load(key).entry
     if entry is None:
         raise ConfigError("It is not stored any more.")
     if action == "refresh":

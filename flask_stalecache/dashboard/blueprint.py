@@ -39,7 +39,7 @@ _FIELDS = {
 }
 #: The fields of a form.
 _ASKED = ("action", "by", "value")
-#: Characters in a link or a message at most: a limit of servers, and of cookies.
+#: Characters in a search or a message at most: a limit of servers, and of cookies.
 LONGEST = 800
 #: The panels that an open page updates. To add one: a name here, its template ``templates/NAME.html`` (which is rendered with
 #: ``now``, the :class:`.Overview`), a section of ``page.html`` with ``data-part="NAME"`` that includes it, and its data in
@@ -62,7 +62,7 @@ class Asked(NamedTuple):
     """A search for entries.
 
     :ivar by: one of :data:`.actions.SELECTORS`, or ``key``.
-    :ivar find: the value to search for.
+    :ivar find: the value to search for; of a ``key`` its digest, since a key may tell more than a link should.
     :ivar problem: why the search is not possible; "" if it is.
     """
 
@@ -147,7 +147,6 @@ class Dashboard(Blueprint):
             links=_links(asked),
             static=lambda name: url_for(".static", filename=name),
             selectors=SELECTORS,
-            longest=LONGEST,
         )
 
     def _now(self) -> Response:
@@ -187,7 +186,7 @@ def _links(asked: Asked) -> Links:
         page=url_for(".page"),
         act=url_for(".act"),
         now=url_for(".now"),
-        entry=lambda key: url_for(".page", by="key", find=key, _anchor="find"),
+        entry=lambda address: url_for(".page", by="key", find=address, _anchor="find"),
         longer=url_for(".page", by=asked.by, find=asked.find, long="1", _anchor="find"),
     )
 

@@ -19,7 +19,7 @@ from ..core.rules.serving import ServeOptions
 from ..core.rules.variants import INDEX
 from ..frontends.memoize.bound_function import FetchFunction
 from ..frontends.memoize.handler import Suspended
-from ..stores.base import Stored
+from ..stores.base import Stored, find_key
 from .charts import Moment, charts, moment_of
 from .entry_view import Card, Line, card_of, line_of
 from .health import OFF, health
@@ -147,13 +147,15 @@ class DashboardData:
         )
         return Lists(says, left_alone, biggest, latest)
 
-    def one(self, key: str) -> Found:
-        """Return the entry of a key.
+    def one(self, address: str) -> Found:
+        """Return the entry at an address.
 
         :raises StoreError: if the store can't be read.
         """
-        copy = self.state.engine.store.load(key)
-        if copy.entry is None:
+        store = self.state.engine.store
+        key = find_key(store, address)
+        copy = None if key is None else store.load(key)
+        if copy is None or copy.entry is None:
             return Found("It is not stored any more.", "", False, [])
         return Found("", "", False, [self._card(_stored(copy.entry, copy.note))])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.formatting import size, spell
+from ..core.model.keys import digest
 from ..core.model.purge_names import tags_in
 from ..core.model.titles import title_of
 from ..core.rules.explain import State, explain, state_of
@@ -18,6 +19,7 @@ from .windows_bar import Bar, bar_of
 class Card:
     """An entry with all details.
 
+    :ivar address: the digest of its key.
     :ivar key: its key.
     :ivar title: its URL, or the call that returned it.
     :ivar state: the window that it is in.
@@ -28,6 +30,7 @@ class Card:
     :ivar head: the response's header fields.
     """
 
+    address: str
     key: str
     title: str
     state: State
@@ -42,7 +45,7 @@ class Card:
 class Line:
     """The summary of an entry, formatted for a list."""
 
-    key: str
+    address: str
     title: str
     state: State
     size: str
@@ -60,7 +63,7 @@ def line_of(stored: Stored, now: float, terms: ServeOptions, here: str) -> Line:
     """
     summary = summary_of(stored, now, terms)
     return Line(
-        key=summary.key,
+        address=summary.address,
         title=summary.title.removeprefix(here),
         state=summary.state,
         size=size(summary.size),
@@ -78,6 +81,7 @@ def card_of(stored: Stored, now: float, terms: ServeOptions, *, pending: bool) -
     entry = stored.entry
     explained = explain(entry, stored.note, now, terms, pending=pending)
     return Card(
+        address=digest(entry.key),
         key=entry.key,
         title=title_of(entry),
         state=state_of(entry, now, terms),

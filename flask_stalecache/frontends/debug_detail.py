@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from ..core.model.entry import Entry
-from ..core.model.keys import FORWARDED_FIELDS, digest
+from ..core.model.keys import FORWARDED_FIELDS
 from ..core.model.note import Note
 from ..core.rules.explain import why_stale
 from ..core.rules.prefer_stale import PreferStale
@@ -17,9 +17,6 @@ from ..core.rules.serving import ServeOptions, is_fresh
 from ..core.rules.status import CacheStatus, key_and_detail
 from ..engine.origin import Answer, Served
 from ..stores.base import Copy
-
-#: Request fields whose values are never shown.
-_SECRET = frozenset({"cookie", "authorization", "proxy-authorization"})
 
 
 class Asking(Protocol):
@@ -51,9 +48,7 @@ def debug_detail(asking: Asking, met: Copy, served: Served, now: float, *, pendi
         reasons = _of_copy(served, asking.terms, now, pending)
     else:
         reasons = _of_answer(served, served.answer, environ, asking.terms, met.entry, now)
-    # A developer's key callable may have made the key from a cookie.
-    is_anonymous = "HTTP_COOKIE" not in environ and "HTTP_AUTHORIZATION" not in environ
-    return key_and_detail(readable_key(asking.key, shows_custom=is_anonymous), "; ".join(filter(None, reasons)))
+    return key_and_detail(readable_key(asking.key), "; ".join(filter(None, reasons)))
 
 
 def _of_copy(served: Served, terms: ServeOptions, now: float, pending: bool) -> Iterable[str]:
@@ -100,31 +95,21 @@ def _of_answer(
         yield f"not stored: {answer.why_not_stored.text}"
 
 
-def readable_key(key: str, *, shows_custom: bool) -> str:
-    """Return the key of a page in a readable form: the endpoint, the URL, and the request fields in the key.
-
-    :param shows_custom: whether the result of a ``key`` callable may be shown; else a digest of it is.
-    """
-    try:
-        kind, *parts = literal_eval(key)
-    except ValueError:
-        # A key callable may return a value without a literal, such as infinity.
-        return digest(key)
+def readable_key(key: str) -> str:
+    """Return the key of a page in a readable form: the endpoint, the URL, and the request fields in the key."""
+    kind, *parts = literal_eval(key)
     if kind == "variant":
         url_key, *values, names = parts
-        return " ".join([readable_key(url_key, shows_custom=shows_custom), *map(_field, names, values)])
+        return " ".join([readable_key(url_key), *map(_field, names, values)])
     view, (scheme, host, *forwarded), what, varied = parts
     fields = [_field(name, value) for name, value in (*zip(FORWARDED_FIELDS, forwarded, strict=True), *varied) if value is not None]
     if len(what) == 1:
-        where = ascii(what[0]) if shows_custom else digest(ascii(what[0]))[:8]
-        return " ".join([f"{view}:", f"{scheme}://{host}", f"key={where}", *fields])
+        return " ".join([f"{view}:", f"{scheme}://{host}", f"key={what[0][:8]}", *fields])
     script, path, raw, query = what
     # PEP 3333: the environ has the bytes of a path as latin-1.
     shown = raw or quote(f"{script}{path}".encode("latin-1", "replace"), safe="/:@!$&'()*+,;=~")
     return " ".join([f"{view}:", f"{scheme}://{host}{shown}{'?' if query else ''}{query}", *fields])
 
 
-def _field(name: str, value: Any) -> str:
-    if value is None:
-        return f"{name}:"
-    return f"{name}:{digest(str(value))[:8] if name in _SECRET else value}"
+def _field(name: str, value: str | tuple[str] | None) -> str:
+    return f"{name}:{value[0][:8] if isinstance(value, tuple) else value or ''}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..core.model.entry import Entry
+from ..core.model.keys import digest, is_digest
 from ..core.model.note import Note
 from ..stats.counters import Counters
 
@@ -145,7 +146,8 @@ class Store(Protocol):
     A store without copies in memory returns ``None`` from ``lookup`` and ``True`` from ``moved``, and does nothing in ``touch``
     and ``forget``. One that removes entries by itself does nothing in ``tick`` and returns ``{"bytes": 0}`` from ``sweep``.
 
-    Optional: a ``max_size`` attribute (bytes, or ``None``) is shown in the statistics; see also :class:`DirectoryStore`.
+    Optional: a ``max_size`` attribute (bytes, or ``None``) is shown in the statistics; see also :class:`AddressedStore` and
+    :class:`DirectoryStore`.
     """
 
     # -- hits ----------------------------------------------------------------------------------------------------
@@ -223,6 +225,32 @@ class Store(Protocol):
 
     def forget(self) -> None:
         """Drop all copies of this process."""
+
+
+@runtime_checkable
+class AddressedStore(Protocol):
+    """An additional method of a store that finds an entry by the digest of its key, without a walk."""
+
+    def key_of(self, address: str) -> str | None:
+        """Return the key whose digest this is; ``None`` if it has no entry.
+
+        :param address: 40 hexadecimal digits; anything else is no address.
+        """
+
+
+def find_key(store: Store, address: str) -> str | None:
+    """Return the key of an entry by its address; ``None`` if it has no entry.
+
+    Pages, links and commands use addresses, since a key is long and may hold what is nobody else's business.
+
+    :param address: the digest of the key.
+    :raises StoreError: if the store can't be read.
+    """
+    if not is_digest(address):
+        return None
+    if isinstance(store, AddressedStore):
+        return store.key_of(address)
+    return next((stored.entry.key for stored in store.walk() if digest(stored.entry.key) == address), None)
 
 
 @runtime_checkable

@@ -23,6 +23,7 @@ from ..core.model.checks import Duration
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
+from ..core.rules.variants import INDEX
 from ..errors import BrokenEntry, StoreError
 from ..filesystem.atomic import read_file, store_errors, write_file
 from ..filesystem.locks import FileKeyLock, held
@@ -30,7 +31,7 @@ from ..stats.counters import Counters
 from . import entry_format, note_format
 from .base import Checked, Copy, Stored, Usage
 from .cache_directory import CacheDirectory
-from .entry_file import read_entry
+from .entry_file import read_entry, read_head
 from .eviction import Evictor
 from .folders import BILLION, Folders, folder_of, on_disk, size_on_disk
 from .memory import Copies
@@ -294,6 +295,17 @@ class FileStore:
             for name in names:
                 self._cache_directory.stamps.move(slot_of(digest(name)))
             self._cache_directory.stamps.raise_seq(number + 1)
+
+    def key_of(self, address: str) -> str | None:
+        """Return the key of an entry by its digest, from the head of its file; ``None`` if there is none or it is broken."""
+        with store_errors():
+            try:
+                head = read_head(self._folders.file(address)) if self._cache_directory.open_if_exists() else None
+                entry = None if head is None else head.entry
+            except BrokenEntry:
+                return None
+        is_one = entry is not None and entry.status != INDEX and digest(entry.key) == address
+        return entry.key if entry is not None and is_one else None
 
     # -- looking through it ----------------------------------------------------------------------------------------
 

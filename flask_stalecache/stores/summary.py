@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..core.model.keys import digest
 from ..core.model.note import Note
 from ..core.model.purge_names import tags_in
 from ..core.model.titles import endpoint_of, function_of, title_of
@@ -31,7 +32,8 @@ class Summary:
     :ivar size: bytes on the disk.
     :ivar used: seconds since its last known use.
     :ivar tags: its tags.
-    :ivar key: the whole key.
+    :ivar key: the whole key, in which values that may be secrets are digests.
+    :ivar address: its digest, by which commands and pages find the entry.
     """
 
     title: str
@@ -49,6 +51,7 @@ class Summary:
     used: float
     tags: tuple[str, ...]
     key: str
+    address: str
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON data."""
@@ -93,6 +96,7 @@ def summary_of(stored: Stored, now: float, terms: ServeOptions = PLAIN) -> Summa
         used=max(0.0, now - stored.used),
         tags=tags_in(entry.names),
         key=entry.key,
+        address=digest(entry.key),
     )
 
 

@@ -51,6 +51,6 @@ def test_a_failing_origin_shows(note: Note, failing: bool, failures: int, retry_
 
 def test_its_data_has_the_windows_by_name_and_nothing_that_only_the_dashboard_shows() -> None:
     assert set(summary().to_json()) == {
-        "title", "of", "state", "failing", "status", "age", "fresh_for", "length", "size", "used", "tags", "key", "max_age",
-        "stale_while_revalidate", "stale_if_error",
+        "title", "of", "state", "failing", "status", "age", "fresh_for", "length", "size", "used", "tags", "key", "address",
+        "max_age", "stale_while_revalidate", "stale_if_error",
     }  # fmt: skip

@@ -67,6 +67,7 @@ def make_entry(
             "query": "",
             "raw": [],
             "fields": [["HTTP_HOST", "shop.example"]],
+            "digests": [],
         },
     )
 

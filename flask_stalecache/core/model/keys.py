@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeAlias
 
 from ...errors import ConfigError
 from .environ import environ_name
@@ -40,7 +41,8 @@ def page_key(
 ) -> str:
     """Return the key of a page.
 
-    Every part is quoted as a Python literal (:func:`ascii` of a tuple), so that no separator can be injected.
+    Every part is quoted as a Python literal (:func:`ascii` of a tuple), so that no separator can be injected. Keys are on disk, in
+    the shell and on the dashboard, so that values that may be secrets are digests in them.
 
     :param view: the name of the view, so that two views never share an entry.
     :param environ: the WSGI environ.
@@ -53,7 +55,8 @@ def page_key(
     where = get("wsgi.url_scheme", "http"), host_of(environ), *map(get, _FORWARDED)
     varied = tuple([_varied(name, normalise, environ) for name, normalise in vary.items()]) if vary else ()
     if custom is not None:
-        return ascii(("page", view, where, (_checked(custom),), varied))
+        # It is often made from a cookie. The digest is of a literal, since 1 == True.
+        return ascii(("page", view, where, (digest(ascii(_checked(custom))),), varied))
     query = get("QUERY_STRING", "")
     if query and ignored:
         query = ignored.split(query)[0]
@@ -69,7 +72,7 @@ def page_key(
 _LONG = 200
 
 
-# Quoting is half the cost of a key, and requests for the same pages repeat. Not for custom parts, since 1 == True.
+# Quoting is half the cost of a key, and requests for the same pages repeat.
 @lru_cache(maxsize=1024)
 def _quoted(parts: tuple[object, ...]) -> str:
     return ascii(parts)
@@ -93,15 +96,50 @@ def call_key(function: str, arguments: str) -> str:
     return ascii(("call", function, arguments))
 
 
-def _varied(name: str, normalise: Normaliser | None, environ: Mapping[str, Any]) -> tuple[str, str | None]:
+#: A value in a key: itself, a digest of it in a tuple, or ``None`` for a field that is absent.
+Shown: TypeAlias = "str | tuple[str] | None"
+#: Fields that describe the program of a client, not who uses it.
+_DESCRIPTIVE = re.compile(
+    r"accept(-(charset|datetime|encoding|language))?|dnt|host|origin|save-data|sec-(ch|fetch)-.*|sec-gpc|user-agent"
+    r"|x-forwarded-(host|port|prefix|proto)|x-requested-with"
+)
+#: What the names of fields contain whose values are secrets, or tell who somebody is.
+_TELLING = re.compile(
+    r"account|address|assert|auth|bearer|cert|cookie|cred|csrf|email|forwarded|ident|jwt|key|login|mail|member|nonce|otp|pass|person"
+    r"|phone|private|refer|saml|secret|sess|sign|ssl|ticket|token|user|uuid|xsrf|(^|[-_])(client|code|customer|id|ip|pin|pw|sid|sso|uid)($|[-_])"
+)
+#: Characters of a value that is shown: of a descriptive field, and of any other one whose name tells of no secret.
+_DESCRIPTION, _WORD = 512, 20
+
+
+def shown(name: str, value: str | None) -> Shown:
+    """Return the value of a request field as keys have it: a digest, unless it is short and of a field that is known as harmless.
+
+    No visitor can send a value that is taken for a digest, since that is in a tuple.
+
+    :param name: the name of the field.
+    :param value: its value, or what a normaliser made of it; ``None`` without the field.
+    """
+    return value if value is None or len(value) <= _longest_shown(name) else (digest(value),)
+
+
+@lru_cache(maxsize=256)
+def _longest_shown(name: str) -> int:
+    name = name.lower()
+    if _DESCRIPTIVE.fullmatch(name):
+        return _DESCRIPTION
+    return 0 if _TELLING.search(name) else _WORD
+
+
+def _varied(name: str, normalise: Normaliser | None, environ: Mapping[str, Any]) -> tuple[str, Shown]:
     value = environ.get(environ_name(name))
     if normalise is None:
-        return name, value
+        return name, shown(name, value)
     variant = normalise(value)
     if variant is not None and not isinstance(variant, str):
         raise ConfigError(f"the normaliser of {name} returned {type(variant).__name__}: return a string or None")
     # A str enum becomes a plain string: they are equal, and would share a place in the cache of quoted keys.
-    return name, None if variant is None else str.__str__(variant)
+    return name, None if variant is None else shown(name, str.__str__(variant))
 
 
 def _checked(custom: object) -> object:
@@ -118,3 +156,11 @@ def _checked(custom: object) -> object:
 def digest(key: str) -> str:
     """Return the name of the files of a key, or of a name to purge by: 40 hexadecimal digits."""
     return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+
+
+def is_digest(text: str) -> bool:
+    """Whether a text has the form of a digest."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+_DIGEST = re.compile("[0-9a-f]{40}")

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .environ import ARRIVED, REFRESHING, environ_name
-from .keys import FORWARDED_FIELDS, RAW_PATHS
+from .environ import ARRIVED, REFRESHING, environ_name, field_of
+from .keys import FORWARDED_FIELDS, RAW_PATHS, shown
 from .query import NamePatterns
 
 USER_AGENT = "flask-stalecache refresh"
+#: Fields that every key has in full.
+_NEEDED = frozenset({"HTTP_HOST", *map(environ_name, FORWARDED_FIELDS)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class PageRecipe:
     :param query: the query without ignored parameters.
     :param raw: the server's own variables of the raw path, as received but for the query.
     :param fields: environ names and values of the request fields in the key, as received; ``None`` for one that was absent.
+    :param digests: environ names and digests of those whose values are not known: only a visitor who sends them can ask again.
     """
 
     scheme: str
@@ -35,6 +38,13 @@ class PageRecipe:
     query: str
     raw: tuple[tuple[str, str], ...]
     fields: tuple[tuple[str, str | None], ...]
+    digests: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def why_incomplete(self) -> str:
+        """Why it can't become a request; "" if it can."""
+        names = " and ".join(_field_name(name).title() for name, _ in self.digests)
+        return f"the value of {names} is not kept: the next visitor who sends it has it refreshed" if names else ""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, Any], vary: Iterable[str], ignored: NamePatterns) -> PageRecipe:
@@ -84,7 +94,10 @@ class PageRecipe:
         return {name: value for name, value in environ.items() if value is not None}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the recipe as data."""
+        """Return the recipe as data, for the disk: without values that may be secrets."""
+        values = {name: value if name in _NEEDED else shown(_field_name(name), value) for name, value in self.fields}
+        known = [[name, value] for name, value in values.items() if not isinstance(value, tuple)]
+        hidden = [[name, value[0]] for name, value in values.items() if isinstance(value, tuple)]
         return {
             "scheme": self.scheme,
             "server": list(self.server),
@@ -92,7 +105,8 @@ class PageRecipe:
             "path": self.path,
             "query": self.query,
             "raw": [list(item) for item in self.raw],
-            "fields": [list(item) for item in self.fields],
+            "fields": known,
+            "digests": [*hidden, *map(list, self.digests)],
         }
 
     @classmethod
@@ -110,9 +124,12 @@ class PageRecipe:
             query=_text(data["query"]),
             raw=tuple((_text(name), _text(value)) for name, value in data["raw"]),
             fields=tuple((_text(name), None if value is None else _text(value)) for name, value in data["fields"]),
+            digests=tuple((_text(name), _text(value)) for name, value in data["digests"]),
         )
         # The names become those of an environ, in which a wsgi.input, say, must be our own.
-        if not {name for name, _ in recipe.raw} <= {*RAW_PATHS} or not all(_is_of_field(name) for name, _ in recipe.fields):
+        if not {name for name, _ in recipe.raw} <= {*RAW_PATHS} or not all(
+            _is_of_field(name) for name, _ in (*recipe.fields, *recipe.digests)
+        ):
             raise ValueError("a recipe with other names than those of a request")
         return recipe
 
@@ -125,6 +142,10 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a recipe is made of strings, not of {type(value).__name__}")
     return value
+
+
+def _field_name(variable: str) -> str:
+    return field_of(variable) or variable
 
 
 def _with_query(raw: str, query: str) -> str:

@@ -24,6 +24,7 @@ from ..http.vary import newest, normalised
 from ..model.entry import Entry
 from ..model.environ import environ_name
 from ..model.inputs import NO_NAMES
+from ..model.keys import shown
 from ..model.policy import Windows
 
 #: The status of an index. No response has it.
@@ -41,7 +42,7 @@ def variant_key(url_key: str, fields: Fields, get: Callable[[str], Any]) -> str:
     :param fields: request fields in lower case, sorted.
     :param get: returns a value of the WSGI environ, or ``None``.
     """
-    return ascii(("variant", url_key, *[normal_form(name, get(environ_name(name))) for name in fields], fields))
+    return ascii(("variant", url_key, *[shown(name, normal_form(name, get(environ_name(name)))) for name in fields], fields))
 
 
 def is_variant_of(url_key: str, key: str) -> bool:

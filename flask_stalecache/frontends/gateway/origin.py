@@ -211,6 +211,8 @@ def refresh_of(backend: Backend, rules: Rules, entry: Entry) -> RefreshJob | str
         recipe = PageRecipe.from_json(entry.recipe)
     except (LookupError, TypeError, ValueError):
         return "what it takes to make it again is not known"
+    if recipe.why_incomplete:
+        return recipe.why_incomplete
     environ = recipe.to_environ()
     rule = rules.of(environ)
     url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)

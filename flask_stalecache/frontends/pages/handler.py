@@ -119,6 +119,8 @@ class Pages:
             recipe = PageRecipe.from_json(entry.recipe)
         except (LookupError, TypeError, ValueError):
             return "what it takes to make it again is not known"
+        if recipe.why_incomplete:
+            return recipe.why_incomplete
         endpoint = endpoint_of(entry) or ""
         tally, maker = self.engine.registry.tally("endpoint", endpoint), AnyView(self.app, self._terms_at(endpoint))
         return Renewal(page_refresh(maker, entry.key, title_of(entry), recipe, None, tally), _status_of)

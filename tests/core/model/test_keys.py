@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flask_stalecache import ConfigError, Policy, StaleCache
-from flask_stalecache.core.model.keys import digest, host_of, page_key, raw_path
+from flask_stalecache.core.model.keys import digest, host_of, is_digest, page_key, raw_path, shown
 from flask_stalecache.core.model.policy import Normaliser
 from flask_stalecache.core.model.query import NamePatterns
 
@@ -383,3 +383,77 @@ def test_digests_differ_where_keys_do_and_stay_the_same_over_releases() -> None:
     assert digest("a") != digest("b")
     # Files on disk are found by it.
     assert digest("a") == "948caa2db61bc4cdb4faf7740cd491f195043914"
+
+
+# -- secrets ---------------------------------------------------------------------------------------------------------
+
+LONG = "x" * 600
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("accept-language", "de-DE,de;q=0.9,en-US;q=0.8,en;q=0.7"),
+        ("Accept-Encoding", "gzip, deflate, br, zstd"),
+        ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36"),
+        ("sec-ch-ua-platform", '"Windows"'),
+        ("x-country", "de"),
+        ("x-theme", "dark"),
+        ("x-tenant", "acme"),
+        ("cookie", ""),
+        ("cookie", None),
+    ],
+)
+def test_what_is_harmless_is_shown(name: str, value: str | None) -> None:
+    assert shown(name, value) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cookie", "a=1"),
+        ("Cookie", "a=1"),
+        ("authorization", "x"),
+        ("proxy-authorization", "x"),
+        ("x-api-key", "1"),
+        ("apikey", "1"),
+        ("x-auth-token", "1"),
+        ("private-token", "1"),
+        ("x-session", "1"),
+        ("x-csrf-token", "1"),
+        ("x-amz-security-token", "1"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-real-ip", "10.0.0.1"),
+        ("forwarded", "for=10.0.0.1"),
+        ("x-forwarded-user", "ann"),
+        ("remote-user", "ann"),
+        ("x-client-cert", "ann"),
+        ("x-ssl-client-s-dn", "ann"),
+        ("cf-access-jwt-assertion", "ann"),
+        ("x-customer-id", "1"),
+        ("x_api_key", "1"),
+        ("referer", "https://shop.example/?token=1"),
+        ("x-theme", "0123456789abcdef01234"),
+        ("user-agent", LONG),
+        ("accept-language", LONG),
+    ],
+)
+def test_what_may_be_a_secret_or_is_long_is_a_digest(name: str, value: str) -> None:
+    assert shown(name, value) == (digest(value),)
+    assert value not in key_of(vary={name: None}, **{f"HTTP_{name.upper().replace('-', '_')}": value}) or len(value) < 20
+
+
+def test_a_digest_that_is_sent_is_not_taken_for_one() -> None:
+    keys = {key_of(vary={"x-theme": None}, HTTP_X_THEME=value) for value in (LONG, digest(LONG), str((digest(LONG),)))}
+    assert len(keys) == 3
+
+
+def test_what_a_key_callable_returns_is_a_digest() -> None:
+    assert "ann" not in key_of(custom=("basket", "ann"))
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"), [(digest("a"), True), (digest("a").upper(), False), ("a" * 39, False), ("../x", False)]
+)
+def test_what_has_the_form_of_a_digest(text: str, is_one: bool) -> None:
+    assert is_digest(text) is is_one

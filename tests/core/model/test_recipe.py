@@ -12,8 +12,8 @@ from flask import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.core.model.environ import ARRIVED
-from flask_stalecache.core.model.keys import page_key
+from flask_stalecache.core.model.environ import ARRIVED, environ_name
+from flask_stalecache.core.model.keys import digest, page_key
 from flask_stalecache.core.model.policy import Normaliser
 from flask_stalecache.core.model.query import NamePatterns
 from flask_stalecache.core.model.recipe import USER_AGENT, PageRecipe
@@ -166,9 +166,30 @@ def test_each_request_of_a_recipe_is_its_own() -> None:
     assert one["wsgi.input"] is not other["wsgi.input"]
 
 
-@pytest.mark.parametrize("name", ["scheme", "server", "script_root", "path", "query", "raw", "fields"])
+@pytest.mark.parametrize("name", ["scheme", "server", "script_root", "path", "query", "raw", "fields", "digests"])
 def test_data_that_lacks_a_part_is_no_recipe(name: str) -> None:
     data = recipe_of(VISIT).to_json()
     del data[name]
     with pytest.raises(KeyError, match=name):
         PageRecipe.from_json(data)
+
+
+@pytest.mark.parametrize("name", ["Cookie", "Authorization", "X-Api-Key"])
+def test_a_secret_is_in_the_request_and_not_on_the_disk(name: str) -> None:
+    environ = {**VISIT, environ_name(name): SECRET}
+    recipe = recipe_of(environ, vary=(name, "accept-language"))
+    assert recipe.to_environ()[environ_name(name)] == SECRET
+    assert not recipe.why_incomplete
+    stored = json.dumps(recipe.to_json())
+    assert SECRET not in stored
+    again = PageRecipe.from_json(json.loads(stored))
+    assert again.digests == ((environ_name(name), digest(SECRET)),)
+    assert again.why_incomplete == f"the value of {name} is not kept: the next visitor who sends it has it refreshed"
+    assert again.to_json() == recipe.to_json()
+    assert dict(again.fields)["HTTP_ACCEPT_LANGUAGE"] == "de"
+
+
+def test_what_every_key_has_in_full_is_kept_however_long() -> None:
+    long = "x" * 2000
+    recipe = recipe_of({**VISIT, "HTTP_HOST": long, "HTTP_X_FORWARDED_HOST": long}, vary=("host",))
+    assert PageRecipe.from_json(recipe.to_json()) == recipe

@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import time_machine
 
+from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import NOTHING
 from flask_stalecache.stats.counters import Counters
-from flask_stalecache.stores.base import Store, Stored, Usage
+from flask_stalecache.stores.base import Store, Stored, Usage, find_key
 from flask_stalecache.stores.entry_format import encode
 from support.engine import make_entry, make_index
 from support.store_contract import NEWS, NOTE, SPORT, Kind, begun
@@ -250,3 +253,21 @@ def test_a_sweep_of_nothing_makes_nothing(store: Store, place: Path) -> None:
     assert store.sweep() == {"bytes": 0}
     assert list(store.verify(fix=True)) == []
     assert not place.exists()
+
+
+def test_an_entry_is_found_by_the_digest_of_its_key(store: Store, other: Store) -> None:
+    entry = make_entry()
+    assert find_key(store, digest(entry.key)) is None
+    store.write(entry)
+    unaddressed: Any = SimpleNamespace(walk=store.walk)
+    for each in (store, other, unaddressed):
+        assert find_key(each, digest(entry.key)) == entry.key
+        for text in (
+            entry.key,
+            "",
+            digest("another"),
+            digest(entry.key).upper(),
+            f"../{digest(entry.key)}",
+            f"{digest(entry.key)}.note",
+        ):
+            assert find_key(each, text) is None
