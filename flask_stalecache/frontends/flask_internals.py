@@ -204,6 +204,22 @@ def outside_reader(frame: FrameType) -> str | None:
     return None
 
 
+def is_made_by_flask(frame: FrameType) -> bool:
+    """Whether Flask makes a request object for the request that it answers, rather than other code for its own use.
+
+    :param frame: that of the caller of the object's class.
+    """
+    caller: FrameType | None = frame
+    # The app's request class may have a constructor of its own.
+    while caller is not None and caller.f_code.co_name == "__init__" and _package_of(caller) not in _FRAMEWORK:
+        caller = caller.f_back
+    return caller is not None and _package_of(caller) == "flask"
+
+
+def _package_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
 # -- the app's steps for a request -------------------------------------------------------------------------------------
 
 

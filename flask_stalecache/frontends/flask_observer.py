@@ -1,22 +1,27 @@
-"""Observes what a Flask app behind a gateway reads of each request.
+"""Observes what a Flask app behind a gateway reads of each request, and what middleware between them does.
 
-What the app read, until its response is finished, decides for which visitors the response may be stored.
+What they read, until the response is finished, decides for which visitors the response may be stored. A hit runs neither of them,
+so what middleware reads while a response is made counts like what the app reads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Response
+from werkzeug.routing import RequestRedirect
 
 from ..config import Settings
 from ..core.http.fields import vary_names
+from ..core.model.environ import REPORT
 from ..core.model.inputs import RequestInputs
 from ..core.model.policy import Policy
 from ..core.model.query import NamePatterns
 from ..core.model.reasons import Refusal, StoreRefusal
 from .flask_internals import request_context, session_cookie, session_of
 from .gateway.backend import UNSAID, Observation
+from .observed_environ import ObservedEnviron
 from .pages.handler import ANSWERED
 from .pages.request_recorder import ObservedRequest
 from .pages.watch import read_beyond_names
@@ -25,8 +30,6 @@ from .read_log import ReadLog
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-#: In the environ: what the observer needs of the request after its context has ended.
-_LEFT = "flask_stalecache.left"
 #: In the environ: the policy in code of the view that answered.
 CODED = "flask_stalecache.coded"
 
@@ -39,6 +42,9 @@ class Left(NamedTuple):
     :ivar session_cookie: the name of the session's cookie in the app that answered.
     :ivar endpoint: the endpoint that answered.
     :ivar varied: the response had ``Vary: Cookie`` before the session was saved.
+    :ivar seen: the environ as the app saw it.
+    :ivar coded: the policy in code of the view that answered.
+    :ivar is_redirected: URL matching redirected the request, or would have if no hook had answered.
     """
 
     log: ReadLog
@@ -46,16 +52,69 @@ class Left(NamedTuple):
     session_cookie: str
     endpoint: str | None
     varied: bool
+    seen: Mapping[str, Any]
+    coded: Policy
+    is_redirected: bool
+
+
+class AppReport:
+    """What is known of one request that was passed on to the app. Copies of its environ share it.
+
+    :param log: records what middleware reads.
+    :ivar given: the environ as the gateway passed it on.
+    :ivar lefts: the requests that the app answered; middleware may have made several.
+    :ivar has_cached: a view under ``cached`` has answered, and stores its own response.
+    :ivar has_entered: the app was called.
+    """
+
+    __slots__ = ("given", "has_cached", "has_entered", "lefts", "log")
+
+    def __init__(self, given: Mapping[str, Any], log: ReadLog) -> None:
+        self.given = given
+        self.log = log
+        self.lefts: list[Left] = []
+        self.has_cached = False
+        self.has_entered = False
+
+    def readers(self, ignored_headers: frozenset[str]) -> dict[str, str]:
+        """Return the fields that middleware has read, in lower case, and their readers."""
+        return {name: reader for name, reader in self.log.headers.items() if name not in ignored_headers}
+
+    def read_beyond_names(self, ignored: NamePatterns) -> Refusal | None:
+        """Return the refusal if middleware has read what no name of a field can tell."""
+        log = self.log
+        if "environ" in log.whole:
+            return Refusal(StoreRefusal.READS_ENVIRON, log.whole["environ"])
+        # Variables that middleware has set itself come from what it has read.
+        for name, reader in log.variables.items():
+            if name in log.given and name in self.given:
+                return Refusal(StoreRefusal.READS_VARIABLE, f"{reader} reads {name}")
+        return read_beyond_names(log, self.given.get("QUERY_STRING", ""), ignored)
 
 
 def note_what_is_left(response: Response) -> Response:
     """Keep what only the request context knows. This is the last hook that runs before Flask saves the session."""
     context = request_context()
     request = context.request
-    if isinstance(request, ObservedRequest):
-        varied = "cookie" in vary_names(response.headers)
-        cookie = session_cookie(context.app)
-        request.environ[_LEFT] = Left(request.stalecache_reads, session_of(context), cookie, request.endpoint, varied)
+    environ = request.environ
+    report: AppReport | None = environ.get(REPORT)
+    if report is None:
+        return response
+    report.has_entered = True
+    if ANSWERED in environ:
+        report.has_cached = True
+    elif isinstance(request, ObservedRequest):
+        left = Left(
+            log=request.stalecache_reads,
+            session=session_of(context),
+            session_cookie=session_cookie(context.app),
+            endpoint=request.endpoint,
+            varied="cookie" in vary_names(response.headers),
+            seen=dict(environ),
+            coded=environ.get(CODED, UNSAID),
+            is_redirected=isinstance(request.routing_exception, RequestRedirect),
+        )
+        report.lefts.append(left)
     return response
 
 
@@ -68,28 +127,65 @@ class Observer:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
+    def hand_in(self, environ: WSGIEnvironment) -> WSGIEnvironment:
+        """Return the environ that the app is called with, so that it can be observed."""
+        observed = ObservedEnviron(environ, self._new_log())
+        environ[REPORT] = AppReport(dict(environ), observed.log)
+        return observed
+
+    def accompany(self, environ: WSGIEnvironment) -> None:
+        """Observe only how the app answers a request, which is not stored."""
+        if REPORT not in environ:
+            environ[REPORT] = AppReport({}, self._new_log())
+
+    def _new_log(self) -> ReadLog:
+        return ReadLog(self._settings.ignored_readers)
+
     def __call__(self, environ: WSGIEnvironment, ignored: NamePatterns) -> Observation:
         """Return what was observed of one request.
 
         :param environ: the environ that the app was called with.
         :param ignored: query parameters that are not part of the key.
         """
-        if ANSWERED in environ:
+        report: AppReport | None = environ.get(REPORT)
+        if ANSWERED in environ or (report is not None and report.has_cached):
             return Observation(is_ours=True)
-        left: Left | None = environ.get(_LEFT)
-        if left is None:
-            return Observation(own=Refusal(StoreRefusal.READS_UNSEEN))
-        policy: Policy = environ.get(CODED, UNSAID)
-        uses_session = bool(getattr(left.session, "accessed", True)) and not policy.ignore_session
-        is_answered = uses_session and not left.varied
+        if report is None or not report.lefts:
+            is_past = report is not None and not report.has_entered
+            return Observation(own=Refusal(StoreRefusal.ANSWERED_BY_MIDDLEWARE if is_past else StoreRefusal.READS_UNSEEN))
+        last = report.lefts[-1]
+        readers = report.readers(self._settings.ignored_headers)
+        names = RequestInputs(headers=tuple(sorted(readers)))
+        owns = [report.read_beyond_names(ignored)]
+        for left in report.lefts:
+            names |= self._names(left)
+            owns.append(_own(left, ignored))
+        is_answered = _uses_session(last) and not last.varied
         return Observation(
-            names=self._names(left, uses_session),
-            own=read_beyond_names(left.log, environ.get("QUERY_STRING", ""), ignored),
-            policy=policy,
-            endpoint=left.endpoint,
-            answered=frozenset({"cookie"}) if is_answered or policy.ignore_session else frozenset(),
+            names=names,
+            own=next(filter(None, owns), None),
+            policy=last.coded,
+            endpoint=last.endpoint,
+            answered=frozenset({"cookie"}) if is_answered or last.coded.ignore_session else frozenset(),
+            seen=tuple(left.seen for left in report.lefts),
+            readers=readers,
         )
 
-    def _names(self, left: Left, uses_session: bool) -> RequestInputs:
-        cookies = {*left.log.cookies, *([left.session_cookie] if uses_session else [])}
+    def _names(self, left: Left) -> RequestInputs:
+        cookies = {*left.log.cookies, *([left.session_cookie] if _uses_session(left) else [])}
         return RequestInputs(tuple(sorted(cookies)), tuple(sorted(left.log.headers.keys() - self._settings.ignored_headers)))
+
+
+def _uses_session(left: Left) -> bool:
+    return bool(getattr(left.session, "accessed", True)) and not left.coded.ignore_session
+
+
+def _own(left: Left, ignored: NamePatterns) -> Refusal | None:
+    """Return why an answer is one visitor's own, if no names say so."""
+    query = left.seen.get("QUERY_STRING", "")
+    refusal = read_beyond_names(left.log, query, ignored)
+    if refusal is not None or not left.is_redirected:
+        return refusal
+    # Flask's routing repeats the query in a redirect, past the observed request.
+    present = ignored.split(query)[1]
+    return Refusal(StoreRefusal.ROUTED_WITH_IGNORED, ", ".join(sorted(present))) if present else None

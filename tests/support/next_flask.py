@@ -17,6 +17,9 @@ import flask.ctx
 import flask.globals
 from flask import Flask
 
+# What is told by its module must find Flask here.
+__name__ = "flask.ctx"
+
 _cv_app: Any = flask.globals._cv_app
 #: Flask's proxies go on reading this one; its name is hidden.
 _cv_request: Any = flask.globals._cv_request  # type: ignore[attr-defined]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 #: SCRIPT_NAME and PATH_INFO as the request arrived, before inner middleware changed them.
 ARRIVED = "flask_stalecache.arrived"
+#: What the app behind a gateway reports of a request. Copies of the environ share it.
+REPORT = "flask_stalecache.report"
 #: Set in every refresh, so that hooks can tell it from a visit.
 REFRESHING = "flask_stalecache.refreshing"
 #: The refresh that this request belongs to. Only the view of its page may answer it.

@@ -15,9 +15,13 @@ def parameter_name(part: str) -> str:
 
     :param part: as in the WSGI environ: bytes as latin-1.
     """
+    return _parameter(part)[0]
+
+
+def _parameter(part: str) -> tuple[str, str]:
     decoded = part.encode("latin-1", "replace").decode("utf-8", "replace")
     pairs = parse_qsl(decoded, keep_blank_values=True, errors="werkzeug.url_quote")
-    return pairs[0][0] if pairs else ""
+    return pairs[0] if pairs else ("", "")
 
 
 class NamePatterns:
@@ -50,3 +54,9 @@ class NamePatterns:
             else:
                 kept.append(part)
         return "&".join(kept), frozenset(ignored)
+
+    def pairs(self, query: str) -> frozenset[tuple[str, str]]:
+        """Return the ignored parameters of a query, with their values."""
+        if not query or not self.items:
+            return frozenset()
+        return frozenset(pair for pair in map(_parameter, query.split("&")) if self.match(pair[0]))

@@ -83,6 +83,30 @@ class StoreRefusal(Enum):
         "it reads what is in ignored_parameters: {}",
         "take the name out of ignored_parameters, or the reading out of the view",
     )
+    ROUTED_WITH_IGNORED = ("the app's routing redirects, with what is in ignored_parameters: {}",)
+    REPEATS_IGNORED = (
+        "its Location repeats what is in ignored_parameters: {}",
+        "take the name out of ignored_parameters, or the parameter out of the redirect",
+    )
+    CHANGED_REQUEST = (
+        "middleware between the gateway and the app changed {} of the request",
+        "put that middleware around app.wsgi_app after init_app, or name the request field that it reads in the vary of a rule",
+        True,
+    )
+    ANSWERED_BY_MIDDLEWARE = (
+        "middleware between the gateway and the app answered instead of the app, so that its reads can't be seen",
+        "put that middleware around app.wsgi_app after init_app",
+    )
+    READS_ENVIRON = (
+        "{} reads the environ as a whole",
+        "read its variables by name; or put the middleware that does it around app.wsgi_app after init_app",
+        True,
+    )
+    READS_VARIABLE = (
+        "{}, which is not in the key",
+        "do not read it there; or put the middleware that does it around app.wsgi_app after init_app",
+        True,
+    )
     READS_UNSEEN = (
         "what the app has read of the request can't be seen",
         "leave app.request_class as init_app has set it, or inherit from it",

@@ -22,30 +22,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+from ..http.fields import Headers, lines_of
+from ..http.validators import CONDITIONS
 from ..model.environ import environ_name
 from ..model.inputs import RequestInputs
 from ..model.keys import RAW_PATHS, host_of
 from ..model.query import NamePatterns
 
+#: The parts of a request that are compared.
+PARTS = frozenset({"method", "scheme", "host", "path", "query", "REMOTE_USER"})
+#: Those that no WSGI framework changes in the environ for its own use.
+PARTS_IN_PLACE = frozenset({"method", "scheme", "host", "REMOTE_USER"})
+
 _Environ: TypeAlias = "Mapping[str, Any]"
 _SERVER = ("HTTP_HOST", "SERVER_NAME", "SERVER_PORT")
 
 
-def changed_parts(given: _Environ, seen: _Environ, ignored: NamePatterns, *, explained: bool = False) -> tuple[str, ...]:
+def changed_parts(given: _Environ, seen: _Environ, ignored: NamePatterns, *, is_explained: bool = False) -> tuple[str, ...]:
     """Return the parts of a request that differ between two environs, and that no field in every key explains.
 
     :param given: the environ that the key was made from.
     :param seen: the environ that the app saw.
     :param ignored: query parameters that are not in the key.
-    :param explained: middleware has read a field that was added to the key: it explains all but the method.
+    :param is_explained: middleware has read a field that was added to the key: it explains all but the method.
     """
     same = {
         "method": seen.get("REQUEST_METHOD") in (given.get("REQUEST_METHOD"), "GET"),
-        "scheme": explained or _same_scheme(given, seen),
-        "host": explained or _same_host(given, seen),
-        "path": explained or _same_path(given, seen),
-        "query": explained or _query(given, ignored) == _query(seen, ignored),
-        "REMOTE_USER": explained or (given.get("REMOTE_USER") or "") == (seen.get("REMOTE_USER") or ""),
+        "scheme": is_explained or _same_scheme(given, seen),
+        "host": is_explained or _same_host(given, seen),
+        "path": is_explained or _same_path(given, seen),
+        "query": is_explained or _query(given, ignored) == _query(seen, ignored),
+        "REMOTE_USER": is_explained or (given.get("REMOTE_USER") or "") == (seen.get("REMOTE_USER") or ""),
     }
     return tuple(part for part, is_same in same.items() if not is_same)
 
@@ -56,7 +63,26 @@ def changed_fields(given: _Environ, seen: _Environ, names: RequestInputs) -> tup
     :param names: the cookies and fields that it has read.
     """
     fields = [*names.headers, *(["cookie"] if names.cookies else [])]
-    return tuple(name for name in fields if given.get(environ_name(name)) != seen.get(environ_name(name)))
+    # A fill has the conditions of the gateway.
+    keys = {name: key for name in fields if (key := environ_name(name)) not in CONDITIONS}
+    return tuple(name for name, key in keys.items() if (given.get(key) or "") != (seen.get(key) or ""))
+
+
+def repeated_parameters(given: _Environ, headers: Headers, ignored: NamePatterns) -> frozenset[str]:
+    """Return the ignored parameters of a request that the response sends its client on with.
+
+    :param headers: the fields of the response.
+    """
+    present = ignored.pairs(given.get("QUERY_STRING", ""))
+    if not present:
+        return frozenset()
+    targets = [value for name in ("location", "content-location") for value in lines_of(headers, name)]
+    # A parameter with another value is the app's own.
+    return frozenset(name for target in targets for name, _ in present & ignored.pairs(_query_of(target)))
+
+
+def _query_of(url: str) -> str:
+    return url.partition("#")[0].partition("?")[2]
 
 
 def _same_scheme(given: _Environ, seen: _Environ) -> bool:

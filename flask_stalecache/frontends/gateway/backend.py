@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ...core.model.entry import Entry
 from ...core.model.inputs import NO_NAMES, RequestInputs
@@ -38,6 +38,8 @@ class Observation:
     :param endpoint: the endpoint that answered; ``None`` if the app has none.
     :param answered: fields in ``Vary`` that ``names`` describe more precisely.
     :param is_blind: nothing can be observed of this app: ``names`` does not tell what was read.
+    :param seen: the environs as the app saw them.
+    :param readers: the fields that middleware between gateway and app has read, in lower case, and its modules.
     """
 
     names: RequestInputs = NO_NAMES
@@ -47,6 +49,8 @@ class Observation:
     endpoint: str | None = None
     answered: frozenset[str] = frozenset()
     is_blind: bool = False
+    seen: tuple[Mapping[str, Any], ...] = ()
+    readers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -54,12 +58,39 @@ class Observation:
         return "a response" if self.endpoint is None else f"the endpoint {self.endpoint}"
 
 
-NOTHING_OBSERVED = Observation(is_blind=True)
+class AppObserver(Protocol):
+    """Observes how an app comes to its answers."""
+
+    def hand_in(self, environ: WSGIEnvironment) -> WSGIEnvironment:
+        """Return the environ that the app is called with for an answer that may be stored.
+
+        :param environ: a copy of the visitor's.
+        """
+
+    def accompany(self, environ: WSGIEnvironment) -> None:
+        """Prepare the environ of a request whose answer is not stored."""
+
+    def __call__(self, environ: WSGIEnvironment, ignored: NamePatterns) -> Observation:
+        """Return how the app answered a request.
+
+        :param environ: the environ that the app was called with.
+        :param ignored: query parameters that are not part of the key.
+        """
 
 
-def observe_nothing(environ: WSGIEnvironment, ignored: NamePatterns) -> Observation:
-    """Observe nothing: the responses of an app that is not Flask's speak for themselves."""
-    return NOTHING_OBSERVED
+class Unobserved:
+    """Observes an app that is not Flask's: only what it changes in the environ itself. Its responses speak for themselves."""
+
+    def hand_in(self, environ: WSGIEnvironment) -> WSGIEnvironment:
+        """Return the environ itself: PEP 3333 wants a plain ``dict``."""
+        return environ
+
+    def accompany(self, environ: WSGIEnvironment) -> None:
+        """Change nothing."""
+
+    def __call__(self, environ: WSGIEnvironment, ignored: NamePatterns) -> Observation:
+        """Return what the app has left in the environ."""
+        return Observation(is_blind=True, seen=(environ,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +98,7 @@ class Backend:
     """A WSGI app behind a gateway.
 
     :param app: the app.
-    :param observe: returns how the app answered a request, by the environ that it was given and the query parameters that are not
-        part of the key.
+    :param observe: observes how the app comes to its answers.
     :param only_coded: only views with ``gateway=True`` are stored.
     :param guards: an answer to a request that says who asks is stored only if it says that it is for everybody.
     :param honors: a client's own ``Cache-Control`` is obeyed.
@@ -84,7 +114,7 @@ class Backend:
     app: WSGIApplication
     engine: Engine
     complaints: RateLimitedLog
-    observe: Callable[[WSGIEnvironment, NamePatterns], Observation]
+    observe: AppObserver
     only_coded: bool
     guards: bool
     honors: bool
@@ -102,7 +132,7 @@ class Backend:
         app: WSGIApplication,
         engine: Engine,
         terms: ServeOptions,
-        observe: Callable[[WSGIEnvironment, NamePatterns], Observation] = observe_nothing,
+        observe: AppObserver | None = None,
         renew: Callable[[tuple[str, ...]], None] = lambda keys: None,
         *,
         only_coded: bool = False,
@@ -114,7 +144,7 @@ class Backend:
             app=app,
             engine=engine,
             complaints=engine.complaints,
-            observe=observe,
+            observe=observe or Unobserved(),
             only_coded=only_coded,
             guards=settings.credentials_need_public,
             honors=settings.honor_request_cache_control,

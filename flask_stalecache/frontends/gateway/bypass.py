@@ -34,6 +34,7 @@ class Bypass:
         self._ignored = ignored
         self._begun = time.perf_counter()
         self._is_counted = False
+        backend.observe.accompany(environ)
 
     def enter(self, start_response: StartResponse) -> Iterable[bytes]:
         """Call the app."""

@@ -10,12 +10,15 @@ from ...core.http.freshness import is_explicit
 from ...core.http.vary import selecting_fields
 from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
+from ...core.model.environ import environ_name
 from ...core.model.inputs import RequestInputs
 from ...core.model.keys import FORWARDED_FIELDS
 from ...core.model.policy import Windows
 from ...core.model.purge_names import page_names, tag_name
+from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability
+from ...core.rules.request_changes import PARTS, PARTS_IN_PLACE, changed_fields, changed_parts, repeated_parameters
 from ...core.rules.shared_cache import Exchange, entry_fields
 from ...core.rules.variants import Fields, index_with, place_of
 from ...engine.origin import Start
@@ -82,6 +85,28 @@ class EntryBuilder:
         names = self.beyond_key(seen, headers)
         fields = (*self._rule.policy.vary, *names.headers, *(["cookie"] if names.cookies else []))
         return tuple(name.title() for name in dict.fromkeys(fields))
+
+    def own(self, seen: Observation, headers: Headers) -> Refusal | None:
+        """Return why an answer is one visitor's own although no names say so; ``None`` if it is not."""
+        return seen.own or self._changed(seen, headers) or self._repeated(headers)
+
+    def _changed(self, seen: Observation, headers: Headers) -> Refusal | None:
+        """Return the refusal if middleware has given the app another request than the key describes."""
+        added = (*self._rule.policy.vary, *self.fields(seen, headers))
+        # Of an app that can't be observed, any such field may have been read.
+        is_explained = any(environ_name(name) in self._environ if seen.is_blind else name in seen.readers for name in added)
+        compared = PARTS_IN_PLACE if seen.is_blind else PARTS
+        for environ in seen.seen:
+            parts = changed_parts(self._environ, environ, self._rule.ignored, is_explained=is_explained)
+            parts = (*(part for part in parts if part in compared), *changed_fields(self._environ, environ, seen.names))
+            if parts:
+                return Refusal(StoreRefusal.CHANGED_REQUEST, " and ".join(parts))
+        return None
+
+    def _repeated(self, headers: Headers) -> Refusal | None:
+        """Return the refusal if a redirect repeats ignored parameters of this request."""
+        repeated = repeated_parameters(self._environ, headers, self._rule.ignored)
+        return Refusal(StoreRefusal.REPEATS_IGNORED, ", ".join(sorted(repeated))) if repeated else None
 
     # -- the entry -------------------------------------------------------------------------------------------------
 

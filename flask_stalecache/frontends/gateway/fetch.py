@@ -61,6 +61,10 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 NOTHING_SAID = RequestDirectives()
+READ_BY_APP = (
+    "was read and is not in Vary; add it there, or name it in STALECACHE_IGNORED_HEADERS if the page does not depend on it"
+)
+READ_BY_MIDDLEWARE = "was read by {}, between the gateway and the app; put that middleware around app.wsgi_app after init_app"
 
 
 class AppFetch:
@@ -101,6 +105,7 @@ class AppFetch:
     def call_uncached(self) -> Answer:
         """Call the app as if there were no gateway."""
         self._given = self.environ.copy()
+        self.backend.observe.accompany(self._given)
         try:
             self.call.make(self.backend.app, self._given)
         except Exception as error:
@@ -124,10 +129,11 @@ class AppFetch:
         # If the answer can't be stored anyway, the client's conditions are between the client and the app.
         may_store = self.environ["REQUEST_METHOD"] == "GET" and not start.is_marked
         # A copy in any case: middleware of the app may take the script root off the path.
-        self._given = self._with_our_conditions(previous) if may_store else self.environ.copy()
+        given = self._with_our_conditions(previous) if may_store else self.environ.copy()
         if self.rule.policy.cookies is not None:
             # None of them matters, so none may make a difference.
-            self._given.pop("HTTP_COOKIE", None)
+            given.pop("HTTP_COOKIE", None)
+        self._given = self.backend.observe.hand_in(given)
         try:
             self.call.make(self.backend.app, self._given)
             self._answered = time.time()
@@ -190,7 +196,7 @@ class AppFetch:
         self.is_ours = seen.is_ours
         judgement = self._judge(self._exchange(call.fields), seen, start)
         if judgement.verdict.keeps_copy:
-            shared, pause = self._shareable_failure(), self._retry_after()
+            shared, pause = self._shareable_failure(seen), self._retry_after()
             return Answer(judgement.verdict, call, shared=shared, retry_after=pause, reason=judgement.reason)
         # Before UNSTORABLE: whatever forbids storing (private, a cookie set) may itself be due to this visitor.
         personal = None if seen.is_ours else self._personal(seen)
@@ -198,7 +204,7 @@ class AppFetch:
             return personal
         match judgement.verdict:
             case Verdict.STORABLE:
-                return self._guarded(seen) or self._read_body(start)
+                return self._own(seen) or self._guarded(seen) or self._read_body(start)
             case Verdict.UNSTORABLE:
                 self._explain(seen, judgement.reason)
                 return self._compared_with_head(start) or self._unstorable(seen, judgement.reason)
@@ -231,16 +237,18 @@ class AppFetch:
     def _explain(self, seen: Observation, refusal: Refusal | None) -> None:
         """Log once why an answer is not stored: if it names its own lifetime, and the developer can fix the reason."""
         fields = self.call.fields
-        if refusal is not None and refusal.reason.is_fixable and is_explicit(response_directives(fields), fields):
+        is_meant = seen.policy.gateway or self.rule.policy.max_age is not None
+        if refusal is not None and refusal.reason.is_fixable and (is_meant or is_explicit(response_directives(fields), fields)):
             about = seen.endpoint, refusal.log_key
             self.backend.complaints.warn_once(about, "%s is not stored by the gateway: %s", seen.label, refusal.log_text)
 
-    def _shareable_failure(self) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
+    def _shareable_failure(self, seen: Observation) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
         """Return body, status and fields of a failure for the requests that waited; ``None`` if it may be one visitor's own."""
         body, fields = self.call.whole(), list(self.call.fields)
         directives = response_directives(fields)
         # Not every read of the request can be observed, so a cookie is reason enough.
         is_own = "HTTP_COOKIE" in self.environ or any(name.lower() in ("set-cookie", "vary") for name, _ in fields)
+        is_own = is_own or self._entries.own(seen, fields) is not None
         if body is None or is_own or "private" in directives or "no-store" in directives:
             return None
         return (body,), self.call.status, fields
@@ -253,15 +261,17 @@ class AppFetch:
         if not carried:
             return None
         for name in carried.headers:
-            if name in NEVER_VARIED:
+            reader = seen.readers.get(name)
+            if reader is None and name in NEVER_VARIED:
                 # Usual for members, and no setting may change it.
                 continue
+            advice = READ_BY_APP if reader is None else READ_BY_MIDDLEWARE.replace("{}", reader)
+            if reader is not None and name not in NEVER_VARIED:
+                advice += ", or name the field in the vary of a rule"
+            about = seen.endpoint, "header", name
             self.backend.complaints.warn_once(
-                (seen.endpoint, "header", name),
-                "%s is not stored by the gateway: the request field %s was read and is not in Vary; add it there, or name it in "
-                "STALECACHE_IGNORED_HEADERS if the page does not depend on it",
-                seen.label, name,
-            )  # fmt: skip
+                about, "%s is not stored by the gateway: the request field %s " + advice, seen.label, name
+            )
         return Answer(Verdict.PERSONAL, self.call, carried=carried, anybodys=False)
 
     def _unstorable(self, seen: Observation, reason: Refusal | None) -> Answer:
@@ -271,7 +281,7 @@ class AppFetch:
             return Answer(Verdict.PERSONAL, self.call, carried=carried, anybodys=False, reason=reason)
         # A refresh is nobody's request: its answer is what all visitors would get.
         is_anybodys = REFRESHING in self.environ or is_about_page(self.call.code, self.call.fields)
-        anybodys = not seen.own and is_anybodys
+        anybodys = is_anybodys and self._entries.own(seen, self.call.fields) is None
         return Answer(Verdict.UNSTORABLE, self.call, anybodys=anybodys, reason=reason)
 
     def _credentials(self, seen: Observation) -> RequestInputs:
@@ -295,18 +305,23 @@ class AppFetch:
         self.backend.complaints.warn_once(refusal.log_key, "%s is not stored by the gateway: %s", seen.label, refusal.log_text)
         return Answer(Verdict.PERSONAL, self.call, carried=carried, anybodys=False, reason=refusal)
 
+    def _own(self, seen: Observation) -> Answer | None:
+        """Return the answer as one visitor's own, if it depends on something that no name can tell."""
+        own = self._entries.own(seen, self.call.fields)
+        if own is None:
+            return None
+        self._explain(seen, own)
+        return Answer(Verdict.UNSTORABLE, self.call, anybodys=False, reason=own)
+
     # -- build -----------------------------------------------------------------------------------------------------
 
     def _complete(self, body: bytes) -> Answer:
         """Observe and judge once more, now that the app has made the whole body, and build the entry."""
         assert self._start is not None
         call, seen = self.call, self._observe()
-        personal = self._personal(seen)
-        if personal is not None:
-            return personal
-        if seen.own:
-            self._explain(seen, seen.own)
-            return Answer(Verdict.UNSTORABLE, call, anybodys=False, reason=seen.own)
+        kept_out = self._personal(seen) or self._own(seen)
+        if kept_out is not None:
+            return kept_out
         exchange = self._exchange(call.fields)
         judgement = self._judge(exchange, seen, self._start)
         is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.backend.max_entry_size
@@ -329,7 +344,12 @@ class AppFetch:
         """Renew the stored response with the fields of a 304 (RFC 9111 section 4.3.4); ``None`` if the 304 is about another."""
         headers, seen = renewed(previous.headers, self.call.fields), self._observe()
         names = previous.absent | self._entries.beyond_key(seen, self.call.fields)
-        if headers is None or seen.own or names.carried_part(self.environ) or self._entries.is_elsewhere(headers, previous, seen):
+        if (
+            headers is None
+            or self._entries.own(seen, self.call.fields)
+            or names.carried_part(self.environ)
+            or self._entries.is_elsewhere(headers, previous, seen)
+        ):
             return None
         self.is_ours = seen.is_ours
         exchange = self._exchange(list(headers), previous.status)
@@ -369,7 +389,7 @@ class AppFetch:
         exchange = replace(self._exchange(list(headers)), method="GET")
         judgement = self._judge(exchange, seen, start)
         names = self._entries.beyond_key(seen, call.fields)
-        if judgement.verdict is not Verdict.STORABLE or seen.own or names != previous.absent:
+        if judgement.verdict is not Verdict.STORABLE or names != previous.absent:
             return None
         whole, windows = self._entries.in_memory(previous), self._entries.jittered(judgement.windows, seen, exchange)
         if whole is None:

@@ -6,12 +6,14 @@ too. Reads past it (``environ[...]``, ``remote_addr``) are not seen.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from flask import Request
 
-from ..flask_internals import RecordedHeaders
+from ..flask_internals import RecordedHeaders, is_made_by_flask
+from ..observed_environ import ObservedEnviron
 from ..read_log import ReadLog
 
 
@@ -121,6 +123,12 @@ class ObservedRequest(Request):
     """Records its reads. :func:`observed_request_class` puts it between Flask's request class and the app's own."""
 
     stalecache_exempt: ClassVar[Mapping[str, frozenset[str]]] = {}
+
+    def __init__(self, environ: Any, *args: Any, **kwargs: Any) -> None:
+        # What middleware in front of the app reads is recorded apart.
+        if type(environ) is ObservedEnviron and is_made_by_flask(sys._getframe(1)):
+            environ = environ.plain
+        super().__init__(environ, *args, **kwargs)
 
     # Made at the first read: most hits read nothing, and pay nothing.
     @property

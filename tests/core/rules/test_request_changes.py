@@ -12,7 +12,7 @@ from werkzeug.test import create_environ
 
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.query import NamePatterns
-from flask_stalecache.core.rules.request_changes import changed_fields, changed_parts
+from flask_stalecache.core.rules.request_changes import changed_fields, changed_parts, repeated_parameters
 
 IGNORED = NamePatterns(["utm_*"])
 GIVEN: Mapping[str, Any] = {
@@ -76,7 +76,7 @@ def test_a_part_that_differs_is_named(change: dict[str, Any], plain: str, proxie
 
 @pytest.mark.parametrize("change", [change for change, _, _ in CHANGES], ids=lambda value: str(value)[:60])
 def test_a_field_that_was_added_to_the_key_explains_all_but_the_method(change: dict[str, Any]) -> None:
-    changed = changed_parts(GIVEN, {**GIVEN, **change}, IGNORED, explained=True)
+    changed = changed_parts(GIVEN, {**GIVEN, **change}, IGNORED, is_explained=True)
     assert changed == (("method",) if "REQUEST_METHOD" in change else ())
 
 
@@ -130,3 +130,22 @@ def test_a_field_that_was_read_must_be_what_the_visitor_sent() -> None:
     )
     assert changed_fields(given, seen, RequestInputs(cookies=("a",))) == ("cookie",)
     assert changed_fields(given, seen, RequestInputs()) == ()
+
+
+@pytest.mark.parametrize(
+    ("query", "location", "repeated"),
+    [
+        ("utm_source=a", "/shop/?utm_source=a", {"utm_source"}),
+        ("utm_source=a&utm_medium=b&x=1", "https://shop.example/?x=1&utm_medium=b#utm_source=a", {"utm_medium"}),
+        ("utm_source=%C3%BC", "/?utm%5Fsource=%c3%bc", {"utm_source"}),
+        ("utm_source=a", "/shop/?utm_source=ours", set()),
+        ("x=1", "/shop/?x=1", set()),
+        ("utm_source=a", "/utm_source=a", set()),
+        ("utm_source=a", "http://[broken?utm_source=a", {"utm_source"}),
+        ("", "/?utm_source=a", set()),
+    ],
+)
+def test_a_redirect_may_repeat_ignored_parameters(query: str, location: str, repeated: set[str]) -> None:
+    for name in ("Location", "content-location"):
+        assert repeated_parameters({"QUERY_STRING": query}, [("Content-Type", "text/html"), (name, location)], IGNORED) == repeated
+    assert repeated_parameters({"QUERY_STRING": query}, [], IGNORED) == set()
