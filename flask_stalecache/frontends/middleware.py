@@ -11,6 +11,7 @@ from flask import Flask, has_request_context, request
 from ..core.model.environ import ARRIVED, REPLAY
 from ..engine.engine import Engine
 from ..engine.origin import RefreshJob
+from .request_body import watch_body
 from .wsgi import closing, why_no_threads
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class AfterResponseMiddleware:
         else:
             # Set by the cache of an app that this one is mounted in.
             environ.pop(ARRIVED, None)
+        watch_body(environ)
         jobs: list[RefreshJob] = []
         environ[HANDOVER] = jobs
         try:

@@ -1,7 +1,7 @@
 """Decides which requests may share an answer: the same for cached views and for the gateway.
 
 ===========================  =============================================================================
-:attr:`may_collapse`         only a GET without Authorization is likely to be stored, so others wait for it
+:attr:`may_collapse`         only a GET without Authorization and body is likely to be stored, so others wait for it
 :meth:`is_barred_from`       an entry is not for requests with a name that was absent when it was made
 :meth:`carries`              a request with a name that kept an answer from the store does not wait
 ===========================  =============================================================================
@@ -14,6 +14,7 @@ from typing import Any
 from ..core.model.entry import Entry
 from ..core.model.inputs import RequestInputs
 from ..engine.origin import Origin
+from .request_body import has_unannounced_body
 
 
 class RequestOrigin(Origin):
@@ -29,7 +30,13 @@ class RequestOrigin(Origin):
     @property
     def may_collapse(self) -> bool:
         """Whether other requests may wait for this one's call: not if its answer is unlikely to be stored."""
-        return self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
+        is_plain = self.environ["REQUEST_METHOD"] == "GET" and "HTTP_AUTHORIZATION" not in self.environ
+        return is_plain and not self.has_body
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the request has a body although no field announces one."""
+        return has_unannounced_body(self.environ)
 
     def is_barred_from(self, entry: Entry) -> bool:
         """Whether the entry must not be served to this request: it carries an absent name of the entry, or Authorization."""

@@ -130,6 +130,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.app_version",
         "frontends.status_headers",
         "frontends.hooks",
+        "frontends.request_body",
         "frontends.request_origin",
         "frontends.flask_internals",
         "frontends.read_log",

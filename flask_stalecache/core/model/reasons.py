@@ -77,6 +77,7 @@ class StoreRefusal(Enum):
         "the view registered a callback with after_this_request",
         "register it in a hook, or do not cache the view",
     )
+    REQUEST_BODY = ("the request has a body",)
     READS_ALL_HEADERS = ("{} goes through all headers of the request", "read them by name", True)
     READS_ALL_COOKIES = ("{} goes through all cookies of the request", "read them by name", True)
     IGNORED_PARAMETERS = (

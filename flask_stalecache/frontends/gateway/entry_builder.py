@@ -24,6 +24,7 @@ from ...core.rules.variants import Fields, index_with, place_of
 from ...engine.origin import Start
 from ...errors import StoreError
 from ..hooks import ask
+from ..request_body import has_unannounced_body
 from .backend import Backend, Observation
 from .rules import Rule
 
@@ -88,6 +89,8 @@ class EntryBuilder:
 
     def own(self, seen: Observation, headers: Headers) -> Refusal | None:
         """Return why an answer is one visitor's own although no names say so; ``None`` if it is not."""
+        if has_unannounced_body(self._environ):
+            return Refusal(StoreRefusal.REQUEST_BODY)
         return seen.own or self._changed(seen, headers) or self._repeated(headers)
 
     def _changed(self, seen: Observation, headers: Headers) -> Refusal | None:

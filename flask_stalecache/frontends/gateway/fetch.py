@@ -51,6 +51,7 @@ from ...core.rules.variants import INDEX
 from ...engine.origin import Answer, Start
 from ...engine.stream_pace import StreamPace
 from ...stats.tally import UNCOUNTED, Tally
+from ..request_body import has_unannounced_body, take_body_away
 from .backend import Backend, Observation
 from .entry_builder import EntryBuilder
 from .response_judge import TOO_LARGE, ResponseJudge
@@ -127,12 +128,15 @@ class AppFetch:
         self._start, self._said = start, said
         previous = start.previous
         # If the answer can't be stored anyway, the client's conditions are between the client and the app.
-        may_store = self.environ["REQUEST_METHOD"] == "GET" and not start.is_marked
+        is_plain = self.environ["REQUEST_METHOD"] == "GET" and not has_unannounced_body(self.environ)
+        may_store = is_plain and not start.is_marked
         # A copy in any case: middleware of the app may take the script root off the path.
         given = self._with_our_conditions(previous) if may_store else self.environ.copy()
         if self.rule.policy.cookies is not None:
             # None of them matters, so none may make a difference.
             given.pop("HTTP_COOKIE", None)
+        if is_plain:
+            take_body_away(given)
         self._given = self.backend.observe.hand_in(given)
         try:
             self.call.make(self.backend.app, self._given)

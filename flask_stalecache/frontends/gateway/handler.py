@@ -228,6 +228,8 @@ class Gateway:
     # -- from the app --------------------------------------------------------------------------------------------
 
     def _from_app(self, origin: GatewayOrigin, served: Served, answer: Answer) -> Iterable[bytes]:
+        if origin.has_body:
+            served = served._replace(status=CacheStatus.BYPASS)
         if origin.is_visit:
             origin.tally.served(served.status, served.took, waited=served.waited)
         if answer.error is not None:

@@ -4,6 +4,7 @@ The order of the reasons not to store a response; the first one counts:
 
 ==============================================  ==================================================
 all headers or cookies, an ignored parameter    read by the view: no name tells visitors apart
+a body                                          sent by the visitor, though no field announces it
 session, ``after_this_request``                 changed or used by the view (:mod:`.watch`)
 ``no_store()``, tags that raise                 the developer's own word
 status, Cache-Control, Vary, size, names        :func:`~flask_stalecache.core.rules.serving.judge`
@@ -41,6 +42,7 @@ from ...core.rules.storability import Facts, Judgement, Verdict, judge
 from ...engine.origin import Answer, Served, Start
 from ..flask_internals import RequestContext, handle_user_exception
 from ..hooks import ask
+from ..request_body import has_unannounced_body, take_body_away
 from .advice import advise, detailed_reason, is_for_authorization
 from .bound_view import BoundView
 from .responses import body_size, freeze, frozen_failure
@@ -105,7 +107,10 @@ class PageFetch:
 
     def answer(self, start: Start) -> Answer:
         """Call the view under watch and judge its response."""
-        in_background = REFRESHING in self.context.request.environ
+        environ = self.context.request.environ
+        if not has_unannounced_body(environ):
+            take_body_away(environ)
+        in_background = REFRESHING in environ
         with collecting(in_background=in_background) as word, watched(self.context, self.covered) as watch:
             response, error = self._call_view()
         # Before the names are collected: those of inner pages count as read by this view.
@@ -177,6 +182,8 @@ class PageFetch:
             yield page, served
 
     def _reads_beyond_names(self) -> Refusal | None:
+        if has_unannounced_body(self.context.request.environ):
+            return Refusal(StoreRefusal.REQUEST_BODY)
         ignored = self.bound.ignored if self.bound.cached.policy.key is None else NOTHING_IGNORED
         return read_beyond_names(reads_of(self.context), self.context.request.environ.get("QUERY_STRING", ""), ignored)
 
