@@ -192,13 +192,13 @@ class AnswerWriter:
             case Verdict.STORABLE:
                 return self._replace(copy, answer, now)
             case Verdict.UNSTORABLE:
-                self.store.write_note(copy.key, copy.note.marked_unstorable(now))
+                self._write_note(copy, copy.note.marked_unstorable(now), answer.names)
             case Verdict.PERSONAL:
-                self.store.write_note(copy.key, copy.note.marked_personal(now, answer.carried))
+                self._write_note(copy, copy.note.marked_personal(now, answer.carried), answer.names)
             case Verdict.FAILED:
-                self.note_failure(copy, answer)
+                self.note_failure(copy, answer, answer.names)
             case Verdict.WORSE:
-                self.store.write_note(copy.key, copy.note.put_off(now, answer.retry_after or self.backoff[0]))
+                self._write_note(copy, copy.note.put_off(now, answer.retry_after or self.backoff[0]), answer.names)
             case Verdict.REFUSED:
                 # The origin was not called, so there is nothing to record.
                 pass
@@ -213,19 +213,25 @@ class AnswerWriter:
             return False
         self.instrumentation.entry_stored(answer.entry)
         if answer.retry_after:
-            self.store.write_note(copy.key, Note(written=now, retry_at=now + answer.retry_after))
+            self._write_note(copy, Note(written=now, retry_at=now + answer.retry_after), answer.entry.names)
         elif copy.note != NOTHING:
             self.store.write_note(copy.key, NOTHING)
         return True
 
-    def note_failure(self, copy: Copy, answer: Answer | None = None) -> None:
+    def note_failure(self, copy: Copy, answer: Answer | None = None, names: tuple[str, ...] = ()) -> None:
         """Count a failure in the key's note, so that all workers back off.
 
         :param answer: the origin's answer, which may ask for a longer back-off.
+        :param names: the names by which the note is purged, if no entry with names is stored.
         """
         self.counters.count("origin_failures")
         asked = (0.0, 0.0) if answer is None else (answer.retry_after or 0.0, answer.silent_for or 0.0)
-        self.store.write_note(copy.key, copy.note.failed(time.time(), self.backoff, random.random(), *asked))
+        self._write_note(copy, copy.note.failed(time.time(), self.backoff, random.random(), *asked), names)
+
+    def _write_note(self, copy: Copy, note: Note, names: tuple[str, ...]) -> None:
+        """Write a note that a hard purge of the entry ends, or of what would be the entry."""
+        stored = () if copy.entry is None else copy.entry.names
+        self.store.write_note(copy.key, replace(note, names=names or stored or note.names, seq=self.store.seq()))
 
     def store_failed(self, error: StoreError) -> None:
         """Count a failure of the store, and log it once a minute."""

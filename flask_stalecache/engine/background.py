@@ -225,7 +225,7 @@ class BackgroundRefreshes:
             lock.release()
             result.is_busy = True
             return None
-        flight.lock, flight.given_up = lock, job.given_up
+        flight.lock, flight.given_up, flight.names = lock, job.given_up, job.names
         try:
             self._renew(flight, job, result, met)
         except BaseException as error:
@@ -249,7 +249,7 @@ class BackgroundRefreshes:
             answer = self.answer_writer.instrumentation.call_origin(job, lambda: job.run(start))
         except BaseException as error:
             # A job reports failures in its answer. If anything else stops it, it must not be retried at once.
-            self.answer_writer.note_failure(copy)
+            self.answer_writer.note_failure(copy, names=job.names())
             self._has_ended(job, begun, Answer(Verdict.FAILED, error=error))
             raise
         if answer.verdict is Verdict.PERSONAL:
@@ -291,7 +291,7 @@ class BackgroundRefreshes:
             ("overdue", flight.key), "a refresh took longer than STALECACHE_REFRESH_DEADLINE, its copy stays: %s", flight.key
         )
         try:
-            self.answer_writer.note_failure(self.store.load(flight.key))
+            self.answer_writer.note_failure(self.store.load(flight.key), names=() if flight.names is None else flight.names())
         except StoreError as error:
             self.answer_writer.store_failed(error)
         if self.flights.end(flight):

@@ -107,6 +107,7 @@ class Answer:
     :param failed: the origin failed, for answers that are never stored.
     :param reason: why it is not stored, if the front end gives a reason.
     :param tally: the counters of the refresh, if only its answer determines them.
+    :param names: the names by which the memory of a failure is purged, if no entry with names is stored.
     """
 
     verdict: Verdict
@@ -126,6 +127,7 @@ class Answer:
     failed: bool = False
     reason: Refusal | None = None
     tally: Tally | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def has_failed(self) -> bool:
@@ -234,6 +236,10 @@ def _nothing_to_give_up() -> None:
     pass
 
 
+def _no_names() -> tuple[str, ...]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshJob:
     """One refresh. It holds no part of the visitor's request.
@@ -253,6 +259,7 @@ class RefreshJob:
     :param refresh_dependencies: refreshes the stale values among the given keys, and waits for them. They are the values of fetch
         functions that the entry was made from.
     :param given_up: called when the refresh has passed its deadline. It may still be running.
+    :param names: returns the names by which the memory of a failure is purged, for one that is in no answer.
     """
 
     key: str
@@ -267,6 +274,7 @@ class RefreshJob:
     is_backing_off: Callable[[Copy], bool] = _never
     refresh_dependencies: Callable[[tuple[str, ...]], object] = _nothing_to_refresh
     given_up: Callable[[], object] = _nothing_to_give_up
+    names: Callable[[], tuple[str, ...]] = _no_names
 
 
 class RefreshResult:

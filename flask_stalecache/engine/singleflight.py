@@ -62,6 +62,7 @@ class Flight:
     :ivar unlocked: when it went on without the lock, on the monotonic clock.
     :ivar deadline: when housekeeping gives up on it, on the monotonic clock; ``None`` for a visitor's own call.
     :ivar given_up: called when that deadline has passed.
+    :ivar names: returns the names by which the memory of that failure is purged.
     :ivar lock: the key's lock, if the leader holds it.
     :ivar pace: how fast the client reads the body, if it is still to come.
     :ivar is_slow: it was ended since that client is slow.
@@ -73,6 +74,7 @@ class Flight:
     unlocked: float | None = None
     deadline: float | None = None
     given_up: Callable[[], object] | None = None
+    names: Callable[[], tuple[str, ...]] | None = None
     lock: KeyLock | None = None
     pace: StreamPace | None = None
     is_slow: bool = False

@@ -104,7 +104,7 @@ class FileStore:
             self._cache_directory.open()
             for _ in range(_LOADS):
                 copy = self._read_copy(key, name)
-                if copy.entry is None or self._knows_purges(copy, copy.entry):
+                if self._knows_purges(copy):
                     break
             else:
                 # There was a purge during every attempt, so it is unknown whether the entry outlived them.
@@ -122,22 +122,24 @@ class FileStore:
         seq, stamp = (0, 0) if table is None else (int(table[SEQ_SLOT]), int(table[slot]))
         return Copy(key, self._read_entry(name, key), self._read_note(name), stamp, slot, seq, table, mark_of(name))
 
-    def _knows_purges(self, copy: Copy, entry: Entry) -> bool:
-        """Apply the purges since an entry was begun to its copy. Return false if everything has to be read again.
+    def _knows_purges(self, copy: Copy) -> bool:
+        """Apply the purges since entry and note were begun to a copy. Return false if everything has to be read again.
 
         Order: stamps of the names, then SEQ, then the records. A purge moves SEQ before it writes a record and the stamps after
         it, so one that runs meanwhile shows in SEQ or in a stamp.
         """
-        table = copy.table
-        if table is None:
-            copy.entry = self._records.outlive(entry)
-            return True
-        slots = [slot_of(digest(name)) for name in entry.names]
-        copy.names = tuple((slot, int(table[slot])) for slot in slots)
+        entry, note, table = copy.entry, copy.note, copy.table
+        if table is not None:
+            slots = [slot_of(digest(name)) for name in {*(() if entry is None else entry.names), *note.names}]
+            copy.names = tuple((slot, int(table[slot])) for slot in slots)
         # SEQ as it is now, not as it was noted: a purge that has begun since may have written a record.
-        if table[SEQ_SLOT] == entry.seq:
+        if note.names and (table is None or table[SEQ_SLOT] != note.seq) and self._records.is_dropped(note):
+            copy.note = NOTHING
+        if entry is None or (table is not None and table[SEQ_SLOT] == entry.seq):
             return True
         copy.entry = self._records.outlive(entry)
+        if table is None:
+            return True
         # The sweep moves SEQ before it removes records, so a record that this entry needed may be missing.
         return entry.seq >= copy.seq or table[SEQ_SLOT] == copy.seq
 

@@ -17,6 +17,8 @@ def encode(note: Note) -> bytes:
         "silent_until": note.silent_until,
         "unstorable_until": note.unstorable_until,
         "kept_out": note.kept_out.to_json(),
+        "names": note.names,
+        "seq": note.seq,
     }
     return json.dumps(data).encode("ascii")
 
@@ -32,6 +34,8 @@ def decode(data: bytes) -> Note:
             silent_until=values.span(head["silent_until"]),
             unstorable_until=values.span(head["unstorable_until"]),
             kept_out=values.inputs(head["kept_out"]),
+            names=values.texts(head["names"]),
+            seq=values.count(head["seq"]),
         )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return NOTHING

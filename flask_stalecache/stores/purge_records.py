@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
+from ..core.model.note import Note
 from ..filesystem.atomic import files_in, make_directory, read_file, write_file
 from .stamps import SEQ_SLOT, Stamps
 
@@ -81,7 +82,11 @@ class PurgeRecords:
         data = {"name": record.name, "hard": record.hard, "soft": record.soft, "soft_at": record.soft_at}
         write_file(self._path(record.name), json.dumps(data).encode("ascii"), record.last)
 
-    def since(self, entry: Entry) -> list[PurgeRecord]:
+    def is_dropped(self, note: Note) -> bool:
+        """Whether a hard purge of one of its names ends a note."""
+        return any(note.seq < record.hard for record in self.since(note))
+
+    def since(self, entry: Entry | Note) -> list[PurgeRecord]:
         """Return the records of an entry's names that were purged since it was begun."""
         return [record for record in map(self.read, entry.names) if entry.seq < record.last]
 

@@ -191,6 +191,10 @@ class FakeRefresh:
     def refresh_dependencies(self, keys: tuple[str, ...]) -> None:
         """It is made of nothing."""
 
+    def names(self) -> tuple[str, ...]:
+        """Return the names by which its failures are purged."""
+        return ("all",)
+
     def given_up(self) -> None:
         """Count how often it took too long."""
         self.overdue += 1

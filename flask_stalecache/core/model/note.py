@@ -6,7 +6,7 @@ better than the stored entry (:meth:`Note.put_off`), and the one of a suspended 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from .inputs import NO_NAMES, RequestInputs
 
@@ -24,6 +24,8 @@ class Note:
     :param silent_until: the earliest time of the next call even if no entry can be served.
     :param unstorable_until: until then, requests for this key do not queue.
     :param kept_out: names because of which an answer was not stored. A request with one of them bypasses the queue.
+    :param names: the names by which it is purged, as an entry is.
+    :param seq: the last purge number when it was written. A later hard purge of one of the names ends it.
     """
 
     written: float = 0.0
@@ -32,6 +34,8 @@ class Note:
     silent_until: float = 0.0
     unstorable_until: float = 0.0
     kept_out: RequestInputs = NO_NAMES
+    names: tuple[str, ...] = field(default=(), compare=False)
+    seq: int = field(default=0, compare=False)
 
     def backing_off(self, now: float) -> bool:
         """Whether the next call has to wait. A clock that stepped back ends the pause, so that no pause is eternal."""
@@ -77,11 +81,11 @@ class Note:
 
     def marked_unstorable(self, now: float) -> Note:
         """Return the note after an answer that can't be stored for any visitor. The origin answered, which ends its failures."""
-        return Note(written=now, unstorable_until=now + UNSTORABLE_FOR, kept_out=self.kept_out)
+        return replace(NOTHING, written=now, unstorable_until=now + UNSTORABLE_FOR, kept_out=self.kept_out, names=self.names)
 
     def marked_personal(self, now: float, carried: RequestInputs) -> Note:
         """Return the note after an answer that can't be stored because of what its request carried."""
-        return Note(written=now, kept_out=self.kept_out | carried)
+        return replace(NOTHING, written=now, kept_out=self.kept_out | carried, names=self.names)
 
 
 NOTHING = Note()

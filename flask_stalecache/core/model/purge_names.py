@@ -57,7 +57,15 @@ def call_names(function: str, key: str) -> tuple[str, ...]:
 
     :param function: the function's module and qualified name.
     """
-    return EVERYTHING, f"function:{function}", call_name(key)
+    return EVERYTHING, function_name(function), call_name(key)
+
+
+def function_name(function: str) -> str:
+    """Return the name for all calls of a function.
+
+    :param function: its module and qualified name.
+    """
+    return f"function:{function}"
 
 
 def url_name(url: object, ignored: NamePatterns) -> str:

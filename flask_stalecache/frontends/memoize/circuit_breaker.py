@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ...core.model.note import NOTHING, Note
+from ...core.model.purge_names import EVERYTHING, function_name
 from ...engine.per_process import PerProcess
 from ...errors import StoreError
 from ...stores.base import Store
@@ -61,6 +62,7 @@ class CircuitBreaker:
     ) -> None:
         self._store = store
         self._key = ascii(("function", function))
+        self._names = (EVERYTHING, function_name(function))
         self._after = after
         self._pause = pause
         self._store_failed = store_failed
@@ -120,7 +122,7 @@ class CircuitBreaker:
             note = change(self._store.load(self._key).note, now)
             if note is None:
                 return False
-            self._store.write_note(self._key, note)
+            self._store.write_note(self._key, replace(note, names=self._names, seq=self._store.seq()))
             return True
         except StoreError as error:
             self._store_failed(error)

@@ -112,6 +112,10 @@ class CallFetch:
                 "everybody: give it what it needs as an argument"
             ) from error
 
+    def names(self) -> tuple[str, ...]:
+        """Return the names by which a value, or the memory of a failure, is purged."""
+        return (*call_names(self.bound.definition.name, self.key), *map(tag_name, self._tags() or ()))
+
     # -- judging its value ---------------------------------------------------------------------------------------
 
     def _judged(self, value: Any, error: Exception | None, start: Start, word: Cacheability) -> Answer:
@@ -122,7 +126,7 @@ class CallFetch:
             silent = (
                 retry_after if start.previous is not None else _longest(retry_after, self.bound.definition.policy.cache_failures)
             )
-            return Answer(Verdict.FAILED, value, error, retry_after=retry_after, silent_for=silent)
+            return Answer(Verdict.FAILED, value, error, retry_after=retry_after, silent_for=silent, names=self.names())
         if error is not None or (status is not None and status not in _STORED):
             return Answer(Verdict.UNSTORABLE, value, error)
         try:

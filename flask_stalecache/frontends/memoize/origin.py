@@ -113,7 +113,7 @@ class CallOrigin(Origin):
 
     def refresh(self, *, forced: bool = False) -> RefreshJob:
         """Return the refresh of this value. It also fills a missing one: callers that need the value wait for the refresh."""
-        bound, hangs = self.bound, threading.Event()
+        bound, hangs, fetch = self.bound, threading.Event(), self._fetch()
 
         def give_up() -> None:
             # A call that hangs counts as one failure, even if it fails or succeeds later.
@@ -129,8 +129,9 @@ class CallOrigin(Origin):
             forced=forced,
             max_wait=self.wait,
             pool=bound.pool,
-            run=partial(self._fetch().answer, is_background=True, is_given_up=hangs.is_set),
+            run=partial(fetch.answer, is_background=True, is_given_up=hangs.is_set),
             is_backing_off=lambda copy: self.refused(copy) is not None,
             refresh_dependencies=bound.renew,
             given_up=give_up,
+            names=fetch.names,
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from flask_stalecache.core.model.note import NOTHING
 from flask_stalecache.stores.base import Copy, Store
 from support.processes import Worker
 from support.store_contract import (
@@ -208,7 +209,28 @@ def test_a_purge_before_anything_is_stored_is_no_error_and_hides_nothing_later(k
     assert store.load("page").entry == entry
 
 
-def test_a_purge_leaves_the_note(store: Store, other: Store) -> None:
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize(
+    ("purged", "soft", "remains"),
+    [(NEWS, False, False), ("all", False, False), (NEWS, True, True), (SPORT, False, True)],
+)
+def test_a_hard_purge_of_one_of_its_names_ends_a_note(
+    store: Store, other: Store, stored: bool, purged: str, soft: bool, remains: bool
+) -> None:
+    if stored:
+        store.write(begun(store))
+    note = replace(NOTE, names=("all", NEWS), seq=store.seq())
+    store.write_note("page", note)
+    other.load("page")
+    store.purge(purged, soft=soft)
+    for each in (store, other):
+        copy = each.lookup("page") or each.load("page")
+        assert copy.note == (NOTE if remains else NOTHING)
+    store.write_note("page", replace(note, seq=store.seq()))
+    assert other.load("page").note == NOTE, "a failure after the purge counts"
+
+
+def test_a_purge_leaves_a_note_without_names(store: Store, other: Store) -> None:
     store.write(begun(store))
     store.write_note("page", NOTE)
     other.load("page")
