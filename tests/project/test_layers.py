@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "core.exhaustive",
         "core.formatting",
+        "core.remembered",
         "core.wsgi",
     ),
     (

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import Any, TypeAlias
 
 from ...errors import ConfigError
+from ..remembered import MIB, Remembered
 from .environ import environ_name
 from .policy import Normaliser
 from .query import NamePatterns
@@ -65,17 +66,12 @@ def page_key(
         # Nothing was encoded. Without it, the key is the same under servers that provide no raw path, and in warming requests.
         raw = None
     parts = ("page", view, where, (script_root, path, raw, query), varied)
-    return _quoted(parts) if len(query) < _LONG else ascii(parts)
+    key = QUOTED.get(parts)
+    return key if key is not None else QUOTED.note(parts, ascii(parts))
 
 
-#: Clients choose the query: a flood of long ones must not fill the cache.
-_LONG = 200
-
-
-# Quoting is half the cost of a key, and requests for the same pages repeat.
-@lru_cache(maxsize=1024)
-def _quoted(parts: tuple[object, ...]) -> str:
-    return ascii(parts)
+#: Quoting is half the cost of a key, and requests for the same pages repeat.
+QUOTED: Remembered[tuple[object, ...], str] = Remembered(most=1024, limit=2 * MIB, longest=4096)
 
 
 _PAGE = "('page', "

@@ -26,6 +26,7 @@ from ..model.environ import environ_name
 from ..model.inputs import NO_NAMES
 from ..model.keys import shown
 from ..model.policy import Windows
+from ..remembered import MIB, Remembered
 
 #: The status of an index. No response has it.
 INDEX = 0
@@ -71,7 +72,7 @@ class Index:
 
     :ivar sets: the sets of fields, the newest first.
     :ivar names: the names of the fields in the environ; ``None`` if there are several sets, so that each request compares them.
-    :ivar keys: the keys of requested variants, by the values of the fields as received.
+    :ivar keys: the keys of requested variants of all URLs, by the index of the URL and the values of the fields as received.
     """
 
     __slots__ = ("keys", "names", "sets")
@@ -79,17 +80,13 @@ class Index:
     def __init__(self, entry: Entry) -> None:
         self.sets = tuple(sets_in(entry))
         self.names = [environ_name(name) for name in self.sets[0]] if len(self.sets) == 1 else None
-        self.keys: dict[tuple[Any, ...], str] = {}
-
-    def note(self, values: tuple[Any, ...], key: str) -> None:
-        """Remember the key of a variant. Clients choose the values, so that the number is limited."""
-        if len(self.keys) >= REMEMBERED:
-            self.keys.clear()
-        self.keys[values] = key
+        self.keys = VARIANTS
 
 
-#: Variants of one URL whose keys are remembered.
-REMEMBERED = 64
+#: Clients choose both the URLs and the values, so that one limit holds for all indexes.
+VARIANTS: Remembered[tuple[Any, ...], str] = Remembered(most=16384, limit=8 * MIB, longest=4096)
+#: Bytes of an index that is remembered, perhaps after its copy has gone.
+_INDEX = 1000
 
 
 class Found(Protocol):
@@ -120,7 +117,7 @@ def locate(url_key: str, environ: Mapping[str, Any], look_up: Callable[[str], Fo
     found = [(variant_key(url_key, fields, get), fields) for fields in index.sets]
     if index.names is None:
         return _newest(found, environ, look_up, now)
-    index.note(tuple(map(get, index.names)), found[0][0])
+    index.keys.note((index, *map(get, index.names)), found[0][0], _INDEX)
     return found[0]
 
 

@@ -27,6 +27,7 @@ from ...core.model.entry import Entry
 from ...core.model.environ import ARRIVED, REPLAY, WARMING
 from ...core.model.keys import is_key_of_page
 from ...core.model.reasons import BypassReason
+from ...core.remembered import MIB, Remembered
 from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, status_fields
 from ...core.rules.storability import Verdict
 from ...core.rules.variants import Index
@@ -43,8 +44,6 @@ from .origin import GatewayOrigin, refresh_of
 from .rules import Rules
 from .wsgi_call import AppCall, code_of
 
-#: How many requests the short way remembers. Visitors choose the URLs, so there must be a limit.
-KNOWN = 4096
 _clock = time.time
 _where = itemgetter("REQUEST_METHOD", "wsgi.url_scheme", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
 #: Everything in a request that is part of the key of its URL.
@@ -74,7 +73,7 @@ class Gateway:
         self._explains = False
         self._lookup = backend.engine.store.lookup
         #: The keys of URLs whose hits may take the short way.
-        self._known: dict[_KeyFields, str] = {}
+        self._known: Remembered[_KeyFields, str] = Remembered(most=4096, limit=8 * MIB, longest=8192)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request. A plain hit takes the short way, which reuses what the last hit on the long way prepared.
@@ -83,7 +82,8 @@ class Gateway:
 
         - ``_known`` maps the request fields that make up a URL's key to the key, so that no key has to be built. The long way adds
           a URL after a hit, unless a rule has to look at each request.
-        - ``Index.keys`` maps the values of the request fields that a response names in ``Vary`` to the key of the variant. A URL
+        - ``Index.keys`` maps an index and the values of the request fields that a response names in ``Vary`` to the key of the
+          variant. A URL
           without ``Vary`` has no index. ``names`` is ``None`` where responses named different fields: then only the long way can
           choose between them.
         - ``PreparedFields`` are the response fields as they may be sent until the ``Age`` or the seconds of freshness left change,
@@ -105,7 +105,7 @@ class Gateway:
         if key is not None and (copy := self._lookup(key)) is not None:
             prepared = copy.prepared
             if type(prepared) is Index and prepared.names is not None:
-                copy = self._lookup(prepared.keys.get(tuple(map(get, prepared.names)), ""))
+                copy = self._lookup(prepared.keys.get((prepared, *map(get, prepared.names)), ""))
                 prepared = None if copy is None else copy.prepared
             if type(prepared) is PreparedResponse:
                 now = prepared.fields_now
@@ -194,7 +194,7 @@ class Gateway:
         is_plain = served.status is CacheStatus.HIT and not served.refresh and prepared.body is not None
         if is_plain and fields is not None and origin.may_take_short_way:
             prepared.prepare_fields(now, more, origin.terms.refresh_ahead)
-            self._remember(fields, origin.url_key)
+            self._known.note(fields, origin.url_key)
         try:
             body = send_stored(origin.environ, origin.start_response, prepared, more)
         except GoneError:
@@ -210,11 +210,6 @@ class Gateway:
         if not served.refresh and origin.fetch is None and not self._engine.runtime.in_line:
             return body
         return self._closing(body, origin, served.refresh)
-
-    def _remember(self, fields: _KeyFields, url_key: str) -> None:
-        if len(self._known) >= KNOWN:
-            self._known.clear()
-        self._known[fields] = url_key
 
     def _closing(self, body: Iterable[bytes], origin: GatewayOrigin, refresh: bool = False) -> Iterable[bytes]:
         """Do at close (PEP 3333) what must not delay the response: close the app's iterable, queue the refresh."""

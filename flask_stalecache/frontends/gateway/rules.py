@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 from ...config import PREFIX, Settings
 from ...core.model.policy import Policy, Windows
 from ...core.model.query import NamePatterns
+from ...core.remembered import MIB, Remembered
 from ...core.rules.prefer_stale import PreferStale
 from ...core.rules.serving import ServeOptions
 from ...errors import ConfigError
 
-#: How many paths are remembered with their rules. Visitors choose the paths, so there must be a limit.
-_REMEMBERED = 1024
 #: Parameters of a policy that a rule can't have, and what to write instead.
 _NOT_IN_RULES = {
     "ignore_session": "write @cache.cached(gateway=True, ignore_session=True) on the view",
@@ -67,7 +66,7 @@ class Rules:
         self._endpoint_of = endpoint_of
         self.plain = Rule(base, ignored, terms)
         self._rules = [(pattern, self._matcher(pattern), self._rule(policy)) for pattern, policy in _pairs(given)]
-        self._remembered: dict[tuple[str, str, str], Rule] = {}
+        self._remembered: Remembered[tuple[str, str, str], Rule] = Remembered(most=1024, limit=MIB, longest=2048)
 
     def __bool__(self) -> bool:
         return bool(self._rules)
@@ -80,9 +79,8 @@ class Rules:
         where = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", ""), environ.get("HTTP_HOST", "")
         rule = self._remembered.get(where)
         if rule is None:
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered.clear()
-            rule = self._remembered[where] = self._found(where[0] + where[1], environ)
+            # No bytes of a rule are counted: paths share it.
+            rule = self._remembered.note(where, self._found(where[0] + where[1], environ))
         return rule
 
     def _found(self, path: str, environ: Mapping[str, Any]) -> Rule:

@@ -11,6 +11,7 @@ from flask import Flask
 
 from ...config import Settings
 from ...core.model.keys import call_key
+from ...core.remembered import Remembered
 from ...core.rules.serving import ServeOptions
 from ...engine.log import RateLimitedLog
 from ...engine.thread_pool import ThreadPool
@@ -74,7 +75,7 @@ class BoundFunction:
     terms: ServeOptions
     in_background: ServeOptions
     asks_each: bool
-    keys: dict[tuple[Any, ...], str]
+    keys: Remembered[tuple[Any, ...], str]
     tally: Tally
 
     def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
@@ -86,9 +87,7 @@ class BoundFunction:
             return self._key(args, kwargs)
         key = self.keys.get(args)
         if key is None:
-            if len(self.keys) >= _KEYS:
-                self.keys.clear()
-            key = self.keys[args] = self._key(args, kwargs)
+            key = self.keys.note(args, self._key(args, kwargs))
         return key
 
     def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
@@ -100,4 +99,3 @@ class BoundFunction:
 
 #: No value of one of these types equals a value of another, so that a dict keeps them apart: not so with 1, 1.0 and True.
 _PLAIN = frozenset({str, int, type(None)})
-_KEYS = 1024

@@ -13,6 +13,7 @@ from ...batches.renewal import Renewal
 from ...config import Settings
 from ...core.model.entry import Entry
 from ...core.model.purge_names import call_name
+from ...core.remembered import MIB, Remembered
 from ...core.rules import cacheability
 from ...core.rules.prefer_stale import preference
 from ...core.rules.serving import Fetch, ServeOptions, decide
@@ -262,7 +263,7 @@ class Calls:
             terms=terms,
             in_background=terms._replace(wait_for_fresh=True),
             asks_each=callable(windows.prefer_stale),
-            keys={},
+            keys=Remembered(most=1024, limit=MIB, longest=4096),
             tally=self.engine.registry.tally("function", definition.name),
         )
         # Of two threads that bind it at the same time, both get the same: limits and threads must not exist twice.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -10,6 +10,7 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 
 from flask_stalecache.core.model.environ import REPLAY
+from flask_stalecache.core.rules.variants import VARIANTS
 from flask_stalecache.frontends.gateway import handler
 from flask_stalecache.frontends.gateway.gateway_cache import GatewayCache
 from flask_stalecache.frontends.gateway.handler import LONG_WAY
@@ -25,11 +26,11 @@ def gateway(directory: Path) -> GatewayCache:
     return GatewayCache(app, dir=directory)
 
 
-def ask(gateway: GatewayCache, **more: Any) -> None:
+def ask(gateway: GatewayCache, **more: Any) -> bytes:
     environ: dict[str, Any] = {"QUERY_STRING": ""}
     setup_testing_defaults(environ)
     environ.update(more)
-    list(gateway(environ, lambda status, headers, exc_info=None: lambda data: None))
+    return b"".join(gateway(environ, lambda status, headers, exc_info=None: lambda data: None))
 
 
 def long_ways(gateway: GatewayCache, monkeypatch: pytest.MonkeyPatch, **more: Any) -> int:
@@ -63,3 +64,67 @@ def test_whatever_bypasses_the_cache_is_listed() -> None:
     found = {name for name in names if handler._why_bypassed({"REQUEST_METHOD": "GET", name: "1"}) is not None}
     assert found - {REPLAY} <= set(LONG_WAY)
     assert found == {"CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_UPGRADE", "REMOTE_USER", REPLAY}
+
+
+LONG, FLOOD = "x" * 8000, 1_000_000
+
+
+@pytest.mark.soak
+def test_long_urls_are_not_remembered_and_crowd_out_no_others(
+    gateway: GatewayCache, monkeypatch: pytest.MonkeyPatch, soak: Callable[[int, int], int]
+) -> None:
+    for _ in range(2):
+        ask(gateway)
+    for number in range(soak(20_000, 100)):
+        for more in ({"PATH_INFO": f"/{number}{LONG}"}, {"QUERY_STRING": f"{number}{LONG}"}, {"HTTP_HOST": f"{number}{LONG}"}):
+            for _ in range(2):
+                ask(gateway, **more)
+    assert len(gateway._known) == 1
+    assert gateway._known.size < 2000
+    assert long_ways(gateway, monkeypatch) == 0
+
+
+@pytest.mark.soak
+def test_what_is_remembered_of_short_urls_is_limited(gateway: GatewayCache, soak: Callable[[int, int], int]) -> None:
+    for number in range(soak(FLOOD, 5000)):
+        gateway._known.note(("GET", "http", "", f"/{number}", LONG[:700]), f"{number}")
+        assert len(gateway._known) <= gateway._known.most
+        assert gateway._known.size <= gateway._known.limit
+
+
+def varying(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Cache-Control", "max-age=60"), ("Vary", "User-Agent")])
+    return [environ.get("HTTP_USER_AGENT", "none")[:10].encode()]
+
+
+@pytest.mark.soak
+def test_long_values_of_variants_are_not_remembered_and_find_their_own(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, soak: Callable[[int, int], int]
+) -> None:
+    gateway = GatewayCache(varying, dir=directory)
+    VARIANTS.clear()
+    for _ in range(2):
+        ask(gateway)
+    before = VARIANTS.size
+    for number in range(soak(20_000, 100)):
+        for _ in range(2):
+            assert ask(gateway, HTTP_USER_AGENT=f"{number:09} {LONG}") == f"{number:09} ".encode()
+    assert VARIANTS.size == before
+    assert long_ways(gateway, monkeypatch) == 0
+
+
+def test_a_variant_of_another_url_or_of_another_index_is_not_found(directory: Path) -> None:
+    """One table has the variants of all URLs, and of gateways in one process that answer for the same host."""
+
+    def by(name: str) -> GatewayCache:
+        def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+            start_response("200 OK", [("Cache-Control", "max-age=60"), ("Vary", name)])
+            return [f"{name} {environ['PATH_INFO']}".encode()]
+
+        return GatewayCache(answer, dir=directory / name)
+
+    gateways = {name: by(name) for name in ("X-A", "X-B")}
+    for _ in range(3):
+        for name, gateway in gateways.items():
+            for path in ("/a", "/b"):
+                assert ask(gateway, PATH_INFO=path, HTTP_X_A="1", HTTP_X_B="1") == f"{name} {path}".encode()
