@@ -56,10 +56,11 @@ def read_file(path: Path, limit: int | None = None) -> bytes | None:
         os.close(descriptor)
 
 
-def write_file(path: Path, data: bytes, time_ns: int) -> None:
+def write_file(path: Path, data: bytes, time_ns: int, *, is_durable: bool = False) -> None:
     """Write a file under another name in the same folder, then rename it to its own.
 
     :param time_ns: modification time to set: by our clock, since in a test or a container the kernel may have another one.
+    :param is_durable: wait until it is on the disk. Default: a crash of the machine may cut it.
     """
     beside = path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")
     descriptor = os.open(beside, _CREATE, 0o600)
@@ -74,6 +75,8 @@ def write_file(path: Path, data: bytes, time_ns: int) -> None:
             while view:
                 view = view[os.write(descriptor, view) :]
             os.utime(descriptor, ns=(time_ns, time_ns))
+            if is_durable:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         os.rename(beside, path)

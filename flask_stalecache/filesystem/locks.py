@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,11 +25,14 @@ class FileKeyLock:
 
     :param path: the lock file.
     :param make_folder: makes its folder.
+    :param is_passing: the release removes the file: visitors choose the keys. Default: it stays for the next holder.
     """
 
-    def __init__(self, path: Path, make_folder: Callable[[Path], None]) -> None:
+    def __init__(self, path: Path, make_folder: Callable[[Path], None], *, is_passing: bool = False) -> None:
         self.path = path
         self._make_folder = make_folder
+        self._is_passing = is_passing
+        self._releasing = threading.Lock()
         # thread_local=False: with the default, a release from another thread silently does nothing.
         self._lock = FileLock(path, thread_local=False, mode=0o600)
 
@@ -44,15 +48,14 @@ class FileKeyLock:
             return True
 
     def release(self) -> None:
-        """Release the lock. The file stays for the next holder."""
-        with suppress(OSError):
+        """Release the lock. It is harmless if the lock is not held."""
+        # Two threads may release it at once, and what the second one removed would be the file of the next holder.
+        with self._releasing, suppress(OSError):
+            if self._is_passing and self._lock.is_locked:
+                # Only the holder may remove it, and only before it releases.
+                with suppress(OSError):
+                    self.path.unlink()
             self._lock.release(force=True)
-
-    def release_for_good(self) -> None:
-        """Remove the file and release the lock: only the holder may remove it, and only before it releases."""
-        with suppress(OSError):
-            self.path.unlink()
-        self.release()
 
 
 def remove_if_idle(path: str) -> None:

@@ -14,7 +14,8 @@ from contextlib import suppress
 
 from ..errors import StoreError
 from .folders import BILLION, Folders, Found, Removed
-from .stamps import FOLDERS, Stamps, mark_of
+from .purge_records import PurgeRecords
+from .stamps import FOLDERS, SEQ_SLOT, Stamps, mark_of
 
 #: Keys in a sample at least, so that its least used are a fair guess at the least used of all.
 SAMPLE = 32
@@ -38,12 +39,14 @@ class Evictor:
     :param folders: the files.
     :param max_size: limit of the bytes on disk; ``None``: no limit.
     :param min_free: bytes that stay free on the disk.
+    :param records: the records of purges, which take a part of ``max_size``.
     """
 
-    def __init__(self, folders: Folders, max_size: int | None, min_free: int) -> None:
+    def __init__(self, folders: Folders, max_size: int | None, min_free: int, records: PurgeRecords) -> None:
         self.folders = folders
         self.max_size = max_size
         self.min_free = min_free
+        self._records = records
         self._candidates = _Candidates([])
 
     def reserve(self, folder: int, size: int, stamps: Stamps | None) -> None:
@@ -90,7 +93,9 @@ class Evictor:
     def _missing(self, size: int, stamps: Stamps | None) -> int:
         over = 0
         if self.max_size is not None and stamps is not None:
-            over = sum(stamps.folder_sizes) - self.max_size
+            records = self._records.size(int(stamps.table[SEQ_SLOT]))
+            # Under a limit of less than a megabyte the records could leave no room for entries.
+            over = sum(stamps.folder_sizes) + min(records, self.max_size // 4) - self.max_size
         if self.min_free:
             disk = os.statvfs(self.folders.directory)
             over = max(over, self.min_free + size - disk.f_bavail * disk.f_frsize)

@@ -35,7 +35,7 @@ from .entry_file import read_entry, read_head
 from .eviction import Evictor
 from .folders import BILLION, Folders, folder_of, on_disk, size_on_disk
 from .memory import Copies
-from .purge_records import LONGEST_RUN, PurgeRecords
+from .purge_records import LONGEST_RUN, PurgeRecords, records_within
 from .stamps import SEQ_SLOT, mark_of, slot_of, stands
 from .sweep import Sweeper
 from .walk import Contents
@@ -75,10 +75,10 @@ class FileStore:
         self._copies = Copies(KEYS["MEMORY_SIZE"].check("memory_size", memory_size))
         max_size, min_free = KEYS["MAX_SIZE"].check("max_size", max_size), KEYS["MIN_FREE"].check("min_free", min_free)
         idle: float = KEYS["INACTIVE"].check("inactive", inactive)
-        self._records = PurgeRecords(self.directory / "names")
+        self._records = PurgeRecords(self.directory / "names", records_within(max_size))
         self._cache_directory = CacheDirectory(self.directory, self._records, self.counters, self._copies.clear)
         self._folders = Folders(self.directory, self._cache_directory.make_folder, self.counters)
-        self._evictor = Evictor(self._folders, max_size, min_free)
+        self._evictor = Evictor(self._folders, max_size, min_free, self._records)
         self._contents = Contents(self._folders, self._records, self.counters)
         self._sweeper = Sweeper(self._folders, self._records, self._evictor, idle, self._cache_directory.lock)
 
@@ -251,9 +251,11 @@ class FileStore:
             lock.release()
 
     def _has_changed(self, name: str, grown: int, more: int) -> None:
-        if self._cache_directory.stamps is not None:
-            self._cache_directory.stamps.move(slot_of(name))
-            self._cache_directory.stamps.grow(folder_of(name), grown, more)
+        # Read once: a tick in another thread may close the table in between.
+        stamps = self._cache_directory.stamps
+        if stamps is not None:
+            stamps.move(slot_of(name))
+            stamps.grow(folder_of(name), grown, more)
 
     # -- purging -------------------------------------------------------------------------------------------------
 
@@ -287,16 +289,21 @@ class FileStore:
         ``tests/stores/purging/test_model.py`` plays this order and others. A purge that is killed midway was not acknowledged
         and can be repeated.
         """
-        number = max(self.seq() + 1, time.time_ns())
+        # The table is read once: a tick in another thread may replace it meanwhile, which is_current() tells afterwards.
+        stamps = self._cache_directory.stamps
+        number = max((self._records.last_number() if stamps is None else int(stamps.table[SEQ_SLOT])) + 1, time.time_ns())
         self._records.note_number(number + 1)
-        if self._cache_directory.stamps is not None:
-            self._cache_directory.stamps.raise_seq(number)
+        if stamps is not None:
+            stamps.raise_seq(number)
         for name in names:
             self._records.write(self._records.read(name).purged(number, time.time(), soft=soft))
-        if self._cache_directory.stamps is not None:
+        with suppress(OSError):
+            # On a full disk there are more of them until the next purge.
+            self._records.merge_oldest()
+        if stamps is not None:
             for name in names:
-                self._cache_directory.stamps.move(slot_of(digest(name)))
-            self._cache_directory.stamps.raise_seq(number + 1)
+                stamps.move(slot_of(digest(name)))
+            stamps.raise_seq(number + 1)
 
     def key_of(self, address: str) -> str | None:
         """Return the key of an entry by its digest, from the head of its file; ``None`` if there is none or it is broken."""

@@ -133,7 +133,7 @@ class Folders:
 
     def lock(self, name: str) -> FileKeyLock:
         """Return a new lock of a key."""
-        return FileKeyLock(self.path(name, ".lock"), self._make_folder)
+        return FileKeyLock(self.path(name, ".lock"), self._make_folder, is_passing=True)
 
     def listed(self, number: int) -> Listed:
         """Return the names in a folder, without files that are not ours."""
@@ -198,7 +198,7 @@ class Folders:
         try:
             return self._unlink(found, stamps, spare_used)
         finally:
-            lock.release_for_good()
+            lock.release()
 
     def _unlink(self, found: Found, stamps: Stamps | None, spare_used: bool) -> bool:
         if not self._is_unchanged(found):

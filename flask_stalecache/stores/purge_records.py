@@ -2,6 +2,9 @@
 
 A purge with the number ``n`` affects the entries that were begun before it: those whose ``seq`` is less than ``n``. Numbers give
 the order of all purges; clocks play no part. ``purge.lock`` guards the records and the last number.
+
+The number of records is limited, since visitors may choose the names. The oldest are merged into *floors*: each name hashes to one
+of them, and the purges of a floor affect all its names. So a page may be purged along with another; none is ever servable again.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable, Iterable
+import time
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,6 +24,7 @@ from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import Note
 from ..filesystem.atomic import files_in, make_directory, read_file, write_file
+from .head_values import count, moment, text
 from .stamps import SEQ_SLOT, Stamps
 
 #: Seconds that a record is kept at least.
@@ -32,6 +38,16 @@ _NUMBER = re.compile(rb"[0-9]{1,19}\n")
 _COARSEST_TIME = 2_000_000_000
 #: Records that are cached at most.
 _REMEMBERED = 10_000
+#: Records that are kept at most.
+MOST_KEPT = 1024
+#: Records that a process writes at most before it counts them again.
+_UNCOUNTED = 32
+#: Bytes that the file of a record takes on the disk.
+_BLOCK = 4096
+#: The file of the merged records.
+FLOORS = "floors"
+#: Names that are in code. A visitor's request may purge others: URLs (RFC 9111 section 4.4), and calls.
+_CODED = ("all", "endpoint:", "tag:", "function:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +77,31 @@ class PurgeRecord:
         return replace(self, hard=number)
 
 
+_NONE = PurgeRecord("")
+
+
+def records_within(max_size: int | None) -> int:
+    """Return how many records are kept under a limit of the bytes on disk: a sixteenth of them is theirs."""
+    return MOST_KEPT if max_size is None else min(MOST_KEPT, max(16, max_size // 16 // _BLOCK))
+
+
 class PurgeRecords:
     """The records of one cache directory, one file for each name.
 
     :param folder: the folder of the files.
+    :param most: the number of records from which the oldest are merged. Default: :data:`MOST_KEPT`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, most: int = MOST_KEPT) -> None:
         self.folder = folder
+        self.most = most
         self._last = folder / "last"
+        self._floors = folder / FLOORS
+        self._writes_left = 0
+        self._size = -1, 0
 
     def read(self, name: str) -> PurgeRecord:
-        """Return the record of a name; an empty one if it was never purged."""
+        """Return the record of a name; an empty one if it has none."""
         record = self._read_file(self._path(name))
         return PurgeRecord(name) if record is None else replace(record, name=name)
 
@@ -81,18 +110,62 @@ class PurgeRecords:
         make_directory(self.folder)
         data = {"name": record.name, "hard": record.hard, "soft": record.soft, "soft_at": record.soft_at}
         write_file(self._path(record.name), json.dumps(data).encode("ascii"), record.last)
+        self._writes_left -= 1
 
     def is_dropped(self, note: Note) -> bool:
         """Whether a hard purge of one of its names ends a note."""
         return any(note.seq < record.hard for record in self.since(note))
 
     def since(self, entry: Entry | Note) -> list[PurgeRecord]:
-        """Return the records of an entry's names that were purged since it was begun."""
-        return [record for record in map(self.read, entry.names) if entry.seq < record.last]
+        """Return the records of an entry's names that were purged since it was begun; those of a floor have no name."""
+        # The records before the floors: a merged record is in its floor before its file is removed.
+        found = [self.read(name) for name in entry.names]
+        floors = self.floors()
+        return [record for record in (*found, *map(floors.of, entry.names)) if entry.seq < record.last]
 
     def outlive(self, entry: Entry) -> Entry | None:
         """Apply the purges since an entry was begun: return it, return it without freshness, or return ``None``."""
         return left_of(entry, self.since(entry))
+
+    def floors(self) -> Floors:
+        """Return what the merged records say."""
+        data = read_file(self._floors)
+        if data is None or len(data) == Floors.SIZE:
+            return Floors(data)
+        # Cut by a crash of the machine: as if everything had been purged when it was written, the safe side.
+        return Floors.all_at(self._floors.stat().st_mtime_ns + _COARSEST_TIME)
+
+    def merge_oldest(self) -> None:
+        """Merge a quarter of the records if there are too many. ``purge.lock`` is held, and SEQ is raised before and after."""
+        if self._writes_left > 0:
+            return
+        records = list(map(self.folder.joinpath, self._names()))
+        if len(records) > self.most:
+            self._merge(sorted(records, key=_written)[: len(records) - self.most * 3 // 4])
+        # Counting costs time, so the records are counted again only after some more were written; by each process for itself.
+        self._writes_left = max(1, min(_UNCOUNTED, (self.most - len(records)) // 2))
+
+    def _merge(self, oldest: Iterable[Path]) -> None:
+        floors, merged = self.floors(), list(oldest)
+        for path in merged:
+            record = self._read_file(path)
+            if record is not None:
+                floors.raise_to(record, path.name)
+        # On the disk before the files go: after a crash of the machine no purge may be missing.
+        write_file(self._floors, floors.data, max(time.time_ns(), floors.last), is_durable=True)
+        for path in merged:
+            path.unlink(missing_ok=True)
+
+    def size(self, seq: int) -> int:
+        """Return about how many bytes the records take on the disk, counted once for each purge number.
+
+        :param seq: the last purge number.
+        """
+        if self._size[0] != seq:
+            count = len(self._names())
+            # With the last number, and the merged records.
+            self._size = seq, _BLOCK * (count + 1) + Floors.SIZE if count or self._floors.exists() else 0
+        return self._size[1]
 
     def note_number(self, number: int) -> None:
         """Write down a number before SEQ is raised to it. ``purge.lock`` is held.
@@ -109,12 +182,12 @@ class PurgeRecords:
         noted = _NUMBER.fullmatch(read_file(self._last) or b"")
         if noted is not None:
             return int(noted[0])
-        records = [self._read_file(Path(entry.path)) for entry in files_in(self.folder) if _FILE.fullmatch(entry.name)]
-        return max((record.last + 1 for record in records if record is not None), default=0)
+        records = [self._read_file(self.folder / name) for name in self._names()]
+        return max((number + 1 for number in (self.floors().last, *(each.last for each in records if each)) if number), default=0)
 
     def older_than(self, time_ns: int) -> list[Path]:
         """Return the files of the records whose last purge was before a time; if there are very many, of a random part."""
-        names = [entry.name for entry in files_in(self.folder) if _FILE.fullmatch(entry.name)]
+        names = self._names()
         chosen = random.sample(names, MOST) if len(names) > MOST else names
         return [path for path in map(self.folder.joinpath, chosen) if _written(path) < time_ns]
 
@@ -122,6 +195,9 @@ class PurgeRecords:
         """Return the names of the records' files; ``None`` if there are more than ``most``."""
         found = {entry.name for entry in islice(files_in(self.folder), most + 1)}
         return found if len(found) <= most else None
+
+    def _names(self) -> list[str]:
+        return [entry.name for entry in files_in(self.folder) if _FILE.fullmatch(entry.name)]
 
     def remove(self, path: Path, is_done: Callable[[PurgeRecord], bool]) -> None:
         """Remove the file of a record if ``is_done`` says so. ``purge.lock`` is held."""
@@ -137,6 +213,61 @@ class PurgeRecords:
         return self.folder / digest(name)
 
 
+class Floors:
+    """The merged records: two numbers for each of a fixed number of floors, of the last hard and of the last soft purge.
+
+    Names that are in code have half of the floors, so that a flood of names that visitors choose leaves them alone.
+
+    :param data: the content of the file; ``None``: nothing was merged yet.
+    """
+
+    COUNT = 8192
+    SIZE = COUNT * 16
+
+    def __init__(self, data: bytes | None) -> None:
+        self._numbers = array("Q", bytes(self.SIZE) if data is None else data)
+        self._is_empty = data is None
+
+    @classmethod
+    def all_at(cls, number: int) -> Floors:
+        """Return floors with one hard purge of everything."""
+        return cls(array("Q", [number, 0] * cls.COUNT).tobytes())
+
+    @property
+    def data(self) -> bytes:
+        """The content of the file."""
+        return self._numbers.tobytes()
+
+    @property
+    def last(self) -> int:
+        """The number of the last purge."""
+        return max(self._numbers)
+
+    def of(self, name: str) -> PurgeRecord:
+        """Return the merged record that a name belongs to."""
+        if self._is_empty:
+            return _NONE
+        place = _place(digest(name), is_coded=name.startswith(_CODED))
+        hard, soft = self._numbers[place : place + 2]
+        # Numbers are made from the clock. One that was ahead of it ends freshness all the same, and only a stale window later.
+        return PurgeRecord("", hard, soft, soft / 1e9)
+
+    def raise_to(self, record: PurgeRecord, file: str) -> None:
+        """Merge one more record.
+
+        :param file: the name of its file. Its own name is lost if a crash of the machine has cut the file.
+        """
+        halves = (record.name.startswith(_CODED),) if record.name else (True, False)
+        for place in (_place(file, is_coded=half) for half in halves):
+            for at, number in ((place, record.hard), (place + 1, record.soft)):
+                self._numbers[at] = max(self._numbers[at], number)
+
+
+def _place(file: str, *, is_coded: bool) -> int:
+    half = Floors.COUNT // 2
+    return 2 * (int(file[:15], 16) % half + (half if is_coded else 0))
+
+
 class CachedPurgeRecords:
     """A cache of records until the next purge, for walks through all entries: most of these share most of their names.
 
@@ -149,20 +280,24 @@ class CachedPurgeRecords:
         self._stamps = stamps
         self._seq = -1
         self._files: set[str] | None = None
+        self._floors = Floors(None)
         self._records: dict[str, PurgeRecord | None] = {}
 
     def is_of(self, stamps: Stamps | None) -> bool:
         """Whether the cache belongs to a table."""
         return stamps is self._stamps
 
-    def since(self, seq: int, names: Iterable[str]) -> list[PurgeRecord]:
+    def since(self, seq: int, names: Sequence[str]) -> list[PurgeRecord]:
         """Return the records of the names that were purged after a number."""
         # A purge raises SEQ before it writes a record and once more after it, so an unchanged SEQ means unchanged records.
         last = -1 if self._stamps is None else int(self._stamps.table[SEQ_SLOT])
         if last != self._seq or last < 0:
             self._seq, self._records = last, {}
             self._files = None if last < 0 else self._purge_records.files(_REMEMBERED)
-        return [record for record in map(self._read, names) if record is not None and seq < record.last]
+            self._floors = self._purge_records.floors()
+        floors = map(self._floors.of, names)
+        found = [record for record in map(self._read, names) if record is not None]
+        return [record for record in (*found, *floors) if seq < record.last]
 
     def _read(self, name: str) -> PurgeRecord | None:
         if name in self._records:
@@ -194,7 +329,7 @@ def _written(path: Path) -> float:
 def _decoded(path: Path, data: bytes) -> PurgeRecord:
     try:
         head = json.loads(data)
-        return PurgeRecord(str(head["name"]), int(head["hard"]), int(head["soft"]), float(head["soft_at"]))
-    except (ValueError, LookupError, TypeError, OverflowError):
+        return PurgeRecord(text(head["name"]), count(head["hard"]), count(head["soft"]), moment(head["soft_at"]))
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         # Cut by a crash of the machine. The file's time is its number; a soft purge becomes a hard one, the safe side.
         return PurgeRecord("", hard=path.stat().st_mtime_ns + _COARSEST_TIME)

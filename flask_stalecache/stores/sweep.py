@@ -7,7 +7,7 @@ purged entry         at once, if anything was purged since the last sweep that l
 entry                unused for ``inactive`` seconds, and past its stale windows
 note without entry   unused for ``inactive`` seconds, or an hour if that is less
 broken entry         at once
-lock file            without entry and note: idle for a minute; else idle for an hour
+lock file            of a killed worker: without entry and note idle for a minute; else idle for an hour
 unfinished file      an hour old: its writer was killed
 record of a purge    a day old, and a whole sweep since has found no entry that needs it
 ==================== ============================================================================================
@@ -48,7 +48,7 @@ LEFTOVER_AGE = 3600.0
 #: Counter of removed purged entries.
 _PURGED = "removed_purged"
 #: Unfinished files of the table, of the sweep's progress, of records and of their last number.
-_LEFTOVER = re.compile(r"(stamps-\d+|sweep|last|[0-9a-f]{40})\.[0-9a-f]{16}\.tmp")
+_LEFTOVER = re.compile(r"(stamps-\d+|sweep|last|floors|[0-9a-f]{40})\.[0-9a-f]{16}\.tmp")
 #: Purged names in use that are remembered at most; if there are more, this sweep removes no record.
 _MANY = 1000
 #: Records removed at a time, since purges wait meanwhile.
@@ -315,7 +315,7 @@ class Sweeper:
         records = self._known.since(seq, names)
         # Also for an entry that is removed now, since the removal fails if its lock is held.
         if len(progress.in_use) <= _MANY:
-            progress.in_use += [record.name for record in records if record.name not in progress.in_use]
+            progress.in_use += [record.name for record in records if record.name and record.name not in progress.in_use]
         return any(seq < record.hard for record in records)
 
     def _remove_idle_lock(self, found: Found, now: float, age: float) -> None:

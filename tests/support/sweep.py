@@ -81,6 +81,13 @@ def leftover(path: Path) -> Path:
     return path.with_name(f"{path.name}.0123456789abcdef.tmp")
 
 
+def abandoned(path: Path) -> Path:
+    """Leave a lock file as a killed worker does; a release removes it."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.touch(mode=0o600)
+    return path
+
+
 def seen(path: Path) -> object:
     """Return what can be seen of a file, a link, or a folder with one file in it."""
     if not os.path.lexists(path):

@@ -166,3 +166,24 @@ def test_threads_never_see_a_mixture(kind: Kind, place: Path, soak: Callable[[in
 
     assert results(crowd(6, play)) == [rounds] * 6
     assert all(len(keys) >= 1 and store.load(key).key == key for key in keys)
+
+
+def test_a_lock_leaves_nothing_behind(place: Path, store: Store, other: Store) -> None:
+    """Visitors choose the keys, so there may be very many of them."""
+    for number in range(50):
+        lock, waiting = store.lock(f"page/{number}"), other.lock(f"page/{number}")
+        assert lock.acquire()
+        assert not waiting.acquire()
+        lock.release()
+        lock.release()
+    assert not list(place.rglob("*.lock"))
+
+
+def test_a_second_release_takes_nothing_from_the_next_holder(store: Store, other: Store) -> None:
+    mine, theirs = store.lock("page"), other.lock("page")
+    assert mine.acquire()
+    mine.release()
+    assert theirs.acquire()
+    mine.release()
+    assert not store.lock("page").acquire()
+    theirs.release()

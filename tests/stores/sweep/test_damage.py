@@ -17,7 +17,22 @@ from flask_stalecache.core.model.note import Note
 from flask_stalecache.stores.entry_format import MAGIC
 from flask_stalecache.stores.folders import Folders
 from support.clock import NOON
-from support.sweep import HOUR, INACTIVE, PAUSE, YEAR, aged, file_of, keep, kept, leftover, open_store, struggle, sweep, use
+from support.sweep import (
+    HOUR,
+    INACTIVE,
+    PAUSE,
+    YEAR,
+    abandoned,
+    aged,
+    file_of,
+    keep,
+    kept,
+    leftover,
+    open_store,
+    struggle,
+    sweep,
+    use,
+)
 
 # -- what is broken --------------------------------------------------------------------------------------------------
 
@@ -192,9 +207,7 @@ def test_after_a_step_of_the_clock_nothing_is_eternal(
     keep(store, *keys, "noted")
     for key in ("noted", "alone"):
         store.write_note(key, Note(written=time.time(), failures=1))
-    lock = store.lock("locked")
-    assert lock.acquire()
-    lock.release()
+    abandoned(file_of(directory, "locked", ".lock"))
     left = leftover(file_of(directory, "page"))
     left.parent.mkdir(mode=0o700, exist_ok=True)
     left.touch()

@@ -18,7 +18,17 @@ _OURS = re.compile(
     r"(?P<folder>[0-9a-f]{2})/(?P=folder)[0-9a-f]{38}(?P<kind>|\.note|\.lock)|names/(?P<name>[0-9a-f]{40})|stats/(?P<row>[0-9]+)"
 )
 
-_FIXED = {"stamps-3", "sweep", "sweep.lock", "purge.lock", "names/last", "stats/history", "stats/history.lock", "stats/totals"}
+_FIXED = {
+    "stamps-3",
+    "sweep",
+    "sweep.lock",
+    "purge.lock",
+    "names/last",
+    "names/floors",
+    "stats/history",
+    "stats/history.lock",
+    "stats/totals",
+}
 
 
 @dataclass(frozen=True)
