@@ -78,7 +78,7 @@ class AppState:
         config.check_observed(app.config)
         engine = make_engine(app, settings, app.config, own, Path(app.instance_path) / NAME)
         # One for all front ends: with app.debug it is the time of the start, and they must agree on it.
-        version = AppVersion(settings.version, time.time(), lambda: app.debug)
+        version = AppVersion(settings.version, time.time(), lambda: app.debug, settings.debug_errors)
         pages = Pages(app, settings, engine, version)
         calls: Calls | None = None
         sessions: AppContext | None = None

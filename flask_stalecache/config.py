@@ -212,6 +212,7 @@ KEYS: Mapping[str, Key] = {
     "VERSION": Key(
         None, _version, "The app's version: a new one makes older entries stale. Default with app.debug: the start time."
     ),
+    "DEBUG_ERRORS": Key(True, _flag, "With app.debug, show the errors of views instead of their stale pages."),
     "PREFER_STALE": Key(False, _flag, "Serve stored entries however old they are, unless the view decides otherwise."),
     "PREFER_STALE_HEADER": Key(None, _own_field, "A request field by which a visitor prefers stale; `0` and empty don't count."),
     "PREFER_STALE_COOKIE": Key(None, _own_cookie, "A cookie by which a visitor prefers stale; `0` and empty don't count."),
@@ -268,6 +269,7 @@ class Settings:
     prefer_stale_header: str | None
     prefer_stale_cookie: str | None
     prefer_stale_refresh: bool
+    debug_errors: bool
     shutdown_wait: float
     ignored_parameters: NamePatterns
     ignored_headers: frozenset[str]

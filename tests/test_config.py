@@ -59,6 +59,7 @@ DEFAULTS: dict[str, object] = {
     "REFRESH_BACKOFF": (2.0, 300.0),
     "REFRESH_DEADLINE": 120.0,
     "VERSION": None,
+    "DEBUG_ERRORS": True,
     "PREFER_STALE": False,
     "PREFER_STALE_HEADER": None,
     "PREFER_STALE_COOKIE": None,
@@ -100,6 +101,7 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "REFRESH_BACKOFF": [((1, 60), (1.0, 60.0)), ([5, 5], (5.0, 5.0)), ((timedelta(seconds=1), 2.5), (1.0, 2.5))],
     "REFRESH_DEADLINE": DURATIONS,
     "VERSION": [(None, None), ("", ""), ("2026-11-22", "2026-11-22"), (7, "7"), (1.5, "1.5")],
+    "DEBUG_ERRORS": [(True, True), (False, False)],
     "PREFER_STALE": [(True, True), (False, False)],
     "PREFER_STALE_HEADER": [(None, None), ("X-Prefer-Stale", "X-Prefer-Stale")],
     "PREFER_STALE_COOKIE": [(None, None), ("prefer_stale", "prefer_stale")],
@@ -150,6 +152,7 @@ REFUSED: dict[str, list[tuple[object, str]]] = {
         *((value, "a meaning of its own") for value in ("Host", "cookie", "Authorization", "Content-Type", "content-length")),
     ],
     "PREFER_STALE_COOKIE": [(value, "the name of a cookie") for value in ("", "prefer stale", "a=b", "a;", "a\n", "ü", b"a", True)],
+    "DEBUG_ERRORS": [(value, "True or False") for value in (1, 0, None, "yes")],
     "PREFER_STALE_REFRESH": [(value, "True or False") for value in (1, 0, None, "yes")],
     "BASE_URL": [
         *((value, "give a full URL") for value in ("", "shop.example", "/app", "//shop.example", "ftp://a", "https://", 5)),

@@ -255,11 +255,9 @@ class BackgroundRefreshes:
         if answer.verdict is Verdict.PERSONAL:
             # A refresh is for all visitors. If the page is personal, retrying would not help: back off.
             answer = replace(answer, verdict=Verdict.FAILED)
-        if answer.verdict is Verdict.FAILED:
-            stays = "" if copy.entry is None else "; its copy stays"
-            self.answer_writer.complaints.error_every_minute(
-                ("refresh", job.label), "the refresh of %s failed%s", job.label, stays, exc_info=answer.error
-            )
+        if answer.verdict is Verdict.FAILED and not (copy.entry is None and result.waiting):
+            what = "%s failed" if copy.entry is None else "the refresh of %s failed; its copy stays"
+            self.answer_writer.complaints.error_every_minute(("refresh", job.label), what, job.label, exc_info=answer.error)
         try:
             result.stored = self.answer_writer.write_flight(self.flights, flight, start, answer)
         finally:

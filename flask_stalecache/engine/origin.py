@@ -284,15 +284,17 @@ class RefreshResult:
     :ivar stored: whether the answer was stored.
     :ivar is_busy: another thread or process was refreshing the key.
     :ivar error: the error of the store, if it failed.
+    :ivar waiting: a request waits for it, and is told of the failure itself.
     """
 
-    __slots__ = ("answer", "done", "error", "is_busy", "stored")
+    __slots__ = ("answer", "done", "error", "is_busy", "stored", "waiting")
 
     def __init__(self) -> None:
         self.answer: Answer | None = None
         self.stored = False
         self.is_busy = False
         self.error: StoreError | None = None
+        self.waiting = False
         self.done = threading.Event()
 
 

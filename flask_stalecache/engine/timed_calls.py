@@ -73,6 +73,8 @@ def wait_for_refresh(
         if result is None or result.done.is_set():
             is_claimed = refreshes.claim(visit.copy)
             result = refreshes.result_of(key)
+            if result is not None:
+                result.waiting = True
             if is_claimed:
                 until = until if ours is not None else refreshes.since(key) + wait
                 ours = result
@@ -83,7 +85,11 @@ def wait_for_refresh(
                 return served
         left = until - time.monotonic()
         if left <= 0:
+            if result is not None:
+                result.waiting = False
             return WaitEnd.LATE
+        if result is not None:
+            result.waiting = True
         visit.waited = visit.waited or result is not ours
         wait_a_moment(process.flights, key, result, min(POLL, left))
 

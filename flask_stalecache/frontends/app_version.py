@@ -20,11 +20,13 @@ class AppVersion:
     :param configured: ``STALECACHE_VERSION``; ``None`` if it is not set.
     :param deployed: when the app was set up, in seconds since the epoch.
     :param is_debug: returns whether the app is in debug mode.
+    :param shows_errors: whether the errors of views are then shown instead of their stale pages.
     """
 
     configured: str | None
     deployed: float
     is_debug: Callable[[], bool] = _never
+    shows_errors: bool = False
 
     @property
     def version(self) -> str:
@@ -39,4 +41,5 @@ class AppVersion:
 
     def serve_options(self, refresh_ahead: float = 0.0, prefer_stale: PreferStale = PreferStale.NO) -> ServeOptions:
         """Return the options for serving entries to this version of the app."""
-        return ServeOptions(self.version, self.deployed, refresh_ahead, prefer_stale)
+        shows_errors = self.shows_errors and self.is_debug()
+        return ServeOptions(self.version, self.deployed, refresh_ahead, prefer_stale, shows_errors=shows_errors)

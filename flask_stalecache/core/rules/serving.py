@@ -22,6 +22,9 @@ must-revalidate, proxy-revalidate, bare s-maxage     never stale
 
 SWR is the window of stale-while-revalidate, SIE that of stale-if-error. A request that prefers stale without a refresh starts none
 in SWR either. An entry stored by an older version of the app is stale, whatever its age.
+
+If errors are shown (``shows_errors``), no entry is served in place of a failure: neither that of this request, nor that of the last
+refresh. A request that prefers stale has asked for the entry.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ class ServeOptions(NamedTuple):
     :ivar wait_for_fresh: a stale entry is refreshed before the answer, and served only if that fails: for jobs without a user.
     :ivar reload: the client accepts a stored entry only after the origin has confirmed it.
     :ivar if_error: seconds after freshness in which the client accepts the entry if the origin fails, besides its own window.
+    :ivar shows_errors: failures are shown to the client, who is the developer.
     """
 
     version: str = ""
@@ -54,6 +58,7 @@ class ServeOptions(NamedTuple):
     wait_for_fresh: bool = False
     reload: bool = False
     if_error: float = 0.0
+    shows_errors: bool = False
 
     def reloading(self) -> ServeOptions:
         """Return the options of a client that reloads."""
@@ -138,18 +143,19 @@ def decide(entry: Entry | None, note: Note, now: float, terms: ServeOptions = PL
         return Serve(entry, CacheStatus.HIT, is_wanted, CacheStatus.HIT)
     waits = pending or note.backing_off(now)
     refresh = _may_refresh(note, now, terms, pending)
-    in_swr = entry.in_swr(now)
+    is_error_shown = terms.shows_errors and note.failures > 0 and not pending
+    in_swr = entry.in_swr(now) and not is_error_shown
     if in_swr and (not terms.wait_for_fresh or note.backing_off(now)):
         return Serve(entry, CacheStatus.UPDATING if waits else CacheStatus.STALE, refresh)
     if terms.prefer_stale is not PreferStale.NO and not terms.wait_for_fresh and not entry.never_stale:
         return Serve(entry, CacheStatus.STALE, refresh, CacheStatus.STALE)
-    if entry.in_sie(now) and note.backing_off(now):
+    if entry.in_sie(now) and note.backing_off(now) and not is_error_shown:
         return Serve(entry, CacheStatus.STALE, False)
     return _fetch(entry, now, terms)
 
 
 def _fetch(entry: Entry, now: float, terms: ServeOptions) -> Fetch:
-    may = may_stand_in(entry, now, terms)
+    may = not terms.shows_errors and may_stand_in(entry, now, terms)
     return Fetch(CacheStatus.EXPIRED, entry if may else None, entry if entry.may_be_stale else None)
 
 

@@ -315,6 +315,8 @@ class Gateway:
     def _know_server(self, environ: WSGIEnvironment) -> None:
         self._knows_server = True
         self._explains = self._backend.debugs()
+        if self._explains and self._engine.settings.debug_errors:
+            self._rules.show_errors()
         if reason := why_no_threads(environ):
             self._engine.runtime.go_in_line(reason)
 

@@ -36,6 +36,10 @@ class Rule(NamedTuple):
     ignored: NamePatterns
     terms: ServeOptions
 
+    def showing_errors(self) -> Rule:
+        """Return the rule for a client who is shown the app's failures."""
+        return self._replace(terms=self.terms._replace(shows_errors=True))
+
 
 class Rules:
     """The rules of one gateway. The first one that matches applies.
@@ -82,6 +86,12 @@ class Rules:
             # No bytes of a rule are counted: paths share it.
             rule = self._remembered.note(where, self._found(where[0] + where[1], environ))
         return rule
+
+    def show_errors(self) -> None:
+        """Show the app's failures from now on. ``app.run(debug=True)`` sets the mode after the rules were made."""
+        self.plain = self.plain.showing_errors()
+        self._rules = [(pattern, matcher, rule.showing_errors()) for pattern, matcher, rule in self._rules]
+        self._remembered.clear()
 
     def _found(self, path: str, environ: Mapping[str, Any]) -> Rule:
         endpoint: str | None = None

@@ -292,8 +292,8 @@ class Calls:
         ]
 
     def terms(self) -> ServeOptions:
-        """Return the serving options of the app."""
-        return self._version.serve_options()
+        """Return the serving options of the app for what third parties send: their failures are no mistakes of the developer."""
+        return self._version.serve_options()._replace(shows_errors=False)
 
     def _pool_of(self, definition: FetchFunction) -> ThreadPool:
         """Return the threads of a function. With ``wait`` it has its own, so that a hanging call blocks no other function."""
