@@ -24,7 +24,7 @@ from .frontends.caller_context import note_beginnings
 from .frontends.current_app import NAME, cache_of
 from .frontends.engine_setup import make_engine
 from .frontends.flask_gateway import FlaskGatewayFactory
-from .frontends.flask_internals import RequestContext, before_response_is_processed, check_versions, current_flask_app
+from .frontends.flask_internals import RequestContext, around_response_processing, check_versions, current_flask_app
 from .frontends.flask_urls import warm_target
 from .frontends.gateway.handler import Gateway
 from .frontends.memoize.bound_function import FetchFunction
@@ -118,8 +118,8 @@ def _install(app: Flask, state: AppState, middleware: AfterResponseMiddleware) -
     note_beginnings(app, state.engine.store.seq)
     # Hooks and teardown end before the server has sent the response and closed it, which is when refreshes are handed over.
     app.wsgi_app = middleware  # type: ignore[method-assign]
-    # No hook is sure to be the last one before the session is saved.
-    before_response_is_processed(app, _discard_visitors_session)
+    # No hook is sure to be the last one before the session is saved, or to see the response that is sent.
+    around_response_processing(app, _discard_visitors_session, state.pages.response_is_finished)
 
 
 class _GatewayBehind:

@@ -235,8 +235,10 @@ def handle_user_exception(context: RequestContext, error: Exception) -> Any:
     return handle(context, error) if _takes_context("handle_user_exception") else handle(error)
 
 
-def before_response_is_processed(app: Flask, step: Callable[[RequestContext], None]) -> None:
-    """Run a step before the app's ``after_request`` hooks run and its session is saved.
+def around_response_processing(
+    app: Flask, before: Callable[[RequestContext], None], after: Callable[[RequestContext, Response], None]
+) -> None:
+    """Run a step before the app's ``after_request`` hooks run and its session is saved, and one with the finished response.
 
     No hook does this: ``after_request`` hooks run in an order that the developer chooses, and all others run too early.
     """
@@ -244,8 +246,11 @@ def before_response_is_processed(app: Flask, step: Callable[[RequestContext], No
 
     def process(*args: Any) -> Response:
         # Flask 3.1 gives the response, 3.2 the context and the response. Flask checks only methods of subclasses.
-        step(args[0] if len(args) > 1 else request_context())
-        return process_response(*args)  # type: ignore[no-any-return]
+        context = args[0] if len(args) > 1 else request_context()
+        before(context)
+        response: Response = process_response(*args)
+        after(context, response)
+        return response
 
     app.process_response = process  # type: ignore[method-assign,assignment]
 

@@ -26,6 +26,7 @@ from .pages.handler import ANSWERED
 from .pages.request_recorder import ObservedRequest
 from .pages.watch import read_beyond_names
 from .read_log import ReadLog
+from .request_values import values_kept_for
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -44,6 +45,7 @@ class Left(NamedTuple):
     :ivar varied: the response had ``Vary: Cookie`` before the session was saved.
     :ivar seen: the environ as the app saw it.
     :ivar coded: the policy in code of the view that answered.
+    :ivar kept: names and values of what looks random and is kept for this request.
     :ivar is_redirected: URL matching redirected the request, or would have if no hook had answered.
     """
 
@@ -54,6 +56,7 @@ class Left(NamedTuple):
     varied: bool
     seen: Mapping[str, Any]
     coded: Policy
+    kept: tuple[tuple[str, str], ...]
     is_redirected: bool
 
 
@@ -112,6 +115,7 @@ def note_what_is_left(response: Response) -> Response:
             varied="cookie" in vary_names(response.headers),
             seen=dict(environ),
             coded=environ.get(CODED, UNSAID),
+            kept=values_kept_for(request),
             is_redirected=isinstance(request.routing_exception, RequestRedirect),
         )
         report.lefts.append(left)
@@ -167,6 +171,7 @@ class Observer:
             policy=last.coded,
             endpoint=last.endpoint,
             answered=frozenset({"cookie"}) if is_answered or last.coded.ignore_session else frozenset(),
+            kept=tuple(pair for left in report.lefts for pair in left.kept),
             seen=tuple(left.seen for left in report.lefts),
             readers=readers,
         )

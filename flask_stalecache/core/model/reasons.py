@@ -77,6 +77,16 @@ class StoreRefusal(Enum):
         "the view registered a callback with after_this_request",
         "register it in a hook, or do not cache the view",
     )
+    CSP_NONCE = (
+        "its Content-Security-Policy has a nonce that is in the body",
+        "allow scripts by 'self' or by hash ('sha256-...') instead of a nonce, which is for one response, or do not cache the page",
+    )
+    SHOWS_RANDOM = (
+        "the body shows {}, which is another one in each response",
+        "leave it out of the page, or do not cache the page",
+        True,
+    )
+    SHOWS_MAYBE_RANDOM = ("the body shows {}, which may be another one in each response",)
     REQUEST_BODY = ("the request has a body",)
     READS_ALL_HEADERS = ("{} goes through all headers of the request", "read them by name", True)
     READS_ALL_COOKIES = ("{} goes through all cookies of the request", "read them by name", True)

@@ -19,6 +19,7 @@ from ...core.rules.variants import Fields, locate
 from ...engine.engine import Engine
 from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
+from ..kept_values import KeptValues
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -39,6 +40,7 @@ class Observation:
     :param answered: fields in ``Vary`` that ``names`` describe more precisely.
     :param is_blind: nothing can be observed of this app: ``names`` does not tell what was read.
     :param seen: the environs as the app saw them.
+    :param kept: names and values of what looks random and is kept for this request.
     :param readers: the fields that middleware between gateway and app has read, in lower case, and its modules.
     """
 
@@ -50,6 +52,7 @@ class Observation:
     answered: frozenset[str] = frozenset()
     is_blind: bool = False
     seen: tuple[Mapping[str, Any], ...] = ()
+    kept: tuple[tuple[str, str], ...] = ()
     readers: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -108,6 +111,7 @@ class Backend:
     :param asked_by: the fields and cookies by which a client prefers stale responses, where no rule decides that.
     :param preferred: how stale responses are served to such a client.
     :param renew: refreshes values of fetch functions by their keys, and waits for them.
+    :param kept: tells random values from settings.
     :param debugs: whether ``Cache-Status`` contains the debug detail; called once, at the first request.
     """
 
@@ -125,6 +129,7 @@ class Backend:
     preferred: PreferStale
     renew: Callable[[tuple[str, ...]], None]
     debugs: Callable[[], bool]
+    kept: KeptValues = field(default_factory=KeptValues)
 
     @classmethod
     def of(

@@ -111,6 +111,15 @@ class EntryBuilder:
         repeated = repeated_parameters(self._environ, headers, self._rule.ignored)
         return Refusal(StoreRefusal.REPEATS_IGNORED, ", ".join(sorted(repeated))) if repeated else None
 
+    def made_for_one(self, headers: Headers, body: bytes, seen: Observation, previous: Entry | None) -> Refusal | None:
+        """Return the refusal if the body shows what was made for this response alone; ``None`` if it does not."""
+
+        def stored() -> bytes | None:
+            whole = None if previous is None else self.in_memory(previous)
+            return None if whole is None else whole.body
+
+        return self._backend.kept.refusal(self._url_key, headers, body, seen.kept, stored)
+
     # -- the entry -------------------------------------------------------------------------------------------------
 
     def build(self, exchange: Exchange, seen: Observation, windows: Windows, body: bytes, start: Start) -> BuiltEntry | None:

@@ -331,6 +331,9 @@ class AppFetch:
         is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.backend.max_entry_size
         if judgement.verdict is not Verdict.STORABLE or not is_whole:
             return self._unstorable(seen, judgement.reason or Refusal(StoreRefusal.WRONG_LENGTH))
+        if (random := self._entries.made_for_one(exchange.headers, body, seen, self._start.previous)) is not None:
+            self._explain(seen, random)
+            return Answer(Verdict.UNSTORABLE, call, anybodys=False, reason=random)
         built = self._entries.build(exchange, seen, judgement.windows, body, self._start)
         if built is None:
             return Answer(Verdict.UNSTORABLE, call, reason=Refusal(StoreRefusal.TAGS_UNKNOWN))

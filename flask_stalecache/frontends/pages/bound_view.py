@@ -21,6 +21,7 @@ from ..app_version import AppVersion
 from ..current_app import renew_calls
 from ..flask_internals import RequestContext
 from ..hooks import ask
+from ..kept_values import KeptValues
 from .watch import KEY_FIELDS, unnoticed
 
 
@@ -82,6 +83,7 @@ class BoundView:
     :ivar asks_each: whether each request has serving options of its own.
     :ivar asked_by: the fields and cookies with which a visitor prefers stale.
     :ivar explains: whether ``Cache-Status`` has a detail: with ``app.debug`` at the first request for the view.
+    :ivar kept: tells random values from settings.
     :ivar endpoints: the counters of the endpoints that were requested.
     """
 
@@ -97,13 +99,17 @@ class BoundView:
     asked_by: tuple[RequestFlag, ...]
     asks_each: bool
     explains: bool
+    kept: KeptValues
     endpoints: dict[str | None, EndpointCounters]
 
     @classmethod
-    def of(cls, app: Flask, cached: CachedView, settings: Settings, complaints: RateLimitedLog, version: AppVersion) -> BoundView:
+    def of(
+        cls, app: Flask, cached: CachedView, settings: Settings, complaints: RateLimitedLog, version: AppVersion, kept: KeptValues
+    ) -> BoundView:
         """Bind a view to an app.
 
         :param version: the version of the app.
+        :param kept: tells random values from settings.
         """
         policy = cached.policy
         ignored = NamePatterns((*policy.ignored_parameters.items, *settings.ignored_parameters.items))
@@ -117,7 +123,20 @@ class BoundView:
             asked_by = ()
         asks_each = bool(asked_by) or callable(policy.prefer_stale)
         return cls(
-            app, cached, settings, complaints, ignored, in_key, uncounted, lock_timeout, terms, asked_by, asks_each, app.debug, {}
+            app,
+            cached,
+            settings,
+            complaints,
+            ignored,
+            in_key,
+            uncounted,
+            lock_timeout,
+            terms,
+            asked_by,
+            asks_each,
+            app.debug,
+            kept,
+            {},
         )
 
     def terms_of(self, context: RequestContext) -> ServeOptions:

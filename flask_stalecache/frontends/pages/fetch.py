@@ -43,6 +43,7 @@ from ...engine.origin import Answer, Served, Start
 from ..flask_internals import RequestContext, handle_user_exception
 from ..hooks import ask
 from ..request_body import has_unannounced_body, take_body_away
+from ..request_values import values_kept_for
 from .advice import advise, detailed_reason, is_for_authorization
 from .bound_view import BoundView
 from .responses import body_size, freeze, frozen_failure
@@ -50,7 +51,10 @@ from .watch import Covered, names_beyond_key, read_beyond_names, reads_of, watch
 
 #: On the request: the cached pages that were served within it, as (page, served, the one before).
 SERVED_WITHIN = "_stalecache_served"
+#: On the request: the pages that were made for the store within it, as pairs of view and entry, until the response is finished.
+FILLED = "_stalecache_filled"
 NOTHING_IGNORED = NamePatterns(())
+_PERHAPS_RANDOM = frozenset({StoreRefusal.SHOWS_RANDOM, StoreRefusal.SHOWS_MAYBE_RANDOM})
 _AUTHORIZATION = RequestInputs(headers=("authorization",))
 
 
@@ -132,6 +136,9 @@ class PageFetch:
         if is_for_authorization(judgement):
             # As a name that the request carries, so that requests with it don't wait for each other.
             carried = carried | _AUTHORIZATION
+        if judgement.reason is not None and judgement.reason.reason in _PERHAPS_RANDOM:
+            # The stored copy is sound.
+            anybodys = False
         has_failed = judgement.verdict is Verdict.FAILED and not watch.refusal
         explains = self.bound.explains or word.in_background
         return Answer(
@@ -221,7 +228,18 @@ class PageFetch:
         body = freeze(made.response)
         if body is None:
             return Judgement(Verdict.UNSTORABLE, Refusal(StoreRefusal.WRONG_LENGTH)), None
-        return judgement, self._entry(made, body, judgement.windows)
+        random = self._made_for_one(made, body)
+        if random is not None:
+            return Judgement(Verdict.UNSTORABLE, random), None
+        entry = self._entry(made, body, judgement.windows)
+        self.context.request.__dict__.setdefault(FILLED, []).append((self.bound, entry))
+        return judgement, entry
+
+    def _made_for_one(self, made: _Made, body: bytes) -> Refusal | None:
+        """Return the refusal if the body shows what was made for this response alone; ``None`` if it does not."""
+        previous, kept = made.start.previous, values_kept_for(self.context.request)
+        stored = None if previous is None else previous.body
+        return self.bound.kept.refusal(self.key, list(made.response.headers), body, kept, lambda: stored)
 
     def _last_objection(self, made: _Made) -> Judgement | None:
         """Return what keeps a storable response from being stored after all: the request, or the developer's filter."""

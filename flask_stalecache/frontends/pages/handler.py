@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flask import Flask, request
@@ -23,15 +24,17 @@ from werkzeug.wrappers import Response
 from ...batches.renewal import Renewal
 from ...batches.warm_request import Warming, warming_of
 from ...config import Settings
+from ...core.http.content_policy import has_nonce_in_body
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, REPLAY
 from ...core.model.keys import is_key_of_page, page_key
 from ...core.model.policy import FAILURE_STATUSES
-from ...core.model.reasons import BypassReason
+from ...core.model.reasons import BypassReason, Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
 from ...core.model.titles import endpoint_of, title_of
 from ...core.rules.serving import ServeOptions
 from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, status_fields
+from ...core.rules.storability import Verdict
 from ...engine.engine import Engine
 from ...engine.origin import Answer, Served
 from ...stats.tally import PLAIN, Tally
@@ -39,8 +42,10 @@ from ..app_version import AppVersion
 from ..debug_detail import debug_detail
 from ..flask_internals import RequestContext
 from ..hooks import ask
+from ..kept_values import KeptValues
 from ..middleware import HANDOVER
 from .bound_view import BoundView, CachedView, EndpointCounters, cached_view
+from .fetch import FILLED
 from .origin import PageOrigin
 from .refresh import AnyView, Replay, page_refresh
 from .request_recorder import ObservedRequest
@@ -64,6 +69,7 @@ class Pages:
         self.settings = settings
         self.engine = engine
         self._version = version
+        self._kept = KeptValues()
         self._bound_views: dict[CachedView, BoundView] = {}
 
     def respond(self, cached: CachedView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
@@ -89,13 +95,38 @@ class Pages:
         return self._answered(origin, self.engine.serve(origin), is_visit)
 
     def _bind(self, cached: CachedView) -> BoundView:
-        bound = self._bound_views[cached] = BoundView.of(self.app, cached, self.settings, self.engine.complaints, self._version)
+        bound = self._bound_views[cached] = BoundView.of(
+            self.app, cached, self.settings, self.engine.complaints, self._version, self._kept
+        )
         return bound
 
     def _new_endpoint(self, bound: BoundView, endpoint: str | None) -> EndpointCounters:
         tally = self.engine.registry.tally("endpoint", endpoint or "")
         counters = bound.endpoints[endpoint] = EndpointCounters(f"{bound.cached.name} as {endpoint}", tally)
         return counters
+
+    def response_is_finished(self, context: RequestContext, response: Response) -> None:
+        """Take back the pages that this request has stored, if the policy that hooks have sent along has a nonce that they show."""
+        filled = context.request.__dict__.pop(FILLED, None)
+        if filled is None:
+            return
+        # Without the coding that a hook may have given to the body that is sent.
+        fields = [(name, value) for name, value in response.headers if name.lower() != "content-encoding"]
+        for bound, entry in filled:
+            if has_nonce_in_body(fields, entry.body):
+                self._take_back(context, bound, entry)
+
+    def _take_back(self, context: RequestContext, bound: BoundView, entry: Entry) -> None:
+        refusal = Refusal(StoreRefusal.CSP_NONCE)
+        bound.complaints.warn_once(
+            (bound.cached.name, refusal.log_key), "%s is not stored: %s", bound.cached.name, refusal.log_text
+        )
+        replay = context.request.environ.get(REPLAY)
+        if replay is not None and replay.answer is not None and replay.answer.entry is entry:
+            # The refresh has not stored it yet.
+            replay.answer = replace(replay.answer, verdict=Verdict.UNSTORABLE, entry=None, reason=refusal)
+        else:
+            self.engine.answer_writer.remove_if_unlocked(entry.key)
 
     def keys_of(self, environ: Mapping[str, Any]) -> list[str]:
         """Return the keys under which the page of a request may be stored, from the views that this process has served.
