@@ -1,0 +1,98 @@
+"""Walks of members and strangers through sites with a cache, each answer compared with the same site without one.
+
+The sites differ in their front, in how they know their members, and in the middleware inside and outside of the cache.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import time_machine
+from hypothesis import Phase, given, settings
+
+from flask_stalecache.core.model.inputs import RequestInputs
+from flask_stalecache.frontends.request_origin import RequestOrigin
+from support.differ.site import FRONTS, GATEWAY, GATEWAY_VIEW, VIEW, WSGI, Scenario
+from support.differ.walks import Played, Visit, scenarios, visits, walk
+
+pytestmark = pytest.mark.usefixtures("no_housekeeping")
+
+#: Parts of sites and of visits that are not played yet, since the cache does not keep their visitors apart.
+PENDING = frozenset(
+    {
+        "environ in a view", "environ in a hook", "headers.environ", "address in a view", "address in a hook",
+        "sign-on by a name of its own, inside", "/origin", "/id",
+    }
+)  # fmt: skip
+
+
+def play(scenario: Scenario, way: list[Visit], clock: time_machine.Traveller, played: Played) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        walk(scenario, way, Path(folder) / "cache", clock, played)
+
+
+@pytest.mark.soak
+def test_each_visitor_sees_what_the_site_shows_without_a_cache(
+    clock: time_machine.Traveller, soak: Callable[[int, int], int]
+) -> None:
+    played = Played()
+
+    # By chance only under make soak: make test shows the same each time.
+    @settings(max_examples=soak(10_000, 200), derandomize=not soak(1, 0), database=None)
+    @given(scenario=scenarios(PENDING), way=visits(PENDING))
+    def differ(scenario: Scenario, way: list[Visit]) -> None:
+        play(scenario, way, clock, played)
+
+    differ()
+    for front in FRONTS:
+        assert played.hits[front] > played.strangers[front] / 5, played
+        assert {"MISS", "HIT", "STALE", "BYPASS"} <= {word for its, word in played.words if its == front}, played
+
+
+# -- its teeth -------------------------------------------------------------------------------------------------------
+
+
+def bars_nobody(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RequestOrigin, "is_barred_from", lambda origin, entry: False)
+
+
+def carries_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RequestInputs, "present_in", lambda names, environ: False)
+
+
+def mixes_variants_up(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("flask_stalecache.core.rules.variants.normal_form", lambda name, value: "")
+
+
+@pytest.mark.parametrize(
+    ("front", "login", "damage"),
+    [
+        (VIEW, "cookie in a hook", bars_nobody),
+        (VIEW, "flask-login", carries_nothing),
+        (GATEWAY, "flask-login", bars_nobody),
+        (GATEWAY, "field in a view", carries_nothing),
+        (GATEWAY_VIEW, "field in a view", bars_nobody),
+        (GATEWAY_VIEW, "cookie in a hook", carries_nothing),
+        (WSGI, "flask-login", mixes_variants_up),
+    ],
+)
+def test_a_cache_that_mixes_visitors_up_is_found_out(
+    front: str,
+    login: str,
+    damage: Callable[[pytest.MonkeyPatch], None],
+    clock: time_machine.Traveller,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    damage(monkeypatch)
+    played = Played()
+
+    @settings(max_examples=100, derandomize=True, database=None, phases=[Phase.generate], report_multiple_bugs=False)
+    @given(way=visits(PENDING))
+    def differ(way: list[Visit]) -> None:
+        play(Scenario(front, login), way, clock, played)
+
+    with pytest.raises(AssertionError, match="visit"):
+        differ()
