@@ -46,6 +46,7 @@ class Left(NamedTuple):
     :ivar seen: the environ as the app saw it.
     :ivar coded: the policy in code of the view that answered.
     :ivar kept: names and values of what looks random and is kept for this request.
+    :ivar is_stream: the body is made while it is sent.
     :ivar is_redirected: URL matching redirected the request, or would have if no hook had answered.
     """
 
@@ -57,6 +58,7 @@ class Left(NamedTuple):
     seen: Mapping[str, Any]
     coded: Policy
     kept: tuple[tuple[str, str], ...]
+    is_stream: bool
     is_redirected: bool
 
 
@@ -116,6 +118,7 @@ def note_what_is_left(response: Response) -> Response:
             seen=dict(environ),
             coded=environ.get(CODED, UNSAID),
             kept=values_kept_for(request),
+            is_stream=response.is_streamed and not response.direct_passthrough,
             is_redirected=isinstance(request.routing_exception, RequestRedirect),
         )
         report.lefts.append(left)
@@ -155,8 +158,7 @@ class Observer:
         if ANSWERED in environ or (report is not None and report.has_cached):
             return Observation(is_ours=True)
         if report is None or not report.lefts:
-            is_past = report is not None and not report.has_entered
-            return Observation(own=Refusal(StoreRefusal.ANSWERED_BY_MIDDLEWARE if is_past else StoreRefusal.READS_UNSEEN))
+            return self._without_app(report, ignored)
         last = report.lefts[-1]
         readers = report.readers(self._settings.ignored_headers)
         names = RequestInputs(headers=tuple(sorted(readers)))
@@ -172,9 +174,18 @@ class Observer:
             endpoint=last.endpoint,
             answered=frozenset({"cookie"}) if is_answered or last.coded.ignore_session else frozenset(),
             kept=tuple(pair for left in report.lefts for pair in left.kept),
+            is_stream=last.is_stream,
             seen=tuple(left.seen for left in report.lefts),
             readers=readers,
         )
+
+    def _without_app(self, report: AppReport | None, ignored: NamePatterns) -> Observation:
+        """Return what was observed of an answer that the app did not make, or that it made without an observed request."""
+        if report is None or report.has_entered:
+            return Observation(own=Refusal(StoreRefusal.READS_UNSEEN))
+        names = RequestInputs(headers=tuple(sorted(report.readers(self._settings.ignored_headers))))
+        own = report.read_beyond_names(ignored)
+        return Observation(names=names, own=own or Refusal(StoreRefusal.ANSWERED_BY_MIDDLEWARE))
 
     def _names(self, left: Left) -> RequestInputs:
         cookies = {*left.log.cookies, *([left.session_cookie] if _uses_session(left) else [])}

@@ -6,11 +6,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from ..core.http.vary import STAR
 from ..core.model.environ import QUERY_VARIABLES, field_of, is_anybodys
+from ..core.model.keys import FORWARDED_FIELDS
 from .flask_internals import app_opening_session, session_cookie
 
 _FRAMEWORK = frozenset({"werkzeug", "flask", "flask_stalecache"})
-
+#: Fields that belong to the URL, as which other caches know them.
+_IN_URL = frozenset({"host", *FORWARDED_FIELDS})
 
 #: The attributes of a log that hold what was read.
 _RECORDED = ("headers", "cookies", "parameters", "variables", "given", "whole")
@@ -25,10 +28,11 @@ class ReadLog:
     :ivar parameters: query parameters and readers.
     :ivar variables: other variables of the environ, such as REMOTE_ADDR, and readers.
     :ivar given: those of them that had a value when they were read.
+    :ivar by_key: the request fields that the view's ``key`` callable has read, in lower case; a star if they don't tell.
     :ivar whole: kinds that were read as a whole (``headers``, ``cookies``, ``query``, ``environ``) and readers.
     """
 
-    __slots__ = ("_paused", "cookies", "exempt", "given", "headers", "parameters", "variables", "whole")
+    __slots__ = ("_paused", "by_key", "cookies", "exempt", "given", "headers", "parameters", "variables", "whole")
 
     def __init__(self, exempt: Mapping[str, frozenset[str]]) -> None:
         self.exempt = exempt
@@ -37,6 +41,7 @@ class ReadLog:
         self.parameters: dict[str, str] = {}
         self.variables: dict[str, str] = {}
         self.given: set[str] = set()
+        self.by_key: set[str] = set()
         self.whole: dict[str, str] = {}
         self._paused = 0
 
@@ -95,6 +100,16 @@ class ReadLog:
             self.variables.setdefault(name, reader)
             if has_value:
                 self.given.add(name)
+
+    def fields(self, ignored: frozenset[str]) -> set[str]:
+        """Return the request fields that were read, for ``Vary``; a star if they don't tell what was read.
+
+        :param ignored: fields whose reading does not count.
+        """
+        if self.given or self.whole.keys() & {"headers", "environ"}:
+            return {STAR}
+        fields = self.headers.keys() - ignored - _IN_URL
+        return {*fields, "cookie"} if self.cookies or "cookies" in self.whole else fields
 
     def all_variables(self, reader: str) -> None:
         """Record that the environ was read as a whole."""

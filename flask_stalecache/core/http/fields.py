@@ -59,7 +59,8 @@ def _is_stored(name: str) -> bool:
 def unsendable(headers: Headers) -> str | None:
     """Return the name of the first field whose name or value can't be sent, quoted; ``None`` if there is none."""
     for name, value in headers:
-        if FIELD_NAME.fullmatch(name) is None or FIELD_VALUE.fullmatch(value) is None:
+        # An app may give anything, such as a number.
+        if FIELD_NAME.fullmatch(name) is None or not isinstance(value, str) or FIELD_VALUE.fullmatch(value) is None:
             return ascii(name[:40])
     return None
 

@@ -8,8 +8,10 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from ..model.checks import FIELD_NAME
 from .dates import timestamp
-from .fields import Headers, Lookup, first_of, vary_names
+from .fields import Headers, Lookup, first_of, lines_of, vary_names
 
+#: In Vary: no request field tells what the response depends on, so no cache may reuse it (RFC 9110 section 12.5.5).
+STAR = "*"
 #: The selecting fields with their normal forms; ``None`` for a field that the request did not have.
 Selection: TypeAlias = "tuple[tuple[str, str | None], ...]"
 
@@ -32,6 +34,28 @@ def selecting_fields(headers: Headers) -> tuple[str, ...] | None:
     if any(name == "*" or not FIELD_NAME.fullmatch(name) for name in names):
         return None
     return tuple(sorted(names))
+
+
+def vary_with(headers: Headers, names: Iterable[str]) -> str | None:
+    """Return the ``Vary`` of a response that also depends on other request fields; ``None`` if it stays as it is.
+
+    :param headers: the response's fields.
+    :param names: the request fields, in lower case; a star replaces all names, since some caches only know it alone.
+    """
+    fields, wanted = tuple(headers), set(names)
+    named = vary_names(fields)
+    if STAR in named or wanted <= named:
+        return None
+    if STAR in wanted:
+        return STAR
+    return ", ".join([*lines_of(fields, "vary"), *(name.title() for name in sorted(wanted - named))])
+
+
+def with_vary(headers: Headers, names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the fields of a response with more request fields in its ``Vary``."""
+    fields = list(headers)
+    value = vary_with(fields, names)
+    return fields if value is None else [*((name, line) for name, line in fields if name.lower() != "vary"), ("Vary", value)]
 
 
 def selection(names: Iterable[str], get: Lookup) -> Selection:

@@ -36,6 +36,11 @@ class RequestInputs:
         )
 
     @property
+    def fields(self) -> frozenset[str]:
+        """The request fields that hold the values, in lower case."""
+        return frozenset((*self.headers, *(["cookie"] if self.cookies else [])))
+
+    @property
     def text(self) -> str:
         """The names for people to read. The values are secret."""
         return " and ".join([*(f"the cookie {name}" for name in self.cookies), *(f"the field {name}" for name in self.headers)])

@@ -39,6 +39,7 @@ class Observation:
     :param endpoint: the endpoint that answered; ``None`` if the app has none.
     :param answered: fields in ``Vary`` that ``names`` describe more precisely.
     :param is_blind: nothing can be observed of this app: ``names`` does not tell what was read.
+    :param is_stream: the body is made while it is sent, and that code may still read the request.
     :param seen: the environs as the app saw them.
     :param kept: names and values of what looks random and is kept for this request.
     :param readers: the fields that middleware between gateway and app has read, in lower case, and its modules.
@@ -51,6 +52,7 @@ class Observation:
     endpoint: str | None = None
     answered: frozenset[str] = frozenset()
     is_blind: bool = False
+    is_stream: bool = False
     seen: tuple[Mapping[str, Any], ...] = ()
     kept: tuple[tuple[str, str], ...] = ()
     readers: Mapping[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from ...core.model.query import NamePatterns
 from ...core.rules.status import CacheStatus
 from ...engine.instrumentation import Instrumentation, is_failure
 from ...stats.tally import UNCOUNTED
-from .backend import Backend
+from .backend import Backend, Observation
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -34,7 +34,11 @@ class Bypass:
         self._ignored = ignored
         self._begun = time.perf_counter()
         self._is_counted = False
-        backend.observe.accompany(environ)
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            # Its answer may be kept by caches further out, which have to be told what it depends on.
+            self._environ = backend.observe.hand_in(environ)
+        else:
+            backend.observe.accompany(environ)
 
     def enter(self, start_response: StartResponse) -> Iterable[bytes]:
         """Call the app."""
@@ -45,12 +49,16 @@ class Bypass:
             self._count(failed=is_failure(error), error=error)
             raise
 
+    def observe(self) -> Observation:
+        """Return how the app came to its answer."""
+        return self._backend.observe(self._environ, self._ignored)
+
     def answered(self, code: int) -> bool:
         """Count the answer, unless a view with ``cached()`` has counted it. Return whether one has."""
         return self._count(failed=code in FAILURE_STATUSES)
 
     def _count(self, *, failed: bool, error: BaseException | None = None) -> bool:
-        seen = self._backend.observe(self._environ, self._ignored)
+        seen = self.observe()
         # An app may call start_response again after an error, but it is one call.
         if not seen.is_ours and not self._is_counted:
             tally, took = self._backend.tally(seen.endpoint), time.perf_counter() - self._begun

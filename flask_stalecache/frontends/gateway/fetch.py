@@ -39,6 +39,7 @@ from ...core.http.fields import content_length, first_of
 from ...core.http.freshness import is_explicit
 from ...core.http.storing import is_for_everybody
 from ...core.http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
+from ...core.http.vary import STAR
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, environ_name
 from ...core.model.inputs import NO_NAMES, RequestInputs
@@ -53,6 +54,7 @@ from ...engine.stream_pace import StreamPace
 from ...stats.tally import UNCOUNTED, Tally
 from ..request_body import has_unannounced_body, take_body_away
 from .backend import Backend, Observation
+from .dependence import fields_of_answer
 from .entry_builder import EntryBuilder
 from .response_judge import TOO_LARGE, ResponseJudge
 from .rules import Rule
@@ -105,8 +107,7 @@ class AppFetch:
 
     def call_uncached(self) -> Answer:
         """Call the app as if there were no gateway."""
-        self._given = self.environ.copy()
-        self.backend.observe.accompany(self._given)
+        self._given = self.backend.observe.hand_in(self.environ.copy())
         try:
             self.call.make(self.backend.app, self._given)
         except Exception as error:
@@ -171,10 +172,13 @@ class AppFetch:
         seen = self._observe()
         return UNCOUNTED if seen.is_ours else self.backend.tally(seen.endpoint)
 
-    @property
-    def varied(self) -> tuple[str, ...]:
-        """The request fields that the answer depends on, as far as is known by now, without those in its own ``Vary``."""
-        return self._entries.varied(self._observe(), self.call.fields)
+    def varied(self, answer: Answer) -> set[str]:
+        """Return the request fields that the answer depends on by now, in lower case; a star if they don't tell."""
+        seen, fields = self._observe(), self.call.fields
+        own = self._entries.own(seen, fields)
+        named = fields_of_answer(self.backend, self.rule, self.environ, seen, fields, own)
+        # A stream may still read anything. If it is stored, its hits will say what it has read.
+        return {STAR} if seen.is_stream and answer.entry is None and not seen.is_ours else named
 
     def _exchange(self, fields: list[tuple[str, str]], status: int = 0) -> Exchange:
         return Exchange(

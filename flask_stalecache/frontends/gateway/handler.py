@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ...batches.renewal import Renewal
 from ...batches.warm_request import warming_of
 from ...core.http.cache_control import response_directives
-from ...core.http.fields import end_to_end, first_of, missing_in_vary
+from ...core.http.fields import end_to_end, first_of
 from ...core.http.freshness import must_be_confirmed
 from ...core.http.invalidation import SAFE_METHODS
+from ...core.http.vary import with_vary
 from ...core.model.entry import Entry
 from ...core.model.environ import ARRIVED, REPLAY, WARMING
 from ...core.model.keys import is_key_of_page
 from ...core.model.reasons import BypassReason
 from ...core.remembered import MIB, Remembered
 from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, status_fields
-from ...core.rules.storability import Verdict
 from ...core.rules.variants import Index
 from ...engine.origin import Answer, Served, is_served
 from ...stats.tally import PLAIN
@@ -39,6 +39,7 @@ from ..wsgi import closing, why_no_threads
 from .backend import Backend
 from .bypass import Bypass
 from .deliver import GoneError, PreparedResponse, send_stored
+from .dependence import fields_of_answer
 from .invalidation import Invalidator
 from .origin import GatewayOrigin, refresh_of
 from .rules import Rules
@@ -274,10 +275,8 @@ class Gateway:
         more = (
             [] if fetch.is_ours else fields_for_answer(served, call.code, self._chosen, origin.reason, origin.debug_detail(served))
         )
-        if answer.verdict is Verdict.STORABLE and (missing := missing_in_vary(call.fields, fetch.varied)):
-            # Caches between the gateway and the client must tell the visitors apart too.
-            more = [("Vary", ", ".join(missing)), *more]
-        call.send_head(more)
+        # Caches between the gateway and the client must tell the visitors apart too.
+        call.send_head([*with_vary(call.fields, fetch.varied(answer)), *more])
         body = fetch.copied() if answer.later is not None else call.rest()
         return self._closing(body, origin) if self._engine.runtime.in_line else body
 
@@ -292,7 +291,8 @@ class Gateway:
         method = environ["REQUEST_METHOD"]
         counted = Bypass(self._backend, self._engine.instrumentation, environ, self._rules.plain.ignored)
         # A copy, since middleware of the app may take the script root off the path, and invalidation needs the whole path.
-        as_it_came = environ if method in SAFE_METHODS else environ.copy()
+        as_it_came = environ.copy()
+        rule = self._rules.of(as_it_came)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None) -> Callable[[bytes], object]:
             code = code_of(status)
@@ -302,7 +302,8 @@ class Gateway:
             field = forwarded_field(reason.forwarded, status=code) + (key_and_detail("", reason.text) if self._explains else "")
             more = [] if ours else status_fields(CacheStatus.BYPASS, field, self._chosen)
             given = () if exc_info is None else (exc_info,)
-            return start_response(status, [*end_to_end(headers), *more], *given)
+            varied = fields_of_answer(self._backend, rule, as_it_came, counted.observe(), headers, bypassed=reason)
+            return start_response(status, [*with_vary(end_to_end(headers), varied), *more], *given)
 
         return counted.enter(start)
 

@@ -91,9 +91,9 @@ class AppCall:
                 self._writer = self._start_response(self.status, fields, self.exc_info)
         return self._writer
 
-    def send_head(self, more: Fields) -> None:
-        """Give status and fields to the server, with more fields. Does nothing if ``write()`` has already done so."""
-        self._send([*self.fields, *more])
+    def send_head(self, fields: Fields) -> None:
+        """Give the status and these fields to the server. Does nothing if ``write()`` has already sent the app's own."""
+        self._send(fields)
 
     def begun(self) -> bytes | None:
         """Read the body up to the first chunk that is not empty, and return it; ``None`` if it does not consist of bytes."""

@@ -25,6 +25,7 @@ from ...batches.renewal import Renewal
 from ...batches.warm_request import Warming, warming_of
 from ...config import Settings
 from ...core.http.content_policy import has_nonce_in_body
+from ...core.http.vary import STAR
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, REPLAY
 from ...core.model.keys import is_key_of_page, page_key
@@ -45,12 +46,16 @@ from ..hooks import ask
 from ..kept_values import KeptValues
 from ..middleware import HANDOVER
 from .bound_view import BoundView, CachedView, EndpointCounters, cached_view
+from .dependence import add_to_vary, fields_of_answer, follow_error
 from .fetch import FILLED
 from .origin import PageOrigin
 from .refresh import AnyView, Replay, page_refresh
 from .request_recorder import ObservedRequest
 from .responses import add_fields, respond_with_answer, respond_with_copy
+from .watch import reads_of
 
+#: Requests whose answers depend on what no field tells: the server's own login, and a body.
+_UNNAMED = frozenset({BypassReason.REMOTE_USER, BypassReason.BODY})
 #: In the environ: a view under ``cached`` has answered, and stores its own response.
 ANSWERED = "flask_stalecache.answered"
 
@@ -82,12 +87,12 @@ class Pages:
         # The gateway must not store the same response a second time.
         environ[ANSWERED] = True
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return self._bypass(bound, args, kwargs, BypassReason.METHOD, counters.tally, is_visit)
+            return self._bypass(bound, context, args, kwargs, BypassReason.METHOD, counters.tally, is_visit)
         if (reason := self._why_not_for_us(bound, context, args, kwargs)) is not None:
-            return self._bypass(bound, args, kwargs, reason, counters.tally, is_visit)
+            return self._bypass(bound, context, args, kwargs, reason, counters.tally, is_visit)
         origin = self._origin(bound, context, args, kwargs, counters)
         if origin is None:
-            return self._bypass(bound, args, kwargs, BypassReason.KEY, counters.tally, is_visit)
+            return self._bypass(bound, context, args, kwargs, BypassReason.KEY, counters.tally, is_visit)
         if REFRESHING in environ:
             return self._in_background(cached, origin)
         if bound.explains:
@@ -219,14 +224,21 @@ class Pages:
             name,
         )
 
-    def _bypass(self, bound: BoundView, args: Any, kwargs: Any, reason: BypassReason, tally: Tally, is_visit: bool) -> Response:
+    def _bypass(
+        self, bound: BoundView, context: RequestContext, args: Any, kwargs: Any, reason: BypassReason, tally: Tally, is_visit: bool
+    ) -> Response:
         warming = warming_of(request.environ)
         if warming is not None and not warming.is_met:
             warming.is_met = True
             warming.note_bypass(reason.text)
-        response = self.engine.instrumentation.call_bypassed(
-            tally, lambda: bound.call_view(args, kwargs), _has_failed, is_visit=is_visit
-        )
+        try:
+            response = self.engine.instrumentation.call_bypassed(
+                tally, lambda: bound.call_view(args, kwargs), _has_failed, is_visit=is_visit
+            )
+        except Exception:
+            follow_error(bound, context)
+            raise
+        add_to_vary(response, {*fields_of_answer(bound, context), *([STAR] if reason in _UNNAMED else [])})
         field = forwarded_field(reason.forwarded, status=response.status_code)
         if bound.explains:
             field += key_and_detail("", reason.text)
@@ -272,6 +284,7 @@ class Pages:
         return self._answered(origin, served, is_visit, more)
 
     def _answered(self, origin: PageOrigin, served: Served, is_visit: bool, more: str = "") -> Response:
+        bound = origin.bound
         if served.refresh:
             self._submit(origin)
         # Before the copy is sent: the view that called this one may put it into its own page.
@@ -283,13 +296,17 @@ class Pages:
                     origin.tally.cells[PLAIN] += 1
                 else:
                     origin.tally.served(served.status, served.took, waited=served.waited)
-            return respond_with_copy(self.app, origin.environ, served, self.settings.status_headers, more)
+            response = respond_with_copy(self.app, origin.environ, served, self.settings.status_headers, more)
+            # What the key callable read of this request, which may be other fields than when the copy was made.
+            return response if bound.cached.policy.key is None else add_to_vary(response, reads_of(origin.context).by_key)
         served = _named(origin, served)
         if is_visit:
             origin.tally.served(served.status, served.took, waited=served.waited)
-        if (answer := served.answer) is not None and answer.error is not None:
+        answer, fields = served.answer, fields_of_answer(bound, origin.context)
+        if answer is not None and answer.error is not None:
+            follow_error(bound, origin.context)
             raise answer.error
-        return respond_with_answer(self.app, origin.environ, served, self.settings.status_headers, more)
+        return add_to_vary(respond_with_answer(self.app, origin.environ, served, self.settings.status_headers, more), fields)
 
     def _submit(self, origin: PageOrigin) -> None:
         job = origin.refresh()

@@ -62,7 +62,7 @@ class PageOrigin(RequestOrigin):
 
     def _custom_key(self, key: Callable[[], object]) -> object:
         """Call the ``key`` callable. The key covers all that it reads."""
-        with covered_by_key(self.context) as (read, session):
+        with covered_by_key(self.context, self.bound.settings.ignored_headers) as (read, session):
             custom = key()
         if custom is None:
             raise ConfigError("a key callable returned None: return a string, a number or a tuple of those; see unless=")

@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response
 from ...core.exhaustive import assert_never
 from ...core.http.conditional import ANSWERED_FIELDS, Extent, Selected, select
 from ...core.http.fields import fields_to_send, request_fields
+from ...core.http.vary import vary_with
 from ...core.model.entry import Entry
 from ...core.rules.status import CacheStatus
 from ...core.wsgi import close_iterable
@@ -119,8 +120,8 @@ def respond_with_answer(
     assert answer is not None
     # A request that waited has not called the view: it gets a response of its own with the shared failure.
     response: Response = app.response_class(*answer.shared) if served.collapsed else answer.value
-    if served.stored and answer.entry is not None:
-        response.vary.update(answer.entry.varied)
+    if (value := vary_with(response.headers, answer.absent.fields)) is not None:
+        response.headers["Vary"] = value
     if answer.entry is not None and served.status is not CacheStatus.BYPASS:
         answer_conditional(response, environ, answer.entry.body, answer.entry.answered)
     elif response.direct_passthrough and response.content_length is not None:

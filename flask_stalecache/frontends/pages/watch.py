@@ -43,6 +43,10 @@ class Covered:
     session: SessionReads | None
 
 
+class OwnCallback:
+    """A callback of ours among those that a view registers with ``after_this_request``."""
+
+
 class Watch:
     """The effects of a view besides its response.
 
@@ -58,7 +62,7 @@ class Watch:
 @contextmanager
 def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:
     """Run a view under watch. Conditions and Range are hidden from it: they are answered from the frozen copy."""
-    callbacks = len(callbacks_of(context))
+    callbacks = _count_callbacks(context)
     session = session_of(context)
     modified_before = _flag(session, "modified")
     # Flask's SessionMixin always says True for session classes that can't tell: then any use may be a change.
@@ -69,8 +73,12 @@ def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:
         has_modified = _flag(session, "modified") or (_flag(session, "accessed") and not tells)
         # The session may be new with this request: then no cookie tells whose it is.
         uses_modified = modified_before and tells and bool(reads) and covered.session is not None
-        has_callback = len(callbacks_of(context)) > callbacks
+        has_callback = _count_callbacks(context) > callbacks
         watch.refusal = _refusal_of(has_modified, uses_modified, has_callback)
+
+
+def _count_callbacks(context: RequestContext) -> int:
+    return sum(not isinstance(callback, OwnCallback) for callback in callbacks_of(context))
 
 
 def _refusal_of(has_modified: bool, uses_modified: bool, has_callback: bool) -> Refusal | None:
@@ -123,12 +131,21 @@ def _set_flag(session: Any, name: str, value: bool) -> None:
 
 
 @contextmanager
-def covered_by_key(context: RequestContext) -> Iterator[tuple[ReadLog, SessionReads]]:
-    """Run a ``key`` callable. Yields its reads of the request, and of the session if nothing has used that before."""
+def covered_by_key(context: RequestContext, ignored: frozenset[str]) -> Iterator[tuple[ReadLog, SessionReads]]:
+    """Run a ``key`` callable. Yields its reads of the request, and of the session if nothing has used that before.
+
+    :param ignored: request fields whose reading does not count.
+    """
     session = session_of(context)
     used_before = _flag(session, "accessed")
     with reads_of(context).set_aside() as log, watched_session(session) as reads:
-        yield log, reads
+        try:
+            yield log, reads
+        finally:
+            fields = log.fields(ignored)
+            if reads or (_flag(session, "accessed") and not used_before):
+                fields.add("cookie")
+            reads_of(context).by_key |= fields
     if used_before:
         # A hook may have looked up who is logged in, which the key does not tell.
         reads.names.clear()

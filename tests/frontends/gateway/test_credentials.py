@@ -121,14 +121,15 @@ def test_members_wait_for_one_answer_at_most(directory: Path) -> None:
     calls: list[str] = []
 
     def answer(environ: Mapping[str, Any], start_response: Any) -> list[bytes]:
-        calls.append(environ.get("HTTP_COOKIE", "nobody"))
+        who = environ.get("HTTP_COOKIE", "nobody")
+        calls.append(who)
         if len(calls) == 1:
             assert opened.wait(PATIENCE)
         else:
             # Broken, unless all of them are here at the same time.
             entered.wait(PATIENCE)
         start_response("200 OK", [("Cache-Control", "max-age=60")])
-        return [b"hello " + calls[-1].encode()]
+        return [b"hello " + who.encode()]
 
     gateway = GatewayCache(App(answer), dir=directory)
     first = go(lambda: ask(gateway, HTTP_COOKIE="user=0"))

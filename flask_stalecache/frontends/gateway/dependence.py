@@ -1,0 +1,79 @@
+"""The request fields that an app's answer depends on. They belong into its ``Vary``, stored or not.
+
+A cache further out knows only what ``Vary`` says. An answer that was made for a member must not reach others by it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...core.http.cache_control import response_directives
+from ...core.http.credentials import credentials_in
+from ...core.http.fields import Headers, first_of
+from ...core.http.freshness import is_explicit
+from ...core.http.storing import is_for_everybody
+from ...core.http.vary import STAR
+from ...core.model.keys import FORWARDED_FIELDS
+from ...core.model.reasons import BypassReason, Refusal, StoreRefusal
+from .backend import Backend, Observation
+from .rules import Rule
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+#: Fields that belong to the URL, as which other caches know them.
+_IN_URL = frozenset({"host", *FORWARDED_FIELDS})
+#: What an answer depends on if one of these keeps it from the store, no field tells.
+_UNNAMED = frozenset(
+    {
+        StoreRefusal.READS_ALL_HEADERS,
+        StoreRefusal.READS_ENVIRON,
+        StoreRefusal.READS_VARIABLE,
+        StoreRefusal.REQUEST_BODY,
+        BypassReason.REMOTE_USER,
+        BypassReason.BODY,
+    }
+)
+
+
+def fields_of_answer(
+    backend: Backend,
+    rule: Rule,
+    environ: WSGIEnvironment,
+    seen: Observation,
+    headers: Headers,
+    own: Refusal | None = None,
+    bypassed: BypassReason | None = None,
+) -> set[str]:
+    """Return the request fields that an answer depends on, in lower case; a star if they don't tell.
+
+    :param backend: the app behind the gateway.
+    :param rule: the rule for the path.
+    :param environ: the request.
+    :param seen: how the app came to the answer.
+    :param headers: the fields of the answer.
+    :param own: why the answer is one visitor's own, if names don't say so.
+    :param bypassed: why the request bypasses the cache.
+    """
+    # A view under cached() has done so itself, and views without gateway=True are not ours.
+    if seen.is_ours or (backend.only_coded and not seen.policy.gateway):
+        return set()
+    reason = None if own is None else own.reason
+    if reason in _UNNAMED or bypassed in _UNNAMED:
+        return {STAR}
+    fields = {*rule.policy.vary, *(seen.names.fields - _IN_URL)}
+    if reason is StoreRefusal.READS_ALL_COOKIES:
+        fields.add("cookie")
+    return fields | _unobserved_fields(backend, rule, environ, headers) if seen.is_blind else fields
+
+
+def _unobserved_fields(backend: Backend, rule: Rule, environ: WSGIEnvironment, headers: Headers) -> set[str]:
+    """Return the credentials in a request to an app that can't be observed, if other caches might store its answer."""
+    fields = tuple(headers)
+    directives = response_directives(fields)
+    is_kept = is_explicit(directives, fields) or first_of(fields, "last-modified") is not None
+    if not backend.guards or is_for_everybody(directives) or not is_kept:
+        return set()
+    # Caches have a rule of their own for Authorization (RFC 9111 section 3.5).
+    without = {"authorization", *(["cookie"] if rule.policy.cookies is not None else [])}
+    return {*credentials_in(environ).headers} - without

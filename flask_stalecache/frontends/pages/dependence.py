@@ -1,0 +1,61 @@
+"""The request fields that the answer of a cached view depends on. They belong into its ``Vary``, stored or not.
+
+A cache between the app and its visitors knows only what ``Vary`` says. An answer that was made for a member must not reach others
+by it, and an answer for strangers must not reach members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from werkzeug.wrappers import Response
+
+from ...core.http.vary import STAR, vary_with
+from ..flask_internals import RequestContext, callbacks_of, session_of
+from .bound_view import BoundView
+from .request_recorder import ObservedRequest
+from .watch import OwnCallback, reads_of
+
+
+def fields_of_answer(bound: BoundView, context: RequestContext) -> set[str]:
+    """Return the request fields that an answer and its key depend on by now, carried or absent, in lower case.
+
+    :param bound: the view that answers.
+    """
+    policy = bound.cached.policy
+    if not isinstance(context.request, ObservedRequest):
+        return {STAR}
+    log = reads_of(context)
+    fields = {*policy.vary, *log.by_key, *log.fields(bound.settings.ignored_headers)}
+    if not policy.ignore_session and getattr(session_of(context), "accessed", True):
+        fields.add("cookie")
+    return fields
+
+
+def add_to_vary(response: Response, fields: Iterable[str]) -> Response:
+    """Add request fields to the ``Vary`` of a response. If it is a stream, what that will read can't be known."""
+    names = {*fields, *([STAR] if response.is_streamed and not response.direct_passthrough else [])}
+    value = vary_with(response.headers, names) if names else None
+    if value is not None:
+        response.headers["Vary"] = value
+    return response
+
+
+class VaryOfErrorPage(OwnCallback):
+    """Names in the ``Vary`` of an error page what it depends on.
+
+    The app's own error handlers make the page once the view has raised.
+    """
+
+    def __init__(self, bound: BoundView, context: RequestContext) -> None:
+        self._bound = bound
+        self._context = context
+
+    def __call__(self, response: Response) -> Response:
+        """Add the fields. Flask calls it with the response."""
+        return add_to_vary(response, fields_of_answer(self._bound, self._context))
+
+
+def follow_error(bound: BoundView, context: RequestContext) -> None:
+    """Let the page that answers an exception of a view name what it depends on."""
+    callbacks_of(context).append(VaryOfErrorPage(bound, context))
