@@ -175,6 +175,7 @@ class Observer:
             answered=frozenset({"cookie"}) if is_answered or last.coded.ignore_session else frozenset(),
             kept=tuple(pair for left in report.lefts for pair in left.kept),
             is_stream=last.is_stream,
+            given=report.given,
             seen=tuple(left.seen for left in report.lefts),
             readers=readers,
         )

@@ -40,6 +40,7 @@ class Observation:
     :param answered: fields in ``Vary`` that ``names`` describe more precisely.
     :param is_blind: nothing can be observed of this app: ``names`` does not tell what was read.
     :param is_stream: the body is made while it is sent, and that code may still read the request.
+    :param given: the environ as it was passed on; ``None`` if it is the visitor's.
     :param seen: the environs as the app saw them.
     :param kept: names and values of what looks random and is kept for this request.
     :param readers: the fields that middleware between gateway and app has read, in lower case, and its modules.
@@ -53,6 +54,7 @@ class Observation:
     answered: frozenset[str] = frozenset()
     is_blind: bool = False
     is_stream: bool = False
+    given: Mapping[str, Any] | None = None
     seen: tuple[Mapping[str, Any], ...] = ()
     kept: tuple[tuple[str, str], ...] = ()
     readers: Mapping[str, str] = field(default_factory=dict)

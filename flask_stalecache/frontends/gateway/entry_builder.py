@@ -99,9 +99,10 @@ class EntryBuilder:
         # Of an app that can't be observed, any such field may have been read.
         is_explained = any(environ_name(name) in self._environ if seen.is_blind else name in seen.readers for name in added)
         compared = PARTS_IN_PLACE if seen.is_blind else PARTS
+        given = self._environ if seen.given is None else seen.given
         for environ in seen.seen:
-            parts = changed_parts(self._environ, environ, self._rule.ignored, is_explained=is_explained)
-            parts = (*(part for part in parts if part in compared), *changed_fields(self._environ, environ, seen.names))
+            parts = changed_parts(given, environ, self._rule.ignored, is_explained=is_explained)
+            parts = (*(part for part in parts if part in compared), *changed_fields(given, environ, seen.names))
             if parts:
                 return Refusal(StoreRefusal.CHANGED_REQUEST, " and ".join(parts))
         return None
