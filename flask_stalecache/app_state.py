@@ -32,7 +32,7 @@ from .frontends.memoize.handler import Calls
 from .frontends.middleware import AfterResponseMiddleware
 from .frontends.pages.handler import Pages
 from .frontends.pages.refresh import AS_VISITOR
-from .frontends.pages.request_recorder import observed_request_class
+from .frontends.pages.request_recorder import observed_request_class, plain_environ
 from .frontends.pages.watch import discard_session
 from .frontends.requests_adapter.app_context import AppContext
 from .stats.counters import Counters
@@ -155,6 +155,6 @@ def _discard_visitors_session(context: RequestContext) -> None:
 
     The gateway's refresh has them where a page varies on them.
     """
-    environ = context.request.environ
+    environ = plain_environ(context.request)
     if AS_VISITOR.get() or (REFRESHING in environ and "HTTP_COOKIE" in environ):
         discard_session(context)

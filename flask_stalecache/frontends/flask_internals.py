@@ -16,6 +16,7 @@ methods of the app    ``process_response(response)``          ``process_response
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import lru_cache
@@ -182,8 +183,26 @@ def session_cookie(app: Flask) -> str:
 
 #: Flask's own entry: all code that runs below it answers the request.
 _APP_ENTRY = Flask.wsgi_app.__code__
-_FRAMEWORK = frozenset({"werkzeug", "flask"})
+#: The parts of the standard library that read an environ do so for their caller.
+_FRAMEWORK = frozenset({"werkzeug", "flask", "wsgiref"})
 _OURS = "flask_stalecache"
+
+
+_PACKAGES = ("werkzeug.", "flask.", "flask_stalecache.")
+
+
+def outside_caller(frame: FrameType) -> str | None:
+    """Return the module of a caller if it is outside Werkzeug, Flask and this package.
+
+    Unlike :func:`outside_reader` it looks at no further frame, so that every hit can afford it.
+    """
+    name: str = frame.f_globals.get("__name__", "")
+    return None if name.startswith(_PACKAGES) else name
+
+
+def is_of_framework(module: str) -> bool:
+    """Whether a module is one of Werkzeug's, Flask's or of this package."""
+    return module.startswith(_PACKAGES)
 
 
 def outside_reader(frame: FrameType) -> str | None:
@@ -267,11 +286,27 @@ class RecordedHeaders(EnvironHeaders):
     """Request fields whose reads by name are reported.
 
     All public ways to read a field (``[]``, ``get``, ``in`` …) end in ``_get_key``; to override each of them would miss the next.
+
+    :param environ: the plain environ.
+    :param note: records the read of a field.
+    :param hand_out: returns the environ for a module outside the framework.
     """
 
-    def __init__(self, environ: dict[str, Any], note: Callable[[str], None]) -> None:
-        super().__init__(environ)
+    def __init__(self, environ: dict[str, Any], note: Callable[[str], None], hand_out: Callable[[str], Any]) -> None:
+        self._plain = environ
         self._note = note
+        self._hand_out = hand_out
+        super().__init__(environ)
+
+    @property
+    def environ(self) -> Any:
+        """The environ: to code outside the framework, the one that records its reads."""
+        receiver = outside_caller(sys._getframe(1))
+        return self._plain if receiver is None else self._hand_out(receiver)
+
+    @environ.setter
+    def environ(self, value: dict[str, Any]) -> None:
+        """Ignore what the constructor sets: it is known by then."""
 
     def _get_key(self, key: str) -> str:
         if isinstance(key, str):

@@ -18,7 +18,7 @@ from ..core.model.environ import REPORT
 from ..core.model.inputs import RequestInputs
 from ..core.model.policy import Policy
 from ..core.model.query import NamePatterns
-from ..core.model.reasons import Refusal, StoreRefusal
+from ..core.model.reasons import Refusal, StoreRefusal, variable_read
 from .flask_internals import request_context, session_cookie, session_of
 from .gateway.backend import UNSAID, Observation
 from .observed_environ import ObservedEnviron
@@ -161,7 +161,7 @@ class Observer:
             return self._without_app(report, ignored)
         last = report.lefts[-1]
         readers = report.readers(self._settings.ignored_headers)
-        names = RequestInputs(headers=tuple(sorted(readers)))
+        names = RequestInputs(headers=tuple(sorted(readers)), variables=tuple(sorted(report.log.variables)))
         owns = [report.read_beyond_names(ignored)]
         for left in report.lefts:
             names |= self._names(left)
@@ -190,7 +190,8 @@ class Observer:
 
     def _names(self, left: Left) -> RequestInputs:
         cookies = {*left.log.cookies, *([left.session_cookie] if _uses_session(left) else [])}
-        return RequestInputs(tuple(sorted(cookies)), tuple(sorted(left.log.headers.keys() - self._settings.ignored_headers)))
+        headers = left.log.headers.keys() - self._settings.ignored_headers
+        return RequestInputs(tuple(sorted(cookies)), tuple(sorted(headers)), tuple(sorted(left.log.variables)))
 
 
 def _uses_session(left: Left) -> bool:
@@ -200,9 +201,15 @@ def _uses_session(left: Left) -> bool:
 def _own(left: Left, ignored: NamePatterns) -> Refusal | None:
     """Return why an answer is one visitor's own, if no names say so."""
     query = left.seen.get("QUERY_STRING", "")
-    refusal = read_beyond_names(left.log, query, ignored)
+    refusal = read_beyond_names(left.log, query, ignored) or _variable_read(left.log)
     if refusal is not None or not left.is_redirected:
         return refusal
     # Flask's routing repeats the query in a redirect, past the observed request.
     present = ignored.split(query)[1]
     return Refusal(StoreRefusal.ROUTED_WITH_IGNORED, ", ".join(sorted(present))) if present else None
+
+
+def _variable_read(log: ReadLog) -> Refusal | None:
+    """Return the refusal for a variable that had a value: middleware may have set it, so that hits can't be told apart by it."""
+    name = min(log.given, default=None)
+    return None if name is None else variable_read(name, log.variables[name])

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.model.environ import is_anybodys
 from .flask_internals import outside_reader
+from .observed_values import NotedName
 from .read_log import ReadLog
 
 if TYPE_CHECKING:
@@ -26,14 +27,12 @@ class ObservedEnviron(dict[str, Any]):
     :param log: records the reads.
     """
 
-    __slots__ = ("_handed_out", "_log", "_plain", "_receiver")
+    __slots__ = ("_log", "_plain")
 
     def __init__(self, plain: WSGIEnvironment, log: ReadLog) -> None:
         self._plain = plain
         self._log = log
-        self._handed_out = 0
-        self._receiver = ""
-        super().__init__({name if is_anybodys(name) else _NotedName(name, self): value for name, value in plain.items()})
+        super().__init__(self._noted())
 
     @property
     def plain(self) -> WSGIEnvironment:
@@ -47,32 +46,29 @@ class ObservedEnviron(dict[str, Any]):
 
     def hand_out(self, receiver: str) -> ObservedEnviron:
         """Return itself to a module outside the framework, which is expected to read it."""
-        self._handed_out += 1
-        self._receiver = receiver
+        self.log.uses("environ").taken(receiver)
         return self
-
-    def settle(self) -> None:
-        """Record that it was read as a whole, if it was handed out and no read was seen: C code may have read it."""
-        if self._handed_out:
-            self._log.all_variables(self._receiver)
 
     def note(self, name: object) -> None:
         """Record the read of a variable by the caller of the caller."""
         reader = outside_reader(sys._getframe(2))
         if reader is None:
             return
-        self._handed_out = max(0, self._handed_out - 1)
+        self.log.uses("environ").used()
         if isinstance(name, str):
-            self._log.variable(name, reader, has_value=bool(self._plain.get(name)))
+            self.log.variable(name, reader, has_value=bool(self._plain.get(name)))
         else:
-            self._log.all_variables(reader)
+            self.log.all_variables(reader)
 
     def note_whole(self) -> None:
         """Record that the caller of the caller reads all variables."""
         reader = outside_reader(sys._getframe(2))
         if reader is not None:
-            self._handed_out = max(0, self._handed_out - 1)
-            self._log.all_variables(reader)
+            self.log.uses("environ").used()
+            self.log.all_variables(reader)
+
+    def _noted(self) -> dict[str, Any]:
+        return {name if is_anybodys(name) else NotedName(name, self.note): value for name, value in self._plain.items()}
 
     # -- reads of one variable -------------------------------------------------------------------------------------------
 
@@ -92,19 +88,22 @@ class ObservedEnviron(dict[str, Any]):
     # -- writes ----------------------------------------------------------------------------------------------------------
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._handed_out = max(0, self._handed_out - 1)
+        self.log.uses("environ").used()
+        self._before_change(name)
         self._plain[name] = value
         super().__setitem__(name, value)
 
     def __delitem__(self, name: str) -> None:
         # It raises KeyError if there is no such variable, which is as much as a read.
         self.note(name)
+        self._before_change(name)
         del self._plain[name]
         super().pop(name, None)
 
     def pop(self, name: str, *default: Any) -> Any:
         """Remove a variable, and return it."""
         self.note(name)
+        self._before_change(name)
         super().pop(name, None)
         return self._plain.pop(name, *default)
 
@@ -125,15 +124,22 @@ class ObservedEnviron(dict[str, Any]):
 
     def clear(self) -> None:
         """Remove all variables."""
+        for name in self._plain:
+            self._before_change(name)
         self._plain.clear()
         super().clear()
+
+    def _before_change(self, name: str) -> None:
+        # Entries are told apart by what a request has carried when it came.
+        if name in self._plain:
+            self.log.changed.setdefault(name, self._plain[name])
 
     # -- copies, which are observed likewise -----------------------------------------------------------------------------
 
     def copy(self) -> ObservedEnviron:
         """Return a copy, whose reads are recorded in the same log."""
-        self._handed_out = max(0, self._handed_out - 1)
-        return ObservedEnviron(self._plain.copy(), self._log)
+        self.log.uses("environ").used()
+        return ObservedEnviron(self._plain.copy(), self.log)
 
     __copy__ = copy
 
@@ -145,6 +151,36 @@ class ObservedEnviron(dict[str, Any]):
     def __bool__(self) -> bool:
         # Any request has variables, so that this tells nothing.
         return bool(self._plain)
+
+
+class ObservesReads(Protocol):
+    """A request object that has a log of its reads."""
+
+    @property
+    def stalecache_reads(self) -> ReadLog:
+        """The log."""
+
+
+class RequestEnviron(ObservedEnviron):
+    """The environ of a request object, with the log of that.
+
+    Each request makes one, without calling the class, so that it costs little until it is handed out.
+    """
+
+    __slots__ = ("_request",)
+
+    _request: ObservesReads
+
+    @property
+    def log(self) -> ReadLog:
+        """The log of the reads."""
+        return self._request.stalecache_reads
+
+    def hand_out(self, receiver: str) -> ObservedEnviron:
+        """Return itself to a module outside the framework. C code finds the variables in it from then on."""
+        if not dict.__len__(self):
+            dict.update(self, self._noted())
+        return super().hand_out(receiver)
 
 
 def _reading_whole(method: str) -> Callable[..., Any]:
@@ -162,25 +198,3 @@ for _method in (
     "popitem",
 ):  # fmt: skip
     setattr(ObservedEnviron, _method, _reading_whole(_method))
-
-
-class _NotedName(str):
-    """The name of a variable, which records that it was found: a dict compares the names that it looks for."""
-
-    __slots__ = ("_environ",)
-
-    _environ: ObservedEnviron
-
-    def __new__(cls, name: str, environ: ObservedEnviron) -> _NotedName:
-        noted = super().__new__(cls, name)
-        noted._environ = environ
-        return noted
-
-    def __eq__(self, other: object) -> bool:
-        self._environ.note(str(self))
-        return str.__eq__(self, other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = str.__hash__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from ..core.http.vary import STAR
 from ..core.model.environ import QUERY_VARIABLES, field_of, is_anybodys
@@ -19,6 +20,32 @@ _IN_URL = frozenset({"host", *FORWARDED_FIELDS})
 _RECORDED = ("headers", "cookies", "parameters", "variables", "given", "whole")
 
 
+class Uses:
+    """Counts how often an object is given to code outside the framework, and how often it is read in a way that is seen.
+
+    Reads beyond those of one use count no more, so that they don't excuse a later use.
+
+    :ivar open: the uses without a read so far.
+    :ivar receiver: the module that got it last.
+    """
+
+    __slots__ = ("open", "receiver")
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.receiver = ""
+
+    def taken(self, receiver: str) -> None:
+        """Count that a module got the object."""
+        self.open += 1
+        self.receiver = receiver
+
+    def used(self) -> None:
+        """Count that the object was read in a way that is seen."""
+        if self.open:
+            self.open -= 1
+
+
 class ReadLog:
     """The reads of one request, by name.
 
@@ -29,10 +56,13 @@ class ReadLog:
     :ivar variables: other variables of the environ, such as REMOTE_ADDR, and readers.
     :ivar given: those of them that had a value when they were read.
     :ivar by_key: the request fields that the view's ``key`` callable has read, in lower case; a star if they don't tell.
+    :ivar changed: the variables of the environ that the app has changed or removed, with the values that they had.
     :ivar whole: kinds that were read as a whole (``headers``, ``cookies``, ``query``, ``environ``) and readers.
     """
 
-    __slots__ = ("_paused", "by_key", "cookies", "exempt", "given", "headers", "parameters", "variables", "whole")
+    __slots__ = (
+        "_paused", "_uses", "by_key", "changed", "cookies", "exempt", "given", "headers", "parameters", "variables", "whole",
+    )  # fmt: skip
 
     def __init__(self, exempt: Mapping[str, frozenset[str]]) -> None:
         self.exempt = exempt
@@ -43,7 +73,19 @@ class ReadLog:
         self.given: set[str] = set()
         self.by_key: set[str] = set()
         self.whole: dict[str, str] = {}
+        self.changed: dict[str, Any] = {}
+        self._uses: dict[str, Uses] = {}
         self._paused = 0
+
+    def uses(self, kind: str) -> Uses:
+        """Return the uses of an object: the ``environ``, the ``cookies`` or the ``query``."""
+        return self._uses.setdefault(kind, Uses())
+
+    def settle(self) -> None:
+        """Record as read as a whole what was handed out without any read that was seen: C code may have read it."""
+        for kind, uses in self._uses.items():
+            if uses.open:
+                self.whole.setdefault(kind, uses.receiver)
 
     def header(self, name: str) -> None:
         """Record the read of a field, unless its reader is exempt."""
@@ -79,6 +121,18 @@ class ReadLog:
         """Record that the query was read as a whole."""
         if not self._paused:
             self._query(_reader())
+
+    def address(self, *, has_value: bool) -> None:
+        """Record the read of the visitor's address."""
+        if not self._paused and "REMOTE_ADDR" not in self.variables:
+            self.variable("REMOTE_ADDR", _reader(), has_value=has_value)
+
+    def server(self) -> None:
+        """Record the read of the server's address: an app may listen on one that only some can reach."""
+        if not self._paused:
+            reader = _reader()
+            self.variable("SERVER_NAME", reader, has_value=True)
+            self.variable("SERVER_PORT", reader, has_value=True)
 
     def _query(self, reader: str) -> None:
         if not self._is_exempt(reader, "query_string"):

@@ -92,13 +92,13 @@ def windows(value: Any) -> Windows:
 
 
 def inputs(value: Any) -> RequestInputs:
-    """Return the names of cookies and request fields."""
-    return RequestInputs(texts(value["cookies"]), texts(value["headers"]))
+    """Return the names of cookies, request fields and variables of the environ."""
+    return RequestInputs(texts(value["cookies"]), texts(value["headers"]), texts(value["variables"]))
 
 
 def inputs_sent(value: Any) -> RequestInputs:
-    """Return the names of cookies and request fields. Those of the fields can be sent in ``Vary``."""
-    return RequestInputs(texts(value["cookies"]), field_values(value["headers"]))
+    """Return the names of cookies, request fields and variables of the environ. Those of the fields can be sent in ``Vary``."""
+    return RequestInputs(texts(value["cookies"]), field_values(value["headers"]), texts(value["variables"]))
 
 
 def recipe(value: Any) -> Mapping[str, Any]:

@@ -28,7 +28,7 @@ def observed(**more: Any) -> ObservedEnviron:
 
 def reads(environ: ObservedEnviron) -> tuple[set[str], set[str], set[str]]:
     """Return the fields, the variables, and the kinds that were read as a whole."""
-    environ.settle()
+    environ.log.settle()
     log = environ.log
     return set(log.headers), set(log.variables), set(log.whole)
 

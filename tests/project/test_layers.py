@@ -138,6 +138,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.request_origin",
         "frontends.flask_internals",
         "frontends.read_log",
+        "frontends.observed_values",
         "frontends.observed_environ",
         "frontends.caller_context",
         "frontends.current_app",

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from flask import Flask
+from flask import Flask, request
 from werkzeug.datastructures import Headers
 
 from flask_stalecache import StaleCache
+from flask_stalecache.frontends.pages.request_recorder import plain_environ
 
 MakeApp: TypeAlias = "Callable[..., tuple[Flask, StaleCache]]"
 
@@ -67,6 +68,11 @@ def settle(app: Flask, cache: StaleCache, seconds: float = 10) -> None:
     """Wait until the refreshes that were handed over are done."""
     with app.app_context():
         assert cache.drain(seconds), "refreshes are still running"
+
+
+def unrecorded_environ() -> dict[str, Any]:
+    """Return the environ of the current request, for a test that looks at it without the page depending on it."""
+    return plain_environ(request._get_current_object())  # type: ignore[attr-defined]
 
 
 def wire(text: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask, request
 
 from flask_stalecache import Batch, ConfigError, Outcome, StaleCache
-from support.client import visit
+from support.client import unrecorded_environ, visit
 from support.threads import PATIENCE
 
 HERE = "http://shop.example"
@@ -36,7 +36,7 @@ class Site:
 
     def _note(self) -> None:
         self.asked.append(request.full_path.rstrip("?"))
-        self.environs.append(request.environ)
+        self.environs.append(unrecorded_environ())
 
     def make(self) -> str:
         self.made.append(request.path)

@@ -1,4 +1,4 @@
-"""The cookies and request fields that a response depends on. Pure."""
+"""The cookies, request fields and variables of the environ that a response depends on. Pure."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from .environ import environ_name
 
 @dataclass(frozen=True, slots=True)
 class RequestInputs:
-    """Names of cookies and request fields: the *absent* names of an entry, or those because of which an answer was not stored.
+    """Names in a request: the *absent* names of an entry, or those because of which an answer was not stored.
 
     :param cookies: cookie names.
     :param headers: request fields, in lower case.
+    :param variables: other variables of the environ, such as ``REMOTE_ADDR``.
     """
 
     cookies: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
     _environ_names: tuple[str, ...] = field(init=False, repr=False, compare=False, default=())
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_environ_names", tuple(environ_name(name) for name in self.headers))
+        object.__setattr__(self, "_environ_names", (*map(environ_name, self.headers), *self.variables))
 
     def __bool__(self) -> bool:
-        return bool(self.cookies or self.headers)
+        return bool(self.cookies or self.headers or self.variables)
 
     def __or__(self, other: RequestInputs) -> RequestInputs:
         return RequestInputs(
             tuple(sorted({*self.cookies, *other.cookies})),
             tuple(sorted({*self.headers, *other.headers})),
+            tuple(sorted({*self.variables, *other.variables})),
         )
 
     @property
@@ -43,7 +46,8 @@ class RequestInputs:
     @property
     def text(self) -> str:
         """The names for people to read. The values are secret."""
-        return " and ".join([*(f"the cookie {name}" for name in self.cookies), *(f"the field {name}" for name in self.headers)])
+        kinds = ("cookie", self.cookies), ("field", self.headers), ("variable", self.variables)
+        return " and ".join(f"the {kind} {name}" for kind, names in kinds for name in names)
 
     def present_in(self, environ: Mapping[str, Any]) -> bool:
         """Whether the request carries one of the names.
@@ -52,7 +56,7 @@ class RequestInputs:
         """
         if self.cookies and (cookie := environ.get("HTTP_COOKIE")) and self._any_cookie(cookie):
             return True
-        # Servers set CONTENT_TYPE to "" for requests without one. Any other field counts, even an empty one.
+        # Servers set CONTENT_TYPE and REMOTE_USER to "" for requests without one. Any other field counts, even an empty one.
         for name in self._environ_names:  # noqa: SIM110  A generator would cost every hit.
             if name in environ and (environ[name] or name.startswith("HTTP_")):
                 return True
@@ -63,6 +67,7 @@ class RequestInputs:
         return RequestInputs(
             tuple(name for name in self.cookies if RequestInputs(cookies=(name,)).present_in(environ)),
             tuple(name for name in self.headers if RequestInputs(headers=(name,)).present_in(environ)),
+            tuple(name for name in self.variables if RequestInputs(variables=(name,)).present_in(environ)),
         )
 
     def _any_cookie(self, cookie: str) -> bool:
@@ -74,12 +79,12 @@ class RequestInputs:
 
     def to_json(self) -> dict[str, list[str]]:
         """Return the names as data."""
-        return {"cookies": list(self.cookies), "headers": list(self.headers)}
+        return {"cookies": list(self.cookies), "headers": list(self.headers), "variables": list(self.variables)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, list[str]]) -> RequestInputs:
         """Return the names from the data of :meth:`to_json`; raise :class:`TypeError` for other data."""
-        kinds = [tuple(data[kind]) for kind in ("cookies", "headers")]
+        kinds = [tuple(data[kind]) for kind in ("cookies", "headers", "variables")]
         if not all(isinstance(name, str) for kind in kinds for name in kind):
             raise TypeError("names are strings")
         return cls(*kinds)

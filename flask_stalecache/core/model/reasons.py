@@ -90,6 +90,16 @@ class StoreRefusal(Enum):
     REQUEST_BODY = ("the request has a body",)
     READS_ALL_HEADERS = ("{} goes through all headers of the request", "read them by name", True)
     READS_ALL_COOKIES = ("{} goes through all cookies of the request", "read them by name", True)
+    READS_ALL_VARIABLES = (
+        "{} goes through the whole environ of the request",
+        "read what you need by name, such as request.headers.get()",
+        True,
+    )
+    DEPENDS_ON_VARIABLE = (
+        "it depends on {}, which other requests have too, each with a value of its own",
+        "put what the page takes from it into key=, or do not cache it",
+        True,
+    )
     IGNORED_PARAMETERS = (
         "it reads what is in ignored_parameters: {}",
         "take the name out of ignored_parameters, or the reading out of the view",
@@ -174,6 +184,19 @@ class Refusal:
     def log_key(self) -> Hashable:
         """The key of a line that is logged once. It leaves out subjects that clients can choose: these would flood the log."""
         return (self.reason, self.subject) if self.reason.has_fixed_subjects else self.reason
+
+
+def variable_read(name: str, reader: str) -> Refusal:
+    """Return why a page that depends on a variable of the environ is not stored, and what to write.
+
+    :param name: the variable.
+    :param reader: the module that has read it.
+    """
+    fix = (
+        f"{StoreRefusal.DEPENDS_ON_VARIABLE.advice}; if it makes no difference to the page, add {reader!r}: [{name!r}] to "
+        "STALECACHE_IGNORED_READERS"
+    )
+    return Refusal(StoreRefusal.DEPENDS_ON_VARIABLE, f"{name}, read by {reader}", fix)
 
 
 class BypassReason(Enum):

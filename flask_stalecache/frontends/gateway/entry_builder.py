@@ -79,7 +79,7 @@ class EntryBuilder:
         """Return the cookies and fields that were read and that are not part of the key."""
         fields = self.fields(seen, headers)
         names = tuple(name for name in seen.names.headers if name not in fields and not self._is_in_url_key(name))
-        return RequestInputs(() if "cookie" in fields else seen.names.cookies, names)
+        return RequestInputs(() if "cookie" in fields else seen.names.cookies, names, seen.names.variables)
 
     def varied(self, seen: Observation, headers: Headers) -> tuple[str, ...]:
         """Return the request fields that a response depends on without naming them in ``Vary``."""
@@ -91,7 +91,7 @@ class EntryBuilder:
         """Return why an answer is one visitor's own although no names say so; ``None`` if it is not."""
         if has_unannounced_body(self._environ):
             return Refusal(StoreRefusal.REQUEST_BODY)
-        return seen.own or self._changed(seen, headers) or self._repeated(headers)
+        return self._changed(seen, headers) or seen.own or self._repeated(headers)
 
     def _changed(self, seen: Observation, headers: Headers) -> Refusal | None:
         """Return the refusal if middleware has given the app another request than the key describes."""

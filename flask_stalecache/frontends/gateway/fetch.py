@@ -268,6 +268,8 @@ class AppFetch:
         carried = self._entries.beyond_key(seen, self.call.fields).carried_part(self.environ)
         if not carried:
             return None
+        if carried.variables:
+            self._explain(seen, seen.own)
         for name in carried.headers:
             reader = seen.readers.get(name)
             if reader is None and name in NEVER_VARIED:

@@ -3,6 +3,7 @@
 =====================================  =======================================================
 not stored, for all visitors           the reason and its advice, if there is something to do
 a request field beyond the key         the field, who read it, and ``vary=``: a warning
+a variable of the environ              the same, and ``key=``: a warning
 Cookie or Authorization as a field     who read it: usual for members, so info
 a cookie or the session                the cookie and who read it: usual for members, so info
 =====================================  =======================================================
@@ -14,7 +15,7 @@ import logging
 
 from ...core.model.inputs import RequestInputs
 from ...core.model.policy import NEVER_VARIED
-from ...core.model.reasons import Refusal, StoreRefusal
+from ...core.model.reasons import Refusal, StoreRefusal, variable_read
 from ...core.rules.storability import Judgement, Verdict
 from ...engine.log import RateLimitedLog
 from ..flask_internals import RequestContext
@@ -46,6 +47,9 @@ def advise(log: RateLimitedLog, view: str, context: RequestContext, judgement: J
             "or name it in STALECACHE_IGNORED_HEADERS if the page does not depend on it",
             view, name, reader_of(context, "headers", name), name,
         )  # fmt: skip
+    for name in carried.variables:
+        reader = reader_of(context, "variables", name)
+        log.warn_once((view, "variable", name), "%s is not stored: %s", view, variable_read(name, reader).log_text)
     for name in carried.cookies:
         log.warn_once(
             (view, "cookie", name),
@@ -59,7 +63,11 @@ def detailed_reason(context: RequestContext, judgement: Judgement, carried: Requ
     """Return why a page is not stored, with the names beyond its key and who read them."""
     if judgement.verdict is not Verdict.PERSONAL or is_for_authorization(judgement):
         return judgement.reason
-    names = ("cookie", "cookies", carried.cookies), ("field", "headers", carried.headers)
+    names = (
+        ("cookie", "cookies", carried.cookies),
+        ("field", "headers", carried.headers),
+        ("variable", "variables", carried.variables),
+    )
     read = [f"the {word} {name} was read by {reader_of(context, kind, name)}" for word, kind, of in names for name in of]
     return Refusal(StoreRefusal.READ_BY, " and ".join(read))
 

@@ -46,6 +46,7 @@ from ..request_body import has_unannounced_body, take_body_away
 from ..request_values import values_kept_for
 from .advice import advise, detailed_reason, is_for_authorization
 from .bound_view import BoundView
+from .request_recorder import arrived_environ
 from .responses import body_size, freeze, frozen_failure
 from .watch import Covered, names_beyond_key, read_beyond_names, reads_of, watched
 
@@ -120,7 +121,7 @@ class PageFetch:
         # Before the names are collected: those of inner pages count as read by this view.
         self._inherit_from_inner_pages(word)
         names = names_beyond_key(self.context, self.covered, watch)
-        carried = names.carried_part(self.context.request.environ)
+        carried = names.carried_part(arrived_environ(self.context.request))
         unnamed = self._reads_beyond_names()
         anybodys = not carried and unnamed is None
         if response is None:
@@ -179,6 +180,7 @@ class PageFetch:
             reader, names = page.bound.cached.name, page.depends_on(served)
             log.cookies.update(dict.fromkeys(names.cookies, reader))
             log.headers.update(dict.fromkeys(names.headers, reader))
+            log.variables.update(dict.fromkeys(names.variables, reader))
             if (entry := served.entry) is not None:
                 word.tag(tags_in(entry.names))
 
@@ -285,7 +287,7 @@ class PageFetch:
             windows=windows.shortened(policy.jitter * random.random()),
             never_stale=forbids_stale(made.directives),
             shared=may_be_shared(made.directives),
-            absent=RequestInputs(names.cookies, names.headers),
+            absent=names,
             varied=_varied(policy, names),
             status=response.status_code,
             headers=stored_fields(response.headers),

@@ -50,7 +50,7 @@ from .dependence import add_to_vary, fields_of_answer, follow_error
 from .fetch import FILLED
 from .origin import PageOrigin
 from .refresh import AnyView, Replay, page_refresh
-from .request_recorder import ObservedRequest
+from .request_recorder import ObservedRequest, plain_environ
 from .responses import add_fields, respond_with_answer, respond_with_copy
 from .watch import reads_of
 
@@ -80,7 +80,7 @@ class Pages:
     def respond(self, cached: CachedView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
         """Answer a request for a cached view."""
         bound = self._bound_views.get(cached) or self._bind(cached)
-        environ, endpoint = context.request.environ, context.request.endpoint
+        environ, endpoint = plain_environ(context.request), context.request.endpoint
         counters = bound.endpoints.get(endpoint) or self._new_endpoint(bound, endpoint)
         # A view that is called by another cached view, a refresh and a warming are no visits: they are not counted.
         is_visit = ANSWERED not in environ and REFRESHING not in environ
@@ -88,7 +88,7 @@ class Pages:
         environ[ANSWERED] = True
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return self._bypass(bound, context, args, kwargs, BypassReason.METHOD, counters.tally, is_visit)
-        if (reason := self._why_not_for_us(bound, context, args, kwargs)) is not None:
+        if (reason := self._why_not_for_us(bound, context, environ, args, kwargs)) is not None:
             return self._bypass(bound, context, args, kwargs, reason, counters.tally, is_visit)
         origin = self._origin(bound, context, args, kwargs, counters)
         if origin is None:
@@ -169,10 +169,10 @@ class Pages:
         return (self._bound_views.get(cached) or self._bind(cached)).terms
 
     def _why_not_for_us(
-        self, bound: BoundView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, bound: BoundView, context: RequestContext, environ: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> BypassReason | None:
         """Return why a request bypasses the cache; ``None`` if it does not."""
-        request, environ = context.request, context.request.environ
+        request = context.request
         if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
             return BypassReason.BODY
         if environ.get("REMOTE_USER"):

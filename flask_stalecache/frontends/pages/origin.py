@@ -21,6 +21,7 @@ from ..request_origin import RequestOrigin
 from .bound_view import BoundView, EndpointCounters
 from .fetch import NOTHING_IGNORED, SERVED_WITHIN, PageFetch, verdict_of
 from .refresh import page_refresh, visitor_fields
+from .request_recorder import arrived_environ
 from .session_recorder import SessionReads
 from .watch import (
     KEY_FIELDS,
@@ -50,7 +51,7 @@ class PageOrigin(RequestOrigin):
         self.bound = bound
         self.tally = counters.tally
         self.context = context
-        self.environ: dict[str, Any] = context.request.environ
+        self.environ: dict[str, Any] = arrived_environ(context.request)
         self.args = args
         self.kwargs = kwargs
         self._covered_by_key: Covered | None = None
@@ -68,7 +69,7 @@ class PageOrigin(RequestOrigin):
             raise ConfigError("a key callable returned None: return a string, a number or a tuple of those; see unless=")
         ignored = self.bound.cached.policy.ignore_session
         headers = self.bound.uncounted | read.headers.keys()
-        self._covered_by_key = Covered(headers, frozenset(read.cookies), None if ignored else session)
+        self._covered_by_key = Covered(headers, frozenset(read.cookies), frozenset(read.variables), None if ignored else session)
         return custom
 
     @property
@@ -111,7 +112,11 @@ class PageOrigin(RequestOrigin):
     def depends_on(self, served: Served) -> RequestInputs:
         """Return the names that this page depends on, besides those in every key."""
         covered = self._covered()
-        names = RequestInputs(tuple(covered.cookies), tuple(covered.headers - KEY_FIELDS - self.bound.settings.ignored_headers))
+        names = RequestInputs(
+            tuple(covered.cookies),
+            tuple(covered.headers - KEY_FIELDS - self.bound.settings.ignored_headers),
+            tuple(covered.variables),
+        )
         if covered.session:
             names |= RequestInputs(cookies=(session_cookie(self.context.app),))
         return names if served.entry is None else names | served.entry.absent
@@ -120,7 +125,7 @@ class PageOrigin(RequestOrigin):
         if self._covered_by_key is not None:
             return self._covered_by_key
         session = None if self.bound.cached.policy.ignore_session else SessionReads()
-        return Covered(self.bound.uncounted, frozenset(), session)
+        return Covered(self.bound.uncounted, frozenset(), frozenset(), session)
 
     # -- refreshing ----------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
-"""A request class that records which cookies, fields and parameters are read.
+"""A request class that records which cookies, fields, parameters and variables of the environ are read.
 
 The app's request class gets a subclass, so that all reads are seen from the construction of the request on, in hooks and extensions
-too. Reads past it (``environ[...]``, ``remote_addr``) are not seen.
+too. Werkzeug, Flask and this package get the plain environ, since they read it at every hit; all others get one that records.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from typing import Any, ClassVar
 
 from flask import Request
 
-from ..flask_internals import RecordedHeaders, is_made_by_flask
-from ..observed_environ import ObservedEnviron
+from ..flask_internals import RecordedHeaders, is_made_by_flask, is_of_framework, outside_caller
+from ..observed_environ import ObservedEnviron, RequestEnviron
+from ..observed_values import hand_out, observed_values
 from ..read_log import ReadLog
 
 
 class ObservedHeaders(RecordedHeaders):
     """Request fields that record their readers."""
 
-    def __init__(self, environ: dict[str, Any], log: ReadLog) -> None:
-        super().__init__(environ, log.header)
+    def __init__(self, environ: dict[str, Any], log: ReadLog, hand_out: Callable[[str], Any]) -> None:
+        super().__init__(environ, log.header, hand_out)
         self._log = log
 
     def getlist(self, key: str, type: Any = None) -> Any:
@@ -101,7 +102,6 @@ _FROM_FIELD = {
     "accept_encodings": "Accept-Encoding",
     "accept_languages": "Accept-Language",
     "accept_mimetypes": "Accept",
-    "access_route": "X-Forwarded-For",
     "authorization": "Authorization",
     "cache_control": "Cache-Control",
     "content_length": "Content-Length",
@@ -116,7 +116,13 @@ _FROM_FIELD = {
     "pragma": "Pragma",
     "range": "Range",
     "user_agent": "User-Agent",
+    "want_form_data_parsed": "Content-Type",
 }
+
+
+_frame = sys._getframe
+#: The modules of Flask and Werkzeug that ask for the environ at every hit: this is the shortest way to tell them.
+_AT_EVERY_HIT = frozenset({"flask.app", "flask.ctx", "werkzeug.wrappers.request"})
 
 
 class ObservedRequest(Request):
@@ -136,14 +142,40 @@ class ObservedRequest(Request):
         """The log of the reads of this request."""
         log = self.__dict__.get("_stalecache_reads")
         if log is None:
-            log = self.__dict__["_stalecache_reads"] = ReadLog(self.stalecache_exempt)
+            environ: Any = self.__dict__.get("environ")
+            # A gateway has recorded what middleware has read of the same request.
+            is_recorded = isinstance(environ, ObservedEnviron) and not isinstance(environ, RequestEnviron)
+            log = self.__dict__["_stalecache_reads"] = environ.log if is_recorded else ReadLog(self.stalecache_exempt)
         return log
+
+    @property
+    def environ(self) -> dict[str, Any]:
+        environ: ObservedEnviron = self.__dict__["environ"]
+        receiver = _frame(1).f_globals.get("__name__", "")
+        if receiver in _AT_EVERY_HIT:
+            return environ._plain
+        if receiver == "werkzeug.utils":
+            # environ_property reads for its caller, and at once.
+            return environ
+        return environ._plain if is_of_framework(receiver) else environ.hand_out(receiver)
+
+    @environ.setter
+    def environ(self, value: dict[str, Any]) -> None:
+        state = self.__dict__
+        if isinstance(value, ObservedEnviron):
+            state["environ"] = value
+        else:
+            environ = state["environ"] = RequestEnviron.__new__(RequestEnviron)
+            environ._plain, environ._request = value, self
+        state.pop("_stalecache_headers", None)
 
     @property
     def headers(self) -> ObservedHeaders:
         headers = self.__dict__.get("_stalecache_headers")
         if headers is None:
-            headers = self.__dict__["_stalecache_headers"] = ObservedHeaders(self.environ, self.stalecache_reads)
+            environ: ObservedEnviron = self.__dict__["environ"]
+            headers = ObservedHeaders(environ.plain, self.stalecache_reads, environ.hand_out)
+            self.__dict__["_stalecache_headers"] = headers
         return headers
 
     @headers.setter
@@ -153,11 +185,60 @@ class ObservedRequest(Request):
     @property
     def query_string(self) -> bytes:
         self.stalecache_reads.all_parameters()
-        return self._stalecache_query
+        query: str = plain_environ(self).get("QUERY_STRING", "")
+        return query.encode("latin1")
 
     @query_string.setter
     def query_string(self, value: bytes) -> None:
-        self._stalecache_query = value
+        """Ignore what Werkzeug sets in its constructor: it is in the environ, and not to be had from ``vars()``."""
+
+    @property
+    def remote_addr(self) -> str | None:
+        address = self.__dict__.get(_ADDRESS) or plain_environ(self).get("REMOTE_ADDR")
+        self.stalecache_reads.address(has_value=bool(address))
+        return address
+
+    @remote_addr.setter
+    def remote_addr(self, value: str | None) -> None:
+        # The constructor sets what is in the environ, before it sets that.
+        if "environ" in self.__dict__:
+            self.__dict__[_ADDRESS] = value
+
+    @property
+    def access_route(self) -> list[str]:
+        log = self.stalecache_reads
+        log.header("X-Forwarded-For")
+        if "HTTP_X_FORWARDED_FOR" not in plain_environ(self):
+            log.address(has_value=True)
+        with log.paused():
+            return super().access_route
+
+    @property
+    def server(self) -> tuple[str, int | None] | None:
+        if not is_of_framework(_frame(1).f_globals.get("__name__", "")):
+            self.stalecache_reads.server()
+        found: tuple[str, int | None] | None = self.__dict__["server"]
+        return found
+
+    @server.setter
+    def server(self, value: tuple[str, int | None] | None) -> None:
+        self.__dict__["server"] = value
+
+
+def plain_environ(request: Request) -> dict[str, Any]:
+    """Return the environ of a request, whose reads are not recorded."""
+    environ: dict[str, Any] = request.__dict__["environ"]
+    return environ._plain if isinstance(environ, ObservedEnviron) else environ
+
+
+def arrived_environ(request: Request) -> dict[str, Any]:
+    """Return the environ of a request with what it had when the request came, even if hooks have changed or removed that."""
+    environ, log = plain_environ(request), request.__dict__.get("_stalecache_reads")
+    return {**environ, **log.changed} if log is not None and log.changed else environ
+
+
+#: The attribute with the address that the app has set.
+_ADDRESS = "_stalecache_address"
 
 
 def _from_field(attribute: str, field: str) -> property:
@@ -188,7 +269,7 @@ def _setter(attribute: str) -> Callable[[Any, Any], None]:
     return write
 
 
-def _observed_values(attribute: str, note: str, note_all: str) -> property:
+def _values(attribute: str, note: str, note_all: str, kind: str) -> property:
     cached = f"_stalecache_{attribute}"
 
     def read(self: Any) -> Any:
@@ -197,7 +278,10 @@ def _observed_values(attribute: str, note: str, note_all: str) -> property:
             log = self.stalecache_reads
             with log.paused():
                 plain = getattr(super(ObservedRequest, self), attribute)
-            values = self.__dict__[cached] = _observed(plain, getattr(log, note), getattr(log, note_all))
+            values = observed_values(plain, getattr(log, note), getattr(log, note_all), log.uses(kind))
+            self.__dict__[cached] = values
+        if (receiver := outside_caller(_frame(1))) is not None:
+            hand_out(values, receiver)
         return values
 
     return property(read, _setter(attribute))
@@ -207,8 +291,8 @@ for _attribute, _field in _FROM_FIELD.items():
     setattr(ObservedRequest, _attribute, _from_field(_attribute, _field))
 for _attribute in ("url", "full_path"):
     setattr(ObservedRequest, _attribute, _from_query(_attribute))
-ObservedRequest.cookies = _observed_values("cookies", "cookie", "all_cookies")  # type: ignore[method-assign,assignment]
-ObservedRequest.args = _observed_values("args", "parameter", "all_parameters")  # type: ignore[method-assign,assignment]
+ObservedRequest.cookies = _values("cookies", "cookie", "all_cookies", "cookies")  # type: ignore[method-assign,assignment]
+ObservedRequest.args = _values("args", "parameter", "all_parameters", "query")  # type: ignore[method-assign,assignment]
 
 
 def observed_request_class(base: type[Request], exempt_readers: Mapping[str, frozenset[str]]) -> type[Request]:

@@ -20,13 +20,18 @@ from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
 from ..flask_internals import RequestContext, callbacks_of, replace_session, session_cookie, session_of
 from ..read_log import ReadLog
+from .request_recorder import plain_environ
 from .session_recorder import SessionReads, watched_session
 
 #: Fields that are always in the key.
 KEY_FIELDS = frozenset({"host", *FORWARDED_FIELDS})
 #: Attributes in which Werkzeug keeps the parsed conditions of a request.
 _PARSED_CONDITIONALS = ("if_none_match", "if_modified_since", "if_match", "if_unmodified_since", "if_range", "range")
-_READS_ALL = {"headers": StoreRefusal.READS_ALL_HEADERS, "cookies": StoreRefusal.READS_ALL_COOKIES}
+_READS_ALL = {
+    "headers": StoreRefusal.READS_ALL_HEADERS,
+    "cookies": StoreRefusal.READS_ALL_COOKIES,
+    "environ": StoreRefusal.READS_ALL_VARIABLES,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +40,13 @@ class Covered:
 
     :param headers: request fields, in lower case.
     :param cookies: cookie names.
+    :param variables: other variables of the environ.
     :param session: the covered values of the session; ``None``: all of it (``ignore_session``).
     """
 
     headers: frozenset[str]
     cookies: frozenset[str]
+    variables: frozenset[str]
     session: SessionReads | None
 
 
@@ -104,14 +111,15 @@ def _flags_set_aside(session: Any) -> Iterator[None]:
 
 @contextmanager
 def _hidden_conditionals(context: RequestContext) -> Iterator[None]:
-    hidden = _taken(context.request.environ, CONDITIONS)
+    environ = plain_environ(context.request)
+    hidden = _taken(environ, CONDITIONS)
     # Also the parsed ones, if a hook has read them.
     parsed = _taken(context.request.__dict__, _PARSED_CONDITIONALS)
     try:
         yield
     finally:
         _taken(context.request.__dict__, _PARSED_CONDITIONALS)
-        context.request.environ.update(hidden)
+        environ.update(hidden)
         context.request.__dict__.update(parsed)
 
 
@@ -175,7 +183,8 @@ def names_beyond_key(context: RequestContext, covered: Covered, watch: Watch) ->
     cookies = set(log.cookies) - covered.cookies
     if _flag(session, "accessed") and not _covers_session(session, covered, watch):
         cookies.add(session_cookie(context.app))
-    return RequestInputs(tuple(sorted(cookies)), tuple(sorted(set(log.headers) - covered.headers)))
+    headers, variables = set(log.headers) - covered.headers, set(log.variables) - covered.variables
+    return RequestInputs(tuple(sorted(cookies)), tuple(sorted(headers)), tuple(sorted(variables)))
 
 
 def _covers_session(session: Any, covered: Covered, watch: Watch) -> bool:
@@ -193,6 +202,7 @@ def ignored_parameters_read(log: ReadLog, query: str, ignored: NamePatterns) -> 
 
 def read_beyond_names(log: ReadLog, query: str, ignored: NamePatterns) -> Refusal | None:
     """Return the refusal if no name tells what the page depends on: all fields or cookies were read, or ignored parameters."""
+    log.settle()
     for kind, reason in _READS_ALL.items():
         if kind in log.whole:
             return Refusal(reason, log.whole[kind], reason.advice)
@@ -201,9 +211,9 @@ def read_beyond_names(log: ReadLog, query: str, ignored: NamePatterns) -> Refusa
 
 
 def reader_of(context: RequestContext, kind: str, name: str) -> str:
-    """Return the first reader of a cookie or field, as far as known.
+    """Return the first reader of a cookie, field or variable, as far as known.
 
-    :param kind: ``cookies`` or ``headers``.
+    :param kind: ``cookies``, ``headers`` or ``variables``.
     """
     log = reads_of(context)
     return getattr(log, kind).get(name) or "the session"

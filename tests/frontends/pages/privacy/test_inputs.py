@@ -93,7 +93,6 @@ NAMED: dict[str, tuple[Callable[[], object], Fields]] = {
     "accept_mimetypes": (lambda: request.accept_mimetypes.best, {"Accept": "text/x"}),
     "accept_charsets": (lambda: request.accept_charsets.best, {"Accept-Charset": "x"}),
     "accept_encodings": (lambda: request.accept_encodings.best, {"Accept-Encoding": "x"}),
-    "access_route": (lambda: request.access_route[0], {"X-Forwarded-For": "198.51.100.1"}),
     "cache_control": (lambda: request.cache_control.no_cache, {"Cache-Control": "no-cache"}),
     "pragma": (lambda: request.pragma.to_header(), {"Pragma": "no-cache"}),
     "date": (lambda: request.date, {"Date": "Tue, 15 Nov 1994 08:12:31 GMT"}),
