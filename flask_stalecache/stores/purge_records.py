@@ -38,6 +38,8 @@ _NUMBER = re.compile(rb"[0-9]{1,19}\n")
 _COARSEST_TIME = 2_000_000_000
 #: Records that are cached at most.
 _REMEMBERED = 10_000
+#: Characters of a name whose record is remembered. Visitors choose URLs, and most of the long ones come once.
+_LONGEST = 250
 #: Records that are kept at most.
 MOST_KEPT = 1024
 #: Records that a process writes at most before it counts them again.
@@ -304,7 +306,7 @@ class CachedPurgeRecords:
             return self._records[name]
         is_there = self._files is None or digest(name) in self._files
         record = self._purge_records.read(name) if is_there else None
-        if len(self._records) < _REMEMBERED:
+        if len(self._records) < _REMEMBERED and len(name) <= _LONGEST:
             self._records[name] = record
         return record
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import time_machine
 
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.stores.file_store import FileStore
+from flask_stalecache.stores.purge_records import CachedPurgeRecords
 from support.engine import make_entry
 from support.purging import DAY, HOUR, NAMES, NEW, NEWS, OLD, SPORT, begun, body_in, fresh_body_in, sweep
 
@@ -168,3 +170,19 @@ def test_a_sweep_that_removes_records_leaves_copies_alone(store: FileStore, cloc
         sweep(store, clock)
     assert records_in(store.directory) == 0
     assert store.lookup("page") is copy
+
+
+@pytest.mark.parametrize("with_table", [True, False])
+def test_long_names_are_not_kept_in_memory_and_their_records_are_found(store: FileStore, with_table: bool) -> None:
+    """Visitors choose the URLs, and a sweep meets the names of all of them."""
+    long = "x" * 8000
+    store.purge(f"url:http://shop.example/7{long}", soft=False)
+    stamps = store._cache_directory.stamps if with_table else None
+    records = CachedPurgeRecords(store._records, stamps)
+    tracemalloc.start()
+    try:
+        found = [len(records.since(0, [f"url:http://shop.example/{number}{long}"])) for number in range(1500)]
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert found == [*[0] * 7, 1, *[0] * 1492]
