@@ -5,6 +5,7 @@ What a statement says of order is shown as order: "nobody waits" is that all are
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from functools import partial
 from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -79,14 +81,16 @@ def small(number=0):
 
 
 @app.get("/large")
+@app.get("/large/<int:number>")
 @cache.cached()
-def large():
+def large(number=0):
     return page(5 * 1024 * 1024)
 
 
 @app.get("/file")
+@app.get("/file/<int:number>")
 @cache.cached()
-def file():
+def file(number=0):
     text, headers = page(100_000)
     path = FOLDER / f"{os.urandom(8).hex()}.txt"
     path.write_bytes(text)
@@ -137,6 +141,73 @@ def gate() -> Iterator[Gate]:
         yield gate
 
 
+class Shared(NamedTuple):
+    """A site that tests share. Each has a page of its own.
+
+    :ivar before: the calls of the third party before the test.
+    """
+
+    kind: str
+    folder: Path
+    gate: Gate
+    server: Server
+    before: int = 0
+
+    def page(self, kind: str = "page") -> str:
+        """Return the path of a page that no other test has."""
+        return f"/{kind}/{next(NUMBERS)}"
+
+    @property
+    def calls(self) -> int:
+        """The calls since the test began."""
+        return self.gate.calls - self.before
+
+
+#: Numbers of pages.
+NUMBERS = itertools.count(1)
+
+
+@contextmanager
+def shared(kind: str, folder: Path, **options: Any) -> Iterator[Shared]:
+    with Gate() as gate, site(kind, folder, gate, **options) as server:
+        yield Shared(kind, folder, gate, server)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def lone_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    with shared(request.param, tmp_path_factory.mktemp("lone"), workers=1) as site:
+        yield site
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def wide_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    with shared(request.param, tmp_path_factory.mktemp("wide"), server=room_for(request.param, 102)) as site:
+        yield site
+
+
+@contextmanager
+def at_rest(site: Shared) -> Iterator[Shared]:
+    wait_for(lambda: site.gate.open == 0, what="the end of what another test has begun")
+    try:
+        yield site._replace(before=site.gate.calls)
+    finally:
+        site.gate.release()
+
+
+@pytest.fixture
+def lone(lone_site: Shared) -> Iterator[Shared]:
+    """A server with one worker."""
+    with at_rest(lone_site) as site:
+        yield site
+
+
+@pytest.fixture
+def wide(wide_site: Shared) -> Iterator[Shared]:
+    """A server that lets a hundred visitors in at once, but for a sync one."""
+    with at_rest(wide_site) as site:
+        yield site
+
+
 def value_of(answer: Answer) -> str:
     """Return what a page shows: the value, and whom it is for. A page that is wrong, cut or mixed from two is an AssertionError."""
     assert answer.status == 200, answer
@@ -178,46 +249,41 @@ def room_for(kind: str, visitors: int) -> dict[str, object]:
 # -- collapsing ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stored", [None, EXPIRED], ids=["cold", "expired"])
-def test_a_hundred_at_once_run_the_view_once(kind: str, stored: str | None, gate: Gate, tmp_path: Path) -> None:
-    before = 0
-    with site(kind, tmp_path, gate, server=room_for(kind, 100)) as server:
-        if stored is not None:
-            gate.answer(f"old {stored}")
-            server.get()
-            before = 1
-        gate.answer(f"new {FRESH}")
-        gate.hold()
-        with crowd(server, 100) as asked:
-            wait_for(lambda: arrivals(tmp_path) == before + (2 if kind == "sync" else 100), what="all have come in")
-            wait_for(lambda: gate.open == 1, what="the view runs")
-            gate.release()
-            answers = [future.result(PATIENCE) for future in asked]
-        assert values_of(answers) == {"new for anybody"}
-        assert statuses_of(answers) <= {"MISS" if stored is None else "EXPIRED", "HIT"}
-        assert gate.calls == before + 1
+def test_a_hundred_at_once_run_the_view_once(stored: str | None, wide: Shared) -> None:
+    path, gate = wide.page(), wide.gate
+    if stored is not None:
+        gate.answer(f"old {stored}")
+        wide.server.get(path)
+    calls, visits = wide.calls, arrivals(wide.folder)
+    gate.answer(f"new {FRESH}")
+    gate.hold()
+    with crowd(wide.server, 100, path) as asked:
+        wait_for(lambda: arrivals(wide.folder) == visits + (2 if wide.kind == "sync" else 100), what="all have come in")
+        wait_for(lambda: gate.open == 1, what="the view runs")
+        gate.release()
+        answers = [future.result(PATIENCE) for future in asked]
+    assert values_of(answers) == {"new for anybody"}
+    assert statuses_of(answers) <= {"MISS" if stored is None else "EXPIRED", "HIT"}
+    assert wide.calls == calls + 1
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_member_who_comes_first_costs_the_crowd_one_run(kind: str, gate: Gate, tmp_path: Path) -> None:
+def test_a_member_who_comes_first_costs_the_crowd_one_run(wide: Shared) -> None:
+    path, gate, visits = wide.page(), wide.gate, arrivals(wide.folder)
     gate.answer(f"# {FRESH}")
     gate.hold()
-    with (
-        site(kind, tmp_path, gate, server=room_for(kind, 101)) as server,
-        crowd(server, 1, headers={"Cookie": "member=ada"}) as member,
-    ):
+    with crowd(wide.server, 1, path, headers={"Cookie": "member=ada"}) as member:
         wait_for(lambda: gate.open == 1, what="the member's page is being made")
-        with crowd(server, 100) as anonymous:
-            wait_for(lambda: arrivals(tmp_path) == (2 if kind == "sync" else 101), what="all have come in")
+        with crowd(wide.server, 100, path) as anonymous:
+            wait_for(lambda: arrivals(wide.folder) == visits + (2 if wide.kind == "sync" else 101), what="all have come in")
             gate.release()
             answers = [future.result(PATIENCE) for future in anonymous]
-        assert value_of(member[0].result(PATIENCE)) == "1 for ada"
-        assert values_of(answers) == {"2 for anybody"}
-        assert gate.calls == 2
+        assert value_of(member[0].result(PATIENCE)) == f"{wide.before + 1} for ada"
+        assert values_of(answers) == {f"{wide.before + 2} for anybody"}
+        assert wide.calls == 2
 
 
-@pytest.mark.parametrize("kind", ["gthread", "waitress"])
+@pytest.mark.parametrize("wide_site", ["gthread", "waitress"], indirect=True)
 @pytest.mark.parametrize(
     ("first", "directives", "crowds"),
     [
@@ -228,58 +294,55 @@ def test_a_member_who_comes_first_costs_the_crowd_one_run(kind: str, gate: Gate,
     ids=["private", "members", "members beside a stored page"],
 )
 def test_pages_that_cannot_be_stored_do_not_queue(
-    kind: str, first: dict[str, str], directives: str, crowds: dict[str, str], gate: Gate, tmp_path: Path
+    first: dict[str, str], directives: str, crowds: dict[str, str], wide: Shared
 ) -> None:
+    path, gate = wide.page(), wide.gate
     gate.answer(f"# {directives}")
-    with site(kind, tmp_path, gate, server=room_for(kind, 10)) as server:
-        server.get(headers=first)
-        gate.hold()
-        with crowd(server, 10, headers=crowds) as asked:
-            try:
-                wait_for(lambda: gate.open == 10, what="all run the view at the same time")
-            finally:
-                gate.release()
-            answers = [future.result(PATIENCE) for future in asked]
-        assert len(values_of(answers)) == 10
-        assert statuses_of(answers) <= {"MISS", "BYPASS"}
+    wide.server.get(path, first)
+    gate.hold()
+    with crowd(wide.server, 10, path, headers=crowds) as asked:
+        try:
+            wait_for(lambda: gate.open == 10, what="all run the view at the same time")
+        finally:
+            gate.release()
+        answers = [future.result(PATIENCE) for future in asked]
+    assert len(values_of(answers)) == 10
+    assert statuses_of(answers) <= {"MISS", "BYPASS"}
 
 
 # -- stale pages -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("path", "visitors"), [("/", 100), ("/file", 30), ("/large", 10)])
-def test_nobody_waits_for_a_stale_page(kind: str, path: str, visitors: int, gate: Gate, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "visitors"), [("page", 100), ("file", 30), ("large", 10)])
+def test_nobody_waits_for_a_stale_page(page: str, visitors: int, wide: Shared) -> None:
+    path, gate, server = wide.page(page), wide.gate, wide.server
     gate.answer(f"old {STALE}")
-    with site(kind, tmp_path, gate, server=room_for(kind, visitors)) as server:
-        server.get(path)
-        gate.answer(f"new {FRESH}")
-        gate.hold()
-        answers = server.get_at_once(visitors, path)
-        assert values_of(answers) == {"old for anybody"}
-        assert "STALE" in statuses_of(answers) <= {"STALE", "UPDATING"}
-        wait_for(lambda: gate.open == 1, what="the refresh runs")
-        answers = server.get_at_once(visitors, path)
-        assert values_of(answers) == {"old for anybody"}
-        assert (gate.open, gate.calls) == (1, 2)
-        gate.release()
-        wait_for_page("new", server, path)
-        assert values_of(server.get_at_once(visitors, path)) == {"new for anybody"}
-        assert gate.calls == 2
+    server.get(path)
+    gate.answer(f"new {FRESH}")
+    gate.hold()
+    answers = server.get_at_once(visitors, path)
+    assert values_of(answers) == {"old for anybody"}
+    assert "STALE" in statuses_of(answers) <= {"STALE", "UPDATING"}
+    wait_for(lambda: gate.open == 1, what="the refresh runs")
+    answers = server.get_at_once(visitors, path)
+    assert values_of(answers) == {"old for anybody"}
+    assert (gate.open, wide.calls) == (1, 2)
+    gate.release()
+    wait_for_page("new", server, path)
+    assert values_of(server.get_at_once(visitors, path)) == {"new for anybody"}
+    assert wide.calls == 2
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("path", "method", "conditional"),
-    [("/", "GET", False), ("/", "GET", True), ("/", "HEAD", False), ("/file", "GET", False), ("/large", "GET", False)],
+    ("page", "method", "conditional"),
+    [("page", "GET", False), ("page", "GET", True), ("page", "HEAD", False), ("file", "GET", False), ("large", "GET", False)],
     ids=["small", "not modified", "head", "send_file", "large"],
 )
-def test_the_connection_that_started_a_refresh_is_not_held(
-    kind: str, path: str, method: str, conditional: bool, gate: Gate, tmp_path: Path
-) -> None:
+def test_the_connection_that_started_a_refresh_is_not_held(page: str, method: str, conditional: bool, lone: Shared) -> None:
+    path, gate, kind = lone.page(page), lone.gate, lone.kind
     gate.answer(f"old {STALE}")
     # One worker: a sync one, which closes each connection, has nobody else to answer the next request.
-    with site(kind, tmp_path, gate, workers=1) as server, visits(server) as visit:
+    with visits(lone.server) as visit:
         full = visit(path)
         headers = {"If-None-Match": full.headers["ETag"]} if conditional else {}
         gate.answer(f"new {FRESH}")
@@ -294,26 +357,25 @@ def test_the_connection_that_started_a_refresh_is_not_held(
         assert [answer.cache for answer in answers] == ["STALE", "UPDATING", "UPDATING"]
         assert [answer.status for answer in answers] == [304, 304, 200] if conditional else [200, 200, 200]
         assert value_of(answers[-1]) == "old for anybody"
-        assert (gate.open, gate.calls) == (1, 2)
+        assert (gate.open, lone.calls) == (1, 2)
         gate.release()
         wait_for(lambda: value_of(visit(path)) == "new for anybody", what="the new page")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_visitor_who_leaves_in_the_middle_of_a_stale_page_still_starts_its_refresh(kind: str, gate: Gate, tmp_path: Path) -> None:
+def test_a_visitor_who_leaves_in_the_middle_of_a_stale_page_still_starts_its_refresh(lone: Shared) -> None:
+    path, gate = lone.page("large"), lone.gate
     gate.answer(f"old {STALE}")
-    with site(kind, tmp_path, gate, workers=1) as server:
-        server.get("/large", HOST)
-        gate.answer(f"new {FRESH}")
-        gate.hold()
-        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
-            connection.sendall(b"GET /large HTTP/1.1\r\nHost: shop.example\r\n\r\n")
-            assert connection.recv(1000)
-            # Closing resets the connection.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        wait_for(lambda: gate.open == 1, what="the refresh runs")
-        gate.release()
-        wait_for_page("new", server, "/large", HOST)
+    lone.server.get(path, HOST)
+    gate.answer(f"new {FRESH}")
+    gate.hold()
+    with socket.create_connection(("127.0.0.1", lone.server.port), PATIENCE) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: shop.example\r\n\r\n".encode())
+        assert connection.recv(1000)
+        # Closing resets the connection.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_for(lambda: gate.open == 1, what="the refresh runs")
+    gate.release()
+    wait_for_page("new", lone.server, path, HOST)
 
 
 def test_two_servers_share_a_directory(gate: Gate, tmp_path: Path) -> None:
