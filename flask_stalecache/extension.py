@@ -32,6 +32,7 @@ from .frontends.memoize.policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
 from .frontends.memoize.serializers import Serializer, check_serializer
 from .frontends.middleware import AfterResponseMiddleware
 from .frontends.pages.bound_view import CachedView, stands_for
+from .frontends.request_hints import give
 from .frontends.requests_adapter.factory import make_adapter, make_session, session_rules
 from .stats.schema import Stats
 from .stores.base import Store
@@ -483,11 +484,11 @@ class StaleCache:
         :param names: non-empty strings.
         :raises ConfigError: for anything else.
         """
-        cacheability.tag(*names)
+        give(lambda: cacheability.tag(*names))
 
     def no_store(self) -> None:
         """In a cached view or fetch function: do not store this result."""
-        cacheability.no_store()
+        give(cacheability.no_store)
 
     def max_age(self, seconds: Duration) -> None:
         """In a cached view or fetch function: limit the freshness of this result.
@@ -498,7 +499,7 @@ class StaleCache:
         :param seconds: 0 or more; 0 makes the entry stale immediately.
         :raises ConfigError: for anything else.
         """
-        cacheability.max_age(seconds)
+        give(lambda: cacheability.max_age(seconds))
 
     @property
     def dashboard(self) -> Dashboard:

@@ -137,6 +137,12 @@ def _hiding(kind: type) -> type:
     return type(kind.__name__, (kind,), {"__module__": kind.__module__, **{name: _Hidden(name) for name in names}})
 
 
+def request_or_none() -> Request | None:
+    """Return the current request; ``None`` without one. For hits: the proxy costs several times as much."""
+    context = _request_context.get(None)
+    return context.request if context is not None and getattr(context, "has_request", True) else None
+
+
 def current_flask_app() -> Flask:
     """Return the app behind the proxy ``current_app``, to keep beyond the current context."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]

@@ -34,6 +34,7 @@ class Cacheability:
 
     :param around: the hints of the response around this one, if any. They receive the same hints.
     :param in_background: the call is a refresh, for which no client waits.
+    :param is_of_request: they surround a whole request, so that those given so far hold for the page of its view too.
     :ivar forbidden: the response must not be stored.
     :ivar max_age: the longest freshness, in seconds; ``None``: no limit was set.
     :ivar tags: names by which it can be purged.
@@ -43,11 +44,23 @@ class Cacheability:
     :ivar retry_at: when the first failed call may be retried, in seconds since the epoch.
     """
 
-    __slots__ = ("_around", "calls", "forbidden", "fresh_until", "in_background", "max_age", "retry_at", "stood_in", "tags")
+    __slots__ = (
+        "_around",
+        "calls",
+        "forbidden",
+        "fresh_until",
+        "in_background",
+        "is_of_request",
+        "max_age",
+        "retry_at",
+        "stood_in",
+        "tags",
+    )
 
-    def __init__(self, around: Cacheability | None, *, in_background: bool = False) -> None:
+    def __init__(self, around: Cacheability | None, *, in_background: bool = False, is_of_request: bool = False) -> None:
         self._around = around
         self.in_background = in_background
+        self.is_of_request = is_of_request
         self.fresh_until: float | None = None
         self.stood_in = False
         self.retry_at = 0.0
@@ -90,6 +103,20 @@ class Cacheability:
         if self._around is not None:
             self._around.stand_in(retry_at)
 
+    def absorb(self, other: Cacheability) -> None:
+        """Take over the hints that were given to another object so far."""
+        self.tag(other.tags)
+        for key in other.calls:
+            self.made_from(key)
+        if other.fresh_until is not None:
+            self.expire(other.fresh_until)
+        if other.max_age is not None:
+            self.shorten(other.max_age)
+        if other.stood_in:
+            self.stand_in(other.retry_at)
+        if other.forbidden:
+            self.forbid()
+
     def pause(self, now: float, first: float) -> float | None:
         """Return the seconds until a refresh may improve it; ``None`` if no part of it was stale or missing.
 
@@ -116,6 +143,33 @@ class Cacheability:
         self.tags.update(dict.fromkeys(names))
         if self._around is not None:
             self._around.tag(names)
+
+
+class _Unheard(Cacheability):
+    """Hints that nobody hears."""
+
+    __slots__ = ()
+
+    def forbid(self) -> None:
+        """Do nothing."""
+
+    def shorten(self, limit: float) -> None:
+        """Do nothing."""
+
+    def made_from(self, key: str) -> None:
+        """Do nothing."""
+
+    def expire(self, fresh_until: float) -> None:
+        """Do nothing."""
+
+    def stand_in(self, retry_at: float) -> None:
+        """Do nothing."""
+
+    def tag(self, names: Iterable[str]) -> None:
+        """Do nothing."""
+
+
+_UNHEARD = _Unheard(None)
 
 
 # A context variable, since origins are called without arguments of ours. A thread that an origin starts sees it only if it runs
@@ -147,6 +201,12 @@ def collected_by(word: Cacheability) -> Iterator[None]:
         yield
     finally:
         _spoken.reset(token)
+
+
+def unheard(function: Callable[[], T]) -> T:
+    """Call a function whose hints are for no response: a callable that decides about the cache."""
+    with collected_by(_UNHEARD):
+        return function()
 
 
 def run_apart(function: Callable[[], T], word: Cacheability) -> T:

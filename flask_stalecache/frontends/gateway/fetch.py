@@ -89,7 +89,7 @@ class AppFetch:
         self.rule = rule
         self.environ = environ
         self.url_key = url_key
-        self.cacheability = Cacheability(current(), in_background=REFRESHING in environ)
+        self.cacheability = Cacheability(current(), in_background=REFRESHING in environ, is_of_request=True)
         self.call = AppCall(start_response, partial(collected_by, self.cacheability))
         self._response_judge = ResponseJudge(backend, rule, self.cacheability)
         self._entries = EntryBuilder(backend, rule, environ, url_key, self.cacheability)

@@ -29,6 +29,7 @@ from ..app_version import AppVersion
 from ..caller_context import note_beginnings, note_own_purge
 from ..hooks import ask
 from ..middleware import submit_at_close
+from ..request_hints import hints_of_request, note_value
 from .bound_function import BoundFunction, FetchFunction, definition_named
 from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
 from .origin import CallOrigin
@@ -99,9 +100,12 @@ class Calls:
             if not served.stored and served.answer.entry is not None and not has_request_context():
                 self._store_in_background(origin, served.answer.entry)
         # Whatever is made of this value is not fresher than it, and is purged with it.
-        if word is not None and definition.policy.inherit and (entry := served.entry) is not None:
-            word.made_from(entry.key)
-            cacheability.inherit(word, entry, origin.terms)
+        if definition.policy.inherit and (entry := served.entry) is not None:
+            if word is None:
+                note_value(entry, origin.terms)
+            else:
+                word.made_from(entry.key)
+                cacheability.inherit(word, entry, origin.terms)
         return value
 
     def _instead_of_broken(
@@ -207,6 +211,8 @@ class Calls:
         policy = origin.bound.definition.policy
         if not answer.verdict.is_failure or policy.fallback is NO_FALLBACK:
             return _told(answer)
+        if word is None:
+            word = hints_of_request()
         if word is not None and policy.inherit:
             word.stand_in(self._tried_again_at(origin.key, answer))
         if answer.verdict is Verdict.FAILED:

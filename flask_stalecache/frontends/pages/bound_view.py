@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response
 from ...config import Settings
 from ...core.model.policy import Policy
 from ...core.model.query import NamePatterns
+from ...core.rules.cacheability import unheard
 from ...core.rules.prefer_stale import RequestFlag, carried_values, is_set, preference
 from ...core.rules.serving import ServeOptions
 from ...engine.log import RateLimitedLog
@@ -154,7 +155,12 @@ class BoundView:
         name = self.cached.name
         with unnoticed(context):
             return ask(
-                lambda: bool(prefer_stale()), False, self.complaints, ("prefer", name), "the prefer_stale of %s raised: %r", name
+                lambda: bool(unheard(prefer_stale)),
+                False,
+                self.complaints,
+                ("prefer", name),
+                "the prefer_stale of %s raised: %r",
+                name,
             )
 
     def renew_calls(self, keys: tuple[str, ...]) -> None:

@@ -37,12 +37,13 @@ from ...core.model.purge_names import page_names, tag_name, tags_in
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
-from ...core.rules.cacheability import Cacheability, collecting
+from ...core.rules.cacheability import Cacheability, collecting, current
 from ...core.rules.storability import Facts, Judgement, Verdict, judge
 from ...engine.origin import Answer, Served, Start
 from ..flask_internals import RequestContext, handle_user_exception
 from ..hooks import ask
 from ..request_body import has_unannounced_body, take_body_away
+from ..request_hints import pass_on
 from ..request_values import values_kept_for
 from .advice import advise, detailed_reason, is_for_authorization
 from .bound_view import BoundView
@@ -116,7 +117,9 @@ class PageFetch:
         if not has_unannounced_body(environ):
             take_body_away(environ)
         in_background = REFRESHING in environ
+        before = current()
         with collecting(in_background=in_background) as word, watched(self.context, self.covered) as watch:
+            pass_on(self.context.request.__dict__, before, word)
             response, error = self._call_view()
         # Before the names are collected: those of inner pages count as read by this view.
         self._inherit_from_inner_pages(word)

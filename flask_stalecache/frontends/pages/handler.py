@@ -33,6 +33,7 @@ from ...core.model.policy import FAILURE_STATUSES
 from ...core.model.reasons import BypassReason, Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
 from ...core.model.titles import endpoint_of, title_of
+from ...core.rules.cacheability import unheard
 from ...core.rules.serving import ServeOptions
 from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, status_fields
 from ...core.rules.storability import Verdict
@@ -199,7 +200,7 @@ class Pages:
             return None
         name = bound.cached.name
         said = ask(
-            lambda: bool(unless()),
+            lambda: bool(unheard(unless)),
             True,
             bound.complaints,
             ("unless", name),
@@ -216,7 +217,7 @@ class Pages:
             return PageOrigin(bound, context, args, kwargs, counters)
         name = bound.cached.name
         return ask(
-            lambda: PageOrigin(bound, context, args, kwargs, counters),
+            lambda: unheard(lambda: PageOrigin(bound, context, args, kwargs, counters)),
             None,
             bound.complaints,
             ("key", name),

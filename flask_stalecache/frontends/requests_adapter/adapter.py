@@ -23,6 +23,7 @@ from ...errors import ConfigError, StoreError
 from ...stores.base import Copy
 from ..current_app import cache_of_current_app
 from ..middleware import submit_at_close
+from ..request_hints import hints_of_request
 from ..status_headers import fields_for_answer, fields_for_copy
 from .app_context import AppContext
 from .fetch import Failed, head_of
@@ -71,7 +72,7 @@ class CachingAdapter(BaseAdapter):
             return _marked(outgoing.send(request, stream), [], from_cache=False)
         if (reason := _why_bypassed(request)) is not None:
             return self._bypass(context, outgoing, url, reason)
-        hints = cacheability.current()
+        hints = cacheability.current() or hints_of_request()
         origin = SessionOrigin(context, self._rules, outgoing, url, hints is not None and hints.in_background)
         if origin.said is not None and origin.said.only_if_cached and not is_served(origin, context.engine.look_up(origin.key)):
             origin.tally.served(CacheStatus.MISS, 0.0)
