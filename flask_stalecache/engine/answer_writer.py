@@ -16,6 +16,7 @@ from dataclasses import replace
 from ..core.exhaustive import assert_never
 from ..core.model.entry import Entry
 from ..core.model.note import NOTHING, Note
+from ..core.model.reasons import ABOUT_ONE_REQUEST, NEVER_STORED
 from ..core.rules.storability import Action, Verdict, after
 from ..errors import StoreError
 from ..stats.counters import Counters
@@ -23,7 +24,9 @@ from ..stores.base import Copy, Store
 from .instrumentation import Instrumentation
 from .log import RateLimitedLog
 from .origin import Answer, Start
+from .per_process import PerProcess
 from .singleflight import LOOK_AGAIN, Flight, FlightResult, Flights, Outcome
+from .unstorable_marks import Mark, UnstorableMarks
 
 
 def result_for_waiters(answer: Answer, key: str, start: Start, *, is_purged: bool) -> FlightResult:
@@ -82,11 +85,35 @@ class AnswerWriter:
         self.backoff = backoff
         self.counters = counters
         self.complaints = complaints
+        self._marks = PerProcess(UnstorableMarks)
 
     def start(self, copy: Copy) -> Start:
         """Record the facts of a call that is about to begin."""
         now = time.time()
-        return Start(self.store.seq(), now, os.urandom(8).hex(), copy.entry, copy.note.unstorable(now))
+        return Start(self.store.seq(), now, os.urandom(8).hex(), copy.entry, self.is_marked(copy, now))
+
+    def is_marked(self, copy: Copy, now: float) -> bool:
+        """Whether answers for the key could not be stored so far, so that nobody needs to wait for one.
+
+        The note is for all processes, and lasts a short while; the marks of this process last until an answer says otherwise.
+
+        :param now: seconds since the epoch.
+        """
+        if copy.note.unstorable(now):
+            return True
+        if copy.entry is not None:
+            # It says otherwise, whichever process has stored it.
+            return False
+        mark = self._marks.get().of(copy.key)
+        # A hard purge ends the note: the page has changed.
+        return mark is Mark.CERTAIN or (mark is Mark.REPEATED and copy.note != NOTHING)
+
+    def _mark(self, key: str, answer: Answer) -> None:
+        """Mark a key whose answer can't be stored, if that is likely to stay so."""
+        reason = None if answer.reason is None else answer.reason.reason
+        if reason in ABOUT_ONE_REQUEST or (reason is None and answer.error is None):
+            return
+        self._marks.get().add(key, is_certain=answer.anybodys and reason in NEVER_STORED)
 
     def load(self, key: str) -> Copy:
         """Load the copy of a key. Return an empty copy if the store fails."""
@@ -126,6 +153,8 @@ class AnswerWriter:
 
     def write_if_unlocked(self, key: str, answer: Answer | None) -> bool:
         """Store an answer that was made without the lock, if it is storable and the lock is free."""
+        if answer is not None and answer.verdict is Verdict.UNSTORABLE:
+            self._mark(key, answer)
         if answer is None or answer.verdict is not Verdict.STORABLE:
             return False
         if answer.beside is not None:
@@ -192,6 +221,7 @@ class AnswerWriter:
             case Verdict.STORABLE:
                 return self._replace(copy, answer, now)
             case Verdict.UNSTORABLE:
+                self._mark(copy.key, answer)
                 self._write_note(copy, copy.note.marked_unstorable(now), answer.names)
             case Verdict.PERSONAL:
                 self._write_note(copy, copy.note.marked_personal(now, answer.carried), answer.names)
@@ -211,6 +241,7 @@ class AnswerWriter:
             return False
         if not self.store.write(answer.entry):
             return False
+        self._marks.get().remove(copy.key)
         self.instrumentation.entry_stored(answer.entry)
         if answer.retry_after:
             self._write_note(copy, Note(written=now, retry_at=now + answer.retry_after), answer.entry.names)

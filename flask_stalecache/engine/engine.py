@@ -159,7 +159,7 @@ class Engine:
         decision = decide(entry, note, now, origin.terms, pending=self.runtime.process.refreshes.ask(copy))
         if isinstance(decision, Serve):
             return ServeCopy(copy, decision)
-        if not origin.may_collapse or note.unstorable(now) or origin.carries(note.kept_out):
+        if self.answer_writer.is_marked(copy, now) or not origin.may_collapse or origin.carries(note.kept_out):
             return CallUnlocked(decision)
         return Queue(decision)
 
@@ -369,7 +369,7 @@ class Engine:
                     visit.fetch = fetch
                     return True
             case CallUnlocked():
-                if visit.copy.note.unstorable(time.time()):
+                if self.answer_writer.is_marked(visit.copy, time.time()):
                     flight.result = FlightResult(Outcome.UNSTORABLE)
             case ServeCopy() | Bypass():
                 pass

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Request, Response
-from werkzeug.exceptions import HTTPException
-from werkzeug.routing import RoutingException
+from flask import Flask, Response
 
 from ..core.model.checks import tags as checked_tags
 from ..core.model.policy import Policy
@@ -17,6 +15,7 @@ from ..engine.engine import Engine
 from ..engine.log import RateLimitedLog
 from ..errors import ConfigError
 from .app_version import AppVersion
+from .flask_endpoints import FlaskEndpoints
 from .flask_internals import request_context
 from .flask_observer import CODED, Observer, note_what_is_left
 from .gateway.backend import Backend
@@ -105,26 +104,23 @@ class FlaskGatewayFactory:
         preferred = preference(settings.prefer_stale, refreshes)
         terms = self._version.serve_options(prefer_stale=preferred)
         is_on = settings.gateway is not False
+        endpoints = FlaskEndpoints(app, engine.complaints, only_coded=not is_on)
         rules = Rules(
             () if isinstance(settings.gateway, bool) else settings.gateway,
             base_policy(settings, app.config),
             settings.ignored_parameters,
             terms,
             preference(True, refreshes),
-            self._endpoint_of,
+            endpoints.endpoint_of,
         )
-        backend = Backend.of(enter, engine, terms, Observer(settings), self._renew, only_coded=not is_on, debugs=lambda: app.debug)
+        backend = Backend.of(
+            enter,
+            engine,
+            terms,
+            Observer(settings),
+            self._renew,
+            only_coded=not is_on,
+            debugs=lambda: app.debug,
+            endpoints=endpoints,
+        )
         return Gateway(backend, rules, settings.status_headers)
-
-    def _endpoint_of(self, environ: Mapping[str, Any]) -> str | None:
-        try:
-            adapter = self._app.create_url_adapter(Request(dict(environ)))
-            return None if adapter is None else str(adapter.match(method="GET")[0])
-        except (HTTPException, RoutingException):
-            return None
-        except Exception as error:
-            # A converter of the app's may need what only a request has.
-            self._engine.complaints.error_every_minute(
-                "endpoint", "rules for endpoints do not hold where a URL can't be matched: %r", error, exc_info=error
-            )
-            return None

@@ -14,6 +14,8 @@ import time_machine
 
 from flask_stalecache import CacheStatus, FileStore
 from flask_stalecache.core.model.note import NOTHING
+from flask_stalecache.core.model.reasons import Refusal, StoreRefusal
+from flask_stalecache.core.rules.storability import Verdict
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.origin import Answer, Served, Start
 from support.engine import FakeOrigin, FakeRefresh, body_of, failed, make_engine, make_entry, personal, storable, unstorable
@@ -193,6 +195,49 @@ def test_the_next_visitors_do_not_queue_for_ten_seconds(directory: Path, clock: 
         assert joined == []
     clock.shift(1)
     engine.serve(FakeOrigin(lambda _: unstorable()))
+    assert joined == ["page"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "before", "queues", "queues_after_purge"),
+    [
+        pytest.param(StoreRefusal.NO_LIFETIME, 1, False, False, id="no policy could store it"),
+        pytest.param(StoreRefusal.CACHE_CONTROL, 1, True, True, id="once"),
+        pytest.param(StoreRefusal.CACHE_CONTROL, 2, False, True, id="twice"),
+        pytest.param(StoreRefusal.AUTHORIZATION, 2, True, True, id="what one request is about"),
+    ],
+)
+def test_nobody_queues_for_what_is_never_stored(
+    directory: Path,
+    clock: time_machine.Traveller,
+    joined: list[str],
+    reason: StoreRefusal,
+    before: int,
+    queues: bool,
+    queues_after_purge: bool,
+) -> None:
+    """As long as the process runs. A hard purge ends the note, since the page has changed. Others learn it by themselves."""
+    engine, other = make_engine(directory), make_engine(directory)
+    refused = Answer(Verdict.UNSTORABLE, "for nobody else", reason=Refusal(reason))
+    for _ in range(before):
+        engine.serve(FakeOrigin(lambda _: refused))
+    clock.shift(3600)
+    joined.clear()
+    engine.serve(FakeOrigin(lambda _: refused))
+    assert (joined == ["page"]) is queues
+    clock.shift(3600)
+    joined.clear()
+    engine.store.write_note("page", NOTHING)
+    engine.serve(FakeOrigin(lambda _: refused))
+    assert (joined == ["page"]) is queues_after_purge
+    clock.shift(3600)
+    joined.clear()
+    other.serve(FakeOrigin(lambda _: refused))
+    assert joined == ["page"]
+    assert engine.serve(FakeOrigin()).stored
+    engine.store.remove("page")
+    joined.clear()
+    engine.serve(FakeOrigin())
     assert joined == ["page"]
 
 

@@ -107,6 +107,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.housekeeper",
         "engine.origin",
         "engine.instrumentation",
+        "engine.unstorable_marks",
         "engine.answer_writer",
         "engine.background",
         "engine.fetch_state",
@@ -197,6 +198,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "frontends.flask_observer",
+        "frontends.flask_endpoints",
         "frontends.flask_gateway",
         "frontends.flask_urls",
     ),
@@ -245,7 +247,7 @@ SUBPACKAGES = {
 }
 FRONT_ENDS = {"pages", "memoize", "gateway", "requests_adapter"}
 #: Modules of the front ends that know several of them.
-FLASK_SIDE = {"frontends.flask_gateway", "frontends.flask_observer", "frontends.flask_urls"}
+FLASK_SIDE = {"frontends.flask_endpoints", "frontends.flask_gateway", "frontends.flask_observer", "frontends.flask_urls"}
 #: What other packages may import from a package. Of the packages that are not listed they may import everything.
 FACES: dict[str, set[str]] = {
     "stats": {
@@ -331,6 +333,7 @@ KNOW_FLASK = {
     "frontends.pages.handler",
     "frontends.memoize.origin",
     "frontends.memoize.handler",
+    "frontends.flask_endpoints",
     "frontends.flask_gateway",
     "frontends.flask_observer",
     "frontends.request_values",

@@ -157,6 +157,26 @@ class StoreRefusal(Enum):
         return bool(self.advice)
 
 
+#: No policy could store the answers of this page, unless its code or its rules change.
+NEVER_STORED = frozenset(
+    {StoreRefusal.NO_LIFETIME, StoreRefusal.NO_VALIDATOR, StoreRefusal.NOT_CODED, StoreRefusal.ANSWERED_BY_CACHED}
+)
+#: They are about one request, or about this moment: the next answer may be stored.
+ABOUT_ONE_REQUEST = frozenset(
+    {
+        StoreRefusal.NOT_GET,
+        StoreRefusal.PARTIAL_STATUS,
+        StoreRefusal.REQUEST_NO_STORE,
+        StoreRefusal.AUTHORIZATION,
+        StoreRefusal.IGNORED_PARAMETERS,
+        StoreRefusal.FOR_THIS_REQUEST,
+        StoreRefusal.SLOW_READER,
+        StoreRefusal.STILL_TO_COME,
+        StoreRefusal.NOT_WRITTEN,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why one answer was not stored.

@@ -15,6 +15,7 @@ from ...core.model.reasons import Refusal
 from ...core.model.titles import endpoint_of
 from ...core.rules.prefer_stale import PreferStale, RequestFlag, carried_values, preference
 from ...core.rules.serving import ServeOptions
+from ...core.rules.storability import Judgement
 from ...core.rules.variants import Fields, locate
 from ...engine.engine import Engine
 from ...engine.log import RateLimitedLog
@@ -100,6 +101,32 @@ class Unobserved:
         return Observation(is_blind=True, seen=(environ,))
 
 
+class Endpoints(Protocol):
+    """Tells which requests can't have an answer that is stored, and learns from the answers."""
+
+    def may_store(self, environ: Mapping[str, Any]) -> bool:
+        """Whether the answer to a request may be stored, as far as is known before it."""
+
+    def learn(self, environ: Mapping[str, Any], endpoint: str | None, status: int, judgement: Judgement) -> None:
+        """Note how an answer was judged by its head.
+
+        :param environ: its request, as the gateway got it.
+        :param endpoint: the endpoint that answered.
+        :param status: its status.
+        """
+
+
+class NoEndpoints:
+    """An app without endpoints: only its answers tell, URL by URL."""
+
+    def may_store(self, environ: Mapping[str, Any]) -> bool:
+        """Any answer may be stored."""
+        return True
+
+    def learn(self, environ: Mapping[str, Any], endpoint: str | None, status: int, judgement: Judgement) -> None:
+        """There is nothing to learn."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """A WSGI app behind a gateway.
@@ -117,6 +144,7 @@ class Backend:
     :param renew: refreshes values of fetch functions by their keys, and waits for them.
     :param kept: tells random values from settings.
     :param debugs: whether ``Cache-Status`` contains the debug detail; called once, at the first request.
+    :param endpoints: tells which requests can't have an answer that is stored.
     """
 
     app: WSGIApplication
@@ -133,6 +161,7 @@ class Backend:
     preferred: PreferStale
     renew: Callable[[tuple[str, ...]], None]
     debugs: Callable[[], bool]
+    endpoints: Endpoints
     kept: KeptValues = field(default_factory=KeptValues)
 
     @classmethod
@@ -146,6 +175,7 @@ class Backend:
         *,
         only_coded: bool = False,
         debugs: Callable[[], bool] = lambda: False,
+        endpoints: Endpoints | None = None,
     ) -> Backend:
         """Return the backend of an app with the settings of its engine."""
         settings = engine.settings
@@ -164,6 +194,7 @@ class Backend:
             preferred=preference(True, settings.prefer_stale_refresh),
             renew=renew,
             debugs=debugs,
+            endpoints=endpoints or NoEndpoints(),
         )
 
     def tally_of(self, entry: Entry | None) -> Tally:

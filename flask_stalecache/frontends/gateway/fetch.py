@@ -203,6 +203,7 @@ class AppFetch:
         seen = self._observe()
         self.is_ours = seen.is_ours
         judgement = self._judge(self._exchange(call.fields), seen, start)
+        self.backend.endpoints.learn(self.environ, seen.endpoint, call.code, judgement)
         if judgement.verdict.keeps_copy:
             shared, pause = self._shareable_failure(seen), self._retry_after()
             return Answer(judgement.verdict, call, shared=shared, retry_after=pause, reason=judgement.reason)

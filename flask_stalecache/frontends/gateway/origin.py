@@ -51,7 +51,20 @@ class GatewayOrigin(RequestOrigin):
     key: str
     terms: ServeOptions
 
-    __slots__ = ("backend", "environ", "fetch", "fields", "key", "met", "rule", "said", "start_response", "terms", "url_key")
+    __slots__ = (
+        "_known",
+        "backend",
+        "environ",
+        "fetch",
+        "fields",
+        "key",
+        "met",
+        "rule",
+        "said",
+        "start_response",
+        "terms",
+        "url_key",
+    )
 
     def __init__(self, backend: Backend, rule: Rule, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self.backend = backend
@@ -62,6 +75,8 @@ class GatewayOrigin(RequestOrigin):
         self.key, self.fields = backend.locate(self.url_key, environ)
         self.fetch: AppFetch | None = None
         self.met: Copy | None = None
+        #: Whether its endpoint may be stored, once that was asked.
+        self._known: bool | None = None
         self.terms: ServeOptions = rule.terms
         if backend.asked_by and rule.policy.prefer_stale is None and is_set(backend.asked_by, environ):
             self.terms = self.terms._replace(prefer_stale=backend.preferred)
@@ -112,12 +127,17 @@ class GatewayOrigin(RequestOrigin):
     def may_collapse(self) -> bool:
         """Whether other requests may wait for this one's call: not if its answer is unlikely to be stored."""
         wants_none = self.said is not None and self.said.no_store
-        return super().may_collapse and not wants_none and not self._needs_confirming()
+        return super().may_collapse and not wants_none and self._may_be_stored()
 
-    def _needs_confirming(self) -> bool:
-        """Whether each request needs a confirmation of the app. Waiting for another request's would save nothing."""
+    def _may_be_stored(self) -> bool:
+        """Whether the answer may be stored and served to those who wait, as far as is known before the call."""
         entry = self.backend.engine.look_up(self.key).entry
-        return entry is not None and entry.needs_confirming
+        if entry is not None:
+            # If each request needs a confirmation of the app, waiting for another request's would save nothing.
+            return not entry.needs_confirming
+        if self._known is None:
+            self._known = self.backend.endpoints.may_store(self.environ)
+        return self._known
 
     def relocate(self) -> bool:
         """Look up the variant again: since another request the URL may have variants."""
@@ -137,6 +157,8 @@ class GatewayOrigin(RequestOrigin):
 
     def call(self, start: Start) -> Answer:
         """Call the app and judge its answer."""
+        if self._known is False:
+            start = start._replace(is_marked=True)
         answer = self._new_fetch().run(start, self.said or NOTHING_SAID)
         if (warming := warming_of(self.environ)) is not None:
             warming.note_answer(answer)

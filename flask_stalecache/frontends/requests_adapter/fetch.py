@@ -125,21 +125,21 @@ class ThirdPartyFetch:
             return self._failed(response, exchange)
         if judgement.verdict is Verdict.UNSTORABLE or not is_unread(response) or (length is not None and length > limit):
             self._compare_with_head(response)
-            return self._unstorable(response, fields)
+            return self._unstorable(response, fields, judgement.reason)
         if self.request.outgoing.stream:
             return self._passed_on(response, exchange, judgement.windows, length)
         body = read_whole(response, limit, self.until)
         if body is None:
-            return self._unstorable(response, fields)
+            return self._unstorable(response, fields, Refusal(StoreRefusal.TOO_LARGE))
         if length not in (None, len(body)):
             # The connection broke off without an error.
             return Answer(Verdict.FAILED, response)
         return self._storable(response, response.reason or "", exchange, judgement.windows, body)
 
-    def _unstorable(self, response: Response, fields: list[tuple[str, str]]) -> Answer:
+    def _unstorable(self, response: Response, fields: list[tuple[str, str]], reason: Refusal | None) -> Answer:
         """Return a response that can't be stored. One that may be for its caller alone says nothing about what is stored."""
         anybodys = not credentials_in(self.request.environ) and is_about_page(response.status_code, fields)
-        return Answer(Verdict.UNSTORABLE, response, anybodys=anybodys)
+        return Answer(Verdict.UNSTORABLE, response, anybodys=anybodys, reason=reason)
 
     def _exchange(self, status: int, fields: list[tuple[str, str]]) -> Exchange:
         return Exchange(

@@ -97,9 +97,9 @@ class SessionOrigin(Origin):
 
     @property
     def may_collapse(self) -> bool:
-        """Whether other callers may wait for its response: not if that is unlikely to be stored."""
+        """Whether other callers may wait for its response: not if that is unlikely to be stored, or only once it was read."""
         says_no = self.said is not None and self.said.no_store
-        return self.outgoing.request.method == "GET" and not self.is_authorized and not says_no
+        return self.outgoing.request.method == "GET" and not (self.is_authorized or says_no or self.outgoing.stream)
 
     def is_barred_from(self, entry: Entry) -> bool:
         """Whether the entry must not be returned for this request: it has Authorization, and the entry is not shared."""

@@ -1,0 +1,59 @@
+"""Keys whose answers can't be stored: their requests don't queue for each other until an answer says otherwise."""
+
+from __future__ import annotations
+
+import threading
+from enum import Enum
+
+#: Keys with a mark. Visitors choose the URLs, so there must be a limit.
+MAX_MARKS = 10_000
+
+
+class Mark(Enum):
+    """How likely it is that the next answer for a key can't be stored either."""
+
+    #: One answer could not be stored. The note of the key has told all processes so for a while.
+    ONCE = "once"
+    #: Several could not, one after the other.
+    REPEATED = "repeated"
+    #: No policy could store it.
+    CERTAIN = "certain"
+
+
+class UnstorableMarks:
+    """The marks of one process. They last as long as it runs, unless later ones push them out.
+
+    Such requests call the origin without a lock, and each answer is judged. So the first one that can be stored ends the mark, and
+    nothing is lost by a mark that is wrong but one burst of concurrent calls.
+    """
+
+    def __init__(self, limit: int = MAX_MARKS) -> None:
+        self._limit = limit
+        self._mutex = threading.Lock()
+        #: By the hash of the key, since keys may be long. The oldest first.
+        self._marks: dict[int, Mark] = {}
+
+    def __len__(self) -> int:
+        return len(self._marks)
+
+    def add(self, key: str, *, is_certain: bool) -> None:
+        """Note that an answer could not be stored.
+
+        :param is_certain: no policy could store it.
+        """
+        number = hash(key)
+        with self._mutex:
+            before = self._marks.pop(number, None)
+            again = Mark.ONCE if before is None else Mark.CERTAIN if before is Mark.CERTAIN else Mark.REPEATED
+            self._marks[number] = Mark.CERTAIN if is_certain else again
+            if len(self._marks) > self._limit:
+                del self._marks[next(iter(self._marks))]
+
+    def remove(self, key: str) -> None:
+        """Forget a key: an answer could be stored."""
+        with self._mutex:
+            self._marks.pop(hash(key), None)
+
+    def of(self, key: str) -> Mark | None:
+        """Return the mark of a key; ``None`` if it has none."""
+        return self._marks.get(hash(key))

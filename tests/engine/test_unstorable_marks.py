@@ -1,0 +1,57 @@
+"""Marks of keys whose answers can't be stored."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from flask_stalecache.engine.unstorable_marks import MAX_MARKS, Mark, UnstorableMarks
+
+SURE, MAYBE, STORED = "sure", "maybe", "stored"
+
+
+@pytest.mark.parametrize(
+    ("answers", "mark"),
+    [
+        pytest.param([], None, id="nothing is known"),
+        pytest.param([SURE], Mark.CERTAIN, id="no policy could store it"),
+        pytest.param([MAYBE], Mark.ONCE, id="this answer could not be stored"),
+        pytest.param([MAYBE, MAYBE], Mark.REPEATED, id="nor could the next one"),
+        pytest.param([SURE, MAYBE], Mark.CERTAIN, id="it stays so"),
+        pytest.param([SURE, STORED], None, id="an answer says otherwise"),
+        pytest.param([MAYBE, STORED, MAYBE], Mark.ONCE, id="in a row"),
+    ],
+)
+def test_a_mark_lasts_until_an_answer_says_otherwise(answers: list[str], mark: Mark | None) -> None:
+    marks = UnstorableMarks()
+    for answer in answers:
+        if answer is STORED:
+            marks.remove("page")
+        else:
+            marks.add("page", is_certain=answer is SURE)
+    assert marks.of("page") is mark
+    assert marks.of("another") is None
+
+
+def test_the_oldest_give_way() -> None:
+    marks = UnstorableMarks(3)
+    for key in ("a", "b", "c", "a", "d"):
+        marks.add(key, is_certain=True)
+    assert [key for key in "abcd" if marks.of(key)] == ["a", "c", "d"]
+
+
+def test_a_flood_of_made_up_urls_stays_within_the_bound(soak: object) -> None:
+    """Long ones, and the marks of pages that are asked for meanwhile stay."""
+    count = soak(1_000_000, 30_000)  # type: ignore[operator]
+    marks = UnstorableMarks()
+    tracemalloc.start()
+    for number in range(count):
+        marks.add(f"/{number}{'x' * 8000}", is_certain=True)
+        if number % 1000 == 0:
+            marks.add("page", is_certain=True)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(marks) == MAX_MARKS
+    assert size < 2_000_000
+    assert marks.of("page") is Mark.CERTAIN
