@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from .core.model.base_url import Base
 from .core.model.checks import FIELD_NAME
 from .core.model.policy import HOP_BY_HOP, NEVER_VARIED, Windows
 from .core.model.query import NamePatterns
+from .core.model.recipe import NOBODYS_ADDRESS
 from .core.rules.status import STATUS_HEADERS
 from .errors import ConfigError
 
@@ -182,6 +184,13 @@ def _status_headers(name: str, value: object) -> frozenset[str]:
     return frozenset(known[header.lower()] for header in chosen)
 
 
+def _address(name: str, value: object) -> str:
+    try:
+        return str(ip_address(value)) if isinstance(value, str) else str(ip_address(""))
+    except ValueError:
+        raise ConfigError(f"{name}={value!r}: give an IP address, such as '192.0.2.1'") from None
+
+
 def _base_url(name: str, value: object) -> Base | None:
     return None if value is None else Base.of(name, value)
 
@@ -209,6 +218,9 @@ KEYS: Mapping[str, Key] = {
     "REFRESH_QUEUE": Key(1000, _count, "Refreshes that can wait for a thread; further ones are dropped."),
     "REFRESH_BACKOFF": Key((2, 300), _backoff, "Seconds between failed refreshes: the first and the longest pause."),
     "REFRESH_DEADLINE": Key(120, _positive_seconds, "Seconds after which a refresh counts as failed and its lock is released."),
+    "REFRESH_REMOTE_ADDR": Key(
+        NOBODYS_ADDRESS, _address, "The REMOTE_ADDR of refreshes and of requests that warm: an address that is nobody's."
+    ),
     "VERSION": Key(
         None, _version, "The app's version: a new one makes older entries stale. Default with app.debug: the start time."
     ),
@@ -264,6 +276,7 @@ class Settings:
     refresh_queue: int
     refresh_backoff: tuple[float, float]
     refresh_deadline: float
+    refresh_remote_addr: str
     version: str | None
     prefer_stale: bool
     prefer_stale_header: str | None

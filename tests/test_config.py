@@ -58,6 +58,7 @@ DEFAULTS: dict[str, object] = {
     "REFRESH_QUEUE": 1000,
     "REFRESH_BACKOFF": (2.0, 300.0),
     "REFRESH_DEADLINE": 120.0,
+    "REFRESH_REMOTE_ADDR": "192.0.2.1",
     "VERSION": None,
     "DEBUG_ERRORS": True,
     "PREFER_STALE": False,
@@ -100,6 +101,7 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "REFRESH_QUEUE": COUNTS,
     "REFRESH_BACKOFF": [((1, 60), (1.0, 60.0)), ([5, 5], (5.0, 5.0)), ((timedelta(seconds=1), 2.5), (1.0, 2.5))],
     "REFRESH_DEADLINE": DURATIONS,
+    "REFRESH_REMOTE_ADDR": [("198.51.100.7", "198.51.100.7"), ("2001:DB8::1", "2001:db8::1")],
     "VERSION": [(None, None), ("", ""), ("2026-11-22", "2026-11-22"), (7, "7"), (1.5, "1.5")],
     "DEBUG_ERRORS": [(True, True), (False, False)],
     "PREFER_STALE": [(True, True), (False, False)],
@@ -145,6 +147,7 @@ REFUSED: dict[str, list[tuple[object, str]]] = {
         *[(value, "two durations") for value in (2, "25", (2,), (2, 3, 4), None)], ((300, 2), "shorter than the first"),
     ],
     "REFRESH_DEADLINE": [*[(value, "seconds, 0 or more") for value in NO_DURATION], (0, "more than 0 seconds")],
+    "REFRESH_REMOTE_ADDR": [(value, "an IP address") for value in ("", "localhost", "192.0.2", "1.2.3.4:80", 5, None, b"1.2.3.4")],
     "VERSION": [(value, "a string or a number") for value in (True, b"1", ["1"], object)],
     "PREFER_STALE": [(value, "True or False") for value in (1, 0, None, "yes", print)],
     "PREFER_STALE_HEADER": [

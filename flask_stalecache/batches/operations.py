@@ -93,6 +93,7 @@ class BulkOperations:
             with_raw=target.with_raw,
             force=checked_flag("force", force),
             max_size=settings.max_entry_size,
+            remote_addr=settings.refresh_remote_addr,
             path_of=target.path_of,
         )
         tasks = warmer.tasks(urls)

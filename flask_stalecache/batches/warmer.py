@@ -39,6 +39,7 @@ class Warmer:
     :param with_raw: whether its server passes on the raw path of the request.
     :param force: refresh fresh entries too.
     :param max_size: the maximum number of bytes to read of a body.
+    :param remote_addr: the address that the requests come from.
     :param path_of: returns the path or URL for an endpoint and its values; ``None``: the app has no endpoints.
     """
 
@@ -48,6 +49,7 @@ class Warmer:
     with_raw: bool
     force: bool
     max_size: int
+    remote_addr: str
     path_of: Callable[[str, Mapping[str, Any]], str] | None
 
     def tasks(self, urls: object) -> list[WarmTask]:
@@ -119,7 +121,7 @@ class Warmer:
         :param warming: records how the app answers; ``None`` for the request of a sitemap.
         :param limit: the maximum number of bytes to read of the body.
         """
-        environ = {**self.base.recipe(address, with_raw=self.with_raw).to_environ(), **self.fields}
+        environ = {**self.base.recipe(address, with_raw=self.with_raw).to_environ(self.remote_addr), **self.fields}
         if warming is not None:
             environ[WARMING] = warming
         reply = Reply()

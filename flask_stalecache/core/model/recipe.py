@@ -13,6 +13,8 @@ from .keys import FORWARDED_FIELDS, RAW_PATHS, shown
 from .query import NamePatterns
 
 USER_AGENT = "flask-stalecache refresh"
+#: An address that is nobody's (RFC 5737 section 3). Apps show more to 127.0.0.1 than to visitors.
+NOBODYS_ADDRESS = "192.0.2.1"
 #: Fields that every key has in full.
 _NEEDED = frozenset({"HTTP_HOST", *map(environ_name, FORWARDED_FIELDS)})
 
@@ -67,8 +69,11 @@ class PageRecipe:
             fields=tuple((name, environ.get(name)) for name in dict.fromkeys(names)),
         )
 
-    def to_environ(self) -> dict[str, Any]:
-        """Return the environ of a new GET for the page, from 127.0.0.1 and with a User-Agent of ours."""
+    def to_environ(self, remote_addr: str = NOBODYS_ADDRESS) -> dict[str, Any]:
+        """Return the environ of a new GET for the page, with a User-Agent of ours.
+
+        :param remote_addr: the address that it comes from.
+        """
         environ: dict[str, Any] = {
             "REQUEST_METHOD": "GET",
             "SCRIPT_NAME": self.script_root,
@@ -77,7 +82,7 @@ class PageRecipe:
             "SERVER_NAME": self.server[0],
             "SERVER_PORT": self.server[1],
             "SERVER_PROTOCOL": "HTTP/1.1",
-            "REMOTE_ADDR": "127.0.0.1",
+            "REMOTE_ADDR": remote_addr,
             "HTTP_USER_AGENT": USER_AGENT,
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": self.scheme,

@@ -258,7 +258,7 @@ def _refresh_job(backend: Backend, rule: Rule, key: str, url_key: str, label: st
 
 def _refreshed(backend: Backend, rule: Rule, url_key: str, recipe: PageRecipe, start: Start) -> Answer:
     """Call the app, read its whole response, and judge it."""
-    fetch = AppFetch(backend, rule, recipe.to_environ(), url_key, None)
+    fetch = AppFetch(backend, rule, recipe.to_environ(backend.remote_addr), url_key, None)
     try:
         with closing(fetch.call):
             answer = fetch.run(start)

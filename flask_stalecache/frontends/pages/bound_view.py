@@ -163,6 +163,11 @@ class BoundView:
                 name,
             )
 
+    @property
+    def remote_addr(self) -> str:
+        """The address that refreshes come from."""
+        return self.settings.refresh_remote_addr
+
     def renew_calls(self, keys: tuple[str, ...]) -> None:
         """Renew the stale ones of the values that a page was made from, and wait for that."""
         renew_calls(self.app, keys)

@@ -159,7 +159,10 @@ class Pages:
         if recipe.why_incomplete:
             return recipe.why_incomplete
         endpoint = endpoint_of(entry) or ""
-        tally, maker = self.engine.registry.tally("endpoint", endpoint), AnyView(self.app, self._terms_at(endpoint))
+        tally, maker = (
+            self.engine.registry.tally("endpoint", endpoint),
+            AnyView(self.app, self._terms_at(endpoint), self.settings.refresh_remote_addr),
+        )
         return Renewal(page_refresh(maker, entry.key, title_of(entry), recipe, None, tally), _status_of)
 
     def _terms_at(self, endpoint: str) -> ServeOptions:

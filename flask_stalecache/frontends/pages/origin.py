@@ -140,4 +140,5 @@ class PageOrigin(RequestOrigin):
         # A key callable may read any parameter, so that the replayed query must have them all.
         ignored = bound.ignored if policy.key is None else NOTHING_IGNORED
         recipe = PageRecipe.from_environ(self.environ, policy.vary, ignored)
-        return page_refresh(bound, self.key, self.label, recipe, visitor_fields(self.environ), self.tally)
+        visitor = visitor_fields(self.environ, self._covered().variables)
+        return page_refresh(bound, self.key, self.label, recipe, visitor, self.tally)

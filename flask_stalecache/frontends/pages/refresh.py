@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +40,10 @@ class Maker(Protocol):
     def terms(self) -> ServeOptions:
         """The serving options that hold for all requests."""
 
+    @property
+    def remote_addr(self) -> str:
+        """The address that refreshes come from."""
+
     def renew_calls(self, keys: tuple[str, ...]) -> None:
         """Renew the stale ones of the values that a page was made from, and wait for that."""
 
@@ -50,6 +54,7 @@ class AnyView:
 
     app: Flask
     terms: ServeOptions
+    remote_addr: str
     cached: None = None
 
     def renew_calls(self, keys: tuple[str, ...]) -> None:
@@ -108,7 +113,7 @@ def page_refresh(
 def _refreshed(maker: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, start: Start) -> Answer:
     """Send the request through the app. Return the view's answer, or a failure if something else answered."""
     # A visitor without cookies, and without any field beyond the key: what it is served may be anybody's.
-    environ = recipe.to_environ()
+    environ = recipe.to_environ(maker.remote_addr)
     environ.update(visitor or {})
     replay = environ[REPLAY] = Replay(key, maker.cached, start)
     replay.arrives = environ["SCRIPT_NAME"], environ["PATH_INFO"]
@@ -140,10 +145,14 @@ def _send(app: Flask, environ: dict[str, Any], replay: Replay) -> str:
     return reply.status or "no answer"
 
 
-def visitor_fields(environ: Mapping[str, Any]) -> dict[str, str]:
-    """Return the visitor's request fields without conditions and Range, which are answered from the copy."""
-    return {
+def visitor_fields(environ: Mapping[str, Any], variables: Iterable[str]) -> dict[str, str]:
+    """Return the visitor's request fields without conditions and Range, which are answered from the copy.
+
+    :param variables: variables of the environ that the key is made from.
+    """
+    fields = {
         name: value
         for name, value in environ.items()
         if name.startswith("HTTP_") and not name.startswith("HTTP_IF_") and name != "HTTP_RANGE"
     }
+    return fields | {name: environ[name] for name in variables if isinstance(environ.get(name), str)}

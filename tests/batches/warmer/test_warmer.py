@@ -71,7 +71,7 @@ def test_it_is_a_visit_without_cookies_that_hooks_can_tell(site: Site) -> None:
         )
     )
     site.warm("/news/1")
-    assert seen == [(True, {}, "127.0.0.1", "flask-stalecache refresh")]
+    assert seen == [(True, {}, "192.0.2.1", "flask-stalecache refresh")]
 
 
 def test_a_site_below_a_path_is_asked_below_it(make_app: MakeApp) -> None:

@@ -146,7 +146,7 @@ def test_a_field_that_is_not_varied_is_left_out() -> None:
 
 def test_the_request_is_a_get_from_here_under_a_name_of_ours() -> None:
     again = recipe_of({**VISIT, "REQUEST_METHOD": "HEAD", "REMOTE_ADDR": "10.0.0.1", "HTTP_USER_AGENT": "curl"}).to_environ()
-    assert (again["REQUEST_METHOD"], again["REMOTE_ADDR"], again["HTTP_USER_AGENT"]) == ("GET", "127.0.0.1", USER_AGENT)
+    assert (again["REQUEST_METHOD"], again["REMOTE_ADDR"], again["HTTP_USER_AGENT"]) == ("GET", "192.0.2.1", USER_AGENT)
     assert again["wsgi.input"].read() == b""
 
 

@@ -202,7 +202,7 @@ def test_a_refresh_is_told_from_a_visit_and_enters_the_app(make_app: MakeApp, cl
     settle(app, cache)
     assert visit(app, "/?a=1", {"Host": "shop.example"}).word == "HIT"
     url = "http://shop.example/?a=1"
-    assert seen == [(False, url, "192.0.2.7", "theme=dark"), (True, url, "127.0.0.1", None)]
+    assert seen == [(False, url, "192.0.2.7", "theme=dark"), (True, url, "192.0.2.1", None)]
 
 
 def test_a_failing_app_is_covered(make_app: MakeApp, clock: time_machine.Traveller) -> None:

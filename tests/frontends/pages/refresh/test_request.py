@@ -50,7 +50,7 @@ def test_it_stands_for_a_visitor_without_anything(make_app: MakeApp, clock: time
     assert first["HTTP_COOKIE"] == "user=ann"
     fields = {name: value for name, value in again.items() if name.startswith(("HTTP_", "CONTENT_", "REMOTE_"))}
     assert fields == {
-        "HTTP_HOST": "localhost", "HTTP_USER_AGENT": "flask-stalecache refresh", "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_HOST": "localhost", "HTTP_USER_AGENT": "flask-stalecache refresh", "REMOTE_ADDR": "192.0.2.1",
     }  # fmt: skip
     assert again["REQUEST_METHOD"] == "GET"
 
