@@ -34,8 +34,10 @@ class Remembered(dict[K, V]):
 
         :param more: bytes that key and value keep in memory, besides texts and tuples.
         """
+        if key in self:
+            return value
         size = _PLACE + size_of(key) + size_of(value) + more
-        if size > self.longest or key in self:
+        if size > self.longest:
             return value
         if len(self) >= self.most or self.size + size > self.limit:
             self.clear()

@@ -101,8 +101,9 @@ _DESCRIPTIVE = re.compile(
 )
 #: What the names of fields contain whose values are secrets, or tell who somebody is.
 _TELLING = re.compile(
-    r"account|address|assert|auth|bearer|cert|cookie|cred|csrf|email|forwarded|ident|jwt|key|login|mail|member|nonce|otp|pass|person"
-    r"|phone|private|refer|saml|secret|sess|sign|ssl|ticket|token|user|uuid|xsrf|(^|[-_])(client|code|customer|id|ip|pin|pw|sid|sso|uid)($|[-_])"
+    r"account|address|assert|auth|bearer|cert|cookie|cred|csrf|email|forwarded|group|ident|jwt|key|login|mail|member|nonce|oidc|otp"
+    r"|pass|person|phone|principal|private|refer|role|saml|secret|sess|sign|ssl|ticket|token|user|uuid|xsrf"
+    r"|(^|[-_])(client|code|customer|id|ip|pin|pw|sid|sso|uid)($|[-_])"
 )
 #: Characters of a value that is shown: of a descriptive field, and of any other one whose name tells of no secret.
 _DESCRIPTION, _WORD = 512, 20

@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flask_stalecache import ConfigError, Policy, StaleCache
+from flask_stalecache.core.http.credentials import CREDENTIAL_FIELDS
 from flask_stalecache.core.model.keys import digest, host_of, is_digest, page_key, raw_path, shown
 from flask_stalecache.core.model.policy import Normaliser
 from flask_stalecache.core.model.query import NamePatterns
@@ -441,6 +442,11 @@ def test_what_is_harmless_is_shown(name: str, value: str | None) -> None:
 def test_what_may_be_a_secret_or_is_long_is_a_digest(name: str, value: str) -> None:
     assert shown(name, value) == (digest(value),)
     assert value not in key_of(vary={name: None}, **{f"HTTP_{name.upper().replace('-', '_')}": value}) or len(value) < 20
+
+
+@pytest.mark.parametrize("name", CREDENTIAL_FIELDS)
+def test_what_says_who_asks_is_a_digest(name: str) -> None:
+    assert shown(name, "ann") == (digest("ann"),)
 
 
 def test_a_digest_that_is_sent_is_not_taken_for_one() -> None:
