@@ -108,6 +108,10 @@ class AnswerWriter:
         # A hard purge ends the note: the page has changed.
         return mark is Mark.CERTAIN or (mark is Mark.REPEATED and copy.note != NOTHING)
 
+    def mark_endless(self, key: str) -> None:
+        """Mark a key whose body takes longer than requests wait for it. If it is stored one day, that ends the mark."""
+        self._marks.get().add(key, is_certain=True)
+
     def _mark(self, key: str, answer: Answer) -> None:
         """Mark a key whose answer can't be stored, if that is likely to stay so."""
         reason = None if answer.reason is None else answer.reason.reason

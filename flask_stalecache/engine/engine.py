@@ -309,6 +309,11 @@ class Engine:
         self.counters.count("lock_timeouts")
         if visit.fetch.if_locked is not None and (stale := self._stale(visit)):
             return stale
+        if flight.pace is not None:
+            # The stream may be endless: nobody waits for its end any more.
+            self.answer_writer.mark_endless(flight.key)
+            self.runtime.process.flights.end(flight)
+            return self._call_unlocked(visit)
         taken_over = self.runtime.process.flights.take_over(flight, visit.origin.lock_timeout)
         return None if taken_over is None else self._call_in(taken_over, visit)
 

@@ -162,6 +162,23 @@ def test_those_who_wait_for_a_stream_get_all_of_it(behind: Behind) -> None:
     assert app.closed == [1]
 
 
+def test_those_who_wait_for_an_endless_stream_do_so_once(behind: Behind) -> None:
+    """Its client is quick, and it says nothing of the kind; after the lock timeout nobody waits for it again."""
+    more = threading.Event()
+    app = App(lambda *asked: body_of(b"one", held(more, b"two"))(*asked))
+    gateway = behind(app, lock_timeout=0.2)
+    first = go(ask, gateway)
+    wait_until(lambda: app.calls == 1 and app.bodies[0].asked == 2, "the stream")
+    others = [go(ask, gateway) for _ in range(3)]
+    wait_until(lambda: app.calls == 4, "their own streams")
+    assert gateway._engine.runtime.process.flights._flights == {}
+    late = go(ask, gateway)
+    wait_until(lambda: app.calls == 5, "the stream of a late one")
+    more.set()
+    assert {got.body for got in results([first, *others, late])} == {b"onetwo"}
+    assert ask(gateway).page == ("HIT", b"onetwo")
+
+
 def test_a_client_that_leaves_in_mid_stream_leaves_nobody_waiting(behind: Behind, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("stream_pace", "singleflight"):
         monkeypatch.setattr(f"flask_stalecache.engine.{module}.READER_PATIENCE", PATIENCE)
