@@ -231,6 +231,30 @@ def test_who_waits_gets_a_nonce_of_their_own(tmp_path: Path, kind: str) -> None:
         assert each.headers["Content-Security-Policy"].partition("'nonce-")[2].rstrip("'") in each.text
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_failure_with_a_nonce_is_not_shared(tmp_path: Path, kind: str) -> None:
+    started, more = threading.Event(), threading.Event()
+
+    def build(app: Flask) -> Callable[[], Any]:
+        shown = as_talisman(app)
+
+        def show() -> Any:
+            if not started.is_set():
+                started.set()
+                assert more.wait(PATIENCE)
+            return Response(shown(), 503)
+
+        return show
+
+    app, _ = app_with(tmp_path, kind, build)
+    first = go(visit, app)
+    assert started.wait(PATIENCE)
+    others = [go(visit, app) for _ in range(2)]
+    more.set()
+    for each in results([first, *others]):
+        assert each.headers["Content-Security-Policy"].partition("'nonce-")[2].rstrip("'") in each.text
+
+
 def test_a_refresh_does_not_store_a_nonce_either(tmp_path: Path, clock: time_machine.Traveller) -> None:
     uses = {"nonce": False}
 

@@ -258,7 +258,13 @@ class AppFetch:
         # Not every read of the request can be observed, so a cookie is reason enough.
         is_own = "HTTP_COOKIE" in self.environ or any(name.lower() in ("set-cookie", "vary") for name, _ in fields)
         is_own = is_own or self._entries.own(seen, fields) is not None
-        if body is None or is_own or "private" in directives or "no-store" in directives:
+        if (
+            body is None
+            or is_own
+            or self._entries.made_for_one(fields, body, seen, None)
+            or "private" in directives
+            or "no-store" in directives
+        ):
             return None
         return (body,), self.call.status, fields
 

@@ -151,11 +151,19 @@ class PageFetch:
             entry=entry,
             carried=carried,
             anybodys=anybodys,
-            shared=frozen_failure(response) if has_failed else None,
+            shared=self._shareable_failure(response) if has_failed else None,
             absent=names,
             retry_after=self._pause(word, judgement.verdict) if word.in_background else None,
             reason=detailed_reason(self.context, judgement, carried) if explains else judgement.reason,
         )
+
+    def _shareable_failure(self, response: Response) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
+        """Return a failure for requests that waited; ``None`` if it may be one visitor's own."""
+        frozen = frozen_failure(response)
+        if frozen is None:
+            return None
+        body, kept = b"".join(frozen[0]), values_kept_for(self.context.request)
+        return frozen if self.bound.kept.refusal(self.key, frozen[2], body, kept, lambda: None) is None else None
 
     # -- calling the view ----------------------------------------------------------------------------------------------
 

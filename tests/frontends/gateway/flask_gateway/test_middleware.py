@@ -217,6 +217,14 @@ def test_what_is_changed_without_a_field_is_not_stored(make_site: MakeSite, capl
     assert "after init_app" in said[0]
 
 
+def test_a_certificate_that_nobody_had_bars_those_who_have_one(make_site: MakeSite) -> None:
+    """No field tells them apart, but a variable of the environ does."""
+    app, _ = make_site(changing(by_server))
+    assert [visit(app).word for _ in range(2)] == ["MISS", "HIT"]
+    seen = visit(app, environ={"SSL_CLIENT_S_DN": "alice"})
+    assert (seen.word, seen.text.split()[1]) == ("BYPASS", "alice")
+
+
 @pytest.mark.parametrize("name", ["REMOTE_USER from a cookie", "REMOTE_USER from a field", "REMOTE_USER in a dict"])
 def test_who_waits_gets_a_page_of_their_own(make_site: MakeSite, name: str) -> None:
     """Members and strangers at once: what the first of them brings is not given to the others."""
