@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import flask.globals
 from flask import Flask, Request, current_app, request
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from werkzeug.datastructures import EnvironHeaders, Headers
 from werkzeug.wrappers import Response
 
@@ -156,6 +157,7 @@ def is_request_missing(error: RuntimeError) -> bool:
 
 # -- sessions ----------------------------------------------------------------------------------------------------------
 
+_OPEN_SESSION = SecureCookieSessionInterface.open_session
 #: What Flask itself keeps in a session: its lifetime, and messages that are shown once.
 SESSION_BOOKKEEPING = frozenset({"_permanent", "_flashes"})
 
@@ -177,6 +179,17 @@ def app_opening_session() -> Flask | None:
     if context is None or not getattr(context, "has_request", True) or context._session is not None:  # type: ignore[attr-defined]
         return None
     return context.app
+
+
+def has_flasks_sessions(app: Flask) -> bool:
+    """Whether an app has Flask's own session interface, exactly, which does nothing but load the values when it opens a session.
+
+    Any other one may look up the visitor then.
+    """
+    interface = app.session_interface
+    is_own = type(interface) is SecureCookieSessionInterface and interface.session_class is SecureCookieSession
+    # Neither a function in the instance nor one that was put into the class.
+    return is_own and getattr(interface.open_session, "__func__", None) is _OPEN_SESSION
 
 
 def session_cookie(app: Flask) -> str:

@@ -195,7 +195,8 @@ class Observer:
 
 
 def _uses_session(left: Left) -> bool:
-    return bool(getattr(left.session, "accessed", True)) and not left.coded.ignore_session
+    is_used = left.log.has_opened or bool(getattr(left.session, "accessed", True))
+    return is_used and not left.coded.ignore_session
 
 
 def _own(left: Left, ignored: NamePatterns) -> Refusal | None:

@@ -10,7 +10,7 @@ from typing import Any
 from ..core.http.vary import STAR
 from ..core.model.environ import QUERY_VARIABLES, field_of, is_anybodys
 from ..core.model.keys import FORWARDED_FIELDS
-from .flask_internals import app_opening_session, session_cookie
+from .flask_internals import app_opening_session, has_flasks_sessions, session_cookie
 
 _FRAMEWORK = frozenset({"werkzeug", "flask", "flask_stalecache"})
 #: Fields that belong to the URL, as which other caches know them.
@@ -52,6 +52,7 @@ class ReadLog:
     :param exempt: packages, and the fields and variables (in lower case) whose reads by them do not count.
     :ivar headers: request fields (in lower case), each with its first reader.
     :ivar cookies: cookie names and readers.
+    :ivar has_opened: a session interface that is not Flask's own has read the session's cookie to open the session.
     :ivar parameters: query parameters and readers.
     :ivar variables: other variables of the environ, such as REMOTE_ADDR, and readers.
     :ivar given: those of them that had a value when they were read.
@@ -61,13 +62,15 @@ class ReadLog:
     """
 
     __slots__ = (
-        "_paused", "_uses", "by_key", "changed", "cookies", "exempt", "given", "headers", "parameters", "variables", "whole",
+        "_paused", "_uses", "by_key", "changed", "cookies", "exempt", "given", "has_opened", "headers", "parameters", "variables",
+        "whole",
     )  # fmt: skip
 
     def __init__(self, exempt: Mapping[str, frozenset[str]]) -> None:
         self.exempt = exempt
         self.headers: dict[str, str] = {}
         self.cookies: dict[str, str] = {}
+        self.has_opened = False
         self.parameters: dict[str, str] = {}
         self.variables: dict[str, str] = {}
         self.given: set[str] = set()
@@ -103,9 +106,14 @@ class ReadLog:
             self.whole["headers"] = _reader()
 
     def cookie(self, name: str) -> None:
-        """Record the read of a cookie. That Flask opens the session, which reads its cookie, does not count."""
-        if not self._paused and name not in self.cookies and not _is_opening_of_session(name):
+        """Record the read of a cookie. That Flask's own interface opens the session does not count."""
+        if self._paused or name in self.cookies:
+            return
+        app = app_opening_session()
+        if app is None or name != session_cookie(app):
             self.cookies[name] = _reader()
+        elif not has_flasks_sessions(app):
+            self.has_opened = True
 
     def all_cookies(self) -> None:
         """Record that all cookies were read."""
@@ -207,8 +215,3 @@ def _reader() -> str:
         if name.partition(".")[0] not in _FRAMEWORK or frame.f_back is None:
             return str(name)
         frame = frame.f_back
-
-
-def _is_opening_of_session(cookie: str) -> bool:
-    app = app_opening_session()
-    return app is not None and cookie == session_cookie(app)

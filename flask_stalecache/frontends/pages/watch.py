@@ -181,7 +181,8 @@ def names_beyond_key(context: RequestContext, covered: Covered, watch: Watch) ->
     """Return the names that were read and that the key does not cover."""
     log, session = reads_of(context), session_of(context)
     cookies = set(log.cookies) - covered.cookies
-    if _flag(session, "accessed") and not _covers_session(session, covered, watch):
+    is_used = _flag(session, "accessed") and not _covers_session(session, covered, watch)
+    if is_used or (log.has_opened and covered.session is not None):
         cookies.add(session_cookie(context.app))
     headers, variables = set(log.headers) - covered.headers, set(log.variables) - covered.variables
     return RequestInputs(tuple(sorted(cookies)), tuple(sorted(headers)), tuple(sorted(variables)))
