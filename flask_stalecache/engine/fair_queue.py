@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from operator import attrgetter
 from typing import TypeAlias
 
@@ -24,6 +25,8 @@ Job: TypeAlias = Callable[[], None]
 HALF_LIFE = 10.0
 #: One of so many turns of a group is for the job that has waited longest.
 TURNS_OF_THE_OLDEST = 4
+#: Jobs at each end of a group that a choice looks at.
+LOOKED_AT = 500
 
 
 class Demand:
@@ -90,10 +93,22 @@ class _Group:
         self.turns = 0
 
     def next(self) -> Waiting:
+        """Return the job that is next."""
         self.turns += 1
         if self.turns % TURNS_OF_THE_OLDEST == 0:
             return next(iter(self.jobs.values()))
-        return max(self.jobs.values(), key=_rank)
+        return max(self._candidates(), key=_rank)
+
+    def least(self) -> Waiting:
+        """Return the job with the least demand. Of equals it is the newest: the others have waited for their turn."""
+        return min(reversed([*self._candidates()]), key=_rank)
+
+    def _candidates(self) -> Iterator[Waiting]:
+        """Yield the jobs to choose from, the oldest first: of very many only the oldest and the newest, to be quick."""
+        waiting = self.jobs.values()
+        if len(waiting) <= 2 * LOOKED_AT:
+            return iter(waiting)
+        return chain(islice(waiting, LOOKED_AT), reversed([*islice(reversed(waiting), LOOKED_AT)]))
 
 
 _rank = attrgetter("demand.rank")
@@ -165,8 +180,7 @@ class FairQueue:
     def _drop_least(self, newest: Hashable) -> Waiting:
         # Of groups of one size that of the new job: nobody's share grows at the cost of an equal one.
         largest = self._groups[max(self._groups, key=lambda name: (len(self._groups[name].jobs), name == newest))]
-        # Of equals the newest one: the others have waited for their turn.
-        waiting = min(reversed(largest.jobs.values()), key=_rank)
+        waiting = largest.least()
         self._remove(waiting)
         return waiting
 

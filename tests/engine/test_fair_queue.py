@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.engine.fair_queue import HALF_LIFE, TURNS_OF_THE_OLDEST, Demand, FairQueue, Waiting
+from flask_stalecache.engine.fair_queue import HALF_LIFE, LOOKED_AT, TURNS_OF_THE_OLDEST, Demand, FairQueue, Waiting
 
 
 def demand(*asked: float) -> Demand:
@@ -141,6 +141,17 @@ def test_clearing_says_how_many_waited() -> None:
     assert queue.clear() == 2
     assert queue.pop() is None
     assert queue.clear() == 0
+
+
+def test_a_choice_among_very_many_looks_at_both_ends() -> None:
+    jobs = [named(f"a/{number}", 1.0) for number in range(5 * LOOKED_AT)]
+    queue = queue_of(*jobs, size=5 * LOOKED_AT)
+    jobs[-1].demand.ask(1.0)
+    first = queue.pop()
+    assert first is jobs[-1]
+    jobs[1].demand.ask(2.0)
+    assert queue.pop() is jobs[1]
+    assert sorted(map(str, order_of(queue))) == sorted(str(job.key) for job in jobs if job not in (jobs[1], jobs[-1]))
 
 
 def test_none_waits_for_ever_below_an_endless_demand() -> None:

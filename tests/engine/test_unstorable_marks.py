@@ -43,7 +43,7 @@ def test_the_oldest_give_way() -> None:
 
 def test_a_flood_of_made_up_urls_stays_within_the_bound(soak: object) -> None:
     """Long ones, and the marks of pages that are asked for meanwhile stay."""
-    count = soak(1_000_000, 30_000)  # type: ignore[operator]
+    count = soak(1_000_000, 12_000)  # type: ignore[operator]
     marks = UnstorableMarks()
     tracemalloc.start()
     for number in range(count):
