@@ -113,11 +113,12 @@ class FlaskGatewayFactory:
             preference(True, refreshes),
             endpoints.endpoint_of,
         )
+        observer = Observer(settings)
         backend = Backend.of(
-            enter,
+            observer.entering(enter),
             engine,
             terms,
-            Observer(settings),
+            observer,
             self._renew,
             only_coded=not is_on,
             debugs=lambda: app.debug,

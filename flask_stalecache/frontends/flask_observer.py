@@ -6,7 +6,7 @@ so what middleware reads while a response is made counts like what the app reads
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Response
@@ -29,10 +29,12 @@ from .read_log import ReadLog
 from .request_values import values_kept_for
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 #: In the environ: the policy in code of the view that answered.
 CODED = "flask_stalecache.coded"
+#: Middleware that accepts only ``dict`` itself.
+_VALIDATOR = "wsgiref.validate"
 
 
 class Left(NamedTuple):
@@ -133,6 +135,26 @@ class Observer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._wants_dict = False
+
+    def entering(self, app: WSGIApplication) -> WSGIApplication:
+        """Return an app that is called with a plain environ where middleware insists on that, as ``wsgiref.validate`` does."""
+
+        def enter(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            if not isinstance(environ, ObservedEnviron):
+                return app(environ, start_response)
+            if not self._wants_dict:
+                try:
+                    return app(environ, start_response)
+                except AssertionError as error:
+                    # The validator looks at the type before it calls anything.
+                    if _module_of(error) != _VALIDATOR or environ.get(REPORT).has_entered:
+                        raise
+                    self._wants_dict = True
+            environ.log.all_variables(_VALIDATOR)
+            return app(environ.plain, start_response)
+
+        return enter
 
     def hand_in(self, environ: WSGIEnvironment) -> WSGIEnvironment:
         """Return the environ that the app is called with, so that it can be observed."""
@@ -214,3 +236,11 @@ def _variable_read(log: ReadLog) -> Refusal | None:
     """Return the refusal for a variable that had a value: middleware may have set it, so that hits can't be told apart by it."""
     name = min(log.given, default=None)
     return None if name is None else variable_read(name, log.variables[name])
+
+
+def _module_of(error: BaseException) -> str:
+    """Return the module of the code that raised an exception."""
+    traceback, module = error.__traceback__, ""
+    while traceback is not None:
+        module, traceback = str(traceback.tb_frame.f_globals.get("__name__", "")), traceback.tb_next
+    return module

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from http.cookies import SimpleCookie
 from typing import Any
+from wsgiref.validate import validator
 
 import pytest
 from flask import Flask, Request, redirect, request, url_for
@@ -375,6 +376,31 @@ def test_middleware_that_answers_itself_is_not_stored(make_site: MakeSite, caplo
     said = [line for line in lines(caplog) if "answered instead of the app" in line]
     assert len(said) == 1
     assert "around app.wsgi_app after init_app" in said[0]
+
+
+def test_the_validator_of_wsgiref_breaks_no_page(make_site: MakeSite, caplog: pytest.LogCaptureFixture) -> None:
+    """It accepts only a plain dict, whose reads can't be seen."""
+    site = make_site(validator)
+    assert walk(site, NOBODY, ALICE, NOBODY) == ["MISS"] * 3
+    said = [line for line in lines(caplog) if "not stored" in line]
+    assert len(said) == 1
+    assert "wsgiref.validate reads the environ as a whole" in said[0]
+
+
+def test_an_error_of_the_app_is_no_reason_to_call_it_again(make_site: MakeSite) -> None:
+    calls: list[int] = []
+
+    def broken(app: App) -> App:
+        def middleware(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            calls.append(1)
+            raise AssertionError("not today")
+
+        return middleware
+
+    app, _ = make_site(broken)
+    with pytest.raises(AssertionError, match="not today"):
+        visit(app)
+    assert len(calls) == 1
 
 
 def test_middleware_that_asks_the_app_twice_is_judged_by_both(make_site: MakeSite) -> None:
