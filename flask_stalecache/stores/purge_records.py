@@ -1,7 +1,9 @@
-"""Records of purges: for each purged name, the numbers of its last hard and soft purge.
+"""Records of purges: for each purged name, the number of its last hard purge, and the numbers and times of its soft ones.
 
-A purge with the number ``n`` affects the entries that were begun before it: those whose ``seq`` is less than ``n``. Numbers give
-the order of all purges; clocks play no part. ``purge.lock`` guards the records and the last number.
+A purge with the number ``n`` affects the entries that were begun before it: those whose ``seq`` is less than ``n``. Of several soft
+purges, the first one ends an entry's freshness: otherwise each would begin its stale windows anew, and it would be stale for ever.
+A record has about as many of them for the last minute as for the last hour or day; instead of one left out, the next one counts.
+Numbers give the order of all purges; clocks play no part. ``purge.lock`` guards the records and the last number.
 
 The number of records is limited, since visitors may choose the names. The oldest are merged into *floors*: each name hashes to one
 of them, and the purges of a floor affect all its names. So a page may be purged along with another; none is ever servable again.
@@ -19,12 +21,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import Note
 from ..filesystem.atomic import files_in, make_directory, read_file, write_file
-from .head_values import count, moment, text
+from .head_values import count, moment, text, tuple_of
 from .stamps import SEQ_SLOT, Stamps
 
 #: Seconds that a record is kept at least.
@@ -44,6 +47,8 @@ _LONGEST = 250
 MOST_KEPT = 1024
 #: Records that a process writes at most before it counts them again.
 _UNCOUNTED = 32
+#: Soft purges in a record at most.
+_MOST_SOFTS = 48
 #: Bytes that the file of a record takes on the disk.
 _BLOCK = 4096
 #: The file of the merged records.
@@ -58,14 +63,21 @@ class PurgeRecord:
 
     :param name: the name.
     :param hard: number of the last hard purge, which drops entries.
-    :param soft: number of the last soft purge, which ends their freshness.
-    :param soft_at: time of that soft purge, in seconds since the epoch.
+    :param softs: numbers of soft purges, which end their freshness, and their times in seconds since the epoch; in their order.
     """
 
     name: str
     hard: int = 0
-    soft: int = 0
-    soft_at: float = 0.0
+    softs: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def soft(self) -> int:
+        """The number of the last soft purge."""
+        return self.softs[-1][0] if self.softs else 0
+
+    def ended_at(self, seq: int) -> float | None:
+        """Return when the freshness of an entry ended that was begun at a number; ``None`` if it did not."""
+        return next((at for number, at in self.softs if seq < number), None)
 
     @property
     def last(self) -> int:
@@ -75,8 +87,19 @@ class PurgeRecord:
     def purged(self, number: int, now: float, *, soft: bool) -> PurgeRecord:
         """Return the record after one more purge."""
         if soft:
-            return replace(self, soft=number, soft_at=now)
+            return replace(self, softs=_thinned([*self.softs, (number, now)], now))
         return replace(self, hard=number)
+
+
+def _thinned(softs: list[tuple[int, float]], now: float) -> tuple[tuple[int, float], ...]:
+    """Leave out soft purges, if there are too many: those with the closest neighbours, measured by their age.
+
+    The first one stays, for all entries that are older than the record.
+    """
+    while len(softs) > _MOST_SOFTS:
+        gaps = [(softs[at + 1][1] - softs[at - 1][1]) / max(now - softs[at - 1][1], 1.0) for at in range(1, len(softs) - 1)]
+        del softs[gaps.index(min(gaps)) + 1]
+    return tuple(softs)
 
 
 _NONE = PurgeRecord("")
@@ -110,7 +133,7 @@ class PurgeRecords:
     def write(self, record: PurgeRecord) -> None:
         """Replace the record of a name. ``purge.lock`` is held."""
         make_directory(self.folder)
-        data = {"name": record.name, "hard": record.hard, "soft": record.soft, "soft_at": record.soft_at}
+        data = {"name": record.name, "hard": record.hard, "softs": record.softs}
         write_file(self._path(record.name), json.dumps(data).encode("ascii"), record.last)
         self._writes_left -= 1
 
@@ -252,7 +275,7 @@ class Floors:
         place = _place(digest(name), is_coded=name.startswith(_CODED))
         hard, soft = self._numbers[place : place + 2]
         # Numbers are made from the clock. One that was ahead of it ends freshness all the same, and only a stale window later.
-        return PurgeRecord("", hard, soft, soft / 1e9)
+        return PurgeRecord("", hard, ((soft, soft / 1e9),) if soft else ())
 
     def raise_to(self, record: PurgeRecord, file: str) -> None:
         """Merge one more record.
@@ -316,7 +339,9 @@ def left_of(entry: Entry, records: Iterable[PurgeRecord]) -> Entry | None:
     for record in records:
         if entry.seq < record.hard:
             return None
-        entry = entry.softly_purged(record.soft_at)
+        at = record.ended_at(entry.seq)
+        if at is not None:
+            entry = entry.softly_purged(at)
     return entry
 
 
@@ -331,7 +356,12 @@ def _written(path: Path) -> float:
 def _decoded(path: Path, data: bytes) -> PurgeRecord:
     try:
         head = json.loads(data)
-        return PurgeRecord(text(head["name"]), count(head["hard"]), count(head["soft"]), moment(head["soft_at"]))
+        return PurgeRecord(text(head["name"]), count(head["hard"]), tuple_of(_soft, head["softs"]))
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         # Cut by a crash of the machine. The file's time is its number; a soft purge becomes a hard one, the safe side.
         return PurgeRecord("", hard=path.stat().st_mtime_ns + _COARSEST_TIME)
+
+
+def _soft(value: Any) -> tuple[int, float]:
+    number, at = value
+    return count(number), moment(at)

@@ -208,10 +208,13 @@ GARBAGE: list[bytes] = [
     b"\0" * 70,
     b"null",
     b"{}",
-    b'{"name": "tag:news", "hard": null, "soft": 0, "soft_at": 0}',
-    b'{"name": "tag:news", "hard": "many", "soft": 0, "soft_at": 0}',
-    b'{"name": "tag:news", "hard": 1e999, "soft": 0, "soft_at": 0}',
-    b'{"name": "tag:news", "hard": 1' + b"0" * 5000 + b', "soft": 0, "soft_at": 0}',
+    b'{"name": "tag:news", "hard": null, "softs": []}',
+    b'{"name": "tag:news", "hard": "many", "softs": []}',
+    b'{"name": "tag:news", "hard": 1, "softs": [[1]]}',
+    b'{"name": "tag:news", "hard": 1, "softs": [[1, "noon"]]}',
+    b'{"name": "tag:news", "hard": 1, "softs": 7}',
+    b'{"name": "tag:news", "hard": 1e999, "softs": []}',
+    b'{"name": "tag:news", "hard": 1' + b"0" * 5000 + b', "softs": []}',
 ]
 
 
