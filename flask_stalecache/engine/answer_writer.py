@@ -40,8 +40,7 @@ def result_for_waiters(answer: Answer, key: str, start: Start, *, is_purged: boo
     STORABLE, for another key    OVER                 look again: the index entry leads each to its key
     UNSTORABLE                   UNSTORABLE           call the origin, all at once
     PERSONAL                     OVER                 look again, and elect a new leader
-    FAILED, anybody's            FAILED, the answer   serve a stale copy, else the same failure
-    FAILED, one visitor's        FAILED               serve a stale copy, else look again
+    FAILED                       FAILED, the answer   serve a stale copy, else what :meth:`Origin.share_of` says
     WORSE                        FAILED               serve the stale copy, which is better
     REFUSED                      FAILED, the answer   serve a stale copy, else the same refusal
     ============================ ==================== =====================================================
@@ -59,8 +58,7 @@ def result_for_waiters(answer: Answer, key: str, start: Start, *, is_purged: boo
         case Verdict.PERSONAL:
             return LOOK_AGAIN
         case Verdict.FAILED:
-            may_share = answer.anybodys and (answer.error is not None or answer.shared is not None)
-            return FlightResult(Outcome.FAILED, failure=answer if may_share else None)
+            return FlightResult(Outcome.FAILED, failure=answer)
         case Verdict.WORSE:
             return FlightResult(Outcome.FAILED)
         case Verdict.REFUSED:

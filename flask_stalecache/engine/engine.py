@@ -34,7 +34,19 @@ from ..errors import StoreError
 from ..stats.counters import Counters
 from ..stats.registry import Registry
 from ..stores.base import Copy, Store
-from .fetch_state import MAX_SLOW_STREAMS, POLL, Bypass, CallUnlocked, Collapsed, FetchState, LeaderAction, Queue, Route, ServeCopy
+from .fetch_state import (
+    MAX_FAILURES,
+    MAX_SLOW_STREAMS,
+    POLL,
+    Bypass,
+    CallUnlocked,
+    Collapsed,
+    FetchState,
+    LeaderAction,
+    Queue,
+    Route,
+    ServeCopy,
+)
 from .instrumentation import log_served
 from .origin import Answer, Origin, RefreshResult, Served, Start
 from .runtime import Runtime
@@ -300,9 +312,15 @@ class Engine:
         if visit.fetch.if_error is not None and (stale := self._stale(visit)):
             return stale
         failure = flight.result.failure
-        if failure is not None and not visit.origin.carries(failure.absent):
-            return Served(visit.fetch.status, None, failure, collapsed=True)
-        return None
+        if failure is None:
+            return None
+        shared = visit.origin.share_of(failure, again=visit.met_failures > 0)
+        visit.met_failures += 1
+        if shared is not None:
+            return Served(visit.fetch.status, None, shared, collapsed=True)
+        # Those like the visitor that it was for would fail like that one, and only one after the other.
+        is_alone = visit.origin.carries(failure.carried) or visit.met_failures > MAX_FAILURES
+        return self._call_unlocked(visit) if is_alone else None
 
     def _lose_patience(self, flight: Flight, visit: FetchState) -> Served | None:
         """End a wait that timed out: serve the stale entry, whatever its age. Without one, a single waiter calls."""

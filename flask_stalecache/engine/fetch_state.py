@@ -20,6 +20,10 @@ MAX_SLOW_STREAMS = 2
 WRITING = 5.0
 
 
+#: Failures of other visitors, which are none of its own, that a request meets before it calls alone.
+MAX_FAILURES = 3
+
+
 class LeaderAction(Enum):
     """The next step of a leader that has the lock or has timed out waiting for it."""
 
@@ -76,6 +80,8 @@ class FetchState:
     waited: bool = False
     #: Streams that it has waited for, and whose clients were too slow.
     slow_streams: int = 0
+    #: The failures of other requests that it has met.
+    met_failures: int = 0
     met: Entry | None = field(init=False)
     came: float = field(init=False)
 

@@ -96,6 +96,8 @@ class Answer:
     :param carried: the names in the request that the answer depends on, if it is personal.
     :param anybodys: every request without the ``absent`` names would get the same answer, so that waiters may share a failure.
     :param shared: the value of a failure for the waiters: frozen, since hooks change the value itself.
+    :param bare: likewise, without anything that the origin may have made for one visitor.
+    :param asked: the request that failed, as the front end compares requests, if only requests like it may share the failure.
     :param absent: names that were read and that the request did not carry.
     :param retry_after: seconds of back-off at least, while an entry can be served.
     :param silent_for: seconds of back-off at least, even if no entry can be served.
@@ -117,6 +119,8 @@ class Answer:
     carried: RequestInputs = NO_NAMES
     anybodys: bool = True
     shared: Any = None
+    bare: Any = None
+    asked: Any = None
     absent: RequestInputs = NO_NAMES
     retry_after: float | None = None
     silent_for: float | None = None
@@ -133,6 +137,13 @@ class Answer:
     def has_failed(self) -> bool:
         """Whether the origin failed."""
         return self.failed or self.verdict is Verdict.FAILED
+
+    @property
+    def may_be_shared(self) -> bool:
+        """Whether requests that waited may be given this failure, unless something in them differs."""
+        if self.verdict is Verdict.REFUSED:
+            return True
+        return self.anybodys and (self.error is not None or self.shared is not None)
 
     @property
     def log_text(self) -> str:
@@ -214,6 +225,13 @@ class Origin(Protocol):
     def carries(self, names: RequestInputs) -> bool:
         """Whether the request carries one of these names."""
         return False
+
+    def share_of(self, failure: Answer, *, again: bool) -> Answer | None:
+        """Return the failure of another request as this one may be given it; ``None`` if it may not.
+
+        :param again: this request has met a failure before.
+        """
+        return failure if failure.may_be_shared and not self.carries(failure.absent) else None
 
     def relocate(self) -> bool:
         """Compute the key again, since the store may know more variants by now. Return whether it has changed."""

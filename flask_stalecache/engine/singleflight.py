@@ -33,7 +33,7 @@ class Outcome(Enum):
     STORED = "stored"
     #: The answer can't be stored for anyone: all waiters call the origin at once, without a queue.
     UNSTORABLE = "unstorable"
-    #: The origin failed; ``result.failure`` is the failure if all waiters may share it.
+    #: The origin failed: ``result.failure``, of which each waiter may be given more or less.
     FAILED = "failed"
     #: There is no result to share: look again, and elect a new leader.
     OVER = "over"
@@ -43,7 +43,7 @@ class FlightResult(NamedTuple):
     """The outcome of a flight, with the entry or failure to serve to the waiters.
 
     :ivar copy: the entry that was stored.
-    :ivar failure: the answer of the failed origin, if all waiters may share it.
+    :ivar failure: the answer of the failed origin.
     """
 
     outcome: Outcome

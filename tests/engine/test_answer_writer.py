@@ -35,7 +35,8 @@ REFUSED = Answer(verdict=Verdict.REFUSED, error=ConnectionError("too many calls"
 )
 def test_waiters_are_told_by_the_verdict(answer: Answer, is_purged: bool, outcome: Outcome, is_shared: bool) -> None:
     result = result_for_waiters(answer, "page", START, is_purged=is_purged)
-    assert result == (outcome, None, answer if is_shared else None)
+    assert (result.outcome, result.copy) == (outcome, None)
+    assert (result.failure is not None and result.failure.may_be_shared) is is_shared
 
 
 def test_a_stored_answer_is_served_to_all_as_of_the_purges_before_the_call() -> None:

@@ -175,6 +175,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.gateway.backend",
         "frontends.gateway.rules",
         "frontends.gateway.dependence",
+        "frontends.gateway.failures",
         "frontends.gateway.entry_builder",
         "frontends.gateway.response_judge",
         "frontends.gateway.fetch",

@@ -19,7 +19,7 @@ from flask_stalecache.core.rules.serving import PLAIN, ServeOptions
 from flask_stalecache.core.rules.storability import Verdict
 from flask_stalecache.core.rules.variants import INDEX
 from flask_stalecache.engine.engine import Engine
-from flask_stalecache.engine.origin import Answer, Start
+from flask_stalecache.engine.origin import Answer, Origin, Start
 from flask_stalecache.engine.thread_pool import ThreadPool
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.tally import Tally
@@ -166,6 +166,10 @@ class FakeOrigin:
     def carries(self, names: RequestInputs) -> bool:
         """Whether the request carries one of the cookies."""
         return not self.cookies.isdisjoint(names.cookies)
+
+    def share_of(self, failure: Answer, *, again: bool) -> Answer | None:
+        """Return the failure of another request, if this one may be given it."""
+        return Origin.share_of(self, failure, again=again)  # type: ignore[arg-type]
 
 
 @dataclass

@@ -13,6 +13,7 @@ from ...core.http.fields import Headers, first_of
 from ...core.http.freshness import is_explicit
 from ...core.http.storing import is_for_everybody
 from ...core.http.vary import STAR
+from ...core.model.inputs import RequestInputs
 from ...core.model.keys import FORWARDED_FIELDS
 from ...core.model.reasons import BypassReason, Refusal, StoreRefusal
 from .backend import Backend, Observation
@@ -59,7 +60,7 @@ def fields_of_answer(
     if seen.is_ours or (backend.only_coded and not seen.policy.gateway):
         return set()
     reason = None if own is None else own.reason
-    if reason in _UNNAMED or bypassed in _UNNAMED:
+    if reason in _UNNAMED or bypassed in _UNNAMED or RequestInputs(variables=seen.names.variables).present_in(environ):
         return {STAR}
     fields = {*rule.policy.vary, *(seen.names.fields - _IN_URL)}
     if reason is StoreRefusal.READS_ALL_COOKIES:

@@ -35,11 +35,11 @@ from typing import TYPE_CHECKING
 from ...core.exhaustive import assert_never
 from ...core.http.cache_control import RequestDirectives, response_directives
 from ...core.http.credentials import credentials_in
-from ...core.http.fields import content_length, first_of
+from ...core.http.fields import content_length, end_to_end, first_of
 from ...core.http.freshness import is_explicit
 from ...core.http.storing import is_for_everybody
 from ...core.http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
-from ...core.http.vary import STAR
+from ...core.http.vary import STAR, with_vary
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, environ_name
 from ...core.model.inputs import NO_NAMES, RequestInputs
@@ -53,9 +53,11 @@ from ...engine.origin import Answer, Start
 from ...engine.stream_pace import StreamPace
 from ...stats.tally import UNCOUNTED, Tally
 from ..request_body import has_unannounced_body, take_body_away
+from ..request_origin import all_fields, shows_request
 from .backend import Backend, Observation
 from .dependence import fields_of_answer
 from .entry_builder import EntryBuilder
+from .failures import LIMIT, bare_failure
 from .response_judge import TOO_LARGE, ResponseJudge
 from .rules import Rule
 from .wsgi_call import AppCall, Copied
@@ -118,7 +120,8 @@ class AppFetch:
         if self.call.is_sent:
             # The app has used write(): no other response can be sent in its place.
             raise error
-        return Answer(verdict, error=error)
+        # What an app reads before it raises is not observed to the end.
+        return Answer(verdict, error=error, asked=all_fields(self.environ))
 
     def run(self, start: Start, said: RequestDirectives = NOTHING_SAID) -> Answer:
         """Call the app and judge its answer.
@@ -205,8 +208,7 @@ class AppFetch:
         judgement = self._judge(self._exchange(call.fields), seen, start)
         self.backend.endpoints.learn(self.environ, seen.endpoint, call.code, judgement)
         if judgement.verdict.keeps_copy:
-            shared, pause = self._shareable_failure(seen), self._retry_after()
-            return Answer(judgement.verdict, call, shared=shared, retry_after=pause, reason=judgement.reason)
+            return self._failed(judgement, start)
         # Before UNSTORABLE: whatever forbids storing (private, a cookie set) may itself be due to this visitor.
         personal = None if seen.is_ours else self._personal(seen)
         if personal is not None:
@@ -251,22 +253,35 @@ class AppFetch:
             about = seen.endpoint, refusal.log_key
             self.backend.complaints.warn_once(about, "%s is not stored by the gateway: %s", seen.label, refusal.log_text)
 
-    def _shareable_failure(self, seen: Observation) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
-        """Return body, status and fields of a failure for the requests that waited; ``None`` if it may be one visitor's own."""
-        body, fields = self.call.whole(), list(self.call.fields)
+    def _failed(self, judgement: Judgement, start: Start) -> Answer:
+        """Return the answer as a failure, with what other requests may be given of it."""
+        call, judged = self.call, self.call.fields
+        if judgement.verdict is Verdict.WORSE:
+            return Answer(Verdict.WORSE, call, retry_after=self._retry_after(), reason=judgement.reason)
+        length = content_length(judged)
+        if (body := call.whole()) is None and length is not None and length <= LIMIT and self.environ["REQUEST_METHOD"] == "GET":
+            body = call.ahead(length)
+        if call.fields is not judged:
+            # The app has called start_response again, with an error: what was judged is not sent.
+            return self._judge_response(start)
+        seen = self._observe()
+        names = self._entries.beyond_key(seen, judged)
+        carried = names.carried_part(self.environ)
+        failed = Answer(judgement.verdict, call, retry_after=self._retry_after(), reason=judgement.reason)
+        failed = replace(failed, carried=carried, anybodys=not carried, absent=names, bare=bare_failure(call.code, judged))
+        return failed if body is None or carried else self._with_page(failed, seen, body)
+
+    def _with_page(self, failed: Answer, seen: Observation, body: bytes) -> Answer:
+        """Add the page of a failure, for the requests that may be given it."""
+        fields = self.call.fields
         directives = response_directives(fields)
-        # Not every read of the request can be observed, so a cookie is reason enough.
-        is_own = "HTTP_COOKIE" in self.environ or any(name.lower() in ("set-cookie", "vary") for name, _ in fields)
-        is_own = is_own or self._entries.own(seen, fields) is not None
-        if (
-            body is None
-            or is_own
-            or self._entries.made_for_one(fields, body, seen, None)
-            or "private" in directives
-            or "no-store" in directives
-        ):
-            return None
-        return (body,), self.call.status, fields
+        if first_of(fields, "set-cookie") is not None or "private" in directives or "no-store" in directives:
+            return replace(failed, anybodys=False)
+        is_own = self._entries.own(seen, fields) is not None or bool(self._entries.fields(seen, fields))
+        is_own = is_own or seen.is_blind or shows_request(self.environ, body)
+        is_own = is_own or self._entries.made_for_one(fields, body, seen, None) is not None
+        page = (body,), self.call.status, with_vary(end_to_end(fields), self.varied(failed))
+        return replace(failed, shared=page, asked=all_fields(self.environ) if is_own else None)
 
     # -- name inputs -----------------------------------------------------------------------------------------------
 

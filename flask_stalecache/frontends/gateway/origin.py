@@ -25,7 +25,7 @@ from ...errors import StaleCacheError
 from ...stats.tally import Tally
 from ...stores.base import Copy
 from ..debug_detail import debug_detail
-from ..request_origin import RequestOrigin
+from ..request_origin import RequestOrigin, share_alike
 from .backend import Backend
 from .fetch import NOTHING_SAID, AppFetch
 from .rules import Rule, Rules
@@ -138,6 +138,10 @@ class GatewayOrigin(RequestOrigin):
         if self._known is None:
             self._known = self.backend.endpoints.may_store(self.environ)
         return self._known
+
+    def share_of(self, failure: Answer, *, again: bool) -> Answer | None:
+        """Return the failure of another request as this one may be given it: see :mod:`.failures`."""
+        return share_alike(failure, self.environ, super().share_of(failure, again=again), again=again)
 
     def relocate(self) -> bool:
         """Look up the variant again: since another request the URL may have variants."""

@@ -117,6 +117,18 @@ class AppCall:
         chunks = list(self._body)
         return b"".join(chunks) if all(type(chunk) is bytes for chunk in chunks) else None
 
+    def ahead(self, length: int) -> bytes | None:
+        """Read a whole body ahead of the client, and keep it for it; ``None`` if it is not as long as that, or not of bytes.
+
+        :param length: its bytes.
+        """
+        size = sum(len(chunk) for chunk in self.first)
+        while size < length and (chunk := self._next()) is not _END:
+            self.first.append(chunk)
+            size += len(chunk)
+        is_whole = size == length and all(type(chunk) is bytes for chunk in self.first)
+        return b"".join(self.first) if is_whole else None
+
     def rest(self) -> Iterable[bytes]:
         """Return the rest of the body for the server, which closes it: the app's own iterable, if nothing was read yet."""
         if self._iterator is not None:

@@ -44,6 +44,7 @@ from ..flask_internals import RequestContext, handle_user_exception
 from ..hooks import ask
 from ..request_body import has_unannounced_body, take_body_away
 from ..request_hints import pass_on
+from ..request_origin import shows_request
 from ..request_values import values_kept_for
 from .advice import advise, detailed_reason, is_for_authorization
 from .bound_view import BoundView
@@ -128,7 +129,8 @@ class PageFetch:
         unnamed = self._reads_beyond_names()
         anybodys = not carried and unnamed is None
         if response is None:
-            return _answer_of_error(error, names, carried, anybodys=anybodys and not watch.refusal)
+            is_told = shows_request(self.context.request.environ, str(error).encode(errors="replace"))
+            return _answer_of_error(error, names, carried, anybodys=anybodys and not watch.refusal and not is_told)
         tags = self._tags()
         word.tag(tags or ())
         refusal = unnamed or watch.refusal or _refusal_in_code(tags, word)
@@ -159,7 +161,7 @@ class PageFetch:
 
     def _shareable_failure(self, response: Response) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
         """Return a failure for requests that waited; ``None`` if it may be one visitor's own."""
-        frozen = frozen_failure(response)
+        frozen = frozen_failure(response, self.context.request.environ)
         if frozen is None:
             return None
         body, kept = b"".join(frozen[0]), values_kept_for(self.context.request)

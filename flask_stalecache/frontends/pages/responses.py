@@ -19,6 +19,7 @@ from ...core.rules.status import CacheStatus
 from ...core.wsgi import close_iterable
 from ...engine.origin import Served
 from ..flask_internals import StoredResponse, clone_response
+from ..request_origin import shows_request
 from ..status_headers import fields_for_answer, fields_for_copy
 
 if TYPE_CHECKING:
@@ -50,11 +51,15 @@ def freeze(response: Response) -> bytes | None:
     return body if response.content_length in (None, len(body)) else None
 
 
-def frozen_failure(response: Response) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
-    """Return body, status and fields of a failure for requests that waited; ``None`` if it is one visitor's own, or a stream."""
+def frozen_failure(response: Response, environ: Mapping[str, Any]) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
+    """Return body, status and fields of a failure for requests that waited; ``None`` if it is one visitor's own, or a stream.
+
+    :param environ: the request that it answers.
+    """
     if not response.is_sequence or "Set-Cookie" in response.headers:
         return None
-    return tuple(response.iter_encoded()), response.status, list(response.headers)
+    body = tuple(response.iter_encoded())
+    return None if shows_request(environ, b"".join(body)) else (body, response.status, list(response.headers))
 
 
 # -- answering -------------------------------------------------------------------------------------------------------

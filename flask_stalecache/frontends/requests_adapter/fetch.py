@@ -34,6 +34,7 @@ from ...core.rules.storability import Judgement, Verdict, is_about_page
 from ...core.rules.variants import index_with, place_of
 from ...engine.origin import Answer, Start
 from ...engine.stream_pace import StreamPace
+from ..request_origin import all_fields
 from .app_context import AppContext
 from .request import CONDITIONS, OutgoingRequest
 from .response import BODILESS, Head, fields_of, is_chunked, is_unread, keep_copy, let_go, phrase, read_whole, response_from
@@ -162,7 +163,7 @@ class ThirdPartyFetch:
         return judge_exchange(exchange, UNSAID, self.request.rules.policy, has_copy=has_copy)
 
     def _failed(self, response: Response, exchange: Exchange) -> Answer:
-        """Return a response that is a failure. Waiting callers share it if it is short and sets no cookie."""
+        """Return a response that is a failure. Waiting callers that ask for the same share it if it is short and sets no cookie."""
         field = response.headers.get("Retry-After", "") if exchange.status in (TOO_MANY, 503) else ""
         pause = retry_after(field, self._answered)
         shared = None
@@ -170,7 +171,9 @@ class ThirdPartyFetch:
             body = read_whole(response, self.context.settings.max_entry_size, self.until)
             if body is not None and "Set-Cookie" not in response.headers:
                 shared = Failed(Head.of(exchange.status, response.reason or "", fields_of(response)), body)
-        return Answer(Verdict.FAILED, response, shared=shared, retry_after=pause)
+        bare = Failed(Head.of(exchange.status, phrase(exchange.status), [("Content-Length", "0")]), b"")
+        asked = all_fields(self.request.environ)
+        return Answer(Verdict.FAILED, response, shared=shared, bare=bare, asked=asked, retry_after=pause)
 
     def _compare_with_head(self, response: Response) -> None:
         """Make the stored response stale if a HEAD shows that a GET would return another one (RFC 9111 section 4.3.5)."""

@@ -15,6 +15,7 @@ from ...core.rules.variants import Fields, locate
 from ...engine.origin import Answer, Origin, RefreshJob, Start
 from ...stats.tally import Tally
 from ...stores.base import Copy
+from ..request_origin import share_alike
 from .app_context import AppContext
 from .fetch import NOTHING_SAID, FetchRequest, ThirdPartyFetch
 from .request import CONDITIONS, OutgoingRequest, environ_of, has_failed
@@ -104,6 +105,10 @@ class SessionOrigin(Origin):
     def is_barred_from(self, entry: Entry) -> bool:
         """Whether the entry must not be returned for this request: it has Authorization, and the entry is not shared."""
         return self.is_authorized and not entry.shared
+
+    def share_of(self, failure: Answer, *, again: bool) -> Answer | None:
+        """Return the failure of another caller's request as this one may be given it."""
+        return share_alike(failure, self.environ, super().share_of(failure, again=again), again=again)
 
     def relocate(self) -> bool:
         """Look up the variant again: since another response the URL may have variants."""
