@@ -66,6 +66,8 @@ def decode(data: bytes, key: str) -> Entry:
         head = json.loads(packed)
         if head["key"] != key:
             raise BrokenEntry("another key")
+        # Visitors choose URLs: a long key is in memory once.
+        head["key"] = key
         return _entry(head, body)
     except _NO_HEAD as error:
         raise BrokenEntry("another format") from error

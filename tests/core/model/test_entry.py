@@ -395,3 +395,8 @@ def test_of_two_soft_purges_the_earlier_counts(entry: Entry, one: float, other: 
 )
 def test_what_may_be_stale_has_a_stale_window_and_is_not_forbidden(swr: float, sie: float, never_stale: bool, may: bool) -> None:
     assert make_entry(windows=Windows(60.0, swr, sie), never_stale=never_stale).may_be_stale is may
+
+
+def test_a_key_is_in_memory_once() -> None:
+    key = f"long {'x' * 8000}"
+    assert decode(encode(make_entry(key=key)), key).key is key
