@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import lru_cache
 from importlib.metadata import version
-from inspect import signature
+from inspect import signature, unwrap
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -204,6 +204,7 @@ def session_cookie(app: Flask) -> str:
 _APP_ENTRY = Flask.wsgi_app.__code__
 #: The parts of the standard library that read an environ do so for their caller.
 _FRAMEWORK = frozenset({"werkzeug", "flask", "wsgiref"})
+_VIEW_ENTRY = Flask.dispatch_request.__code__
 _OURS = "flask_stalecache"
 
 
@@ -240,6 +241,24 @@ def outside_reader(frame: FrameType) -> str | None:
             return None
         caller = caller.f_back
     return None
+
+
+def is_in_view(frame: FrameType) -> bool:
+    """Whether code runs in a view, rather than in a hook.
+
+    :param frame: that of the code.
+    """
+    caller: FrameType | None = frame
+    while caller is not None and caller.f_code is not _VIEW_ENTRY:
+        caller = caller.f_back
+    return caller is not None
+
+
+def packages_of_view(app: Flask, endpoint: str | None) -> frozenset[str]:
+    """Return the packages whose code is that of a view: its own, the app's, and that of templates."""
+    view: Any = unwrap(app.view_functions.get(endpoint or "", app))
+    modules = (getattr(getattr(view, "view_class", view), "__module__", ""), app.import_name, "jinja2", "")
+    return frozenset(str(module).partition(".")[0] for module in modules)
 
 
 def is_made_by_flask(frame: FrameType) -> bool:

@@ -19,7 +19,7 @@ from ..core.model.inputs import RequestInputs
 from ..core.model.policy import Policy
 from ..core.model.query import NamePatterns
 from ..core.model.reasons import Refusal, StoreRefusal, variable_read
-from .flask_internals import request_context, session_cookie, session_of
+from .flask_internals import packages_of_view, request_context, session_cookie, session_of
 from .gateway.backend import UNSAID, Observation
 from .observed_environ import ObservedEnviron
 from .pages.handler import ANSWERED
@@ -49,6 +49,7 @@ class Left(NamedTuple):
     :ivar coded: the policy in code of the view that answered.
     :ivar kept: names and values of what looks random and is kept for this request.
     :ivar is_stream: the body is made while it is sent.
+    :ivar traced: the tracing fields that the view has read.
     :ivar is_redirected: URL matching redirected the request, or would have if no hook had answered.
     """
 
@@ -62,6 +63,7 @@ class Left(NamedTuple):
     kept: tuple[tuple[str, str], ...]
     is_stream: bool
     is_redirected: bool
+    traced: frozenset[str]
 
 
 class AppReport:
@@ -121,6 +123,7 @@ def note_what_is_left(response: Response) -> Response:
             coded=environ.get(CODED, UNSAID),
             kept=values_kept_for(request),
             is_stream=response.is_streamed and not response.direct_passthrough,
+            traced=frozenset(request.stalecache_reads.traced_by(packages_of_view(context.app, request.endpoint))),
             is_redirected=isinstance(request.routing_exception, RequestRedirect),
         )
         report.lefts.append(left)
@@ -212,7 +215,7 @@ class Observer:
 
     def _names(self, left: Left) -> RequestInputs:
         cookies = {*left.log.cookies, *([left.session_cookie] if _uses_session(left) else [])}
-        headers = left.log.headers.keys() - self._settings.ignored_headers
+        headers = (left.log.headers.keys() - self._settings.ignored_headers) | left.traced
         return RequestInputs(tuple(sorted(cookies)), tuple(sorted(headers)), tuple(sorted(left.log.variables)))
 
 

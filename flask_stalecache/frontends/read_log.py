@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ..core.http.tracing import TRACING
 from ..core.http.vary import STAR
 from ..core.model.environ import QUERY_VARIABLES, field_of, is_anybodys
 from ..core.model.keys import FORWARDED_FIELDS
-from .flask_internals import app_opening_session, has_flasks_sessions, session_cookie
+from .flask_internals import app_opening_session, has_flasks_sessions, is_in_view, session_cookie
 
 _FRAMEWORK = frozenset({"werkzeug", "flask", "flask_stalecache"})
 #: Fields that belong to the URL, as which other caches know them.
@@ -54,6 +55,7 @@ class ReadLog:
     :ivar cookies: cookie names and readers.
     :ivar has_opened: a session interface that is not Flask's own has read the session's cookie to open the session.
     :ivar parameters: query parameters and readers.
+    :ivar traced: tracing fields (in lower case) that were read in a view, and the readers.
     :ivar variables: other variables of the environ, such as REMOTE_ADDR, and readers.
     :ivar given: those of them that had a value when they were read.
     :ivar by_key: the request fields that the view's ``key`` callable has read, in lower case; a star if they don't tell.
@@ -62,8 +64,8 @@ class ReadLog:
     """
 
     __slots__ = (
-        "_paused", "_uses", "by_key", "changed", "cookies", "exempt", "given", "has_opened", "headers", "parameters", "variables",
-        "whole",
+        "_paused", "_uses", "by_key", "changed", "cookies", "exempt", "given", "has_opened", "headers", "parameters", "traced",
+        "variables", "whole",
     )  # fmt: skip
 
     def __init__(self, exempt: Mapping[str, frozenset[str]]) -> None:
@@ -72,6 +74,7 @@ class ReadLog:
         self.cookies: dict[str, str] = {}
         self.has_opened = False
         self.parameters: dict[str, str] = {}
+        self.traced: dict[str, set[str]] = {}
         self.variables: dict[str, str] = {}
         self.given: set[str] = set()
         self.by_key: set[str] = set()
@@ -93,12 +96,14 @@ class ReadLog:
     def header(self, name: str) -> None:
         """Record the read of a field, unless its reader is exempt."""
         name = name.lower()
-        if not self._paused and name not in self.headers:
+        if not self._paused and (name not in self.headers or name in TRACING):
             self._field(name, _reader())
 
     def _field(self, name: str, reader: str) -> None:
         if not self._is_exempt(reader, name):
             self.headers.setdefault(name, reader)
+            if name in TRACING and is_in_view(sys._getframe(2)):
+                self.traced.setdefault(name, set()).add(reader)
 
     def all_headers(self) -> None:
         """Record that all fields were read."""
@@ -162,6 +167,13 @@ class ReadLog:
             self.variables.setdefault(name, reader)
             if has_value:
                 self.given.add(name)
+
+    def traced_by(self, packages: frozenset[str]) -> set[str]:
+        """Return the tracing fields that the code of a view has read, rather than a library.
+
+        :param packages: those with the code of the view.
+        """
+        return {name for name, readers in self.traced.items() if any(reader.partition(".")[0] in packages for reader in readers)}
 
     def fields(self, ignored: frozenset[str]) -> set[str]:
         """Return the request fields that were read, for ``Vary``; a star if they don't tell what was read.

@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.http.content_policy",
         "core.http.request",
         "core.http.ranges",
+        "core.http.tracing",
         "core.http.validators",
         "core.http.conditional",
         "core.http.invalidation",

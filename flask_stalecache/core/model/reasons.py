@@ -95,6 +95,11 @@ class StoreRefusal(Enum):
         "read what you need by name, such as request.headers.get()",
         True,
     )
+    TRACED = (
+        "it shows or uses {}, by which this request is traced",
+        "read it in hooks and libraries alone, and send it in middleware around app.wsgi_app after init_app",
+        True,
+    )
     DEPENDS_ON_VARIABLE = (
         "it depends on {}, which other requests have too, each with a value of its own",
         "put what the page takes from it into key=, or do not cache it",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...core.http.fields import Headers
 from ...core.http.freshness import is_explicit
+from ...core.http.tracing import TRACING, shown_fields
 from ...core.http.vary import selecting_fields
 from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
@@ -120,6 +121,11 @@ class EntryBuilder:
             return None if whole is None else whole.body
 
         return self._backend.kept.refusal(self._url_key, headers, body, seen.kept, stored)
+
+    def traced(self, headers: Headers, body: bytes) -> RequestInputs:
+        """Return the tracing fields of the request whose values a response shows."""
+        names = TRACING.difference(selecting_fields(headers) or (), self._rule.policy.vary)
+        return RequestInputs(headers=shown_fields(self._environ, names, headers, body))
 
     # -- the entry -------------------------------------------------------------------------------------------------
 

@@ -362,6 +362,10 @@ class AppFetch:
         if (random := self._entries.made_for_one(exchange.headers, body, seen, self._start.previous)) is not None:
             self._explain(seen, random)
             return Answer(Verdict.UNSTORABLE, call, anybodys=False, reason=random)
+        if traced := self._entries.traced(exchange.headers, body):
+            refusal = Refusal(StoreRefusal.TRACED, " and ".join(traced.headers))
+            self._explain(seen, refusal)
+            return Answer(Verdict.PERSONAL, call, carried=traced, anybodys=False, reason=refusal)
         built = self._entries.build(exchange, seen, judgement.windows, body, self._start)
         if built is None:
             return Answer(Verdict.UNSTORABLE, call, reason=Refusal(StoreRefusal.TAGS_UNKNOWN))

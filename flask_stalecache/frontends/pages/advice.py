@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 
+from ...core.http.tracing import TRACING
 from ...core.model.inputs import RequestInputs
 from ...core.model.policy import NEVER_VARIED
 from ...core.model.reasons import Refusal, StoreRefusal, variable_read
@@ -40,6 +41,9 @@ def advise(log: RateLimitedLog, view: str, context: RequestContext, judgement: J
                 "%s bypasses the cache for requests with the field %s, which was read by %s: %s",
                 view, name, reader_of(context, "headers", name), NEVER_VARIED[name], level=logging.INFO,
             )  # fmt: skip
+            continue
+        if name in TRACING:
+            log.warn_once((view, "header", name), "%s is not stored: %s", view, Refusal(StoreRefusal.TRACED, name).log_text)
             continue
         log.warn_once(
             (view, "header", name),

@@ -28,6 +28,7 @@ from ...core.http.cache_control import Directives, response_directives
 from ...core.http.fields import stored_fields
 from ...core.http.freshness import forbids_stale
 from ...core.http.storing import may_be_shared
+from ...core.http.tracing import TRACING, shown_fields
 from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING
@@ -40,7 +41,7 @@ from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability, collecting, current
 from ...core.rules.storability import Facts, Judgement, Verdict, judge
 from ...engine.origin import Answer, Served, Start
-from ..flask_internals import RequestContext, handle_user_exception
+from ..flask_internals import RequestContext, handle_user_exception, packages_of_view
 from ..hooks import ask
 from ..request_body import has_unannounced_body, take_body_away
 from ..request_hints import pass_on
@@ -48,7 +49,7 @@ from ..request_origin import shows_request
 from ..request_values import values_kept_for
 from .advice import advise, detailed_reason, is_for_authorization
 from .bound_view import BoundView
-from .request_recorder import arrived_environ
+from .request_recorder import arrived_environ, plain_environ
 from .responses import body_size, freeze, frozen_failure
 from .watch import Covered, names_beyond_key, read_beyond_names, reads_of, watched
 
@@ -124,7 +125,7 @@ class PageFetch:
             response, error = self._call_view()
         # Before the names are collected: those of inner pages count as read by this view.
         self._inherit_from_inner_pages(word)
-        names = names_beyond_key(self.context, self.covered, watch)
+        names = names_beyond_key(self.context, self.covered, watch) | self._traced(response)
         carried = names.carried_part(arrived_environ(self.context.request))
         unnamed = self._reads_beyond_names()
         anybodys = not carried and unnamed is None
@@ -202,6 +203,14 @@ class PageFetch:
         while before is not None:
             page, served, before = before
             yield page, served
+
+    def _traced(self, response: Response | None) -> RequestInputs:
+        """Return the tracing fields that the view has read, or whose values its response shows."""
+        request, app = self.context.request, self.bound.app
+        names = reads_of(self.context).traced_by(packages_of_view(app, request.endpoint))
+        if response is not None and not response.is_streamed:
+            names.update(shown_fields(plain_environ(request), TRACING, response.headers, response.get_data()))
+        return RequestInputs(headers=tuple(sorted(names - self.bound.in_key)))
 
     def _reads_beyond_names(self) -> Refusal | None:
         if has_unannounced_body(self.context.request.environ):
