@@ -10,6 +10,7 @@ method         REQUEST_METHOD                       nothing: a hit would swallow
 scheme         wsgi.url_scheme                      X-Forwarded-Proto, with this value
 host           Host, and name and port of server    X-Forwarded-Host and -Port, with these
 path           script root and path together        X-Forwarded-Prefix, as the script root
+script root    it begins the path, as of a mount    X-Forwarded-Prefix
 query          without the ignored parameters       nothing
 REMOTE_USER    itself                               nothing
 ============== ==================================== ===========================================
@@ -32,7 +33,7 @@ from ..model.query import NamePatterns
 #: The parts of a request that are compared.
 PARTS = frozenset({"method", "scheme", "host", "path", "query", "REMOTE_USER"})
 #: Those that no WSGI framework changes in the environ for its own use.
-PARTS_IN_PLACE = frozenset({"method", "scheme", "host", "REMOTE_USER"})
+PARTS_IN_PLACE = frozenset({"method", "scheme", "host", "script root", "REMOTE_USER"})
 
 _Environ: TypeAlias = "Mapping[str, Any]"
 _SERVER = ("HTTP_HOST", "SERVER_NAME", "SERVER_PORT")
@@ -51,6 +52,7 @@ def changed_parts(given: _Environ, seen: _Environ, ignored: NamePatterns, *, is_
         "scheme": is_explained or _same_scheme(given, seen),
         "host": is_explained or _same_host(given, seen),
         "path": is_explained or _same_path(given, seen),
+        "script root": is_explained or _is_root(given, seen),
         "query": is_explained or _query(given, ignored) == _query(seen, ignored),
         "REMOTE_USER": is_explained or (given.get("REMOTE_USER") or "") == (seen.get("REMOTE_USER") or ""),
     }
@@ -112,6 +114,12 @@ def _same_path(given: _Environ, seen: _Environ) -> bool:
     taken = came.removesuffix(path)
     prefixes = _members(given, "HTTP_X_FORWARDED_PREFIX", lower=False)
     return came.endswith(path) and any(root in (prefix, prefix + taken, prefix.rstrip("/") + taken) for prefix in prefixes)
+
+
+def _is_root(given: _Environ, seen: _Environ) -> bool:
+    root, whole = seen.get("SCRIPT_NAME", ""), given.get("SCRIPT_NAME", "") + given.get("PATH_INFO", "")
+    prefixes = [prefix.rstrip("/") for prefix in _members(given, "HTTP_X_FORWARDED_PREFIX", lower=False)]
+    return whole.startswith(root) or any(root.startswith(prefix) for prefix in prefixes if prefix)
 
 
 def _query(environ: _Environ, ignored: NamePatterns) -> str:

@@ -12,7 +12,7 @@ from werkzeug.test import create_environ
 
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.query import NamePatterns
-from flask_stalecache.core.rules.request_changes import changed_fields, changed_parts, repeated_parameters
+from flask_stalecache.core.rules.request_changes import PARTS, changed_fields, changed_parts, repeated_parameters
 
 IGNORED = NamePatterns(["utm_*"])
 GIVEN: Mapping[str, Any] = {
@@ -69,9 +69,29 @@ CHANGES: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("change", "plain", "proxied"), CHANGES, ids=lambda value: str(value)[:60])
 def test_a_part_that_differs_is_named(change: dict[str, Any], plain: str, proxied: str) -> None:
-    assert " ".join(changed_parts(GIVEN, {**GIVEN, **change}, IGNORED)) == plain
-    given = {**GIVEN, **PROXIED}
-    assert " ".join(changed_parts(given, {**given, **change}, IGNORED)) == proxied
+    for given, expected in ((GIVEN, plain), ({**GIVEN, **PROXIED}, proxied)):
+        changed = changed_parts(given, {**given, **change}, IGNORED)
+        assert " ".join(part for part in changed if part in PARTS) == expected
+
+
+@pytest.mark.parametrize(
+    ("root", "plain", "proxied"),
+    [
+        ("/app", True, True),
+        ("/app/a", True, True),
+        ("", True, True),
+        ("/app/a/b", True, True),
+        ("/pre", False, True),
+        ("/pre/a", False, True),
+        ("//evil.example", False, False),
+        ("/other", False, False),
+    ],
+)
+def test_the_script_root_begins_the_path_or_is_the_prefix(root: str, plain: bool, proxied: bool) -> None:
+    """Where the path itself can't be compared, since frameworks change it for their own use."""
+    for given, expected in ((GIVEN, plain), ({**GIVEN, **PROXIED}, proxied)):
+        changed = changed_parts(given, {**given, "SCRIPT_NAME": root, "PATH_INFO": "changed"}, IGNORED)
+        assert ("script root" not in changed) is expected
 
 
 @pytest.mark.parametrize("change", [change for change, _, _ in CHANGES], ids=lambda value: str(value)[:60])

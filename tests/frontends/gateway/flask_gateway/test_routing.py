@@ -158,7 +158,13 @@ def test_what_an_unobserved_app_changes_in_the_environ_is_compared(directory: Pa
 
     outer = Flask("outer")
     outer.wsgi_app = GatewayCache(sso, dir=directory)  # type: ignore[method-assign]
-    changes = [{"REMOTE_USER": "alice"}, {"REQUEST_METHOD": "POST"}, {"wsgi.url_scheme": "https"}, {"HTTP_HOST": "evil.example"}]
+    changes = [
+        {"SCRIPT_NAME": "//evil.example"},
+        {"REMOTE_USER": "alice"},
+        {"REQUEST_METHOD": "POST"},
+        {"wsgi.url_scheme": "https"},
+        {"HTTP_HOST": "evil.example"},
+    ]
     for change in changes:
         assert visit(outer, environ={"test.change": change}).word == "MISS"
     assert visit(outer).page == ("MISS", "GET http localhost stranger")
