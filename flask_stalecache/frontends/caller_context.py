@@ -31,7 +31,7 @@ from werkzeug.sansio.request import Request
 from werkzeug.sansio.response import Response
 
 from ..engine.origin import Start
-from .flask_internals import hide_caller, outer_context, own_globals
+from .flask_internals import can_hide_caller, hide_caller, outer_context, own_globals
 
 T = TypeVar("T")
 
@@ -119,7 +119,9 @@ class CallerContext:
             return None
         own = own_globals(context)
         began = _beginning_of(own)
-        if began is None or not hasattr(own, "__dict__") or not (began.thread == threading.get_ident() or _runs_event_loop()):
+        if began is None or not (began.thread == threading.get_ident() or _runs_event_loop()):
+            return None
+        if not hasattr(own, "__dict__") or not can_hide_caller(context):
             return None
         return cls(context, began)
 

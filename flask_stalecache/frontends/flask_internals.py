@@ -87,16 +87,26 @@ def own_globals(context: _AppContext) -> Any:
     return vars(context).get("g")
 
 
+def can_hide_caller(context: _AppContext) -> bool:
+    """Make a context one whose attributes can be hidden, and return whether it is: the app may have contexts of its own class."""
+    if isinstance(vars(type(context)).get("g"), _Hidden):
+        return True
+    try:
+        context.__class__ = _hiding(type(context))
+    except TypeError:
+        return False
+    return True
+
+
 def hide_caller(context: _AppContext, call_globals: Any) -> None:
     """Enter the context of a caller without its request, session and ``g``, until the current context variables are dropped.
 
     Only code with these context variables is affected: other threads of the request go on seeing all of it. It stays one object,
     since extensions keep database sessions by its identity.
 
+    :param context: one of which :func:`can_hide_caller` is true.
     :param call_globals: stands in for ``g``.
     """
-    if not isinstance(vars(type(context)).get("g"), _Hidden):
-        context.__class__ = _hiding(type(context))
     shown: dict[str, Any] = {"g": call_globals}
     if hasattr(context, "has_request"):
         shown |= dict.fromkeys(_OF_REQUEST) | {"_after_request_functions": [], "url_adapter": context.app.create_url_adapter(None)}

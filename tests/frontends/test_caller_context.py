@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 from flask import Flask, flash, g, get_flashed_messages, has_request_context, request, session, url_for
-from flask.ctx import _AppCtxGlobals
+from flask.ctx import AppContext, _AppCtxGlobals
 from flask_babel import Babel, get_locale
 from flask_login import LoginManager, UserMixin, current_user, login_user
 from werkzeug.datastructures import FileStorage
 from werkzeug.local import LocalProxy
 
 from flask_stalecache import StaleCache
-from flask_stalecache.frontends import caller_context
+from flask_stalecache.frontends import caller_context, flask_internals
 from support.threads import crowd, results
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
@@ -370,6 +370,25 @@ def test_a_factory_in_the_place_of_the_class_of_g_is_left_alone(directory: Any) 
     cache = StaleCache(app)
     ask = cache.memoize()(lambda: g.number)
     assert visited(app, lambda: f"{ask()} {ask()}") == "7 7"
+
+
+class OwnContext(AppContext):
+    """A context that Python gives no other class."""
+
+    __slots__ = ("number",)
+
+
+def test_a_context_that_can_not_hide_anything_is_not_shared(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    app, cache = shop
+    monkeypatch.setattr(app, "app_context", lambda: OwnContext(app))
+    monkeypatch.setattr(flask_internals, "_hiding", lambda kind: AppContext)
+    sees = memoized(cache, lambda: "user" in g)
+
+    def view() -> str:
+        g.user = "ada"
+        return f"{sees()} {g.user}"
+
+    assert visited(app, view) == "False ada"
 
 
 def test_what_was_noted_is_no_attribute_of_g(shop: Shop) -> None:
