@@ -59,6 +59,21 @@ def changed_parts(given: _Environ, seen: _Environ, ignored: NamePatterns, *, is_
     return tuple(part for part, is_same in same.items() if not is_same)
 
 
+def may_explain(name: str) -> bool:
+    """Whether middleware may have changed a request by a field, of an app whose reads can't be seen.
+
+    The fields of content negotiation, which nearly all responses name in ``Vary``, say nothing about who asks, and for what.
+
+    :param name: in lower case.
+    """
+    return name not in _NEGOTIATION and not name.startswith("sec-")
+
+
+_NEGOTIATION = frozenset(
+    {"accept", "accept-charset", "accept-encoding", "accept-language", "dnt", "origin", "referer", "save-data", "user-agent"}
+)
+
+
 def changed_fields(given: _Environ, seen: _Environ, names: RequestInputs) -> tuple[str, ...]:
     """Return the request fields that differ between two environs, of those that the app has read.
 

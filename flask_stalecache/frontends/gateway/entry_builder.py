@@ -19,7 +19,7 @@ from ...core.model.purge_names import page_names, tag_name
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability
-from ...core.rules.request_changes import PARTS, PARTS_IN_PLACE, changed_fields, changed_parts, repeated_parameters
+from ...core.rules.request_changes import PARTS, PARTS_IN_PLACE, changed_fields, changed_parts, may_explain, repeated_parameters
 from ...core.rules.shared_cache import Exchange, entry_fields
 from ...core.rules.variants import Fields, index_with, place_of
 from ...engine.origin import Start
@@ -97,8 +97,10 @@ class EntryBuilder:
     def _changed(self, seen: Observation, headers: Headers) -> Refusal | None:
         """Return the refusal if middleware has given the app another request than the key describes."""
         added = (*self._rule.policy.vary, *self.fields(seen, headers))
-        # Of an app that can't be observed, any such field may have been read.
-        is_explained = any(environ_name(name) in self._environ if seen.is_blind else name in seen.readers for name in added)
+        if seen.is_blind:
+            is_explained = any(may_explain(name) and environ_name(name) in self._environ for name in added)
+        else:
+            is_explained = any(name in seen.readers for name in added)
         compared = PARTS_IN_PLACE if seen.is_blind else PARTS
         given = self._environ if seen.given is None else seen.given
         for environ in seen.seen:

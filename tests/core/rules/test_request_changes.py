@@ -12,7 +12,7 @@ from werkzeug.test import create_environ
 
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.query import NamePatterns
-from flask_stalecache.core.rules.request_changes import PARTS, changed_fields, changed_parts, repeated_parameters
+from flask_stalecache.core.rules.request_changes import PARTS, changed_fields, changed_parts, may_explain, repeated_parameters
 
 IGNORED = NamePatterns(["utm_*"])
 GIVEN: Mapping[str, Any] = {
@@ -169,3 +169,10 @@ def test_a_redirect_may_repeat_ignored_parameters(query: str, location: str, rep
     for name in ("Location", "content-location"):
         assert repeated_parameters({"QUERY_STRING": query}, [("Content-Type", "text/html"), (name, location)], IGNORED) == repeated
     assert repeated_parameters({"QUERY_STRING": query}, [], IGNORED) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("x-scheme", True), ("cookie", True), ("accept-encoding", False), ("sec-ch-ua", False)]
+)
+def test_content_negotiation_explains_nothing(name: str, expected: bool) -> None:
+    assert may_explain(name) is expected

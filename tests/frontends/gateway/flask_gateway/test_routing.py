@@ -154,7 +154,8 @@ def test_what_an_unobserved_app_changes_in_the_environ_is_compared(directory: Pa
         environ.update(environ.pop("test.change", {}))
         who = environ.get("REMOTE_USER", "stranger")
         body = f"{environ['REQUEST_METHOD']} {environ['wsgi.url_scheme']} {environ['HTTP_HOST']} {who}"
-        return Response(body, headers={"Cache-Control": "public, max-age=60"})(environ, start_response)
+        headers = {"Cache-Control": "public, max-age=60", "Vary": "Accept-Encoding, X-Tenant"}
+        return Response(body, headers=headers)(environ, start_response)
 
     outer = Flask("outer")
     outer.wsgi_app = GatewayCache(sso, dir=directory)  # type: ignore[method-assign]
@@ -166,7 +167,12 @@ def test_what_an_unobserved_app_changes_in_the_environ_is_compared(directory: Pa
         {"HTTP_HOST": "evil.example"},
     ]
     for change in changes:
-        assert visit(outer, environ={"test.change": change}).word == "MISS"
+        for _ in range(2):
+            assert visit(outer, "/", {"Accept-Encoding": "gzip"}, environ={"test.change": change}).word == "MISS"
+        if "REQUEST_METHOD" not in change:
+            # The response says what it depends on.
+            tenant = {"X-Tenant": str(change)}
+            assert [visit(outer, "/", tenant, environ={"test.change": change}).word for _ in range(2)] == ["MISS", "HIT"]
     assert visit(outer).page == ("MISS", "GET http localhost stranger")
     assert visit(outer).word == "HIT"
     assert visit(outer, "/a", environ={"test.change": {"SCRIPT_NAME": "/a", "PATH_INFO": ""}}).word == "MISS"
