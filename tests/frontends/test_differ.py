@@ -20,9 +20,6 @@ from support.differ.walks import Played, Visit, scenarios, visits, walk
 
 pytestmark = pytest.mark.usefixtures("no_housekeeping")
 
-#: Parts of sites and of visits that are not played yet, since the cache does not keep their visitors apart.
-PENDING: frozenset[str] = frozenset()
-
 
 def play(scenario: Scenario, way: list[Visit], clock: time_machine.Traveller, played: Played) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -37,7 +34,7 @@ def test_each_visitor_sees_what_the_site_shows_without_a_cache(
 
     # By chance only under make soak: make test shows the same each time.
     @settings(max_examples=soak(10_000, 200), derandomize=not soak(1, 0), database=None)
-    @given(scenario=scenarios(PENDING), way=visits(PENDING))
+    @given(scenario=scenarios(), way=visits())
     def differ(scenario: Scenario, way: list[Visit]) -> None:
         play(scenario, way, clock, played)
 
@@ -114,7 +111,7 @@ def test_a_cache_that_mixes_visitors_up_is_found_out(
     played = Played()
 
     @settings(max_examples=100, derandomize=True, database=None, phases=[Phase.generate], report_multiple_bugs=False)
-    @given(way=visits(PENDING))
+    @given(way=visits())
     def differ(way: list[Visit]) -> None:
         play(Scenario(front, login), way, clock, played)
 
