@@ -179,6 +179,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.gateway.failures",
         "frontends.gateway.entry_builder",
         "frontends.gateway.response_judge",
+        "frontends.gateway.visitor_judge",
         "frontends.gateway.fetch",
         "frontends.gateway.origin",
         "frontends.gateway.deliver",

@@ -34,20 +34,16 @@ from typing import TYPE_CHECKING
 
 from ...core.exhaustive import assert_never
 from ...core.http.cache_control import RequestDirectives, response_directives
-from ...core.http.credentials import credentials_in
 from ...core.http.fields import content_length, end_to_end, first_of
-from ...core.http.freshness import is_explicit
-from ...core.http.storing import is_for_everybody
 from ...core.http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
 from ...core.http.vary import STAR, with_vary
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, environ_name
-from ...core.model.inputs import NO_NAMES, RequestInputs
-from ...core.model.policy import FAILURE_STATUSES, NEVER_VARIED
+from ...core.model.policy import FAILURE_STATUSES
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, collected_by, current
 from ...core.rules.shared_cache import Exchange
-from ...core.rules.storability import Judgement, Verdict, is_about_page
+from ...core.rules.storability import Judgement, Verdict
 from ...core.rules.variants import INDEX
 from ...engine.origin import Answer, Start
 from ...engine.stream_pace import StreamPace
@@ -60,16 +56,13 @@ from .entry_builder import EntryBuilder
 from .failures import LIMIT, bare_failure
 from .response_judge import TOO_LARGE, ResponseJudge
 from .rules import Rule
+from .visitor_judge import VisitorJudge
 from .wsgi_call import AppCall, Copied
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 NOTHING_SAID = RequestDirectives()
-READ_BY_APP = (
-    "was read and is not in Vary; add it there, or name it in STALECACHE_IGNORED_HEADERS if the page does not depend on it"
-)
-READ_BY_MIDDLEWARE = "was read by {}, between the gateway and the app; put that middleware around app.wsgi_app after init_app"
 
 
 class AppFetch:
@@ -95,6 +88,7 @@ class AppFetch:
         self.call = AppCall(start_response, partial(collected_by, self.cacheability))
         self._response_judge = ResponseJudge(backend, rule, self.cacheability)
         self._entries = EntryBuilder(backend, rule, environ, url_key, self.cacheability)
+        self._visitor = VisitorJudge(backend, rule, environ, self._entries)
         self._start_response = start_response
         self._given: WSGIEnvironment = environ
         self._start: Start | None = None
@@ -210,15 +204,15 @@ class AppFetch:
         if judgement.verdict.keeps_copy:
             return self._failed(judgement, start)
         # Before UNSTORABLE: whatever forbids storing (private, a cookie set) may itself be due to this visitor.
-        personal = None if seen.is_ours else self._personal(seen)
+        personal = None if seen.is_ours else self._visitor.personal(self.call, seen)
         if personal is not None:
             return personal
         match judgement.verdict:
             case Verdict.STORABLE:
-                return self._own(seen) or self._guarded(seen) or self._read_body(start)
+                return self._visitor.own(self.call, seen) or self._visitor.guarded(self.call, seen) or self._read_body(start)
             case Verdict.UNSTORABLE:
-                self._explain(seen, judgement.reason)
-                return self._compared_with_head(start) or self._unstorable(seen, judgement.reason)
+                self._visitor.explain(self.call, seen, judgement.reason)
+                return self._compared_with_head(start) or self._visitor.unstorable(self.call, seen, judgement.reason)
             case Verdict.FAILED | Verdict.WORSE | Verdict.PERSONAL | Verdict.REFUSED:
                 # The first two were returned above, and a response that has arrived is never judged as one of the others.
                 raise AssertionError(judgement.verdict)
@@ -244,14 +238,6 @@ class AppFetch:
 
     def _judge(self, exchange: Exchange, seen: Observation, start: Start) -> Judgement:
         return self._response_judge.judge(exchange, self.call, seen, start.previous, self._said.stale_if_error or 0.0)
-
-    def _explain(self, seen: Observation, refusal: Refusal | None) -> None:
-        """Log once why an answer is not stored: if it names its own lifetime, and the developer can fix the reason."""
-        fields = self.call.fields
-        is_meant = seen.policy.gateway or self.rule.policy.max_age is not None
-        if refusal is not None and refusal.reason.is_fixable and (is_meant or is_explicit(response_directives(fields), fields)):
-            about = seen.endpoint, refusal.log_key
-            self.backend.complaints.warn_once(about, "%s is not stored by the gateway: %s", seen.label, refusal.log_text)
 
     def _failed(self, judgement: Judgement, start: Start) -> Answer:
         """Return the answer as a failure, with what other requests may be given of it."""
@@ -283,88 +269,26 @@ class AppFetch:
         page = (body,), self.call.status, with_vary(end_to_end(fields), self.varied(failed))
         return replace(failed, shared=page, asked=all_fields(self.environ) if is_own else None)
 
-    # -- name inputs -----------------------------------------------------------------------------------------------
-
-    def _personal(self, seen: Observation) -> Answer | None:
-        """Return the answer as personal, if it depends on something that the request carries and that is not in the key."""
-        carried = self._entries.beyond_key(seen, self.call.fields).carried_part(self.environ)
-        if not carried:
-            return None
-        if carried.variables:
-            self._explain(seen, seen.own)
-        for name in carried.headers:
-            reader = seen.readers.get(name)
-            if reader is None and name in NEVER_VARIED:
-                # Usual for members, and no setting may change it.
-                continue
-            advice = READ_BY_APP if reader is None else READ_BY_MIDDLEWARE.replace("{}", reader)
-            if reader is not None and name not in NEVER_VARIED:
-                advice += ", or name the field in the vary of a rule"
-            about = seen.endpoint, "header", name
-            self.backend.complaints.warn_once(
-                about, "%s is not stored by the gateway: the request field %s " + advice, seen.label, name
-            )
-        return Answer(Verdict.PERSONAL, self.call, carried=carried, anybodys=False)
-
-    def _unstorable(self, seen: Observation, reason: Refusal | None) -> Answer:
-        """Return the answer as one that can't be stored: for any visitor, unless its request has credentials of any kind."""
-        carried = self._credentials(seen)
-        if carried:
-            return Answer(Verdict.PERSONAL, self.call, carried=carried, anybodys=False, reason=reason)
-        # A refresh is nobody's request: its answer is what all visitors would get.
-        is_anybodys = REFRESHING in self.environ or is_about_page(self.call.code, self.call.fields)
-        anybodys = is_anybodys and self._entries.own(seen, self.call.fields) is None
-        return Answer(Verdict.UNSTORABLE, self.call, anybodys=anybodys, reason=reason)
-
-    def _credentials(self, seen: Observation) -> RequestInputs:
-        """Return the credentials in the request that the key lacks, if the app can't be observed: it may have used any of them."""
-        if not seen.is_blind:
-            return NO_NAMES
-        without = {*self.rule.policy.vary, *(["cookie"] if self.rule.policy.cookies is not None else [])}
-        return RequestInputs(headers=tuple(name for name in credentials_in(self.environ).headers if name not in without))
-
-    def _guarded(self, seen: Observation) -> Answer | None:
-        """Return the answer as personal, if its request has credentials and it does not say that it is for everybody."""
-        fields = self.call.fields
-        if not self.backend.guards or is_for_everybody(response_directives(fields)):
-            return None
-        # HTTP has a rule of its own for Authorization (RFC 9111 section 3.5), and Vary makes a field part of the key.
-        without = {"authorization", *self._entries.fields(seen, fields)}
-        carried = RequestInputs(headers=tuple(name for name in self._credentials(seen).headers if name not in without))
-        if not carried:
-            return None
-        refusal = Refusal(StoreRefusal.CREDENTIALS, carried.text)
-        self.backend.complaints.warn_once(refusal.log_key, "%s is not stored by the gateway: %s", seen.label, refusal.log_text)
-        return Answer(Verdict.PERSONAL, self.call, carried=carried, anybodys=False, reason=refusal)
-
-    def _own(self, seen: Observation) -> Answer | None:
-        """Return the answer as one visitor's own, if it depends on something that no name can tell."""
-        own = self._entries.own(seen, self.call.fields)
-        if own is None:
-            return None
-        self._explain(seen, own)
-        return Answer(Verdict.UNSTORABLE, self.call, anybodys=False, reason=own)
-
     # -- build -----------------------------------------------------------------------------------------------------
 
     def _complete(self, body: bytes) -> Answer:
         """Observe and judge once more, now that the app has made the whole body, and build the entry."""
         assert self._start is not None
         call, seen = self.call, self._observe()
-        kept_out = self._personal(seen) or self._own(seen)
+        kept_out = self._visitor.personal(self.call, seen) or self._visitor.own(self.call, seen)
         if kept_out is not None:
             return kept_out
         exchange = self._exchange(call.fields)
         judgement = self._judge(exchange, seen, self._start)
         is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.backend.max_entry_size
         if judgement.verdict is not Verdict.STORABLE or not is_whole:
-            return self._unstorable(seen, judgement.reason or Refusal(StoreRefusal.WRONG_LENGTH))
+            return self._visitor.unstorable(self.call, seen, judgement.reason or Refusal(StoreRefusal.WRONG_LENGTH))
         if (random := self._entries.made_for_one(exchange.headers, body, seen, self._start.previous)) is not None:
-            self._explain(seen, random)
+            self._visitor.explain(self.call, seen, random)
             return Answer(Verdict.UNSTORABLE, call, anybodys=False, reason=random)
         if traced := self._entries.traced(exchange.headers, body):
             refusal = Refusal(StoreRefusal.TRACED, " and ".join(traced.headers))
-            self._explain(seen, refusal)
+            self._visitor.explain(self.call, seen, refusal)
             return Answer(Verdict.PERSONAL, call, carried=traced, anybodys=False, reason=refusal)
         built = self._entries.build(exchange, seen, judgement.windows, body, self._start)
         if built is None:
@@ -400,8 +324,8 @@ class AppFetch:
         entry = self._entries.renewed(exchange, windows, start, replace(whole, absent=names))
         # A response that each use has to confirm is not written again for each use, unless something has changed.
         is_same = entry.needs_confirming and previous.needs_confirming and entry.headers == previous.headers
-        verdict, carried = Verdict.UNSTORABLE if is_same else judgement.verdict, self._credentials(seen)
-        if carried and (verdict is not Verdict.STORABLE or self._guarded(seen)):
+        verdict, carried = Verdict.UNSTORABLE if is_same else judgement.verdict, self._visitor.credentials(seen)
+        if carried and (verdict is not Verdict.STORABLE or self._visitor.guarded(self.call, seen)):
             # Its fields are for its visitor alone.
             verdict = Verdict.PERSONAL
         return Answer(verdict, self.call, entry=entry, renewed=True, carried=carried, anybodys=not carried)
@@ -416,7 +340,7 @@ class AppFetch:
             return None
         seen = self._observe()
         if previous.status != 200 or not confirmed_by_head(previous.headers, previous.length, call.fields):
-            if not seen.own and not self._credentials(seen):
+            if not seen.own and not self._visitor.credentials(seen):
                 self.backend.engine.answer_writer.end_freshness(previous)
             return None
         headers = renewed(previous.headers, call.fields)
@@ -470,7 +394,7 @@ class AppFetch:
             callback(None)
         elif why is StoreRefusal.TOO_LARGE:
             seen = self._observe()
-            callback(self._personal(seen) or self._unstorable(seen, TOO_LARGE))
+            callback(self._visitor.personal(self.call, seen) or self._visitor.unstorable(self.call, seen, TOO_LARGE))
         else:
             # That the client reads slowly says nothing about the page.
             callback(Answer(Verdict.UNSTORABLE, self.call, anybodys=False, reason=Refusal(why)))

@@ -1,4 +1,7 @@
-"""In front of an app that can't be observed: what is stored of the answers to requests that say who asks."""
+"""In front of an app that can't be observed: what is stored of the answers to requests that say who asks.
+
+Covers ``frontends.gateway.visitor_judge``.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,112 @@
+"""Judges whose answer an app has given: everybody's, that of visitors who carry the same, or one visitor's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...core.http.cache_control import response_directives
+from ...core.http.credentials import credentials_in
+from ...core.http.freshness import is_explicit
+from ...core.http.storing import is_for_everybody
+from ...core.model.environ import REFRESHING
+from ...core.model.inputs import NO_NAMES, RequestInputs
+from ...core.model.policy import NEVER_VARIED
+from ...core.model.reasons import Refusal, StoreRefusal
+from ...core.rules.storability import Verdict, is_about_page
+from ...engine.origin import Answer
+from .backend import Backend, Observation
+from .entry_builder import EntryBuilder
+from .rules import Rule
+from .wsgi_call import AppCall
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+READ_BY_APP = (
+    "was read and is not in Vary; add it there, or name it in STALECACHE_IGNORED_HEADERS if the page does not depend on it"
+)
+READ_BY_MIDDLEWARE = "was read by {}, between the gateway and the app; put that middleware around app.wsgi_app after init_app"
+
+
+class VisitorJudge:
+    """Judges the answers to one request.
+
+    :param backend: the app behind the gateway.
+    :param rule: the rule for the path.
+    :param environ: the request.
+    :param entries: knows what is in its key.
+    """
+
+    def __init__(self, backend: Backend, rule: Rule, environ: WSGIEnvironment, entries: EntryBuilder) -> None:
+        self._backend = backend
+        self._rule = rule
+        self._environ = environ
+        self._entries = entries
+
+    def explain(self, call: AppCall, seen: Observation, refusal: Refusal | None) -> None:
+        """Log once why an answer is not stored: if it names its own lifetime, and the developer can fix the reason."""
+        fields = call.fields
+        is_meant = seen.policy.gateway or self._rule.policy.max_age is not None
+        if refusal is not None and refusal.reason.is_fixable and (is_meant or is_explicit(response_directives(fields), fields)):
+            about = seen.endpoint, refusal.log_key
+            self._backend.complaints.warn_once(about, "%s is not stored by the gateway: %s", seen.label, refusal.log_text)
+
+    def personal(self, call: AppCall, seen: Observation) -> Answer | None:
+        """Return the answer as personal, if it depends on something that the request carries and that is not in the key."""
+        carried = self._entries.beyond_key(seen, call.fields).carried_part(self._environ)
+        if not carried:
+            return None
+        if carried.variables:
+            self.explain(call, seen, seen.own)
+        for name in carried.headers:
+            reader = seen.readers.get(name)
+            if reader is None and name in NEVER_VARIED:
+                # Usual for members, and no setting may change it.
+                continue
+            advice = READ_BY_APP if reader is None else READ_BY_MIDDLEWARE.replace("{}", reader)
+            if reader is not None and name not in NEVER_VARIED:
+                advice += ", or name the field in the vary of a rule"
+            about = seen.endpoint, "header", name
+            self._backend.complaints.warn_once(
+                about, "%s is not stored by the gateway: the request field %s " + advice, seen.label, name
+            )
+        return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
+
+    def unstorable(self, call: AppCall, seen: Observation, reason: Refusal | None) -> Answer:
+        """Return the answer as one that can't be stored: for any visitor, unless its request has credentials of any kind."""
+        carried = self.credentials(seen)
+        if carried:
+            return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False, reason=reason)
+        # A refresh is nobody's request: its answer is what all visitors would get.
+        is_anybodys = REFRESHING in self._environ or is_about_page(call.code, call.fields)
+        anybodys = is_anybodys and self._entries.own(seen, call.fields) is None
+        return Answer(Verdict.UNSTORABLE, call, anybodys=anybodys, reason=reason)
+
+    def credentials(self, seen: Observation) -> RequestInputs:
+        """Return the credentials in the request that the key lacks, if the app can't be observed: it may have used any of them."""
+        if not seen.is_blind:
+            return NO_NAMES
+        without = {*self._rule.policy.vary, *(["cookie"] if self._rule.policy.cookies is not None else [])}
+        return RequestInputs(headers=tuple(name for name in credentials_in(self._environ).headers if name not in without))
+
+    def guarded(self, call: AppCall, seen: Observation) -> Answer | None:
+        """Return the answer as personal, if its request has credentials and it does not say that it is for everybody."""
+        fields = call.fields
+        if not self._backend.guards or is_for_everybody(response_directives(fields)):
+            return None
+        # HTTP has a rule of its own for Authorization (RFC 9111 section 3.5), and Vary makes a field part of the key.
+        without = {"authorization", *self._entries.fields(seen, fields)}
+        carried = RequestInputs(headers=tuple(name for name in self.credentials(seen).headers if name not in without))
+        if not carried:
+            return None
+        refusal = Refusal(StoreRefusal.CREDENTIALS, carried.text)
+        self._backend.complaints.warn_once(refusal.log_key, "%s is not stored by the gateway: %s", seen.label, refusal.log_text)
+        return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False, reason=refusal)
+
+    def own(self, call: AppCall, seen: Observation) -> Answer | None:
+        """Return the answer as one visitor's own, if it depends on something that no name can tell."""
+        own = self._entries.own(seen, call.fields)
+        if own is None:
+            return None
+        self.explain(call, seen, own)
+        return Answer(Verdict.UNSTORABLE, call, anybodys=False, reason=own)
