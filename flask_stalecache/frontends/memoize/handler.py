@@ -118,11 +118,14 @@ class Calls:
         return _told(self.engine.bypass(origin))
 
     def _store_in_background(self, origin: CallOrigin, entry: Entry) -> None:
-        """Refresh a value that was not stored since its context began before a purge: a shell's or a daemon's may last for days."""
+        """Refresh a value that was not stored since its context began before a purge or refresh: a daemon's may last for days."""
         runtime = self.engine.runtime
         has_threads = runtime.refresher.workers > 0 and not runtime.in_line
-        is_purged = entry.seq < self.engine.store.seq()
-        if has_threads and is_purged and runtime.claim(self.engine.answer_writer.load(entry.key)):
+        if not has_threads:
+            return
+        copy = self.engine.answer_writer.load(entry.key)
+        is_outdone = copy.entry is not None and entry.started < copy.entry.started
+        if (is_outdone or entry.seq < self.engine.store.seq()) and runtime.claim(copy):
             runtime.submit(origin.refresh())
 
     def refresh(self, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

@@ -410,6 +410,30 @@ def test_what_is_rolled_back_later_is_not_stored_where_the_function_says_so(
         assert price("tea") == (1 if end == "rollback" else 2)
 
 
+def test_what_a_refresh_has_outdone_in_a_command_is_renewed_behind_it(
+    make_shop: Callable[..., DatabaseShop], clock: Any, no_housekeeping: None
+) -> None:
+    shop = make_shop("plain")
+
+    @shop.cache.memoize(20, 10, 0, jitter=0)
+    def number() -> int:
+        shop.calls.append("number")
+        return len(shop.calls)
+
+    def run() -> None:
+        assert number() == 1
+        clock.shift(21)
+        assert number() == 1
+        assert shop.cache.drain(30)
+        assert number() == 2
+        clock.shift(31)
+        assert number() == 3
+        assert shop.cache.drain(30)
+        assert [number() for _ in range(3)] == [4] * 3
+
+    in_command(shop.app, run)
+
+
 def elsewhere_purged(shop: DatabaseShop) -> None:
     with shop.app.app_context():
         shop.cache.purge(tag="prices")
