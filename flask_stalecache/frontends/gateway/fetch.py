@@ -263,7 +263,11 @@ class AppFetch:
         directives = response_directives(fields)
         if first_of(fields, "set-cookie") is not None or "private" in directives or "no-store" in directives:
             return replace(failed, anybodys=False)
-        is_own = self._entries.own(seen, fields) is not None or bool(self._entries.fields(seen, fields))
+        own = self._entries.own(seen, fields)
+        if own is not None and own.reason is StoreRefusal.CHANGED_REQUEST:
+            # Requests that are alike may become different ones in middleware.
+            return failed
+        is_own = own is not None or bool(self._entries.fields(seen, fields))
         is_own = is_own or seen.is_blind or shows_request(self.environ, body)
         is_own = is_own or self._entries.made_for_one(fields, body, seen, None) is not None
         page = (body,), self.call.status, with_vary(end_to_end(fields), self.varied(failed))

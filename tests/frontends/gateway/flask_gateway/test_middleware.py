@@ -249,6 +249,34 @@ def test_who_waits_gets_a_page_of_their_own(make_site: MakeSite, name: str) -> N
     assert [seen.text.split()[1] for seen in results([first, *others])] == ["alice", "bob", "stranger", "bob"]
 
 
+@pytest.mark.parametrize("status", [200, 404, 503])
+def test_requests_that_are_alike_do_not_share_what_middleware_made_of_them(make_site: MakeSite, status: int) -> None:
+    """Nothing in the request tells who asks: the server's connection does, for example."""
+    names = iter(["alice", "bob", "carl"])
+    started, more = threading.Event(), threading.Event()
+
+    def by_connection(app: App) -> App:
+        def middleware(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            environ["REMOTE_USER"] = next(names)
+            if not started.is_set():
+                started.set()
+                assert more.wait(PATIENCE)
+            return app(environ, start_response)
+
+        return middleware
+
+    app, _ = make_site(by_connection)
+    app.view_functions["page"] = lambda: (f"sorry {request.environ['REMOTE_USER']}", status)
+    first = go(visit, app)
+    assert started.wait(PATIENCE)
+    others = [go(visit, app) for _ in range(2)]
+    more.set()
+    shown = [seen.text for seen in results([first, *others])]
+    assert len({text for text in shown if text.startswith("sorry")}) == len([text for text in shown if text.startswith("sorry")])
+    assert shown[0] == "sorry alice"
+    assert "alice" not in "".join(shown[1:])
+
+
 # -- what stays a hit ------------------------------------------------------------------------------------------------
 
 
