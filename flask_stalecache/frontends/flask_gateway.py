@@ -22,6 +22,7 @@ from .gateway.backend import Backend
 from .gateway.handler import Gateway
 from .gateway.rules import Rules, base_policy
 from .hooks import ask
+from .login_decorators import login_decorator
 from .pages.bound_view import CachedView
 
 if TYPE_CHECKING:
@@ -54,7 +55,16 @@ def check_gateway_policy(policy: Policy) -> None:
 def coded(cached: CachedView, complaints: RateLimitedLog, app: Flask, args: Any, kwargs: Any) -> Response:
     """Call a view of the gateway, and let its response say what is written at it."""
     policy = cached.policy
-    request_context().request.environ[CODED] = policy
+    request = request_context().request
+    request.environ[CODED] = policy
+    view = app.view_functions.get(request.endpoint or "")
+    if policy.ignore_session and (decorator := login_decorator(view)) is not None:
+        complaints.warn_once(
+            ("order", cached.name),
+            "%s may show a member's page to everybody: it ignores the session, and a hit of the gateway never reaches %s, which "
+            "asks who is logged in; leave gateway=True out, and write @cache.cached(ignore_session=True) below it",
+            cached.name, decorator,
+        )  # fmt: skip
     response = app.make_response(app.ensure_sync(cached.view)(*args, **kwargs))
     response.vary.update(name.title() for name in policy.vary)
     is_kept = ask(

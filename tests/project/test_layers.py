@@ -138,6 +138,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.kept_values",
         "frontends.request_values",
         "frontends.request_origin",
+        "frontends.login_decorators",
         "frontends.flask_internals",
         "frontends.read_log",
         "frontends.observed_values",

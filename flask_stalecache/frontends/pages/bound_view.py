@@ -23,6 +23,7 @@ from ..current_app import renew_calls
 from ..flask_internals import RequestContext
 from ..hooks import ask
 from ..kept_values import KeptValues
+from ..login_decorators import login_decorator
 from .watch import KEY_FIELDS, unnoticed
 
 
@@ -60,6 +61,17 @@ def cached_view(function: Callable[..., Any] | None) -> CachedView | None:
             return found()
         function = getattr(function, "__wrapped__", None)
     return None
+
+
+def _check_order(cached: CachedView, complaints: RateLimitedLog) -> None:
+    """Warn about a view that asks who is logged in below a cache that does not: a hit never asks."""
+    if cached.policy.ignore_session and cached.policy.key is None and (decorator := login_decorator(cached.view)) is not None:
+        complaints.warn_once(
+            ("order", cached.name),
+            "%s may show a member's page to everybody: @cache.cached(ignore_session=True) stands above %s, which asks who is "
+            "logged in; write it below, directly above the function",
+            cached.name, decorator,
+        )  # fmt: skip
 
 
 class EndpointCounters(NamedTuple):
@@ -113,6 +125,7 @@ class BoundView:
         :param kept: tells random values from settings.
         """
         policy = cached.policy
+        _check_order(cached, complaints)
         ignored = NamePatterns((*policy.ignored_parameters.items, *settings.ignored_parameters.items))
         in_key = KEY_FIELDS | frozenset(policy.vary)
         lock_timeout = settings.lock_timeout if policy.lock_timeout is None else policy.lock_timeout
