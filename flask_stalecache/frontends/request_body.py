@@ -27,6 +27,10 @@ class UnannouncedBody(io.RawIOBase):
         self._first = b""
         self._is_there: bool | None = None
 
+    def __getattr__(self, name: str) -> Any:
+        """Return what the server's input has in addition to PEP 3333, such as its socket."""
+        return getattr(self._given, name)
+
     def is_there(self) -> bool:
         """Whether the request has a body, even one that was read already. It waits for the first byte, or for the end."""
         if self._is_there is None:
@@ -57,6 +61,9 @@ class UnannouncedBody(io.RawIOBase):
 def _is_announced(environ: Mapping[str, Any]) -> bool:
     """Whether a request has the fields that HTTP/1.1 needs for a body, or can't have a body without them (RFC 9112 section 6.3)."""
     if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ or environ.get("REQUEST_METHOD") != "GET":
+        return True
+    if "HTTP_UPGRADE" in environ:
+        # Another protocol begins, which may wait for the server to speak first.
         return True
     is_known_to_end = environ.get("wsgi.input_terminated") or not environ.get("SERVER_PROTOCOL", "HTTP/1").startswith("HTTP/1")
     return not is_known_to_end or _INPUT not in environ

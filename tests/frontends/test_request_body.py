@@ -170,7 +170,13 @@ def test_nothing_of_a_body_is_lost(read: Callable[[Any], bytes], peeks: bool) ->
 
 @pytest.mark.parametrize(
     "announced",
-    [{"CONTENT_LENGTH": "4"}, {"HTTP_TRANSFER_ENCODING": "chunked"}, {"REQUEST_METHOD": "POST"}, {"REQUEST_METHOD": "HEAD"}],
+    [
+        {"CONTENT_LENGTH": "4"},
+        {"HTTP_TRANSFER_ENCODING": "chunked"},
+        {"REQUEST_METHOD": "POST"},
+        {"REQUEST_METHOD": "HEAD"},
+        {"HTTP_UPGRADE": "websocket"},
+    ],
 )
 def test_an_announced_body_is_not_looked_for(announced: dict[str, Any]) -> None:
     environ: dict[str, Any] = {"REQUEST_METHOD": "GET", **http2(b"body"), **announced}
@@ -178,6 +184,14 @@ def test_an_announced_body_is_not_looked_for(announced: dict[str, Any]) -> None:
     assert not has_unannounced_body(environ)
     assert environ["wsgi.input"] is given
     assert not has_unannounced_body({"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/2"})
+
+
+def test_what_a_server_adds_to_its_input_is_at_hand() -> None:
+    environ: dict[str, Any] = {**http2(b""), "REQUEST_METHOD": "GET"}
+    assert not has_unannounced_body(environ)
+    assert environ["wsgi.input"].has_begun is True
+    with pytest.raises(AttributeError):
+        environ["wsgi.input"].socket  # noqa: B018
 
 
 def test_a_client_that_has_left_is_not_stored_from() -> None:
