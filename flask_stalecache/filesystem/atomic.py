@@ -10,9 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import ConfigError, StoreError
+from .directory import Inside, Place, where
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_LIST = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY
+#: A link, or what another user has put there: nobody wrote it for us.
+PLANTED = (errno.ELOOP, errno.EPERM)
 
 
 @contextmanager
@@ -24,23 +28,37 @@ def store_errors() -> Iterator[None]:
         raise StoreError(str(error)) from error
 
 
-def open_file(path: str | Path) -> int | None:
-    """Open a file for reading and return its descriptor; ``None`` if it does not exist."""
+def open_file(place: Place) -> int | None:
+    """Open a file for reading and return its descriptor; ``None`` if it does not exist.
+
+    :raises OSError: with one of :data:`PLANTED`, if it is a link or belongs to another user.
+    """
+    path, at = where(place)
     try:
-        return os.open(path, _READ)
+        descriptor = os.open(path, _READ, dir_fd=at)
     except FileNotFoundError:
         return None
+    return ours(descriptor, place)
 
 
-def read_file(path: Path, limit: int | None = None) -> bytes | None:
-    """Return the contents of a file; ``None`` if it does not exist, ``b""`` if it is a link.
+def ours(descriptor: int, place: Place) -> int:
+    """Return a descriptor, or close it and raise :class:`PermissionError` if the file belongs to another user."""
+    # Nobody else can write to our folders, unless they were open to others once, or are not the ones that were checked.
+    if os.fstat(descriptor).st_uid != os.geteuid():
+        os.close(descriptor)
+        raise PermissionError(errno.EPERM, "belongs to another user", str(place))
+    return descriptor
+
+
+def read_file(place: Place, limit: int | None = None) -> bytes | None:
+    """Return the contents of a file; ``None`` if it does not exist, ``b""`` if it is a link or another user's.
 
     :param limit: bytes to read at most. Default: all.
     """
     try:
-        descriptor = open_file(path)
+        descriptor = open_file(place)
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno in PLANTED:
             return b""
         raise
     if descriptor is None:
@@ -56,14 +74,15 @@ def read_file(path: Path, limit: int | None = None) -> bytes | None:
         os.close(descriptor)
 
 
-def write_file(path: Path, data: bytes, time_ns: int, *, is_durable: bool = False) -> None:
+def write_file(place: Place, data: bytes, time_ns: int, *, is_durable: bool = False) -> None:
     """Write a file under another name in the same folder, then rename it to its own.
 
     :param time_ns: modification time to set: by our clock, since in a test or a container the kernel may have another one.
     :param is_durable: wait until it is on the disk. Default: a crash of the machine may cut it.
     """
-    beside = path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")
-    descriptor = os.open(beside, _CREATE, 0o600)
+    path, at = where(place)
+    beside = f"{path}.{os.urandom(8).hex()}.tmp"
+    descriptor = os.open(beside, _CREATE, 0o600, dir_fd=at)
     try:
         try:
             os.fchmod(descriptor, 0o600)
@@ -79,18 +98,42 @@ def write_file(path: Path, data: bytes, time_ns: int, *, is_durable: bool = Fals
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.rename(beside, path)
+        os.rename(beside, path, src_dir_fd=at, dst_dir_fd=at)
     except BaseException:
         with suppress(OSError):
-            os.unlink(beside)
+            os.unlink(beside, dir_fd=at)
         raise
 
 
-def files_in(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield the regular files of a folder, without links; nothing if the folder does not exist."""
+def status_of(place: Place) -> os.stat_result | None:
+    """Return the status of a file, not of what a link leads to; ``None`` if it does not exist."""
+    path, at = where(place)
     try:
-        with os.scandir(folder) as entries:
-            yield from (entry for entry in entries if entry.is_file(follow_symlinks=False))
+        return os.stat(path, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def remove_file(place: Place) -> None:
+    """Remove a file; raise :class:`FileNotFoundError` if it does not exist."""
+    path, at = where(place)
+    os.unlink(path, dir_fd=at)
+
+
+def files_in(folder: Path | Inside) -> Iterator[os.DirEntry[str]]:
+    """Yield the regular files of a folder, without links; nothing if the folder does not exist."""
+    path, at = where(folder)
+    try:
+        if at is None:
+            with os.scandir(path) as entries:
+                yield from (entry for entry in entries if entry.is_file(follow_symlinks=False))
+            return
+        descriptor = os.open(path, _LIST, dir_fd=at)
+        try:
+            with os.scandir(descriptor) as entries:
+                yield from (entry for entry in entries if entry.is_file(follow_symlinks=False))
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
         return
 
@@ -106,43 +149,22 @@ def make_directories(path: Path) -> None:
     make_directory(path)
 
 
-def make_directory(path: Path) -> None:
+def make_directory(place: Path | Inside) -> None:
     """Make a directory that only our user can use, unless it exists."""
+    path, at = where(place)
     try:
-        path.mkdir(mode=0o700)
+        os.mkdir(path, 0o700, dir_fd=at)
     except FileExistsError:
         # A dangling link, say: a directory made through it would be where the link's owner wants it.
-        if not path.is_dir():
+        if not _is_directory(path, at):
             raise
     else:
         # The umask may have removed bits that we need.
-        path.chmod(0o700)
+        os.chmod(path, 0o700, dir_fd=at)
 
 
-def check_directory(directory: Path) -> None:
-    """Raise :class:`ConfigError` if a cache directory exists and is a file, not ours, writable by others, or not by us."""
+def _is_directory(path: str, at: int | None) -> bool:
     try:
-        link, status = os.lstat(directory), os.stat(directory)
-    except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        raise ConfigError(f"the cache directory {directory} is inside a file: give another STALECACHE_DIR") from None
-    except OSError as error:
-        raise ConfigError(
-            f"the cache directory {directory} can't be used ({error.strerror}): give another STALECACHE_DIR"
-        ) from None
-    if not stat.S_ISDIR(status.st_mode):
-        raise ConfigError(f"the cache directory {directory} is a file: give a directory as STALECACHE_DIR")
-    others = {link.st_uid, status.st_uid} - {os.geteuid()}
-    if others:
-        raise ConfigError(
-            f"the cache directory {directory} belongs to user {others.pop()}, and we are user {os.geteuid()}: "
-            "give a directory of our own as STALECACHE_DIR"
-        )
-    if status.st_mode & 0o022:
-        raise ConfigError(
-            f"others can write to the cache directory {directory} (mode {stat.S_IMODE(status.st_mode):04o}): "
-            "run chmod 700 on it, or give another STALECACHE_DIR"
-        )
-    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-        raise ConfigError(f"the cache directory {directory} is not writable: give another STALECACHE_DIR")
+        return stat.S_ISDIR(os.stat(path, dir_fd=at).st_mode)
+    except OSError:
+        return False

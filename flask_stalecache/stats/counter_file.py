@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ..filesystem.atomic import files_in, make_directory
+from ..filesystem.atomic import files_in, make_directory, ours
 from .tally import CELLS, KINDS
 
 MAGIC = int.from_bytes(b"stalerow", "little")
@@ -152,7 +152,7 @@ def read_files(folder: Path) -> Iterator[Reading]:
     """Yield the contents of each file in a folder; files that are not ours are skipped."""
     for path in _paths(folder):
         try:
-            descriptor = os.open(path, os.O_RDONLY | _OPEN)
+            descriptor = ours(os.open(path, os.O_RDONLY | _OPEN), path)
         except OSError:
             continue
         try:
@@ -182,7 +182,8 @@ def _paths(folder: Path) -> list[Path]:
 def _take_over(path: Path) -> CounterFile | None:
     """Take over a file; ``None`` if another process holds it, or it is not whole."""
     try:
-        descriptor = os.open(path, os.O_RDWR | _OPEN)
+        # Another user could cut it, and who reads a mapped file then is killed.
+        descriptor = ours(os.open(path, os.O_RDWR | _OPEN), path)
     except OSError:
         return None
     try:

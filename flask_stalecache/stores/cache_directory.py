@@ -10,6 +10,9 @@ mapped          yes       the table  are served from     when the table's file t
 without a table yes       ``None``   read the files      when the table can be mapped (`reopen_if_replaced`)
 =============== ========= ========== =================== ==================================================================
 
+It is held while it is open: files are opened relative to its descriptor, since others may put a directory of theirs at its path.
+That one is checked before it is used.
+
 Opening takes no lock. Two threads that open at once map the same file twice; copies of the first table no longer stand.
 """
 
@@ -19,7 +22,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ..filesystem.atomic import check_directory, make_directories, make_directory
+from ..filesystem.atomic import make_directories, make_directory, status_of
+from ..filesystem.directory import Directory, check_directory
 from ..filesystem.locks import FileKeyLock, held
 from ..stats.counters import Counters
 from .purge_records import PurgeRecords
@@ -29,7 +33,7 @@ from .stamps import FILE_NAME, SEQ_SLOT, Stamps, newer_table
 class CacheDirectory:
     """A cache directory, open or not.
 
-    :param path: the directory.
+    :param directory: the directory.
     :param records: the purges that a new table has to know of.
     :param counters: a table that can't be mapped is counted here.
     :param on_new_table: called when the table changed, since copies of another table do not stand.
@@ -37,8 +41,9 @@ class CacheDirectory:
     :ivar was_opened: whether this process has ever opened it.
     """
 
-    def __init__(self, path: Path, records: PurgeRecords, counters: Counters, on_new_table: Callable[[], None]) -> None:
-        self.path = path
+    def __init__(self, directory: Directory, records: PurgeRecords, counters: Counters, on_new_table: Callable[[], None]) -> None:
+        self.path = directory.path
+        self._directory = directory
         self.stamps: Stamps | None = None
         self.was_opened = False
         self._is_open = False
@@ -56,7 +61,18 @@ class CacheDirectory:
 
     def lock(self, purpose: str) -> FileKeyLock:
         """Return a new lock of the whole directory: ``purge`` or ``sweep``."""
-        return FileKeyLock(self.path / f"{purpose}.lock", make_directories)
+        return FileKeyLock(self.path / f"{purpose}.lock", self._make, directory=self._directory)
+
+    def hold(self) -> None:
+        """Check and hold the directory without its table, unless that is done; raise :class:`OSError` if there is none."""
+        if not self._directory.is_held:
+            self._directory.hold()
+
+    def _make(self, path: Path) -> None:
+        # Not open(): the lock is also taken while it is being opened.
+        if not self._directory.is_held:
+            make_directories(path)
+            self._directory.hold()
 
     # -- open ----------------------------------------------------------------------------------------------------
 
@@ -64,7 +80,7 @@ class CacheDirectory:
         """Make the directory and map its table, unless that is done."""
         if not self._is_open:
             make_directories(self.path)
-            self.check()
+            self._directory.hold()
             self._map()
             self._is_open = self.was_opened = True
 
@@ -78,18 +94,21 @@ class CacheDirectory:
     def make_folder(self, folder: Path) -> None:
         """Make one of the 256 folders; the directory too, if it was deleted while it was open."""
         self.open()
+        if not self._directory.is_current():
+            # Sooner than the next tick: what is written to a directory that was moved away is lost.
+            self.reopen_if_replaced()
         try:
-            make_directory(folder)
+            make_directory(self._directory.at(folder.name))
         except FileNotFoundError:
             self._is_open = False
             self.open()
-            make_directory(folder)
+            make_directory(self._directory.at(folder.name))
 
     # -- the table -----------------------------------------------------------------------------------------------
 
     def _map(self) -> None:
         try:
-            stamps = Stamps(self.path / FILE_NAME)
+            stamps = Stamps(self._directory.at(FILE_NAME))
         except OSError:
             # A disk that has no room for the table: everything works, but each hit reads its file.
             self._counters.count("no_stamps")
@@ -107,15 +126,15 @@ class CacheDirectory:
 
     def is_current(self) -> bool:
         """Whether other processes see what is written to this table."""
-        return self.stamps is None or self.stamps.is_current()
+        return self._directory.is_current() and (self.stamps is None or self.stamps.is_current())
 
     def has_unmapped_table(self) -> bool:
         """Whether other processes may have a table that this one can't map."""
-        return self.stamps is None and (self.path / FILE_NAME).exists()
+        return self.stamps is None and status_of(self._directory.at(FILE_NAME)) is not None
 
     def reopen_if_replaced(self) -> None:
         """Map the table again if its file was replaced or deleted, or could not be mapped before."""
-        if self.stamps is None or not self.stamps.is_current():
+        if self.stamps is None or not self.is_current():
             # The old table is dropped even if the new one can't be mapped: other processes don't write to it any more.
             self._is_open, self.stamps = False, None
             self._on_new_table()

@@ -13,17 +13,16 @@ function       used by                     reads
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import FileIO
-from pathlib import Path
 from typing import NamedTuple
 
 from ..core.model.entry import Entry
 from ..errors import BrokenEntry, StoreError
-from ..filesystem.atomic import open_file, read_file, store_errors
+from ..filesystem.atomic import PLANTED, open_file, read_file, store_errors
+from ..filesystem.directory import Inside
 from . import entry_format
 
 #: Bytes of the first read for a head: most heads are shorter.
@@ -59,7 +58,7 @@ class FileBody:
     :param identity: identity of the file whose body was checked.
     """
 
-    path: Path
+    place: Inside
     start: int
     length: int
     identity: Identity
@@ -70,7 +69,7 @@ class FileBody:
         :raises StoreError: if it can't be read.
         """
         with store_errors():
-            descriptor = open_file(self.path)
+            descriptor = open_file(self.place)
             if descriptor is None:
                 return None
             # Unbuffered: a server may send it by its descriptor.
@@ -88,17 +87,17 @@ class FileBody:
         """
         file = self.open()
         if file is None:
-            raise StoreError(f"{self.path} has gone")
+            raise StoreError(f"{self.place} has gone")
         with file:
             return file.read(self.length)
 
 
-def read_head(path: str) -> Head | None:
+def read_head(place: Inside) -> Head | None:
     """Return the head of an entry's file; ``None`` if there is no file.
 
     :raises BrokenEntry: if the file does not hold a whole entry.
     """
-    descriptor = _open_entry(path)
+    descriptor = _open_entry(place)
     if descriptor is None:
         return None
     try:
@@ -111,14 +110,14 @@ def read_head(path: str) -> Head | None:
         os.close(descriptor)
 
 
-def read_entry(path: Path, key: str, limit: int) -> Entry | None:
+def read_entry(place: Inside, key: str, limit: int) -> Entry | None:
     """Read an entry and verify its checksum; ``None`` if there is no file.
 
     :param key: the full key that was asked for.
     :param limit: a larger body stays in the file, if the entry allows that.
     :raises BrokenEntry: if the file does not hold a whole entry of that key.
     """
-    descriptor = _open_entry(path)
+    descriptor = _open_entry(place)
     if descriptor is None:
         return None
     with FileIO(descriptor) as file:
@@ -126,25 +125,25 @@ def read_entry(path: Path, key: str, limit: int) -> Entry | None:
         if identity[2] > limit:
             data, size = _read_head(descriptor, BLOCK)
             entry = entry_format.decode_head(data[:size])
-            body = FileBody(path, size, identity[2] - size, identity)
+            body = FileBody(place, size, identity[2] - size, identity)
             if entry.by_file and body.length > limit:
                 file.seek(size)
                 return _checked(entry, key, data[:size], file, body)
     # Opened again: a writer may have replaced the file, and then the new one is read whole.
-    content = read_file(path)
+    content = read_file(place)
     return None if content is None else entry_format.decode(content, key)
 
 
-def _open_entry(path: str | Path) -> int | None:
+def _open_entry(place: Inside) -> int | None:
     """Open an entry's file for reading; ``None`` if there is none.
 
-    :raises BrokenEntry: if it is a link.
+    :raises BrokenEntry: if it is a link, or belongs to another user.
     """
     try:
-        return open_file(path)
+        return open_file(place)
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise BrokenEntry("a link") from error
+        if error.errno in PLANTED:
+            raise BrokenEntry("a link, or another user's") from error
         raise
 
 

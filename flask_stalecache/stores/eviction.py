@@ -97,7 +97,7 @@ class Evictor:
             # Under a limit of less than a megabyte the records could leave no room for entries.
             over = sum(stamps.folder_sizes) + min(records, self.max_size // 4) - self.max_size
         if self.min_free:
-            disk = os.statvfs(self.folders.directory)
+            disk = os.statvfs(self.folders.directory.path)
             over = max(over, self.min_free + size - disk.f_bavail * disk.f_frsize)
         return over
 

@@ -24,8 +24,9 @@ from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
 from ..core.rules.variants import INDEX
-from ..errors import BrokenEntry, StoreError
-from ..filesystem.atomic import read_file, store_errors, write_file
+from ..errors import BrokenEntry, ConfigError, StoreError
+from ..filesystem.atomic import read_file, remove_file, store_errors, write_file
+from ..filesystem.directory import Directory
 from ..filesystem.locks import FileKeyLock, held
 from ..stats.counters import Counters
 from . import entry_format, note_format
@@ -75,9 +76,10 @@ class FileStore:
         self._copies = Copies(KEYS["MEMORY_SIZE"].check("memory_size", memory_size))
         max_size, min_free = KEYS["MAX_SIZE"].check("max_size", max_size), KEYS["MIN_FREE"].check("min_free", min_free)
         idle: float = KEYS["INACTIVE"].check("inactive", inactive)
-        self._records = PurgeRecords(self.directory / "names", records_within(max_size))
-        self._cache_directory = CacheDirectory(self.directory, self._records, self.counters, self._copies.clear)
-        self._folders = Folders(self.directory, self._cache_directory.make_folder, self.counters)
+        held = Directory(self.directory)
+        self._records = PurgeRecords(held, records_within(max_size))
+        self._cache_directory = CacheDirectory(held, self._records, self.counters, self._copies.clear)
+        self._folders = Folders(held, self._cache_directory.make_folder, self.counters)
         self._evictor = Evictor(self._folders, max_size, min_free, self._records)
         self._contents = Contents(self._folders, self._records, self.counters)
         self._sweeper = Sweeper(self._folders, self._records, self._evictor, idle, self._cache_directory.lock)
@@ -160,20 +162,21 @@ class FileStore:
         if stamps is not None:
             return int(stamps.table[SEQ_SLOT])
         # An entry begun at 0 counts as older than every purge: it is stored in vain, but never served by mistake.
-        with suppress(OSError):
+        with suppress(OSError, ConfigError):
+            self._cache_directory.hold()
             return self._records.last_number()
         return 0
 
     def _read_entry(self, name: str, key: str) -> Entry | None:
         try:
-            return read_entry(self._folders.path(name), key, self._large)
+            return read_entry(self._folders.file(name), key, self._large)
         except BrokenEntry:
             self.counters.count("broken_entries")
             self._remove_broken(name, key)
             return None
 
     def _read_note(self, name: str) -> Note:
-        data = read_file(self._folders.path(name, ".note"))
+        data = read_file(self._folders.file(name, ".note"))
         return NOTHING if data is None else note_format.decode(data)
 
     # -- writing -------------------------------------------------------------------------------------------------
@@ -214,13 +217,13 @@ class FileStore:
     def _replace(self, key: str, suffix: str, data: bytes) -> None:
         name = digest(key)
         with store_errors():
-            path = self._folders.path(name, suffix)
-            self._cache_directory.make_folder(path.parent)
+            self._cache_directory.make_folder(self.directory / name[:2])
+            file = self._folders.file(name, suffix)
             size, stamps = on_disk(len(data)), self._cache_directory.stamps
             self._evictor.reserve(folder_of(name), size, stamps)
-            before = size_on_disk(path)
+            before = size_on_disk(file)
             try:
-                write_file(path, data, int(time.time() * BILLION))
+                write_file(file, data, int(time.time() * BILLION))
             except BaseException:
                 self._evictor.release(folder_of(name), size, stamps)
                 raise
@@ -230,10 +233,10 @@ class FileStore:
         name = digest(key)
         with store_errors():
             self._cache_directory.open()
-            path = self._folders.path(name, suffix)
-            before = size_on_disk(path)
+            file = self._folders.file(name, suffix)
+            before = size_on_disk(file)
             with suppress(FileNotFoundError):
-                path.unlink()
+                remove_file(file)
                 self._has_changed(name, -(before or 0), -(not suffix))
 
     def _remove_broken(self, name: str, key: str) -> None:
@@ -242,7 +245,7 @@ class FileStore:
         if not lock.acquire():
             return
         try:
-            data = read_file(self._folders.path(name))
+            data = read_file(self._folders.file(name))
             if data is not None:
                 entry_format.decode(data, key)
         except BrokenEntry:

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import StoreError
-from ..filesystem.atomic import files_in
+from ..filesystem.atomic import files_in, remove_file, status_of
+from ..filesystem.directory import Directory, Inside, Place, where
 from ..filesystem.locks import FileKeyLock, remove_if_idle
 from ..stats.counters import Counters
 from .stamps import Stamps, mark_of, slot_of
@@ -100,7 +101,7 @@ class Listed:
     """
 
     keys: dict[str, frozenset[str]] = field(default_factory=dict)
-    leftovers: list[Path] = field(default_factory=list)
+    leftovers: list[Inside] = field(default_factory=list)
     unfinished: int = 0
 
 
@@ -117,29 +118,26 @@ class Folders:
     :param counters: counts the removals.
     """
 
-    def __init__(self, directory: Path, make_folder: Callable[[Path], None], counters: Counters) -> None:
+    def __init__(self, directory: Directory, make_folder: Callable[[Path], None], counters: Counters) -> None:
         self.directory = directory
-        self._root = str(directory)
         self._make_folder = make_folder
         self.counters = counters
 
-    def file(self, name: str) -> str:
-        """Return the path of an entry, as a string: loops over many thousands of keys need no ``Path``."""
-        return f"{self._root}/{name[:2]}/{name}"
-
-    def path(self, name: str, suffix: str = "") -> Path:
-        """Return the path of a key's file."""
-        return self.directory / name[:2] / (name + suffix)
+    def file(self, name: str, suffix: str = "") -> Inside:
+        """Return a key's file."""
+        return self.directory.at(f"{name[:2]}/{name}{suffix}")
 
     def lock(self, name: str) -> FileKeyLock:
         """Return a new lock of a key."""
-        return FileKeyLock(self.path(name, ".lock"), self._make_folder, is_passing=True)
+        return FileKeyLock(
+            self.directory.path / name[:2] / f"{name}.lock", self._make_folder, directory=self.directory, is_passing=True
+        )
 
     def listed(self, number: int) -> Listed:
         """Return the names in a folder, without files that are not ours."""
         listed, prefix = Listed(), f"{number:02x}"
         keys = listed.keys
-        for entry in files_in(self.directory / prefix):
+        for entry in files_in(self.directory.at(prefix)):
             # Compared by hand, since a regular expression is slow for many thousands of names.
             name, suffix = entry.name[:_LENGTH], entry.name[_LENGTH:]
             kind = _KINDS.get(suffix)
@@ -148,16 +146,16 @@ class Folders:
             if kind is not None:
                 keys[name] = keys[name] | kind if name in keys else kind
             elif _UNFINISHED.fullmatch(suffix):
-                listed.leftovers.append(Path(entry.path))
+                listed.leftovers.append(self.directory.at(f"{prefix}/{entry.name}"))
                 with suppress(FileNotFoundError):
                     listed.unfinished += on_disk(entry.stat(follow_symlinks=False).st_size)
         return listed
 
     def found(self, name: str, kinds: frozenset[str]) -> Found:
         """Return the files of a key, of the given kinds; each of them may have been removed since it was listed."""
-        found, path = Found(name), self.file(name)
+        found = Found(name)
         for kind in kinds:
-            setattr(found, kind, _status(path + _SUFFIXES[kind]))
+            setattr(found, kind, status_of(self.file(name, _SUFFIXES[kind])))
         return found
 
     def look(self, number: int, most: int | None = None) -> Folder:
@@ -207,7 +205,7 @@ class Folders:
             return False
         for suffix in ("", ".note"):
             with suppress(FileNotFoundError):
-                self.path(found.name, suffix).unlink()
+                remove_file(self.file(found.name, suffix))
         self.has_gone(found, stamps)
         return True
 
@@ -219,19 +217,20 @@ class Folders:
 
     def remove_lock(self, name: str) -> None:
         """Remove a key's lock file, unless it is held."""
-        remove_if_idle(self.file(name) + ".lock")
+        remove_if_idle(self.file(name, ".lock"))
 
     def _is_unchanged(self, found: Found) -> bool:
         return all(
-            _identity(_status(self.file(found.name) + suffix)) == _identity(status)
+            _identity(status_of(self.file(found.name, suffix))) == _identity(status)
             for suffix, status in (("", found.entry), (".note", found.note))
         )
 
     def note_use(self, name: str, time_ns: int) -> None:
         """Set the modification time of entry and note to the time of their last use."""
         for suffix in ("", ".note"):
+            path, at = where(self.file(name, suffix))
             with suppress(FileNotFoundError):
-                os.utime(self.file(name) + suffix, ns=(time_ns, time_ns), follow_symlinks=False)
+                os.utime(path, ns=(time_ns, time_ns), dir_fd=at, follow_symlinks=False)
 
 
 def _has_no_room(error: StoreError) -> bool:
@@ -240,22 +239,15 @@ def _has_no_room(error: StoreError) -> bool:
     return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def size_on_disk(path: Path) -> int | None:
+def size_on_disk(place: Place) -> int | None:
     """Return the bytes that a file takes on the disk; ``None`` if there is no file."""
-    status = _status(str(path))
+    status = status_of(place)
     return None if status is None else on_disk(status.st_size)
 
 
 def folder_of(name: str) -> int:
     """Return the number of a key's folder."""
     return int(name[:2], 16)
-
-
-def _status(path: str) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except FileNotFoundError:
-        return None
 
 
 def _identity(status: os.stat_result | None) -> tuple[int, int, int] | None:

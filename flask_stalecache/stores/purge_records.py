@@ -18,15 +18,16 @@ import re
 import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import Note
-from ..filesystem.atomic import files_in, make_directory, read_file, write_file
+from ..filesystem.atomic import files_in, make_directory, read_file, remove_file, status_of, write_file
+from ..filesystem.directory import Directory, Inside
 from .head_values import count, moment, text, tuple_of
 from .stamps import SEQ_SLOT, Stamps
 
@@ -113,28 +114,26 @@ def records_within(max_size: int | None) -> int:
 class PurgeRecords:
     """The records of one cache directory, one file for each name.
 
-    :param folder: the folder of the files.
+    :param directory: the cache directory.
     :param most: the number of records from which the oldest are merged. Default: :data:`MOST_KEPT`.
     """
 
-    def __init__(self, folder: Path, most: int = MOST_KEPT) -> None:
-        self.folder = folder
+    def __init__(self, directory: Directory, most: int = MOST_KEPT) -> None:
+        self._directory = directory
         self.most = most
-        self._last = folder / "last"
-        self._floors = folder / FLOORS
         self._writes_left = 0
         self._size = -1, 0
 
     def read(self, name: str) -> PurgeRecord:
         """Return the record of a name; an empty one if it has none."""
-        record = self._read_file(self._path(name))
+        record = self._read_file(self.file(digest(name)))
         return PurgeRecord(name) if record is None else replace(record, name=name)
 
     def write(self, record: PurgeRecord) -> None:
         """Replace the record of a name. ``purge.lock`` is held."""
         make_directory(self.folder)
         data = {"name": record.name, "hard": record.hard, "softs": record.softs}
-        write_file(self._path(record.name), json.dumps(data).encode("ascii"), record.last)
+        write_file(self.file(digest(record.name)), json.dumps(data).encode("ascii"), record.last)
         self._writes_left -= 1
 
     def is_dropped(self, note: Note) -> bool:
@@ -154,32 +153,34 @@ class PurgeRecords:
 
     def floors(self) -> Floors:
         """Return what the merged records say."""
-        data = read_file(self._floors)
+        file = self.file(FLOORS)
+        data = read_file(file)
         if data is None or len(data) == Floors.SIZE:
             return Floors(data)
         # Cut by a crash of the machine: as if everything had been purged when it was written, the safe side.
-        return Floors.all_at(self._floors.stat().st_mtime_ns + _COARSEST_TIME)
+        return Floors.all_at(_written_ns(file) + _COARSEST_TIME)
 
     def merge_oldest(self) -> None:
         """Merge a quarter of the records if there are too many. ``purge.lock`` is held, and SEQ is raised before and after."""
         if self._writes_left > 0:
             return
-        records = list(map(self.folder.joinpath, self._names()))
+        records = list(map(self.file, self._names()))
         if len(records) > self.most:
             self._merge(sorted(records, key=_written)[: len(records) - self.most * 3 // 4])
         # Counting costs time, so the records are counted again only after some more were written; by each process for itself.
         self._writes_left = max(1, min(_UNCOUNTED, (self.most - len(records)) // 2))
 
-    def _merge(self, oldest: Iterable[Path]) -> None:
+    def _merge(self, oldest: Iterable[Inside]) -> None:
         floors, merged = self.floors(), list(oldest)
-        for path in merged:
-            record = self._read_file(path)
+        for file in merged:
+            record = self._read_file(file)
             if record is not None:
-                floors.raise_to(record, path.name)
+                floors.raise_to(record, file.name.rpartition("/")[2])
         # On the disk before the files go: after a crash of the machine no purge may be missing.
-        write_file(self._floors, floors.data, max(time.time_ns(), floors.last), is_durable=True)
-        for path in merged:
-            path.unlink(missing_ok=True)
+        write_file(self.file(FLOORS), floors.data, max(time.time_ns(), floors.last), is_durable=True)
+        for file in merged:
+            with suppress(FileNotFoundError):
+                remove_file(file)
 
     def size(self, seq: int) -> int:
         """Return about how many bytes the records take on the disk, counted once for each purge number.
@@ -189,7 +190,7 @@ class PurgeRecords:
         if self._size[0] != seq:
             count = len(self._names())
             # With the last number, and the merged records.
-            self._size = seq, _BLOCK * (count + 1) + Floors.SIZE if count or self._floors.exists() else 0
+            self._size = seq, _BLOCK * (count + 1) + Floors.SIZE if count or status_of(self.file(FLOORS)) else 0
         return self._size[1]
 
     def note_number(self, number: int) -> None:
@@ -200,21 +201,21 @@ class PurgeRecords:
         """
         make_directory(self.folder)
         # The line end shows that a crash of the machine has not cut the number.
-        write_file(self._last, b"%d\n" % number, number)
+        write_file(self.file("last"), b"%d\n" % number, number)
 
     def last_number(self) -> int:
         """Return the last number that was written down, or 0; if the file is lost, the highest number of all records plus one."""
-        noted = _NUMBER.fullmatch(read_file(self._last) or b"")
+        noted = _NUMBER.fullmatch(read_file(self.file("last")) or b"")
         if noted is not None:
             return int(noted[0])
-        records = [self._read_file(self.folder / name) for name in self._names()]
+        records = [self._read_file(self.file(name)) for name in self._names()]
         return max((number + 1 for number in (self.floors().last, *(each.last for each in records if each)) if number), default=0)
 
-    def older_than(self, time_ns: int) -> list[Path]:
+    def older_than(self, time_ns: int) -> list[Inside]:
         """Return the files of the records whose last purge was before a time; if there are very many, of a random part."""
         names = self._names()
         chosen = random.sample(names, MOST) if len(names) > MOST else names
-        return [path for path in map(self.folder.joinpath, chosen) if _written(path) < time_ns]
+        return [file for file in map(self.file, chosen) if _written(file) < time_ns]
 
     def files(self, most: int) -> set[str] | None:
         """Return the names of the records' files; ``None`` if there are more than ``most``."""
@@ -224,18 +225,24 @@ class PurgeRecords:
     def _names(self) -> list[str]:
         return [entry.name for entry in files_in(self.folder) if _FILE.fullmatch(entry.name)]
 
-    def remove(self, path: Path, is_done: Callable[[PurgeRecord], bool]) -> None:
+    def remove(self, file: Inside, is_done: Callable[[PurgeRecord], bool]) -> None:
         """Remove the file of a record if ``is_done`` says so. ``purge.lock`` is held."""
-        record = self._read_file(path)
+        record = self._read_file(file)
         if record is not None and is_done(record):
-            path.unlink()
+            remove_file(file)
 
-    def _read_file(self, path: Path) -> PurgeRecord | None:
-        data = read_file(path)
-        return None if data is None else _decoded(path, data)
+    def _read_file(self, file: Inside) -> PurgeRecord | None:
+        data = read_file(file)
+        return None if data is None else _decoded(file, data)
 
-    def _path(self, name: str) -> Path:
-        return self.folder / digest(name)
+    @property
+    def folder(self) -> Inside:
+        """The folder of the files."""
+        return self._directory.at("names")
+
+    def file(self, name: str) -> Inside:
+        """Return a file in the folder."""
+        return self._directory.at(f"names/{name}")
 
 
 class Floors:
@@ -345,21 +352,25 @@ def left_of(entry: Entry, records: Iterable[PurgeRecord]) -> Entry | None:
     return entry
 
 
-def _written(path: Path) -> float:
+def _written(file: Inside) -> float:
     """Return the modification time of a file; infinity if it was removed."""
-    try:
-        return path.lstat().st_mtime_ns
-    except FileNotFoundError:
-        return math.inf
+    status = status_of(file)
+    return math.inf if status is None else status.st_mtime_ns
 
 
-def _decoded(path: Path, data: bytes) -> PurgeRecord:
+def _written_ns(file: Inside) -> int:
+    status = status_of(file)
+    # Replaced since: nothing that is begun from now on can be older.
+    return time.time_ns() if status is None else status.st_mtime_ns
+
+
+def _decoded(file: Inside, data: bytes) -> PurgeRecord:
     try:
         head = json.loads(data)
         return PurgeRecord(text(head["name"]), count(head["hard"]), tuple_of(_soft, head["softs"]))
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         # Cut by a crash of the machine. The file's time is its number; a soft purge becomes a hard one, the safe side.
-        return PurgeRecord("", hard=path.stat().st_mtime_ns + _COARSEST_TIME)
+        return PurgeRecord("", hard=_written_ns(file) + _COARSEST_TIME)
 
 
 def _soft(value: Any) -> tuple[int, float]:

@@ -16,12 +16,13 @@ marks           one byte for each use since the last look (CLOCK); set by hits, 
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 from contextlib import suppress
 from pathlib import Path
 
+from ..filesystem.atomic import PLANTED, ours, remove_file, status_of
+from ..filesystem.directory import Place, where
 from .base import Copy
 
 #: Each layout has its own name.
@@ -61,19 +62,19 @@ def mark_of(digest: str) -> int:
 class Stamps:
     """The mapped table of one cache directory.
 
-    :param path: its file; created if it does not exist.
+    :param place: its file; created if it does not exist.
     :raises OSError: if it can't be created at its full size or mapped.
     """
 
-    def __init__(self, path: Path) -> None:
-        descriptor = _open_whole(path)
+    def __init__(self, place: Place) -> None:
+        descriptor = _open_whole(place)
         try:
             status = os.fstat(descriptor)
             self._identity = (status.st_dev, status.st_ino)
             self._map = mmap.mmap(descriptor, SIZE)
         finally:
             os.close(descriptor)
-        self._path = path
+        self._place = place
         numbers = memoryview(self._map)[: _NUMBERS * 8].cast("Q")
         self.table = numbers[:SLOTS]
         #: Bytes of the files in each of the 256 folders.
@@ -104,12 +105,12 @@ class Stamps:
         self.folder_entries[folder] = entries
 
     def is_current(self) -> bool:
-        """Whether the mapped file is still the one at its path, and whole."""
+        """Whether the mapped file is still the one of its name, and whole."""
         try:
-            status = os.lstat(self._path)
+            status = status_of(self._place)
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) == self._identity and _is_whole(status)
+        return status is not None and (status.st_dev, status.st_ino) == self._identity and _is_whole(status)
 
 
 def stands(copy: Copy, table: memoryview) -> bool:
@@ -129,45 +130,46 @@ def _outlived(copy: Copy, table: memoryview) -> bool:
     return True
 
 
-def _open_whole(path: Path) -> int:
+def _open_whole(place: Place) -> int:
     """Return a descriptor of a table that has all its blocks: access to a sparse or cut file would raise SIGBUS."""
+    path, at = where(place)
     for _ in range(10):
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = ours(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=at), place)
         except FileNotFoundError:
-            _make(path)
+            _make(path, at)
             continue
         except OSError as error:
-            if error.errno != errno.ELOOP:
+            if error.errno not in PLANTED:
                 raise
-            _set_aside(path)
+            _set_aside(place)
             continue
         if _is_whole(os.fstat(descriptor)):
             return descriptor
         os.close(descriptor)
-        _set_aside(path)
-    raise OSError(f"no usable table of stamps at {path}")
+        _set_aside(place)
+    raise OSError(f"no usable table of stamps at {place}")
 
 
 def _is_whole(status: os.stat_result) -> bool:
     return status.st_size == SIZE and status.st_blocks * 512 >= SIZE
 
 
-def _make(path: Path) -> None:
+def _make(path: str, at: int | None) -> None:
     # Completed under another name, then linked: no process ever sees a half table, and the first of two creators wins.
-    beside = path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")
-    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    beside = f"{path}.{os.urandom(8).hex()}.tmp"
+    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=at)
     try:
         os.fchmod(descriptor, 0o600)
         os.posix_fallocate(descriptor, 0, SIZE)
-        os.link(beside, path)
+        os.link(beside, path, src_dir_fd=at, dst_dir_fd=at)
     except FileExistsError:
         pass
     finally:
         os.close(descriptor)
-        os.unlink(beside)
+        os.unlink(beside, dir_fd=at)
 
 
-def _set_aside(path: Path) -> None:
+def _set_aside(place: Place) -> None:
     with suppress(FileNotFoundError):
-        os.unlink(path)
+        remove_file(place)

@@ -25,10 +25,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from ..errors import BrokenEntry
-from ..filesystem.atomic import files_in, read_file, write_file
+from ..filesystem.atomic import files_in, read_file, remove_file, status_of, write_file
+from ..filesystem.directory import Inside
 from ..filesystem.locks import FileKeyLock, held
 from . import entry_format
 from .entry_file import Head, read_head
@@ -140,7 +140,6 @@ class Sweeper:
         self.inactive = inactive
         self._lock = lock
         self._pause = min(PAUSE, max(1.0, inactive / 10))
-        self._state = folders.directory / "sweep"
         #: The progress, if the disk is too full to write it: then this process goes on from it.
         self._unsaved: Progress | None = None
         #: The rest of the folder in which this process has stopped.
@@ -178,11 +177,14 @@ class Sweeper:
 
     def _note(self, progress: Progress) -> None:
         self._unsaved = progress
-        write_file(self._state, json.dumps(asdict(progress)).encode("ascii"), int(time.time() * BILLION))
+        write_file(self._state(), json.dumps(asdict(progress)).encode("ascii"), int(time.time() * BILLION))
         self._unsaved = None
 
     def _progress(self) -> Progress:
-        return self._unsaved or _decoded(read_file(self._state) or b"")
+        return self._unsaved or _decoded(read_file(self._state()) or b"")
+
+    def _state(self) -> Inside:
+        return self.folders.directory.at("sweep")
 
     def _is_due(self, progress: Progress) -> bool:
         # A time too far ahead was written before the clock stepped back: it must not delay the sweep.
@@ -218,8 +220,9 @@ class Sweeper:
             progress.checked = progress.checked if progress.escaped else progress.began
             if stamps is not None:
                 self._remove_old_records(progress, stamps, until)
-        for folder in (self.folders.directory, self.records.folder):
-            _remove_old((Path(entry.path) for entry in files_in(folder) if _LEFTOVER.fullmatch(entry.name)), time.time())
+        for folder in (".", "names"):
+            names = [entry.name for entry in files_in(self.folders.directory.at(folder)) if _LEFTOVER.fullmatch(entry.name)]
+            _remove_old([self.folders.directory.at(f"{folder}/{name}") for name in names], time.time())
         self._known, self._rest = CachedPurgeRecords(self.records, None), _Rest()
         progress.restart()
         progress.next_at = time.time() + self._pause
@@ -325,7 +328,7 @@ class Sweeper:
 
     # -- records of purges ---------------------------------------------------------------------------------------
 
-    def _old_records(self, progress: Progress) -> list[Path]:
+    def _old_records(self, progress: Progress) -> list[Inside]:
         # A day before this sweep began: an origin call from before such a purge had ended when the first folder was looked at.
         return self.records.older_than(int((progress.began_at - KEPT_FOR) * BILLION))
 
@@ -340,7 +343,7 @@ class Sweeper:
                 # The rest is removed by the next sweep.
                 return
 
-    def _remove_records(self, old: list[Path], progress: Progress, stamps: Stamps) -> None:
+    def _remove_records(self, old: list[Inside], progress: Progress, stamps: Stamps) -> None:
         with held(self._lock("purge")):
             if not stamps.is_current():
                 return
@@ -348,8 +351,8 @@ class Sweeper:
             number = int(stamps.table[SEQ_SLOT]) + 1
             self.records.note_number(number)
             stamps.raise_seq(number)
-            for path in old:
-                self.records.remove(path, lambda record: record.last < progress.began and record.name not in progress.in_use)
+            for file in old:
+                self.records.remove(file, lambda record: record.last < progress.began and record.name not in progress.in_use)
 
 
 @contextmanager
@@ -364,11 +367,12 @@ def _collecting_later() -> Iterator[None]:
             gc.enable()
 
 
-def _remove_old(leftovers: Iterable[Path], now: float) -> None:
-    for path in leftovers:
+def _remove_old(leftovers: Iterable[Inside], now: float) -> None:
+    for file in leftovers:
         with suppress(OSError):
-            if abs(now - path.lstat().st_mtime) > LEFTOVER_AGE:
-                path.unlink()
+            status = status_of(file)
+            if status is not None and abs(now - status.st_mtime) > LEFTOVER_AGE:
+                remove_file(file)
 
 
 def _decoded(data: bytes) -> Progress:

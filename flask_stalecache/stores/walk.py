@@ -11,7 +11,7 @@ from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
 from ..core.rules.variants import INDEX
 from ..errors import BrokenEntry
-from ..filesystem.atomic import read_file
+from ..filesystem.atomic import read_file, remove_file
 from ..stats.counters import Counters
 from . import note_format
 from .base import Checked, Stored, Usage
@@ -65,9 +65,9 @@ class Contents:
                     yield checked
 
     def _checked(self, name: str) -> Checked | None:
-        path, key = self._folders.path(name), None
+        path, key = self._folders.file(name), None
         try:
-            head = read_head(str(path))
+            head = read_head(path)
             if head is None:
                 return None
             key = head.entry.key
@@ -89,7 +89,7 @@ class Contents:
                 return checked
             found = self._folders.found(name, frozenset(["entry"]))
             with suppress(FileNotFoundError):
-                self._folders.path(name).unlink()
+                remove_file(self._folders.file(name))
             self._folders.has_gone(found, stamps)
             return again._replace(removed=True)
         finally:
@@ -117,6 +117,6 @@ class Contents:
     def _note(self, found: Found) -> Note:
         # A note is only advice: if it can't be read, the entry is listed all the same.
         with suppress(OSError):
-            data = None if found.note is None else read_file(self._folders.path(found.name, ".note"))
+            data = None if found.note is None else read_file(self._folders.file(found.name, ".note"))
             return NOTHING if data is None else note_format.decode(data)
         return NOTHING

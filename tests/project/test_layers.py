@@ -65,6 +65,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.rules.request_changes",
     ),
     (
+        "filesystem.directory",
         "filesystem.atomic",
         "filesystem.locks",
     ),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flask_stalecache.filesystem.directory import Directory
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores import cache_directory as module
 from flask_stalecache.stores.base import DirectoryStore
@@ -23,8 +24,9 @@ class Opened:
     def __init__(self, path: Path) -> None:
         self.changes = 0
         self.counters = Counters()
-        self.records = PurgeRecords(path / "names")
-        self.directory = CacheDirectory(path, self.records, self.counters, self._change)
+        held = Directory(path)
+        self.records = PurgeRecords(held)
+        self.directory = CacheDirectory(held, self.records, self.counters, self._change)
 
     def _change(self) -> None:
         self.changes += 1

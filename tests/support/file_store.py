@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def visit(app: Flask, path: str = "/page") -> tuple[str, str]:
 def counted(app: Flask, name: str) -> int:
     counters: Counters = app.extensions["stalecache"].counters
     return counters[name]
+
+
+def reached(path: Any, **kwargs: Any) -> str:
+    """Return the whole path that a call of the operating system is about: it may be relative to a descriptor."""
+    at = kwargs.get("dir_fd", kwargs.get("src_dir_fd"))
+    return str(path) if at is None else f"{os.readlink(f'/proc/self/fd/{at}')}/{path}"
 
 
 def temporary_files(directory: Path) -> list[Path]:

@@ -121,7 +121,7 @@ def test_what_was_hit_survives_two_that_make_room_at_once(
     note_use, met = Folders.note_use, list[str]()
 
     def overtaken(folders: Folders, name: str, time_ns: int) -> None:
-        if folders.directory == directory and not met:
+        if folders.directory.path == directory and not met:
             met.append(name)
             write(other, "9")
         note_use(folders, name, time_ns)

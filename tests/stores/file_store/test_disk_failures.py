@@ -21,7 +21,7 @@ from flask_stalecache import CacheStatus, FileStore
 from flask_stalecache.engine.origin import Answer, Start
 from flask_stalecache.engine.singleflight import Flight, Flights
 from support.engine import FakeOrigin, FakeRefresh, body_of, make_engine, make_entry, storable
-from support.file_store import LOGGER, counted, entries_in, make_site, temporary_files, visit
+from support.file_store import LOGGER, counted, entries_in, make_site, reached, temporary_files, visit
 from support.processes import workers
 from support.threads import PATIENCE, crowd, results, wait_until
 
@@ -42,7 +42,8 @@ class Failing:
 
 def is_below(directory: Path, suffix: str) -> Callable[..., bool]:
     def fails(path: Any, *args: Any, **kwargs: Any) -> bool:
-        return str(path).startswith(str(directory)) and str(path).endswith(suffix)
+        whole = reached(path, **kwargs)
+        return whole.startswith(str(directory)) and whole.endswith(suffix)
 
     return fails
 

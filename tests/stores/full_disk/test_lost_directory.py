@@ -30,7 +30,7 @@ def emptied(directory: Path) -> None:
 
 def deleted(directory: Path) -> None:
     directory.rename(directory.with_name("gone"))
-    shutil.rmtree(directory.with_name("gone"), ignore_errors=True)
+    remove(directory.with_name("gone"))
 
 
 def replaced_by_an_empty_one(directory: Path) -> None:
@@ -80,7 +80,12 @@ def exchanged(directory: Path) -> None:
             continue
         break
     for old in directory.parent.glob("old*"):
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
+
+
+def remove(directory: Path) -> None:
+    """Remove a directory in which workers may be in the middle of a write."""
+    wait_for(lambda: shutil.rmtree(directory, ignore_errors=True) or not directory.exists(), SOON)
 
 
 def mended(directory: Path) -> None:

@@ -24,6 +24,7 @@ from flask_stalecache.stores.purge_records import PurgeRecord, PurgeRecords
 from support.client import settle, visit
 from support.clock import NOON
 from support.engine import make_entry
+from support.file_store import reached
 from support.processes import Worker, workers
 from support.threads import PATIENCE, results, wait_until
 from support.threads import crowd as crowd_of
@@ -33,9 +34,7 @@ from support.threads import crowd as crowd_of
 
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
 
-_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 0x4000, 0x40000
-
-_MNT_DETACH = 2
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -80,7 +79,8 @@ class MountedDisk:
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        self._is_readonly = False
+        # A file system with a mapped table can't be made read-only, and descriptors lead past a mount over it that is.
+        self._patched = PatchedDisk(place)
         _done(_libc.mount(b"tmpfs", self._name, b"tmpfs", 0, b"size=%d,mode=0700" % self.SIZE))
 
     @property
@@ -94,15 +94,10 @@ class MountedDisk:
                     file.write(bytes(size))
 
     def readonly(self) -> None:
-        # A file system with a mapped table can't be made read-only, but it can be seen through another mount that is.
-        _done(_libc.mount(self._name, self._name, None, _MS_BIND, None))
-        _done(_libc.mount(None, self._name, None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY, None))
-        self._is_readonly = True
+        self._patched.readonly()
 
     def well(self) -> None:
-        if self._is_readonly:
-            _done(_libc.umount2(self._name, _MNT_DETACH))
-        self._is_readonly = False
+        self._patched.well()
         for ballast in self.place.glob("ballast-*"):
             ballast.unlink()
 
@@ -134,8 +129,9 @@ class PatchedDisk:
         real = getattr(where, name)
 
         def patched(*args: Any, **kwargs: Any) -> Any:
-            number = self.trouble and fails(*args, **kwargs)
-            if number and number == self.trouble and not (name == "mkdir" and os.path.isdir(args[0])):
+            whole = [reached(arg, **kwargs) if isinstance(arg, str) else arg for arg in args]
+            number = self.trouble and fails(*whole, **kwargs)
+            if number and number == self.trouble and not (name == "mkdir" and os.path.isdir(whole[0])):
                 raise OSError(number, os.strerror(number))
             return real(*args, **kwargs)
 
@@ -344,7 +340,7 @@ def in_the_middle_of_a_sweep(site: Site) -> None:
     look, met = Folders.listed, list[int]()
 
     def failing(folders: Folders, number: int) -> Listed:
-        if number == 100 and folders.directory == site.directory and not met:
+        if number == 100 and folders.directory.path == site.directory and not met:
             met.append(number)
             site.trouble()
         return look(folders, number)

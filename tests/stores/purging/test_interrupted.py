@@ -210,7 +210,7 @@ def kill_all_who_write(directory: Path) -> int:
         lambda store: store.write(begun(store, NEW)),
         # First it notes its number, and then the record.
         lambda store: store.purge(NEWS, soft=False),
-        lambda store: store._records.write(PurgeRecord(NEWS, hard=1)),
+        lambda store: store.load("page") and store._records.write(PurgeRecord(NEWS, hard=1)),
         lambda store: write_file(directory / "sweep", b"{}", 0),
         lambda store: Stamps(directory / FILE_NAME),
     ]

@@ -11,6 +11,7 @@ import time_machine
 from flask import Flask
 
 from flask_stalecache import StaleCache
+from flask_stalecache.filesystem.directory import Directory
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purge_records import PurgeRecord, PurgeRecords
 from support.client import visit
@@ -28,6 +29,12 @@ def record_of(*purges: tuple[int, float]) -> PurgeRecord:
     return record
 
 
+def records_of(path: Path) -> PurgeRecords:
+    directory = Directory(path)
+    directory.hold()
+    return PurgeRecords(directory)
+
+
 @pytest.mark.parametrize(
     ("seq", "ended"),
     [(0, 10.0), (4, 10.0), (5, 20.0), (6, 20.0), (7, 30.0), (8, 30.0), (9, None), (10, None)],
@@ -40,8 +47,8 @@ def test_the_first_one_after_its_number_ends_the_freshness_of_an_entry(seq: int,
 
 def test_a_record_that_was_written_is_read_as_it_was(tmp_path: Path) -> None:
     record = record_of((5, 10.0), (7, 20.5)).purged(8, 30.0, soft=False)
-    PurgeRecords(tmp_path / "names").write(record)
-    assert PurgeRecords(tmp_path / "names").read(NEWS) == record
+    records_of(tmp_path).write(record)
+    assert records_of(tmp_path).read(NEWS) == record
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.001, 1.0, 30.0])
@@ -50,9 +57,9 @@ def test_a_record_stays_small_and_knows_the_time_of_each_purge_roughly(pause: fl
     for number in range(1, count + 1):
         now += pause
         record = record.purged(number, now, soft=True)
-    records = PurgeRecords(tmp_path / "names")
+    records = records_of(tmp_path)
     records.write(record)
-    assert sum(path.stat().st_size for path in records.folder.iterdir()) < 4096
+    assert sum(path.stat().st_size for path in (tmp_path / "names").iterdir()) < 4096
     assert record.ended_at(0) == 1e9 + pause, "the first one is known for ever"
     for seq in range(count):
         ended, right = record.ended_at(seq), 1e9 + (seq + 1) * pause

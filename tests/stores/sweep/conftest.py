@@ -23,7 +23,7 @@ def found(directory: Path, monkeypatch: pytest.MonkeyPatch, monotonic: Callable[
     names, find = list[str](), Folders.found
 
     def slow(folders: Folders, name: str, kinds: frozenset[str]) -> Found:
-        if folders.directory == directory:
+        if folders.directory.path == directory:
             names.append(name)
             monotonic(0.004)
         return find(folders, name, kinds)

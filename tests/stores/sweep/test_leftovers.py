@@ -77,7 +77,7 @@ def write_half(directory: Path, moment: float, told: Path) -> None:
         store = open_store(directory)
         keep(store, "page")
 
-        def stop(*_: object) -> None:
+        def stop(*_: object, **__: object) -> None:
             told.touch()
             threading.Event().wait()
 

@@ -16,6 +16,7 @@ import time_machine
 
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import Note
+from flask_stalecache.filesystem.directory import Inside
 from flask_stalecache.stores import purge_records as names_module
 from flask_stalecache.stores import sweep as sweep_module
 from flask_stalecache.stores.folders import Folders, Listed
@@ -261,7 +262,7 @@ def test_what_is_purged_behind_the_sweep_goes_in_the_next(
     look, passed = Folders.listed, list[int]()
 
     def purge_behind(folders: Folders, number: int) -> Listed:
-        if folders.directory == directory and number == int(digest("page")[:2], 16) + 1 and not passed:
+        if folders.directory.path == directory and number == int(digest("page")[:2], 16) + 1 and not passed:
             passed.append(number)
             store.purge("all", soft=False)
         return look(folders, number)
@@ -287,14 +288,15 @@ def test_what_was_purged_long_ago_is_not_looked_for_again(
     sweep(store)
     opened, real = list[str](), os.open
 
-    def watching(path: str | Path, *args: int) -> int:
-        opened.append(str(path))
-        return real(path, *args)
+    def watching(path: str | Path, *args: int, **options: int) -> int:
+        opened.append(Path(path).name)
+        return real(path, *args, **options)
 
     monkeypatch.setattr(os, "open", watching)
     clock.shift(PAUSE)
     sweep(store)
-    assert str(file_of(directory, "page")) not in opened
+    assert file_of(directory, "page").name[:2] in opened
+    assert file_of(directory, "page").name not in opened
 
 
 @pytest.mark.parametrize(
@@ -334,22 +336,22 @@ def test_of_very_many_records_a_part_goes_at_a_time_and_all_in_the_end(
     store, remove, looks = open_store(directory), names_module.PurgeRecords.remove, list[int]()
     older_than, written = names_module.PurgeRecords.older_than, names_module._written
 
-    def counting(names: names_module.PurgeRecords, time_ns: int) -> list[Path]:
+    def counting(names: names_module.PurgeRecords, time_ns: int) -> list[Inside]:
         # The app of another test may still be looked after.
-        if names.folder.parent == directory:
+        if names.folder.held.path == directory:
             looks.append(0)
         return older_than(names, time_ns)
 
-    def counted(path: Path) -> float:
-        if directory in path.parents:
+    def counted(file: Inside) -> float:
+        if file.held.path == directory:
             looks[-1] += 1
-        return written(path)
+        return written(file)
 
     monkeypatch.setattr(names_module.PurgeRecords, "older_than", counting)
     monkeypatch.setattr(names_module, "_written", counted)
 
     def slow(names: names_module.PurgeRecords, *arguments: Any) -> None:
-        if names.folder.parent == directory:
+        if names.folder.held.path == directory:
             monotonic(0.003)
         remove(names, *arguments)
 

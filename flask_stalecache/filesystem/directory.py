@@ -1,0 +1,175 @@
+"""A directory that is checked and held open, so that its files are reached through it and not by its path.
+
+Who may write to the parent of a directory can put another one in its place. What is opened relative to the descriptor of the
+directory that was checked is never in that other one. Where the platform has no such calls, files are opened by their paths, and
+only their owners are checked.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import ConfigError
+
+_CALLS = {os.open, os.stat, os.unlink, os.rename, os.mkdir, os.chmod, os.link, os.utime}
+_RELATIVE = os.supports_dir_fd >= _CALLS and os.scandir in os.supports_fd
+_DIRECTORY = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0)
+
+
+class Held:
+    """A directory whose owner and mode were checked, and its descriptor. A forked child inherits it.
+
+    :param path: the directory. It may be a link of our own.
+    :raises ConfigError: if it is a file, not ours, writable by others, or not by us.
+    :raises OSError: if it does not exist.
+    :ivar descriptor: the descriptor; ``None`` on a platform without calls relative to one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor: int | None = None
+        self._by_path = path
+        check_directory(path)
+        descriptor = os.open(path, _DIRECTORY)
+        try:
+            status = os.fstat(descriptor)
+            # Once more: another directory may be at the path since it was checked.
+            _check_status(path, status, {status.st_uid})
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._identity = status.st_dev, status.st_ino
+        if _RELATIVE:
+            self.descriptor = descriptor
+            links = Path(f"/proc/self/fd/{descriptor}")
+            self._by_path = links if links.is_dir() else path
+        else:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        # A daemon may have closed all descriptors, and the number may be of another file by now.
+        if self.descriptor is not None and self._is_open():
+            with suppress(OSError):
+                os.close(self.descriptor)
+
+    def _is_open(self) -> bool:
+        try:
+            status = os.fstat(self.descriptor or 0)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
+
+    def is_current(self) -> bool:
+        """Whether its path still leads here."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity and (self.descriptor is None or self._is_open())
+
+    def by_path(self, name: str) -> Path:
+        """Return a path to one of its files for those who take nothing else: through the descriptor, where the kernel has that."""
+        return self._by_path / name
+
+
+class Inside(NamedTuple):
+    """A file in a held directory.
+
+    :ivar name: its path from there.
+    """
+
+    held: Held
+    name: str
+
+    def __str__(self) -> str:
+        return str(self.held.path / self.name)
+
+
+#: A file by its path or in a held directory.
+Place = str | Path | Inside
+
+
+class Directory:
+    """The path of a directory, and the directory there as long as it is held.
+
+    :param path: the path.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._held: Held | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is held."""
+        return self._held is not None
+
+    def hold(self) -> None:
+        """Check the directory that is at the path now, and hold it. If it can't be used, none is held any more."""
+        # Threads that are in the middle of something go on with the old one until then.
+        try:
+            self._held = Held(self.path)
+        except BaseException:
+            self._held = None
+            raise
+
+    def is_current(self) -> bool:
+        """Whether it is held, and still the one at the path."""
+        held = self._held
+        return held is not None and held.is_current()
+
+    def at(self, name: str) -> Inside:
+        """Return a file in it.
+
+        :raises FileNotFoundError: if it is not held: it is as good as not there.
+        """
+        held = self._held
+        if held is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
+        return Inside(held, name)
+
+
+def where(place: Place) -> tuple[str, int | None]:
+    """Return the path of a file, and the descriptor of the directory that it starts from, if it has one."""
+    if not isinstance(place, Inside):
+        return os.fspath(place), None
+    descriptor = place.held.descriptor
+    return (str(place), None) if descriptor is None else (place.name, descriptor)
+
+
+def check_directory(directory: Path) -> None:
+    """Raise :class:`ConfigError` if a cache directory exists and is a file, not ours, writable by others, or not by us."""
+    try:
+        link, status = os.lstat(directory), os.stat(directory)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise ConfigError(f"the cache directory {directory} is inside a file: give another STALECACHE_DIR") from None
+    except OSError as error:
+        raise ConfigError(
+            f"the cache directory {directory} can't be used ({error.strerror}): give another STALECACHE_DIR"
+        ) from None
+    _check_status(directory, status, {link.st_uid, status.st_uid})
+    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigError(f"the cache directory {directory} is not writable: give another STALECACHE_DIR")
+
+
+def _check_status(directory: Path, status: os.stat_result, owners: set[int]) -> None:
+    if not stat.S_ISDIR(status.st_mode):
+        raise ConfigError(f"the cache directory {directory} is a file: give a directory as STALECACHE_DIR")
+    others = owners - {os.geteuid()}
+    if others:
+        raise ConfigError(
+            f"the cache directory {directory} belongs to user {others.pop()}, and we are user {os.geteuid()}: "
+            "give a directory of our own as STALECACHE_DIR"
+        )
+    if status.st_mode & 0o022:
+        raise ConfigError(
+            f"others can write to the cache directory {directory} (mode {stat.S_IMODE(status.st_mode):04o}): "
+            "run chmod 700 on it, or give another STALECACHE_DIR"
+        )
