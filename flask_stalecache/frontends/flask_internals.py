@@ -330,6 +330,13 @@ def _takes_context(method: str) -> bool:
 # -- request fields ----------------------------------------------------------------------------------------------------
 
 
+class HandsOut(Protocol):
+    """An environ that records its reads."""
+
+    def hand_out(self, receiver: str) -> Any:
+        """Return itself to a module outside the framework."""
+
+
 class RecordedHeaders(EnvironHeaders):
     """Request fields whose reads by name are reported.
 
@@ -337,14 +344,18 @@ class RecordedHeaders(EnvironHeaders):
 
     :param environ: the plain environ.
     :param note: records the read of a field.
-    :param hand_out: returns the environ for a module outside the framework.
+    :param recorder: the environ that records.
     """
 
-    def __init__(self, environ: dict[str, Any], note: Callable[[str], None], hand_out: Callable[[str], Any]) -> None:
+    __slots__ = ("_hand_out", "_note", "_plain")
+
+    def __init__(self, environ: dict[str, Any], note: Callable[[str], None], recorder: HandsOut) -> None:
         self._plain = environ
         self._note = note
-        self._hand_out = hand_out
+        self._hand_out = recorder.hand_out
         super().__init__(environ)
+        # For vars(). The property stands before it in all other ways.
+        self.__dict__["environ"] = recorder
 
     @property
     def environ(self) -> Any:

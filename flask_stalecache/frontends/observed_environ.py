@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 
+_SERVER = ("SERVER_NAME", "SERVER_PORT")
+
+
 class ObservedEnviron(dict[str, Any]):
     """An environ that records its reads and writes through to the one that it stands for.
 
@@ -51,10 +54,14 @@ class ObservedEnviron(dict[str, Any]):
 
     def note(self, name: object) -> None:
         """Record the read of a variable by the caller of the caller."""
-        reader = outside_reader(sys._getframe(2))
+        frame = sys._getframe(2)
+        reader = outside_reader(frame)
         if reader is None:
             return
         self.log.uses("environ").used()
+        if name in _SERVER and "HTTP_HOST" in self._plain and frame.f_globals.get("__name__") == "werkzeug.wsgi":
+            # Its functions for hosts and URLs read these first, and use them only without Host.
+            return
         if isinstance(name, str):
             self.log.variable(name, reader, has_value=bool(self._plain.get(name)))
         else:

@@ -21,8 +21,10 @@ from ..read_log import ReadLog
 class ObservedHeaders(RecordedHeaders):
     """Request fields that record their readers."""
 
-    def __init__(self, environ: dict[str, Any], log: ReadLog, hand_out: Callable[[str], Any]) -> None:
-        super().__init__(environ, log.header, hand_out)
+    __slots__ = ("_log",)
+
+    def __init__(self, environ: dict[str, Any], log: ReadLog, recorder: ObservedEnviron) -> None:
+        super().__init__(environ, log.header, recorder)
         self._log = log
 
     def getlist(self, key: str, type: Any = None) -> Any:
@@ -174,7 +176,7 @@ class ObservedRequest(Request):
         headers = self.__dict__.get("_stalecache_headers")
         if headers is None:
             environ: ObservedEnviron = self.__dict__["environ"]
-            headers = ObservedHeaders(environ.plain, self.stalecache_reads, environ.hand_out)
+            headers = ObservedHeaders(environ.plain, self.stalecache_reads, environ)
             self.__dict__["_stalecache_headers"] = headers
         return headers
 

@@ -13,6 +13,7 @@ import pytest
 from flask import Flask, Request, current_app, g, render_template_string, request
 from werkzeug.utils import environ_property
 from werkzeug.wrappers import Request as PlainRequest
+from werkzeug.wsgi import get_current_url, get_host
 
 from flask_stalecache import StaleCache
 from support.client import MakeApp, visit
@@ -37,6 +38,7 @@ FIELD: dict[str, Callable[[], object]] = {
     "vars": lambda: vars(request)["environ"].get("HTTP_X_USER"),
     "__dict__": lambda: request.__dict__["environ"].get("HTTP_X_USER"),
     "object": lambda: vars(request._get_current_object())["environ"].get("HTTP_X_USER"),  # type: ignore[attr-defined]
+    "vars-headers": lambda: vars(request.headers)["environ"].get("HTTP_X_USER"),
     "template": lambda: render_template_string("{{ request.environ.HTTP_X_USER }}"),
     "headers-in": lambda: "X-User" in request.headers,
 }  # fmt: skip
@@ -130,6 +132,18 @@ def test_a_reader_that_is_exempt_for_the_address_is_exempt_for_nothing_else(make
     shown(lambda: f"page {bool(request.remote_addr)} {request.environ.get('HTTP_X_USER')}")(app, cache)
     said = [visit(app, "/", fields, environ=who).word for fields, who in ((NOBODY, CAROL), (NOBODY, DAVE), (ANN, CAROL))]
     assert said == ["MISS", "HIT", "BYPASS"]
+
+
+def test_the_attributes_of_headers_show_nothing_unrecorded(make_app: MakeApp) -> None:
+    assert "HIT" not in play(make_app, shown(lambda: f"{'ann' in repr(vars(request.headers))}"), ANN, BOB, NOBODY, ANN)
+
+
+@pytest.mark.parametrize("read", [lambda: get_host(request.environ), lambda: get_current_url(request.environ)])
+def test_werkzeugs_functions_for_hosts_and_urls_read_what_is_in_the_key(make_app: MakeApp, read: Callable[[], str]) -> None:
+    app, cache = make_app()
+    shown(lambda: f"at {read()}")(app, cache)
+    said = [visit(app, "/", {"Host": host}, environ=who).page[0] for host, who in (("a", CAROL), ("a", DAVE), ("b", DAVE))]
+    assert said == ["MISS", "HIT", "MISS"]
 
 
 # -- C code --------------------------------------------------------------------------------------------------------------
