@@ -44,12 +44,21 @@ def by_all_cookies() -> str:
     return dict(request.cookies).get("user", "stranger")
 
 
+def by_environ() -> str:
+    return str(request.environ.get("HTTP_X_USER", "stranger"))
+
+
+def by_c_code() -> str:
+    """Past all methods of a dict."""
+    return str(dict.get(request.environ, "HTTP_X_USER", "stranger"))
+
+
 def by_choice() -> str:
     """What is read depends on what was read."""
     return by_cookie() if by_field() != "stranger" else f"{by_session()}!"
 
 
-WAYS = [by_cookie, by_field, by_session, by_all_fields, by_all_cookies, by_choice]
+WAYS = [by_cookie, by_field, by_session, by_all_fields, by_all_cookies, by_environ, by_c_code, by_choice]
 
 
 def answers(way: Callable[[], str]) -> dict[str, Callable[[], Any]]:
@@ -159,6 +168,15 @@ def test_each_kind_of_answer_says_the_same(
         said.append(names(visit(app, headers=fields, method=method)))
         visit(app)
     assert said == [["Accept-Encoding", "Cookie", "X-User"]] * 5
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_an_address_is_no_field(make_app: MakeApp, front: str) -> None:
+    app, cache = make_app(GATEWAY=front == "gateway")
+    add(app, cache, front, lambda: str(request.remote_addr), "public")
+    for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):
+        seen = visit(app, environ={"REMOTE_ADDR": address})
+        assert (seen.text, names(seen)) == (f"hello {address}", ["*"])
 
 
 @pytest.mark.parametrize("front", FRONTS)

@@ -24,15 +24,18 @@ if TYPE_CHECKING:
 
 #: Fields that belong to the URL, as which other caches know them.
 _IN_URL = frozenset({"host", *FORWARDED_FIELDS})
-#: What an answer depends on if one of these keeps it from the store, no field tells.
-_UNNAMED = frozenset(
+#: Requests whose answers depend on what no field tells.
+_UNNAMED = frozenset({BypassReason.REMOTE_USER, BypassReason.BODY})
+#: What an answer depends on if one of these keeps it from the store, the URL or the names of the fields tell. Of any other reason
+#: they don't.
+_TOLD = frozenset(
     {
-        StoreRefusal.READS_ALL_HEADERS,
-        StoreRefusal.READS_ENVIRON,
-        StoreRefusal.READS_VARIABLE,
-        StoreRefusal.REQUEST_BODY,
-        BypassReason.REMOTE_USER,
-        BypassReason.BODY,
+        StoreRefusal.IGNORED_PARAMETERS,
+        StoreRefusal.ROUTED_WITH_IGNORED,
+        StoreRefusal.REPEATS_IGNORED,
+        StoreRefusal.CHANGED_REQUEST,
+        StoreRefusal.ANSWERED_BY_MIDDLEWARE,
+        StoreRefusal.READS_ALL_COOKIES,
     }
 )
 
@@ -60,7 +63,8 @@ def fields_of_answer(
     if seen.is_ours or (backend.only_coded and not seen.policy.gateway):
         return set()
     reason = None if own is None else own.reason
-    if reason in _UNNAMED or bypassed in _UNNAMED or RequestInputs(variables=seen.names.variables).present_in(environ):
+    is_unnamed = bypassed in _UNNAMED or (reason is not None and reason not in _TOLD)
+    if is_unnamed or RequestInputs(variables=seen.names.variables).present_in(environ):
         return {STAR}
     fields = {*rule.policy.vary, *(seen.names.fields - _IN_URL)}
     if reason is StoreRefusal.READS_ALL_COOKIES:

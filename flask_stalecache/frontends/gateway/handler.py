@@ -302,7 +302,8 @@ class Gateway:
             field = forwarded_field(reason.forwarded, status=code) + (key_and_detail("", reason.text) if self._explains else "")
             more = [] if ours else status_fields(CacheStatus.BYPASS, field, self._chosen)
             given = () if exc_info is None else (exc_info,)
-            varied = fields_of_answer(self._backend, rule, as_it_came, counted.observe(), headers, bypassed=reason)
+            seen = counted.observe()
+            varied = fields_of_answer(self._backend, rule, as_it_came, seen, headers, seen.own, bypassed=reason)
             return start_response(status, [*with_vary(end_to_end(headers), varied), *more], *given)
 
         return counted.enter(start)

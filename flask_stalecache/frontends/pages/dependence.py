@@ -26,6 +26,7 @@ def fields_of_answer(bound: BoundView, context: RequestContext) -> set[str]:
     if not isinstance(context.request, ObservedRequest):
         return {STAR}
     log = reads_of(context)
+    log.settle()
     fields = {*policy.vary, *log.by_key, *log.fields(bound.settings.ignored_headers)}
     if not policy.ignore_session and (log.has_opened or getattr(session_of(context), "accessed", True)):
         fields.add("cookie")

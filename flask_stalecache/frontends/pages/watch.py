@@ -29,8 +29,8 @@ KEY_FIELDS = frozenset({"host", *FORWARDED_FIELDS})
 _PARSED_CONDITIONALS = ("if_none_match", "if_modified_since", "if_match", "if_unmodified_since", "if_range", "range")
 _READS_ALL = {
     "headers": StoreRefusal.READS_ALL_HEADERS,
-    "cookies": StoreRefusal.READS_ALL_COOKIES,
     "environ": StoreRefusal.READS_ALL_VARIABLES,
+    "cookies": StoreRefusal.READS_ALL_COOKIES,
 }
 
 
