@@ -19,7 +19,7 @@ from flask import (
 from flask.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
 
 from flask_stalecache import StaleCache
-from support.client import MakeApp, visit
+from support.client import MakeApp, unrecorded_environ, visit
 
 View: TypeAlias = "Callable[..., Any]"
 
@@ -91,14 +91,14 @@ def number() -> str:
 
 def with_cookie() -> Response:
     response = make_response(number())
-    response.set_cookie("user", request.environ.get("HTTP_X_USER", "-"))
+    response.set_cookie("user", unrecorded_environ().get("HTTP_X_USER", "-"))
     return response
 
 
 def with_callback() -> str:
     @after_this_request
     def mark(response: Response) -> Response:
-        response.headers["X-For"] = request.environ.get("HTTP_X_USER", "-")
+        response.headers["X-For"] = unrecorded_environ().get("HTTP_X_USER", "-")
         return response
 
     return number()
