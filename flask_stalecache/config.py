@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from .core.http.tags import TAG_FIELDS
 from .core.model import checks
 from .core.model.base_url import Base
 from .core.model.checks import FIELD_NAME
@@ -175,6 +176,21 @@ def _readers(name: str, value: object) -> Mapping[str, frozenset[str]]:
     return {package: _ignored_names(f"{name}[{package!r}]", names) for package, names in value.items()}
 
 
+#: Response fields with a meaning of their own, which are no lists of tags.
+_OWN_MEANING = HOP_BY_HOP | {
+    "age", "cache-control", "content-encoding", "content-length", "content-range", "content-type", "date", "etag", "expires",
+    "last-modified", "location", "set-cookie", "vary",
+}  # fmt: skip
+
+
+def _tag_fields(name: str, value: object) -> frozenset[str]:
+    fields = checks.names(name, value)
+    for field in fields:
+        if FIELD_NAME.fullmatch(field) is None or field.lower() in _OWN_MEANING:
+            raise ConfigError(f"{name} contains {field!r}: give response fields that list tags, such as 'Surrogate-Key'")
+    return frozenset(field.lower() for field in fields)
+
+
 def _status_headers(name: str, value: object) -> frozenset[str]:
     known = {header.lower(): header for header in STATUS_HEADERS}
     chosen = checks.names(name, value)
@@ -252,6 +268,8 @@ KEYS: Mapping[str, Key] = {
         "GatewayCache: whether an answer to a request with Cookie, or another field that says who asks, is stored only if it says "
         "`public` or `s-maxage`.",
     ),
+    "TAG_FIELDS": Key(TAG_FIELDS, _tag_fields, "Response fields from which the gateway takes tags."),
+    "SEND_TAG_FIELDS": Key(True, _flag, "Whether the gateway sends the fields of TAG_FIELDS on, to a CDN in front of it."),
     "STATUS_HEADERS": Key(STATUS_HEADERS, _status_headers, "Which of `Cache-Status` and `X-Cache-Status` are sent."),
 }
 
@@ -291,6 +309,8 @@ class Settings:
     gateway: Any
     honor_request_cache_control: bool
     credentials_need_public: bool
+    tag_fields: frozenset[str]
+    send_tag_fields: bool
     status_headers: frozenset[str]
 
     @property

@@ -78,6 +78,8 @@ DEFAULTS: dict[str, object] = {
     "IGNORED_READERS": {
         package: {name.lower() for name in names} for package, names in DEFAULT_IGNORED_READERS.items()
     },
+    "TAG_FIELDS": {"surrogate-key", "cache-tag", "xkey"},
+    "SEND_TAG_FIELDS": True,
     "STATUS_HEADERS": {"Cache-Status", "X-Cache-Status"},
 }  # fmt: skip
 
@@ -122,6 +124,8 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "IGNORED_PARAMETERS": [((), ()), (["utm_*", "ref"], ("utm_*", "ref"))],
     "IGNORED_HEADERS": [((), frozenset()), (["X-Trace"], {"x-trace"})],
     "IGNORED_READERS": [({}, {}), ({"a": ["X-B", "REMOTE_ADDR"], "b.c": ()}, {"a": {"x-b", "remote_addr"}, "b.c": set()})],
+    "TAG_FIELDS": [((), frozenset()), (["X-Cache-Tags"], {"x-cache-tags"})],
+    "SEND_TAG_FIELDS": [(True, True), (False, False)],
     "STATUS_HEADERS": [((), frozenset()), (["cache-status"], {"Cache-Status"}), (["X-CACHE-STATUS"], {"X-Cache-Status"})],
 }
 
@@ -169,6 +173,8 @@ REFUSED: dict[str, list[tuple[object, str]]] = {
     "IGNORED_PARAMETERS": [(value, "a sequence of names") for value in NO_NAMES],
     "IGNORED_HEADERS": [(value, "a sequence of names") for value in NO_NAMES],
     "IGNORED_READERS": [(value, "a mapping from each package") for value in (*NO_NAMES, ["flask_login"], "flask_login")],
+    "TAG_FIELDS": [(value, "a sequence of names") for value in NO_NAMES],
+    "SEND_TAG_FIELDS": [(value, "True or False") for value in (1, 0, None, "yes")],
     "STATUS_HEADERS": [(value, "a sequence of names") for value in NO_NAMES],
 }  # fmt: skip
 
@@ -186,6 +192,8 @@ REFUSED_WITHIN: list[tuple[str, object, object, str]] = [
     ("IGNORED_READERS", {"a": ["b", ""]}, "", "non-empty strings"),
     ("IGNORED_READERS", {"a": ["Cookie"]}, "cookie", "key="),
     ("IGNORED_READERS", {"a": ["Authorization"]}, "authorization", "always served live"),
+    ("TAG_FIELDS", ["xkey", "Cache-Control"], "Cache-Control", "response fields that list tags"),
+    ("TAG_FIELDS", ["Surrogate Key"], "Surrogate Key", "response fields that list tags"),
     ("STATUS_HEADERS", ["Cache-Status", "X-Cache"], "X-Cache", "Cache-Status, X-Cache-Status"),
 ]
 

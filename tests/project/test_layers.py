@@ -49,6 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.http.request",
         "core.http.ranges",
         "core.http.tracing",
+        "core.http.tags",
         "core.http.validators",
         "core.http.conditional",
         "core.http.invalidation",

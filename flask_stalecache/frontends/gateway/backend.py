@@ -146,6 +146,8 @@ class Backend:
     :param kept: tells random values from settings.
     :param debugs: whether ``Cache-Status`` contains the debug detail; called once, at the first request.
     :param endpoints: tells which requests can't have an answer that is stored.
+    :param tag_fields: the response fields that list tags, in lower case.
+    :param removed: those of them that are not sent on.
     """
 
     app: WSGIApplication
@@ -164,6 +166,8 @@ class Backend:
     renew: Callable[[tuple[str, ...]], None]
     debugs: Callable[[], bool]
     endpoints: Endpoints
+    tag_fields: frozenset[str] = frozenset()
+    removed: frozenset[str] = frozenset()
     kept: KeptValues = field(default_factory=KeptValues)
 
     @classmethod
@@ -198,6 +202,8 @@ class Backend:
             renew=renew,
             debugs=debugs,
             endpoints=endpoints or NoEndpoints(),
+            tag_fields=settings.tag_fields,
+            removed=frozenset() if settings.send_tag_fields else settings.tag_fields,
         )
 
     def tally_of(self, entry: Entry | None) -> Tally:

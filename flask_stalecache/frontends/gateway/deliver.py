@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from http import HTTPStatus
 from io import FileIO
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +14,7 @@ from werkzeug.wsgi import FileWrapper
 from ...core.exhaustive import assert_never
 from ...core.http.conditional import ANSWERED_FIELDS, Extent, Selected, select
 from ...core.http.fields import fields_to_send, first_of, request_fields
+from ...core.http.tags import without_fields
 from ...core.http.validators import fields_of_304
 from ...core.model.entry import Entry
 from ...core.model.inputs import RequestInputs
@@ -52,6 +53,7 @@ class PreparedResponse:
     """An entry that is ready to be sent.
 
     :param entry: the entry.
+    :param removed: fields that are not sent, in lower case.
     :ivar line: the status line.
     :ivar fields: the fields that are always the same: all but Age and the status fields.
     :ivar body: the body, in a tuple; ``None`` if it is in a file.
@@ -64,11 +66,11 @@ class PreparedResponse:
 
     __slots__ = ("absent", "body", "entry", "etag", "fields", "fields_now", "line", "modified", "tally")
 
-    def __init__(self, entry: Entry, tally: Tally = UNCOUNTED) -> None:
+    def __init__(self, entry: Entry, tally: Tally = UNCOUNTED, removed: Collection[str] = ()) -> None:
         self.entry = entry
         self.tally = tally
         self.line = status_line(entry.status)
-        self.fields = _fields_sent(entry)
+        self.fields = without_fields(_fields_sent(entry), removed)
         self.body = (entry.body,) if entry.file is None else None
         self.absent: RequestInputs | None = entry.absent or None
         # Only a 200 is answered with a 304: the validators of other statuses are not compared (RFC 9110 section 13.2.1).

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...core.http.fields import Headers
 from ...core.http.freshness import is_explicit
+from ...core.http.tags import tags_in_fields
 from ...core.http.tracing import TRACING, shown_fields
 from ...core.http.vary import selecting_fields
 from ...core.model.checks import tags as checked_tags
@@ -136,10 +137,11 @@ class EntryBuilder:
         tags = self._tags()
         if tags is None:
             return None
+        tags = (*tags, *self._hints.tags, *self._sent_tags(exchange.headers))
         fields = self.fields(seen, exchange.headers)
         index = self._backend.engine.look_up(self._url_key).entry
         place = place_of(self._url_key, fields, self._environ.get, index)
-        entry = self._entry(place.key, exchange, seen, windows, (*tags, *self._hints.tags), fields, body, start)
+        entry = self._entry(place.key, exchange, seen, windows, tags, fields, body, start)
         return BuiltEntry(entry, None if place.is_known else index_with(fields, index, entry, self._url_key))
 
     def _entry(
@@ -190,6 +192,10 @@ class EntryBuilder:
             "a page is not stored, since it could not be purged by its tags: %s",
         )
 
+    def _sent_tags(self, headers: Headers) -> tuple[str, ...]:
+        """Return the tags in the fields of a response."""
+        return tags_in_fields(headers, self._backend.tag_fields)
+
     # -- a confirmation ---------------------------------------------------------------------------------------------------
 
     def is_elsewhere(self, headers: Headers, previous: Entry, seen: Observation) -> bool:
@@ -202,8 +208,20 @@ class EntryBuilder:
         return start.renew_entry(
             previous,
             self._backend.terms,
+            names=self._names_renewed(previous, exchange.headers),
             **entry_fields(exchange, windows),
         )
+
+    def _names_renewed(self, previous: Entry, headers: Headers) -> tuple[str, ...]:
+        """Return the names of a stored response once a confirmation has brought other tags: its fields replace the stored ones."""
+        before, now = self._sent_tags(previous.headers), self._sent_tags(headers)
+        if now == before:
+            return previous.names
+        other_tags = self._tags()
+        # What a rule that fails would have said is not known: a name too many only purges too much.
+        gone = set() if other_tags is None else {*before}.difference(other_tags, self._hints.tags)
+        names = (*previous.names, *map(tag_name, now))
+        return tuple(dict.fromkeys(name for name in names if name not in {tag_name(tag) for tag in gone.difference(now)}))
 
     def in_memory(self, entry: Entry) -> Entry | None:
         """Return an entry with its body, which has to be written again; ``None`` if its file has gone."""

@@ -23,6 +23,7 @@ from ...core.http.cache_control import response_directives
 from ...core.http.fields import end_to_end, first_of
 from ...core.http.freshness import must_be_confirmed
 from ...core.http.invalidation import SAFE_METHODS
+from ...core.http.tags import without_fields
 from ...core.http.vary import with_vary
 from ...core.model.entry import Entry
 from ...core.model.environ import ARRIVED, REPLAY, WARMING
@@ -140,6 +141,8 @@ class Gateway:
         """
         if not self._knows_server:
             self._know_server(environ)
+        if self._backend.removed:
+            start_response = _without(start_response, self._backend.removed)
         if (reason := _why_bypassed(environ)) is not None:
             return self._bypass(environ, start_response, reason)
         # Set by the cache of an app that this one is mounted in. A refresh of ours starts here, so it must not see it.
@@ -190,7 +193,7 @@ class Gateway:
         prepared: PreparedResponse | None = copy.prepared
         if prepared is None:
             assert copy.entry is not None
-            prepared = copy.prepared = PreparedResponse(copy.entry, self._backend.tally_of(copy.entry))
+            prepared = copy.prepared = PreparedResponse(copy.entry, self._backend.tally_of(copy.entry), self._backend.removed)
         more = fields_for_copy(served, prepared.entry, now, self._chosen, origin.debug_detail(served))
         is_plain = served.status is CacheStatus.HIT and not served.refresh and prepared.body is not None
         if is_plain and fields is not None and origin.may_take_short_way:
@@ -321,6 +324,15 @@ class Gateway:
             self._rules.show_errors()
         if reason := why_no_threads(environ):
             self._engine.runtime.go_in_line(reason)
+
+
+def _without(start_response: StartResponse, removed: frozenset[str]) -> StartResponse:
+    """Return a ``start_response`` that sends no field of these names, which are in lower case."""
+
+    def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
+        return start_response(status, without_fields(headers, removed), *exc_info)
+
+    return start
 
 
 def _status_of(answer: Answer) -> int | None:
