@@ -305,4 +305,19 @@ def observed_request_class(base: type[Request], exempt_readers: Mapping[str, fro
     """
     # After the app's own class in the order of resolution, so that its overriding methods read through ours.
     bases = (ObservedRequest,) if base is Request else (base, ObservedRequest)
-    return type(f"Observed{base.__name__}", bases, {"stalecache_exempt": exempt_readers})
+    attributes: dict[str, Any] = {"stalecache_exempt": exempt_readers}
+    if base.__init__ is not Request.__init__:
+        attributes["__init__"] = _observed_constructor(base)
+    return type(f"Observed{base.__name__}", bases, attributes)
+
+
+def _observed_constructor(base: Any) -> Callable[..., None]:
+    """Return a constructor that gives the app's own one an environ that records, since it may read from its argument."""
+
+    def __init__(self: Any, environ: Any, *args: Any, **kwargs: Any) -> None:
+        if not isinstance(environ, ObservedEnviron):
+            self.environ = environ
+            environ = self.__dict__["environ"]
+        base.__init__(self, environ, *args, **kwargs)
+
+    return __init__

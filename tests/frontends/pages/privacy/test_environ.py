@@ -283,6 +283,29 @@ def test_a_request_class_of_the_apps_own_reads_the_environ_through_ours(director
     assert [visit(app, "/address", environ=who).word for who in (CAROL, DAVE)] == ["MISS", "MISS"]
 
 
+def test_a_request_class_that_reads_its_constructors_argument_is_seen(directory: Path) -> None:
+    class Mine(Request):
+        def __init__(self, environ: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+            super().__init__(environ, *args, **kwargs)
+            self.user = environ.get("HTTP_X_USER", "-")
+
+    class Quiet(Request):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.user = "-"
+
+    words = {}
+    for kind in (Mine, Quiet):
+        app = Flask("shop")
+        app.request_class = kind
+        app.config["STALECACHE_DIR"] = directory / kind.__name__
+        cache = StaleCache(app)
+        app.add_url_rule("/", "user", cache.cached(60)(lambda: f"for {request.user}"))  # type: ignore[attr-defined]
+        words[kind] = [visit(app, "/", who).page for who in (NOBODY, ANN, NOBODY)]
+    assert words[Mine] == [("MISS", "for -"), ("BYPASS", "for ann"), ("HIT", "for -")]
+    assert words[Quiet] == [("MISS", "for -"), ("HIT", "for -"), ("HIT", "for -")]
+
+
 def test_an_address_that_the_app_sets_is_what_it_reads(make_app: MakeApp) -> None:
     app, cache = make_app()
     app.before_request(lambda: setattr(request, "remote_addr", "192.0.2.99"))
