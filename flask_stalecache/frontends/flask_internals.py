@@ -63,7 +63,8 @@ class _AppContext(Protocol):
 
 #: The variable with the context of the current app. ``current_app`` is public, but a proxy costs a fifth of a memoized hit.
 app_context_variable: ContextVar[_AppContext] = _globals.get("_cv_app") or ContextVar("no_app_context")
-_request_context: ContextVar[RequestContext] = _globals.get("_cv_request") or app_context_variable  # type: ignore[assignment]
+#: The variable with the context of the current request; in Flask 3.2, that of the current app.
+request_context_variable: ContextVar[RequestContext] = _globals.get("_cv_request") or app_context_variable  # type: ignore[assignment]
 
 
 def request_context() -> RequestContext:
@@ -71,7 +72,7 @@ def request_context() -> RequestContext:
 
     :raises RuntimeError: Flask's own, outside of a request.
     """
-    context = _request_context.get(None)
+    context = request_context_variable.get(None)
     if context is None:
         request._get_current_object()  # type: ignore[attr-defined]
     return context  # type: ignore[return-value]
@@ -150,7 +151,7 @@ def _hiding(kind: type) -> type:
 
 def request_or_none() -> Request | None:
     """Return the current request; ``None`` without one. For hits: the proxy costs several times as much."""
-    context = _request_context.get(None)
+    context = request_context_variable.get(None)
     return context.request if context is not None and getattr(context, "has_request", True) else None
 
 
@@ -185,7 +186,7 @@ def replace_session(context: RequestContext, session: Any) -> None:
 
 def app_opening_session() -> Flask | None:
     """Return the current app while it opens the session of a request; no signal or hook tells that moment."""
-    context = _request_context.get(None)
+    context = request_context_variable.get(None)
     if context is None or not getattr(context, "has_request", True) or context._session is not None:  # type: ignore[attr-defined]
         return None
     return context.app

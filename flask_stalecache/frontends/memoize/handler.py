@@ -27,6 +27,7 @@ from ...stats.tally import PLAIN
 from ...stores.base import Copy
 from ..app_version import AppVersion
 from ..caller_context import note_beginnings, note_own_purge
+from ..flask_internals import request_context_variable
 from ..hooks import ask
 from ..middleware import submit_at_close
 from ..request_hints import hints_of_request, note_value
@@ -99,6 +100,9 @@ class Calls:
             value = self._of_answer(origin, served.answer, word)
             if not served.stored and served.answer.entry is not None and not has_request_context():
                 self._store_in_background(origin, served.answer.entry)
+        if word is None and request_context_variable.get(None) is None:
+            # Nothing is made of it. Asked before all else, since hits in commands and tasks end here.
+            return value
         # Whatever is made of this value is not fresher than it, and is purged with it.
         if definition.policy.inherit and (entry := served.entry) is not None:
             if word is None:
