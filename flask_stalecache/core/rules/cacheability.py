@@ -24,7 +24,7 @@ from typing import TypeVar
 from ..model.checks import seconds, tags
 from ..model.entry import Entry
 from ..model.purge_names import tags_in
-from .serving import ServeOptions
+from .serving import ServeOptions, was_ended
 
 T = TypeVar("T")
 
@@ -222,8 +222,7 @@ def run_apart(function: Callable[[], T], word: Cacheability) -> T:
 def inherit(word: Cacheability, entry: Entry, options: ServeOptions) -> None:
     """Pass on the tags and the end of freshness of a stored result to the response that is made from it."""
     word.tag(tags_in(entry.names))
-    is_over = entry.ended or (entry.version != options.version and entry.deployed <= options.deployed)
-    word.expire(0.0 if is_over else entry.fresh_until)
+    word.expire(0.0 if was_ended(entry, options) else entry.fresh_until)
 
 
 def no_store() -> None:

@@ -107,6 +107,11 @@ def is_fresh(entry: Entry, now: float, terms: ServeOptions) -> bool:
     return entry.is_fresh(now) and (entry.version == terms.version or entry.deployed > terms.deployed)
 
 
+def was_ended(entry: Entry, terms: ServeOptions) -> bool:
+    """Whether a soft purge or a deploy ended the freshness of an entry, so that its own fields promise too much."""
+    return entry.ended or (entry.version != terms.version and entry.deployed <= terms.deployed)
+
+
 def is_plain_hit(entry: Entry, now: float, terms: ServeOptions) -> bool:
     """Whether an entry is served without looking at its note: it is fresh, and no refresh ahead of time was requested."""
     return not terms.refresh_ahead and is_fresh(entry, now, terms)

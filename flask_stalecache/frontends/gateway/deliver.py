@@ -13,6 +13,7 @@ from werkzeug.wsgi import FileWrapper
 
 from ...core.exhaustive import assert_never
 from ...core.http.conditional import ANSWERED_FIELDS, Extent, Selected, select
+from ...core.http.ended import without_freshness
 from ...core.http.fields import fields_to_send, first_of, request_fields
 from ...core.http.tags import without_fields
 from ...core.http.validators import fields_of_304
@@ -54,6 +55,7 @@ class PreparedResponse:
 
     :param entry: the entry.
     :param removed: fields that are not sent, in lower case.
+    :param is_over: its freshness was ended early, and caches in front are told so.
     :ivar line: the status line.
     :ivar fields: the fields that are always the same: all but Age and the status fields.
     :ivar body: the body, in a tuple; ``None`` if it is in a file.
@@ -66,11 +68,12 @@ class PreparedResponse:
 
     __slots__ = ("absent", "body", "entry", "etag", "fields", "fields_now", "line", "modified", "tally")
 
-    def __init__(self, entry: Entry, tally: Tally = UNCOUNTED, removed: Collection[str] = ()) -> None:
+    def __init__(self, entry: Entry, tally: Tally = UNCOUNTED, removed: Collection[str] = (), *, is_over: bool = False) -> None:
         self.entry = entry
         self.tally = tally
         self.line = status_line(entry.status)
-        self.fields = without_fields(_fields_sent(entry), removed)
+        fields = without_fields(_fields_sent(entry), removed)
+        self.fields = without_freshness(fields) if is_over else fields
         self.body = (entry.body,) if entry.file is None else None
         self.absent: RequestInputs | None = entry.absent or None
         # Only a 200 is answered with a 304: the validators of other statuses are not compared (RFC 9110 section 13.2.1).

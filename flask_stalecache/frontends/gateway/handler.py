@@ -30,6 +30,7 @@ from ...core.model.environ import ARRIVED, REPLAY, WARMING
 from ...core.model.keys import is_key_of_page
 from ...core.model.reasons import BypassReason
 from ...core.remembered import MIB, Remembered
+from ...core.rules.serving import was_ended
 from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, status_fields
 from ...core.rules.variants import Index
 from ...engine.origin import Answer, Served, is_served
@@ -194,6 +195,8 @@ class Gateway:
         if prepared is None:
             assert copy.entry is not None
             prepared = copy.prepared = PreparedResponse(copy.entry, self._backend.tally_of(copy.entry), self._backend.removed)
+        if served.status is not CacheStatus.HIT and was_ended(prepared.entry, origin.terms):
+            prepared = PreparedResponse(prepared.entry, prepared.tally, self._backend.removed, is_over=True)
         more = fields_for_copy(served, prepared.entry, now, self._chosen, origin.debug_detail(served))
         is_plain = served.status is CacheStatus.HIT and not served.refresh and prepared.body is not None
         if is_plain and fields is not None and origin.may_take_short_way:

@@ -52,7 +52,7 @@ from .fetch import FILLED
 from .origin import PageOrigin
 from .refresh import AnyView, Replay, page_refresh
 from .request_recorder import ObservedRequest, plain_environ
-from .responses import add_fields, respond_with_answer, respond_with_copy
+from .responses import add_fields, respond_with_answer, respond_with_copy, tell_end_of_freshness
 from .watch import reads_of
 
 #: Requests whose answers depend on what no field tells: the server's own login, and a body.
@@ -301,6 +301,8 @@ class Pages:
                 else:
                     origin.tally.served(served.status, served.took, waited=served.waited)
             response = respond_with_copy(self.app, origin.environ, served, self.settings.status_headers, more)
+            if served.status is not CacheStatus.HIT:
+                tell_end_of_freshness(response, served, origin.terms)
             # What the key callable read of this request, which may be other fields than when the copy was made.
             return response if bound.cached.policy.key is None else add_to_vary(response, reads_of(origin.context).by_key)
         served = _named(origin, served)

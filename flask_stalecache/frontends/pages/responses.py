@@ -12,9 +12,11 @@ from werkzeug.wrappers import Response
 
 from ...core.exhaustive import assert_never
 from ...core.http.conditional import ANSWERED_FIELDS, Extent, Selected, select
+from ...core.http.ended import without_freshness
 from ...core.http.fields import fields_to_send, request_fields
 from ...core.http.vary import vary_with
 from ...core.model.entry import Entry
+from ...core.rules.serving import ServeOptions, was_ended
 from ...core.rules.status import CacheStatus
 from ...core.wsgi import close_iterable
 from ...engine.origin import Served
@@ -86,6 +88,16 @@ def respond_with_copy(app: Flask, environ: Mapping[str, Any], served: Served, ch
             answer_conditional(response, environ, entry.body, entry.answered)
             break
     return response
+
+
+def tell_end_of_freshness(response: Response, served: Served, terms: ServeOptions) -> None:
+    """Tell caches in front that a stored page is no longer fresh, if a soft purge or a deploy has ended its freshness.
+
+    :param response: made of the copy; changed in place.
+    """
+    entry = None if served.copy is None else served.copy.entry
+    if entry is not None and was_ended(entry, terms):
+        response.headers = Headers(without_freshness(response.headers))
 
 
 _stored_classes: dict[type[Response], type[Response]] = {}
