@@ -1,11 +1,13 @@
 """Computes freshness and stale windows (RFC 9111 section 4.2, RFC 5861).
 
-Values in code come first, then those of the response, then the configuration. Prohibitions in the response always apply.
+Values in code come first, then those of the response, of a rule and of the configuration. Prohibitions in the response always
+apply, except what ``s-maxage`` only implies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from ..model.policy import Windows
 from .cache_control import Directives, delta_seconds
@@ -14,6 +16,14 @@ from .fields import Headers, first_of, lines_of, listed
 
 #: With one of these, the origin must confirm a stale response, whatever is configured (RFC 9111 section 5.2.2).
 _NEVER_UNCONFIRMED = ("must-revalidate", "proxy-revalidate")
+#: Seconds of stale-while-revalidate and stale-if-error; ``None`` where nothing is written.
+StaleWindows: TypeAlias = "tuple[float | None, float | None]"
+NO_STALE = Windows(0.0, 0.0, 0.0)
+#: The log line for :func:`switches_off`.
+S_MAXAGE = (
+    "the configured stale windows do not apply to %s, since its s-maxage implies that it must not be served stale; if it may be, "
+    "write stale_while_revalidate= and stale_if_error= at the view or in a rule, or both directives next to s-maxage"
+)
 #: Statuses with heuristic freshness (RFC 9110 section 15.1). 206 is left out, since it is never stored.
 HEURISTIC_STATUSES = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
 _HEURISTIC_SHARE = 0.1
@@ -103,38 +113,69 @@ def initial_age(headers: Headers, requested_at: float, answered_at: float) -> fl
     return max(answered_at - _date(fields, answered_at), corrected)
 
 
-def forbids_stale(directives: Directives) -> bool:
-    """Whether the response forbids serving it stale."""
-    return "no-cache" in directives or must_be_confirmed(directives)
+def forbids_stale(directives: Directives, windows: Windows = NO_STALE) -> bool:
+    """Whether the response forbids serving it stale.
+
+    :param windows: those that :func:`stale_windows` returned.
+    """
+    # A bare s-maxage forbids it, except where the developer has written a stale window.
+    return _is_forbidden(directives) or (_is_bare(directives) and not _has_stale_window(windows))
 
 
 def must_be_confirmed(directives: Directives) -> bool:
     """Whether an error must be sent instead of a stale response that can't be confirmed (RFC 9111 section 5.2.2.2).
 
-    Bare ``s-maxage`` implies proxy-revalidate (section 5.2.2.10); a stale window in the same response overrides only that.
+    A bare ``s-maxage`` counts too: the caller asks only about a response that may not be stale.
     """
-    if any(name in directives for name in _NEVER_UNCONFIRMED):
-        return True
+    return any(name in directives for name in _NEVER_UNCONFIRMED) or _is_bare(directives)
+
+
+def _is_forbidden(directives: Directives) -> bool:
+    """Whether the response says in words that it must not be served stale."""
+    return "no-cache" in directives or any(name in directives for name in _NEVER_UNCONFIRMED)
+
+
+def _is_bare(directives: Directives) -> bool:
+    """Whether ``s-maxage`` stands without stale windows, and so implies proxy-revalidate (RFC 9111 section 5.2.2.10)."""
     explicit = directives.stale_while_revalidate is not None or directives.stale_if_error is not None
     return directives.s_maxage is not None and not explicit
 
 
-def stale_windows(coded: tuple[float | None, float | None], directives: Directives, defaults: Windows) -> tuple[float, float]:
-    """Return the seconds of stale-while-revalidate and stale-if-error, from code, the response or the configuration, in this order.
+def _has_stale_window(windows: Windows) -> bool:
+    return windows.stale_while_revalidate > 0 or windows.stale_if_error > 0
 
-    With ``s-maxage``, only the windows in the response itself count.
+
+def stale_windows(
+    coded: StaleWindows, directives: Directives, defaults: Windows, ruled: StaleWindows = (None, None)
+) -> tuple[float, float]:
+    """Return the seconds of stale-while-revalidate and stale-if-error, from code, the response, a rule or the configuration.
+
+    The first of these that sets a number applies. ``s-maxage`` implies that the response must not be served stale: that rules out
+    the configured windows, but not those that somebody has written for this response.
+
+    :param coded: what is written at the view.
+    :param defaults: the windows of the configuration.
+    :param ruled: what is written in the rule for the path.
     """
-    if forbids_stale(directives):
+    if _is_forbidden(directives):
         return 0.0, 0.0
     said = (directives.stale_while_revalidate, directives.stale_if_error)
-    if directives.s_maxage is not None:
-        return said[0] or 0.0, said[1] or 0.0
-    configured = (defaults.stale_while_revalidate, defaults.stale_if_error)
-    first, second = (_first(*options) for options in zip(coded, said, configured, strict=True))
+    is_implied = directives.s_maxage is not None
+    configured = (0.0, 0.0) if is_implied else (defaults.stale_while_revalidate, defaults.stale_if_error)
+    first, second = (_first(*options) for options in zip(coded, said, ruled, configured, strict=True))
     return first, second
 
 
-def _first(coded: float | None, said: float | None, configured: float) -> float:
-    if coded is not None:
-        return coded
-    return configured if said is None else said
+def switches_off(directives: Directives, windows: Windows, defaults: Windows) -> bool:
+    """Whether nothing but a bare ``s-maxage`` keeps a response from being served stale, although windows are configured.
+
+    :param windows: those of the response.
+    :param defaults: the windows of the configuration.
+    """
+    if _is_forbidden(directives):
+        return False
+    return _is_bare(directives) and not _has_stale_window(windows) and _has_stale_window(defaults)
+
+
+def _first(coded: float | None, said: float | None, ruled: float | None, configured: float) -> float:
+    return next((number for number in (coded, said, ruled) if number is not None), configured)

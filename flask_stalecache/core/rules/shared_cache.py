@@ -21,7 +21,7 @@ from typing import Any
 
 from ..http.cache_control import Directives, RequestDirectives, request_directives
 from ..http.fields import stored_fields
-from ..http.freshness import forbids_stale, initial_age, is_explicit, lifetime, stale_windows
+from ..http.freshness import StaleWindows, forbids_stale, initial_age, is_explicit, lifetime, stale_windows
 from ..http.request import accepts, may_use
 from ..http.storing import may_be_shared, refusal
 from ..http.validators import conditional_fields
@@ -70,21 +70,24 @@ def entry_fields(exchange: Exchange, windows: Windows) -> dict[str, Any]:
         "answered": exchange.answered - exchange.age,
         "received": exchange.answered,
         "windows": windows,
-        "never_stale": forbids_stale(exchange.directives),
+        "never_stale": forbids_stale(exchange.directives, windows),
         "shared": may_be_shared(exchange.directives),
         "headers": stored_fields(exchange.headers),
     }
 
 
-def judge_exchange(exchange: Exchange, coded: Policy, configured: Policy, *, has_copy: bool) -> Judgement:
+def judge_exchange(
+    exchange: Exchange, coded: Policy, configured: Policy, *, has_copy: bool, ruled: StaleWindows = (None, None)
+) -> Judgement:
     """Return whether a response may be stored, and its windows if so (RFC 9111 section 3).
 
     :param coded: the policy in code for this origin. It takes precedence over the response.
     :param configured: the policy for responses without freshness of their own. Without one, HTTP's heuristics decide, and the
         response is never served stale.
     :param has_copy: a stored copy may be served instead.
+    :param ruled: the stale windows that are written in the rule for the path.
     """
-    windows = _windows(exchange, coded, configured)
+    windows = _windows(exchange, coded, configured, ruled)
     is_said = is_explicit(exchange.directives, exchange.headers)
     if exchange.status in FAILURE_STATUSES and (has_copy or not is_said):
         return Judgement(Verdict.FAILED, Refusal(StoreRefusal.FAILED_STATUS, str(exchange.status)))
@@ -103,13 +106,13 @@ def judge_exchange(exchange: Exchange, coded: Policy, configured: Policy, *, has
     return Judgement(Verdict.STORABLE, None, windows) if reason is None else Judgement(Verdict.UNSTORABLE, reason)
 
 
-def _windows(exchange: Exchange, coded: Policy, configured: Policy) -> Windows:
-    """Return the windows: from code, else the response, else the configuration."""
+def _windows(exchange: Exchange, coded: Policy, configured: Policy, ruled: StaleWindows) -> Windows:
+    """Return the windows: from code, else the response, else the rule, else the configuration."""
     status, directives = exchange.status, exchange.directives
     ages = _lifetime_given(status, coded), _lifetime_given(status, configured)
     max_age = lifetime(ages[0], directives, exchange.headers, exchange.answered, ages[1], status=status)
     default = Windows(0.0, configured.stale_while_revalidate or 0.0, configured.stale_if_error or 0.0)
-    return Windows(max_age, *stale_windows((coded.stale_while_revalidate, coded.stale_if_error), directives, default))
+    return Windows(max_age, *stale_windows((coded.stale_while_revalidate, coded.stale_if_error), directives, default, ruled))
 
 
 def _lifetime_given(status: int, policy: Policy) -> float | None:

@@ -251,6 +251,7 @@ class Gateway:
         if (
             served.status is not CacheStatus.EXPIRED
             or copy.entry is None
+            or not copy.entry.never_stale
             or not must_be_confirmed(response_directives(copy.entry.headers))
         ):
             raise error

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ...core.http.fields import content_length, first_of, is_event_stream
+from ...core.http.freshness import S_MAXAGE, switches_off
 from ...core.model.entry import Entry
+from ...core.model.policy import Policy, Windows
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability
 from ...core.rules.shared_cache import Exchange, judge_exchange
@@ -47,7 +49,9 @@ class ResponseJudge:
             return Judgement(Verdict.UNSTORABLE, refusal)
         has_copy = previous is not None and (previous.in_swr(now) or previous.in_sie(now) or previous.within(if_error, now))
         configured = default_policy(self._rule.policy, seen.policy, self._backend.engine.settings.windows)
-        judgement = judge_exchange(exchange, seen.policy, configured, has_copy=has_copy)
+        judgement = judge_exchange(exchange, seen.policy, configured, has_copy=has_copy, ruled=self._rule.written)
+        if judgement.verdict is Verdict.STORABLE:
+            self._explain_windows(exchange, seen, judgement, configured)
         is_worse = has_copy and self._hints.stood_in and previous is not None and not previous.stood_in
         if judgement.verdict is Verdict.STORABLE and is_worse:
             return Judgement(Verdict.WORSE, Refusal(StoreRefusal.FALLBACK_OVER_BETTER))
@@ -55,6 +59,12 @@ class ResponseJudge:
         if limit is not None and judgement.windows.max_age > limit:
             judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
         return judgement
+
+    def _explain_windows(self, exchange: Exchange, seen: Observation, judgement: Judgement, configured: Policy) -> None:
+        """Warn if the stale windows of the configuration do not apply, although the response does not forbid them in words."""
+        defaults = Windows(0.0, configured.stale_while_revalidate or 0.0, configured.stale_if_error or 0.0)
+        if switches_off(exchange.directives, judgement.windows, defaults):
+            self._backend.complaints.warn_once(("s-maxage", seen.endpoint), S_MAXAGE, seen.label)
 
     def _refusal(self, call: AppCall, seen: Observation) -> Refusal | None:
         """Return what forbids storing the answer, apart from HTTP; ``None`` if nothing does."""

@@ -9,6 +9,7 @@ from fnmatch import translate
 from typing import Any, NamedTuple
 
 from ...config import PREFIX, Settings
+from ...core.http.freshness import StaleWindows
 from ...core.model.policy import Policy, Windows
 from ...core.model.query import NamePatterns
 from ...core.remembered import MIB, Remembered
@@ -30,11 +31,13 @@ class Rule(NamedTuple):
     :ivar policy: its callables are called with the WSGI environ, ``response_filter`` with the status and the fields.
     :ivar ignored: query parameters that are not part of the key.
     :ivar terms: the serving options.
+    :ivar written: the stale windows that are written in the rule itself, not in the configuration.
     """
 
     policy: Policy
     ignored: NamePatterns
     terms: ServeOptions
+    written: StaleWindows = (None, None)
 
     def showing_errors(self) -> Rule:
         """Return the rule for a client who is shown the app's failures."""
@@ -121,9 +124,12 @@ class Rules:
         terms = self._terms._replace(refresh_ahead=policy.refresh_ahead or 0.0)
         if policy.prefer_stale is not None:
             terms = terms._replace(prefer_stale=self._preference if policy.prefer_stale else PreferStale.NO)
+        written = policy.stale_while_revalidate, policy.stale_if_error
         windows = ("max_age", "stale_while_revalidate", "stale_if_error")
         given = {name: getattr(self._base if getattr(policy, name) is None else policy, name) for name in windows}
-        return Rule(replace(policy, **given), NamePatterns((*policy.ignored_parameters.items, *self._ignored.items)), terms)
+        return Rule(
+            replace(policy, **given), NamePatterns((*policy.ignored_parameters.items, *self._ignored.items)), terms, written
+        )
 
 
 def _pairs(given: Mapping[str, Policy] | Iterable[tuple[str, Policy]]) -> list[tuple[str, Policy]]:

@@ -26,7 +26,7 @@ from werkzeug.wrappers import Response
 
 from ...core.http.cache_control import Directives, response_directives
 from ...core.http.fields import stored_fields
-from ...core.http.freshness import forbids_stale
+from ...core.http.freshness import S_MAXAGE, forbids_stale, switches_off
 from ...core.http.storing import may_be_shared
 from ...core.http.tracing import TRACING, shown_fields
 from ...core.model.checks import tags as checked_tags
@@ -255,6 +255,8 @@ class PageFetch:
         random = self._made_for_one(made, body)
         if random is not None:
             return Judgement(Verdict.UNSTORABLE, random), None
+        if switches_off(made.directives, judgement.windows, settings.windows):
+            self.bound.complaints.warn_once(("s-maxage", self.bound.cached.name), S_MAXAGE, self.bound.cached.name)
         entry = self._entry(made, body, judgement.windows)
         self.context.request.__dict__.setdefault(FILLED, []).append((self.bound, entry))
         return judgement, entry
@@ -307,7 +309,7 @@ class PageFetch:
             names=(*page_names(str(request.endpoint), request.environ, bound.ignored), *map(tag_name, made.word.tags)),
             answered=made.now,
             windows=windows.shortened(policy.jitter * random.random()),
-            never_stale=forbids_stale(made.directives),
+            never_stale=forbids_stale(made.directives, windows),
             shared=may_be_shared(made.directives),
             absent=names,
             varied=_varied(policy, names),

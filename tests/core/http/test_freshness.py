@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from werkzeug.http import http_date
 
 from flask_stalecache.core.http.cache_control import response_directives
-from flask_stalecache.core.http.freshness import HEURISTIC_LIMIT, forbids_stale, initial_age, lifetime, stale_windows
+from flask_stalecache.core.http.freshness import HEURISTIC_LIMIT, forbids_stale, initial_age, lifetime, stale_windows, switches_off
 from flask_stalecache.core.model.policy import Windows
 
 NOON = 1_800_000_000.0
@@ -212,6 +212,9 @@ UNSAID = (None, None)
         pytest.param((7.0, 8.0), "must-revalidate", (0, 0), id="rule16-must-revalidate-over-code"),
         pytest.param((7.0, 8.0), "proxy-revalidate, stale-if-error=9", (0, 0), id="rule16-proxy-revalidate-over-all"),
         pytest.param(UNSAID, "s-maxage=5", (0, 0), id="rule16-bare-s-maxage-over-configured"),
+        pytest.param((None, 8.0), "s-maxage=5", (0, 8), id="code-over-what-s-maxage-implies"),
+        pytest.param((7.0, 8.0), "s-maxage=5, stale-if-error=9", (7, 8), id="code-over-both"),
+        pytest.param((7.0, 8.0), "s-maxage=5, must-revalidate", (0, 0), id="rule16-must-revalidate-beside-s-maxage"),
         pytest.param(UNSAID, "s-maxage=5, stale-while-revalidate=9", (9, 0), id="rule16-explicit-swr-beside-s-maxage"),
         pytest.param(UNSAID, "s-maxage=5, stale-if-error=9", (0, 9), id="rule16-explicit-sie-beside-s-maxage"),
         pytest.param(UNSAID, "s-maxage=5, stale-while-revalidate=9, stale-if-error=10", (9, 10), id="rule16-both-beside-s-maxage"),
@@ -231,4 +234,44 @@ SAID = ("must-revalidate", "proxy-revalidate", "s-maxage=5", "stale-while-revali
 def test_rule16_what_forbids_stale_leaves_no_window(members: tuple[str, ...]) -> None:
     directives = response_directives([(CC, ", ".join(members))])
     for coded in (UNSAID, (7.0, 8.0)):
-        assert not forbids_stale(directives) or stale_windows(coded, directives, DEFAULTS) == (0, 0)
+        windows = Windows(0.0, *stale_windows(coded, directives, DEFAULTS))
+        assert not forbids_stale(directives, windows) or windows == Windows(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("ruled", "line", "windows"),
+    [
+        ((7.0, 8.0), "", (7, 8)),
+        ((7.0, None), "max-age=5", (7, 86400)),
+        ((7.0, 8.0), "stale-while-revalidate=9", (9, 8)),
+        ((7.0, 8.0), "s-maxage=5", (7, 8)),
+        ((7.0, None), "s-maxage=5", (7, 0)),
+        ((0.0, 0.0), "s-maxage=5", (0, 0)),
+        ((7.0, 8.0), "s-maxage=5, stale-if-error=9", (7, 9)),
+        ((7.0, 8.0), "s-maxage=5, proxy-revalidate", (0, 0)),
+        ((7.0, 8.0), "no-cache", (0, 0)),
+    ],
+)
+def test_a_rule_wins_over_what_is_only_implied(
+    ruled: tuple[float | None, float | None], line: str, windows: tuple[float, float]
+) -> None:
+    assert stale_windows(UNSAID, response_directives([(CC, line)]), DEFAULTS, ruled) == windows
+
+
+@pytest.mark.parametrize(
+    ("line", "stale", "is_off"),
+    [
+        ("s-maxage=5", (0, 0), True),
+        ("s-maxage=5", (0, 8), False),
+        ("s-maxage=5, stale-if-error=0", (0, 0), False),
+        ("s-maxage=5, must-revalidate", (0, 0), False),
+        ("s-maxage=5, no-cache", (0, 0), False),
+        ("max-age=5", (0, 0), False),
+    ],
+)
+def test_s_maxage_switches_configured_windows_off(line: str, stale: tuple[float, float], is_off: bool) -> None:
+    directives, windows = response_directives([(CC, line)]), Windows(5.0, *stale)
+    assert switches_off(directives, windows, DEFAULTS) is is_off
+    assert not switches_off(directives, windows, Windows(60.0, 0.0, 0.0))
+    if line == "s-maxage=5":
+        assert forbids_stale(directives, windows) is is_off

@@ -121,7 +121,9 @@ def test_what_was_stored_before_a_deploy_and_a_rollback_is_fresh_as_it_was(deplo
     assert deploys.visit(deploys.deploy("again", VERSION="1")) == ("HIT", "first, run 1")
 
 
-@pytest.mark.parametrize("headers", [{"Cache-Control": "must-revalidate"}, {"Cache-Control": "s-maxage=60"}], ids=repr)
+@pytest.mark.parametrize(
+    "headers", [{"Cache-Control": "must-revalidate"}, {"Cache-Control": "s-maxage=60, proxy-revalidate"}], ids=repr
+)
 def test_what_forbids_stale_is_fetched_after_a_deploy(deploys: Deploys, headers: Fields) -> None:
     deploys.visit(deploys.deploy("old", headers=headers, VERSION="1"))
     new = deploys.deploy("new", headers=headers, VERSION="2")

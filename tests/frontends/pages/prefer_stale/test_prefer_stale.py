@@ -368,7 +368,8 @@ def test_a_page_that_is_gone_is_gone_for_who_prefers_stale_too(
     [
         ("must-revalidate", False),
         ("max-age=5, proxy-revalidate", False),
-        ("s-maxage=5", False),
+        ("s-maxage=5", True),
+        ("s-maxage=5, must-revalidate", False),
         ("must-revalidate, stale-while-revalidate=9, stale-if-error=9", False),
         ("s-maxage=5, stale-while-revalidate=9", True),
         ("max-age=5", True),

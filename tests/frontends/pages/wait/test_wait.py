@@ -313,7 +313,7 @@ def test_without_a_copy_the_view_runs_in_the_request(make_app: MakeApp, view: Vi
     assert view.runs == [False, False]
 
 
-@pytest.mark.parametrize("directives", ["must-revalidate", "s-maxage=60"])
+@pytest.mark.parametrize("directives", ["must-revalidate", "s-maxage=60, proxy-revalidate"])
 def test_what_forbids_stale_is_waited_for(make_app: MakeApp, clock: time_machine.Traveller, view: View, directives: str) -> None:
     app, _ = site(make_app, view, {"wait": 0})
     view.answers = lambda: Response(f"run {len(view.runs)}", headers={"Cache-Control": directives})
