@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flask import Response
+from flask import Flask, Response
 from werkzeug.routing import RequestRedirect
 
 from ..config import Settings
@@ -73,16 +73,18 @@ class AppReport:
     :ivar given: the environ as the gateway passed it on.
     :ivar lefts: the requests that the app answered; middleware may have made several.
     :ivar has_cached: a view under ``cached`` has answered, and stores its own response.
+    :ivar has_dispatched: its hooks have let the request through to the view, or to the error of the routing.
     :ivar has_entered: the app was called.
     """
 
-    __slots__ = ("given", "has_cached", "has_entered", "lefts", "log")
+    __slots__ = ("given", "has_cached", "has_dispatched", "has_entered", "lefts", "log")
 
     def __init__(self, given: Mapping[str, Any], log: ReadLog) -> None:
         self.given = given
         self.log = log
         self.lefts: list[Left] = []
         self.has_cached = False
+        self.has_dispatched = False
         self.has_entered = False
 
     def readers(self, ignored_headers: frozenset[str]) -> dict[str, str]:
@@ -99,6 +101,20 @@ class AppReport:
             if name in log.given and name in self.given:
                 return Refusal(StoreRefusal.READS_VARIABLE, f"{reader} reads {name}")
         return read_beyond_names(log, self.given.get("QUERY_STRING", ""), ignored)
+
+
+def note_dispatches(app: Flask) -> None:
+    """Note from now on whether a request gets past the hooks of an app."""
+    dispatch = app.dispatch_request
+
+    def noted(*args: Any) -> Any:
+        report: AppReport | None = request_context().request.environ.get(REPORT)
+        if report is not None:
+            report.has_dispatched = True
+        return dispatch(*args)
+
+    # On the app itself, so that a method of the app's own class is called too.
+    app.dispatch_request = noted  # type: ignore[method-assign]
 
 
 def note_what_is_left(response: Response) -> Response:
@@ -196,6 +212,7 @@ class Observer:
             names=names,
             own=next(filter(None, owns), None),
             policy=last.coded,
+            is_by_view=report.has_dispatched,
             endpoint=last.endpoint,
             answered=frozenset({"cookie"}) if is_answered or last.coded.ignore_session else frozenset(),
             kept=tuple(pair for left in report.lefts for pair in left.kept),
@@ -211,7 +228,7 @@ class Observer:
             return Observation(own=Refusal(StoreRefusal.READS_UNSEEN))
         names = RequestInputs(headers=tuple(sorted(report.readers(self._settings.ignored_headers))))
         own = report.read_beyond_names(ignored)
-        return Observation(names=names, own=own or Refusal(StoreRefusal.ANSWERED_BY_MIDDLEWARE))
+        return Observation(names=names, own=own or Refusal(StoreRefusal.ANSWERED_BY_MIDDLEWARE), is_by_view=False)
 
     def _names(self, left: Left) -> RequestInputs:
         cookies = {*left.log.cookies, *([left.session_cookie] if _uses_session(left) else [])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from werkzeug.http import parse_date
 
@@ -31,6 +32,16 @@ def timestamp(value: str | None) -> float | None:
     # Werkzeug accepts more than HTTP allows, such as other zones, hence the check above. It returns None for Feb 30.
     date = parse_date(value.strip())
     return None if date is None else date.timestamp()
+
+
+def pause_asked(status: int, headers: Iterable[tuple[str, str]], now: float) -> float | None:
+    """Return the seconds that an answer with status 429 or 503 asks to wait for; ``None`` if it asks for none.
+
+    :param now: seconds since the epoch.
+    """
+    if status not in (429, 503):
+        return None
+    return retry_after(next((value for name, value in headers if name.lower() == "retry-after"), ""), now)
 
 
 def retry_after(value: str, now: float) -> float | None:

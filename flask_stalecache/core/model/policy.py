@@ -14,8 +14,10 @@ from .query import NamePatterns
 Normaliser: TypeAlias = "Callable[[str | None], str | None]"
 
 DEFAULT_STATUSES = (200, 301, 308)
-#: Statuses that mean that the origin failed (RFC 5861 section 4).
-FAILURE_STATUSES = frozenset({500, 502, 503, 504})
+#: Too many requests (RFC 6585 section 4): it is about who asks how often, not about what is asked for.
+TOO_MANY = 429
+#: Statuses that mean that the origin failed (RFC 5861 section 4), or that it did not try.
+FAILURE_STATUSES = frozenset({TOO_MANY, 500, 502, 503, 504})
 _NEVER_STORED = frozenset({206, 304})
 #: Fields that concern only one connection (RFC 9110 section 7.6.1).
 HOP_BY_HOP = frozenset(
@@ -60,7 +62,9 @@ def _storable_status(status: object) -> int:
     if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
         raise ConfigError(f"statuses contains {status!r}: give HTTP statuses from 200 to 599")
     if status in FAILURE_STATUSES:
-        raise ConfigError(f"statuses contains {status}: 500, 502, 503 and 504 are failures and never stored; use stale_if_error")
+        raise ConfigError(
+            f"statuses contains {status}: 429, 500, 502, 503 and 504 are failures and never stored; use stale_if_error"
+        )
     if status in _NEVER_STORED:
         raise ConfigError(f"statuses contains {status}: 206 and 304 are parts of an answer and never stored")
     return int(status)

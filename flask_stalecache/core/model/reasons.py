@@ -31,6 +31,7 @@ class StoreRefusal(Enum):
 
     # The origin failed: what is stored is kept.
     FAILED_STATUS = ("status {}",)
+    NOT_BY_VIEW = ("a hook or middleware refused the refresh with status {}",)
     EMPTY_OVER_CONTENT = ("an empty answer over content",)
     FALLBACK_OVER_BETTER = ("made with a fallback, while there is a better copy",)
     START_RESPONSE_NOT_CALLED = ("the app has not called start_response",)

@@ -189,6 +189,11 @@ def is_about_page(status: int, headers: Headers) -> bool:
     return first_of(headers, "set-cookie") is None
 
 
+def refuses_who_asks(status: int) -> bool:
+    """Whether an answer that no view has made tells who asks that they may not, rather than that there is no such page."""
+    return status not in _ABOUT_PAGE
+
+
 class Action(Enum):
     """The fate of the stored entry after an answer of the origin."""
 

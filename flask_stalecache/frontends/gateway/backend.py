@@ -35,6 +35,7 @@ class Observation:
 
     :param names: cookies and request fields that were read.
     :param own: why the answer is one visitor's own, if no names say so; ``None`` if it is not.
+    :param is_by_view: the app got as far as its view, rather than that a hook or middleware answered.
     :param is_ours: a view with ``cached()`` answered, and did its own caching.
     :param policy: the policy in code of the view that answered.
     :param endpoint: the endpoint that answered; ``None`` if the app has none.
@@ -49,6 +50,7 @@ class Observation:
 
     names: RequestInputs = NO_NAMES
     own: Refusal | None = None
+    is_by_view: bool = True
     is_ours: bool = False
     policy: Policy = UNSAID
     endpoint: str | None = None

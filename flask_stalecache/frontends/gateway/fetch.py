@@ -34,16 +34,17 @@ from typing import TYPE_CHECKING
 
 from ...core.exhaustive import assert_never
 from ...core.http.cache_control import RequestDirectives, response_directives
+from ...core.http.dates import pause_asked
 from ...core.http.fields import content_length, end_to_end, first_of
 from ...core.http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
 from ...core.http.vary import STAR, with_vary
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, environ_name
-from ...core.model.policy import FAILURE_STATUSES
+from ...core.model.policy import FAILURE_STATUSES, TOO_MANY
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, collected_by, current
 from ...core.rules.shared_cache import Exchange
-from ...core.rules.storability import Judgement, Verdict
+from ...core.rules.storability import Judgement, Verdict, refuses_who_asks
 from ...core.rules.variants import INDEX
 from ...engine.origin import Answer, Start
 from ...engine.stream_pace import StreamPace
@@ -203,6 +204,9 @@ class AppFetch:
         self.backend.endpoints.learn(self.environ, seen.endpoint, call.code, judgement)
         if judgement.verdict.keeps_copy:
             return self._failed(judgement, start)
+        if self._is_refused_refresh(judgement, seen):
+            reason = Refusal(StoreRefusal.NOT_BY_VIEW, str(call.code))
+            return Answer(Verdict.FAILED, call, anybodys=False, retry_after=self._retry_after(), reason=reason)
         # Before UNSTORABLE: whatever forbids storing (private, a cookie set) may itself be due to this visitor.
         personal = None if seen.is_ours else self._visitor.personal(self.call, seen)
         if personal is not None:
@@ -239,6 +243,11 @@ class AppFetch:
     def _judge(self, exchange: Exchange, seen: Observation, start: Start) -> Judgement:
         return self._response_judge.judge(exchange, self.call, seen, start.previous, self._said.stale_if_error or 0.0)
 
+    def _is_refused_refresh(self, judgement: Judgement, seen: Observation) -> bool:
+        """Whether a hook or middleware refuses a refresh: that says nothing about the page, which visitors may still get."""
+        is_refresh = REFRESHING in self.environ and judgement.verdict is Verdict.UNSTORABLE
+        return is_refresh and not seen.is_by_view and refuses_who_asks(self.call.code)
+
     def _failed(self, judgement: Judgement, start: Start) -> Answer:
         """Return the answer as a failure, with what other requests may be given of it."""
         call, judged = self.call, self.call.fields
@@ -254,6 +263,9 @@ class AppFetch:
         names = self._entries.beyond_key(seen, judged)
         carried = names.carried_part(self.environ)
         failed = Answer(judgement.verdict, call, retry_after=self._retry_after(), reason=judgement.reason)
+        if call.code == TOO_MANY:
+            # It is about how often this visitor asks.
+            return replace(failed, anybodys=False)
         failed = replace(failed, carried=carried, anybodys=not carried, absent=names, bare=bare_failure(call.code, judged))
         return failed if body is None or carried else self._with_page(failed, seen, body)
 
@@ -301,7 +313,10 @@ class AppFetch:
         return Answer(Verdict.STORABLE, call, entry=entry, absent=entry.absent, beside=built.beside, retry_after=pause)
 
     def _retry_after(self) -> float | None:
-        """Return how long the next refresh waits, if this refresh could not renew the values that the page is made from."""
+        """Return how long the next refresh waits: as the app asks, or if this one could not renew the values of the page."""
+        asked = pause_asked(self.call.code, self.call.fields, time.time())
+        if asked is not None:
+            return asked
         first = self.backend.engine.settings.refresh_backoff[0]
         return self.cacheability.pause(time.time(), first) if self.cacheability.in_background else None
 

@@ -12,7 +12,7 @@ from ...core.model.environ import REFRESHING
 from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.policy import NEVER_VARIED
 from ...core.model.reasons import Refusal, StoreRefusal
-from ...core.rules.storability import Verdict, is_about_page
+from ...core.rules.storability import Verdict, is_about_page, refuses_who_asks
 from ...engine.origin import Answer
 from .backend import Backend, Observation
 from .entry_builder import EntryBuilder
@@ -79,6 +79,8 @@ class VisitorJudge:
             return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False, reason=reason)
         # A refresh is nobody's request: its answer is what all visitors would get.
         is_anybodys = REFRESHING in self._environ or is_about_page(call.code, call.fields)
+        if not seen.is_by_view and refuses_who_asks(call.code):
+            is_anybodys = False
         anybodys = is_anybodys and self._entries.own(seen, call.fields) is None
         return Answer(Verdict.UNSTORABLE, call, anybodys=anybodys, reason=reason)
 

@@ -14,7 +14,7 @@ from ...errors import ConfigError
 #: The limit of concurrent calls in a process for a function with ``wait`` and without ``max_concurrency``.
 DEFAULT_CONCURRENCY = 8
 #: The default of ``failures``: any exception, the statuses of RFC 5861, and 429 (RFC 6585 section 4).
-DEFAULT_FAILURES: tuple[type[Exception] | int, ...] = (Exception, *sorted(FAILURE_STATUSES), 429)
+DEFAULT_FAILURES: tuple[type[Exception] | int, ...] = (Exception, *sorted(FAILURE_STATUSES - {429}), 429)
 
 
 class _Nothing:

@@ -25,6 +25,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from ...core.http.cache_control import Directives, response_directives
+from ...core.http.dates import pause_asked
 from ...core.http.fields import stored_fields
 from ...core.http.freshness import S_MAXAGE, forbids_stale, switches_off
 from ...core.http.storing import may_be_shared
@@ -33,7 +34,7 @@ from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING
 from ...core.model.inputs import NO_NAMES, RequestInputs
-from ...core.model.policy import FAILURE_STATUSES, Policy, Windows
+from ...core.model.policy import FAILURE_STATUSES, TOO_MANY, Policy, Windows
 from ...core.model.purge_names import page_names, tag_name, tags_in
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
@@ -147,6 +148,9 @@ class PageFetch:
             # The stored copy is sound.
             anybodys = False
         has_failed = judgement.verdict is Verdict.FAILED and not watch.refusal
+        if response.status_code == TOO_MANY:
+            # It is about how often this visitor asks.
+            has_failed = anybodys = False
         explains = self.bound.explains or word.in_background
         return Answer(
             judgement.verdict,
@@ -156,7 +160,7 @@ class PageFetch:
             anybodys=anybodys,
             shared=self._shareable_failure(response) if has_failed else None,
             absent=names,
-            retry_after=self._pause(word, judgement.verdict) if word.in_background else None,
+            retry_after=self._retry_after(word, judgement.verdict, response),
             reason=detailed_reason(self.context, judgement, carried) if explains else judgement.reason,
         )
 
@@ -217,6 +221,11 @@ class PageFetch:
             return Refusal(StoreRefusal.REQUEST_BODY)
         ignored = self.bound.ignored if self.bound.cached.policy.key is None else NOTHING_IGNORED
         return read_beyond_names(reads_of(self.context), self.context.request.environ.get("QUERY_STRING", ""), ignored)
+
+    def _retry_after(self, word: Cacheability, verdict: Verdict, response: Response) -> float | None:
+        """Return the seconds until the next call: as the answer asks, or until missing values can be renewed."""
+        asked = pause_asked(response.status_code, response.headers, time.time())
+        return asked if asked is not None or not word.in_background else self._pause(word, verdict)
 
     def _pause(self, word: Cacheability, verdict: Verdict) -> float | None:
         """Return the seconds until the next refresh of a page made from stale or missing values: this one tried to renew them."""
@@ -324,17 +333,25 @@ class PageFetch:
 
 def verdict_of(error: Exception | None) -> Verdict:
     """Return the verdict on an exception: a failure, unless it is an HTTP answer such as 404."""
-    status = None
-    if isinstance(error, HTTPException):
-        status = error.code if error.response is None else error.response.status_code
+    status = status_of(error)
     return Verdict.FAILED if status is None or status in FAILURE_STATUSES else Verdict.UNSTORABLE
 
 
+def status_of(error: Exception | None) -> int | None:
+    """Return the status of an exception that is an HTTP answer; ``None`` for any other."""
+    if not isinstance(error, HTTPException):
+        return None
+    return error.code if error.response is None else error.response.status_code
+
+
 def _answer_of_error(error: Exception | None, names: RequestInputs, carried: RequestInputs, *, anybodys: bool) -> Answer:
-    verdict = verdict_of(error)
+    verdict, status, asked = verdict_of(error), status_of(error), None
+    if isinstance(error, HTTPException) and verdict is Verdict.FAILED:
+        asked = pause_asked(status or 0, error.get_headers() if error.response is None else error.response.headers, time.time())
     if carried and verdict is Verdict.UNSTORABLE:
         verdict = Verdict.PERSONAL
-    return Answer(verdict, error=error, carried=carried, anybodys=anybodys, absent=names)
+    anybodys = anybodys and status != TOO_MANY
+    return Answer(verdict, error=error, carried=carried, anybodys=anybodys, absent=names, retry_after=asked)
 
 
 def _refusal_in_code(tags: tuple[str, ...] | None, word: Cacheability) -> Refusal | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 
 from flask import Flask
 
+from ...core.http.dates import pause_asked
 from ...core.model.environ import REPLAY
 from ...core.model.recipe import PageRecipe
 from ...core.rules.serving import ServeOptions
@@ -121,7 +123,7 @@ def _refreshed(maker: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str,
     environ["SCRIPT_NAME"], environ["PATH_INFO"] = "", environ["SCRIPT_NAME"] + environ["PATH_INFO"]
     token = AS_VISITOR.set(visitor is not None)
     try:
-        status = _send(maker.app, environ, replay)
+        reply = _send(maker.app, environ, replay)
     except Exception as error:
         return replay.answer or Answer(Verdict.FAILED, error=error)
     finally:
@@ -129,20 +131,22 @@ def _refreshed(maker: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str,
     if replay.answer is not None:
         return replay.answer
     # Without the view, the page may be another app's in the same store: its back-off is not ours to write.
+    status = reply.status or "no answer"
     is_ours = maker.cached is not None or status[:1] == "5"
     reason = StaleCacheError(f"something else than the view answered: {status}")
-    return Answer(Verdict.FAILED if is_ours else Verdict.REFUSED, error=reason)
+    pause = pause_asked(int(status[:3]) if status[:3].isdecimal() else 0, reply.headers, time.time())
+    return Answer(Verdict.FAILED if is_ours else Verdict.REFUSED, error=reason, retry_after=pause)
 
 
-def _send(app: Flask, environ: dict[str, Any], replay: Replay) -> str:
-    """Send a request through the app up to the view's answer, close it, and return the status."""
+def _send(app: Flask, environ: dict[str, Any], replay: Replay) -> AppReply:
+    """Send a request through the app up to the view's answer, close it, and return status and fields."""
     reply = AppReply()
     with reply.of(app.wsgi_app, environ) as body:
         # A middleware that is a generator runs nothing before it is asked for the first chunk.
         chunks = iter(body)
         while replay.answer is None and next(chunks, None) is not None:
             pass
-    return reply.status or "no answer"
+    return reply
 
 
 def visitor_fields(environ: Mapping[str, Any], variables: Iterable[str]) -> dict[str, str]:

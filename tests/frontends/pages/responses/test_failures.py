@@ -118,7 +118,7 @@ def test_a_failure_is_answered_with_the_copy(make_app: MakeApp, clock: time_mach
     assert visit(app).status >= 500
 
 
-@pytest.mark.parametrize("answer", [("gone", 404), ("gone", 410), ("no", 403), ("wait", 429), ("not built", 501), ("teapot", 418)])
+@pytest.mark.parametrize("answer", [("gone", 404), ("gone", 410), ("no", 403), ("not built", 501), ("teapot", 418)])
 @pytest.mark.parametrize("raised", [True, False], ids=["raised", "returned"])
 def test_another_error_is_an_answer(
     make_app: MakeApp, clock: time_machine.Traveller, answer: tuple[str, int], raised: bool

@@ -1,0 +1,174 @@
+"""A refresh that a hook refuses is a failure that backs off: it says nothing about the page, which visitors still get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from flask import Flask, Response, abort, redirect
+
+from flask_stalecache import GatewayCache, Policy, StaleCache
+from support.client import settle, visit
+from support.wsgi_apps import App, ask
+
+POLICY = Policy(max_age=10, stale_while_revalidate=1000, stale_if_error=10000, jitter=0)
+WINDOWS = {"max_age": 10, "stale_while_revalidate": 1000, "stale_if_error": 10000, "jitter": 0}
+
+
+class Shop:
+    """A Flask app with one page, and a hook that may refuse requests.
+
+    :ivar runs: calls of the view.
+    :ivar asked: requests that reached the hook in the background.
+    """
+
+    def __init__(self, folder: Path, *, at_view: dict[str, Any] | None, gateway: Any) -> None:
+        app = self.app = Flask("shop")
+        app.config.update(STALECACHE_DIR=folder, STALECACHE_GATEWAY=gateway, STALECACHE_REFRESH_BACKOFF=(20, 300))
+        cache = self.cache = StaleCache(app)
+        self.runs: list[int] = []
+        self.asked = 0
+        self.refuse: Callable[[], Any] = lambda: None
+        self.answer: Callable[[], Any] | None = None
+
+        def page() -> Any:
+            self.runs.append(1)
+            return f"run {len(self.runs)}" if self.answer is None else self.answer()
+
+        @app.before_request
+        def look() -> Any:
+            if cache.refreshing:
+                self.asked += 1
+                return self.refuse()
+            return None
+
+        app.add_url_rule("/", "page", page if at_view is None else cache.cached(**at_view)(page))
+
+    def visit(self) -> tuple[str, str]:
+        seen = visit(self.app)
+        settle(self.app, self.cache)
+        return seen.page
+
+
+FRONT_ENDS: dict[str, Callable[[Path], Shop]] = {
+    "view": lambda folder: Shop(folder, at_view=WINDOWS, gateway=False),
+    "view of the gateway": lambda folder: Shop(folder, at_view={**WINDOWS, "gateway": True}, gateway=False),
+    "gateway": lambda folder: Shop(folder, at_view=None, gateway=[("/*", POLICY)]),
+}
+
+
+@pytest.fixture(params=list(FRONT_ENDS))
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Shop:
+    return FRONT_ENDS[request.param](tmp_path)
+
+
+REFUSALS: dict[str, Callable[[], Any]] = {
+    "401": lambda: abort(401),
+    "403": lambda: ("secret field missing", 403),
+    "429": lambda: abort(429),
+    "302": lambda: redirect("/login"),
+    "200": lambda: Response("log in", headers={"Cache-Control": "private"}),
+}
+
+
+@pytest.mark.parametrize("refuse", REFUSALS.values(), ids=REFUSALS)
+def test_the_page_stays_and_the_refresh_backs_off(shop: Shop, clock: time_machine.Traveller, refuse: Callable[[], Any]) -> None:
+    assert [shop.visit(), shop.visit()] == [("MISS", "run 1"), ("HIT", "run 1")]
+    shop.refuse = refuse
+    clock.shift(11)
+    assert shop.visit() == ("STALE", "run 1")
+    assert [shop.visit() for _ in range(3)] == [("UPDATING", "run 1")] * 3
+    assert shop.asked == 1
+    shop.refuse = lambda: None
+    clock.shift(301)
+    assert shop.visit() == ("STALE", "run 1")
+    assert shop.visit() == ("HIT", "run 2")
+
+
+def test_what_the_view_says_is_about_the_page(shop: Shop, clock: time_machine.Traveller) -> None:
+    shop.visit()
+    shop.answer = lambda: abort(403)
+    clock.shift(11)
+    assert shop.visit() == ("STALE", "run 1")
+    assert visit(shop.app).status == 403
+
+
+def test_too_many_requests_of_the_view_is_a_failure_that_says_when_to_come_again(shop: Shop, clock: time_machine.Traveller) -> None:
+    shop.visit()
+    shop.answer = lambda: Response("slow down", 429, {"Retry-After": "500"})
+    clock.shift(11)
+    assert [shop.visit() for _ in range(2)] == [("STALE", "run 1"), ("UPDATING", "run 1")]
+    shop.answer = None
+    clock.shift(490)
+    assert shop.visit() == ("UPDATING", "run 1")
+    clock.shift(11)
+    assert [shop.visit() for _ in range(2)] == [("STALE", "run 1"), ("HIT", "run 3")]
+
+
+def test_too_many_requests_of_one_visitor_are_not_anothers(shop: Shop) -> None:
+    def limited() -> Any:
+        return Response("slow down", 429) if len(shop.runs) == 1 else "welcome"
+
+    shop.answer = limited
+    assert visit(shop.app).status == 429
+    assert [shop.visit(), shop.visit()] == [("MISS", "welcome"), ("HIT", "welcome")]
+
+
+@pytest.mark.parametrize("gone", [404, 410])
+def test_a_hook_that_says_that_there_is_no_page_takes_it_away_at_the_gateway(
+    tmp_path: Path, clock: time_machine.Traveller, gone: int
+) -> None:
+    shop = FRONT_ENDS["gateway"](tmp_path)
+    shop.visit()
+    shop.refuse = lambda: abort(gone)
+    clock.shift(11)
+    assert shop.visit() == ("STALE", "run 1")
+    # A rule keeps a 404 for its stale windows, as it keeps the page.
+    assert "run 1" not in shop.visit()[1]
+
+
+def test_a_limiter_that_counts_refreshes(tmp_path: Path, clock: time_machine.Traveller) -> None:
+    limiter_package = pytest.importorskip("flask_limiter")
+    shop = FRONT_ENDS["gateway"](tmp_path)
+    by_address = limiter_package.util.get_remote_address
+    limiter = limiter_package.Limiter(by_address, app=shop.app, storage_uri="memory://", default_limits=["1 per minute"])
+    shop.visit()
+    clock.shift(11)
+    # Each comes from an address of its own, so that the first refresh is let through, and the second is not.
+    assert [shop.visit(), shop.visit()] == [("STALE", "run 1"), ("HIT", "run 2")]
+    clock.shift(11)
+    assert [shop.visit() for _ in range(2)] == [("STALE", "run 2"), ("UPDATING", "run 2")]
+    clock.shift(61)
+    assert [shop.visit() for _ in range(2)] == [("STALE", "run 2"), ("HIT", "run 3")]
+    limiter.request_filter(lambda: shop.cache.refreshing)
+    for number in range(3, 6):
+        clock.shift(11)
+        assert [shop.visit() for _ in range(2)] == [("STALE", f"run {number}"), ("HIT", f"run {number + 1}")]
+
+
+def test_too_many_requests_before_any_wsgi_app(tmp_path: Path, clock: time_machine.Traveller) -> None:
+    calls: list[str] = []
+
+    def answer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        calls.append(environ["REQUEST_METHOD"])
+        is_refused = len(calls) == 2
+        start_response("429 Too Many Requests" if is_refused else "200 OK", [("Retry-After", "100")] if is_refused else [])
+        return [b"%d" % len(calls)]
+
+    gateway = GatewayCache(App(answer), dir=tmp_path, rules=[("/*", POLICY)])
+
+    def page() -> tuple[str, bytes]:
+        seen = ask(gateway).page
+        assert gateway.drain(10)
+        return seen
+
+    assert page() == ("MISS", b"1")
+    clock.shift(11)
+    assert [page(), page()] == [("STALE", b"1"), ("UPDATING", b"1")]
+    clock.shift(80)
+    assert page() == ("UPDATING", b"1")
+    clock.shift(30)
+    assert [page(), page()] == [("STALE", b"1"), ("HIT", b"3")]
