@@ -37,7 +37,7 @@ from .frontends.pages.watch import discard_session
 from .frontends.requests_adapter.app_context import AppContext
 from .stats.counters import Counters
 from .stats.registry import Registry
-from .stores.base import Store
+from .stores.base import Store, seq_of_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _install(app: Flask, state: AppState, middleware: AfterResponseMiddleware) -
     """Put the parts into the path of a request."""
     # The first hook that an app can register runs when the request object has been read already: by URL matching and the session.
     app.request_class = observed_request_class(app.request_class, state.settings.ignored_readers)
-    note_beginnings(app, state.engine.store.seq)
+    note_beginnings(app, seq_of_request(state.engine.store))
     # Hooks and teardown end before the server has sent the response and closed it, which is when refreshes are handed over.
     app.wsgi_app = middleware  # type: ignore[method-assign]
     # No hook is sure to be the last one before the session is saved, or to see the response that is sent.

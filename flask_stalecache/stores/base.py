@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -251,6 +251,19 @@ def find_key(store: Store, address: str) -> str | None:
     if isinstance(store, AddressedStore):
         return store.key_of(address)
     return next((stored.entry.key for stored in store.walk() if digest(stored.entry.key) == address), None)
+
+
+@runtime_checkable
+class QuickStore(Protocol):
+    """A store that tells a bound of its purge numbers without I/O, for the beginning of each request."""
+
+    def seq_without_io(self) -> int:
+        """Return a number that every later purge exceeds."""
+
+
+def seq_of_request(store: Store) -> Callable[[], int]:
+    """Return the function that a request calls to note its beginning among the purges."""
+    return store.seq_without_io if isinstance(store, QuickStore) else store.seq
 
 
 @runtime_checkable

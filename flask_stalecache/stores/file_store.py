@@ -167,6 +167,11 @@ class FileStore:
             return self._records.last_number()
         return 0
 
+    def seq_without_io(self) -> int:
+        """Return the last purge number; without a table, the time, which a later purge exceeds: see :meth:`_purge`."""
+        stamps = self._cache_directory.stamps
+        return time.time_ns() if stamps is None else int(stamps.table[SEQ_SLOT])
+
     def _read_entry(self, name: str, key: str) -> Entry | None:
         try:
             return read_entry(self._folders.file(name), key, self._large)

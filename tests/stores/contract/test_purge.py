@@ -7,12 +7,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from flask_stalecache.core.model.note import NOTHING
-from flask_stalecache.stores.base import Copy, Store
+from flask_stalecache.stores.base import Copy, Store, seq_of_request
 from support.processes import Worker
 from support.store_contract import (
     NEWS,
@@ -198,6 +198,23 @@ def test_the_purge_number_grows_with_every_purge_and_with_nothing_else(store: St
         store.tick()
         assert other.seq() == store.seq() == numbers[-1]
     assert sorted(set(numbers)) == numbers
+
+
+def test_a_request_notes_a_number_without_io_that_every_later_purge_exceeds(store: Store, other: Store) -> None:
+    note = seq_of_request(store)
+    noted = [note()]
+    for _ in range(2):
+        store.purge(NEWS, soft=False)
+        assert max(noted) < store.seq()
+        noted.append(note())
+    assert seq_of_request(cast("Store", NotQuick()))() == 7
+
+
+class NotQuick:
+    """A store without a bound of its purge numbers."""
+
+    def seq(self) -> int:
+        return 7
 
 
 def test_a_purge_before_anything_is_stored_is_no_error_and_hides_nothing_later(kind: Kind, store: Store, other: Store) -> None:
