@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..core.model.environ import is_anybodys
 from .flask_internals import outside_reader
@@ -30,11 +30,12 @@ class ObservedEnviron(dict[str, Any]):
     :param log: records the reads.
     """
 
-    __slots__ = ("_log", "_plain")
+    __slots__ = ("_exempt", "_log", "_plain")
+
+    _log: ReadLog | None
 
     def __init__(self, plain: WSGIEnvironment, log: ReadLog) -> None:
-        self._plain = plain
-        self._log = log
+        self._plain, self._log, self._exempt = plain, log, log.exempt
         super().__init__(self._noted())
 
     @property
@@ -44,8 +45,11 @@ class ObservedEnviron(dict[str, Any]):
 
     @property
     def log(self) -> ReadLog:
-        """The log of the reads."""
-        return self._log
+        """The log of the reads. That of a request is made at the first read: most hits read nothing, and pay nothing."""
+        log = self._log
+        if log is None:
+            log = self._log = ReadLog(self._exempt)
+        return log
 
     def hand_out(self, receiver: str) -> ObservedEnviron:
         """Return itself to a module outside the framework, which is expected to read it."""
@@ -160,28 +164,14 @@ class ObservedEnviron(dict[str, Any]):
         return bool(self._plain)
 
 
-class ObservesReads(Protocol):
-    """A request object that has a log of its reads."""
-
-    @property
-    def stalecache_reads(self) -> ReadLog:
-        """The log."""
-
-
 class RequestEnviron(ObservedEnviron):
     """The environ of a request object, with the log of that.
 
-    Each request makes one, without calling the class, so that it costs little until it is handed out.
+    Each request makes one, without calling the class, so that it costs little until it is handed out. It does not know the request:
+    a cycle of references would leave each request to the garbage collector.
     """
 
-    __slots__ = ("_request",)
-
-    _request: ObservesReads
-
-    @property
-    def log(self) -> ReadLog:
-        """The log of the reads."""
-        return self._request.stalecache_reads
+    __slots__ = ()
 
     def hand_out(self, receiver: str) -> ObservedEnviron:
         """Return itself to a module outside the framework. C code finds the variables in it from then on."""

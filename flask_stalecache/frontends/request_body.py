@@ -58,20 +58,19 @@ class UnannouncedBody(io.RawIOBase):
         return len(data)
 
 
-def _is_announced(environ: Mapping[str, Any]) -> bool:
-    """Whether a request has the fields that HTTP/1.1 needs for a body, or can't have a body without them (RFC 9112 section 6.3)."""
+def _may_be_unannounced(environ: Mapping[str, Any]) -> bool:
+    """Whether a request lacks the fields that HTTP/1.1 needs for a body (RFC 9112 section 6.3), and may have one without them."""
     if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ or environ.get("REQUEST_METHOD") != "GET":
-        return True
-    if "HTTP_UPGRADE" in environ:
-        # Another protocol begins, which may wait for the server to speak first.
-        return True
-    is_known_to_end = environ.get("wsgi.input_terminated") or not environ.get("SERVER_PROTOCOL", "HTTP/1").startswith("HTTP/1")
-    return not is_known_to_end or _INPUT not in environ
+        return False
+    # After an upgrade another protocol begins, which may wait for the server to speak first.
+    return "HTTP_UPGRADE" not in environ and _INPUT in environ
 
 
 def watch_body(environ: WSGIEnvironment) -> None:
     """Put an input in the place of the server's that notes what is read, if a body may come unannounced."""
-    if not _is_announced(environ) and type(environ[_INPUT]) is not UnannouncedBody:
+    # First what every request has, since every hit gets here. To read HTTP/1 without the fields would wait for the client for ever.
+    is_known_to_end = environ.get("wsgi.input_terminated") or environ.get("SERVER_PROTOCOL", "HTTP/1")[:6] != "HTTP/1"
+    if is_known_to_end and _may_be_unannounced(environ) and type(environ[_INPUT]) is not UnannouncedBody:
         environ[_INPUT] = UnannouncedBody(environ[_INPUT])
 
 

@@ -48,7 +48,7 @@ from ..kept_values import KeptValues
 from ..middleware import HANDOVER
 from .bound_view import BoundView, CachedView, EndpointCounters, cached_view
 from .dependence import add_to_vary, fields_of_answer, follow_error
-from .fetch import FILLED
+from .fetch import FILLED, SERVED_WITHIN
 from .origin import PageOrigin
 from .refresh import AnyView, Replay, page_refresh
 from .request_recorder import ObservedRequest, plain_environ
@@ -113,7 +113,10 @@ class Pages:
 
     def response_is_finished(self, context: RequestContext, response: Response) -> None:
         """Take back the pages that this request has stored, if the policy that hooks have sent along has a nonce that they show."""
-        filled = context.request.__dict__.pop(FILLED, None)
+        state = context.request.__dict__
+        # They know the request: the cycle of references would leave it to the garbage collector.
+        state.pop(SERVED_WITHIN, None)
+        filled = state.pop(FILLED, None)
         if filled is None:
             return
         # Without the coding that a hook may have given to the body that is sent.

@@ -138,17 +138,11 @@ class ObservedRequest(Request):
             environ = environ.plain
         super().__init__(environ, *args, **kwargs)
 
-    # Made at the first read: most hits read nothing, and pay nothing.
     @property
     def stalecache_reads(self) -> ReadLog:
-        """The log of the reads of this request."""
-        log = self.__dict__.get("_stalecache_reads")
-        if log is None:
-            environ: Any = self.__dict__.get("environ")
-            # A gateway has recorded what middleware has read of the same request.
-            is_recorded = isinstance(environ, ObservedEnviron) and not isinstance(environ, RequestEnviron)
-            log = self.__dict__["_stalecache_reads"] = environ.log if is_recorded else ReadLog(self.stalecache_exempt)
-        return log
+        """The log of the reads of this request. A gateway has recorded what middleware has read of the same request."""
+        environ: ObservedEnviron = self.__dict__["environ"]
+        return environ.log
 
     @property
     def environ(self) -> dict[str, Any]:
@@ -168,7 +162,7 @@ class ObservedRequest(Request):
             state["environ"] = value
         else:
             environ = state["environ"] = RequestEnviron.__new__(RequestEnviron)
-            environ._plain, environ._request = value, self
+            environ._plain, environ._log, environ._exempt = value, None, self.stalecache_exempt
         state.pop("_stalecache_headers", None)
 
     @property
@@ -235,7 +229,8 @@ def plain_environ(request: Request) -> dict[str, Any]:
 
 def arrived_environ(request: Request) -> dict[str, Any]:
     """Return the environ of a request with what it had when the request came, even if hooks have changed or removed that."""
-    environ, log = plain_environ(request), request.__dict__.get("_stalecache_reads")
+    held = request.__dict__["environ"]
+    environ, log = plain_environ(request), held._log if isinstance(held, ObservedEnviron) else None
     return {**environ, **log.changed} if log is not None and log.changed else environ
 
 
