@@ -10,10 +10,12 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from .core.http.fields import FIELD_VALUE
 from .core.http.tags import TAG_FIELDS
 from .core.model import checks
 from .core.model.base_url import Base
 from .core.model.checks import FIELD_NAME
+from .core.model.keys import FORWARDED_FIELDS
 from .core.model.policy import HOP_BY_HOP, NEVER_VARIED, Windows
 from .core.model.query import NamePatterns
 from .core.model.recipe import NOBODYS_ADDRESS
@@ -191,6 +193,24 @@ def _tag_fields(name: str, value: object) -> frozenset[str]:
     return frozenset(field.lower() for field in fields)
 
 
+#: Fields that a refresh has from the page that it renews, or that would make it another request.
+_NOT_CARRIED = _TAKEN_FIELDS | {*FORWARDED_FIELDS, "range"}
+
+
+def _refresh_headers(name: str, value: object) -> Mapping[str, str]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name}={value!r}: give a mapping from request fields to values, such as {{'X-Origin-Secret': 'abc'}}")
+    for field, text in value.items():
+        if not isinstance(field, str) or FIELD_NAME.fullmatch(field) is None:
+            raise ConfigError(f"{name} contains {field!r}: give names of request fields, such as 'X-Origin-Secret'")
+        if field.lower() in _NOT_CARRIED or field.lower().startswith("if-"):
+            raise ConfigError(f"{name} contains {field!r}, which says whose or which page is asked for: give other fields")
+        if not isinstance(text, str) or FIELD_VALUE.fullmatch(text) is None:
+            # The value may be a secret.
+            raise ConfigError(f"the value of {field!r} in {name} can't be sent: give a string of Latin-1 characters on one line")
+    return {field.lower(): text for field, text in value.items()}
+
+
 def _status_headers(name: str, value: object) -> frozenset[str]:
     known = {header.lower(): header for header in STATUS_HEADERS}
     chosen = checks.names(name, value)
@@ -237,6 +257,7 @@ KEYS: Mapping[str, Key] = {
     "REFRESH_REMOTE_ADDR": Key(
         NOBODYS_ADDRESS, _address, "The REMOTE_ADDR of refreshes and of requests that warm: an address that is nobody's."
     ),
+    "REFRESH_HEADERS": Key({}, _refresh_headers, "Request fields that refreshes carry, and their values."),
     "VERSION": Key(
         None, _version, "The app's version: a new one makes older entries stale. Default with app.debug: the start time."
     ),
@@ -295,6 +316,7 @@ class Settings:
     refresh_backoff: tuple[float, float]
     refresh_deadline: float
     refresh_remote_addr: str
+    refresh_headers: Mapping[str, str]
     version: str | None
     prefer_stale: bool
     prefer_stale_header: str | None

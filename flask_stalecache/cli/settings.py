@@ -34,6 +34,9 @@ def _effective(short: str, value: Any, source: str, app: Flask, state: AppState)
         return store, "StaleCache(store=)"
     if short == "MAX_ENTRY_SIZE" and source == DEFAULT and value == state.settings.max_size:
         return value, f"{PREFIX}MAX_SIZE"
+    if short == "REFRESH_HEADERS":
+        # They may be secrets.
+        return dict.fromkeys(value, "***"), source
     if short == "VERSION" and value is None and app.debug:
         return "the time of the start", "app.debug"
     return value, source

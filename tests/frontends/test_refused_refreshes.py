@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import time_machine
-from flask import Flask, Response, abort, redirect
+from flask import Flask, Response, abort, redirect, request
 
 from flask_stalecache import GatewayCache, Policy, StaleCache
-from support.client import settle, visit
+from support.client import MakeApp, settle, visit
 from support.wsgi_apps import App, ask
 
 POLICY = Policy(max_age=10, stale_while_revalidate=1000, stale_if_error=10000, jitter=0)
@@ -172,3 +172,61 @@ def test_too_many_requests_before_any_wsgi_app(tmp_path: Path, clock: time_machi
     assert page() == ("UPDATING", b"1")
     clock.shift(30)
     assert [page(), page()] == [("STALE", b"1"), ("HIT", b"3")]
+
+
+# -- fields that refreshes carry -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(FRONT_ENDS))
+@pytest.mark.parametrize("is_sent_by_visitors", [True, False])
+def test_a_refresh_carries_the_fields_that_are_configured(
+    make_app: MakeApp, clock: time_machine.Traveller, kind: str, is_sent_by_visitors: bool
+) -> None:
+    secret = {"X-Origin-Secret": "abc"}
+    ignored = {"IGNORED_HEADERS": [*secret]} if is_sent_by_visitors else {}
+    app, cache = make_app(GATEWAY=[("/*", POLICY)] if kind == "gateway" else False, REFRESH_HEADERS=secret, **ignored)
+    runs: list[str] = []
+
+    @app.before_request
+    def check() -> Any:
+        is_right = request.headers.get("X-Origin-Secret") == "abc"
+        return None if is_right or not (cache.refreshing or is_sent_by_visitors) else ("no", 403)
+
+    def page() -> str:
+        runs.append(request.args.get("q", ""))
+        return f"run {len(runs)}"
+
+    how = {"view": WINDOWS, "view of the gateway": {**WINDOWS, "gateway": True}, "gateway": None}[kind]
+    app.add_url_rule("/", "page", page if how is None else cache.cached(**how)(page))
+    sent = secret if is_sent_by_visitors else {}
+    assert [visit(app, headers=sent).page for _ in range(2)] == [("MISS", "run 1"), ("HIT", "run 1")]
+    for number in (1, 2):
+        clock.shift(11)
+        assert visit(app, headers=sent).page == ("STALE", f"run {number}")
+        settle(app, cache)
+        assert visit(app, headers=sent).page == ("HIT", f"run {number + 1}")
+
+
+def test_a_refresh_before_any_wsgi_app_carries_them(tmp_path: Path, clock: time_machine.Traveller) -> None:
+    calls: list[str | None] = []
+
+    def answer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        calls.append(environ.get("HTTP_X_API_KEY"))
+        start_response("200 OK", [])
+        return [b"%d" % len(calls)]
+
+    gateway = GatewayCache(App(answer), dir=tmp_path, rules=[("/*", POLICY)], refresh_headers={"X-Api-Key": "abc"})
+    assert ask(gateway).page == ("MISS", b"1")
+    clock.shift(11)
+    assert ask(gateway).page == ("STALE", b"1")
+    assert gateway.drain(10)
+    assert ask(gateway).page == ("HIT", b"2")
+    assert calls == [None, "abc"]
+
+
+def test_the_command_line_does_not_show_their_values(make_app: MakeApp) -> None:
+    app, _ = make_app(REFRESH_HEADERS={"X-Origin-Secret": "abc"})
+    output = app.test_cli_runner().invoke(args=["stalecache", "config"]).output
+    assert "STALECACHE_REFRESH_HEADERS" in output
+    assert "x-origin-secret" in output
+    assert "abc" not in output

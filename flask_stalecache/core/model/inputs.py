@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +69,10 @@ class RequestInputs:
             tuple(name for name in self.headers if RequestInputs(headers=(name,)).present_in(environ)),
             tuple(name for name in self.variables if RequestInputs(variables=(name,)).present_in(environ)),
         )
+
+    def without_fields(self, names: Container[str]) -> RequestInputs:
+        """Return the names without these request fields, which are in lower case."""
+        return RequestInputs(self.cookies, tuple(name for name in self.headers if name not in names), self.variables)
 
     def _any_cookie(self, cookie: str) -> bool:
         if not any(name in cookie for name in self.cookies):

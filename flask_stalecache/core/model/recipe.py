@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from .environ import ARRIVED, REFRESHING, environ_name, field_of
@@ -15,6 +16,7 @@ from .query import NamePatterns
 USER_AGENT = "flask-stalecache refresh"
 #: An address that is nobody's (RFC 5737 section 3). Apps show more to 127.0.0.1 than to visitors.
 NOBODYS_ADDRESS = "192.0.2.1"
+NOTHING_CARRIED: Mapping[str, str] = MappingProxyType({})
 #: Fields that every key has in full.
 _NEEDED = frozenset({"HTTP_HOST", *map(environ_name, FORWARDED_FIELDS)})
 
@@ -69,10 +71,11 @@ class PageRecipe:
             fields=tuple((name, environ.get(name)) for name in dict.fromkeys(names)),
         )
 
-    def to_environ(self, remote_addr: str = NOBODYS_ADDRESS) -> dict[str, Any]:
+    def to_environ(self, remote_addr: str = NOBODYS_ADDRESS, carried: Mapping[str, str] = NOTHING_CARRIED) -> dict[str, Any]:
         """Return the environ of a new GET for the page, with a User-Agent of ours.
 
         :param remote_addr: the address that it comes from.
+        :param carried: fields that it carries too, by their names in lower case, unless the page has values of its own for them.
         """
         environ: dict[str, Any] = {
             "REQUEST_METHOD": "GET",
@@ -92,6 +95,7 @@ class PageRecipe:
             "wsgi.multiprocess": True,
             "wsgi.run_once": False,
             REFRESHING: True,
+            **{environ_name(name): value for name, value in carried.items()},
             **dict(self.raw),
             **dict(self.fields),
         }

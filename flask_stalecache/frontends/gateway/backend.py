@@ -141,6 +141,7 @@ class Backend:
     :param max_entry_size: the largest body that is stored, in bytes.
     :param lock_timeout: the longest time in seconds that a request waits for another one's call.
     :param remote_addr: the address that refreshes come from.
+    :param refresh_headers: the fields that refreshes carry, by their names in lower case.
     :param terms: the serving options where no rule sets others.
     :param asked_by: the fields and cookies by which a client prefers stale responses, where no rule decides that.
     :param preferred: how stale responses are served to such a client.
@@ -162,6 +163,7 @@ class Backend:
     max_entry_size: int
     lock_timeout: float
     remote_addr: str
+    refresh_headers: Mapping[str, str]
     terms: ServeOptions
     asked_by: tuple[RequestFlag, ...]
     preferred: PreferStale
@@ -198,6 +200,7 @@ class Backend:
             max_entry_size=settings.max_entry_size,
             lock_timeout=settings.lock_timeout,
             remote_addr=settings.refresh_remote_addr,
+            refresh_headers=settings.refresh_headers,
             terms=terms,
             asked_by=carried_values(settings.prefer_stale_header, settings.prefer_stale_cookie),
             preferred=preference(True, settings.prefer_stale_refresh),

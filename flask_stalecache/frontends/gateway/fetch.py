@@ -136,6 +136,10 @@ class AppFetch:
             given.pop("HTTP_COOKIE", None)
         if is_plain:
             take_body_away(given)
+        if self.cacheability.in_background:
+            # Not in the request that is judged: the operator's own fields say nothing about a visitor.
+            for name, value in self.backend.refresh_headers.items():
+                given.setdefault(environ_name(name), value)
         self._given = self.backend.observe.hand_in(given)
         try:
             self.call.make(self.backend.app, self._given)

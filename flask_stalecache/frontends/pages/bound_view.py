@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from weakref import ReferenceType, WeakKeyDictionary
@@ -180,6 +180,11 @@ class BoundView:
     def remote_addr(self) -> str:
         """The address that refreshes come from."""
         return self.settings.refresh_remote_addr
+
+    @property
+    def refresh_headers(self) -> Mapping[str, str]:
+        """The fields that refreshes carry, by their names in lower case."""
+        return self.settings.refresh_headers
 
     def renew_calls(self, keys: tuple[str, ...]) -> None:
         """Renew the stale ones of the values that a page was made from, and wait for that."""

@@ -128,6 +128,9 @@ class PageFetch:
         self._inherit_from_inner_pages(word)
         names = names_beyond_key(self.context, self.covered, watch) | self._traced(response)
         carried = names.carried_part(arrived_environ(self.context.request))
+        if in_background:
+            # The operator's own fields say nothing about a visitor.
+            carried = carried.without_fields(self.bound.settings.refresh_headers)
         unnamed = self._reads_beyond_names()
         anybodys = not carried and unnamed is None
         if response is None:

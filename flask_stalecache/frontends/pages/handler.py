@@ -164,7 +164,7 @@ class Pages:
         endpoint = endpoint_of(entry) or ""
         tally, maker = (
             self.engine.registry.tally("endpoint", endpoint),
-            AnyView(self.app, self._terms_at(endpoint), self.settings.refresh_remote_addr),
+            AnyView(self.app, self._terms_at(endpoint), self.settings.refresh_remote_addr, self.settings.refresh_headers),
         )
         return Renewal(page_refresh(maker, entry.key, title_of(entry), recipe, None, tally), _status_of)
 

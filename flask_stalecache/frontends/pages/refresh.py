@@ -46,6 +46,10 @@ class Maker(Protocol):
     def remote_addr(self) -> str:
         """The address that refreshes come from."""
 
+    @property
+    def refresh_headers(self) -> Mapping[str, str]:
+        """The fields that refreshes carry, by their names in lower case."""
+
     def renew_calls(self, keys: tuple[str, ...]) -> None:
         """Renew the stale ones of the values that a page was made from, and wait for that."""
 
@@ -57,6 +61,7 @@ class AnyView:
     app: Flask
     terms: ServeOptions
     remote_addr: str
+    refresh_headers: Mapping[str, str]
     cached: None = None
 
     def renew_calls(self, keys: tuple[str, ...]) -> None:
@@ -115,7 +120,7 @@ def page_refresh(
 def _refreshed(maker: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, start: Start) -> Answer:
     """Send the request through the app. Return the view's answer, or a failure if something else answered."""
     # A visitor without cookies, and without any field beyond the key: what it is served may be anybody's.
-    environ = recipe.to_environ(maker.remote_addr)
+    environ = recipe.to_environ(maker.remote_addr, maker.refresh_headers)
     environ.update(visitor or {})
     replay = environ[REPLAY] = Replay(key, maker.cached, start)
     replay.arrives = environ["SCRIPT_NAME"], environ["PATH_INFO"]
