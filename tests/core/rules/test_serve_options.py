@@ -329,7 +329,7 @@ def test_where_nobody_waits_what_is_stale_is_renewed_unless_it_backs_off(case: C
     entry, note, now, pending, terms = case
     decision = decide(entry, note, now, terms._replace(wait_for_fresh=True), pending=pending)
     if not is_fresh(entry, now, terms) and not note.backing_off(now):
-        may_stand_in = entry.in_swr(now) or entry.in_sie(now)
+        may_stand_in = not terms.shows_errors and (entry.in_swr(now) or entry.in_sie(now))
         assert decision == Fetch(CacheStatus.EXPIRED, entry if may_stand_in else None, entry if entry.may_be_stale else None)
 
 
