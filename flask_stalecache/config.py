@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import ip_address
@@ -16,7 +16,7 @@ from .core.model import checks
 from .core.model.base_url import Base
 from .core.model.checks import FIELD_NAME
 from .core.model.keys import FORWARDED_FIELDS
-from .core.model.policy import HOP_BY_HOP, NEVER_VARIED, Windows
+from .core.model.policy import FAILURE_STATUSES, HOP_BY_HOP, NEVER_VARIED, Windows
 from .core.model.query import NamePatterns
 from .core.model.recipe import NOBODYS_ADDRESS
 from .core.rules.status import STATUS_HEADERS
@@ -211,6 +211,16 @@ def _refresh_headers(name: str, value: object) -> Mapping[str, str]:
     return {field.lower(): text for field, text in value.items()}
 
 
+def _failure_statuses(name: str, value: object) -> frozenset[int]:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise ConfigError(f"{name}={value!r}: give a sequence of statuses, such as (404, 429, 500, 502, 503, 504)")
+    chosen = tuple(value)
+    for status in chosen:
+        if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
+            raise ConfigError(f"{name} contains {status!r}: give HTTP statuses from 400 to 599")
+    return frozenset(chosen)
+
+
 def _status_headers(name: str, value: object) -> frozenset[str]:
     known = {header.lower(): header for header in STATUS_HEADERS}
     chosen = checks.names(name, value)
@@ -256,6 +266,9 @@ KEYS: Mapping[str, Key] = {
     "REFRESH_DEADLINE": Key(120, _positive_seconds, "Seconds after which a refresh counts as failed and its lock is released."),
     "REFRESH_REMOTE_ADDR": Key(
         NOBODYS_ADDRESS, _address, "The REMOTE_ADDR of refreshes and of requests that warm: an address that is nobody's."
+    ),
+    "FAILURE_STATUSES": Key(
+        tuple(sorted(FAILURE_STATUSES)), _failure_statuses, "Statuses that mean that a view, or the app behind a gateway, failed."
     ),
     "REFRESH_HEADERS": Key({}, _refresh_headers, "Request fields that refreshes carry, and their values."),
     "VERSION": Key(
@@ -316,6 +329,7 @@ class Settings:
     refresh_backoff: tuple[float, float]
     refresh_deadline: float
     refresh_remote_addr: str
+    failure_statuses: frozenset[int]
     refresh_headers: Mapping[str, str]
     version: str | None
     prefer_stale: bool

@@ -230,3 +230,33 @@ def test_the_command_line_does_not_show_their_values(make_app: MakeApp) -> None:
     assert "STALECACHE_REFRESH_HEADERS" in output
     assert "x-origin-secret" in output
     assert "abc" not in output
+
+
+# -- statuses that are failures ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(FRONT_ENDS))
+@pytest.mark.parametrize("raised", [True, False])
+@pytest.mark.parametrize(("chosen", "is_kept"), [((404, 503), True), ((503,), False)])
+def test_a_status_that_is_configured_as_a_failure_keeps_the_page(
+    make_app: MakeApp, clock: time_machine.Traveller, kind: str, raised: bool, chosen: tuple[int, ...], is_kept: bool
+) -> None:
+    app, cache = make_app(GATEWAY=[("/*", POLICY)] if kind == "gateway" else False, FAILURE_STATUSES=chosen)
+    gone = [True]
+
+    def page() -> Any:
+        if gone:
+            return abort(404) if raised else ("gone", 404)
+        return "page"
+
+    how = {"view": WINDOWS, "view of the gateway": {**WINDOWS, "gateway": True}, "gateway": None}[kind]
+    app.add_url_rule("/<name>", "page", lambda name: page()) if how is None else app.add_url_rule(
+        "/<name>", "page", cache.cached(**how)(lambda name: page())
+    )
+    # Without a page, it is an answer.
+    assert visit(app, "/other").status == 404
+    gone.clear()
+    assert visit(app, "/a").page == ("MISS", "page")
+    gone.append(True)
+    clock.shift(2000)
+    assert (visit(app, "/a").status, visit(app, "/a").status) == ((200, 200) if is_kept else (404, 404))

@@ -30,7 +30,7 @@ from ..model.policy import FAILURE_STATUSES, Policy, Windows
 from ..model.reasons import Refusal, StoreRefusal
 from .prefer_stale import PreferStale
 from .serving import ServeOptions
-from .storability import Judgement, Verdict
+from .storability import Judgement, Verdict, failures_now
 
 NO_WINDOWS = Windows(0.0, 0.0, 0.0)
 
@@ -77,7 +77,13 @@ def entry_fields(exchange: Exchange, windows: Windows) -> dict[str, Any]:
 
 
 def judge_exchange(
-    exchange: Exchange, coded: Policy, configured: Policy, *, has_copy: bool, ruled: StaleWindows = (None, None)
+    exchange: Exchange,
+    coded: Policy,
+    configured: Policy,
+    *,
+    has_copy: bool,
+    ruled: StaleWindows = (None, None),
+    failures: frozenset[int] = FAILURE_STATUSES,
 ) -> Judgement:
     """Return whether a response may be stored, and its windows if so (RFC 9111 section 3).
 
@@ -85,11 +91,14 @@ def judge_exchange(
     :param configured: the policy for responses without freshness of their own. Without one, HTTP's heuristics decide, and the
         response is never served stale.
     :param has_copy: a stored copy may be served instead.
+    :param failures: the statuses that mean that the origin failed.
     :param ruled: the stale windows that are written in the rule for the path.
     """
     windows = _windows(exchange, coded, configured, ruled)
     is_said = is_explicit(exchange.directives, exchange.headers)
-    if exchange.status in FAILURE_STATUSES and (has_copy or not is_said):
+    is_listed = any(exchange.status in policy.listed_statuses for policy in (coded, configured))
+    is_failure = exchange.status in failures_now(failures, has_copy=has_copy) and not is_listed
+    if is_failure and (has_copy or not is_said):
         return Judgement(Verdict.FAILED, Refusal(StoreRefusal.FAILED_STATUS, str(exchange.status)))
     given = any(_lifetime_given(exchange.status, policy) is not None for policy in (coded, configured))
     reason = refusal(

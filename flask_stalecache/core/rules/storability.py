@@ -102,6 +102,7 @@ class Facts:
     :param had_content: the stored entry has a body.
     :param stood_in: it was made with the fallback of a failed call.
     :param has_better: the stored entry may be served instead, and was not made with a fallback.
+    :param failures: the statuses that mean that the origin failed.
     :param said_max_age: the longest freshness in seconds that the origin allowed; ``None`` if it set no limit.
     """
 
@@ -116,11 +117,12 @@ class Facts:
     said_max_age: float | None = None
     stood_in: bool = False
     has_better: bool = False
+    failures: frozenset[int] = FAILURE_STATUSES
 
 
 def judge(facts: Facts, policy: Policy, defaults: Windows, max_size: int, now: float) -> Judgement:
     """Return whether an answer may be stored, and its windows if so (RFC 9111 section 3)."""
-    if facts.status in FAILURE_STATUSES:
+    if facts.status in facts.failures and facts.status not in policy.listed_statuses:
         return Judgement(Verdict.FAILED, Refusal(StoreRefusal.FAILED_STATUS, str(facts.status)))
     if facts.had_content and _is_empty(facts) and facts.status not in policy.listed_statuses:
         return Judgement(Verdict.FAILED, Refusal(StoreRefusal.EMPTY_OVER_CONTENT))
@@ -187,6 +189,14 @@ def is_about_page(status: int, headers: Headers) -> bool:
     if status in _PARTS or (400 <= status <= 499 and status not in _ABOUT_PAGE):
         return False
     return first_of(headers, "set-cookie") is None
+
+
+def failures_now(chosen: frozenset[int], *, has_copy: bool) -> frozenset[int]:
+    """Return the statuses that mean a failure. One such as 404 does only while there is a copy to serve in its place.
+
+    :param chosen: those that are configured.
+    """
+    return chosen if has_copy else chosen & FAILURE_STATUSES
 
 
 def refuses_who_asks(status: int) -> bool:

@@ -49,7 +49,14 @@ class ResponseJudge:
             return Judgement(Verdict.UNSTORABLE, refusal)
         has_copy = previous is not None and (previous.in_swr(now) or previous.in_sie(now) or previous.within(if_error, now))
         configured = default_policy(self._rule.policy, seen.policy, self._backend.engine.settings.windows)
-        judgement = judge_exchange(exchange, seen.policy, configured, has_copy=has_copy, ruled=self._rule.written)
+        judgement = judge_exchange(
+            exchange,
+            seen.policy,
+            configured,
+            has_copy=has_copy,
+            ruled=self._rule.written,
+            failures=self._backend.engine.settings.failure_statuses,
+        )
         if judgement.verdict is Verdict.STORABLE:
             self._explain_windows(exchange, seen, judgement, configured)
         is_worse = has_copy and self._hints.stood_in and previous is not None and not previous.stood_in

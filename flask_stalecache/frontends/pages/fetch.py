@@ -40,7 +40,7 @@ from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability, collecting, current
-from ...core.rules.storability import Facts, Judgement, Verdict, judge
+from ...core.rules.storability import Facts, Judgement, Verdict, failures_now, judge
 from ...engine.origin import Answer, Served, Start
 from ..flask_internals import RequestContext, handle_user_exception, packages_of_view
 from ..hooks import ask
@@ -135,7 +135,8 @@ class PageFetch:
         anybodys = not carried and unnamed is None
         if response is None:
             is_told = shows_request(self.context.request.environ, str(error).encode(errors="replace"))
-            return _answer_of_error(error, names, carried, anybodys=anybodys and not watch.refusal and not is_told)
+            verdict = verdict_of(error, self._failures(start))
+            return _answer_of_error(error, verdict, names, carried, anybodys=anybodys and not watch.refusal and not is_told)
         tags = self._tags()
         word.tag(tags or ())
         refusal = unnamed or watch.refusal or _refusal_in_code(tags, word)
@@ -225,6 +226,10 @@ class PageFetch:
         ignored = self.bound.ignored if self.bound.cached.policy.key is None else NOTHING_IGNORED
         return read_beyond_names(reads_of(self.context), self.context.request.environ.get("QUERY_STRING", ""), ignored)
 
+    def _failures(self, start: Start) -> frozenset[int]:
+        """Return the statuses that mean that the view has failed."""
+        return failures_now(self.bound.settings.failure_statuses, has_copy=start.previous is not None)
+
     def _retry_after(self, word: Cacheability, verdict: Verdict, response: Response) -> float | None:
         """Return the seconds until the next call: as the answer asks, or until missing values can be renewed."""
         asked = pause_asked(response.status_code, response.headers, time.time())
@@ -255,6 +260,7 @@ class PageFetch:
             said_max_age=made.word.limit(made.now),
             stood_in=made.word.stood_in,
             has_better=_may_stand_in(previous, made.now),
+            failures=self._failures(made.start),
         )
         judgement = judge(facts, policy, settings.windows, settings.max_entry_size, made.now)
         if judgement.verdict is Verdict.STORABLE:
@@ -334,10 +340,10 @@ class PageFetch:
         )
 
 
-def verdict_of(error: Exception | None) -> Verdict:
+def verdict_of(error: Exception | None, failures: frozenset[int] = FAILURE_STATUSES) -> Verdict:
     """Return the verdict on an exception: a failure, unless it is an HTTP answer such as 404."""
     status = status_of(error)
-    return Verdict.FAILED if status is None or status in FAILURE_STATUSES else Verdict.UNSTORABLE
+    return Verdict.FAILED if status is None or status in failures else Verdict.UNSTORABLE
 
 
 def status_of(error: Exception | None) -> int | None:
@@ -347,8 +353,10 @@ def status_of(error: Exception | None) -> int | None:
     return error.code if error.response is None else error.response.status_code
 
 
-def _answer_of_error(error: Exception | None, names: RequestInputs, carried: RequestInputs, *, anybodys: bool) -> Answer:
-    verdict, status, asked = verdict_of(error), status_of(error), None
+def _answer_of_error(
+    error: Exception | None, verdict: Verdict, names: RequestInputs, carried: RequestInputs, *, anybodys: bool
+) -> Answer:
+    status, asked = status_of(error), None
     if isinstance(error, HTTPException) and verdict is Verdict.FAILED:
         asked = pause_asked(status or 0, error.get_headers() if error.response is None else error.response.headers, time.time())
     if carried and verdict is Verdict.UNSTORABLE:
