@@ -86,7 +86,7 @@ def note_own_purge(before: int, after: int) -> None:
     context = outer_context()
     own = None if context is None else own_globals(context)
     began = _beginning_of(own)
-    if began is not None and began.seq == before and began.thread == threading.get_ident():
+    if began is not None and began.seq >= before and began.thread == threading.get_ident():
         getattr(type(own), _BEGAN).__set__(own, began._replace(seq=after))
 
 

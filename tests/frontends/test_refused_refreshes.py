@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flask_limiter
+import flask_limiter.util
 import pytest
 import time_machine
 from flask import Flask, Response, abort, redirect, request
@@ -131,10 +133,9 @@ def test_a_hook_that_says_that_there_is_no_page_takes_it_away_at_the_gateway(
 
 
 def test_a_limiter_that_counts_refreshes(tmp_path: Path, clock: time_machine.Traveller) -> None:
-    limiter_package = pytest.importorskip("flask_limiter")
     shop = FRONT_ENDS["gateway"](tmp_path)
-    by_address = limiter_package.util.get_remote_address
-    limiter = limiter_package.Limiter(by_address, app=shop.app, storage_uri="memory://", default_limits=["1 per minute"])
+    by_address = flask_limiter.util.get_remote_address
+    limiter = flask_limiter.Limiter(by_address, app=shop.app, storage_uri="memory://", default_limits=["1 per minute"])
     shop.visit()
     clock.shift(11)
     # Each comes from an address of its own, so that the first refresh is let through, and the second is not.

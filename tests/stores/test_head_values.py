@@ -68,8 +68,12 @@ CHECKS: dict[str, tuple[Callable[[Any], object], list[Any], list[Any]]] = {
     "names": (head_values.texts, [[], ["a"]], ["abc", {"a": 1}, [None], 7]),
     "inputs": (
         head_values.inputs_sent,
-        [{"cookies": [], "headers": []}, {"cookies": ["ü€"], "headers": ["x-user"]}],
-        [None, [], {"cookies": "ab", "headers": []}, {"cookies": [], "headers": ["a\r\nb"]}, {"cookies": [1], "headers": []}],
+        [{"cookies": [], "headers": [], "variables": []}, {"cookies": ["ü€"], "headers": ["x-user"], "variables": ["REMOTE_ADDR"]}],
+        [
+            None, [], {"cookies": [], "headers": []}, {"cookies": "ab", "headers": [], "variables": []},
+            {"cookies": [], "headers": ["a\r\nb"], "variables": []}, {"cookies": [1], "headers": [], "variables": []},
+            {"cookies": [], "headers": [], "variables": [1]},
+        ],
     ),
     "recipe": (
         head_values.recipe,

@@ -19,8 +19,9 @@ def failing_from(monkeypatch: pytest.MonkeyPatch, directory: Path, step: int, nu
     """Let everything that changes the directory fail from its ``step``-th call on; return the list of what failed."""
     calls, failures = [0], []
 
-    def is_ours(target: Any) -> bool:
-        name = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else os.fspath(target)
+    def is_ours(target: Any, at: int | None) -> bool:
+        held = target if isinstance(target, int) else at
+        name = os.fspath(target) if held is None else os.readlink(f"/proc/self/fd/{held}")
         return name.startswith(str(directory))
 
     def failing(name: str) -> Callable[..., Any]:
@@ -28,7 +29,7 @@ def failing_from(monkeypatch: pytest.MonkeyPatch, directory: Path, step: int, nu
 
         def call(target: Any, *args: Any, **kwargs: Any) -> Any:
             reads = name == "open" and not args[0] & (os.O_WRONLY | os.O_RDWR)
-            if reads or not is_ours(target):
+            if reads or not is_ours(target, kwargs.get("dir_fd", kwargs.get("src_dir_fd"))):
                 return real(target, *args, **kwargs)
             calls[0] += 1
             if calls[0] >= step:

@@ -63,7 +63,7 @@ class Site(NamedTuple):
 
 def make_site(make_app: MakeApp, kind: str, *, debug: bool = True, version: str = "1", **policy: Any) -> Site:
     policy = {**WINDOWS, **policy}
-    settings: dict[str, Any] = {"REFRESH_WORKERS": 0, "VERSION": version}
+    settings: dict[str, Any] = {"REFRESH_WORKERS": 0, "VERSION": version, "DEBUG_ERRORS": False}
     if kind == "gateway":
         settings["GATEWAY"] = {"/*": Policy(**policy)}
     app, cache = make_app(**settings)
