@@ -216,7 +216,8 @@ class PageFetch:
         """Return the tracing fields that the view has read, or whose values its response shows."""
         request, app = self.context.request, self.bound.app
         names = reads_of(self.context).traced_by(packages_of_view(app, request.endpoint))
-        if response is not None and not response.is_streamed:
+        # Not is_streamed, since some servers give their file wrapper a length.
+        if response is not None and response.is_sequence:
             names.update(shown_fields(plain_environ(request), TRACING, response.headers, response.get_data()))
         return RequestInputs(headers=tuple(sorted(names - self.bound.in_key)))
 
