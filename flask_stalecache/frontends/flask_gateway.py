@@ -16,8 +16,8 @@ from ..engine.log import RateLimitedLog
 from ..errors import ConfigError
 from .app_version import AppVersion
 from .flask_endpoints import FlaskEndpoints
-from .flask_internals import request_context
-from .flask_observer import CODED, Observer, note_dispatches, note_what_is_left
+from .flask_internals import before_dispatch, request_context
+from .flask_observer import CODED, Observer, note_dispatch, note_what_is_left
 from .gateway.backend import Backend
 from .gateway.handler import Gateway
 from .gateway.rules import Rules, base_policy
@@ -110,7 +110,7 @@ class FlaskGatewayFactory:
         app, engine, settings = self._app, self._engine, self._engine.settings
         # Flask runs the first hook in the list last, so that it sees the final response.
         app.after_request_funcs.setdefault(None, []).insert(0, note_what_is_left)
-        note_dispatches(app)
+        before_dispatch(app, note_dispatch)
         refreshes = settings.prefer_stale_refresh
         preferred = preference(settings.prefer_stale, refreshes)
         terms = self._version.serve_options(prefer_stale=preferred)

@@ -323,6 +323,18 @@ def around_response_processing(
     app.process_response = process  # type: ignore[method-assign,assignment]
 
 
+def before_dispatch(app: Flask, step: Callable[[RequestContext], None]) -> None:
+    """Run a step when a request has got past the hooks of an app, before its view is called."""
+    dispatch_request: Any = app.dispatch_request
+
+    def dispatch(*args: Any) -> Any:
+        step(args[0] if args else request_context())
+        return dispatch_request(*args)
+
+    # On the app itself, so that a method of the app's own class is called too.
+    app.dispatch_request = dispatch  # type: ignore[method-assign]
+
+
 def _takes_context(method: str) -> bool:
     # Of Flask itself: it adapts overriding methods of either kind.
     return "ctx" in signature(getattr(Flask, method)).parameters

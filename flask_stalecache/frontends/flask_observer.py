@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flask import Flask, Response
+from flask import Response
 from werkzeug.routing import RequestRedirect
 
 from ..config import Settings
@@ -19,7 +19,7 @@ from ..core.model.inputs import RequestInputs
 from ..core.model.policy import Policy
 from ..core.model.query import NamePatterns
 from ..core.model.reasons import Refusal, StoreRefusal, variable_read
-from .flask_internals import packages_of_view, request_context, session_cookie, session_of
+from .flask_internals import RequestContext, packages_of_view, request_context, session_cookie, session_of
 from .gateway.backend import UNSAID, Observation
 from .observed_environ import ObservedEnviron
 from .pages.handler import ANSWERED
@@ -103,18 +103,11 @@ class AppReport:
         return read_beyond_names(log, self.given.get("QUERY_STRING", ""), ignored)
 
 
-def note_dispatches(app: Flask) -> None:
-    """Note from now on whether a request gets past the hooks of an app."""
-    dispatch = app.dispatch_request
-
-    def noted(*args: Any) -> Any:
-        report: AppReport | None = request_context().request.environ.get(REPORT)
-        if report is not None:
-            report.has_dispatched = True
-        return dispatch(*args)
-
-    # On the app itself, so that a method of the app's own class is called too.
-    app.dispatch_request = noted  # type: ignore[method-assign]
+def note_dispatch(context: RequestContext) -> None:
+    """Note that a request has got past the hooks of its app."""
+    report: AppReport | None = context.request.environ.get(REPORT)
+    if report is not None:
+        report.has_dispatched = True
 
 
 def note_what_is_left(response: Response) -> Response:

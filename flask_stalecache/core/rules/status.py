@@ -96,5 +96,6 @@ def status_fields(status: CacheStatus, field: str, chosen: Collection[str]) -> l
     :param field: the value of ``Cache-Status``.
     :param chosen: which of the two are sent.
     """
-    fields = [(_STANDARD, field), (_NGINX, status.value)]
+    # Not value, which is computed: every hit gets here.
+    fields = [(_STANDARD, field), (_NGINX, status._value_)]
     return fields if len(chosen) == len(fields) else [item for item in fields if item[0] in chosen]

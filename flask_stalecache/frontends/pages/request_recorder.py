@@ -123,6 +123,7 @@ _FROM_FIELD = {
 
 
 _frame = sys._getframe
+_new_environ = RequestEnviron.__new__
 #: The modules of Flask and Werkzeug that ask for the environ at every hit: this is the shortest way to tell them.
 _AT_EVERY_HIT = frozenset({"flask.app", "flask.ctx", "werkzeug.wrappers.request"})
 
@@ -158,12 +159,13 @@ class ObservedRequest(Request):
     @environ.setter
     def environ(self, value: dict[str, Any]) -> None:
         state = self.__dict__
-        if isinstance(value, ObservedEnviron):
-            state["environ"] = value
-        else:
-            environ = state["environ"] = RequestEnviron.__new__(RequestEnviron)
+        if type(value) is dict or not isinstance(value, ObservedEnviron):
+            environ = _new_environ(RequestEnviron)
             environ._plain, environ._log, environ._exempt = value, None, self.stalecache_exempt
-        state.pop("_stalecache_headers", None)
+            value = environ
+        state["environ"] = value
+        if "_stalecache_headers" in state:
+            del state["_stalecache_headers"]
 
     @property
     def headers(self) -> ObservedHeaders:
@@ -230,8 +232,10 @@ def plain_environ(request: Request) -> dict[str, Any]:
 def arrived_environ(request: Request) -> dict[str, Any]:
     """Return the environ of a request with what it had when the request came, even if hooks have changed or removed that."""
     held = request.__dict__["environ"]
-    environ, log = plain_environ(request), held._log if isinstance(held, ObservedEnviron) else None
-    return {**environ, **log.changed} if log is not None and log.changed else environ
+    if not isinstance(held, ObservedEnviron):
+        return held  # type: ignore[no-any-return]
+    log = held._log
+    return held._plain if log is None or not log.changed else {**held._plain, **log.changed}
 
 
 #: The attribute with the address that the app has set.

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from flask_stalecache import StaleCache
+from support.silence import silent_logger
 
 BASE = 1_800_000_000.0
 PATHS = ("/a", "/b")
@@ -246,7 +247,8 @@ class Visits(RuleBasedStateMachine):
         app = Flask("shop")
         app.config.update(SECRET_KEY="not a secret", PROPAGATE_EXCEPTIONS=False, STALECACHE_DIR=self.directory / "cache")
         app.config.update(STALECACHE_GATEWAY=True, STALECACHE_REFRESH_WORKERS=0)
-        app.logger.disabled = True
+        # A logger of its own, since those of one name are one for the whole process.
+        app.logger = silent_logger()
         cache = StaleCache(app)
 
         @app.before_request

@@ -21,6 +21,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from flask_stalecache import GatewayCache, StaleCache
 from support.clock import NOON
 from support.flask_gateway import signed
+from support.silence import silent_logger
 
 Wsgi: TypeAlias = "Callable[[dict[str, Any], Any], Iterable[bytes]]"
 
@@ -381,7 +382,8 @@ def build(scenario: Scenario, paths: frozenset[str], directory: Path | None = No
     """
     app = Flask("shop")
     app.config.update(SECRET_KEY="not a secret", SCENARIO=scenario, PROPAGATE_EXCEPTIONS=False)
-    app.logger.disabled = True
+    # A logger of its own, since those of one name are one for the whole process.
+    app.logger = silent_logger()
     way, is_wsgi = scenario.way, scenario.front == WSGI
     if way.setup is not None:
         way.setup(app)
