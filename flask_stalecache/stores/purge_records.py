@@ -257,8 +257,8 @@ class Floors:
     SIZE = COUNT * 16
 
     def __init__(self, data: bytes | None) -> None:
-        self._numbers = array("Q", bytes(self.SIZE) if data is None else data)
-        self._is_empty = data is None
+        # Empty without merged records, as nearly always: a sweep keeps one of these in memory.
+        self._numbers = array("Q", data or b"")
 
     @classmethod
     def all_at(cls, number: int) -> Floors:
@@ -273,11 +273,11 @@ class Floors:
     @property
     def last(self) -> int:
         """The number of the last purge."""
-        return max(self._numbers)
+        return max(self._numbers, default=0)
 
     def of(self, name: str) -> PurgeRecord:
         """Return the merged record that a name belongs to."""
-        if self._is_empty:
+        if not self._numbers:
             return _NONE
         place = _place(digest(name), is_coded=name.startswith(_CODED))
         hard, soft = self._numbers[place : place + 2]
@@ -289,6 +289,8 @@ class Floors:
 
         :param file: the name of its file. Its own name is lost if a crash of the machine has cut the file.
         """
+        if not self._numbers:
+            self._numbers.frombytes(bytes(self.SIZE))
         halves = (record.name.startswith(_CODED),) if record.name else (True, False)
         for place in (_place(file, is_coded=half) for half in halves):
             for at, number in ((place, record.hard), (place + 1, record.soft)):
