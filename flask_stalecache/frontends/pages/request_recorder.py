@@ -37,67 +37,6 @@ class ObservedHeaders(RecordedHeaders):
         return super().__iter__()
 
 
-def _by_name(base: type, method: str) -> Callable[..., Any]:
-    original = getattr(base, method)
-
-    def read(self: Any, key: Any, *args: Any, **kwargs: Any) -> Any:
-        if _VALUES not in self.__dict__:
-            return original(self, key, *args, **kwargs)
-        self._note(key)
-        return getattr(self._values, method)(key, *args, **kwargs)
-
-    return read
-
-
-def _as_a_whole(base: type, method: str) -> Callable[..., Any]:
-    original = getattr(base, method)
-
-    def read(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _VALUES not in self.__dict__:
-            return original(self, *args, **kwargs)
-        self._note_all()
-        plain = [getattr(other, _VALUES, other) for other in args]
-        return getattr(self._values, method)(*plain, **kwargs)
-
-    return read
-
-
-#: The attribute in which a proxy keeps the values. An instance without it was made by other code from the class, and is no proxy.
-_VALUES = "_values"
-_NAMED = frozenset(
-    {
-        "__getitem__", "__contains__", "__setitem__", "__delitem__", "get", "getlist", "add", "pop", "poplist", "setdefault",
-        "setlist", "setlistdefault",
-    }
-)  # fmt: skip
-_WHOLE = frozenset(
-    {
-        "__iter__", "__len__", "__eq__", "__ne__", "__hash__", "__reversed__", "__repr__", "__or__", "__ror__", "__ior__",
-        "__copy__", "__deepcopy__", "__reduce_ex__",
-    }
-)  # fmt: skip
-_observed_classes: dict[type, type] = {}
-
-
-def _observed(values: Any, note: Callable[[str], None], note_all: Callable[[], None]) -> Any:
-    """Return a proxy for cookies or parameters: an instance of a subclass of their class, whose methods record each read.
-
-    The proxy itself holds no values, since C code reads those of a dict without calling a method. It holds one key, since C code
-    such as ``json.dumps`` calls no method of an empty dict.
-    """
-    base: type = type(values)
-    if base not in _observed_classes:
-        methods = {name: _by_name(base, name) for name in dir(base) if name in _NAMED}
-        public = {name for name in dir(base) if not name.startswith("_") and callable(getattr(base, name))}
-        methods.update({name: _as_a_whole(base, name) for name in (public | _WHOLE) - _NAMED if hasattr(base, name)})
-        _observed_classes[base] = type(f"Observed{base.__name__}", (base,), methods)
-    observed: Any = _observed_classes[base]
-    stand_in = observed.__new__(observed)
-    dict.__setitem__(stand_in, _observed, [])
-    stand_in._values, stand_in._note, stand_in._note_all = values, note, note_all
-    return stand_in
-
-
 #: Attributes that Werkzeug computes from a field and caches, so that later reads would not be seen.
 _FROM_FIELD = {
     "accept_charsets": "Accept-Charset",
