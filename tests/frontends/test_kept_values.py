@@ -205,8 +205,11 @@ def test_a_compressed_body_hides_no_nonce(tmp_path: Path, kind: str, coding: str
     assert "HIT" not in [visit(app).word for _ in range(3)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_who_waits_gets_a_nonce_of_their_own(tmp_path: Path, kind: str) -> None:
+def crowd_behind_the_first(directory: Path, kind: str, others: int, answer: Callable[[str], Any]) -> list[Any]:
+    """Let visitors wait while the first one's page with a nonce is made; return what all of them see.
+
+    :param answer: makes the view's answer from the page.
+    """
     started, more = threading.Event(), threading.Event()
 
     def build(app: Flask) -> Callable[[], Any]:
@@ -216,16 +219,21 @@ def test_who_waits_gets_a_nonce_of_their_own(tmp_path: Path, kind: str) -> None:
             if not started.is_set():
                 started.set()
                 assert more.wait(PATIENCE)
-            return shown()
+            return answer(shown())
 
         return show
 
-    app, _ = app_with(tmp_path, kind, build)
+    app, _ = app_with(directory, kind, build)
     first = go(visit, app)
     assert started.wait(PATIENCE)
-    others = [go(visit, app) for _ in range(3)]
+    waiting = [go(visit, app) for _ in range(others)]
     more.set()
-    seen = results([first, *others])
+    return results([first, *waiting])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_waits_gets_a_nonce_of_their_own(tmp_path: Path, kind: str) -> None:
+    seen = crowd_behind_the_first(tmp_path, kind, 3, lambda page: page)
     assert len({each.text for each in seen}) == 4
     for each in seen:
         assert each.headers["Content-Security-Policy"].partition("'nonce-")[2].rstrip("'") in each.text
@@ -233,25 +241,7 @@ def test_who_waits_gets_a_nonce_of_their_own(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failure_with_a_nonce_is_not_shared(tmp_path: Path, kind: str) -> None:
-    started, more = threading.Event(), threading.Event()
-
-    def build(app: Flask) -> Callable[[], Any]:
-        shown = as_talisman(app)
-
-        def show() -> Any:
-            if not started.is_set():
-                started.set()
-                assert more.wait(PATIENCE)
-            return Response(shown(), 503)
-
-        return show
-
-    app, _ = app_with(tmp_path, kind, build)
-    first = go(visit, app)
-    assert started.wait(PATIENCE)
-    others = [go(visit, app) for _ in range(2)]
-    more.set()
-    for each in results([first, *others]):
+    for each in crowd_behind_the_first(tmp_path, kind, 2, lambda page: Response(page, 503)):
         assert each.headers["Content-Security-Policy"].partition("'nonce-")[2].rstrip("'") in each.text
 
 
