@@ -17,6 +17,8 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _LIST = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY
 #: A link, or what another user has put there: nobody wrote it for us.
 PLANTED = (errno.ELOOP, errno.EPERM)
+#: Another directory would do; a disk that is full or failing is no reason to give another one.
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
@@ -139,13 +141,28 @@ def files_in(folder: Path | Inside) -> Iterator[os.DirEntry[str]]:
 
 
 def make_directories(path: Path) -> None:
-    """Make a directory and its missing parents, all of them private: who can write to a parent could replace the directory."""
+    """Make the cache directory and its missing parents, all private: who can write to a parent could replace the directory.
+
+    :raises ConfigError: if we may not write where it is to be made.
+    """
+    try:
+        _make_with_parents(path)
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise
+        raise ConfigError(
+            f"the cache directory {path} can't be made ({error.strerror}: {error.filename}): "
+            "give a directory that this user can write to as STALECACHE_DIR"
+        ) from error
+
+
+def _make_with_parents(path: Path) -> None:
     if path.is_dir():
         return
     # A link may exist before its target does.
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
     if path.parent != path:
-        make_directories(path.parent)
+        _make_with_parents(path.parent)
     make_directory(path)
 
 

@@ -166,10 +166,31 @@ def _check_status(directory: Path, status: os.stat_result, owners: set[int]) -> 
     if others:
         raise ConfigError(
             f"the cache directory {directory} belongs to user {others.pop()}, and we are user {os.geteuid()}: "
-            "give a directory of our own as STALECACHE_DIR"
+            + (_below(directory) or "give a directory of our own as STALECACHE_DIR")
         )
     if status.st_mode & 0o022:
+        below = _below(directory)
         raise ConfigError(
             f"others can write to the cache directory {directory} (mode {stat.S_IMODE(status.st_mode):04o}): "
-            "run chmod 700 on it, or give another STALECACHE_DIR"
+            + (f"run chmod 700 on it, or, if it is a mounted volume, {below}" if below else _CHMOD)
         )
+
+
+_CHMOD = "run chmod 700 on it, or give another STALECACHE_DIR"
+
+
+def _below(directory: Path) -> str | None:
+    """Return the advice to use a directory below one that is not ours alone, such as a volume of a container."""
+    if directory.is_symlink() or not os.access(directory, os.W_OK | os.X_OK):
+        return None
+    for name in ("cache", "stalecache", f"stalecache-{os.geteuid()}"):
+        try:
+            status = os.lstat(directory / name)
+            is_usable = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+        except FileNotFoundError:
+            is_usable = True
+        except OSError:
+            is_usable = False
+        if is_usable:
+            return f"give a directory below it, which we make with mode 0700: STALECACHE_DIR={directory / name}"
+    return None

@@ -13,7 +13,9 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from logging.handlers import QueueHandler
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -156,6 +158,46 @@ def test_an_unusable_directory_is_refused_at_start(nested: Path, make: Callable[
     assert re.search(said, message)
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o2775, 0o770], ids=oct)
+@pytest.mark.parametrize("taken", [(), ("cache",)], ids=["free", "cache is taken"])
+def test_a_volume_that_others_can_write_to_works_by_the_directory_that_the_error_names(
+    nested: Path, mode: int, taken: tuple[str, ...]
+) -> None:
+    """An emptyDir or a tmpfs of a container, which can't change the mode."""
+    nested.mkdir()
+    for name in taken:
+        (nested / name).write_text("somebody else's")
+    nested.chmod(mode)
+    with pytest.raises(ConfigError) as caught:
+        make_site(nested)
+    named = re.search(r"STALECACHE_DIR=(\S+)$", str(caught.value))
+    assert named is not None
+    assert named[1] == str(nested / ("stalecache" if taken else "cache"))
+    app, _ = make_site(Path(named[1]))
+    assert [visit(app) for _ in range(2)] == [("MISS", "run 1"), ("HIT", "run 1")]
+    assert mode_of(Path(named[1])) == 0o700
+
+
+def advice_for(volume: Path) -> tuple[str, list[tuple[str, str]]]:
+    """Return what an app of somebody who is not root says of a volume, and what its visitors see in the directory named there."""
+    with tempfile.TemporaryDirectory() as place:
+        visit(make_site(Path(place) / "cache")[0])
+    message = refusal_of(volume)
+    app, _ = make_site(Path(message.rpartition("STALECACHE_DIR=")[2]))
+    return message, [visit(app) for _ in range(2)]
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can make a volume that belongs to root, for a user who is not")
+def test_a_volume_of_another_user_works_by_the_directory_that_the_error_names(open_place: Path) -> None:
+    volume = open_place / "volume"
+    volume.mkdir()
+    volume.chmod(0o1777)
+    with workers(1) as made:
+        message, pages = made[0].run(advice_for, volume)
+    assert "belongs to user 0" in message
+    assert pages == [("MISS", "run 1"), ("HIT", "run 1")]
+
+
 def test_a_name_too_long_for_a_directory_is_refused_at_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="STALECACHE_DIR"):
         make_site(tmp_path / ("x" * 300))
@@ -207,15 +249,18 @@ def refusal_of(directory: Path) -> str:
     return ""
 
 
-def pages_of(directory: Path) -> tuple[list[tuple[str, str]], int]:
-    """Return what visitors of an app of somebody who is not root see, and the count of failures."""
+def pages_of(directory: Path) -> tuple[list[tuple[str, str]], int, list[str]]:
+    """Return what visitors of an app of somebody who is not root see, the count of failures, and the log."""
     with tempfile.TemporaryDirectory() as place:
         # Imports all that is imported late: nobody may be unable to read it.
         visit(make_site(Path(place) / "cache")[0])
     if os.geteuid() == 0:
         become_nobody()
     app, _ = make_site(directory)
-    return [visit(app) for _ in range(2)], counted(app, "store_failures")
+    log = QueueHandler(SimpleQueue())
+    logging.getLogger(LOGGER).addHandler(log)
+    pages = [visit(app) for _ in range(2)]
+    return pages, counted(app, "store_failures"), [log.queue.get().getMessage() for _ in range(log.queue.qsize())]
 
 
 def give_away(*paths: Path) -> None:
@@ -255,9 +300,12 @@ def test_pages_are_live_where_no_directory_can_be_made(open_place: Path) -> None
     readonly.mkdir()
     readonly.chmod(0o555)
     with workers(1) as made:
-        pages, failures = made[0].run(pages_of, readonly / "cache")
+        pages, failures, log = made[0].run(pages_of, readonly / "instance" / "cache")
     assert [page for _, page in pages] == ["run 1", "run 2"]
     assert failures >= 2
+    assert len(log) == 1
+    assert "STALECACHE_DIR" in log[0]
+    assert f"Permission denied: {readonly / 'instance'}" in log[0]
 
 
 # -- what is planted in the directory --------------------------------------------------------------------------------
