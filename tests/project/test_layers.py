@@ -179,6 +179,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.gateway.wsgi_call",
         "frontends.gateway.backend",
         "frontends.gateway.rules",
+        "frontends.gateway.app_environ",
         "frontends.gateway.dependence",
         "frontends.gateway.failures",
         "frontends.gateway.entry_builder",

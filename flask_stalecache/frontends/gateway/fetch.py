@@ -35,11 +35,11 @@ from typing import TYPE_CHECKING
 from ...core.exhaustive import assert_never
 from ...core.http.cache_control import RequestDirectives, response_directives
 from ...core.http.dates import pause_asked
-from ...core.http.fields import content_length, end_to_end, first_of
-from ...core.http.validators import CONDITIONS, conditional_fields, confirmed_by_head, renewed
-from ...core.http.vary import STAR, with_vary
+from ...core.http.fields import content_length, first_of
+from ...core.http.validators import conditional_fields, confirmed_by_head, renewed
+from ...core.http.vary import STAR
 from ...core.model.entry import Entry
-from ...core.model.environ import REFRESHING, environ_name
+from ...core.model.environ import REFRESHING
 from ...core.model.policy import FAILURE_STATUSES, TOO_MANY
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, collected_by, current
@@ -49,8 +49,9 @@ from ...core.rules.variants import INDEX
 from ...engine.origin import Answer, Start
 from ...engine.stream_pace import StreamPace
 from ...stats.tally import UNCOUNTED, Tally
-from ..request_body import has_unannounced_body, take_body_away
-from ..request_origin import all_fields, shows_request
+from ..request_body import has_unannounced_body
+from ..request_origin import all_fields
+from .app_environ import with_our_conditions, without_what_is_ignored
 from .backend import Backend, Observation
 from .dependence import fields_of_answer
 from .entry_builder import EntryBuilder
@@ -130,16 +131,9 @@ class AppFetch:
         is_plain = self.environ["REQUEST_METHOD"] == "GET" and not has_unannounced_body(self.environ)
         may_store = is_plain and not start.is_marked
         # A copy in any case: middleware of the app may take the script root off the path.
-        given = self._with_our_conditions(previous) if may_store else self.environ.copy()
-        if self.rule.policy.cookies is not None:
-            # None of them matters, so none may make a difference.
-            given.pop("HTTP_COOKIE", None)
-        if is_plain:
-            take_body_away(given)
-        if self.cacheability.in_background:
-            # Not in the request that is judged: the operator's own fields say nothing about a visitor.
-            for name, value in self.backend.refresh_headers.items():
-                given.setdefault(environ_name(name), value)
+        given = with_our_conditions(self.environ, previous) if may_store else self.environ.copy()
+        refresh_fields = self.backend.refresh_headers if self.cacheability.in_background else {}
+        without_what_is_ignored(given, self.rule, refresh_fields, has_body=not is_plain)
         self._given = self.backend.observe.hand_in(given)
         try:
             self.call.make(self.backend.app, self._given)
@@ -149,13 +143,6 @@ class AppFetch:
         except Exception as error:
             return self._raised(Verdict.FAILED, error)
         return self._confirmed(start, previous) or self._fetch_without_condition(start)
-
-    def _with_our_conditions(self, previous: Entry | None) -> WSGIEnvironment:
-        """Return the request with the conditions of the stored response instead of the client's (RFC 9111 section 4.3.1)."""
-        environ = {name: value for name, value in self.environ.items() if name not in CONDITIONS}
-        if previous is not None:
-            environ.update((environ_name(name), value) for name, value in conditional_fields(previous.headers))
-        return environ
 
     def _fetch_without_condition(self, start: Start) -> Answer:
         """Call the app again: its 304 does not confirm what is stored for this request."""
@@ -271,23 +258,9 @@ class AppFetch:
             # It is about how often this visitor asks.
             return replace(failed, anybodys=False)
         failed = replace(failed, carried=carried, anybodys=not carried, absent=names, bare=bare_failure(call.code, judged))
-        return failed if body is None or carried else self._with_page(failed, seen, body)
-
-    def _with_page(self, failed: Answer, seen: Observation, body: bytes) -> Answer:
-        """Add the page of a failure, for the requests that may be given it."""
-        fields = self.call.fields
-        directives = response_directives(fields)
-        if first_of(fields, "set-cookie") is not None or "private" in directives or "no-store" in directives:
-            return replace(failed, anybodys=False)
-        own = self._entries.own(seen, fields)
-        if own is not None and own.reason is StoreRefusal.CHANGED_REQUEST:
-            # Requests that are alike may become different ones in middleware.
+        if body is None or carried:
             return failed
-        is_own = own is not None or bool(self._entries.fields(seen, fields))
-        is_own = is_own or seen.is_blind or shows_request(self.environ, body)
-        is_own = is_own or self._entries.made_for_one(fields, body, seen, None) is not None
-        page = (body,), self.call.status, with_vary(end_to_end(fields), self.varied(failed))
-        return replace(failed, shared=page, asked=all_fields(self.environ) if is_own else None)
+        return self._visitor.with_page(call, seen, failed, body, self.varied(failed))
 
     # -- build -----------------------------------------------------------------------------------------------------
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...core.http.cache_control import response_directives
 from ...core.http.credentials import credentials_in
+from ...core.http.fields import end_to_end, first_of
 from ...core.http.freshness import is_explicit
 from ...core.http.storing import is_for_everybody
+from ...core.http.vary import with_vary
 from ...core.model.environ import REFRESHING
 from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.policy import NEVER_VARIED
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.storability import Verdict, is_about_page, refuses_who_asks
 from ...engine.origin import Answer
+from ..request_origin import all_fields, shows_request
 from .backend import Backend, Observation
 from .entry_builder import EntryBuilder
 from .rules import Rule
@@ -112,3 +116,22 @@ class VisitorJudge:
             return None
         self.explain(call, seen, own)
         return Answer(Verdict.UNSTORABLE, call, anybodys=False, reason=own)
+
+    def with_page(self, call: AppCall, seen: Observation, failed: Answer, body: bytes, varied: set[str]) -> Answer:
+        """Add the page of a failure to its answer, for the requests that may be given it.
+
+        :param varied: the request fields that the page depends on.
+        """
+        fields = call.fields
+        directives = response_directives(fields)
+        if first_of(fields, "set-cookie") is not None or "private" in directives or "no-store" in directives:
+            return replace(failed, anybodys=False)
+        own = self._entries.own(seen, fields)
+        if own is not None and own.reason is StoreRefusal.CHANGED_REQUEST:
+            # Requests that are alike may become different ones in middleware.
+            return failed
+        is_own = own is not None or bool(self._entries.fields(seen, fields))
+        is_own = is_own or seen.is_blind or shows_request(self._environ, body)
+        is_own = is_own or self._entries.made_for_one(fields, body, seen, None) is not None
+        page = (body,), call.status, with_vary(end_to_end(fields), varied)
+        return replace(failed, shared=page, asked=all_fields(self._environ) if is_own else None)
