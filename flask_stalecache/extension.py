@@ -457,8 +457,8 @@ class StaleCache:
         :param force: refresh fresh pages too. Default false.
         :param headers: request fields to send, such as ``{"Accept-Language": "de"}`` or the fields that a proxy adds.
         :return: a batch that reports progress and the outcome of each request.
-        :raises ConfigError: if neither ``STALECACHE_BASE_URL`` nor ``SERVER_NAME`` is set; for a URL of another host, an invalid
-            URL or sitemap, or a value that is not accepted. Then no request was sent.
+        :raises ConfigError: for a path or an endpoint if neither ``STALECACHE_BASE_URL`` nor ``SERVER_NAME`` is set; for a URL of
+            another host, an invalid URL or sitemap, or a value that is not accepted. Then no request was sent.
         """
         return state_of(app_of_context("warm()")).bulk.warm(urls, concurrency, force, headers)
 

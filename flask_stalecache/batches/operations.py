@@ -23,15 +23,19 @@ class WarmTarget:
     """The app that ``warm`` sends its requests to.
 
     :param app: the app, with all middleware.
-    :param base: its base URL.
+    :param base: its base URL; ``None`` if it is not known: then full URLs tell it.
+    :param unknown_base: why a path can't be warmed without a base URL, and what to write.
+    :param root: the script root, as in the environ, for full URLs without a base URL.
     :param with_raw: whether its server passes on the raw path of the request.
     :param path_of: returns the path or URL for an endpoint and its values; ``None``: the app has no endpoints.
     """
 
     app: WSGIApplication
-    base: Base
+    base: Base | None
     with_raw: bool
     path_of: Callable[[str, Mapping[str, Any]], str] | None
+    unknown_base: str = ""
+    root: str = ""
 
 
 class BulkOperations:
@@ -39,7 +43,7 @@ class BulkOperations:
 
     :param scheduler: runs the batches.
     :param endpoints: the app's endpoints, by which entries can be selected; ``None``: it has none.
-    :param warm_target: returns where ``warm`` sends its requests, or raises :class:`ConfigError`.
+    :param warm_target: returns where ``warm`` sends its requests.
     """
 
     def __init__(self, scheduler: BatchScheduler, endpoints: Collection[str] | None, warm_target: Callable[[], WarmTarget]) -> None:
@@ -89,6 +93,8 @@ class BulkOperations:
         warmer = Warmer(
             app=target.app,
             base=target.base,
+            unknown_base=target.unknown_base,
+            root=target.root,
             fields=request_fields(headers),
             with_raw=target.with_raw,
             force=checked_flag("force", force),

@@ -34,7 +34,9 @@ class Warmer:
     """Sends requests without cookies to an app in this process.
 
     :param app: the app, with all middleware.
-    :param base: its base URL.
+    :param base: its base URL; ``None`` if it is not known: then full URLs tell it.
+    :param unknown_base: why a path can't be warmed without a base URL, and what to write.
+    :param root: the script root, as in the environ, for full URLs without a base URL.
     :param fields: request fields to send, as in an environ.
     :param with_raw: whether its server passes on the raw path of the request.
     :param force: refresh fresh entries too.
@@ -44,7 +46,9 @@ class Warmer:
     """
 
     app: WSGIApplication
-    base: Base
+    base: Base | None
+    unknown_base: str
+    root: str
     fields: Mapping[str, str]
     with_raw: bool
     force: bool
@@ -58,7 +62,7 @@ class Warmer:
         :param urls: a URL, a path, a pair of endpoint and values, or a sitemap; or an iterable of URLs, paths and pairs.
         :raises ConfigError: for an invalid URL or sitemap, or a URL of another host.
         """
-        addresses = {address.raw: address for address in self._addresses(urls)}
+        addresses = {address.url: address for address in self._addresses(urls)}
         return [WarmTask(self, address) for address in addresses.values()]
 
     def _addresses(self, urls: object) -> Iterator[Address]:
@@ -73,15 +77,26 @@ class Warmer:
 
     def _address(self, item: object) -> Address:
         if not _is_pair(item):
-            return self.base.address(item)
+            return self._base_of(item).address(item)
+        if self.base is None:
+            raise ConfigError(self.unknown_base)
         if self.path_of is None:
             raise ConfigError(f"{item!r} is no URL: the app has no endpoints; give a path or a full URL")
         return self.base.address(self.path_of(*item))
+
+    def _base_of(self, url: object) -> Base:
+        """Return the base URL of the app, or else that of a full URL."""
+        base = self.base or Base.of_url(url, self.root)
+        if base is None:
+            raise ConfigError(self.unknown_base)
+        return base
 
     # -- sitemaps ------------------------------------------------------------------------------------------------
 
     def _in_sitemap(self, where: str) -> Iterator[Address]:
         """Yield the URLs in a sitemap and in the sitemaps that it lists. All sitemaps are read before the first warming request."""
+        # A sitemap of the app lists pages of its own host.
+        base = self.base or Base.of_url(where, self.root)
         todo, known, count = [(where, self._read(where), 1)], {where}, 0
         while todo:
             name, data, depth = todo.pop()
@@ -89,7 +104,7 @@ class Warmer:
             count += len(sitemap.urls)
             if count > MAX_URLS:
                 raise ConfigError(f"{where} lists more than {MAX_URLS} URLs: warm its parts")
-            yield from map(self.base.address, sitemap.urls)
+            yield from ((base or self._base_of(url)).address(url) for url in sitemap.urls)
             for url in sitemap.sitemaps:
                 if depth == MAX_DEPTH or len(known) == MAX_SITEMAPS:
                     raise ConfigError(f"{name} lists more sitemaps than are followed: {MAX_SITEMAPS}, {MAX_DEPTH} deep")
@@ -107,7 +122,7 @@ class Warmer:
 
     def _fetched(self, url: str) -> bytes:
         """Request a sitemap from the app, and return its bytes."""
-        address = self.base.address(url)
+        address = self._base_of(url).address(url)
         reply = self.ask(address, None, MAX_BYTES)
         if reply.error is not None or reply.code != 200:
             raise ConfigError(f"the sitemap {address.url} can't be had: {reply.error or reply.status!r}")
@@ -121,7 +136,7 @@ class Warmer:
         :param warming: records how the app answers; ``None`` for the request of a sitemap.
         :param limit: the maximum number of bytes to read of the body.
         """
-        environ = {**self.base.recipe(address, with_raw=self.with_raw).to_environ(self.remote_addr), **self.fields}
+        environ = {**self._base_of(address.url).recipe(address, with_raw=self.with_raw).to_environ(self.remote_addr), **self.fields}
         if warming is not None:
             environ[WARMING] = warming
         reply = Reply()

@@ -90,7 +90,7 @@ def _matching(here: AppState, selection: Selection, what: str) -> Selection:
     if any(selector.matches(stored.entry) for stored in filled(here).engine.store.walk()):
         return selection
     output.echo("nothing stored matches", err=True)
-    raise SystemExit(1)
+    raise SystemExit(output.NOTHING)
 
 
 def _is_sitemap(source: str) -> bool:
@@ -130,7 +130,7 @@ def _fields(given: Iterable[str]) -> dict[str, str]:
 
 
 def _follow(batch: Batch) -> None:
-    """Print the outcome of each entry until the batch has ended; exit with 1 if nothing was found or something failed."""
+    """Print the outcome of each entry until the batch has ended, and exit with the code for all of them."""
     try:
         if sys.stdout.isatty():
             _with_bar(batch)
@@ -142,12 +142,14 @@ def _follow(batch: Batch) -> None:
         # Running jobs may finish, as when a worker stops.
         batch.wait(this_state().settings.shutdown_wait)
         output.echo(f"interrupted: {_summary(batch)}; what is done is not done again", err=True)
-        raise SystemExit(1) from None
+        raise SystemExit(output.NOTHING) from None
     output.echo(_summary(batch))
     if batch.error:
         output.echo(f"it ended before its end: {batch.error}", err=True)
-    if batch.error or batch.failed or batch.not_stored or not batch.found:
-        raise SystemExit(1)
+    if batch.error or batch.failed or not batch.found:
+        raise SystemExit(output.NOTHING)
+    if batch.not_stored:
+        raise SystemExit(output.NOT_STORED)
 
 
 def _with_bar(batch: Batch) -> None:

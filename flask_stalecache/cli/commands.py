@@ -1,10 +1,11 @@
 """The group of commands. An error ends a command with one line and an exit code.
 
-========= =====================================
+========= ================================================
 0         done, and something was found
 1         nothing matched, or something failed
 2         wrong use
-========= =====================================
+3         nothing failed, but some answers were not stored
+========= ================================================
 """
 
 from __future__ import annotations
@@ -17,10 +18,7 @@ from flask.cli import AppGroup
 from ..core.formatting import printable
 from ..errors import ConfigError, StaleCacheError
 from . import bulk, listing, maintenance, show, stats
-
-#: Exit codes: nothing matched or something failed; and wrong use.
-NOTHING = 1
-WRONG_USE = 2
+from .output import NOTHING, WRONG_USE
 
 
 class Problem(click.ClickException):

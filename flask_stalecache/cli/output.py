@@ -10,6 +10,9 @@ import click
 
 from ..core.formatting import printable
 
+#: Exit codes: nothing matched or something failed; wrong use; and nothing failed, but some answers were not stored.
+NOTHING, WRONG_USE, NOT_STORED = 1, 2, 3
+
 
 def columns(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(), gap: int = 2) -> Iterable[str]:
     """Yield rows as lines with aligned columns.

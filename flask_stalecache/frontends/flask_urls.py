@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from flask import Flask, Request, has_request_context, request
 from werkzeug.routing import BuildError
@@ -15,23 +17,30 @@ from ..core.model.keys import raw_path
 from ..errors import ConfigError
 
 
-def warm_target(app: Flask, settings: Settings) -> WarmTarget:
-    """Return where ``warm`` sends its requests.
+_UNKNOWN_BASE = (
+    "warm() needs to know where the app is: set STALECACHE_BASE_URL = 'https://shop.example', or SERVER_NAME, or give full URLs"
+)
 
-    :raises ConfigError: if the app's base URL is not configured.
-    """
+
+def warm_target(app: Flask, settings: Settings) -> WarmTarget:
+    """Return where ``warm`` sends its requests."""
     base = settings.base_url or _base_of(app)
     # A request shows whether the server passes on the raw path. Outside of one nothing does; most servers pass it on.
     with_raw = not has_request_context() or raw_path(request.environ) is not None
-    return WarmTarget(app.wsgi_app, base, with_raw, lambda endpoint, values: _url_of(app, base, endpoint, values))
+    path_of = None if base is None else partial(_url_of, app, base)
+    root = unquote_to_bytes(_root_of(app).rstrip("/")).decode("latin-1")
+    return WarmTarget(app.wsgi_app, base, with_raw, path_of, _UNKNOWN_BASE, root)
 
 
-def _base_of(app: Flask) -> Base:
+def _base_of(app: Flask) -> Base | None:
     name = app.config["SERVER_NAME"]
     if not name:
-        raise ConfigError("warm() needs to know where the app is: set STALECACHE_BASE_URL = 'https://shop.example', or SERVER_NAME")
-    root = str(app.config["APPLICATION_ROOT"] or "/")
-    return Base.of("SERVER_NAME", f"{app.config['PREFERRED_URL_SCHEME']}://{name}/{root.lstrip('/')}")
+        return None
+    return Base.of("SERVER_NAME", f"{app.config['PREFERRED_URL_SCHEME']}://{name}{_root_of(app)}")
+
+
+def _root_of(app: Flask) -> str:
+    return "/" + str(app.config["APPLICATION_ROOT"] or "/").lstrip("/")
 
 
 def _url_of(app: Flask, base: Base, endpoint: str, values: Mapping[str, Any]) -> str:

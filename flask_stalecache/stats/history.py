@@ -29,7 +29,7 @@ class _Mark(NamedTuple):
 
     :ivar at: in seconds since the epoch.
     :ivar monotonic: by the monotonic clock, which all processes of a machine share.
-    :ivar written: number of samples written since the file was last shortened.
+    :ivar written: number of samples written since the file was last shortened; -1 before the first one of a new store.
     """
 
     at: float
@@ -42,11 +42,14 @@ class History:
 
     :param folder: the folder of the files; ``None``: keep samples of this process in memory.
     :param totals: returns the counts of all processes so far.
+    :param since: returns when counting began, in seconds since the epoch. Before the first sample of a new store, nothing was
+        counted at that time.
     """
 
-    def __init__(self, folder: Path | None, totals: Callable[[], Totals]) -> None:
+    def __init__(self, folder: Path | None, totals: Callable[[], Totals], since: Callable[[], float]) -> None:
         self._folder = folder
         self._totals = totals
+        self._since = since
         self._next = 0.0
         self._in_memory: list[bytes] = []
         self._last: tuple[_Mark, Totals] | None = None
@@ -71,9 +74,13 @@ class History:
             lock.release()
 
     def _take(self, folder: Path | None) -> None:
-        now, mark = time.monotonic(), self._mark(folder)
+        mark = self._mark(folder)
+        now = time.monotonic()
         if mark is not None and 0 <= now - mark.monotonic < INTERVAL:
             self._next = mark.monotonic + INTERVAL
+            if mark.written < 0:
+                # So that it is known even if somebody sets the clock meanwhile.
+                self._note(folder, mark._replace(written=0), {})
             return
         self._next = now + INTERVAL
         totals, before = self._totals(), None if mark is None else self._totals_before(folder)
@@ -88,19 +95,31 @@ class History:
 
     def _mark(self, folder: Path | None) -> _Mark | None:
         if folder is None:
-            return None if self._last is None else self._last[0]
+            return self._beginning() if self._last is None else self._last[0]
+        data = read_file(folder / "totals", 200)
+        if data is None:
+            return None if (folder / "history").exists() else self._beginning()
         try:
-            head = (read_file(folder / "totals", 200) or b"").partition(b"\n")[0]
+            head = data.partition(b"\n")[0]
             at, monotonic, written = json.loads(head)
             return _Mark(float(at), float(monotonic), int(written))
         except (ValueError, TypeError, RecursionError):
             return None
 
+    def _beginning(self) -> _Mark | None:
+        """Return when counting began, in place of a sample; ``None`` if that is too long ago for one interval."""
+        since = self._since()
+        age = time.time() - since
+        return _Mark(since, time.monotonic() - age, -1) if 0 <= age < KEPT else None
+
     def _totals_before(self, folder: Path | None) -> Totals | None:
         if folder is None:
-            return None if self._last is None else self._last[1]
+            return {} if self._last is None else self._last[1]
+        data = read_file(folder / "totals")
+        if data is None:
+            return {}
         try:
-            lines = (read_file(folder / "totals") or b"").partition(b"\n")[2]
+            lines = data.partition(b"\n")[2]
             return {(str(kind), str(label)): _whole(cells) for kind, label, cells in json.loads(lines)}
         except (ValueError, TypeError, RecursionError):
             return None
@@ -157,7 +176,8 @@ class History:
         if mark is None or before is None:
             return None
         totals, now = self._totals(), _Mark(time.time(), time.monotonic(), 0)
-        if self._mark(self._folder) != mark:
+        again = self._mark(self._folder)
+        if again is None or (again.at, again.written) != (mark.at, mark.written):
             # Another process has taken a sample meanwhile, so the totals may be from before or after it.
             return None
         return _decoded(_encoded(now, _seconds(mark, now), totals, before))

@@ -74,7 +74,7 @@ class Registry:
         self._pid = os.getpid()
         self._try_again_at = 0.0
         self._lock = threading.Lock()
-        self._history = History(self.folder, self._totals)
+        self._history = History(self.folder, self._totals, self._since)
         _registries.add(self)
 
     # -- counting ------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ class Registry:
             "bytes": bytes,
             "max_size": max_size,
             "workers": len(held),
-            "since": min(head[BORN_CELL] for head in heads) / 1e9,
+            "since": _born(heads),
             "endpoints": series["endpoint"],
             "functions": series["function"],
             "hosts": series["host"],
@@ -273,6 +273,9 @@ class Registry:
     def _totals(self) -> Totals:
         return _summed(self._parts()[2])
 
+    def _since(self) -> float:
+        return _born(self._parts()[0])
+
     def _parts(self) -> tuple[list[Sequence[int]], list[Sequence[int]], dict[tuple[str, str], list[Sequence[int]]]]:
         """Return the heads of all files, the heads of held ones, and all cells by label; counts in memory included."""
         heads: list[Sequence[int]] = []
@@ -297,6 +300,11 @@ class Registry:
             # All files were deleted, ours too, which the next tick will notice: all counts start from 0.
             heads.append([self._began if index == BORN_CELL else 0 for index in range(HEAD)])
         return heads, held, labels
+
+
+def _born(heads: Sequence[Sequence[int]]) -> float:
+    """Return when the oldest of the counts began, in seconds since the epoch."""
+    return min(head[BORN_CELL] for head in heads) / 1e9
 
 
 def _summed(labels: Mapping[tuple[str, str], list[Sequence[int]]]) -> dict[tuple[str, str], list[int]]:

@@ -19,6 +19,7 @@ from flask import Flask
 from flask.cli import FlaskGroup
 
 from flask_stalecache import FileStore, StaleCache
+from support.client import visit
 
 BASE = "http://shop.example"
 
@@ -351,8 +352,33 @@ def test_warming_sends_the_fields_that_pages_depend_on(shop: Shop) -> None:
 
 def test_what_is_not_stored_is_no_success(shop: Shop) -> None:
     result = shop.run("warm", "/plain", "/news")
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "not stored" in lines(result)[-1]
+    assert shop.run("warm", "/news").exit_code == 0
+
+
+def test_a_failure_counts_for_more_than_what_is_not_stored(shop: Shop) -> None:
+    shop.calls["broken"] = {"news"}  # type: ignore[assignment]
+    result = shop.run("warm", "/plain", "/news")
+    assert (result.exit_code, lines(result)[-1]) == (1, "2 found: 1 done, 1 failed, 0 skipped, 1 not stored")
+
+
+@pytest.mark.parametrize("command", ["refresh", "publish"])
+def test_a_page_that_is_no_longer_stored_has_the_code_too(make_app: Callable[..., tuple[Flask, StaleCache]], command: str) -> None:
+    app, cache = make_app()
+    calls: list[str] = []
+
+    @app.get("/")
+    @cache.cached(60)
+    def index() -> str:
+        calls.append("")
+        if len(calls) > 1:
+            cache.no_store()
+        return "page"
+
+    app.test_client().get("/")
+    result = app.test_cli_runner().invoke(args=["stalecache", command, "/"])
+    assert (result.exit_code, lines(result)[-1]) == (3, "1 found: 1 done, 0 failed, 0 skipped, 1 not stored"), result.output
 
 
 # -- care ------------------------------------------------------------------------------------------------------------
@@ -470,9 +496,21 @@ def test_what_is_no_sitemap_is_one_line(shop: Shop, tmp_path: Path) -> None:
 
 def test_without_a_base_url_nobody_guesses_the_host(make_app: Callable[..., tuple[Flask, StaleCache]]) -> None:
     app, _ = make_app()
-    result = app.test_cli_runner().invoke(args=["stalecache", "warm", "/news"])
-    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
-    assert "STALECACHE_BASE_URL" in result.stderr
+    for sources in (["/news"], [f"{BASE}/news", "/news"]):
+        result = app.test_cli_runner().invoke(args=["stalecache", "warm", *sources])
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+        assert "STALECACHE_BASE_URL" in result.stderr
+
+
+def test_full_urls_need_no_base_url(make_app: Callable[..., tuple[Flask, StaleCache]]) -> None:
+    app, cache = make_app()
+    app.add_url_rule("/news", "news", cache.cached(60)(lambda: "news"))
+    app.config["APPLICATION_ROOT"] = "/eu"
+    urls = ["https://shop.example/eu/news", "http://shop.example:8000/eu/news"]
+    result = app.test_cli_runner().invoke(args=["stalecache", "warm", *urls])
+    assert (result.exit_code, lines(result)[-1]) == (0, "2 found: 2 done, 0 failed, 0 skipped"), result.output
+    seen = [visit(app, "/news", base_url=url.removesuffix("/news"), environ={"REQUEST_URI": "/eu/news"}).word for url in urls]
+    assert seen == ["HIT", "HIT"]
 
 
 @pytest.mark.parametrize(

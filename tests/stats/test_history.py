@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -54,9 +55,9 @@ def test_each_sample_says_what_came_since_the_last_one(directory: Path, move: Mo
         hit(registry, times)
         registry.tick()
         move(STEP)
-    # The first tick found what was there before anybody looked.
+    # The store is new: it counts from zero, not from the first tick.
     samples = registry.history()
-    assert counted(samples) == [3, 0, 2]
+    assert counted(samples) == [8, 0, 2]
     assert [sample["seconds"] for sample in samples] == pytest.approx([STEP] * 3, abs=1)
     assert [b["at"] - a["at"] for a, b in pairwise(samples)] == [STEP, STEP]
 
@@ -66,13 +67,15 @@ def test_a_sample_has_all_of_what_happened_and_nothing_else(directory: Path, mov
     hit(registry, 1, "quiet")
     registry.tick()
     move(STEP)
+    registry.tick()
+    move(STEP)
     tally = registry.tally("function", "shop.rates")
     tally.served(CacheStatus.MISS, 0.2, waited=True)
     tally.asked(0.2, failed=True)
     tally.refreshed(0.5, failed=False)
     registry.tally("host", "api.example").served(CacheStatus.STALE, 0.004)
     registry.tick()
-    [sample] = registry.history()
+    [_, sample] = registry.history()
     assert (sample["origin_calls"], sample["origin_failures"], sample["waits"]) == (1, 1, 1)
     assert sample["refreshes"] == {"done": 1, "failed": 0, "seconds": 0.5}
     assert (sample["calls"]["MISS"], sample["calls"]["STALE"], sum(sample["requests"].values())) == (1, 1, 0)
@@ -83,6 +86,36 @@ def test_a_sample_has_all_of_what_happened_and_nothing_else(directory: Path, mov
     json.dumps(sample)
 
 
+@pytest.mark.parametrize("in_files", [True, False])
+@pytest.mark.parametrize("late", [1, STEP])
+def test_a_new_store_counts_from_zero(directory: Path, move: Move, in_files: bool, late: float) -> None:
+    registry = make_ledger(directory if in_files else None)
+    hit(registry, 5)
+    move(late)
+    hit(registry, 2)
+    running = registry.running()
+    assert running is not None
+    assert (counted([running]), running["seconds"]) == ([7], pytest.approx(late, abs=1)), "before the first tick"
+    registry.tick()
+    move(STEP)
+    registry.tick()
+    samples = registry.history()
+    assert sum(counted(samples)) == 7
+    assert samples[0]["seconds"] == pytest.approx(late if late == STEP else late + STEP, abs=1)
+
+
+def test_a_store_that_has_counted_for_long_is_no_single_interval(directory: Path, move: Move) -> None:
+    registry = make_ledger(directory)
+    hit(registry, 1000)
+    move(KEPT + 1)
+    assert registry.running() is None
+    registry.tick()
+    move(STEP)
+    hit(registry, 2)
+    registry.tick()
+    assert counted(registry.history()) == [2]
+
+
 def test_one_of_all_takes_the_sample(directory: Path, move: Move) -> None:
     ledgers = [make_ledger(directory) for _ in range(3)]
     for _ in range(4):
@@ -91,7 +124,7 @@ def test_one_of_all_takes_the_sample(directory: Path, move: Move) -> None:
         for registry in ledgers:
             registry.tick()
         move(STEP)
-    assert counted(ledgers[0].history()) == counted(ledgers[2].history()) == [3, 3, 3]
+    assert counted(ledgers[0].history()) == counted(ledgers[2].history()) == [6, 3, 3]
 
 
 def test_more_ticks_make_no_more_samples(directory: Path, move: Move) -> None:
@@ -119,7 +152,7 @@ def test_what_was_counted_by_one_that_was_killed_is_in_the_next_sample(directory
         worker.run(take_samples, directory)
     move(STEP)
     registry.tick()
-    assert counted(registry.history()) == [7]
+    assert counted(registry.history()) == [8]
 
 
 def test_only_the_last_hour_is_kept(directory: Path, move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +195,7 @@ def test_a_clock_that_steps_makes_no_sample_of_no_time(directory: Path, clock: t
         clock.shift(step)
         monotonic(STEP)
     # What is from the future is not shown, nor what is older than an hour by the clock of now.
-    assert seen == [[], [1], [2], [2, 3], [1, 4]]
+    assert seen == [[], [10], [2], [2, 3], [10, 4]]
     assert [round(sample["seconds"]) for sample in registry.history()] == [round(STEP)] * 2
 
 
@@ -178,7 +211,7 @@ def test_after_a_new_start_of_the_machine_it_goes_on(directory: Path, clock: tim
     hit(another, 4)
     another.tick()
     [sample] = another.history()
-    assert (counted([sample]), sample["seconds"]) == ([4], 60)
+    assert (counted([sample]), sample["seconds"]) == ([5], 60)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +242,7 @@ def test_a_sample_that_was_not_written_to_its_end_hides_no_other(directory: Path
         file.write(damage)
     hit(registry, 2)
     registry.tick()
-    assert counted(registry.history()) == [1, 2]
+    assert counted(registry.history()) == [10, 2]
 
 
 def test_numbers_that_begin_anew_are_no_negative_rates(directory: Path, move: Move) -> None:
@@ -258,15 +291,17 @@ def test_the_sum_of_all_samples_is_what_was_counted(directory: Path, move: Move)
     for number in range(30):
         counts["endpoint", "news"][PLAIN] += number
         # Another process each time.
-        History(directory, totals).tick()
+        History(directory, totals, time.time).tick()
         move(STEP)
-    assert sum(counted(History(directory, totals).samples())) == sum(range(30))
+    assert sum(counted(History(directory, totals, time.time).samples())) == sum(range(30))
 
 
 @pytest.mark.parametrize("in_files", [True, False])
 def test_what_came_since_the_last_sample_is_known_before_the_next(directory: Path, move: Move, in_files: bool) -> None:
     registry = make_ledger(directory if in_files else None)
-    assert registry.running() is None
+    running = registry.running()
+    assert running is not None
+    assert sum(counted([running])) == 0
     hit(registry, 5)
     registry.tick()
     move(4)
@@ -274,10 +309,10 @@ def test_what_came_since_the_last_sample_is_known_before_the_next(directory: Pat
     for _ in range(2):
         running = registry.running()
         assert running is not None
-        assert (counted([running]), running["seconds"]) == ([3], pytest.approx(4, abs=1))
+        assert (counted([running]), running["seconds"]) == ([8], pytest.approx(4, abs=1))
     move(STEP)
     registry.tick()
-    assert counted(registry.history()) == [3], "asking took nothing away"
+    assert counted(registry.history()) == [8], "asking took nothing away"
 
 
 def test_a_sample_that_is_taken_while_it_is_asked_is_no_rate(directory: Path, move: Move) -> None:

@@ -75,6 +75,21 @@ class Base:
             raise ConfigError(f"{name}={value!r}: {example}")
         return cls(parts.scheme, _short(parts.scheme, host), _decoded(parts.path.rstrip("/")))
 
+    @classmethod
+    def of_url(cls, url: object, root: str = "") -> Base | None:
+        """Return the base URL of an app by the full URL of one of its pages; ``None`` for anything else.
+
+        :param root: the script root, as in the environ.
+        """
+        try:
+            parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
+            host = host_on_the_wire(parts)
+        except ValueError:
+            return None
+        if parts.scheme not in DEFAULT_PORTS or not host or "@" in parts.netloc:
+            return None
+        return cls(parts.scheme, _short(parts.scheme, host), root)
+
     def __str__(self) -> str:
         return f"{self.scheme}://{self.host}{quote(self.root.encode('latin-1'), safe=_PATH)}"
 

@@ -144,7 +144,7 @@ class GatewayCache(Gateway):
         :param force: refresh fresh responses too. Default false.
         :param headers: request fields to send.
         :return: a batch that reports progress and the outcome of each request.
-        :raises ConfigError: if ``base_url`` is not set; for a URL of another host, an invalid URL or sitemap, or a value that is
+        :raises ConfigError: for a path if ``base_url`` is not set; for a URL of another host, an invalid URL or sitemap, or a value that is
             not accepted. Then no request was sent.
         """
         return self._bulk.warm(urls, concurrency, force, headers)
@@ -164,10 +164,7 @@ class GatewayCache(Gateway):
         return self._engine.runtime.stats()
 
     def _warm_target(self) -> WarmTarget:
-        base = self._engine.settings.base_url
-        if base is None:
-            raise ConfigError("warm() needs to know where the app is: give GatewayCache base_url='https://shop.example'")
-        return WarmTarget(self, base, with_raw=True, path_of=None)
+        return WarmTarget(self, self._engine.settings.base_url, with_raw=True, path_of=None, unknown_base=_UNKNOWN_BASE)
 
 
 def engine_of(cache: GatewayCache) -> Engine:
@@ -175,6 +172,7 @@ def engine_of(cache: GatewayCache) -> Engine:
     return cache._engine
 
 
+_UNKNOWN_BASE = "warm() needs to know where the app is: give GatewayCache base_url='https://shop.example', or give warm() full URLs"
 #: Settings of Flask apps, and what to do instead.
 _OF_FLASK = {
     "enabled": "leave GatewayCache() out where nothing is to be cached",

@@ -127,9 +127,43 @@ def test_no_host_is_ever_guessed(make_app: MakeApp) -> None:
         return ""
 
     visit(app, "/", base_url="http://evil.example")
-    assert told == ["warm() needs to know where the app is: set STALECACHE_BASE_URL = 'https://shop.example', or SERVER_NAME"]
+    assert told == [
+        "warm() needs to know where the app is: set STALECACHE_BASE_URL = 'https://shop.example', or SERVER_NAME, or give full URLs"
+    ]
     with pytest.raises(ConfigError, match="needs to know the app"):
         cache.warm("/")
+
+
+def test_without_a_base_url_each_full_url_tells_its_own(make_app: MakeApp, tmp_path: Path) -> None:
+    app, cache = make_app()
+    seen: list[str] = []
+
+    @app.get("/news")
+    @cache.cached(60)
+    def news() -> str:
+        seen.append(request.url)
+        return "news"
+
+    def sitemap(*urls: str) -> str:
+        listed = "".join(f"<url><loc>{url}</loc></url>" for url in urls)
+        return f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{listed}</urlset>'
+
+    app.add_url_rule("/sitemap.xml", "sitemap", lambda: sitemap("https://a.example/news"))
+    app.add_url_rule("/foreign.xml", "foreign", lambda: sitemap("https://b.example/news"))
+    file = tmp_path / "sitemap.xml"
+    file.write_text(sitemap("http://c.example:8000/news"))
+    with app.app_context():
+        for urls in ("https://a.example/sitemap.xml", file, ["http://d.example/news", "https://d.example:443/news"]):
+            assert cache.warm(urls).wait(PATIENCE)
+        assert sorted(seen) == [
+            "http://c.example:8000/news", "http://d.example/news", "https://a.example/news", "https://d.example/news",
+        ]  # fmt: skip
+        with pytest.raises(ConfigError, match="another host"):
+            cache.warm("https://a.example/foreign.xml")
+        refused: list[Any] = ["/news", "//d.example/news", "http://user@d.example/", "ftp://d.example/", ("news", {}), 5]
+        for item in refused:
+            with pytest.raises(ConfigError, match="needs to know where the app is"):
+                cache.warm([item])
 
 
 def test_endpoints_have_the_urls_that_the_app_gives_them(make_app: MakeApp) -> None:
@@ -323,5 +357,8 @@ def test_a_gateway_alone_is_warmed_too(directory: Path) -> None:
         gateway.warm("http://other.example/")
     with pytest.raises(ConfigError, match="give GatewayCache base_url="):
         GatewayCache(app, dir=str(directory)).warm("/")
+    alone = GatewayCache(app, dir=str(directory)).warm("http://shop.example/c")
+    assert alone.wait(PATIENCE)
+    assert (counts(alone), alone.not_stored) == ((1, 1, 0, 0), 0)
     with pytest.raises(ConfigError, match="BASE_URL"):
         GatewayCache(app, dir=str(directory), base_url="shop.example")
