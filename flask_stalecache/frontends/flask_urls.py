@@ -16,7 +16,6 @@ from ..core.model.base_url import Base
 from ..core.model.keys import raw_path
 from ..errors import ConfigError
 
-
 _UNKNOWN_BASE = (
     "warm() needs to know where the app is: set STALECACHE_BASE_URL = 'https://shop.example', or SERVER_NAME, or give full URLs"
 )

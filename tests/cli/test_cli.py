@@ -509,7 +509,7 @@ def test_full_urls_need_no_base_url(make_app: Callable[..., tuple[Flask, StaleCa
     urls = ["https://shop.example/eu/news", "http://shop.example:8000/eu/news"]
     result = app.test_cli_runner().invoke(args=["stalecache", "warm", *urls])
     assert (result.exit_code, lines(result)[-1]) == (0, "2 found: 2 done, 0 failed, 0 skipped"), result.output
-    seen = [visit(app, "/news", base_url=url.removesuffix("/news"), environ={"REQUEST_URI": "/eu/news"}).word for url in urls]
+    seen = [visit(app, "/news", base_url=url.removesuffix("/news"), environ={"RAW_URI": "/eu/news"}).word for url in urls]
     assert seen == ["HIT", "HIT"]
 
 

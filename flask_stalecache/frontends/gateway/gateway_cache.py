@@ -144,8 +144,8 @@ class GatewayCache(Gateway):
         :param force: refresh fresh responses too. Default false.
         :param headers: request fields to send.
         :return: a batch that reports progress and the outcome of each request.
-        :raises ConfigError: for a path if ``base_url`` is not set; for a URL of another host, an invalid URL or sitemap, or a value that is
-            not accepted. Then no request was sent.
+        :raises ConfigError: for a path if ``base_url`` is not set; for a URL of another host, an invalid URL or sitemap, or a value
+            that is not accepted. Then no request was sent.
         """
         return self._bulk.warm(urls, concurrency, force, headers)
 
