@@ -92,6 +92,7 @@ class StaleCache:
         tags: Iterable[str] | Callable[..., Iterable[str]] = (),
         unless: Callable[[], object] | None = None,
         response_filter: Callable[[Any], object] | None = None,
+        unset: Iterable[str] = (),
         prefer_stale: bool | Callable[[], object] | None = None,
         wait: Duration | None = None,
         lock_timeout: Duration | None = None,
@@ -121,6 +122,9 @@ class StaleCache:
         :param tags: names by which :meth:`purge` finds the page; or a callable that takes the view's arguments and returns names.
         :param unless: a callable without arguments. If it returns a true value, this request bypasses the cache.
         :param response_filter: a callable that takes the response. If it returns a false value, the response is not stored.
+        :param unset: response fields that are taken away from a page before it is stored, such as ``Set-Cookie``, which would
+            keep it from the store. The visitor whose request made the page gets it without them too. A page that is not stored
+            keeps them. The cookies of sessions and logins are never taken away: their pages are not stored.
         :param prefer_stale: true: serve a stored page however old it is, and run the view only if there is none. ``False``: never
             do so. A callable without arguments decides for each request. Default: ``STALECACHE_PREFER_STALE``, or the request's
             ``STALECACHE_PREFER_STALE_HEADER`` or ``_COOKIE``.
@@ -150,6 +154,7 @@ class StaleCache:
             tags=tags,
             unless=unless,
             response_filter=response_filter,
+            unset=unset,
             prefer_stale=prefer_stale,
             wait=wait,
             lock_timeout=lock_timeout,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response
 
+from ..core.http.tags import TAG_FIELDS
 from ..core.model.checks import tags as checked_tags
 from ..core.model.policy import Policy
 from ..core.rules import cacheability
@@ -47,6 +48,11 @@ def check_gateway_policy(policy: Policy) -> None:
         is_said = bool(value) if name in ("ignored_parameters", "refresh_ahead") else value is not None
         if is_said:
             raise ConfigError(f"{name} has no effect beside gateway=True, since a hit never enters the app: {advice}")
+    if hidden := min(policy.unset.intersection(map(str.lower, TAG_FIELDS)), default=None):
+        raise ConfigError(
+            f"unset contains {hidden!r}, by which the gateway purges the page: STALECACHE_SEND_TAG_FIELDS = False keeps it "
+            "from clients"
+        )
     for name, normalise in policy.vary.items():
         if normalise is not None:
             raise ConfigError(f"vary[{name!r}] has a normaliser, which a hit of gateway=True can't call: give the name alone")

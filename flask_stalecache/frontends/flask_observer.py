@@ -24,7 +24,7 @@ from .gateway.backend import UNSAID, Observation
 from .observed_environ import ObservedEnviron
 from .pages.handler import ANSWERED
 from .pages.request_recorder import ObservedRequest
-from .pages.watch import read_beyond_names
+from .pages.watch import is_changed, read_beyond_names
 from .read_log import ReadLog
 from .request_values import values_kept_for
 
@@ -212,6 +212,8 @@ class Observer:
             is_stream=last.is_stream,
             given=report.given,
             seen=tuple(left.seen for left in report.lefts),
+            sessions=frozenset(left.session_cookie for left in report.lefts),
+            has_changed_session=any(is_changed(left.session) for left in report.lefts),
             readers=readers,
         )
 

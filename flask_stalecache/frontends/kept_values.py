@@ -12,6 +12,7 @@ from hashlib import blake2b
 
 from ..core.http.content_policy import decoded, has_nonce_in_body, nonce_attributes
 from ..core.http.fields import Headers
+from ..core.http.unset import cookies_set
 from ..core.model.reasons import Refusal, StoreRefusal
 
 #: How many values are remembered. Their names come from code, but those of an app may be many.
@@ -44,7 +45,7 @@ class KeptValues:
         :param key: the key of the response.
         :param headers: its fields.
         :param body: its body.
-        :param kept: names and values that the app keeps for the request.
+        :param kept: names and values that the app keeps for the request. Cookies in the fields are added to them.
         :param stored: returns the body of the stored copy; ``None`` if there is none.
         """
         fields = tuple(headers)
@@ -53,7 +54,8 @@ class KeptValues:
         text = decoded(fields, body)
         if text is None:
             return None
-        shown: dict[str, tuple[str, ...]] = {name: (value,) for name, value in kept if value.encode() in text}
+        cookies = [(f"the cookie {name[:40]!a}", value) for name, value in cookies_set(fields) if is_random(value)]
+        shown: dict[str, tuple[str, ...]] = {name: (value,) for name, value in (*kept, *cookies) if value.encode() in text}
         if nonces := tuple(dict.fromkeys(nonce_attributes(fields, body))):
             shown["a nonce"] = nonces
         # All of them, so that the next response finds each.

@@ -50,6 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.http.ranges",
         "core.http.tracing",
         "core.http.tags",
+        "core.http.unset",
         "core.http.ended",
         "core.http.validators",
         "core.http.conditional",

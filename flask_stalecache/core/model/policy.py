@@ -31,6 +31,23 @@ NEVER_VARIED = {
     "cookie": "name the one that matters in key=, such as key=lambda: (request.full_path, request.cookies.get('lang', ''))",
     "authorization": "requests with Authorization are always served live",
 }
+#: Fields that a stored response can't do without, and what to write instead.
+NEVER_UNSET = {
+    **dict.fromkeys(("content-length", *HOP_BY_HOP), "it is never stored, and is made anew for each client"),
+    **dict.fromkeys(("age", "date"), "caches further out count the age of the page from it"),
+    **dict.fromkeys(("cache-status", "x-cache-status"), "STALECACHE_STATUS_HEADERS says which of our fields are sent"),
+    **dict.fromkeys(
+        ("content-encoding", "content-range", "content-type"),
+        "without it clients can't read the body; send the body in another form instead",
+    ),
+    **dict.fromkeys(
+        ("cache-control", "cdn-cache-control", "expires", "pragma", "stalecache-cache-control"),
+        "it says how long the page may be kept; write max_age= for its freshness here, or send another lifetime",
+    ),
+    "location": "a redirect without it leads nowhere; send another status instead",
+    "vary": "it says for which requests the page is; leave it out in the app, or name a normaliser for its fields in vary=",
+    "www-authenticate": "without it clients can't log in; leave the page out of the cache with unless=",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +111,16 @@ def _cookies(value: object) -> tuple[str, ...] | None:
     return None if value is None else ()
 
 
+def _unset(value: object) -> frozenset[str]:
+    given = names("unset", value)
+    for name in given:
+        if not FIELD_NAME.fullmatch(name) or "*" in name:
+            raise ConfigError(f"unset contains {name!r}: give whole names of response fields, such as 'Set-Cookie'")
+        if name.lower() in NEVER_UNSET:
+            raise ConfigError(f"unset contains {name!r}, which can't be taken away: {NEVER_UNSET[name.lower()]}")
+    return frozenset(name.lower() for name in given)
+
+
 def _optional_callable(name: str, value: object, accepted: str) -> None:
     if value is not None and not callable(value):
         raise ConfigError(f"{name}={value!r} is not callable: give {accepted}")
@@ -117,6 +144,8 @@ class Policy:
     :param key: a callable without arguments whose result replaces path and query in the key.
     :param unless: a callable without arguments; with a true result the request bypasses the cache.
     :param response_filter: a callable of the response; with a false result the response is not stored.
+    :param unset: response fields that are taken away before the response is stored: neither its copies nor the client whose
+        request made it get them. A response that is not stored keeps them.
     :param tags: names by which the stored page can be purged; or a callable of the view's arguments that returns them.
     :param prefer_stale: serve a stale entry whatever its age; or a callable without arguments that decides. Default: configured.
     :param wait: the longest time in seconds that a request waits for a refresh, if a stale entry may be served instead. Default:
@@ -139,6 +168,7 @@ class Policy:
     key: Callable[[], object] | None = None
     unless: Callable[[], object] | None = None
     response_filter: Callable[[Any], object] | None = None
+    unset: Any = ()
     tags: Any = ()
     prefer_stale: Any = None
     wait: Any = None
@@ -160,6 +190,7 @@ class Policy:
         checked["statuses"] = statuses(self.statuses)
         checked["vary"] = _vary(self.vary)
         checked["cookies"] = _cookies(self.cookies)
+        checked["unset"] = _unset(self.unset)
         ignored = self.ignored_parameters
         checked["ignored_parameters"] = (
             ignored if isinstance(ignored, NamePatterns) else NamePatterns(names("ignored_parameters", ignored))

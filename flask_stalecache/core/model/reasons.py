@@ -68,6 +68,15 @@ class StoreRefusal(Enum):
         True,
     )
     SETS_COOKIE = ("{} sets a cookie", "set it in another view, or do not cache this one")
+    SETS_SESSION = (
+        "it sets {}, which belongs to a session or a login, so that unset does not take it away",
+        "set it in another response, or do not cache this one",
+        True,
+    )
+    COOKIE_IN_VARY = (
+        "it sets a cookie and names Cookie in Vary, so that unset does not take the cookie away",
+        "set it in a response that depends on no cookie",
+    )
     VARY_NOT_IN_KEY = ("Vary names {}, which is not in the key", "take it out of Vary, or do not cache the view", True)
     MODIFIED_SESSION = ("the view modified the session", "change the session in another view, or do not cache this one")
     SESSION_FROM_HOOK = (

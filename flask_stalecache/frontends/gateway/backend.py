@@ -45,6 +45,8 @@ class Observation:
     :param given: the environ as it was passed on; ``None`` if it is the visitor's.
     :param seen: the environs as the app saw them.
     :param kept: names and values of what looks random and is kept for this request.
+    :param sessions: the names of the cookies in which the app keeps its sessions.
+    :param has_changed_session: the app has changed a session.
     :param readers: the fields that middleware between gateway and app has read, in lower case, and its modules.
     """
 
@@ -60,6 +62,8 @@ class Observation:
     given: Mapping[str, Any] | None = None
     seen: tuple[Mapping[str, Any], ...] = ()
     kept: tuple[tuple[str, str], ...] = ()
+    sessions: frozenset[str] = frozenset()
+    has_changed_session: bool = False
     readers: Mapping[str, str] = field(default_factory=dict)
 
     @property

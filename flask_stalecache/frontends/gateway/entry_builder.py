@@ -117,7 +117,10 @@ class EntryBuilder:
         return Refusal(StoreRefusal.REPEATS_IGNORED, ", ".join(sorted(repeated))) if repeated else None
 
     def made_for_one(self, headers: Headers, body: bytes, seen: Observation, previous: Entry | None) -> Refusal | None:
-        """Return the refusal if the body shows what was made for this response alone; ``None`` if it does not."""
+        """Return the refusal if the body shows what was made for this response alone; ``None`` if it does not.
+
+        :param headers: the fields as they came, since what is unset may tell.
+        """
 
         def stored() -> bytes | None:
             whole = None if previous is None else self.in_memory(previous)

@@ -182,6 +182,14 @@ class AppFetch:
             answered=self._answered,
         )
 
+    def _fields_to_store(self, seen: Observation) -> list[tuple[str, str]]:
+        return self._response_judge.fields_to_store(self.call.fields, seen)
+
+    def fields_for(self, answer: Answer) -> list[tuple[str, str]]:
+        """Return the fields that the client is sent: without those that are unset if the answer is stored for others too."""
+        is_shared = answer.verdict is Verdict.STORABLE or (answer.renewed and answer.verdict is not Verdict.PERSONAL)
+        return self._fields_to_store(self._observe()) if is_shared else self.call.fields
+
     # -- judge ---------------------------------------------------------------------------------------------------
 
     def _judge_response(self, start: Start) -> Answer:
@@ -191,7 +199,7 @@ class AppFetch:
             return Answer(Verdict.FAILED, call, reason=Refusal(StoreRefusal.START_RESPONSE_NOT_CALLED))
         seen = self._observe()
         self.is_ours = seen.is_ours
-        judgement = self._judge(self._exchange(call.fields), seen, start)
+        judgement = self._judge(self._exchange(self._fields_to_store(seen)), seen, start)
         self.backend.endpoints.learn(self.environ, seen.endpoint, call.code, judgement)
         if judgement.verdict.keeps_copy:
             return self._failed(judgement, start)
@@ -271,12 +279,12 @@ class AppFetch:
         kept_out = self._visitor.personal(self.call, seen) or self._visitor.own(self.call, seen)
         if kept_out is not None:
             return kept_out
-        exchange = self._exchange(call.fields)
+        exchange = self._exchange(self._fields_to_store(seen))
         judgement = self._judge(exchange, seen, self._start)
         is_whole = content_length(call.fields) in (None, len(body)) and len(body) <= self.backend.max_entry_size
         if judgement.verdict is not Verdict.STORABLE or not is_whole:
             return self._visitor.unstorable(self.call, seen, judgement.reason or Refusal(StoreRefusal.WRONG_LENGTH))
-        if (random := self._entries.made_for_one(exchange.headers, body, seen, self._start.previous)) is not None:
+        if (random := self._entries.made_for_one(call.fields, body, seen, self._start.previous)) is not None:
             self._visitor.explain(self.call, seen, random)
             return Answer(Verdict.UNSTORABLE, call, anybodys=False, reason=random)
         if traced := self._entries.traced(exchange.headers, body):
@@ -301,7 +309,8 @@ class AppFetch:
 
     def _confirmed(self, start: Start, previous: Entry) -> Answer | None:
         """Renew the stored response with the fields of a 304 (RFC 9111 section 4.3.4); ``None`` if the 304 is about another."""
-        headers, seen = renewed(previous.headers, self.call.fields), self._observe()
+        seen = self._observe()
+        headers = renewed(previous.headers, self._fields_to_store(seen))
         names = previous.absent | self._entries.beyond_key(seen, self.call.fields)
         if (
             headers is None
@@ -335,14 +344,15 @@ class AppFetch:
         if self.environ["REQUEST_METHOD"] != "HEAD" or call.code != 200 or previous is None or previous.status == INDEX:
             return None
         seen = self._observe()
-        if previous.status != 200 or not confirmed_by_head(previous.headers, previous.length, call.fields):
+        fields = self._fields_to_store(seen)
+        if previous.status != 200 or not confirmed_by_head(previous.headers, previous.length, fields):
             if not seen.own and not self._visitor.credentials(seen):
                 self.backend.engine.answer_writer.end_freshness(previous)
             return None
-        headers = renewed(previous.headers, call.fields)
-        if headers is None or not conditional_fields(call.fields) or self._entries.is_elsewhere(headers, previous, seen):
+        headers = renewed(previous.headers, fields)
+        if headers is None or not conditional_fields(fields) or self._entries.is_elsewhere(headers, previous, seen):
             return None
-        if first_of(call.fields, "set-cookie") is not None:
+        if first_of(fields, "set-cookie") is not None:
             # It is meant for this visitor, and its fields may say more about them than what is stored for all.
             return None
         exchange = replace(self._exchange(list(headers)), method="GET")

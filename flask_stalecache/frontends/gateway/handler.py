@@ -63,9 +63,11 @@ class Gateway:
     :param backend: the app.
     :param rules: the rules for its paths.
     :param chosen: which status fields are sent.
+    :raises ConfigError: if a rule and the settings contradict each other.
     """
 
     def __init__(self, backend: Backend, rules: Rules, chosen: frozenset[str]) -> None:
+        rules.check_unset(backend.tag_fields)
         self._backend = backend
         self._engine = backend.engine
         self._rules = rules
@@ -242,7 +244,7 @@ class Gateway:
             origin.start_response(status, [*fields, *more])
             return body  # type: ignore[no-any-return]
         if answer.entry is not None and (answer.renewed or origin.has_conditions):
-            return self._from_new_entry(origin, served, answer.entry)
+            return self._from_new_entry(origin, served, answer, answer.entry)
         return self._passed_on(origin, served, answer)
 
     def _failed(self, origin: GatewayOrigin, served: Served, error: BaseException) -> Iterable[bytes]:
@@ -261,14 +263,14 @@ class Gateway:
         origin.close()
         return self._gateway_timeout(origin.start_response, served.status, "stale")
 
-    def _from_new_entry(self, origin: GatewayOrigin, served: Served, entry: Entry) -> Iterable[bytes]:
+    def _from_new_entry(self, origin: GatewayOrigin, served: Served, answer: Answer, entry: Entry) -> Iterable[bytes]:
         """Answer the client's conditions from the entry that the app's response has just become."""
         more = fields_for_answer(served, origin.app_status, self._chosen, origin.reason, origin.debug_detail(served))
         if served.status is CacheStatus.REVALIDATED or first_of(entry.headers, "age") is not None:
             more.append(("Age", str(int(entry.age(time.time())))))
         if served.status is CacheStatus.REVALIDATED:
             # The 304 of the app set them for this visitor. They are not stored.
-            more += [("Set-Cookie", value) for value in origin.cookies_set]
+            more += [("Set-Cookie", value) for value in origin.cookies_set(answer)]
         return self._closing(send_stored(origin.environ, origin.start_response, PreparedResponse(entry), more), origin)
 
     def _passed_on(self, origin: GatewayOrigin, served: Served, answer: Answer) -> Iterable[bytes]:
@@ -283,7 +285,7 @@ class Gateway:
             [] if fetch.is_ours else fields_for_answer(served, call.code, self._chosen, origin.reason, origin.debug_detail(served))
         )
         # Caches between the gateway and the client must tell the visitors apart too.
-        call.send_head([*with_vary(call.fields, fetch.varied(answer)), *more])
+        call.send_head([*with_vary(fetch.fields_for(answer), fetch.varied(answer)), *more])
         body = fetch.copied() if answer.later is not None else call.rest()
         return self._closing(body, origin) if self._engine.runtime.in_line else body
 

@@ -205,10 +205,9 @@ class GatewayOrigin(RequestOrigin):
         """The status of the app's response."""
         return 0 if self.fetch is None else self.fetch.call.code
 
-    @property
-    def cookies_set(self) -> list[str]:
-        """The cookies that the app's response sets."""
-        return [] if self.fetch is None else lines_of(self.fetch.call.fields, "set-cookie")
+    def cookies_set(self, answer: Answer) -> list[str]:
+        """Return the cookies that the app's answer sets for the client."""
+        return [] if self.fetch is None else lines_of(self.fetch.fields_for(answer), "set-cookie")
 
     @property
     def reason(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ...core.http.fields import content_length, first_of, is_event_stream
 from ...core.http.freshness import S_MAXAGE, switches_off
+from ...core.http.unset import SET_COOKIE, cookie_refusal, without_unset
 from ...core.model.entry import Entry
 from ...core.model.policy import Policy, Windows
 from ...core.model.reasons import Refusal, StoreRefusal
@@ -57,6 +58,8 @@ class ResponseJudge:
             ruled=self._rule.written,
             failures=self._backend.engine.settings.failure_statuses,
         )
+        if judgement.reason is not None and judgement.reason.reason is StoreRefusal.SETS_COOKIE:
+            judgement = judgement._replace(reason=self._cookie_refusal(call.fields, seen) or judgement.reason)
         if judgement.verdict is Verdict.STORABLE:
             self._explain_windows(exchange, seen, judgement, configured)
         is_worse = has_copy and self._hints.stood_in and previous is not None and not previous.stood_in
@@ -66,6 +69,27 @@ class ResponseJudge:
         if limit is not None and judgement.windows.max_age > limit:
             judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
         return judgement
+
+    def fields_to_store(self, fields: list[tuple[str, str]], seen: Observation) -> list[tuple[str, str]]:
+        """Return the fields of a response as they are stored: without those that the rule or the view has unset.
+
+        :param fields: the fields as they came.
+        :param seen: how the app came to the response.
+        """
+        unset = self._unset(seen)
+        return without_unset(fields, unset, self._cookie_refusal(fields, seen)) if unset else fields
+
+    def _unset(self, seen: Observation) -> frozenset[str]:
+        unset: frozenset[str] = self._rule.policy.unset | seen.policy.unset
+        return unset
+
+    def _cookie_refusal(self, fields: list[tuple[str, str]], seen: Observation) -> Refusal | None:
+        """Return why ``unset`` does not take the cookies of a response away; ``None`` if it does, or is not about cookies."""
+        if SET_COOKIE not in self._unset(seen) or first_of(fields, SET_COOKIE) is None:
+            return None
+        if seen.has_changed_session:
+            return Refusal(StoreRefusal.SETS_SESSION, "the session")
+        return cookie_refusal(fields, seen.sessions, is_varied="cookie" not in seen.answered)
 
     def _explain_windows(self, exchange: Exchange, seen: Observation, judgement: Judgement, configured: Policy) -> None:
         """Warn if the stale windows of the configuration do not apply, although the response does not forbid them in words."""

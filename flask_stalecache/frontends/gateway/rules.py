@@ -78,6 +78,18 @@ class Rules:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
+    def check_unset(self, tag_fields: frozenset[str]) -> None:
+        """Raise :class:`ConfigError` if a rule takes away a field that lists the tags of its pages.
+
+        :param tag_fields: those fields, in lower case.
+        """
+        for pattern, _, rule in self._rules:
+            if taken := min(rule.policy.unset & tag_fields, default=None):
+                raise ConfigError(
+                    f"the rule for {pattern!r} has unset with {taken!r}, one of STALECACHE_TAG_FIELDS, by which its pages are "
+                    "purged: STALECACHE_SEND_TAG_FIELDS = False keeps these fields from clients"
+                )
+
     def of(self, environ: Mapping[str, Any]) -> Rule:
         """Return the rule for a request."""
         if not self._rules:

@@ -30,6 +30,7 @@ from ...core.http.fields import stored_fields
 from ...core.http.freshness import S_MAXAGE, forbids_stale, switches_off
 from ...core.http.storing import may_be_shared
 from ...core.http.tracing import TRACING, shown_fields
+from ...core.http.unset import SET_COOKIE, cookie_refusal, without_unset
 from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING
@@ -42,7 +43,7 @@ from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability, collecting, current
 from ...core.rules.storability import Facts, Judgement, Verdict, failures_now, judge
 from ...engine.origin import Answer, Served, Start
-from ..flask_internals import RequestContext, handle_user_exception, packages_of_view
+from ..flask_internals import RequestContext, handle_user_exception, packages_of_view, session_cookie
 from ..hooks import ask
 from ..request_body import has_unannounced_body, take_body_away
 from ..request_hints import pass_on
@@ -78,6 +79,7 @@ class InnerPage(Protocol):
 class _Made:
     """A response of the view, and what was seen while it was made.
 
+    :ivar fields: its fields as they are stored: without those that are unset.
     :ivar word: what the view said of storing it.
     :ivar refusal: why it can't be stored, as far as the response does not tell that.
     :ivar names: the names that it depends on beyond its key.
@@ -86,6 +88,7 @@ class _Made:
     """
 
     response: Response
+    fields: list[tuple[str, str]]
     directives: Directives
     start: Start
     word: Cacheability
@@ -142,7 +145,8 @@ class PageFetch:
         refusal = unnamed or watch.refusal or _refusal_in_code(tags, word)
         # A page that is one visitor's in a way that no name tells is so for all: its names don't matter.
         told = NO_NAMES if unnamed else carried
-        made = _Made(response, _directives(response), start, word, refusal, names, told, time.time())
+        fields = self._fields_to_store(response)
+        made = _Made(response, fields, _directives(response), start, word, refusal, names, told, time.time())
         judgement, entry = self._judge(made)
         advise(self.bound.complaints, self.bound.cached.name, self.context, judgement, carried)
         if is_for_authorization(judgement):
@@ -251,7 +255,7 @@ class PageFetch:
         settings, policy, previous = self.bound.settings, self.bound.cached.policy, made.start.previous
         facts = Facts(
             status=made.response.status_code,
-            headers=list(made.response.headers),
+            headers=made.fields,
             size=body_size(made.response),
             directives=made.directives,
             in_key=self.bound.in_key,
@@ -264,6 +268,8 @@ class PageFetch:
             failures=self._failures(made.start),
         )
         judgement = judge(facts, policy, settings.windows, settings.max_entry_size, made.now)
+        if judgement.reason is not None and judgement.reason.reason is StoreRefusal.SETS_COOKIE:
+            judgement = judgement._replace(reason=self._cookie_refusal(made.response) or judgement.reason)
         if judgement.verdict is Verdict.STORABLE:
             judgement = self._last_objection(made) or judgement
         if judgement.verdict is not Verdict.STORABLE:
@@ -276,9 +282,23 @@ class PageFetch:
             return Judgement(Verdict.UNSTORABLE, random), None
         if switches_off(made.directives, judgement.windows, settings.windows):
             self.bound.complaints.warn_once(("s-maxage", self.bound.cached.name), S_MAXAGE, self.bound.cached.name)
+        for name in policy.unset:
+            # The visitor whose request has made the page gets the same as all others.
+            made.response.headers.remove(name)
         entry = self._entry(made, body, judgement.windows)
         self.context.request.__dict__.setdefault(FILLED, []).append((self.bound, entry))
         return judgement, entry
+
+    def _fields_to_store(self, response: Response) -> list[tuple[str, str]]:
+        unset = self.bound.cached.policy.unset
+        fields = list(response.headers)
+        return without_unset(fields, unset, self._cookie_refusal(response)) if unset else fields
+
+    def _cookie_refusal(self, response: Response) -> Refusal | None:
+        """Return why ``unset`` does not take the cookies of a response away; ``None`` if it does, or is not about cookies."""
+        if SET_COOKIE not in self.bound.cached.policy.unset:
+            return None
+        return cookie_refusal(list(response.headers), {session_cookie(self.bound.app)})
 
     def _made_for_one(self, made: _Made, body: bytes) -> Refusal | None:
         """Return the refusal if the body shows what was made for this response alone; ``None`` if it does not."""
@@ -319,7 +339,7 @@ class PageFetch:
     def _entry(self, made: _Made, body: bytes, windows: Windows) -> Entry:
         bound, policy, response, names = self.bound, self.bound.cached.policy, made.response, made.names
         # Without a validator, a browser's conditional request for the copy could not be answered with 304.
-        if response.status_code == 200 and "ETag" not in response.headers:
+        if response.status_code == 200 and "ETag" not in response.headers and "etag" not in policy.unset:
             response.set_etag(blake2b(body, digest_size=16).hexdigest())
         request = self.context.request
         return made.start.build_entry(

@@ -132,6 +132,11 @@ def _flag(session: Any, name: str) -> bool:
     return bool(getattr(session, name, True))
 
 
+def is_changed(session: Any) -> bool:
+    """Whether a session was changed, or may have been: many classes can't tell."""
+    return _flag(session, "modified")
+
+
 def _set_flag(session: Any, name: str, value: bool) -> None:
     # A session class of the app may compute its flags: they need no reset.
     with suppress(AttributeError):

@@ -149,6 +149,11 @@ def test_refresh_ahead_may_be_anything_shorter_than_max_age(given: dict[str, Any
     assert Policy(**given).refresh_ahead == given.get("refresh_ahead")
 
 
+def test_unset_is_kept_in_lower_case_without_duplicates() -> None:
+    assert Policy(unset=["Set-Cookie", "SERVER", "set-cookie"]).unset == {"set-cookie", "server"}
+    assert Policy().unset == frozenset()
+
+
 def test_a_policy_can_not_be_changed() -> None:
     policy = Policy(max_age=60, statuses={404: 60}, vary=["Accept"])
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -251,6 +256,23 @@ REFUSED: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"response_filter": 200}, ("response_filter=200", "callable")),
     ({"ignore_session": 1}, ("ignore_session=1", "True or False")),
     ({"ignore_session": None}, ("ignore_session=None", "True or False")),
+    ({"unset": "Set-Cookie"}, ("unset='Set-Cookie'", "('Set-Cookie',)")),
+    ({"unset": None}, ("unset=None", "sequence of names")),
+    ({"unset": [""]}, ("unset", "''", "names")),
+    ({"unset": ["Set-Cookie:"]}, ("unset", "'Set-Cookie:'", "whole names")),
+    ({"unset": ["X-*"]}, ("unset", "'X-*'", "whole names")),
+    ({"unset": ["Content-Length"]}, ("unset", "'Content-Length'", "never stored")),
+    ({"unset": ["Transfer-Encoding"]}, ("unset", "'Transfer-Encoding'", "never stored")),
+    ({"unset": ["connection"]}, ("unset", "'connection'", "never stored")),
+    ({"unset": ["Date"]}, ("unset", "'Date'", "age")),
+    ({"unset": ["X-Cache-Status"]}, ("unset", "'X-Cache-Status'", "STALECACHE_STATUS_HEADERS")),
+    ({"unset": ["Content-Type"]}, ("unset", "'Content-Type'", "another form")),
+    ({"unset": ["Content-Encoding"]}, ("unset", "'Content-Encoding'", "another form")),
+    ({"unset": ["CACHE-CONTROL"]}, ("unset", "'CACHE-CONTROL'", "max_age=")),
+    ({"unset": ["Expires"]}, ("unset", "'Expires'", "max_age=")),
+    ({"unset": ["Location"]}, ("unset", "'Location'", "redirect")),
+    ({"unset": ["Vary"]}, ("unset", "'Vary'", "vary=")),
+    ({"unset": ["WWW-Authenticate"]}, ("unset", "'WWW-Authenticate'", "unless=")),
     ({"tags": "news"}, ("tags='news'", "('news',)")),
     ({"tags": ""}, ("tags=''", "sequence of names")),
     ({"tags": b"news"}, ("tags=b'news'", "sequence of names")),

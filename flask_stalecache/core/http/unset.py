@@ -1,0 +1,58 @@
+"""Takes fields away from a response before it is stored, as ``unset=`` says. Pure.
+
+A cookie may be taken away if it makes no difference to the page: of statistics, consent or a load balancer. These stay, and keep
+the response from the store:
+
+=========================================== ====================================================================================
+cookie                                      why
+=========================================== ====================================================================================
+of the app's session                        the page may be of the session, and whoever made it would lose a login
+of any session or login, by its name        likewise, of an app that can't be observed
+any, beside ``Vary: Cookie``                the response says that it depends on cookies
+=========================================== ====================================================================================
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from ..model.reasons import Refusal, StoreRefusal
+from .fields import Headers, lines_of, vary_names
+from .tags import without_fields
+
+SET_COOKIE = "set-cookie"
+#: What the names of cookies contain by which a server knows a visitor again: ``PHPSESSID``, ``csrftoken``, ``connect.sid``.
+_OF_LOGIN = re.compile(
+    r"sess|auth|jwt|token|csrf|xsrf|login|remember|(^|[-_.])(identity|oidc|saml|sid|sso)($|[-_.])", re.IGNORECASE
+)
+
+
+def cookies_set(headers: Headers) -> list[tuple[str, str]]:
+    """Return the names and values of the cookies that a response sets."""
+    pairs = (line.partition(";")[0].partition("=") for line in lines_of(headers, SET_COOKIE))
+    return [(name.strip(), value.strip().strip('"')) for name, _, value in pairs]
+
+
+def cookie_refusal(headers: Headers, sessions: Collection[str] = (), *, is_varied: bool = True) -> Refusal | None:
+    """Return why the cookies of a response may not be taken away; ``None`` if they may, or if it sets none.
+
+    :param headers: its fields.
+    :param sessions: the names of the cookies in which the app keeps its sessions.
+    :param is_varied: ``Vary: Cookie`` tells of cookies that the page depends on; nothing else does so more precisely.
+    """
+    fields = tuple(headers)
+    names = [name for name, _ in cookies_set(fields)]
+    own = next((name for name in names if name in sessions or _OF_LOGIN.search(name)), None)
+    if own is not None:
+        return Refusal(StoreRefusal.SETS_SESSION, f"the cookie {own[:40]!a}")
+    return Refusal(StoreRefusal.COOKIE_IN_VARY) if names and is_varied and "cookie" in vary_names(fields) else None
+
+
+def without_unset(headers: Headers, unset: Collection[str], refusal: Refusal | None) -> list[tuple[str, str]]:
+    """Return the fields of a response without those that are unset.
+
+    :param unset: their names, in lower case.
+    :param refusal: why its cookies may not be taken away.
+    """
+    return without_fields(headers, unset if refusal is None else [name for name in unset if name != SET_COOKIE])
