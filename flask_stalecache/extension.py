@@ -87,6 +87,7 @@ class StaleCache:
         *,
         vary: Sequence[str] | Mapping[str, Normaliser | None] = (),
         ignored_parameters: Iterable[str] = (),
+        sort_query: bool = False,
         key: Callable[[], object] | None = None,
         statuses: Mapping[int, Duration | None] | None = None,
         tags: Iterable[str] | Callable[..., Iterable[str]] = (),
@@ -115,6 +116,8 @@ class StaleCache:
         :param vary: request fields that the page depends on (RFC 9110 section 12.5.5); or a mapping of fields to callables that
             normalise a value (``None`` if the field is absent) to keep the number of variants small.
         :param ignored_parameters: query parameters that the page does not depend on: names, or patterns such as ``utm_*``.
+        :param sort_query: ``?a=1&b=2`` and ``?b=2&a=1`` are one page: the order of query parameters is not in the key; that of
+            several values of one name is. Default false.
         :param key: a callable without arguments. Its result (a string, a number, or a tuple of those) replaces path and query in
             the key.
         :param statuses: a mapping of status to lifetime (``None``: ``max_age``) of more statuses to store. By default 200, 301 and
@@ -149,6 +152,7 @@ class StaleCache:
             stale_if_error=stale_if_error,
             vary=vary,
             ignored_parameters=ignored_parameters,
+            sort_query=sort_query,
             key=key,
             statuses=statuses,
             tags=tags,

@@ -92,7 +92,7 @@ class BatchScheduler:
         self.engine.runtime.prepare_process()
         self.engine.counters.count("purges")
         if selector.name is not None:
-            self._purge([selector.name], soft)
+            self._purge([*selector.names], soft)
             return None
         batch = self._new_batch("purge")
         return self._start_or_wait(_PlannedBatch((selector, soft), batch, self._purge_tasks(batch, selector, soft), 1))
@@ -106,7 +106,7 @@ class BatchScheduler:
         self.engine.runtime.prepare_process()
         if publish and selector.name is not None:
             self.engine.counters.count("purges")
-            self._purge([selector.name], soft=True)
+            self._purge([*selector.names], soft=True)
         batch = self._new_batch("publish" if publish else "refresh")
         found = self._matching(batch, selector)
         if publish and selector.name is None:

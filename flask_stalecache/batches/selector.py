@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..core.model.entry import Entry
 from ..core.model.purge_names import EVERYTHING, endpoint_name, prefix_name, tag_name, url_name
-from ..core.model.query import NamePatterns
+from ..core.model.query import NamePatterns, SortedQuery
 from ..errors import ConfigError
 
 
@@ -30,15 +30,22 @@ class Selector:
 
     :param name: the name that all selected entries share, and by which they are purged at once; ``None``: only a walk finds them.
     :param prefix: the prefix of one of their names if there is no ``name``; otherwise "".
+    :param sorted_name: the name that they have instead if their key does not have the order of the query (``sort_query``).
     """
 
     name: str | None
     prefix: str = ""
+    sorted_name: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names by which entries are purged at once."""
+        return tuple(dict.fromkeys(name for name in (self.name, self.sorted_name) if name is not None))
 
     def matches(self, entry: Entry) -> bool:
         """Whether an entry is selected."""
         if self.name is not None:
-            return self.name in entry.names
+            return self.name in entry.names or self.sorted_name in entry.names
         return any(name.startswith(self.prefix) for name in entry.names)
 
 
@@ -56,7 +63,7 @@ class Kind(NamedTuple):
 
 
 def _by_url(value: object, scope: Scope) -> Selector:
-    return Selector(url_name(value, scope.ignored))
+    return Selector(url_name(value, scope.ignored), sorted_name=url_name(value, SortedQuery(scope.ignored.items)))
 
 
 def _by_tag(value: object, scope: Scope) -> Selector:

@@ -34,6 +34,7 @@ _NEEDS_THE_APP = {
     "unless": "write a rule for its path in STALECACHE_GATEWAY, whose unless is given the WSGI environ",
     "key": "a hit has no request to ask: write vary=, or leave gateway out",
     "ignored_parameters": "name them in STALECACHE_IGNORED_PARAMETERS, or in a rule for its path in STALECACHE_GATEWAY",
+    "sort_query": "write a rule for its path in STALECACHE_GATEWAY",
     "prefer_stale": "write a rule for its path in STALECACHE_GATEWAY",
     "wait": "write a rule for its path in STALECACHE_GATEWAY",
     "lock_timeout": "write a rule for its path in STALECACHE_GATEWAY",
@@ -45,7 +46,7 @@ def check_gateway_policy(policy: Policy) -> None:
     """Raise :class:`ConfigError` if the policy of a view with ``gateway=True`` needs the app at each hit."""
     for name, advice in _NEEDS_THE_APP.items():
         value = getattr(policy, name)
-        is_said = bool(value) if name in ("ignored_parameters", "refresh_ahead") else value is not None
+        is_said = bool(value) if name in ("ignored_parameters", "refresh_ahead", "sort_query") else value is not None
         if is_said:
             raise ConfigError(f"{name} has no effect beside gateway=True, since a hit never enters the app: {advice}")
     if hidden := min(policy.unset.intersection(map(str.lower, TAG_FIELDS)), default=None):

@@ -244,7 +244,9 @@ def _own(left: Left, ignored: NamePatterns) -> Refusal | None:
         return refusal
     # Flask's routing repeats the query in a redirect, past the observed request.
     present = ignored.split(query)[1]
-    return Refusal(StoreRefusal.ROUTED_WITH_IGNORED, ", ".join(sorted(present))) if present else None
+    if present:
+        return Refusal(StoreRefusal.ROUTED_WITH_IGNORED, ", ".join(sorted(present)))
+    return None if ignored.is_in_order(query) else Refusal(StoreRefusal.READS_ORDER, "the app's routing")
 
 
 def _variable_read(log: ReadLog) -> Refusal | None:

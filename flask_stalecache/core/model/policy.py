@@ -141,6 +141,7 @@ class Policy:
     :param cookies: ``()``: the page depends on no cookie, so that none is passed on to the app. Only in the rules of
         ``GatewayCache``. Default: the app may use any cookie.
     :param ignored_parameters: query parameters that are not in the key: names or patterns such as ``utm_*``.
+    :param sort_query: the order of the query parameters is not in the key; that of several values of one name is. Default false.
     :param key: a callable without arguments whose result replaces path and query in the key.
     :param unless: a callable without arguments; with a true result the request bypasses the cache.
     :param response_filter: a callable of the response; with a false result the response is not stored.
@@ -165,6 +166,7 @@ class Policy:
     vary: Any = ()
     cookies: Any = None
     ignored_parameters: Any = ()
+    sort_query: bool = False
     key: Callable[[], object] | None = None
     unless: Callable[[], object] | None = None
     response_filter: Callable[[Any], object] | None = None
@@ -206,8 +208,9 @@ class Policy:
         _optional_callable("response_filter", self.response_filter, "a callable of the response")
         if not isinstance(self.ignore_session, bool):
             raise ConfigError(f"ignore_session={self.ignore_session!r}: give True or False")
-        if not isinstance(self.gateway, bool):
-            raise ConfigError(f"gateway={self.gateway!r}: give True or False")
+        for name in ("gateway", "sort_query"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name}={getattr(self, name)!r}: give True or False")
         if self.prefer_stale is not None and not isinstance(self.prefer_stale, bool) and not callable(self.prefer_stale):
             raise ConfigError(f"prefer_stale={self.prefer_stale!r}: give True, False or a callable without arguments")
 
@@ -219,3 +222,5 @@ class Policy:
             )
         if self.key is not None and self.ignored_parameters:
             raise ConfigError("ignored_parameters has no effect beside key=, which stands for the whole query: leave one out")
+        if self.key is not None and self.sort_query:
+            raise ConfigError("sort_query has no effect beside key=, which stands for the whole query: leave one out")

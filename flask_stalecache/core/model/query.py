@@ -1,4 +1,4 @@
-"""Names of query parameters as the app sees them, and patterns of such names. Pure."""
+"""Names of query parameters as the app sees them, and what of a query is in a key. Pure."""
 
 from __future__ import annotations
 
@@ -55,8 +55,43 @@ class NamePatterns:
                 kept.append(part)
         return "&".join(kept), frozenset(ignored)
 
+    def is_in_order(self, query: str) -> bool:
+        """Whether the key has the parameters of a query in the order in which they were sent."""
+        return True
+
     def pairs(self, query: str) -> frozenset[tuple[str, str]]:
         """Return the ignored parameters of a query, with their values."""
         if not query or not self.items:
             return frozenset()
         return frozenset(pair for pair in map(_parameter, query.split("&")) if self.match(pair[0]))
+
+
+class SortedQuery(NamePatterns):
+    """Parameter names to ignore, where the order of the others is not in the key either: they are sorted by name.
+
+    The values of one name keep their order, since an app gets them as a list. Nothing else is changed: empty parts, empty values
+    and percent-encodings stay as they were sent.
+    """
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return True
+
+    def split(self, query: str) -> tuple[str, frozenset[str]]:
+        """Return the query without the ignored parameters, the others sorted by name; and the names of those ignored."""
+        kept, ignored = super().split(query)
+        return ("&".join(sorted(kept.split("&"), key=parameter_name)) if "&" in kept else kept), ignored
+
+    def is_in_order(self, query: str) -> bool:
+        """Whether the key has the parameters of a query in the order in which they were sent."""
+        return super().split(query)[0] == self.split(query)[0]
+
+
+def query_in_key(ignored: Iterable[str], *, is_sorted: bool) -> NamePatterns:
+    """Return what of a query is in the keys of a view or rule.
+
+    :param ignored: names and patterns of parameters to ignore.
+    :param is_sorted: the order of the parameters is not in the key.
+    """
+    return SortedQuery(ignored) if is_sorted else NamePatterns(ignored)

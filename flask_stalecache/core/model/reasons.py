@@ -119,6 +119,11 @@ class StoreRefusal(Enum):
         "it reads what is in ignored_parameters: {}",
         "take the name out of ignored_parameters, or the reading out of the view",
     )
+    READS_ORDER = (
+        "{} reads the query as a whole, whose order sort_query leaves out of the key",
+        "read parameters by name, or leave sort_query out",
+        True,
+    )
     ROUTED_WITH_IGNORED = ("the app's routing redirects, with what is in ignored_parameters: {}",)
     REPEATS_IGNORED = (
         "its Location repeats what is in ignored_parameters: {}",
@@ -184,6 +189,7 @@ ABOUT_ONE_REQUEST = frozenset(
         StoreRefusal.REQUEST_NO_STORE,
         StoreRefusal.AUTHORIZATION,
         StoreRefusal.IGNORED_PARAMETERS,
+        StoreRefusal.READS_ORDER,
         StoreRefusal.FOR_THIS_REQUEST,
         StoreRefusal.SLOW_READER,
         StoreRefusal.STILL_TO_COME,

@@ -31,6 +31,7 @@ _UNNAMED = frozenset({BypassReason.REMOTE_USER, BypassReason.BODY})
 _TOLD = frozenset(
     {
         StoreRefusal.IGNORED_PARAMETERS,
+        StoreRefusal.READS_ORDER,
         StoreRefusal.ROUTED_WITH_IGNORED,
         StoreRefusal.REPEATS_IGNORED,
         StoreRefusal.CHANGED_REQUEST,

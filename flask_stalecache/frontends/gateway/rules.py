@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ...config import PREFIX, Settings
 from ...core.http.freshness import StaleWindows
 from ...core.model.policy import Policy, Windows
-from ...core.model.query import NamePatterns
+from ...core.model.query import NamePatterns, query_in_key
 from ...core.remembered import MIB, Remembered
 from ...core.rules.prefer_stale import PreferStale
 from ...core.rules.serving import ServeOptions
@@ -29,7 +29,7 @@ class Rule(NamedTuple):
     """The policy for some paths.
 
     :ivar policy: its callables are called with the WSGI environ, ``response_filter`` with the status and the fields.
-    :ivar ignored: query parameters that are not part of the key.
+    :ivar ignored: what of the query is not part of the key.
     :ivar terms: the serving options.
     :ivar written: the stale windows that are written in the rule itself, not in the configuration.
     """
@@ -139,9 +139,8 @@ class Rules:
         written = policy.stale_while_revalidate, policy.stale_if_error
         windows = ("max_age", "stale_while_revalidate", "stale_if_error")
         given = {name: getattr(self._base if getattr(policy, name) is None else policy, name) for name in windows}
-        return Rule(
-            replace(policy, **given), NamePatterns((*policy.ignored_parameters.items, *self._ignored.items)), terms, written
-        )
+        ignored = (*policy.ignored_parameters.items, *self._ignored.items)
+        return Rule(replace(policy, **given), query_in_key(ignored, is_sorted=policy.sort_query), terms, written)
 
 
 def _pairs(given: Mapping[str, Policy] | Iterable[tuple[str, Policy]]) -> list[tuple[str, Policy]]:

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response
 
 from ...config import Settings
 from ...core.model.policy import Policy
-from ...core.model.query import NamePatterns
+from ...core.model.query import NamePatterns, query_in_key
 from ...core.rules.cacheability import unheard
 from ...core.rules.prefer_stale import RequestFlag, carried_values, is_set, preference
 from ...core.rules.serving import ServeOptions
@@ -89,7 +89,7 @@ class EndpointCounters(NamedTuple):
 class BoundView:
     """A cached view in one app: the policy under the app's settings.
 
-    :ivar ignored: the query parameters that are not in the key.
+    :ivar ignored: what of the query is not in the key.
     :ivar in_key: the request fields that are, in lower case.
     :ivar uncounted: the request fields whose reading does not count, in lower case.
     :ivar terms: the serving options that hold for all requests.
@@ -126,7 +126,7 @@ class BoundView:
         """
         policy = cached.policy
         _check_order(cached, complaints)
-        ignored = NamePatterns((*policy.ignored_parameters.items, *settings.ignored_parameters.items))
+        ignored = query_in_key((*policy.ignored_parameters.items, *settings.ignored_parameters.items), is_sorted=policy.sort_query)
         in_key = KEY_FIELDS | frozenset(policy.vary)
         lock_timeout = settings.lock_timeout if policy.lock_timeout is None else policy.lock_timeout
         uncounted = in_key | settings.ignored_headers

@@ -207,13 +207,19 @@ def ignored_parameters_read(log: ReadLog, query: str, ignored: NamePatterns) -> 
 
 
 def read_beyond_names(log: ReadLog, query: str, ignored: NamePatterns) -> Refusal | None:
-    """Return the refusal if no name tells what the page depends on: all fields or cookies were read, or ignored parameters."""
+    """Return the refusal if no name tells what the page depends on.
+
+    All fields or cookies were read, ignored parameters, or the order of parameters where the key does not have it.
+    """
     log.settle()
     for kind, reason in _READS_ALL.items():
         if kind in log.whole:
             return Refusal(reason, log.whole[kind], reason.advice)
     names = ignored_parameters_read(log, query, ignored)
-    return Refusal(StoreRefusal.IGNORED_PARAMETERS, ", ".join(sorted(names))) if names else None
+    if names:
+        return Refusal(StoreRefusal.IGNORED_PARAMETERS, ", ".join(sorted(names)))
+    reader = log.whole.get("query")
+    return None if reader is None or ignored.is_in_order(query) else Refusal(StoreRefusal.READS_ORDER, reader)
 
 
 def reader_of(context: RequestContext, kind: str, name: str) -> str:

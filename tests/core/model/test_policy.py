@@ -285,6 +285,10 @@ REFUSED: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"max_age": 60, "refresh_ahead": 60}, ("refresh_ahead=60", "max_age=60", "every hit")),
     ({"max_age": 60, "refresh_ahead": timedelta(hours=1)}, ("refresh_ahead=3600", "max_age=60", "every hit")),
     ({"max_age": 0, "refresh_ahead": 0.5}, ("refresh_ahead=0.5", "max_age=0", "every hit")),
+    ({"sort_query": 1}, ("sort_query=1", "True or False")),
+    ({"sort_query": ["a"]}, ("sort_query=['a']", "True or False")),
+    ({"sort_query": None}, ("sort_query=None", "True or False")),
+    ({"key": anything, "sort_query": True}, ("sort_query", "key=", "leave one out")),
     ({"key": anything, "ignored_parameters": ["utm"]}, ("ignored_parameters", "key=", "leave one out")),
 ]
 
