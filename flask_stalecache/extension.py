@@ -92,6 +92,7 @@ class StaleCache:
         statuses: Mapping[int, Duration | None] | None = None,
         tags: Iterable[str] | Callable[..., Iterable[str]] = (),
         unless: Callable[[], object] | None = None,
+        renew: Callable[[], object] | None = None,
         response_filter: Callable[[Any], object] | None = None,
         unset: Iterable[str] = (),
         prefer_stale: bool | Callable[[], object] | None = None,
@@ -124,6 +125,8 @@ class StaleCache:
             308 are stored.
         :param tags: names by which :meth:`purge` finds the page; or a callable that takes the view's arguments and returns names.
         :param unless: a callable without arguments. If it returns a true value, this request bypasses the cache.
+        :param renew: a callable without arguments. If it returns a true value, this request skips the stored page and runs the
+            view. Its answer replaces the stored page, if it may be stored like any other one.
         :param response_filter: a callable that takes the response. If it returns a false value, the response is not stored.
         :param unset: response fields that are taken away from a page before it is stored, such as ``Set-Cookie``, which would
             keep it from the store. The visitor whose request made the page gets it without them too. A page that is not stored
@@ -157,6 +160,7 @@ class StaleCache:
             statuses=statuses,
             tags=tags,
             unless=unless,
+            renew=renew,
             response_filter=response_filter,
             unset=unset,
             prefer_stale=prefer_stale,

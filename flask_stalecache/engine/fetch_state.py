@@ -98,6 +98,7 @@ class FetchState:
     def may_share(self, entry: Entry) -> bool:
         """Whether the entry of another call may be served to this request.
 
-        If each use needs confirmation, the call must have begun after the request arrived (RFC 9111 sections 4, 5.2.2.4).
+        If each use needs confirmation, the call must have begun after the request arrived (RFC 9111 sections 4, 5.2.2.4). So it
+        must for a request that renews: whoever asks has changed something just before.
         """
-        return not entry.needs_confirming or entry.started >= self.came
+        return not (entry.needs_confirming or self.origin.terms.renews) or entry.started >= self.came

@@ -137,7 +137,7 @@ class CallerContext:
     def enter(self, function: Callable[[], T]) -> T:
         """Call a function in the context. The current context variables must be the call's own: they are changed."""
         theirs = vars(self._globals)
-        shared = {name: value for name, value in theirs.copy().items() if _is_connection(value)}
+        shared = {name: value for name, value in theirs.copy().items() if is_connection(value)}
         ours = self._context.app.app_ctx_globals_class()
         vars(ours).update(shared)
         hide_caller(self._context, ours)
@@ -159,7 +159,8 @@ def _hand_over(ours: dict[str, Any], shared: dict[str, Any], theirs: dict[str, A
             theirs[name] = value
 
 
-def _is_connection(value: object) -> bool:
+def is_connection(value: object) -> bool:
+    """Whether a value of ``g`` is closed at teardown, such as the connection to a database."""
     # By isinstance(), which sees through proxies.
     return not isinstance(value, _VISITORS) and _has_close(value)
 

@@ -88,7 +88,8 @@ def _of_answer(
             # Barred by no name: by Authorization.
             yield f"the request carries {names.text or 'the field authorization'}, and what is stored is for those who don't"
     elif entry is not None:
-        yield "the request wants it confirmed" if terms.reload else _why_stale(entry, terms, now)
+        wish = "renew said so" if terms.renews else "the request wants it confirmed" if terms.reload else ""
+        yield wish or _why_stale(entry, terms, now)
     if served.collapsed:
         yield "another request's call has failed"
     elif not served.stored and not is_barred:

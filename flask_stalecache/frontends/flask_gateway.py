@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 #: Parameters that need the app at each hit, which the gateway does not enter; and what to write instead.
 _NEEDS_THE_APP = {
     "unless": "write a rule for its path in STALECACHE_GATEWAY, whose unless is given the WSGI environ",
+    "renew": "write a rule for its path in STALECACHE_GATEWAY, whose renew is given the WSGI environ",
     "key": "a hit has no request to ask: write vary=, or leave gateway out",
     "ignored_parameters": "name them in STALECACHE_IGNORED_PARAMETERS, or in a rule for its path in STALECACHE_GATEWAY",
     "sort_query": "write a rule for its path in STALECACHE_GATEWAY",

@@ -60,6 +60,10 @@ class _AppContext(Protocol):
     def app(self) -> Flask:
         """The current app."""
 
+    @property
+    def g(self) -> Any:
+        """The values that the app keeps there until the context ends."""
+
 
 #: The variable with the context of the current app. ``current_app`` is public, but a proxy costs a fifth of a memoized hit.
 app_context_variable: ContextVar[_AppContext] = _globals.get("_cv_app") or ContextVar("no_app_context")

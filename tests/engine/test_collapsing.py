@@ -15,6 +15,7 @@ import time_machine
 from flask_stalecache import CacheStatus, FileStore
 from flask_stalecache.core.model.note import NOTHING
 from flask_stalecache.core.model.reasons import Refusal, StoreRefusal
+from flask_stalecache.core.rules.serving import PLAIN
 from flask_stalecache.core.rules.storability import Verdict
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.origin import Answer, Served, Start
@@ -33,9 +34,11 @@ from support.engine_calls import (
     asking,
     fail,
     hang,
+    hold_refresh,
     is_free,
     nothing_is_left,
     once,
+    stale_engine,
     store_old,
     waiting_for,
 )
@@ -506,3 +509,40 @@ def test_a_leader_that_was_replaced_leaves_no_lock(
     leader.result(PATIENCE)
     assert is_free(elsewhere)
     nothing_is_left(engine, elsewhere)
+
+
+# -- requests that renew -----------------------------------------------------------------------------------------------
+
+
+def test_requests_that_renew_share_only_calls_that_began_after_them(engine: Engine, held: threading.Event) -> None:
+    store_old(engine)
+    renewing = FakeOrigin(terms=PLAIN.renewing())
+    renewing.script = once(
+        lambda start: held.wait(PATIENCE) and storable(start, b"first"), lambda start: storable(start, b"second")
+    )
+    first = go(asking(engine, renewing))
+    wait_until(lambda: renewing.calls == 1)
+    # What they want to see may have changed since the first call began.
+    later = crowd(5, asking(engine, renewing))
+    wait_until(lambda: len(renewing.asked) == 6)
+    assert body_of(engine.serve(FakeOrigin())) == b"old", "nobody else waits"
+    held.set()
+    assert body_of(results([first])[0]) == b"first"
+    answers = results(later)
+    assert ({body_of(answer) for answer in answers}, renewing.calls) == ({b"second"}, 2)
+    assert {answer.status for answer in answers} == {EXPIRED}
+    assert body_of(engine.serve(FakeOrigin())) == b"second"
+
+
+def test_a_request_that_renews_calls_again_after_a_refresh_that_began_before_it(
+    directory: Path, clock: time_machine.Traveller, held: threading.Event
+) -> None:
+    engine = stale_engine(directory, clock)
+    hold_refresh(engine, held, lambda start: storable(start, b"of the refresh"))
+    clock.shift(1)
+    renewing = FakeOrigin(lambda start: storable(start, b"renewed"), terms=PLAIN.renewing())
+    waiting = go(asking(engine, renewing))
+    wait_until(lambda: renewing.asked)
+    held.set()
+    assert body_of(results([waiting])[0]) == b"renewed"
+    assert body_of(engine.serve(FakeOrigin())) == b"renewed"

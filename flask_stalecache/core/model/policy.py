@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -144,6 +145,7 @@ class Policy:
     :param sort_query: the order of the query parameters is not in the key; that of several values of one name is. Default false.
     :param key: a callable without arguments whose result replaces path and query in the key.
     :param unless: a callable without arguments; with a true result the request bypasses the cache.
+    :param renew: a callable without arguments; with a true result the request skips the stored page, and its answer replaces it.
     :param response_filter: a callable of the response; with a false result the response is not stored.
     :param unset: response fields that are taken away before the response is stored: neither its copies nor the client whose
         request made it get them. A response that is not stored keeps them.
@@ -169,6 +171,7 @@ class Policy:
     sort_query: bool = False
     key: Callable[[], object] | None = None
     unless: Callable[[], object] | None = None
+    renew: Callable[[], object] | None = None
     response_filter: Callable[[Any], object] | None = None
     unset: Any = ()
     tags: Any = ()
@@ -205,6 +208,9 @@ class Policy:
     def _check_callables(self) -> None:
         _optional_callable("key", self.key, "a callable without arguments that returns a string, number or tuple of those")
         _optional_callable("unless", self.unless, "a callable without arguments")
+        _optional_callable("renew", self.renew, "a callable that says which requests renew what is stored, such as an editor's")
+        if iscoroutinefunction(self.renew):
+            raise ConfigError(f"renew={self.renew!r} is a coroutine function, whose result is always true: give a plain function")
         _optional_callable("response_filter", self.response_filter, "a callable of the response")
         if not isinstance(self.ignore_session, bool):
             raise ConfigError(f"ignore_session={self.ignore_session!r}: give True or False")

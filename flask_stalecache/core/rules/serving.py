@@ -14,7 +14,7 @@ stale, past SWR, prefer stale                        the entry, and a refresh   
 stale, past SWR, in SIE, backing off                 the entry                      STALE
 stale, past SWR                                      the origin's answer            EXPIRED
 stale, wait_for_fresh                                the origin's answer            EXPIRED
-any, the client reloads                              the origin's answer            EXPIRED
+any, the client reloads, or the request renews       the origin's answer            EXPIRED
 stale, past SWR, in SIE, the origin fails            the entry                      STALE
 stale, the wait for the lock times out               the entry, however old         STALE
 must-revalidate, proxy-revalidate, bare s-maxage     never stale
@@ -47,6 +47,7 @@ class ServeOptions(NamedTuple):
     :ivar prefer_stale: whether a stale entry is served whatever its age.
     :ivar wait_for_fresh: a stale entry is refreshed before the answer, and served only if that fails: for jobs without a user.
     :ivar reload: the client accepts a stored entry only after the origin has confirmed it.
+    :ivar renews: the request replaces the stored entry, and only a call that began after it arrived will do: for those who may.
     :ivar if_error: seconds after freshness in which the client accepts the entry if the origin fails, besides its own window.
     :ivar shows_errors: failures are shown to the client, who is the developer.
     """
@@ -59,11 +60,16 @@ class ServeOptions(NamedTuple):
     reload: bool = False
     if_error: float = 0.0
     shows_errors: bool = False
+    renews: bool = False
 
     def reloading(self) -> ServeOptions:
         """Return the options of a client that reloads."""
         # With refresh_ahead no hit is a plain one. The check of plain hits, the hot path, then need not know about reload.
         return self._replace(refresh_ahead=math.inf, reload=True)
+
+    def renewing(self) -> ServeOptions:
+        """Return the options of a request that replaces the stored entry."""
+        return self.reloading()._replace(renews=True)
 
 
 PLAIN = ServeOptions()

@@ -119,11 +119,12 @@ class AppFetch:
         # What an app reads before it raises is not observed to the end.
         return Answer(verdict, error=error, asked=all_fields(self.environ))
 
-    def run(self, start: Start, said: RequestDirectives = NOTHING_SAID) -> Answer:
+    def run(self, start: Start, said: RequestDirectives = NOTHING_SAID, *, confirms: bool = True) -> Answer:
         """Call the app and judge its answer.
 
         :param start: what the engine noted before the call.
         :param said: the client's Cache-Control, if it is obeyed.
+        :param confirms: the app may confirm what is stored, with a 304.
         """
         self._start, self._said = start, said
         previous = start.previous
@@ -131,7 +132,7 @@ class AppFetch:
         is_plain = self.environ["REQUEST_METHOD"] == "GET" and not has_unannounced_body(self.environ)
         may_store = is_plain and not start.is_marked
         # A copy in any case: middleware of the app may take the script root off the path.
-        given = with_our_conditions(self.environ, previous) if may_store else self.environ.copy()
+        given = with_our_conditions(self.environ, previous if confirms else None) if may_store else self.environ.copy()
         refresh_fields = self.backend.refresh_headers if self.cacheability.in_background else {}
         without_what_is_ignored(given, self.rule, refresh_fields, has_body=not is_plain)
         self._given = self.backend.observe.hand_in(given)

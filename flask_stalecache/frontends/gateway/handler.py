@@ -154,6 +154,8 @@ class Gateway:
         if rule.policy.unless is not None and self._is_excluded(rule.policy.unless, environ):
             return self._bypass(environ, start_response, BypassReason.UNLESS)
         origin = GatewayOrigin(self._backend, rule, environ, start_response)
+        if rule.policy.renew is not None and self._renews(rule.policy.renew, environ):
+            origin.terms = origin.terms.renewing()
         if origin.said is not None and origin.said.only_if_cached and not is_served(origin, self._engine.look_up(origin.key)):
             origin.tally.served(CacheStatus.MISS, 0.0)
             return self._gateway_timeout(start_response, CacheStatus.MISS, "request")
@@ -186,6 +188,11 @@ class Gateway:
         """Whether the developer's ``unless`` excludes the request. If it raises, the request is excluded too."""
         log = self._backend.complaints
         return ask(lambda: bool(unless(environ)), True, log, "unless", "a request is live: the unless of its rule raised %r")
+
+    def _renews(self, renew: Callable[..., object], environ: WSGIEnvironment) -> bool:
+        """Whether the developer's ``renew`` lets the request replace what is stored. If it raises, it does not."""
+        log = self._backend.complaints
+        return ask(lambda: bool(renew(environ)), False, log, "renew", "a request renews nothing: the renew of its rule raised %r")
 
     # -- from the store ------------------------------------------------------------------------------------------
 

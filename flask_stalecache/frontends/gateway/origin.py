@@ -90,8 +90,8 @@ class GatewayOrigin(RequestOrigin):
     def may_take_short_way(self) -> bool:
         """Whether later hits may take the short way: no rule and no directive looks at each request."""
         policy, environ = self.rule.policy, self.environ
-        # unless, vary and Cache-Control would have to be looked at for each hit; Host must be part of what is remembered.
-        is_plain = policy.unless is None and not policy.vary and not self.backend.honors
+        # unless, renew, vary and Cache-Control would have to be looked at for each hit; Host must be part of what is remembered.
+        is_plain = policy.unless is None and policy.renew is None and not policy.vary and not self.backend.honors
         return is_plain and environ["REQUEST_METHOD"] == "GET" and "HTTP_HOST" in environ
 
     @property
@@ -120,8 +120,8 @@ class GatewayOrigin(RequestOrigin):
 
     @property
     def wait(self) -> float | None:
-        """The longest time in seconds to wait for a refresh if a stored response can be served; warming has no limit."""
-        return None if WARMING in self.environ else self.rule.policy.wait
+        """The longest time in seconds to wait for a refresh if a stored response can be served; no limit to warm or to renew."""
+        return None if self.terms.renews or WARMING in self.environ else self.rule.policy.wait
 
     @property
     def may_collapse(self) -> bool:
@@ -163,7 +163,7 @@ class GatewayOrigin(RequestOrigin):
         """Call the app and judge its answer."""
         if self._known is False:
             start = start._replace(is_marked=True)
-        answer = self._new_fetch().run(start, self.said or NOTHING_SAID)
+        answer = self._new_fetch().run(start, self.said or NOTHING_SAID, confirms=not self.terms.renews)
         if (warming := warming_of(self.environ)) is not None:
             warming.note_answer(answer)
         return answer

@@ -11,6 +11,7 @@ from flask import Flask
 from werkzeug.wrappers import Response
 
 from ...config import Settings
+from ...core.model.environ import REFRESHING
 from ...core.model.policy import Policy
 from ...core.model.query import NamePatterns, query_in_key
 from ...core.rules.cacheability import unheard
@@ -135,7 +136,7 @@ class BoundView:
         asked_by = carried_values(settings.prefer_stale_header, settings.prefer_stale_cookie)
         if policy.prefer_stale is not None or prefers:
             asked_by = ()
-        asks_each = bool(asked_by) or callable(policy.prefer_stale)
+        asks_each = bool(asked_by) or callable(policy.prefer_stale) or policy.renew is not None
         return cls(
             app,
             cached,
@@ -155,24 +156,30 @@ class BoundView:
 
     def terms_of(self, context: RequestContext) -> ServeOptions:
         """Return the serving options of one request."""
-        asked = self.cached.policy.prefer_stale
+        policy = self.cached.policy
+        # Nobody asks for a refresh of ours.
+        if policy.renew is not None and REFRESHING not in context.request.environ and self._asks("renew", policy.renew, context):
+            return self.terms.renewing()
+        asked = policy.prefer_stale
         if callable(asked):
-            return self.terms._replace(prefer_stale=preference(self._asks(asked, context), self.settings.prefer_stale_refresh))
+            prefers = self._asks("prefer_stale", asked, context)
+            return self.terms._replace(prefer_stale=preference(prefers, self.settings.prefer_stale_refresh))
         environ = context.request.environ
         if is_set(self.asked_by, environ):
             return self.terms._replace(prefer_stale=preference(True, self.settings.prefer_stale_refresh))
         return self.terms
 
-    def _asks(self, prefer_stale: Callable[[], object], context: RequestContext) -> bool:
-        """Ask the developer's ``prefer_stale``. What it reads does not count: it makes no difference to the page."""
+    def _asks(self, parameter: str, asked: Callable[[], object], context: RequestContext) -> bool:
+        """Ask a callable of the developer's. What it reads does not count: it makes no difference to the page."""
         name = self.cached.name
         with unnoticed(context):
             return ask(
-                lambda: bool(unheard(prefer_stale)),
+                lambda: bool(unheard(asked)),
                 False,
                 self.complaints,
-                ("prefer", name),
-                "the prefer_stale of %s raised: %r",
+                (parameter, name),
+                "the %s of %s raised: %r",
+                parameter,
                 name,
             )
 

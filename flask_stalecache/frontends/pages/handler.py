@@ -315,7 +315,10 @@ class Pages:
         if answer is not None and answer.error is not None:
             follow_error(bound, origin.context)
             raise answer.error
-        return add_to_vary(respond_with_answer(self.app, origin.environ, served, self.settings.status_headers, more), fields)
+        # RFC 9211 section 2.2: what is stored may be fresh.
+        why = "request" if origin.terms.renews and served.status is CacheStatus.EXPIRED else ""
+        response = respond_with_answer(self.app, origin.environ, served, self.settings.status_headers, more, why)
+        return add_to_vary(response, fields)
 
     def _submit(self, origin: PageOrigin) -> None:
         job = origin.refresh()

@@ -84,8 +84,8 @@ class PageOrigin(RequestOrigin):
 
     @property
     def wait(self) -> float | None:
-        """Seconds to wait for a refresh at most if a stale copy can be served. A warming waits as long as it takes."""
-        return None if WARMING in self.environ else self.bound.cached.policy.wait
+        """Seconds to wait for a refresh at most if a stale copy can be served. Who warms or renews waits as long as it takes."""
+        return None if self.terms.renews or WARMING in self.environ else self.bound.cached.policy.wait
 
     def call_uncached(self) -> Answer:
         """Call the view as if it were not decorated."""

@@ -130,9 +130,12 @@ def _is_plain(response_class: type[Response], status: int, fields: list[tuple[st
 
 
 def respond_with_answer(
-    app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str], more: str = ""
+    app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str], more: str = "", reason: str = ""
 ) -> Response:
-    """Build the response from the answer of the origin."""
+    """Build the response from the answer of the origin.
+
+    :param reason: the value of ``fwd`` in ``Cache-Status``; "": as the status determines it.
+    """
     answer = served.answer
     assert answer is not None
     # A request that waited has not called the view: it gets a response of its own with the shared failure.
@@ -144,7 +147,7 @@ def respond_with_answer(
     elif response.direct_passthrough and response.content_length is not None:
         # A file that is not stored: send_file would have done this, but the conditions were hidden from it.
         response = response.make_conditional(dict(environ), accept_ranges=True, complete_length=response.content_length)
-    return add_fields(response, fields_for_answer(served, response.status_code, chosen, more=more))
+    return add_fields(response, fields_for_answer(served, response.status_code, chosen, reason, more))
 
 
 def add_fields(response: Response, fields: list[tuple[str, str]]) -> Response:

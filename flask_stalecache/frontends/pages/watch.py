@@ -18,7 +18,8 @@ from ...core.model.inputs import RequestInputs
 from ...core.model.keys import FORWARDED_FIELDS
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
-from ..flask_internals import RequestContext, callbacks_of, replace_session, session_cookie, session_of
+from ..caller_context import is_connection
+from ..flask_internals import RequestContext, callbacks_of, outer_context, replace_session, session_cookie, session_of
 from ..read_log import ReadLog
 from .request_recorder import plain_environ
 from .session_recorder import SessionReads, watched_session
@@ -167,14 +168,37 @@ def covered_by_key(context: RequestContext, ignored: frozenset[str]) -> Iterator
 
 @contextmanager
 def unnoticed(context: RequestContext) -> Iterator[None]:
-    """Run code whose reads of the request do not count, since it makes no difference to the page."""
+    """Run code whose reads of the request do not count, since it makes no difference to the page.
+
+    What it keeps in ``g`` and on the request is dropped, as Flask-Login keeps who is logged in: the page would find it there
+    without a read that counts.
+    """
     session = session_of(context)
     used_before = _flag(session, "accessed")
     try:
-        with reads_of(context).set_aside():
+        with reads_of(context).set_aside(), _leaving_nothing(context):
             yield
     finally:
         _set_flag(session, "accessed", used_before)
+
+
+@contextmanager
+def _leaving_nothing(context: RequestContext) -> Iterator[None]:
+    states = [context.request.__dict__]
+    outer = outer_context()
+    if outer is not None and hasattr(outer.g, "__dict__"):
+        states.append(vars(outer.g))
+    before = [state.copy() for state in states]
+    try:
+        yield
+    finally:
+        for state, kept in zip(states, before, strict=True):
+            for name, value in state.copy().items():
+                if name in kept:
+                    state[name] = kept[name]
+                elif not name.startswith("_stalecache") and not is_connection(value):
+                    # A database connection stays: the app closes it at teardown.
+                    del state[name]
 
 
 def reads_of(context: RequestContext) -> ReadLog:
