@@ -16,7 +16,7 @@ from dataclasses import replace
 from ..core.exhaustive import assert_never
 from ..core.model.entry import Entry
 from ..core.model.note import NOTHING, Note
-from ..core.model.reasons import ABOUT_ONE_REQUEST, NEVER_STORED
+from ..core.model.reasons import ABOUT_ONE_REQUEST, NEVER_STORED, StoreRefusal
 from ..core.rules.storability import Action, Verdict, after
 from ..errors import StoreError
 from ..stats.counters import Counters
@@ -88,7 +88,8 @@ class AnswerWriter:
     def start(self, copy: Copy) -> Start:
         """Record the facts of a call that is about to begin."""
         now = time.time()
-        return Start(self.store.seq(), now, os.urandom(8).hex(), copy.entry, self.is_marked(copy, now))
+        was_unstorable = copy.entry is None and copy.note.was_unstorable(now)
+        return Start(self.store.seq(), now, os.urandom(8).hex(), copy.entry, self.is_marked(copy, now), was_unstorable)
 
     def is_marked(self, copy: Copy, now: float) -> bool:
         """Whether answers for the key could not be stored so far, so that nobody needs to wait for one.
@@ -156,6 +157,8 @@ class AnswerWriter:
     def write_if_unlocked(self, key: str, answer: Answer | None) -> bool:
         """Store an answer that was made without the lock, if it is storable and the lock is free."""
         if answer is not None and answer.verdict is Verdict.UNSTORABLE:
+            if _is_of_storable(answer):
+                self._unmark_if_unlocked(key)
             self._mark(key, answer)
         if answer is None or answer.verdict is not Verdict.STORABLE:
             return False
@@ -169,6 +172,30 @@ class AnswerWriter:
             return False
         finally:
             lock.release()
+
+    def _unmark_if_unlocked(self, key: str) -> None:
+        """End the marks of a key. Do nothing if the lock is taken: the answer of the call that is running says more."""
+        if not self._ends_marks(self.store.lookup(key) or self.load(key), time.time()):
+            return
+        lock = self.store.lock(key)
+        try:
+            if lock.acquire():
+                copy, now = self.store.load(key), time.time()
+                self._write_note(copy, copy.note.marked_storable(now), ())
+        except StoreError as error:
+            self.store_failed(error)
+        finally:
+            lock.release()
+
+    def _ends_marks(self, copy: Copy, now: float) -> bool:
+        """End the marks in this process after a part of an answer that could be stored. Return whether the note has one too.
+
+        Not at once: some apps leave fields of the whole out of its parts, and it would be called for the whole each time.
+        """
+        if copy.note.unstorable(now):
+            return False
+        self._marks.get().remove(copy.key)
+        return copy.note.was_unstorable(now)
 
     def remove_if_unlocked(self, key: str) -> bool:
         """Remove the entry of a key. Return false if the lock is taken: a refresh may be running."""
@@ -223,8 +250,7 @@ class AnswerWriter:
             case Verdict.STORABLE:
                 return self._replace(copy, answer, now)
             case Verdict.UNSTORABLE:
-                self._mark(copy.key, answer)
-                self._write_note(copy, copy.note.marked_unstorable(now), answer.names)
+                self._note_unstorable(copy, answer, now)
             case Verdict.PERSONAL:
                 self._write_note(copy, copy.note.marked_personal(now, answer.carried), answer.names)
             case Verdict.FAILED:
@@ -237,6 +263,13 @@ class AnswerWriter:
             case _:
                 assert_never(answer.verdict)
         return False
+
+    def _note_unstorable(self, copy: Copy, answer: Answer, now: float) -> None:
+        if not _is_of_storable(answer):
+            self._mark(copy.key, answer)
+            self._write_note(copy, copy.note.marked_unstorable(now), answer.names)
+        elif self._ends_marks(copy, now):
+            self._write_note(copy, copy.note.marked_storable(now), answer.names)
 
     def _replace(self, copy: Copy, answer: Answer, now: float) -> bool:
         if answer.entry is None or not answer.entry.outdates(copy.entry, now):
@@ -270,3 +303,8 @@ class AnswerWriter:
         """Count a failure of the store, and log it once a minute."""
         self.counters.count("store_failures")
         self.complaints.error_every_minute("store", "the cache store failed, pages are served live: %s", error)
+
+
+def _is_of_storable(answer: Answer) -> bool:
+    """Whether an answer is a part or a confirmation of one that could be stored."""
+    return answer.reason is not None and answer.reason.reason is StoreRefusal.PART_OF_STORABLE

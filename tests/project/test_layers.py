@@ -187,6 +187,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.gateway.response_judge",
         "frontends.gateway.visitor_judge",
         "frontends.gateway.fetch",
+        "frontends.gateway.live_response",
         "frontends.gateway.origin",
         "frontends.gateway.deliver",
         "frontends.gateway.invalidation",

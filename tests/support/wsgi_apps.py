@@ -20,7 +20,7 @@ STALE = ("Cache-Control", "max-age=10, stale-while-revalidate=100, stale-if-erro
 PLAIN = ("Content-Type", "text/plain")
 
 #: What the gateway adds.
-OURS = ("x-cache-status", "cache-status", "age")
+OURS = ("x-cache-status", "cache-status", "age", "accept-ranges")
 
 
 class Body:

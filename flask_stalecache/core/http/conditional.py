@@ -1,27 +1,30 @@
-"""Decides whether a stored response is sent whole, in part, or not at all (RFC 9110 sections 13 and 14). Pure.
+"""Decides whether a whole response is sent whole, in part, or not at all (RFC 9110 sections 13 and 14). Pure.
 
 ================================================== ====== ================
-request                                            method result
+request and response                               method result
 ================================================== ====== ================
-stored status is not 200                           any    FULL
+the status is not 200                              any    FULL
 If-None-Match or If-Modified-Since matches         any    NOT_MODIFIED
 no Range, or a malformed or multiple one           any    FULL
 Range                                              HEAD   FULL
-Range, and If-Range does not match                 GET    FULL
+Range, and If-Range or If-Match does not match     GET    FULL
+Range, and the size of the body is not known       GET    FULL
+Range, and the response says Accept-Ranges: none   GET    FULL
 Range within the body                              GET    PARTIAL
 Range beyond the body                              GET    UNSATISFIABLE
 ================================================== ====== ================
 
-If-Match and If-Unmodified-Since are conditions on the origin's current state, so no stored response can answer them.
+If-Match and If-Unmodified-Since are conditions on the origin's current state. A cache may ignore them (RFC 9110 section 13.1.1),
+but a client that sends them with a Range appends the range to what it has.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
-from .fields import Headers, Lookup
-from .ranges import UnsatisfiableRange, single_range
+from .fields import Headers, Lookup, first_of
+from .ranges import UnsatisfiableRange, accepts_ranges, single_range
 from .validators import Validators
 
 #: Environ keys of the conditions and ranges that a stored response answers. A request without them gets the whole response.
@@ -29,7 +32,7 @@ ANSWERED_FIELDS = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE")
 
 
 class Extent(Enum):
-    """How much of a stored response is sent."""
+    """How much of a response is sent."""
 
     FULL = "full"
     #: 304: the client already has it.
@@ -42,9 +45,9 @@ class Extent(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """The part of a stored response to send.
+    """The part of a response to send.
 
-    :ivar size: the size of the whole body in bytes.
+    :ivar size: the size of the whole body in bytes; 0 if it is not known.
     :ivar part: the range of bytes that is sent; all of them unless ``extent`` is PARTIAL.
     """
 
@@ -60,7 +63,7 @@ class Selected:
         return f"bytes {self.part.start}-{self.part.stop - 1}/{self.size}"
 
 
-def select(method: str, get: Lookup, status: int, headers: Headers, answered: float, size: int) -> Selected:
+def select(method: str, get: Lookup, status: int, headers: Headers, answered: float, size: int | None) -> Selected:
     """Return how much of a stored response answers a request.
 
     :param method: ``GET`` or ``HEAD``.
@@ -68,19 +71,56 @@ def select(method: str, get: Lookup, status: int, headers: Headers, answered: fl
     :param status: the status of the stored response.
     :param headers: its fields.
     :param answered: when it was received, in seconds since the epoch; replaces a missing Date.
-    :param size: the size of its body in bytes.
+    :param size: the size of its body in bytes; ``None`` if it is not known.
     """
-    whole = slice(0, size)
+    whole = Selected(Extent.FULL, size or 0, slice(0, size or 0))
     if status != 200:
-        return Selected(Extent.FULL, size, whole)
-    validators = Validators.of(headers, answered)
+        return whole
+    fields = tuple(headers)
+    validators = Validators.of(fields, answered)
     # Conditions come before Range (RFC 9110 section 13.2.2).
     if validators.not_modified(get):
-        return Selected(Extent.NOT_MODIFIED, size, whole)
-    if method != "GET" or not validators.allow_range(get):
-        return Selected(Extent.FULL, size, whole)
+        return replace(whole, extent=Extent.NOT_MODIFIED)
+    if method != "GET" or size is None or not accepts_ranges(fields) or not validators.allow_range(get):
+        return whole
     try:
         part = single_range(get("range"), size)
     except UnsatisfiableRange:
-        return Selected(Extent.UNSATISFIABLE, size, whole)
-    return Selected(Extent.FULL, size, whole) if part is None else Selected(Extent.PARTIAL, size, part)
+        return replace(whole, extent=Extent.UNSATISFIABLE)
+    return whole if part is None else Selected(Extent.PARTIAL, size, part)
+
+
+def select_of_new(method: str, get: Lookup, status: int, headers: Headers, answered: float, size: int | None) -> Selected:
+    """Return how much of a response that has just been made answers a request.
+
+    Without Last-Modified, If-Modified-Since does not count: only of a stored response the Date tells that it has not changed since
+    (RFC 9110 section 13.1.3, RFC 9111 section 4.3.2).
+    """
+    fields = tuple(headers)
+    is_dated = first_of(fields, "last-modified") is not None
+    return select(
+        method, lambda name: get(name) if is_dated or name != "if-modified-since" else None, status, fields, answered, size
+    )
+
+
+def fields_of_206(headers: Headers, selected: Selected) -> list[tuple[str, str]]:
+    """Return the fields of a 206 (RFC 9110 section 15.3.7).
+
+    :param headers: the fields of the whole response.
+    """
+    size = selected.part.stop - selected.part.start
+    fields = [(name, value) for name, value in headers if name.lower() != "content-length"]
+    return [*fields, ("Content-Range", selected.content_range), ("Content-Length", str(size))]
+
+
+def fields_of_416(selected: Selected) -> list[tuple[str, str]]:
+    """Return the fields of a 416 (RFC 9110 section 15.5.17)."""
+    return [("Content-Range", selected.content_range), ("Content-Type", "text/plain"), ("Content-Length", "0")]
+
+
+def with_accept_ranges(status: int, headers: Headers) -> list[tuple[str, str]]:
+    """Return the fields of a whole response of known size, and tell that ranges of bytes are cut from it if they are."""
+    fields = list(headers)
+    if status == 200 and accepts_ranges(fields) and first_of(fields, "accept-ranges") is None:
+        fields.append(("Accept-Ranges", "bytes"))
+    return fields

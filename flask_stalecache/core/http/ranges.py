@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+
+from .fields import Headers, first_of, listed
 
 #: The unit is case-insensitive. As in any list, there may be empty members around the range (RFC 9110 sections 14.1, 5.6.1).
 _SINGLE = re.compile(r"[ \t]*bytes=[ \t,]*(\d*)-(\d*)[ \t,]*", re.ASCII | re.IGNORECASE)
+
+#: A range that a 206 has, and the size of the whole (RFC 9110 section 14.4).
+_CONTENT_RANGE = re.compile(r"bytes +(?:\d+-\d+|\*)/(\d{1,18})", re.ASCII | re.IGNORECASE)
 
 
 class UnsatisfiableRange(ValueError):
@@ -38,3 +44,33 @@ def _suffix(length: int, size: int) -> slice | None:
         raise UnsatisfiableRange("the last 0 bytes")
     # The last bytes of an empty body are a valid range, but no Content-Range can express it.
     return slice(size - min(length, size), size) if size else None
+
+
+def accepts_ranges(headers: Headers) -> bool:
+    """Whether a range of bytes may be cut from a whole response: the app has not said ``Accept-Ranges: none``, or another unit."""
+    fields = tuple(headers)
+    said = first_of(fields, "accept-ranges")
+    return first_of(fields, "content-range") is None and (said is None or "bytes" in listed(said))
+
+
+def whole_size(headers: Headers) -> int | None:
+    """Return the size of the whole body that a 206 or 416 is about, in bytes; ``None`` if it does not tell."""
+    match = _CONTENT_RANGE.fullmatch((first_of(headers, "content-range") or "").strip())
+    return None if match is None else int(match[1])
+
+
+def cut(chunks: Iterable[bytes], part: slice) -> Iterator[bytes]:
+    """Yield the chunks of a range of a body. What comes after the range is not read.
+
+    :param chunks: the whole body.
+    :param part: the range, with both ends.
+    """
+    position = 0
+    for chunk in chunks:
+        begun, position = position, position + len(chunk)
+        if position > part.start:
+            piece = chunk[max(0, part.start - begun) : part.stop - begun]
+            if piece:
+                yield piece
+        if position >= part.stop:
+            return

@@ -30,6 +30,7 @@ _KEPT = frozenset(
 _OF_ONE_ANSWER = frozenset({"age", "date"})
 #: A tag without its weakness. Some servers and clients omit the quotes. Werkzeug's parser does not support empty tags.
 _TAG = re.compile(r'(?:W/)?"([^"]*)"|([^\s,"]+)')
+_WHOLE_TAG = re.compile(r'(?:W/)?"[^"]*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class Validators:
 
         :param get: the request's fields.
         """
+        if not self._is_still(get):
+            return False
         condition = get("if-range")
         if condition is None:
             return True
@@ -90,6 +93,15 @@ class Validators:
             return condition == self.etag and not condition.startswith("W/")
         modified = timestamp(self.last_modified)
         return modified is not None and condition == self.last_modified and self.date - modified >= 1
+
+    def _is_still(self, get: Lookup) -> bool:
+        """Whether it is what the client expects, by If-Match with strong comparison, otherwise by If-Unmodified-Since."""
+        expected = get("if-match")
+        if expected is not None:
+            strong = {tag[0] for tag in _WHOLE_TAG.finditer(expected) if not tag[0].startswith("W/")}
+            return expected.strip() == "*" or self.etag in strong
+        since, modified = timestamp(get("if-unmodified-since")), timestamp(self.last_modified)
+        return since is None or modified is None or modified <= since
 
 
 def conditional_fields(headers: Headers) -> list[tuple[str, str]]:

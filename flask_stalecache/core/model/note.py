@@ -22,7 +22,7 @@ class Note:
     :param failures: failed calls of the origin in a row.
     :param retry_at: the earliest time of the next call while an entry can be served.
     :param silent_until: the earliest time of the next call even if no entry can be served.
-    :param unstorable_until: until then, requests for this key do not queue.
+    :param unstorable_until: until then, requests for this key do not queue; 0 if the last answer could be stored.
     :param kept_out: names because of which an answer was not stored. A request with one of them bypasses the queue.
     :param names: the names by which it is purged, as an entry is.
     :param seq: the last purge number when it was written. A later hard purge of one of the names ends it.
@@ -48,6 +48,10 @@ class Note:
     def unstorable(self, now: float) -> bool:
         """Whether the last answer could not be stored, a short while ago."""
         return self.written <= now < self.unstorable_until
+
+    def was_unstorable(self, now: float) -> bool:
+        """Whether the last whole answer could not be stored, however long ago."""
+        return self.unstorable_until > 0 and self.written <= now
 
     def failed(
         self, now: float, backoff: tuple[float, float], stretch: float, retry_after: float = 0.0, silent_for: float = 0.0
@@ -85,7 +89,14 @@ class Note:
 
     def marked_personal(self, now: float, carried: RequestInputs) -> Note:
         """Return the note after an answer that can't be stored because of what its request carried."""
-        return replace(NOTHING, written=now, kept_out=self.kept_out | carried, names=self.names)
+        kept_out = self.kept_out | carried
+        # In the past, so that requests queue again: this answer says nothing about those of others.
+        before = min(self.unstorable_until, now)
+        return replace(NOTHING, written=now, kept_out=kept_out, unstorable_until=before, names=self.names)
+
+    def marked_storable(self, now: float) -> Note:
+        """Return the note after a part of an answer, or a confirmation, whose whole could be stored."""
+        return replace(self, written=now, unstorable_until=0.0)
 
 
 NOTHING = Note()

@@ -40,6 +40,7 @@ class StoreRefusal(Enum):
     NOT_GET = ("only an answer to GET is stored, not to {}",)
     INTERIM_STATUS = ("status {} is not final",)
     PARTIAL_STATUS = ("status {} is a part of an answer",)
+    PART_OF_STORABLE = ("status {} is a part of an answer that could be stored",)
     NOT_UNDERSTOOD = ("Cache-Control: must-understand, and status {} is not understood",)
     REQUEST_NO_STORE = ("the request says no-store",)
     CACHE_CONTROL = ("Cache-Control: {}",)
@@ -186,6 +187,7 @@ ABOUT_ONE_REQUEST = frozenset(
     {
         StoreRefusal.NOT_GET,
         StoreRefusal.PARTIAL_STATUS,
+        StoreRefusal.PART_OF_STORABLE,
         StoreRefusal.REQUEST_NO_STORE,
         StoreRefusal.AUTHORIZATION,
         StoreRefusal.IGNORED_PARAMETERS,

@@ -8,6 +8,7 @@ rules, backend   the developer's rules, and the app behind the gateway
 origin           the request as the engine sees it: key, variant, serving options
 fetch            calls the app (wsgi_call), judges its response, and builds the entry (entry_builder)
 deliver          sends stored responses
+live_response    sends the app's own responses: whole, in part, or as a 304
 bypass           requests that no cache may answer; invalidation purges what unsafe ones may have changed
 ================ ===============================================================================================================
 

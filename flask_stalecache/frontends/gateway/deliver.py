@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from werkzeug.wsgi import FileWrapper
 
 from ...core.exhaustive import assert_never
-from ...core.http.conditional import ANSWERED_FIELDS, Extent, Selected, select
+from ...core.http.conditional import ANSWERED_FIELDS, Extent, Selected, fields_of_206, fields_of_416, select, with_accept_ranges
 from ...core.http.ended import without_freshness
 from ...core.http.fields import fields_to_send, first_of, request_fields
 from ...core.http.tags import without_fields
@@ -108,7 +108,7 @@ def _fields_sent(entry: Entry) -> Fields:
     fields = fields_to_send(entry.headers, entry.varied)
     if entry.status not in _BODILESS:
         fields.append(("Content-Length", str(entry.length)))
-    return fields
+    return with_accept_ranges(entry.status, fields)
 
 
 def status_line(status: int) -> str:
@@ -176,8 +176,7 @@ def _send_part(environ: WSGIEnvironment, start_response: StartResponse, sent: Pr
         case Extent.PARTIAL:
             return _send_range(selected, start_response, sent, more)
         case Extent.UNSATISFIABLE:
-            fields = [("Content-Range", selected.content_range), ("Content-Type", "text/plain"), ("Content-Length", "0")]
-            start_response("416 Range Not Satisfiable", [*fields, *more])
+            start_response("416 Range Not Satisfiable", [*fields_of_416(selected), *more])
             return ()
         case _:
             return assert_never(selected.extent)
@@ -187,9 +186,7 @@ def _send_range(selected: Selected, start_response: StartResponse, sent: Prepare
     entry, part = sent.entry, selected.part
     size = part.stop - part.start
     body: Iterable[bytes] = (entry.body[part],) if entry.file is None else FilePart(_opened(entry), part.start, size)
-    fields = [(name, value) for name, value in sent.fields if name.lower() != "content-length"]
-    cut = [("Content-Range", selected.content_range), ("Content-Length", str(size))]
-    start_response("206 Partial Content", [*fields, *cut, *more])
+    start_response("206 Partial Content", [*fields_of_206(sent.fields, selected), *more])
     return body
 
 

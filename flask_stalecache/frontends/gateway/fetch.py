@@ -44,7 +44,7 @@ from ...core.model.policy import FAILURE_STATUSES, TOO_MANY
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, collected_by, current
 from ...core.rules.shared_cache import Exchange
-from ...core.rules.storability import Judgement, Verdict, refuses_who_asks
+from ...core.rules.storability import Judgement, Verdict
 from ...core.rules.variants import INDEX
 from ...engine.origin import Answer, Start
 from ...engine.stream_pace import StreamPace
@@ -97,6 +97,7 @@ class AppFetch:
         self._answered = 0.0
         self._said = NOTHING_SAID
         self.is_ours = False
+        self._has_removed_conditions = False
         #: How fast the client reads a body that is passed on as it comes.
         self._pace = StreamPace()
         self._on_complete: Callable[[Answer | None], object] | None = None
@@ -130,7 +131,8 @@ class AppFetch:
         previous = start.previous
         # If the answer can't be stored anyway, the client's conditions are between the client and the app.
         is_plain = self.environ["REQUEST_METHOD"] == "GET" and not has_unannounced_body(self.environ)
-        may_store = is_plain and not start.is_marked
+        may_store = is_plain and not start.is_marked and not start.was_unstorable
+        self._has_removed_conditions = may_store
         # A copy in any case: middleware of the app may take the script root off the path.
         given = with_our_conditions(self.environ, previous if confirms else None) if may_store else self.environ.copy()
         refresh_fields = self.backend.refresh_headers if self.cacheability.in_background else {}
@@ -161,6 +163,12 @@ class AppFetch:
         """The counters of the endpoint that answered. A view with ``cached()`` has counted the request itself."""
         seen = self._observe()
         return UNCOUNTED if seen.is_ours else self.backend.tally(seen.endpoint)
+
+    @property
+    def answers_conditions(self) -> bool:
+        """Whether conditions and range are answered here, from the app's whole response, since the app or its cache has not."""
+        seen = self._observe()
+        return self._has_removed_conditions or not (seen.is_ours or (self.backend.only_coded and not seen.policy.gateway))
 
     def varied(self, answer: Answer) -> set[str]:
         """Return the request fields that the answer depends on by now, in lower case; a star if they don't tell."""
@@ -204,7 +212,7 @@ class AppFetch:
         self.backend.endpoints.learn(self.environ, seen.endpoint, call.code, judgement)
         if judgement.verdict.keeps_copy:
             return self._failed(judgement, start)
-        if self._is_refused_refresh(judgement, seen):
+        if self._visitor.is_refused_refresh(call, seen, judgement):
             reason = Refusal(StoreRefusal.NOT_BY_VIEW, str(call.code))
             return Answer(Verdict.FAILED, call, anybodys=False, retry_after=self._retry_after(), reason=reason)
         # Before UNSTORABLE: whatever forbids storing (private, a cookie set) may itself be due to this visitor.
@@ -242,11 +250,6 @@ class AppFetch:
 
     def _judge(self, exchange: Exchange, seen: Observation, start: Start) -> Judgement:
         return self._response_judge.judge(exchange, self.call, seen, start.previous, self._said.stale_if_error or 0.0)
-
-    def _is_refused_refresh(self, judgement: Judgement, seen: Observation) -> bool:
-        """Whether a hook or middleware refuses a refresh: that says nothing about the page, which visitors may still get."""
-        is_refresh = REFRESHING in self.environ and judgement.verdict is Verdict.UNSTORABLE
-        return is_refresh and not seen.is_by_view and refuses_who_asks(self.call.code)
 
     def _failed(self, judgement: Judgement, start: Start) -> Answer:
         """Return the answer as a failure, with what other requests may be given of it."""

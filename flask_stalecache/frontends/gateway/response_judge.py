@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from ...core.http.fields import content_length, first_of, is_event_stream
 from ...core.http.freshness import S_MAXAGE, switches_off
+from ...core.http.ranges import whole_size
+from ...core.http.storing import PARTS
 from ...core.http.unset import SET_COOKIE, cookie_refusal, without_unset
 from ...core.model.entry import Entry
 from ...core.model.policy import Policy, Windows
@@ -20,6 +22,8 @@ from .rules import Rule, default_policy
 from .wsgi_call import AppCall
 
 TOO_LARGE = Refusal(StoreRefusal.TOO_LARGE)
+#: What a 206 or 304 lacks, the whole may have: some apps leave fields out.
+_MISSING_IN_PART = frozenset({StoreRefusal.NO_LIFETIME, StoreRefusal.NO_VALIDATOR})
 
 
 class ResponseJudge:
@@ -44,6 +48,8 @@ class ResponseJudge:
         :param previous: the entry that is stored now.
         :param if_error: seconds of stale-if-error that the client accepts.
         """
+        if exchange.status in PARTS and exchange.method == "GET":
+            return Judgement(Verdict.UNSTORABLE, self._reason_of_part(replace(exchange, status=200), call, seen))
         now = exchange.answered
         refusal = self._refusal(call, seen)
         if refusal is not None:
@@ -90,6 +96,20 @@ class ResponseJudge:
         if seen.has_changed_session:
             return Refusal(StoreRefusal.SETS_SESSION, "the session")
         return cookie_refusal(fields, seen.sessions, is_varied="cookie" not in seen.answered)
+
+    def _reason_of_part(self, whole: Exchange, call: AppCall, seen: Observation) -> Refusal:
+        """Return why a 206 or 304 is not stored: as the whole could not be, if its fields tell (RFC 9110 sections 15.3.7, 15.4.5).
+
+        :param whole: the exchange as if the whole had been sent.
+        """
+        size = whole_size(call.fields)
+        if size is not None and size > self._backend.max_entry_size:
+            return TOO_LARGE
+        judgement = self.judge(whole, call, seen, None, 0.0)
+        if judgement.reason is not None and judgement.reason.reason not in _MISSING_IN_PART:
+            return judgement.reason
+        is_storable = judgement.verdict is Verdict.STORABLE
+        return Refusal(StoreRefusal.PART_OF_STORABLE if is_storable else StoreRefusal.PARTIAL_STATUS, str(call.code))
 
     def _explain_windows(self, exchange: Exchange, seen: Observation, judgement: Judgement, configured: Policy) -> None:
         """Warn if the stale windows of the configuration do not apply, although the response does not forbid them in words."""

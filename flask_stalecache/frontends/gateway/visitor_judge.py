@@ -15,7 +15,7 @@ from ...core.model.environ import REFRESHING
 from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.policy import NEVER_VARIED
 from ...core.model.reasons import Refusal, StoreRefusal
-from ...core.rules.storability import Verdict, is_about_page, refuses_who_asks
+from ...core.rules.storability import Judgement, Verdict, is_about_page, refuses_who_asks
 from ...engine.origin import Answer
 from ..request_origin import all_fields, shows_request
 from .backend import Backend, Observation
@@ -116,6 +116,11 @@ class VisitorJudge:
             return None
         self.explain(call, seen, own)
         return Answer(Verdict.UNSTORABLE, call, anybodys=False, reason=own)
+
+    def is_refused_refresh(self, call: AppCall, seen: Observation, judgement: Judgement) -> bool:
+        """Whether a hook or middleware refuses a refresh: that says nothing about the page, which visitors may still get."""
+        is_refresh = REFRESHING in self._environ and judgement.verdict is Verdict.UNSTORABLE
+        return is_refresh and not seen.is_by_view and refuses_who_asks(call.code)
 
     def with_page(self, call: AppCall, seen: Observation, failed: Answer, body: bytes, varied: set[str]) -> Answer:
         """Add the page of a failure to its answer, for the requests that may be given it.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from ...core.http.fields import end_to_end
+from ...core.http.fields import content_length, end_to_end, first_of
 from ...core.model.reasons import StoreRefusal
 from ...core.wsgi import close_iterable
 from ...engine.stream_copies import StreamCopy
@@ -78,7 +78,7 @@ class AppCall:
         self.has_written = True
         return self._send(self.fields)(data)
 
-    def _send(self, fields: Fields) -> Callable[[bytes], object]:
+    def _send(self, fields: Fields, status: str = "") -> Callable[[bytes], object]:
         if not self.is_sent:
             self.is_sent = True
             # PEP 3333 forbids hop-by-hop fields, and servers refuse them. Apps that proxy other servers send them anyway.
@@ -86,14 +86,26 @@ class AppCall:
             if self._start_response is None:
                 self._writer: Callable[[bytes], object] = lambda data: None
             elif self.exc_info is None:
-                self._writer = self._start_response(self.status, fields)
+                self._writer = self._start_response(status or self.status, fields)
             else:
-                self._writer = self._start_response(self.status, fields, self.exc_info)
+                self._writer = self._start_response(status or self.status, fields, self.exc_info)
         return self._writer
 
-    def send_head(self, fields: Fields) -> None:
-        """Give the status and these fields to the server. Does nothing if ``write()`` has already sent the app's own."""
-        self._send(fields)
+    def send_head(self, fields: Fields, status: str = "") -> None:
+        """Give the status and these fields to the server. Does nothing if ``write()`` has already sent the app's own.
+
+        :param status: another status line than the app's.
+        """
+        self._send(fields, status)
+
+    @property
+    def size(self) -> int | None:
+        """The size of the body in bytes, by its Content-Length or as a list; ``None`` if it is not known, or they disagree."""
+        length, body = content_length(self.fields), self._listed()
+        if body is None or (length is None and first_of(self.fields, "content-length") is not None):
+            return length
+        size = sum(len(chunk) for chunk in body)
+        return size if length in (None, size) else None
 
     def begun(self) -> bytes | None:
         """Read the body up to the first chunk that is not empty, and return it; ``None`` if it does not consist of bytes."""
@@ -112,10 +124,14 @@ class AppCall:
 
     def whole(self) -> bytes | None:
         """Return the body if it is complete: a list or a tuple of bytes; else ``None``."""
+        chunks = self._listed()
+        return None if chunks is None else b"".join(chunks)
+
+    def _listed(self) -> list[bytes] | None:
         if self._iterator is not None or type(self._body) not in (list, tuple):
             return None
         chunks = list(self._body)
-        return b"".join(chunks) if all(type(chunk) is bytes for chunk in chunks) else None
+        return chunks if all(type(chunk) is bytes for chunk in chunks) else None
 
     def ahead(self, length: int) -> bytes | None:
         """Read a whole body ahead of the client, and keep it for it; ``None`` if it is not as long as that, or not of bytes.

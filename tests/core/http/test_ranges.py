@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.core.http.ranges import UnsatisfiableRange, single_range
+from flask_stalecache.core.http.ranges import UnsatisfiableRange, accepts_ranges, cut, single_range, whole_size
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,48 @@ def test_rule25_a_part_is_never_empty_and_lies_within(members: str, size: int) -
 @given(st.text(max_size=20))
 def test_rule25_no_field_is_too_odd_to_be_read(field: str) -> None:
     assert single_range(field, 10) is None or field.strip()
+
+
+@given(st.lists(st.binary(max_size=5), max_size=8), st.integers(0, 40), st.integers(0, 40))
+def test_a_range_is_cut_from_chunks_of_any_size(chunks: list[bytes], start: int, stop: int) -> None:
+    part = slice(min(start, stop), max(start, stop))
+    pieces = list(cut(chunks, part))
+    assert b"".join(pieces) == b"".join(chunks)[part]
+    assert b"" not in pieces
+
+
+def test_nothing_is_read_behind_a_range() -> None:
+    chunks = iter([b"01", b"23", b"45", b"67"])
+    assert list(cut(chunks, slice(1, 4))) == [b"1", b"23"]
+    assert next(chunks) == b"45"
+
+
+@pytest.mark.parametrize(
+    ("fields", "accepts"),
+    [
+        ([], True),
+        ([("accept-ranges", "bytes")], True),
+        ([("Accept-Ranges", "items, Bytes")], True),
+        ([("Accept-Ranges", "none")], False),
+        ([("Accept-Ranges", "items")], False),
+        ([("Content-Range", "bytes 0-1/2")], False),
+    ],
+)
+def test_the_app_says_whether_ranges_are_cut(fields: list[tuple[str, str]], accepts: bool) -> None:
+    assert accepts_ranges(fields) is accepts
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        ("bytes 0-1/20", 20),
+        ("Bytes 0-1/20 ", 20),
+        ("bytes */20", 20),
+        ("bytes 0-1/*", None),
+        ("items 0-1/20", None),
+        ("bytes 0-1/" + "9" * 5000, None),
+        (None, None),
+    ],
+)
+def test_a_part_tells_the_size_of_the_whole(value: str | None, size: int | None) -> None:
+    assert whole_size([] if value is None else [("Content-Range", value)]) == size

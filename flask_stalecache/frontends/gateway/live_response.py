@@ -1,0 +1,98 @@
+"""Sends the app's own response while it is made: whole, in part, or as a 304 or 416 without its body.
+
+=============== ======================================================== ==================================================
+extent          what is sent                                             the app's body
+=============== ======================================================== ==================================================
+FULL            the response as it comes                                 is passed on
+PARTIAL         the range, cut from the chunks as they pass              is closed at the end of the range, or when the
+                                                                         client leaves
+NOT_MODIFIED    the fields of a 304, and the cookies that the app sets   is closed unread
+UNSATISFIABLE   likewise, as a 416                                       is closed unread
+=============== ======================================================== ==================================================
+
+A range needs the size of the whole for its Content-Range, so a stream without Content-Length is sent whole. It could be sent with a
+star in the place of the size, but then a range that begins after its end would be found out only when the head is sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+
+from ...core.exhaustive import assert_never
+from ...core.http.conditional import Extent, Selected, fields_of_206, fields_of_416, select_of_new, with_accept_ranges
+from ...core.http.fields import request_fields
+from ...core.http.ranges import cut
+from ...core.http.validators import fields_of_304
+from .fetch import AppFetch
+from .wsgi_call import AppCall, Copied
+
+Fields = list[tuple[str, str]]
+
+
+def selected_of(fetch: AppFetch) -> Selected | None:
+    """Return how much of the app's response its request asks for; ``None`` if that is between the client and the app."""
+    call = fetch.call
+    if call.code != 200 or call.is_sent or not fetch.answers_conditions:
+        return None
+    asked = request_fields(fetch.environ)
+    return select_of_new(fetch.environ["REQUEST_METHOD"], asked, call.code, call.fields, time.time(), call.size)
+
+
+def send_live(fetch: AppFetch, selected: Selected | None, fields: Fields, more: Fields, *, is_copied: bool) -> Iterable[bytes]:
+    """Send the app's response as far as its request asks for it, and return the body. The caller closes a body that is not sent.
+
+    :param selected: how much is sent; ``None`` for the response as it is.
+    :param fields: the fields of the whole response.
+    :param more: the status fields.
+    :param is_copied: the response may be stored once its body is complete.
+    """
+    call = fetch.call
+    if selected is None:
+        call.send_head([*fields, *more])
+        return fetch.copied() if is_copied else call.rest()
+    match selected.extent:
+        case Extent.FULL:
+            call.send_head([*(fields if call.size is None else with_accept_ranges(call.code, fields)), *more])
+            return fetch.copied() if is_copied else call.rest()
+        case Extent.PARTIAL:
+            call.send_head([*fields_of_206(with_accept_ranges(call.code, fields), selected), *more], "206 Partial Content")
+            return Cut(fetch.copied() if is_copied else call, selected.part)
+        case Extent.NOT_MODIFIED:
+            call.send_head([*fields_of_304(fields), *_cookies(fields), *more], "304 Not Modified")
+        case Extent.UNSATISFIABLE:
+            call.send_head([*fields_of_416(selected), *_cookies(fields), *more], "416 Range Not Satisfiable")
+        case _:
+            assert_never(selected.extent)
+    return ()
+
+
+def _cookies(fields: Fields) -> Fields:
+    """Return the fields that set cookies: they are for the visitor, whether the body is sent or not."""
+    return [(name, value) for name, value in fields if name.lower() == "set-cookie"]
+
+
+class Cut:
+    """One range of a body, cut while the body passes. At the end of the range the body is closed.
+
+    :param body: the whole body.
+    :param part: the range.
+    """
+
+    def __init__(self, body: AppCall | Copied, part: slice) -> None:
+        self._body = body
+        self._pieces = cut(body, part)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._pieces)
+        except StopIteration:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the whole body, once."""
+        self._body.close()
