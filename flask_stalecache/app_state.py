@@ -24,12 +24,19 @@ from .frontends.caller_context import note_beginnings
 from .frontends.current_app import NAME, cache_of
 from .frontends.engine_setup import make_engine
 from .frontends.flask_gateway import FlaskGatewayFactory
-from .frontends.flask_internals import RequestContext, around_response_processing, check_versions, current_flask_app
+from .frontends.flask_internals import (
+    RequestContext,
+    around_response_processing,
+    around_user_exceptions,
+    check_versions,
+    current_flask_app,
+)
 from .frontends.flask_urls import warm_target
 from .frontends.gateway.handler import Gateway
 from .frontends.memoize.bound_function import FetchFunction
 from .frontends.memoize.handler import Calls
 from .frontends.middleware import AfterResponseMiddleware
+from .frontends.pages.error_pages import answer_once
 from .frontends.pages.handler import Pages
 from .frontends.pages.refresh import AS_VISITOR
 from .frontends.pages.request_recorder import observed_request_class, plain_environ
@@ -119,6 +126,7 @@ def _install(app: Flask, state: AppState, middleware: AfterResponseMiddleware) -
     # Hooks and teardown end before the server has sent the response and closed it, which is when refreshes are handed over.
     app.wsgi_app = middleware  # type: ignore[method-assign]
     # No hook is sure to be the last one before the session is saved, or to see the response that is sent.
+    around_user_exceptions(app, answer_once)
     around_response_processing(app, _discard_visitors_session, state.pages.response_is_finished)
 
 

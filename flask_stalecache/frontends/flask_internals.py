@@ -307,6 +307,17 @@ def handle_user_exception(context: RequestContext, error: Exception) -> Any:
     return handle(context, error) if _takes_context("handle_user_exception") else handle(error)
 
 
+def around_user_exceptions(app: Flask, answer: Callable[[RequestContext, Exception, Callable[[], Any]], Any]) -> None:
+    """Let a step answer the exceptions that reach the app's error handlers. It is given a function that asks these."""
+    handle_exception: Any = app.handle_user_exception
+
+    def handle(*args: Any) -> Any:
+        context = args[0] if len(args) > 1 else request_context()
+        return answer(context, args[-1], lambda: handle_exception(*args))
+
+    app.handle_user_exception = handle  # type: ignore[method-assign,assignment]
+
+
 def around_response_processing(
     app: Flask, before: Callable[[RequestContext], None], after: Callable[[RequestContext, Response], None]
 ) -> None:

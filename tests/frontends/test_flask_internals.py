@@ -93,6 +93,23 @@ def gone():
     runs.append("gone")
     abort(404)
 
+class Away(Exception):
+    pass
+
+handled = []
+
+@app.errorhandler(Away)
+def away(error):
+    handled.append(error)
+    return "away", 410
+
+@app.get("/away")
+@cache.cached(0, 0, 86400)
+def leave():
+    if runs:
+        raise Away
+    return "here"
+
 @app.get("/front")
 @cache.cached(60, gateway=True)
 def front():
@@ -168,6 +185,12 @@ runs.clear()
 assert status("/gone") == (404, "MISS", "there is no such page")
 assert status("/gone") == (404, "HIT", "there is no such page")
 assert runs == ["gone"]
+
+runs.clear()
+assert status("/away")[::2] == (200, "here")
+runs.append("away")
+assert status("/away")[::2] == status("/away")[::2] == (410, "away")
+assert len(handled) == 2
 
 runs.clear()
 assert status("/front")[2] == status("/front")[2] == "front"

@@ -17,11 +17,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from ...core.http.cache_control import Directives, response_directives
@@ -35,7 +34,7 @@ from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING
 from ...core.model.inputs import NO_NAMES, RequestInputs
-from ...core.model.policy import FAILURE_STATUSES, TOO_MANY, Policy, Windows
+from ...core.model.policy import TOO_MANY, Policy, Windows
 from ...core.model.purge_names import page_names, tag_name, tags_in
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
@@ -43,7 +42,7 @@ from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability, collecting, current
 from ...core.rules.storability import Facts, Judgement, Verdict, failures_now, judge
 from ...engine.origin import Answer, Served, Start
-from ..flask_internals import RequestContext, handle_user_exception, packages_of_view, session_cookie
+from ..flask_internals import RequestContext, packages_of_view, session_cookie
 from ..hooks import ask
 from ..request_body import has_unannounced_body, take_body_away
 from ..request_hints import pass_on
@@ -51,9 +50,11 @@ from ..request_origin import shows_request
 from ..request_values import values_kept_for
 from .advice import advise, detailed_reason, is_for_authorization
 from .bound_view import BoundView
+from .error_pages import ask_handlers
+from .made import Made, Seen
 from .request_recorder import arrived_environ, plain_environ
 from .responses import body_size, freeze, frozen_failure
-from .watch import Covered, names_beyond_key, read_beyond_names, reads_of, watched
+from .watch import Covered, Watch, names_beyond_key, read_beyond_names, reads_of, watched
 
 #: On the request: the cached pages that were served within it, as (page, served, the one before).
 SERVED_WITHIN = "_stalecache_served"
@@ -73,29 +74,6 @@ class InnerPage(Protocol):
 
     def depends_on(self, served: Served) -> RequestInputs:
         """Return the names that the page depends on."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A response of the view, and what was seen while it was made.
-
-    :ivar fields: its fields as they are stored: without those that are unset.
-    :ivar word: what the view said of storing it.
-    :ivar refusal: why it can't be stored, as far as the response does not tell that.
-    :ivar names: the names that it depends on beyond its key.
-    :ivar carried: those of them that this request carries.
-    :ivar now: when it was made, in seconds since the epoch.
-    """
-
-    response: Response
-    fields: list[tuple[str, str]]
-    directives: Directives
-    start: Start
-    word: Cacheability
-    refusal: Refusal | None
-    names: RequestInputs
-    carried: RequestInputs
-    now: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,51 +102,91 @@ class PageFetch:
             take_body_away(environ)
         in_background = REFRESHING in environ
         before = current()
-        with collecting(in_background=in_background) as word, watched(self.context, self.covered) as watch:
+        with collecting(in_background=in_background) as word:
             pass_on(self.context.request.__dict__, before, word)
-            response, error = self._call_view()
-        # Before the names are collected: those of inner pages count as read by this view.
-        self._inherit_from_inner_pages(word)
+            with watched(self.context, self.covered) as watch:
+                response, error = self._call_view()
+            # Before the names are collected: those of inner pages count as read by this view.
+            self._inherit_from_inner_pages(word)
+            # Before the handlers read anything: those who are given the exception ask theirs.
+            failure = None if error is None else self._failure(error, self._seen(None, watch, in_background))
+            if error is not None:
+                response = self._error_page(error, watch)
+        if response is None:
+            return failure or Answer(Verdict.FAILED)
+        tags = self._tags()
+        word.tag(tags or ())
+        seen = self._seen(response, watch, in_background)
+        refusal = seen.unnamed or seen.refusal or _refusal_in_code(tags, word)
+        fields = self._fields_to_store(response)
+        made = Made(response, fields, _directives(response), start, word, seen, refusal, time.time())
+        judgement, entry = self._judge(made)
+        if failure is None or judgement.verdict is Verdict.STORABLE:
+            return self._answer_of_response(made, judgement, entry)
+        return self._answer_of_error(made, failure, judgement)
+
+    def _error_page(self, error: Exception, watch: Watch) -> Response | None:
+        """Return what the app's error handlers make of an exception; ``None`` if nothing."""
+        with watched(self.context, self.covered) as handling:
+            page = ask_handlers(self.context, error).page
+        watch.add(handling)
+        return page
+
+    def _seen(self, response: Response | None, watch: Watch, in_background: bool) -> Seen:
         names = names_beyond_key(self.context, self.covered, watch) | self._traced(response)
         carried = names.carried_part(arrived_environ(self.context.request))
         if in_background:
             # The operator's own fields say nothing about a visitor.
             carried = carried.without_fields(self.bound.settings.refresh_headers)
-        unnamed = self._reads_beyond_names()
-        anybodys = not carried and unnamed is None
-        if response is None:
-            is_told = shows_request(self.context.request.environ, str(error).encode(errors="replace"))
-            verdict = verdict_of(error, self._failures(start))
-            return _answer_of_error(error, verdict, names, carried, anybodys=anybodys and not watch.refusal and not is_told)
-        tags = self._tags()
-        word.tag(tags or ())
-        refusal = unnamed or watch.refusal or _refusal_in_code(tags, word)
-        # A page that is one visitor's in a way that no name tells is so for all: its names don't matter.
-        told = NO_NAMES if unnamed else carried
-        fields = self._fields_to_store(response)
-        made = _Made(response, fields, _directives(response), start, word, refusal, names, told, time.time())
-        judgement, entry = self._judge(made)
+        return Seen(names, carried, self._reads_beyond_names(), watch.refusal)
+
+    def _failure(self, error: Exception, seen: Seen) -> Answer:
+        is_told = shows_request(self.context.request.environ, str(error).encode(errors="replace"))
+        is_anybodys = seen.is_anybodys and not seen.refusal and not is_told
+        return Answer(Verdict.FAILED, error=error, carried=seen.carried, anybodys=is_anybodys, absent=seen.names)
+
+    def _answer_of_error(self, made: Made, failure: Answer, judgement: Judgement) -> Answer:
+        """Return the answer for an exception whose page is not stored: it goes on to Flask, which sends that page."""
+        seen, is_too_much = made.seen, made.response.status_code == TOO_MANY
+        pause = self._retry_after(made.word, judgement.verdict, made.response)
+        if judgement.verdict is Verdict.FAILED:
+            # How often this visitor asks is no matter of others.
+            return replace(failure, anybodys=failure.anybodys and not is_too_much, retry_after=pause)
+        is_anybodys = seen.is_anybodys and not seen.refusal
+        return replace(
+            failure,
+            verdict=judgement.verdict,
+            carried=seen.carried,
+            anybodys=is_anybodys,
+            absent=seen.names,
+            retry_after=pause,
+            reason=judgement.reason,
+        )
+
+    def _answer_of_response(self, made: Made, judgement: Judgement, entry: Entry | None) -> Answer:
+        seen, response, in_background = made.seen, made.response, made.word.in_background
+        carried, is_anybodys = seen.carried, seen.is_anybodys
         advise(self.bound.complaints, self.bound.cached.name, self.context, judgement, carried)
         if is_for_authorization(judgement):
             # As a name that the request carries, so that requests with it don't wait for each other.
             carried = carried | _AUTHORIZATION
         if judgement.reason is not None and judgement.reason.reason in _PERHAPS_RANDOM:
             # The stored copy is sound.
-            anybodys = False
-        has_failed = judgement.verdict is Verdict.FAILED and not watch.refusal
+            is_anybodys = False
+        has_failed = judgement.verdict is Verdict.FAILED and not seen.refusal
         if response.status_code == TOO_MANY:
             # It is about how often this visitor asks.
-            has_failed = anybodys = False
-        explains = self.bound.explains or word.in_background
+            has_failed = is_anybodys = False
+        explains = self.bound.explains or in_background
         return Answer(
             judgement.verdict,
             response,
             entry=entry,
             carried=carried,
-            anybodys=anybodys,
+            anybodys=is_anybodys,
             shared=self._shareable_failure(response) if has_failed else None,
-            absent=names,
-            retry_after=self._retry_after(word, judgement.verdict, response),
+            absent=seen.names,
+            retry_after=self._retry_after(made.word, judgement.verdict, response),
             reason=detailed_reason(self.context, judgement, carried) if explains else judgement.reason,
         )
 
@@ -185,19 +203,8 @@ class PageFetch:
     def _call_view(self) -> tuple[Response | None, Exception | None]:
         try:
             return self.bound.call_view(self.args, self.kwargs), None
-        except HTTPException as error:
-            # abort() with a listed status: the app's own page for it is what is stored.
-            return self._error_page(error) if error.code in self.bound.cached.policy.statuses else (None, error)
         except Exception as error:
             return None, error
-
-    def _error_page(self, error: HTTPException) -> tuple[Response | None, Exception | None]:
-        try:
-            page = handle_user_exception(self.context, error)
-            # make_response would take an exception for a WSGI app, and its body for a stream.
-            return self.bound.app.make_response(page.get_response() if isinstance(page, HTTPException) else page), None
-        except Exception as raised:
-            return None, raised
 
     def _inherit_from_inner_pages(self, word: Cacheability) -> None:
         """Take over names and tags of the pages that were served within this request: this one may contain them."""
@@ -251,7 +258,7 @@ class PageFetch:
 
     # -- judging its response ------------------------------------------------------------------------------------------
 
-    def _judge(self, made: _Made) -> tuple[Judgement, Entry | None]:
+    def _judge(self, made: Made) -> tuple[Judgement, Entry | None]:
         settings, policy, previous = self.bound.settings, self.bound.cached.policy, made.start.previous
         facts = Facts(
             status=made.response.status_code,
@@ -260,7 +267,8 @@ class PageFetch:
             directives=made.directives,
             in_key=self.bound.in_key,
             refusal=made.refusal,
-            carried=made.carried,
+            # A page that is one visitor's in a way that no name tells is so for all: its names don't matter.
+            carried=NO_NAMES if made.seen.unnamed else made.seen.carried,
             had_content=previous is not None and bool(previous.body),
             said_max_age=made.word.limit(made.now),
             stood_in=made.word.stood_in,
@@ -300,13 +308,13 @@ class PageFetch:
             return None
         return cookie_refusal(list(response.headers), {session_cookie(self.bound.app)})
 
-    def _made_for_one(self, made: _Made, body: bytes) -> Refusal | None:
+    def _made_for_one(self, made: Made, body: bytes) -> Refusal | None:
         """Return the refusal if the body shows what was made for this response alone; ``None`` if it does not."""
         previous, kept = made.start.previous, values_kept_for(self.context.request)
         stored = None if previous is None else previous.body
         return self.bound.kept.refusal(self.key, list(made.response.headers), body, kept, lambda: stored)
 
-    def _last_objection(self, made: _Made) -> Judgement | None:
+    def _last_objection(self, made: Made) -> Judgement | None:
         """Return what keeps a storable response from being stored after all: the request, or the developer's filter."""
         environ = self.context.request.environ
         if (method := environ["REQUEST_METHOD"]) != "GET":
@@ -336,8 +344,8 @@ class PageFetch:
             name,
         )
 
-    def _entry(self, made: _Made, body: bytes, windows: Windows) -> Entry:
-        bound, policy, response, names = self.bound, self.bound.cached.policy, made.response, made.names
+    def _entry(self, made: Made, body: bytes, windows: Windows) -> Entry:
+        bound, policy, response, names = self.bound, self.bound.cached.policy, made.response, made.seen.names
         # Without a validator, a browser's conditional request for the copy could not be answered with 304.
         if response.status_code == 200 and "ETag" not in response.headers and "etag" not in policy.unset:
             response.set_etag(blake2b(body, digest_size=16).hexdigest())
@@ -359,31 +367,6 @@ class PageFetch:
             calls=tuple(made.word.calls),
             stood_in=made.word.stood_in,
         )
-
-
-def verdict_of(error: Exception | None, failures: frozenset[int] = FAILURE_STATUSES) -> Verdict:
-    """Return the verdict on an exception: a failure, unless it is an HTTP answer such as 404."""
-    status = status_of(error)
-    return Verdict.FAILED if status is None or status in failures else Verdict.UNSTORABLE
-
-
-def status_of(error: Exception | None) -> int | None:
-    """Return the status of an exception that is an HTTP answer; ``None`` for any other."""
-    if not isinstance(error, HTTPException):
-        return None
-    return error.code if error.response is None else error.response.status_code
-
-
-def _answer_of_error(
-    error: Exception | None, verdict: Verdict, names: RequestInputs, carried: RequestInputs, *, anybodys: bool
-) -> Answer:
-    status, asked = status_of(error), None
-    if isinstance(error, HTTPException) and verdict is Verdict.FAILED:
-        asked = pause_asked(status or 0, error.get_headers() if error.response is None else error.response.headers, time.time())
-    if carried and verdict is Verdict.UNSTORABLE:
-        verdict = Verdict.PERSONAL
-    anybodys = anybodys and status != TOO_MANY
-    return Answer(verdict, error=error, carried=carried, anybodys=anybodys, absent=names, retry_after=asked)
 
 
 def _refusal_in_code(tags: tuple[str, ...] | None, word: Cacheability) -> Refusal | None:

@@ -48,6 +48,7 @@ from ..kept_values import KeptValues
 from ..middleware import HANDOVER
 from .bound_view import BoundView, CachedView, EndpointCounters, cached_view
 from .dependence import add_to_vary, fields_of_answer, follow_error
+from .error_pages import forget_errors
 from .fetch import FILLED, SERVED_WITHIN
 from .origin import PageOrigin
 from .refresh import AnyView, Replay, page_refresh
@@ -113,6 +114,7 @@ class Pages:
 
     def response_is_finished(self, context: RequestContext, response: Response) -> None:
         """Take back the pages that this request has stored, if the policy that hooks have sent along has a nonce that they show."""
+        forget_errors(context)
         state = context.request.__dict__
         # They know the request: the cycle of references would leave it to the garbage collector.
         state.pop(SERVED_WITHIN, None)

@@ -19,7 +19,8 @@ from ...stats.tally import Tally
 from ..flask_internals import RequestContext, session_cookie
 from ..request_origin import RequestOrigin
 from .bound_view import BoundView, EndpointCounters
-from .fetch import NOTHING_IGNORED, SERVED_WITHIN, PageFetch, verdict_of
+from .error_pages import ask_handlers
+from .fetch import NOTHING_IGNORED, SERVED_WITHIN, PageFetch
 from .refresh import page_refresh, visitor_fields
 from .request_recorder import arrived_environ
 from .session_recorder import SessionReads
@@ -92,7 +93,7 @@ class PageOrigin(RequestOrigin):
         try:
             response = self.bound.call_view(self.args, self.kwargs)
         except Exception as error:
-            return Answer(Verdict.UNSTORABLE, error=error, failed=verdict_of(error) is Verdict.FAILED)
+            return Answer(Verdict.UNSTORABLE, error=error, failed=ask_handlers(self.context, error).has_failed)
         return Answer(Verdict.UNSTORABLE, value=response, failed=response.status_code in FAILURE_STATUSES)
 
     def call(self, start: Start) -> Answer:

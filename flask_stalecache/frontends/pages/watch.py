@@ -66,6 +66,12 @@ class Watch:
         self.refusal: Refusal | None = None
         self.session = session
 
+    def add(self, more: Watch) -> None:
+        """Add the effects of what has answered in place of the view."""
+        self.refusal = self.refusal or more.refusal
+        self.session.names |= more.session.names
+        self.session.whole = self.session.whole or more.session.whole
+
 
 @contextmanager
 def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:

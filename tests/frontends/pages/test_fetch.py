@@ -1,6 +1,6 @@
 """How a response is judged (pages/fetch), and whom the log names (pages/advice). Most outcomes are tested in privacy/.
 
-Covers ``frontends.pages.fetch`` and ``frontends.pages.advice``.
+Covers ``frontends.pages.fetch``, ``frontends.pages.made`` and ``frontends.pages.advice``.
 """
 
 from __future__ import annotations
@@ -13,24 +13,34 @@ from werkzeug.exceptions import BadGateway, Forbidden, HTTPException, NotFound
 from werkzeug.wrappers import Response
 
 from flask_stalecache import StaleCache
-from flask_stalecache.core.rules.storability import Verdict
-from flask_stalecache.frontends.pages.fetch import verdict_of
+from support.client import visit
 
 
 @pytest.mark.parametrize(
-    ("error", "verdict"),
+    ("error", "is_failure"),
     [
-        (ValueError("broken"), Verdict.FAILED),
-        (BadGateway(), Verdict.FAILED),
-        (NotFound(), Verdict.UNSTORABLE),
-        (Forbidden(), Verdict.UNSTORABLE),
-        (HTTPException(response=Response(status=503)), Verdict.FAILED),
-        (HTTPException(response=Response(status=302)), Verdict.UNSTORABLE),
+        (ValueError("broken"), True),
+        (BadGateway(), True),
+        (NotFound(), False),
+        (Forbidden(), False),
+        (HTTPException(response=Response(status=503)), True),
+        (HTTPException(response=Response(status=302)), False),
     ],
     ids=repr,
 )
-def test_an_exception_is_a_failure_unless_it_is_an_http_answer(error: Exception, verdict: Verdict) -> None:
-    assert verdict_of(error) is verdict
+def test_an_exception_is_a_failure_unless_it_is_an_http_answer(tmp_path: Path, error: Exception, is_failure: bool) -> None:
+    app = Flask("shop")
+    app.config["STALECACHE_DIR"] = tmp_path
+    errors = [None, error]
+
+    @app.get("/")
+    @StaleCache(app).cached(0, 0, 60)
+    def page() -> str:
+        if (raised := errors.pop(0)) is not None:
+            raise raised
+        return "page"
+
+    assert [visit(app).text == "page" for _ in range(2)] == [True, is_failure]
 
 
 def test_the_log_names_the_inner_view_that_a_field_comes_from(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
