@@ -230,7 +230,7 @@ def leave_half_a_file(directory: Path) -> None:
 def test_what_a_killed_maker_has_left_is_removed(directory: Path) -> None:
     worker = Worker()
     worker.start(leave_half_a_file, directory)
-    worker.process.join(30)
+    worker.process.wait(30)
     worker.close()
     assert [name[-4:] for name in files(directory)] == [".tmp"]
     hit(make_ledger(directory))

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import signal
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
 from typing import Any, TypeVar
 
+from support.prepared import ROOT, TEST_MODULES, TESTS, start
 from support.threads import PATIENCE
 
 T = TypeVar("T")
 #: A user who owns nothing.
 NOBODY = 65534
-SPAWN = multiprocessing.get_context("spawn")
+_PATH = f"{TESTS}{os.pathsep}{ROOT}"
+_WORK = "import sys; from support.processes import work; work(int(sys.argv[1]))"
 
 
 class Worker:
-    """A fresh process that runs one function after the other."""
+    """A process without threads that runs one function after the other."""
 
     def __init__(self) -> None:
-        self._pipe, theirs = SPAWN.Pipe()
-        self.process = SPAWN.Process(target=_work, args=(theirs,), daemon=True)
-        self.process.start()
-        theirs.close()
+        self._pipe, theirs = Pipe()
+        with theirs:
+            fd = theirs.fileno()
+            self.process = start(
+                ["-c", _WORK, str(fd)], TEST_MODULES, folder=Path.cwd(), env={**os.environ, "PYTHONPATH": _PATH}, pass_fds=(fd,)
+            )
 
     def start(self, function: Callable[..., Any], *args: Any) -> None:
         """Let it run a function that is found by its name."""
@@ -39,8 +43,7 @@ class Worker:
         try:
             good, value = self._pipe.recv()
         except EOFError:
-            self.process.join(PATIENCE)
-            raise AssertionError(f"a process died: {self.process.exitcode}") from None
+            raise AssertionError(f"a process died: {self.process.wait(PATIENCE)}") from None
         assert good, value
         return value
 
@@ -52,16 +55,20 @@ class Worker:
     def kill(self) -> None:
         """End it with SIGKILL, and wait until it is gone."""
         self.process.kill()
-        self.process.join(PATIENCE)
+        self.process.wait(PATIENCE)
 
     def close(self) -> None:
         """End it, and leave nothing."""
         self.kill()
         self._pipe.close()
-        self.process.close()
 
 
-def _work(pipe: Connection) -> None:
+def work(fd: int) -> None:
+    """Run what a :class:`Worker` is given.
+
+    :param fd: the pipe on which it comes.
+    """
+    pipe = Connection(fd)
     while True:
         try:
             function, args = pipe.recv()
@@ -92,7 +99,7 @@ def forked(function: Callable[[], T]) -> T:
 
     Call it in a :class:`Worker`: the runner of the tests has threads, and newer Pythons warn of a fork then.
     """
-    mine, theirs = SPAWN.Pipe(duplex=False)
+    mine, theirs = Pipe(duplex=False)
     pid = os.fork()
     if pid == 0:
         _answer_and_exit(theirs, function)

@@ -31,6 +31,9 @@ from types import TracebackType
 from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+from support import prepared
+from support.prepared import PreparedProcess
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +60,9 @@ UWSGI: Mapping[str, Sequence[str]] = {
 }
 #: The kinds that every test of tests/live/test_pages.py runs on.
 KINDS = ("sync", "gthread", "preload", "waitress")
+#: The kinds that start as forks of a process with all imports done. The others patch the standard library, or are not in Python.
+#: ``tests/project/test_docs.py`` starts every kind anew.
+PREPARED = ("sync", "gthread", "preload", "waitress")
 #: The kinds of tests/live/test_servers.py; ``reloader`` is Flask's development server.
 MORE_KINDS = ("gevent", "gevent-preload", "uwsgi", "uwsgi-lazy", "granian", "reloader")
 
@@ -135,7 +141,7 @@ class Server:
     :ivar log: the file with what it printed.
     """
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | PreparedProcess
     port: int
     log: Path
 
@@ -227,7 +233,7 @@ def serving(
         place = _Place(folder, held.fileno(), held.getsockname()[1])
         log = folder / f"{kind}-{place.port}.log"
         command = _command(kind, app, place, workers, settings)
-        server = Server(_process(command, place, log, {"SERVED_APP": app, "SERVED_BY": kind, **(env or {})}), place.port, log)
+        server = Server(_process(kind, command, place, log, {"SERVED_APP": app, "SERVED_BY": kind, **(env or {})}), place.port, log)
         expected = 1 if kind in ("waitress", "reloader") else workers
         try:
             wait_for(lambda: _is_ready(server, expected), what=f"{kind} is ready")
@@ -288,12 +294,19 @@ def _gunicorn_config(settings: Mapping[str, object]) -> str:
     return "".join(f"{name} = {value!r}\n" for name, value in {**known, **settings}.items()) + _GUNICORN_CONFIG
 
 
-def _process(command: Sequence[str], place: _Place, log: Path, env: Mapping[str, object]) -> subprocess.Popen[bytes]:
+def _process(
+    kind: str, command: Sequence[str], place: _Place, log: Path, env: Mapping[str, object]
+) -> subprocess.Popen[bytes] | PreparedProcess:
+    everything = environment(place.folder, env)
     with log.open("wb") as output:
+        if kind in PREPARED:
+            return prepared.start(
+                command, prepared.SERVER_MODULES, folder=ROOT, env=everything, output=output, pass_fds=(place.fd,)
+            )
         return subprocess.Popen(
             [sys.executable, *command],
             cwd=ROOT,
-            env=environment(place.folder, env),
+            env=everything,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -223,7 +223,7 @@ def test_a_flood_of_writes_stays_within_the_limit_and_the_hot_pages_stay_hit(
         while len(list(tmp_path.glob("done-*"))) < 3:
             most = Taken(*map(max, most, taken(tmp_path / "cache")))
             pause.wait(0.1)
-            assert all(worker.process.is_alive() for worker in (reader, *writers))
+            assert all(worker.process.poll() is None for worker in (reader, *writers))
         hot, hot_hits, reads, hits = reader.result()
         failures = [worker.result() for worker in writers]
     report = {

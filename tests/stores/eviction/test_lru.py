@@ -145,7 +145,7 @@ def test_twice_the_limit_is_written_and_the_size_and_the_hits_are_those_of_an_ex
         while len(list(tmp_path.glob("done-*"))) < WRITERS:
             most = max(most, taken(tmp_path / "cache"))
             pause.wait(0.02)
-            assert all(worker.process.is_alive() for worker in (reader, *writers))
+            assert all(worker.process.poll() is None for worker in (reader, *writers))
         steps = list(merge(reader.result(), *(worker.result() for worker in writers)))
     reads = [step for step in steps if step.hit is not None]
     ratio, exact = sum(step.hit is True for step in reads) / len(reads), hits_of_an_exact_lru(steps, limit) / len(reads)

@@ -159,7 +159,7 @@ def test_the_table_may_be_lost_while_a_process_purges(worker: Worker, tmp_path: 
     numbers = Numbers(tmp_path)
     worker.start(play_loss_under_way, tmp_path, soak(2000, 25))
     pause, other = threading.Event(), FileStore(tmp_path / "cache")
-    while not numbers[OVER] and worker.process.is_alive():
+    while not numbers[OVER] and worker.process.poll() is None:
         (tmp_path / "cache" / FILE_NAME).unlink(missing_ok=True)
         other.tick()
         pause.wait(0.01)
