@@ -197,6 +197,7 @@ def other_user() -> Iterator[Worker]:
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("no_housekeeping")
 def test_swapping_as_fast_as_it_goes_never_gets_a_planted_page_served(
     parent: Path, somebody: Callable[[Path], None], other_user: Worker, soak: Callable[[int, int], int]
 ) -> None:
