@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -419,14 +420,20 @@ MODULES = {module_name(path): path for path in ROOT.rglob("*.py") if path.name !
 PURE = {module for module in MODULES if module.startswith("core.")} | PURE_ELSEWHERE
 
 
+@cache
+def import_statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imported(module: str) -> Iterator[str]:
     """All that a module imports, wherever in it, as absolute names; of ``from a import b`` both ``a`` and ``a.b``."""
     path = MODULES[module]
     package = [PACKAGE, *path.relative_to(ROOT).parent.parts]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in import_statements(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = package[: len(package) - node.level + 1] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
             yield source
