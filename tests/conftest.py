@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -48,6 +49,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests, last = Path(__file__).parent, len(SLOWEST)
     order = {tests / name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: order.get(item.path, last))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave the collected ids to the other workers of xdist: tests/project/test_tests.py compares them."""
+    # Thousands of tests, among which no search for garbage has to look.
+    gc.collect()
+    gc.freeze()
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker:
+        factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
+        (factory.getbasetemp().parent / f"{worker}.ids").write_text("\n".join(item.nodeid for item in session.items))
 
 
 def pytest_configure() -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,11 @@ MODULES = sorted(path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.r
 EXCEPTIONS: dict[str, str] = {}
 
 
-def named_in_docstrings() -> set[str]:
+@cache
+def named_in_docstrings() -> frozenset[str]:
     """Return what test files say they cover: ``engine.runtime`` is ``flask_stalecache/engine/runtime.py``."""
     docstrings = (ast.get_docstring(ast.parse(path.read_text())) or "" for path in FILES if path.name.startswith("test_"))
-    return {name for docstring in docstrings for name in re.findall(r"``([\w.]+)``", docstring)}
+    return frozenset(name for docstring in docstrings for name in re.findall(r"``([\w.]+)``", docstring))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(TESTS)))
@@ -58,9 +60,16 @@ def test_the_slowest_files_exist(pytestconfig: pytest.Config) -> None:
     assert [name for name in conftest.SLOWEST if not (TESTS / name).is_file()] == []
 
 
-def test_another_process_collects_the_same_tests(request: pytest.FixtureRequest) -> None:
-    """Otherwise xdist's workers may disagree: an id must not hold a time, an address or the order of a set."""
-    config = request.config
+def collected_by_workers(place: Path) -> list[list[str]]:
+    """Return what each worker of xdist has collected.
+
+    :param place: where they left it.
+    """
+    return [path.read_text().splitlines() for path in sorted(place.glob("*.ids"))]
+
+
+def collected_anew(config: pytest.Config) -> list[str]:
+    """Return what a process of its own collects."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     command += ["-m", config.getoption("markexpr"), "-k", config.getoption("keyword"), *config.args]
     environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTEST_ADDOPTS": ""}
@@ -68,5 +77,15 @@ def test_another_process_collects_the_same_tests(request: pytest.FixtureRequest)
         command, cwd=config.invocation_params.dir, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    collected = [line for line in done.stdout.splitlines() if "::" in line]
-    assert collected == [item.nodeid for item in request.session.items]
+    return [line for line in done.stdout.splitlines() if "::" in line]
+
+
+def test_another_process_collects_the_same_tests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Otherwise xdist's workers may disagree: an id must not hold a time, an address or the order of a set."""
+    mine = [item.nodeid for item in request.session.items]
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        # Each has its own hash seed, and collected before any test ran.
+        assert collected_by_workers(tmp_path_factory.getbasetemp().parent) == [mine] * workers
+    else:
+        assert collected_anew(request.config) == mine

@@ -97,7 +97,6 @@ SCENARIOS: dict[str, Scenario] = {
 @pytest.fixture(autouse=True)
 def _no_garbage() -> Iterator[None]:
     """Look for no cycles among hundreds of thousands of tuples: that only takes time."""
-    gc.collect()
     gc.disable()
     try:
         yield
