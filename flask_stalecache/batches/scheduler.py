@@ -15,13 +15,14 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
-from ..core.model.titles import title_of, url_names
+from ..core.model.purge_names import url_below
+from ..core.model.titles import title_of
 from ..core.rules.serving import ServeOptions
 from ..engine.engine import Engine
 from ..engine.per_process import PerProcess
@@ -111,7 +112,7 @@ class BatchScheduler:
         found = self._matching(batch, selector)
         if publish and selector.name is None:
             self.engine.counters.count("purges")
-            found = self._purged_softly(found)
+            found = self._purged_softly(found, selector.prefix)
         elif publish:
             # Calls that began after the purge already used the published content, so their entries need no refresh.
             found = (entry for entry in found if entry.ended)
@@ -157,10 +158,10 @@ class BatchScheduler:
                 return renewal
         return "nothing in this app makes it: it may be another app's"
 
-    def _purged_softly(self, found: Iterator[Entry]) -> Iterator[Entry]:
+    def _purged_softly(self, found: Iterator[Entry], prefix: str) -> Iterator[Entry]:
         """Purge the found entries softly, in chunks, and yield them."""
         for chunk in _chunks(found):
-            self._purge(list(dict.fromkeys(name for entry in chunk for name in url_names(entry))), soft=True)
+            self._purge(list(dict.fromkeys(name for _, name in _with_url(chunk, prefix))), soft=True)
             yield from chunk
 
     def _purge_tasks(self, batch: Batch, selector: Selector, soft: bool) -> Iterator[Task]:
@@ -168,7 +169,7 @@ class BatchScheduler:
 
         A purge by the URL's name also reaches the variants of a page, and discards responses that are being made.
         """
-        for chunk in _chunks(_new_urls(self._matching(batch, selector))):
+        for chunk in _chunks(_new_urls(self._matching(batch, selector), selector.prefix)):
             self._add_found(batch, len(chunk))
             began = time.monotonic()
             self._purge([name for name, _ in chunk], soft)
@@ -276,10 +277,10 @@ def _chunks(items: Iterator[_T]) -> Iterator[list[_T]]:
         yield chunk
 
 
-def _new_urls(found: Iterator[Entry]) -> Iterator[tuple[str, str]]:
-    """Yield the name and title of each URL, once for all of its variants."""
+def _new_urls(found: Iterator[Entry], prefix: str) -> Iterator[tuple[str, str]]:
+    """Yield the name and title of each URL that a prefix selects, once for all of its variants."""
     known: set[str] = set()
-    for entry, name in ((each, name) for each in found for name in url_names(each)):
+    for entry, name in _with_url(found, prefix):
         mark = digest(name)
         if mark in known:
             continue
@@ -287,6 +288,11 @@ def _new_urls(found: Iterator[Entry]) -> Iterator[tuple[str, str]]:
             known.clear()
         known.add(mark)
         yield name, title_of(entry)
+
+
+def _with_url(found: Iterable[Entry], prefix: str) -> Iterator[tuple[Entry, str]]:
+    """Yield entries with the name for the URL that a prefix selects."""
+    return ((entry, name) for entry in found if (name := url_below(entry.names, prefix)) is not None)
 
 
 class FinishedTask:

@@ -50,6 +50,11 @@ def cache_of_current_app() -> CacheOfApp | None:
         return cache_of(context.app)  # type: ignore[no-any-return]
 
 
+def doorway_of(app: Flask) -> Any:
+    """Return the middleware of an app where its requests arrive."""
+    return cache_of(app).middleware or app.wsgi_app
+
+
 def renew_calls(app: Flask, keys: tuple[str, ...]) -> None:
     """Renew the stale ones of the values that a page was made from, and wait for that."""
     calls = cache_of(app).calls

@@ -75,9 +75,10 @@ class AppReport:
     :ivar has_cached: a view under ``cached`` has answered, and stores its own response.
     :ivar has_dispatched: its hooks have let the request through to the view, or to the error of the routing.
     :ivar has_entered: the app was called.
+    :ivar last_seen: the environ as the app saw it last; ``None`` if it was not called.
     """
 
-    __slots__ = ("given", "has_cached", "has_dispatched", "has_entered", "lefts", "log")
+    __slots__ = ("given", "has_cached", "has_dispatched", "has_entered", "last_seen", "lefts", "log")
 
     def __init__(self, given: Mapping[str, Any], log: ReadLog) -> None:
         self.given = given
@@ -86,6 +87,7 @@ class AppReport:
         self.has_cached = False
         self.has_dispatched = False
         self.has_entered = False
+        self.last_seen: Mapping[str, Any] | None = None
 
     def readers(self, ignored_headers: frozenset[str]) -> dict[str, str]:
         """Return the fields that middleware has read, in lower case, and their readers."""
@@ -119,6 +121,7 @@ def note_what_is_left(response: Response) -> Response:
     if report is None:
         return response
     report.has_entered = True
+    report.last_seen = environ
     if ANSWERED in environ:
         report.has_cached = True
     elif isinstance(request, ObservedRequest):
@@ -190,7 +193,7 @@ class Observer:
         """
         report: AppReport | None = environ.get(REPORT)
         if ANSWERED in environ or (report is not None and report.has_cached):
-            return Observation(is_ours=True)
+            return Observation(is_ours=True, last_seen=None if report is None else report.last_seen)
         if report is None or not report.lefts:
             return self._without_app(report, ignored)
         last = report.lefts[-1]
@@ -214,6 +217,7 @@ class Observer:
             seen=tuple(left.seen for left in report.lefts),
             sessions=frozenset(left.session_cookie for left in report.lefts),
             has_changed_session=any(is_changed(left.session) for left in report.lefts),
+            last_seen=last.seen,
             readers=readers,
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, has_request_context, request
 
-from ..core.model.environ import ARRIVED, REPLAY
+from ..core.model.environ import ARRIVED, REPLAY, url_variables
 from ..engine.engine import Engine
 from ..engine.origin import RefreshJob
 from .request_body import watch_body
@@ -72,7 +72,7 @@ class AfterResponseMiddleware:
         if REPLAY in environ:
             environ["SCRIPT_NAME"], environ["PATH_INFO"] = environ[REPLAY].arrives
         if not self._answers_at_once:
-            environ[ARRIVED] = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
+            environ[ARRIVED] = url_variables(environ)
         else:
             # Set by the cache of an app that this one is mounted in.
             environ.pop(ARRIVED, None)

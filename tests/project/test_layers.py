@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.model.checks",
         "core.model.policy",
         "core.model.environ",
+        "core.model.arrival",
         "core.model.inputs",
         "core.model.keys",
         "core.model.purge_names",

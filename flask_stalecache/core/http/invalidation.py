@@ -13,7 +13,7 @@ _PORTS = {"http": 80, "https": 443}
 _NAMING = ("location", "content-location")
 
 
-def invalidated(method: str, status: int, target: str, headers: Headers) -> tuple[str, ...]:
+def invalidated(method: str, status: int, target: str, headers: Headers, alias: str = "") -> tuple[str, ...]:
     """Return the full URLs that a response invalidates: the target, and those in Location and Content-Location.
 
     The latter two count only if they have the same origin as the target, so that no site can purge another's pages. An error
@@ -23,6 +23,7 @@ def invalidated(method: str, status: int, target: str, headers: Headers) -> tupl
     :param status: the response's status.
     :param target: the full URL of the request.
     :param headers: the response's fields.
+    :param alias: another full URL of the request, whose origin counts too. Default: none.
     """
     if method in SAFE_METHODS or not 200 <= status <= 399:
         return ()
@@ -30,7 +31,8 @@ def invalidated(method: str, status: int, target: str, headers: Headers) -> tupl
     if origin is None:
         return ()
     named = (_split(target, value.strip()) for name, value in headers if name.lower() in _NAMING)
-    urls = (origin, *(url for url in named if url is not None and url[:2] == origin[:2]))
+    origins = [origin[:2], *(other[:2] for other in [_split(alias)] if other is not None)]
+    urls = (origin, *(url for url in named if url is not None and url[:2] in origins))
     return tuple(dict.fromkeys(map(urlunsplit, urls)))
 
 

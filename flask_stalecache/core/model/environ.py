@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-#: SCRIPT_NAME and PATH_INFO as the request arrived, before inner middleware changed them.
+from collections.abc import Mapping
+from typing import Any
+
+#: The URL variables of the request as it arrived, before inner middleware changed them.
 ARRIVED = "flask_stalecache.arrived"
 #: What the app behind a gateway reports of a request. Copies of the environ share it.
 REPORT = "flask_stalecache.report"
@@ -12,6 +15,28 @@ REFRESHING = "flask_stalecache.refreshing"
 REPLAY = "flask_stalecache.replay"
 #: Set in a request that warms the cache.
 WARMING = "flask_stalecache.warming"
+
+
+#: The variables that say for which URL a request is. Middleware may change them.
+URL_VARIABLES = ("wsgi.url_scheme", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
+
+
+def url_variables(environ: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the URL variables of a request; ``None`` for one that is absent."""
+    get = environ.get
+    return {name: get(name) for name in URL_VARIABLES}
+
+
+def as_arrived(environ: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the environ of a request with the URL variables that it arrived with."""
+    arrived = environ.get(ARRIVED)
+    return environ if arrived is None else with_variables(environ, arrived)
+
+
+def with_variables(environ: Mapping[str, Any], changes: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return an environ with some variables changed; ``None`` takes one away."""
+    kept = {name: value for name, value in environ.items() if name not in changes}
+    return {**kept, **{name: value for name, value in changes.items() if value is not None}}
 
 
 def environ_name(header: str) -> str:

@@ -2,6 +2,9 @@
 
 An entry has the names ``all``, its endpoint, its path with the query, its full URL, and its tags. A name consists of a kind and a
 value, so that a tag can't be mistaken for a path.
+
+Where middleware changes the URL on the way to the app, a page has two paths and two URLs: those that the app saw, and those that
+arrived. Both come from the request that has filled the store.
 """
 
 from __future__ import annotations
@@ -33,18 +36,48 @@ def endpoint_name(endpoint: str) -> str:
     return f"endpoint:{endpoint}"
 
 
-def page_names(endpoint: str | None, environ: Mapping[str, Any], ignored: NamePatterns) -> tuple[str, ...]:
+def page_names(
+    endpoint: str | None, environ: Mapping[str, Any], ignored: NamePatterns, arrived: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
     """Return the names of a page, without its tags.
 
     :param endpoint: the endpoint of its view; ``None``: it has none.
-    :param environ: the WSGI environ of the request that it answers.
+    :param environ: the WSGI environ of the request that it answers, as the app saw it.
+    :param ignored: query parameters that are not in the name.
+    :param arrived: the environ as it arrived. Default: the same.
+    """
+    endpoints = [] if endpoint is None else [endpoint_name(endpoint)]
+    environs = (environ,) if arrived is None else (environ, arrived)
+    urls = [name for each in environs for name in (f"path:{_where_of(each, ignored)}", url_name_of(each, ignored))]
+    return EVERYTHING, *endpoints, *dict.fromkeys(urls)
+
+
+def url_name_of(environ: Mapping[str, Any], ignored: NamePatterns) -> str:
+    """Return the name for the URL of a request.
+
     :param ignored: query parameters that are not in the name.
     """
+    return f"url:{_origin(environ.get('wsgi.url_scheme', 'http'), host_of(environ))}{_where_of(environ, ignored)}"
+
+
+def _where_of(environ: Mapping[str, Any], ignored: NamePatterns) -> str:
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    where = _where(path, ignored.split(environ.get("QUERY_STRING", ""))[0])
-    origin = _origin(environ.get("wsgi.url_scheme", "http"), host_of(environ))
-    endpoints = [] if endpoint is None else [endpoint_name(endpoint)]
-    return EVERYTHING, *endpoints, f"path:{where}", f"url:{origin}{where}"
+    return _where(path, ignored.split(environ.get("QUERY_STRING", ""))[0])
+
+
+def url_below(names: Iterable[str], prefix: str) -> str | None:
+    """Return the name for the URL of an entry that a prefix selects, by the URL itself or by its path; ``None`` if it selects none.
+
+    :param prefix: the prefix of a name.
+    """
+    urls = [name for name in names if name.startswith("url:")]
+    return next((name for name in urls if name.startswith(prefix) or f"path:{_path_of(name)}".startswith(prefix)), None)
+
+
+def _path_of(url: str) -> str:
+    """Return path and query in the name for a URL."""
+    _, slash, rest = url.partition("://")[2].partition("/")
+    return f"{slash}{rest}"
 
 
 def call_name(key: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from .environ import ARRIVED, REFRESHING, environ_name, field_of
+from .environ import ARRIVED, REFRESHING, URL_VARIABLES, as_arrived, environ_name, field_of, url_variables
 from .keys import FORWARDED_FIELDS, RAW_PATHS, shown
 from .query import NamePatterns
 
@@ -25,7 +25,9 @@ _NEEDED = frozenset({"HTTP_HOST", *map(environ_name, FORWARDED_FIELDS)})
 class PageRecipe:
     """A request for a page, reduced to the parts in its key: that of a visitor without cookies.
 
-    :param scheme: ``http`` or ``https``, as the app saw it.
+    It is the request as it arrived, since middleware of the app will work on it again.
+
+    :param scheme: ``http`` or ``https``.
     :param server: the server's name and port.
     :param script_root: SCRIPT_NAME.
     :param path: PATH_INFO.
@@ -33,6 +35,7 @@ class PageRecipe:
     :param raw: the server's own variables of the raw path, as received but for the query.
     :param fields: environ names and values of the request fields in the key, as received; ``None`` for one that was absent.
     :param digests: environ names and digests of those whose values are not known: only a visitor who sends them can ask again.
+    :param seen: the URL variables that middleware had changed when the app saw the request; ``None`` for one that was absent.
     """
 
     scheme: str
@@ -43,6 +46,7 @@ class PageRecipe:
     raw: tuple[tuple[str, str], ...]
     fields: tuple[tuple[str, str | None], ...]
     digests: tuple[tuple[str, str], ...] = ()
+    seen: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def why_incomplete(self) -> str:
@@ -58,17 +62,19 @@ class PageRecipe:
         :param vary: names of the request fields that are in the key beside host and X-Forwarded-*.
         :param ignored: query parameters to leave out.
         """
+        seen = _seen(environ, ignored) if ARRIVED in environ else ()
+        environ = as_arrived(environ)
         query = ignored.split(environ.get("QUERY_STRING", ""))[0]
-        script_root, path = environ.get(ARRIVED) or (environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", ""))
         names = ["HTTP_HOST", *(environ_name(name) for name in (*FORWARDED_FIELDS, *vary))]
         return cls(
             scheme=environ.get("wsgi.url_scheme", "http"),
             server=(str(environ.get("SERVER_NAME", "")), str(environ.get("SERVER_PORT", ""))),
-            script_root=script_root,
-            path=path,
+            script_root=environ.get("SCRIPT_NAME", ""),
+            path=environ.get("PATH_INFO", ""),
             query=query,
             raw=tuple((name, _with_query(environ[name], query)) for name in RAW_PATHS if environ.get(name)),
             fields=tuple((name, environ.get(name)) for name in dict.fromkeys(names)),
+            seen=seen,
         )
 
     def to_environ(self, remote_addr: str = NOBODYS_ADDRESS, carried: Mapping[str, str] = NOTHING_CARRIED) -> dict[str, Any]:
@@ -116,6 +122,7 @@ class PageRecipe:
             "raw": [list(item) for item in self.raw],
             "fields": known,
             "digests": [*hidden, *map(list, self.digests)],
+            "seen": [list(item) for item in self.seen],
         }
 
     @classmethod
@@ -132,15 +139,25 @@ class PageRecipe:
             path=_text(data["path"]),
             query=_text(data["query"]),
             raw=tuple((_text(name), _text(value)) for name, value in data["raw"]),
-            fields=tuple((_text(name), None if value is None else _text(value)) for name, value in data["fields"]),
+            fields=tuple((_text(name), _text_or_none(value)) for name, value in data["fields"]),
             digests=tuple((_text(name), _text(value)) for name, value in data["digests"]),
+            # Entries of earlier versions lack it.
+            seen=tuple((_text(name), _text_or_none(value)) for name, value in data.get("seen", ())),
         )
         # The names become those of an environ, in which a wsgi.input, say, must be our own.
-        if not {name for name, _ in recipe.raw} <= {*RAW_PATHS} or not all(
-            _is_of_field(name) for name, _ in (*recipe.fields, *recipe.digests)
-        ):
+        is_url = {name for name, _ in recipe.raw} <= {*RAW_PATHS} and {name for name, _ in recipe.seen} <= {*URL_VARIABLES}
+        if not is_url or not all(_is_of_field(name) for name, _ in (*recipe.fields, *recipe.digests)):
             raise ValueError("a recipe with other names than those of a request")
         return recipe
+
+
+def _seen(environ: Mapping[str, Any], ignored: NamePatterns) -> tuple[tuple[str, str | None], ...]:
+    """Return the URL variables that middleware has changed since a request arrived."""
+    arrived, seen = (
+        {**variables, "QUERY_STRING": ignored.split(variables["QUERY_STRING"] or "")[0]}
+        for variables in (environ[ARRIVED], url_variables(environ))
+    )
+    return tuple((name, value) for name, value in seen.items() if value != arrived[name])
 
 
 def _is_of_field(name: str) -> bool:
@@ -151,6 +168,10 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a recipe is made of strings, not of {type(value).__name__}")
     return value
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else _text(value)
 
 
 def _field_name(variable: str) -> str:

@@ -43,7 +43,8 @@ class Observation:
     :param is_blind: nothing can be observed of this app: ``names`` does not tell what was read.
     :param is_stream: the body is made while it is sent, and that code may still read the request.
     :param given: the environ as it was passed on; ``None`` if it is the visitor's.
-    :param seen: the environs as the app saw them.
+    :param seen: the environs as the app saw them, by which its answer is judged.
+    :param last_seen: the environ as the app saw it last, whoever answered; ``None`` if the app did not see it.
     :param kept: names and values of what looks random and is kept for this request.
     :param sessions: the names of the cookies in which the app keeps its sessions.
     :param has_changed_session: the app has changed a session.
@@ -61,6 +62,7 @@ class Observation:
     is_stream: bool = False
     given: Mapping[str, Any] | None = None
     seen: tuple[Mapping[str, Any], ...] = ()
+    last_seen: Mapping[str, Any] | None = None
     kept: tuple[tuple[str, str], ...] = ()
     sessions: frozenset[str] = frozenset()
     has_changed_session: bool = False
@@ -104,7 +106,7 @@ class Unobserved:
 
     def __call__(self, environ: WSGIEnvironment, ignored: NamePatterns) -> Observation:
         """Return what the app has left in the environ."""
-        return Observation(is_blind=True, seen=(environ,))
+        return Observation(is_blind=True, seen=(environ,), last_seen=environ)
 
 
 class Endpoints(Protocol):

@@ -10,6 +10,7 @@ from ...core.http.freshness import is_explicit
 from ...core.http.tags import tags_in_fields
 from ...core.http.tracing import TRACING, shown_fields
 from ...core.http.vary import selecting_fields
+from ...core.model.arrival import root_name
 from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
 from ...core.model.environ import environ_name
@@ -158,16 +159,17 @@ class EntryBuilder:
         body: bytes,
         start: Start,
     ) -> Entry:
-        policy, ignored = self._rule.policy, self._rule.ignored
+        policy, ignored, environ, as_seen = self._rule.policy, self._rule.ignored, self._environ, seen.last_seen or self._environ
+        urls = *page_names(seen.endpoint, as_seen, ignored, environ), *root_name(environ, as_seen)
         return start.build_entry(
             self._backend.terms,
             key=key,
-            names=(*page_names(seen.endpoint, self._environ, ignored), *map(tag_name, dict.fromkeys(tags))),
+            names=(*urls, *map(tag_name, dict.fromkeys(tags))),
             absent=self.beyond_key(seen, exchange.headers),
             varied=self.varied(seen, exchange.headers),
             status=exchange.status,
             body=body,
-            recipe=PageRecipe.from_environ(self._environ, (*policy.vary, *fields), ignored).to_json(),
+            recipe=PageRecipe.from_environ(environ, (*policy.vary, *fields), ignored).to_json(),
             calls=tuple(self._hints.calls),
             stood_in=self._hints.stood_in,
             by_file=True,

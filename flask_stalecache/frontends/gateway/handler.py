@@ -329,14 +329,13 @@ class Gateway:
         rule = self._rules.of(as_it_came)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None) -> Callable[[bytes], object]:
-            code = code_of(status)
+            code, seen = code_of(status), counted.observe()
             if method not in SAFE_METHODS:
-                self._invalidator.after(as_it_came, method, code, headers)
+                self._invalidator.after(as_it_came, seen.last_seen, method, code, headers)
             ours = first_of(headers, "x-cache-status") is not None or counted.answered(code)
             field = forwarded_field(reason.forwarded, status=code) + (key_and_detail("", reason.text) if self._explains else "")
             more = [] if ours else status_fields(CacheStatus.BYPASS, field, self._chosen)
             given = () if exc_info is None else (exc_info,)
-            seen = counted.observe()
             varied = fields_of_answer(self._backend, rule, as_it_came, seen, headers, seen.own, bypassed=reason)
             return start_response(status, [*with_vary(end_to_end(headers), varied), *more], *given)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 from ...core.http.invalidation import invalidated
+from ...core.model.arrival import Place, name_of_root, place_of_path
 from ...core.model.keys import RAW_PATHS, host_of, page_key
-from ...core.model.purge_names import page_names
+from ...core.model.purge_names import url_name_of
 from ...engine.engine import Engine
 from ...errors import StoreError
 from .rules import Rules
@@ -25,27 +26,53 @@ class Invalidator:
         self._engine = engine
         self._rules = rules
 
-    def after(self, environ: Mapping[str, Any], method: str, status: int, headers: Sequence[tuple[str, str]]) -> None:
-        """Purge the URL of a request, and those in Location and Content-Location of its response if they have the same origin."""
-        urls = invalidated(method, status, _url(environ), headers)
-        if urls:
-            self._invalidate(environ)
-        for url in urls[1:]:
-            self._invalidate(_environ_of(url, environ))
+    def after(
+        self,
+        environ: Mapping[str, Any],
+        seen: Mapping[str, Any] | None,
+        method: str,
+        status: int,
+        headers: Sequence[tuple[str, str]],
+    ) -> None:
+        """Purge the URL of a request, and those in Location and Content-Location of its response if they have the same origin.
 
-    def _invalidate(self, environ: Mapping[str, Any]) -> None:
+        :param environ: the request as it arrived.
+        :param seen: the same as the app saw it: the URLs in its response are made from that. ``None``: the app did not see it.
+        """
+        seen = seen or environ
+        urls = invalidated(method, status, _url(seen), headers, _url(environ))
+        if urls:
+            self._invalidate(environ, None)
+        for url in urls[1:]:
+            parts = urlsplit(url)
+            place = place_of_path(parts.path, environ, seen)
+            if place is not None:
+                self._invalidate(_environ_of(place, parts.query, environ), place.root)
+
+    def _invalidate(self, environ: Mapping[str, Any], root: str | None) -> None:
+        """Purge the URL of a request.
+
+        :param root: the script root that the app must have seen when it made what is stored. A visitor may have chosen it, and
+            must not purge a page that the app has elsewhere.
+        """
         rule = self._rules.of(environ)
         key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
-        if not rule.policy.vary and not self._engine.is_stored_or_coming(key):
+        if (root is not None or not rule.policy.vary) and not self._is_known(key, root):
             # Each purge writes a record, so requests for made-up URLs could fill the disk. Where a rule puts request fields into
             # the key, there may be entries for other values of them, which this look-up does not find.
             return
-        *_, url = page_names(None, environ, rule.ignored)
         try:
             self._engine.counters.count("invalidations")
-            self._engine.purge(url, soft=False)
+            self._engine.purge(url_name_of(environ, rule.ignored), soft=False)
         except StoreError as error:
             self._engine.answer_writer.store_failed(error)
+
+    def _is_known(self, key: str, root: str | None) -> bool:
+        """Whether a response is stored under a key, made below a script root, or is being made."""
+        entry = self._engine.look_up(key).entry
+        if entry is not None:
+            return root is None or name_of_root(root) in entry.names
+        return self._engine.is_stored_or_coming(key)
 
 
 def _url(environ: Mapping[str, Any]) -> str:
@@ -59,17 +86,15 @@ def _url(environ: Mapping[str, Any]) -> str:
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@/")
 
 
-def _environ_of(url: str, environ: Mapping[str, Any]) -> dict[str, Any]:
+def _environ_of(place: Place, query: str, environ: Mapping[str, Any]) -> dict[str, Any]:
     """Return the environ of a request for another URL of the same origin, as the server would have made it."""
-    parts = urlsplit(url)
-    path = unquote_to_bytes(parts.path).decode("latin-1")
-    root = environ.get("SCRIPT_NAME", "")
+    path, root = place.path, environ.get("SCRIPT_NAME", "")
     is_below = path == root or path.startswith(f"{root}/")
-    raw = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    raw = f"{place.raw}?{query}" if query else place.raw
     return {
         **environ,
         **{name: raw for name in RAW_PATHS if environ.get(name)},
         "SCRIPT_NAME": root if is_below else "",
         "PATH_INFO": path.removeprefix(root) if is_below else path,
-        "QUERY_STRING": parts.query,
+        "QUERY_STRING": query,
     }

@@ -32,7 +32,7 @@ from ...core.http.tracing import TRACING, shown_fields
 from ...core.http.unset import SET_COOKIE, cookie_refusal, without_unset
 from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
-from ...core.model.environ import REFRESHING
+from ...core.model.environ import REFRESHING, as_arrived
 from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.policy import TOO_MANY, Policy, Windows
 from ...core.model.purge_names import page_names, tag_name, tags_in
@@ -350,10 +350,11 @@ class PageFetch:
         if response.status_code == 200 and "ETag" not in response.headers and "etag" not in policy.unset:
             response.set_etag(blake2b(body, digest_size=16).hexdigest())
         request = self.context.request
+        environ = arrived_environ(request)
         return made.start.build_entry(
             bound.terms,
             key=self.key,
-            names=(*page_names(str(request.endpoint), request.environ, bound.ignored), *map(tag_name, made.word.tags)),
+            names=(*page_names(str(request.endpoint), environ, bound.ignored, as_arrived(environ)), *map(tag_name, made.word.tags)),
             answered=made.now,
             windows=windows.shortened(policy.jitter * random.random()),
             never_stale=forbids_stale(made.directives, windows),
@@ -363,7 +364,7 @@ class PageFetch:
             status=response.status_code,
             headers=stored_fields(response.headers),
             body=body,
-            recipe={} if policy.key is not None else PageRecipe.from_environ(request.environ, policy.vary, bound.ignored).to_json(),
+            recipe={} if policy.key is not None else PageRecipe.from_environ(environ, policy.vary, bound.ignored).to_json(),
             calls=tuple(made.word.calls),
             stood_in=made.word.stood_in,
         )

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from flask import Flask
+from flask import Flask, Request
 
 from ...core.http.dates import pause_asked
-from ...core.model.environ import REPLAY
+from ...core.model.environ import ARRIVED, REPLAY, url_variables
 from ...core.model.recipe import PageRecipe
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Verdict
@@ -20,8 +20,11 @@ from ...core.wsgi import AppReply
 from ...engine.origin import Answer, RefreshJob, Start
 from ...errors import StaleCacheError
 from ...stats.tally import Tally
-from ..current_app import renew_calls
+from ..current_app import doorway_of, renew_calls
 from .bound_view import CachedView
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 #: Whether the current request is a refresh that carries its visitor's fields. A context variable, since each response asks.
 AS_VISITOR: ContextVar[bool] = ContextVar("stalecache_as_visitor", default=False)
@@ -73,19 +76,36 @@ class Replay:
     """A refresh on its way through the app.
 
     :ivar arrives: SCRIPT_NAME and PATH_INFO as the visitor's request had them when it reached us.
+    :ivar has_entered: Flask was reached.
     :ivar is_met: the view was reached.
     :ivar answer: the view's answer; stays ``None`` if a hook answers instead.
     """
 
-    __slots__ = ("answer", "arrives", "cached", "is_met", "key", "start")
+    __slots__ = ("_maker", "_recipe", "answer", "arrives", "cached", "has_entered", "is_met", "key", "start")
 
-    def __init__(self, key: str, cached: CachedView | None, start: Start) -> None:
+    def __init__(self, key: str, maker: Maker, recipe: PageRecipe, start: Start) -> None:
         self.key = key
-        self.cached = cached
+        self.cached = maker.cached
         self.start = start
+        self.has_entered = False
         self.is_met = False
-        self.arrives = ("", "")
+        self.arrives = recipe.script_root, recipe.path
+        self._maker = maker
+        self._recipe = recipe
         self.answer: Answer | None = None
+
+    def enter(self, kind: type[Request], environ: dict[str, Any]) -> None:
+        """Let Flask see the URL that it saw of the visitor's request.
+
+        What middleware made of that request may depend on a field that is not in the key, such as X-Script-Name.
+
+        :param kind: the class of the request; another app's request is left alone.
+        :param environ: the request's, changed in place.
+        """
+        if kind is self._maker.app.request_class:
+            self.has_entered = True
+            for name, value in self._recipe.seen:
+                environ.pop(name, None) if value is None else environ.update({name: value})
 
     def is_for(self, cached: CachedView) -> bool:
         """Whether a view that is reached is, or may be, the one that is refreshed.
@@ -122,13 +142,10 @@ def _refreshed(maker: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str,
     # A visitor without cookies, and without any field beyond the key: what it is served may be anybody's.
     environ = recipe.to_environ(maker.remote_addr, maker.refresh_headers)
     environ.update(visitor or {})
-    replay = environ[REPLAY] = Replay(key, maker.cached, start)
-    replay.arrives = environ["SCRIPT_NAME"], environ["PATH_INFO"]
-    # For middleware further out, which may have taken the script root off the path.
-    environ["SCRIPT_NAME"], environ["PATH_INFO"] = "", environ["SCRIPT_NAME"] + environ["PATH_INFO"]
+    replay = environ[REPLAY] = Replay(key, maker, recipe, start)
     token = AS_VISITOR.set(visitor is not None)
     try:
-        reply = _send(maker.app, environ, replay)
+        reply = _through(maker.app, environ, replay)
     except Exception as error:
         return replay.answer or Answer(Verdict.FAILED, error=error)
     finally:
@@ -143,10 +160,30 @@ def _refreshed(maker: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str,
     return Answer(Verdict.FAILED if is_ours else Verdict.REFUSED, error=reason, retry_after=pause)
 
 
-def _send(app: Flask, environ: dict[str, Any], replay: Replay) -> AppReply:
+def _through(app: Flask, environ: dict[str, Any], replay: Replay) -> AppReply:
+    """Send a request through all middleware of an app. If that finds no such page, leave out the outer one, then all of it.
+
+    Where middleware has found it by a field that is not in the key, it does not find it without.
+    """
+    # For middleware further out, which may have taken the script root off the path.
+    outside = {**environ, "SCRIPT_NAME": "", "PATH_INFO": environ["SCRIPT_NAME"] + environ["PATH_INFO"]}
+    reply = _send(app.wsgi_app, outside, replay)
+    flask = partial(type(app).wsgi_app, app)
+    for entrance in (doorway_of(app), flask):
+        if replay.has_entered or reply.status[:3] not in _NO_SUCH_PAGE:
+            break
+        reply = _send(entrance, {**environ, ARRIVED: url_variables(environ)}, replay)
+    return reply
+
+
+#: Statuses with which middleware says that it has nothing at a path.
+_NO_SUCH_PAGE = frozenset({"301", "308", "404", "405"})
+
+
+def _send(app: WSGIApplication, environ: dict[str, Any], replay: Replay) -> AppReply:
     """Send a request through the app up to the view's answer, close it, and return status and fields."""
     reply = AppReply()
-    with reply.of(app.wsgi_app, environ) as body:
+    with reply.of(app, environ) as body:
         # A middleware that is a generator runs nothing before it is asked for the first chunk.
         chunks = iter(body)
         while replay.answer is None and next(chunks, None) is not None:
@@ -155,13 +192,15 @@ def _send(app: Flask, environ: dict[str, Any], replay: Replay) -> AppReply:
 
 
 def visitor_fields(environ: Mapping[str, Any], variables: Iterable[str]) -> dict[str, str]:
-    """Return the visitor's request fields without conditions and Range, which are answered from the copy.
+    """Return the visitor's request fields without Host, which is in the recipe, and without conditions and Range.
+
+    Those are answered from the copy.
 
     :param variables: variables of the environ that the key is made from.
     """
     fields = {
         name: value
         for name, value in environ.items()
-        if name.startswith("HTTP_") and not name.startswith("HTTP_IF_") and name != "HTTP_RANGE"
+        if name.startswith("HTTP_") and not name.startswith("HTTP_IF_") and name not in ("HTTP_HOST", "HTTP_RANGE")
     }
     return fields | {name: environ[name] for name in variables if isinstance(environ.get(name), str)}

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from flask import Request
 
+from ...core.model.environ import REPLAY
 from ..flask_internals import RecordedHeaders, is_made_by_flask, is_of_framework, outside_caller
 from ..observed_environ import ObservedEnviron, RequestEnviron
 from ..observed_values import hand_out, observed_values
@@ -76,6 +77,8 @@ class ObservedRequest(Request):
         # What middleware in front of the app reads is recorded apart.
         if type(environ) is ObservedEnviron and is_made_by_flask(sys._getframe(1)):
             environ = environ.plain
+        if REPLAY in environ:
+            environ[REPLAY].enter(type(self), environ.plain if isinstance(environ, ObservedEnviron) else environ)
         super().__init__(environ, *args, **kwargs)
 
     @property

@@ -14,7 +14,16 @@ from werkzeug.test import create_environ
 
 from flask_stalecache import ConfigError
 from flask_stalecache.batches.selector import Scope, Selection, Selector
-from flask_stalecache.core.model.purge_names import EVERYTHING, endpoint_name, page_names, prefix_name, tag_name, tags_in, url_name
+from flask_stalecache.core.model.purge_names import (
+    EVERYTHING,
+    endpoint_name,
+    page_names,
+    prefix_name,
+    tag_name,
+    tags_in,
+    url_below,
+    url_name,
+)
 from flask_stalecache.core.model.query import NamePatterns
 from flask_stalecache.core.model.titles import title_of
 from support.engine import make_entry
@@ -408,3 +417,31 @@ def test_a_url_has_each_prefix_of_it_that_cuts_no_escape(start: str, rest: str) 
 )
 def test_an_entry_is_called_by_its_url_or_by_its_call(names: tuple[str, ...], recipe: dict[str, Any], title: str) -> None:
     assert title_of(replace(make_entry("a key", names=names), recipe=recipe)) == title
+
+
+# -- two URLs of a page ----------------------------------------------------------------------------------------------
+
+PUBLIC = environ_of(**{"wsgi.url_scheme": "https"}, SCRIPT_NAME="/shop")
+BOTH = ("path:/shop/news", "url:https://shop.example/shop/news", "path:/news", "url:http://shop.example/news")
+
+
+def test_a_page_has_the_url_that_was_seen_and_the_one_that_arrived() -> None:
+    assert page_names(None, PUBLIC, NOTHING, environ_of()) == (EVERYTHING, *BOTH)
+    assert page_names(None, PUBLIC, NOTHING, PUBLIC) == page_names(None, PUBLIC, NOTHING) == (EVERYTHING, *BOTH[:2])
+
+
+@pytest.mark.parametrize(
+    ("prefix", "url"),
+    [
+        ("path:/", BOTH[1]),
+        ("path:/shop/", BOTH[1]),
+        ("path:/news", BOTH[3]),
+        ("url:https://", BOTH[1]),
+        ("url:http://shop.example/news", BOTH[3]),
+        ("url:http://shop.example/news/", None),
+        ("path:/other", None),
+        ("tag:news", None),
+    ],
+)
+def test_a_prefix_selects_one_of_its_urls(prefix: str, url: str | None) -> None:
+    assert url_below((EVERYTHING, *BOTH, "tag:news"), prefix) == url

@@ -12,7 +12,7 @@ from flask import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.core.model.environ import ARRIVED, environ_name
+from flask_stalecache.core.model.environ import ARRIVED, URL_VARIABLES, environ_name, url_variables
 from flask_stalecache.core.model.keys import digest, page_key
 from flask_stalecache.core.model.policy import Normaliser
 from flask_stalecache.core.model.query import NamePatterns
@@ -133,11 +133,39 @@ def test_ignored_parameters_are_out_of_the_query_and_of_the_raw_path(environ: di
         assert again.get(name) == expected
 
 
-def test_the_path_is_the_one_at_which_the_request_arrived() -> None:
-    # A middleware further in has moved the prefix: the recipe's request will pass it again.
-    arrived = {**VISIT, "SCRIPT_NAME": "/eu", "PATH_INFO": "/prices", ARRIVED: ("", "/eu/prices")}
-    again = recipe_of(arrived).to_environ()
-    assert (again["SCRIPT_NAME"], again["PATH_INFO"]) == ("", "/eu/prices")
+def test_the_url_is_the_one_that_arrived() -> None:
+    """Middleware further in has changed it: the recipe's request will pass it again."""
+    came = {**VISIT, "wsgi.url_scheme": "http", "HTTP_HOST": "127.0.0.1:8000", "SCRIPT_NAME": "", "PATH_INFO": "/eu/prices"}
+    recipe = recipe_of({**VISIT, "SCRIPT_NAME": "/eu", "PATH_INFO": "/prices", ARRIVED: url_variables(came)})
+    again = recipe.to_environ()
+    assert {name: again[name] for name in URL_VARIABLES} == {name: came[name] for name in URL_VARIABLES} | {
+        "QUERY_STRING": "a=1&b=%20"
+    }
+    assert dict(recipe.seen) == {
+        "wsgi.url_scheme": "https",
+        "HTTP_HOST": "shop.example",
+        "SCRIPT_NAME": "/eu",
+        "PATH_INFO": "/prices",
+    }
+    assert PageRecipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+def test_a_host_that_only_middleware_has_set_did_not_arrive() -> None:
+    recipe = recipe_of({**VISIT, ARRIVED: {**url_variables(VISIT), "HTTP_HOST": None}})
+    assert "HTTP_HOST" not in recipe.to_environ()
+    assert recipe.seen == (("HTTP_HOST", "shop.example"),)
+
+
+def test_the_recipe_of_an_earlier_version_has_no_other_url() -> None:
+    data = recipe_of(VISIT).to_json()
+    del data["seen"]
+    assert PageRecipe.from_json(data) == recipe_of(VISIT)
+
+
+@pytest.mark.parametrize("seen", [[["wsgi.input", ""]], [["PATH_INFO", 5]], [["PATH_INFO"]], 5])
+def test_another_url_is_made_of_its_variables(seen: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        PageRecipe.from_json({**recipe_of(VISIT).to_json(), "seen": seen})
 
 
 def test_a_field_that_is_not_varied_is_left_out() -> None:

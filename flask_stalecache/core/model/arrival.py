@@ -1,0 +1,67 @@
+"""Tells where requests for other pages of an app arrive, from a request that middleware has changed on the way to it. Pure.
+
+A proxy or middleware may move the app: a visitor's ``/shop/page`` arrives as ``/page``, and the app sees the script root ``/shop``.
+What the app writes into Location is the visitor's URL then, while entries are found by the one that arrives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote_to_bytes
+
+#: Characters that browsers send unquoted in a path.
+_PATH = "/:@!$&'()*+,;=~"
+#: Script roots at which no URL that the app makes of them can lead elsewhere: without query, fragment and dot segments.
+_PLAIN_ROOT = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?")
+
+
+class Place(NamedTuple):
+    """Where a request for a page arrives.
+
+    :ivar path: script root and path, as in an environ.
+    :ivar raw: the same as a browser sends it.
+    :ivar root: the script root that the app has seen, by which the place was found; ``None``: it was not needed.
+    """
+
+    path: str
+    raw: str
+    root: str | None
+
+
+def place_of_path(raw: str, arrived: Mapping[str, Any], seen: Mapping[str, Any]) -> Place | None:
+    """Return where a request for a path that an app has written would arrive; ``None`` if that can't be told.
+
+    :param raw: the path, percent-encoded.
+    :param arrived: the environ of another request, as it arrived.
+    :param seen: the same as the app saw it.
+    """
+    path, root = unquote_to_bytes(raw).decode("latin-1"), seen.get("SCRIPT_NAME", "").rstrip("/")
+    if root == arrived.get("SCRIPT_NAME", "").rstrip("/"):
+        return Place(path, raw, None)
+    if path != root and not path.startswith(f"{root}/"):
+        # A visitor may have chosen the root: then it must be certain that the path was not made from it.
+        return Place(path, raw, None) if _PLAIN_ROOT.fullmatch(root) else None
+    came, below = arrived.get("SCRIPT_NAME", "") + arrived.get("PATH_INFO", ""), seen.get("PATH_INFO", "")
+    if not came.endswith(below):
+        return None
+    before = came[: len(came) - len(below)]
+    start = _quoted(root)
+    rest = raw.removeprefix(start) if raw.startswith(start) else _quoted(path.removeprefix(root))
+    return Place(before + path.removeprefix(root), _quoted(before) + rest, root)
+
+
+def root_name(arrived: Mapping[str, Any], seen: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the name for the script root that an app has seen, if another one arrived; else nothing."""
+    root = seen.get("SCRIPT_NAME", "").rstrip("/")
+    return () if root == arrived.get("SCRIPT_NAME", "").rstrip("/") else (name_of_root(root),)
+
+
+def name_of_root(root: str) -> str:
+    """Return the name of the entries that an app has made below a script root."""
+    return f"root:{root}"
+
+
+def _quoted(path: str) -> str:
+    return quote(path.encode("latin-1", "replace"), safe=_PATH)

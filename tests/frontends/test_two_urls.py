@@ -1,0 +1,170 @@
+"""One page, two URLs: the one that arrives, and the one that Flask sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from flask import Response, url_for
+
+from support.two_urls import (
+    CASES,
+    FORWARDED,
+    GATEWAY,
+    GATEWAY_VIEW,
+    VIEW,
+    WAYS,
+    WSGI,
+    Shop,
+    Way,
+    reverse_proxied,
+)
+
+NAMES = ("the public URL", "the public path", "the URL that arrives", "the path that arrives")
+STALE, MINUTE = "STALE", 61
+
+
+def outdated(soft: bool) -> str:
+    return STALE if soft else "MISS"
+
+
+@pytest.mark.parametrize(("name", "front"), CASES)
+def test_a_page_is_found_by_each_of_its_urls(directory: Path, name: str, front: str) -> None:
+    shop = Shop(directory, WAYS[name], front)
+    assert [shop.visit(path).word for path in ("/page/1", "/page/2", "/page/1")] == ["MISS", "MISS", "HIT"]
+    assert shop.visit().text.endswith(f" {shop.way.public}/page/1")
+    for number, (what, url) in enumerate(shop.urls().items()):
+        soft = bool(number % 2)
+        shop.do("purge", url, soft=soft)
+        assert [shop.visit(path).word for path in ("/page/1", "/page/2")] == [outdated(soft), "HIT"], what
+        batch = shop.do("purge", prefix=f"{url.partition('/page/')[0]}/page/", soft=not soft)
+        assert (batch.found, batch.done, batch.failed) == (2, 2, 0), what
+        assert {outcome.url for outcome in batch.outcomes} == {f"{shop.way.public}/page/{page}" for page in (1, 2)}
+        assert [shop.visit(path).word for path in ("/page/1", "/page/2")] == [outdated(not soft)] * 2, what
+        assert [shop.visit(path).word for path in ("/page/1", "/page/2")] == ["HIT"] * 2
+
+
+@pytest.mark.parametrize(("name", "front"), CASES)
+def test_a_page_is_refreshed_by_each_of_its_urls(directory: Path, clock: time_machine.Traveller, name: str, front: str) -> None:
+    shop = Shop(directory, WAYS[name], front)
+    assert shop.visit().word == "MISS"
+    for number, url in enumerate(shop.urls().values(), 1):
+        for operation, selected in (("refresh", {"url": url}), ("publish", {"prefix": url})):
+            batch = shop.do(operation, **selected)
+            assert [(outcome.stored, outcome.reason) for outcome in batch] == [(True, "")], url
+        assert shop.visit().page == ("HIT", f"{2 * number + 1} {shop.way.public}/page/1")
+    clock.shift(MINUTE)
+    assert shop.visit().word == STALE
+    assert shop.visit().page == ("HIT", f"{2 * number + 2} {shop.way.public}/page/1")
+    # The renewed page has both URLs again.
+    for url in shop.urls().values():
+        shop.do("purge", url)
+        assert shop.visit().word == "MISS", url
+
+
+@pytest.mark.parametrize(("name", "front"), [case for case in CASES if case[1] != VIEW])
+@pytest.mark.parametrize("external", [False, True])
+def test_after_an_order_the_page_that_it_leads_to_is_new(directory: Path, name: str, front: str, external: bool) -> None:
+    shop = Shop(directory, WAYS[name], front)
+    shop.location = lambda: url_for("page", number=1, _external=external)
+    assert [shop.visit(f"/page/{number}").word for number in (1, 2)] == ["MISS", "MISS"]
+    assert shop.visit("/order", method="POST").status == 303
+    assert [shop.visit(f"/page/{number}").word for number in (1, 2)] == ["MISS", "HIT"]
+
+
+@pytest.mark.parametrize("front", [VIEW, GATEWAY, GATEWAY_VIEW])
+@pytest.mark.parametrize("name", ["ProxyFix", "ReverseProxied", "a mount"])
+def test_middleware_around_all(directory: Path, clock: time_machine.Traveller, name: str, front: str) -> None:
+    """After ``init_app`` there is one URL, the public one."""
+    shop = Shop(directory, WAYS[name], front, outside=True)
+    assert shop.visit().word == "MISS"
+    for url in (f"{shop.way.public}/page/1", f"/{shop.way.public.split('/', 3)[3]}/page/1"):
+        shop.do("purge", url)
+        assert shop.visit().word == "MISS"
+    clock.shift(MINUTE)
+    assert shop.visit().word == STALE
+    assert shop.visit().word == "HIT"
+
+
+# -- what middleware can be told to do --------------------------------------------------------------------------------
+
+
+def test_a_refresh_reaches_the_view_of_its_page_and_no_other(directory: Path, clock: time_machine.Traveller) -> None:
+    """Without X-Script-Name the path that arrives is that of another view."""
+    shop = Shop(directory, WAYS["ReverseProxied"], VIEW)
+    shop.app.add_url_rule("/shop/<path:path>", "other", lambda path: f"the other {path}")
+    shop.visit()
+    clock.shift(MINUTE)
+    assert shop.visit().word == STALE
+    assert shop.visit().page == ("HIT", "2 https://app:8000/shop/page/1")
+
+
+@pytest.mark.parametrize("status", [401, 403, 503])
+def test_middleware_that_refuses_a_refresh_is_not_passed_by(directory: Path, clock: time_machine.Traveller, status: int) -> None:
+    def closing(app: Any) -> Any:
+        inner = reverse_proxied(app)
+        return lambda environ, start: (
+            Response("closed", status)(environ, start) if "flask_stalecache.replay" in environ else inner(environ, start)
+        )
+
+    shop = Shop(directory, Way(closing, WAYS["ReverseProxied"].headers, before="/shop", public="https://app:8000/shop"), VIEW)
+    shop.visit()
+    clock.shift(MINUTE)
+    assert shop.visit().word == STALE
+    assert shop.visit().word == "UPDATING"
+    assert shop.runs == 1
+
+
+#: What a visitor may choose, and the path of the request by which it gets to the app.
+FORGED = [
+    ("ProxyFix", {"X-Forwarded-Prefix": "/admin"}, ""),
+    ("ProxyFix", {"X-Forwarded-Prefix": "/admin#"}, ""),
+    ("ProxyFix", {"X-Forwarded-Prefix": "/x/../admin"}, ""),
+    ("ProxyFix", {"X-Forwarded-Prefix": "//app:8000/admin"}, ""),
+    ("ProxyFix", {"X-Forwarded-Host": "other.example", "X-Forwarded-Prefix": "/admin"}, ""),
+    ("ReverseProxied", {"X-Script-Name": "/admin"}, ""),
+    ("ReverseProxied", {"X-Script-Name": "/admin"}, "/admin"),
+    ("ReverseProxied", {"X-Script-Name": "/admin?"}, ""),
+    ("ReverseProxied", {"X-Script-Name": "/admin#"}, "/admin%23"),
+]
+
+
+@pytest.mark.parametrize(("name", "fields", "before"), FORGED)
+@pytest.mark.parametrize("front", [GATEWAY, GATEWAY_VIEW, WSGI])
+def test_a_visitor_purges_no_page_elsewhere(directory: Path, name: str, fields: dict[str, str], before: str, front: str) -> None:
+    """The page below ``/admin`` can't be changed by whoever sends the orders of the shop somewhere else."""
+    shop = Shop(directory, Way(WAYS[name].middleware), front)
+    page = shop.app.view_functions["page"]
+    shop.app.add_url_rule("/admin/page/<int:number>", "admin", page)
+    shop.app.add_url_rule("/admin", "admins", lambda: page(number=0))
+    pages = ["/admin/page/1", "/admin"]
+    for path in pages:
+        assert [shop.visit(path, {}).word for _ in range(2)] == ["MISS", "HIT"]
+    for external in (False, True):
+        shop.location = lambda external=external: url_for("page", number=1, _external=external)
+        for _ in range(2):
+            shop.visit("/page/1", fields)
+            sent = shop.visit(f"{before}/order", fields, method="POST")
+            assert sent.status == 303
+    assert [shop.visit(path, {}).word for path in pages] == ["HIT", "HIT"]
+
+
+def test_a_forged_name_finds_only_its_own_entry(directory: Path) -> None:
+    """Who sends X-Forwarded-Host fills an entry of their own. Purging by its name leaves that of the others alone."""
+    shop = Shop(directory, WAYS["ProxyFix"], GATEWAY)
+    forged = {**FORWARDED, "X-Forwarded-Host": "evil.example"}
+    assert [shop.visit(headers=fields).word for fields in (FORWARDED, forged)] == ["MISS", "MISS"]
+    shop.do("purge", "https://evil.example/shop/page/1")
+    assert [shop.visit(headers=fields).word for fields in (FORWARDED, forged)] == ["HIT", "MISS"]
+    assert shop.do("purge", prefix="https://evil.example/").found == 1
+    assert [shop.visit(headers=fields).word for fields in (FORWARDED, forged)] == ["HIT", "MISS"]
+
+
+def test_an_order_outside_the_mount_it_came_from_purges_its_target(directory: Path) -> None:
+    shop = Shop(directory, WAYS["a mount"], GATEWAY)
+    assert shop.visit().word == "MISS"
+    shop.location = lambda: "/elsewhere"
+    assert shop.visit("/order", method="POST").status == 303
+    assert shop.visit().word == "HIT"
