@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING
 
 from ...core.exhaustive import assert_never
 from ...core.http.cache_control import RequestDirectives, response_directives
-from ...core.http.dates import pause_asked
 from ...core.http.fields import content_length, first_of
 from ...core.http.validators import conditional_fields, confirmed_by_head, renewed
 from ...core.http.vary import STAR
@@ -127,16 +126,15 @@ class AppFetch:
         :param said: the client's Cache-Control, if it is obeyed.
         :param confirms: the app may confirm what is stored, with a 304.
         """
-        self._start, self._said = start, said
-        previous = start.previous
+        self._start, self._said, previous = start, said, start.previous
         # If the answer can't be stored anyway, the client's conditions are between the client and the app.
         is_plain = self.environ["REQUEST_METHOD"] == "GET" and not has_unannounced_body(self.environ)
         may_store = is_plain and not start.is_marked and not start.was_unstorable
         self._has_removed_conditions = may_store
         # A copy in any case: middleware of the app may take the script root off the path.
         given = with_our_conditions(self.environ, previous if confirms else None) if may_store else self.environ.copy()
-        refresh_fields = self.backend.refresh_headers if self.cacheability.in_background else {}
-        without_what_is_ignored(given, self.rule, refresh_fields, has_body=not is_plain)
+        more = self.backend.refresh_headers if self.cacheability.in_background else {}
+        without_what_is_ignored(given, self.rule, more, has_body=not is_plain)
         self._given = self.backend.observe.hand_in(given)
         try:
             self.call.make(self.backend.app, self._given)
@@ -214,7 +212,7 @@ class AppFetch:
             return self._failed(judgement, start)
         if self._visitor.is_refused_refresh(call, seen, judgement):
             reason = Refusal(StoreRefusal.NOT_BY_VIEW, str(call.code))
-            return Answer(Verdict.FAILED, call, anybodys=False, retry_after=self._retry_after(), reason=reason)
+            return Answer(Verdict.FAILED, call, anybodys=False, retry_after=self._response_judge.pause(call), reason=reason)
         # Before UNSTORABLE: whatever forbids storing (private, a cookie set) may itself be due to this visitor.
         personal = None if seen.is_ours else self._visitor.personal(self.call, seen)
         if personal is not None:
@@ -255,7 +253,7 @@ class AppFetch:
         """Return the answer as a failure, with what other requests may be given of it."""
         call, judged = self.call, self.call.fields
         if judgement.verdict is Verdict.WORSE:
-            return Answer(Verdict.WORSE, call, retry_after=self._retry_after(), reason=judgement.reason)
+            return Answer(Verdict.WORSE, call, retry_after=self._response_judge.pause(call), reason=judgement.reason)
         length = content_length(judged)
         if (body := call.whole()) is None and length is not None and length <= LIMIT and self.environ["REQUEST_METHOD"] == "GET":
             body = call.ahead(length)
@@ -265,7 +263,7 @@ class AppFetch:
         seen = self._observe()
         names = self._entries.beyond_key(seen, judged)
         carried = names.carried_part(self.environ)
-        failed = Answer(judgement.verdict, call, retry_after=self._retry_after(), reason=judgement.reason)
+        failed = Answer(judgement.verdict, call, retry_after=self._response_judge.pause(call), reason=judgement.reason)
         if call.code == TOO_MANY:
             # It is about how often this visitor asks.
             return replace(failed, anybodys=False)
@@ -298,16 +296,8 @@ class AppFetch:
         built = self._entries.build(exchange, seen, judgement.windows, body, self._start)
         if built is None:
             return Answer(Verdict.UNSTORABLE, call, reason=Refusal(StoreRefusal.TAGS_UNKNOWN))
-        entry, pause = built.entry, self._retry_after()
+        entry, pause = built.entry, self._response_judge.pause(call)
         return Answer(Verdict.STORABLE, call, entry=entry, absent=entry.absent, beside=built.beside, retry_after=pause)
-
-    def _retry_after(self) -> float | None:
-        """Return how long the next refresh waits: as the app asks, or if this one could not renew the values of the page."""
-        asked = pause_asked(self.call.code, self.call.fields, time.time())
-        if asked is not None:
-            return asked
-        first = self.backend.engine.settings.refresh_backoff[0]
-        return self.cacheability.pause(time.time(), first) if self.cacheability.in_background else None
 
     # -- a confirmation --------------------------------------------------------------------------------------------
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from ...core.http.dates import pause_asked
 from ...core.http.fields import content_length, first_of, is_event_stream
 from ...core.http.freshness import S_MAXAGE, switches_off
 from ...core.http.ranges import whole_size
@@ -75,6 +77,14 @@ class ResponseJudge:
         if limit is not None and judgement.windows.max_age > limit:
             judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
         return judgement
+
+    def pause(self, call: AppCall) -> float | None:
+        """Return how long the next refresh waits: as the app asks, or if this one could not renew the values of the page."""
+        asked = pause_asked(call.code, call.fields, time.time())
+        if asked is not None:
+            return asked
+        first = self._backend.engine.settings.refresh_backoff[0]
+        return self._hints.pause(time.time(), first) if self._hints.in_background else None
 
     def fields_to_store(self, fields: list[tuple[str, str]], seen: Observation) -> list[tuple[str, str]]:
         """Return the fields of a response as they are stored: without those that the rule or the view has unset.
