@@ -187,6 +187,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.gateway.app_environ",
         "frontends.gateway.dependence",
         "frontends.gateway.failures",
+        "frontends.gateway.converted_head",
         "frontends.gateway.entry_builder",
         "frontends.gateway.response_judge",
         "frontends.gateway.visitor_judge",

@@ -13,6 +13,8 @@ REPORT = "flask_stalecache.report"
 REFRESHING = "flask_stalecache.refreshing"
 #: The refresh that this request belongs to. Only the view of its page may answer it.
 REPLAY = "flask_stalecache.replay"
+#: Set in a HEAD request that is looked up as GET.
+CONVERTED = "flask_stalecache.converted"
 #: Set in a request that warms the cache.
 WARMING = "flask_stalecache.warming"
 

@@ -143,6 +143,8 @@ class Policy:
         ``GatewayCache``. Default: the app may use any cookie.
     :param ignored_parameters: query parameters that are not in the key: names or patterns such as ``utm_*``.
     :param sort_query: the order of the query parameters is not in the key; that of several values of one name is. Default false.
+    :param convert_head: HEAD is looked up as GET: if nothing is stored, the app is asked with GET, and its response is stored.
+        Only in rules of the gateway. Default false.
     :param key: a callable without arguments whose result replaces path and query in the key.
     :param unless: a callable without arguments; with a true result the request bypasses the cache.
     :param renew: a callable without arguments; with a true result the request skips the stored page, and its answer replaces it.
@@ -169,6 +171,7 @@ class Policy:
     cookies: Any = None
     ignored_parameters: Any = ()
     sort_query: bool = False
+    convert_head: bool = False
     key: Callable[[], object] | None = None
     unless: Callable[[], object] | None = None
     renew: Callable[[], object] | None = None
@@ -214,7 +217,7 @@ class Policy:
         _optional_callable("response_filter", self.response_filter, "a callable of the response")
         if not isinstance(self.ignore_session, bool):
             raise ConfigError(f"ignore_session={self.ignore_session!r}: give True or False")
-        for name in ("gateway", "sort_query"):
+        for name in ("gateway", "sort_query", "convert_head"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: give True or False")
         if self.prefer_stale is not None and not isinstance(self.prefer_stale, bool) and not callable(self.prefer_stale):

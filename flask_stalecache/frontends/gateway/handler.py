@@ -42,12 +42,13 @@ from ..status_headers import fields_for_answer, fields_for_copy
 from ..wsgi import closing, why_no_threads
 from .backend import Backend
 from .bypass import Bypass
+from .converted_head import NoBody, as_get, discarding
 from .deliver import GoneError, PreparedResponse, send_stored
 from .dependence import fields_of_answer
 from .invalidation import Invalidator
 from .live_response import selected_of, send_live
 from .origin import GatewayOrigin, refresh_of
-from .rules import Rules
+from .rules import Rule, Rules
 from .wsgi_call import AppCall, code_of
 
 _clock = time.time
@@ -156,6 +157,16 @@ class Gateway:
         rule = self._rules.of(environ)
         if rule.policy.unless is not None and self._is_excluded(rule.policy.unless, environ):
             return self._bypass(environ, start_response, BypassReason.UNLESS)
+        if rule.policy.convert_head and environ["REQUEST_METHOD"] == "HEAD":
+            # The short way would send a body.
+            body = self._look_up(rule, as_get(environ), discarding(start_response), None, looks_again=looks_again)
+            return body if body == () else NoBody(body)
+        return self._look_up(rule, environ, start_response, fields, looks_again=looks_again)
+
+    def _look_up(
+        self, rule: Rule, environ: WSGIEnvironment, start_response: StartResponse, fields: _KeyFields | None, *, looks_again: bool
+    ) -> Iterable[bytes]:
+        """Answer a request from the store or from the app, as the engine decides."""
         origin = GatewayOrigin(self._backend, rule, environ, start_response)
         if rule.policy.renew is not None and self._renews(rule.policy.renew, environ):
             origin.terms = origin.terms.renewing()
@@ -253,7 +264,7 @@ class Gateway:
             more = fields_for_answer(served, code, self._chosen, more=origin.debug_detail(served))
             origin.start_response(status, [*fields, *more])
             return body  # type: ignore[no-any-return]
-        if answer.entry is not None and (answer.renewed or origin.has_conditions):
+        if answer.entry is not None and (answer.renewed or origin.asks_for_less):
             return self._from_new_entry(origin, served, answer, answer.entry)
         return self._passed_on(origin, served, answer)
 

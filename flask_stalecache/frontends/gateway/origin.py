@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -12,8 +13,9 @@ from ...batches.warm_request import Warming, warming_of
 from ...core.http.fields import lines_of
 from ...core.http.validators import CONDITIONS
 from ...core.model.entry import Entry
-from ...core.model.environ import REFRESHING, WARMING
+from ...core.model.environ import CONVERTED, REFRESHING, WARMING
 from ...core.model.keys import page_key
+from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
 from ...core.rules.prefer_stale import is_set
 from ...core.rules.serving import ServeOptions
@@ -27,6 +29,7 @@ from ...stores.base import Copy
 from ..debug_detail import debug_detail
 from ..request_origin import RequestOrigin, share_alike
 from .backend import Backend
+from .converted_head import as_sent
 from .fetch import NOTHING_SAID, AppFetch
 from .rules import Rule, Rules
 
@@ -149,24 +152,37 @@ class GatewayOrigin(RequestOrigin):
         self.key, self.fields = self.backend.locate(self.url_key, self.environ)
         return self.key != before
 
-    def _new_fetch(self) -> AppFetch:
+    def _new_fetch(self, *, fills: bool) -> AppFetch:
         # A request may need a second call, for example if the file of its stored response has gone.
         self.close()
-        self.fetch = AppFetch(self.backend, self.rule, self.environ, self.url_key, self.start_response)
+        # If nothing is stored, a whole response to a HEAD would be made for nothing.
+        environ = self.environ if fills else as_sent(self.environ)
+        self.fetch = AppFetch(self.backend, self.rule, environ, self.url_key, self.start_response)
         return self.fetch
 
     def call_uncached(self) -> Answer:
         """Call the app as if there were no gateway."""
-        return self._new_fetch().call_uncached()
+        return self._new_fetch(fills=False).call_uncached()
 
     def call(self, start: Start) -> Answer:
         """Call the app and judge its answer."""
         if self._known is False:
             start = start._replace(is_marked=True)
-        answer = self._new_fetch().run(start, self.said or NOTHING_SAID, confirms=not self.terms.renews)
+        fetch = self._new_fetch(fills=not start.is_marked)
+        answer = fetch.run(start, self.said or NOTHING_SAID, confirms=not self.terms.renews)
+        if answer.later is not None and CONVERTED in self.environ:
+            answer = self._read_for_nobody(fetch)
         if (warming := warming_of(self.environ)) is not None:
             warming.note_answer(answer)
         return answer
+
+    def _read_for_nobody(self, fetch: AppFetch) -> Answer:
+        """Read the body that a HEAD has asked for as a GET, to store it. A client waits, so there is a limit."""
+        try:
+            answer = _read_to_end(fetch, time.monotonic() + self.lock_timeout)
+        except Exception as error:
+            answer = Answer(Verdict.FAILED, error=error)
+        return answer or Answer(Verdict.UNSTORABLE, fetch.call, anybodys=False, reason=Refusal(StoreRefusal.STILL_TO_COME))
 
     def tell(self, warming: Warming, served: Served) -> None:
         """Report the outcome to the batch that warms, unless a view with ``cached()`` has done so."""
@@ -196,9 +212,9 @@ class GatewayOrigin(RequestOrigin):
             self.fetch.break_off()
 
     @property
-    def has_conditions(self) -> bool:
-        """Whether the request has conditions or a range."""
-        return any(name in self.environ for name in CONDITIONS)
+    def asks_for_less(self) -> bool:
+        """Whether the client may not want the whole response: it sends conditions, a range, or a HEAD."""
+        return any(name in self.environ for name in (*CONDITIONS, CONVERTED))
 
     @property
     def app_status(self) -> int:
@@ -265,20 +281,24 @@ def _refreshed(backend: Backend, rule: Rule, url_key: str, recipe: PageRecipe, s
     try:
         with closing(fetch.call):
             answer = fetch.run(start)
-            answer = _read_to_end(fetch) if answer.later is not None else answer
+            if answer.later is not None:
+                answer = _read_to_end(fetch) or Answer(Verdict.FAILED, error=StaleCacheError("the app's answer broke off"))
     except Exception as error:
         answer = Answer(Verdict.FAILED, error=error)
     # Another endpoint may have answered than the one of the stored response.
     return replace(answer, tally=fetch.tally)
 
 
-def _read_to_end(fetch: AppFetch) -> Answer:
-    """Read the body of a response to its end, and return the answer to store."""
+def _read_to_end(fetch: AppFetch, until: float = math.inf) -> Answer | None:
+    """Read the body of a response to its end, and return the answer to store; ``None`` if it broke off.
+
+    :param until: the time by the monotonic clock at which it is broken off.
+    """
     answers: list[Answer | None] = []
     fetch.when_complete(answers.append)
-    for _ in fetch.copied():
-        if answers:
-            # The body is complete or too large. An endless one must not be read further.
-            break
-    told = answers[0] if answers else None
-    return told or Answer(Verdict.FAILED, error=StaleCacheError("the app's answer broke off"))
+    with closing(fetch.copied()) as body:
+        for _ in body:
+            if answers or time.monotonic() > until:
+                # The body is complete or too large. An endless one must not be read further.
+                break
+    return answers[0] if answers else None
