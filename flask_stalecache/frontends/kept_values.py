@@ -15,6 +15,8 @@ from ..core.http.fields import Headers
 from ..core.http.unset import cookies_set
 from ..core.model.reasons import Refusal, StoreRefusal
 
+#: The shortest value of a cookie whose appearance in a page is no chance.
+TELLING = 5
 #: How many values are remembered. Their names come from code, but those of an app may be many.
 REMEMBERED = 4096
 _TOKEN = re.compile(r"[A-Za-z0-9+/_.=~-]{16,512}")
@@ -54,7 +56,7 @@ class KeptValues:
         text = decoded(fields, body)
         if text is None:
             return None
-        cookies = [(f"the cookie {name[:40]!a}", value) for name, value in cookies_set(fields) if is_random(value)]
+        cookies = [(f"the cookie {name[:40]!a}", value) for name, value in cookies_set(fields) if len(value) >= TELLING]
         shown: dict[str, tuple[str, ...]] = {name: (value,) for name, value in (*kept, *cookies) if value.encode() in text}
         if nonces := tuple(dict.fromkeys(nonce_attributes(fields, body))):
             shown["a nonce"] = nonces

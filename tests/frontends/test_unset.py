@@ -273,19 +273,31 @@ def test_a_login_by_a_cookie_of_its_own_is_not_stored(make_app: MakeApp, install
 
 
 @EVERYWHERE
-def test_a_page_that_shows_the_cookie_that_it_sets_is_not_stored(make_app: MakeApp, install: Install) -> None:
-    secrets = (f"aB3dE5gH7jK9mN1p{number}" for number in count())
+@pytest.mark.parametrize("secret", ["aB3dE5gH7jK9mN1p{}", "visitor {}"], ids=["random", "short"])
+def test_a_page_that_shows_the_cookie_that_it_sets_is_not_stored(make_app: MakeApp, install: Install, secret: str) -> None:
+    numbers = count(1)
 
     def show() -> Response:
-        secret = next(secrets)
-        response = make_response(f'<input type="hidden" value="{secret}">')
-        response.set_cookie("form", secret)
+        value = secret.format(next(numbers))
+        response = make_response(f'<input type="hidden" value="{value}">')
+        response.set_cookie("form", value)
         return response
 
     app, _ = install(make_app, show)
     seen = [visit(app) for _ in range(3)]
     assert len({each.text for each in seen}) == 3
     assert ["Set-Cookie" in each.headers for each in seen] == [True] * 3
+
+
+@EVERYWHERE
+def test_a_cookie_that_is_the_same_in_each_page_is_no_secret(make_app: MakeApp, install: Install) -> None:
+    def show() -> Response:
+        response = make_response("version 2026.11")
+        response.set_cookie("build", "2026.11")
+        return response
+
+    app, _ = install(make_app, show)
+    assert [visit(app).word for _ in range(3)] == ["MISS", "MISS", "HIT"]
 
 
 def test_the_log_says_why_a_cookie_stays(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
