@@ -1,6 +1,7 @@
 """Serve Flask pages from the cache immediately, even stale ones, and refresh them after the response is sent."""
 
 from .batches.batch import Batch, Outcome
+from .batches.purged import Purged
 from .core.model.entry import Entry
 from .core.model.policy import Policy
 from .core.rules.status import CacheStatus
@@ -43,6 +44,7 @@ __all__ = [
     "OriginTimeout",
     "Outcome",
     "Policy",
+    "Purged",
     "StaleCache",
     "StaleCacheError",
     "Store",

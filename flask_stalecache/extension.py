@@ -15,6 +15,7 @@ from . import config
 from .app_state import app_of_context, set_up, state_of
 from .batches.batch import Batch
 from .batches.operations import drain_all_apps
+from .batches.purged import Purged
 from .batches.selector import Selection
 from .batches.warmer import Urls
 from .cli.commands import commands
@@ -384,7 +385,7 @@ class StaleCache:
         prefix: str | None = None,
         all: bool = False,
         soft: bool = False,
-    ) -> Batch | None:
+    ) -> Batch | Purged:
         """Remove stored pages and values. Every worker sees the purge at its next request, and responses under way are not stored.
 
         A purge takes the same time whatever the number of pages, except with ``prefix``. Needs an app context.
@@ -397,7 +398,8 @@ class StaleCache:
         :param all: everything in the store, including entries of other apps.
         :param soft: only end the freshness of the entries. They are then served stale and refreshed as their windows allow. Default
             false.
-        :return: with ``prefix`` a :class:`Batch` that reports progress. Otherwise ``None``: the purge is complete.
+        :return: with ``prefix`` a :class:`Batch` that reports progress. Otherwise the purge is complete, and a :class:`Purged`
+            tells whether it matched anything: ``if not cache.purge("/news"): …``
         :raises ConfigError: unless exactly one of ``url``, ``tag``, ``endpoint``, ``prefix`` and ``all`` is given, with a valid
             value.
         :raises StoreError: if the store can't be written. The purge may or may not have taken effect: repeat it.

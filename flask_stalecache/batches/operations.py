@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.model.base_url import Base, request_fields
 from ..engine.thread_pool import drain_all
 from .batch import Batch
+from .purged import Purged
 from .scheduler import BatchScheduler, drain_all_batches, drain_with
 from .selector import Scope, Selection, Selector
 from .warmer import Urls, Warmer, checked_flag
@@ -60,7 +61,7 @@ class BulkOperations:
         """
         return selection.resolve(what, self._scope)
 
-    def purge(self, selection: Selection, *, soft: object) -> Batch | None:
+    def purge(self, selection: Selection, *, soft: object) -> Batch | Purged:
         """Purge the selected entries. Return a batch if they have to be searched for.
 
         :raises ConfigError: for a selection or flag that is not accepted.

@@ -11,11 +11,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
@@ -26,10 +28,14 @@ from ..core.model.titles import title_of
 from ..core.rules.serving import ServeOptions
 from ..engine.engine import Engine
 from ..engine.per_process import PerProcess
+from ..errors import StoreError
 from .batch import Batch, Outcome
+from .purged import Purged
 from .renewal import TOO_LONG, Renewal, Renewer, RenewTask
 from .selector import Selector
 from .workers import Task, Workers, is_in_batch
+
+logger = logging.getLogger("flask_stalecache")
 
 _T = TypeVar("_T")
 #: Batches that run at the same time in a process. More wait for their turn.
@@ -85,7 +91,7 @@ class BatchScheduler:
 
     # -- what a batch does ---------------------------------------------------------------------------------------
 
-    def purge(self, selector: Selector, *, soft: bool) -> Batch | None:
+    def purge(self, selector: Selector, *, soft: bool) -> Batch | Purged:
         """Purge the selected entries: at once if one name selects them, otherwise in a batch.
 
         :raises StoreError: if the store can't be written.
@@ -93,8 +99,12 @@ class BatchScheduler:
         self.engine.runtime.prepare_process()
         self.engine.counters.count("purges")
         if selector.name is not None:
+            purged = Purged.about_to(self.engine.store, selector.names)
             self._purge([*selector.names], soft)
-            return None
+            if logger.isEnabledFor(logging.DEBUG):
+                with suppress(StoreError):
+                    self._tell(selector, is_nothing=not purged)
+            return purged
         batch = self._new_batch("purge")
         return self._start_or_wait(_PlannedBatch((selector, soft), batch, self._purge_tasks(batch, selector, soft), 1))
 
@@ -175,6 +185,11 @@ class BatchScheduler:
             self._purge([name for name, _ in chunk], soft)
             seconds = (time.monotonic() - began) / len(chunk)
             yield from (FinishedTask(Outcome(title, None, seconds, stored=soft)) for _, title in chunk)
+        self._tell(selector, is_nothing=batch.found == 0)
+
+    def _tell(self, selector: Selector, *, is_nothing: bool) -> None:
+        if is_nothing:
+            logger.debug("a purge of %s has matched nothing that is stored", selector.what)
 
     def _purge(self, names: list[str], soft: bool) -> None:
         self.engine.purge(*names, soft=soft)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NamedTuple
 
+from ..core.formatting import printable
 from ..core.model.entry import Entry
 from ..core.model.purge_names import EVERYTHING, endpoint_name, prefix_name, tag_name, url_name
 from ..core.model.query import NamePatterns, SortedQuery
@@ -41,6 +42,11 @@ class Selector:
     def names(self) -> tuple[str, ...]:
         """The names by which entries are purged at once."""
         return tuple(dict.fromkeys(name for name in (self.name, self.sorted_name) if name is not None))
+
+    @property
+    def what(self) -> str:
+        """The selection for the log, without control characters, since a purge may be by what a visitor has sent."""
+        return printable(self.name or f"all that begins with {self.prefix}")
 
     def matches(self, entry: Entry) -> bool:
         """Whether an entry is selected."""

@@ -12,6 +12,7 @@ from flask.cli import with_appcontext
 
 from ..app_state import AppState
 from ..batches.batch import Batch, Outcome
+from ..batches.purged import Purged
 from ..batches.selector import Selection
 from ..batches.workers import CONCURRENCY, MAX_CONCURRENCY
 from ..errors import ConfigError
@@ -40,7 +41,7 @@ def purge(soft: bool, **selection: Any) -> None:
     here = this_state()
     chosen = _matching(here, Selection(**selection), "a purge")
     batch = here.bulk.purge(chosen, soft=soft)
-    if batch is None:
+    if isinstance(batch, Purged):
         output.echo("softly purged" if soft else "purged")
     else:
         _follow(batch)

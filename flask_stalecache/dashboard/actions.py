@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..app_state import AppState
 from ..batches.batch import Batch
+from ..batches.purged import Purged
 from ..batches.selector import KINDS, Selection, Selector
 from ..batches.workers import CONCURRENCY
 from ..core.formatting import number
@@ -74,12 +75,12 @@ def own_name(entry: Entry) -> str:
     raise ConfigError("It can only be purged with others: by a tag, or all.")
 
 
-def _told(action: str, what: str, batch: Batch | None) -> str:
+def _told(action: str, what: str, batch: Batch | Purged) -> str:
     """Return the result, or that the batch goes on.
 
-    :param batch: the batch in the background; ``None``: all is done.
+    :param batch: the batch in the background, or the purge that is done.
     """
-    if batch is None:
+    if isinstance(batch, Purged):
         return f"{ACTIONS[action]}: {what}"
     if not batch.wait(PATIENCE):
         return f"{GOES_ON[action]} in the background: {what}"

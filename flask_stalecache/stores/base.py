@@ -254,6 +254,17 @@ def find_key(store: Store, address: str) -> str | None:
 
 
 @runtime_checkable
+class RecallingStore(Protocol):
+    """An additional method of a store that tells later what a purge has met, so that the purge itself need not search."""
+
+    def recall(self, *names: str) -> Callable[[], Iterator[Stored]]:
+        """Return a walk through the entries that have one of the names and are stored now, even once these are purged.
+
+        A later entry in the place of one of them is yielded instead.
+        """
+
+
+@runtime_checkable
 class QuickStore(Protocol):
     """A store that tells a bound of its purge numbers without I/O, for the beginning of each request."""
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -331,6 +331,12 @@ class FileStore:
         with store_errors():
             if self._cache_directory.open_if_exists():
                 yield from self._contents.walk(self._cache_directory.stamps)
+
+    def recall(self, *names: str) -> Callable[[], Iterator[Stored]]:
+        """Return a walk through the entries that have one of the names now, even once these are purged."""
+        with store_errors():
+            is_there = self._cache_directory.open_if_exists()
+            return self._contents.recall(names if is_there else (), lambda: self._cache_directory.stamps)
 
     def usage(self) -> Usage:
         """Return the counts in the table; without a table, count the files."""

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
 from ..core.rules.variants import INDEX
 from ..errors import BrokenEntry
-from ..filesystem.atomic import read_file, remove_file
+from ..filesystem.atomic import read_file, remove_file, store_errors
 from ..stats.counters import Counters
 from . import note_format
 from .base import Checked, Stored, Usage
 from .entry_file import BLOCK, read_entry, read_head
 from .folders import BILLION, Folders, Found
-from .purge_records import CachedPurgeRecords, PurgeRecords, left_of
+from .purge_records import CachedPurgeRecords, PurgeRecord, PurgeRecords, left_of
 from .stamps import FOLDERS, Stamps, mark_of
+
+NOTHING_PURGED: Mapping[str, PurgeRecord] = MappingProxyType({})
 
 
 class Contents:
@@ -41,14 +44,30 @@ class Contents:
         looks = [self._folders.look(number) for number in range(FOLDERS)]
         return Usage(sum(folder.entries for folder in looks), sum(folder.size for folder in looks))
 
-    def walk(self, stamps: Stamps | None) -> Iterator[Stored]:
-        """Yield all entries that can be read, folder by folder."""
+    def walk(self, stamps: Stamps | None, before: Mapping[str, PurgeRecord] = NOTHING_PURGED) -> Iterator[Stored]:
+        """Yield all entries that can be read, folder by folder.
+
+        :param before: records of purges as they were, by their names, instead of the present ones.
+        """
         records = CachedPurgeRecords(self._purge_records, stamps)
         for number in range(FOLDERS):
             for name, kinds in self._folders.listed(number).keys.items():
-                stored = self._stored(name, kinds, stamps, records) if "entry" in kinds else None
+                stored = self._stored(name, kinds, stamps, records, before) if "entry" in kinds else None
                 if stored is not None:
                     yield stored
+
+    def recall(self, names: tuple[str, ...], stamps: Callable[[], Stamps | None]) -> Callable[[], Iterator[Stored]]:
+        """Return a walk through the entries that have one of the names now, even once these are purged.
+
+        :param stamps: returns the table at the time of the walk.
+        """
+        before = {name: self._purge_records.read(name) for name in names}
+
+        def walk() -> Iterator[Stored]:
+            with store_errors():
+                yield from (each for each in self.walk(stamps(), before) if not before.keys().isdisjoint(each.entry.names))
+
+        return walk
 
     def verify(self, stamps: Stamps | None, *, fix: bool) -> Iterator[Checked]:
         """Read every entry whole, and yield the result of the check, folder by folder.
@@ -95,7 +114,14 @@ class Contents:
         finally:
             lock.release()
 
-    def _stored(self, name: str, kinds: frozenset[str], stamps: Stamps | None, records: CachedPurgeRecords) -> Stored | None:
+    def _stored(
+        self,
+        name: str,
+        kinds: frozenset[str],
+        stamps: Stamps | None,
+        records: CachedPurgeRecords,
+        before: Mapping[str, PurgeRecord],
+    ) -> Stored | None:
         try:
             found = self._folders.found(name, kinds - {"lock"})
             head = None if found.entry is None else read_head(self._folders.file(name))
@@ -106,7 +132,8 @@ class Contents:
         except (BrokenEntry, OSError):
             # A load, the sweep or a check counts it once; walks, which come often, do not.
             return None
-        left = left_of(entry, records.since(entry.seq, entry.names))
+        purges = records.since(entry.seq, entry.names)
+        left = left_of(entry, [before.get(record.name, record) for record in purges] if before else purges)
         return None if left is None else self._told(left, head.length, found, stamps)
 
     def _told(self, entry: Entry, length: int, found: Found, stamps: Stamps | None) -> Stored:

@@ -127,6 +127,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "batches.selector",
         "batches.warm_request",
         "batches.batch",
+        "batches.purged",
         "batches.workers",
         "batches.renewal",
         "batches.scheduler",
@@ -292,6 +293,7 @@ FACES: dict[str, set[str]] = {
     },
     "batches": {
         "batch",
+        "purged",
         "operations",
         "renewal",
         "scheduler",

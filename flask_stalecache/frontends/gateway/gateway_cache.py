@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ... import config
 from ...batches.batch import Batch
 from ...batches.operations import BulkOperations, WarmTarget
+from ...batches.purged import Purged
 from ...batches.scheduler import BatchScheduler
 from ...batches.selector import Selection
 from ...batches.warmer import Urls
@@ -77,7 +78,7 @@ class GatewayCache(Gateway):
         prefix: str | None = None,
         all: bool = False,
         soft: bool = False,
-    ) -> Batch | None:
+    ) -> Batch | Purged:
         """Remove stored responses, or only end their freshness. Every worker sees the purge at its next request.
 
         :param url: a path with its query, for all hosts; or a full URL.
@@ -86,7 +87,8 @@ class GatewayCache(Gateway):
             background.
         :param all: everything in the store.
         :param soft: only end the freshness of the responses. Default false.
-        :return: with ``prefix`` a :class:`Batch` that reports progress. Otherwise ``None``: the purge is complete.
+        :return: with ``prefix`` a :class:`Batch` that reports progress. Otherwise the purge is complete, and a :class:`Purged`
+            tells whether it matched anything: ``if not cache.purge("/news"): …``
         :raises ConfigError: unless exactly one of ``url``, ``tag``, ``prefix`` and ``all`` is given, with a valid value.
         :raises StoreError: if the store can't be written.
         """

@@ -1,0 +1,54 @@
+"""The result of a purge by name, which takes constant time: what it has met is searched for only if somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ..core.model.titles import title_of
+from ..errors import StoreError
+from ..stores.base import RecallingStore, Store, Stored
+
+
+class Purged:
+    """The result of a purge. It is true if something that was stored was purged, and false if nothing matched.
+
+    A purge takes constant time, however much is stored. To ask for its truth, or for :attr:`urls`, walks through the store, so ask
+    at once, and where it matters. What was purged has been purged, whether you ask or not. With a store of your own that can't
+    tell, it is true.
+    """
+
+    __slots__ = ("_names", "_truth", "_walk")
+
+    def __init__(self, names: tuple[str, ...], walk: Callable[[], Iterator[Stored]] | None) -> None:
+        self._names = names
+        self._walk = walk
+        self._truth: bool | None = True if walk is None else None
+
+    @classmethod
+    def about_to(cls, store: Store, names: tuple[str, ...]) -> Purged:
+        """Return the result of a purge that is about to happen.
+
+        :raises StoreError: if the store can't be read.
+        """
+        return cls(names, store.recall(*names) if isinstance(store, RecallingStore) else None)
+
+    def __repr__(self) -> str:
+        return f"<Purged {' '.join(self._names)}>"
+
+    def __bool__(self) -> bool:
+        if self._truth is None:
+            self._truth = next(self._entries(), None) is not None
+        return self._truth
+
+    @property
+    def urls(self) -> list[str]:
+        """The URLs and calls of the entries that were purged. Variants of a page are entries of their own.
+
+        :raises StoreError: if the store can't be read, or can't tell.
+        """
+        if self._walk is None:
+            raise StoreError("the store can't tell what a purge has met: it has no recall()")
+        return [title_of(stored.entry) for stored in self._entries()]
+
+    def _entries(self) -> Iterator[Stored]:
+        return iter(()) if self._walk is None else self._walk()
