@@ -61,6 +61,7 @@ bench: $(VENV)/.stamp ## Measure what hits cost, in process and over the wire, a
 	@$(RUN) benchmarks/hit.py
 	@$(RUN) benchmarks/collapse.py
 	@$(RUN) benchmarks/many.py
+	@$(RUN) benchmarks/min_uses.py
 	@$(RUN) benchmarks/hang.py
 	@$(RUN) benchmarks/gateway.py
 	@$(RUN) -m pip install $(PIP_FLAGS) --editable '.[bench]'

@@ -259,6 +259,7 @@ KEYS: Mapping[str, Key] = {
     "MIN_FREE": Key(0, _count, "Bytes that stay free on the disk: entries are evicted to keep them free."),
     "MAX_ENTRY_SIZE": Key(8 * MIB, _count, "The largest body that is stored, in bytes. Default: MAX_SIZE, if that is less."),
     "MEMORY_SIZE": Key(32 * MIB, _count, "Bytes of entries that a process keeps in memory; 0 for none."),
+    "MIN_USES_WITHIN": Key(600, _positive_seconds, "Seconds within which the requests count that `min_uses=` asks for."),
     "LOCK_TIMEOUT": Key(60, checks.seconds, "Seconds that a request waits for another request's call of the origin."),
     "REFRESH_WORKERS": Key(4, _count, "Refresh threads of a process; 0: refreshes run when the response is closed."),
     "REFRESH_QUEUE": Key(1000, _count, "Refreshes that can wait for a thread; further ones are dropped."),
@@ -323,6 +324,7 @@ class Settings:
     min_free: int
     max_entry_size: int
     memory_size: int
+    min_uses_within: float
     lock_timeout: float
     refresh_workers: int
     refresh_queue: int

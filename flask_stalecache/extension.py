@@ -101,6 +101,7 @@ class StaleCache:
         lock_timeout: Duration | None = None,
         refresh_ahead: Duration | None = None,
         jitter: float | None = None,
+        min_uses: int = 1,
         ignore_session: bool = False,
         gateway: bool = False,
         **unknown: Never,
@@ -142,6 +143,8 @@ class StaleCache:
         :param refresh_ahead: a hit within this time before the end of freshness starts a refresh; at most half of the freshness.
             Default 0.
         :param jitter: the share of ``max_age``, from 0 to 1, by which freshness is shortened at random. Default 0.1.
+        :param min_uses: the number of requests, within ``STALECACHE_MIN_USES_WITHIN`` seconds, from which on a page is stored: 1 to
+            255. Default 1: the first answer is stored.
         :param ignore_session: the page does not depend on the session, although code reads it. Default false.
         :param gateway: serve hits before the app is entered, so that no ``before_request`` hook runs. Default false.
         :raises ConfigError: for a value that is not accepted, or an unknown parameter.
@@ -169,6 +172,7 @@ class StaleCache:
             lock_timeout=lock_timeout,
             refresh_ahead=refresh_ahead,
             jitter=jitter,
+            min_uses=min_uses,
             ignore_session=ignore_session,
             gateway=gateway,
         )

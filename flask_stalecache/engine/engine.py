@@ -7,6 +7,7 @@ route           when                                             what happens
 =============== ================================================ =====================================================
 ServeCopy       the stored copy may be served                    the copy is served, and refreshed if it is due
 Bypass          the request carries a name of ``absent``         the origin is called for this request alone
+Seldom          it was asked for less than ``min_uses`` times    likewise
 CallUnlocked    the last answer could not be stored              the origin is called at once, without a queue
 Queue           otherwise                                        the request joins the flight of the key: one request
                                                                  leads and calls, the others wait
@@ -23,10 +24,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from ..config import Settings
 from ..core.exhaustive import assert_never
+from ..core.model.reasons import Refusal, StoreRefusal
 from ..core.rules.serving import Serve, decide, is_plain_hit
 from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
@@ -45,13 +48,16 @@ from .fetch_state import (
     LeaderAction,
     Queue,
     Route,
+    Seldom,
     ServeCopy,
 )
 from .instrumentation import log_served
 from .origin import Answer, Origin, RefreshResult, Served, Start
+from .per_process import PerProcess
 from .runtime import Runtime
 from .singleflight import Flight, FlightResult, Flights, Outcome
 from .timed_calls import TimedCalls, wait_for_refresh
+from .use_counts import UseCounts
 
 logger = logging.getLogger("flask_stalecache")
 
@@ -78,6 +84,7 @@ class Engine:
         #: Called with the number of the last purge before and after each purge of this process.
         self.purged: Callable[[int, int], object] = lambda before, after: None
         self._timed_calls = TimedCalls(self)
+        self._uses = PerProcess(partial(UseCounts, settings.min_uses_within))
 
     # -- answering -----------------------------------------------------------------------------------------------
 
@@ -98,13 +105,16 @@ class Engine:
 
     def _serve_slowly(self, origin: Origin, copy: Copy) -> Served:
         """Serve a request that is no plain hit."""
-        route = self._look(origin, copy)
+        route = self._count_use(origin, copy) or self._look(origin, copy)
         match route:
             case ServeCopy():
                 return self._serve_copy(route)
             case Bypass():
                 self.runtime.prepare_process()
                 return Served(CacheStatus.BYPASS, None, self.bypass(origin))
+            case Seldom(uses):
+                reason = Refusal(StoreRefusal.TOO_FEW_USES, f"{uses} of {origin.min_uses}")
+                return Served(CacheStatus.MISS, None, replace(self.bypass(origin), reason=reason))
             case CallUnlocked(fetch) | Queue(fetch):
                 self.runtime.prepare_process()
                 visit = FetchState(origin, copy, fetch, time.monotonic() + origin.lock_timeout)
@@ -161,6 +171,14 @@ class Engine:
         if copy.entry is not None:
             self.store.touch(copy)
         return copy
+
+    def _count_use(self, origin: Origin, copy: Copy) -> Seldom | None:
+        """Count a request for what is not stored, if its origin asks for that. Return ``None`` if the answer may be stored."""
+        if copy.entry is not None or origin.min_uses <= 1:
+            return None
+        self.runtime.prepare_process()
+        uses = self._uses.get().count(origin.key)
+        return Seldom(uses) if uses < origin.min_uses else None
 
     def _look(self, origin: Origin, copy: Copy) -> Route:
         """Choose the route of a request by its stored copy. The hit path has a shorter way to the same decision."""

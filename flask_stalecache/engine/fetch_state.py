@@ -52,6 +52,15 @@ class Bypass(NamedTuple):
     """Call the origin for this request alone: it carries a name that was absent when the entry was made."""
 
 
+class Seldom(NamedTuple):
+    """Call the origin for this request alone, without the lock: too few have asked for the key so far.
+
+    :ivar uses: how many.
+    """
+
+    uses: int
+
+
 class CallUnlocked(NamedTuple):
     """Call the origin without the lock: the page can't be stored, or not for requests with the names of this one."""
 

@@ -220,6 +220,11 @@ class Origin(Protocol):
         """Whether it may wait for the call of another request, and other requests for its call."""
         return True
 
+    @property
+    def min_uses(self) -> int:
+        """The number of requests for a key from which on its answer is stored."""
+        return 1
+
     def is_barred_from(self, entry: Entry) -> bool:
         """Whether the entry can't be served to this request: it carries a name that was absent when the entry was made."""
         return False

@@ -40,6 +40,7 @@ _NEEDS_THE_APP = {
     "wait": "write a rule for its path in STALECACHE_GATEWAY",
     "lock_timeout": "write a rule for its path in STALECACHE_GATEWAY",
     "refresh_ahead": "write a rule for its path in STALECACHE_GATEWAY",
+    "min_uses": "write a rule for its path in STALECACHE_GATEWAY",
 }
 
 
@@ -48,7 +49,7 @@ def check_gateway_policy(policy: Policy) -> None:
     for name, advice in _NEEDS_THE_APP.items():
         value = getattr(policy, name)
         is_said = bool(value) if name in ("ignored_parameters", "refresh_ahead", "sort_query") else value is not None
-        if is_said:
+        if is_said and (name, value) != ("min_uses", 1):
             raise ConfigError(f"{name} has no effect beside gateway=True, since a hit never enters the app: {advice}")
     if hidden := min(policy.unset.intersection(map(str.lower, TAG_FIELDS)), default=None):
         raise ConfigError(

@@ -115,6 +115,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.origin",
         "engine.instrumentation",
         "engine.unstorable_marks",
+        "engine.use_counts",
         "engine.answer_writer",
         "engine.background",
         "engine.fetch_state",

@@ -117,6 +117,7 @@ class FakeOrigin:
     patience: float = PATIENCE
     may_collapse: bool = True
     wait: float | None = None
+    min_uses: int = 1
     tally: Tally = field(default_factory=lambda: Tally("function", "shop.rates"))
     runs_in_own_threads: bool = False
     terms: ServeOptions = PLAIN

@@ -122,6 +122,13 @@ def _unset(value: object) -> frozenset[str]:
     return frozenset(name.lower() for name in given)
 
 
+def _min_uses(value: object) -> int:
+    # A count is one byte (engine.use_counts).
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 255:
+        raise ConfigError(f"min_uses={value!r}: give a whole number from 1 to 255; 1 stores the answer to the first request")
+    return value
+
+
 def _optional_callable(name: str, value: object, accepted: str) -> None:
     if value is not None and not callable(value):
         raise ConfigError(f"{name}={value!r} is not callable: give {accepted}")
@@ -158,6 +165,7 @@ class Policy:
     :param refresh_ahead: the last seconds of freshness, in which a hit also queues a refresh. Default 0.
     :param jitter: the share of ``max_age``, 0 to 1, by which freshness is shortened at random. Default 0.1.
     :param lock_timeout: the longest time in seconds to wait for another request's call of the origin. Default: configured.
+    :param min_uses: the number of requests within a while from which on a page is stored, 1 to 255. Default 1.
     :param ignore_session: the page does not depend on the session, although the view uses it. Default false.
     :param gateway: the gateway stores and serves it; hits do not enter the app. Default false.
     :raises ConfigError: naming the parameter, the value and what is accepted.
@@ -183,6 +191,7 @@ class Policy:
     refresh_ahead: Any = None
     jitter: Any = None
     lock_timeout: Any = None
+    min_uses: Any = 1
     ignore_session: bool = False
     gateway: bool = False
     listed_statuses: frozenset[int] = field(init=False, default=frozenset())
@@ -194,6 +203,7 @@ class Policy:
             checked[name] = None if value is None else seconds(name, value)
         checked["tags"] = self.tags if callable(self.tags) else tags("tags", self.tags)
         checked["jitter"] = 0.1 if self.jitter is None else share("jitter", self.jitter)
+        checked["min_uses"] = _min_uses(self.min_uses)
         checked["listed_statuses"] = frozenset(self.statuses) if isinstance(self.statuses, Mapping) else frozenset()
         checked["statuses"] = statuses(self.statuses)
         checked["vary"] = _vary(self.vary)

@@ -56,6 +56,7 @@ class StoreRefusal(Enum):
     NOT_CODED = ("nothing says that the gateway stores it",)
     ANSWERED_BY_CACHED = ("it was answered by cached()",)
     TAGS_UNKNOWN = ("its tags can't be told",)
+    TOO_FEW_USES = ("it was asked for {} times that min_uses wants",)
 
     # It was made for one visitor.
     MADE_FOR_VISITOR = ("it was made for this visitor",)
@@ -195,6 +196,7 @@ ABOUT_ONE_REQUEST = frozenset(
         StoreRefusal.FOR_THIS_REQUEST,
         StoreRefusal.SLOW_READER,
         StoreRefusal.STILL_TO_COME,
+        StoreRefusal.TOO_FEW_USES,
         StoreRefusal.NOT_WRITTEN,
     }
 )

@@ -160,6 +160,11 @@ class GatewayOrigin(RequestOrigin):
         self.fetch = AppFetch(self.backend, self.rule, environ, self.url_key, self.start_response)
         return self.fetch
 
+    @property
+    def min_uses(self) -> int:
+        """The number of requests from which on the answer is stored. Who warms wants it stored at once."""
+        return 1 if WARMING in self.environ else self.rule.policy.min_uses
+
     def call_uncached(self) -> Answer:
         """Call the app as if there were no gateway."""
         return self._new_fetch(fills=False).call_uncached()

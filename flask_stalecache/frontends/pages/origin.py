@@ -88,6 +88,11 @@ class PageOrigin(RequestOrigin):
         """Seconds to wait for a refresh at most if a stale copy can be served. Who warms or renews waits as long as it takes."""
         return None if self.terms.renews or WARMING in self.environ else self.bound.cached.policy.wait
 
+    @property
+    def min_uses(self) -> int:
+        """The number of requests from which on the answer is stored. Who warms wants it stored at once."""
+        return 1 if WARMING in self.environ else self.bound.cached.policy.min_uses
+
     def call_uncached(self) -> Answer:
         """Call the view as if it were not decorated."""
         try:
