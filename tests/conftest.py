@@ -57,6 +57,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     # Thousands of tests, among which no search for garbage has to look.
     gc.collect()
     gc.freeze()
+    gc.enable()
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker:
         factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
@@ -65,6 +66,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_configure() -> None:
     """Handle SIGINT: a shell starts background commands with SIGINT ignored, and the servers of the tests would inherit that."""
+    # Until all tests are collected, nothing becomes garbage.
+    gc.disable()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from support.servers import serving
 
 MIB = 1024 * 1024
 #: Of bytes that tell where they are from.
-BODY = b"".join(number.to_bytes(4, "big") for number in range(MIB))
+BODY = struct.pack(f">{MIB}I", *range(MIB))
 
 
 class App:
