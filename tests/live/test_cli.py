@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+from support import prepared
 from support.servers import PATIENCE, Server, Visitor, environment, serving, wait_for
 
 pytestmark = pytest.mark.server
@@ -58,9 +59,9 @@ class Shell(NamedTuple):
 
     def run(self, *args: str) -> tuple[int, str, str]:
         """Run it to its end; return its exit code and what it said."""
-        process = self.start(*args)
-        out, err = process.communicate(timeout=PATIENCE)
-        return process.returncode, out, err
+        command = ["-m", "flask", "--app", "live_app", "stalecache", *args]
+        done = prepared.run(command, folder=self.folder, env=environment(self.folder, self.env), timeout=PATIENCE)
+        return done.returncode, done.stdout, done.stderr
 
     @property
     def runs(self) -> list[str]:

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from support import prepared
 from support.servers import Server, Visitor, environment, serving, wait_for
 
 pytestmark = [pytest.mark.server, pytest.mark.soak]
@@ -120,8 +119,9 @@ class Told:
 
 def read_elsewhere(folder: Path, env: dict[str, str]) -> Any:
     """Return the numbers as another process reads them."""
-    command = [sys.executable, "-c", READER]
-    return json.loads(subprocess.run(command, env=environment(folder, env), check=True, capture_output=True, timeout=60).stdout)
+    done = prepared.run(["-c", READER], folder=folder, env=environment(folder, env), timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize(("kind", "gateway"), [("sync", ""), ("gthread", ""), ("gthread", "yes")])

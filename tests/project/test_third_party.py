@@ -1,5 +1,6 @@
 """The third parties, as a process that is talked to over a socket."""
 
+import os
 import re
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from queue import SimpleQueue
 
 import pytest
 import requests
+
+from support import prepared
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30
@@ -193,7 +196,6 @@ def test_it_stops_on_a_signal_whatever_it_is_doing(
     [(["--sleep", "-1"], "--sleep"), (["--port", "70000"], "cannot listen on port 70000"), (["--port", "x"], "--port")],
 )
 def test_bad_options_are_named(arguments: list[str], message: str) -> None:
-    command = [sys.executable, "-m", "example_app.third_party", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = prepared.run(["-m", "example_app.third_party", *arguments], folder=ROOT, env=os.environ, timeout=PATIENCE)
     assert done.returncode == 2
     assert message in done.stderr

@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,18 +124,37 @@ def start(
     folder: Path,
     env: Mapping[str, str],
     output: BinaryIO | None = None,
+    errors: BinaryIO | None = None,
     pass_fds: Sequence[int] = (),
 ) -> PreparedProcess:
     """Run a Python program in a process group of its own, with nothing to read.
 
     :param command: what follows ``python``: ``-m`` and a module, or ``-c`` and code.
     :param modules: what is imported before: :data:`SERVER_MODULES` or :data:`TEST_MODULES`.
-    :param output: where its output and its errors go; ``None``: nowhere.
+    :param output: where its output goes; ``None``: nowhere.
+    :param errors: where its errors go; ``None``: where its output goes.
     :param pass_fds: descriptors that keep their numbers.
     """
-    outputs = {} if output is None else {1: output.fileno(), 2: output.fileno()}
+    outputs = {} if output is None else {1: output.fileno(), 2: (errors or output).fileno()}
     fds = outputs | {fd: fd for fd in pass_fds}
-    return _forking_process(tuple(modules)).start(Program(command, folder, env, list(fds)), list(fds.values()))
+    return _forking_process(tuple(modules)).start(Program(command, folder, dict(env), list(fds)), list(fds.values()))
+
+
+def run(command: Sequence[str], *, folder: Path, env: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """Run a Python program to its end, and return its exit status and what it printed.
+
+    :param command: what follows ``python``: ``-m`` and a module, or ``-c`` and code.
+    :param timeout: seconds after which it is killed.
+    :raises subprocess.TimeoutExpired: it was killed.
+    """
+    with TemporaryFile() as output, TemporaryFile() as errors:
+        process = start(command, SERVER_MODULES, folder=folder, env=env, output=output, errors=errors)
+        try:
+            status = process.wait(timeout)
+        finally:
+            process.kill()
+        texts = [os.pread(file.fileno(), 1 << 24, 0).decode() for file in (output, errors)]
+        return subprocess.CompletedProcess(command, status, *texts)
 
 
 @cache

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +12,7 @@ from celery import Celery, Task
 from flask import Flask
 
 from flask_stalecache import MemoizedFunction, StaleCache
+from support import prepared
 from support.servers import PATIENCE, Gate, environment
 from support.threads import wait_until
 
@@ -140,9 +139,7 @@ if __name__ == "__main__":
 def run(folder: Path, gate: Gate, *command: str, max_age: float = 600, wait: float = 20) -> str:
     (folder / "live_app.py").write_text(SOURCE)
     env = {"GATE": gate.url, "CACHE": folder / "cache", "FLASK_APP": "live_app:app", "MAX_AGE": max_age, "WAIT": wait}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment(folder, env), capture_output=True, text=True, timeout=2 * PATIENCE
-    )
+    done = prepared.run(command, folder=folder, env=environment(folder, env), timeout=2 * PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -151,7 +148,7 @@ def run(folder: Path, gate: Gate, *command: str, max_age: float = 600, wait: flo
 def test_commands_and_scripts_share_what_is_stored(tmp_path: Path) -> None:
     with Gate() as gate:
         assert run(tmp_path, gate, "-m", "flask", "ask") == "1"
-        assert run(tmp_path, gate, "live_app.py") == "1"
+        assert run(tmp_path, gate, "-m", "live_app") == "1"
         assert gate.calls == 1
         assert run(tmp_path, gate, "-m", "flask", "drain", max_age=0.001) == "1 True 1"
 
