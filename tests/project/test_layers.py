@@ -154,6 +154,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.caller_context",
         "frontends.request_hints",
         "frontends.current_app",
+        "frontends.conditional_answer",
         "frontends.middleware",
     ),
     (

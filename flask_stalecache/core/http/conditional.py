@@ -23,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from .cache_control import TARGETED_FIELDS
 from .fields import Headers, Lookup, first_of
 from .ranges import UnsatisfiableRange, accepts_ranges, single_range
 from .validators import Validators
@@ -111,6 +112,26 @@ def fields_of_206(headers: Headers, selected: Selected) -> list[tuple[str, str]]
     size = selected.part.stop - selected.part.start
     fields = [(name, value) for name, value in headers if name.lower() != "content-length"]
     return [*fields, ("Content-Range", selected.content_range), ("Content-Length", str(size))]
+
+
+#: Fields about a body that is not sent.
+_OF_CONTENT = frozenset(
+    {
+        "accept-ranges", "allow", "content-digest", "content-encoding", "content-language", "content-length", "content-md5",
+        "content-range", "content-type", "digest", "repr-digest",
+    }
+)  # fmt: skip
+#: Fields by which a cache would keep a 416 for the page.
+_OF_FRESHNESS = frozenset({"cache-control", "etag", "expires", "last-modified", *TARGETED_FIELDS})
+
+
+def without_content(headers: Headers, *, with_freshness: bool = True) -> list[tuple[str, str]]:
+    """Return the fields of a whole response without those about its body: its cookies, and those for its visitor, stay.
+
+    :param with_freshness: with its validators and its lifetime.
+    """
+    left_out = _OF_CONTENT if with_freshness else _OF_CONTENT | _OF_FRESHNESS
+    return [(name, value) for name, value in headers if name.lower() not in left_out]
 
 
 def fields_of_416(selected: Selected) -> list[tuple[str, str]]:

@@ -27,6 +27,12 @@ _ATTRIBUTE = re.compile(rb"<(?:script|style|link|iframe)\b[^<>]*?\snonce\s*=\s*[
 _LOOKED_THROUGH = 32 * 1024 * 1024
 
 
+def has_nonce(headers: Headers) -> bool:
+    """Whether the policy of a response has a nonce, wherever that is used."""
+    fields = tuple(headers)
+    return any(_IN_FIELD.search(value) for name in _POLICIES for value in lines_of(fields, name))
+
+
 def has_nonce_in_body(headers: Headers, body: bytes) -> bool:
     """Whether the policy of a response has a nonce that is in its body. So does one that is in a coding that can't be read.
 

@@ -64,6 +64,13 @@ def cached_view(function: Callable[..., Any] | None) -> CachedView | None:
     return None
 
 
+def is_dispatched(context: RequestContext, cached: CachedView) -> bool:
+    """Whether Flask has called a view for a request, rather than that another view has called it."""
+    view: Any = context.app.view_functions.get(context.request.endpoint or "")
+    method = getattr(getattr(view, "view_class", None), context.request.method.lower(), None)
+    return cached in (cached_view(view), cached_view(method))
+
+
 def _check_order(cached: CachedView, complaints: RateLimitedLog) -> None:
     """Warn about a view that asks who is logged in below a cache that does not: a hit never asks."""
     if cached.policy.ignore_session and cached.policy.key is None and (decorator := login_decorator(cached.view)) is not None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Protocol
 
+from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from ...core.http.cache_control import Directives, response_directives
@@ -121,7 +122,9 @@ class PageFetch:
         fields = self._fields_to_store(response)
         made = Made(response, fields, _directives(response), start, word, seen, refusal, time.time())
         judgement, entry = self._judge(made)
-        if failure is None or judgement.verdict is Verdict.STORABLE:
+        # The app's own page for a listed abort() may have another status: it is judged as the view's.
+        is_listed = isinstance(error, HTTPException) and error.code in self.bound.cached.policy.statuses
+        if failure is None or is_listed or judgement.verdict is Verdict.STORABLE:
             return self._answer_of_response(made, judgement, entry)
         return self._answer_of_error(made, failure, judgement)
 

@@ -41,19 +41,20 @@ from ...engine.engine import Engine
 from ...engine.origin import Answer, Served
 from ...stats.tally import PLAIN, Tally
 from ..app_version import AppVersion
+from ..conditional_answer import ASKED
 from ..debug_detail import debug_detail
 from ..flask_internals import RequestContext
 from ..hooks import ask
 from ..kept_values import KeptValues
 from ..middleware import HANDOVER
-from .bound_view import BoundView, CachedView, EndpointCounters, cached_view
+from .bound_view import BoundView, CachedView, EndpointCounters, cached_view, is_dispatched
 from .dependence import add_to_vary, fields_of_answer, follow_error
 from .error_pages import forget_errors
 from .fetch import FILLED, SERVED_WITHIN
 from .origin import PageOrigin
 from .refresh import AnyView, Replay, page_refresh
 from .request_recorder import ObservedRequest, plain_environ
-from .responses import add_fields, respond_with_answer, respond_with_copy, tell_end_of_freshness
+from .responses import add_fields, leave_conditions, respond_with_answer, respond_with_copy, stored_page, tell_end_of_freshness
 from .watch import reads_of
 
 #: Requests whose answers depend on what no field tells: the server's own login, and a body.
@@ -248,6 +249,8 @@ class Pages:
             follow_error(bound, context)
             raise
         add_to_vary(response, {*fields_of_answer(bound, context), *([STAR] if reason in _UNNAMED else [])})
+        if (asked := plain_environ(context.request).get(ASKED)) is not None:
+            leave_conditions(asked, response, None, is_last=is_dispatched(context, bound.cached))
         field = forwarded_field(reason.forwarded, status=response.status_code)
         if bound.explains:
             field += key_and_detail("", reason.text)
@@ -305,9 +308,11 @@ class Pages:
                     origin.tally.cells[PLAIN] += 1
                 else:
                     origin.tally.served(served.status, served.took, waited=served.waited)
-            response = respond_with_copy(self.app, origin.environ, served, self.settings.status_headers, more)
+            response = respond_with_copy(self.app, served, self.settings.status_headers, more)
             if served.status is not CacheStatus.HIT:
                 tell_end_of_freshness(response, served, origin.terms)
+            if ASKED in origin.environ:
+                self._leave_conditions(origin, served, response)
             # What the key callable read of this request, which may be other fields than when the copy was made.
             return response if bound.cached.policy.key is None else add_to_vary(response, reads_of(origin.context).by_key)
         served = _named(origin, served)
@@ -319,8 +324,14 @@ class Pages:
             raise answer.error
         # RFC 9211 section 2.2: what is stored may be fresh.
         why = "request" if origin.terms.renews and served.status is CacheStatus.EXPIRED else ""
-        response = respond_with_answer(self.app, origin.environ, served, self.settings.status_headers, more, why)
+        response = respond_with_answer(self.app, served, self.settings.status_headers, more, why)
+        if ASKED in origin.environ:
+            self._leave_conditions(origin, served, response)
         return add_to_vary(response, fields)
+
+    def _leave_conditions(self, origin: PageOrigin, served: Served, response: Response) -> None:
+        is_last = is_dispatched(origin.context, origin.bound.cached)
+        leave_conditions(origin.environ[ASKED], response, stored_page(served), is_last=is_last)
 
     def _submit(self, origin: PageOrigin) -> None:
         job = origin.refresh()

@@ -1,32 +1,28 @@
-"""Responses: freezes them into bytes, and builds them from a copy or an answer, with status fields and for conditions."""
+"""Responses: freezes them into bytes, and builds them from a copy or an answer, with status fields."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Flask
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
-from ...core.exhaustive import assert_never
-from ...core.http.conditional import ANSWERED_FIELDS, Extent, Selected, select
+from ...core.http.conditional import with_accept_ranges
 from ...core.http.ended import without_freshness
-from ...core.http.fields import fields_to_send, request_fields
+from ...core.http.fields import fields_to_send
 from ...core.http.vary import vary_with
 from ...core.model.entry import Entry
 from ...core.rules.serving import ServeOptions, was_ended
 from ...core.rules.status import CacheStatus
 from ...core.wsgi import close_iterable
 from ...engine.origin import Served
+from ..conditional_answer import Asked, ViewPage
 from ..flask_internals import StoredResponse, clone_response
 from ..request_origin import shows_request
 from ..status_headers import fields_for_answer, fields_for_copy
-
-if TYPE_CHECKING:
-    pass
-
 
 # -- freezing --------------------------------------------------------------------------------------------------------
 
@@ -67,11 +63,10 @@ def frozen_failure(response: Response, environ: Mapping[str, Any]) -> tuple[tupl
 # -- answering -------------------------------------------------------------------------------------------------------
 
 
-def respond_with_copy(app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str], more: str = "") -> Response:
+def respond_with_copy(app: Flask, served: Served, chosen: Collection[str], more: str = "") -> Response:
     """Build the response from a copy. It runs on every hit.
 
     :param app: has the response class.
-    :param environ: has the conditional fields of the request.
     :param served: how the request is answered.
     :param chosen: which of the status fields are sent.
     :param more: the detail of ``Cache-Status``.
@@ -82,12 +77,7 @@ def respond_with_copy(app: Flask, environ: Mapping[str, Any], served: Served, ch
     assert entry is not None
     if copy.prepared is None:
         copy.prepared = _prepare(app.response_class, entry)
-    response = clone_response(copy.prepared, fields_for_copy(served, entry, time.time(), chosen, more))
-    for name in ANSWERED_FIELDS:
-        if name in environ:
-            answer_conditional(response, environ, entry.body, entry.answered)
-            break
-    return response
+    return clone_response(copy.prepared, fields_for_copy(served, entry, time.time(), chosen, more))
 
 
 def tell_end_of_freshness(response: Response, served: Served, terms: ServeOptions) -> None:
@@ -129,9 +119,7 @@ def _is_plain(response_class: type[Response], status: int, fields: list[tuple[st
     return all(getattr(response_class, step) is getattr(Response, step) for step in steps)
 
 
-def respond_with_answer(
-    app: Flask, environ: Mapping[str, Any], served: Served, chosen: Collection[str], more: str = "", reason: str = ""
-) -> Response:
+def respond_with_answer(app: Flask, served: Served, chosen: Collection[str], more: str = "", reason: str = "") -> Response:
     """Build the response from the answer of the origin.
 
     :param reason: the value of ``fwd`` in ``Cache-Status``; "": as the status determines it.
@@ -142,12 +130,14 @@ def respond_with_answer(
     response: Response = app.response_class(*answer.shared) if served.collapsed else answer.value
     if (value := vary_with(response.headers, answer.absent.fields)) is not None:
         response.headers["Vary"] = value
-    if answer.entry is not None and served.status is not CacheStatus.BYPASS:
-        answer_conditional(response, environ, answer.entry.body, answer.entry.answered)
-    elif response.direct_passthrough and response.content_length is not None:
-        # A file that is not stored: send_file would have done this, but the conditions were hidden from it.
-        response = response.make_conditional(dict(environ), accept_ranges=True, complete_length=response.content_length)
+    if response.status_code == 200 and _size_to_cut(response, stored_page(served)) is not None:
+        response.headers = Headers(with_accept_ranges(200, response.headers))
     return add_fields(response, fields_for_answer(served, response.status_code, chosen, reason, more))
+
+
+def stored_page(served: Served) -> Entry | None:
+    """Return the stored page that a request is answered with; ``None`` if the answer of the origin is not stored."""
+    return None if served.answer is not None and served.status is CacheStatus.BYPASS else served.entry
 
 
 def add_fields(response: Response, fields: list[tuple[str, str]]) -> Response:
@@ -158,33 +148,25 @@ def add_fields(response: Response, fields: list[tuple[str, str]]) -> Response:
 
 def _fields_sent(entry: Entry) -> list[tuple[str, str]]:
     length = [("Content-Length", str(len(entry.body)))] if entry.body else []
-    return [*fields_to_send(entry.headers, entry.varied), *length]
+    return with_accept_ranges(entry.status, [*fields_to_send(entry.headers, entry.varied), *length])
 
 
-def answer_conditional(response: Response, environ: Mapping[str, Any], body: bytes, made: float) -> None:
-    """Turn a full response into the answer to a conditional or range request.
+def leave_conditions(asked: Asked, response: Response, entry: Entry | None, *, is_last: bool) -> None:
+    """Leave the conditions and the range of a request to be answered once hooks and middleware are done with its response.
 
-    :param response: changed in place.
-    :param environ: the request's.
-    :param body: the full body.
-    :param made: when the response was made, in seconds since the epoch.
+    :param response: the whole page; a stored one that the client has already becomes a 304 at once, which hooks leave alone.
+    :param entry: the stored page that it is made of; ``None`` if it is not stored.
+    :param is_last: no other view may put the page into its own.
     """
-    method, asked = environ["REQUEST_METHOD"], request_fields(environ)
-    selected = select(method, asked, response.status_code, response.headers, made, len(body))
-    match selected.extent:
-        case Extent.FULL:
-            return
-        case Extent.NOT_MODIFIED:
-            response.status_code = 304
-        case Extent.PARTIAL:
-            _cut(response, 206, selected, body[selected.part])
-        case Extent.UNSATISFIABLE:
-            _cut(response, 416, selected, b"")
-        case _:
-            assert_never(selected.extent)
+    if response.status_code != 200:
+        return
+    asked.page = ViewPage.of(response.headers, _size_to_cut(response, entry), is_last=is_last)
+    if is_last and entry is not None and asked.is_answered_by(response.headers, entry.answered):
+        response.status_code = 304
 
 
-def _cut(response: Response, status: int, selected: Selected, body: bytes) -> None:
-    response.status_code = status
-    response.headers["Content-Range"] = selected.content_range
-    response.set_data(body)
+def _size_to_cut(response: Response, entry: Entry | None) -> int | None:
+    if entry is not None:
+        return len(entry.body)
+    # send_file would have cut a range of a file, but the conditions were hidden from it.
+    return response.content_length if response.direct_passthrough else None

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from flask_stalecache.core.http.conditional import Extent, fields_of_206, fields_of_416, select, select_of_new, with_accept_ranges
+from flask_stalecache.core.http.conditional import (
+    Extent,
+    fields_of_206,
+    fields_of_416,
+    select,
+    select_of_new,
+    with_accept_ranges,
+    without_content,
+)
 
 EARLIER = "Sat, 05 Nov 1994 08:49:37 GMT"
 MODIFIED, LATER = "Sun, 06 Nov 1994 08:49:37 GMT", "Mon, 07 Nov 1994 08:49:37 GMT"
@@ -92,3 +100,22 @@ def test_only_a_whole_response_tells_that_ranges_are_cut() -> None:
     assert with_accept_ranges(200, []) == [("Accept-Ranges", "bytes")]
     assert with_accept_ranges(404, []) == []
     assert with_accept_ranges(200, [("accept-ranges", "bytes")]) == [("accept-ranges", "bytes")]
+
+
+SENT = [
+    ("Content-Type", "text/html"),
+    ("content-encoding", "br"),
+    ("Set-Cookie", "a=1"),
+    ("ETag", '"a"'),
+    ("Cache-Control", "max-age=9"),
+]
+
+
+@pytest.mark.parametrize(
+    ("with_freshness", "names"), [(True, ["Set-Cookie", "ETag", "Cache-Control", "X-Why"]), (False, ["Set-Cookie", "X-Why"])]
+)
+def test_a_response_without_its_body_says_nothing_about_that(with_freshness: bool, names: list[str]) -> None:
+    headers = [*SENT, ("CDN-Cache-Control", "max-age=9"), ("X-Why", "it"), ("Content-Length", "5")]
+    left = [name for name, _ in without_content(headers, with_freshness=with_freshness)]
+    assert [name for name in left if name != "CDN-Cache-Control"] == names
+    assert ("CDN-Cache-Control" in left) is with_freshness

