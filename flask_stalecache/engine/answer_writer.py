@@ -16,7 +16,7 @@ from dataclasses import replace
 from ..core.exhaustive import assert_never
 from ..core.model.entry import Entry
 from ..core.model.note import NOTHING, Note
-from ..core.model.reasons import ABOUT_ONE_REQUEST, NEVER_STORED, StoreRefusal
+from ..core.model.reasons import ABOUT_ONE_REQUEST, LASTING, NEVER_STORED, StoreRefusal
 from ..core.rules.storability import Action, Verdict, after
 from ..errors import StoreError
 from ..stats.counters import Counters
@@ -88,8 +88,11 @@ class AnswerWriter:
     def start(self, copy: Copy) -> Start:
         """Record the facts of a call that is about to begin."""
         now = time.time()
-        was_unstorable = copy.entry is None and copy.note.was_unstorable(now)
-        return Start(self.store.seq(), now, os.urandom(8).hex(), copy.entry, self.is_marked(copy, now), was_unstorable)
+        is_lasting = copy.entry is None and copy.note.lasts
+        if is_lasting:
+            # The note is of use as long as it is asked.
+            self.store.touch(copy)
+        return Start(self.store.seq(), now, os.urandom(8).hex(), copy.entry, self.is_marked(copy, now), is_lasting)
 
     def is_marked(self, copy: Copy, now: float) -> bool:
         """Whether answers for the key could not be stored so far, so that nobody needs to wait for one.
@@ -158,7 +161,7 @@ class AnswerWriter:
         """Store an answer that was made without the lock, if it is storable and the lock is free."""
         if answer is not None and answer.verdict is Verdict.UNSTORABLE:
             if _is_of_storable(answer):
-                self._unmark_if_unlocked(key)
+                self._unmark_if_unlocked(key, answer)
             self._mark(key, answer)
         if answer is None or answer.verdict is not Verdict.STORABLE:
             return False
@@ -173,9 +176,9 @@ class AnswerWriter:
         finally:
             lock.release()
 
-    def _unmark_if_unlocked(self, key: str) -> None:
+    def _unmark_if_unlocked(self, key: str, answer: Answer) -> None:
         """End the marks of a key. Do nothing if the lock is taken: the answer of the call that is running says more."""
-        if not self._ends_marks(self.store.lookup(key) or self.load(key), time.time()):
+        if not self._ends_marks(self.store.lookup(key) or self.load(key), answer, time.time()):
             return
         lock = self.store.lock(key)
         try:
@@ -187,15 +190,16 @@ class AnswerWriter:
         finally:
             lock.release()
 
-    def _ends_marks(self, copy: Copy, now: float) -> bool:
+    def _ends_marks(self, copy: Copy, answer: Answer, now: float) -> bool:
         """End the marks in this process after a part of an answer that could be stored. Return whether the note has one too.
 
-        Not at once: some apps leave fields of the whole out of its parts, and it would be called for the whole each time.
+        Not at once: an app that says something else with the whole than with its parts would be asked for the whole each time.
         """
-        if copy.note.unstorable(now):
+        is_unsaid = answer.reason is not None and answer.reason.reason is StoreRefusal.PART_OF_UNSAID
+        if copy.note.unstorable(now) or (copy.note.lasts and is_unsaid):
             return False
         self._marks.get().remove(copy.key)
-        return copy.note.was_unstorable(now)
+        return copy.note.lasts
 
     def remove_if_unlocked(self, key: str) -> bool:
         """Remove the entry of a key. Return false if the lock is taken: a refresh may be running."""
@@ -267,8 +271,9 @@ class AnswerWriter:
     def _note_unstorable(self, copy: Copy, answer: Answer, now: float) -> None:
         if not _is_of_storable(answer):
             self._mark(copy.key, answer)
-            self._write_note(copy, copy.note.marked_unstorable(now), answer.names)
-        elif self._ends_marks(copy, now):
+            lasts = answer.reason is not None and answer.reason.reason in LASTING
+            self._write_note(copy, copy.note.marked_unstorable(now, lasts=lasts), answer.names)
+        elif self._ends_marks(copy, answer, now):
             self._write_note(copy, copy.note.marked_storable(now), answer.names)
 
     def _replace(self, copy: Copy, answer: Answer, now: float) -> bool:
@@ -307,4 +312,4 @@ class AnswerWriter:
 
 def _is_of_storable(answer: Answer) -> bool:
     """Whether an answer is a part or a confirmation of one that could be stored."""
-    return answer.reason is not None and answer.reason.reason is StoreRefusal.PART_OF_STORABLE
+    return answer.reason is not None and answer.reason.reason in (StoreRefusal.PART_OF_STORABLE, StoreRefusal.PART_OF_UNSAID)

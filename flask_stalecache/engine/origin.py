@@ -53,7 +53,7 @@ class Start(NamedTuple):
     :ivar serial: a random identifier of this call and its entry.
     :ivar previous: the entry that is stored now.
     :ivar is_marked: the key's note says that the last answer could not be stored, for anyone or for requests like this one.
-    :ivar was_unstorable: the last whole answer could not be stored for anyone, however long ago, and nothing is stored.
+    :ivar is_lasting: an answer could not be stored, however long ago, for a reason that is likely to last, and none could since.
     """
 
     seq: int
@@ -61,7 +61,7 @@ class Start(NamedTuple):
     serial: str
     previous: Entry | None
     is_marked: bool = False
-    was_unstorable: bool = False
+    is_lasting: bool = False
 
     def build_entry(self, options: ServeOptions, **content: Any) -> Entry:
         """Build an entry from the answer to this call.

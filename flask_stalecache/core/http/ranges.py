@@ -13,6 +13,8 @@ _SINGLE = re.compile(r"[ \t]*bytes=[ \t,]*(\d*)-(\d*)[ \t,]*", re.ASCII | re.IGN
 #: A range that a 206 has, and the size of the whole (RFC 9110 section 14.4).
 _CONTENT_RANGE = re.compile(r"bytes +(?:\d+-\d+|\*)/(\d{1,18})", re.ASCII | re.IGNORECASE)
 
+_ABOUT_RANGES = frozenset({"accept-ranges", "content-range"})
+
 
 class UnsatisfiableRange(ValueError):
     """The range is valid but outside of the body: 416."""
@@ -48,9 +50,8 @@ def _suffix(length: int, size: int) -> slice | None:
 
 def accepts_ranges(headers: Headers) -> bool:
     """Whether a range of bytes may be cut from a whole response: the app has not said ``Accept-Ranges: none``, or another unit."""
-    fields = tuple(headers)
-    said = first_of(fields, "accept-ranges")
-    return first_of(fields, "content-range") is None and (said is None or "bytes" in listed(said))
+    said = [(name.lower(), value) for name, value in headers if name.lower() in _ABOUT_RANGES]
+    return all(name == "accept-ranges" and "bytes" in listed(value) for name, value in said)
 
 
 def whole_size(headers: Headers) -> int | None:

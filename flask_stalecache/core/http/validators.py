@@ -66,9 +66,11 @@ class Validators:
         if known is not None:
             return self._is_among(known)
         since = timestamp(get("if-modified-since"))
+        if since is None:
+            return False
         modified = timestamp(self.last_modified)
         # HTTP dates have whole seconds.
-        return since is not None and (int(self.date) if modified is None else modified) <= since
+        return (int(self.date) if modified is None else modified) <= since
 
     def _is_among(self, known: str) -> bool:
         if known.strip() == "*":
@@ -100,8 +102,11 @@ class Validators:
         if expected is not None:
             strong = {tag[0] for tag in _WHOLE_TAG.finditer(expected) if not tag[0].startswith("W/")}
             return expected.strip() == "*" or self.etag in strong
-        since, modified = timestamp(get("if-unmodified-since")), timestamp(self.last_modified)
-        return since is None or modified is None or modified <= since
+        since = timestamp(get("if-unmodified-since"))
+        if since is None:
+            return True
+        modified = timestamp(self.last_modified)
+        return modified is None or modified <= since
 
 
 def conditional_fields(headers: Headers) -> list[tuple[str, str]]:

@@ -22,7 +22,9 @@ class Note:
     :param failures: failed calls of the origin in a row.
     :param retry_at: the earliest time of the next call while an entry can be served.
     :param silent_until: the earliest time of the next call even if no entry can be served.
-    :param unstorable_until: until then, requests for this key do not queue; 0 if the last answer could be stored.
+    :param unstorable_until: until then, requests for this key do not queue.
+    :param lasts: the reason why an answer could not be stored is likely to last. Until one can, the origin is sent conditions and
+        ranges of requests as they are.
     :param kept_out: names because of which an answer was not stored. A request with one of them bypasses the queue.
     :param names: the names by which it is purged, as an entry is.
     :param seq: the last purge number when it was written. A later hard purge of one of the names ends it.
@@ -33,6 +35,7 @@ class Note:
     retry_at: float = 0.0
     silent_until: float = 0.0
     unstorable_until: float = 0.0
+    lasts: bool = False
     kept_out: RequestInputs = NO_NAMES
     names: tuple[str, ...] = field(default=(), compare=False)
     seq: int = field(default=0, compare=False)
@@ -48,10 +51,6 @@ class Note:
     def unstorable(self, now: float) -> bool:
         """Whether the last answer could not be stored, a short while ago."""
         return self.written <= now < self.unstorable_until
-
-    def was_unstorable(self, now: float) -> bool:
-        """Whether the last whole answer could not be stored, however long ago."""
-        return self.unstorable_until > 0 and self.written <= now
 
     def failed(
         self, now: float, backoff: tuple[float, float], stretch: float, retry_after: float = 0.0, silent_for: float = 0.0
@@ -83,20 +82,23 @@ class Note:
         """
         return replace(self, written=now, retry_at=now + pause)
 
-    def marked_unstorable(self, now: float) -> Note:
-        """Return the note after an answer that can't be stored for any visitor. The origin answered, which ends its failures."""
-        return replace(NOTHING, written=now, unstorable_until=now + UNSTORABLE_FOR, kept_out=self.kept_out, names=self.names)
+    def marked_unstorable(self, now: float, *, lasts: bool = False) -> Note:
+        """Return the note after an answer that can't be stored for any visitor. The origin answered, which ends its failures.
+
+        :param lasts: the reason is likely to last.
+        """
+        return replace(self._answered(now), unstorable_until=now + UNSTORABLE_FOR, lasts=lasts or self.lasts)
 
     def marked_personal(self, now: float, carried: RequestInputs) -> Note:
         """Return the note after an answer that can't be stored because of what its request carried."""
-        kept_out = self.kept_out | carried
-        # In the past, so that requests queue again: this answer says nothing about those of others.
-        before = min(self.unstorable_until, now)
-        return replace(NOTHING, written=now, kept_out=kept_out, unstorable_until=before, names=self.names)
+        return replace(self._answered(now), kept_out=self.kept_out | carried, lasts=self.lasts)
 
     def marked_storable(self, now: float) -> Note:
         """Return the note after a part of an answer, or a confirmation, whose whole could be stored."""
-        return replace(self, written=now, unstorable_until=0.0)
+        return self._answered(now)
+
+    def _answered(self, now: float) -> Note:
+        return replace(NOTHING, written=now, kept_out=self.kept_out, names=self.names)
 
 
 NOTHING = Note()

@@ -41,6 +41,7 @@ class StoreRefusal(Enum):
     INTERIM_STATUS = ("status {} is not final",)
     PARTIAL_STATUS = ("status {} is a part of an answer",)
     PART_OF_STORABLE = ("status {} is a part of an answer that could be stored",)
+    PART_OF_UNSAID = ("status {} is a part of an answer that could be stored, if the whole says no more",)
     NOT_UNDERSTOOD = ("Cache-Control: must-understand, and status {} is not understood",)
     REQUEST_NO_STORE = ("the request says no-store",)
     CACHE_CONTROL = ("Cache-Control: {}",)
@@ -183,12 +184,33 @@ class StoreRefusal(Enum):
 NEVER_STORED = frozenset(
     {StoreRefusal.NO_LIFETIME, StoreRefusal.NO_VALIDATOR, StoreRefusal.NOT_CODED, StoreRefusal.ANSWERED_BY_CACHED}
 )
+#: They are about the page, and stay until its code, its rules or its size change.
+LASTING = NEVER_STORED - {StoreRefusal.NO_LIFETIME} | {
+    StoreRefusal.CACHE_CONTROL,
+    StoreRefusal.VARY_STAR,
+    StoreRefusal.NO_STORE,
+    StoreRefusal.RESPONSE_FILTER,
+    StoreRefusal.CSP_NONCE,
+    StoreRefusal.SHOWS_RANDOM,
+    StoreRefusal.READS_ALL_HEADERS,
+    StoreRefusal.READS_ALL_COOKIES,
+    StoreRefusal.READS_ALL_VARIABLES,
+    StoreRefusal.CHANGED_REQUEST,
+    StoreRefusal.ANSWERED_BY_MIDDLEWARE,
+    StoreRefusal.READS_ENVIRON,
+    StoreRefusal.READS_VARIABLE,
+    StoreRefusal.READS_UNSEEN,
+    StoreRefusal.EVENT_STREAM,
+    StoreRefusal.USED_WRITE,
+    StoreRefusal.TOO_LARGE,
+}
 #: They are about one request, or about this moment: the next answer may be stored.
 ABOUT_ONE_REQUEST = frozenset(
     {
         StoreRefusal.NOT_GET,
         StoreRefusal.PARTIAL_STATUS,
         StoreRefusal.PART_OF_STORABLE,
+        StoreRefusal.PART_OF_UNSAID,
         StoreRefusal.REQUEST_NO_STORE,
         StoreRefusal.AUTHORIZATION,
         StoreRefusal.IGNORED_PARAMETERS,

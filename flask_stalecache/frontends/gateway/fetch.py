@@ -129,7 +129,7 @@ class AppFetch:
         self._start, self._said, previous = start, said, start.previous
         # If the answer can't be stored anyway, the client's conditions are between the client and the app.
         is_plain = self.environ["REQUEST_METHOD"] == "GET" and not has_unannounced_body(self.environ)
-        may_store = is_plain and not start.is_marked and not start.was_unstorable
+        may_store = is_plain and not start.is_marked and not start.is_lasting
         self._has_removed_conditions = may_store
         # A copy in any case: middleware of the app may take the script root off the path.
         given = with_our_conditions(self.environ, previous if confirms else None) if may_store else self.environ.copy()

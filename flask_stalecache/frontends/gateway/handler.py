@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -46,7 +45,7 @@ from .converted_head import NoBody, as_get, discarding
 from .deliver import GoneError, PreparedResponse, send_stored
 from .dependence import fields_of_answer
 from .invalidation import Invalidator
-from .live_response import selected_of, send_live
+from .live_response import fill_from_app, selected_of, send_live
 from .origin import GatewayOrigin, refresh_of
 from .rules import Rule, Rules
 from .wsgi_call import AppCall, code_of
@@ -306,24 +305,16 @@ class Gateway:
             [] if fetch.is_ours else fields_for_answer(served, call.code, self._chosen, origin.reason, origin.debug_detail(served))
         )
         # Caches between the gateway and the client must tell the visitors apart too.
-        fields, selected = with_vary(fetch.fields_for(answer), fetch.varied(answer)), selected_of(fetch)
+        fields = with_vary(fetch.fields_for(answer), fetch.varied(answer))
+        selected = selected_of(fetch, fields)
         body = send_live(fetch, selected, fields, more, is_copied=answer.later is not None)
         if selected is not None and selected.extent is not Extent.FULL:
-            return closing(body, [origin.break_off, origin.close, partial(self._fill, origin, answer)], takes_long=False)
+            return closing(
+                body,
+                [origin.break_off, origin.close, partial(fill_from_app, self._engine.runtime, origin, answer)],
+                takes_long=False,
+            )
         return self._closing(body, origin) if self._engine.runtime.in_line else body
-
-    def _fill(self, origin: GatewayOrigin, answer: Answer) -> None:
-        """Store a page in the background that could have been stored, but of which the client has not taken all."""
-        runtime = self._engine.runtime
-        if runtime.in_line:
-            runtime.look_after_itself()
-        elif answer.later is not None and runtime.refresher.workers > 0:
-            # The response may have been stored after all, even as the first variant of its URL: then the key has changed.
-            origin.relocate()
-            copy, now = self._engine.look_up(origin.key), time.time()
-            is_missing = copy.entry is None or not copy.entry.is_fresh(now)
-            if is_missing and not copy.note.backing_off(now) and runtime.claim(copy):
-                runtime.submit(replace(origin.refresh(), fills_missing=True))
 
     # -- past the store ------------------------------------------------------------------------------------------
 

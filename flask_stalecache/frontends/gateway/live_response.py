@@ -18,25 +18,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from ...core.exhaustive import assert_never
 from ...core.http.conditional import Extent, Selected, fields_of_206, fields_of_416, select_of_new, with_accept_ranges
 from ...core.http.fields import request_fields
 from ...core.http.ranges import cut
 from ...core.http.validators import fields_of_304
+from ...engine.origin import Answer
+from ...engine.runtime import Runtime
 from .fetch import AppFetch
+from .origin import GatewayOrigin
 from .wsgi_call import AppCall, Copied
 
 Fields = list[tuple[str, str]]
 
 
-def selected_of(fetch: AppFetch) -> Selected | None:
-    """Return how much of the app's response its request asks for; ``None`` if that is between the client and the app."""
+def selected_of(fetch: AppFetch, fields: Fields) -> Selected | None:
+    """Return how much of the app's response its request asks for; ``None`` if that is between the client and the app.
+
+    :param fields: the fields of the whole response, as they are sent.
+    """
     call = fetch.call
     if call.code != 200 or call.is_sent or not fetch.answers_conditions:
         return None
     asked = request_fields(fetch.environ)
-    return select_of_new(fetch.environ["REQUEST_METHOD"], asked, call.code, call.fields, time.time(), call.size)
+    return select_of_new(fetch.environ["REQUEST_METHOD"], asked, call.code, fields, time.time(), call.size)
 
 
 def send_live(fetch: AppFetch, selected: Selected | None, fields: Fields, more: Fields, *, is_copied: bool) -> Iterable[bytes]:
@@ -65,6 +72,19 @@ def send_live(fetch: AppFetch, selected: Selected | None, fields: Fields, more: 
         case _:
             assert_never(selected.extent)
     return ()
+
+
+def fill_from_app(runtime: Runtime, origin: GatewayOrigin, answer: Answer) -> None:
+    """Store a page in the background that could have been stored, but of which the client has not taken all."""
+    if runtime.in_line:
+        runtime.look_after_itself()
+    elif answer.later is not None and runtime.refresher.workers > 0:
+        # The response may have been stored after all, even as the first variant of its URL: then the key has changed.
+        origin.relocate()
+        copy, now = origin.backend.engine.look_up(origin.key), time.time()
+        is_missing = copy.entry is None or not copy.entry.is_fresh(now)
+        if is_missing and not copy.note.backing_off(now) and runtime.claim(copy):
+            runtime.submit(replace(origin.refresh(), fills_missing=True))
 
 
 def _cookies(fields: Fields) -> Fields:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ...core.http.dates import pause_asked
 from ...core.http.fields import content_length, first_of, is_event_stream
-from ...core.http.freshness import S_MAXAGE, switches_off
+from ...core.http.freshness import S_MAXAGE, is_explicit, switches_off
 from ...core.http.ranges import whole_size
 from ...core.http.storing import PARTS
 from ...core.http.unset import SET_COOKIE, cookie_refusal, without_unset
@@ -118,8 +118,11 @@ class ResponseJudge:
         judgement = self.judge(whole, call, seen, None, 0.0)
         if judgement.reason is not None and judgement.reason.reason not in _MISSING_IN_PART:
             return judgement.reason
-        is_storable = judgement.verdict is Verdict.STORABLE
-        return Refusal(StoreRefusal.PART_OF_STORABLE if is_storable else StoreRefusal.PARTIAL_STATUS, str(call.code))
+        if judgement.verdict is not Verdict.STORABLE:
+            return Refusal(StoreRefusal.PARTIAL_STATUS, str(call.code))
+        # Some apps leave fields of the whole out of its parts.
+        is_said = is_explicit(whole.directives, whole.headers)
+        return Refusal(StoreRefusal.PART_OF_STORABLE if is_said else StoreRefusal.PART_OF_UNSAID, str(call.code))
 
     def _explain_windows(self, exchange: Exchange, seen: Observation, judgement: Judgement, configured: Policy) -> None:
         """Warn if the stale windows of the configuration do not apply, although the response does not forbid them in words."""

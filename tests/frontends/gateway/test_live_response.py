@@ -326,3 +326,23 @@ def test_a_rule_stores_a_page_again_whose_visitors_all_have_it(tmp_path: Path, c
         clock.shift(5)
     assert calls == [None, '"a"', '"a"', None]
     assert seen == ["MISS"] * 4 + ["HIT"] * 2
+
+
+@pytest.mark.parametrize("bare", [[], [TAG]], ids=["without any field", "with its ETag alone"])
+def test_a_304_that_tells_nothing_changes_nothing(tmp_path: Path, clock: time_machine.Traveller, bare: Any) -> None:
+    calls = []
+
+    def answer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        calls.append(environ.get("HTTP_IF_NONE_MATCH"))
+        if calls[-1]:
+            start_response("304 Not Modified", bare)
+            return []
+        start_response("200 OK", [PRIVATE, TAG])
+        return [BODY]
+
+    gateway = GatewayCache(answer, dir=tmp_path, max_age=60)
+    for _ in range(4):
+        assert number(ask(gateway, HTTP_IF_NONE_MATCH='"a"')) == 304
+        ask(gateway, method="HEAD", HTTP_IF_NONE_MATCH='"a"')
+        clock.shift(60)
+    assert calls == [None] + ['"a"'] * 7
