@@ -311,7 +311,7 @@ class Gateway:
         if selected is not None and selected.extent is not Extent.FULL:
             return closing(
                 body,
-                [origin.break_off, origin.close, partial(fill_from_app, self._engine.runtime, origin, answer)],
+                [origin.break_off, origin.close, partial(fill_from_app, origin, answer)],
                 takes_long=False,
             )
         return self._closing(body, origin) if self._engine.runtime.in_line else body

@@ -26,7 +26,6 @@ from ...core.http.fields import request_fields
 from ...core.http.ranges import cut
 from ...core.http.validators import fields_of_304
 from ...engine.origin import Answer
-from ...engine.runtime import Runtime
 from .fetch import AppFetch
 from .origin import GatewayOrigin
 from .wsgi_call import AppCall, Copied
@@ -74,8 +73,9 @@ def send_live(fetch: AppFetch, selected: Selected | None, fields: Fields, more: 
     return ()
 
 
-def fill_from_app(runtime: Runtime, origin: GatewayOrigin, answer: Answer) -> None:
+def fill_from_app(origin: GatewayOrigin, answer: Answer) -> None:
     """Store a page in the background that could have been stored, but of which the client has not taken all."""
+    runtime = origin.backend.engine.runtime
     if runtime.in_line:
         runtime.look_after_itself()
     elif answer.later is not None and runtime.refresher.workers > 0:
