@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.model.base_url import Base, request_fields
 from ..engine.thread_pool import drain_all
 from .batch import Batch
+from .fronts import Fronts
 from .purged import Purged
 from .scheduler import BatchScheduler, drain_all_batches, drain_with
 from .selector import Scope, Selection, Selector
@@ -93,6 +94,7 @@ class BulkOperations:
         threads, target, settings = concurrency_of(concurrency), self._warm_target(), self._engine.settings
         warmer = Warmer(
             app=target.app,
+            fronts=Fronts(self._engine.store, settings.ignored_parameters),
             base=target.base,
             unknown_base=target.unknown_base,
             root=target.root,

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from ..core.http.fields import is_event_stream
 from ..core.model.base_url import Address, Base
-from ..core.model.environ import WARMING
+from ..core.model.environ import WARMING, environ_name
+from ..core.model.keys import FORWARDED_FIELDS
 from ..core.wsgi import AppReply
 from ..errors import ConfigError
 from .batch import Outcome
+from .fronts import Fronts
 from .sitemap import MAX_BYTES, read_sitemap
 from .warm_request import FRESH, Warming
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+_FORWARDED = frozenset(map(environ_name, FORWARDED_FIELDS))
 #: Limits of sitemaps: levels of nesting, number of sitemaps, and total number of URLs.
 MAX_DEPTH, MAX_SITEMAPS, MAX_URLS = 3, 1000, 1_000_000
 
@@ -43,9 +46,11 @@ class Warmer:
     :param max_size: the maximum number of bytes to read of a body.
     :param remote_addr: the address that the requests come from.
     :param path_of: returns the path or URL for an endpoint and its values; ``None``: the app has no endpoints.
+    :param fronts: tells how requests for a host arrive.
     """
 
     app: WSGIApplication
+    fronts: Fronts
     base: Base | None
     unknown_base: str
     root: str
@@ -77,7 +82,7 @@ class Warmer:
 
     def _address(self, item: object) -> Address:
         if not _is_pair(item):
-            return self._base_of(item).address(item)
+            return (self._front_base_of(item) or self._base_of(item)).address(item)
         if self.base is None:
             raise ConfigError(self.unknown_base)
         if self.path_of is None:
@@ -90,6 +95,18 @@ class Warmer:
         if base is None:
             raise ConfigError(self.unknown_base)
         return base
+
+    def _front_base_of(self, url: object) -> Base | None:
+        """Return the base URL of a full URL of another host, if pages that are stored have arrived for that host."""
+        host = Base.of_url(url)
+        if self.base is None or host is None or host.host == self.base.host or self._says_how or self.fronts.of(host) is None:
+            return None
+        return host
+
+    @property
+    def _says_how(self) -> bool:
+        """Whether the fields of the caller say how requests arrive."""
+        return not _FORWARDED.isdisjoint(self.fields)
 
     # -- sitemaps ------------------------------------------------------------------------------------------------
 
@@ -136,7 +153,10 @@ class Warmer:
         :param warming: records how the app answers; ``None`` for the request of a sitemap.
         :param limit: the maximum number of bytes to read of the body.
         """
-        environ = {**self._base_of(address.url).recipe(address, with_raw=self.with_raw).to_environ(self.remote_addr), **self.fields}
+        front = None if self._says_how else self.fronts.of(address.base)
+        recipe = None if front is None else front.recipe(address)
+        recipe = recipe or address.base.recipe(address, with_raw=self.with_raw)
+        environ = {**recipe.to_environ(self.remote_addr), **self.fields}
         if warming is not None:
             environ[WARMING] = warming
         reply = Reply()

@@ -132,6 +132,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "batches.workers",
         "batches.renewal",
         "batches.scheduler",
+        "batches.fronts",
         "batches.warmer",
         "batches.operations",
     ),

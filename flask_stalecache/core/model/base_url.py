@@ -34,12 +34,14 @@ class Address:
     :param path: the path below the script root, as in the environ: its bytes as latin-1.
     :param query: the query as received.
     :param raw: path and query as received.
+    :param base: the base URL of the app that it belongs to.
     """
 
     url: str
     path: str
     query: str
     raw: str
+    base: Base
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Base:
         if self.root and path != self.root and not path.startswith(f"{self.root}/"):
             raise ConfigError(f"{raw!r} is not below {self}, where the app is: give the path as visitors see it")
         where = f"{raw}?{query}" if query else raw
-        return Address(f"{self.scheme}://{self.host}{where}", path.removeprefix(self.root), query, where)
+        return Address(f"{self.scheme}://{self.host}{where}", path.removeprefix(self.root), query, where, self)
 
     def recipe(self, address: Address, *, with_raw: bool = True) -> PageRecipe:
         """Return the request for a URL, from a visitor without cookies.

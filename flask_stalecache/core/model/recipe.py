@@ -17,8 +17,8 @@ USER_AGENT = "flask-stalecache refresh"
 #: An address that is nobody's (RFC 5737 section 3). Apps show more to 127.0.0.1 than to visitors.
 NOBODYS_ADDRESS = "192.0.2.1"
 NOTHING_CARRIED: Mapping[str, str] = MappingProxyType({})
-#: Fields that every key has in full.
-_NEEDED = frozenset({"HTTP_HOST", *map(environ_name, FORWARDED_FIELDS)})
+#: Variables of the fields that every key has in full.
+IN_EVERY_KEY = frozenset({"HTTP_HOST", *map(environ_name, FORWARDED_FIELDS)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,18 @@ class PageRecipe:
         return f"the value of {names} is not kept: the next visitor who sends it has it refreshed" if names else ""
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, Any], vary: Iterable[str], ignored: NamePatterns) -> PageRecipe:
+    def from_environ(
+        cls, environ: Mapping[str, Any], vary: Iterable[str], ignored: NamePatterns, seen: Mapping[str, Any] | None = None
+    ) -> PageRecipe:
         """Return the recipe of a request.
 
         :param environ: the WSGI environ.
         :param vary: names of the request fields that are in the key beside host and X-Forwarded-*.
         :param ignored: query parameters to leave out.
+        :param seen: the environ as the app saw it. Default: the same.
         """
-        seen = _seen(environ, ignored) if ARRIVED in environ else ()
+        is_changed = ARRIVED in environ or seen is not None
+        changes = _changes(environ.get(ARRIVED) or url_variables(environ), seen or environ, ignored) if is_changed else ()
         environ = as_arrived(environ)
         query = ignored.split(environ.get("QUERY_STRING", ""))[0]
         names = ["HTTP_HOST", *(environ_name(name) for name in (*FORWARDED_FIELDS, *vary))]
@@ -74,7 +78,7 @@ class PageRecipe:
             query=query,
             raw=tuple((name, _with_query(environ[name], query)) for name in RAW_PATHS if environ.get(name)),
             fields=tuple((name, environ.get(name)) for name in dict.fromkeys(names)),
-            seen=seen,
+            seen=changes,
         )
 
     def to_environ(self, remote_addr: str = NOBODYS_ADDRESS, carried: Mapping[str, str] = NOTHING_CARRIED) -> dict[str, Any]:
@@ -110,7 +114,7 @@ class PageRecipe:
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as data, for the disk: without values that may be secrets."""
-        values = {name: value if name in _NEEDED else shown(_field_name(name), value) for name, value in self.fields}
+        values = {name: value if name in IN_EVERY_KEY else shown(_field_name(name), value) for name, value in self.fields}
         known = [[name, value] for name, value in values.items() if not isinstance(value, tuple)]
         hidden = [[name, value[0]] for name, value in values.items() if isinstance(value, tuple)]
         return {
@@ -151,13 +155,15 @@ class PageRecipe:
         return recipe
 
 
-def _seen(environ: Mapping[str, Any], ignored: NamePatterns) -> tuple[tuple[str, str | None], ...]:
+def _changes(
+    arrived: Mapping[str, str | None], environ: Mapping[str, Any], ignored: NamePatterns
+) -> tuple[tuple[str, str | None], ...]:
     """Return the URL variables that middleware has changed since a request arrived."""
-    arrived, seen = (
+    before, after = (
         {**variables, "QUERY_STRING": ignored.split(variables["QUERY_STRING"] or "")[0]}
-        for variables in (environ[ARRIVED], url_variables(environ))
+        for variables in (arrived, url_variables(environ))
     )
-    return tuple((name, value) for name, value in seen.items() if value != arrived[name])
+    return tuple((name, value) for name, value in after.items() if value != before[name])
 
 
 def _is_of_field(name: str) -> bool:

@@ -169,7 +169,7 @@ class EntryBuilder:
             varied=self.varied(seen, exchange.headers),
             status=exchange.status,
             body=body,
-            recipe=PageRecipe.from_environ(environ, (*policy.vary, *fields), ignored).to_json(),
+            recipe=PageRecipe.from_environ(environ, (*policy.vary, *fields), ignored, as_seen).to_json(),
             calls=tuple(self._hints.calls),
             stood_in=self._hints.stood_in,
             by_file=True,
