@@ -17,7 +17,7 @@ from .actions import SELECTORS, act, selector_of
 from .charts import STATUSES
 from .csrf import is_ours, token
 from .data import DashboardData, Found, Lists
-from .url_lookup import request_for
+from .url_lookup import arriving, request_for
 
 #: Key in ``app.extensions``; maps the name of a registered blueprint to its :class:`Registered`.
 _REGISTERED = "stalecache.dashboard"
@@ -198,7 +198,8 @@ def _found(data: DashboardData, asked: Asked) -> tuple[Asked, Found | None]:
             return asked, data.one(asked.find)
         matches, takes_long = selector_of(data.state, asked.by, asked.find).matches, "long" in request.args
         if asked.by == "url":
-            return asked, data.of_url(request_for(asked.find, request.environ), matches, takes_long=takes_long)
+            wanted = request_for(asked.find, request.environ)
+            return asked, data.of_url(wanted, arriving(wanted, request.environ), matches, takes_long=takes_long)
         return asked, data.matching(matches, takes_long=takes_long)
     except StaleCacheError as error:
         return asked._replace(problem=str(error)), None

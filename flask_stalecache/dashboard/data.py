@@ -159,14 +159,17 @@ class DashboardData:
             return Found("It is not stored any more.", "", False, [])
         return Found("", "", False, [self._card(_stored(copy.entry, copy.note))])
 
-    def of_url(self, environ: Mapping[str, Any], matches: Callable[[Entry], bool], *, takes_long: bool) -> Found:
+    def of_url(
+        self, environ: Mapping[str, Any], arriving: Mapping[str, Any], matches: Callable[[Entry], bool], *, takes_long: bool
+    ) -> Found:
         """Return the entries of a URL: those that a request for it finds by their keys, and others that a walk finds in time.
 
-        :param environ: a request for it.
+        :param environ: a request for it, as the app would see it.
+        :param arriving: the same as it would arrive.
         :raises StoreError: if the store can't be read.
         """
         store, ignored = self.state.engine.store, self.state.settings.ignored_parameters
-        keys = [*self.state.pages.keys_of(environ), page_key("gateway", environ, {}, ignored)]
+        keys = [*self.state.pages.keys_of(environ), page_key("gateway", arriving, {}, ignored)]
         copies = [store.load(key) for key in keys]
         straight = [_stored(copy.entry, copy.note) for copy in copies if copy.entry is not None and copy.entry.status != INDEX]
         return self._matching(matches, [stored for stored in straight if matches(stored.entry)], takes_long)

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from ..core.model.keys import RAW_PATHS
+from ..core.model.arrival import place_of_path
+from ..core.model.environ import as_arrived
+from ..core.model.keys import RAW_PATHS, host_of, raw_path
 from ..errors import ConfigError
 
 #: Characters that browsers do not quote in a path and in a query.
 _PATH, _QUERY = "%/:@!$&'()*+,;=~", "%/:@!$&'()*+,;=~?[]"
+#: The same in a path that is decoded.
+_DECODED = _PATH.removeprefix("%")
 
 
 def request_for(url: str, environ: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,11 +31,41 @@ def request_for(url: str, environ: Mapping[str, Any]) -> dict[str, Any]:
     raw, query = quote(parts.path or "/", safe=_PATH), quote(parts.query, safe=_QUERY)
     path, root = unquote_to_bytes(raw).decode("latin-1"), environ.get("SCRIPT_NAME", "")
     is_here = path == root or path.startswith(f"{root}/")
+    sent = raw.removeprefix(_unsent(environ))
     asked = {
         **environ,
         "SCRIPT_NAME": root if is_here else "",
         "PATH_INFO": path.removeprefix(root) if is_here else path,
         "QUERY_STRING": query,
-        **{name: f"{raw}?{query}" if query else raw for name in RAW_PATHS if environ.get(name)},
+        **{name: f"{sent}?{query}" if query else sent for name in RAW_PATHS if environ.get(name)},
     }
     return {**asked, "wsgi.url_scheme": parts.scheme, "HTTP_HOST": parts.netloc} if parts.netloc else asked
+
+
+def _unsent(environ: Mapping[str, Any]) -> str:
+    """Return the beginning of the path that was not sent to the server, but set by middleware: the prefix of a proxy."""
+    whole = quote((environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1"), safe=_DECODED)
+    sent = raw_path(environ)
+    return whole.removesuffix(sent) if sent and whole.endswith(sent) else ""
+
+
+def arriving(asked: Mapping[str, Any], environ: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the request for a URL as it would arrive in front of all middleware of the app, as far as that can be told.
+
+    :param asked: the request as the app would see it.
+    :param environ: the WSGI environ of the current request.
+    """
+    arrived, path = as_arrived(environ), asked["SCRIPT_NAME"] + asked["PATH_INFO"]
+    place = place_of_path(quote(path.encode("latin-1"), safe=_DECODED), arrived, environ)
+    if place is None or host_of(asked) != host_of(environ):
+        return dict(asked)
+    root = arrived.get("SCRIPT_NAME", "")
+    is_below = place.path == root or place.path.startswith(f"{root}/")
+    query = asked["QUERY_STRING"]
+    return {
+        **arrived,
+        "SCRIPT_NAME": root if is_below else "",
+        "PATH_INFO": place.path.removeprefix(root) if is_below else place.path,
+        "QUERY_STRING": query,
+        **{name: f"{place.raw}?{query}" if query else place.raw for name in RAW_PATHS if environ.get(name)},
+    }

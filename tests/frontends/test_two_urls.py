@@ -9,6 +9,7 @@ import pytest
 import time_machine
 from flask import Response, url_for
 
+from flask_stalecache import FileStore
 from support.two_urls import (
     CASES,
     FORWARDED,
@@ -132,7 +133,7 @@ FORGED = [
 
 
 @pytest.mark.parametrize(("name", "fields", "before"), FORGED)
-@pytest.mark.parametrize("front", [GATEWAY, GATEWAY_VIEW, WSGI])
+@pytest.mark.parametrize("front", [GATEWAY, WSGI])
 def test_a_visitor_purges_no_page_elsewhere(directory: Path, name: str, fields: dict[str, str], before: str, front: str) -> None:
     """The page below ``/admin`` can't be changed by whoever sends the orders of the shop somewhere else."""
     shop = Shop(directory, Way(WAYS[name].middleware), front)
@@ -168,3 +169,32 @@ def test_an_order_outside_the_mount_it_came_from_purges_its_target(directory: Pa
     shop.location = lambda: "/elsewhere"
     assert shop.visit("/order", method="POST").status == 303
     assert shop.visit().word == "HIT"
+
+
+# -- commands and dashboard ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("front", [VIEW, GATEWAY])
+def test_commands_take_each_of_its_urls_and_show_the_public_one(directory: Path, front: str) -> None:
+    shop = Shop(directory, WAYS["ProxyFix"], front)
+    run = shop.app.test_cli_runner().invoke
+    public = f"{shop.way.public}/page/1"
+    for url in shop.urls().values():
+        assert shop.visit().word == "MISS"
+        assert run(args=["stalecache", "show", url]).output.splitlines()[0] == public
+        assert public in run(args=["stalecache", "list", "--prefix", url]).output
+        assert run(args=["stalecache", "purge", url]).output == "purged\n"
+    done = run(args=["stalecache", "purge", public])
+    assert (done.exit_code, done.stderr) == (1, "nothing stored matches\n")
+
+
+@pytest.mark.parametrize("front", [VIEW, GATEWAY])
+def test_the_dashboard_finds_it_without_a_walk(directory: Path, monkeypatch: pytest.MonkeyPatch, front: str) -> None:
+    shop = Shop(directory, WAYS["ProxyFix"], front, SECRET_KEY="for the forms")
+    shop.app.register_blueprint(shop.cache.dashboard, url_prefix="/stalecache", authorize=lambda: True)
+    assert shop.visit().word == "MISS"
+    monkeypatch.setattr(FileStore, "walk", lambda store: iter(()))
+    for what in ("the public URL", "the public path"):
+        found = shop.visit("/stalecache/", query_string={"by": "url", "find": shop.urls()[what]}).text
+        assert "1 entry found." in found, what
+    assert "Nothing that is stored matches." in shop.visit("/stalecache/", query_string={"by": "url", "find": "/shop/page/2"}).text
