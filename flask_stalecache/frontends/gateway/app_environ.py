@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from werkzeug.wsgi import FileWrapper
+
 from ...core.http.validators import CONDITIONS, conditional_fields
 from ...core.model.entry import Entry
 from ...core.model.environ import environ_name
@@ -15,31 +17,36 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 
-def with_our_conditions(environ: WSGIEnvironment, previous: Entry | None) -> WSGIEnvironment:
-    """Return a request with the conditions of the stored response instead of the client's (RFC 9111 section 4.3.1).
+def environ_for_app(
+    environ: WSGIEnvironment,
+    rule: Rule,
+    previous: Entry | None,
+    more: Mapping[str, str],
+    *,
+    removes_conditions: bool,
+    has_body: bool,
+) -> WSGIEnvironment:
+    """Return the environ of a request as the app is given it: a copy, since its middleware may take the script root off the path.
 
     :param environ: the client's request.
-    :param previous: the stored response, if any.
-    """
-    made = {name: value for name, value in environ.items() if name not in CONDITIONS}
-    if previous is not None:
-        made.update((environ_name(name), value) for name, value in conditional_fields(previous.headers))
-    return made
-
-
-def without_what_is_ignored(environ: WSGIEnvironment, rule: Rule, refresh_fields: Mapping[str, str], *, has_body: bool) -> None:
-    """Take from a copy of a request what must make no difference to the answer, and give a refresh its own fields.
-
-    :param environ: the copy.
     :param rule: the rule for the path.
-    :param refresh_fields: the fields that are added, by their names in lower case; none for a visitor's request.
+    :param previous: the stored response that the app may confirm, if any.
+    :param more: fields that are added, by their names in lower case.
+    :param removes_conditions: those of the client are replaced by those of the stored response (RFC 9111 section 4.3.1).
     :param has_body: the request has a body, or is not a GET.
     """
+    made = {name: value for name, value in environ.items() if not (removes_conditions and name in CONDITIONS)}
+    if removes_conditions and previous is not None:
+        made.update((environ_name(name), value) for name, value in conditional_fields(previous.headers))
     if rule.policy.cookies is not None:
         # None of them matters, so none may make a difference.
-        environ.pop("HTTP_COOKIE", None)
+        made.pop("HTTP_COOKIE", None)
     if not has_body:
-        take_body_away(environ)
+        take_body_away(made)
+    if "HTTP_RANGE" in environ:
+        # In the files of most servers nobody can seek, so a range at the end of a film would be found by reading all of it.
+        made["wsgi.file_wrapper"] = FileWrapper
     # Not in the request that is judged: the operator's own fields say nothing about a visitor.
-    for name, value in refresh_fields.items():
-        environ.setdefault(environ_name(name), value)
+    for name, value in more.items():
+        made.setdefault(environ_name(name), value)
+    return made

@@ -50,7 +50,7 @@ from ...engine.stream_pace import StreamPace
 from ...stats.tally import UNCOUNTED, Tally
 from ..request_body import has_unannounced_body
 from ..request_origin import all_fields
-from .app_environ import with_our_conditions, without_what_is_ignored
+from .app_environ import environ_for_app
 from .backend import Backend, Observation
 from .dependence import fields_of_answer
 from .entry_builder import EntryBuilder
@@ -131,10 +131,9 @@ class AppFetch:
         is_plain = self.environ["REQUEST_METHOD"] == "GET" and not has_unannounced_body(self.environ)
         may_store = is_plain and not start.is_marked and not start.is_lasting
         self._has_removed_conditions = may_store
-        # A copy in any case: middleware of the app may take the script root off the path.
-        given = with_our_conditions(self.environ, previous if confirms else None) if may_store else self.environ.copy()
         more = self.backend.refresh_headers if self.cacheability.in_background else {}
-        without_what_is_ignored(given, self.rule, more, has_body=not is_plain)
+        known = previous if confirms else None
+        given = environ_for_app(self.environ, self.rule, known, more, removes_conditions=may_store, has_body=not is_plain)
         self._given = self.backend.observe.hand_in(given)
         try:
             self.call.make(self.backend.app, self._given)

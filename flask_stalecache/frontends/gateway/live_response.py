@@ -4,8 +4,8 @@
 extent          what is sent                                             the app's body
 =============== ======================================================== ==================================================
 FULL            the response as it comes                                 is passed on
-PARTIAL         the range, cut from the chunks as they pass              is closed at the end of the range, or when the
-                                                                         client leaves
+PARTIAL         the range, cut from the chunks as they pass; in a file   is closed at the end of the range, or when the
+                that is not stored, what is before it is skipped         client leaves
 NOT_MODIFIED    the fields of a 304, and the cookies that the app sets   is closed unread
 UNSATISFIABLE   likewise, as a 416                                       is closed unread
 =============== ======================================================== ==================================================
@@ -63,7 +63,9 @@ def send_live(fetch: AppFetch, selected: Selected | None, fields: Fields, more: 
             return fetch.copied() if is_copied else call.rest()
         case Extent.PARTIAL:
             call.send_head([*fields_of_206(with_accept_ranges(call.code, fields), selected), *more], "206 Partial Content")
-            return Cut(fetch.copied() if is_copied else call, selected.part)
+            skipped = 0 if is_copied else call.skip(selected.part.start)
+            part = slice(selected.part.start - skipped, selected.part.stop - skipped)
+            return Cut(fetch.copied() if is_copied else call, part)
         case Extent.NOT_MODIFIED:
             call.send_head([*fields_of_304(fields), *_cookies(fields), *more], "304 Not Modified")
         case Extent.UNSATISFIABLE:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
+
+from werkzeug.wsgi import FileWrapper
 
 from ...core.http.fields import content_length, end_to_end, first_of
 from ...core.model.reasons import StoreRefusal
@@ -152,6 +155,14 @@ class AppCall:
         # Untouched: the server may recognise it and send it in its own way, such as a wsgi.file_wrapper.
         body, self._body = self._body, ()
         return body
+
+    def skip(self, count: int) -> int:
+        """Skip bytes of a body that is a file, and of which nothing was read. Return how many were skipped."""
+        body = self._body
+        if self._iterator is not None or type(body) is not FileWrapper or not body.seekable():
+            return 0
+        body.seek(count, os.SEEK_CUR)
+        return count
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the chunks of the body, also those that were read already."""

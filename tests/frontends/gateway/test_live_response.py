@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,34 @@ def test_what_comes_after_the_range_is_not_read(tmp_path: Path) -> None:
     site = Site(tmp_path, ("Cache-Control", "no-store"), LENGTH, size=100)
     assert site.ask(range="bytes=150-249").body == BODY[150:250]
     assert (site.last.asked, site.last.closed) == (3, 1)
+
+
+class Film(io.BytesIO):
+    """A file that counts the bytes that are read of it."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.taken += len(data)
+        return data
+
+
+def test_what_comes_before_the_range_in_a_file_is_not_read(tmp_path: Path) -> None:
+    """The end of a film of gigabytes, by an app that answers no ranges, such as Django's FileResponse."""
+    films: list[Film] = []
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        films.append(Film(BODY * 100))
+        start_response("200 OK", [PRIVATE, ("Content-Length", str(len(BODY) * 100))])
+        return environ["wsgi.file_wrapper"](films[-1], 1000)
+
+    gateway = GatewayCache(answer, dir=tmp_path)
+    for asked, part in {"bytes=1000000-1000009": slice(1_000_000, 1_000_010), "bytes=-7": slice(-7, None)}.items():
+        got = ask(gateway, HTTP_RANGE=asked)
+        assert (number(got), got.body) == (206, (BODY * 100)[part])
+        assert films[-1].taken <= 1000
+        assert films[-1].closed
 
 
 def test_a_client_that_leaves_within_its_range_closes_the_body(tmp_path: Path) -> None:
