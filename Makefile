@@ -75,6 +75,8 @@ lint: $(VENV)/.stamp ## Check style, format and types.
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy --strict flask_stalecache example_app benchmarks
+	@for platform in darwin win32; do \
+		$(RUN) -m mypy --strict --platform $$platform --cache-dir .mypy_cache/$$platform flask_stalecache || exit; done
 
 format: $(VENV)/.stamp ## Sort imports, mend what ruff can mend, and format.
 	$(RUN) -m ruff check --fix .

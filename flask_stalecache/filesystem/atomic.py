@@ -11,10 +11,11 @@ from pathlib import Path
 
 from ..errors import ConfigError, StoreError
 from .directory import Inside, Place, where
+from .system import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, own_user, set_mode, sync
 
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-_LIST = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY
+_READ = os.O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_CLOEXEC | O_NOFOLLOW
+_LIST = os.O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_DIRECTORY
 #: A link, or what another user has put there: nobody wrote it for us.
 PLANTED = (errno.ELOOP, errno.EPERM)
 #: Another directory would do; a disk that is full or failing is no reason to give another one.
@@ -46,7 +47,7 @@ def open_file(place: Place) -> int | None:
 def ours(descriptor: int, place: Place) -> int:
     """Return a descriptor, or close it and raise :class:`PermissionError` if the file belongs to another user."""
     # Nobody else can write to our folders, unless they were open to others once, or are not the ones that were checked.
-    if os.fstat(descriptor).st_uid != os.geteuid():
+    if os.fstat(descriptor).st_uid != own_user():
         os.close(descriptor)
         raise PermissionError(errno.EPERM, "belongs to another user", str(place))
     return descriptor
@@ -87,7 +88,7 @@ def write_file(place: Place, data: bytes, time_ns: int, *, is_durable: bool = Fa
     descriptor = os.open(beside, _CREATE, 0o600, dir_fd=at)
     try:
         try:
-            os.fchmod(descriptor, 0o600)
+            set_mode(descriptor, 0o600)
             # Set at once, since by the kernel's time a sweep could take the file for left over.
             os.utime(descriptor, ns=(time_ns, time_ns))
             # At its full size from the beginning, so that a look at the folder meanwhile counts the right size.
@@ -97,7 +98,7 @@ def write_file(place: Place, data: bytes, time_ns: int, *, is_durable: bool = Fa
                 view = view[os.write(descriptor, view) :]
             os.utime(descriptor, ns=(time_ns, time_ns))
             if is_durable:
-                os.fsync(descriptor)
+                sync(descriptor)
         finally:
             os.close(descriptor)
         os.rename(beside, path, src_dir_fd=at, dst_dir_fd=at)

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ConfigError
+from .system import O_CLOEXEC, O_DIRECTORY, own_user
 
 _CALLS = {os.open, os.stat, os.unlink, os.rename, os.mkdir, os.chmod, os.link, os.utime}
 _RELATIVE = os.supports_dir_fd >= _CALLS and os.scandir in os.supports_fd
-_DIRECTORY = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0)
+#: Where Linux has each descriptor as a path.
+LINKS = "/proc/self/fd"
+_DIRECTORY = os.O_RDONLY | O_CLOEXEC | O_DIRECTORY
 
 
 class Held:
@@ -46,7 +49,7 @@ class Held:
         self._identity = status.st_dev, status.st_ino
         if _RELATIVE:
             self.descriptor = descriptor
-            links = Path(f"/proc/self/fd/{descriptor}")
+            links = Path(f"{LINKS}/{descriptor}")
             self._by_path = links if links.is_dir() else path
         else:
             os.close(descriptor)
@@ -162,10 +165,10 @@ def check_directory(directory: Path) -> None:
 def _check_status(directory: Path, status: os.stat_result, owners: set[int]) -> None:
     if not stat.S_ISDIR(status.st_mode):
         raise ConfigError(f"the cache directory {directory} is a file: give a directory as STALECACHE_DIR")
-    others = owners - {os.geteuid()}
+    others = owners - {own_user()}
     if others:
         raise ConfigError(
-            f"the cache directory {directory} belongs to user {others.pop()}, and we are user {os.geteuid()}: "
+            f"the cache directory {directory} belongs to user {others.pop()}, and we are user {own_user()}: "
             + (_below(directory) or "give a directory of our own as STALECACHE_DIR")
         )
     if status.st_mode & 0o022:
@@ -183,10 +186,10 @@ def _below(directory: Path) -> str | None:
     """Return the advice to use a directory below one that is not ours alone, such as a volume of a container."""
     if directory.is_symlink() or not os.access(directory, os.W_OK | os.X_OK):
         return None
-    for name in ("cache", "stalecache", f"stalecache-{os.geteuid()}"):
+    for name in ("cache", "stalecache", f"stalecache-{own_user()}"):
         try:
             status = os.lstat(directory / name)
-            is_usable = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+            is_usable = stat.S_ISDIR(status.st_mode) and status.st_uid == own_user() and not status.st_mode & 0o022
         except FileNotFoundError:
             is_usable = True
         except OSError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 import time
@@ -13,8 +12,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..errors import StoreError
-from .atomic import remove_file, store_errors
+from .atomic import remove_file, status_of, store_errors
 from .directory import Directory, Place, where
+from .system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, try_flock
 
 #: Seconds between two attempts for a lock of the directory, and seconds after which it is an error: these are held briefly.
 POLL = 0.005
@@ -86,14 +86,18 @@ def remove_if_idle(place: Place) -> None:
     """Remove a lock file, unless it is held. Called for many thousands of files, so it does without a lock object."""
     path, at = where(place)
     with suppress(OSError):
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+        descriptor = os.open(path, os.O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, dir_fd=at)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Only the holder may remove it, and by now the path may be another file.
-            if os.path.samestat(os.fstat(descriptor), os.stat(path, dir_fd=at, follow_symlinks=False)):
+            if try_flock(descriptor, exclusive=True) and _is_at(descriptor, place):
                 os.unlink(path, dir_fd=at)
         finally:
             os.close(descriptor)
+
+
+def _is_at(descriptor: int, place: Place) -> bool:
+    status = status_of(place)
+    return status is not None and os.path.samestat(os.fstat(descriptor), status)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ A file has a head (magic, version, start time, gauges, named counts) and one blo
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import mmap
 import os
 import stat
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..filesystem.atomic import files_in, make_directory, ours
+from ..filesystem.system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, allocate, allocated, read_at, set_mode, try_flock, write_at
 from .tally import CELLS, KINDS
 
 MAGIC = int.from_bytes(b"stalerow", "little")
@@ -44,7 +45,7 @@ SIZE = (HEAD + (LABELS + len(KINDS)) * _BLOCK) * 8
 #: Seconds after which held files are tried again: a reader may have held them for a moment.
 _SECOND_LOOK = 0.002
 _TRIES = 10
-_OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_OPEN = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
 
 
 class CounterFile:
@@ -158,7 +159,7 @@ def read_files(folder: Path) -> Iterator[Reading]:
         try:
             # Read, not mapped: if a mapped file were cut meanwhile, SIGBUS would end this process.
             cells = memoryview(os.read(descriptor, SIZE + 1))
-            is_held = not _try_lock(descriptor, fcntl.LOCK_SH)
+            is_held = not try_flock(descriptor, exclusive=False)
         except OSError:
             continue
         finally:
@@ -187,7 +188,7 @@ def _take_over(path: Path) -> CounterFile | None:
     except OSError:
         return None
     try:
-        if _try_lock(descriptor, fcntl.LOCK_EX) and _is_whole(os.fstat(descriptor)) and _is_ours_at(descriptor):
+        if try_flock(descriptor, exclusive=True) and _is_whole(os.fstat(descriptor)) and _is_ours_at(descriptor):
             file = CounterFile(path, descriptor)
             descriptor = -1
             return file
@@ -202,13 +203,14 @@ def _take_over(path: Path) -> CounterFile | None:
 def _create(folder: Path) -> CounterFile:
     """Make a file, complete and locked, under another name, then link it, so that no process ever sees a half one."""
     beside = folder / f"{os.urandom(8).hex()}.tmp"
-    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.fchmod(descriptor, 0o600)
+        if not try_flock(descriptor, exclusive=True):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(beside))
+        set_mode(descriptor, 0o600)
         # Writing to a hole on a full disk would raise SIGBUS.
-        os.posix_fallocate(descriptor, 0, SIZE)
-        os.pwrite(descriptor, struct.pack("=QQQ", MAGIC, VERSION, time.time_ns()), 0)
+        allocate(descriptor, SIZE)
+        write_at(descriptor, struct.pack("=QQQ", MAGIC, VERSION, time.time_ns()), 0)
         return CounterFile(_linked(beside, folder), descriptor)
     except BaseException:
         os.close(descriptor)
@@ -241,18 +243,10 @@ def _remove_leftovers(folder: Path) -> None:
 def _remove_if_unlocked(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | _OPEN)
     try:
-        if _try_lock(descriptor, fcntl.LOCK_EX):
+        if try_flock(descriptor, exclusive=True):
             os.unlink(path)
     finally:
         os.close(descriptor)
-
-
-def _try_lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
@@ -260,7 +254,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _is_whole(status: os.stat_result) -> bool:
-    return stat.S_ISREG(status.st_mode) and status.st_size == SIZE and status.st_blocks * 512 >= SIZE
+    return stat.S_ISREG(status.st_mode) and status.st_size == SIZE and allocated(status) >= SIZE
 
 
 def _is_ours(cells: memoryview) -> bool:
@@ -268,7 +262,7 @@ def _is_ours(cells: memoryview) -> bool:
 
 
 def _is_ours_at(descriptor: int) -> bool:
-    return _is_ours(memoryview(os.pread(descriptor, 16, 0)).cast("Q"))
+    return _is_ours(memoryview(read_at(descriptor, 16, 0)).cast("Q"))
 
 
 # -- the labels ------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ..filesystem.atomic import make_directories, read_file, write_file
 from ..filesystem.locks import FileKeyLock
+from ..filesystem.system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
 from .schema import Sample
 from .tally import CELLS, KINDS, Totals, added, requests_of, series_of
 
@@ -139,7 +140,7 @@ class History:
             self._in_memory = [*self._in_memory, sample][-_SAMPLES:]
             return
         descriptor = os.open(
-            folder / "history", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600
+            folder / "history", os.O_WRONLY | os.O_APPEND | os.O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0o600
         )
         try:
             # A line break first, since the last line may be incomplete.

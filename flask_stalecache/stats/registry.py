@@ -19,6 +19,7 @@ from typing import Any, cast
 from ..core.exhaustive import assert_never
 from ..errors import ConfigError, StoreError
 from ..filesystem.atomic import make_directories
+from ..filesystem.system import after_fork_in_child
 from . import schema
 from .counter_file import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, CounterFile, acquire_file, read_files
 from .counters import Counters
@@ -324,4 +325,4 @@ def _see_fork() -> None:
 
 
 # At the fork, since a hit in the child does not check the pid. Some servers fork without this hook: slow paths check the pid too.
-os.register_at_fork(after_in_child=_see_fork)
+after_fork_in_child(_see_fork)

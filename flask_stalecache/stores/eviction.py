@@ -7,12 +7,12 @@ used since the last look; it gets a second chance (CLOCK). No lock guards the co
 from __future__ import annotations
 
 import math
-import os
 import random
 import time
 from contextlib import suppress
 
 from ..errors import StoreError
+from ..filesystem.system import free_bytes
 from .folders import BILLION, Folders, Found, Removed
 from .purge_records import PurgeRecords
 from .stamps import FOLDERS, SEQ_SLOT, Stamps, mark_of
@@ -97,8 +97,7 @@ class Evictor:
             # Under a limit of less than a megabyte the records could leave no room for entries.
             over = sum(stamps.folder_sizes) + min(records, self.max_size // 4) - self.max_size
         if self.min_free:
-            disk = os.statvfs(self.folders.directory.path)
-            over = max(over, self.min_free + size - disk.f_bavail * disk.f_frsize)
+            over = max(over, self.min_free + size - free_bytes(self.folders.directory.path))
         return over
 
     def _evict(self, missing: int, stamps: Stamps, removed: Removed, until: float) -> bool:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from ..filesystem.atomic import PLANTED, ours, remove_file, status_of
 from ..filesystem.directory import Place, where
+from ..filesystem.system import O_CLOEXEC, O_NOFOLLOW, allocate, allocated, set_mode
 from .base import Copy
 
 #: Each layout has its own name.
@@ -135,7 +136,7 @@ def _open_whole(place: Place) -> int:
     path, at = where(place)
     for _ in range(10):
         try:
-            descriptor = ours(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=at), place)
+            descriptor = ours(os.open(path, os.O_RDWR | O_CLOEXEC | O_NOFOLLOW, dir_fd=at), place)
         except FileNotFoundError:
             _make(path, at)
             continue
@@ -152,16 +153,16 @@ def _open_whole(place: Place) -> int:
 
 
 def _is_whole(status: os.stat_result) -> bool:
-    return status.st_size == SIZE and status.st_blocks * 512 >= SIZE
+    return status.st_size == SIZE and allocated(status) >= SIZE
 
 
 def _make(path: str, at: int | None) -> None:
     # Completed under another name, then linked: no process ever sees a half table, and the first of two creators wins.
     beside = f"{path}.{os.urandom(8).hex()}.tmp"
-    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=at)
+    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | O_CLOEXEC, 0o600, dir_fd=at)
     try:
-        os.fchmod(descriptor, 0o600)
-        os.posix_fallocate(descriptor, 0, SIZE)
+        set_mode(descriptor, 0o600)
+        allocate(descriptor, SIZE)
         os.link(beside, path, src_dir_fd=at, dst_dir_fd=at)
     except FileExistsError:
         pass

@@ -70,6 +70,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.rules.request_changes",
     ),
     (
+        "filesystem.system",
         "filesystem.directory",
         "filesystem.atomic",
         "filesystem.locks",

@@ -16,6 +16,7 @@ from flask_stalecache.stores.base import Store
 from flask_stalecache.stores.file_store import FileStore
 from support.engine import make_entry
 from support.processes import Worker
+from support.systems import become_macos
 
 NOTE = Note(
     written=5.5,
@@ -35,16 +36,24 @@ class Kind:
     :ivar open: makes a store on a place that is shared, as another process would.
     :ivar read: what is kept for a key, past the store; ``None``: nothing.
     :ivar plant: puts bytes there in place of a key's entry or, with a suffix, its note.
+    :ivar on: makes this process look like one on the system that the store is for.
     """
 
     name: str
     open: Callable[..., Store]
     read: Callable[[Path, str], bytes | None]
     plant: Callable[..., None]
+    on: Callable[..., None] = lambda **_: None
 
 
 def open_files(place: Path, memory_size: int = MEMORY, counters: Counters | None = None) -> Store:
     return FileStore(place, memory_size=memory_size, counters=counters)
+
+
+def open_files_on_macos(place: Path, memory_size: int = MEMORY, counters: Counters | None = None) -> Store:
+    # For good in a worker, which runs nothing else; in the process of the tests it is so already.
+    become_macos()
+    return open_files(place, memory_size, counters)
 
 
 def file_of(place: Path, key: str, suffix: str = "") -> Path:
@@ -62,7 +71,10 @@ def plant_file(place: Path, key: str, data: bytes, suffix: str = "") -> None:
     path.write_bytes(data)
 
 
-KINDS = {"file": Kind("file", open_files, read_file, plant_file)}
+KINDS = {
+    "file": Kind("file", open_files, read_file, plant_file),
+    "macos": Kind("macos", open_files_on_macos, read_file, plant_file, become_macos),
+}
 
 
 def change_elsewhere(kind_name: str, place: Path, change: Callable[[Store], None]) -> int:

@@ -13,8 +13,10 @@ from support.store_contract import KINDS, Kind
 
 
 @pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    return KINDS[request.param]
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    kind = KINDS[request.param]
+    kind.on(put=monkeypatch.setattr, take=monkeypatch.delattr)
+    return kind
 
 
 @pytest.fixture
