@@ -160,6 +160,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.middleware",
     ),
     (
+        "frontends.pages.request_state",
         "frontends.pages.request_recorder",
         "frontends.pages.session_recorder",
         "frontends.pages.watch",

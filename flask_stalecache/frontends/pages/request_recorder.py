@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
+import flask.app
+import flask.ctx
 from flask import Request
 
 from ...core.model.environ import REPLAY
@@ -17,6 +19,7 @@ from ..flask_internals import RecordedHeaders, is_made_by_flask, is_of_framework
 from ..observed_environ import ObservedEnviron, RequestEnviron
 from ..observed_values import hand_out, observed_values
 from ..read_log import ReadLog
+from .request_state import initial_state, sets_initial_state
 
 
 class ObservedHeaders(RecordedHeaders):
@@ -64,16 +67,24 @@ _FROM_FIELD = {
 
 _frame = sys._getframe
 _new_environ = RequestEnviron.__new__
-#: The modules of Flask and Werkzeug that ask for the environ at every hit: this is the shortest way to tell them.
-_AT_EVERY_HIT = frozenset({"flask.app", "flask.ctx", "werkzeug.wrappers.request"})
+#: The modules of Flask that ask for the environ at every hit: this is the shortest way to tell them.
+_APP, _CONTEXT = vars(flask.app), vars(flask.ctx)
 
 
 class ObservedRequest(Request):
     """Records its reads. :func:`observed_request_class` puts it between Flask's request class and the app's own."""
 
     stalecache_exempt: ClassVar[Mapping[str, frozenset[str]]] = {}
+    #: Whether the constructor sets what :func:`~.request_state.initial_state` returns.
+    stalecache_is_usual: ClassVar[bool] = False
 
     def __init__(self, environ: Any, *args: Any, **kwargs: Any) -> None:
+        if type(environ) is dict and self.stalecache_is_usual and not args and not kwargs:
+            state = self.__dict__ = initial_state(environ)
+            held = state["environ"] = _new_environ(RequestEnviron)
+            held._plain, held._log, held._exempt = environ, None, self.stalecache_exempt
+            environ["werkzeug.request"] = self
+            return
         # What middleware in front of the app reads is recorded apart.
         if type(environ) is ObservedEnviron and is_made_by_flask(sys._getframe(1)):
             environ = environ.plain
@@ -90,9 +101,10 @@ class ObservedRequest(Request):
     @property
     def environ(self) -> dict[str, Any]:
         environ: ObservedEnviron = self.__dict__["environ"]
-        receiver = _frame(1).f_globals.get("__name__", "")
-        if receiver in _AT_EVERY_HIT:
+        reader = _frame(1).f_globals
+        if reader is _APP or reader is _CONTEXT:
             return environ._plain
+        receiver = reader.get("__name__", "")
         if receiver == "werkzeug.utils":
             # environ_property reads for its caller, and at once.
             return environ
@@ -249,7 +261,10 @@ def observed_request_class(base: type[Request], exempt_readers: Mapping[str, fro
     attributes: dict[str, Any] = {"stalecache_exempt": exempt_readers}
     if base.__init__ is not Request.__init__:
         attributes["__init__"] = _observed_constructor(base)
-    return type(f"Observed{base.__name__}", bases, attributes)
+    kind: Any = type(f"Observed{base.__name__}", bases, attributes)
+    # A constructor of the app's own is not tried out: it may count.
+    kind.stalecache_is_usual = "__init__" not in attributes and sets_initial_state(kind)
+    return kind  # type: ignore[no-any-return]
 
 
 def _observed_constructor(base: Any) -> Callable[..., None]:
