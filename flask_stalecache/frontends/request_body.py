@@ -7,7 +7,7 @@ granian does. The answer to such a request is not stored; what may be stored is 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,11 +16,54 @@ if TYPE_CHECKING:
 _INPUT = "wsgi.input"
 
 
-class UnannouncedBody(io.RawIOBase):
+class UnannouncedBody:
     """The input of a request, which tells whether there is a body.
+
+    Most requests are answered without a look at it, so that it is cheap to make: what reads it is made at the first use.
 
     :param given: the server's input.
     """
+
+    __slots__ = ("_given", "_used")
+
+    def __init__(self, given: Any) -> None:
+        self._given = given
+        self._used: _BodyReader | None = None
+
+    def is_there(self) -> bool:
+        """Whether the request has a body, even one that was read already. It waits for the first byte, or for the end."""
+        return self._reader().is_there()
+
+    def _reader(self) -> _BodyReader:
+        reader = self._used
+        if reader is None:
+            reader = self._used = _BodyReader(self._given)
+        return reader
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a method to read, or what the server's input has in addition to PEP 3333, such as its socket."""
+        if name in UnannouncedBody.__slots__:
+            # A copy that was made without the constructor.
+            raise AttributeError(name)
+        return getattr(self._reader(), name)
+
+    # Python looks these up in the class.
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._reader())
+
+    def __next__(self) -> bytes:
+        return next(self._reader())
+
+    def __enter__(self) -> UnannouncedBody:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._reader().close()
+
+
+class _BodyReader(io.RawIOBase):
+    """Reads the server's input, and notes whether there was anything."""
 
     def __init__(self, given: Any) -> None:
         self._given = given
@@ -28,11 +71,9 @@ class UnannouncedBody(io.RawIOBase):
         self._is_there: bool | None = None
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the server's input has in addition to PEP 3333, such as its socket."""
         return getattr(self._given, name)
 
     def is_there(self) -> bool:
-        """Whether the request has a body, even one that was read already. It waits for the first byte, or for the end."""
         if self._is_there is None:
             try:
                 self._first = self._given.read(1)
@@ -43,11 +84,9 @@ class UnannouncedBody(io.RawIOBase):
         return self._is_there
 
     def readable(self) -> bool:
-        """Whether it can be read."""
         return True
 
     def read(self, size: int | None = -1) -> bytes | None:
-        """Read a part, or all that is left."""
         return super().read(-1 if size is None else size)
 
     def readinto(self, buffer: Any) -> int:
