@@ -25,8 +25,9 @@ from .core.model.policy import Normaliser, Policy
 from .core.rules import cacheability
 from .dashboard.blueprint import Dashboard
 from .errors import ConfigError
+from .frontends.current_app import NAME
 from .frontends.flask_gateway import check_gateway_policy, coded
-from .frontends.flask_internals import request_context
+from .frontends.flask_internals import request_context, request_context_variable
 from .frontends.memoize.bound_function import FetchFunction
 from .frontends.memoize.function import MemoizedFunction
 from .frontends.memoize.policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
@@ -541,8 +542,9 @@ def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
 
     @wraps(view)
     def answer(*args: P.args, **kwargs: P.kwargs) -> R:
-        context = request_context()
-        state = state_of(context.app)
+        # The values of request_context() and state_of(), which raise if there is none.
+        context = request_context_variable.get(None) or request_context()
+        state = context.app.extensions.get(NAME) or state_of(context.app)
         if not state.settings.enabled:
             return context.app.ensure_sync(view)(*args, **kwargs)  # type: ignore[no-any-return]
         if policy.gateway:

@@ -329,7 +329,7 @@ def around_response_processing(
 
     def process(*args: Any) -> Response:
         # Flask 3.1 gives the response, 3.2 the context and the response. Flask checks only methods of subclasses.
-        context = args[0] if len(args) > 1 else request_context()
+        context = args[0] if len(args) > 1 else request_context_variable.get(None) or request_context()
         before(context)
         response: Response = process_response(*args)
         after(context, response)

@@ -53,7 +53,8 @@ def page_key(
     :raises ConfigError: if ``custom`` is not made of strings, numbers and tuples of those.
     """
     get = environ.get
-    where = get("wsgi.url_scheme", "http"), host_of(environ), *map(get, _FORWARDED)
+    host = get("HTTP_HOST")
+    where = get("wsgi.url_scheme", "http"), host_of(environ) if host is None else host, *map(get, _FORWARDED)
     varied = tuple([_varied(name, normalise, environ) for name, normalise in vary.items()]) if vary else ()
     if custom is not None:
         # It is often made from a cookie. The digest is of a literal, since 1 == True.

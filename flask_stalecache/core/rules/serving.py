@@ -120,7 +120,9 @@ def was_ended(entry: Entry, terms: ServeOptions) -> bool:
 
 def is_plain_hit(entry: Entry, now: float, terms: ServeOptions) -> bool:
     """Whether an entry is served without looking at its note: it is fresh, and no refresh ahead of time was requested."""
-    return not terms.refresh_ahead and is_fresh(entry, now, terms)
+    # is_fresh() written out, since every hit gets here.
+    is_current = entry.version == terms.version or entry.deployed > terms.deployed
+    return is_current and not terms.refresh_ahead and entry.is_fresh(now)
 
 
 def is_due(entry: Entry, now: float, terms: ServeOptions) -> bool:

@@ -93,7 +93,11 @@ class Pages:
             return self._bypass(bound, context, args, kwargs, BypassReason.METHOD, counters.tally, is_visit)
         if (reason := self._why_not_for_us(bound, context, environ, args, kwargs)) is not None:
             return self._bypass(bound, context, args, kwargs, reason, counters.tally, is_visit)
-        origin = self._origin(bound, context, args, kwargs, counters)
+        origin: PageOrigin | None
+        if cached.calls_for_key:
+            origin = self._with_key(bound, context, args, kwargs, counters)
+        else:
+            origin = PageOrigin(bound, context, args, kwargs, counters)
         if origin is None:
             return self._bypass(bound, context, args, kwargs, BypassReason.KEY, counters.tally, is_visit)
         if REFRESHING in environ:
@@ -218,12 +222,10 @@ class Pages:
         )
         return BypassReason.UNLESS if said else None
 
-    def _origin(
+    def _with_key(
         self, bound: BoundView, context: RequestContext, args: Any, kwargs: Any, counters: EndpointCounters
     ) -> PageOrigin | None:
         """Return the origin of a request. Return ``None`` if the view's ``key`` or one of its normalisers raises."""
-        if not bound.cached.calls_for_key:
-            return PageOrigin(bound, context, args, kwargs, counters)
         name = bound.cached.name
         return ask(
             lambda: unheard(lambda: PageOrigin(bound, context, args, kwargs, counters)),
