@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ class AppState:
         return cls(settings, engine, pages, calls, sessions, middleware, scheduler, bulk, engine.counters, engine.registry)
 
 
-def set_up(app: Flask, own: Store | None, functions: Iterable[FetchFunction]) -> AfterResponseMiddleware | None:
+def set_up(app: Flask, own: Store | None, functions: Collection[FetchFunction]) -> AfterResponseMiddleware | None:
     """Build the parts of an app, install them, and return where its requests arrive; ``None`` if caching is off.
 
     :param own: the store, if it is not the one that is configured.
@@ -115,14 +115,20 @@ def set_up(app: Flask, own: Store | None, functions: Iterable[FetchFunction]) ->
     state = app.extensions[NAME] = AppState.of(app, own, functions)
     if state.middleware is not None:
         _install(app, state, state.middleware)
+        if functions:
+            prepare_for_calls(app)
     return state.middleware
+
+
+def prepare_for_calls(app: Flask) -> None:
+    """Let the contexts of an app note what its fetch functions ask about them. Without such functions, hits are spared it."""
+    note_beginnings(app, seq_of_request(state_of(app).engine.store))
 
 
 def _install(app: Flask, state: AppState, middleware: AfterResponseMiddleware) -> None:
     """Put the parts into the path of a request."""
     # The first hook that an app can register runs when the request object has been read already: by URL matching and the session.
     app.request_class = observed_request_class(app.request_class, state.settings.ignored_readers)
-    note_beginnings(app, seq_of_request(state.engine.store))
     # Hooks and teardown end before the server has sent the response and closed it, which is when refreshes are handed over.
     app.wsgi_app = middleware  # type: ignore[method-assign]
     # No hook is sure to be the last one before the session is saved, or to see the response that is sent.

@@ -12,7 +12,7 @@ from weakref import WeakSet
 from flask import Flask, current_app, has_app_context, has_request_context, request
 
 from . import config
-from .app_state import app_of_context, set_up, state_of
+from .app_state import app_of_context, prepare_for_calls, set_up, state_of
 from .batches.batch import Batch
 from .batches.operations import drain_all_apps
 from .batches.purged import Purged
@@ -62,6 +62,7 @@ class StaleCache:
         self._functions: WeakSet[FetchFunction] = WeakSet()
         #: The middleware of each app. A view with gateway=True that is decorated later opens the gateway there.
         self._middlewares: WeakSet[AfterResponseMiddleware] = WeakSet()
+        self._apps: WeakSet[Flask] = WeakSet()
         self._has_gateway_views = False
         if app is not None:
             self.init_app(app)
@@ -78,6 +79,7 @@ class StaleCache:
         if middleware is None:
             return
         self._middlewares.add(middleware)
+        self._apps.add(app)
         if self._has_gateway_views or state_of(app).settings.gateway is not False:
             app.wsgi_app = middleware.open_gateway()  # type: ignore[method-assign,assignment]
 
@@ -279,6 +281,8 @@ class StaleCache:
 
     def _known(self, function: FetchFunction) -> FetchFunction:
         self._functions.add(function)
+        for app in self._apps:
+            prepare_for_calls(app)
         return function
 
     def adapter(

@@ -24,7 +24,7 @@ from ...engine.origin import Answer
 from ...engine.thread_pool import ThreadPool
 from ...errors import BrokenValue, ConfigError
 from ...stats.tally import PLAIN
-from ...stores.base import Copy
+from ...stores.base import Copy, seq_of_request
 from ..app_version import AppVersion
 from ..caller_context import note_beginnings, note_own_purge
 from ..flask_internals import request_context_variable
@@ -256,7 +256,7 @@ class Calls:
         self._check_name(definition)
         self.check([definition])
         # Again: the app may have got another class for its ``g`` since.
-        note_beginnings(self.app, self.engine.store.seq)
+        note_beginnings(self.app, seq_of_request(self.engine.store))
         settings, policy = self.settings, definition.policy
         windows = policy.windows
         prefers = settings.prefer_stale if windows.prefer_stale is None else windows.prefer_stale is True
