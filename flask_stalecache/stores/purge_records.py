@@ -16,10 +16,9 @@ import math
 import random
 import re
 import time
-from array import array
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -29,6 +28,8 @@ from ..core.model.note import Note
 from ..filesystem.atomic import files_in, make_directory, read_file, remove_file, status_of, write_file
 from ..filesystem.directory import Directory, Inside
 from .head_values import count, moment, text, tuple_of
+from .purge_floors import Floors
+from .purge_record import PurgeRecord, left_of
 from .stamps import SEQ_SLOT, Stamps
 
 #: Seconds that a record is kept at least.
@@ -48,62 +49,10 @@ _LONGEST = 250
 MOST_KEPT = 1024
 #: Records that a process writes at most before it counts them again.
 _UNCOUNTED = 32
-#: Soft purges in a record at most.
-_MOST_SOFTS = 48
 #: Bytes that the file of a record takes on the disk.
 _BLOCK = 4096
 #: The file of the merged records.
 FLOORS = "floors"
-#: Names that are in code. A visitor's request may purge others: URLs (RFC 9111 section 4.4), and calls.
-_CODED = ("all", "endpoint:", "tag:", "function:")
-
-
-@dataclass(frozen=True, slots=True)
-class PurgeRecord:
-    """The last purges of one name.
-
-    :param name: the name.
-    :param hard: number of the last hard purge, which drops entries.
-    :param softs: numbers of soft purges, which end their freshness, and their times in seconds since the epoch; in their order.
-    """
-
-    name: str
-    hard: int = 0
-    softs: tuple[tuple[int, float], ...] = ()
-
-    @property
-    def soft(self) -> int:
-        """The number of the last soft purge."""
-        return self.softs[-1][0] if self.softs else 0
-
-    def ended_at(self, seq: int) -> float | None:
-        """Return when the freshness of an entry ended that was begun at a number; ``None`` if it did not."""
-        return next((at for number, at in self.softs if seq < number), None)
-
-    @property
-    def last(self) -> int:
-        """The number of the last purge."""
-        return max(self.hard, self.soft)
-
-    def purged(self, number: int, now: float, *, soft: bool) -> PurgeRecord:
-        """Return the record after one more purge."""
-        if soft:
-            return replace(self, softs=_thinned([*self.softs, (number, now)], now))
-        return replace(self, hard=number)
-
-
-def _thinned(softs: list[tuple[int, float]], now: float) -> tuple[tuple[int, float], ...]:
-    """Leave out soft purges, if there are too many: those with the closest neighbours, measured by their age.
-
-    The first one stays, for all entries that are older than the record.
-    """
-    while len(softs) > _MOST_SOFTS:
-        gaps = [(softs[at + 1][1] - softs[at - 1][1]) / max(now - softs[at - 1][1], 1.0) for at in range(1, len(softs) - 1)]
-        del softs[gaps.index(min(gaps)) + 1]
-    return tuple(softs)
-
-
-_NONE = PurgeRecord("")
 
 
 def records_within(max_size: int | None) -> int:
@@ -245,63 +194,6 @@ class PurgeRecords:
         return self._directory.at(f"names/{name}")
 
 
-class Floors:
-    """The merged records: two numbers for each of a fixed number of floors, of the last hard and of the last soft purge.
-
-    Names that are in code have half of the floors, so that a flood of names that visitors choose leaves them alone.
-
-    :param data: the content of the file; ``None``: nothing was merged yet.
-    """
-
-    COUNT = 8192
-    SIZE = COUNT * 16
-
-    def __init__(self, data: bytes | None) -> None:
-        # Empty without merged records, as nearly always: a sweep keeps one of these in memory.
-        self._numbers = array("Q", data or b"")
-
-    @classmethod
-    def all_at(cls, number: int) -> Floors:
-        """Return floors with one hard purge of everything."""
-        return cls(array("Q", [number, 0] * cls.COUNT).tobytes())
-
-    @property
-    def data(self) -> bytes:
-        """The content of the file."""
-        return self._numbers.tobytes()
-
-    @property
-    def last(self) -> int:
-        """The number of the last purge."""
-        return max(self._numbers, default=0)
-
-    def of(self, name: str) -> PurgeRecord:
-        """Return the merged record that a name belongs to."""
-        if not self._numbers:
-            return _NONE
-        place = _place(digest(name), is_coded=name.startswith(_CODED))
-        hard, soft = self._numbers[place : place + 2]
-        # Numbers are made from the clock. One that was ahead of it ends freshness all the same, and only a stale window later.
-        return PurgeRecord("", hard, ((soft, soft / 1e9),) if soft else ())
-
-    def raise_to(self, record: PurgeRecord, file: str) -> None:
-        """Merge one more record.
-
-        :param file: the name of its file. Its own name is lost if a crash of the machine has cut the file.
-        """
-        if not self._numbers:
-            self._numbers.frombytes(bytes(self.SIZE))
-        halves = (record.name.startswith(_CODED),) if record.name else (True, False)
-        for place in (_place(file, is_coded=half) for half in halves):
-            for at, number in ((place, record.hard), (place + 1, record.soft)):
-                self._numbers[at] = max(self._numbers[at], number)
-
-
-def _place(file: str, *, is_coded: bool) -> int:
-    half = Floors.COUNT // 2
-    return 2 * (int(file[:15], 16) % half + (half if is_coded else 0))
-
-
 class CachedPurgeRecords:
     """A cache of records until the next purge, for walks through all entries: most of these share most of their names.
 
@@ -341,17 +233,6 @@ class CachedPurgeRecords:
         if len(self._records) < _REMEMBERED and len(name) <= _LONGEST:
             self._records[name] = record
         return record
-
-
-def left_of(entry: Entry, records: Iterable[PurgeRecord]) -> Entry | None:
-    """Apply purges to an entry: return it, return it without freshness, or return ``None``."""
-    for record in records:
-        if entry.seq < record.hard:
-            return None
-        at = record.ended_at(entry.seq)
-        if at is not None:
-            entry = entry.softly_purged(at)
-    return entry
 
 
 def _written(file: Inside) -> float:

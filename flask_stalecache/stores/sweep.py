@@ -24,18 +24,19 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
 from ..errors import BrokenEntry
 from ..filesystem.atomic import files_in, read_file, remove_file, status_of, write_file
 from ..filesystem.directory import Inside
 from ..filesystem.locks import FileKeyLock, held
-from . import entry_format
+from . import entry_format, sweep_progress
 from .entry_file import Head, read_head
 from .eviction import Evictor
 from .folders import BILLION, Folders, Found, Listed, Removed
 from .purge_records import KEPT_FOR, CachedPurgeRecords, PurgeRecords
 from .stamps import FOLDERS, SEQ_SLOT, Stamps, mark_of
+from .sweep_progress import Progress
 
 #: Seconds of work at a time, since the process has requests to answer.
 BUDGET = 0.01
@@ -53,47 +54,6 @@ _LEFTOVER = re.compile(r"(stamps-\d+|sweep|last|floors|[0-9a-f]{40})\.[0-9a-f]{1
 _MANY = 1000
 #: Records removed at a time, since purges wait meanwhile.
 _BATCH = 200
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far the sweep is. The next process goes on from there.
-
-    :ivar next_at: time at which the next folder is due, in seconds since the epoch.
-    :ivar folder: number of that folder.
-    :ivar after: the last key of the folder that was looked at; "" at its beginning.
-    :ivar size: bytes of the keys that were looked at and kept.
-    :ivar entries: number of their entries.
-    :ivar is_begun: whether the sweep has begun; if not, it begins with the first folder.
-    :ivar began: SEQ at the beginning of this sweep.
-    :ivar began_at: time of its beginning, in seconds since the epoch.
-    :ivar checked: SEQ at the beginning of the last sweep that looked for purged entries.
-    :ivar looks: whether this sweep looks for purged entries.
-    :ivar escaped: whether a purged entry could not be removed; then the next sweep looks for it again.
-    :ivar in_use: purged names of entries that were begun before the purge.
-    """
-
-    next_at: float = 0.0
-    folder: int = 0
-    after: str = ""
-    size: int = 0
-    entries: int = 0
-    is_begun: bool = False
-    began: int = 0
-    began_at: float = 0.0
-    checked: int = -1
-    looks: bool = True
-    escaped: bool = False
-    in_use: list[str] = field(default_factory=list)
-
-    def restart(self) -> None:
-        """Start with the first folder."""
-        self.folder, self.is_begun = 0, False
-        self.restart_folder()
-
-    def restart_folder(self) -> None:
-        """Start at the beginning of the folder."""
-        self.after, self.size, self.entries = "", 0, 0
 
 
 class _Rest:
@@ -181,7 +141,7 @@ class Sweeper:
         self._unsaved = None
 
     def _progress(self) -> Progress:
-        return self._unsaved or _decoded(read_file(self._state()) or b"")
+        return self._unsaved or sweep_progress.decode(read_file(self._state()) or b"")
 
     def _state(self) -> Inside:
         return self.folders.directory.at("sweep")
@@ -373,26 +333,3 @@ def _remove_old(leftovers: Iterable[Inside], now: float) -> None:
             status = status_of(file)
             if status is not None and abs(now - status.st_mtime) > LEFTOVER_AGE:
                 remove_file(file)
-
-
-def _decoded(data: bytes) -> Progress:
-    """Return what a process noted; a new sweep, if a crash has left something else."""
-    try:
-        noted = json.loads(data)
-        progress = Progress(
-            next_at=float(noted["next_at"]),
-            folder=int(noted["folder"]),
-            after=str(noted["after"]),
-            size=int(noted["size"]),
-            entries=int(noted["entries"]),
-            is_begun=bool(noted["is_begun"]),
-            began=int(noted["began"]),
-            began_at=float(noted["began_at"]),
-            checked=int(noted["checked"]),
-            looks=bool(noted["looks"]),
-            escaped=bool(noted["escaped"]),
-            in_use=list(map(str, noted["in_use"])),
-        )
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
-        return Progress()
-    return progress if 0 <= progress.folder < FOLDERS else Progress()

@@ -18,7 +18,8 @@ from . import note_format
 from .base import Checked, Stored, Usage
 from .entry_file import BLOCK, read_entry, read_head
 from .folders import BILLION, Folders, Found
-from .purge_records import CachedPurgeRecords, PurgeRecord, PurgeRecords, left_of
+from .purge_record import PurgeRecord, left_of
+from .purge_records import CachedPurgeRecords, PurgeRecords
 from .stamps import FOLDERS, Stamps, mark_of
 
 NOTHING_PURGED: Mapping[str, PurgeRecord] = MappingProxyType({})

@@ -22,7 +22,7 @@ from flask_stalecache.filesystem import locks
 from flask_stalecache.filesystem.atomic import write_file
 from flask_stalecache.stores import file_store as files_module
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.purge_records import PurgeRecord
+from flask_stalecache.stores.purge_record import PurgeRecord
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps
 from support.engine import make_entry
 from support.processes import Worker

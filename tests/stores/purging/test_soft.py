@@ -1,4 +1,7 @@
-"""Several soft purges: the first one after an entry was begun ends its freshness, and the later ones change nothing."""
+"""Several soft purges: the first one after an entry was begun ends its freshness, and the later ones change nothing.
+
+Covers ``stores.purge_record``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from flask import Flask
 from flask_stalecache import StaleCache
 from flask_stalecache.filesystem.directory import Directory
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.purge_records import PurgeRecord, PurgeRecords
+from flask_stalecache.stores.purge_record import PurgeRecord
+from flask_stalecache.stores.purge_records import PurgeRecords
 from support.client import visit
 from support.engine import make_entry
 from support.purging import NAMES, NEWS

@@ -1,4 +1,4 @@
-"""The sweep: one process at a time, and in small steps within a folder."""
+"""The sweep: one process at a time, and in small steps within a folder. Covers ``stores.sweep_progress``."""
 
 from __future__ import annotations
 

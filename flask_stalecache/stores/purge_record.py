@@ -1,0 +1,67 @@
+"""The record of one purged name, and what its purges leave of an entry. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from ..core.model.entry import Entry
+
+#: Soft purges in a record at most.
+_MOST_SOFTS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeRecord:
+    """The last purges of one name.
+
+    :param name: the name.
+    :param hard: number of the last hard purge, which drops entries.
+    :param softs: numbers of soft purges, which end their freshness, and their times in seconds since the epoch; in their order.
+    """
+
+    name: str
+    hard: int = 0
+    softs: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def soft(self) -> int:
+        """The number of the last soft purge."""
+        return self.softs[-1][0] if self.softs else 0
+
+    def ended_at(self, seq: int) -> float | None:
+        """Return when the freshness of an entry ended that was begun at a number; ``None`` if it did not."""
+        return next((at for number, at in self.softs if seq < number), None)
+
+    @property
+    def last(self) -> int:
+        """The number of the last purge."""
+        return max(self.hard, self.soft)
+
+    def purged(self, number: int, now: float, *, soft: bool) -> PurgeRecord:
+        """Return the record after one more purge."""
+        if soft:
+            return replace(self, softs=_thinned([*self.softs, (number, now)], now))
+        return replace(self, hard=number)
+
+
+def _thinned(softs: list[tuple[int, float]], now: float) -> tuple[tuple[int, float], ...]:
+    """Leave out soft purges, if there are too many: those with the closest neighbours, measured by their age.
+
+    The first one stays, for all entries that are older than the record.
+    """
+    while len(softs) > _MOST_SOFTS:
+        gaps = [(softs[at + 1][1] - softs[at - 1][1]) / max(now - softs[at - 1][1], 1.0) for at in range(1, len(softs) - 1)]
+        del softs[gaps.index(min(gaps)) + 1]
+    return tuple(softs)
+
+
+def left_of(entry: Entry, records: Iterable[PurgeRecord]) -> Entry | None:
+    """Apply purges to an entry: return it, return it without freshness, or return ``None``."""
+    for record in records:
+        if entry.seq < record.hard:
+            return None
+        at = record.ended_at(entry.seq)
+        if at is not None:
+            entry = entry.softly_purged(at)
+    return entry

@@ -1,0 +1,72 @@
+"""How far the sweep is, for the process that goes on with it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from .stamps import FOLDERS
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the sweep is. The next process goes on from there.
+
+    :ivar next_at: time at which the next folder is due, in seconds since the epoch.
+    :ivar folder: number of that folder.
+    :ivar after: the last key of the folder that was looked at; "" at its beginning.
+    :ivar size: bytes of the keys that were looked at and kept.
+    :ivar entries: number of their entries.
+    :ivar is_begun: whether the sweep has begun; if not, it begins with the first folder.
+    :ivar began: SEQ at the beginning of this sweep.
+    :ivar began_at: time of its beginning, in seconds since the epoch.
+    :ivar checked: SEQ at the beginning of the last sweep that looked for purged entries.
+    :ivar looks: whether this sweep looks for purged entries.
+    :ivar escaped: whether a purged entry could not be removed; then the next sweep looks for it again.
+    :ivar in_use: purged names of entries that were begun before the purge.
+    """
+
+    next_at: float = 0.0
+    folder: int = 0
+    after: str = ""
+    size: int = 0
+    entries: int = 0
+    is_begun: bool = False
+    began: int = 0
+    began_at: float = 0.0
+    checked: int = -1
+    looks: bool = True
+    escaped: bool = False
+    in_use: list[str] = field(default_factory=list)
+
+    def restart(self) -> None:
+        """Start with the first folder."""
+        self.folder, self.is_begun = 0, False
+        self.restart_folder()
+
+    def restart_folder(self) -> None:
+        """Start at the beginning of the folder."""
+        self.after, self.size, self.entries = "", 0, 0
+
+
+def decode(data: bytes) -> Progress:
+    """Return what a process noted; a new sweep, if a crash has left something else."""
+    try:
+        noted = json.loads(data)
+        progress = Progress(
+            next_at=float(noted["next_at"]),
+            folder=int(noted["folder"]),
+            after=str(noted["after"]),
+            size=int(noted["size"]),
+            entries=int(noted["entries"]),
+            is_begun=bool(noted["is_begun"]),
+            began=int(noted["began"]),
+            began_at=float(noted["began_at"]),
+            checked=int(noted["checked"]),
+            looks=bool(noted["looks"]),
+            escaped=bool(noted["escaped"]),
+            in_use=list(map(str, noted["in_use"])),
+        )
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+        return Progress()
+    return progress if 0 <= progress.folder < FOLDERS else Progress()
