@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import flask_stalecache
+from support.flask_users import KNOW_FLASK
 
 ROOT = Path(flask_stalecache.__file__).parent
 PACKAGE = ROOT.name
@@ -344,43 +345,6 @@ FACES: dict[str, set[str]] = {
     },
 }
 
-KNOW_FLASK = {
-    "frontends.caller_context",
-    "frontends.memoize.bound_function",
-    "frontends.current_app",
-    "frontends.flask_internals",
-    "frontends.pages.request_recorder",
-    "frontends.pages.watch",
-    "frontends.pages.bound_view",
-    "frontends.pages.responses",
-    "frontends.pages.refresh",
-    "frontends.middleware",
-    "frontends.pages.origin",
-    "frontends.pages.handler",
-    "frontends.memoize.origin",
-    "frontends.memoize.handler",
-    "frontends.flask_endpoints",
-    "frontends.flask_gateway",
-    "frontends.flask_observer",
-    "frontends.request_values",
-    "frontends.requests_adapter.adapter",
-    "app_state",
-    "frontends.flask_urls",
-    "cli.context",
-    "cli.selectors",
-    "cli.listing",
-    "cli.show",
-    "cli.bulk",
-    "cli.stats",
-    "cli.settings",
-    "cli.maintenance",
-    "cli.commands",
-    "dashboard.data",
-    "dashboard.csrf",
-    "dashboard.blueprint",
-    "extension",
-    "metrics",
-}
 #: Pure modules outside of core/, of which all is pure.
 PURE_ELSEWHERE = {
     "engine.fair_queue",
