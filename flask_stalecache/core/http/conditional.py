@@ -57,6 +57,11 @@ class Selected:
     part: slice
 
     @property
+    def is_to_end(self) -> bool:
+        """Whether a body is sent, up to its end."""
+        return self.extent in (Extent.FULL, Extent.PARTIAL) and self.part.stop == self.size
+
+    @property
     def content_range(self) -> str:
         """The value of Content-Range in a 206 or 416 (RFC 9110 section 14.4)."""
         if self.extent is Extent.UNSATISFIABLE:

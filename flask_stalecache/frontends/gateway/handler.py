@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ...batches.renewal import Renewal
 from ...batches.warm_request import warming_of
 from ...core.http.cache_control import response_directives
-from ...core.http.conditional import Extent
 from ...core.http.fields import end_to_end, first_of
 from ...core.http.freshness import must_be_confirmed
 from ...core.http.invalidation import SAFE_METHODS
@@ -45,7 +44,7 @@ from .converted_head import NoBody, as_get, discarding
 from .deliver import GoneError, PreparedResponse, send_stored
 from .dependence import fields_of_answer
 from .invalidation import Invalidator
-from .live_response import fill_from_app, selected_of, send_live
+from .live_response import send_live
 from .origin import GatewayOrigin, refresh_of
 from .rules import Rule, Rules
 from .wsgi_call import AppCall, code_of
@@ -306,14 +305,9 @@ class Gateway:
         )
         # Caches between the gateway and the client must tell the visitors apart too.
         fields = with_vary(fetch.fields_for(answer), fetch.varied(answer))
-        selected = selected_of(fetch, fields)
-        body = send_live(fetch, selected, fields, more, is_copied=answer.later is not None)
-        if selected is not None and selected.extent is not Extent.FULL:
-            return closing(
-                body,
-                [origin.break_off, origin.close, partial(fill_from_app, origin, answer)],
-                takes_long=False,
-            )
+        body, after = send_live(origin, answer, fields, more)
+        if after:
+            return closing(body, after, takes_long=False)
         return self._closing(body, origin) if self._engine.runtime.in_line else body
 
     # -- past the store ------------------------------------------------------------------------------------------

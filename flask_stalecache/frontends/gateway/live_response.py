@@ -17,8 +17,9 @@ star in the place of the size, but then a range that begins after its end would 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from ...core.exhaustive import assert_never
 from ...core.http.conditional import Extent, Selected, fields_of_206, fields_of_416, select_of_new, with_accept_ranges
@@ -45,22 +46,38 @@ def selected_of(fetch: AppFetch, fields: Fields) -> Selected | None:
     return select_of_new(fetch.environ["REQUEST_METHOD"], asked, call.code, fields, time.time(), call.size)
 
 
-def send_live(fetch: AppFetch, selected: Selected | None, fields: Fields, more: Fields, *, is_copied: bool) -> Iterable[bytes]:
-    """Send the app's response as far as its request asks for it, and return the body. The caller closes a body that is not sent.
+def send_live(
+    origin: GatewayOrigin, answer: Answer, fields: Fields, more: Fields
+) -> tuple[Iterable[bytes], list[Callable[[], object]]]:
+    """Send the app's response as far as its request asks for it. Return the body, and what is done when it is closed.
 
-    :param selected: how much is sent; ``None`` for the response as it is.
+    :param answer: the app's response with its verdict.
     :param fields: the fields of the whole response.
     :param more: the status fields.
-    :param is_copied: the response may be stored once its body is complete.
     """
+    fetch, runtime = origin.fetch, origin.backend.engine.runtime
+    assert fetch is not None
+    selected, may_store = selected_of(fetch, fields), answer.later is not None
+    if selected is None or selected.extent is Extent.FULL:
+        has_size = selected is not None and fetch.call.size is not None
+        fetch.call.send_head([*(with_accept_ranges(fetch.call.code, fields) if has_size else fields), *more])
+        return (fetch.copied() if may_store else fetch.call.rest()), []
+    is_copied = may_store and selected.is_to_end
+    after: list[Callable[[], object]] = [origin.close]
+    if is_copied:
+        after.append(partial(_fill, origin))
+    elif may_store:
+        # Nobody waits for the end of a body that will not be read so far.
+        origin.break_off()
+        _fill(origin)
+    if runtime.in_line:
+        after.append(runtime.look_after_itself)
+    return _send_part(fetch, selected, fields, more, is_copied=is_copied), after
+
+
+def _send_part(fetch: AppFetch, selected: Selected, fields: Fields, more: Fields, *, is_copied: bool) -> Iterable[bytes]:
     call = fetch.call
-    if selected is None:
-        call.send_head([*fields, *more])
-        return fetch.copied() if is_copied else call.rest()
     match selected.extent:
-        case Extent.FULL:
-            call.send_head([*(fields if call.size is None else with_accept_ranges(call.code, fields)), *more])
-            return fetch.copied() if is_copied else call.rest()
         case Extent.PARTIAL:
             call.send_head([*fields_of_206(with_accept_ranges(call.code, fields), selected), *more], "206 Partial Content")
             skipped = 0 if is_copied else call.skip(selected.part.start)
@@ -68,25 +85,27 @@ def send_live(fetch: AppFetch, selected: Selected | None, fields: Fields, more: 
             return Cut(fetch.copied() if is_copied else call, part)
         case Extent.NOT_MODIFIED:
             call.send_head([*fields_of_304(fields), *_cookies(fields), *more], "304 Not Modified")
+            return ()
         case Extent.UNSATISFIABLE:
             call.send_head([*fields_of_416(selected), *_cookies(fields), *more], "416 Range Not Satisfiable")
+            return ()
+        case Extent.FULL:
+            raise AssertionError(selected)
         case _:
-            assert_never(selected.extent)
-    return ()
+            return assert_never(selected.extent)
 
 
-def fill_from_app(origin: GatewayOrigin, answer: Answer) -> None:
-    """Store a page in the background that could have been stored, but of which the client has not taken all."""
+def _fill(origin: GatewayOrigin) -> None:
+    """Store a page in the background that could have been stored, but of which the client does not take all."""
     runtime = origin.backend.engine.runtime
-    if runtime.in_line:
-        runtime.look_after_itself()
-    elif answer.later is not None and runtime.refresher.workers > 0:
-        # The response may have been stored after all, even as the first variant of its URL: then the key has changed.
-        origin.relocate()
-        copy, now = origin.backend.engine.look_up(origin.key), time.time()
-        is_missing = copy.entry is None or not copy.entry.is_fresh(now)
-        if is_missing and not copy.note.backing_off(now) and runtime.claim(copy):
-            runtime.submit(replace(origin.refresh(), fills_missing=True))
+    if runtime.in_line or runtime.refresher.workers == 0:
+        return
+    # The response may have been stored after all, even as the first variant of its URL: then the key has changed.
+    origin.relocate()
+    copy, now = origin.backend.engine.look_up(origin.key), time.time()
+    is_missing = copy.entry is None or not copy.entry.is_fresh(now)
+    if is_missing and not copy.note.backing_off(now) and runtime.claim(copy):
+        runtime.submit(replace(origin.refresh(), fills_missing=True))
 
 
 def _cookies(fields: Fields) -> Fields:

@@ -15,7 +15,7 @@ from werkzeug.http import http_date
 from flask_stalecache import GatewayCache, Policy, StaleCache
 from support.client import MakeApp, settle
 from support.clock import NOON
-from support.wsgi_apps import App, Body, Got, ask
+from support.wsgi_apps import App, Body, Got, ask, environ_for
 
 BODY = bytes(range(256)) * 40
 PRIVATE = ("Cache-Control", "private")
@@ -159,13 +159,23 @@ def test_what_comes_before_the_range_in_a_file_is_not_read(tmp_path: Path) -> No
 
 def test_a_client_that_leaves_within_its_range_closes_the_body(tmp_path: Path) -> None:
     site = Site(tmp_path, ("Cache-Control", "max-age=60"), LENGTH, size=100)
-    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_HOST": "shop.example", "wsgi.url_scheme": "http"}
-    body = site.gateway(environ | {"HTTP_RANGE": "bytes=50-5000"}, lambda *head: print)
+    body = site.gateway(environ_for(HTTP_RANGE="bytes=50-5000"), lambda *head: print)
     assert next(iter(body)) == BODY[50:100]
     body.close()  # type: ignore[attr-defined]
-    assert site.last.closed == 1
+    assert site.app.bodies[0].closed == 1
     assert site.gateway.drain(10)
     assert site.ask().word == "HIT", "the rest is read in the background"
+
+
+def test_nobody_waits_for_the_reader_of_a_part(tmp_path: Path) -> None:
+    """It is not going to be the whole, however long it takes."""
+    site = Site(tmp_path, ("Cache-Control", "max-age=60"), LENGTH, size=100, lock_timeout=3600)
+    body = site.gateway(environ_for(HTTP_RANGE="bytes=50-5000"), lambda *head: print)
+    assert next(iter(body)) == BODY[50:100]
+    assert site.ask().body == BODY
+    assert site.ask().page == ("HIT", BODY)
+    assert site.app.bodies[0].closed == 0
+    body.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("asked", [{"range": "bytes=0-99"}, {"if_none_match": '"a"'}])
