@@ -22,7 +22,7 @@ from werkzeug.wsgi import FileWrapper
 
 from ..core.exhaustive import assert_never
 from ..core.http.conditional import Extent, Selected, fields_of_206, select, select_of_new, without_content
-from ..core.http.content_policy import has_nonce
+from ..core.http.content_policy import without_nonces
 from ..core.http.fields import Headers, content_length, first_of, request_fields
 from ..core.http.validators import CONDITIONS
 from ..core.wsgi import close_iterable
@@ -102,7 +102,7 @@ class Asked:
             case Extent.FULL:
                 return self._start_response(status, headers, *given)
             case Extent.NOT_MODIFIED:
-                write = self._start_response("304 Not Modified", without_content(headers), *given)
+                write = self._start_response("304 Not Modified", without_nonces(without_content(headers)), *given)
             case Extent.PARTIAL:
                 write = self._start_response("206 Partial Content", fields_of_206(headers, selected), *given)
             case Extent.UNSATISFIABLE:
@@ -118,10 +118,7 @@ class Asked:
         page = self.page
         if page is None or not status.startswith("200") or not page.is_sent_as(headers):
             return whole
-        selected = select_of_new(self._method, self._get, 200, headers, time.time(), page.size_sent(headers))
-        # With a 304, the browser would take the new nonce for the old body.
-        is_torn = selected.extent is Extent.NOT_MODIFIED and page.size is None and has_nonce(headers)
-        return whole if is_torn else selected
+        return select_of_new(self._method, self._get, 200, headers, time.time(), page.size_sent(headers))
 
     def cut(self, body: Iterable[bytes]) -> Iterable[bytes]:
         """Return the part of the body that is asked for."""
@@ -180,12 +177,15 @@ class _Part:
         close_iterable(self._body)
 
 
-def asked_of(environ: WSGIEnvironment, start_response: StartResponse) -> Asked | None:
-    """Return the conditions and the range of a request for the views to find; ``None`` if it has none, or is no GET or HEAD."""
+def asked_of(environ: WSGIEnvironment, start_response: StartResponse) -> tuple[WSGIEnvironment, Asked | None]:
+    """Return the environ to call an app with, in which views find the conditions and the range of the request, and these.
+
+    They are ``None`` if the request is no GET or HEAD.
+    """
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-        return None
-    if "HTTP_RANGE" in environ:
-        # The server's own wrapper of files may offer no way to skip what is not asked for.
-        environ.pop("wsgi.file_wrapper", None)
+        return environ, None
+    if "HTTP_RANGE" in environ and type(environ) is dict:
+        # In the files of most servers nobody can seek. A copy, since servers look at their own class when they send the body.
+        environ = {**environ, "wsgi.file_wrapper": FileWrapper}
     asked = environ[ASKED] = Asked(environ, start_response)
-    return asked
+    return environ, asked

@@ -11,7 +11,7 @@ from flask import Flask, has_request_context, request
 from ..core.model.environ import ARRIVED, REPLAY, url_variables
 from ..engine.engine import Engine
 from ..engine.origin import RefreshJob
-from .conditional_answer import asked_of
+from .conditional_answer import ASKED, asked_of
 from .request_body import watch_body
 from .wsgi import closing, why_no_threads
 
@@ -81,7 +81,7 @@ class AfterResponseMiddleware:
         asked = None
         # By hand, since a loop would make each hit slower.
         if "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MODIFIED_SINCE" in environ or "HTTP_RANGE" in environ:
-            asked = asked_of(environ, start_response)
+            environ, asked = asked_of(environ, start_response)
         jobs: list[RefreshJob] = []
         environ[HANDOVER] = jobs
         try:
@@ -90,6 +90,9 @@ class AfterResponseMiddleware:
             self._submit(jobs, environ)
             raise
         if asked is not None:
+            if self._answers_at_once:
+                # The view has left its page there. The server's start_response may know the environ.
+                environ.pop(ASKED, None)
             iterable = asked.cut(iterable)
         if self._answers_at_once and not jobs and not self._engine.runtime.in_line and type(iterable) is tuple:
             # A tuple is a stored page: no code of the app runs any more. A stream may still call fetch functions.

@@ -278,15 +278,16 @@ def test_without_validators_there_is_nothing_to_confirm(make_app: MakeApp, clock
 
 def test_a_nonce_of_the_policy_is_sent_with_its_body(make_app: MakeApp) -> None:
     app, cache = make_app()
-    nonces = iter(range(9))
     app.add_url_rule("/", "page", cache.cached(60)(private(ETag=TAG)))
 
     @app.after_request
     def protect(response: Response) -> Response:
-        response.headers["Content-Security-Policy"] = f"script-src 'nonce-{next(nonces)}'"
+        response.headers["Content-Security-Policy"] = f"script-src 'nonce-{id(response)}'"
+        response.headers["X-Frame-Options"] = "DENY"
         return response
 
-    assert visit(app, "/", {"If-None-Match": TAG}).status == 200
+    seen = visit(app, "/", {"If-None-Match": TAG})
+    assert (seen.status, seen.headers["X-Frame-Options"], "Content-Security-Policy" in seen.headers) == (304, "DENY", False)
 
 
 class Counting(io.BytesIO):

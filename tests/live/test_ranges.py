@@ -22,6 +22,7 @@ FILM = Random(1).randbytes(SIZE)
 SOURCE = """
 import os
 
+import flask_compress
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.http import FileResponse
@@ -78,8 +79,21 @@ def stream():
 
 
 settings.configure(SECRET_KEY="not a secret", ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, MIDDLEWARE=[])
+shop = Flask("shop")
+shop.config.update(STALECACHE_DIR=FOLDER + "/shop")
+flask_compress.Compress(shop)
+
+
+@shop.get("/page")
+@StaleCache(shop).cached(600)
+def page():
+    return " ".join(map(str, range(20_000)))
+
+
 urlpatterns = [route("film", lambda request: FileResponse(open(FILM, "rb"), headers={"Cache-Control": "max-age=600"}))]
-app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/django": GatewayCache(get_wsgi_application(), dir=FOLDER + "/django")})
+app.wsgi_app = DispatcherMiddleware(
+    app.wsgi_app, {"/django": GatewayCache(get_wsgi_application(), dir=FOLDER + "/django"), "/shop": shop}
+)
 """
 
 
@@ -169,3 +183,17 @@ def test_a_client_that_leaves_ends_the_stream(server: Server) -> None:
         connection.sendall(b"GET /stream HTTP/1.1\r\nHost: shop.example\r\nRange: bytes=1000-\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 206 ")
     wait_for(lambda: server.get("/made").text.count("closed") == before + 1, what="the body is closed")
+
+
+@pytest.mark.parametrize("coding", ["br", "identity"])
+def test_a_page_that_a_hook_compresses_is_resumed(server: Server, coding: str) -> None:
+    accepts = ("-H", f"Accept-Encoding: {coding}")
+    _, fields, page = curl(server, "/shop/page", *accepts)
+    size = len(page)
+    assert fields.get("content-encoding", "identity") == coding
+    for asked, part in ("0-99", slice(100)), (f"{size // 2}-", slice(size // 2, size)), ("-7", slice(size - 7, size)):
+        status, cut, body = curl(server, "/shop/page", *accepts, "-r", asked, "-H", f"If-Range: {fields['etag']}")
+        start, stop, _ = part.indices(size)
+        assert (status, cut["content-range"], body) == (206, f"bytes {start}-{stop - 1}/{size}", page[part])
+    status, cut, body = curl(server, "/shop/page", *accepts, "-H", f"If-None-Match: {fields['etag']}")
+    assert (status, cut["etag"], body) == (304, fields["etag"], b"")

@@ -27,10 +27,9 @@ _ATTRIBUTE = re.compile(rb"<(?:script|style|link|iframe)\b[^<>]*?\snonce\s*=\s*[
 _LOOKED_THROUGH = 32 * 1024 * 1024
 
 
-def has_nonce(headers: Headers) -> bool:
-    """Whether the policy of a response has a nonce, wherever that is used."""
-    fields = tuple(headers)
-    return any(_IN_FIELD.search(value) for name in _POLICIES for value in lines_of(fields, name))
+def without_nonces(headers: Headers) -> list[tuple[str, str]]:
+    """Return the fields of a 304 without policies that have a nonce: the body that the browser has came with another one."""
+    return [(name, value) for name, value in headers if name.lower() not in _POLICIES or not _IN_FIELD.search(value)]
 
 
 def has_nonce_in_body(headers: Headers, body: bytes) -> bool:

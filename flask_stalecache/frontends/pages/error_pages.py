@@ -16,8 +16,9 @@ from werkzeug.wrappers import Response
 from ...core.model.policy import FAILURE_STATUSES
 from ..flask_internals import RequestContext, handle_user_exception
 
-#: On the request: the last exception that the handlers were asked about.
-_HANDLED = "_stalecache_handled"
+#: On the request: the last exception that the handlers were asked about. Its traceback knows the request, which is a cycle of
+#: references: whoever is done with it takes it away.
+HANDLED = "_stalecache_handled"
 
 
 class Handled(NamedTuple):
@@ -41,9 +42,9 @@ class Handled(NamedTuple):
 def ask_handlers(context: RequestContext, error: Exception) -> Handled:
     """Return what the error handlers of the app answer to an exception."""
     state = context.request.__dict__
-    handled: Handled | None = state.get(_HANDLED)
+    handled: Handled | None = state.get(HANDLED)
     if handled is None or handled.error is not error:
-        handled = state[_HANDLED] = _ask(context, error)
+        handled = state[HANDLED] = _ask(context, error)
     return handled
 
 
@@ -85,14 +86,9 @@ def answer_once(context: RequestContext, error: Exception, ask: Callable[[], Any
 
     :param ask: asks the error handlers.
     """
-    handled: Handled | None = context.request.__dict__.pop(_HANDLED, None)
+    handled: Handled | None = context.request.__dict__.pop(HANDLED, None)
     if handled is None or handled.error is not error:
         return ask()
     if handled.raised is not None:
         raise handled.raised
     return handled.page
-
-
-def forget_errors(context: RequestContext) -> None:
-    """Let go of an exception that did not reach Flask: its traceback knows the request, which would be a cycle of references."""
-    context.request.__dict__.pop(_HANDLED, None)

@@ -49,7 +49,7 @@ from ..kept_values import KeptValues
 from ..middleware import HANDOVER
 from .bound_view import BoundView, CachedView, EndpointCounters, cached_view, is_dispatched
 from .dependence import add_to_vary, fields_of_answer, follow_error
-from .error_pages import forget_errors
+from .error_pages import HANDLED
 from .fetch import FILLED, SERVED_WITHIN
 from .origin import PageOrigin
 from .refresh import AnyView, Replay, page_refresh
@@ -119,8 +119,9 @@ class Pages:
 
     def response_is_finished(self, context: RequestContext, response: Response) -> None:
         """Take back the pages that this request has stored, if the policy that hooks have sent along has a nonce that they show."""
-        forget_errors(context)
         state = context.request.__dict__
+        # An exception that did not reach Flask.
+        state.pop(HANDLED, None)
         # They know the request: the cycle of references would leave it to the garbage collector.
         state.pop(SERVED_WITHIN, None)
         filled = state.pop(FILLED, None)
