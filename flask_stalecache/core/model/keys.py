@@ -16,7 +16,7 @@ from .query import NamePatterns
 
 #: Fields that may end up in links of the page. A client that sets them must not reach the entry of other clients.
 FORWARDED_FIELDS = ("x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix")
-_FORWARDED = [environ_name(name) for name in FORWARDED_FIELDS]
+_PROTO, _HOST, _PORT, _PREFIX = map(environ_name, FORWARDED_FIELDS)
 #: Environ keys of the path as received: RAW_URI of gunicorn, REQUEST_URI of uWSGI and waitress.
 RAW_PATHS = ("RAW_URI", "REQUEST_URI")
 
@@ -54,7 +54,10 @@ def page_key(
     """
     get = environ.get
     host = get("HTTP_HOST")
-    where = get("wsgi.url_scheme", "http"), host_of(environ) if host is None else host, *map(get, _FORWARDED)
+    if host is None:
+        host = host_of(environ)
+    # No loop over the fields, since every hit gets here.
+    where = get("wsgi.url_scheme", "http"), host, get(_PROTO), get(_HOST), get(_PORT), get(_PREFIX)
     varied = tuple([_varied(name, normalise, environ) for name, normalise in vary.items()]) if vary else ()
     if custom is not None:
         # It is often made from a cookie. The digest is of a literal, since 1 == True.

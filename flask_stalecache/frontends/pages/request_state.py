@@ -41,11 +41,16 @@ def initial_state(environ: dict[str, Any]) -> dict[str, Any]:
         path = _decoded(path)
     if not query.isascii():
         query.encode("latin1")
-    name = get("SERVER_NAME")
+    name, port = get("SERVER_NAME"), get("SERVER_PORT")
+    try:
+        port = int(port)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        # A Unix socket.
+        port = None
     return {
         "method": get("REQUEST_METHOD", "GET").upper(),
         "scheme": get("wsgi.url_scheme", "http"),
-        "server": None if name is None else (name, _port(get("SERVER_PORT"))),
+        "server": None if name is None else (name, port),
         "root_path": root.rstrip("/"),
         "path": "/" + path.lstrip("/"),
         "shallow": False,
@@ -54,14 +59,6 @@ def initial_state(environ: dict[str, Any]) -> dict[str, Any]:
 
 def _decoded(text: str) -> str:
     return text.encode("latin1").decode(errors="replace")
-
-
-def _port(text: Any) -> int | None:
-    try:
-        return int(text)
-    except (TypeError, ValueError):
-        # A Unix socket.
-        return None
 
 
 def sets_initial_state(kind: type[Any]) -> bool:
