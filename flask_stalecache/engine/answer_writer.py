@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from ..core.exhaustive import assert_never
 from ..core.model.entry import Entry
-from ..core.model.note import NOTHING, Note
+from ..core.model.note import NOTHING, Lasting, Note
 from ..core.model.reasons import ABOUT_ONE_REQUEST, LASTING, NEVER_STORED, StoreRefusal
 from ..core.rules.storability import Action, Verdict, after
 from ..errors import StoreError
@@ -88,7 +88,7 @@ class AnswerWriter:
     def start(self, copy: Copy) -> Start:
         """Record the facts of a call that is about to begin."""
         now = time.time()
-        is_lasting = copy.entry is None and copy.note.lasts
+        is_lasting = copy.entry is None and copy.note.lasts is not Lasting.NOTHING
         if is_lasting:
             # The note is of use as long as it is asked.
             self.store.touch(copy)
@@ -195,11 +195,11 @@ class AnswerWriter:
 
         Not at once: an app that says something else with the whole than with its parts would be asked for the whole each time.
         """
-        is_unsaid = answer.reason is not None and answer.reason.reason is StoreRefusal.PART_OF_UNSAID
-        if copy.note.unstorable(now) or (copy.note.lasts and is_unsaid):
+        told = frozenset() if answer.reason is None else _TOLD_BY_PART.get(answer.reason.reason, frozenset())
+        if copy.note.unstorable(now) or copy.note.lasts not in told:
             return False
         self._marks.get().remove(copy.key)
-        return copy.note.lasts
+        return copy.note.lasts is not Lasting.NOTHING
 
     def remove_if_unlocked(self, key: str) -> bool:
         """Remove the entry of a key. Return false if the lock is taken: a refresh may be running."""
@@ -271,8 +271,7 @@ class AnswerWriter:
     def _note_unstorable(self, copy: Copy, answer: Answer, now: float) -> None:
         if not _is_of_storable(answer):
             self._mark(copy.key, answer)
-            lasts = answer.reason is not None and answer.reason.reason in LASTING
-            self._write_note(copy, copy.note.marked_unstorable(now, lasts=lasts), answer.names)
+            self._write_note(copy, copy.note.marked_unstorable(now, lasts=_what_lasts(answer)), answer.names)
         elif self._ends_marks(copy, answer, now):
             self._write_note(copy, copy.note.marked_storable(now), answer.names)
 
@@ -310,6 +309,22 @@ class AnswerWriter:
         self.complaints.error_every_minute("store", "the cache store failed, pages are served live: %s", error)
 
 
+#: Which marks a part of an answer ends, by what it tells of the whole.
+_TOLD_BY_PART = {
+    StoreRefusal.PART_OF_STORABLE: frozenset(Lasting),
+    StoreRefusal.PART_OF_UNSIZED: frozenset({Lasting.NOTHING, Lasting.FIELDS}),
+    StoreRefusal.PART_OF_UNSAID: frozenset({Lasting.NOTHING}),
+}
+
+
 def _is_of_storable(answer: Answer) -> bool:
     """Whether an answer is a part or a confirmation of one that could be stored."""
-    return answer.reason is not None and answer.reason.reason in (StoreRefusal.PART_OF_STORABLE, StoreRefusal.PART_OF_UNSAID)
+    return answer.reason is not None and answer.reason.reason in _TOLD_BY_PART
+
+
+def _what_lasts(answer: Answer) -> Lasting:
+    """Return what is likely to keep the next answers from the store too."""
+    reason = None if answer.reason is None else answer.reason.reason
+    if reason is StoreRefusal.TOO_LARGE:
+        return Lasting.SIZE
+    return Lasting.FIELDS if reason in LASTING else Lasting.NOTHING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ..core.model.note import NOTHING, Note
+from ..core.model.note import NOTHING, Lasting, Note
 from . import head_values as values
 
 
@@ -34,7 +34,7 @@ def decode(data: bytes) -> Note:
             retry_at=values.span(head["retry_at"]),
             silent_until=values.span(head["silent_until"]),
             unstorable_until=values.span(head["unstorable_until"]),
-            lasts=values.flag(head["lasts"]),
+            lasts=Lasting(values.count(head["lasts"])),
             kept_out=values.inputs(head["kept_out"]),
             names=values.texts(head["names"]),
             seq=values.count(head["seq"]),

@@ -7,11 +7,22 @@ better than the stored entry (:meth:`Note.put_off`), and the one of a suspended 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 
 from .inputs import NO_NAMES, RequestInputs
 
 #: Seconds for which requests do not queue for a page that could not be stored (Varnish: hit-for-miss).
 UNSTORABLE_FOR = 10.0
+
+
+class Lasting(IntEnum):
+    """What is likely to keep the answers for a key from the store for long."""
+
+    NOTHING = 0
+    #: What code, rules or fields say: a confirmation tells when they say something else.
+    FIELDS = 1
+    #: The size of the whole: only an answer that tells the size can tell otherwise.
+    SIZE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +34,7 @@ class Note:
     :param retry_at: the earliest time of the next call while an entry can be served.
     :param silent_until: the earliest time of the next call even if no entry can be served.
     :param unstorable_until: until then, requests for this key do not queue.
-    :param lasts: the reason why an answer could not be stored is likely to last. Until one can, the origin is sent conditions and
+    :param lasts: why an answer could not be stored, if that is likely to last. Until one can, the origin is sent conditions and
         ranges of requests as they are.
     :param kept_out: names because of which an answer was not stored. A request with one of them bypasses the queue.
     :param names: the names by which it is purged, as an entry is.
@@ -35,7 +46,7 @@ class Note:
     retry_at: float = 0.0
     silent_until: float = 0.0
     unstorable_until: float = 0.0
-    lasts: bool = False
+    lasts: Lasting = Lasting.NOTHING
     kept_out: RequestInputs = NO_NAMES
     names: tuple[str, ...] = field(default=(), compare=False)
     seq: int = field(default=0, compare=False)
@@ -82,10 +93,10 @@ class Note:
         """
         return replace(self, written=now, retry_at=now + pause)
 
-    def marked_unstorable(self, now: float, *, lasts: bool = False) -> Note:
+    def marked_unstorable(self, now: float, *, lasts: Lasting = Lasting.NOTHING) -> Note:
         """Return the note after an answer that can't be stored for any visitor. The origin answered, which ends its failures.
 
-        :param lasts: the reason is likely to last.
+        :param lasts: the reason, if it is likely to last.
         """
         return replace(self._answered(now), unstorable_until=now + UNSTORABLE_FOR, lasts=lasts or self.lasts)
 

@@ -41,6 +41,7 @@ class StoreRefusal(Enum):
     INTERIM_STATUS = ("status {} is not final",)
     PARTIAL_STATUS = ("status {} is a part of an answer",)
     PART_OF_STORABLE = ("status {} is a part of an answer that could be stored",)
+    PART_OF_UNSIZED = ("status {} is a part of an answer that could be stored, unless it is too large",)
     PART_OF_UNSAID = ("status {} is a part of an answer that could be stored, if the whole says no more",)
     NOT_UNDERSTOOD = ("Cache-Control: must-understand, and status {} is not understood",)
     REQUEST_NO_STORE = ("the request says no-store",)
@@ -210,6 +211,7 @@ ABOUT_ONE_REQUEST = frozenset(
         StoreRefusal.NOT_GET,
         StoreRefusal.PARTIAL_STATUS,
         StoreRefusal.PART_OF_STORABLE,
+        StoreRefusal.PART_OF_UNSIZED,
         StoreRefusal.PART_OF_UNSAID,
         StoreRefusal.REQUEST_NO_STORE,
         StoreRefusal.AUTHORIZATION,

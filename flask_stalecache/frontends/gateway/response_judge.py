@@ -118,11 +118,13 @@ class ResponseJudge:
         judgement = self.judge(whole, call, seen, None, 0.0)
         if judgement.reason is not None and judgement.reason.reason not in _MISSING_IN_PART:
             return judgement.reason
-        if judgement.verdict is not Verdict.STORABLE:
-            return Refusal(StoreRefusal.PARTIAL_STATUS, str(call.code))
-        # Some apps leave fields of the whole out of its parts.
-        is_said = is_explicit(whole.directives, whole.headers)
-        return Refusal(StoreRefusal.PART_OF_STORABLE if is_said else StoreRefusal.PART_OF_UNSAID, str(call.code))
+        told = StoreRefusal.PARTIAL_STATUS
+        if judgement.verdict is Verdict.STORABLE:
+            told = StoreRefusal.PART_OF_UNSIZED if size is None else StoreRefusal.PART_OF_STORABLE
+            if not is_explicit(whole.directives, whole.headers):
+                # Some apps leave fields of the whole out of its parts.
+                told = StoreRefusal.PART_OF_UNSAID
+        return Refusal(told, str(call.code))
 
     def _explain_windows(self, exchange: Exchange, seen: Observation, judgement: Judgement, configured: Policy) -> None:
         """Warn if the stale windows of the configuration do not apply, although the response does not forbid them in words."""

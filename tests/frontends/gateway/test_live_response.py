@@ -290,6 +290,16 @@ def test_ranges_of_a_large_file_are_the_apps(able: Able, clock: time_machine.Tra
     assert able.served == [200, *[206] * 59]
 
 
+def test_a_confirmation_does_not_tell_that_a_large_file_is_small(able: Able, clock: time_machine.Traveller) -> None:
+    with able.app.test_client().get("/film") as got:
+        tag = got.headers["ETag"]
+    for _ in range(4):
+        clock.shift(60)
+        assert able.visit("/film", If_None_Match=tag) == (304, b"")
+        able.visit("/film", Range="bytes=0-0")
+    assert able.served == [200, *[304, 206] * 4]
+
+
 def test_a_page_that_has_become_storable_is_stored(able: Able, clock: time_machine.Traveller) -> None:
     """What the browsers have, they confirm; their 304s say that there is something to store now."""
     able.visit("/page", If_None_Match='"a"')
