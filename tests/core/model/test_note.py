@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_stalecache.core.model.inputs import RequestInputs
-from flask_stalecache.core.model.note import NOTHING, UNSTORABLE_FOR, Note
+from flask_stalecache.core.model.note import NOTHING, UNSTORABLE_FOR, Lasting, Note
 from flask_stalecache.stores.note_format import decode, encode
 
 NOON = 1_800_000_000.0
@@ -24,6 +24,7 @@ notes = st.builds(
     failures=st.integers(0, 10**6),
     retry_at=moments,
     unstorable_until=moments,
+    lasts=st.sampled_from(Lasting),
     kept_out=st.builds(RequestInputs, name_lists, name_lists),
 )
 
