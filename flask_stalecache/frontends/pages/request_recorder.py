@@ -79,7 +79,7 @@ class ObservedRequest(Request):
     stalecache_is_usual: ClassVar[bool] = False
 
     def __init__(self, environ: Any, *args: Any, **kwargs: Any) -> None:
-        if type(environ) is dict and self.stalecache_is_usual and not args and not kwargs:
+        if type(environ) is dict and self.stalecache_is_usual and REPLAY not in environ and not args and not kwargs:
             state = self.__dict__ = initial_state(environ)
             held = state["environ"] = _new_environ(RequestEnviron)
             held._plain, held._log, held._exempt = environ, None, self.stalecache_exempt
