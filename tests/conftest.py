@@ -20,6 +20,8 @@ from flask_stalecache.engine.housekeeper import Housekeeper
 from support.clock import NOON
 from support.third_party import make_site, party, site  # noqa: F401  Fixtures of all tests of sessions.
 
+ROOT = Path(__file__).resolve().parents[1]
+
 # A busy machine is no failure.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
@@ -89,7 +91,8 @@ def make_app(directory: Path) -> Callable[..., tuple[Flask, StaleCache]]:
     """``make_app(**config)``: a new app with a secret key and its cache. Config names come without ``STALECACHE_``."""
 
     def make(**settings: Any) -> tuple[Flask, StaleCache]:
-        app = Flask("shop")
+        # Looking for a package of that name, and a route for static files, take longer than all that the cache adds.
+        app = Flask("shop", root_path=str(ROOT), instance_path=str(ROOT / "instance"), static_folder=None)
         app.secret_key = "not a secret"
         app.config["STALECACHE_DIR"] = directory
         for name, value in settings.items():

@@ -80,7 +80,7 @@ def test_it_is_not_registered_without_an_authorize(make_app: MakeApp, options: d
 
 def test_it_is_off_by_default(make_app: MakeApp) -> None:
     app, _ = make_app()
-    assert [rule.endpoint for rule in app.url_map.iter_rules()] == ["static"]
+    assert [rule.endpoint for rule in app.url_map.iter_rules()] == []
 
 
 PATHS = ["/stalecache/", "/stalecache/stalecache-static/dashboard.css"]
