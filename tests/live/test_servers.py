@@ -135,7 +135,9 @@ class Shop(live_apps.Shop):
 
 
 @contextmanager
-def shop_on(kind: str, folder: Path, settings: Mapping[str, object] | None = None, warm: str | None = None) -> Iterator[Shop]:
+def shop_on(
+    kind: str, folder: Path, settings: Mapping[str, object] | None = None, warm: str | None = None, workers: int = 2
+) -> Iterator[Shop]:
     """Serve the app from a cache directory in the folder.
 
     :param settings: the app's, without ``STALECACHE_``.
@@ -146,9 +148,10 @@ def shop_on(kind: str, folder: Path, settings: Mapping[str, object] | None = Non
         if warm == "running":
             # The page itself passes; its refresh, and with it the fork, finds the gate closed.
             gate.hold(after=1)
-        env = {} if warm is None else {"WARM": warm}
+        env: dict[str, object] = {} if warm is None else {"WARM": warm}
         threads: dict[str, Any] = {"granian": {"threads": 24}, "uwsgi-lazy": {"threads": 4}}.get(kind, {})
-        with serving(kind, SOURCE, folder, env={**app_environment(gate, folder, settings), **env}, **threads) as server:
+        env |= app_environment(gate, folder, settings)
+        with serving(kind, SOURCE, folder, env=env, workers=workers, **threads) as server:
             yield Shop(kind, server, gate, folder)
 
 
@@ -302,7 +305,7 @@ def wait_for_refreshes_of_each_worker(shop: Shop) -> None:
 
 @pytest.mark.parametrize("kind", [*MORE_KINDS, "uwsgi-threadless"])
 def test_a_hanging_refresh_does_not_hold_up_the_exit(kind: str, path: str, tmp_path: Path) -> None:
-    with shop_on(kind, tmp_path, {"SHUTDOWN_WAIT": 0.5}) as shop:
+    with shop_on(kind, tmp_path, {"SHUTDOWN_WAIT": 0.5}, workers=1) as shop:
         shop.server.get(path)
         shop.gate.hold()
         assert shop.server.get(path).cache == "STALE"

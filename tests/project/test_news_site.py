@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import cache as cache_results
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ import time_machine
 from flask import Flask
 from flask.testing import FlaskClient
 
-from example_app import create_app, partners
+from example_app import auth, create_app, partners
 from example_app.demo import NO_NUMBER, OLD
 from example_app.extensions import cache
 from support.servers import wait_for
@@ -65,6 +66,15 @@ def others(monkeypatch: pytest.MonkeyPatch) -> Partners:
     others = Partners()
     monkeypatch.setattr(requests, "get", others.get)
     return others
+
+
+#: To hash a password takes a tenth of a second on purpose.
+check_password_hash = cache_results(auth.check_password_hash)
+
+
+@pytest.fixture(autouse=True)
+def _hash_each_password_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "check_password_hash", check_password_hash)
 
 
 @pytest.fixture
