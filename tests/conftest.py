@@ -22,8 +22,12 @@ from support.third_party import make_site, party, site  # noqa: F401  Fixtures o
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A busy machine is no failure.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+IS_SOAK = os.environ.get("STALECACHE_SOAK") == "1"
+
+# A busy machine is no failure. Each run has examples of its own.
+settings.register_profile(
+    "untimed", deadline=None, max_examples=100 if IS_SOAK else 60, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("untimed")
 
 
@@ -86,7 +90,7 @@ def pytest_configure() -> None:
 @pytest.fixture
 def soak() -> Callable[[int, int], int]:
     """``soak(full, reduced)``: how often to play something; the full count under ``make soak``."""
-    return lambda full, reduced: full if os.environ.get("STALECACHE_SOAK") == "1" else reduced
+    return lambda full, reduced: full if IS_SOAK else reduced
 
 
 @pytest.fixture

@@ -540,6 +540,7 @@ def tag_of(content: dict[str, Any]) -> str:
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("no_housekeeping")
 def test_two_workers_and_a_simple_model_agree(soak: Callable[[int, int], int], capsys: pytest.CaptureFixture[str]) -> None:
     """In parts: within a run, hypothesis remembers all that it has drawn, 0.1 MB for each example."""
     PLAYED.clear()
@@ -551,7 +552,7 @@ def test_two_workers_and_a_simple_model_agree(soak: Callable[[int, int], int], c
             run_state_machine_as_test(  # type: ignore[no-untyped-call]
                 # Without chance in the suite, which is to say the same each time; with it where it is played in full.
                 Visits,
-                settings=settings(max_examples=soak(200, 100), stateful_step_count=15, derandomize=parts == 1, database=None),
+                settings=settings(max_examples=soak(200, 60), stateful_step_count=15, derandomize=parts == 1, database=None),
             )
             if parts > 1:
                 with capsys.disabled():

@@ -29,7 +29,7 @@ ROOT = os.geteuid() == 0
 
 
 @pytest.fixture
-def parent() -> Iterator[Path]:
+def parent(no_housekeeping: None) -> Iterator[Path]:
     """A volume of a container: all can write to it, and it is not sticky."""
     place = Path(tempfile.mkdtemp(prefix="stalecache-test-"))
     place.chmod(0o777)
@@ -197,7 +197,6 @@ def other_user() -> Iterator[Worker]:
 
 
 @pytest.mark.soak
-@pytest.mark.usefixtures("no_housekeeping")
 def test_swapping_as_fast_as_it_goes_never_gets_a_planted_page_served(
     parent: Path, somebody: Callable[[Path], None], other_user: Worker, soak: Callable[[int, int], int]
 ) -> None:
