@@ -10,17 +10,14 @@ from pathlib import Path
 import pytest
 
 from flask_stalecache import ConfigError
-from support.two_urls import FORWARDED, FRONTS, GATEWAY, VIEW, WAYS, Shop
+from support.two_urls import FORWARDED, FRONTS, GATEWAY, VIEW, WAYS, WSGI, Shop
 
-PROXIED = [("ProxyFix", front) for front in FRONTS]
-MOUNTED = [("a mount", front) for front in FRONTS]
+INSIDE = [(name, front, False) for name in ("ProxyFix", "a mount") for front in FRONTS]
+OUTSIDE = [("ProxyFix", front, True) for front in FRONTS if front != WSGI]
 
 
-@pytest.mark.parametrize(("name", "front"), [*PROXIED, *MOUNTED])
-@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize(("name", "front", "outside"), [*INSIDE, *OUTSIDE])
 def test_what_visitors_type_is_warmed_as_it_arrives(directory: Path, name: str, front: str, outside: bool) -> None:
-    if outside and (name == "a mount" or front == "GatewayCache"):
-        pytest.skip("the mount is between server and cache, or there is no cache in the app")
     shop = Shop(directory, WAYS[name], front, outside=outside, STALECACHE_BASE_URL=WAYS[name].public)
     assert shop.visit("/page/9").word == "MISS"
     public = shop.way.public
