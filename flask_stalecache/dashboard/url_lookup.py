@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from ..core.model.arrival import place_of_path
+from ..core.model.arrival import place_of_path, unsent
 from ..core.model.environ import as_arrived
-from ..core.model.keys import RAW_PATHS, host_of, raw_path
+from ..core.model.keys import RAW_PATHS, host_of
 from ..errors import ConfigError
 
 #: Characters that browsers do not quote in a path and in a query.
@@ -31,7 +31,7 @@ def request_for(url: str, environ: Mapping[str, Any]) -> dict[str, Any]:
     raw, query = quote(parts.path or "/", safe=_PATH), quote(parts.query, safe=_QUERY)
     path, root = unquote_to_bytes(raw).decode("latin-1"), environ.get("SCRIPT_NAME", "")
     is_here = path == root or path.startswith(f"{root}/")
-    sent = raw.removeprefix(_unsent(environ))
+    sent = raw.removeprefix(unsent(environ))
     asked = {
         **environ,
         "SCRIPT_NAME": root if is_here else "",
@@ -40,13 +40,6 @@ def request_for(url: str, environ: Mapping[str, Any]) -> dict[str, Any]:
         **{name: f"{sent}?{query}" if query else sent for name in RAW_PATHS if environ.get(name)},
     }
     return {**asked, "wsgi.url_scheme": parts.scheme, "HTTP_HOST": parts.netloc} if parts.netloc else asked
-
-
-def _unsent(environ: Mapping[str, Any]) -> str:
-    """Return the beginning of the path that was not sent to the server, but set by middleware: the prefix of a proxy."""
-    whole = quote((environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1"), safe=_DECODED)
-    sent = raw_path(environ)
-    return whole.removesuffix(sent) if sent and whole.endswith(sent) else ""
 
 
 def arriving(asked: Mapping[str, Any], environ: Mapping[str, Any]) -> dict[str, Any]:

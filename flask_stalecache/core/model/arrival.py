@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
+from .keys import raw_path
+
 #: Characters that browsers send unquoted in a path.
 _PATH = "/:@!$&'()*+,;=~"
 #: Script roots at which no URL that the app makes of them can lead elsewhere: without query, fragment and dot segments.
@@ -38,11 +40,11 @@ def place_of_path(raw: str, arrived: Mapping[str, Any], seen: Mapping[str, Any])
     :param seen: the same as the app saw it.
     """
     path, root = unquote_to_bytes(raw).decode("latin-1"), seen.get("SCRIPT_NAME", "").rstrip("/")
-    if root == arrived.get("SCRIPT_NAME", "").rstrip("/"):
-        return Place(path, raw, None)
     if path != root and not path.startswith(f"{root}/"):
         # A visitor may have chosen the root: then it must be certain that the path was not made from it.
         return Place(path, raw, None) if _PLAIN_ROOT.fullmatch(root) else None
+    if root == arrived.get("SCRIPT_NAME", "").rstrip("/"):
+        return Place(path, raw, None)
     came, below = arrived.get("SCRIPT_NAME", "") + arrived.get("PATH_INFO", ""), seen.get("PATH_INFO", "")
     if not came.endswith(below):
         return None
@@ -50,6 +52,16 @@ def place_of_path(raw: str, arrived: Mapping[str, Any], seen: Mapping[str, Any])
     start = _quoted(root)
     rest = raw.removeprefix(start) if raw.startswith(start) else _quoted(path.removeprefix(root))
     return Place(before + path.removeprefix(root), _quoted(before) + rest, root)
+
+
+def unsent(environ: Mapping[str, Any]) -> str:
+    """Return the beginning of the path that the client has not sent, percent-encoded: middleware has set it as the script root.
+
+    What a server says of the path as received lacks it, for all pages.
+    """
+    whole = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    sent = unquote_to_bytes(raw_path(environ) or "").decode("latin-1")
+    return _quoted(whole.removesuffix(sent)) if sent and whole.endswith(sent) else ""
 
 
 def root_name(arrived: Mapping[str, Any], seen: Mapping[str, Any]) -> tuple[str, ...]:

@@ -60,6 +60,18 @@ def url_name_of(environ: Mapping[str, Any], ignored: NamePatterns) -> str:
     return f"url:{_origin(environ.get('wsgi.url_scheme', 'http'), host_of(environ))}{_where_of(environ, ignored)}"
 
 
+def target_name(environ: Mapping[str, Any], ignored: NamePatterns) -> str:
+    """Return the name by which an unsafe request purges its target (RFC 9111 section 4.4).
+
+    It tells the script root from the path: who can choose the root, with a field that a proxy does not set, must not purge what
+    another root has at the same URL.
+
+    :param ignored: query parameters that are not in the name.
+    """
+    url, root = url_name_of(environ, ignored), environ.get("SCRIPT_NAME", "").rstrip("/")
+    return f"below:{root} {url}" if root else url
+
+
 def _where_of(environ: Mapping[str, Any], ignored: NamePatterns) -> str:
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     return _where(path, ignored.split(environ.get("QUERY_STRING", ""))[0])

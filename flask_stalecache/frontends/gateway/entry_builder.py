@@ -17,7 +17,7 @@ from ...core.model.environ import environ_name
 from ...core.model.inputs import RequestInputs
 from ...core.model.keys import FORWARDED_FIELDS
 from ...core.model.policy import Windows
-from ...core.model.purge_names import page_names, tag_name
+from ...core.model.purge_names import page_names, tag_name, target_name
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability
@@ -160,11 +160,11 @@ class EntryBuilder:
         start: Start,
     ) -> Entry:
         policy, ignored, environ, as_seen = self._rule.policy, self._rule.ignored, self._environ, seen.last_seen or self._environ
-        urls = *page_names(seen.endpoint, as_seen, ignored, environ), *root_name(environ, as_seen)
+        urls = *page_names(seen.endpoint, as_seen, ignored, environ), target_name(environ, ignored), *root_name(environ, as_seen)
         return start.build_entry(
             self._backend.terms,
             key=key,
-            names=(*urls, *map(tag_name, dict.fromkeys(tags))),
+            names=tuple(dict.fromkeys((*urls, *map(tag_name, tags)))),
             absent=self.beyond_key(seen, exchange.headers),
             varied=self.varied(seen, exchange.headers),
             status=exchange.status,

@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...core.http.invalidation import invalidated
-from ...core.model.arrival import Place, name_of_root, place_of_path
+from ...core.model.arrival import Place, name_of_root, place_of_path, unsent
 from ...core.model.keys import RAW_PATHS, host_of, page_key
-from ...core.model.purge_names import url_name_of
+from ...core.model.purge_names import target_name
 from ...engine.engine import Engine
 from ...errors import StoreError
 from .rules import Rules
@@ -63,7 +63,7 @@ class Invalidator:
             return
         try:
             self._engine.counters.count("invalidations")
-            self._engine.purge(url_name_of(environ, rule.ignored), soft=False)
+            self._engine.purge(target_name(environ, rule.ignored), soft=False)
         except StoreError as error:
             self._engine.answer_writer.store_failed(error)
 
@@ -90,7 +90,8 @@ def _environ_of(place: Place, query: str, environ: Mapping[str, Any]) -> dict[st
     """Return the environ of a request for another URL of the same origin, as the server would have made it."""
     path, root = place.path, environ.get("SCRIPT_NAME", "")
     is_below = path == root or path.startswith(f"{root}/")
-    raw = f"{place.raw}?{query}" if query else place.raw
+    sent = place.raw.removeprefix(unsent(environ))
+    raw = f"{sent}?{query}" if query else sent
     return {
         **environ,
         **{name: raw for name in RAW_PATHS if environ.get(name)},

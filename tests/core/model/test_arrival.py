@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flask_stalecache.core.model.arrival import name_of_root, place_of_path, root_name
+from flask_stalecache.core.model.arrival import name_of_root, place_of_path, root_name, unsent
 from flask_stalecache.core.model.environ import ARRIVED, as_arrived, url_variables
 
 
@@ -35,6 +35,8 @@ PLACES: dict[str, tuple[tuple[dict[str, Any], dict[str, Any]], str, tuple[str, s
     "a mount": (MOUNTED, "/shop/page", ("/shop/page", "/shop/page", "/shop")),
     "outside a mount": (MOUNTED, "/", ("/", "/", None)),
     "the path too": ((at("", "/pay"), at("/shop", "/order")), "/shop/page", None),
+    "outside the root of the server": ((at("/app", "/order"), at("/app", "/order")), "/page", ("/page", "/page", None)),
+    "a fragment in the root that arrives": ((at("/admin#", "/order"), at("/admin#", "/order")), "/admin", None),
     "a fragment": ((at("", "/order"), at("/admin#", "/order")), "/admin", None),
     "a query": ((at("", "/order"), at("/admin?", "/order")), "/admin", None),
     "dots": ((at("", "/order"), at("/x/../admin", "/order")), "/admin/page", None),
@@ -70,3 +72,20 @@ def test_the_url_that_arrived_comes_back() -> None:
     seen = {**came, ARRIVED: url_variables(came), "HTTP_HOST": "shop.example", "wsgi.url_scheme": "https", "SCRIPT_NAME": "/shop"}
     assert {name: value for name, value in as_arrived(seen).items() if name != ARRIVED} == came
     assert as_arrived(came) is came
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "sent", "missing"),
+    [
+        ("/shop", "/page", "/page?a=1", "/shop"),
+        ("/shop", "/page", "/shop/page", ""),
+        ("", "/page", "/page", ""),
+        ("/caf\xc3\xa9", "/p\xc3\xa9", "/p%C3%A9", "/caf%C3%A9"),
+        ("/shop", "/p\xc3\xa9", "/p%c3%a9", "/shop"),
+        ("/shop", "/page", "/other", ""),
+        ("/shop", "/page", "", ""),
+    ],
+)
+def test_a_prefix_may_not_have_been_sent(root: str, path: str, sent: str, missing: str) -> None:
+    assert unsent({**at(root, path), "RAW_URI": sent}) == missing
+    assert unsent({**at(root, path), "REQUEST_URI": sent}) == missing

@@ -21,6 +21,7 @@ from flask_stalecache.core.model.purge_names import (
     prefix_name,
     tag_name,
     tags_in,
+    target_name,
     url_below,
     url_name,
 )
@@ -428,6 +429,15 @@ BOTH = ("path:/shop/news", "url:https://shop.example/shop/news", "path:/news", "
 def test_a_page_has_the_url_that_was_seen_and_the_one_that_arrived() -> None:
     assert page_names(None, PUBLIC, NOTHING, environ_of()) == (EVERYTHING, *BOTH)
     assert page_names(None, PUBLIC, NOTHING, PUBLIC) == page_names(None, PUBLIC, NOTHING) == (EVERYTHING, *BOTH[:2])
+
+
+def test_the_target_of_a_request_has_its_script_root() -> None:
+    names = [
+        target_name(environ_of(SCRIPT_NAME=root, PATH_INFO=path), NOTHING)
+        for root, path in [("", "/a/b"), ("/a", "/b"), ("/a/", "b")]
+    ]
+    assert names == ["url:http://shop.example/a/b", *["below:/a url:http://shop.example/a/b"] * 2]
+    assert url_below(names[1:], "path:/") is None
 
 
 @pytest.mark.parametrize(
