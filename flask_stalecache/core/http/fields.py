@@ -16,15 +16,24 @@ Lookup: TypeAlias = "Callable[[str], str | None]"
 
 #: What can be sent as the value of a field: no line ends, no other controls, and nothing outside Latin-1 (PEP 3333).
 FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-#: The two request fields without a prefix in the environ (PEP 3333).
-_UNPREFIXED = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
+#: The names in the environ of fields without a prefix (PEP 3333), and of those that are looked up at hits.
+_IN_ENVIRON = {
+    "content-type": "CONTENT_TYPE",
+    "content-length": "CONTENT_LENGTH",
+    "if-match": "HTTP_IF_MATCH",
+    "if-modified-since": "HTTP_IF_MODIFIED_SINCE",
+    "if-none-match": "HTTP_IF_NONE_MATCH",
+    "if-range": "HTTP_IF_RANGE",
+    "if-unmodified-since": "HTTP_IF_UNMODIFIED_SINCE",
+    "range": "HTTP_RANGE",
+}
 
 
 def request_fields(environ: Mapping[str, Any]) -> Lookup:
     """Return a function that looks up the fields of a WSGI request."""
 
     def look_up(name: str) -> str | None:
-        value = environ.get(_UNPREFIXED.get(name) or f"HTTP_{name.upper().replace('-', '_')}")
+        value = environ.get(_IN_ENVIRON.get(name) or f"HTTP_{name.upper().replace('-', '_')}")
         return None if value is None else str(value)
 
     return look_up

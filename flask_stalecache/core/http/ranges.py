@@ -50,8 +50,10 @@ def _suffix(length: int, size: int) -> slice | None:
 
 def accepts_ranges(headers: Headers) -> bool:
     """Whether a range of bytes may be cut from a whole response: the app has not said ``Accept-Ranges: none``, or another unit."""
-    said = [(name.lower(), value) for name, value in headers if name.lower() in _ABOUT_RANGES]
-    return all(name == "accept-ranges" and "bytes" in listed(value) for name, value in said)
+    for name, value in headers:
+        if name.lower() in _ABOUT_RANGES and (name.lower() != "accept-ranges" or "bytes" not in listed(value)):
+            return False
+    return True
 
 
 def whole_size(headers: Headers) -> int | None:

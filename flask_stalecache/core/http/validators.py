@@ -53,9 +53,10 @@ class Validators:
         :param headers: its fields.
         :param answered: when it was received, in seconds since the epoch. It replaces a missing Date.
         """
-        fields = tuple(headers)
-        date = timestamp(first_of(fields, "date"))
-        return cls(first_of(fields, "etag"), first_of(fields, "last-modified"), answered if date is None else date)
+        # The first line of each field, in one pass, since each hit with a condition gets here.
+        first = {name.lower(): value for name, value in reversed(tuple(headers))}
+        date = timestamp(first.get("date"))
+        return cls(first.get("etag"), first.get("last-modified"), answered if date is None else date)
 
     def not_modified(self, get: Lookup) -> bool:
         """Whether the client already has the response: by If-None-Match with weak comparison, otherwise by If-Modified-Since.

@@ -118,6 +118,8 @@ def test_nothing_is_read_behind_a_range() -> None:
         ([("Accept-Ranges", "items, Bytes")], True),
         ([("Accept-Ranges", "none")], False),
         ([("Accept-Ranges", "items")], False),
+        ([("Accept-Ranges", "kilobytes")], False),
+        ([("Accept-Ranges", "bytes"), ("Content-Range", "bytes 0-1/2")], False),
         ([("Content-Range", "bytes 0-1/2")], False),
     ],
 )
