@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from flask_stalecache import StaleCache
 from flask_stalecache.engine.housekeeper import Housekeeper
+from flask_stalecache.filesystem import uptime
 from support.clock import NOON
 from support.third_party import make_site, party, site  # noqa: F401  Fixtures of all tests of sessions.
 
@@ -121,6 +122,27 @@ def clock() -> Iterator[time_machine.Traveller]:
     """A fake clock that stands still at :data:`support.clock.NOON`; ``clock.shift(seconds)`` moves it."""
     with time_machine.travel(NOON, tick=False) as traveller:
         yield traveller
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _uptime() -> Iterator[None]:
+    """With the fake clock runs the one that counts from the start of the machine; tests of clocks that step have another one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uptime, "read_clock", time.time)
+        yield
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch, clock: time_machine.Traveller) -> Callable[[float], None]:
+    """``steps(seconds)`` sets the fake clock: it moves, and no time passes."""
+    stepped = [0.0]
+    monkeypatch.setattr(uptime, "read_clock", lambda: time.time() - stepped[0])
+
+    def step(seconds: float) -> None:
+        stepped[0] += seconds
+        clock.shift(seconds)
+
+    return step
 
 
 @pytest.fixture

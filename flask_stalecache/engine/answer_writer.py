@@ -19,6 +19,7 @@ from ..core.model.note import NOTHING, Lasting, Note
 from ..core.model.reasons import ABOUT_ONE_REQUEST, LASTING, NEVER_STORED, StoreRefusal
 from ..core.rules.storability import Action, Verdict, after
 from ..errors import StoreError
+from ..filesystem.uptime import seconds_up
 from ..stats.counters import Counters
 from ..stores.base import Copy, Store
 from .instrumentation import Instrumentation
@@ -92,7 +93,7 @@ class AnswerWriter:
         if is_lasting:
             # The note is of use as long as it is asked.
             self.store.touch(copy)
-        return Start(self.store.seq(), now, os.urandom(8).hex(), copy.entry, self.is_marked(copy, now), is_lasting)
+        return Start(self.store.seq(), now, os.urandom(8).hex(), copy.entry, self.is_marked(copy, now), is_lasting, seconds_up())
 
     def is_marked(self, copy: Copy, now: float) -> bool:
         """Whether answers for the key could not be stored so far, so that nobody needs to wait for one.

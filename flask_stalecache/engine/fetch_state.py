@@ -101,7 +101,8 @@ class FetchState:
     def is_new(self, entry: Entry) -> bool:
         """Whether the entry was stored since the request arrived: not the one it found first, not purged, not an old one."""
         is_another = self.met is None or entry.serial != self.met.serial
-        is_recent = max(entry.answered, entry.received) >= self.came - WRITING
+        # From the future: stored while the clock was ahead, however long ago.
+        is_recent = max(entry.answered, entry.received) >= self.came - WRITING and not entry.is_from_future(time.time())
         return is_another and not entry.ended and is_recent and self.may_share(entry)
 
     def may_share(self, entry: Entry) -> bool:

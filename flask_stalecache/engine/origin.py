@@ -54,6 +54,7 @@ class Start(NamedTuple):
     :ivar previous: the entry that is stored now.
     :ivar is_marked: the key's note says that the last answer could not be stored, for anyone or for requests like this one.
     :ivar is_lasting: an answer could not be stored, however long ago, for a reason that is likely to last, and none could since.
+    :ivar called: seconds since the start of the machine.
     """
 
     seq: int
@@ -62,6 +63,7 @@ class Start(NamedTuple):
     previous: Entry | None
     is_marked: bool = False
     is_lasting: bool = False
+    called: float | None = None
 
     def build_entry(self, options: ServeOptions, **content: Any) -> Entry:
         """Build an entry from the answer to this call.
@@ -82,6 +84,7 @@ class Start(NamedTuple):
             "serial": self.serial,
             "seq": self.seq,
             "started": self.started,
+            "called": self.called,
             "version": options.version,
             "deployed": options.deployed,
         }

@@ -5,6 +5,7 @@ Behind a gateway, its own hints collect them, since they surround the whole requ
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from ..core.model.entry import Entry
@@ -58,4 +59,4 @@ def pass_on(state: dict[str, object], before: Cacheability | None, hints: Cachea
     if isinstance(values, dict):
         for entry, options in values.values():
             hints.made_from(entry.key)
-            inherit(hints, entry, options)
+            inherit(hints, entry, time.time(), options)

@@ -36,7 +36,7 @@ from .entry_file import read_entry, read_head
 from .eviction import Evictor
 from .folders import BILLION, Folders, folder_of, on_disk, size_on_disk
 from .memory import Copies
-from .purge_records import LONGEST_RUN, PurgeRecords, records_within
+from .purge_records import PurgeRecords, records_within
 from .stamps import SEQ_SLOT, mark_of, slot_of, stands
 from .sweep import Sweeper
 from .walk import Contents
@@ -195,7 +195,7 @@ class FileStore:
             self._cache_directory.open()
             if self.seq() != entry.seq and self._records.outlive(entry) is None:
                 return False
-        if entry.answered - entry.started > LONGEST_RUN:
+        if not self._records.reach_back_to(entry):
             return False
         self._replace(entry.key, "", entry_format.encode(entry))
         return True

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..core.model.entry import Entry
+from ..core.model.moments import Uptime
 
 #: Soft purges in a record at most.
 _MOST_SOFTS = 48
@@ -18,11 +19,13 @@ class PurgeRecord:
     :param name: the name.
     :param hard: number of the last hard purge, which drops entries.
     :param softs: numbers of soft purges, which end their freshness, and their times in seconds since the epoch; in their order.
+    :param up: when it was written, since the start of the machine; ``None``: unknown.
     """
 
     name: str
     hard: int = 0
     softs: tuple[tuple[int, float], ...] = ()
+    up: Uptime | None = field(default=None, compare=False)
 
     @property
     def soft(self) -> int:
@@ -43,6 +46,10 @@ class PurgeRecord:
         if soft:
             return replace(self, softs=_thinned([*self.softs, (number, now)], now))
         return replace(self, hard=number)
+
+    def is_past(self, span: float, up: Uptime) -> bool:
+        """Whether it was written more than some seconds before a moment, by the clock of the machine; yes if that is unknown."""
+        return self.up is None or self.up.is_past(span, up)
 
 
 def _thinned(softs: list[tuple[int, float]], now: float) -> tuple[tuple[int, float], ...]:

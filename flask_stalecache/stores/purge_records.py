@@ -24,9 +24,11 @@ from typing import Any
 
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
+from ..core.model.moments import Uptime, is_future
 from ..core.model.note import Note
 from ..filesystem.atomic import files_in, make_directory, read_file, remove_file, status_of, write_file
 from ..filesystem.directory import Directory, Inside
+from ..filesystem.uptime import seconds_up, uptime
 from .head_values import count, moment, text, tuple_of
 from .purge_floors import Floors
 from .purge_record import PurgeRecord, left_of
@@ -81,7 +83,8 @@ class PurgeRecords:
     def write(self, record: PurgeRecord) -> None:
         """Replace the record of a name. ``purge.lock`` is held."""
         make_directory(self.folder)
-        data = {"name": record.name, "hard": record.hard, "softs": record.softs}
+        up = uptime()
+        data = {"name": record.name, "hard": record.hard, "softs": record.softs, "up": [up.boot, up.seconds]}
         write_file(self.file(digest(record.name)), json.dumps(data).encode("ascii"), record.last)
         self._writes_left -= 1
 
@@ -99,6 +102,14 @@ class PurgeRecords:
     def outlive(self, entry: Entry) -> Entry | None:
         """Apply the purges since an entry was begun: return it, return it without freshness, or return ``None``."""
         return left_of(entry, self.since(entry))
+
+    def reach_back_to(self, entry: Entry) -> bool:
+        """Whether the records of all purges since the call of an entry's origin are still there.
+
+        By both clocks: a call that began and ended by a clock that steps may have taken any time.
+        """
+        ran = 0.0 if entry.called is None else seconds_up() - entry.called
+        return max(ran, entry.answered - entry.started) <= LONGEST_RUN
 
     def floors(self) -> Floors:
         """Return what the merged records say."""
@@ -160,11 +171,27 @@ class PurgeRecords:
         records = [self._read_file(self.file(name)) for name in self._names()]
         return max((number + 1 for number in (self.floors().last, *(each.last for each in records if each)) if number), default=0)
 
-    def older_than(self, time_ns: int) -> list[Inside]:
-        """Return the files of the records whose last purge was before a time; if there are very many, of a random part."""
+    def outdated(self, now: float, up: Uptime) -> list[Inside]:
+        """Return the files of the records that need not be kept any more; if there are very many, of a random part.
+
+        Their last purge was a day ago, by the wall clock and by that of the machine. If the wall clock was ahead at the purge, the
+        latter alone decides: otherwise the record would stay until it gets there.
+
+        :param now: the moment at which the records are judged, in seconds since the epoch.
+        :param up: the same moment, since the start of the machine.
+        """
         names = self._names()
         chosen = random.sample(names, MOST) if len(names) > MOST else names
-        return [file for file in map(self.file, chosen) if _written(file) < time_ns]
+        written = ((file, _written(file) / 1e9) for file in map(self.file, chosen))
+        return [file for file, at in written if self._is_outdated(file, at, now, up)]
+
+    def _is_outdated(self, file: Inside, written: float, now: float, up: Uptime) -> bool:
+        is_ahead = is_future(written, now)
+        if not is_ahead and written >= now - KEPT_FOR:
+            return False
+        # Read only now: nearly all records are younger.
+        record = self._read_file(file)
+        return record is not None and not (is_ahead and record.up is None) and record.is_past(KEPT_FOR, up)
 
     def files(self, most: int) -> set[str] | None:
         """Return the names of the records' files; ``None`` if there are more than ``most``."""
@@ -250,10 +277,17 @@ def _written_ns(file: Inside) -> int:
 def _decoded(file: Inside, data: bytes) -> PurgeRecord:
     try:
         head = json.loads(data)
-        return PurgeRecord(text(head["name"]), count(head["hard"]), tuple_of(_soft, head["softs"]))
+        return PurgeRecord(text(head["name"]), count(head["hard"]), tuple_of(_soft, head["softs"]), _up(head.get("up")))
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         # Cut by a crash of the machine. The file's time is its number; a soft purge becomes a hard one, the safe side.
         return PurgeRecord("", hard=_written_ns(file) + _COARSEST_TIME)
+
+
+def _up(value: Any) -> Uptime | None:
+    if value is None:
+        return None
+    boot, seconds = value
+    return Uptime(text(boot), moment(seconds))
 
 
 def _soft(value: Any) -> tuple[int, float]:

@@ -85,7 +85,7 @@ def summary_of(stored: Stored, now: float, terms: ServeOptions = PLAIN) -> Summa
         state=state,
         failing=is_failing(note, now),
         failures=note.failures,
-        retry_in=note.retry_at - now if note.backing_off(now) else 0.0,
+        retry_in=note.pause_left(now),
         status=entry.status,
         age=age,
         # A deploy or a soft purge ends freshness before max_age.

@@ -26,15 +26,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 
+from ..core.model.moments import Uptime
 from ..errors import BrokenEntry
 from ..filesystem.atomic import files_in, read_file, remove_file, status_of, write_file
 from ..filesystem.directory import Inside
 from ..filesystem.locks import FileKeyLock, held
+from ..filesystem.uptime import uptime
 from . import entry_format, sweep_progress
 from .entry_file import Head, read_head
 from .eviction import Evictor
 from .folders import BILLION, Folders, Found, Listed, Removed
-from .purge_records import KEPT_FOR, CachedPurgeRecords, PurgeRecords
+from .purge_records import CachedPurgeRecords, PurgeRecords
 from .stamps import FOLDERS, SEQ_SLOT, Stamps, mark_of
 from .sweep_progress import Progress
 
@@ -169,7 +171,8 @@ class Sweeper:
 
     def _begin(self, progress: Progress, stamps: Stamps | None) -> None:
         progress.began = self.records.last_number() if stamps is None else int(stamps.table[SEQ_SLOT])
-        progress.began_at = time.time()
+        progress.began_at, up = time.time(), uptime()
+        progress.boot, progress.began_up = up.boot, up.seconds
         progress.looks = progress.began != progress.checked or bool(self._old_records(progress))
         progress.in_use, progress.escaped, progress.is_begun = [], False, True
         # Due until it is over.
@@ -252,7 +255,8 @@ class Sweeper:
             entry = self._head(found).entry
         except BrokenEntry:
             return "broken_entries"
-        is_wanted = entry.is_fresh(now) or entry.in_swr(now) or entry.in_sie(now)
+        # Nobody knows the age of an entry from the future: it is wanted as long as it is used.
+        is_wanted = not entry.is_from_future(now) and (entry.is_fresh(now) or entry.in_swr(now) or entry.in_sie(now))
         return "" if is_wanted else "evicted_inactive"
 
     def _idle(self, found: Found, stamps: Stamps | None, now: float) -> float:
@@ -290,7 +294,7 @@ class Sweeper:
 
     def _old_records(self, progress: Progress) -> list[Inside]:
         # A day before this sweep began: an origin call from before such a purge had ended when the first folder was looked at.
-        return self.records.older_than(int((progress.began_at - KEPT_FOR) * BILLION))
+        return self.records.outdated(progress.began_at, Uptime(progress.boot, progress.began_up))
 
     def _remove_old_records(self, progress: Progress, stamps: Stamps, until: float) -> None:
         """Remove the records that no entry needs: this sweep has looked at all entries since they were written."""

@@ -20,6 +20,8 @@ class Progress:
     :ivar is_begun: whether the sweep has begun; if not, it begins with the first folder.
     :ivar began: SEQ at the beginning of this sweep.
     :ivar began_at: time of its beginning, in seconds since the epoch.
+    :ivar boot: the identifier of the start of the machine at its beginning.
+    :ivar began_up: the seconds since then, at its beginning.
     :ivar checked: SEQ at the beginning of the last sweep that looked for purged entries.
     :ivar looks: whether this sweep looks for purged entries.
     :ivar escaped: whether a purged entry could not be removed; then the next sweep looks for it again.
@@ -34,6 +36,8 @@ class Progress:
     is_begun: bool = False
     began: int = 0
     began_at: float = 0.0
+    boot: str = ""
+    began_up: float = 0.0
     checked: int = -1
     looks: bool = True
     escaped: bool = False
@@ -62,6 +66,8 @@ def decode(data: bytes) -> Progress:
             is_begun=bool(noted["is_begun"]),
             began=int(noted["began"]),
             began_at=float(noted["began_at"]),
+            boot=str(noted["boot"]),
+            began_up=float(noted["began_up"]),
             checked=int(noted["checked"]),
             looks=bool(noted["looks"]),
             escaped=bool(noted["escaped"]),

@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.model.purge_names",
         "core.model.recipe",
         "core.model.base_url",
+        "core.model.moments",
         "core.model.entry",
         "core.model.note",
         "core.model.titles",
@@ -75,6 +76,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "filesystem.directory",
         "filesystem.atomic",
         "filesystem.locks",
+        "filesystem.uptime",
     ),
     ("config",),
     (

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import FileIO
 from typing import Any, Protocol
 
 from .inputs import RequestInputs
+from .moments import AHEAD
 from .policy import Windows
 
 
@@ -51,6 +52,8 @@ class Entry:
     :param by_file: its front end can serve it from its file, so that a large body need not be kept in memory.
     :param stood_in: it was made with the fallback of a failed call.
     :param file: the file of the body, if it is not in ``body``. Not stored.
+    :param called: when the origin was called, in seconds since the start of the machine. Not stored; ``None`` if it was read from a
+        store.
     :param ended: a soft purge ended its freshness. Not stored: the purge has a record of its own.
     """
 
@@ -77,6 +80,7 @@ class Entry:
     by_file: bool = False
     ended: bool = False
     file: BodyFile | None = None
+    called: float | None = field(default=None, compare=False)
 
     @property
     def fresh_until(self) -> float:
@@ -96,14 +100,24 @@ class Entry:
         return self if self.file is None else replace(self, body=self.file.read(), file=None)
 
     def age(self, now: float) -> float:
-        """Return the seconds since the origin answered; never negative, even if the clock stepped back."""
-        return max(0.0, now - self.answered)
+        """Return the seconds since the origin answered; never negative, even if the clock stepped back.
+
+        The age of an entry from the future is unknown. It counts as old enough to be stale.
+        """
+        return self.windows.max_age if self.is_from_future(now) else max(0.0, now - self.answered)
+
+    def is_from_future(self, now: float) -> bool:
+        """Whether the answer was received while the clock was ahead of the present time: see :mod:`.moments`."""
+        # Both: an answer that was old when it arrived may have been given at a time that has passed.
+        return max(self.answered, self.received) > now + AHEAD
 
     def is_fresh(self, now: float) -> bool:
         """Whether the entry is fresh (RFC 9111 section 4.2)."""
-        # age() written out, since every hit gets here.
-        age = now - self.answered
-        return not self.ended and (age if age > 0.0 else 0.0) < self.windows.max_age
+        # age() and is_from_future() written out, since every hit gets here.
+        age, latest = now - self.answered, now + AHEAD
+        if self.ended or self.answered > latest or self.received > latest:
+            return False
+        return (age if age > 0.0 else 0.0) < self.windows.max_age
 
     def in_swr(self, now: float) -> bool:
         """Whether it may be served immediately and refreshed in the background (RFC 5861 section 3)."""
@@ -143,4 +157,6 @@ class Entry:
         An entry from the future, stored before the clock stepped back, must not be eternal. A purge between the two fills tells
         their order without a clock.
         """
-        return other is None or other.seq < self.seq or other.started <= self.started or other.started > now
+        if other is None or other.seq < self.seq or other.started <= self.started:
+            return True
+        return other.started > now or other.is_from_future(now)

@@ -59,6 +59,10 @@ class Note:
         """Whether the origin must not be called: it sent Retry-After, or its failure is cached."""
         return self.written <= now < self.silent_until
 
+    def pause_left(self, now: float) -> float:
+        """Return the seconds until the next call of the origin; 0 if it need not wait."""
+        return self.retry_at - now if self.backing_off(now) else 0.0
+
     def unstorable(self, now: float) -> bool:
         """Whether the last answer could not be stored, a short while ago."""
         return self.written <= now < self.unstorable_until

@@ -219,10 +219,10 @@ def run_apart(function: Callable[[], T], word: Cacheability) -> T:
     return Context().run(run)
 
 
-def inherit(word: Cacheability, entry: Entry, options: ServeOptions) -> None:
+def inherit(word: Cacheability, entry: Entry, now: float, options: ServeOptions) -> None:
     """Pass on the tags and the end of freshness of a stored result to the response that is made from it."""
     word.tag(tags_in(entry.names))
-    word.expire(0.0 if was_ended(entry, options) else entry.fresh_until)
+    word.expire(0.0 if was_ended(entry, now, options) else entry.fresh_until)
 
 
 def no_store() -> None:

@@ -91,6 +91,8 @@ def why_stale(entry: Entry, now: float, terms: ServeOptions = PLAIN) -> str:
     """Return why an entry is not fresh: a soft purge, another version of the app, or its age."""
     if entry.ended:
         return "stale, since a soft purge ended its freshness"
+    if entry.is_from_future(now):
+        return "stale, since it was stored while the clock was ahead of the present time"
     if entry.is_fresh(now):
         return f"stale, since another version of the app made it ({entry.version!r}, now {terms.version!r})"
     over = entry.age(now) - entry.windows.max_age

@@ -21,7 +21,8 @@ must-revalidate, proxy-revalidate, bare s-maxage     never stale
 ==================================================== ============================== ===================
 
 SWR is the window of stale-while-revalidate, SIE that of stale-if-error. A request that prefers stale without a refresh starts none
-in SWR either. An entry stored by an older version of the app is stale, whatever its age.
+in SWR either. An entry stored by an older version of the app is stale, whatever its age. So is one from the future: it was stored
+while the clock was ahead.
 
 If errors are shown (``shows_errors``), no entry is served in place of a failure: neither that of this request, nor that of the last
 refresh. A request that prefers stale has asked for the entry.
@@ -33,6 +34,7 @@ import math
 from typing import NamedTuple
 
 from ..model.entry import Entry
+from ..model.moments import is_future
 from ..model.note import Note
 from .prefer_stale import PreferStale
 from .status import CacheStatus
@@ -110,18 +112,24 @@ def is_fresh(entry: Entry, now: float, terms: ServeOptions) -> bool:
     Versions have no order: an older version is a different one that was set up earlier. If any different version counted as stale,
     the old and the new workers of a rolling deploy would refresh each other's pages in turn.
     """
-    return entry.is_fresh(now) and (entry.version == terms.version or entry.deployed > terms.deployed)
+    return entry.is_fresh(now) and (entry.version == terms.version or _is_of_newer(entry, now, terms))
 
 
-def was_ended(entry: Entry, terms: ServeOptions) -> bool:
-    """Whether a soft purge or a deploy ended the freshness of an entry, so that its own fields promise too much."""
-    return entry.ended or (entry.version != terms.version and entry.deployed <= terms.deployed)
+def _is_of_newer(entry: Entry, now: float, terms: ServeOptions) -> bool:
+    """Whether the app that stored an entry was set up later than ours, and not while the clock was ahead."""
+    return entry.deployed > terms.deployed and not is_future(entry.deployed, now)
+
+
+def was_ended(entry: Entry, now: float, terms: ServeOptions) -> bool:
+    """Whether a soft purge, a deploy or a wrong clock ended the freshness of an entry, so that its own fields promise too much."""
+    is_older = entry.version != terms.version and not _is_of_newer(entry, now, terms)
+    return entry.ended or entry.is_from_future(now) or is_older
 
 
 def is_plain_hit(entry: Entry, now: float, terms: ServeOptions) -> bool:
     """Whether an entry is served without looking at its note: it is fresh, and no refresh ahead of time was requested."""
     # is_fresh() written out, since every hit gets here.
-    is_current = entry.version == terms.version or entry.deployed > terms.deployed
+    is_current = entry.version == terms.version or _is_of_newer(entry, now, terms)
     return is_current and not terms.refresh_ahead and entry.is_fresh(now)
 
 

@@ -131,7 +131,7 @@ def _newest(
     """
     entries = [(each, look_up(each[0]).entry) for each in found]
     matching = [entry for _, entry in entries if entry is not None and not entry.absent.present_in(environ)]
-    chosen = newest(entry for entry in matching if entry.answered <= now) or newest(matching)
+    chosen = newest(entry for entry in matching if not entry.is_from_future(now)) or newest(matching)
     if chosen is not None:
         return next(each for each in found if each[0] == chosen.key)
     return next((each for each, entry in entries if entry is None), found[0])

@@ -216,7 +216,7 @@ class Gateway:
         if prepared is None:
             assert copy.entry is not None
             prepared = copy.prepared = PreparedResponse(copy.entry, self._backend.tally_of(copy.entry), self._backend.removed)
-        if served.status is not CacheStatus.HIT and was_ended(prepared.entry, origin.terms):
+        if served.status is not CacheStatus.HIT and was_ended(prepared.entry, now, origin.terms):
             prepared = PreparedResponse(prepared.entry, prepared.tally, self._backend.removed, is_over=True)
         more = fields_for_copy(served, prepared.entry, now, self._chosen, origin.debug_detail(served))
         is_plain = served.status is CacheStatus.HIT and not served.refresh and prepared.body is not None

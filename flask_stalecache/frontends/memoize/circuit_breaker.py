@@ -73,7 +73,7 @@ class CircuitBreaker:
 
     def left(self) -> float:
         """Return the seconds until a call is tried; 0 if the function is not suspended."""
-        return max(0.0, self._known().retry_at - time.time())
+        return self._known().pause_left(time.time())
 
     def failures(self) -> int:
         """Return the failures in a row."""

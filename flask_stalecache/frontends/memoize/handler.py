@@ -109,7 +109,7 @@ class Calls:
                 note_value(entry, origin.terms)
             else:
                 word.made_from(entry.key)
-                cacheability.inherit(word, entry, origin.terms)
+                cacheability.inherit(word, entry, time.time(), origin.terms)
         return value
 
     def _instead_of_broken(
@@ -233,7 +233,8 @@ class Calls:
 
     def _tried_again_at(self, key: str, answer: Answer) -> float:
         """Return when a call that failed, or was refused, may be tried again, in seconds since the epoch."""
-        return max(self.engine.answer_writer.load(key).note.retry_at, time.time() + (answer.retry_after or 0.0))
+        now = time.time()
+        return now + max(self.engine.answer_writer.load(key).note.pause_left(now), answer.retry_after or 0.0)
 
     def _is_live(self, bound: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Ask the developer's ``unless``. If it raises, the call bypasses the cache."""

@@ -86,7 +86,7 @@ def tell_end_of_freshness(response: Response, served: Served, terms: ServeOption
     :param response: made of the copy; changed in place.
     """
     entry = None if served.copy is None else served.copy.entry
-    if entry is not None and was_ended(entry, terms):
+    if entry is not None and was_ended(entry, time.time(), terms):
         response.headers = Headers(without_freshness(response.headers))
 
 

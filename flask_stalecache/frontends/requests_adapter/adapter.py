@@ -82,7 +82,7 @@ class CachingAdapter(BaseAdapter):
             submit_at_close(context.engine, origin.refresh())
         response, entry = self._respond(context, origin, served)
         if hints is not None and self._rules.inherit and entry is not None:
-            cacheability.inherit(hints, entry, origin.terms)
+            cacheability.inherit(hints, entry, time.time(), origin.terms)
         return response
 
     def close(self) -> None:

@@ -297,7 +297,7 @@ def test_an_entry_can_not_be_changed() -> None:
         make_entry().body = b""  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(("now", "age"), [(NOON, 0.0), (NOON + 5, 5.0), (NOON - 5, 0.0), (0.0, 0.0)])
+@pytest.mark.parametrize(("now", "age"), [(NOON, 0.0), (NOON + 5, 5.0), (NOON - 5, 0.0), (NOON - 11, 60.0), (0.0, 60.0)])
 def test_an_age_is_never_negative(now: float, age: float) -> None:
     assert make_entry().age(now) == age
 
@@ -311,7 +311,10 @@ def test_freshness_starts_when_the_origin_has_answered() -> None:
 @pytest.mark.parametrize(
     ("age", "fresh", "in_swr", "in_sie"),
     [
-        (-1000.0, True, True, True),
+        # From the future: nobody knows how old it is.
+        (-1e9, False, True, True),
+        (-10.01, False, True, True),
+        (-10.0, True, True, True),
         (0.0, True, True, True),
         (59.99, True, True, True),
         (60.0, False, True, True),
@@ -326,6 +329,18 @@ def test_windows_end_where_they_say(age: float, fresh: bool, in_swr: bool, in_si
     entry, now = make_entry(windows=Windows(60.0, 100.0, 1000.0), never_stale=never_stale), NOON + age
     allowed = not never_stale
     assert (entry.is_fresh(now), entry.in_swr(now), entry.in_sie(now)) == (fresh, in_swr and allowed, in_sie and allowed)
+
+
+@pytest.mark.parametrize("given_at", [NOON - 3600, NOON])
+def test_an_answer_that_was_old_when_it_came_is_from_the_future_by_when_it_came(given_at: float) -> None:
+    """Another cache had kept it for an hour."""
+    entry = make_entry(answered=given_at, received=NOON, windows=Windows(7200.0, 100.0, 0.0))
+    assert (entry.is_fresh(NOON), entry.is_fresh(NOON - 1800), entry.age(NOON - 1800)) == (True, False, 7200.0)
+
+
+def test_an_entry_from_the_future_never_wins_against_a_new_one() -> None:
+    """Its call began before the clock was set ahead."""
+    assert make_entry(started=NOON).outdates(make_entry(started=NOON + 1, answered=NOON + 3600), NOON + 5)
 
 
 @pytest.mark.parametrize(

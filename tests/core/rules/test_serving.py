@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from flask_stalecache import CacheStatus
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import RequestInputs
+from flask_stalecache.core.model.moments import AHEAD
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.core.rules.serving import (
     Fetch,
@@ -68,7 +69,7 @@ DECISIONS: list[Any] = [
     pytest.param(NEVER_STALE, NOTHING, MAX_AGE - JUST, False, HIT, id="fresh, never stale"),
     pytest.param(NO_STALE, NOTHING, MAX_AGE - JUST, False, HIT, id="fresh, no stale windows"),
     pytest.param(ENTRY, NOTHING, -JUST, False, HIT, id="fresh, clock stepped back a little"),
-    pytest.param(ENTRY, NOTHING, -1e6, False, HIT, id="fresh, clock stepped back far"),
+    pytest.param(ENTRY, NOTHING, -1e6, False, STALE_AND_REFRESH, id="from the future"),
     # stale, in SWR, this request hands over the refresh: the entry, at once: STALE
     pytest.param(ENTRY, NOTHING, MAX_AGE, False, STALE_AND_REFRESH, id="in SWR, where freshness ends"),
     pytest.param(ENTRY, NOTHING, MAX_AGE + JUST, False, STALE_AND_REFRESH, id="in SWR, just after freshness"),
@@ -198,13 +199,15 @@ def test_what_forbids_stale_is_never_served_stale(case: tuple[Entry, Note, float
 def test_a_hit_is_fresh_and_what_is_fresh_is_a_hit(case: tuple[Entry, Note, float, bool]) -> None:
     entry, note, age, pending = case
     hit = decide(entry, note, NOON + age, pending=pending) == Serve(entry, CacheStatus.HIT, False)
-    assert hit is (max(age, 0.0) < entry.windows.max_age)
+    assert hit is (age >= -AHEAD and max(age, 0.0) < entry.windows.max_age)
 
 
 @given(cases, st.floats(0, 1e6))
 def test_a_clock_that_steps_back_never_makes_a_copy_younger_than_new(case: tuple[Entry, Note, float, bool], back: float) -> None:
     entry, _, _, pending = case
-    assert decide(entry, NOTHING, NOON - back, pending=pending) == decide(entry, NOTHING, NOON, pending=pending)
+    # Far ahead, it counts as just stale.
+    age = 0.0 if back <= AHEAD else entry.windows.max_age
+    assert decide(entry, NOTHING, NOON - back, pending=pending) == decide(entry, NOTHING, NOON + age, pending=pending)
 
 
 @given(cases, st.floats(0, 1e4))

@@ -15,6 +15,7 @@ import pytest
 import time_machine
 
 from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.model.moments import Uptime
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.filesystem.directory import Inside
 from flask_stalecache.stores import purge_records as names_module
@@ -334,20 +335,20 @@ def test_of_very_many_records_a_part_goes_at_a_time_and_all_in_the_end(
     monkeypatch.setattr(names_module, "MOST", 20)
     monkeypatch.setattr(sweep_module, "_BATCH", 5)
     store, remove, looks = open_store(directory), names_module.PurgeRecords.remove, list[int]()
-    older_than, written = names_module.PurgeRecords.older_than, names_module._written
+    outdated, written = names_module.PurgeRecords.outdated, names_module._written
 
-    def counting(names: names_module.PurgeRecords, time_ns: int) -> list[Inside]:
+    def counting(names: names_module.PurgeRecords, now: float, up: Uptime) -> list[Inside]:
         # The app of another test may still be looked after.
         if names.folder.held.path == directory:
             looks.append(0)
-        return older_than(names, time_ns)
+        return outdated(names, now, up)
 
     def counted(file: Inside) -> float:
         if file.held.path == directory:
             looks[-1] += 1
         return written(file)
 
-    monkeypatch.setattr(names_module.PurgeRecords, "older_than", counting)
+    monkeypatch.setattr(names_module.PurgeRecords, "outdated", counting)
     monkeypatch.setattr(names_module, "_written", counted)
 
     def slow(names: names_module.PurgeRecords, *arguments: Any) -> None:
