@@ -44,7 +44,7 @@ from .frontends.pages.watch import discard_session
 from .frontends.requests_adapter.app_context import AppContext
 from .stats.counters import Counters
 from .stats.registry import Registry
-from .stores.base import Store, seq_of_request
+from .stores.base import seq_of_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class AppState:
     stats: Registry
 
     @classmethod
-    def of(cls, app: Flask, own: Store | None, functions: Iterable[FetchFunction]) -> AppState:
+    def of(cls, app: Flask, own: Any, functions: Iterable[FetchFunction]) -> AppState:
         """Build the parts of an app. Nothing of the app is changed yet.
 
         :param own: the store, if it is not the one that is configured.
@@ -102,7 +102,7 @@ class AppState:
         return cls(settings, engine, pages, calls, sessions, middleware, scheduler, bulk, engine.counters, engine.registry)
 
 
-def set_up(app: Flask, own: Store | None, functions: Collection[FetchFunction]) -> AfterResponseMiddleware | None:
+def set_up(app: Flask, own: Any, functions: Collection[FetchFunction]) -> AfterResponseMiddleware | None:
     """Build the parts of an app, install them, and return where its requests arrive; ``None`` if caching is off.
 
     :param own: the store, if it is not the one that is configured.

@@ -119,11 +119,14 @@ _STORE_METHODS = (
 )  # fmt: skip
 
 
+_STORES = ("file", "memory")
+
+
 def store(name: str, value: object) -> Any:
-    """Return ``"file"`` or a store, or raise :class:`ConfigError` for an object without the methods of a store."""
+    """Return the name of a kind of store, or a store; raise :class:`ConfigError` for an object without the methods of a store."""
     missing = [method for method in _STORE_METHODS if not callable(getattr(value, method, None))]
-    if value != "file" and missing:
-        raise ConfigError(f"{name}={value!r}: give 'file', or an object with the methods of flask_stalecache.Store")
+    if value not in _STORES and missing:
+        raise ConfigError(f"{name}={value!r}: give 'file', 'memory', or an object with the methods of flask_stalecache.Store")
     return value
 
 
@@ -249,7 +252,7 @@ def _gateway(name: str, value: object) -> Any:
 
 KEYS: Mapping[str, Key] = {
     "DIR": Key(None, _directory, "The cache directory. Default: `stalecache` in the instance folder."),
-    "STORE": Key("file", store, "`file`, or a Store."),
+    "STORE": Key("file", store, "`file`, `memory`, or a Store."),
     "ENABLED": Key(True, _flag, "False: decorated views and fetch functions run as if they were not decorated."),
     "MAX_AGE": Key(60, checks.seconds, "Seconds of freshness if neither the code nor the response gives them."),
     "STALE_WHILE_REVALIDATE": Key(600, checks.seconds, "Seconds of stale-while-revalidate if nothing else gives them."),
@@ -385,6 +388,20 @@ def check_own_store(config: Mapping[str, Any]) -> None:
                 f"{PREFIX}{short} has no effect with a store of your own: give {short.lower().replace('dir', 'directory')}= "
                 "to FileStore, and leave the key out"
             )
+
+
+def check_memory(config: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigError` if a key is set that has no effect on a store in memory."""
+    for short, advice in _NOT_OF_MEMORY.items():
+        if config.get(PREFIX + short) is not None:
+            raise ConfigError(f"{PREFIX}{short} has no effect with {PREFIX}STORE='memory': {advice}")
+
+
+_NOT_OF_MEMORY = {
+    "DIR": "leave one of the two out",
+    "MIN_FREE": "leave it out",
+    "MEMORY_SIZE": f"give the limit of the entries in each process as {PREFIX}MAX_SIZE",
+}
 
 
 def check_observed(config: Mapping[str, Any]) -> None:

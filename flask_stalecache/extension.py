@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from flask import Flask, current_app, has_app_context, has_request_context, request
@@ -52,12 +52,12 @@ class StaleCache:
     """The extension. One object can serve several apps: the state of an app is kept in ``app.extensions``.
 
     :param app: an app to set up immediately. Default: call :meth:`init_app` later.
-    :param store: the store for all apps of this object. Default: ``STALECACHE_STORE``.
+    :param store: the store for all apps of this object, or ``"memory"``. Default: ``STALECACHE_STORE``.
     :raises ConfigError: if the app's configuration is not usable.
     """
 
-    def __init__(self, app: Flask | None = None, *, store: Store | None = None) -> None:
-        self._store: Store | None = None if store is None else config.store("store", store)
+    def __init__(self, app: Flask | None = None, *, store: Store | Literal["file", "memory"] | None = None) -> None:
+        self._store: Any = None if store is None else config.store("store", store)
         #: Fetch functions, which may be decorated before an app is set up. ``init_app`` checks them.
         self._functions: WeakSet[FetchFunction] = WeakSet()
         #: The middleware of each app. A view with gateway=True that is decorated later opens the gateway there.

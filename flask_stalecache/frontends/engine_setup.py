@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,26 @@ from .. import config
 from ..config import Settings
 from ..engine.engine import Engine
 from ..errors import ConfigError
+from ..filesystem.system import lacks_for_files
 from ..stats.counters import Counters
 from ..stats.registry import Registry
 from ..stores.base import DirectoryStore, Store
 from ..stores.file_store import file_store
+from ..stores.memory_store import memory_store
+
+_logger = logging.getLogger("flask_stalecache")
+_NO_FILES = (
+    "this system lacks %s, so that processes can't share files: each process keeps entries in its own memory, as with %s='memory'"
+)
 
 
-def make_engine(sender: Any, settings: Settings, given: Mapping[str, Any], own: Store | None, default_dir: Path | None) -> Engine:
+def make_engine(sender: Any, settings: Settings, given: Mapping[str, Any], own: Any, default_dir: Path | None) -> Engine:
     """Return the engine of an app.
 
     :param sender: the app, which signals are sent from.
     :param settings: the checked configuration.
     :param given: what the developer configured, by the names of the keys.
-    :param own: the developer's store; ``None``: as configured.
+    :param own: the developer's store, or the name of a kind of store; ``None``: as configured.
     :param default_dir: the cache directory if none is configured; ``None``: one must be.
     :raises ConfigError: for keys that do not go with the store, or a cache directory that can't be used.
     """
@@ -34,14 +42,21 @@ def make_engine(sender: Any, settings: Settings, given: Mapping[str, Any], own: 
     return engine
 
 
-def _make_store(
-    settings: Settings, given: Mapping[str, Any], counters: Counters, own: Store | None, default_dir: Path | None
-) -> Store:
-    if own is None and settings.store != "file":
-        own = settings.store
-    if own is not None:
+def _make_store(settings: Settings, given: Mapping[str, Any], counters: Counters, own: Any, default_dir: Path | None) -> Store:
+    chosen = settings.store if own is None else own
+    if chosen == "memory":
+        config.check_memory(given)
+        return memory_store(settings, counters)
+    if chosen != "file":
         config.check_own_store(given)
-        return own
+        own_store: Store = chosen
+        return own_store
+    if lacking := lacks_for_files():
+        key = f"{config.PREFIX}STORE"
+        if own is not None or key in given:
+            raise ConfigError(f"{key}='file' needs {lacking}, which this system lacks: set {key}='memory'")
+        _logger.warning(_NO_FILES, lacking, key)
+        return memory_store(settings, counters)
     directory = settings.dir if settings.dir is not None else default_dir
     if directory is None:
         raise ConfigError("GatewayCache() needs a place for what it stores: give dir='/var/cache/shop', or a store")

@@ -28,6 +28,7 @@ from ..errors import BrokenEntry, ConfigError, StoreError
 from ..filesystem.atomic import read_file, remove_file, store_errors, write_file
 from ..filesystem.directory import Directory
 from ..filesystem.locks import FileKeyLock, held
+from ..filesystem.system import lacks_for_files
 from ..stats.counters import Counters
 from . import entry_format, note_format
 from .base import Checked, Copy, Stored, Usage
@@ -56,7 +57,7 @@ class FileStore:
     :param min_free: bytes that stay free on the disk; entries are evicted to keep them free. Default 0.
     :param inactive: seconds without use after which an entry past its stale windows is removed. Default 86400.
     :param counters: counts broken and removed entries. Default: counters of its own.
-    :raises ConfigError: for a number that is not accepted.
+    :raises ConfigError: for a number that is not accepted, or on a system without file locks.
     """
 
     def __init__(
@@ -69,6 +70,8 @@ class FileStore:
         inactive: Duration = 86400,
         counters: Counters | None = None,
     ) -> None:
+        if lacking := lacks_for_files():
+            raise ConfigError(f"FileStore() needs {lacking}, which this system lacks: set STALECACHE_STORE='memory'")
         # Absolute, since the process may change its working directory.
         self.directory = Path(directory).absolute()
         self.counters = Counters() if counters is None else counters

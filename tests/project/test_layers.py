@@ -108,6 +108,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.sweep",
         "stores.walk",
         "stores.file_store",
+        "stores.memory_purges",
+        "stores.memory_store",
     ),
     (
         "engine.log",
@@ -288,6 +290,7 @@ FACES: dict[str, set[str]] = {
     "stores": {
         "base",
         "file_store",
+        "memory_store",
         "summary",
     },
     "engine": {

@@ -7,13 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores.base import Store
+from flask_stalecache.stores.entry_format import encode
 from flask_stalecache.stores.file_store import FileStore
+from flask_stalecache.stores.memory_store import MemoryStore
 from support.engine import make_entry
 from support.processes import Worker
 from support.systems import become_macos
@@ -37,6 +41,7 @@ class Kind:
     :ivar read: what is kept for a key, past the store; ``None``: nothing.
     :ivar plant: puts bytes there in place of a key's entry or, with a suffix, its note.
     :ivar on: makes this process look like one on the system that the store is for.
+    :ivar is_shared: whether other processes have the same entries. If not, there are no files either.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Kind:
     read: Callable[[Path, str], bytes | None]
     plant: Callable[..., None]
     on: Callable[..., None] = lambda **_: None
+    is_shared: bool = True
 
 
 def open_files(place: Path, memory_size: int = MEMORY, counters: Counters | None = None) -> Store:
@@ -71,10 +77,41 @@ def plant_file(place: Path, key: str, data: bytes, suffix: str = "") -> None:
     path.write_bytes(data)
 
 
+#: What other processes would have, were it shared.
+MEMORIES: dict[Path, MemoryStore] = {}
+
+
+def open_memory(place: Path, memory_size: int | None = None, counters: Counters | None = None) -> Store:
+    """Return the store of a place. All who open it get the same one.
+
+    :param memory_size: limit of the whole store.
+    """
+    store = MEMORIES.get(place)
+    if store is None:
+        store = MEMORIES[place] = MemoryStore(max_size=100 * MEMORY if memory_size is None else memory_size)
+    if counters is not None:
+        store.counters = counters
+    return store
+
+
+def read_memory(place: Path, key: str) -> bytes | None:
+    entry = MEMORIES[place].load(key).entry
+    return None if entry is None else encode(entry)
+
+
+def plant_nothing(place: Path, key: str, data: bytes, suffix: str = "") -> None:
+    raise AssertionError("nobody can damage what is in memory")
+
+
 KINDS = {
     "file": Kind("file", open_files, read_file, plant_file),
     "macos": Kind("macos", open_files_on_macos, read_file, plant_file, become_macos),
+    "memory": Kind("memory", open_memory, read_memory, plant_nothing, is_shared=False),
 }
+
+
+#: For a test of what only files have: other processes, damage, and copies beside them.
+of_files = pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.is_shared], indirect=True)
 
 
 def change_elsewhere(kind_name: str, place: Path, change: Callable[[Store], None]) -> int:
@@ -99,6 +136,14 @@ def by_another_at_its_first_use(kind: Kind, place: Path, store: Store, worker: W
 def by_another_process(kind: Kind, place: Path, store: Store, worker: Worker, change: Callable[[Store], None]) -> None:
     assert worker.run(change_elsewhere, kind.name, place, change) != os.getpid()
 
+
+WAYS = (by_itself, by_another_that_is_open, by_another_at_its_first_use, by_another_process)
+#: For a test of something that is done by this process, or another one that has the same entries.
+in_all_ways = pytest.mark.parametrize(
+    ("kind", "how"),
+    [(name, how) for name, kind in KINDS.items() for how in WAYS if kind.is_shared or how is not by_another_process],
+    indirect=["kind"],
+)
 
 NEWS, SPORT = "tag:news", "tag:sport"
 

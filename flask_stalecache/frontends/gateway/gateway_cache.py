@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ... import config
 from ...batches.batch import Batch
@@ -33,7 +33,7 @@ class GatewayCache(Gateway):
     """A shared HTTP cache in front of any WSGI app. It obeys the Cache-Control of the app's responses.
 
     :param wsgi_app: the app.
-    :param store: where entries are stored. Default: in files in ``dir``.
+    :param store: where entries are stored; ``"memory"``: in each process by itself. Default: in files in ``dir``.
     :param rules: pairs of a path pattern (``"/news/*"``) and a :class:`Policy`, for responses without Cache-Control. The first one
         that matches applies. Its callables are called with the WSGI environ, ``response_filter`` with the status line and the
         fields.
@@ -47,7 +47,7 @@ class GatewayCache(Gateway):
         self,
         wsgi_app: WSGIApplication,
         *,
-        store: Store | None = None,
+        store: Store | Literal["file", "memory"] | None = None,
         rules: Mapping[str, Policy] | Iterable[tuple[str, Policy]] = (),
         **settings: Any,
     ) -> None:

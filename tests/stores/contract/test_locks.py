@@ -13,7 +13,7 @@ import pytest
 from flask_stalecache.stores.base import Store
 from support.engine import make_entry
 from support.processes import Worker, workers
-from support.store_contract import KINDS, Kind
+from support.store_contract import KINDS, Kind, of_files
 from support.threads import crowd, go, results, wait_until
 
 # -- locks -----------------------------------------------------------------------------------------------------------
@@ -91,6 +91,7 @@ def let_go() -> None:
     HELD.pop().release()
 
 
+@of_files
 def test_a_lock_excludes_processes(kind: Kind, place: Path, store: Store, worker: Worker) -> None:
     assert worker.run(hold_lock, kind.name, place)
     lock = store.lock("page")
@@ -100,6 +101,7 @@ def test_a_lock_excludes_processes(kind: Kind, place: Path, store: Store, worker
     lock.release()
 
 
+@of_files
 def test_the_lock_of_a_killed_process_is_free(kind: Kind, place: Path, store: Store) -> None:
     with workers(1) as made:
         assert made[0].run(hold_lock, kind.name, place)
@@ -121,6 +123,7 @@ def count_up(kind_name: str, place: Path, times: int) -> None:
         lock.release()
 
 
+@of_files
 @pytest.mark.soak
 def test_no_step_under_the_lock_is_lost(kind: Kind, place: Path, store: Store, soak: Callable[[int, int], int]) -> None:
     times = soak(400, 40)

@@ -20,10 +20,8 @@ from support.store_contract import (
     SPORT,
     Kind,
     begun,
-    by_another_at_its_first_use,
-    by_another_process,
-    by_another_that_is_open,
-    by_itself,
+    in_all_ways,
+    of_files,
 )
 from support.threads import crowd, results
 
@@ -46,7 +44,7 @@ def purge_softly(store: Store) -> None:
 
 
 @pytest.mark.parametrize("purge", [purge_hard, purge_softly])
-@pytest.mark.parametrize("how", [by_itself, by_another_that_is_open, by_another_at_its_first_use, by_another_process])
+@in_all_ways
 def test_a_purge_is_seen_by_everybody_at_once(
     kind: Kind, place: Path, store: Store, other: Store, worker: Worker, how: Callable[..., None], purge: Callable[[Store], None]
 ) -> None:
@@ -56,7 +54,7 @@ def test_a_purge_is_seen_by_everybody_at_once(
         copy = each.load("page")
         assert each.lookup("page") is copy
     how(kind, place, store, worker, purge)
-    for each in (store, other, kind.open(place)):
+    for each in dict.fromkeys((store, other, kind.open(place))):
         assert each.lookup("page") is None
         assert is_as_purged(each.load("page"), soft=soft)
         found = each.lookup("page")
@@ -272,6 +270,7 @@ def opened_between(monkeypatch: pytest.MonkeyPatch, number: int, deed: Callable[
     return done
 
 
+@of_files
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("deed", ["load", "write"])
 def test_a_purge_in_the_middle_of_anything_is_not_missed(
@@ -339,7 +338,7 @@ def test_several_names_are_purged_at_once(store: Store, other: Store, soft: bool
     kept = {key: (store.load(key), other.load(key)) for key in named}
     before = store.seq()
     other.purge(NEWS, SPORT, "tag:nothing has it", soft=soft)
-    for each in (store, other):
+    for each in dict.fromkeys((store, other)):
         for key in ("news", "sport", "both"):
             assert each.lookup(key) is None
             assert is_as_purged(each.load(key), soft=soft)

@@ -25,11 +25,9 @@ from support.store_contract import (
     MEMORY,
     NOTE,
     Kind,
-    by_another_at_its_first_use,
-    by_another_process,
-    by_another_that_is_open,
-    by_itself,
     file_of,
+    in_all_ways,
+    of_files,
 )
 from support.threads import go
 
@@ -70,6 +68,7 @@ def test_a_body_of_any_size_comes_back(kind: Kind, place: Path, size: int) -> No
     assert store.lookup("page") is loaded
 
 
+@of_files
 def test_a_read_that_comes_in_pieces_is_put_together(kind: Kind, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = make_entry(body=os.urandom(10_000))
     store.write(entry)
@@ -78,6 +77,7 @@ def test_a_read_that_comes_in_pieces_is_put_together(kind: Kind, store: Store, m
     assert store.load("page").entry == entry
 
 
+@of_files
 def test_a_write_that_goes_in_pieces_is_whole(kind: Kind, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data[:999])))
@@ -168,7 +168,7 @@ CHANGES = [write, remove, write_note, remove_note]
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("how", [by_itself, by_another_that_is_open, by_another_at_its_first_use, by_another_process])
+@in_all_ways
 def test_a_change_ends_every_copy(
     kind: Kind,
     place: Path,
@@ -200,6 +200,7 @@ def test_a_change_of_one_key_leaves_the_copies_of_others(store: Store, other: St
     assert store.moved(news)
 
 
+@of_files
 def test_a_write_between_stamp_and_read_is_not_missed(store: Store, other: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is written while a copy is loaded, the copy is either new or does not stand."""
     store.write(make_entry(body=b"old"))
@@ -262,6 +263,7 @@ def test_copies_that_are_used_outlive_the_others(kind: Kind, place: Path) -> Non
         assert all(visit(number) for number in favourites), flood
 
 
+@of_files
 def test_a_copy_too_big_for_the_memory_is_not_kept(kind: Kind, place: Path) -> None:
     store = kind.open(place, memory_size=100_000)
     small, big = make_entry("small"), make_entry("big", bytes(90_000))
@@ -273,6 +275,7 @@ def test_a_copy_too_big_for_the_memory_is_not_kept(kind: Kind, place: Path) -> N
     assert store.lookup("small") is not None
 
 
+@of_files
 def test_a_copy_that_grew_too_big_does_not_leave_the_old_one(kind: Kind, place: Path) -> None:
     store = kind.open(place, memory_size=100_000)
     store.write(make_entry(body=b"small"))
@@ -283,6 +286,7 @@ def test_a_copy_that_grew_too_big_does_not_leave_the_old_one(kind: Kind, place: 
     assert store.lookup("page") is None
 
 
+@of_files
 def test_without_memory_there_are_no_copies(kind: Kind, place: Path) -> None:
     store = kind.open(place, memory_size=0)
     entry = make_entry()
@@ -412,6 +416,7 @@ LASTING_DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@of_files
 @pytest.mark.parametrize("damage", LASTING_DAMAGES.values(), ids=LASTING_DAMAGES)
 def test_a_broken_entry_is_a_miss_counted_and_removed(
     kind: Kind, place: Path, store: Store, damage: Callable[[bytes], bytes]
@@ -436,6 +441,7 @@ def test_a_broken_entry_is_a_miss_counted_and_removed(
     assert store.load("page").entry == entry
 
 
+@of_files
 def test_a_broken_entry_that_is_being_replaced_is_left_to_its_writer(kind: Kind, place: Path, store: Store) -> None:
     store.load("page")
     kind.plant(place, "page", b"broken")
@@ -448,6 +454,7 @@ def test_a_broken_entry_that_is_being_replaced_is_left_to_its_writer(kind: Kind,
     assert kind.read(place, "page") is None
 
 
+@of_files
 def test_an_entry_mended_before_it_could_be_removed_stays(
     kind: Kind, place: Path, store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -466,6 +473,7 @@ def test_an_entry_mended_before_it_could_be_removed_stays(
     assert store.load("page").entry == entry
 
 
+@of_files
 @pytest.mark.parametrize(
     "data",
     [
@@ -490,6 +498,7 @@ def test_a_broken_note_says_nothing_and_hides_no_entry(kind: Kind, place: Path, 
     assert copy.note == NOTHING
 
 
+@of_files
 def test_no_flipped_bit_of_a_note_is_an_error(kind: Kind, place: Path, store: Store) -> None:
     store.write_note("page", NOTE)
     path = file_of(place, "page", ".note")
