@@ -17,7 +17,7 @@ from ..batches.selector import Selection
 from ..batches.workers import CONCURRENCY, MAX_CONCURRENCY
 from ..errors import ConfigError
 from . import output
-from .context import filled, this_state
+from .context import filled, shared, this_state
 from .selectors import selecting
 
 concurrent = click.option(
@@ -80,7 +80,7 @@ def warm(sources: tuple[str, ...], concurrency: int, force: bool, headers: tuple
     sitemap: a file or a URL of the app that ends in .xml or .xml.gz. A SOURCE that exists as a file is read as one, even if it
     begins with a slash. Fresh pages are skipped, so an interrupted run continues where it stopped.
     """
-    here = this_state()
+    here = shared(this_state())
     urls = sources[0] if len(sources) == 1 and _is_sitemap(sources[0]) else [url for source in sources for url in _urls(source)]
     _follow(here.bulk.warm(urls, concurrency, force, _fields(headers)))
 

@@ -9,7 +9,7 @@ from ..core.model.entry import Entry
 from ..core.rules.serving import ServeOptions
 from ..errors import ConfigError
 from ..frontends.flask_internals import current_flask_app
-from ..stores.base import DirectoryStore
+from ..stores.base import DirectoryStore, PrivateStore
 from . import output
 
 
@@ -43,10 +43,23 @@ def filled_state() -> AppState:
 
 def filled(state: AppState) -> AppState:
     """Return the state if its store may have entries; end the command if there is no cache directory."""
-    store = state.engine.store
+    store = shared(state).engine.store
     if isinstance(store, DirectoryStore) and not store.directory.is_dir():
         output.echo(f"nothing is stored: there is no directory {store.directory}", err=True)
         raise SystemExit(1)
+    return state
+
+
+def shared(state: AppState) -> AppState:
+    """Return the state if its store has what the server's processes have stored.
+
+    :raises ConfigError: if each process has entries of its own.
+    """
+    if isinstance(state.engine.store, PrivateStore):
+        raise ConfigError(
+            "STALECACHE_STORE='memory' keeps entries in the server's processes, and this command sees none of them: "
+            "call the method of the cache in the app, or set STALECACHE_STORE='file'"
+        )
     return state
 
 

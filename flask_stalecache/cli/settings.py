@@ -12,7 +12,8 @@ from ..app_state import AppState
 from ..config import KEYS, PREFIX
 from ..core.model.policy import Policy
 from ..core.model.query import NamePatterns
-from ..stores.base import DirectoryStore
+from ..filesystem.system import lacks_for_files
+from ..stores.base import DirectoryStore, PrivateStore
 
 DEFAULT = "default"
 
@@ -30,6 +31,8 @@ def _effective(short: str, value: Any, source: str, app: Flask, state: AppState)
     store = state.engine.store
     if short == "DIR" and isinstance(store, DirectoryStore):
         return store.directory, source if state.settings.dir is not None else _source_of_directory(app, state)
+    if short == "STORE" and value == "file" and isinstance(store, PrivateStore):
+        return "memory", "a system without file locks" if lacks_for_files() else "StaleCache(store=)"
     if short == "STORE" and value == "file" and _has_own_store(app, state):
         return store, "StaleCache(store=)"
     if short == "MAX_ENTRY_SIZE" and source == DEFAULT and value == state.settings.max_size:

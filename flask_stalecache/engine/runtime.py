@@ -12,7 +12,7 @@ from ..errors import StoreError
 from ..stats.counters import Counters
 from ..stats.registry import Registry
 from ..stats.schema import Stats
-from ..stores.base import Copy, Store, Usage
+from ..stores.base import Copy, PrivateStore, Store, Usage
 from .answer_writer import AnswerWriter
 from .background import ProcessState
 from .housekeeper import Housekeeper
@@ -124,6 +124,15 @@ class Runtime:
                 pool.go_in_line()
             about = "threads", os.getpid()
             _server_complaints.warn_once(about, "refreshes run in line, when the response is closed, since %s", reason)
+
+    def note_other_processes(self) -> None:
+        """Log once that the server has several processes, if each of them has entries of its own."""
+        if isinstance(self.store, PrivateStore):
+            _server_complaints.warn_once(
+                ("processes", os.getpid()),
+                "the server has several processes, and each has entries of its own, so that a purge in one of them does not reach "
+                "the others: start one process with threads, or leave STALECACHE_STORE='memory' out",
+            )
 
     def look_after_itself(self) -> None:
         """Do a round of housekeeping in the caller's thread, if one is due."""

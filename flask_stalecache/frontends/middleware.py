@@ -13,7 +13,7 @@ from ..engine.engine import Engine
 from ..engine.origin import RefreshJob
 from .conditional_answer import ASKED, asked_of
 from .request_body import watch_body
-from .wsgi import closing, why_no_threads
+from .wsgi import closing, has_other_processes, why_no_threads
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -114,3 +114,5 @@ class AfterResponseMiddleware:
         self._knows_server = True
         if reason := why_no_threads(environ):
             self._engine.runtime.go_in_line(reason)
+        if has_other_processes(environ):
+            self._engine.runtime.note_other_processes()

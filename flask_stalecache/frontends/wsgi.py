@@ -10,6 +10,7 @@ from typing import Any
 
 from werkzeug.wsgi import ClosingIterator
 
+from ..core.model.environ import REFRESHING
 from ..core.wsgi import close_iterable
 
 
@@ -38,3 +39,11 @@ def why_no_threads(environ: Mapping[str, Any]) -> str:
     if uwsgi is not None and not getattr(uwsgi, "has_threads", True):
         return "uWSGI runs no threads of the app: start it with --enable-threads"
     return ""
+
+
+def has_other_processes(environ: Mapping[str, Any]) -> bool:
+    """Whether the server may run the app in several processes.
+
+    :param environ: the WSGI environ of any request. That of a refresh is not the server's.
+    """
+    return bool(environ.get("wsgi.multiprocess")) and REFRESHING not in environ

@@ -278,6 +278,16 @@ def seq_of_request(store: Store) -> Callable[[], int]:
 
 
 @runtime_checkable
+class PrivateStore(Protocol):
+    """A store whose entries no other process sees.
+
+    :ivar is_private: true.
+    """
+
+    is_private: bool
+
+
+@runtime_checkable
 class DirectoryStore(Protocol):
     """Additional members of a store whose processes share a local directory: statistics are kept there too.
 

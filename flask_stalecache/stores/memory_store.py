@@ -111,6 +111,7 @@ class MemoryStore:
         if limit is None:
             raise ConfigError("max_size=None: a store in memory needs a limit: give bytes for each process as STALECACHE_MAX_SIZE")
         self.max_size = limit
+        self.is_private = True
         self.counters = Counters() if counters is None else counters
         self._inactive: float = KEYS["INACTIVE"].check("inactive", inactive)
         #: In the order of their writes and looks.

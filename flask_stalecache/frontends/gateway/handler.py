@@ -37,7 +37,7 @@ from ...engine.origin import Answer, Served, is_served
 from ...stats.tally import PLAIN
 from ..hooks import ask
 from ..status_headers import fields_for_answer, fields_for_copy
-from ..wsgi import closing, why_no_threads
+from ..wsgi import closing, has_other_processes, why_no_threads
 from .backend import Backend
 from .bypass import Bypass
 from .converted_head import NoBody, as_get, discarding
@@ -350,6 +350,8 @@ class Gateway:
             self._rules.show_errors()
         if reason := why_no_threads(environ):
             self._engine.runtime.go_in_line(reason)
+        if has_other_processes(environ):
+            self._engine.runtime.note_other_processes()
 
 
 def _without(start_response: StartResponse, removed: frozenset[str]) -> StartResponse:
