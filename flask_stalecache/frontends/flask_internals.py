@@ -207,6 +207,17 @@ def has_flasks_sessions(app: Flask) -> bool:
     return is_own and getattr(interface.open_session, "__func__", None) is _OPEN_SESSION
 
 
+def is_flask_opening_session(frame: FrameType) -> bool:
+    """Whether Flask's own session interface, exactly, opens the session of a request: it reads the session's cookie, and no other.
+
+    :param frame: that of the code that reads.
+    """
+    if frame.f_code is not _OPEN_SESSION.__code__:
+        return False
+    app = app_opening_session()
+    return app is not None and has_flasks_sessions(app)
+
+
 def session_cookie(app: Flask) -> str:
     """Return the name of the session's cookie."""
     named = getattr(app.session_interface, "get_cookie_name", None)

@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 import flask.app
 import flask.ctx
 from flask import Request
+from werkzeug.sansio.http import parse_cookie
 
 from ...core.model.environ import REPLAY
-from ..flask_internals import RecordedHeaders, is_made_by_flask, is_of_framework, outside_caller
+from ..flask_internals import RecordedHeaders, is_flask_opening_session, is_made_by_flask, is_of_framework, outside_caller
 from ..observed_environ import ObservedEnviron, RequestEnviron
 from ..observed_values import hand_out, observed_values
 from ..read_log import ReadLog
@@ -224,30 +225,46 @@ def _setter(attribute: str) -> Callable[[Any, Any], None]:
     return write
 
 
-def _values(attribute: str, note: str, note_all: str, kind: str) -> property:
+def _values(attribute: str, note: str, note_all: str, kind: str, parse: Callable[[Any], Any]) -> property:
     cached = f"_stalecache_{attribute}"
 
     def read(self: Any) -> Any:
+        reader = _frame(1)
         values = self.__dict__.get(cached)
         if values is None:
+            if attribute == "cookies" and is_flask_opening_session(reader):
+                # At every hit of an app with sessions. Its read does not count.
+                return parse(self)
             log = self.stalecache_reads
-            with log.paused():
-                plain = getattr(super(ObservedRequest, self), attribute)
-            values = observed_values(plain, getattr(log, note), getattr(log, note_all), log.uses(kind))
+            values = observed_values(parse(self), getattr(log, note), getattr(log, note_all), log.uses(kind))
             self.__dict__[cached] = values
-        if (receiver := outside_caller(_frame(1))) is not None:
+        if (receiver := outside_caller(reader)) is not None:
             hand_out(values, receiver)
         return values
 
     return property(read, _setter(attribute))
 
 
+def _parsed_cookies(request: Any) -> Any:
+    """Return the cookies, as Werkzeug parses them, or those that the app has set in the place of them."""
+    state = request.__dict__
+    if "cookies" in state:
+        return state["cookies"]
+    # Werkzeug goes through all fields to find this one.
+    return parse_cookie(plain_environ(request).get("HTTP_COOKIE"), cls=request.dict_storage_class)
+
+
+def _parsed_query(request: Any) -> Any:
+    with request.stalecache_reads.paused():
+        return super(ObservedRequest, request).args
+
+
 for _attribute, _field in _FROM_FIELD.items():
     setattr(ObservedRequest, _attribute, _from_field(_attribute, _field))
 for _attribute in ("url", "full_path"):
     setattr(ObservedRequest, _attribute, _from_query(_attribute))
-ObservedRequest.cookies = _values("cookies", "cookie", "all_cookies", "cookies")  # type: ignore[method-assign,assignment]
-ObservedRequest.args = _values("args", "parameter", "all_parameters", "query")  # type: ignore[method-assign,assignment]
+ObservedRequest.cookies = _values("cookies", "cookie", "all_cookies", "cookies", _parsed_cookies)  # type: ignore[method-assign,assignment]
+ObservedRequest.args = _values("args", "parameter", "all_parameters", "query", _parsed_query)  # type: ignore[method-assign,assignment]
 
 
 def observed_request_class(base: type[Request], exempt_readers: Mapping[str, frozenset[str]]) -> type[Request]:

@@ -1,4 +1,4 @@
-"""Our part of a hit makes no system call and takes no lock."""
+"""Our part of a hit makes no system call, takes no lock and calls few functions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 from flask import Flask, Response, session
 from flask.testing import EnvironBuilder
+from werkzeug.test import create_environ
 
 from flask_stalecache import StaleCache
 from flask_stalecache.engine.engine import Engine
@@ -446,6 +448,47 @@ def test_a_hit_of_the_gateway_takes_no_lock(directory: Path, kind: str, visitor:
     assert len(locks) >= 5
     with all_taken(locks):
         assert go(hit).result(PATIENCE) == ("HIT", status)
+
+
+# -- few calls --------------------------------------------------------------------------------------------------------
+
+#: Functions of the package that a hit may call at most: what is added to each hit is added on purpose.
+MOST_CALLS = {"view": 48, "gateway": 14}
+
+
+def calls_of_a_hit(app: Flask, environ: dict[str, Any]) -> list[str]:
+    """Return the functions of the package that one request calls, from the server's call of the app to the end of the body."""
+    called: list[str] = []
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        code = frame.f_code
+        if event == "call" and "flask_stalecache" in code.co_filename:
+            called.append(f"{Path(code.co_filename).name}:{code.co_name}")
+
+    told: list[Any] = []
+    sys.setprofile(note)
+    try:
+        body = app.wsgi_app(environ, lambda *args: told.append(args))
+        b"".join(body)
+        # As a server does, before the next request.
+        getattr(body, "close", lambda: None)()
+        environ.clear()
+    finally:
+        sys.setprofile(None)
+    assert dict(told[0][1])["X-Cache-Status"] == "HIT"
+    return called
+
+
+@pytest.mark.parametrize("kind", MOST_CALLS)
+@pytest.mark.parametrize("more", [{}, {"wsgi.input_terminated": True}], ids=["plain", "as gunicorn"])
+def test_a_hit_calls_few_functions(directory: Path, kind: str, more: dict[str, Any]) -> None:
+    app = make_site(directory) if kind == "view" else flask_behind_gateway(directory)
+    warm(app, {})
+    environ = {**create_environ("/page", "http://localhost/"), **more}
+    calls_of_a_hit(app, environ.copy())
+    called = calls_of_a_hit(app, environ.copy())
+    assert len(called) <= MOST_CALLS[kind] + 3 * len(more), called
+    assert "request_body.py:_reader" not in called
 
 
 # -- no lock ---------------------------------------------------------------------------------------------------------

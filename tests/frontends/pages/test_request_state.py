@@ -22,11 +22,20 @@ def observed(base: type[Request] = Request) -> Any:
 def state_of(request: Any) -> dict[str, Any]:
     """Return the attributes that both kinds keep in the same place, and some that are computed from them."""
     state = {name: getattr(request, name) for name in ("method", "scheme", "server", "root_path", "path", "shallow")}
-    return {**state, "query": request.query_string, "address": request.remote_addr, "headers": dict(request.headers.items())}
+    cookies = list(request.cookies.items(multi=True))
+    return {
+        **state,
+        "query": request.query_string,
+        "address": request.remote_addr,
+        "headers": dict(request.headers.items()),
+        "cookies": cookies,
+    }
 
 
 ENVIRONS: dict[str, dict[str, Any]] = {
     "of a browser": create_environ("/a/b?c=d", "http://shop.example/root", headers={"Cookie": "e=f"}),
+    "with odd cookies": {"HTTP_COOKIE": 'a=1; a=2; b="\\303\\244"; c; =d; e=\xc3\xa4;; f=\xff; "g"=h'},
+    "with an empty cookie field": {"HTTP_COOKIE": ""},
     "over https": create_environ("/", "https://shop.example:8443"),
     "posting": create_environ("/", method="POST", data={"name": "ada"}),
     "with an encoded path": create_environ("/caf\xe9/%FF?q=%E9"),
@@ -169,3 +178,13 @@ def test_an_app_gets_requests_that_are_made_at_once(tmp_path: Any) -> None:
     assert app.request_class.stalecache_is_usual  # type: ignore[attr-defined]
     answer = app.test_client().get("/caf\xe9?a=b", environ_overrides={"REMOTE_ADDR": "192.0.2.7"})
     assert answer.text == "caf\xe9 http://localhost/caf\xe9?a=b 192.0.2.7 GET"
+
+
+@pytest.mark.parametrize("after_a_read", [False, True])
+def test_cookies_that_the_app_puts_in_place_of_those_that_came_are_read(after_a_read: bool) -> None:
+    request = observed()(create_environ("/", headers={"Cookie": "user=ann"}))
+    if after_a_read:
+        assert request.cookies["user"] == "ann"
+    request.cookies = {"user": "bob"}
+    assert request.cookies["user"] == "bob"
+    assert "user" in request.stalecache_reads.cookies
