@@ -11,7 +11,9 @@ from ..core.model.moments import Uptime
 
 #: CLOCK_BOOTTIME of Linux counts standby too. Elsewhere CLOCK_MONOTONIC is the nearest, if there is one.
 _CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
-_real_clock: Callable[[], float] = time.monotonic if _CLOCK is None else partial(time.clock_gettime, _CLOCK)
+#: Windows has neither.
+_gettime: Callable[[int], float] | None = getattr(time, "clock_gettime", None)
+_real_clock: Callable[[], float] = time.monotonic if _CLOCK is None or _gettime is None else partial(_gettime, _CLOCK)
 #: Reads the clock. Tests replace it.
 read_clock = _real_clock
 _BOOT = Path("/proc/sys/kernel/random/boot_id")

@@ -16,7 +16,7 @@ PATIENCE = 120
 
 #: The packages that this one depends on have their own ways on Windows, so they are imported before.
 SCRIPT = """
-import asyncio, importlib.abc, json, logging, logging.handlers, multiprocessing, os, subprocess, sys, tempfile
+import asyncio, importlib.abc, json, logging, logging.handlers, multiprocessing, os, subprocess, sys, tempfile, time
 import blinker, click, filelock, flask, flask.testing, http_sf, msgspec, requests, werkzeug.serving
 
 MODULES = {"fcntl", "grp", "pwd", "resource", "termios"}
@@ -37,6 +37,8 @@ for name in MODULES:
 for name in NAMES:
     if hasattr(os, name):
         delattr(os, name)
+for name in [name for name in dir(time) if name.startswith(("CLOCK_", "clock_", "pthread_"))]:
+    delattr(time, name)
 os.supports_dir_fd = os.supports_fd = os.supports_follow_symlinks = set()
 sys.meta_path.insert(0, Hidden())
 
