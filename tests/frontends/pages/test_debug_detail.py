@@ -365,7 +365,7 @@ def routes(app: Flask) -> Any:
 @pytest.mark.parametrize("kind", ["page", "gateway"])
 def test_flask_routes_lists_the_app_s_own_routes_alone(make_app: MakeApp, kind: str) -> None:
     site = make_site(make_app, kind)
-    plain = Flask("shop")
+    plain = Flask("shop", static_folder=None)
     plain.add_url_rule("/", "page", site.view, methods=["GET", "POST"])
     with_cache, without = (routes(app) for app in (site.app, plain))
     assert (with_cache.exit_code, with_cache.output) == (0, without.output)
