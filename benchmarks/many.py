@@ -32,6 +32,7 @@ from flask_stalecache import FileStore, StaleCache
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.engine import housekeeper
+from flask_stalecache.stores import sweep_progress
 from flask_stalecache.stores.entry_format import decode, encode
 
 if TYPE_CHECKING:
@@ -322,9 +323,9 @@ def take_ticks(measured: Place) -> None:
     measured.store.purge("tag:elsewhere", soft=False)
     for what in ("a sweep after a purge", "a sweep"):
         if state.exists():
-            state.write_text(json.dumps({**json.loads(state.read_text()), "next_at": 0}))
+            state.write_bytes(sweep_progress.encode(replace(sweep_progress.decode(state.read_bytes()), next_at=0.0)))
         ticks = measured.ticks[what] = []
-        while not state.exists() or json.loads(state.read_text())["next_at"] < time.time():
+        while not state.exists() or sweep_progress.decode(state.read_bytes()).next_at < time.time():
             ticks.append(one_tick(measured.store))
     measured.ticks["none due"] = [one_tick(measured.store) for _ in range(100)]
 

@@ -139,15 +139,33 @@ class Runtime:
         self._housekeeper.tick_if_due()
 
     def tick(self) -> None:
-        """Do one round of housekeeping: give up on what takes too long, and let the store evict."""
-        self.process.refreshes.tick()
+        """Do one round of housekeeping: give up on what takes too long, take a sample, and let the store evict."""
+        self._look_after("refreshes that take too long", self.process.refreshes.tick)
+        self._look_after("calls that take too long", self._end_slow_flights)
+        self._look_after("statistics", self._look_after_statistics)
+        for number, look_after in enumerate(self.watched):
+            self._look_after(f"batches {number}", look_after)
+        self._look_after("the store", self._look_after_store)
+
+    def _look_after(self, what: str, do: Callable[[], object]) -> None:
+        """Do one part of the housekeeping. A failure is logged, and keeps no other part from its turn."""
+        try:
+            do()
+        except Exception as error:
+            self.answer_writer.complaints.error_every_minute(
+                ("housekeeping", what), "housekeeping failed, it is tried again: %s", what, exc_info=error
+            )
+
+    def _end_slow_flights(self) -> None:
         for flight in self.process.flights.slow():
             # Requests in other processes wait for its lock.
             self.process.flights.end_slow(flight)
+
+    def _look_after_statistics(self) -> None:
         self._note_pending()
         self.registry.tick()
-        for look_after in self.watched:
-            look_after()
+
+    def _look_after_store(self) -> None:
         try:
             self.store.tick()
         except StoreError as error:

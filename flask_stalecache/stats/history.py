@@ -7,14 +7,17 @@ was counted since the one before.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..filesystem.atomic import make_directories, read_file, write_file
 from ..filesystem.locks import FileKeyLock
+from ..filesystem.sealed import LINE_SEAL, decoded, seal_json, seal_line, unseal_json, unseal_line
 from ..filesystem.system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
 from .schema import Sample
 from .tally import CELLS, KINDS, Totals, added, requests_of, series_of
@@ -23,6 +26,10 @@ from .tally import CELLS, KINDS, Totals, added, requests_of, series_of
 INTERVAL, KEPT = 15.0, 3600.0
 _SAMPLES = int(KEPT / INTERVAL)
 _BILLION = 1_000_000_000
+#: The kind of ``totals``.
+_KIND = b"TOTL"
+#: A process counts less than this before the sun burns out.
+_MOST = 2**62
 
 
 class _Mark(NamedTuple):
@@ -75,7 +82,7 @@ class History:
             lock.release()
 
     def _take(self, folder: Path | None) -> None:
-        mark = self._mark(folder)
+        mark, before = self._last_sample(folder)
         now = time.monotonic()
         if mark is not None and 0 <= now - mark.monotonic < INTERVAL:
             self._next = mark.monotonic + INTERVAL
@@ -84,7 +91,7 @@ class History:
                 self._note(folder, mark._replace(written=0), {})
             return
         self._next = now + INTERVAL
-        totals, before = self._totals(), None if mark is None else self._totals_before(folder)
+        totals = self._totals()
         new = _Mark(time.time(), now, 0 if mark is None else mark.written + 1)
         new = self._shortened(folder, new)
         # Before the sample: if the process is killed in between, a sample is missing, but none is counted twice.
@@ -94,18 +101,14 @@ class History:
 
     # -- the last sample -------------------------------------------------------------------------------------------
 
-    def _mark(self, folder: Path | None) -> _Mark | None:
+    def _last_sample(self, folder: Path | None) -> tuple[_Mark | None, Totals | None]:
+        """Return the last sample and the counts at that time; ``None`` for what is unknown."""
         if folder is None:
-            return self._beginning() if self._last is None else self._last[0]
-        data = read_file(folder / "totals", 200)
+            return (self._beginning(), {}) if self._last is None else self._last
+        data = read_file(folder / "totals")
         if data is None:
-            return None if (folder / "history").exists() else self._beginning()
-        try:
-            head = data.partition(b"\n")[0]
-            at, monotonic, written = json.loads(head)
-            return _Mark(float(at), float(monotonic), int(written))
-        except (ValueError, TypeError, RecursionError):
-            return None
+            return None if (folder / "history").exists() else self._beginning(), {}
+        return unseal_json(_KIND, data, _noted) or (None, None)
 
     def _beginning(self) -> _Mark | None:
         """Return when counting began, in place of a sample; ``None`` if that is too long ago for one interval."""
@@ -113,25 +116,12 @@ class History:
         age = time.time() - since
         return _Mark(since, time.monotonic() - age, -1) if 0 <= age < KEPT else None
 
-    def _totals_before(self, folder: Path | None) -> Totals | None:
-        if folder is None:
-            return {} if self._last is None else self._last[1]
-        data = read_file(folder / "totals")
-        if data is None:
-            return {}
-        try:
-            lines = data.partition(b"\n")[2]
-            return {(str(kind), str(label)): _whole(cells) for kind, label, cells in json.loads(lines)}
-        except (ValueError, TypeError, RecursionError):
-            return None
-
     def _note(self, folder: Path | None, mark: _Mark, totals: Totals) -> None:
         if folder is None:
             self._last = mark, totals
             return
         noted = [[kind, label, list(cells)] for (kind, label), cells in totals.items()]
-        data = f"{json.dumps(mark)}\n{json.dumps(noted)}".encode("ascii")
-        write_file(folder / "totals", data, int(mark.at * _BILLION))
+        write_file(folder / "totals", seal_json(_KIND, [mark, noted]), int(mark.at * _BILLION))
 
     # -- samples -----------------------------------------------------------------------------------------------------
 
@@ -173,11 +163,11 @@ class History:
 
     def running(self) -> Sample | None:
         """Return what was counted since the last sample; ``None`` if that is unknown at the moment."""
-        mark, before = self._mark(self._folder), self._totals_before(self._folder)
+        mark, before = self._last_sample(self._folder)
         if mark is None or before is None:
             return None
         totals, now = self._totals(), _Mark(time.time(), time.monotonic(), 0)
-        again = self._mark(self._folder)
+        again, _ = self._last_sample(self._folder)
         if again is None or (again.at, again.written) != (mark.at, mark.written):
             # Another process has taken a sample meanwhile, so the totals may be from before or after it.
             return None
@@ -201,24 +191,25 @@ def _encoded(mark: _Mark, seconds: float, totals: Totals, before: Totals) -> byt
             changes = cells
         if any(changes):
             counts.append([kind, label, {index: change for index, change in enumerate(changes) if change}])
-    return f"{mark.at} {seconds} {json.dumps(counts)}".encode("ascii")
+    return seal_line(f"{mark.at} {json.dumps([seconds, counts])}".encode("ascii"))
 
 
 def _taken_at(line: bytes) -> float:
     try:
-        return float(line.partition(b" ")[0])
+        return float(line[LINE_SEAL:].partition(b" ")[0])
     except ValueError:
         return 0.0
 
 
 def _decoded(line: bytes) -> Sample | None:
-    """Return a sample; ``None`` for an incomplete line."""
-    try:
-        at, seconds, noted = line.split(b" ", 2)
-        counts = {(str(kind), str(label)): _spread(changes) for kind, label, changes in json.loads(noted)}
-        return _sample(float(at), float(seconds), counts)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        return None
+    """Return a sample; ``None`` for an incomplete or damaged line."""
+    content = unseal_line(line)
+    return None if content is None else decoded(content.partition(b" ")[2], partial(_sampled, _taken_at(line)))
+
+
+def _sampled(at: float, noted: Any) -> Sample:
+    seconds, counts = noted
+    return _sample(at, _time(seconds), {(_kind(kind), str(label)): _spread(changes) for kind, label, changes in counts})
 
 
 def _sample(at: float, seconds: float, counts: Mapping[tuple[str, str], Sequence[int]]) -> Sample:
@@ -241,14 +232,36 @@ def _sample(at: float, seconds: float, counts: Mapping[tuple[str, str], Sequence
     }
 
 
+def _noted(noted: Any) -> tuple[_Mark, Totals]:
+    (at, monotonic, written), counts = noted
+    mark = _Mark(_time(at), _time(monotonic), int(written))
+    return mark, {(_kind(kind), str(label)): _whole(cells) for kind, label, cells in counts}
+
+
+def _time(value: Any) -> float:
+    if not math.isfinite(value):
+        raise ValueError("not a time")
+    return float(value)
+
+
+def _kind(value: Any) -> str:
+    return KINDS[KINDS.index(value)]
+
+
 def _whole(cells: Any) -> list[int]:
     if len(cells) != CELLS:
         raise ValueError("so many cells has no label")
-    return [int(cell) for cell in cells]
+    return list(map(_count, cells))
 
 
-def _spread(changes: Mapping[str, int]) -> list[int]:
+def _spread(changes: Mapping[str, Any]) -> list[int]:
     cells = [0] * CELLS
     for index, change in changes.items():
-        cells[int(index)] = int(change)
+        cells[range(CELLS)[int(index)]] = _count(change)
     return cells
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < _MOST:
+        raise ValueError("not a count")
+    return value

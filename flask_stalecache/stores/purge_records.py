@@ -11,7 +11,6 @@ of them, and the purges of a floor affect all its names. So a page may be purged
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
@@ -28,6 +27,7 @@ from ..core.model.moments import Uptime, is_future
 from ..core.model.note import Note
 from ..filesystem.atomic import files_in, make_directory, read_file, remove_file, status_of, write_file
 from ..filesystem.directory import Directory, Inside
+from ..filesystem.sealed import seal, seal_json, unseal, unseal_json
 from ..filesystem.uptime import seconds_up, uptime
 from .head_values import count, moment, text, tuple_of
 from .purge_floors import Floors
@@ -41,7 +41,7 @@ LONGEST_RUN = KEPT_FOR / 2
 #: Records whose age is read at a time at most.
 MOST = 2000
 _FILE = re.compile(r"[0-9a-f]{40}")
-_NUMBER = re.compile(rb"[0-9]{1,19}\n")
+_NUMBER = re.compile(rb"[0-9]{1,19}")
 _COARSEST_TIME = 2_000_000_000
 #: Records that are cached at most.
 _REMEMBERED = 10_000
@@ -55,6 +55,8 @@ _UNCOUNTED = 32
 _BLOCK = 4096
 #: The file of the merged records.
 FLOORS = "floors"
+#: Kinds of files.
+_RECORD, _MERGED, _LAST = b"NAME", b"FLOR", b"LAST"
 
 
 def records_within(max_size: int | None) -> int:
@@ -85,7 +87,7 @@ class PurgeRecords:
         make_directory(self.folder)
         up = uptime()
         data = {"name": record.name, "hard": record.hard, "softs": record.softs, "up": [up.boot, up.seconds]}
-        write_file(self.file(digest(record.name)), json.dumps(data).encode("ascii"), record.last)
+        write_file(self.file(digest(record.name)), seal_json(_RECORD, data), record.last)
         self._writes_left -= 1
 
     def is_dropped(self, note: Note) -> bool:
@@ -115,9 +117,10 @@ class PurgeRecords:
         """Return what the merged records say."""
         file = self.file(FLOORS)
         data = read_file(file)
-        if data is None or len(data) == Floors.SIZE:
-            return Floors(data)
-        # Cut by a crash of the machine: as if everything had been purged when it was written, the safe side.
+        content = unseal(_MERGED, data)
+        if data is None or (content is not None and len(content) == Floors.SIZE):
+            return Floors(content)
+        # Damaged, by a crash of the machine for one: as if everything had been purged when it was written, the safe side.
         return Floors.all_at(_written_ns(file) + _COARSEST_TIME)
 
     def merge_oldest(self) -> None:
@@ -137,7 +140,7 @@ class PurgeRecords:
             if record is not None:
                 floors.raise_to(record, file.name.rpartition("/")[2])
         # On the disk before the files go: after a crash of the machine no purge may be missing.
-        write_file(self.file(FLOORS), floors.data, max(time.time_ns(), floors.last), is_durable=True)
+        write_file(self.file(FLOORS), seal(_MERGED, floors.data), max(time.time_ns(), floors.last), is_durable=True)
         for file in merged:
             with suppress(FileNotFoundError):
                 remove_file(file)
@@ -160,12 +163,14 @@ class PurgeRecords:
         after it.
         """
         make_directory(self.folder)
-        # The line end shows that a crash of the machine has not cut the number.
-        write_file(self.file("last"), b"%d\n" % number, number)
+        write_file(self.file("last"), seal(_LAST, b"%d" % number), number)
 
     def last_number(self) -> int:
-        """Return the last number that was written down, or 0; if the file is lost, the highest number of all records plus one."""
-        noted = _NUMBER.fullmatch(read_file(self.file("last")) or b"")
+        """Return the last number that was written down, or 0.
+
+        If the file is lost or damaged, it is the highest number of all records plus one.
+        """
+        noted = _NUMBER.fullmatch(unseal(_LAST, read_file(self.file("last"))) or b"")
         if noted is not None:
             return int(noted[0])
         records = [self._read_file(self.file(name)) for name in self._names()]
@@ -275,17 +280,19 @@ def _written_ns(file: Inside) -> int:
 
 
 def _decoded(file: Inside, data: bytes) -> PurgeRecord:
-    try:
-        head = json.loads(data)
-        return PurgeRecord(text(head["name"]), count(head["hard"]), tuple_of(_soft, head["softs"]), _up(head.get("up")))
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
-        # Cut by a crash of the machine. The file's time is its number; a soft purge becomes a hard one, the safe side.
-        return PurgeRecord("", hard=_written_ns(file) + _COARSEST_TIME)
+    record = unseal_json(_RECORD, data, _record)
+    if record is not None and file.name.endswith(digest(record.name)):
+        return record
+    # Damaged, by a crash of the machine for one, or that of another name. The file's time is its number; a soft purge becomes a
+    # hard one, the safe side.
+    return PurgeRecord("", hard=_written_ns(file) + _COARSEST_TIME)
 
 
-def _up(value: Any) -> Uptime | None:
-    if value is None:
-        return None
+def _record(head: Any) -> PurgeRecord:
+    return PurgeRecord(text(head["name"]), count(head["hard"]), tuple_of(_soft, head["softs"]), _up(head["up"]))
+
+
+def _up(value: Any) -> Uptime:
     boot, seconds = value
     return Uptime(text(boot), moment(seconds))
 

@@ -18,13 +18,11 @@ Entries and notes are removed under the key's lock, and only if they have not ch
 from __future__ import annotations
 
 import gc
-import json
 import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 
 from ..core.model.moments import Uptime
 from ..errors import BrokenEntry
@@ -139,11 +137,11 @@ class Sweeper:
 
     def _note(self, progress: Progress) -> None:
         self._unsaved = progress
-        write_file(self._state(), json.dumps(asdict(progress)).encode("ascii"), int(time.time() * BILLION))
+        write_file(self._state(), sweep_progress.encode(progress), int(time.time() * BILLION))
         self._unsaved = None
 
     def _progress(self) -> Progress:
-        return self._unsaved or sweep_progress.decode(read_file(self._state()) or b"")
+        return self._unsaved or sweep_progress.decode(read_file(self._state()))
 
     def _state(self) -> Inside:
         return self.folders.directory.at("sweep")

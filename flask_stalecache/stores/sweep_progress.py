@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
+from ..filesystem.sealed import seal_json, unseal_json
+from . import head_values as values
 from .stamps import FOLDERS
+
+_KIND = b"SWEP"
 
 
 @dataclass(slots=True)
@@ -53,26 +58,31 @@ class Progress:
         self.after, self.size, self.entries = "", 0, 0
 
 
-def decode(data: bytes) -> Progress:
-    """Return what a process noted; a new sweep, if a crash has left something else."""
-    try:
-        noted = json.loads(data)
-        progress = Progress(
-            next_at=float(noted["next_at"]),
-            folder=int(noted["folder"]),
-            after=str(noted["after"]),
-            size=int(noted["size"]),
-            entries=int(noted["entries"]),
-            is_begun=bool(noted["is_begun"]),
-            began=int(noted["began"]),
-            began_at=float(noted["began_at"]),
-            boot=str(noted["boot"]),
-            began_up=float(noted["began_up"]),
-            checked=int(noted["checked"]),
-            looks=bool(noted["looks"]),
-            escaped=bool(noted["escaped"]),
-            in_use=list(map(str, noted["in_use"])),
-        )
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
-        return Progress()
-    return progress if 0 <= progress.folder < FOLDERS else Progress()
+def encode(progress: Progress) -> bytes:
+    """Return the bytes of the file."""
+    return seal_json(_KIND, asdict(progress))
+
+
+def decode(data: bytes | None) -> Progress:
+    """Return what a process noted; a new sweep, if it has noted nothing, or the file is damaged."""
+    return unseal_json(_KIND, data, _progress) or Progress()
+
+
+def _progress(noted: Any) -> Progress:
+    progress = Progress(**{name: _CHECKS[type(value)](noted[name]) for name, value in asdict(Progress()).items()})
+    if progress.folder not in range(FOLDERS):
+        raise ValueError("a folder that there is not")
+    return progress
+
+
+def _number(value: Any) -> int:
+    return -1 if value == -1 else values.count(value)
+
+
+_CHECKS: Mapping[type, Callable[[Any], Any]] = {
+    bool: values.flag,
+    int: _number,
+    float: values.moment,
+    str: values.text,
+    list: lambda value: list(values.texts(value)),
+}

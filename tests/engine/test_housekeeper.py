@@ -206,3 +206,34 @@ def test_a_store_that_fails_in_a_round_is_counted_and_told_once(
     assert engine.counters["store_failures"] == 3
     assert [record.getMessage() for record in caplog.records if "the disk is gone" in record.getMessage()] != []
     assert len(caplog.records) == 1
+
+
+# -- the parts of a round --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("broken", ["refreshes", "flights", "statistics", "batches", "store", ""])
+def test_no_part_of_a_round_keeps_another_from_its_turn(
+    directory: Path, broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime, done = make_engine(directory).runtime, list[str]()
+
+    def part(name: str) -> Callable[[], list[object]]:
+        def do() -> list[object]:
+            if name == broken:
+                raise ValueError(f"{name} has a wrong value")
+            done.append(name)
+            return []
+
+        return do
+
+    monkeypatch.setattr(runtime.process.refreshes, "tick", part("refreshes"))
+    monkeypatch.setattr(runtime.process.flights, "slow", part("flights"))
+    monkeypatch.setattr(runtime.registry, "tick", part("statistics"))
+    runtime.watched.append(part("batches"))
+    monkeypatch.setattr(runtime.store, "tick", part("store"))
+    parts = ["refreshes", "flights", "statistics", "batches", "store"]
+    for _ in range(3):
+        runtime.tick()
+    assert done == [name for name in parts if name != broken] * 3
+    # Once a minute, not in each round.
+    assert caplog.text.count("housekeeping failed") == bool(broken)

@@ -73,6 +73,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "filesystem.system",
+        "filesystem.sealed",
         "filesystem.directory",
         "filesystem.atomic",
         "filesystem.locks",
@@ -359,6 +360,7 @@ PURE_ELSEWHERE = {
     "dashboard.url_lookup",
     "dashboard.windows_bar",
     "errors",
+    "filesystem.sealed",
     "frontends.memoize.arguments",
     "stats.quantiles",
     "stores.entry_format",

@@ -12,6 +12,7 @@ import pytest
 import time_machine
 
 from flask_stalecache.core.rules.status import CacheStatus
+from flask_stalecache.filesystem.sealed import seal, seal_line
 from flask_stalecache.stats import history as history_module
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.history import INTERVAL, KEPT, History
@@ -215,7 +216,25 @@ def test_after_a_new_start_of_the_machine_it_goes_on(directory: Path, clock: tim
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"{", b"[1, 2]\n[]", b"[0, 0, 0]\nnull", b"\xff\xfe", b'[1, 2, 3]\n[["endpoint", "news", [1]]]']
+    "damage",
+    [
+        b"",
+        b"{",
+        *(
+            seal(b"TOTL", damage)
+            for damage in (
+                b"",
+                b"[[1, 2], []]",
+                b"[[0, 0, 0], null]",
+                b"\xff\xfe",
+                b'[[1, 2, 3], [["endpoint", "news", [1]]]]',
+                b"[[1, 1e999, 0], []]",
+                b"[[1, 2, 1e999], []]",
+                b"[" * 100_000,
+            )
+        ),
+    ],
+    ids=range(10),
 )
 def test_totals_that_can_not_be_read_cost_one_sample(directory: Path, move: Move, damage: bytes) -> None:
     registry = make_ledger(directory)
@@ -230,7 +249,26 @@ def test_totals_that_can_not_be_read_cost_one_sample(directory: Path, move: Move
 
 
 @pytest.mark.parametrize(
-    "damage", [b"17", b"1800000010.0 15.0", b"1800000010.0 15.0 [[", b"1800000010.0 x []", b"\xff \xff", b"nan 1 []"]
+    "damage",
+    [
+        b"17",
+        b"\xff \xff",
+        *(
+            seal_line(damage)
+            for damage in (
+                b"1800000010.0",
+                b"1800000010.0 [15.0",
+                b'1800000010.0 ["x", []]',
+                b"nan [1, []]",
+                b"1e999 [1, []]",
+                b"1800000010.0 [1e999, []]",
+                b'1800000010.0 [15.0, [["endpoint", "news", {"99": 1}]]]',
+                b'1800000010.0 [15.0, [["planet", "news", {"1": 1}]]]',
+                b"1800000010.0 " + b"[" * 100_000,
+            )
+        ),
+    ],
+    ids=range(11),
 )
 def test_a_sample_that_was_not_written_to_its_end_hides_no_other(directory: Path, move: Move, damage: bytes) -> None:
     registry = make_ledger(directory)

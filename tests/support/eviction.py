@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from flask import Flask
 from flask_stalecache import FileStore, StaleCache
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps
+from flask_stalecache.stores.sweep_progress import decode
 from support.engine import make_entry
 
 BLOCK = 4096
@@ -66,7 +66,7 @@ def sweep(store: FileStore) -> None:
     """Let a store tick until the sweep that is due is over."""
     for _ in range(TICKS):
         store.tick()
-        if json.loads((store.directory / "sweep").read_bytes())["next_at"] > time.time():
+        if decode((store.directory / "sweep").read_bytes()).next_at > time.time():
             return
     raise AssertionError("the sweep does not come to its end")
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 import time
 from pathlib import Path
-from typing import Any
 
 import time_machine
 
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.stores.file_store import FileStore
+from flask_stalecache.stores.sweep_progress import Progress, decode
 from support.engine import FakeOrigin, body_of, make_engine, make_entry
 
 NEWS, SPORT = "tag:news", "tag:sport"
@@ -87,11 +86,11 @@ def sweep(store: FileStore, clock: time_machine.Traveller) -> None:
     """Let a whole sweep go by, from its beginning to its end."""
     path = store.directory / "sweep"
 
-    def progress() -> dict[str, Any]:
-        return json.loads(path.read_bytes()) if path.exists() else {"folder": 0, "next_at": 0.0}  # type: ignore[no-any-return]
+    def progress() -> Progress:
+        return decode(path.read_bytes() if path.exists() else None)
 
     store.load("anything")
-    assert progress()["folder"] == 0
+    assert progress().folder == 0
     clock.shift(61)
-    while not (progress()["folder"] == 0 and progress()["next_at"] > time.time()):
+    while not (progress().folder == 0 and progress().next_at > time.time()):
         store.tick()

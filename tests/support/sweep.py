@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from contextlib import suppress
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from flask_stalecache import FileStore, StoreError
 from flask_stalecache.core.model.keys import digest
+from flask_stalecache.stores.sweep_progress import decode
 from support.engine import make_entry
 
 HOUR, DAY, YEAR = 3600, 86_400, 365 * 86_400
@@ -52,7 +52,7 @@ def kept(store: FileStore, *keys: str) -> list[str]:
 
 def is_over(directory: Path) -> bool:
     """Tell whether no sweep is due."""
-    return float(json.loads((directory / "sweep").read_bytes())["next_at"]) > time.time()
+    return decode((directory / "sweep").read_bytes()).next_at > time.time()
 
 
 def sweep(store: FileStore) -> None:

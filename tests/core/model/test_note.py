@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.note import NOTHING, UNSTORABLE_FOR, Lasting, Note
+from flask_stalecache.filesystem.sealed import SIZE, seal, seal_json
 from flask_stalecache.stores.note_format import decode, encode
 
 NOON = 1_800_000_000.0
@@ -144,7 +145,11 @@ def ask_everything(note: Note) -> None:
     decode(encode(after))
 
 
-GOOD = json.loads(encode(failed(3).marked_personal(NOON, RequestInputs(("a", "b"), ("x-user",))).failed(NOON, BACKOFF, 0.5)))
+def sealed(note: object) -> bytes:
+    return seal_json(b"NOTE", note)
+
+
+GOOD = json.loads(encode(failed(3).marked_personal(NOON, RequestInputs(("a", "b"), ("x-user",))).failed(NOON, BACKOFF, 0.5))[SIZE:])
 
 
 @pytest.mark.parametrize(
@@ -153,18 +158,19 @@ GOOD = json.loads(encode(failed(3).marked_personal(NOON, RequestInputs(("a", "b"
     ids=lambda data: repr(data)[:20],
 )
 def test_broken_bytes_are_an_empty_note(data: bytes) -> None:
-    assert decode(data) == NOTHING
+    assert decode(data) == decode(seal(b"NOTE", data)) == NOTHING
 
 
 def test_a_cut_note_is_an_empty_note() -> None:
-    data = json.dumps(GOOD).encode()
+    data = sealed(GOOD)
+    assert decode(data) != NOTHING
     assert {decode(data[:length]) for length in range(len(data))} == {NOTHING}
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))
 def test_a_note_that_lacks_something_is_an_empty_note(name: str) -> None:
     data = {other: value for other, value in GOOD.items() if other != name}
-    assert decode(json.dumps(data).encode()) == NOTHING
+    assert decode(sealed(data)) == NOTHING
 
 
 @pytest.mark.parametrize(
@@ -189,12 +195,12 @@ def test_a_note_that_lacks_something_is_an_empty_note(name: str) -> None:
     ids=repr,
 )
 def test_a_note_of_another_shape_is_an_empty_note(name: str, value: object) -> None:
-    assert decode(json.dumps({**GOOD, name: value}).encode()) == NOTHING
+    assert decode(sealed({**GOOD, name: value})) == NOTHING
 
 
 @given(st.data())
 def test_a_note_with_a_flipped_byte_breaks_nothing(data: st.DataObject) -> None:
-    stored = bytearray(json.dumps(GOOD).encode())
+    stored = bytearray(sealed(GOOD))
     stored[data.draw(st.integers(0, len(stored) - 1))] = data.draw(st.integers(0, 255))
     ask_everything(decode(bytes(stored)))
 
@@ -208,4 +214,4 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 
 @given(st.sampled_from(sorted(GOOD)), json_values)
 def test_whatever_a_note_says_nobody_is_harmed(name: str, value: object) -> None:
-    ask_everything(decode(json.dumps({**GOOD, name: value}).encode()))
+    ask_everything(decode(sealed({**GOOD, name: value})))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import time_machine
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.filesystem import uptime
 from flask_stalecache.stores.file_store import FileStore
+from flask_stalecache.stores.sweep_progress import decode
 from support.engine import make_engine, make_entry
 from support.purging import DAY, HOUR, NAMES, NEWS, OLD, body_in, sweep
 
@@ -63,9 +63,9 @@ def test_a_sweep_that_began_by_a_wrong_clock_drops_none_either(
         patch.setattr("flask_stalecache.stores.sweep.BUDGET", -1.0)
         clock.shift(61)
         store.tick()
-    assert json.loads((directory / "sweep").read_bytes())["is_begun"]
+    assert decode((directory / "sweep").read_bytes()).is_begun
     steps(-2 * DAY)
-    while json.loads((directory / "sweep").read_bytes())["is_begun"]:
+    while decode((directory / "sweep").read_bytes()).is_begun:
         store.tick()
     assert records_in(directory) == 1
     store.write(replace(before, answered=time.time()))

@@ -14,6 +14,7 @@ import pytest
 import time_machine
 
 from flask_stalecache.core.model.keys import digest
+from flask_stalecache.filesystem.sealed import seal, seal_json
 from flask_stalecache.stores import cache_directory as directory_module
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.stamps import FILE_NAME
@@ -216,6 +217,10 @@ GARBAGE: list[bytes] = [
     b'{"name": "tag:news", "hard": 1e999, "softs": []}',
     b'{"name": "tag:news", "hard": 1' + b"0" * 5000 + b', "softs": []}',
 ]
+
+
+GARBAGE += [seal(b"NAME", data.replace(b"]}", b'], "up": ["x", 1]}')) for data in GARBAGE]
+GARBAGE += [seal(b"NAME", b"[" * 100_000), seal_json(b"NAME", {"name": "tag:sport", "hard": 1, "softs": [], "up": ["x", 1]})]
 
 
 @pytest.mark.parametrize("data", GARBAGE, ids=range(len(GARBAGE)))

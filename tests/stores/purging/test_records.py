@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 import tracemalloc
@@ -16,6 +15,7 @@ import time_machine
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purge_records import CachedPurgeRecords
+from flask_stalecache.stores.sweep_progress import decode
 from support.engine import make_entry
 from support.purging import DAY, HOUR, NAMES, NEW, NEWS, OLD, SPORT, begun, body_in, fresh_body_in, sweep
 
@@ -93,10 +93,10 @@ def test_a_record_outlives_a_sweep_that_began_before_it(
         patch.setattr("flask_stalecache.stores.sweep.time", own)
         clock.shift(61)
         store.tick()
-    assert 0 < json.loads((directory / "sweep").read_bytes())["folder"] < 255
+    assert 0 < decode((directory / "sweep").read_bytes()).folder < 255
     store.purge(NEWS, soft=False)
     clock.shift(2 * DAY)
-    while json.loads((directory / "sweep").read_bytes())["folder"]:
+    while decode((directory / "sweep").read_bytes()).folder:
         store.tick()
     assert records_in(directory) == 1
     assert [body_in(each) for each in (store, FileStore(directory))] == [None] * 2

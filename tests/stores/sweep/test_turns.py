@@ -21,6 +21,7 @@ from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.filesystem import locks
 from flask_stalecache.filesystem.locks import FileKeyLock
+from flask_stalecache.filesystem.sealed import seal
 from flask_stalecache.stores import purge_records as names_module
 from flask_stalecache.stores import sweep as sweep_module
 from flask_stalecache.stores.folders import Folders, Listed
@@ -180,7 +181,7 @@ def test_a_damaged_state_does_not_stop_the_sweep(directory: Path, clock: time_ma
     keep(store, *keys)
     store.purge("tag:elsewhere", soft=False)
     clock.shift(INACTIVE + 1)
-    (directory / "sweep").write_bytes(state)
+    (directory / "sweep").write_bytes(state if state == b"" else seal(b"SWEP", state))
     for _ in range(2):
         struggle(store)
         clock.shift(PAUSE)
