@@ -19,6 +19,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from ..config import KEYS, Settings
@@ -120,6 +121,7 @@ class MemoryStore:
         self._notes: OrderedDict[str, _Kept] = OrderedDict()
         self._size = self._notes_size = 0
         self._purges = MemoryPurges(records_within(limit))
+        self._evicted = 0
         self._stamps = itertools.count(1)
         self._generation = 0
         self._guards: dict[int, _Guard] = {}
@@ -133,6 +135,15 @@ class MemoryStore:
         pid = os.getpid()
         # setdefault is atomic, so that two threads get the same one.
         return self._guards.get(pid) or self._guards.setdefault(pid, _Guard())
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Hold the guard, and count what was evicted once it is free: a signal's receiver may call the store."""
+        with self._guard().lock:
+            yield
+            evicted, self._evicted = self._evicted, 0
+        if evicted:
+            self.counters.count("evicted_for_size", evicted)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -156,7 +167,7 @@ class MemoryStore:
 
     def load(self, key: str) -> Copy:
         """Return entry and note of a key, with the purges since the entry was begun applied."""
-        with self._guard().lock:
+        with self._guarded():
             kept, seq = self._kept.get(key), self._purges.seq
             if kept is None:
                 return Copy(key, None, NOTHING, 0, 0, seq)
@@ -202,7 +213,7 @@ class MemoryStore:
 
         :raises StoreError: if it is larger than the store.
         """
-        with self._guard().lock:
+        with self._guarded():
             left, old = self._purges.outlive(entry), self._kept.get(entry.key)
             if left is None:
                 return False
@@ -212,7 +223,7 @@ class MemoryStore:
 
     def write_note(self, key: str, note: Note) -> None:
         """Replace a key's note; an empty note removes it."""
-        with self._guard().lock:
+        with self._guarded():
             old = self._kept.get(key)
             if old is None and note == NOTHING:
                 return
@@ -267,7 +278,7 @@ class MemoryStore:
         """Evict the oldest notes without an entry that are over their part, then what was not used since the last look (CLOCK)."""
         while new.entry is None and self._notes and self._notes_size + new.size > self.max_size // _NOTES:
             self._drop(next(iter(self._notes.values())))
-            self.counters.count("evicted_for_size")
+            self._evicted += 1
         # Each round evicts something or clears a mark, so this ends.
         while self._kept and self._size + new.size > self.max_size:
             oldest = next(iter(self._kept.values()))
@@ -276,7 +287,7 @@ class MemoryStore:
                 self._kept.move_to_end(oldest.key)
             else:
                 self._drop(oldest)
-                self.counters.count("evicted_for_size")
+                self._evicted += 1
 
     # -- looking through it --------------------------------------------------------------------------------------
 
@@ -351,7 +362,8 @@ class MemoryStore:
                     self._drop(kept)
                     removed[why] += 1
                     removed["bytes"] += kept.size
-                    self.counters.count(why)
+            if why:
+                self.counters.count(why)
         with self._guard().lock:
             # A fork may have come in the middle of a write.
             self._size = sum(kept.size for kept in self._kept.values())

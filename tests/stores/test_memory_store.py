@@ -48,6 +48,24 @@ def test_a_flood_stays_within_the_size_and_evicts_what_is_least_used() -> None:
     assert store.counters["evicted_for_size"] == 505 - store.usage().entries
 
 
+def test_who_hears_of_an_eviction_may_call_the_store() -> None:
+    counters, heard = Counters(), list[str]()
+
+    class Listener:
+        def count(self, name: str, by: int) -> None:
+            heard.extend([name] * by)
+            store.purge(SPORT, soft=False)
+
+    store = MemoryStore(max_size=20_000, counters=counters)
+    counters.sink = Listener()
+    for number in range(10):
+        store.write(begun(store, f"page-{number}", bytes(2000)))
+    store.purge(NEWS, soft=False)
+    removed = store.sweep()["removed_purged"]
+    assert heard == ["evicted_for_size"] * (10 - removed) + ["removed_purged"] * removed
+    assert removed > 0
+
+
 def test_notes_of_made_up_urls_push_out_no_page_and_are_limited() -> None:
     store = MemoryStore(max_size=LIMIT)
     for number in range(10):
