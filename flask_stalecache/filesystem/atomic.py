@@ -15,6 +15,7 @@ from .system import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, own_user, se
 
 _READ = os.O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_CLOEXEC | O_NOFOLLOW
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
 _LIST = os.O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_DIRECTORY
 #: A link, or what another user has put there: nobody wrote it for us.
 PLANTED = (errno.ELOOP, errno.EPERM)
@@ -106,6 +107,22 @@ def write_file(place: Place, data: bytes, time_ns: int, *, is_durable: bool = Fa
         with suppress(OSError):
             os.unlink(beside, dir_fd=at)
         raise
+
+
+def append_to_file(place: Place, data: bytes) -> bool:
+    """Append to a file at once, among others who do. Return false if the file was renamed or removed meanwhile.
+
+    :raises OSError: if only a part could be written.
+    """
+    path, at = where(place)
+    descriptor = ours(os.open(path, _APPEND, 0o600, dir_fd=at), place)
+    try:
+        if os.write(descriptor, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+        status = status_of(place)
+        return status is not None and os.path.samestat(status, os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
 
 
 def status_of(place: Place) -> os.stat_result | None:

@@ -8,6 +8,8 @@ mapped          yes       the table  are served from     when the table's file t
                                      memory              (`reopen_if_replaced`: each tick and purge), or a folder can't be
                                                          made since the directory is gone (`make_folder`): opened again
 without a table yes       ``None``   read the files      when the table can be mapped (`reopen_if_replaced`)
+behind          yes       ``None``   read the files      when ``purge.lock`` is free (`reopen_if_replaced`): the table lacks the
+                                                         last purge, and who only writes to it finds it in `behind`
 =============== ========= ========== =================== ==================================================================
 
 It is held while it is open: files are opened relative to its descriptor, since others may put a directory of theirs at its path.
@@ -18,16 +20,25 @@ Opening takes no lock. Two threads that open at once map the same file twice; co
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ..filesystem.atomic import make_directories, make_directory, status_of
 from ..filesystem.directory import Directory, check_directory
-from ..filesystem.locks import FileKeyLock, held
+from ..filesystem.locks import POLL, FileKeyLock
 from ..stats.counters import Counters
 from .purge_records import PurgeRecords
 from .stamps import FILE_NAME, SEQ_SLOT, Stamps, newer_table
+
+logger = logging.getLogger("flask_stalecache")
+
+#: Attempts of a purge for ``purge.lock``, :data:`POLL` seconds apart: another purge takes a few milliseconds.
+_TRIES = 10
+#: Seconds after which a process that still has the lock is logged.
+SUSPICIOUS = 1.0
 
 
 class CacheDirectory:
@@ -37,6 +48,7 @@ class CacheDirectory:
     :param records: the purges that a new table has to know of.
     :param counters: a table that can't be mapped is counted here.
     :param on_new_table: called when the table changed, since copies of another table do not stand.
+    :ivar behind: the mapped table while it may lack the last purge, for those who only write to it.
     :ivar stamps: the mapped table; ``None``: see the states above. A hit reads it once, so that table and marks belong together.
     :ivar was_opened: whether this process has ever opened it.
     """
@@ -45,7 +57,11 @@ class CacheDirectory:
         self.path = directory.path
         self._directory = directory
         self.stamps: Stamps | None = None
+        self.behind: Stamps | None = None
         self.was_opened = False
+        #: Since when another process has had ``purge.lock``, on the monotonic clock; and whether that was logged.
+        self._locked_out: float | None = None
+        self._is_said = False
         self._is_open = False
         self._records = records
         self._counters = counters
@@ -112,30 +128,72 @@ class CacheDirectory:
         except OSError:
             # A disk that has no room for the table: everything works, but each hit reads its file.
             self._counters.count("no_stamps")
-            self.stamps = None
+            self.stamps = self.behind = None
         else:
-            self._catch_up(stamps)
-            self.stamps = stamps
+            self.stamps, self.behind = None, stamps
+            self._try_to_catch_up(stamps)
         self._on_new_table()
 
-    def _catch_up(self, stamps: Stamps) -> None:
-        """Raise SEQ of a new table to the last purge before it. A table that has it needs no lock."""
-        if stamps.table[SEQ_SLOT] < self._records.last_number():
-            with held(self.lock("purge")):
-                stamps.raise_seq(self._records.last_number())
+    def _try_to_catch_up(self, stamps: Stamps) -> None:
+        """Use a table once it has the last purge. One that has it needs no lock; nobody waits for a lock here."""
+        if stamps.table[SEQ_SLOT] >= self._records.last_number():
+            self.stamps, self.behind = stamps, None
+            return
+        lock = self.take_purge_lock(waits=False)
+        if lock is not None:
+            try:
+                self.catch_up()
+            finally:
+                lock.release()
+
+    def catch_up(self) -> None:
+        """Raise SEQ of a table that is behind to the last purge before it, and use it. ``purge.lock`` is held."""
+        stamps = self.behind
+        if stamps is not None:
+            stamps.raise_seq(self._records.last_number())
+            self.stamps, self.behind = stamps, None
+            self._on_new_table()
+
+    def take_purge_lock(self, *, waits: bool = True) -> FileKeyLock | None:
+        """Take ``purge.lock``; return ``None`` if another process has it: that may have been stopped.
+
+        :param waits: try for as long as a purge takes, unless another process has had it for longer already.
+        """
+        lock = self.lock("purge")
+        for left in range(_TRIES if waits and self._locked_out is None else 1, 0, -1):
+            if lock.acquire():
+                self._locked_out, self._is_said = None, False
+                return lock
+            if left > 1:
+                time.sleep(POLL)
+        self._is_locked_out()
+        return None
+
+    def _is_locked_out(self) -> None:
+        now = time.monotonic()
+        since = self._locked_out = now if self._locked_out is None else self._locked_out
+        if now - since >= SUSPICIOUS and not self._is_said:
+            self._is_said = True
+            logger.warning(
+                "another process has held %s for more than %g s: it may have been stopped in the middle of a purge; until it "
+                "goes on or is killed, purges are noted beside the records, and workers that start now read pages from their files",
+                self.path / "purge.lock",
+                SUSPICIOUS,
+            )
 
     def is_current(self) -> bool:
         """Whether other processes see what is written to this table."""
-        return self._directory.is_current() and (self.stamps is None or self.stamps.is_current())
+        stamps = self.stamps or self.behind
+        return self._directory.is_current() and (stamps is None or stamps.is_current())
 
     def has_unmapped_table(self) -> bool:
         """Whether other processes may have a table that this one can't map."""
-        return self.stamps is None and status_of(self._directory.at(FILE_NAME)) is not None
+        return self.stamps is None and self.behind is None and status_of(self._directory.at(FILE_NAME)) is not None
 
     def reopen_if_replaced(self) -> None:
         """Map the table again if its file was replaced or deleted, or could not be mapped before."""
         if self.stamps is None or not self.is_current():
             # The old table is dropped even if the new one can't be mapped: other processes don't write to it any more.
-            self._is_open, self.stamps = False, None
+            self._is_open, self.stamps, self.behind = False, None, None
             self._on_new_table()
             self.open()

@@ -24,10 +24,10 @@ from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
 from ..core.rules.variants import INDEX
-from ..errors import BrokenEntry, ConfigError, StoreError
+from ..errors import BrokenEntry, ConfigError
 from ..filesystem.atomic import read_file, remove_file, store_errors, write_file
 from ..filesystem.directory import Directory
-from ..filesystem.locks import FileKeyLock, held
+from ..filesystem.locks import FileKeyLock
 from ..filesystem.system import lacks_for_files
 from ..stats.counters import Counters
 from . import entry_format, note_format
@@ -38,6 +38,7 @@ from .eviction import Evictor
 from .folders import BILLION, Folders, folder_of, on_disk, size_on_disk
 from .memory import Copies
 from .purge_records import PurgeRecords, records_within
+from .purger import Purger
 from .stamps import SEQ_SLOT, mark_of, slot_of, stands
 from .sweep import Sweeper
 from .walk import Contents
@@ -85,6 +86,7 @@ class FileStore:
         self._folders = Folders(held, self._cache_directory.make_folder, self.counters)
         self._evictor = Evictor(self._folders, max_size, min_free, self._records)
         self._contents = Contents(self._folders, self._records, self.counters)
+        self._purger = Purger(self._cache_directory, self._records)
         self._sweeper = Sweeper(self._folders, self._records, self._evictor, idle, self._cache_directory.lock)
 
     def __repr__(self) -> str:
@@ -263,7 +265,7 @@ class FileStore:
 
     def _has_changed(self, name: str, grown: int, more: int) -> None:
         # Read once: a tick in another thread may close the table in between.
-        stamps = self._cache_directory.stamps
+        stamps = self._cache_directory.stamps or self._cache_directory.behind
         if stamps is not None:
             stamps.move(slot_of(name))
             stamps.grow(folder_of(name), grown, more)
@@ -273,48 +275,8 @@ class FileStore:
     def purge(self, *names: str, soft: bool) -> None:
         """Purge all entries that have one of the names and were begun before now."""
         with store_errors():
-            while names and not self._purge_in_current(names, soft):
+            while names and not self._purger.purge_in_current(names, soft):
                 pass
-
-    def _purge_in_current(self, names: tuple[str, ...], soft: bool) -> bool:
-        """Purge, and return whether it is valid: if the directory was replaced meanwhile, other processes use the new one."""
-        # Before the lock, since a new table takes it too.
-        self._cache_directory.reopen_if_replaced()
-        if self._cache_directory.has_unmapped_table():
-            raise StoreError("the table of stamps can't be mapped here, and others would not see the purge")
-        with held(self._cache_directory.lock("purge")):
-            if not self._cache_directory.is_current():
-                return False
-            self._purge(names, soft)
-            return self._cache_directory.is_current()
-
-    def _purge(self, names: tuple[str, ...], soft: bool) -> None:
-        """Purge in an order that is safe at any interruption, each step for all names. ``purge.lock`` is held.
-
-        1. Note the number, so that it is never given twice, even if table and records are lost.
-        2. Raise SEQ: copies and loads compare stamps from here on, and entries begun before are looked at again.
-        3. Write the records: an entry begun before the number is dropped or loses its freshness when it is read.
-        4. Move the stamps of the names: copies of such entries do not stand any more.
-        5. Raise SEQ once more: copies loaded between 2 and 4 compare the stamps of their names again.
-
-        ``tests/stores/purging/test_model.py`` plays this order and others. A purge that is killed midway was not acknowledged
-        and can be repeated.
-        """
-        # The table is read once: a tick in another thread may replace it meanwhile, which is_current() tells afterwards.
-        stamps = self._cache_directory.stamps
-        number = max((self._records.last_number() if stamps is None else int(stamps.table[SEQ_SLOT])) + 1, time.time_ns())
-        self._records.note_number(number + 1)
-        if stamps is not None:
-            stamps.raise_seq(number)
-        for name in names:
-            self._records.write(self._records.read(name).purged(number, time.time(), soft=soft))
-        with suppress(OSError):
-            # On a full disk there are more of them until the next purge.
-            self._records.merge_oldest()
-        if stamps is not None:
-            for name in names:
-                stamps.move(slot_of(digest(name)))
-            stamps.raise_seq(number + 1)
 
     def key_of(self, address: str) -> str | None:
         """Return the key of an entry by its digest, from the head of its file; ``None`` if there is none or it is broken."""
@@ -384,6 +346,7 @@ class FileStore:
             return
         with store_errors():
             self._cache_directory.reopen_if_replaced()
+            self._purger.adopt_waiting()
             self._sweeper.tick(self._cache_directory.stamps)
 
     def forget(self) -> None:

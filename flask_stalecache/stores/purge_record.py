@@ -44,8 +44,9 @@ class PurgeRecord:
     def purged(self, number: int, now: float, *, soft: bool) -> PurgeRecord:
         """Return the record after one more purge."""
         if soft:
-            return replace(self, softs=_thinned([*self.softs, (number, now)], now))
-        return replace(self, hard=number)
+            return replace(self, softs=_thinned(sorted([*self.softs, (number, now)]), now))
+        # One that could not wait may be older than another one.
+        return replace(self, hard=max(self.hard, number))
 
     def is_past(self, span: float, up: Uptime) -> bool:
         """Whether it was written more than some seconds before a moment, by the clock of the machine; yes if that is unknown."""

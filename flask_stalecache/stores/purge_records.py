@@ -33,6 +33,7 @@ from .head_values import count, moment, text, tuple_of
 from .purge_floors import Floors
 from .purge_record import PurgeRecord, left_of
 from .stamps import SEQ_SLOT, Stamps
+from .waiting_purges import WaitingPurge, WaitingPurges, records_of
 
 #: Seconds that a record is kept at least.
 KEPT_FOR = 86400.0
@@ -53,6 +54,8 @@ MOST_KEPT = 1024
 _UNCOUNTED = 32
 #: Bytes that the file of a record takes on the disk.
 _BLOCK = 4096
+#: Bytes of purges that wait at most, for each record that is kept.
+_WAITING = 256
 #: The file of the merged records.
 FLOORS = "floors"
 #: Kinds of files.
@@ -74,6 +77,7 @@ class PurgeRecords:
     def __init__(self, directory: Directory, most: int = MOST_KEPT) -> None:
         self._directory = directory
         self.most = most
+        self.waiting = WaitingPurges(directory, most * _WAITING)
         self._writes_left = 0
         self._size = -1, 0
 
@@ -96,8 +100,9 @@ class PurgeRecords:
 
     def since(self, entry: Entry | Note) -> list[PurgeRecord]:
         """Return the records of an entry's names that were purged since it was begun; those of a floor have no name."""
-        # The records before the floors: a merged record is in its floor before its file is removed.
-        found = [self.read(name) for name in entry.names]
+        # The waiting ones before the records, and these before the floors: each is in the next place before it leaves its own.
+        found = records_of(self.waiting.read(), entry.names)
+        found += [self.read(name) for name in entry.names]
         floors = self.floors()
         return [record for record in (*found, *map(floors.of, entry.names)) if entry.seq < record.last]
 
@@ -145,6 +150,15 @@ class PurgeRecords:
             with suppress(FileNotFoundError):
                 remove_file(file)
 
+    def adopt_waiting(self) -> None:
+        """Make records of the purges that could not wait. ``purge.lock`` is held, and SEQ is raised before and after."""
+        for purge in self.waiting.adopt():
+            for name in purge.names:
+                self.write(self.read(name).purged(purge.number, purge.at, soft=purge.soft))
+        self.waiting.forget_adopted()
+        with suppress(OSError):
+            self.merge_oldest()
+
     def size(self, seq: int) -> int:
         """Return about how many bytes the records take on the disk, counted once for each purge number.
 
@@ -170,9 +184,11 @@ class PurgeRecords:
 
         If the file is lost or damaged, it is the highest number of all records plus one.
         """
+        waiting = max((purge.number for purge in self.waiting.read()), default=0)
         noted = _NUMBER.fullmatch(unseal(_LAST, read_file(self.file("last"))) or b"")
-        if noted is not None:
-            return int(noted[0])
+        return max(waiting, self._last_of_records() if noted is None else int(noted[0]))
+
+    def _last_of_records(self) -> int:
         records = [self._read_file(self.file(name)) for name in self._names()]
         return max((number + 1 for number in (self.floors().last, *(each.last for each in records if each)) if number), default=0)
 
@@ -239,6 +255,7 @@ class CachedPurgeRecords:
         self._seq = -1
         self._files: set[str] | None = None
         self._floors = Floors(None)
+        self._waiting: list[WaitingPurge] = []
         self._records: dict[str, PurgeRecord | None] = {}
 
     def is_of(self, stamps: Stamps | None) -> bool:
@@ -250,11 +267,12 @@ class CachedPurgeRecords:
         # A purge raises SEQ before it writes a record and once more after it, so an unchanged SEQ means unchanged records.
         last = -1 if self._stamps is None else int(self._stamps.table[SEQ_SLOT])
         if last != self._seq or last < 0:
-            self._seq, self._records = last, {}
+            self._seq, self._records, self._waiting = last, {}, self._purge_records.waiting.read()
             self._files = None if last < 0 else self._purge_records.files(_REMEMBERED)
             self._floors = self._purge_records.floors()
         floors = map(self._floors.of, names)
-        found = [record for record in map(self._read, names) if record is not None]
+        found = records_of(self._waiting, names)
+        found += [record for record in map(self._read, names) if record is not None]
         return [record for record in (*found, *floors) if seq < record.last]
 
     def _read(self, name: str) -> PurgeRecord | None:

@@ -49,7 +49,7 @@ LEFTOVER_AGE = 3600.0
 #: Counter of removed purged entries.
 _PURGED = "removed_purged"
 #: Unfinished files of the table, of the sweep's progress, of records and of their last number.
-_LEFTOVER = re.compile(r"(stamps-\d+|sweep|last|floors|[0-9a-f]{40})\.[0-9a-f]{16}\.tmp")
+_LEFTOVER = re.compile(r"(stamps-\d+|sweep|last|floors|waiting|[0-9a-f]{40})\.[0-9a-f]{16}\.tmp")
 #: Purged names in use that are remembered at most; if there are more, this sweep removes no record.
 _MANY = 1000
 #: Records removed at a time, since purges wait meanwhile.
@@ -306,7 +306,11 @@ class Sweeper:
                 return
 
     def _remove_records(self, old: list[Inside], progress: Progress, stamps: Stamps) -> None:
-        with held(self._lock("purge")):
+        lock = self._lock("purge")
+        if not lock.acquire():
+            # The next sweep does it.
+            return
+        try:
             if not stamps.is_current():
                 return
             # A load that read an entry before its record is removed, and the record after, sees that SEQ has moved.
@@ -315,6 +319,8 @@ class Sweeper:
             stamps.raise_seq(number)
             for file in old:
                 self.records.remove(file, lambda record: record.last < progress.began and record.name not in progress.in_use)
+        finally:
+            lock.release()
 
 
 @contextmanager

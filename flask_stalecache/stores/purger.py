@@ -1,0 +1,133 @@
+"""Purges the entries of one cache directory: the order of its steps, with ``purge.lock`` and without it.
+
+A purge takes the lock for a few milliseconds. If another process has it for longer, it may have been stopped, and nobody waits for
+it: the purge is noted beside the records (:mod:`.waiting_purges`), and the next holder of the lock makes records of it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import suppress
+
+from ..core.model.keys import digest
+from ..errors import StoreError
+from .cache_directory import CacheDirectory
+from .purge_records import PurgeRecords
+from .stamps import SEQ_SLOT, Stamps, slot_of
+from .waiting_purges import WaitingPurge
+
+#: SEQ is raised by some random steps where others may raise it too: a number that comes twice would hide a purge from copies.
+_STEPS = 1_000_000
+
+
+class Purger:
+    """Purges by name.
+
+    :param directory: the cache directory, with its table and the lock.
+    :param records: the records of purges.
+    """
+
+    def __init__(self, directory: CacheDirectory, records: PurgeRecords) -> None:
+        self._directory = directory
+        self._records = records
+
+    def purge_in_current(self, names: tuple[str, ...], soft: bool) -> bool:
+        """Purge, and return whether it is valid: if the directory was replaced meanwhile, other processes use the new one."""
+        # Before the lock, since a new table takes it too.
+        self._directory.reopen_if_replaced()
+        if self._directory.has_unmapped_table():
+            raise StoreError("the table of stamps can't be mapped here, and others would not see the purge")
+        lock = self._directory.take_purge_lock()
+        if lock is None:
+            self._purge_without_lock(names, soft)
+            return self._directory.is_current()
+        try:
+            if not self._directory.is_current():
+                return False
+            self._directory.catch_up()
+            self._adopt()
+            self._purge(names, soft)
+            return self._directory.is_current()
+        finally:
+            lock.release()
+
+    def _purge(self, names: tuple[str, ...], soft: bool) -> None:
+        """Purge in an order that is safe at any interruption, each step for all names. ``purge.lock`` is held.
+
+        1. Note the number, so that it is never given twice, even if table and records are lost.
+        2. Raise SEQ: copies and loads compare stamps from here on, and entries begun before are looked at again.
+        3. Write the records: an entry begun before the number is dropped or loses its freshness when it is read.
+        4. Move the stamps of the names: copies of such entries do not stand any more.
+        5. Raise SEQ once more: copies loaded between 2 and 4 compare the stamps of their names again.
+
+        ``tests/stores/purging/test_model.py`` plays this order and others. A purge that is killed midway was not acknowledged
+        and can be repeated.
+        """
+        # The table is read once: a tick in another thread may replace it meanwhile, which is_current() tells afterwards.
+        stamps = self._directory.stamps
+        number = self._next_number(stamps)
+        self._records.note_number(number + 1)
+        if stamps is not None:
+            stamps.raise_seq(number)
+        for name in names:
+            self._records.write(self._records.read(name).purged(number, time.time(), soft=soft))
+        with suppress(OSError):
+            # On a full disk there are more of them until the next purge.
+            self._records.merge_oldest()
+        if stamps is not None:
+            for name in names:
+                stamps.move(slot_of(digest(name)))
+            stamps.raise_seq(number + 1)
+
+    def _purge_without_lock(self, names: tuple[str, ...], soft: bool) -> None:
+        """Purge in the same order, but add a line to the waiting purges instead of changing the records of others.
+
+        The number is higher than SEQ was, so every entry with this number or a higher one was begun after the purge. Several
+        purgers raise SEQ at once here, and one may lower it again: then an entry counts as older than it is, which is safe.
+        """
+        stamps = self._directory.stamps or self._directory.behind
+        number = self._next_number(stamps)
+        if stamps is not None:
+            stamps.raise_seq(number)
+        self._records.waiting.append(WaitingPurge(names, number, soft, time.time()))
+        if stamps is not None:
+            for name in names:
+                stamps.move(slot_of(digest(name)))
+            # Read only now: a copy that was loaded before the stamps were moved has another number.
+            stamps.raise_seq(int(stamps.table[SEQ_SLOT]) + 1 + random.randrange(_STEPS))
+
+    def _next_number(self, stamps: Stamps | None) -> int:
+        last = 0 if stamps is None else int(stamps.table[SEQ_SLOT])
+        if stamps is None or stamps is self._directory.behind:
+            last = max(last, self._records.last_number())
+        return max(last + 1, time.time_ns())
+
+    def adopt_waiting(self) -> None:
+        """Make records of the waiting purges, unless another process has the lock."""
+        if not self._records.waiting.exist():
+            return
+        lock = self._directory.take_purge_lock(waits=False)
+        if lock is None:
+            return
+        try:
+            if self._directory.is_current():
+                self._adopt()
+        finally:
+            lock.release()
+
+    def _adopt(self) -> None:
+        """Make records of the waiting purges. ``purge.lock`` is held.
+
+        SEQ is raised before and after, so that who has read the waiting purges and not yet the records reads both again.
+        """
+        if not self._records.waiting.exist():
+            return
+        stamps = self._directory.stamps
+        number = self._next_number(stamps)
+        self._records.note_number(number + 1)
+        if stamps is not None:
+            stamps.raise_seq(number)
+        self._records.adopt_waiting()
+        if stamps is not None:
+            stamps.raise_seq(number + 1)

@@ -1,0 +1,330 @@
+"""Purges while a process that was stopped holds ``purge.lock``: nobody waits for it, and no purge is lost.
+
+Covers ``stores.waiting_purges`` and ``stores.purger``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+
+from flask_stalecache import Policy
+from flask_stalecache.filesystem.directory import Directory
+from flask_stalecache.stores import cache_directory
+from flask_stalecache.stores.file_store import FileStore
+from flask_stalecache.stores.purge_records import PurgeRecords
+from flask_stalecache.stores.stamps import Stamps
+from flask_stalecache.stores.waiting_purges import WaitingPurge, WaitingPurges, records_of
+from support.client import MakeApp, visit
+from support.engine import make_entry
+from support.purging import DAY, NAMES, NEW, NEWS, OLD, SPORT, body_in, fresh_body_in, sweep
+
+WINDOWS = (30 * DAY, 30 * DAY, 0)
+
+
+def fill(store: FileStore, body: bytes = OLD, names: tuple[str, ...] = NAMES, key: str = "page") -> bool:
+    return store.write(make_entry(key, body, windows=WINDOWS, names=names, seq=store.seq()))
+
+
+#: Where a process is stopped in the middle of its purge.
+STEPS: dict[str, tuple[Any, str]] = {
+    "before the number": (PurgeRecords, "note_number"),
+    "before SEQ is raised": (Stamps, "raise_seq"),
+    "before the record is written": (PurgeRecords, "write"),
+    "before the stamps are moved": (Stamps, "move"),
+}
+
+
+@contextmanager
+def stopped(directory: Path, step: str, *, soft: bool = False) -> Iterator[int]:
+    """Run with a process that was stopped in the middle of a purge of the news."""
+    pid = os.fork()
+    if not pid:
+        with suppress(BaseException):
+            owner, name = STEPS[step]
+            function = getattr(owner, name)
+
+            def stop(*args: Any, **more: Any) -> Any:
+                setattr(owner, name, function)
+                os.kill(os.getpid(), signal.SIGSTOP)
+                return function(*args, **more)
+
+            store = FileStore(directory)
+            store.load("page")
+            setattr(owner, name, stop)
+            store.purge(NEWS, soft=soft)
+        os._exit(0)
+    try:
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        yield pid
+    finally:
+        with suppress(ChildProcessError, ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def go_on(pid: int) -> None:
+    os.kill(pid, signal.SIGCONT)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the stores have slept."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        if (
+            sys._getframe(1)
+            .f_globals["__name__"]
+            .startswith(("flask_stalecache.stores", "flask_stalecache.filesystem", "filelock"))
+        ):
+            slept.append(seconds)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    return slept
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_directory, "_TRIES", 1)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_new_worker_waits_for_nobody(directory: Path, waits: list[float], step: str) -> None:
+    store = FileStore(directory)
+    fill(store)
+    fill(store, names=("all", SPORT), key="sport")
+    with stopped(directory, step):
+        new = FileStore(directory)
+        assert [body_in(new, "sport") for _ in range(3)] == [OLD] * 3
+        assert fill(new, NEW, ("all", SPORT), "other")
+        assert body_in(store, "other") == NEW
+        new.tick()
+    assert waits == []
+
+
+@pytest.mark.parametrize("how", ["goes on", "is killed"])
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+@pytest.mark.parametrize("by", ["new worker", "old worker"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_purge_waits_for_nobody_and_is_not_lost(
+    directory: Path, short: None, waits: list[float], step: str, by: str, soft: bool, how: str
+) -> None:
+    store, names = FileStore(directory), (*NAMES, SPORT)
+    fill(store, names=names)
+    assert body_in(store) == OLD
+    with stopped(directory, step) as pid:
+        purger = FileStore(directory) if by == "new worker" else store
+        before = make_entry(body=OLD, windows=WINDOWS, names=names, seq=purger.seq())
+        purger.purge(SPORT, soft=soft)
+        for each in (store, purger, FileStore(directory)):
+            assert fresh_body_in(each) is None
+        store.write(before)
+        for each in (store, purger, FileStore(directory)):
+            assert fresh_body_in(each) is None
+        assert fill(purger, NEW, names)
+        for each in (store, purger, FileStore(directory)):
+            assert fresh_body_in(each) == NEW
+        if how == "goes on":
+            go_on(pid)
+    # The purge that was stopped comes now, or did not take place.
+    store.write(before)
+    for each in (store, purger, FileStore(directory)):
+        each.tick()
+        assert body_in(each) != OLD or fresh_body_in(each) is None
+    store.write(before)
+    assert {path.name for path in (directory / "names").iterdir()}.isdisjoint({"waiting", "adopted"})
+    for each in (store, purger, FileStore(directory)):
+        assert fresh_body_in(each) != OLD
+    assert waits == []
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+def test_of_two_purges_of_one_name_the_one_that_was_stopped_hides_no_other(directory: Path, short: None, soft: bool) -> None:
+    """It has read the record before the other one, and writes it afterwards."""
+    store = FileStore(directory)
+    fill(store)
+    with stopped(directory, "before the record is written", soft=soft) as pid:
+        between = make_entry(body=OLD, windows=WINDOWS, names=NAMES, seq=store.seq())
+        store.purge(NEWS, soft=soft)
+        go_on(pid)
+    store.write(between)
+    assert [fresh_body_in(each) for each in (store, FileStore(directory))] == [None] * 2
+    store.tick()
+    store.write(between)
+    assert [fresh_body_in(each) for each in (store, FileStore(directory))] == [None] * 2
+
+
+def test_a_post_through_the_gateway(make_app: MakeApp, directory: Path, short: None, waits: list[float]) -> None:
+    """In a worker that was there before, and in a new one."""
+    pages: list[int] = []
+
+    def shop() -> Any:
+        app, _ = make_app(GATEWAY=[("/*", Policy(max_age=60, stale_while_revalidate=600, stale_if_error=600))])
+
+        @app.route("/prices", methods=["GET", "POST"])
+        def prices() -> str:
+            pages.append(1)
+            return f"{len(pages)}"
+
+        return app
+
+    old = shop()
+    assert visit(old, "/prices").page == ("MISS", "1")
+    with stopped(directory, "before the record is written"):
+        new = shop()
+        assert [visit(app, "/prices").page for app in (new, old)] == [("HIT", "1")] * 2
+        for poster in (old, new):
+            number = len(pages)
+            visit(poster, "/prices", method="POST")
+            seen = [visit(app, "/prices").page for app in (old, new, old, new)]
+            assert seen == [("MISS", str(number + 2)), *[("HIT", str(number + 2))] * 3]
+    assert waits == []
+
+
+def test_one_log_line_says_so(
+    directory: Path,
+    short: None,
+    caplog: pytest.LogCaptureFixture,
+    monotonic: Callable[[float], None],
+) -> None:
+    caplog.set_level(logging.WARNING, "flask_stalecache")
+    store = FileStore(directory)
+    fill(store)
+    with stopped(directory, "before the record is written"):
+        for _ in range(5):
+            store.purge(SPORT, soft=False)
+            store.tick()
+            monotonic(2.0)
+    assert len(caplog.messages) == 1
+    assert "it may have been stopped in the middle of a purge" in caplog.messages[0]
+    store.tick()
+    assert not (directory / "names" / "waiting").exists()
+
+
+def test_a_purge_waits_for_another_one_that_is_running(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, other = FileStore(directory), FileStore(directory)
+    fill(store)
+    lock = other._cache_directory.take_purge_lock()
+    assert lock is not None
+    held = lock
+    monkeypatch.setattr(time, "sleep", lambda seconds: held.release())
+    store.purge(NEWS, soft=False)
+    assert not (directory / "names" / "waiting").exists()
+    assert body_in(other) is None
+
+
+def test_a_sweep_knows_the_purges_that_wait(directory: Path, short: None, clock: time_machine.Traveller) -> None:
+    store = FileStore(directory)
+    fill(store)
+    with stopped(directory, "before the record is written"):
+        store.purge(SPORT, soft=False)
+        fill(store, names=("all", SPORT), key="sport")
+        assert store.sweep()["bytes"] == 0
+        store.purge(SPORT, soft=False)
+        assert store.sweep()["removed_purged"] == 1
+        sweep(store, clock)
+
+
+# -- the file --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> WaitingPurges:
+    held = Directory(tmp_path)
+    held.hold()
+    return WaitingPurges(held, 1000)
+
+
+def purge_of(number: int, *names: str, soft: bool = False) -> WaitingPurge:
+    return WaitingPurge(names, number, soft, 1000.0 + number)
+
+
+def test_what_was_appended_is_read_until_it_is_adopted(waiting: WaitingPurges) -> None:
+    assert (waiting.exist(), waiting.read()) == (False, [])
+    purges = [purge_of(1, NEWS), purge_of(2, SPORT, NEWS, soft=True)]
+    for purge in purges:
+        waiting.append(purge)
+    assert (waiting.exist(), waiting.read()) == (True, purges)
+    assert waiting.adopt() == purges
+    assert (waiting.exist(), waiting.read()) == (True, purges)
+    waiting.append(purge_of(3, NEWS))
+    # Its adopter was killed.
+    assert waiting.adopt() == purges
+    waiting.forget_adopted()
+    assert waiting.adopt() == [purge_of(3, NEWS)]
+    waiting.forget_adopted()
+    assert (waiting.exist(), waiting.read()) == (False, [])
+
+
+def test_a_line_that_comes_while_the_file_is_renamed_is_appended_again(
+    waiting: WaitingPurges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting.append(purge_of(1, NEWS))
+    write, adopted = os.write, list[WaitingPurge]()
+
+    def late(descriptor: int, data: bytes) -> int:
+        if not adopted:
+            adopted.extend(waiting.adopt())
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", late)
+    waiting.append(purge_of(2, SPORT))
+    assert adopted == [purge_of(1, NEWS)]
+    waiting.forget_adopted()
+    assert waiting.read() == [purge_of(2, SPORT)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"nonsense", b"[[[", b'{"names": "all"}', b"[" * 100_000, b"\xff\0"],
+    ids=["text", "cut", "of a type", "deep", "binary"],
+)
+def test_a_line_that_makes_no_sense_purges_everything(waiting: WaitingPurges, tmp_path: Path, damage: bytes) -> None:
+    waiting.append(purge_of(7, NEWS))
+    with (tmp_path / "names" / "waiting").open("ab") as file:
+        file.write(b"\n" + damage + b"\n")
+    (record,) = [record for record in records_of(waiting.read(), ("tag:other",)) if record.hard]
+    assert record.hard > time.time_ns()
+
+
+def test_a_line_that_is_being_written_is_none_yet(waiting: WaitingPurges, tmp_path: Path) -> None:
+    waiting.append(purge_of(7, NEWS))
+    with (tmp_path / "names" / "waiting").open("ab") as file:
+        file.write(b'\n{"names": ["tag:')
+    assert waiting.read() == [purge_of(7, NEWS)]
+    # Nobody writes it any more.
+    assert len(waiting.adopt()) == 2
+
+
+def test_a_file_that_has_become_too_long_purges_everything(waiting: WaitingPurges, tmp_path: Path) -> None:
+    for number in range(1, 101):
+        waiting.append(purge_of(number, f"url:http://shop.example/{number}"))
+        assert (tmp_path / "names" / "waiting").stat().st_size < 1200
+    for number in range(1, 101):
+        found = records_of(waiting.read(), (f"url:http://shop.example/{number}",))
+        assert max(record.hard for record in found) >= number
+
+
+def test_what_waits_becomes_records_in_the_order_of_the_numbers(directory: Path) -> None:
+    """A purge with a lower number may come later."""
+    store = FileStore(directory)
+    store.load("page")
+    records = store._records
+    records.write(records.read(NEWS).purged(50, 50.0, soft=False).purged(60, 60.0, soft=True))
+    for purge in (purge_of(55, NEWS, soft=True), purge_of(40, NEWS)):
+        records.waiting.append(purge)
+    records.adopt_waiting()
+    assert (records.read(NEWS).hard, records.read(NEWS).softs) == (50, ((55, 1055.0), (60, 60.0)))
