@@ -86,7 +86,7 @@ class WithConstructor(Request):
 
 class WithPath(Request):
     @property
-    def path(self) -> str:  # type: ignore[override]
+    def path(self) -> str:
         shown: str = self.__dict__["shown"]
         return shown.lower()
 
