@@ -154,6 +154,9 @@ def check_directory(directory: Path) -> None:
     except NotADirectoryError:
         raise ConfigError(f"the cache directory {directory} is inside a file: give another STALECACHE_DIR") from None
     except OSError as error:
+        if error.errno == errno.EIO:
+            # A disk that fails is no mistake of the configuration: pages are live until it is well.
+            return
         raise ConfigError(
             f"the cache directory {directory} can't be used ({error.strerror}): give another STALECACHE_DIR"
         ) from None

@@ -1,36 +1,38 @@
-"""Counter files: one for each process that counts, mapped by it alone, read by any process that adds them up.
+"""Counter files: one for each process that counts, written by it alone, read by any process that adds them up.
 
 A process holds an flock on its file as long as it lives; the kernel releases it however the process ends. The next process takes
 over the first file that is not held, and goes on counting in it. So counts never have to be carried over, and there are as many
 files as there were processes at the same time.
 
-A file has a head (magic, version, start time, gauges, named counts) and one block of cells for each label.
+A file has a head (magic, version, start time, shared memory, gauges, named counts) and one block of cells for each label.
 """
 
 from __future__ import annotations
 
-import errno
-import mmap
 import os
 import stat
 import struct
 import time
-import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from ..filesystem import shared_memory
 from ..filesystem.atomic import files_in, make_directory, ours
-from ..filesystem.system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, allocate, allocated, read_at, set_mode, try_flock, write_at
+from ..filesystem.held_file import HeldFile
+from ..filesystem.shared_memory import SharedMemory
+from ..filesystem.system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, set_mode, try_flock
 from .tally import CELLS, KINDS
 
 MAGIC = int.from_bytes(b"stalerow", "little")
 #: Each layout has its own version.
-VERSION = 1
+VERSION = 2
 #: Cells of the head.
 HEAD = 128
 _MAGIC_CELL, _VERSION_CELL, BORN_CELL = 0, 1, 2
+#: The name of the shared memory with the latest counts, and the number of the file that it belongs to.
+_MEMORY_CELL, _INODE_CELL = 3, 5
 #: Gauges belong to the process that holds the file, and are void when it has ended.
 GAUGES = range(8, 16)
 NAMED = 16
@@ -45,35 +47,52 @@ SIZE = (HEAD + (LABELS + len(KINDS)) * _BLOCK) * 8
 #: Seconds after which held files are tried again: a reader may have held them for a moment.
 _SECOND_LOOK = 0.002
 _TRIES = 10
+#: Bytes that are written at a time, if any of them has changed.
+_PART = 4096
 _OPEN = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
 
 
 class CounterFile:
-    """The file in which this process counts.
+    """The file of this process, and the cells that it counts in.
+
+    The cells are in shared memory, so that what a killed process has counted is not lost, and any process reads the latest counts;
+    without such memory they are this process's own. The file gets them now and then. It is not mapped: a disk that fails, or
+    whoever empties the file, would end the process.
 
     :param path: its path.
-    :param descriptor: an open descriptor, locked by this process.
-    :raises OSError: if it can't be mapped.
+    :param file: the open file, locked by this process.
+    :raises OSError: if it can't be read.
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, file: HeldFile) -> None:
         self.path = path
-        self._identity = _identity(os.fstat(descriptor))
-        # Opened once more: mmap duplicates the descriptor, and a duplicate would keep the lock.
-        mapped = os.open(path, os.O_RDWR | _OPEN)
-        try:
-            if _identity(os.fstat(mapped)) != self._identity:
-                raise FileNotFoundError(f"{path} was replaced")
-            self._cells = memoryview(mmap.mmap(mapped, SIZE)).cast("Q")
-        finally:
-            os.close(mapped)
+        self._file: HeldFile | None = file
+        self._pid = os.getpid()
+        content = file.read(SIZE, 0)
+        memory = _memory_of(memoryview(content).cast("Q"), file)
+        if memory is None:
+            memory = _new_memory(content, file)
+        self._cells = memoryview(bytearray(content) if memory is None else memory.map).cast("Q")
+        self._saved = b""
         self.head = self._cells[:HEAD]
         for gauge in GAUGES:
             self.head[gauge] = 0
+        self.save()
         self._known = {(label.kind, label.name): label.start for label in _labels(self._cells)}
         self._used = sum(1 for start in self._known.values() if start < _start_of(LABELS))
-        # If the app is garbage collected, its file is free for the next one.
-        self._closed = weakref.finalize(self, _close, descriptor)
+
+    def save(self) -> None:
+        """Write what was counted since the last time to the file. A failure is no error: the next time may be better."""
+        # After a fork without Python's hooks the counts are the parent's.
+        if self._file is None or self._pid != os.getpid():
+            return
+        content = self._cells.tobytes()
+        with suppress(OSError):
+            for start in range(0, SIZE, _PART):
+                part = content[start : start + _PART]
+                if part != self._saved[start : start + _PART]:
+                    self._file.write(part, start)
+            self._saved = content
 
     def cells(self, kind: str, label: str) -> memoryview | None:
         """Return the cells of a label, which is added if it is new; ``None`` if the file is full."""
@@ -102,16 +121,40 @@ class CounterFile:
             status = os.lstat(self.path)
         except OSError:
             return False
-        return _identity(status) == self._identity and _is_whole(status)
+        return self._file is not None and self._file.is_same(status) and _is_whole(status)
 
     def close(self) -> None:
         """Close the file. It is not unlocked, since after a fork the lock is shared with the parent."""
-        self._closed()
+        self._file = None
 
 
-def _close(descriptor: int) -> None:
-    with suppress(OSError):
-        os.close(descriptor)
+def _memory_of(cells: memoryview, file: HeldFile) -> SharedMemory | None:
+    """Return the memory that a file names; ``None`` if it is lost, or belongs to another file, of which this one is a copy."""
+    try:
+        memory = shared_memory.find(_memory_name(cells), SIZE)
+    except OSError:
+        return None
+    return memory if memory is not None and _is_of(memoryview(memory.map).cast("Q"), file.inode) else None
+
+
+def _new_memory(content: bytes, file: HeldFile) -> SharedMemory | None:
+    """Return new memory with the same counts; ``None`` where there is none."""
+    try:
+        memory = shared_memory.make(SIZE)
+    except OSError:
+        return None
+    memory.map[:] = content
+    name = bytes.fromhex(memory.name.rpartition("-")[2])
+    memory.map[_MEMORY_CELL * 8 : _MEMORY_CELL * 8 + 24] = name + file.inode.to_bytes(8, "little")
+    return memory
+
+
+def _memory_name(cells: memoryview) -> str:
+    return f"stalecache-{cells[_MEMORY_CELL : _MEMORY_CELL + 2].tobytes().hex()}"
+
+
+def _is_of(cells: memoryview, inode: int) -> bool:
+    return _is_ours(cells) and bool(cells[_INODE_CELL] == inode)
 
 
 def acquire_file(folder: Path) -> CounterFile:
@@ -157,8 +200,7 @@ def read_files(folder: Path) -> Iterator[Reading]:
         except OSError:
             continue
         try:
-            # Read, not mapped: if a mapped file were cut meanwhile, SIGBUS would end this process.
-            cells = memoryview(os.read(descriptor, SIZE + 1))
+            cells = memoryview(_latest(os.read(descriptor, SIZE + 1), os.fstat(descriptor).st_ino))
             is_held = not try_flock(descriptor, exclusive=False)
         except OSError:
             continue
@@ -180,24 +222,22 @@ def _paths(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names, key=int)]
 
 
+def _latest(content: bytes, inode: int) -> bytes:
+    """Return the counts in the shared memory that a file names, or else those in the file."""
+    if len(content) != SIZE or not _is_ours(cells := memoryview(content).cast("Q")):
+        return content
+    latest = shared_memory.read(_memory_name(cells), SIZE)
+    return latest if latest is not None and _is_of(memoryview(latest).cast("Q"), inode) else content
+
+
 def _take_over(path: Path) -> CounterFile | None:
     """Take over a file; ``None`` if another process holds it, or it is not whole."""
     try:
-        # Another user could cut it, and who reads a mapped file then is killed.
-        descriptor = ours(os.open(path, os.O_RDWR | _OPEN), path)
+        file = HeldFile(ours(os.open(path, os.O_RDWR | _OPEN), path))
+        is_free = file.try_lock(exclusive=True) and file.is_same(os.lstat(path)) and _is_whole(os.lstat(path))
+        return CounterFile(path, file) if is_free and _is_ours(memoryview(file.read(16, 0)).cast("Q")) else None
     except OSError:
         return None
-    try:
-        if try_flock(descriptor, exclusive=True) and _is_whole(os.fstat(descriptor)) and _is_ours_at(descriptor):
-            file = CounterFile(path, descriptor)
-            descriptor = -1
-            return file
-    except FileNotFoundError:
-        pass
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
-    return None
 
 
 def _create(folder: Path) -> CounterFile:
@@ -205,16 +245,11 @@ def _create(folder: Path) -> CounterFile:
     beside = folder / f"{os.urandom(8).hex()}.tmp"
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
     try:
-        if not try_flock(descriptor, exclusive=True):
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(beside))
+        file = HeldFile(descriptor)
+        file.try_lock(exclusive=True)
         set_mode(descriptor, 0o600)
-        # Writing to a hole on a full disk would raise SIGBUS.
-        allocate(descriptor, SIZE)
-        write_at(descriptor, struct.pack("=QQQ", MAGIC, VERSION, time.time_ns()), 0)
-        return CounterFile(_linked(beside, folder), descriptor)
-    except BaseException:
-        os.close(descriptor)
-        raise
+        file.write(struct.pack("=QQQ", MAGIC, VERSION, time.time_ns()).ljust(SIZE, b"\0"), 0)
+        return CounterFile(_linked(beside, folder), file)
     finally:
         with suppress(OSError):
             os.unlink(beside)
@@ -249,20 +284,12 @@ def _remove_if_unlocked(path: str) -> None:
         os.close(descriptor)
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
 def _is_whole(status: os.stat_result) -> bool:
-    return stat.S_ISREG(status.st_mode) and status.st_size == SIZE and allocated(status) >= SIZE
+    return stat.S_ISREG(status.st_mode) and status.st_size == SIZE
 
 
 def _is_ours(cells: memoryview) -> bool:
     return bool(cells[_MAGIC_CELL] == MAGIC and cells[_VERSION_CELL] == VERSION)
-
-
-def _is_ours_at(descriptor: int) -> bool:
-    return _is_ours(memoryview(read_at(descriptor, 16, 0)).cast("Q"))
 
 
 # -- the labels ------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ empty cells and a file of its own.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
@@ -163,7 +164,7 @@ class Registry:
         return [*self._tallies.values(), *self._others.values()]
 
     def tick(self) -> None:
-        """Acquire another file if ours was deleted or replaced, or none could be acquired before."""
+        """Write to the file. Acquire another one if ours was deleted or replaced, or none could be acquired before."""
         if self._file is None:
             if self._try_again_at:
                 self.open()
@@ -171,7 +172,13 @@ class Registry:
             with self._lock:
                 self._reset()
             self.open()
+        self.save()
         self._sample()
+
+    def save(self) -> None:
+        """Write the counts to the file."""
+        if self._file is not None:
+            self._file.save()
 
     def _sample(self) -> None:
         """Take a sample for the history, if anything was counted. A failure is counted, and is no error."""
@@ -282,6 +289,7 @@ class Registry:
         heads: list[Sequence[int]] = []
         held: list[Sequence[int]] = []
         labels: dict[tuple[str, str], list[Sequence[int]]] = {}
+        self.save()
         for reading in () if self.folder is None else read_files(self.folder):
             heads.append(reading.head)
             if reading.is_held:
@@ -326,3 +334,11 @@ def _see_fork() -> None:
 
 # At the fork, since a hit in the child does not check the pid. Some servers fork without this hook: slow paths check the pid too.
 after_fork_in_child(_see_fork)
+
+
+def _save_all() -> None:
+    for registry in list(_registries):
+        registry.save()
+
+
+atexit.register(_save_all)

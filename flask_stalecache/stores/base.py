@@ -11,6 +11,7 @@ from ..core.model.entry import Entry
 from ..core.model.keys import digest, is_digest
 from ..core.model.note import Note
 from ..stats.counters import Counters
+from .numbers import Numbers
 
 #: Estimated bytes of memory: a copy without entry; an entry with what a front end prepares; a name; a field; a container; an item.
 _COPY, _ENTRY, _NAME, _FIELD, _CONTAINER, _ITEM = 700, 3500, 190, 320, 100, 60
@@ -42,7 +43,7 @@ class Copy:
         stamp: int,
         slot: int,
         seq: int = 0,
-        table: memoryview | None = None,
+        table: Numbers | None = None,
         mark: int = 0,
     ) -> None:
         self.key = key

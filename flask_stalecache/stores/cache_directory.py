@@ -1,13 +1,13 @@
-"""The cache directory as this process has it open: made, checked, and with its table of stamps mapped.
+"""The cache directory as this process has it open: made, checked, and with its table of stamps.
 
 =============== ========= ========== =================== ==================================================================
 state           `is_open` `stamps`   hits                ends
 =============== ========= ========== =================== ==================================================================
 closed          no        ``None``   read the files      at the first load, write or purge (`open`)
-mapped          yes       the table  are served from     when the table's file turns out to be replaced, cut or deleted
+with a table    yes       the table  are served from     when the table's file turns out to be replaced, cut or deleted
                                      memory              (`reopen_if_replaced`: each tick and purge), or a folder can't be
                                                          made since the directory is gone (`make_folder`): opened again
-without a table yes       ``None``   read the files      when the table can be mapped (`reopen_if_replaced`)
+without a table yes       ``None``   read the files      when there can be a table (`reopen_if_replaced`)
 behind          yes       ``None``   read the files      when ``purge.lock`` is free (`reopen_if_replaced`): the table lacks the
                                                          last purge, and who only writes to it finds it in `behind`
 =============== ========= ========== =================== ==================================================================
@@ -15,7 +15,7 @@ behind          yes       ``None``   read the files      when ``purge.lock`` is 
 It is held while it is open: files are opened relative to its descriptor, since others may put a directory of theirs at its path.
 That one is checked before it is used.
 
-Opening takes no lock. Two threads that open at once map the same file twice; copies of the first table no longer stand.
+Two threads that open at once open the same table twice; copies of the first table no longer stand.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..filesystem import shared_memory
 from ..filesystem.atomic import make_directories, make_directory, status_of
 from ..filesystem.directory import Directory, check_directory
 from ..filesystem.locks import POLL, FileKeyLock
@@ -46,10 +47,10 @@ class CacheDirectory:
 
     :param directory: the directory.
     :param records: the purges that a new table has to know of.
-    :param counters: a table that can't be mapped is counted here.
+    :param counters: a table that can't be had is counted here.
     :param on_new_table: called when the table changed, since copies of another table do not stand.
-    :ivar behind: the mapped table while it may lack the last purge, for those who only write to it.
-    :ivar stamps: the mapped table; ``None``: see the states above. A hit reads it once, so that table and marks belong together.
+    :ivar behind: the table while it may lack the last purge, for those who only write to it.
+    :ivar stamps: the table; ``None``: see the states above. A hit reads it once, so that table and marks belong together.
     :ivar was_opened: whether this process has ever opened it.
     """
 
@@ -66,6 +67,7 @@ class CacheDirectory:
         self._records = records
         self._counters = counters
         self._on_new_table = on_new_table
+        self._said: set[str | None] = set()
 
     def check(self) -> None:
         """Raise :class:`ConfigError` if the directory exists and is a file, not ours, writable by others, or not by us."""
@@ -93,11 +95,11 @@ class CacheDirectory:
     # -- open ----------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Make the directory and map its table, unless that is done."""
+        """Make the directory and open its table, unless that is done."""
         if not self._is_open:
             make_directories(self.path)
             self._directory.hold()
-            self._map()
+            self._open_table()
             self._is_open = self.was_opened = True
 
     def open_if_exists(self) -> bool:
@@ -122,7 +124,7 @@ class CacheDirectory:
 
     # -- the table -----------------------------------------------------------------------------------------------
 
-    def _map(self) -> None:
+    def _open_table(self) -> None:
         try:
             stamps = Stamps(self._directory.at(FILE_NAME))
         except OSError:
@@ -132,6 +134,7 @@ class CacheDirectory:
         else:
             self.stamps, self.behind = None, stamps
             self._try_to_catch_up(stamps)
+            self._say(stamps.why_read)
         self._on_new_table()
 
     def _try_to_catch_up(self, stamps: Stamps) -> None:
@@ -181,19 +184,35 @@ class CacheDirectory:
                 SUSPICIOUS,
             )
 
+    def _say(self, why_read: str | None) -> None:
+        if why_read in self._said:
+            return
+        self._said.add(why_read)
+        if why_read is None:
+            logger.debug("hits of %s compare numbers in shared memory", self.path)
+        else:
+            message = "each hit of %s makes two system calls to read its table of stamps, since workers share no memory: %s"
+            logger.log(logging.WARNING if shared_memory.is_expected() else logging.DEBUG, message, self.path, why_read)
+
     def is_current(self) -> bool:
         """Whether other processes see what is written to this table."""
         stamps = self.stamps or self.behind
         return self._directory.is_current() and (stamps is None or stamps.is_current())
 
+    def tick(self) -> None:
+        """Open the table again if it was replaced, and write what could wait."""
+        self.reopen_if_replaced()
+        if self.stamps is not None:
+            self.stamps.tick()
+
     def has_unmapped_table(self) -> bool:
-        """Whether other processes may have a table that this one can't map."""
+        """Whether other processes may have a table that this one can't open."""
         return self.stamps is None and self.behind is None and status_of(self._directory.at(FILE_NAME)) is not None
 
     def reopen_if_replaced(self) -> None:
-        """Map the table again if its file was replaced or deleted, or could not be mapped before."""
+        """Open the table again if its file was replaced or deleted, or could not be opened before."""
         if self.stamps is None or not self.is_current():
-            # The old table is dropped even if the new one can't be mapped: other processes don't write to it any more.
+            # The old table is dropped even if the new one can't be opened: other processes don't write to it any more.
             self._is_open, self.stamps, self.behind = False, None, None
             self._on_new_table()
             self.open()

@@ -24,7 +24,7 @@ from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
 from ..core.rules.variants import INDEX
-from ..errors import BrokenEntry, ConfigError
+from ..errors import BrokenEntry, ConfigError, StoreError
 from ..filesystem.atomic import read_file, remove_file, store_errors, write_file
 from ..filesystem.directory import Directory
 from ..filesystem.locks import FileKeyLock
@@ -46,6 +46,8 @@ from .walk import Contents
 MIB = 1024 * 1024
 #: Attempts of a load that purges interrupt; after that the entry counts as purged.
 _LOADS = 10
+#: Attempts of a purge that a new table interrupts.
+_PURGES = 100
 
 
 class FileStore:
@@ -164,8 +166,9 @@ class FileStore:
     def seq(self) -> int:
         """Return the last purge number."""
         stamps = self._cache_directory.stamps
-        if stamps is not None:
-            return int(stamps.table[SEQ_SLOT])
+        # Less than 0: the table was cut.
+        if stamps is not None and (number := int(stamps.table[SEQ_SLOT])) >= 0:
+            return number
         # An entry begun at 0 counts as older than every purge: it is stored in vain, but never served by mistake.
         with suppress(OSError, ConfigError):
             self._cache_directory.hold()
@@ -175,7 +178,7 @@ class FileStore:
     def seq_without_io(self) -> int:
         """Return the last purge number; without a table, the time, which a later purge exceeds: see :meth:`_purge`."""
         stamps = self._cache_directory.stamps
-        return time.time_ns() if stamps is None else int(stamps.table[SEQ_SLOT])
+        return time.time_ns() if stamps is None else max(0, int(stamps.table[SEQ_SLOT]))
 
     def _read_entry(self, name: str, key: str) -> Entry | None:
         try:
@@ -275,8 +278,11 @@ class FileStore:
     def purge(self, *names: str, soft: bool) -> None:
         """Purge all entries that have one of the names and were begun before now."""
         with store_errors():
-            while names and not self._purger.purge_in_current(names, soft):
-                pass
+            for _ in range(_PURGES if names else 0):
+                if self._purger.purge_in_current(names, soft):
+                    return
+            if names:
+                raise StoreError(f"the table of stamps of {self.directory} is replaced again and again")
 
     def key_of(self, address: str) -> str | None:
         """Return the key of an entry by its digest, from the head of its file; ``None`` if there is none or it is broken."""
@@ -341,11 +347,11 @@ class FileStore:
         return self._cache_directory.newer_version()
 
     def tick(self) -> None:
-        """Map the table again if it was replaced, and sweep a little."""
+        """Open the table again if it was replaced, and sweep a little."""
         if not self._cache_directory.was_opened:
             return
         with store_errors():
-            self._cache_directory.reopen_if_replaced()
+            self._cache_directory.tick()
             self._purger.adopt_waiting()
             self._sweeper.tick(self._cache_directory.stamps)
 

@@ -37,7 +37,7 @@ class Purger:
         # Before the lock, since a new table takes it too.
         self._directory.reopen_if_replaced()
         if self._directory.has_unmapped_table():
-            raise StoreError("the table of stamps can't be mapped here, and others would not see the purge")
+            raise StoreError("the table of stamps can't be opened here, and others would not see the purge")
         lock = self._directory.take_purge_lock()
         if lock is None:
             self._purge_without_lock(names, soft)
@@ -99,7 +99,8 @@ class Purger:
 
     def _next_number(self, stamps: Stamps | None) -> int:
         last = 0 if stamps is None else int(stamps.table[SEQ_SLOT])
-        if stamps is None or stamps is self._directory.behind:
+        # Less than 0: the table was cut.
+        if stamps is None or stamps is self._directory.behind or last < 0:
             last = max(last, self._records.last_number())
         return max(last + 1, time.time_ns())
 

@@ -168,7 +168,7 @@ class Sweeper:
                 return
 
     def _begin(self, progress: Progress, stamps: Stamps | None) -> None:
-        progress.began = self.records.last_number() if stamps is None else int(stamps.table[SEQ_SLOT])
+        progress.began = self.records.last_number() if stamps is None else max(0, int(stamps.table[SEQ_SLOT]))
         progress.began_at, up = time.time(), uptime()
         progress.boot, progress.began_up = up.boot, up.seconds
         progress.looks = progress.began != progress.checked or bool(self._old_records(progress))
@@ -314,7 +314,7 @@ class Sweeper:
             if not stamps.is_current():
                 return
             # A load that read an entry before its record is removed, and the record after, sees that SEQ has moved.
-            number = int(stamps.table[SEQ_SLOT]) + 1
+            number = max(int(stamps.table[SEQ_SLOT]), self.records.last_number()) + 1
             self.records.note_number(number)
             stamps.raise_seq(number)
             for file in old:

@@ -14,6 +14,7 @@ from flask import Flask
 
 from flask_stalecache import FileStore, StaleCache
 from flask_stalecache.core.model.keys import digest
+from flask_stalecache.stores.numbers import Numbers
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps
 from flask_stalecache.stores.sweep_progress import decode
 from support.engine import make_entry
@@ -57,7 +58,7 @@ def used(directory: Path) -> int:
     return sum(-(-path.stat().st_size // BLOCK) * BLOCK for path in files)
 
 
-def counters_of(directory: Path) -> memoryview:
+def counters_of(directory: Path) -> Numbers:
     """Return the bytes that the table has for each folder, as any process sees them."""
     return Stamps(directory / FILE_NAME).folder_sizes
 

@@ -16,6 +16,7 @@ from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.filesystem.locks import FileKeyLock
 from flask_stalecache.stores import eviction as room_module
+from flask_stalecache.stores import table_file
 from flask_stalecache.stores.entry_format import encode
 from flask_stalecache.stores.folders import Folders
 from support.client import MakeApp, visit
@@ -337,7 +338,7 @@ def test_where_others_have_taken_everything_pages_are_live(
     make_app: MakeApp, clock: time_machine.Traveller, disk: Disk, monkeypatch: pytest.MonkeyPatch, tabled: bool
 ) -> None:
     if not tabled:
-        monkeypatch.setattr(os, "posix_fallocate", lambda *_: os.truncate("", errno.ENOSPC))
+        monkeypatch.setattr(table_file, "_write_beside", lambda *_: os.truncate("", errno.ENOSPC))
     app, runs = shop(make_app, MIN_FREE=10 * BLOCK)
     disk.others = 35
     assert [visit(app, "/page").page for _ in range(2)] == [("MISS", f"page {n} ".ljust(100, ".")) for n in (1, 2)]

@@ -155,11 +155,10 @@ def test_a_file_of_somebody_else_is_never_read(parent: Path, somebody: Callable[
     assert not copy.note.failures
 
 
-def test_a_table_of_somebody_else_is_not_mapped(parent: Path) -> None:
-    """They could cut it, and who reads it then is killed."""
+def test_a_table_of_somebody_else_is_not_used(parent: Path) -> None:
     directory = parent / "cache"
     FileStore(directory).load("page")
-    table = directory / "stamps-3"
+    table = directory / "stamps-4"
     if ROOT:
         os.chown(table, NOBODY, NOBODY)
         FileStore(directory).load("page")

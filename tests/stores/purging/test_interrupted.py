@@ -40,6 +40,7 @@ READING = frozenset(
         "_size_on_disk", "__init__", "__repr__", "files_in", "folder_of", "last", "on_disk", "read", "read_file", "seq", "slot_of",
         "store_errors", "open_file", "ours", "status_of",
         "base.py", "directory.py", "entry_format.py", "head_values.py", "memory.py",
+        "_head_of", "decoded", "encoded", "where", "held_file.py", "numbers.py", "shared_memory.py",
     }
 )  # fmt: skip
 
@@ -209,7 +210,7 @@ def leave_a_temporary_file(directory: Path, deed: Callable[[FileStore], object])
     store, step, others = FileStore(directory), 0, set(directory.rglob("*.tmp"))
     while not (left := set(directory.rglob("*.tmp")) - others):
         step += 1
-        assert killed_at(step, lambda: deed(store)), "it left none"
+        assert killed_at(step, lambda: deed(store), frozenset({"shared_memory.py", "numbers.py", "files_in"})), "it left none"
     return [path.name for path in left]
 
 

@@ -19,7 +19,7 @@ _OURS = re.compile(
 )
 
 _FIXED = {
-    "stamps-3",
+    "stamps-4",
     "sweep",
     "sweep.lock",
     "purge.lock",

@@ -1,0 +1,72 @@
+"""A file that stays open, and is never mistaken for another one."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+
+from .system import read_at, try_flock, write_at
+
+
+class HeldFile:
+    """An open file. A forked child inherits it, and its lock.
+
+    A daemon may have closed all descriptors, and the number may be of another file by now: that one is neither written nor closed.
+
+    :param descriptor: its descriptor, which this object closes when it is garbage collected.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        status = os.fstat(descriptor)
+        self._identity = status.st_dev, status.st_ino
+
+    def __del__(self) -> None:
+        if self.is_open():
+            with suppress(OSError):
+                os.close(self._descriptor)
+
+    def is_open(self) -> bool:
+        """Whether the descriptor still leads to it."""
+        try:
+            return self.is_same(os.fstat(self._descriptor))
+        except OSError:
+            return False
+
+    def is_same(self, status: os.stat_result | None) -> bool:
+        """Whether a status is that of this file."""
+        return status is not None and (status.st_dev, status.st_ino) == self._identity
+
+    @property
+    def inode(self) -> int:
+        """Its number in its file system."""
+        return self._identity[1]
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return os.fstat(self._descriptor).st_size
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Return its bytes from an offset; fewer if it ends before."""
+        return read_at(self._descriptor, size, offset)
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Write bytes at an offset, all of them or as many as there is room for; then raise :class:`OSError`."""
+        self._check()
+        if write_at(self._descriptor, data, offset) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def cut(self) -> None:
+        """Cut it to nothing, which needs no room."""
+        self._check()
+        os.ftruncate(self._descriptor, 0)
+
+    def _check(self) -> None:
+        if not self.is_open():
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    def try_lock(self, *, exclusive: bool) -> bool:
+        """Lock it, or change its lock, without waiting. Return false if others hold it: then this lock is lost too."""
+        return try_flock(self._descriptor, exclusive=exclusive)

@@ -1,0 +1,164 @@
+"""Files in memory that the processes of a machine share: no disk takes a page of them away, and no restore rewrites them.
+
+They are in ``/dev/shm``, if that is a tmpfs. A mapping holds a lock on its file as long as it exists, so a file that nobody has
+mapped can be told, and is removed when others are made. Containers may each have a ``/dev/shm`` of their own.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import re
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from .atomic import ours, read_file
+from .system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, allocate, allocated, set_mode, try_flock
+
+FOLDER = "/dev/shm"
+#: Bytes of the last files of one kind that stay even if nobody has mapped them: a worker may succeed one that was killed.
+IDLE = 16 * 1024 * 1024
+_MOUNTS = "/proc/self/mountinfo"
+_KINDS = ("tmpfs", "ramfs")
+_NAME = re.compile(r"stalecache-[0-9a-f]{32}")
+_OPEN = os.O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
+
+
+class SharedMemory:
+    """A mapped file.
+
+    :ivar name: its name in the folder.
+    :ivar map: its bytes.
+    """
+
+    def __init__(self, name: str, descriptor: int, size: int) -> None:
+        self.name = name
+        status = os.fstat(descriptor)
+        self._identity = status.st_dev, status.st_ino
+        # The mapping keeps a duplicate of the descriptor, and with it the lock.
+        self.map = mmap.mmap(descriptor, size)
+
+    def is_current(self) -> bool:
+        """Whether the file is still there, so that others can find it."""
+        try:
+            status = os.lstat(_path(self.name))
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity and status.st_size == len(self.map)
+
+    def remove(self) -> None:
+        """Remove the file; those who have mapped it keep it."""
+        with suppress(OSError):
+            os.unlink(_path(self.name))
+
+
+def is_expected() -> bool:
+    """Whether this system has a folder for such memory."""
+    return os.path.isdir(FOLDER)
+
+
+def device() -> int | None:
+    """Return the number of the file system that this process has there; ``None`` if it is no memory."""
+    try:
+        folder = os.path.realpath(FOLDER)
+        number = os.stat(folder).st_dev
+        return number if _kind_of(folder, number) in _KINDS else None
+    except OSError:
+        return None
+
+
+@lru_cache
+def _kind_of(folder: str, number: int) -> str:
+    """Return the kind of the file system that is mounted there; "" if none is.
+
+    :param number: its number. With another one, another file system is mounted.
+    """
+    kind = ""
+    with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as mounts:
+        for line in mounts:
+            mount, _, source = line.partition(" - ")
+            if mount.split(" ")[4] == folder:
+                # A later mount hides those before it.
+                kind = source.split(" ")[0]
+    return kind
+
+
+def make(size: int) -> SharedMemory:
+    """Make a file of zeros and map it.
+
+    :raises OSError: if there is no such memory, no room in it, or it can't be mapped.
+    """
+    if device() is None:
+        raise OSError(errno.ENODEV, f"{FOLDER} is no shared memory")
+    _remove_idle(size)
+    name = f"stalecache-{os.urandom(16).hex()}"
+    descriptor = os.open(_path(name), _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        try_flock(descriptor, exclusive=False)
+        set_mode(descriptor, 0o600)
+        allocate(descriptor, size)
+        return SharedMemory(name, descriptor, size)
+    except BaseException:
+        os.unlink(_path(name))
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def find(name: str, size: int) -> SharedMemory | None:
+    """Map a file by its name; ``None`` if it is not there, or not as it was made.
+
+    :raises OSError: if it is there and can't be mapped.
+    """
+    if not _NAME.fullmatch(name):
+        return None
+    try:
+        descriptor = ours(os.open(_path(name), _OPEN), _path(name))
+    except OSError:
+        return None
+    try:
+        # Not to be locked: it is being removed.
+        is_there = try_flock(descriptor, exclusive=False)
+        status = os.fstat(descriptor)
+        is_whole = status.st_size == size and allocated(status) >= size
+        return SharedMemory(name, descriptor, size) if is_there and is_whole and status.st_nlink else None
+    finally:
+        os.close(descriptor)
+
+
+def read(name: str, size: int) -> bytes | None:
+    """Return the bytes of a file by its name; ``None`` if it is not there, or not as it was made."""
+    if not _NAME.fullmatch(name):
+        return None
+    try:
+        data = read_file(Path(_path(name)), size + 1)
+    except OSError:
+        return None
+    return data if data is not None and len(data) == size else None
+
+
+def _remove_idle(size: int) -> None:
+    """Remove our files of a size that nobody has mapped, since their processes have ended, but not the last ones."""
+    files: list[tuple[int, str]] = []
+    for name in filter(_NAME.fullmatch, os.listdir(FOLDER)):
+        with suppress(OSError):
+            status = os.lstat(_path(name))
+            files += [(status.st_mtime_ns, _path(name))] if status.st_size == size else []
+    for _, path in sorted(files)[: max(0, len(files) - IDLE // size)]:
+        with suppress(OSError):
+            _remove_if_idle(path)
+
+
+def _remove_if_idle(path: str) -> None:
+    descriptor = ours(os.open(path, _OPEN), path)
+    try:
+        if try_flock(descriptor, exclusive=True):
+            os.unlink(path)
+    finally:
+        os.close(descriptor)
+
+
+def _path(name: str) -> str:
+    return f"{FOLDER}/{name}"

@@ -1,0 +1,132 @@
+"""Numbers and marks in a file that is not mapped: each access is a system call, and no failure of the disk ends the process.
+
+A number is written plus one: a 0 is a number that was never written or is lost, in a file that was cut, say. Nobody knows it then,
+so no copy of an entry that depends on it stands.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from ..filesystem.held_file import HeldFile
+
+#: Numbers are less than this.
+LIMIT = 2**64 - 1
+#: A number 0, as it is written.
+ZERO = (1).to_bytes(8, "little")
+
+
+class Numbers(Protocol):
+    """64-bit numbers, mapped or not."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+    def __setitem__(self, index: int, number: int, /) -> None: ...
+    def __iter__(self, /) -> Iterator[int]: ...
+
+
+class Marks(Protocol):
+    """Bytes that are 0 or not."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+    def __setitem__(self, index: int, mark: int, /) -> None: ...
+
+
+def unequal() -> int:
+    """Return a number that is less than all others, and not equal to any."""
+    return -1 - int.from_bytes(os.urandom(7), "big")
+
+
+class FileNumbers:
+    """Numbers in a file.
+
+    :param file: the file.
+    :param offset: where they begin.
+    :param count: how many there are.
+    :param unknown: returns what stands for a number that is lost.
+    """
+
+    def __init__(self, file: HeldFile, offset: int, count: int, unknown: Callable[[], int]) -> None:
+        self._file = file
+        self._offset = offset
+        self._count = count
+        self._unknown = unknown
+
+    def __getitem__(self, index: int) -> int:
+        try:
+            data = self._file.read(8, self._offset + 8 * index)
+        except OSError:
+            return self._unknown()
+        return self._decoded(data)
+
+    def _decoded(self, data: bytes) -> int:
+        number = int.from_bytes(data, "little") if len(data) == 8 else 0
+        return number - 1 if number else self._unknown()
+
+    def __iter__(self) -> Iterator[int]:
+        try:
+            data = self._file.read(8 * self._count, self._offset)
+        except OSError:
+            data = b""
+        return (self._decoded(data[at : at + 8]) for at in range(0, 8 * self._count, 8))
+
+    def __setitem__(self, index: int, number: int) -> None:
+        try:
+            self._file.write(encoded([number]), self._offset + 8 * index)
+        except OSError:
+            # No room to change a number: then nobody may rely on any of them. This needs no room; if it fails too, that is told.
+            self._file.cut()
+
+
+class FileMarks:
+    """Marks in a file. Setting one is a hit's, so it only shows in the file after :meth:`flush`.
+
+    :param offset: where they begin.
+    """
+
+    def __init__(self, file: HeldFile, offset: int, count: int) -> None:
+        self._file = file
+        self._offset = offset
+        self._set = bytearray(count)
+
+    def __getitem__(self, index: int) -> int:
+        if self._set[index]:
+            return 1
+        try:
+            return int.from_bytes(self._file.read(1, self._offset + index), "big")
+        except OSError:
+            return 0
+
+    def __setitem__(self, index: int, mark: int) -> None:
+        self._set[index] = mark
+        if not mark:
+            self._write(index, b"\0")
+
+    def flush(self) -> None:
+        """Write the marks that were set since the last time."""
+        at = self._set.find(1)
+        while at >= 0:
+            self._set[at] = 0
+            self._write(at, b"\1")
+            at = self._set.find(1, at + 1)
+
+    def _write(self, index: int, mark: bytes) -> None:
+        try:
+            # Not beyond its end, if it was cut: it would look whole again.
+            if self._file.size > self._offset + index:
+                self._file.write(mark, self._offset + index)
+        except OSError:
+            # Then one is evicted sooner than it should.
+            return
+
+
+def encoded(numbers: Iterator[int] | list[int]) -> bytes:
+    """Return numbers as they are written."""
+    return b"".join([(number + 1).to_bytes(8, "little") for number in numbers])
+
+
+def decoded(data: bytes, count: int) -> list[int]:
+    """Return as many numbers as were written, and 0 for those that are lost."""
+    cells = [int.from_bytes(data[at : at + 8], "little") for at in range(0, 8 * count, 8)]
+    return [max(0, cell - 1) for cell in cells]
