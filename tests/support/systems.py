@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from flask_stalecache.filesystem import directory
+from flask_stalecache.filesystem import directory, shared_memory
 
 NOWHERE = "/there is no such folder"
 
@@ -23,3 +23,5 @@ def become_macos(put: Callable[[Any, str, object], object] = setattr, take: Call
         if hasattr(os, flag):
             take(os, flag)
     put(directory, "LINKS", NOWHERE)
+    put(shared_memory, "FOLDER", NOWHERE)
+    put(shared_memory, "_MOUNTS", NOWHERE)
