@@ -118,7 +118,7 @@ def make_app(directory: Path) -> Callable[..., tuple[Flask, StaleCache]]:
 
 
 @pytest.fixture
-def clock() -> Iterator[time_machine.Traveller]:
+def clock(no_housekeeping: None) -> Iterator[time_machine.Traveller]:
     """A fake clock that stands still at :data:`support.clock.NOON`; ``clock.shift(seconds)`` moves it."""
     with time_machine.travel(NOON, tick=False) as traveller:
         yield traveller

@@ -16,6 +16,7 @@ from flask_stalecache import FileStore
 from flask_stalecache.core.model.note import NOTHING
 from flask_stalecache.engine.origin import Answer, Start
 from flask_stalecache.stats.tally import Tally
+from support.clock import NOON
 from support.engine import FakeOrigin, FakeRefresh, body_of, failed, make_engine, make_entry, personal, storable, unstorable
 from support.engine_calls import (
     EXPIRED,
@@ -449,13 +450,14 @@ def test_a_visitors_own_call_has_no_deadline(directory: Path, monotonic: Callabl
 
 def test_the_housekeeper_gives_up_by_itself(
     directory: Path,
-    clock: time_machine.Traveller,
     monkeypatch: pytest.MonkeyPatch,
     held: threading.Event,
     elsewhere: FileStore,
 ) -> None:
     monkeypatch.setattr("flask_stalecache.engine.housekeeper.INTERVAL", 0.005)
-    engine = stale_engine(directory, clock, REFRESH_DEADLINE=0.01)
-    hold_refresh(engine, held)
-    wait_until(lambda: is_free(elsewhere), "the end of the refresh")
-    wait_until(lambda: engine.counters["refreshes_overdue"] == 1)
+    # Unlike the fixture, this clock leaves the thread alone.
+    with time_machine.travel(NOON, tick=False) as clock:
+        engine = stale_engine(directory, clock, REFRESH_DEADLINE=0.01)
+        hold_refresh(engine, held)
+        wait_until(lambda: is_free(elsewhere), "the end of the refresh")
+        wait_until(lambda: engine.counters["refreshes_overdue"] == 1)
