@@ -232,25 +232,25 @@ class FileStore:
         with store_errors():
             self._cache_directory.make_folder(self.directory / name[:2])
             file = self._folders.file(name, suffix)
-            size, stamps = on_disk(len(data)), self._cache_directory.stamps
-            self._evictor.reserve(folder_of(name), size, stamps)
+            size, stamps, is_lone = on_disk(len(data)), self._cache_directory.stamps, self._folders.is_lone(name, suffix)
+            self._evictor.reserve(folder_of(name), size, stamps, is_lone=is_lone)
             before = size_on_disk(file)
             try:
                 write_file(file, data, int(time.time() * BILLION))
             except BaseException:
-                self._evictor.release(folder_of(name), size, stamps)
+                self._evictor.release(folder_of(name), size, stamps, is_lone=is_lone)
                 raise
-            self._has_changed(name, -(before or 0), before is None and not suffix)
+            self._has_changed(name, -(before or 0), before is None and not suffix, is_lone)
 
     def _unlink(self, key: str, suffix: str) -> None:
         name = digest(key)
         with store_errors():
             self._cache_directory.open()
             file = self._folders.file(name, suffix)
-            before = size_on_disk(file)
+            before, is_lone = size_on_disk(file), self._folders.is_lone(name, suffix)
             with suppress(FileNotFoundError):
                 remove_file(file)
-                self._has_changed(name, -(before or 0), -(not suffix))
+                self._has_changed(name, -(before or 0), -(not suffix), is_lone)
 
     def _remove_broken(self, name: str, key: str) -> None:
         """Remove a broken entry under its lock, unless another process is writing it or has replaced it."""
@@ -266,12 +266,10 @@ class FileStore:
         finally:
             lock.release()
 
-    def _has_changed(self, name: str, grown: int, more: int) -> None:
+    def _has_changed(self, name: str, grown: int, more: int, is_lone: bool) -> None:
         # Read once: a tick in another thread may close the table in between.
         stamps = self._cache_directory.stamps or self._cache_directory.behind
-        if stamps is not None:
-            stamps.move(slot_of(name))
-            stamps.grow(folder_of(name), grown, more)
+        self._folders.has_changed(name, stamps, grown, more, is_lone=is_lone)
 
     # -- purging -------------------------------------------------------------------------------------------------
 

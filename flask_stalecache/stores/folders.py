@@ -55,6 +55,11 @@ class Found:
         return sum(on_disk(status.st_size) for status in (self.entry, self.note) if status is not None)
 
     @property
+    def lone_size(self) -> int:
+        """Bytes of a note without an entry."""
+        return self.size if self.entry is None else 0
+
+    @property
     def used_ns(self) -> int:
         """The time of the last use or write, according to the files."""
         return max((status.st_mtime_ns for status in (self.entry, self.note) if status is not None), default=0)
@@ -89,6 +94,11 @@ class Folder:
     def size(self) -> int:
         """Bytes of the entries and notes that were looked at, and of unfinished ones."""
         return self.unfinished + sum(found.size for found in self.keys)
+
+    @property
+    def notes(self) -> int:
+        """Bytes of the notes without an entry that were looked at."""
+        return sum(found.lone_size for found in self.keys)
 
 
 @dataclass(slots=True)
@@ -158,13 +168,16 @@ class Folders:
             setattr(found, kind, status_of(self.file(name, _SUFFIXES[kind])))
         return found
 
-    def look(self, number: int, most: int | None = None) -> Folder:
+    def look(self, number: int, most: int | None = None, *, only_notes: bool = False) -> Folder:
         """Return the entries and notes in a folder.
 
         :param most: look at this many keys at most, chosen at random. Default: all.
+        :param only_notes: look at the notes without an entry.
         """
         listed = self.listed(number)
         keys = [(name, kinds - _LOCK) for name, kinds in listed.keys.items() if kinds != _LOCK]
+        if only_notes:
+            keys = [(name, kinds) for name, kinds in keys if "entry" not in kinds]
         entries = sum("entry" in kinds for _, kinds in keys)
         is_whole = most is None or len(keys) <= most
         chosen = keys if most is None or is_whole else random.sample(keys, most)
@@ -213,7 +226,27 @@ class Folders:
         """Move the stamp of a removed key and correct the counts, so that all processes see it."""
         if stamps is not None:
             stamps.move(slot_of(found.name))
-            stamps.grow(folder_of(found.name), -found.size, -(found.entry is not None))
+            stamps.grow(folder_of(found.name), -found.size, -(found.entry is not None), -found.lone_size)
+
+    def has_changed(self, name: str, stamps: Stamps | None, size: int, entries: int, *, is_lone: bool) -> None:
+        """Move the stamp of a key one of whose files was written or removed, and correct the counts.
+
+        :param size: bytes by which the files have grown.
+        :param entries: number of entries that were added.
+        :param is_lone: whether the file is a note without an entry.
+        """
+        if stamps is None:
+            return
+        notes = size if is_lone else 0
+        if entries:
+            # A new entry's note is no longer alone, and that of a removed one is from now on.
+            notes = -entries * (size_on_disk(self.file(name, ".note")) or 0)
+        stamps.move(slot_of(name))
+        stamps.grow(folder_of(name), size, entries, notes)
+
+    def is_lone(self, name: str, suffix: str) -> bool:
+        """Whether a file of a key is a note, and the key has no entry."""
+        return suffix == ".note" and status_of(self.file(name)) is None
 
     def remove_lock(self, name: str) -> None:
         """Remove a key's lock file, unless it is held."""

@@ -34,10 +34,13 @@ from .base import Checked, Copy, Stored, Usage
 from .memory_purges import MemoryPurges
 from .purge_record import PurgeRecord, left_of
 from .purge_records import records_within
+from .summary import is_failing
 
 MIB = 1024 * 1024
 #: Notes without an entry take this part (1/n) of the size at most: visitors choose the keys.
 _NOTES = 16
+#: Pages with a failing origin that are spared at most when room is made.
+_SPARED = 64
 #: Seconds between two sweeps at most, and keys that one round of housekeeping looks at.
 _PAUSE, _ROUND = 60.0, 1000
 #: Seconds without use after which a note without an entry is removed.
@@ -279,11 +282,15 @@ class MemoryStore:
         while new.entry is None and self._notes and self._notes_size + new.size > self.max_size // _NOTES:
             self._drop(next(iter(self._notes.values())))
             self._evicted += 1
-        # Each round evicts something or clears a mark, so this ends.
+        # Each round evicts, clears a mark or spares a page that could not be built again, of which there are few: so this ends.
+        spares, now = _SPARED, time.time()
         while self._kept and self._size + new.size > self.max_size:
             oldest = next(iter(self._kept.values()))
             if oldest.used:
-                oldest.used, oldest.used_at = False, time.time()
+                oldest.used, oldest.used_at = False, now
+                self._kept.move_to_end(oldest.key)
+            elif spares and oldest.entry is not None and is_failing(oldest.note, now) and oldest.entry.in_any_window(now):
+                spares -= 1
                 self._kept.move_to_end(oldest.key)
             else:
                 self._drop(oldest)
@@ -381,8 +388,7 @@ class MemoryStore:
         idle = now - kept.used_at
         if entry is None:
             return "removed_notes" if idle > min(self._inactive, _NOTE_AGE) else ""
-        is_wanted = idle <= self._inactive or entry.is_fresh(now) or entry.in_swr(now) or entry.in_sie(now)
-        return "" if is_wanted else "evicted_inactive"
+        return "" if idle <= self._inactive or entry.in_any_window(now) else "evicted_inactive"
 
     def forget(self) -> None:
         """Have everything loaded again: after a fork, say. The entries stay, since there are no others."""

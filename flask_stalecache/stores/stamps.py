@@ -8,8 +8,8 @@ Which process writes what:
 =============== ============================================================================================
 slot 0 (SEQ)    the last purge number; raised with ``purge.lock`` held
 other slots     moved without a lock, after the files were changed
-counts          bytes and entries of each folder; without a lock, so that updates may be lost, and corrected
-                whenever a folder is read
+counts          bytes, entries and notes without an entry of each folder; without a lock, so that updates may be
+                lost, and corrected whenever a folder is read
 marks           one byte for each use since the last look (CLOCK); set by hits, cleared by eviction and sweep
 =============== ============================================================================================
 
@@ -32,7 +32,7 @@ SLOTS = 65536
 FOLDERS = 256
 #: More marks than stamps: keys that share a stamp cost a reload, keys that share a mark keep each other from being evicted.
 MARKS = 262_144
-_LAYOUT = Layout(counts=2 * FOLDERS, stamps=SLOTS, marks=MARKS)
+_LAYOUT = Layout(counts=3 * FOLDERS, stamps=SLOTS, marks=MARKS)
 #: Bytes of the table.
 SIZE = _LAYOUT.size
 #: Slot 0 holds SEQ, the last purge number.
@@ -73,7 +73,9 @@ class Stamps:
         self.folder_sizes = table.numbers(0, FOLDERS)
         #: Entries in each of them.
         self.folder_entries = table.numbers(FOLDERS, FOLDERS)
-        self.table = table.numbers(2 * FOLDERS, SLOTS)
+        #: Bytes of the notes without an entry in each of them.
+        self.folder_notes = table.numbers(2 * FOLDERS, FOLDERS)
+        self.table = table.numbers(3 * FOLDERS, SLOTS)
         #: Not 0: a key that hashes to it was used since the last look (CLOCK).
         self.marks = table.marks
 
@@ -96,15 +98,23 @@ class Stamps:
         if self.table[SEQ_SLOT] < number:
             self.table[SEQ_SLOT] = number
 
-    def grow(self, folder: int, size: int, entries: int) -> None:
-        """Add to the bytes and entries of a folder; negative if some were removed."""
+    def grow(self, folder: int, size: int, entries: int = 0, notes: int = 0) -> None:
+        """Add to the counts of a folder; negative if something was removed.
+
+        :param size: bytes of all files.
+        :param entries: number of entries.
+        :param notes: bytes of the notes without an entry.
+        """
         self.folder_sizes[folder] = max(0, self.folder_sizes[folder] + size)
         self.folder_entries[folder] = max(0, self.folder_entries[folder] + entries)
+        if notes:
+            self.folder_notes[folder] = max(0, self.folder_notes[folder] + notes)
 
-    def count(self, folder: int, size: int, entries: int) -> None:
+    def count(self, folder: int, size: int, entries: int, notes: int) -> None:
         """Correct the counts of a folder."""
         self.folder_sizes[folder] = size
         self.folder_entries[folder] = entries
+        self.folder_notes[folder] = notes
 
     def is_current(self) -> bool:
         """Whether other processes use the same table."""

@@ -199,12 +199,13 @@ class Sweeper:
             if not self._sweep_key(found, progress, stamps, now):
                 progress.size += found.size
                 progress.entries += found.entry is not None
+                progress.notes += found.lone_size
             if time.monotonic() >= until:
                 break
         if not rest.is_over:
             return False
         if stamps is not None:
-            stamps.count(progress.folder, progress.size, progress.entries)
+            stamps.count(progress.folder, progress.size, progress.entries, progress.notes)
         return True
 
     def _rest_of(self, progress: Progress) -> _Rest:
@@ -254,8 +255,7 @@ class Sweeper:
         except BrokenEntry:
             return "broken_entries"
         # Nobody knows the age of an entry from the future: it is wanted as long as it is used.
-        is_wanted = not entry.is_from_future(now) and (entry.is_fresh(now) or entry.in_swr(now) or entry.in_sie(now))
-        return "" if is_wanted else "evicted_inactive"
+        return "" if entry.in_any_window(now) else "evicted_inactive"
 
     def _idle(self, found: Found, stamps: Stamps | None, now: float) -> float:
         """Return the seconds since a key's last use. If its mark is set, write the use to its files and clear the mark."""

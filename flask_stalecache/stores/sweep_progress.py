@@ -22,6 +22,7 @@ class Progress:
     :ivar after: the last key of the folder that was looked at; "" at its beginning.
     :ivar size: bytes of the keys that were looked at and kept.
     :ivar entries: number of their entries.
+    :ivar notes: bytes of their notes without an entry.
     :ivar is_begun: whether the sweep has begun; if not, it begins with the first folder.
     :ivar began: SEQ at the beginning of this sweep.
     :ivar began_at: time of its beginning, in seconds since the epoch.
@@ -38,6 +39,7 @@ class Progress:
     after: str = ""
     size: int = 0
     entries: int = 0
+    notes: int = 0
     is_begun: bool = False
     began: int = 0
     began_at: float = 0.0
@@ -55,7 +57,7 @@ class Progress:
 
     def restart_folder(self) -> None:
         """Start at the beginning of the folder."""
-        self.after, self.size, self.entries = "", 0, 0
+        self.after, self.size, self.entries, self.notes = "", 0, 0, 0
 
 
 def encode(progress: Progress) -> bytes:

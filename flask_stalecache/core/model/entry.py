@@ -127,6 +127,10 @@ class Entry:
         """Whether it may be served if the origin fails (RFC 5861 section 4)."""
         return self.within(self.windows.stale_if_error, now)
 
+    def in_any_window(self, now: float) -> bool:
+        """Whether it may be served at all: fresh, or in one of its stale windows."""
+        return not self.is_from_future(now) and (self.is_fresh(now) or self.in_swr(now) or self.in_sie(now))
+
     def within(self, window: float, now: float) -> bool:
         """Whether it is in a stale window of so many seconds."""
         # A deploy or a purge may have ended freshness early, so that its age alone could be in a window of 0 seconds.
