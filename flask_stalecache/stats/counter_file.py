@@ -49,6 +49,8 @@ _SECOND_LOOK = 0.002
 _TRIES = 10
 #: Bytes that are written at a time, if any of them has changed.
 _PART = 4096
+#: Counts and times in nanoseconds are less than this; a larger one is damaged.
+_MOST = 2**62
 _OPEN = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
 
 
@@ -79,7 +81,8 @@ class CounterFile:
             self.head[gauge] = 0
         self.save()
         self._known = {(label.kind, label.name): label.start for label in _labels(self._cells)}
-        self._used = sum(1 for start in self._known.values() if start < _start_of(LABELS))
+        # Damaged blocks are between those that are used.
+        self._used = max((_number_of(start) + 1 for start in self._known.values() if start < _start_of(LABELS)), default=0)
 
     def save(self) -> None:
         """Write what was counted since the last time to the file. A failure is no error: the next time may be better."""
@@ -109,6 +112,9 @@ class CounterFile:
         return _cells_at(self._cells, start)
 
     def _name(self, start: int, kind: str, name: bytes) -> None:
+        # A damaged block may be there.
+        for index in range(_BLOCK):
+            self._cells[start + index] = 0
         padded = name.ljust(_LONGEST, b"\0")
         for index in range(1, _NAME_CELLS):
             self._cells[start + index] = int.from_bytes(padded[(index - 1) * 8 : index * 8], "little")
@@ -235,7 +241,7 @@ def _take_over(path: Path) -> CounterFile | None:
     try:
         file = HeldFile(ours(os.open(path, os.O_RDWR | _OPEN), path))
         is_free = file.try_lock(exclusive=True) and file.is_same(os.lstat(path)) and _is_whole(os.lstat(path))
-        return CounterFile(path, file) if is_free and _is_ours(memoryview(file.read(16, 0)).cast("Q")) else None
+        return CounterFile(path, file) if is_free and _is_ours(memoryview(file.read(8 * HEAD, 0)).cast("Q")) else None
     except OSError:
         return None
 
@@ -289,7 +295,13 @@ def _is_whole(status: os.stat_result) -> bool:
 
 
 def _is_ours(cells: memoryview) -> bool:
-    return bool(cells[_MAGIC_CELL] == MAGIC and cells[_VERSION_CELL] == VERSION)
+    is_known = cells[_MAGIC_CELL] == MAGIC and cells[_VERSION_CELL] == VERSION
+    return bool(is_known and cells[BORN_CELL] < _MOST and _are_plausible(cells[NAMED:HEAD]))
+
+
+def _are_plausible(counts: memoryview) -> bool:
+    """Whether counts can have been counted. Damaged ones could be so large that no more can be added."""
+    return max(counts, default=0) < _MOST
 
 
 # -- the labels ------------------------------------------------------------------------------------------------------
@@ -305,6 +317,10 @@ def _start_of(number: int) -> int:
     return HEAD + number * _BLOCK
 
 
+def _number_of(start: int) -> int:
+    return (start - HEAD) // _BLOCK
+
+
 def _cells_at(cells: memoryview, start: int) -> memoryview:
     return cells[start + _NAME_CELLS : start + _BLOCK]
 
@@ -313,7 +329,7 @@ def _labels(cells: memoryview) -> Iterator[_Label]:
     for number in range(LABELS + len(KINDS)):
         start = _start_of(number)
         kind, length = divmod(cells[start], 256)
-        if 0 < kind <= len(KINDS) and length <= _LONGEST:
+        if 0 < kind <= len(KINDS) and length <= _LONGEST and _are_plausible(_cells_at(cells, start)):
             name = b"".join(cells[start + index].to_bytes(8, "little") for index in range(1, _NAME_CELLS))[:length]
             yield _Label(KINDS[kind - 1], name.decode("utf-8", "replace"), start)
 

@@ -12,8 +12,10 @@ from typing import Protocol
 
 from ..filesystem.held_file import HeldFile
 
-#: Numbers are less than this.
-LIMIT = 2**64 - 1
+#: Numbers are less than this: purge numbers are times in nanoseconds. A larger one is damaged, and as good as lost.
+LIMIT = 2**63
+#: Counts are less than this; a larger one is damaged.
+MOST = 2**53
 #: A number 0, as it is written.
 ZERO = (1).to_bytes(8, "little")
 
@@ -45,13 +47,15 @@ class FileNumbers:
     :param offset: where they begin.
     :param count: how many there are.
     :param unknown: returns what stands for a number that is lost.
+    :param limit: all are less than this; another one is as good as lost.
     """
 
-    def __init__(self, file: HeldFile, offset: int, count: int, unknown: Callable[[], int]) -> None:
+    def __init__(self, file: HeldFile, offset: int, count: int, unknown: Callable[[], int], limit: int = LIMIT) -> None:
         self._file = file
         self._offset = offset
         self._count = count
         self._unknown = unknown
+        self._limit = limit
 
     def __getitem__(self, index: int) -> int:
         try:
@@ -62,7 +66,7 @@ class FileNumbers:
 
     def _decoded(self, data: bytes) -> int:
         number = int.from_bytes(data, "little") if len(data) == 8 else 0
-        return number - 1 if number else self._unknown()
+        return number - 1 if 0 < number <= self._limit else self._unknown()
 
     def __iter__(self) -> Iterator[int]:
         try:
@@ -127,6 +131,6 @@ def encoded(numbers: Iterator[int] | list[int]) -> bytes:
 
 
 def decoded(data: bytes, count: int) -> list[int]:
-    """Return as many numbers as were written, and 0 for those that are lost."""
+    """Return as many counts as were written, and 0 for those that are lost or damaged."""
     cells = [int.from_bytes(data[at : at + 8], "little") for at in range(0, 8 * count, 8)]
-    return [max(0, cell - 1) for cell in cells]
+    return [cell - 1 if 0 < cell <= MOST else 0 for cell in cells]

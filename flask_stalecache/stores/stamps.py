@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ..filesystem.directory import Place
 from .base import Copy
-from .numbers import LIMIT, Numbers
+from .numbers import LIMIT, MOST, Numbers
 from .table_file import Layout, open_table
 
 #: Each layout has its own name.
@@ -105,10 +105,10 @@ class Stamps:
         :param entries: number of entries.
         :param notes: bytes of the notes without an entry.
         """
-        self.folder_sizes[folder] = max(0, self.folder_sizes[folder] + size)
-        self.folder_entries[folder] = max(0, self.folder_entries[folder] + entries)
+        self.folder_sizes[folder] = _bounded(self.folder_sizes[folder] + size)
+        self.folder_entries[folder] = _bounded(self.folder_entries[folder] + entries)
         if notes:
-            self.folder_notes[folder] = max(0, self.folder_notes[folder] + notes)
+            self.folder_notes[folder] = _bounded(self.folder_notes[folder] + notes)
 
     def count(self, folder: int, size: int, entries: int, notes: int) -> None:
         """Correct the counts of a folder."""
@@ -119,6 +119,10 @@ class Stamps:
     def is_current(self) -> bool:
         """Whether other processes use the same table."""
         return self._table.is_current()
+
+
+def _bounded(count: int) -> int:
+    return min(max(0, count), MOST - 1)
 
 
 def stands(copy: Copy, table: Numbers) -> bool:

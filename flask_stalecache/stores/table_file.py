@@ -31,7 +31,7 @@ from ..filesystem.directory import Place, where
 from ..filesystem.held_file import HeldFile
 from ..filesystem.shared_memory import SharedMemory
 from ..filesystem.system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
-from .numbers import ZERO, FileMarks, FileNumbers, Marks, Numbers, decoded, encoded, unequal
+from .numbers import LIMIT, MOST, ZERO, FileMarks, FileNumbers, Marks, Numbers, decoded, encoded, unequal
 
 #: Bytes before the numbers.
 _HEAD = 128
@@ -109,7 +109,8 @@ class Table:
         if self._cells is not None:
             return self._cells[first : first + count]
         is_count = first < self._layout.counts
-        return FileNumbers(self._file, _HEAD + 8 * first, count, int if is_count else unequal)
+        place, unknown, limit = _HEAD + 8 * first, int if is_count else unequal, MOST if is_count else LIMIT
+        return FileNumbers(self._file, place, count, unknown, limit)
 
     def is_current(self) -> bool:
         """Whether the others use the same table."""

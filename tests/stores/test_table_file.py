@@ -373,9 +373,9 @@ def file(tmp_path: Path) -> HeldFile:
 
 
 def test_numbers_in_a_file_are_known_until_it_is_cut(file: HeldFile) -> None:
-    file.write(encoded([5, 0, 2**64 - 2]), 8)
+    file.write(encoded([5, 0, 2**63 - 1]), 8)
     numbers = FileNumbers(file, 8, 3, unequal)
-    assert list(numbers) == [numbers[0], numbers[1], numbers[2]] == [5, 0, 2**64 - 2]
+    assert list(numbers) == [numbers[0], numbers[1], numbers[2]] == [5, 0, 2**63 - 1]
     file.cut()
     numbers[2] = 7
     # The hole before it is no number.
