@@ -5,7 +5,7 @@ Which lock guards what:
 ================ ===================================================================================================
 nothing          reads; truth is in the files, and stamps tell when to read again
 the key's lock   calls of the origin, and with them writes and removals of an entry
-``purge.lock``   purge numbers, the records of purges, and SEQ in the table
+``purge.lock``   purge numbers, the records of purges, and SEQ in the table; a purge that can't have it: :mod:`.purger`
 ``sweep.lock``   the progress of the sweep
 ================ ===================================================================================================
 """
@@ -176,8 +176,8 @@ class FileStore:
         return 0
 
     def seq_without_io(self) -> int:
-        """Return the last purge number; without a table, the time, which a later purge exceeds: see :meth:`_purge`."""
-        stamps = self._cache_directory.stamps
+        """Return the last purge number; without a table, the time, which a later purge exceeds: see :mod:`.purger`."""
+        stamps = self._cache_directory.stamps or self._cache_directory.behind
         return time.time_ns() if stamps is None else max(0, int(stamps.table[SEQ_SLOT]))
 
     def _read_entry(self, name: str, key: str) -> Entry | None:

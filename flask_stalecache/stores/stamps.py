@@ -6,7 +6,7 @@ are unchanged. Truth is in the files, stamps only say "read again": a collision 
 Which process writes what:
 
 =============== ============================================================================================
-slot 0 (SEQ)    the last purge number; raised with ``purge.lock`` held
+slot 0 (SEQ)    the last purge number; raised with ``purge.lock`` held, and by purges that could not have it
 other slots     moved without a lock, after the files were changed
 counts          bytes, entries and notes without an entry of each folder; without a lock, so that updates may be
                 lost, and corrected whenever a folder is read
@@ -94,7 +94,7 @@ class Stamps:
         self.table[slot] = int.from_bytes(os.urandom(8), "big") % LIMIT
 
     def raise_seq(self, number: int) -> None:
-        """Raise SEQ to a purge number, unless it is higher already. ``purge.lock`` is held."""
+        """Raise SEQ to a purge number, unless it is higher already. ``purge.lock`` is held, if it could be had."""
         if self.table[SEQ_SLOT] < number:
             self.table[SEQ_SLOT] = number
 
