@@ -114,10 +114,10 @@ class Entry:
     def is_fresh(self, now: float) -> bool:
         """Whether the entry is fresh (RFC 9111 section 4.2)."""
         # age() and is_from_future() written out, since every hit gets here.
-        age, latest = now - self.answered, now + AHEAD
-        if self.ended or self.answered > latest or self.received > latest:
-            return False
-        return (age if age > 0.0 else 0.0) < self.windows.max_age
+        age = now - self.answered
+        if age < 0.0:
+            return not self.ended and self.windows.max_age > 0.0 and not self.is_from_future(now)
+        return age < self.windows.max_age and not self.ended and self.received <= now + AHEAD
 
     def in_swr(self, now: float) -> bool:
         """Whether it may be served immediately and refreshed in the background (RFC 5861 section 3)."""
