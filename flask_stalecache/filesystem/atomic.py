@@ -23,6 +23,12 @@ PLANTED = (errno.ELOOP, errno.EPERM)
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
+def has_no_room(error: BaseException) -> bool:
+    """Whether an error comes from a full disk."""
+    cause = error.__cause__ if isinstance(error, StoreError) else error
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 @contextmanager
 def store_errors() -> Iterator[None]:
     """Turn errors of the operating system into :class:`StoreError`."""

@@ -24,7 +24,7 @@ from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
 from ..core.rules.variants import INDEX
-from ..errors import BrokenEntry, ConfigError, StoreError
+from ..errors import BrokenEntry, ConfigError
 from ..filesystem.atomic import read_file, remove_file, store_errors, write_file
 from ..filesystem.directory import Directory
 from ..filesystem.locks import FileKeyLock
@@ -39,15 +39,13 @@ from .folders import BILLION, Folders, folder_of, on_disk, size_on_disk
 from .memory import Copies
 from .purge_records import PurgeRecords, records_within
 from .purger import Purger
-from .stamps import SEQ_SLOT, mark_of, slot_of, stands
+from .stamps import LOST_SLOT, SEQ_SLOT, mark_of, slot_of, stands
 from .sweep import Sweeper
 from .walk import Contents
 
 MIB = 1024 * 1024
 #: Attempts of a load that purges interrupt; after that the entry counts as purged.
 _LOADS = 10
-#: Attempts of a purge that a new table interrupts.
-_PURGES = 100
 
 
 class FileStore:
@@ -88,7 +86,7 @@ class FileStore:
         self._folders = Folders(held, self._cache_directory.make_folder, self.counters)
         self._evictor = Evictor(self._folders, max_size, min_free, self._records)
         self._contents = Contents(self._folders, self._records, self.counters)
-        self._purger = Purger(self._cache_directory, self._records)
+        self._purger = Purger(self._cache_directory, self._records, self._folders)
         self._sweeper = Sweeper(self._folders, self._records, self._evictor, idle, self._cache_directory.lock)
 
     def __repr__(self) -> str:
@@ -201,12 +199,21 @@ class FileStore:
         """
         with store_errors():
             self._cache_directory.open()
-            if self.seq() != entry.seq and self._records.outlive(entry) is None:
+            if self._is_lost(entry) or (self.seq() != entry.seq and self._records.outlive(entry) is None):
                 return False
         if not self._records.reach_back_to(entry):
             return False
         self._replace(entry.key, "", entry_format.encode(entry))
-        return True
+        if not self._is_lost(entry):
+            return True
+        # A purge without a record has come in between, and has looked at what was stored then, not at this.
+        self.remove(entry.key)
+        return False
+
+    def _is_lost(self, entry: Entry) -> bool:
+        """Whether there was no room for the record of a purge after an entry was begun."""
+        stamps = self._cache_directory.stamps or self._cache_directory.behind
+        return stamps is not None and entry.seq < stamps.table[LOST_SLOT]
 
     def write_note(self, key: str, note: Note) -> None:
         """Replace a note like an entry; an empty note removes the file."""
@@ -276,11 +283,8 @@ class FileStore:
     def purge(self, *names: str, soft: bool) -> None:
         """Purge all entries that have one of the names and were begun before now."""
         with store_errors():
-            for _ in range(_PURGES if names else 0):
-                if self._purger.purge_in_current(names, soft):
-                    return
             if names:
-                raise StoreError(f"the table of stamps of {self.directory} is replaced again and again")
+                self._purger.purge(names, soft)
 
     def key_of(self, address: str) -> str | None:
         """Return the key of an entry by its digest, from the head of its file; ``None`` if there is none or it is broken."""

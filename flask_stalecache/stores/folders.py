@@ -6,7 +6,6 @@ being written ends in ``.tmp``. The modification time of entry and note is the t
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import re
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import StoreError
-from ..filesystem.atomic import files_in, remove_file, status_of
+from ..filesystem.atomic import files_in, has_no_room, remove_file, status_of
 from ..filesystem.directory import Directory, Inside, Place, where
 from ..filesystem.locks import FileKeyLock, remove_if_idle
 from ..stats.counters import Counters
@@ -205,11 +204,17 @@ class Folders:
             if not lock.acquire():
                 return False
         except StoreError as error:
-            return _has_no_room(error) and self._unlink(found, stamps, spare_used)
+            # For want of room for its file: then no process has it, and removing makes room.
+            return has_no_room(error) and self._unlink(found, stamps, spare_used)
         try:
             return self._unlink(found, stamps, spare_used)
         finally:
             lock.release()
+
+    def drop(self, found: Found, stamps: Stamps | None) -> None:
+        """Remove entry and note of a key that was purged, though its lock may be held."""
+        if self._unlink(found, stamps, spare_used=False):
+            self.counters.count("removed_purged")
 
     def _unlink(self, found: Found, stamps: Stamps | None, spare_used: bool) -> bool:
         if not self._is_unchanged(found):
@@ -264,12 +269,6 @@ class Folders:
             path, at = where(self.file(name, suffix))
             with suppress(FileNotFoundError):
                 os.utime(path, ns=(time_ns, time_ns), dir_fd=at, follow_symlinks=False)
-
-
-def _has_no_room(error: StoreError) -> bool:
-    """Whether a lock could not be taken because the disk is too full for its file: no process has it, and removing makes room."""
-    cause = error.__cause__
-    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def size_on_disk(place: Place) -> int | None:

@@ -25,7 +25,7 @@ from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.moments import Uptime, is_future
 from ..core.model.note import Note
-from ..filesystem.atomic import files_in, make_directory, read_file, remove_file, status_of, write_file
+from ..filesystem.atomic import files_in, has_no_room, make_directory, read_file, remove_file, status_of, write_file
 from ..filesystem.directory import Directory, Inside
 from ..filesystem.sealed import seal, seal_json, unseal, unseal_json
 from ..filesystem.uptime import seconds_up, uptime
@@ -58,6 +58,8 @@ _BLOCK = 4096
 _WAITING = 256
 #: The file of the merged records.
 FLOORS = "floors"
+#: The file that is given up when the disk is full, and its blocks.
+RESERVE, RESERVED = "reserve", 4
 #: Kinds of files.
 _RECORD, _MERGED, _LAST = b"NAME", b"FLOR", b"LAST"
 
@@ -79,6 +81,7 @@ class PurgeRecords:
         self.most = most
         self.waiting = WaitingPurges(directory, most * _WAITING)
         self._writes_left = 0
+        self._has_reserve = False
         self._size = -1, 0
 
     def read(self, name: str) -> PurgeRecord:
@@ -91,8 +94,33 @@ class PurgeRecords:
         make_directory(self.folder)
         up = uptime()
         data = {"name": record.name, "hard": record.hard, "softs": record.softs, "up": [up.boot, up.seconds]}
-        write_file(self.file(digest(record.name)), seal_json(_RECORD, data), record.last)
+        self._write(digest(record.name), seal_json(_RECORD, data), record.last)
         self._writes_left -= 1
+        self._keep_reserve()
+
+    def _write(self, name: str, data: bytes, time_ns: int) -> None:
+        try:
+            write_file(self.file(name), data, time_ns)
+        except OSError as error:
+            if not has_no_room(error) or not self._give_up_reserve():
+                raise
+            write_file(self.file(name), data, time_ns)
+
+    def _keep_reserve(self) -> None:
+        """Keep room for some records: on a full disk purges go on in it."""
+        if not self._has_reserve:
+            self._has_reserve = True
+            with suppress(OSError):
+                if status_of(self.file(RESERVE)) is None:
+                    write_file(self.file(RESERVE), bytes(_BLOCK * RESERVED), time.time_ns())
+
+    def _give_up_reserve(self) -> bool:
+        self._has_reserve = False
+        try:
+            remove_file(self.file(RESERVE))
+        except FileNotFoundError:
+            return False
+        return True
 
     def is_dropped(self, note: Note) -> bool:
         """Whether a hard purge of one of its names ends a note."""
@@ -166,8 +194,8 @@ class PurgeRecords:
         """
         if self._size[0] != seq:
             count = len(self._names())
-            # With the last number, and the merged records.
-            self._size = seq, _BLOCK * (count + 1) + Floors.SIZE if count or status_of(self.file(FLOORS)) else 0
+            # With the last number, the reserve, and the merged records.
+            self._size = seq, _BLOCK * (count + 1 + RESERVED) + Floors.SIZE if count or status_of(self.file(FLOORS)) else 0
         return self._size[1]
 
     def note_number(self, number: int) -> None:
@@ -177,7 +205,7 @@ class PurgeRecords:
         after it.
         """
         make_directory(self.folder)
-        write_file(self.file("last"), seal(_LAST, b"%d" % number), number)
+        self._write("last", seal(_LAST, b"%d" % number), number)
 
     def last_number(self) -> int:
         """Return the last number that was written down, or 0.

@@ -11,14 +11,20 @@ import time
 from contextlib import suppress
 
 from ..core.model.keys import digest
-from ..errors import StoreError
+from ..errors import BrokenEntry, StoreError
+from ..filesystem.atomic import has_no_room
 from .cache_directory import CacheDirectory
+from .entry_file import read_head
+from .entry_format import purges_of
+from .folders import Folders
 from .purge_records import PurgeRecords
-from .stamps import SEQ_SLOT, Stamps, slot_of
+from .stamps import FOLDERS, SEQ_SLOT, Stamps, slot_of
 from .waiting_purges import WaitingPurge
 
 #: SEQ is raised by some random steps where others may raise it too: a number that comes twice would hide a purge from copies.
 _STEPS = 1_000_000
+#: Attempts of a purge that a new table interrupts.
+_ATTEMPTS = 100
 
 
 class Purger:
@@ -26,11 +32,29 @@ class Purger:
 
     :param directory: the cache directory, with its table and the lock.
     :param records: the records of purges.
+    :param folders: the files.
     """
 
-    def __init__(self, directory: CacheDirectory, records: PurgeRecords) -> None:
+    def __init__(self, directory: CacheDirectory, records: PurgeRecords, folders: Folders) -> None:
         self._directory = directory
         self._records = records
+        self._folders = folders
+
+    def purge(self, names: tuple[str, ...], soft: bool) -> None:
+        """Purge by name.
+
+        :raises OSError: if that can't be done; :class:`StoreError` likewise.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                if self.purge_in_current(names, soft):
+                    return
+            except (OSError, StoreError) as error:
+                if not has_no_room(error):
+                    raise
+                self._remove(frozenset(names))
+                return
+        raise StoreError(f"the table of stamps of {self._directory.path} is replaced again and again")
 
     def purge_in_current(self, names: tuple[str, ...], soft: bool) -> bool:
         """Purge, and return whether it is valid: if the directory was replaced meanwhile, other processes use the new one."""
@@ -96,6 +120,35 @@ class Purger:
                 stamps.move(slot_of(digest(name)))
             # Read only now: a copy that was loaded before the stamps were moved has another number.
             stamps.raise_seq(int(stamps.table[SEQ_SLOT]) + 1 + random.randrange(_STEPS))
+
+    def _remove(self, names: frozenset[str]) -> None:
+        """Remove the entries that have one of the names: a full disk has no room for a record, and that needs none.
+
+        A soft purge removes them too, since nothing would say when their freshness ended. Origins that were called before are still
+        running: what they return is not stored, which LOST in the table says instead of a record.
+        """
+        stamps = self._directory.stamps or self._directory.behind
+        number = self._next_number(stamps)
+        if stamps is not None:
+            stamps.raise_seq(number)
+            stamps.raise_lost(number)
+        for folder in range(FOLDERS):
+            for name, kinds in self._folders.listed(folder).keys.items():
+                if "entry" in kinds and self._is_named(name, names, number):
+                    self._folders.drop(self._folders.found(name, kinds), stamps)
+        if stamps is not None:
+            for each in names:
+                stamps.move(slot_of(digest(each)))
+            stamps.raise_seq(number + 1)
+
+    def _is_named(self, name: str, names: frozenset[str], number: int) -> bool:
+        """Whether an entry has one of the names and was begun before a number. A broken one has none, and is not served."""
+        with suppress(BrokenEntry):
+            head = read_head(self._folders.file(name))
+            if head is not None:
+                seq, its_names = purges_of(head.data)
+                return seq < number and not names.isdisjoint(its_names)
+        return False
 
     def _next_number(self, stamps: Stamps | None) -> int:
         last = 0 if stamps is None else int(stamps.table[SEQ_SLOT])

@@ -7,6 +7,7 @@ Which process writes what:
 
 =============== ============================================================================================
 slot 0 (SEQ)    the last purge number; raised with ``purge.lock`` held, and by purges that could not have it
+LOST            the last purge number for whose record there was no room: what was begun before is not stored
 other slots     moved without a lock, after the files were changed
 counts          bytes, entries and notes without an entry of each folder; without a lock, so that updates may be
                 lost, and corrected whenever a folder is read
@@ -32,11 +33,13 @@ SLOTS = 65536
 FOLDERS = 256
 #: More marks than stamps: keys that share a stamp cost a reload, keys that share a mark keep each other from being evicted.
 MARKS = 262_144
-_LAYOUT = Layout(counts=3 * FOLDERS, stamps=SLOTS, marks=MARKS)
+_LAYOUT = Layout(counts=3 * FOLDERS, stamps=SLOTS + 1, marks=MARKS)
 #: Bytes of the table.
 SIZE = _LAYOUT.size
 #: Slot 0 holds SEQ, the last purge number.
 SEQ_SLOT = 0
+#: After the last slot is LOST, the last purge number without a record.
+LOST_SLOT = SLOTS
 
 
 def newer_table(directory: Path) -> str | None:
@@ -75,7 +78,7 @@ class Stamps:
         self.folder_entries = table.numbers(FOLDERS, FOLDERS)
         #: Bytes of the notes without an entry in each of them.
         self.folder_notes = table.numbers(2 * FOLDERS, FOLDERS)
-        self.table = table.numbers(3 * FOLDERS, SLOTS)
+        self.table = table.numbers(3 * FOLDERS, SLOTS + 1)
         #: Not 0: a key that hashes to it was used since the last look (CLOCK).
         self.marks = table.marks
 
@@ -97,6 +100,11 @@ class Stamps:
         """Raise SEQ to a purge number, unless it is higher already. ``purge.lock`` is held, if it could be had."""
         if self.table[SEQ_SLOT] < number:
             self.table[SEQ_SLOT] = number
+
+    def raise_lost(self, number: int) -> None:
+        """Say that there is no record of the purge with a number: nothing that was begun before may be stored from now on."""
+        if self.table[LOST_SLOT] < number:
+            self.table[LOST_SLOT] = number
 
     def grow(self, folder: int, size: int, entries: int = 0, notes: int = 0) -> None:
         """Add to the counts of a folder; negative if something was removed.

@@ -49,7 +49,7 @@ LEFTOVER_AGE = 3600.0
 #: Counter of removed purged entries.
 _PURGED = "removed_purged"
 #: Unfinished files of the table, of the sweep's progress, of records and of their last number.
-_LEFTOVER = re.compile(r"(stamps-\d+|sweep|last|floors|waiting|[0-9a-f]{40})\.[0-9a-f]{16}\.tmp")
+_LEFTOVER = re.compile(r"(stamps-\d+|sweep|last|floors|reserve|waiting|[0-9a-f]{40})\.[0-9a-f]{16}\.tmp")
 #: Purged names in use that are remembered at most; if there are more, this sweep removes no record.
 _MANY = 1000
 #: Records removed at a time, since purges wait meanwhile.

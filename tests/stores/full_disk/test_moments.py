@@ -246,6 +246,11 @@ class Site:
             return True
 
     @property
+    def is_full(self) -> bool:
+        """Whether the trouble is that nothing more can be written; things can be removed then."""
+        return self.trouble.__name__ == "full"
+
+    @property
     def failures(self) -> int:
         return int(self.counters["store_failures"])
 
@@ -332,7 +337,7 @@ def in_the_middle_of_a_purge(site: Site) -> None:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(PurgeRecords, "write", failing)
-        assert not site.purge()
+        assert not site.purge() or site.is_full
     assert site.page("/first")[1] in ("first 1", "first 2")
 
 
@@ -401,7 +406,8 @@ def live_through(site: Site) -> None:
     site.page("/cold")
     assert site.complaints == 2
     crowd(site)
-    assert not site.purge()
+    # On a full disk what is named can still be removed.
+    assert not site.purge() or site.is_full
     assert not list(site.directory.rglob("*.tmp"))
 
 

@@ -103,7 +103,7 @@ def test_what_is_left_of_merging_stays_when_a_day_is_over(store: FileStore, dire
     clock.shift(2 * DAY)
     for _ in range(2):
         sweep(store, clock)
-    assert {path.name for path in (directory / "names").iterdir()} == {"last", "floors"}
+    assert {path.name for path in (directory / "names").iterdir()} == {"last", "floors", "reserve"}
     assert not list(directory.glob("*/" + digest("page/0")))
 
 
