@@ -289,7 +289,10 @@ class Registry:
         heads: list[Sequence[int]] = []
         held: list[Sequence[int]] = []
         labels: dict[tuple[str, str], list[Sequence[int]]] = {}
-        self.save()
+        # Where there is no shared memory, another app of this process has its latest counts to itself.
+        for registry in list(_registries):
+            if registry.folder == self.folder:
+                registry.save()
         for reading in () if self.folder is None else read_files(self.folder):
             heads.append(reading.head)
             if reading.is_held:

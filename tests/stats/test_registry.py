@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from flask_stalecache.filesystem import shared_memory
 from flask_stalecache.stats import registry as ledger_module
 from flask_stalecache.stats.counter_file import LABELS, OTHERS, SIZE, read_files
 from flask_stalecache.stats.counters import Counters
@@ -348,6 +350,34 @@ def test_on_a_full_disk_it_counts_in_memory_and_goes_on_in_a_file_later(
     assert files(directory) == ["0"]
     stats = read(make_ledger(directory))
     assert (hits(stats), stats["purges"], stats["store_failures"], stats["workers"]) == (4, 1, 4, 1)
+
+
+def no_memory(size: int) -> Any:
+    raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+
+def test_without_shared_memory_the_files_have_the_counts_once_they_were_written(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_memory, "make", no_memory)
+    one, other = make_ledger(directory), make_ledger(directory)
+    hit(one, 5)
+    hit(other, 10)
+    assert [hits(read(registry)) for registry in (one, other)] == [15, 15]
+    hit(one, 1)
+    one.tick()
+    one._reset()
+    assert hits(read(other)) == 16
+
+
+def test_a_file_that_is_emptied_ends_nobody(directory: Path) -> None:
+    registry = make_ledger(directory)
+    hit(registry, 5)
+    os.truncate(directory / "stats" / "0", 0)
+    hit(registry, 5)
+    registry.tick()
+    hit(registry, 2)
+    assert hits(read(registry)) == 2
 
 
 def test_a_directory_that_is_refused_is_not_touched(directory: Path) -> None:
