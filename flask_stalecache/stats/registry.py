@@ -164,6 +164,13 @@ class Registry:
         return [*self._tallies.values(), *self._others.values()]
 
     def tick(self) -> None:
+        """Look after the file, and take a sample for the history. If one of them fails, the other is done all the same."""
+        try:
+            self._look_after_file()
+        finally:
+            self._sample()
+
+    def _look_after_file(self) -> None:
         """Write to the file. Acquire another one if ours was deleted or replaced, or none could be acquired before."""
         if self._file is None:
             if self._try_again_at:
@@ -173,7 +180,6 @@ class Registry:
                 self._reset()
             self.open()
         self.save()
-        self._sample()
 
     def save(self) -> None:
         """Write the counts to the file."""

@@ -14,6 +14,7 @@ import time_machine
 from flask_stalecache.core.rules.status import CacheStatus
 from flask_stalecache.filesystem.sealed import seal, seal_line
 from flask_stalecache.stats import history as history_module
+from flask_stalecache.stats.counter_file import CounterFile
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.history import INTERVAL, KEPT, History
 from flask_stalecache.stats.registry import Registry
@@ -367,3 +368,20 @@ def test_a_sample_that_is_taken_while_it_is_asked_is_no_rate(directory: Path, mo
     read = registry._history._totals
     registry._history._totals = meanwhile
     assert registry.running() is None
+
+
+def test_a_file_that_cannot_be_looked_after_costs_no_sample(directory: Path, move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = make_ledger(directory)
+    hit(registry, 1)
+    registry.tick()
+    move(STEP)
+    hit(registry, 2)
+
+    def fail(file: CounterFile) -> bool:
+        raise ValueError("a wrong value")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CounterFile, "is_current", fail)
+        with pytest.raises(ValueError, match="a wrong value"):
+            registry.tick()
+    assert counted(registry.history()) == [3]
