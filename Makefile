@@ -54,7 +54,15 @@ test: browser $(VENV)/.stamp ## Run ruff, mypy, the documentation with its examp
 browser: ## Bring the browser that the tests need: Debian's chromium, if there is none and this may install it.
 	$(BRING_BROWSER)
 
+define BRING_FILE_SYSTEMS
+@command -v mkfs.btrfs >/dev/null 2>&1 && command -v mkfs.xfs >/dev/null 2>&1 || { \
+	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends btrfs-progs xfsprogs >/dev/null; } || \
+	echo "Without mkfs.btrfs and mkfs.xfs, the tests on these file systems are left out" >&2
+endef
+
 soak: $(VENV)/.stamp ## Run the tests of endurance with their full counts.
+	$(BRING_FILE_SYSTEMS)
 	STALECACHE_SOAK=1 $(RUN) -m pytest -v -m soak --durations=15
 
 bench: $(VENV)/.stamp ## Measure what hits cost, in process and over the wire, and who waits for whom and for what.
