@@ -71,10 +71,14 @@ def test_a_purge_that_cannot_be_written_is_an_error_and_can_be_repeated(
             try:
                 site.publish(tag="news", soft=soft)
             except StoreError:
-                failed_at.add(failures[0])
+                pass
             else:
-                assert not failures
-                break
+                if not failures:
+                    break
+                # A full disk has no room for a record, but entries can be removed.
+                assert number == errno.ENOSPC
+                assert site.visit("/news/1").page == ("MISS", f"version {site.version}")
+            failed_at.add(failures[0])
             assert see() == statuses
         assert see() == statuses
         site.publish(tag="news", soft=soft)
@@ -122,9 +126,8 @@ def test_a_purge_does_not_wait_for_ever_for_another(site: Site, monkeypatch: pyt
     monkeypatch.setattr(locks, "PATIENCE", 0.02)
     lock = site.store._cache_directory.lock("purge")
     assert lock.acquire()
-    with pytest.raises(StoreError, match="held"):
-        site.publish(tag="news")
-    assert site.visit("/news/1").word == "HIT"
+    site.publish(tag="news")
+    assert site.visit("/news/1").page == ("MISS", "version 2")
     lock.release()
     site.publish(tag="news")
     assert site.visit("/news/1").page == ("MISS", "version 3")

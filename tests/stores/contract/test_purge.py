@@ -285,12 +285,12 @@ def test_a_purge_in_the_middle_of_anything_is_not_missed(
         store.write(old)
         store.purge(SPORT, soft=False)
         other.load("page")
-        purged = opened_between(monkeypatch, number, lambda other=other: other.purge(NEWS, soft=soft))  # type: ignore[misc]
-        if deed == "load":
-            store.load("page")
-        else:
-            store.write(old)
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            purged = opened_between(patch, number, lambda other=other: other.purge(NEWS, soft=soft))  # type: ignore[misc]
+            if deed == "load":
+                store.load("page")
+            else:
+                store.write(old)
         if not purged:
             assert number > 2
             return

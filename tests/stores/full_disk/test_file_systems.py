@@ -22,12 +22,7 @@ from support.file_store import make_site, visit
 from support.processes import workers
 from support.threads import wait_until
 
-pytestmark = [
-    pytest.mark.soak,
-    pytest.mark.skipif(
-        os.environ.get("STALECACHE_SOAK") != "1" or os.geteuid() != 0, reason="mounts file systems: make soak, as root"
-    ),
-]
+pytestmark = pytest.mark.soak
 
 MAKERS = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"], "btrfs": ["mkfs.btrfs", "-q", "-f"]}
 SIZE = 400 * 1024 * 1024

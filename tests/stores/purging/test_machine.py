@@ -5,6 +5,7 @@ No answer is older than the last acknowledged purge of any of its names; nothing
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 import time
@@ -251,7 +252,7 @@ class Purging(RuleBasedStateMachine):
         """It may have taken place, and is not acknowledged."""
 
         def fail(*args: Any) -> None:
-            raise OSError(28, "No space left on device")
+            raise OSError(errno.EIO, "Input/output error")
 
         owner: Any = Stamps if step == "move" else PurgeRecords
         with pytest.MonkeyPatch.context() as patch:

@@ -25,6 +25,7 @@ _FIXED = {
     "purge.lock",
     "names/last",
     "names/floors",
+    "names/reserve",
     "stats/history",
     "stats/history.lock",
     "stats/totals",
