@@ -136,7 +136,7 @@ class Site:
 @contextmanager
 def running() -> Iterator[Site]:
     """Run the app under gunicorn until the end."""
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         with gunicorn(folder, APP, WORKERS, lambda port: Site(folder, port).get("/pid")[1], threads=THREADS) as port:
             yield Site(folder, port)

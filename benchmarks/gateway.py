@@ -223,7 +223,7 @@ def table(rounds: list[Round]) -> Iterator[str]:
 
 def in_process(rounds: int) -> None:
     """Measure in process, and print."""
-    with tempfile.TemporaryDirectory() as folder, cases(Path(folder)) as found:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, cases(Path(folder)) as found:
         check(found)
         print("\n".join(table(measure(found, rounds))), flush=True)
 

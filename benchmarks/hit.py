@@ -242,7 +242,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     if rounds < 1:
         parser.error("--rounds: give 1 or more")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         apps = variants(Path(folder))
         check(apps)
         print("\n".join(table(measure(apps, rounds))))

@@ -465,7 +465,7 @@ def main() -> None:
         parser.error(f"give 1 or more for --rounds, and {FEW_ENTRIES} or more for --entries")
     # No sweeps during other measurements; they are measured separately.
     housekeeper.INTERVAL = DAY
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         print("\n".join(tables(figures(Path(folder), chosen.entries, chosen.rounds), chosen.rounds)))
 
 

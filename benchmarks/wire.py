@@ -402,7 +402,7 @@ def report(rounds: int, seconds: int) -> Iterator[str]:
     if program_of("wrk") is None:
         yield "Over the wire: wrk is not installed; `--install` lets apt-get install it."
         return
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, ExitStack() as stack:
         ports = start_all(stack, Path(name))
         check(ports)
         measured = measure(ports, rounds, seconds)
