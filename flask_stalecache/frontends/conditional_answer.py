@@ -24,6 +24,7 @@ from ..core.exhaustive import assert_never
 from ..core.http.conditional import Extent, Selected, fields_of_206, select, select_of_new, without_content
 from ..core.http.content_policy import without_nonces
 from ..core.http.fields import Headers, content_length, first_of, request_fields
+from ..core.http.ranges import RangeCutter
 from ..core.http.validators import CONDITIONS
 from ..core.wsgi import close_iterable
 
@@ -84,7 +85,7 @@ class Asked:
         self._get = request_fields({name: environ[name] for name in CONDITIONS if name in environ})
         self._start_response = start_response
         self._selected: Selected | None = None
-        self._position = 0
+        self._cutter: RangeCutter | None = None
         self.page: ViewPage | None = None
 
     def is_answered_by(self, headers: Headers, answered: float) -> bool:
@@ -104,6 +105,7 @@ class Asked:
             case Extent.NOT_MODIFIED:
                 write = self._start_response("304 Not Modified", without_nonces(without_content(headers)), *given)
             case Extent.PARTIAL:
+                self._cutter = RangeCutter(selected.part)
                 write = self._start_response("206 Partial Content", fields_of_206(headers, selected), *given)
             case Extent.UNSATISFIABLE:
                 length = [("Content-Range", selected.content_range), ("Content-Length", "0")]
@@ -130,7 +132,7 @@ class Asked:
             return body
         if selected.extent is Extent.PARTIAL and isinstance(body, FileWrapper) and body.seekable():
             body.seek(selected.part.start, os.SEEK_CUR)
-            self._position = selected.part.start
+            self._cutter = RangeCutter(selected.part, selected.part.start)
         return _Part(body, self)
 
     @property
@@ -139,17 +141,14 @@ class Asked:
         selected = self._selected
         if selected is None or selected.extent is Extent.FULL:
             return False
-        return selected.extent is not Extent.PARTIAL or self._position >= selected.part.stop
+        return self._cutter is None or self._cutter.is_over
 
     def piece(self, chunk: bytes) -> bytes:
         """Return what is sent of the next chunk of the body."""
         selected = self._selected
         if selected is None or selected.extent is Extent.FULL:
             return chunk
-        begun, self._position = self._position, self._position + len(chunk)
-        if selected.extent is not Extent.PARTIAL:
-            return b""
-        return chunk[max(0, selected.part.start - begun) : max(0, selected.part.stop - begun)]
+        return b"" if self._cutter is None else self._cutter.piece(chunk)
 
 
 class _Part:

@@ -62,18 +62,39 @@ def whole_size(headers: Headers) -> int | None:
     return None if match is None else int(match[1])
 
 
+class RangeCutter:
+    """Cuts a range from the chunks of a body as they pass.
+
+    :param part: the range, with both ends.
+    :param position: bytes of the body that came before the first chunk.
+    """
+
+    __slots__ = ("_part", "_position")
+
+    def __init__(self, part: slice, position: int = 0) -> None:
+        self._part = part
+        self._position = position
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more of the body is in the range."""
+        return bool(self._position >= self._part.stop)
+
+    def piece(self, chunk: bytes) -> bytes:
+        """Return what of the next chunk is in the range."""
+        begun, self._position = self._position, self._position + len(chunk)
+        return chunk[max(0, self._part.start - begun) : max(0, self._part.stop - begun)]
+
+
 def cut(chunks: Iterable[bytes], part: slice) -> Iterator[bytes]:
     """Yield the chunks of a range of a body. What comes after the range is not read.
 
     :param chunks: the whole body.
     :param part: the range, with both ends.
     """
-    position = 0
+    cutter = RangeCutter(part)
     for chunk in chunks:
-        begun, position = position, position + len(chunk)
-        if position > part.start:
-            piece = chunk[max(0, part.start - begun) : part.stop - begun]
-            if piece:
-                yield piece
-        if position >= part.stop:
+        if piece := cutter.piece(chunk):
+            yield piece
+        if cutter.is_over:
             return
