@@ -33,7 +33,7 @@ from .head_values import count, moment, text, tuple_of
 from .purge_floors import Floors
 from .purge_record import PurgeRecord, left_of
 from .stamps import SEQ_SLOT, Stamps
-from .waiting_purges import WaitingPurge, WaitingPurges, records_of
+from .waiting_purges import COARSEST_TIME, WaitingPurge, WaitingPurges, records_of
 
 #: Seconds that a record is kept at least.
 KEPT_FOR = 86400.0
@@ -43,7 +43,6 @@ LONGEST_RUN = KEPT_FOR / 2
 MOST = 2000
 _FILE = re.compile(r"[0-9a-f]{40}")
 _NUMBER = re.compile(rb"[0-9]{1,19}")
-_COARSEST_TIME = 2_000_000_000
 #: Records that are cached at most.
 _REMEMBERED = 10_000
 #: Characters of a name whose record is remembered. Visitors choose URLs, and most of the long ones come once.
@@ -154,7 +153,7 @@ class PurgeRecords:
         if data is None or (content is not None and len(content) == Floors.SIZE):
             return Floors(content)
         # Damaged, by a crash of the machine for one: as if everything had been purged when it was written, the safe side.
-        return Floors.all_at(_written_ns(file) + _COARSEST_TIME)
+        return Floors.all_at(_written_ns(file) + COARSEST_TIME)
 
     def merge_oldest(self) -> None:
         """Merge a quarter of the records if there are too many. ``purge.lock`` is held, and SEQ is raised before and after."""
@@ -331,7 +330,7 @@ def _decoded(file: Inside, data: bytes) -> PurgeRecord:
         return record
     # Damaged, by a crash of the machine for one, or that of another name. The file's time is its number; a soft purge becomes a
     # hard one, the safe side.
-    return PurgeRecord("", hard=_written_ns(file) + _COARSEST_TIME)
+    return PurgeRecord("", hard=_written_ns(file) + COARSEST_TIME)
 
 
 def _record(head: Any) -> PurgeRecord:

@@ -33,7 +33,8 @@ FILE = "waiting"
 ASIDE = "adopted"
 #: Attempts to append a line while files are renamed.
 _TRIES = 100
-_COARSEST_TIME = 2_000_000_000
+#: Nanoseconds by which the time of a file may be off at most.
+COARSEST_TIME = 2_000_000_000
 
 
 class WaitingPurge(NamedTuple):
@@ -135,7 +136,7 @@ def _purges_in(file: Inside, *, is_whole: bool) -> Iterable[WaitingPurge]:
     yield from (purge for purge in found if purge is not None)
     if None in found:
         numbers = (purge.number for purge in found if purge is not None)
-        written = 0 if status is None else status.st_mtime_ns + _COARSEST_TIME
+        written = 0 if status is None else status.st_mtime_ns + COARSEST_TIME
         yield WaitingPurge((EVERYTHING,), max((written, *numbers)), False, 0.0)
 
 
