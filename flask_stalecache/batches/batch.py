@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+from ..filesystem.process import this_process
 
 #: The number of outcomes that a batch keeps. To see all outcomes of a larger batch, iterate over it while it runs.
 KEPT = 10_000
@@ -60,7 +61,7 @@ class Batch:
         self.cancelled = False
         self.error = ""
         self._on_progress = on_progress
-        self._pid = os.getpid()
+        self._process = this_process()
         self._outcomes: deque[Outcome] = deque(maxlen=KEPT)
         self._count = 0
         self._changed = threading.Condition()
@@ -104,7 +105,7 @@ class Batch:
 
     def _is_another_process(self) -> bool:
         # A forked child has none of the batch's threads, and its lock may be held forever: never wait for either.
-        return self._pid != os.getpid()
+        return self._process != this_process()
 
     # -- for the workers -----------------------------------------------------------------------------------------
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..config import Settings
 from ..core.model.entry import Entry
 from ..errors import StoreError
+from ..filesystem.process import this_process
 from ..stats.counters import Counters
 from ..stats.registry import Registry
 from ..stats.schema import Stats
@@ -122,14 +122,14 @@ class Runtime:
         if self.refresher.workers > 0:
             for pool in self.pools:
                 pool.go_in_line()
-            about = "threads", os.getpid()
+            about = "threads", this_process()
             _server_complaints.warn_once(about, "refreshes run in line, when the response is closed, since %s", reason)
 
     def note_other_processes(self) -> None:
         """Log once that the server has several processes, if each of them has entries of its own."""
         if isinstance(self.store, PrivateStore):
             _server_complaints.warn_once(
-                ("processes", os.getpid()),
+                ("processes", this_process()),
                 "the server has several processes, and each has entries of its own, so that a purge in one of them does not reach "
                 "the others: start one process with threads, or leave STALECACHE_STORE='memory' out",
             )

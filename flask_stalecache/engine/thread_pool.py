@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import queue
 import threading
 import time
@@ -12,6 +11,7 @@ import weakref
 from collections.abc import Sequence
 from functools import partial
 
+from ..filesystem.process import ProcessId, this_process
 from .fair_queue import FairQueue, Job, Waiting
 from .per_process import PerProcess
 
@@ -61,7 +61,7 @@ class ThreadPool:
             if not self.replaces_lost:
                 # The caller must not wait for the job.
                 return False
-            _say_stuck(os.getpid())
+            _say_stuck()
             _run_in_line(waiting.job)
             return True
         return pool.submit(waiting, at_once or not self.replaces_lost)
@@ -261,12 +261,12 @@ def _run_in_line(job: Job) -> None:
         logger.exception("a refresh failed in a way that it should not")
 
 
-_stuck_processes: set[int] = set()
+_stuck_processes: set[ProcessId] = set()
 
 
-def _say_stuck(pid: int) -> None:
-    if pid not in _stuck_processes:
-        _stuck_processes.add(pid)
+def _say_stuck() -> None:
+    if this_process() not in _stuck_processes:
+        _stuck_processes.add(this_process())
         logger.warning(
             "a refresh was not begun within %g s: the server seems to run no threads; until one runs, refreshes run in line, "
             "when the response is closed",

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from ..filesystem import shared_memory
 from ..filesystem.atomic import files_in, make_directory, ours
 from ..filesystem.held_file import HeldFile
+from ..filesystem.process import this_process
 from ..filesystem.shared_memory import SharedMemory
 from ..filesystem.system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, set_mode, try_flock
 from .tally import CELLS, KINDS
@@ -69,7 +70,7 @@ class CounterFile:
     def __init__(self, path: Path, file: HeldFile) -> None:
         self.path = path
         self._file: HeldFile | None = file
-        self._pid = os.getpid()
+        self._process = this_process()
         content = file.read(SIZE, 0)
         memory = _memory_of(memoryview(content).cast("Q"), file)
         if memory is None:
@@ -87,7 +88,7 @@ class CounterFile:
     def save(self) -> None:
         """Write what was counted since the last time to the file. A failure is no error: the next time may be better."""
         # After a fork without Python's hooks the counts are the parent's.
-        if self._file is None or self._pid != os.getpid():
+        if self._file is None or self._process != this_process():
             return
         content = self._cells.tobytes()
         with suppress(OSError):

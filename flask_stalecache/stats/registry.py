@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 import time
 import weakref
@@ -20,6 +19,7 @@ from typing import Any, cast
 from ..core.exhaustive import assert_never
 from ..errors import ConfigError, StoreError
 from ..filesystem.atomic import make_directories
+from ..filesystem.process import this_process
 from ..filesystem.system import after_fork_in_child
 from . import schema
 from .counter_file import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, CounterFile, acquire_file, read_files
@@ -73,7 +73,7 @@ class Registry:
         self._gauges: dict[str, int] = {}
         self._began = time.time_ns()
         self._file: CounterFile | None = None
-        self._pid = os.getpid()
+        self._process = this_process()
         self._try_again_at = 0.0
         self._lock = threading.Lock()
         self._history = History(self.folder, self._totals, self._since)
@@ -214,8 +214,8 @@ class Registry:
 
     def see_fork(self) -> None:
         """In the child of a fork, start with empty cells: two processes that count in the same cells would lose counts."""
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
+        if self._process != this_process():
+            self._process = this_process()
             self._lock = threading.Lock()
             self._try_again_at = 0.0
             self._gauges = {}

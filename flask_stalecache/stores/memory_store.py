@@ -14,7 +14,6 @@ Other processes see nothing of it. The child of a fork goes on with a copy of it
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -29,6 +28,7 @@ from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
 from ..core.rules.variants import INDEX
 from ..errors import ConfigError, StoreError
+from ..filesystem.process import ProcessId, this_process
 from ..stats.counters import Counters
 from .base import Checked, Copy, Stored, Usage
 from .memory_purges import MemoryPurges
@@ -127,7 +127,7 @@ class MemoryStore:
         self._evicted = 0
         self._stamps = itertools.count(1)
         self._generation = 0
-        self._guards: dict[int, _Guard] = {}
+        self._guards: dict[ProcessId, _Guard] = {}
         self._to_sweep: list[str] = []
         self._next_sweep = 0.0
 
@@ -135,9 +135,9 @@ class MemoryStore:
         return f"MemoryStore(max_size={self.max_size})"
 
     def _guard(self) -> _Guard:
-        pid = os.getpid()
+        process = this_process()
         # setdefault is atomic, so that two threads get the same one.
-        return self._guards.get(pid) or self._guards.setdefault(pid, _Guard())
+        return self._guards.get(process) or self._guards.setdefault(process, _Guard())
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

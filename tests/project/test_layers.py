@@ -73,6 +73,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "filesystem.system",
+        "filesystem.process",
         "filesystem.sealed",
         "filesystem.directory",
         "filesystem.atomic",
@@ -528,7 +529,7 @@ def test_what_is_pure_imports_nothing_of_ours_that_is_not(module: str) -> None:
     ],
 )
 def test_a_tool_knows_neither_engine_nor_entry(module: str) -> None:
-    assert own_modules(module) <= {"engine.per_process", "engine.fair_queue", "core.formatting"}
+    assert own_modules(module) <= {"engine.per_process", "engine.fair_queue", "core.formatting", "filesystem.process"}
 
 
 def test_the_engine_knows_no_store_in_particular() -> None:
