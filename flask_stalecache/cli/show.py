@@ -111,9 +111,8 @@ def _identity(entry: Entry) -> Iterator[tuple[str, str]]:
 def _for_whom(entry: Entry) -> Iterator[tuple[str, str]]:
     for name, value in _variant(entry).items():
         yield "variant", f"{name}: {'(absent)' if value is None else value}"
-    names = [*entry.absent.headers, *(f"cookie {name}" for name in entry.absent.cookies), *entry.absent.variables]
-    if names:
-        yield "not for", f"who carries {', '.join(names)}"
+    if entry.absent:
+        yield "not for", f"who carries {', '.join(entry.absent.labels)}"
 
 
 def _variant(entry: Entry) -> dict[str, str | None]:

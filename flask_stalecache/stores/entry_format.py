@@ -19,7 +19,7 @@ from ..core.model.entry import Entry
 from ..errors import BrokenEntry, StoreError
 from . import head_values as values
 
-MAGIC = b"FSC5"
+MAGIC = b"FSC6"
 _PREFIX = struct.Struct(">4sIQ")
 _CHECKSUM_SIZE = 16
 _START = _PREFIX.size + _CHECKSUM_SIZE

@@ -92,13 +92,15 @@ def windows(value: Any) -> Windows:
 
 
 def inputs(value: Any) -> RequestInputs:
-    """Return the names of cookies, request fields and variables of the environ."""
-    return RequestInputs(texts(value["cookies"]), texts(value["headers"]), texts(value["variables"]))
+    """Return the names of cookies, request fields, variables of the environ and session keys."""
+    return RequestInputs(texts(value["cookies"]), texts(value["headers"]), texts(value["variables"]), texts(value["session"]))
 
 
 def inputs_sent(value: Any) -> RequestInputs:
-    """Return the names of cookies, request fields and variables of the environ. Those of the fields can be sent in ``Vary``."""
-    return RequestInputs(texts(value["cookies"]), field_values(value["headers"]), texts(value["variables"]))
+    """Return the same names, whose fields can be sent in ``Vary``."""
+    names = inputs(value)
+    field_values(value["headers"])
+    return names
 
 
 def recipe(value: Any) -> Mapping[str, Any]:

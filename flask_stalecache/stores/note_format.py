@@ -8,7 +8,7 @@ from ..core.model.note import NOTHING, Lasting, Note
 from ..filesystem.sealed import seal_json, unseal_json
 from . import head_values as values
 
-_KIND = b"NOTE"
+_KIND = b"NOT2"
 
 
 def encode(note: Note) -> bytes:

@@ -52,6 +52,11 @@ ODD = [
 
 # -- each check ------------------------------------------------------------------------------------------------------
 
+
+def _inputs(**kinds: Any) -> dict[str, Any]:
+    return {"cookies": [], "headers": [], "variables": [], "session": [], **kinds}
+
+
 CHECKS: dict[str, tuple[Callable[[Any], object], list[Any], list[Any]]] = {
     "text": (head_values.text, ["", "a", "\ud800"], [None, 1, b"a", ["a"]]),
     "flag": (head_values.flag, [True, False], [0, 1, None, "true"]),
@@ -69,11 +74,12 @@ CHECKS: dict[str, tuple[Callable[[Any], object], list[Any], list[Any]]] = {
     "names": (head_values.texts, [[], ["a"]], ["abc", {"a": 1}, [None], 7]),
     "inputs": (
         head_values.inputs_sent,
-        [{"cookies": [], "headers": [], "variables": []}, {"cookies": ["ü€"], "headers": ["x-user"], "variables": ["REMOTE_ADDR"]}],
         [
-            None, [], {"cookies": [], "headers": []}, {"cookies": "ab", "headers": [], "variables": []},
-            {"cookies": [], "headers": ["a\r\nb"], "variables": []}, {"cookies": [1], "headers": [], "variables": []},
-            {"cookies": [], "headers": [], "variables": [1]},
+            _inputs(), _inputs(cookies=["ü€"], headers=["x-user"], variables=["REMOTE_ADDR"], session=["_user_id"]),
+        ],
+        [
+            None, [], {"cookies": [], "headers": [], "variables": []}, _inputs(cookies="ab"), _inputs(headers=["a\r\nb"]),
+            _inputs(cookies=[1]), _inputs(variables=[1]), _inputs(session=[1]), _inputs(session="ab"),
         ],
     ),
     "recipe": (
@@ -286,4 +292,4 @@ def test_a_note_with_an_absurd_value_says_nothing(value: str) -> None:
     head: dict[str, Any] = json.loads(note_format.encode(NOTHING)[SIZE:])
     for place in places_in(head):
         if place[0] != "kept_out":
-            assert note_format.decode(seal(b"NOTE", text_with(head, place, value))) is NOTHING
+            assert note_format.decode(seal(b"NOT2", text_with(head, place, value))) is NOTHING

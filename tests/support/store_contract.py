@@ -27,7 +27,7 @@ NOTE = Note(
     failures=3,
     retry_at=1e9,
     unstorable_until=7.25,
-    kept_out=RequestInputs(cookies=("member", "session"), headers=("x-user",)),
+    kept_out=RequestInputs(cookies=("member", "session"), headers=("x-user",), session=("_user_id",)),
 )
 
 MEMORY = 1024 * 1024

@@ -128,6 +128,5 @@ def _of_note(note: Note, now: float) -> list[str]:
             f"its last answer could not be stored, and requests do not queue for another {spell(note.unstorable_until - now)}"
         )
     if note.kept_out:
-        names = (*note.kept_out.headers, *(f"cookie {name}" for name in note.kept_out.cookies), *note.kept_out.variables)
-        reasons.append(f"requests with {', '.join(names)} bypass the cache")
+        reasons.append(f"requests with {', '.join(note.kept_out.labels)} bypass the cache")
     return reasons

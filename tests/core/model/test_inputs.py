@@ -105,7 +105,9 @@ def test_nothing_read_is_carried_by_nobody() -> None:
     assert not RequestInputs().carried_part(everything)
 
 
-@pytest.mark.parametrize("names", [RequestInputs(cookies=("a",)), RequestInputs(headers=("a",))])
+@pytest.mark.parametrize(
+    "names", [RequestInputs(cookies=("a",)), RequestInputs(headers=("a",)), RequestInputs(session=("a",))], ids=repr
+)
 def test_any_name_makes_it_true(names: RequestInputs) -> None:
     assert names
 
@@ -132,9 +134,42 @@ def test_a_union_has_every_name_once_and_in_order() -> None:
 name_lists = st.lists(st.text(max_size=6), max_size=3).map(tuple)
 
 
-@given(st.builds(RequestInputs, name_lists, name_lists))
+@given(st.builds(RequestInputs, name_lists, name_lists, name_lists, name_lists))
 def test_names_are_the_same_after_a_trip_through_data(names: RequestInputs) -> None:
     assert RequestInputs.from_json(names.to_json()) == names
+
+
+@pytest.mark.parametrize(
+    ("keys", "environ", "held", "carried"),
+    [
+        ((), {"HTTP_COOKIE": "session=x"}, {"a"}, ()),
+        (("a",), {}, set(), ()),
+        (("a",), {}, {"b"}, ()),
+        (("a",), {"HTTP_COOKIE": "session=x"}, {"b"}, ()),
+        (("a",), {"HTTP_COOKIE": "session=x"}, {"a"}, ("a",)),
+        # A hook may have put it there.
+        (("a",), {}, {"a"}, ("a",)),
+        (("a", "b", "c"), {"HTTP_COOKIE": "session=x"}, {"c", "a"}, ("a", "c")),
+        # Nobody can tell: whoever has a cookie may have a session with it.
+        (("a", "b"), {"HTTP_COOKIE": "theme=dark"}, None, ("a", "b")),
+        (("a", "b"), {}, None, ()),
+    ],
+    ids=repr,
+)
+def test_a_session_key_is_carried_if_the_session_holds_it(
+    keys: tuple[str, ...], environ: dict[str, str], held: set[str] | None, carried: tuple[str, ...]
+) -> None:
+    names, holds = RequestInputs(session=keys), None if held is None else lambda asked: not held.isdisjoint(asked)
+    assert names.carried_part(environ, holds) == RequestInputs(session=carried)
+    assert names.present_in(environ, holds) is bool(carried)
+
+
+def test_session_keys_are_known_to_other_caches_as_the_cookie_field() -> None:
+    names = RequestInputs(headers=("x-user",), variables=("REMOTE_ADDR",), session=("_user_id",))
+    assert names.fields == {"x-user", "cookie"}
+    assert names.text == "the session key _user_id and the field x-user and the variable REMOTE_ADDR"
+    assert names.labels == ("x-user", "session key _user_id", "REMOTE_ADDR")
+    assert names.without_fields({"x-user"}) == RequestInputs(variables=("REMOTE_ADDR",), session=("_user_id",))
 
 
 def test_names_from_data_are_found_as_before() -> None:

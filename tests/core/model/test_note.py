@@ -26,7 +26,7 @@ notes = st.builds(
     retry_at=moments,
     unstorable_until=moments,
     lasts=st.sampled_from(Lasting),
-    kept_out=st.builds(RequestInputs, name_lists, name_lists),
+    kept_out=st.builds(RequestInputs, name_lists, name_lists, name_lists, name_lists),
 )
 
 
@@ -146,7 +146,7 @@ def ask_everything(note: Note) -> None:
 
 
 def sealed(note: object) -> bytes:
-    return seal_json(b"NOTE", note)
+    return seal_json(b"NOT2", note)
 
 
 GOOD = json.loads(encode(failed(3).marked_personal(NOON, RequestInputs(("a", "b"), ("x-user",))).failed(NOON, BACKOFF, 0.5))[SIZE:])
@@ -158,7 +158,7 @@ GOOD = json.loads(encode(failed(3).marked_personal(NOON, RequestInputs(("a", "b"
     ids=lambda data: repr(data)[:20],
 )
 def test_broken_bytes_are_an_empty_note(data: bytes) -> None:
-    assert decode(data) == decode(seal(b"NOTE", data)) == NOTHING
+    assert decode(data) == decode(seal(b"NOT2", data)) == NOTHING
 
 
 def test_a_cut_note_is_an_empty_note() -> None:
