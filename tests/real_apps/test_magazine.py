@@ -1,0 +1,187 @@
+"""A magazine of real extensions, walked by members and strangers: every answer equals that of the app without the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flask_stalecache.core.model.inputs import RequestInputs
+from flask_stalecache.frontends.request_origin import RequestOrigin
+from support.real_apps.magazine import GATEWAY, LANGUAGES, MAGAZINE, MAGAZINE_ON_SERVER, VIEW, signed
+from support.real_apps.walks import SPELLINGS, RealApp, Step, Visitor, Walk, compare, walk_of, without_cache
+
+pytestmark = pytest.mark.usefixtures("no_housekeeping")
+
+FRONTS = (VIEW, GATEWAY)
+DAY = 86_400
+Fields = tuple[tuple[str, str], ...]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("app", [MAGAZINE, MAGAZINE_ON_SERVER], ids=lambda app: app.name)
+def test_each_visitor_sees_what_the_site_shows_without_a_cache(
+    app: RealApp, front: str, directory: Path, soak: Callable[[int, int], int]
+) -> None:
+    walked = compare(app, app.build(front, directory), walk_of(app, length=soak(60, 6)))
+    print(walked.table())
+    assert walked.total.possible > 200
+    assert walked.total_with_session.possible > 100
+    assert walked.total.hits > 0
+
+
+# -- ways that nobody takes by chance --------------------------------------------------------------------------------
+
+ANN, STRANGER, OTHER = 0, 1, 2
+EVERYTHING = (*MAGAZINE.pages, *MAGAZINE.forms, *MAGAZINE.others)
+SOME = ("/", "/prices", "/feed.xml", "/contact", "/map", "/account")
+TEXT: Fields = (("text", "tea"),)
+LOGIN: Fields = (("name", "ann"), ("password", "secret"))
+
+
+def opens(visitor: int, *paths: str) -> list[Step]:
+    return [Step(visitor, path) for path in paths]
+
+
+def carries(visitor: int, value: str, path: str = "/") -> Step:
+    """Let a visitor come with a session that the site has not given to them in this walk."""
+    return Step(visitor, path, cookies=(("session", value),))
+
+
+def interleaved(*ways: list[Step]) -> list[Step]:
+    """Let visitors make their steps in turn."""
+    return [step for steps in zip(*ways, strict=True) for step in steps]
+
+
+def everybody() -> list[Step]:
+    return interleaved(*(opens(visitor, *SOME) for visitor in (ANN, STRANGER, OTHER)))
+
+
+MESSAGE = signed({"_flashes": [("message", "for you")]})
+OUT_OF_TIME = "a session that is out of time"
+AT_ONCE = {"_user_id": "ann", "_fresh": True}
+WAYS: dict[str, list[Step]] = {
+    "a member first on every page": [
+        Step(ANN, "/login", LOGIN),
+        *opens(ANN, *EVERYTHING),
+        *opens(STRANGER, *EVERYTHING),
+        *opens(OTHER, *EVERYTHING),
+    ],
+    "a stranger who logs in, then out": [
+        *opens(STRANGER, *SOME),
+        Step(STRANGER, "/login", LOGIN),
+        *opens(STRANGER, *SOME),
+        *opens(OTHER, *SOME),
+        *opens(STRANGER, "/logout", *SOME),
+        *everybody(),
+    ],
+    "remembered, then without a session": [
+        Step(ANN, "/login", (*LOGIN, ("remember", "y"))),
+        *opens(STRANGER, *SOME),
+        Step(ANN, "/", cookies=(("session", ""),)),
+        *everybody(),
+    ],
+    "a language by session": [
+        *opens(STRANGER, *SOME, "/speak/pl", *SOME),
+        *opens(OTHER, *SOME, "/speak/pl", *SOME),
+        *everybody(),
+    ],
+    "a language by cookie": [
+        *opens(STRANGER, "/speak/pl/by-cookie", *SOME),
+        *opens(OTHER, *SOME, "/speak/fr/by-cookie", *SOME),
+        *everybody(),
+    ],
+    "two languages in turn": [
+        *opens(STRANGER, "/speak/pl"),
+        *opens(OTHER, "/speak/de/by-cookie"),
+        *everybody(),
+        *opens(STRANGER, "/speak/fr/by-cookie"),
+        *opens(OTHER, "/speak/en"),
+        *everybody(),
+    ],
+    "a message that is waiting on each page": [
+        *opens(OTHER, *SOME),
+        *(step for path in SOME for step in (Step(STRANGER, "/contact", TEXT), *opens(OTHER, path), *opens(STRANGER, path))),
+    ],
+    "a message before anybody has opened the page": [
+        *(
+            step
+            for path in SOME[:3]
+            for step in (carries(STRANGER, MESSAGE, path="/feed.xml"), *opens(OTHER, path), *opens(STRANGER, path))
+        ),
+    ],
+    "forged sessions": [
+        *opens(OTHER, *SOME),
+        carries(STRANGER, signed(AT_ONCE, key="guessed")),
+        carries(ANN, signed(AT_ONCE)),
+        *everybody(),
+        carries(STRANGER, "x.y.z"),
+        *everybody(),
+    ],
+    OUT_OF_TIME: [
+        *opens(OTHER, *SOME),
+        carries(ANN, signed({**AT_ONCE, "_permanent": True}, ago=32 * DAY)),
+        carries(STRANGER, signed({"csrf_token": "0" * 40, "lang": "pl"}, ago=32 * DAY)),
+        *everybody(),
+    ],
+    "a session of a host whose clock is ahead": [
+        *opens(OTHER, *SOME),
+        carries(ANN, signed(AT_ONCE, ago=-300)),
+        *opens(ANN, *SOME),
+        Step(OTHER, "/", pause=400),
+        *opens(ANN, *SOME),
+        *everybody(),
+    ],
+    "a session that ends between two pages": [
+        *opens(OTHER, *SOME),
+        carries(ANN, signed(AT_ONCE, ago=31 * DAY - 20)),
+        *everybody(),
+        Step(OTHER, "/", pause=60),
+        *everybody(),
+    ],
+}  # fmt: skip
+
+
+def way_of(steps: list[Step]) -> Walk:
+    return Walk((Visitor((("HTTP_ACCEPT_LANGUAGE", "de"),)),) * 3, tuple(steps))
+
+
+@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("name", WAYS)
+def test_nobody_is_shown_what_was_made_for_another(name: str, front: str, directory: Path) -> None:
+    walk = way_of(WAYS[name])
+    compare(MAGAZINE, MAGAZINE.build(front, directory), walk)
+    # So that the comparison is worth something: somebody was shown something that others were not.
+    homes = {seen.answer.body for seen in without_cache(MAGAZINE, walk) if seen.path == "/"}
+    assert (len(homes) > 1) == (name != OUT_OF_TIME)
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_many_spellings_of_four_languages(front: str, directory: Path) -> None:
+    visitors = tuple(Visitor((("HTTP_ACCEPT_LANGUAGE", spelling),)) for spelling in SPELLINGS)
+    steps = [Step(visitor, path) for path in ("/about", "/", "/about") for visitor in range(len(visitors))]
+    walked = compare(MAGAZINE, MAGAZINE.build(front, directory), Walk(visitors, tuple(steps)))
+    assert walked.total.asked - walked.total.possible == 2 * len(LANGUAGES)
+
+
+# -- its teeth -------------------------------------------------------------------------------------------------------
+
+
+def bars_nobody(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RequestOrigin, "is_barred_from", lambda origin, entry: False)
+
+
+def carries_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RequestInputs, "present_in", lambda names, environ: False)
+
+
+@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("damage", [bars_nobody, carries_nothing])
+def test_a_cache_that_mixes_visitors_up_is_found_out(
+    front: str, damage: Callable[[pytest.MonkeyPatch], None], directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(monkeypatch)
+    with pytest.raises(AssertionError, match="visitor"):
+        compare(MAGAZINE, MAGAZINE.build(front, directory), walk_of(MAGAZINE, strangers=8, length=4))
