@@ -16,6 +16,7 @@ from .engine.signals import (
     stale_served,
 )
 from .errors import (
+    BatchQueueFull,
     ConfigError,
     OriginBusy,
     OriginSuspended,
@@ -32,6 +33,7 @@ from .stores.file_store import FileStore
 
 __all__ = [
     "Batch",
+    "BatchQueueFull",
     "CacheStatus",
     "Checked",
     "ConfigError",

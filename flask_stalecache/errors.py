@@ -19,6 +19,13 @@ class StoreError(StaleCacheError):
     """The store can't be read or written. Visitors never see it: requests bypass the cache, and it is counted and logged."""
 
 
+class BatchQueueFull(StoreError):
+    """A batch was not begun, and nothing was purged or refreshed: too many others of this process wait for their turn.
+
+    It is a :class:`StoreError`, so that code that handles a purge that was not possible handles this one too.
+    """
+
+
 class BrokenEntry(StaleCacheError):
     """The stored bytes of an entry are truncated, corrupt, of another format or of another key."""
 

@@ -15,21 +15,22 @@ import logging
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.purge_names import url_below
 from ..core.model.titles import title_of
 from ..core.rules.serving import ServeOptions
+from ..core.wsgi import close_iterable
 from ..engine.engine import Engine
 from ..engine.per_process import PerProcess
-from ..errors import StoreError
+from ..errors import BatchQueueFull, StoreError
 from .batch import Batch, Outcome
+from .batch_queue import BatchQueue, PlannedBatch
 from .purged import Purged
 from .renewal import TOO_LONG, Renewal, Renewer, RenewTask
 from .selector import Selector
@@ -40,6 +41,8 @@ logger = logging.getLogger("flask_stalecache")
 _T = TypeVar("_T")
 #: Batches that run at the same time in a process. More wait for their turn.
 AT_ONCE = 4
+#: Likewise with those that are started within a batch, which never wait: more run in the thread that starts them.
+AT_ONCE_WITHIN = 32
 #: URLs that are purged at a time.
 CHUNK = 50
 #: URLs that a purge remembers, to purge each once. Beyond that, some are purged twice, which is harmless.
@@ -56,23 +59,7 @@ class _ProcessBatches:
         self.mutex = threading.Condition()
         self.running = 0
         self.workers: set[Workers] = set()
-        self.waiting: deque[_PlannedBatch] = deque()
-
-
-class _PlannedBatch(NamedTuple):
-    """A batch that is ready to start.
-
-    :ivar about: equal for batches of one kind that do the same work.
-    """
-
-    about: object
-    batch: Batch
-    tasks: Iterator[Task]
-    concurrency: int
-
-    def is_same(self, other: _PlannedBatch) -> bool:
-        """Whether the other batch does the same and was not cancelled."""
-        return (other.about, other.batch.kind) == (self.about, self.batch.kind) and not other.batch.cancelled
+        self.waiting = BatchQueue()
 
 
 class BatchScheduler:
@@ -95,30 +82,33 @@ class BatchScheduler:
         """Purge the selected entries: at once if one name selects them, otherwise in a batch.
 
         :raises StoreError: if the store can't be written.
+        :raises BatchQueueFull: if too many batches wait.
         """
         self.engine.runtime.prepare_process()
+        if selector.name is None:
+            batch = self._new_batch("purge", (selector, soft))
+            self.engine.counters.count("purges")
+            return self._start_or_wait(PlannedBatch((selector, soft), batch, self._purge_tasks(batch, selector, soft), 1))
         self.engine.counters.count("purges")
-        if selector.name is not None:
-            purged = Purged.about_to(self.engine.store, selector.names)
-            self._purge([*selector.names], soft)
-            if logger.isEnabledFor(logging.DEBUG):
-                with suppress(StoreError):
-                    self._tell(selector, is_nothing=not purged)
-            return purged
-        batch = self._new_batch("purge")
-        return self._start_or_wait(_PlannedBatch((selector, soft), batch, self._purge_tasks(batch, selector, soft), 1))
+        purged = Purged.about_to(self.engine.store, selector.names)
+        self._purge([*selector.names], soft)
+        if logger.isEnabledFor(logging.DEBUG):
+            with suppress(StoreError):
+                self._tell(selector, is_nothing=not purged)
+        return purged
 
     def refresh(self, selector: Selector, concurrency: int, *, publish: bool = False) -> Batch:
         """Refresh the selected entries in a batch.
 
         :param publish: purge them softly first.
         :raises StoreError: if they are purged now, and the store can't be written.
+        :raises BatchQueueFull: if too many batches wait. Then nothing is purged.
         """
         self.engine.runtime.prepare_process()
+        batch = self._new_batch("publish" if publish else "refresh", (selector, concurrency))
         if publish and selector.name is not None:
             self.engine.counters.count("purges")
             self._purge([*selector.names], soft=True)
-        batch = self._new_batch("publish" if publish else "refresh")
         found = self._matching(batch, selector)
         if publish and selector.name is None:
             self.engine.counters.count("purges")
@@ -126,18 +116,21 @@ class BatchScheduler:
         elif publish:
             # Calls that began after the purge already used the published content, so their entries need no refresh.
             found = (entry for entry in found if entry.ended)
-        return self._start_or_wait(_PlannedBatch((selector, concurrency), batch, self._renew_tasks(batch, found), concurrency))
+        return self._start_or_wait(PlannedBatch((selector, concurrency), batch, self._renew_tasks(batch, found), concurrency))
 
     def refresh_entry(self, entry: Entry) -> Batch:
         """Refresh one entry in a batch."""
         return self.run("refresh", [RenewTask(self.engine, entry, self._renewal_of(entry))], 1)
 
     def run(self, kind: str, tasks: Sequence[Task], concurrency: int) -> Batch:
-        """Run a list of tasks in a batch."""
+        """Run a list of tasks in a batch.
+
+        :raises BatchQueueFull: if too many batches wait.
+        """
         self.engine.runtime.prepare_process()
-        batch = self._new_batch(kind)
-        self._add_found(batch, len(tasks))
-        return self._start_or_wait(_PlannedBatch(object(), batch, iter(tasks), concurrency))
+        planned = PlannedBatch(object(), self._new_batch(kind, None, len(tasks)), iter(tasks), concurrency, len(tasks))
+        self._add_found(planned.batch, len(tasks))
+        return self._start_or_wait(planned)
 
     def serve_options_of(self, entry: Entry) -> ServeOptions | None:
         """Return the options of an entry's view, function or rule; ``None`` if no front end knows the entry."""
@@ -196,53 +189,89 @@ class BatchScheduler:
 
     # -- when it runs --------------------------------------------------------------------------------------------
 
-    def _new_batch(self, kind: str) -> Batch:
+    def _new_batch(self, kind: str, about: object, listed: int = 0) -> Batch:
+        """Return a new batch, before anything is purged for it.
+
+        :raises BatchQueueFull: if it would have to wait, and too many others wait.
+        """
+        process = self._processes.get()
+        with process.mutex, self._telling():
+            if self._must_wait(process) and process.waiting.same(about, kind) is None:
+                process.waiting.check_room(kind, listed)
         return Batch(kind, self.engine.instrumentation.batch_progress)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Count and log a batch that is refused: its caller may be a hook that hides errors."""
+        try:
+            yield
+        except BatchQueueFull as error:
+            self.engine.counters.count("scans_refused")
+            self.engine.runtime.complaints.error_every_minute("batches", "%s", error)
+            raise
+
+    def _must_wait(self, process: _ProcessBatches) -> bool:
+        # A batch that is started within a batch never waits for its turn: the outer batch keeps its turn, and may wait for it.
+        return not self._is_in_line() and process.running >= AT_ONCE and not is_in_batch()
+
+    def _is_in_line(self) -> bool:
+        return self.engine.runtime.in_line or self.engine.runtime.refresher.workers == 0
 
     def _add_found(self, batch: Batch, count: int = 1) -> None:
         self.engine.counters.count("scans_found", count)
         batch.add_found(count)
 
-    def _start_or_wait(self, planned: _PlannedBatch) -> Batch:
-        """Start a batch, or queue it. If a waiting batch does the same, return that one instead."""
-        if self.engine.runtime.in_line or self.engine.runtime.refresher.workers == 0:
+    def _start_or_wait(self, planned: PlannedBatch) -> Batch:
+        """Start a batch, or queue it. If a waiting batch does the same, return that one instead.
+
+        :raises BatchQueueFull: if it has to wait, and too many others wait.
+        """
+        process = self._processes.get()
+        if self._is_in_line() or (process.running >= AT_ONCE_WITHIN and is_in_batch()):
             self._make_workers(planned, lambda: None).run_in_line()
             return planned.batch
-        process = self._processes.get()
         with process.mutex:
-            # A batch that is started within a batch never waits for its turn: the outer batch keeps its turn, and may wait for it.
-            if process.running >= AT_ONCE and not is_in_batch():
-                same = next(filter(planned.is_same, process.waiting), None)
-                if same is None:
-                    process.waiting.append(planned)
-                return (same or planned).batch
-            process.running += 1
-            self._report_running(process)
-        self._start(planned, process)
+            must_wait = self._must_wait(process)
+            if must_wait:
+                same = process.waiting.same(planned.about, planned.batch.kind)
+                if same is not None:
+                    return same.batch
+                with self._telling():
+                    cancelled = process.waiting.push(planned)
+            else:
+                process.running += 1
+            self._report(process)
+        if not must_wait:
+            self._start(planned, process)
+            return planned.batch
+        for each in cancelled:
+            close_iterable(each.tasks)
+            each.batch.finish()
         return planned.batch
 
-    def _start(self, planned: _PlannedBatch, process: _ProcessBatches) -> None:
+    def _start(self, planned: PlannedBatch, process: _ProcessBatches) -> None:
         workers = self._make_workers(planned, lambda: self._end(process, workers))
         process.workers.add(workers)
         workers.start(planned.concurrency)
 
-    def _make_workers(self, planned: _PlannedBatch, on_end: Callable[[], object]) -> Workers:
+    def _make_workers(self, planned: PlannedBatch, on_end: Callable[[], object]) -> Workers:
         return Workers(planned.batch, planned.tasks, self.engine.counters.count, on_end)
 
     def _end(self, process: _ProcessBatches, workers: Workers) -> None:
         """Start the next batch in the place of one that has ended."""
         process.workers.discard(workers)
         with process.mutex:
-            following = process.waiting.popleft() if process.waiting else None
+            following = process.waiting.pop()
             if following is None:
                 process.running -= 1
-                self._report_running(process)
                 process.mutex.notify_all()
+            self._report(process)
         if following is not None:
             self._start(following, process)
 
-    def _report_running(self, process: _ProcessBatches) -> None:
+    def _report(self, process: _ProcessBatches) -> None:
         self.engine.registry.gauge("scans_running", process.running)
+        self.engine.registry.gauge("scans_waiting", len(process.waiting))
 
     def tick(self) -> None:
         """Give up on tasks that exceed the refresh deadline. Called about once a second."""

@@ -165,9 +165,13 @@ def _since(stats: Mapping[str, Any]) -> str:
 def _purges(stats: Mapping[str, Any]) -> Tile:
     scans = stats["scans"]
     note = f"{number(scans['done'])} of {number(scans['found'])} found by scans are done"
+    notes = [note] if scans["found"] else []
+    notes += [
+        f"{number(scans[end])} {words}" for end, words in (("waiting", "wait for their turn"), ("refused", "refused")) if scans[end]
+    ]
     if scans["running"]:
-        return Tile("Scans", number(scans["running"]), "running", note)
-    return Tile("Purges", number(stats["purges"]), "", note if scans["found"] else "no scan is running")
+        return Tile("Scans", number(scans["running"]), "running", ", ".join(notes) or note)
+    return Tile("Purges", number(stats["purges"]), "", ", ".join(notes) or "no scan is running")
 
 
 def _refreshes(stats: Mapping[str, Any]) -> Tile:

@@ -109,7 +109,7 @@ class Registry:
         self.listener(name, by)
 
     def gauge(self, name: str, value: int) -> None:
-        """Set the current value of a gauge: ``refreshes_pending`` or ``scans_running``."""
+        """Set the current value of a gauge: ``refreshes_pending``, ``scans_running`` or ``scans_waiting``."""
         self._gauges[name] = value
         self._head[self._gauge_cells[name]] = value
 

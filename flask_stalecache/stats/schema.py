@@ -142,10 +142,18 @@ COUNTERS: tuple[Counter, ...] = (
         metric="scans_running", help="Walks of refresh(), publish(), warm() and purge(prefix=) under way just now.",
         line="scans", words="running",
     ),
+    _gauge(
+        "scans_waiting", 10, "scans.waiting",
+        metric="scans_waiting", help="Such walks that wait for their turn.", line="scans", words="waiting",
+    ),
     _named("scans_found", 18, "scans.found", metric="scan_found", help="What these walks came upon.", line="scans", words="found"),
     _named("scans_done", 19, "scans.done", **_batch("done", "What these walks were done with, by what became of it.")),
     _named("scans_failed", 20, "scans.failed", **_batch("failed")),
     _named("scans_skipped", 21, "scans.skipped", **_batch("skipped")),
+    _named(
+        "scans_refused", 24, "scans.refused",
+        metric="scans_refused", help="Such walks that were not begun, since too many others waited.", line="scans", words="refused",
+    ),
     _named("purges", 0, "purges", metric="purges", help="Purges.", line="purges"),
     _named(
         "store_failures", 1, "store_failures",
@@ -255,13 +263,15 @@ class AllRefreshes(Refreshed):
 
 
 class Scans(TypedDict):
-    """Entries found by batches; ``running`` is the number of batches under way now."""
+    """Entries found by batches; and the number of batches that are under way now, that wait now, and that were refused."""
 
     running: int
+    waiting: int
     found: int
     done: int
     failed: int
     skipped: int
+    refused: int
 
 
 class Stats(TypedDict):

@@ -147,6 +147,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "batches.batch",
         "batches.purged",
         "batches.workers",
+        "batches.batch_queue",
         "batches.renewal",
         "batches.scheduler",
         "batches.fronts",
