@@ -16,7 +16,7 @@ from ..core.model.entry import Entry
 from ..core.model.keys import page_key
 from ..core.model.note import Note
 from ..core.rules.serving import ServeOptions
-from ..core.rules.variants import INDEX
+from ..core.rules.variant_index import INDEX
 from ..frontends.memoize.bound_function import FetchFunction
 from ..frontends.memoize.handler import Suspended
 from ..stores.base import Stored, find_key

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from ..core.model.entry import Entry
 from ..core.model.note import NOTHING, Lasting, Note
 from ..core.model.reasons import ABOUT_ONE_REQUEST, LASTING, NEVER_STORED, StoreRefusal
 from ..core.rules.storability import Action, Verdict, after
+from ..core.rules.variant_index import merged_index
 from ..errors import StoreError
 from ..filesystem.uptime import seconds_up
 from ..stats.counters import Counters
@@ -85,6 +87,8 @@ class AnswerWriter:
         self.counters = counters
         self.complaints = complaints
         self._marks = PerProcess(UnstorableMarks)
+        #: Held while an index is read and written.
+        self._indexing = PerProcess(threading.Lock)
 
     def start(self, copy: Copy) -> Start:
         """Record the facts of a call that is about to begin."""
@@ -238,7 +242,28 @@ class AnswerWriter:
         here, there = replace(answer, beside=None), replace(answer, beside=None, entry=beside)
         if answer.entry is None or not self._write_under(flight, answer.entry.key, here):
             return False
-        return self._write_under(flight, beside.key, there)
+        try:
+            return self._write_index(flight, beside, there)
+        except StoreError as error:
+            self.store_failed(error)
+            return False
+
+    def _write_index(self, flight: Flight | None, index: Entry, answer: Answer) -> bool:
+        """Store an index, with what other requests have added to it meanwhile.
+
+        If another call holds the lock, it adds to the same index when it has ended. It may take long, so nobody waits for it: the
+        worst that two processes can do is to leave out a variant, which the next one stored adds again.
+        """
+        lock = None if flight is not None and flight.key == index.key and flight.lock is not None else self.store.lock(index.key)
+        try:
+            if lock is not None:
+                lock.acquire()
+            with self._indexing.get():
+                copy = self.store.load(index.key)
+                return self._replace(copy, replace(answer, entry=merged_index(index, copy.entry)), time.time())
+        finally:
+            if lock is not None:
+                lock.release()
 
     def _write_under(self, flight: Flight | None, key: str, answer: Answer) -> bool:
         """Store an answer under a key, whose lock the flight may hold."""

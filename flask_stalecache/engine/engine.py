@@ -152,6 +152,11 @@ class Engine:
         """Return the copy of a key. Use the copy in this process's memory while it is valid."""
         return self.store.lookup(key) or self._load(key)
 
+    def is_in_use(self, key: str) -> bool:
+        """Whether an entry is stored under a key that some request may still be answered with."""
+        entry = self.look_up(key).entry
+        return entry is not None and entry.in_any_window(time.time())
+
     def is_stored_or_coming(self, key: str) -> bool:
         """Whether an entry is stored under a key, or a call is running that may store one."""
         if self.look_up(key).entry is not None:

@@ -112,5 +112,7 @@ def readable_key(key: str) -> str:
     return " ".join([f"{view}:", f"{scheme}://{host}{shown}{'?' if query else ''}{query}", *fields])
 
 
-def _field(name: str, value: str | tuple[str] | None) -> str:
+def _field(name: str | tuple[str, str], value: str | tuple[str] | None) -> str:
+    """Return a part of a key: a request field, or what an app has asked of an Accept field."""
+    name = name if isinstance(name, str) else name[0]
     return f"{name}:{value[0][:8] if isinstance(value, tuple) else value or ''}"

@@ -23,7 +23,7 @@ from ..core.model.checks import Duration
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
-from ..core.rules.variants import INDEX
+from ..core.rules.variant_index import INDEX
 from ..errors import BrokenEntry, ConfigError
 from ..filesystem.atomic import read_file, remove_file, store_errors, write_file
 from ..filesystem.directory import Directory

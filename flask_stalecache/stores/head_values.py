@@ -15,10 +15,9 @@ from ..core.http.storing import PARTS
 from ..core.model.checks import FIELD_NAME
 from ..core.model.entry import Entry
 from ..core.model.inputs import RequestInputs
-from ..core.model.keys import is_key_of_page
 from ..core.model.policy import Windows
 from ..core.model.recipe import PageRecipe
-from ..core.rules.variants import INDEX, MOST
+from ..core.rules.variant_index import INDEX, check_lines
 
 T = TypeVar("T")
 
@@ -121,8 +120,8 @@ def check_index(entry: Entry) -> None:
     """Check that an index of variants is one: it leads somewhere, and holds nothing that could be served."""
     if entry.status != INDEX:
         return
-    leads = 1 <= len(entry.headers) <= MOST and all(name == "Vary" for name, _ in entry.headers)
-    if not leads or entry.windows != Windows(0.0, 0.0, 0.0) or entry.recipe or is_key_of_page(entry.key):
+    check_lines(entry)
+    if entry.windows != Windows(0.0, 0.0, 0.0) or entry.recipe:
         raise ValueError("neither a response nor an index")
 
 

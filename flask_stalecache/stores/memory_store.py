@@ -26,7 +26,7 @@ from ..core.model.checks import Duration
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
-from ..core.rules.variants import INDEX
+from ..core.rules.variant_index import INDEX
 from ..errors import ConfigError, StoreError
 from ..filesystem.process import ProcessId, this_process
 from ..stats.counters import Counters

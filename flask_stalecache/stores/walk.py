@@ -10,7 +10,7 @@ from types import MappingProxyType
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
-from ..core.rules.variants import INDEX
+from ..core.rules.variant_index import INDEX
 from ..errors import BrokenEntry
 from ..filesystem.atomic import read_file, remove_file, store_errors
 from ..stats.counters import Counters

@@ -16,7 +16,8 @@ from flask_stalecache.core.model.query import NamePatterns
 from flask_stalecache.core.remembered import MIB, Remembered, size_of
 from flask_stalecache.core.rules.prefer_stale import PreferStale
 from flask_stalecache.core.rules.serving import ServeOptions
-from flask_stalecache.core.rules.variants import VARIANTS, locate, normal_form
+from flask_stalecache.core.rules.variant_index import normal_form
+from flask_stalecache.core.rules.variants import VARIANTS, locate
 from flask_stalecache.frontends.gateway.rules import Rules
 from flask_stalecache.frontends.requests_adapter.url_key import HOSTS, KEY_URLS, host_of, key_url
 from support.engine import make_index

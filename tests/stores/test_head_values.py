@@ -131,7 +131,6 @@ INDEX = make_index()
         {"headers": (("Content-Type", "text/html"),)},
         {"windows": Windows(60.0, 0.0, 0.0)},
         {"recipe": {"url": "https://bank.example/"}},
-        {"key": "('page', 'shop.show as show', ('http', 'shop.example'))"},
     ],
     ids=lambda changes: next(iter(changes)),
 )

@@ -17,7 +17,7 @@ from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.policy import Windows
 from flask_stalecache.core.rules.serving import PLAIN, ServeOptions
 from flask_stalecache.core.rules.storability import Verdict
-from flask_stalecache.core.rules.variants import INDEX
+from flask_stalecache.core.rules.variant_index import INDEX
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.origin import Answer, Origin, Start
 from flask_stalecache.engine.thread_pool import ThreadPool

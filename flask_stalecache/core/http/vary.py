@@ -119,6 +119,28 @@ def normalised(name: str, value: str | None) -> str | None:
     return ", ".join(parts)
 
 
+def weighed(value: str) -> str | None:
+    """Return a list of tokens with the weights of all members; ``None`` for a malformed one."""
+    members = _weighed([part.strip() for part in value.split(",") if part.strip()], has_parameters=False)
+    return None if members is None else _sorted(members)
+
+
+def acceptable_of(value: str, known: Iterable[str]) -> str:
+    """Return an Accept-Encoding field that accepts the same of the known codings, and no others by name.
+
+    :param value: all lines of the field, joined by commas. A malformed one is returned unchanged.
+    :param known: codings in lower case. A response with another coding must not be selected by the result.
+    """
+    members = _weighed([part.strip() for part in value.split(",") if part.strip()], has_parameters=False)
+    if members is None:
+        return value.strip()
+    # The star stands for the codings that are not named, and for identity.
+    others = members.get("*")
+    accepted = {coding: members.get(coding, others or 0.0) for coding in known}
+    identity = members.get("identity", 1.0 if others is None else others)
+    return _acceptable({**accepted, "identity": identity})
+
+
 def _weighed(parts: list[str], *, has_parameters: bool) -> dict[str, float] | None:
     """Return the members with their weights; ``None`` if one is malformed, or occurs with two different weights."""
     members: dict[str, float] = {}

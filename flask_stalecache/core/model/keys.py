@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ast import literal_eval
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
@@ -79,12 +80,25 @@ QUOTED: Remembered[tuple[object, ...], str] = Remembered(most=1024, limit=2 * MI
 
 
 _PAGE = "('page', "
+_VARIANT = "('variant', "
 _GATEWAY = "('page', 'gateway', "
 
 
 def is_key_of_page(key: str) -> bool:
-    """Whether a key belongs to the page of a view, not to a response of the gateway."""
-    return key.startswith(_PAGE) and not key.startswith(_GATEWAY)
+    """Whether a key belongs to the page of a view or to a variant of it, not to a response of the gateway."""
+    url_key = key if key.startswith(_PAGE) else url_key_of(key)
+    return url_key.startswith(_PAGE) and not url_key.startswith(_GATEWAY)
+
+
+def url_key_of(key: str) -> str:
+    """Return the key of the URL that a key of a variant was made from; other keys as they are."""
+    if not key.startswith(_VARIANT):
+        return key
+    try:
+        return str(literal_eval(key)[1])
+    except (ValueError, SyntaxError, LookupError, TypeError, RecursionError, MemoryError):
+        # It comes from a file.
+        return key
 
 
 def call_key(function: str, arguments: str) -> str:

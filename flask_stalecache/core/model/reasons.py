@@ -59,6 +59,11 @@ class StoreRefusal(Enum):
     ANSWERED_BY_CACHED = ("it was answered by cached()",)
     TAGS_UNKNOWN = ("its tags can't be told",)
     TOO_FEW_USES = ("it was asked for {} times that min_uses wants",)
+    TOO_MANY_VARIANTS = (
+        "its URL has as many variants by {} as are stored",
+        "reduce the values by a function in vary, such as vary={'Accept-Language': best}",
+        True,
+    )
 
     # It was made for one visitor.
     MADE_FOR_VISITOR = ("it was made for this visitor",)
@@ -221,6 +226,7 @@ ABOUT_ONE_REQUEST = frozenset(
         StoreRefusal.SLOW_READER,
         StoreRefusal.STILL_TO_COME,
         StoreRefusal.TOO_FEW_USES,
+        StoreRefusal.TOO_MANY_VARIANTS,
         StoreRefusal.NOT_WRITTEN,
     }
 )

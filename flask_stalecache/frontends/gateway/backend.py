@@ -16,7 +16,7 @@ from ...core.model.titles import endpoint_of
 from ...core.rules.prefer_stale import PreferStale, RequestFlag, carried_values, preference
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Judgement
-from ...core.rules.variants import Fields, locate
+from ...core.rules.variants import Located, locate
 from ...engine.engine import Engine
 from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
@@ -225,6 +225,6 @@ class Backend:
         """Return the counters of an endpoint; an app without endpoints has one set of counters."""
         return self.engine.registry.tally("endpoint", endpoint or "")
 
-    def locate(self, url_key: str, environ: WSGIEnvironment) -> tuple[str, Fields]:
-        """Return the key of the response to a request (of the URL, or of a variant), and the request fields in it."""
+    def locate(self, url_key: str, environ: WSGIEnvironment) -> Located:
+        """Return the place of the response to a request: under the key of the URL, or under that of a variant."""
         return locate(url_key, environ, self.engine.look_up, time.time())

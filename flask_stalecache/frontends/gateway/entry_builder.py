@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...core.http.accept import field_of_selector
 from ...core.http.fields import Headers
 from ...core.http.freshness import is_explicit
 from ...core.http.tags import tags_in_fields
@@ -23,7 +24,8 @@ from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability
 from ...core.rules.request_changes import PARTS, PARTS_IN_PLACE, changed_fields, changed_parts, may_explain, repeated_parameters
 from ...core.rules.shared_cache import Exchange, entry_fields
-from ...core.rules.variants import Fields, index_with, place_of
+from ...core.rules.variant_index import Fields, index_with
+from ...core.rules.variants import place_of
 from ...engine.origin import Start
 from ...errors import StoreError
 from ..hooks import ask
@@ -136,17 +138,23 @@ class EntryBuilder:
 
     # -- the entry -------------------------------------------------------------------------------------------------
 
-    def build(self, exchange: Exchange, seen: Observation, windows: Windows, body: bytes, start: Start) -> BuiltEntry | None:
-        """Return the entries to store; ``None`` if the tags are unknown, so that the entry could not be purged by them."""
+    def build(self, exchange: Exchange, seen: Observation, windows: Windows, body: bytes, start: Start) -> BuiltEntry | Refusal:
+        """Return the entries to store, or why there are none.
+
+        The tags may be unknown, so that the entry could not be purged by them, or the URL may have too many variants.
+        """
         tags = self._tags()
         if tags is None:
-            return None
+            return Refusal(StoreRefusal.TAGS_UNKNOWN)
         tags = (*tags, *self._hints.tags, *self._sent_tags(exchange.headers))
         fields = self.fields(seen, exchange.headers)
-        index = self._backend.engine.look_up(self._url_key).entry
-        place = place_of(self._url_key, fields, self._environ.get, index)
-        entry = self._entry(place.key, exchange, seen, windows, tags, fields, body, start)
-        return BuiltEntry(entry, None if place.is_known else index_with(fields, index, entry, self._url_key))
+        engine = self._backend.engine
+        index = engine.look_up(self._url_key).entry
+        place = place_of(self._url_key, fields, self._environ.get, index, engine.is_in_use)
+        if place is None:
+            return Refusal(StoreRefusal.TOO_MANY_VARIANTS, " and ".join(dict.fromkeys(map(field_of_selector, fields))))
+        entry = self._entry(place.key, exchange, seen, windows, tags, place.fields, body, start)
+        return BuiltEntry(entry, None if place.listing is None else index_with(place.listing, entry, self._url_key))
 
     def _entry(
         self,
@@ -169,7 +177,7 @@ class EntryBuilder:
             varied=self.varied(seen, exchange.headers),
             status=exchange.status,
             body=body,
-            recipe=PageRecipe.from_environ(environ, (*policy.vary, *fields), ignored, as_seen).to_json(),
+            recipe=PageRecipe.from_environ(environ, (*policy.vary, *map(field_of_selector, fields)), ignored, as_seen).to_json(),
             calls=tuple(self._hints.calls),
             stood_in=self._hints.stood_in,
             by_file=True,

@@ -44,7 +44,7 @@ from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, collected_by, current
 from ...core.rules.shared_cache import Exchange
 from ...core.rules.storability import Judgement, Verdict
-from ...core.rules.variants import INDEX
+from ...core.rules.variant_index import INDEX
 from ...engine.origin import Answer, Start
 from ...engine.stream_pace import StreamPace
 from ...stats.tally import UNCOUNTED, Tally
@@ -293,8 +293,9 @@ class AppFetch:
             self._visitor.explain(self.call, seen, refusal)
             return Answer(Verdict.PERSONAL, call, carried=traced, anybodys=False, reason=refusal)
         built = self._entries.build(exchange, seen, judgement.windows, body, self._start)
-        if built is None:
-            return Answer(Verdict.UNSTORABLE, call, reason=Refusal(StoreRefusal.TAGS_UNKNOWN))
+        if isinstance(built, Refusal):
+            self._visitor.explain(self.call, seen, built)
+            return Answer(Verdict.UNSTORABLE, call, reason=built)
         entry, pause = built.entry, self._response_judge.pause(call)
         return Answer(Verdict.STORABLE, call, entry=entry, absent=entry.absent, beside=built.beside, retry_after=pause)
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...batches.warm_request import Warming, warming_of
+from ...core.http.accept import field_of_selector
 from ...core.http.fields import lines_of
 from ...core.http.validators import CONDITIONS
 from ...core.model.entry import Entry
@@ -21,7 +22,7 @@ from ...core.rules.prefer_stale import is_set
 from ...core.rules.serving import ServeOptions
 from ...core.rules.shared_cache import directives_of, honored
 from ...core.rules.storability import Verdict
-from ...core.rules.variants import is_variant_of
+from ...core.rules.variant_index import is_variant_of
 from ...engine.origin import Answer, RefreshJob, Served, Start
 from ...errors import StaleCacheError
 from ...stats.tally import Tally
@@ -45,7 +46,7 @@ class GatewayOrigin(RequestOrigin):
     :param environ: the request.
     :param start_response: the server's.
     :ivar url_key: the key of the URL, without variants.
-    :ivar fields: the request fields that are part of the key in addition to those of the rule.
+    :ivar located: the place of its response.
     :ivar fetch: the call of the app, if there was one.
     :ivar said: the client's Cache-Control, if it is obeyed.
     :ivar met: the entry that was stored when the request came; noted with ``app.debug``.
@@ -59,8 +60,8 @@ class GatewayOrigin(RequestOrigin):
         "backend",
         "environ",
         "fetch",
-        "fields",
         "key",
+        "located",
         "met",
         "rule",
         "said",
@@ -75,7 +76,8 @@ class GatewayOrigin(RequestOrigin):
         self.environ = environ
         self.start_response = start_response
         self.url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
-        self.key, self.fields = backend.locate(self.url_key, environ)
+        self.located = backend.locate(self.url_key, environ)
+        self.key = self.located.key
         self.fetch: AppFetch | None = None
         self.met: Copy | None = None
         #: Whether its endpoint may be stored, once that was asked.
@@ -130,7 +132,7 @@ class GatewayOrigin(RequestOrigin):
     def may_collapse(self) -> bool:
         """Whether other requests may wait for this one's call: not if its answer is unlikely to be stored."""
         wants_none = self.said is not None and self.said.no_store
-        return super().may_collapse and not wants_none and self._may_be_stored()
+        return super().may_collapse and not wants_none and self._may_be_stored() and self.located.has_room
 
     def _may_be_stored(self) -> bool:
         """Whether the answer may be stored and served to those who wait, as far as is known before the call."""
@@ -149,7 +151,8 @@ class GatewayOrigin(RequestOrigin):
     def relocate(self) -> bool:
         """Look up the variant again: since another request the URL may have variants."""
         before = self.key
-        self.key, self.fields = self.backend.locate(self.url_key, self.environ)
+        self.located = self.backend.locate(self.url_key, self.environ)
+        self.key = self.located.key
         return self.key != before
 
     def _new_fetch(self, *, fills: bool) -> AppFetch:
@@ -235,7 +238,7 @@ class GatewayOrigin(RequestOrigin):
         """The value of ``fwd`` (RFC 9211 section 2.2), if the status does not determine it; else ""."""
         if self.terms.reload:
             return "request"
-        return "vary-miss" if self.fields and self.fetch is not None and self.fetch.finds_nothing else ""
+        return "vary-miss" if self.located.fields and self.fetch is not None and self.fetch.finds_nothing else ""
 
     def debug_detail(self, served: Served) -> str:
         """Return the debug detail of ``Cache-Status``; "" without ``app.debug``."""
@@ -246,7 +249,7 @@ class GatewayOrigin(RequestOrigin):
 
     def refresh(self) -> RefreshJob:
         """Return the refresh of the stored response: a new request from what is in the key."""
-        varied = (*self.rule.policy.vary, *self.fields)
+        varied = (*self.rule.policy.vary, *map(field_of_selector, self.located.fields))
         recipe = PageRecipe.from_environ(self.environ, varied, self.rule.ignored)
         return _refresh_job(self.backend, self.rule, self.key, self.url_key, self.label, recipe, self.tally)
 

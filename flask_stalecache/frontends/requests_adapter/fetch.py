@@ -31,7 +31,8 @@ from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.serving import ServeOptions
 from ...core.rules.shared_cache import Exchange, entry_fields, judge_exchange
 from ...core.rules.storability import Judgement, Verdict, is_about_page
-from ...core.rules.variants import index_with, place_of
+from ...core.rules.variant_index import index_with
+from ...core.rules.variants import place_of
 from ...engine.origin import Answer, Start
 from ...engine.stream_pace import StreamPace
 from ..request_origin import all_fields
@@ -195,16 +196,18 @@ class ThirdPartyFetch:
 
     def _write(self, reason: str, exchange: Exchange, windows: Windows, body: bytes) -> None:
         answer = self._storable(None, reason, exchange, windows, body)
-        assert answer.entry is not None
-        self.context.engine.answer_writer.write_if_unlocked(answer.entry.key, answer)
+        if answer.entry is not None:
+            self.context.engine.answer_writer.write_if_unlocked(answer.entry.key, answer)
 
     def _storable(self, value: Response | None, reason: str, exchange: Exchange, windows: Windows, body: bytes) -> Answer:
         request = self.request
         fields = tuple(name for name in selecting_fields(exchange.headers) or () if name not in request.rules.policy.vary)
         index = self.context.engine.look_up(request.url_key).entry
-        place = place_of(request.url_key, fields, request.environ.get, index)
+        place = place_of(request.url_key, fields, request.environ.get, index, self.context.engine.is_in_use)
+        if place is None:
+            return Answer(Verdict.UNSTORABLE, value, reason=Refusal(StoreRefusal.TOO_MANY_VARIANTS, " and ".join(fields)))
         entry = self._entry(place.key, exchange, windows, reason, body)
-        beside = None if place.is_known else index_with(fields, index, entry, request.url_key)
+        beside = None if place.listing is None else index_with(place.listing, entry, request.url_key)
         return Answer(Verdict.STORABLE, value, entry=entry, beside=beside)
 
     def _entry(self, key: str, exchange: Exchange, windows: Windows, reason: str, body: bytes) -> Entry:

@@ -11,7 +11,7 @@ from ...core.model.entry import Entry
 from ...core.rules.serving import ServeOptions
 from ...core.rules.shared_cache import directives_of, honored
 from ...core.rules.storability import Verdict
-from ...core.rules.variants import Fields, locate
+from ...core.rules.variants import Located, locate
 from ...engine.origin import Answer, Origin, RefreshJob, Start
 from ...stats.tally import Tally
 from ...stores.base import Copy
@@ -35,7 +35,7 @@ class SessionOrigin(Origin):
     :param in_background: the request is part of a refresh, which no visitor waits for.
     :ivar url_key: the key of the URL, without variants.
     :ivar key: the key of the response: of the URL, or of a variant.
-    :ivar fields: the request fields that are part of it.
+    :ivar located: the place of the response.
     :ivar said: the caller's Cache-Control, if there is one.
     """
 
@@ -43,7 +43,7 @@ class SessionOrigin(Origin):
     tally: Tally
     terms: ServeOptions
 
-    __slots__ = ("context", "environ", "fields", "key", "outgoing", "rules", "said", "tally", "terms", "url", "url_key")
+    __slots__ = ("context", "environ", "key", "located", "outgoing", "rules", "said", "tally", "terms", "url", "url_key")
 
     def __init__(
         self, context: AppContext, rules: SessionRules, outgoing: OutgoingRequest, url: str, in_background: bool = False
@@ -55,7 +55,8 @@ class SessionOrigin(Origin):
         self.environ = environ_of(outgoing.request)
         self.tally = context.tally(url)
         self.url_key = rules.url_key(url, self.environ, outgoing.route(url))
-        self.key, self.fields = self._locate()
+        self.located = self._locate()
+        self.key = self.located.key
         self.said = directives_of(self.environ)
         self.terms: ServeOptions = context.terms(rules)
         if in_background:
@@ -64,7 +65,7 @@ class SessionOrigin(Origin):
         if self.said is not None:
             self.terms = honored(self.terms, self.said, context.engine.look_up(self.key).entry, time.time())
 
-    def _locate(self) -> tuple[str, Fields]:
+    def _locate(self) -> Located:
         return locate(self.url_key, self.environ, self.context.engine.look_up, time.time())
 
     def stands_in(self) -> Copy | None:
@@ -100,7 +101,11 @@ class SessionOrigin(Origin):
     def may_collapse(self) -> bool:
         """Whether other callers may wait for its response: not if that is unlikely to be stored, or only once it was read."""
         says_no = self.said is not None and self.said.no_store
-        return self.outgoing.request.method == "GET" and not (self.is_authorized or says_no or self.outgoing.stream)
+        return (
+            self.outgoing.request.method == "GET"
+            and not (self.is_authorized or says_no or self.outgoing.stream)
+            and self.located.has_room
+        )
 
     def is_barred_from(self, entry: Entry) -> bool:
         """Whether the entry must not be returned for this request: it has Authorization, and the entry is not shared."""
@@ -113,7 +118,8 @@ class SessionOrigin(Origin):
     def relocate(self) -> bool:
         """Look up the variant again: since another response the URL may have variants."""
         before = self.key
-        self.key, self.fields = self._locate()
+        self.located = self._locate()
+        self.key = self.located.key
         return self.key != before
 
     def call_uncached(self) -> Answer:

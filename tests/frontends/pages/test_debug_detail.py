@@ -21,7 +21,7 @@ from flask_stalecache import GatewayCache, Policy, StaleCache
 from flask_stalecache.core.model.keys import digest, page_key
 from flask_stalecache.core.model.query import NamePatterns
 from flask_stalecache.core.rules.status import DETAIL_LENGTH, KEY_LENGTH, key_and_detail, sf_string
-from flask_stalecache.core.rules.variants import variant_key
+from flask_stalecache.core.rules.variant_index import variant_key
 from flask_stalecache.frontends.debug_detail import readable_key
 from flask_stalecache.frontends.gateway import handler as gateway_cache
 from flask_stalecache.frontends.gateway import origin as gateway_origin
