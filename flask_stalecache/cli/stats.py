@@ -8,6 +8,7 @@ import click
 from flask.cli import with_appcontext
 
 from ..core.formatting import NONE, clock, latency, number, percent, size
+from ..core.model.reasons import BY_CODE
 from ..stats import schema
 from ..stats.quantiles import buckets_of, quantile
 from ..stats.schema import Histogram, Series, Stats
@@ -16,6 +17,9 @@ from .context import filled_state
 
 _KINDS = {"ENDPOINT": "endpoints", "FUNCTION": "functions", "HOST": "hosts"}
 _HEAD = ("VISITS", "FROM STORE", "SERVED P50", "P95", "ORIGIN CALLS", "FAILED", "ORIGIN P50", "P95")
+_WHY_HEAD = ("COUNT", "NOT FROM THE STORE, SINCE", "OF")
+#: Lines about reasons.
+_WHY_LINES = 20
 #: The statuses of requests that waited for no call of the origin.
 _FROM_STORE = ("HIT", "STALE", "UPDATING")
 
@@ -42,6 +46,25 @@ def _lines(numbers: Stats) -> Iterator[str]:
             yield ""
             rows = [(title, *_HEAD), *(_row(name, each) for name, each in series.items())]
             yield from output.columns(rows, right=frozenset(range(1, len(_HEAD) + 1)))
+    yield from _why(numbers)
+
+
+def _why(numbers: Stats) -> Iterator[str]:
+    """Yield why requests and calls were not answered from the store: the most frequent reasons."""
+    found = [
+        (count, BY_CODE[code].general, name or NONE)
+        for kind in _KINDS.values()
+        for name, series in numbers[kind].items()  # type: ignore[literal-required]
+        for code, count in series["reasons"].items()
+    ]
+    if not found:
+        return
+    found.sort(key=lambda item: (-item[0], *item[1:]))
+    yield ""
+    rows = [_WHY_HEAD, *((number(count), reason, name) for count, reason, name in found[:_WHY_LINES])]
+    yield from output.columns(rows, right=frozenset({0}))
+    if len(found) > _WHY_LINES:
+        yield f"and {number(len(found) - _WHY_LINES)} more, which --json has"
 
 
 def _totals(numbers: Stats) -> Iterator[tuple[str, str]]:

@@ -29,6 +29,7 @@ from functools import partial
 
 from ..config import Settings
 from ..core.exhaustive import assert_never
+from ..core.model.inputs import NO_NAMES
 from ..core.model.reasons import Refusal, StoreRefusal
 from ..core.rules.serving import Serve, decide, is_plain_hit
 from ..core.rules.status import CacheStatus
@@ -111,7 +112,7 @@ class Engine:
                 return self._serve_copy(route)
             case Bypass():
                 self.runtime.prepare_process()
-                return Served(CacheStatus.BYPASS, None, self.bypass(origin))
+                return self._barred(origin, copy)
             case Seldom(uses):
                 reason = Refusal(StoreRefusal.TOO_FEW_USES, f"{uses} of {origin.min_uses}")
                 return Served(CacheStatus.MISS, None, replace(self.bypass(origin), reason=reason))
@@ -136,6 +137,12 @@ class Engine:
         """Call the origin for one request alone. Nothing is stored."""
         logger.debug("%s: the request bypasses the cache", origin.label)
         return self.instrumentation.call_origin(origin, origin.call_uncached)
+
+    def _barred(self, origin: Origin, copy: Copy) -> Served:
+        """Call the origin for a request that the stored copy is not for."""
+        answer = self.bypass(origin)
+        carried = NO_NAMES if copy.entry is None else origin.barred_by(copy.entry)
+        return Served(CacheStatus.BYPASS, None, replace(answer, carried=carried))
 
     def purge(self, *names: str, soft: bool) -> None:
         """Purge all entries that have one of the names.
@@ -215,7 +222,7 @@ class Engine:
             case Collapsed(copy):
                 return Served(visit.fetch.status, copy, collapsed=True)
             case Bypass():
-                return Served(CacheStatus.BYPASS, None, self.bypass(visit.origin))
+                return self._barred(visit.origin, visit.copy)
             case CallUnlocked(fetch):
                 visit.fetch = fetch
                 return self._call_unlocked(visit)

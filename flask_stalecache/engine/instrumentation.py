@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from ..core.model.reasons import BypassReason
 from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
 from ..stats.schema import eviction_reasons
@@ -58,9 +59,12 @@ class Instrumentation:
             self.count_origin_call(of.key, tally, time.perf_counter() - begun, answer.has_failed, answer.error)
         return answer
 
-    def call_bypassed(self, tally: Tally, call: Callable[[], T], has_failed: Callable[[T], bool], *, is_visit: bool) -> T:
+    def call_bypassed(
+        self, tally: Tally, call: Callable[[], T], has_failed: Callable[[T], bool], why: BypassReason, *, is_visit: bool = True
+    ) -> T:
         """Make a call that bypasses the cache, and count it.
 
+        :param why: why it does.
         :param is_visit: it also counts as a request.
         """
         begun, failed = time.perf_counter(), True
@@ -74,7 +78,7 @@ class Instrumentation:
         finally:
             took = time.perf_counter() - begun
             if is_visit:
-                tally.served(CacheStatus.BYPASS, took)
+                tally.served(CacheStatus.BYPASS, took, why=why)
             self.count_origin_call("", tally, took, failed, failure)
         return answer
 

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..core.model.entry import Entry
 from ..core.model.inputs import NO_NAMES, RequestInputs
-from ..core.model.reasons import Refusal, StoreRefusal
+from ..core.model.reasons import MissReason, Reason, Refusal, StoreRefusal, reason_of_names
 from ..core.rules.serving import Serve, ServeOptions, decide
 from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
@@ -43,6 +43,9 @@ from ..stats.tally import UNCOUNTED, Tally
 from ..stores.base import Copy
 from .stream_pace import StreamPace
 from .thread_pool import ThreadPool
+
+#: They say that an answer depends on names in its request, in words or with the names themselves.
+_OF_NAMES = frozenset({StoreRefusal.MADE_FOR_VISITOR, StoreRefusal.READ_BY, StoreRefusal.DEPENDS_ON})
 
 
 class Start(NamedTuple):
@@ -162,13 +165,27 @@ class Answer:
         """Why it was not stored. Only for answers that were not."""
         if self.reason is not None:
             return self.reason
+        if self.error is not None:
+            is_called = self.verdict is not Verdict.REFUSED
+            return Refusal(StoreRefusal.RAISED if is_called else StoreRefusal.NOT_CALLED, type(self.error).__name__)
         if self.later is not None:
             return Refusal(StoreRefusal.STILL_TO_COME)
         if self.verdict is Verdict.STORABLE:
             return Refusal(StoreRefusal.NOT_WRITTEN)
         if self.carried:
             return Refusal(StoreRefusal.DEPENDS_ON, self.carried.text)
-        return Refusal(StoreRefusal.FOR_THIS_REQUEST)
+        return Refusal(StoreRefusal.FAILED if self.has_failed else StoreRefusal.FOR_THIS_REQUEST)
+
+    @property
+    def counted_reason(self) -> StoreRefusal:
+        """The reason by which it is counted that it was not stored: of names, the kind of them."""
+        reason = self.why_not_stored.reason
+        return reason_of_names(self.carried) if self.carried and reason in _OF_NAMES else reason
+
+    @property
+    def why_no_hit(self) -> Reason:
+        """Why a request with this complete answer was not answered from the store."""
+        return MissReason.NOTHING_STORED if self.verdict is Verdict.STORABLE else self.counted_reason
 
 
 class Origin(Protocol):
@@ -231,6 +248,10 @@ class Origin(Protocol):
     def is_barred_from(self, entry: Entry) -> bool:
         """Whether the entry can't be served to this request: it carries a name that was absent when the entry was made."""
         return False
+
+    def barred_by(self, entry: Entry) -> RequestInputs:
+        """Return the names because of which an entry can't be served to this request."""
+        return NO_NAMES
 
     def carries(self, names: RequestInputs) -> bool:
         """Whether the request carries one of these names."""
@@ -353,6 +374,24 @@ class Served(NamedTuple):
         if self.answer is not None:
             return self.answer.entry
         return None if self.copy is None else self.copy.entry
+
+    def why_no_hit(self, terms: ServeOptions) -> Reason | None:
+        """Return why the request was not answered from the store; ``None`` if it was, or if only the rest of the body will tell.
+
+        :param terms: the serving options of the request.
+        """
+        answer = self.answer
+        if answer is None:
+            return MissReason.WAITED if self.collapsed else None
+        if answer.later is not None:
+            return None
+        if not self.stored and not answer.renewed:
+            return answer.counted_reason
+        if self.status is CacheStatus.REVALIDATED:
+            return MissReason.CONFIRMED
+        if self.status is not CacheStatus.EXPIRED:
+            return MissReason.NOTHING_STORED
+        return MissReason.RENEWED if terms.renews or terms.reload else MissReason.TOO_OLD
 
 
 def is_served(origin: Origin, copy: Copy) -> bool:

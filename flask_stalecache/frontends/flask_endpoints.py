@@ -28,7 +28,7 @@ from ..engine.log import RateLimitedLog
 from .pages.bound_view import cached_view
 
 #: The answer does not say how long it is fresh, nor does anything else.
-_NOTHING_SAID = frozenset({StoreRefusal.NO_LIFETIME, StoreRefusal.NO_VALIDATOR})
+_NOTHING_SAID = frozenset({StoreRefusal.NO_LIFETIME, StoreRefusal.NOTHING_SAID, StoreRefusal.NO_VALIDATOR})
 
 
 class FlaskEndpoints:

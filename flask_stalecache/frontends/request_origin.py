@@ -15,7 +15,7 @@ from typing import Any
 
 from ..core.model.entry import Entry
 from ..core.model.environ import environ_name
-from ..core.model.inputs import RequestInputs
+from ..core.model.inputs import AUTHORIZATION, RequestInputs
 from ..core.model.keys import FORWARDED_FIELDS
 from ..engine.origin import Answer, Origin
 from .request_body import has_unannounced_body
@@ -99,6 +99,10 @@ class RequestOrigin(Origin):
         if "HTTP_AUTHORIZATION" in self.environ and not entry.shared:
             return True
         return entry.absent.present_in(self.environ)
+
+    def barred_by(self, entry: Entry) -> RequestInputs:
+        """Return the absent names of an entry that the request carries, or Authorization."""
+        return entry.absent.carried_part(self.environ) or AUTHORIZATION
 
     def carries(self, names: RequestInputs) -> bool:
         """Whether the request carries one of these cookies or fields."""

@@ -13,7 +13,7 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -24,16 +24,18 @@ from ..filesystem.held_file import HeldFile
 from ..filesystem.process import this_process
 from ..filesystem.shared_memory import SharedMemory
 from ..filesystem.system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, set_mode, try_flock
-from .tally import CELLS, KINDS
+from .tally import ALL_CELLS, CELLS, KINDS, REASONS_DIGEST
 
 MAGIC = int.from_bytes(b"stalerow", "little")
 #: Each layout has its own version.
-VERSION = 2
+VERSION = 3
 #: Cells of the head.
 HEAD = 128
 _MAGIC_CELL, _VERSION_CELL, BORN_CELL = 0, 1, 2
 #: The name of the shared memory with the latest counts, and the number of the file that it belongs to.
 _MEMORY_CELL, _INODE_CELL = 3, 5
+#: The reasons that are counted: the counts of other ones are left out.
+_REASONS_CELL = 6
 #: Gauges belong to the process that holds the file, and are void when it has ended.
 GAUGES = range(8, 16)
 NAMED = 16
@@ -42,7 +44,7 @@ LABELS = 200
 OTHERS = "(others)"
 #: A block: kind and length of the label, its text, its cells.
 _NAME_CELLS = 16
-_BLOCK = _NAME_CELLS + CELLS
+_BLOCK = _NAME_CELLS + ALL_CELLS
 _LONGEST = (_NAME_CELLS - 1) * 8
 SIZE = (HEAD + (LABELS + len(KINDS)) * _BLOCK) * 8
 #: Seconds after which held files are tried again: a reader may have held them for a moment.
@@ -81,6 +83,8 @@ class CounterFile:
         for gauge in GAUGES:
             self.head[gauge] = 0
         self.save()
+        if self.head[_REASONS_CELL] != REASONS_DIGEST:
+            self._begin_reasons()
         self._known = {(label.kind, label.name): label.start for label in _labels(self._cells)}
         # Damaged blocks are between those that are used.
         self._used = max((_number_of(start) + 1 for start in self._known.values() if start < _start_of(LABELS)), default=0)
@@ -111,6 +115,14 @@ class CounterFile:
             start = self._known[kind, label] = _start_of(number)
             self._name(start, kind, name)
         return _cells_at(self._cells, start)
+
+    def _begin_reasons(self) -> None:
+        """Count reasons from 0: those of a version with other reasons can't be told."""
+        for label in _labels(self._cells):
+            counts = _cells_at(self._cells, label.start)
+            for index in range(CELLS, ALL_CELLS):
+                counts[index] = 0
+        self.head[_REASONS_CELL] = REASONS_DIGEST
 
     def _name(self, start: int, kind: str, name: bytes) -> None:
         # A damaged block may be there.
@@ -195,7 +207,7 @@ class Reading(NamedTuple):
     """
 
     head: memoryview
-    labels: dict[tuple[str, str], memoryview]
+    labels: dict[tuple[str, str], Sequence[int]]
     is_held: bool
 
 
@@ -214,7 +226,7 @@ def read_files(folder: Path) -> Iterator[Reading]:
         finally:
             os.close(descriptor)
         if len(cells) == SIZE and _is_ours(numbers := cells.cast("Q")):
-            labels = {(label.kind, label.name): _cells_at(numbers, label.start) for label in _labels(numbers)}
+            labels = {(label.kind, label.name): _known_at(numbers, label.start) for label in _labels(numbers)}
             yield Reading(numbers[:HEAD], labels, is_held)
 
 
@@ -324,6 +336,12 @@ def _number_of(start: int) -> int:
 
 def _cells_at(cells: memoryview, start: int) -> memoryview:
     return cells[start + _NAME_CELLS : start + _BLOCK]
+
+
+def _known_at(cells: memoryview, start: int) -> Sequence[int]:
+    """Return the counts of a label without those of reasons that this version does not know."""
+    counts = _cells_at(cells, start)
+    return counts if cells[_REASONS_CELL] == REASONS_DIGEST else [*counts[:CELLS], *[0] * (ALL_CELLS - CELLS)]
 
 
 def _labels(cells: memoryview) -> Iterator[_Label]:

@@ -23,6 +23,7 @@ def families(stats: Stats) -> Iterator[Metric]:
     yield _histogram("served", "Seconds until there was something to serve.", stats, lambda series: series["served"])
     yield _histogram("origin", "Seconds that calls of origins took.", stats, lambda series: series["origin"])
     yield _refresh_duration(stats)
+    yield _uncached(stats)
     yield from _counters(stats)
     yield _gauge("entries", "Entries in the store.", stats["entries"])
     yield _gauge("size_bytes", "Bytes that entries take in the store.", stats["bytes"])
@@ -53,6 +54,15 @@ def _refresh_duration(stats: Stats) -> Metric:
         ran = series["refreshes"]
         took.add_metric(labels, ran["done"] + ran["failed"], ran["seconds"])
     return took
+
+
+def _uncached(stats: Stats) -> Metric:
+    about = "Requests and calls that were not answered from the store, by reason."
+    family = CounterMetricFamily("stalecache_uncached", about, labels=(*_OF_ONE, "reason"))
+    for labels, series in _each(stats):
+        for reason, count in series["reasons"].items():
+            family.add_metric((*labels, reason), count)
+    return family
 
 
 def _max_size(stats: Stats) -> Metric:

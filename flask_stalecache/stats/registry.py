@@ -26,7 +26,7 @@ from .counter_file import BORN_CELL, HEAD, LABELS, NAMED, OTHERS, CounterFile, a
 from .counters import Counters
 from .history import History
 from .schema import Kept, Sample, Series, Stats, gauge_cells, named_cells, value_at
-from .tally import CELLS, KINDS, Tally, Totals, added, private_cells, requests_of, series_of
+from .tally import ALL_CELLS, CELLS, KINDS, Tally, Totals, added, private_cells, reasons_in, requests_of, series_of
 
 #: In the cache directory.
 FOLDER = "stats"
@@ -227,7 +227,7 @@ class Registry:
         self._head = private_cells(HEAD)
         self._began = time.time_ns()
         for tally in self._all_tallies():
-            tally.cells = private_cells(CELLS)
+            tally.cells = private_cells(ALL_CELLS)
         if file is not None:
             file.close()
 
@@ -242,11 +242,12 @@ class Registry:
         """
         heads, held, labels = self._parts()
         blocks = _summed(labels)
-        series = {kind: _series(kind, blocks) for kind in KINDS}
+        series, every = {kind: _series(kind, blocks) for kind in KINDS}, added([[0] * ALL_CELLS, *blocks.values()])
         stats = {
             "requests": requests_of(blocks, "endpoint"),
             "calls": requests_of(blocks, "function", "host"),
-            **self._counted(added(heads), added([[0] * HEAD, *held]), series_of(added([[0] * CELLS, *blocks.values()]))),
+            "reasons": reasons_in(every),
+            **self._counted(added(heads), added([[0] * HEAD, *held]), series_of(every)),
             "entries": entries,
             "bytes": bytes,
             "max_size": max_size,
@@ -285,7 +286,8 @@ class Registry:
         return counted
 
     def _totals(self) -> Totals:
-        return _summed(self._parts()[2])
+        # Without reasons, which the history has not.
+        return {key: cells[:CELLS] for key, cells in _summed(self._parts()[2]).items()}
 
     def _since(self) -> float:
         return _born(self._parts()[0])

@@ -242,7 +242,10 @@ class Refreshed(TypedDict):
 
 
 class Series(TypedDict):
-    """The counts of one endpoint, fetch function or host."""
+    """The counts of one endpoint, fetch function or host.
+
+    ``reasons`` has the number of requests that were not answered from the store, by the reason; samples of the history have none.
+    """
 
     requests: dict[str, int]
     origin_calls: int
@@ -251,6 +254,7 @@ class Series(TypedDict):
     refreshes: Refreshed
     served: Histogram
     origin: Histogram
+    reasons: dict[str, int]
 
 
 class AllRefreshes(Refreshed):
@@ -279,6 +283,7 @@ class Stats(TypedDict):
 
     requests: dict[str, int]
     calls: dict[str, int]
+    reasons: dict[str, int]
     origin_calls: int
     origin_failures: int
     waits: int

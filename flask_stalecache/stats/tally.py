@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
 from typing import TypeAlias
 
+from ..core.model.reasons import REASONS, Reason, code_of
 from ..core.rules.status import CacheStatus
 from .schema import Histogram, Series
 
@@ -31,8 +33,16 @@ PLAIN = 0
 _STATUS = {CacheStatus(name): 1 + index for index, name in enumerate(STATUSES)}
 _CALLS, _FAILURES, _WAITS, _REFRESHED, _REFRESH_FAILED, _REFRESH_NS, _SERVED_NS, _ORIGIN_NS = range(8, 16)
 _SERVED, _ORIGIN = 16, 16 + _BUCKETS
-#: Cells of a label: all of the above, and a few spare ones.
+#: Cells of a label's series: all of the above, and a few spare ones.
 CELLS = 48
+#: Cells for reasons, of which most are spare ones.
+_ROOM = 128
+#: Cells of a label: those of its series, and one for each reason why something was not answered from the store.
+ALL_CELLS = CELLS + _ROOM
+_CODES = tuple(map(code_of, REASONS))
+_REASON = {reason: CELLS + index for index, reason in enumerate(REASONS)}
+#: Tells which reasons the cells are for: other versions of this package have others.
+REASONS_DIGEST = int.from_bytes(blake2b(" ".join(_CODES).encode(), digest_size=7).digest(), "little")
 _BILLION = 1_000_000_000
 
 
@@ -52,7 +62,7 @@ class Tally:
     def __init__(self, kind: str, label: str, cells: memoryview | None = None) -> None:
         self.kind = kind
         self.label = label
-        self.cells = private_cells(CELLS) if cells is None else cells
+        self.cells = private_cells(ALL_CELLS) if cells is None else cells
 
     def move_to(self, cells: memoryview) -> None:
         """Count in other cells from now on, and add the counts so far to them."""
@@ -61,11 +71,12 @@ class Tally:
             if count:
                 cells[index] += count
 
-    def served(self, status: CacheStatus, took: float | None, *, waited: bool = False) -> None:
+    def served(self, status: CacheStatus, took: float | None, *, waited: bool = False, why: Reason | None = None) -> None:
         """Count a request or a call.
 
         :param took: seconds until there was something to serve; ``None`` for a fresh copy in memory.
         :param waited: it waited for another's call of the origin.
+        :param why: why it was not answered from the store; ``None`` if it was, or if that is counted later.
         """
         if took is None:
             self.cells[PLAIN] += 1
@@ -76,6 +87,13 @@ class Tally:
         self.cells[_SERVED_NS] += nanoseconds
         if waited:
             self.cells[_WAITS] += 1
+        if why is not None:
+            self.because(why)
+
+    def because(self, why: Reason) -> None:
+        """Count a reason why something was not answered from the store."""
+        index = _REASON[why]
+        self.cells[index] += 1
 
     def asked(self, seconds: float, *, failed: bool) -> None:
         """Count a call of the origin."""
@@ -123,7 +141,13 @@ def series_of(cells: Sequence[int], *, cumulative: bool = True) -> Series:
         },
         "served": _histogram(served, cells[_SERVED_NS], cumulative),
         "origin": _histogram(cells[_ORIGIN : _ORIGIN + _BUCKETS], cells[_ORIGIN_NS], cumulative),
+        "reasons": reasons_in(cells),
     }
+
+
+def reasons_in(cells: Sequence[int]) -> dict[str, int]:
+    """Return why requests were not answered from the store, by the names of the reasons: those that were counted."""
+    return {code: count for code, count in zip(_CODES, cells[CELLS:], strict=False) if count}
 
 
 def _histogram(counts: Sequence[int], nanoseconds: int, cumulative: bool) -> Histogram:

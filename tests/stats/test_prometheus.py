@@ -52,12 +52,14 @@ def series(hits: int, calls: int) -> dict[str, Any]:
         "refreshes": {"done": 3, "failed": 1, "seconds": 6.5},
         "served": histogram(hits + calls, 0.25, first=hits),
         "origin": histogram(calls, 12.5),
+        "reasons": {"nothing_stored": calls} if calls else {},
     }
 
 
 STATS: Any = {
     "requests": {**dict.fromkeys(STATUSES, 0), "HIT": 5, "MISS": 2},
     "calls": {**dict.fromkeys(STATUSES, 0), "HIT": 16, "MISS": 8},
+    "reasons": {"nothing_stored": 10},
     "origin_calls": 10,
     "origin_failures": 4,
     "waits": 8,
@@ -117,6 +119,7 @@ PARSERS: Mapping[str, Callable[[CollectorRegistry], Samples]] = {
         (sample("origin_calls_total", kind="function", name="shop.rates"), 3),
         (sample("origin_failures_total", kind="host", name="api.example"), 1),
         (sample("waits_total", kind="endpoint", name=""), 2),
+        (sample("uncached_total", kind="host", name="api.example", reason="nothing_stored"), 5),
         (sample("served_duration_seconds_bucket", kind="function", name="shop.rates", le="0.001"), 9),
         (sample("served_duration_seconds_bucket", kind="function", name="shop.rates", le="+Inf"), 12),
         (sample("served_duration_seconds_count", kind="function", name="shop.rates"), 12),

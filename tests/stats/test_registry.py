@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
+from flask_stalecache.core.model.reasons import BypassReason
+from flask_stalecache.core.rules.status import CacheStatus
 from flask_stalecache.filesystem import shared_memory
+from flask_stalecache.stats import counter_file
 from flask_stalecache.stats import registry as ledger_module
 from flask_stalecache.stats.counter_file import LABELS, OTHERS, SIZE, read_files
 from flask_stalecache.stats.counters import Counters
@@ -478,3 +481,21 @@ def test_readings_say_who_lives(directory: Path) -> None:
     hit(other)
     other._reset()
     assert [reading.is_held for reading in read_files(directory / "stats")] == [True, False]
+
+
+def served(registry: Registry) -> Registry:
+    registry.tally("endpoint", "news").served(CacheStatus.BYPASS, 0.1, why=BypassReason.METHOD)
+    return registry
+
+
+def test_reasons_of_a_version_with_others_are_not_taken_for_ours(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = served(make_ledger(directory))
+    assert read(make_ledger(directory))["reasons"] == {"method": 1}
+    monkeypatch.setattr(counter_file, "REASONS_DIGEST", 4711)
+    ours = served(make_ledger(directory))
+    assert (read(ours)["reasons"], read(ours)["requests"]["BYPASS"]) == ({"method": 1}, 2)
+    # The file is taken over once the other version has ended.
+    other._reset()
+    served(served(make_ledger(directory)))
+    assert (read(ours)["reasons"], read(ours)["requests"]["BYPASS"]) == ({"method": 3}, 4)
+    assert files(directory) == ["0", "1"]

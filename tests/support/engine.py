@@ -164,6 +164,9 @@ class FakeOrigin:
         """Whether the request carries a cookie that the entry remembers as absent."""
         return not self.cookies.isdisjoint(entry.absent.cookies)
 
+    def barred_by(self, entry: Entry) -> RequestInputs:
+        return RequestInputs(cookies=tuple(sorted(self.cookies.intersection(entry.absent.cookies))))
+
     def carries(self, names: RequestInputs) -> bool:
         """Whether the request carries one of the cookies."""
         return not self.cookies.isdisjoint(names.cookies)

@@ -121,3 +121,4 @@ class RequestInputs:
 
 _KINDS = ("cookies", "headers", "variables", "session")
 NO_NAMES = RequestInputs()
+AUTHORIZATION = RequestInputs(headers=("authorization",))

@@ -1,11 +1,12 @@
-"""Reasons not to store an answer, and reasons to bypass the cache.
+"""Reasons not to store an answer, to bypass the cache, and to call the origin: each answer that is no hit has one of them.
 
-A new reason is a new member here. The front ends decide; the log, ``Cache-Status``, the CLI and the dashboard take their texts from
-here.
+A new reason is a new member here. The front ends decide; the log, ``Cache-Status``, the counters, the CLI and the dashboard take
+their texts from here.
 
 ============================ ==========================================================================================
 :class:`StoreRefusal`        why an answer was not stored; with its subject (a status, a field name) it is a :class:`Refusal`
 :class:`BypassReason`        why a request was answered without looking into the store
+:class:`MissReason`          why the origin was called for an answer that was stored, or that others are served too
 ============================ ==========================================================================================
 """
 
@@ -14,6 +15,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeAlias
+
+from .inputs import RequestInputs
 
 
 class StoreRefusal(Enum):
@@ -31,6 +35,9 @@ class StoreRefusal(Enum):
 
     # The origin failed: what is stored is kept.
     FAILED_STATUS = ("status {}",)
+    FAILED = ("its origin has failed",)
+    RAISED = ("its origin raised {}",)
+    NOT_CALLED = ("its origin was not called: {}",)
     NOT_BY_VIEW = ("a hook or middleware refused the refresh with status {}",)
     EMPTY_OVER_CONTENT = ("an empty answer over content",)
     FALLBACK_OVER_BETTER = ("made with a fallback, while there is a better copy",)
@@ -49,6 +56,7 @@ class StoreRefusal(Enum):
     AUTHORIZATION = ("the request has an Authorization field",)
     VARY_STAR = ("Vary: {}", "name the request fields that the response depends on")
     NO_LIFETIME = ("nothing says how long an answer with status {} is fresh",)
+    NOTHING_SAID = ("nothing says how long it is fresh",)
     NO_VALIDATOR = ("it is never fresh, and has no ETag or Last-Modified to confirm it by",)
 
     # The developer, or a rule, forbids it.
@@ -69,6 +77,9 @@ class StoreRefusal(Enum):
     MADE_FOR_VISITOR = ("it was made for this visitor",)
     READ_BY = ("it was made for this visitor: {}",)
     DEPENDS_ON = ("it depends on {}, not in the key",)
+    CARRIES_COOKIE = ("the page depends on a cookie that the request carries",)
+    CARRIES_FIELD = ("the page depends on a request field that the key lacks",)
+    CARRIES_VARIABLE = ("the page depends on a variable of the environ that the request has",)
     FOR_THIS_REQUEST = ("its answer is for this request alone",)
     CREDENTIALS = (
         "its request carries {}, and it does not say that it is for everybody",
@@ -172,6 +183,7 @@ class StoreRefusal(Enum):
     WRONG_LENGTH = ("the body is not as long as its Content-Length says", "leave Content-Length out")
     NOT_BYTES = ("its body is not made of bytes", "return bytes")
     STILL_TO_COME = ("its body is still to come",)
+    BROKEN_OFF = ("its client left before the whole body was sent",)
     SLOW_READER = ("its client reads too slowly, while many other bodies are being copied",)
 
     # Values of fetch functions: the subject is the whole text, with the advice in it.
@@ -185,10 +197,21 @@ class StoreRefusal(Enum):
         """Whether the developer can do something about it, so that it is worth a line in the log."""
         return bool(self.advice)
 
+    @property
+    def general(self) -> str:
+        """The reason in words that hold for all subjects."""
+        return "its value can't be stored" if self.text == "{}" else self.text.replace("{}", "…")
+
 
 #: No policy could store the answers of this page, unless its code or its rules change.
 NEVER_STORED = frozenset(
-    {StoreRefusal.NO_LIFETIME, StoreRefusal.NO_VALIDATOR, StoreRefusal.NOT_CODED, StoreRefusal.ANSWERED_BY_CACHED}
+    {
+        StoreRefusal.NO_LIFETIME,
+        StoreRefusal.NOTHING_SAID,
+        StoreRefusal.NO_VALIDATOR,
+        StoreRefusal.NOT_CODED,
+        StoreRefusal.ANSWERED_BY_CACHED,
+    }
 )
 #: They are about the page, and stay until its code, its rules or its size change.
 LASTING = NEVER_STORED - {StoreRefusal.NO_LIFETIME} | {
@@ -313,3 +336,55 @@ class BypassReason(Enum):
     def is_fixable(self) -> bool:
         """Whether the developer can do something about it."""
         return bool(self.advice)
+
+    @property
+    def general(self) -> str:
+        """The reason in words."""
+        return self.text
+
+
+class MissReason(Enum):
+    """Why the origin was called for an answer that was stored, or that others are served too.
+
+    :ivar text: the reason, as the CLI and the dashboard show it.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.advice = ""
+
+    NOTHING_STORED = "nothing was stored yet"
+    TOO_OLD = "what was stored was too old"
+    CONFIRMED = "the origin has confirmed what was stored"
+    RENEWED = "the request, or renew, asked for a new answer"
+    WAITED = "it waited for the call of another request, and was served its result"
+    ONLY_IF_CACHED = "the request wants only what is stored, and nothing is"
+    BROKEN_VALUE = "what was stored can't be read"
+
+    @property
+    def general(self) -> str:
+        """The reason in words."""
+        return self.text
+
+
+Reason: TypeAlias = "StoreRefusal | BypassReason | MissReason"
+#: All reasons. Each answer that is no hit is counted by one of them.
+REASONS: tuple[Reason, ...] = (*StoreRefusal, *BypassReason, *MissReason)
+
+
+def code_of(reason: Reason) -> str:
+    """Return the name of a reason in statistics, such as ``no_lifetime``."""
+    return reason.name.lower()
+
+
+#: All reasons by their names in statistics.
+BY_CODE = {code_of(reason): reason for reason in REASONS}
+
+
+def reason_of_names(names: RequestInputs) -> StoreRefusal:
+    """Return the reason by which an answer is counted that depends on names in its request."""
+    if names.cookies:
+        return StoreRefusal.CARRIES_COOKIE
+    if "authorization" in names.headers:
+        return StoreRefusal.AUTHORIZATION
+    return StoreRefusal.CARRIES_FIELD if names.headers else StoreRefusal.CARRIES_VARIABLE

@@ -157,6 +157,7 @@ class Backend:
     :param endpoints: tells which requests can't have an answer that is stored.
     :param tag_fields: the response fields that list tags, in lower case.
     :param removed: those of them that are not sent on.
+    :param counts_rules: the app has no endpoints, so that its requests are counted by the pattern of their rule.
     """
 
     app: WSGIApplication
@@ -179,6 +180,7 @@ class Backend:
     tag_fields: frozenset[str] = frozenset()
     removed: frozenset[str] = frozenset()
     kept: KeptValues = field(default_factory=KeptValues)
+    counts_rules: bool = False
 
     @classmethod
     def of(
@@ -213,17 +215,24 @@ class Backend:
             renew=renew,
             debugs=debugs,
             endpoints=endpoints or NoEndpoints(),
+            counts_rules=endpoints is None,
             tag_fields=settings.tag_fields,
             removed=frozenset() if settings.send_tag_fields else settings.tag_fields,
         )
 
-    def tally_of(self, entry: Entry | None) -> Tally:
-        """Return the counters of a stored response."""
-        return self.tally(None if entry is None else endpoint_of(entry))
+    def tally_of(self, entry: Entry | None, pattern: str) -> Tally:
+        """Return the counters of a stored response.
 
-    def tally(self, endpoint: str | None) -> Tally:
-        """Return the counters of an endpoint; an app without endpoints has one set of counters."""
-        return self.engine.registry.tally("endpoint", endpoint or "")
+        :param pattern: the pattern of the rule for its path.
+        """
+        return self.tally(None if entry is None else endpoint_of(entry), pattern)
+
+    def tally(self, endpoint: str | None, pattern: str) -> Tally:
+        """Return the counters of an endpoint; an app without endpoints has counters for each rule.
+
+        :param pattern: the pattern of the rule for the path; "" if there is none.
+        """
+        return self.engine.registry.tally("endpoint", pattern if self.counts_rules else endpoint or "")
 
     def locate(self, url_key: str, environ: WSGIEnvironment) -> Located:
         """Return the place of the response to a request: under the key of the URL, or under that of a variant."""

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from ...core.model.environ import REFRESHING
 from ...core.model.policy import FAILURE_STATUSES
-from ...core.model.query import NamePatterns
+from ...core.model.reasons import BypassReason
 from ...core.rules.status import CacheStatus
 from ...engine.instrumentation import Instrumentation, is_failure
 from ...stats.tally import UNCOUNTED
 from .backend import Backend, Observation
+from .rules import Rule
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -24,14 +25,23 @@ class Bypass:
     :param backend: the app behind the gateway.
     :param instrumentation: counts the call.
     :param environ: the request.
-    :param ignored: query parameters that are not part of any key.
+    :param rule: the rule for the path.
+    :param reason: why it does.
     """
 
-    def __init__(self, backend: Backend, instrumentation: Instrumentation, environ: WSGIEnvironment, ignored: NamePatterns) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        instrumentation: Instrumentation,
+        environ: WSGIEnvironment,
+        rule: Rule,
+        reason: BypassReason,
+    ) -> None:
         self._backend = backend
         self._instrumentation = instrumentation
         self._environ = environ
-        self._ignored = ignored
+        self._rule = rule
+        self._reason = reason
         self._begun = time.perf_counter()
         self._is_counted = False
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
@@ -51,7 +61,7 @@ class Bypass:
 
     def observe(self) -> Observation:
         """Return how the app came to its answer."""
-        return self._backend.observe(self._environ, self._ignored)
+        return self._backend.observe(self._environ, self._rule.ignored)
 
     def answered(self, code: int) -> bool:
         """Count the answer, unless a view with ``cached()`` has counted it. Return whether one has."""
@@ -61,8 +71,8 @@ class Bypass:
         seen = self.observe()
         # An app may call start_response again after an error, but it is one call.
         if not seen.is_ours and not self._is_counted:
-            tally, took = self._backend.tally(seen.endpoint), time.perf_counter() - self._begun
-            (UNCOUNTED if REFRESHING in self._environ else tally).served(CacheStatus.BYPASS, took)
+            tally, took = self._backend.tally(seen.endpoint, self._rule.pattern), time.perf_counter() - self._begun
+            (UNCOUNTED if REFRESHING in self._environ else tally).served(CacheStatus.BYPASS, took, why=self._reason)
             self._instrumentation.count_origin_call("", tally, took, failed, error)
         self._is_counted = True
         return seen.is_ours

@@ -55,7 +55,7 @@ from .backend import Backend, Observation
 from .dependence import fields_of_answer
 from .entry_builder import EntryBuilder
 from .failures import LIMIT, bare_failure
-from .response_judge import TOO_LARGE, ResponseJudge
+from .response_judge import ResponseJudge
 from .rules import Rule
 from .visitor_judge import VisitorJudge
 from .wsgi_call import AppCall, Copied
@@ -76,6 +76,7 @@ class AppFetch:
     :param start_response: the server's; ``None`` for a background refresh.
     :ivar call: the app's response.
     :ivar is_ours: a view with ``cached()`` answered, and did its own caching.
+    :ivar counts: counts why the request was not answered from the store, if only the rest of the body tells.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class AppFetch:
         self._answered = 0.0
         self._said = NOTHING_SAID
         self.is_ours = False
+        self.counts: Tally | None = None
         self._has_removed_conditions = False
         #: How fast the client reads a body that is passed on as it comes.
         self._pace = StreamPace()
@@ -159,7 +161,7 @@ class AppFetch:
     def tally(self) -> Tally:
         """The counters of the endpoint that answered. A view with ``cached()`` has counted the request itself."""
         seen = self._observe()
-        return UNCOUNTED if seen.is_ours else self.backend.tally(seen.endpoint)
+        return UNCOUNTED if seen.is_ours else self.backend.tally(seen.endpoint, self.rule.pattern)
 
     @property
     def answers_conditions(self) -> bool:
@@ -389,12 +391,9 @@ class AppFetch:
         if callback is None:
             return
         if body is not None:
-            callback(self._complete(body))
-        elif why is None:
-            callback(None)
-        elif why is StoreRefusal.TOO_LARGE:
-            seen = self._observe()
-            callback(self._visitor.personal(self.call, seen) or self._visitor.unstorable(self.call, seen, TOO_LARGE))
+            answer: Answer | None = self._complete(body)
         else:
-            # That the client reads slowly says nothing about the page.
-            callback(Answer(Verdict.UNSTORABLE, self.call, anybodys=False, reason=Refusal(why)))
+            answer = None if why is None else self._visitor.cut_short(self.call, self._observe(), why)
+        if self.counts is not None:
+            self.counts.because(StoreRefusal.BROKEN_OFF if answer is None else answer.why_no_hit)
+        callback(answer)

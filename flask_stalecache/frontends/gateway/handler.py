@@ -28,7 +28,7 @@ from ...core.http.vary import with_vary
 from ...core.model.entry import Entry
 from ...core.model.environ import ARRIVED, REPLAY, WARMING
 from ...core.model.keys import is_key_of_page
-from ...core.model.reasons import BypassReason
+from ...core.model.reasons import BypassReason, MissReason
 from ...core.remembered import MIB, Remembered
 from ...core.rules.serving import was_ended
 from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, status_fields
@@ -169,7 +169,7 @@ class Gateway:
         if rule.policy.renew is not None and self._renews(rule.policy.renew, environ):
             origin.terms = origin.terms.renewing()
         if origin.said is not None and origin.said.only_if_cached and not is_served(origin, self._engine.look_up(origin.key)):
-            origin.tally.served(CacheStatus.MISS, 0.0)
+            origin.tally.served(CacheStatus.MISS, 0.0, why=MissReason.ONLY_IF_CACHED)
             return self._gateway_timeout(start_response, CacheStatus.MISS, "request")
         if self._explains:
             origin.met = self._engine.look_up(origin.key)
@@ -215,7 +215,8 @@ class Gateway:
         prepared: PreparedResponse | None = copy.prepared
         if prepared is None:
             assert copy.entry is not None
-            prepared = copy.prepared = PreparedResponse(copy.entry, self._backend.tally_of(copy.entry), self._backend.removed)
+            tally = self._backend.tally_of(copy.entry, origin.rule.pattern)
+            prepared = copy.prepared = PreparedResponse(copy.entry, tally, self._backend.removed)
         if served.status is not CacheStatus.HIT and was_ended(prepared.entry, now, origin.terms):
             prepared = PreparedResponse(prepared.entry, prepared.tally, self._backend.removed, is_over=True)
         more = fields_for_copy(served, prepared.entry, now, self._chosen, origin.debug_detail(served))
@@ -234,7 +235,8 @@ class Gateway:
             answer = self._engine.bypass(origin)
             return self._from_app(origin, Served(CacheStatus.BYPASS, None, answer, took=0.0), answer)
         if origin.is_visit:
-            prepared.tally.served(served.status, served.took, waited=served.waited)
+            why = MissReason.WAITED if served.collapsed else None
+            prepared.tally.served(served.status, served.took, waited=served.waited, why=why)
         if not served.refresh and origin.fetch is None and not self._engine.runtime.in_line:
             return body
         return self._closing(body, origin, served.refresh)
@@ -254,7 +256,8 @@ class Gateway:
         if origin.has_body:
             served = served._replace(status=CacheStatus.BYPASS)
         if origin.is_visit:
-            origin.tally.served(served.status, served.took, waited=served.waited)
+            origin.tally.served(served.status, served.took, waited=served.waited, why=served.why_no_hit(origin.terms))
+            origin.count_when_complete(answer)
         if answer.error is not None:
             return self._failed(origin, served, answer.error)
         if served.collapsed:
@@ -319,10 +322,10 @@ class Gateway:
         if (warming := warming_of(environ)) is not None:
             warming.note_bypass(reason.text)
         method = environ["REQUEST_METHOD"]
-        counted = Bypass(self._backend, self._engine.instrumentation, environ, self._rules.plain.ignored)
         # A copy, since middleware of the app may take the script root off the path, and invalidation needs the whole path.
         as_it_came = environ.copy()
         rule = self._rules.of(as_it_came)
+        counted = Bypass(self._backend, self._engine.instrumentation, environ, rule, reason)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None) -> Callable[[bytes], object]:
             code, seen = code_of(status), counted.observe()

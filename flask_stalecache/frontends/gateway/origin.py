@@ -110,7 +110,12 @@ class GatewayOrigin(RequestOrigin):
         if self.fetch is not None:
             # The app may have answered with another endpoint than the stored response came from.
             return self.fetch.tally
-        return self.backend.tally_of(self.backend.engine.look_up(self.key).entry)
+        return self.backend.tally_of(self.backend.engine.look_up(self.key).entry, self.rule.pattern)
+
+    def count_when_complete(self, answer: Answer) -> None:
+        """Count, once the body is complete, why a response whose body is still to come was not answered from the store."""
+        if answer.later is not None and self.fetch is not None:
+            self.fetch.counts = self.tally
 
     @property
     def is_visit(self) -> bool:
@@ -268,7 +273,8 @@ def refresh_of(backend: Backend, rules: Rules, entry: Entry) -> RefreshJob | str
     # A rule with another vary or other ignored parameters gives the URL another key; the entry is never looked up again.
     if entry.key != url_key and not is_variant_of(url_key, entry.key):
         return "nobody asks for it any more, since the rules have changed"
-    return _refresh_job(backend, rule, entry.key, url_key, f"the page at {recipe.path}", recipe, backend.tally_of(entry))
+    tally = backend.tally_of(entry, rule.pattern)
+    return _refresh_job(backend, rule, entry.key, url_key, f"the page at {recipe.path}", recipe, tally)
 
 
 def _refresh_job(backend: Backend, rule: Rule, key: str, url_key: str, label: str, recipe: PageRecipe, tally: Tally) -> RefreshJob:

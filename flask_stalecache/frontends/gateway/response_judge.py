@@ -25,7 +25,7 @@ from .wsgi_call import AppCall
 
 TOO_LARGE = Refusal(StoreRefusal.TOO_LARGE)
 #: What a 206 or 304 lacks, the whole may have: some apps leave fields out.
-_MISSING_IN_PART = frozenset({StoreRefusal.NO_LIFETIME, StoreRefusal.NO_VALIDATOR})
+_MISSING_IN_PART = frozenset({StoreRefusal.NO_LIFETIME, StoreRefusal.NOTHING_SAID, StoreRefusal.NO_VALIDATOR})
 
 
 class ResponseJudge:

@@ -32,12 +32,14 @@ class Rule(NamedTuple):
     :ivar ignored: what of the query is not part of the key.
     :ivar terms: the serving options.
     :ivar written: the stale windows that are written in the rule itself, not in the configuration.
+    :ivar pattern: its pattern; "" for paths without a rule.
     """
 
     policy: Policy
     ignored: NamePatterns
     terms: ServeOptions
     written: StaleWindows = (None, None)
+    pattern: str = ""
 
     def showing_errors(self) -> Rule:
         """Return the rule for a client who is shown the app's failures."""
@@ -72,7 +74,7 @@ class Rules:
         self._preference = preference
         self._endpoint_of = endpoint_of
         self.plain = Rule(base, ignored, terms)
-        self._rules = [(pattern, self._matcher(pattern), self._rule(policy)) for pattern, policy in _pairs(given)]
+        self._rules = [(pattern, self._matcher(pattern), self._rule(pattern, policy)) for pattern, policy in _pairs(given)]
         self._remembered: Remembered[tuple[str, str, str], Rule] = Remembered(most=1024, limit=MIB, longest=2048)
 
     def __bool__(self) -> bool:
@@ -130,7 +132,7 @@ class Rules:
             raise ConfigError(f"rules contain {pattern!r}: give patterns of paths, which begin with '/'; the app has no endpoints")
         return None
 
-    def _rule(self, policy: Policy) -> Rule:
+    def _rule(self, pattern: str, policy: Policy) -> Rule:
         if policy.cookies is not None and self._endpoint_of is not None:
             raise ConfigError("a rule has cookies=(), which has no effect on a Flask app, whose reads are observed: leave it out")
         terms = self._terms._replace(refresh_ahead=policy.refresh_ahead or 0.0)
@@ -140,7 +142,7 @@ class Rules:
         windows = ("max_age", "stale_while_revalidate", "stale_if_error")
         given = {name: getattr(self._base if getattr(policy, name) is None else policy, name) for name in windows}
         ignored = (*policy.ignored_parameters.items, *self._ignored.items)
-        return Rule(replace(policy, **given), query_in_key(ignored, is_sorted=policy.sort_query), terms, written)
+        return Rule(replace(policy, **given), query_in_key(ignored, is_sorted=policy.sort_query), terms, written, pattern)
 
 
 def _pairs(given: Mapping[str, Policy] | Iterable[tuple[str, Policy]]) -> list[tuple[str, Policy]]:

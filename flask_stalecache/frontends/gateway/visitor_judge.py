@@ -88,6 +88,16 @@ class VisitorJudge:
         anybodys = is_anybodys and self._entries.own(seen, call.fields) is None
         return Answer(Verdict.UNSTORABLE, call, anybodys=anybodys, reason=reason)
 
+    def cut_short(self, call: AppCall, seen: Observation, why: StoreRefusal) -> Answer:
+        """Return the answer as one whose body was not copied to its end.
+
+        :param why: why not.
+        """
+        if why is StoreRefusal.TOO_LARGE:
+            return self.personal(call, seen) or self.unstorable(call, seen, Refusal(why))
+        # That the client reads slowly says nothing about the page.
+        return Answer(Verdict.UNSTORABLE, call, anybodys=False, reason=Refusal(why))
+
     def credentials(self, seen: Observation) -> RequestInputs:
         """Return the credentials in the request that the key lacks, if the app can't be observed: it may have used any of them."""
         if not seen.is_blind:

@@ -13,6 +13,7 @@ from ...batches.renewal import Renewal
 from ...config import Settings
 from ...core.model.entry import Entry
 from ...core.model.purge_names import call_name
+from ...core.model.reasons import BypassReason, MissReason
 from ...core.remembered import MIB, Remembered
 from ...core.rules import cacheability
 from ...core.rules.prefer_stale import preference
@@ -79,7 +80,7 @@ class Calls:
         if definition.policy.windows.unless is not None and self._is_live(bound, args, kwargs):
             # A returned value may be a failure too, but the failures of calls that bypass the cache on purpose are not judged.
             return self.engine.instrumentation.call_bypassed(
-                bound.tally, lambda: definition.function(*args, **kwargs), lambda value: False, is_visit=True
+                bound.tally, lambda: definition.function(*args, **kwargs), lambda value: False, BypassReason.UNLESS
             )
         word = cacheability.current()
         origin = CallOrigin(bound, args, kwargs, word is not None and word.in_background)
@@ -95,7 +96,7 @@ class Calls:
             # Not a method call: it would cost more than the count itself.
             bound.tally.cells[PLAIN] += 1
         else:
-            bound.tally.served(served.status, took, waited=served.waited)
+            bound.tally.served(served.status, took, waited=served.waited, why=served.why_no_hit(origin.terms))
         if served.answer is not None:
             value = self._of_answer(origin, served.answer, word)
             if not served.stored and served.answer.entry is not None and not has_request_context():
@@ -118,7 +119,7 @@ class Calls:
         # Removed: ask again, as for a missing value. Not removed: another process is writing the value, so don't wait for it.
         if self.engine.answer_writer.remove_if_unlocked(origin.key):
             return self.answer(definition, args, kwargs)
-        origin.bound.tally.served(CacheStatus.BYPASS, 0.0)
+        origin.bound.tally.served(CacheStatus.BYPASS, 0.0, why=MissReason.BROKEN_VALUE)
         return _told(self.engine.bypass(origin))
 
     def _store_in_background(self, origin: CallOrigin, entry: Entry) -> None:

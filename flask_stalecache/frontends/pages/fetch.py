@@ -34,7 +34,7 @@ from ...core.http.unset import SET_COOKIE, cookie_refusal, without_unset
 from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, as_arrived
-from ...core.model.inputs import NO_NAMES, RequestInputs
+from ...core.model.inputs import AUTHORIZATION, NO_NAMES, RequestInputs
 from ...core.model.policy import TOO_MANY, Policy, Windows
 from ...core.model.purge_names import page_names, tag_name, tags_in
 from ...core.model.query import NamePatterns
@@ -63,7 +63,6 @@ SERVED_WITHIN = "_stalecache_served"
 FILLED = "_stalecache_filled"
 NOTHING_IGNORED = NamePatterns(())
 _PERHAPS_RANDOM = frozenset({StoreRefusal.SHOWS_RANDOM, StoreRefusal.SHOWS_MAYBE_RANDOM})
-_AUTHORIZATION = RequestInputs(headers=("authorization",))
 
 
 class InnerPage(Protocol):
@@ -172,7 +171,7 @@ class PageFetch:
         advise(self.bound.complaints, self.bound.cached.name, self.context, judgement, carried)
         if is_for_authorization(judgement):
             # As a name that the request carries, so that requests with it don't wait for each other.
-            carried = carried | _AUTHORIZATION
+            carried = carried | AUTHORIZATION
         if judgement.reason is not None and judgement.reason.reason in _PERHAPS_RANDOM:
             # The stored copy is sound.
             is_anybodys = False

@@ -246,7 +246,7 @@ class Pages:
             warming.note_bypass(reason.text)
         try:
             response = self.engine.instrumentation.call_bypassed(
-                tally, lambda: bound.call_view(args, kwargs), _has_failed, is_visit=is_visit
+                tally, lambda: bound.call_view(args, kwargs), _has_failed, reason, is_visit=is_visit
             )
         except Exception:
             follow_error(bound, context)
@@ -310,7 +310,8 @@ class Pages:
                     # Not a method call: it would cost as much again as the count itself.
                     origin.tally.cells[PLAIN] += 1
                 else:
-                    origin.tally.served(served.status, served.took, waited=served.waited)
+                    why = served.why_no_hit(origin.terms)
+                    origin.tally.served(served.status, served.took, waited=served.waited, why=why)
             response = respond_with_copy(self.app, served, self.settings.status_headers, more)
             if served.status is not CacheStatus.HIT:
                 tell_end_of_freshness(response, served, origin.terms)
@@ -320,14 +321,14 @@ class Pages:
             return response if bound.cached.policy.key is None else add_to_vary(response, reads_of(origin.context).by_key)
         served = _named(origin, served)
         if is_visit:
-            origin.tally.served(served.status, served.took, waited=served.waited)
+            origin.tally.served(served.status, served.took, waited=served.waited, why=served.why_no_hit(origin.terms))
         answer, fields = served.answer, fields_of_answer(bound, origin.context)
         if answer is not None and answer.error is not None:
             follow_error(bound, origin.context)
             raise answer.error
         # RFC 9211 section 2.2: what is stored may be fresh.
-        why = "request" if origin.terms.renews and served.status is CacheStatus.EXPIRED else ""
-        response = respond_with_answer(self.app, served, self.settings.status_headers, more, why)
+        forwarded = "request" if origin.terms.renews and served.status is CacheStatus.EXPIRED else ""
+        response = respond_with_answer(self.app, served, self.settings.status_headers, more, forwarded)
         if ASKED in origin.environ:
             self._leave_conditions(origin, served, response)
         return add_to_vary(response, fields)

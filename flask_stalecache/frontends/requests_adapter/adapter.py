@@ -14,7 +14,7 @@ from ...core.http.fields import Lookup
 from ...core.http.invalidation import SAFE_METHODS, invalidated
 from ...core.http.validators import fields_of_304
 from ...core.model.entry import Entry
-from ...core.model.reasons import BypassReason
+from ...core.model.reasons import BypassReason, MissReason
 from ...core.rules import cacheability
 from ...core.rules.status import CacheStatus, forwarded_field, status_fields
 from ...core.rules.storability import Verdict
@@ -75,7 +75,7 @@ class CachingAdapter(BaseAdapter):
         hints = cacheability.current() or hints_of_request()
         origin = SessionOrigin(context, self._rules, outgoing, url, hints is not None and hints.in_background)
         if origin.said is not None and origin.said.only_if_cached and not is_served(origin, context.engine.look_up(origin.key)):
-            origin.tally.served(CacheStatus.MISS, 0.0)
+            origin.tally.served(CacheStatus.MISS, 0.0, why=MissReason.ONLY_IF_CACHED)
             return self._gateway_timeout(context, request)
         served = context.engine.serve(origin)
         if served.refresh:
@@ -97,7 +97,8 @@ class CachingAdapter(BaseAdapter):
         if answer is not None and answer.verdict is Verdict.FAILED and (copy := origin.stands_in()) is not None:
             answer, served = None, served._replace(status=CacheStatus.STALE, copy=copy, answer=None)
             context.engine.instrumentation.stale_served(origin, served)
-        origin.tally.served(served.status, served.took, waited=served.waited)
+        why = None if served.took is None else served.why_no_hit(origin.terms)
+        origin.tally.served(served.status, served.took, waited=served.waited, why=why)
         if answer is None:
             assert copy is not None
             return self._from_copy(context, origin, served, copy), copy.entry
@@ -146,7 +147,7 @@ class CachingAdapter(BaseAdapter):
         """Send the request. An unsafe one invalidates what it may have changed (RFC 9111 section 4.4)."""
         request = outgoing.request
         response = context.engine.instrumentation.call_bypassed(
-            context.tally(url), lambda: outgoing.send(request, outgoing.stream), has_failed, is_visit=True
+            context.tally(url), lambda: outgoing.send(request, outgoing.stream), has_failed, reason
         )
         if request.method not in SAFE_METHODS:
             self._invalidate(context, outgoing, url, response)
