@@ -9,7 +9,8 @@ import pytest
 
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.frontends.request_origin import RequestOrigin
-from support.real_apps.magazine import GATEWAY, LANGUAGES, MAGAZINE, MAGAZINE_ON_SERVER, VIEW, signed
+from support.real_apps.flask_sites import GATEWAY, VIEW
+from support.real_apps.magazine import LANGUAGES, MAGAZINE, MAGAZINE_ON_SERVER, signed
 from support.real_apps.walks import SPELLINGS, RealApp, Step, Visitor, Walk, compare, walk_of, without_cache
 
 pytestmark = pytest.mark.usefixtures("no_housekeeping")

@@ -27,14 +27,11 @@ from jinja2 import DictLoader
 from wtforms import BooleanField, PasswordField, StringField
 from wtforms.validators import DataRequired
 
-from flask_stalecache import Policy, StaleCache
 from support.clock import NOON
+from support.real_apps.flask_sites import VIEW, WINDOWS, cached_app, signed_session
 from support.real_apps.walks import Built, RealApp
 
 LANGUAGES = ("en", "de", "fr", "pl")
-WINDOWS = {"max_age": 600, "stale_while_revalidate": 3600, "stale_if_error": 86400, "jitter": 0}
-#: The fronts: each view is decorated, or a gateway has a rule for all paths.
-VIEW, GATEWAY = "cached", "STALECACHE_GATEWAY"
 DAY = date(2026, 11, 29)
 
 BASE = """<!doctype html><html lang="{{ get_locale() }}"><title>{{ title }}</title>
@@ -218,19 +215,13 @@ def build(front: str | None, folder: Path | None, *, on_server: bool = False, **
     app.config.update(config)
     sessions = _keep_sessions(app) if on_server else None
     extensions = _add_extensions(app)
-    cache = None
-    if front is not None:
-        rules = {"/*": Policy(**WINDOWS)}
-        app.config.update(
-            STALECACHE_DIR=folder, STALECACHE_REFRESH_WORKERS=0, STALECACHE_GATEWAY=rules if front == GATEWAY else False
-        )
-        cache = StaleCache(app)
+    cache = cached_app(app, front, folder)
     for path, (name, view, methods) in PAGES.items():
         shown = cache.cached(**WINDOWS)(view) if cache is not None and front == VIEW else view
         app.add_url_rule(path, name, shown, methods=methods)
     for path, (name, view) in ACTIONS.items():
         app.add_url_rule(path, name, view)
-    session_of = partial(_kept_session, sessions) if sessions is not None else lru_cache(partial(_signed_session, app))
+    session_of = partial(_kept_session, sessions) if sessions is not None else lru_cache(partial(signed_session, app))
     return Built(app, session_of, (app, cache, extensions))
 
 
@@ -262,11 +253,6 @@ def _keep_sessions(app: Flask) -> SimpleCache:
 
 def _kept_session(sessions: SimpleCache, value: str) -> Mapping[str, Any]:
     return sessions.get(f"session:{value}") or {}
-
-
-def _signed_session(app: Flask, value: str) -> Mapping[str, Any]:
-    signer = app.session_interface.get_signing_serializer(app)  # type: ignore[attr-defined]
-    return signer.loads_unsafe(value)[1] or {}  # type: ignore[no-any-return]
 
 
 def signed(values: Mapping[str, Any], *, ago: float = 0.0, key: str = "not a secret") -> str:

@@ -80,7 +80,8 @@ class RealApp:
 
     :ivar build: ``build(front, folder)``: with a cache in this folder, or without one if there is no front.
     :ivar pages: paths of pages without a form that strangers may open, the ones that are opened most first.
-    :ivar forms: paths of pages with a form, and what they are sent; nothing if they are only looked at.
+    :ivar with_form: paths of pages that are opened as often, although a form with a token is on each of them.
+    :ivar forms: paths of other pages with a form, and what they are sent; nothing if they are only looked at.
     :ivar others: paths of pages that nobody may share, such as those for members and those with a nonce.
     :ivar languages: paths that choose a language.
     :ivar token: the name of the field with the token of a form.
@@ -92,6 +93,7 @@ class RealApp:
     build: Callable[[str | None, Any], Built]
     pages: tuple[str, ...]
     forms: Mapping[str, Mapping[str, str]]
+    with_form: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     token: str = "csrf_token"
@@ -115,8 +117,8 @@ class _Planner:
     def pages(self, visitor: int, count: int) -> Iterator[Step]:
         """Open pages without a form, some more often than others, and look at a form now and then."""
         app, dice = self._app, self.random
-        weights = [1 + len(app.pages) - place for place in range(len(app.pages))]
-        for path in dice.choices(app.pages, weights, k=count):
+        paths = app.with_form + app.pages
+        for path in dice.choices(paths, range(len(paths), 0, -1), k=count):
             yield Step(visitor, path)
             if dice.random() < 0.08:
                 yield Step(visitor, dice.choice(list(app.forms)))
@@ -351,9 +353,13 @@ def _sum(counts: Mapping[str, Count]) -> Count:
     return Count(sum(each.asked for each in values), sum(each.possible for each in values), sum(each.hits for each in values))
 
 
+#: Keys of sessions, and cookies.
+_OWN = frozenset({"_flashes", "_messages", "lang", "django_language"})
+
+
 def _is_own(exchange: Exchange) -> bool:
     """Whether a visitor has something that the page shows: a waiting message, or a language of their own."""
-    return "_flashes" in exchange.had or "lang" in exchange.had or "lang" in exchange.cookies
+    return not _OWN.isdisjoint(exchange.had) or not _OWN.isdisjoint(exchange.cookies)
 
 
 def compare(app: RealApp, built: Built, walk: Walk) -> Walked:
