@@ -14,6 +14,7 @@ from contextvars import Context, ContextVar
 from typing import Protocol
 
 from ..core.wsgi import close_iterable
+from ..engine.threads import start_thread
 from ..errors import ConfigError, StoreError
 from .batch import Batch, Outcome
 
@@ -103,12 +104,8 @@ class Workers:
         Context().run(self._work)
 
     def _start_thread(self) -> bool:
-        try:
-            threading.Thread(target=self._work, name="stalecache-batch", daemon=True).start()
-        except RuntimeError:
-            # The process can't start more threads: the started ones run all tasks.
-            return False
-        return True
+        # If none can be had, those that were started run all tasks.
+        return start_thread("batch", self._work)
 
     def _work(self) -> None:
         token = _in_batch.set(True)

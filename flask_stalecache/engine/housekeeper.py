@@ -9,6 +9,7 @@ import weakref
 from typing import Protocol
 
 from .per_process import PerProcess
+from .threads import start_thread
 
 logger = logging.getLogger("flask_stalecache")
 
@@ -35,19 +36,19 @@ class Housekeeper:
         self._last_tick = 0.0
 
     def ensure_running(self) -> None:
-        """Start the thread if this process has none yet: at first use, and after a fork."""
+        """Start the thread if this process has none yet: at first use, and after a fork.
+
+        Where no thread can be had, do a round in the caller's thread instead, if one is due.
+        """
         # One thread per process: the caller that sets the value first starts it.
         if not self._starters.set_first(object()):
             return
-        thread = threading.Thread(target=_look_after, args=(self._subject,), name="stalecache-housekeeping", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
+        if not start_thread("housekeeping", _look_after, self._subject):
             self._starters.clear()
-            logger.warning("could not start the housekeeping thread", exc_info=True)
+            self.tick_if_due()
 
     def tick_if_due(self) -> None:
-        """Call ``tick`` from the caller's thread, once a second at most: for a process that runs no threads."""
+        """Call ``tick`` from the caller's thread, once a second at most: for a process that has no threads."""
         subject, now = self._subject(), time.monotonic()
         if subject is not None and now - self._last_tick >= INTERVAL:
             self._last_tick = now

@@ -14,6 +14,7 @@ from functools import partial
 from ..filesystem.process import ProcessId, this_process
 from .fair_queue import FairQueue, Job, Waiting
 from .per_process import PerProcess
+from .threads import start_thread
 
 logger = logging.getLogger("flask_stalecache")
 
@@ -164,14 +165,8 @@ class _Pool:
     def _start_thread_if_short(self) -> None:
         if self._threads >= self.workers or not self._calls.qsize():
             return
-        thread = threading.Thread(target=self._work, args=(self._calls,), name="stalecache-refresh", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            # Out of threads: a running thread will take the job, or the next job tries again.
-            logger.warning("could not start a thread for refreshes", exc_info=True)
-        else:
-            self._threads += 1
+        # Else a running thread will take the job, or the next job tries again.
+        self._threads += start_thread("refresh", self._work, self._calls)
 
     def _work(self, calls: queue.SimpleQueue[None]) -> None:
         me = threading.get_ident()

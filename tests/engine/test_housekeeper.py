@@ -15,8 +15,9 @@ import pytest
 from flask import Flask
 
 from flask_stalecache import StaleCache
-from flask_stalecache.engine import housekeeper, thread_pool
+from flask_stalecache.engine import housekeeper, thread_pool, threads
 from flask_stalecache.engine.housekeeper import Housekeeper
+from flask_stalecache.engine.log import RateLimitedLog
 from flask_stalecache.errors import StoreError
 from support.engine import FakeOrigin, make_engine
 from support.processes import forked, workers
@@ -91,9 +92,10 @@ def test_the_thread_ends_with_its_subject() -> None:
     wait_until(lambda: not thread.is_alive(), "the end of the thread")
 
 
-def test_a_thread_that_cannot_be_started_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_thread_that_cannot_be_started_is_tried_again(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = Subject()
     keeper = Housekeeper(subject)
+    monkeypatch.setattr(threads, "_complaints", RateLimitedLog())
     with no_threads(), caplog.at_level(logging.WARNING, "flask_stalecache"):
         keeper.ensure_running()
     assert "housekeeping" in caplog.text

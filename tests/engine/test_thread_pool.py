@@ -15,6 +15,8 @@ from queue import Empty, SimpleQueue
 import pytest
 
 from flask_stalecache.engine import thread_pool as module
+from flask_stalecache.engine import threads
+from flask_stalecache.engine.log import RateLimitedLog
 from flask_stalecache.engine.thread_pool import ThreadPool
 from support.processes import forked, workers
 from support.threads import PATIENCE, all_taken, crowd, go, locks_in, no_threads, results, wait_until
@@ -146,8 +148,11 @@ def test_a_job_may_submit_another() -> None:
     assert ran == [True, "second"]
 
 
-def test_a_thread_that_cannot_be_started_leaves_the_job_for_the_next(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_thread_that_cannot_be_started_leaves_the_job_for_the_next(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pool, ran = make(1), []
+    monkeypatch.setattr(threads, "_complaints", RateLimitedLog())
     with no_threads(), caplog.at_level(logging.WARNING, "flask_stalecache"):
         pool.submit(lambda: ran.append(1))
     assert "thread" in caplog.text

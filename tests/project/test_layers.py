@@ -128,6 +128,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.stream_copies",
         "engine.singleflight",
         "engine.per_process",
+        "engine.threads",
         "engine.fair_queue",
         "engine.thread_pool",
         "engine.housekeeper",
@@ -315,6 +316,7 @@ FACES: dict[str, set[str]] = {
         "stream_copies",
         "stream_pace",
         "thread_pool",
+        "threads",
     },
     "batches": {
         "batch",
@@ -532,7 +534,14 @@ def test_what_is_pure_imports_nothing_of_ours_that_is_not(module: str) -> None:
     ],
 )
 def test_a_tool_knows_neither_engine_nor_entry(module: str) -> None:
-    assert own_modules(module) <= {"engine.per_process", "engine.fair_queue", "core.formatting", "filesystem.process"}
+    assert own_modules(module) <= {
+        "engine.per_process",
+        "engine.fair_queue",
+        "core.formatting",
+        "engine.log",
+        "engine.threads",
+        "filesystem.process",
+    }
 
 
 def test_the_engine_knows_no_store_in_particular() -> None:

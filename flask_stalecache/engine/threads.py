@@ -1,0 +1,36 @@
+"""Starts threads. Where the system has none left, it says so once a minute, and whoever asked goes on without one."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from .log import RateLimitedLog
+
+#: All pools of a process meet the same limit, so they share one line.
+_complaints = RateLimitedLog()
+
+
+def start_thread(purpose: str, target: Callable[..., object], *args: Any) -> bool:
+    """Start a daemon thread, and return whether that was possible.
+
+    :param purpose: what it is for: the end of its name, for the log too.
+    :param target: what it runs.
+    :param args: what the target is given.
+    """
+    try:
+        threading.Thread(target=target, args=args, name=f"stalecache-{purpose}", daemon=True).start()
+    except RuntimeError as error:
+        # At the end of the process there are none to be had, and nothing is lost.
+        if not sys.is_finalizing():
+            _complaints.error_every_minute(
+                "threads",
+                "a thread for %s could not be started (%s): raise the limit of the process, its user (ulimit -u) or its container "
+                "(pids); until then pages are served, and refreshes run in line, when the response is closed",
+                purpose,
+                error,
+            )
+        return False
+    return True
