@@ -10,6 +10,7 @@ import errno
 import mmap
 import os
 import re
+from collections import Counter
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -20,10 +21,14 @@ from .system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, allocate, allocated, set_
 FOLDER = "/dev/shm"
 #: Bytes of the last files of one kind that stay even if nobody has mapped them: a worker may succeed one that was killed.
 IDLE = 16 * 1024 * 1024
+#: A process that makes many files of one size looks for those that nobody has mapped at the first of so many.
+LOOK_EVERY = 16
 _MOUNTS = "/proc/self/mountinfo"
 _KINDS = ("tmpfs", "ramfs")
 _NAME = re.compile(r"stalecache-[0-9a-f]{32}")
 _OPEN = os.O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
+#: How many files of each size this process has made.
+_made: Counter[int] = Counter()
 
 
 class SharedMemory:
@@ -92,7 +97,9 @@ def make(size: int) -> SharedMemory:
     """
     if device() is None:
         raise OSError(errno.ENODEV, f"{FOLDER} is no shared memory")
-    _remove_idle(size)
+    if _made[size] % LOOK_EVERY == 0:
+        _remove_idle(size)
+    _made[size] += 1
     name = f"stalecache-{os.urandom(16).hex()}"
     descriptor = os.open(_path(name), _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
     try:

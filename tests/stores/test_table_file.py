@@ -193,6 +193,7 @@ def test_a_table_in_memory_that_was_deleted_is_made_anew(directory: Path) -> Non
 
 def test_memory_that_nobody_uses_is_removed_when_another_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "IDLE", 0)
+    monkeypatch.setattr(shared_memory, "LOOK_EVERY", 1)
     used, idle = Stamps(tmp_path / "used"), Stamps(tmp_path / "idle")
     places = [memory_of_file(tmp_path / name) for name in ("used", "idle")]
     del idle
