@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -53,16 +55,24 @@ UNSEEN = READING | {"acquire", "held", "make_directories", "make_directory", "ma
 NOT_OF_PURGES = UNSEEN | {"count", "listed", "sweep.py"}
 
 
+#: Functions in which a temporary file is there.
+WRITING = frozenset({"write_file", "_write_beside"})
+
+
 def is_played(code: CodeType, passed_over: frozenset[str]) -> bool:
     """Tell whether the lines of some code count."""
     is_of_stores = code.co_filename.startswith(STORES)
     return is_of_stores and code.co_name not in passed_over and os.path.basename(code.co_filename) not in passed_over
 
 
-def dying_before(step: int, passed_over: frozenset[str]) -> Callable[[FrameType, str, Any], Any]:
+def is_writing(code: CodeType) -> bool:
+    return code.co_filename.startswith(STORES) and code.co_name in WRITING
+
+
+def dying_before(step: int, is_counted: Callable[[CodeType], bool]) -> Callable[[FrameType, str, Any], Any]:
     """Return a trace function under which this process is killed before the ``step``-th line that it runs of the stores.
 
-    :param passed_over: functions and modules whose lines don't count.
+    :param is_counted: tells whether the lines of some code count.
     """
     left = [step]
 
@@ -74,17 +84,17 @@ def dying_before(step: int, passed_over: frozenset[str]) -> Callable[[FrameType,
         return trace
 
     def enter(frame: FrameType, event: str, _: Any) -> Any:
-        return trace if is_played(frame.f_code, passed_over) else None
+        return trace if is_counted(frame.f_code) else None
 
     return enter
 
 
-def killed_at(step: int, deed: Callable[[], object], passed_over: frozenset[str] = frozenset()) -> bool:
+def killed_at(step: int, deed: Callable[[], object], is_counted: Callable[[CodeType], bool]) -> bool:
     """Do something in a fork that is killed before its ``step``-th line; return whether it had so many."""
     pid = os.fork()
     if pid == 0:
         try:
-            sys.settrace(dying_before(step, passed_over))
+            sys.settrace(dying_before(step, is_counted))
             deed()
             sys.settrace(None)
             os._exit(0)
@@ -101,6 +111,11 @@ def killed_at(step: int, deed: Callable[[], object], passed_over: frozenset[str]
 
 def unless_soaking(names: frozenset[str], soak: Callable[[int, int], int]) -> frozenset[str]:
     return names if soak(0, 1) else frozenset()
+
+
+def steps(soak: Callable[[int, int], int], soft: bool) -> Iterator[int]:
+    """Return which steps are played: all under ``make soak``, else every third; of a hard and of a soft purge not the same ones."""
+    return itertools.count(1 if soak(1, 0) or not soft else 2, soak(1, 3))
 
 
 def check_no_lock_stays(store: FileStore) -> None:
@@ -127,14 +142,14 @@ def check_a_purge_works(stores: list[FileStore], before: Entry, soft: bool) -> N
 
 def play_killed_purges(directory: Path, soft: bool, passed_over: frozenset[str], stride: int) -> int:
     """Kill a purger before each of its lines; return how many there were."""
-    stores = [FileStore(directory), FileStore(directory)]
+    stores, played = [FileStore(directory), FileStore(directory)], partial(is_played, passed_over=passed_over)
     killed, step = stores[0], 1
     assert stores[0].write(begun(stores[0], OLD))
     while True:
         before = begun(stores[1], BETWEEN)
         for store in stores:
             store.load("page")
-        died = killed_at(step, lambda: killed.purge(NEWS, soft=soft), passed_over)
+        died = killed_at(step, lambda: killed.purge(NEWS, soft=soft), played)
         check_no_lock_stays(stores[1])
         everybody = [*stores, FileStore(directory)]
         for store in everybody:
@@ -153,18 +168,18 @@ def play_killed_purges(directory: Path, soft: bool, passed_over: frozenset[str],
 def test_a_purger_killed_at_any_step_harms_nobody(
     worker: Worker, directory: Path, soft: bool, soak: Callable[[int, int], int]
 ) -> None:
-    assert worker.run(play_killed_purges, directory, soft, unless_soaking(READING, soak), soak(1, 5 if soft else 1)) > 50
+    assert worker.run(play_killed_purges, directory, soft, unless_soaking(READING, soak), soak(1, 7 if soft else 3)) > 50
 
 
-def play_killed_writes(directory: Path, passed_over: frozenset[str]) -> int:
+def play_killed_writes(directory: Path, passed_over: frozenset[str], stride: int) -> int:
     """Kill a writer before each of its lines; return how many there were."""
-    stores, step = [FileStore(directory), FileStore(directory)], 1
+    stores, step, played = [FileStore(directory), FileStore(directory)], 1, partial(is_played, passed_over=passed_over)
     while True:
         assert stores[0].write(begun(stores[0], OLD))
         for store in stores:
             assert body_in(store) == OLD
         before = begun(stores[1], BETWEEN)
-        died = killed_at(step, lambda: stores[0].write(begun(stores[0], NEW)), passed_over)
+        died = killed_at(step, lambda: stores[0].write(begun(stores[0], NEW)), played)
         check_no_lock_stays(stores[1])
         everybody = [*stores, FileStore(directory)]
         on_disk = {store.load("page").entry.body for store in [FileStore(directory)] if store}  # type: ignore[union-attr]
@@ -175,20 +190,20 @@ def play_killed_writes(directory: Path, passed_over: frozenset[str]) -> int:
         check_a_purge_works(everybody, before, soft=False)
         if not died:
             return step
-        step += 1
+        step += stride
 
 
 @pytest.mark.soak
 def test_a_writer_killed_at_any_step_harms_nobody(worker: Worker, directory: Path, soak: Callable[[int, int], int]) -> None:
-    assert worker.run(play_killed_writes, directory, unless_soaking(READING, soak)) > 30
+    assert worker.run(play_killed_writes, directory, unless_soaking(READING, soak), soak(1, 2)) > 30
 
 
 def play_killed_first_uses(place: Path, passed_over: frozenset[str], stride: int) -> int:
     """Kill a process before each line of its first use, which is a purge; return how many there were."""
-    step = 1
+    step, played = 1, partial(is_played, passed_over=passed_over)
     while True:
         directory = place / str(step)
-        died = killed_at(step, lambda: FileStore(directory).purge(NEWS, soft=False), passed_over)  # noqa: B023
+        died = killed_at(step, lambda: FileStore(directory).purge(NEWS, soft=False), played)  # noqa: B023
         stores = [FileStore(directory), FileStore(directory)]
         before = begun(stores[0], OLD)
         assert stores[0].write(before)
@@ -204,7 +219,7 @@ def play_killed_first_uses(place: Path, passed_over: frozenset[str], stride: int
 def test_a_process_killed_in_its_first_use_leaves_a_directory_that_works(
     worker: Worker, tmp_path: Path, soak: Callable[[int, int], int]
 ) -> None:
-    assert worker.run(play_killed_first_uses, tmp_path, unless_soaking(READING, soak), soak(1, 6)) > 80
+    assert worker.run(play_killed_first_uses, tmp_path, unless_soaking(READING, soak), soak(1, 9)) > 80
 
 
 def leave_a_temporary_file(directory: Path, deed: Callable[[FileStore], object]) -> list[str]:
@@ -212,7 +227,7 @@ def leave_a_temporary_file(directory: Path, deed: Callable[[FileStore], object])
     store, step, others = FileStore(directory), 0, set(directory.rglob("*.tmp"))
     while not (left := set(directory.rglob("*.tmp")) - others):
         step += 1
-        assert killed_at(step, lambda: deed(store), frozenset({"shared_memory.py", "numbers.py", "files_in"})), "it left none"
+        assert killed_at(step, lambda: deed(store), is_writing), "it left none"
     return [path.name for path in left]
 
 
@@ -330,9 +345,8 @@ def test_whatever_comes_between_any_two_steps_the_purge_wins(
     interloper: Callable[[Scene], object],
     soak: Callable[[int, int], int],
 ) -> None:
-    scene, step, skip = Scene(FileStore(directory), FileStore(directory), soft), 0, unless_soaking(UNSEEN, soak)
-    while True:
-        step += 1
+    scene, skip = Scene(FileStore(directory), FileStore(directory), soft), unless_soaking(UNSEEN, soak)
+    for step in steps(soak, soft):
         scene.set()
         if not interrupted(step, lambda: deed(scene), lambda: interloper(scene), skip):
             break
@@ -347,14 +361,13 @@ def test_a_table_that_is_lost_between_any_two_steps_hides_no_purge(
     directory: Path, soft: bool, deed: str, soak: Callable[[int, int], int]
 ) -> None:
     """Who has not noticed it holds older copies until it does, and not longer."""
-    scene, step, skip = Scene(FileStore(directory), FileStore(directory), soft), 0, unless_soaking(NOT_OF_PURGES, soak) | {"_sweep"}
+    scene, skip = Scene(FileStore(directory), FileStore(directory), soft), unless_soaking(NOT_OF_PURGES, soak) | {"_sweep"}
     deeds: dict[str, Callable[[], object]] = {
         "load": lambda: scene.mine.load("page"),
         "tick": lambda: scene.mine.tick(),
         "write": lambda: scene.mine.write(scene.before),
     }
-    while True:
-        step += 1
+    for step in steps(soak, soft):
         scene.set()
         if not interrupted(step, deeds[deed], lambda: lose_the_table_and_purge(scene), skip):
             break
@@ -371,9 +384,8 @@ def test_of_two_purges_of_one_name_both_count(
     """One comes in the middle of the other: what was begun just before it is purged, whether it can have the lock or not."""
     monkeypatch.setattr(cache_directory, "_TRIES", 1)
     mine, other = FileStore(directory), FileStore(directory)
-    step, skip = 0, unless_soaking(UNSEEN, soak)
-    while True:
-        step += 1
+    skip = unless_soaking(UNSEEN, soak)
+    for step in steps(soak, soft):
         both: list[Entry] = []
 
         def purge(both: list[Entry] = both) -> None:
@@ -394,7 +406,7 @@ def test_a_purge_while_a_process_maps_a_new_table_is_not_missed(
     directory: Path, monkeypatch: pytest.MonkeyPatch, soft: bool, soak: Callable[[int, int], int]
 ) -> None:
     monkeypatch.setattr(cache_directory, "_TRIES", 1)
-    scene, step, skip = Scene(FileStore(directory), FileStore(directory), soft), 0, unless_soaking(NOT_OF_PURGES, soak) | {"_sweep"}
+    scene, skip = Scene(FileStore(directory), FileStore(directory), soft), unless_soaking(NOT_OF_PURGES, soak) | {"_sweep"}
     purged: list[bool] = []
 
     def purge() -> None:
@@ -403,8 +415,7 @@ def test_a_purge_while_a_process_maps_a_new_table_is_not_missed(
             scene.other.purge(NEWS, soft=soft)
             purged.append(True)
 
-    while True:
-        step += 1
+    for step in steps(soak, soft):
         scene.set()
         (directory / FILE_NAME).unlink()
         purged.clear()
