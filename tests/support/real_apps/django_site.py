@@ -169,7 +169,7 @@ def build(front: str | None, folder: Path | None) -> Built:
     if front is None:
         return Built(site, session_of, site)
     gateway = GatewayCache(site, dir=folder, refresh_workers=0, rules={"/*": Policy(**WINDOWS)})
-    return Built(gateway, session_of, gateway)
+    return Built(gateway, session_of, gateway, gateway.stats)
 
 
 @lru_cache

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from flask import Flask
 
 from flask_stalecache import Policy, StaleCache
+from flask_stalecache.stats.schema import Stats
+from support.real_apps.walks import Built
 
 #: All that a site says of its pages.
 WINDOWS = {"max_age": 600, "stale_while_revalidate": 3600, "stale_if_error": 86400, "jitter": 0}
@@ -33,3 +35,18 @@ def signed_session(app: Flask, value: str) -> Mapping[str, Any]:
     """Return what is in a session cookie, whoever has signed it."""
     signer = app.session_interface.get_signing_serializer(app)  # type: ignore[attr-defined]
     return signer.loads_unsafe(value)[1] or {}  # type: ignore[no-any-return]
+
+
+def built(app: Flask, session_of: Callable[[str], Mapping[str, Any]], cache: StaleCache | None, *extensions: object) -> Built:
+    """Return a site that is ready to be walked through.
+
+    :param extensions: those that nothing else keeps alive, such as receivers of signals.
+    """
+    if cache is None:
+        return Built(app, session_of, extensions)
+
+    def stats() -> Stats:
+        with app.app_context():
+            return cache.stats()
+
+    return Built(app, session_of, (cache, extensions), stats)

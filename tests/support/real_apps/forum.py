@@ -21,7 +21,7 @@ from sqlalchemy.pool import StaticPool
 from wtforms import BooleanField, PasswordField, StringField
 from wtforms.validators import DataRequired
 
-from support.real_apps.flask_sites import VIEW, WINDOWS, cached_app
+from support.real_apps.flask_sites import VIEW, WINDOWS, built, cached_app
 from support.real_apps.walks import Built, RealApp
 
 TEMPLATES = {
@@ -94,7 +94,7 @@ def build(front: str | None, folder: Path | None, *, counts_guests: bool = False
     for path, (name, view) in VIEWS.items():
         shown = cache.cached(**WINDOWS)(view) if cache is not None and front == VIEW and name != "logout" else view
         app.add_url_rule(path, name, shown, methods=["GET", "POST"])
-    return Built(app, partial(_session_of, app, db), (app, cache, extensions))
+    return built(app, partial(_session_of, app, db), cache, *extensions)
 
 
 def choose_locale() -> str | None:

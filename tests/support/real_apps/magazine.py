@@ -28,7 +28,7 @@ from wtforms import BooleanField, PasswordField, StringField
 from wtforms.validators import DataRequired
 
 from support.clock import NOON
-from support.real_apps.flask_sites import VIEW, WINDOWS, cached_app, signed_session
+from support.real_apps.flask_sites import VIEW, WINDOWS, built, cached_app, signed_session
 from support.real_apps.walks import Built, RealApp
 
 LANGUAGES = ("en", "de", "fr", "pl")
@@ -222,7 +222,7 @@ def build(front: str | None, folder: Path | None, *, on_server: bool = False, **
     for path, (name, view) in ACTIONS.items():
         app.add_url_rule(path, name, view)
     session_of = partial(_kept_session, sessions) if sessions is not None else lru_cache(partial(signed_session, app))
-    return Built(app, session_of, (app, cache, extensions))
+    return built(app, session_of, cache, *extensions)
 
 
 def _add_extensions(app: Flask) -> tuple[object, ...]:

@@ -26,7 +26,7 @@ from wtforms import BooleanField, PasswordField, StringField, SubmitField, TextA
 from wtforms.validators import DataRequired, Length
 
 from flask_stalecache import StaleCache
-from support.real_apps.flask_sites import VIEW, WINDOWS, cached_app, signed_session
+from support.real_apps.flask_sites import VIEW, WINDOWS, built, cached_app, signed_session
 from support.real_apps.walks import Built, RealApp
 
 TEMPLATES = {
@@ -107,7 +107,7 @@ def build(front: str | None, folder: Path | None, **config: Any) -> Built:
     for path, (name, view) in _views(db, User, Post, cache).items():
         shown = cache.cached(**WINDOWS)(view) if cache is not None and front == VIEW and name != "logout" else view
         app.add_url_rule(path, name, shown, methods=["GET", "POST"])
-    return Built(app, lru_cache(partial(signed_session, app)), (app, cache, extensions))
+    return built(app, lru_cache(partial(signed_session, app)), cache, *extensions)
 
 
 def choose_locale() -> str | None:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import time_machine
 
+from flask_stalecache.stats.schema import Stats
 from support.clock import NOON
 from support.real_apps.browser import Answer, Browser, Wsgi
 
@@ -34,11 +35,13 @@ class Built(NamedTuple):
 
     :ivar session_of: returns what the session cookie of a visitor stands for.
     :ivar owner: keeps alive what the site needs.
+    :ivar stats: returns the statistics of its cache; ``None`` without one.
     """
 
     wsgi: Wsgi
     session_of: Callable[[str], Mapping[str, Any]]
     owner: object
+    stats: Callable[[], Stats] | None = None
 
 
 class Step(NamedTuple):
@@ -297,14 +300,14 @@ class Walked:
     :ivar pages: strangers' requests for pages without a form, by path.
     :ivar with_session: those of them that carried a session.
     :ivar missed: the possible ones that were no hit: the exchange and what it was answered.
-    :ivar details: ``Cache-Status`` of all answers that were no hits, by path.
+    :ivar reasons: why answers were no hits, by endpoint and the name of the reason.
     """
 
     app: RealApp
     pages: defaultdict[str, Count] = field(default_factory=lambda: defaultdict(Count))
     with_session: defaultdict[str, Count] = field(default_factory=lambda: defaultdict(Count))
     missed: list[Exchange] = field(default_factory=list)
-    details: Counter[tuple[str, str]] = field(default_factory=Counter)
+    reasons: dict[str, dict[str, int]] = field(default_factory=dict)
     words: Counter[str] = field(default_factory=Counter)
     _filled: set[tuple[str, str]] = field(default_factory=set)
 
@@ -312,8 +315,6 @@ class Walked:
         """Count one answer."""
         word = seen.answer.word
         self.words[word] += 1
-        if word not in FROM_STORE:
-            self.details[seen.path, seen.answer.detail] += 1
         if seen.method != "GET" or seen.path not in self.app.pages or seen.had.get(self.app.user_key):
             return
         # A page in another language is another page.
@@ -336,7 +337,7 @@ class Walked:
         return _sum(self.with_session)
 
     def table(self) -> str:
-        """Return the counts of each page as text."""
+        """Return the counts of each page, and the reasons of each endpoint, as text."""
         lines = [f"{self.app.name:32} {'asked':>6} {'possible':>9} {'hits':>6} {'ratio':>6} {'with session':>13}"]
         for name, all_, some in [
             *((path, self.pages[path], self.with_session[path]) for path in self.app.pages),
@@ -345,6 +346,9 @@ class Walked:
             lines.append(
                 f"{name:32} {all_.asked:6} {all_.possible:9} {all_.hits:6} {all_.ratio:6.0%} {some.hits:6}/{some.possible:<6}"
             )
+        lines += [
+            f"{name:32} {' '.join(f'{code}:{count}' for code, count in codes.items())}" for name, codes in self.reasons.items()
+        ]
         return "\n".join(lines)
 
 
@@ -372,4 +376,9 @@ def compare(app: RealApp, built: Built, walk: Walk) -> Walked:
         assert seen.session == expected.session, where
         assert "*" in seen.answer.vary or seen.answer.vary >= expected.answer.vary, where
         walked.note(expected, seen)
+    assert built.stats is not None
+    walked.reasons = {name: counted["reasons"] for name, counted in built.stats()["endpoints"].items()}
+    # Each answer that is no hit has one reason.
+    live = sum(count for word, count in walked.words.items() if word and word not in FROM_STORE)
+    assert sum(sum(reasons.values()) for reasons in walked.reasons.values()) == live
     return walked
