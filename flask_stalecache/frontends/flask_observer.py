@@ -7,6 +7,7 @@ so what middleware reads while a response is made counts like what the app reads
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Response
@@ -219,6 +220,7 @@ class Observer:
             has_changed_session=any(is_changed(left.session) for left in report.lefts),
             last_seen=last.seen,
             readers=readers,
+            reader_of=partial(_reader_of, report.lefts),
         )
 
     def _without_app(self, report: AppReport | None, ignored: NamePatterns) -> Observation:
@@ -233,6 +235,12 @@ class Observer:
         cookies = {*left.log.cookies, *([left.session_cookie] if _uses_session(left) else [])}
         headers = (left.log.headers.keys() - self._settings.ignored_headers) | left.traced
         return RequestInputs(tuple(sorted(cookies)), tuple(sorted(headers)), tuple(sorted(left.log.variables)))
+
+
+def _reader_of(lefts: Iterable[Left], kind: str, name: str) -> str:
+    """Return the first module of the app that has read a name; the session has read its own cookie."""
+    found = (getattr(left.log, kind, {}).get(name) for left in lefts)
+    return next(filter(None, found), "the session" if kind in ("cookies", "session") else "the app")
 
 
 def _uses_session(left: Left) -> bool:

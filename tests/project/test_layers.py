@@ -67,6 +67,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.rules.serving",
         "core.rules.cacheability",
         "core.rules.storability",
+        "core.rules.advice",
         "core.rules.explain",
         "core.rules.shared_cache",
         "core.rules.variant_index",

@@ -56,7 +56,7 @@ class StoreRefusal(Enum):
     AUTHORIZATION = ("the request has an Authorization field",)
     VARY_STAR = ("Vary: {}", "name the request fields that the response depends on")
     NO_LIFETIME = ("nothing says how long an answer with status {} is fresh",)
-    NOTHING_SAID = ("nothing says how long it is fresh",)
+    NOTHING_SAID = ("nothing says how long {} is fresh",)
     NO_VALIDATOR = ("it is never fresh, and has no ETag or Last-Modified to confirm it by",)
 
     # The developer, or a rule, forbids it.
@@ -78,6 +78,7 @@ class StoreRefusal(Enum):
     READ_BY = ("it was made for this visitor: {}",)
     DEPENDS_ON = ("it depends on {}, not in the key",)
     CARRIES_COOKIE = ("the page depends on a cookie that the request carries",)
+    CARRIES_SESSION_KEY = ("the page depends on what the session of the request has",)
     CARRIES_FIELD = ("the page depends on a request field that the key lacks",)
     CARRIES_VARIABLE = ("the page depends on a variable of the environ that the request has",)
     FOR_THIS_REQUEST = ("its answer is for this request alone",)
@@ -385,6 +386,8 @@ def reason_of_names(names: RequestInputs) -> StoreRefusal:
     """Return the reason by which an answer is counted that depends on names in its request."""
     if names.cookies:
         return StoreRefusal.CARRIES_COOKIE
+    if names.session:
+        return StoreRefusal.CARRIES_SESSION_KEY
     if "authorization" in names.headers:
         return StoreRefusal.AUTHORIZATION
     return StoreRefusal.CARRIES_FIELD if names.headers else StoreRefusal.CARRIES_VARIABLE

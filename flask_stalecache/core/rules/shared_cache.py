@@ -111,7 +111,7 @@ def judge_exchange(
         configured=given,
     )
     if reason is None and windows == NO_WINDOWS and not conditional_fields(exchange.headers):
-        reason = Refusal(StoreRefusal.NO_VALIDATOR if is_said or given else StoreRefusal.NOTHING_SAID)
+        reason = Refusal(StoreRefusal.NO_VALIDATOR) if is_said or given else Refusal(StoreRefusal.NOTHING_SAID, "it")
     return Judgement(Verdict.STORABLE, None, windows) if reason is None else Judgement(Verdict.UNSTORABLE, reason)
 
 

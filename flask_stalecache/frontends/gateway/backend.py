@@ -13,6 +13,7 @@ from ...core.model.policy import Policy
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal
 from ...core.model.titles import endpoint_of
+from ...core.rules.advice import FrontEnd
 from ...core.rules.prefer_stale import PreferStale, RequestFlag, carried_values, preference
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Judgement
@@ -49,6 +50,7 @@ class Observation:
     :param sessions: the names of the cookies in which the app keeps its sessions.
     :param has_changed_session: the app has changed a session.
     :param readers: the fields that middleware between gateway and app has read, in lower case, and its modules.
+    :param reader_of: returns the module of the app that has read a name of a kind (:class:`.Kind`), as far as known.
     """
 
     names: RequestInputs = NO_NAMES
@@ -67,6 +69,7 @@ class Observation:
     sessions: frozenset[str] = frozenset()
     has_changed_session: bool = False
     readers: Mapping[str, str] = field(default_factory=dict)
+    reader_of: Callable[[str, str], str] = lambda kind, name: "the app"
 
     @property
     def label(self) -> str:
@@ -233,6 +236,12 @@ class Backend:
         :param pattern: the pattern of the rule for the path; "" if there is none.
         """
         return self.engine.registry.tally("endpoint", pattern if self.counts_rules else endpoint or "")
+
+    def front_end(self, seen: Observation) -> FrontEnd:
+        """Return the front end that an answer came by, for advice."""
+        if self.counts_rules:
+            return FrontEnd.WSGI
+        return FrontEnd.CODED if self.only_coded or seen.policy.gateway else FrontEnd.RULES
 
     def locate(self, url_key: str, environ: WSGIEnvironment) -> Located:
         """Return the place of the response to a request: under the key of the URL, or under that of a variant."""

@@ -88,7 +88,7 @@ class AppFetch:
         self.url_key = url_key
         self.cacheability = Cacheability(current(), in_background=REFRESHING in environ, is_of_request=True)
         self.call = AppCall(start_response, partial(collected_by, self.cacheability))
-        self._response_judge = ResponseJudge(backend, rule, self.cacheability)
+        self._response_judge = ResponseJudge(backend, rule, self.cacheability, environ.get("PATH_INFO", ""))
         self._entries = EntryBuilder(backend, rule, environ, url_key, self.cacheability)
         self._visitor = VisitorJudge(backend, rule, environ, self._entries)
         self._start_response = start_response

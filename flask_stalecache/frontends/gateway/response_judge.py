@@ -15,6 +15,7 @@ from ...core.http.unset import SET_COOKIE, cookie_refusal, without_unset
 from ...core.model.entry import Entry
 from ...core.model.policy import Policy, Windows
 from ...core.model.reasons import Refusal, StoreRefusal
+from ...core.rules.advice import fix_of_reason
 from ...core.rules.cacheability import Cacheability
 from ...core.rules.shared_cache import Exchange, judge_exchange
 from ...core.rules.storability import Judgement, Verdict
@@ -34,12 +35,14 @@ class ResponseJudge:
     :param backend: the app behind the gateway.
     :param rule: the rule for the path.
     :param hints: the cacheability hints of the code that makes the response.
+    :param path: the path of the request, for the log.
     """
 
-    def __init__(self, backend: Backend, rule: Rule, hints: Cacheability) -> None:
+    def __init__(self, backend: Backend, rule: Rule, hints: Cacheability, path: str) -> None:
         self._backend = backend
         self._rule = rule
         self._hints = hints
+        self._path = path
 
     def judge(self, exchange: Exchange, call: AppCall, seen: Observation, previous: Entry | None, if_error: float) -> Judgement:
         """Return whether a response may be stored.
@@ -66,8 +69,8 @@ class ResponseJudge:
             ruled=self._rule.written,
             failures=self._backend.engine.settings.failure_statuses,
         )
-        if judgement.reason is not None and judgement.reason.reason is StoreRefusal.SETS_COOKIE:
-            judgement = judgement._replace(reason=self._cookie_refusal(call.fields, seen) or judgement.reason)
+        if judgement.reason is not None:
+            judgement = judgement._replace(reason=self._in_full(judgement.reason, call, seen))
         if judgement.verdict is Verdict.STORABLE:
             self._explain_windows(exchange, seen, judgement, configured)
         is_worse = has_copy and self._hints.stood_in and previous is not None and not previous.stood_in
@@ -77,6 +80,14 @@ class ResponseJudge:
         if limit is not None and judgement.windows.max_age > limit:
             judgement = judgement._replace(windows=replace(judgement.windows, max_age=limit))
         return judgement
+
+    def _in_full(self, refusal: Refusal, call: AppCall, seen: Observation) -> Refusal:
+        """Return a refusal by the response's fields with what only the front end knows of it."""
+        if refusal.reason is StoreRefusal.SETS_COOKIE:
+            return self._cookie_refusal(call.fields, seen) or refusal
+        if refusal.reason is StoreRefusal.NOTHING_SAID:
+            return replace(refusal, subject=self._path, fix=fix_of_reason(refusal.reason, self._backend.front_end(seen)))
+        return refusal
 
     def pause(self, call: AppCall) -> float | None:
         """Return how long the next refresh waits: as the app asks, or if this one could not renew the values of the page."""

@@ -33,6 +33,7 @@ class Rule(NamedTuple):
     :ivar terms: the serving options.
     :ivar written: the stale windows that are written in the rule itself, not in the configuration.
     :ivar pattern: its pattern; "" for paths without a rule.
+    :ivar is_rest: other paths have rules, and these have none.
     """
 
     policy: Policy
@@ -40,6 +41,7 @@ class Rule(NamedTuple):
     terms: ServeOptions
     written: StaleWindows = (None, None)
     pattern: str = ""
+    is_rest: bool = False
 
     def showing_errors(self) -> Rule:
         """Return the rule for a client who is shown the app's failures."""
@@ -73,8 +75,9 @@ class Rules:
         self._terms = terms
         self._preference = preference
         self._endpoint_of = endpoint_of
-        self.plain = Rule(base, ignored, terms)
-        self._rules = [(pattern, self._matcher(pattern), self._rule(pattern, policy)) for pattern, policy in _pairs(given)]
+        pairs = _pairs(given)
+        self.plain = Rule(base, ignored, terms, is_rest=bool(pairs))
+        self._rules = [(pattern, self._matcher(pattern), self._rule(pattern, policy)) for pattern, policy in pairs]
         self._remembered: Remembered[tuple[str, str, str], Rule] = Remembered(most=1024, limit=MIB, longest=2048)
 
     def __bool__(self) -> bool:

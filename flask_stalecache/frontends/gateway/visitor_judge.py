@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from ...core.model.environ import REFRESHING
 from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.policy import NEVER_VARIED
 from ...core.model.reasons import Refusal, StoreRefusal
+from ...core.rules.advice import Kind, fix_of_name, log_text_at
 from ...core.rules.storability import Judgement, Verdict, is_about_page, refuses_who_asks
 from ...engine.origin import Answer
 from ..request_origin import all_fields, shows_request
@@ -26,9 +28,6 @@ from .wsgi_call import AppCall
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-READ_BY_APP = (
-    "was read and is not in Vary; add it there, or name it in STALECACHE_IGNORED_HEADERS if the page does not depend on it"
-)
 READ_BY_MIDDLEWARE = "was read by {}, between the gateway and the app; put that middleware around app.wsgi_app after init_app"
 
 
@@ -48,12 +47,23 @@ class VisitorJudge:
         self._entries = entries
 
     def explain(self, call: AppCall, seen: Observation, refusal: Refusal | None) -> None:
-        """Log once why an answer is not stored: if it names its own lifetime, and the developer can fix the reason."""
-        fields = call.fields
+        """Log once why an answer is not stored: if it is meant to be stored, and the developer can fix the reason."""
+        if refusal is None or not (refusal.fix or refusal.reason.is_fixable):
+            return
+        fields, level = call.fields, logging.WARNING
         is_meant = seen.policy.gateway or self._rule.policy.max_age is not None
-        if refusal is not None and refusal.reason.is_fixable and (is_meant or is_explicit(response_directives(fields), fields)):
-            about = seen.endpoint, refusal.log_key
-            self._backend.complaints.warn_once(about, "%s is not stored by the gateway: %s", seen.label, refusal.log_text)
+        if refusal.reason is StoreRefusal.NOTHING_SAID:
+            # Who has written rules for other paths may not mean this one; errors and redirects seldom say how long.
+            level = logging.INFO if self._rule.is_rest else level
+            is_meant = call.code == 200
+        if is_meant or is_explicit(response_directives(fields), fields):
+            told = log_text_at(refusal, self._backend.front_end(seen))
+            about = self._name(seen), refusal.log_key
+            self._backend.complaints.warn_once(about, "%s is not stored by the gateway: %s", seen.label, told, level=level)
+
+    def _name(self, seen: Observation) -> str:
+        """Return the name of what answered: an app without endpoints is told by rules."""
+        return seen.endpoint or self._rule.pattern
 
     def personal(self, call: AppCall, seen: Observation) -> Answer | None:
         """Return the answer as personal, if it depends on something that the request carries and that is not in the key."""
@@ -63,18 +73,45 @@ class VisitorJudge:
         if carried.variables:
             self.explain(call, seen, seen.own)
         for name in carried.headers:
-            reader = seen.readers.get(name)
-            if reader is None and name in NEVER_VARIED:
-                # Usual for members, and no setting may change it.
-                continue
-            advice = READ_BY_APP if reader is None else READ_BY_MIDDLEWARE.replace("{}", reader)
-            if reader is not None and name not in NEVER_VARIED:
-                advice += ", or name the field in the vary of a rule"
-            about = seen.endpoint, "header", name
-            self._backend.complaints.warn_once(
-                about, "%s is not stored by the gateway: the request field %s " + advice, seen.label, name
-            )
-        return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False)
+            self._explain_field(seen, name)
+        for kind, names in ((Kind.COOKIE, carried.cookies), (Kind.SESSION, carried.session)):
+            for name in names:
+                self._explain_live(seen, kind, name)
+        reason = self._read_by(seen, carried) if self._backend.debugs() else None
+        return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False, reason=reason)
+
+    def _read_by(self, seen: Observation, carried: RequestInputs) -> Refusal:
+        """Return who has read the names because of which an answer is personal, for the debug detail."""
+        read = [
+            f"the {kind.word} {name} was read by {seen.readers.get(name) or seen.reader_of(kind, name)}"
+            for kind in Kind
+            for name in getattr(carried, kind)
+        ]
+        return Refusal(StoreRefusal.READ_BY, " and ".join(read))
+
+    def _explain_field(self, seen: Observation, name: str) -> None:
+        reader = seen.readers.get(name)
+        if reader is None and name in NEVER_VARIED:
+            self._explain_live(seen, Kind.FIELD, name)
+            return
+        if reader is None:
+            fix = fix_of_name(Kind.FIELD, name, self._backend.front_end(seen))
+            advice = f"was read by {seen.reader_of(Kind.FIELD, name)} and is not in Vary; {fix}"
+        else:
+            advice = READ_BY_MIDDLEWARE.replace("{}", reader)
+            advice += "" if name in NEVER_VARIED else ", or name the field in the vary of a rule"
+        about = self._name(seen), "header", name
+        message = "%s is not stored by the gateway: the request field %s %s"
+        self._backend.complaints.warn_once(about, message, seen.label, name, advice)
+
+    def _explain_live(self, seen: Observation, kind: Kind, name: str) -> None:
+        """Log once that visitors with a name are served live: usual for members, so it is no warning."""
+        self._backend.complaints.warn_once(
+            (self._name(seen), kind, name),
+            "%s bypasses the gateway for requests with the %s %s, which was read by %s: %s",
+            seen.label, kind.word, name, seen.reader_of(kind, name), fix_of_name(kind, name, self._backend.front_end(seen)),
+            level=logging.INFO,
+        )  # fmt: skip
 
     def unstorable(self, call: AppCall, seen: Observation, reason: Refusal | None) -> Answer:
         """Return the answer as one that can't be stored: for any visitor, unless its request has credentials of any kind."""
@@ -116,7 +153,8 @@ class VisitorJudge:
         if not carried:
             return None
         refusal = Refusal(StoreRefusal.CREDENTIALS, carried.text)
-        self._backend.complaints.warn_once(refusal.log_key, "%s is not stored by the gateway: %s", seen.label, refusal.log_text)
+        told = log_text_at(refusal, self._backend.front_end(seen))
+        self._backend.complaints.warn_once(refusal.log_key, "%s is not stored by the gateway: %s", seen.label, told)
         return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False, reason=refusal)
 
     def own(self, call: AppCall, seen: Observation) -> Answer | None:

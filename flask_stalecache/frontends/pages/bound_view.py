@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from weakref import ReferenceType, WeakKeyDictionary
 
 from flask import Flask
+from flask.views import View
 from werkzeug.wrappers import Response
 
 from ...config import Settings
@@ -27,6 +28,9 @@ from ..kept_values import KeptValues
 from ..login_decorators import login_decorator
 from .watch import KEY_FIELDS, unnoticed
 
+#: All class-based views have this function's name.
+_CLASS_BASED = f"{View.as_view.__qualname__}.<locals>.view"
+
 
 class CachedView:
     """A view under ``cached``, before any app is known.
@@ -43,6 +47,7 @@ class CachedView:
         # A callable object has the name of its class.
         named: Any = view if hasattr(view, "__qualname__") else type(view)
         self.name = f"{named.__module__}.{named.__qualname__}"
+        self.is_class_based = getattr(named, "__qualname__", "") == _CLASS_BASED
 
 
 #: The views under ``cached``, by the function that replaces them. Weak on both sides, since a view may hold its whole app.
@@ -189,6 +194,10 @@ class BoundView:
                 parameter,
                 name,
             )
+
+    def name_at(self, endpoint: str | None) -> str:
+        """Return the name of the view in the log: of a class-based view its endpoint, since all such functions have one name."""
+        return f"the endpoint {endpoint}" if self.cached.is_class_based and endpoint else self.cached.name
 
     @property
     def remote_addr(self) -> str:

@@ -95,6 +95,10 @@ class PageFetch:
     kwargs: Any
     covered: Covered
 
+    @property
+    def _name(self) -> str:
+        return self.bound.name_at(self.context.request.endpoint)
+
     def answer(self, start: Start) -> Answer:
         """Call the view under watch and judge its response."""
         environ = self.context.request.environ
@@ -168,7 +172,7 @@ class PageFetch:
     def _answer_of_response(self, made: Made, judgement: Judgement, entry: Entry | None) -> Answer:
         seen, response, in_background = made.seen, made.response, made.word.in_background
         carried, is_anybodys = seen.carried, seen.is_anybodys
-        advise(self.bound.complaints, self.bound.cached.name, self.context, judgement, carried)
+        advise(self.bound.complaints, self._name, self.context, judgement, carried)
         if is_for_authorization(judgement):
             # As a name that the request carries, so that requests with it don't wait for each other.
             carried = carried | AUTHORIZATION
@@ -291,7 +295,7 @@ class PageFetch:
         if random is not None:
             return Judgement(Verdict.UNSTORABLE, random), None
         if switches_off(made.directives, judgement.windows, settings.windows):
-            self.bound.complaints.warn_once(("s-maxage", self.bound.cached.name), S_MAXAGE, self.bound.cached.name)
+            self.bound.complaints.warn_once(("s-maxage", self._name), S_MAXAGE, self._name)
         for name in policy.unset:
             # The visitor whose request has made the page gets the same as all others.
             made.response.headers.remove(name)
@@ -329,12 +333,12 @@ class PageFetch:
         return None
 
     def _keeps(self, keep: Callable[[Response], object], response: Response) -> bool:
-        log, name = self.bound.complaints, self.bound.cached.name
+        log, name = self.bound.complaints, self._name
         return ask(lambda: bool(keep(response)), False, log, ("filter", name), "the response_filter of %s raised: %r", name)
 
     def _tags(self) -> tuple[str, ...] | None:
         """Return the view's tags for these arguments; ``None`` if the developer's callable raises or returns no tags."""
-        given, name = self.bound.cached.policy.tags, self.bound.cached.name
+        given, name = self.bound.cached.policy.tags, self._name
         if not callable(given):
             return given  # type: ignore[no-any-return]
         return ask(

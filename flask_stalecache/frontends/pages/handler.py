@@ -134,10 +134,8 @@ class Pages:
                 self._take_back(context, bound, entry)
 
     def _take_back(self, context: RequestContext, bound: BoundView, entry: Entry) -> None:
-        refusal = Refusal(StoreRefusal.CSP_NONCE)
-        bound.complaints.warn_once(
-            (bound.cached.name, refusal.log_key), "%s is not stored: %s", bound.cached.name, refusal.log_text
-        )
+        refusal, name = Refusal(StoreRefusal.CSP_NONCE), bound.name_at(context.request.endpoint)
+        bound.complaints.warn_once((name, refusal.log_key), "%s is not stored: %s", name, refusal.log_text)
         replay = context.request.environ.get(REPLAY)
         if replay is not None and replay.answer is not None and replay.answer.entry is entry:
             # The refresh has not stored it yet.
@@ -202,9 +200,9 @@ class Pages:
             return BypassReason.REQUEST_CLASS
         if kwargs != request.view_args or (args and not (len(args) == 1 and isinstance(args[0], View))):
             bound.complaints.warn_once(
-                ("arguments", bound.cached.name),
+                ("arguments", bound.name_at(request.endpoint)),
                 "%s bypasses the cache, since %s, which does not tell what it returns: %s",
-                bound.cached.name,
+                bound.name_at(request.endpoint),
                 BypassReason.ARGUMENTS.text,
                 BypassReason.ARGUMENTS.advice,
             )
@@ -212,7 +210,7 @@ class Pages:
         unless = bound.cached.policy.unless
         if unless is None:
             return None
-        name = bound.cached.name
+        name = bound.name_at(request.endpoint)
         said = ask(
             lambda: bool(unheard(unless)),
             True,
@@ -227,7 +225,7 @@ class Pages:
         self, bound: BoundView, context: RequestContext, args: Any, kwargs: Any, counters: EndpointCounters
     ) -> PageOrigin | None:
         """Return the origin of a request. Return ``None`` if the view's ``key`` or one of its normalisers raises."""
-        name = bound.cached.name
+        name = bound.name_at(context.request.endpoint)
         return ask(
             lambda: unheard(lambda: PageOrigin(bound, context, args, kwargs, counters)),
             None,

@@ -350,7 +350,7 @@ def test_an_unknown_endpoint_in_a_rule_matches_nothing(make_app: MakeApp) -> Non
 @pytest.mark.parametrize(
     ("view", "told"),
     [
-        (lambda: (request.headers.get("X-Shop"), "page")[1], "the request field x-shop was read and is not in Vary"),
+        (lambda: (request.headers.get("X-Shop"), "page")[1], f"the request field x-shop was read by {__name__} and is not in Vary"),
         (lambda: (list(request.headers), "page")[1], "goes through all headers of the request: read them by name"),
         (lambda: Response("page", headers={"Set-Cookie": "a=b"}), "the response sets a cookie"),
         (lambda: Response("page", headers={"Vary": "*"}), "Vary: *"),

@@ -1,0 +1,67 @@
+"""What to write so that an answer is stored: the line is right for the front end that it is given at."""
+
+from __future__ import annotations
+
+import pytest
+
+from flask_stalecache.core.model.reasons import REASONS, Reason, Refusal, StoreRefusal
+from flask_stalecache.core.rules.advice import FrontEnd, Kind, fix_of, fix_of_name, fix_of_reason, log_text_at
+
+VIEW, CODED, RULES, WSGI = FrontEnd
+
+
+@pytest.mark.parametrize(
+    ("reason", "front", "fix"),
+    [
+        (StoreRefusal.NOTHING_SAID, RULES, "give it a rule in STALECACHE_GATEWAY, or @cache.cached(max_age=…)"),
+        (StoreRefusal.NOTHING_SAID, WSGI, "give it a rule in GatewayCache(rules=…), or let it say Cache-Control: max-age=…"),
+        (StoreRefusal.NOT_CODED, CODED, "write @cache.cached(max_age=…, gateway=True) at its view, or set STALECACHE_GATEWAY"),
+        (StoreRefusal.STATUS_NOT_LISTED, VIEW, "list the status in @cache.cached(): statuses={… : seconds}"),
+        (StoreRefusal.NO_LIFETIME, RULES, "list the status in its rule in STALECACHE_GATEWAY: statuses={… : seconds}"),
+        (StoreRefusal.SETS_COOKIE, VIEW, "set it in another view, or do not cache this one"),
+        (
+            StoreRefusal.SETS_COOKIE, RULES,
+            "set it in another view, or write unset=['Set-Cookie'] in its rule in STALECACHE_GATEWAY if no visitor needs it",
+        ),
+        (StoreRefusal.TOO_LARGE, VIEW, "raise that limit, or do not cache it"),
+        (StoreRefusal.TOO_LARGE, WSGI, "give GatewayCache a larger max_entry_size, or send a smaller body"),
+        (StoreRefusal.NOT_GET, VIEW, ""),
+    ],
+)  # fmt: skip
+def test_each_front_end_has_its_own_line(reason: StoreRefusal, front: FrontEnd, fix: str) -> None:
+    assert fix_of_reason(reason, front) == fix_of(Refusal(reason), front) == fix
+
+
+@pytest.mark.parametrize("front", FrontEnd)
+@pytest.mark.parametrize("reason", REASONS)
+def test_no_line_has_a_hole(reason: Reason, front: FrontEnd) -> None:
+    assert "{}" not in fix_of_reason(reason, front)
+    if isinstance(reason, StoreRefusal):
+        told = log_text_at(Refusal(reason, "x"), front)
+        assert told.startswith(Refusal(reason, "x").text)
+        assert "{}" not in told
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "front", "fix"),
+    [
+        (Kind.FIELD, "x-beta", VIEW, "write vary=['x-beta'] in @cache.cached(), or name it in STALECACHE_IGNORED_HEADERS"),
+        (Kind.FIELD, "x-beta", RULES, "name it in Vary, write vary=['x-beta'] in its rule in STALECACHE_GATEWAY, or name it"),
+        (Kind.FIELD, "x-beta", CODED, "name it in Vary, write vary=['x-beta'] in @cache.cached(gateway=True), or"),
+        (Kind.FIELD, "x-beta", WSGI, "write vary=['x-beta'] in its rule in GatewayCache(rules=…), or name it in Vary"),
+        (Kind.FIELD, "authorization", RULES, "requests with Authorization are always served live"),
+        (Kind.FIELD, "traceparent", VIEW, "read it in hooks and libraries alone"),
+        (Kind.COOKIE, "lang", VIEW, "do not read it if the page does not depend on it"),
+        (Kind.SESSION, "cart", RULES, "do not read it if the page does not depend on it"),
+        (Kind.VARIABLE, "REMOTE_ADDR", VIEW, "put what the page takes from it into key="),
+    ],
+)
+def test_a_name_has_a_line(kind: Kind, name: str, front: FrontEnd, fix: str) -> None:
+    assert fix_of_name(kind, name, front).startswith(fix)
+    assert kind.word in ("cookie", "session key", "field", "variable")
+
+
+def test_a_fix_for_one_case_is_kept() -> None:
+    refusal = Refusal(StoreRefusal.VARY_NOT_IN_KEY, "x-a", "write vary=['x-a']")
+    assert fix_of(refusal, VIEW) == "write vary=['x-a']"
+    assert log_text_at(refusal, VIEW) == "Vary names x-a, which is not in the key: write vary=['x-a']"
