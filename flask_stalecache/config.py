@@ -252,6 +252,7 @@ def _gateway(name: str, value: object) -> Any:
 
 KEYS: Mapping[str, Key] = {
     "DIR": Key(None, _directory, "The cache directory. Default: `stalecache` in the instance folder."),
+    "ALLOW_NETWORK_DIR": Key(False, _flag, "Accept a cache directory on a network file system, which only this host may use."),
     "STORE": Key("file", store, "`file`, `memory`, or a Store."),
     "ENABLED": Key(True, _flag, "False: decorated views and fetch functions run as if they were not decorated."),
     "MAX_AGE": Key(60, checks.seconds, "Seconds of freshness if neither the code nor the response gives them."),
@@ -317,6 +318,7 @@ class Settings:
     """The checked configuration of one app; one field for each key of :data:`KEYS`, in lower case."""
 
     dir: Path | None
+    allow_network_dir: bool
     store: Any
     enabled: bool
     max_age: float
@@ -377,7 +379,7 @@ def read(config: Mapping[str, Any]) -> Settings:
 
 
 #: Keys that set up the file store. A custom store takes such settings as parameters.
-_OF_THE_FILE_STORE = ("DIR", "MEMORY_SIZE", "INACTIVE", "MAX_SIZE", "MIN_FREE")
+_OF_THE_FILE_STORE = ("DIR", "ALLOW_NETWORK_DIR", "MEMORY_SIZE", "INACTIVE", "MAX_SIZE", "MIN_FREE")
 
 
 def check_own_store(config: Mapping[str, Any]) -> None:
@@ -399,6 +401,7 @@ def check_memory(config: Mapping[str, Any]) -> None:
 
 _NOT_OF_MEMORY = {
     "DIR": "leave one of the two out",
+    "ALLOW_NETWORK_DIR": "leave it out",
     "MIN_FREE": "leave it out",
     "MEMORY_SIZE": f"give the limit of the entries in each process as {PREFIX}MAX_SIZE",
 }

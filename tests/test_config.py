@@ -43,6 +43,7 @@ def value_of(settings: Settings, key: str) -> Any:
 
 DEFAULTS: dict[str, object] = {
     "DIR": None,
+    "ALLOW_NETWORK_DIR": False,
     "STORE": "file",
     "ENABLED": True,
     "MAX_AGE": 60.0,
@@ -93,6 +94,7 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "DIR": [(None, None), ("/a/b", Path("/a/b")), ("b", Path("b")), (PurePosixPath("/a"), Path("/a"))],
     "STORE": [("file", "file"), (STORE, STORE)],
     "ENABLED": [(True, True), (False, False)],
+    "ALLOW_NETWORK_DIR": [(True, True), (False, False)],
     "MAX_AGE": [*DURATIONS, (0, 0.0)],
     "STALE_WHILE_REVALIDATE": [*DURATIONS, (0, 0.0)],
     "STALE_IF_ERROR": [*DURATIONS, (0, 0.0)],
@@ -142,6 +144,7 @@ REFUSED: dict[str, list[tuple[object, str]]] = {
     "DIR": [(value, "the path of a directory") for value in ("", 5, True, b"/a", ["/a"])],
     "STORE": [(value, "'file'") for value in ("redis", None, 5, print, HalfAStore())],
     "ENABLED": [(value, "True or False") for value in (1, 0, None, "yes", "false")],
+    "ALLOW_NETWORK_DIR": [(value, "True or False") for value in (1, 0, None, "yes", "nfs")],
     "MAX_AGE": [(value, "seconds, 0 or more") for value in NO_DURATION],
     "STALE_WHILE_REVALIDATE": [(value, "seconds, 0 or more") for value in NO_DURATION],
     "STALE_IF_ERROR": [(value, "seconds, 0 or more") for value in NO_DURATION],
@@ -331,10 +334,10 @@ def test_a_small_store_has_small_entries_by_default() -> None:
     assert read({"STALECACHE_MAX_SIZE": 1000}).max_entry_size == 1000
 
 
-@pytest.mark.parametrize("key", ["DIR", "MEMORY_SIZE", "INACTIVE", "MAX_SIZE", "MIN_FREE"])
+@pytest.mark.parametrize("key", ["DIR", "MEMORY_SIZE", "INACTIVE", "MAX_SIZE", "MIN_FREE", "ALLOW_NETWORK_DIR"])
 def test_what_a_store_of_ones_own_does_not_hear_is_refused(key: str) -> None:
     app = Flask("shop")
-    app.config[f"STALECACHE_{key}"] = "/a" if key == "DIR" else 5
+    app.config[f"STALECACHE_{key}"] = {"DIR": "/a", "ALLOW_NETWORK_DIR": True}.get(key, 5)
     with pytest.raises(ConfigError, match=f"STALECACHE_{key} has no effect with a store of your own"):
         StaleCache(app, store=STORE)
 

@@ -12,10 +12,10 @@ import os
 import re
 from collections import Counter
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 
 from .atomic import ours, read_file
+from .mounts import kind_at
 from .system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, allocate, allocated, set_mode, try_flock
 
 FOLDER = "/dev/shm"
@@ -23,7 +23,6 @@ FOLDER = "/dev/shm"
 IDLE = 16 * 1024 * 1024
 #: A process that makes many files of one size looks for those that nobody has mapped at the first of so many.
 LOOK_EVERY = 16
-_MOUNTS = "/proc/self/mountinfo"
 _KINDS = ("tmpfs", "ramfs")
 _NAME = re.compile(r"stalecache-[0-9a-f]{32}")
 _OPEN = os.O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
@@ -69,25 +68,9 @@ def device() -> int | None:
     try:
         folder = os.path.realpath(FOLDER)
         number = os.stat(folder).st_dev
-        return number if _kind_of(folder, number) in _KINDS else None
+        return number if kind_at(folder) in _KINDS else None
     except OSError:
         return None
-
-
-@lru_cache
-def _kind_of(folder: str, number: int) -> str:
-    """Return the kind of the file system that is mounted there; "" if none is.
-
-    :param number: its number. With another one, another file system is mounted.
-    """
-    kind = ""
-    with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as mounts:
-        for line in mounts:
-            mount, _, source = line.partition(" - ")
-            if mount.split(" ")[4] == folder:
-                # A later mount hides those before it.
-                kind = source.split(" ")[0]
-    return kind
 
 
 def make(size: int) -> SharedMemory:

@@ -15,6 +15,7 @@ Importing this package needs none of them.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,6 +43,8 @@ _os: Any = os
 #: What a store of files can't do without, besides locks.
 _NEEDED = ("geteuid", "O_NOFOLLOW", "fchmod", "pread", "pwrite", "statvfs")
 _BLOCK = 64 * 1024
+#: What a file system says that has no locks, or whose server has none.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def lacks_for_files() -> str | None:
@@ -58,6 +61,17 @@ def try_flock(descriptor: int, *, exclusive: bool) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def why_no_flock(descriptor: int) -> str | None:
+    """Return why files like an open one can't be locked: the message of the system. ``None`` if they can."""
+    try:
+        _fcntl.flock(descriptor, _fcntl.LOCK_SH | _fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        return error.strerror if error.errno in _NO_LOCKS else None
+    return None
 
 
 def allocate(descriptor: int, size: int) -> None:

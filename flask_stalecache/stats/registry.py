@@ -131,6 +131,8 @@ class Registry:
 
     def _acquire_file(self, folder: Path) -> None:
         try:
+            # Before it is made, whether it may be; then, whether somebody else has made it meanwhile.
+            self._check()
             make_directories(folder.parent)
             self._check()
             file = acquire_file(folder)

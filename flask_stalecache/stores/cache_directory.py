@@ -26,10 +26,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..errors import ConfigError
 from ..filesystem import shared_memory
 from ..filesystem.atomic import make_directories, make_directory, status_of
 from ..filesystem.directory import Directory, check_directory
 from ..filesystem.locks import POLL, FileKeyLock
+from ..filesystem.mounts import NETWORK, OF_THE_HOST, kind_at, why_no_locks
 from ..stats.counters import Counters
 from .purge_records import PurgeRecords
 from .stamps import FILE_NAME, SEQ_SLOT, Stamps, newer_table
@@ -49,12 +51,20 @@ class CacheDirectory:
     :param records: the purges that a new table has to know of.
     :param counters: a table that can't be had is counted here.
     :param on_new_table: called when the table changed, since copies of another table do not stand.
+    :param allows_network: whether it may be on a network file system.
     :ivar behind: the table while it may lack the last purge, for those who only write to it.
     :ivar stamps: the table; ``None``: see the states above. A hit reads it once, so that table and marks belong together.
     :ivar was_opened: whether this process has ever opened it.
     """
 
-    def __init__(self, directory: Directory, records: PurgeRecords, counters: Counters, on_new_table: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        records: PurgeRecords,
+        counters: Counters,
+        on_new_table: Callable[[], None],
+        allows_network: bool = False,
+    ) -> None:
         self.path = directory.path
         self._directory = directory
         self.stamps: Stamps | None = None
@@ -67,11 +77,38 @@ class CacheDirectory:
         self._records = records
         self._counters = counters
         self._on_new_table = on_new_table
+        self._allows_network = allows_network
         self._said: set[str | None] = set()
 
     def check(self) -> None:
-        """Raise :class:`ConfigError` if the directory exists and is a file, not ours, writable by others, or not by us."""
+        """Raise :class:`ConfigError` if the directory exists and is a file, not ours, writable by others, or not by us.
+
+        Likewise if its file system is none for a cache directory.
+        """
         check_directory(self.path)
+        self._check_file_system()
+
+    def _check_file_system(self) -> None:
+        kind = kind_at(self.path)
+        if kind in NETWORK and not self._allows_network:
+            raise ConfigError(
+                f"the cache directory {self.path} is on a network file system ({kind}): other hosts would not see purges, and "
+                "locks may not hold; give a directory on a local disk as STALECACHE_DIR, or, if only this host uses it, set "
+                "STALECACHE_ALLOW_NETWORK_DIR=True"
+            )
+        if reason := why_no_locks(self.path):
+            raise ConfigError(
+                f"the file system of the cache directory {self.path} has no file locks ({reason}): give a directory on a local "
+                "disk as STALECACHE_DIR, or set STALECACHE_STORE='memory'"
+            )
+        if kind in OF_THE_HOST and kind not in self._said:
+            self._said.add(kind)
+            logger.warning(
+                "the cache directory %s is shared with a host (%s): locks may not reach beyond this machine, so nobody else may "
+                "use it; a directory on a local disk as STALECACHE_DIR is faster too",
+                self.path,
+                kind,
+            )
 
     def newer_version(self) -> str | None:
         """Return the table of a later version of this package; ``None`` if there is none, or no directory."""
@@ -89,6 +126,7 @@ class CacheDirectory:
     def _make(self, path: Path) -> None:
         # Not open(): the lock is also taken while it is being opened.
         if not self._directory.is_held:
+            self._check_file_system()
             make_directories(path)
             self._directory.hold()
 
@@ -97,6 +135,7 @@ class CacheDirectory:
     def open(self) -> None:
         """Make the directory and open its table, unless that is done."""
         if not self._is_open:
+            self._check_file_system()
             make_directories(self.path)
             self._directory.hold()
             self._open_table()

@@ -58,6 +58,7 @@ class FileStore:
     :param min_free: bytes that stay free on the disk; entries are evicted to keep them free. Default 0.
     :param inactive: seconds without use after which an entry past its stale windows is removed. Default 86400.
     :param counters: counts broken and removed entries. Default: counters of its own.
+    :param allow_network_directory: accept a directory on a network file system, which only this host may use. Default false.
     :raises ConfigError: for a number that is not accepted, or on a system without file locks.
     """
 
@@ -70,6 +71,7 @@ class FileStore:
         min_free: int = 0,
         inactive: Duration = 86400,
         counters: Counters | None = None,
+        allow_network_directory: bool = False,
     ) -> None:
         if lacking := lacks_for_files():
             raise ConfigError(f"FileStore() needs {lacking}, which this system lacks: set STALECACHE_STORE='memory'")
@@ -80,9 +82,10 @@ class FileStore:
         self._copies = Copies(KEYS["MEMORY_SIZE"].check("memory_size", memory_size))
         max_size, min_free = KEYS["MAX_SIZE"].check("max_size", max_size), KEYS["MIN_FREE"].check("min_free", min_free)
         idle: float = KEYS["INACTIVE"].check("inactive", inactive)
+        allows_network: bool = KEYS["ALLOW_NETWORK_DIR"].check("allow_network_directory", allow_network_directory)
         held = Directory(self.directory)
         self._records = PurgeRecords(held, records_within(max_size))
-        self._cache_directory = CacheDirectory(held, self._records, self.counters, self._copies.clear)
+        self._cache_directory = CacheDirectory(held, self._records, self.counters, self._copies.clear, allows_network)
         self._folders = Folders(held, self._cache_directory.make_folder, self.counters)
         self._evictor = Evictor(self._folders, max_size, min_free, self._records)
         self._contents = Contents(self._folders, self._records, self.counters)
@@ -341,7 +344,10 @@ class FileStore:
     # -- the directory -------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise :class:`ConfigError` if the directory exists and is a file, not ours, writable by others, or not by us."""
+        """Raise :class:`ConfigError` if the directory exists and is a file, not ours, writable by others, or not by us.
+
+        Likewise if it is on a network file system, or on one without file locks.
+        """
         self._cache_directory.check()
 
     def newer_version(self) -> str | None:
@@ -371,4 +377,5 @@ def file_store(directory: Path, settings: Settings, counters: Counters) -> FileS
         min_free=settings.min_free,
         inactive=settings.inactive,
         counters=counters,
+        allow_network_directory=settings.allow_network_dir,
     )

@@ -124,6 +124,7 @@ def test_a_gateway_may_be_told_by_name_that_it_has_files(tmp_path: Path) -> None
     [
         ("DIR", "/var/cache/shop", "leave one of the two out"),
         ("MIN_FREE", 1000, "leave it out"),
+        ("ALLOW_NETWORK_DIR", True, "leave it out"),
         ("MEMORY_SIZE", 1000, "as STALECACHE_MAX_SIZE"),
         ("MAX_SIZE", None, "STALECACHE_MAX_SIZE"),
     ],

@@ -82,6 +82,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "filesystem.atomic",
         "filesystem.locks",
         "filesystem.uptime",
+        "filesystem.mounts",
         "filesystem.held_file",
         "filesystem.shared_memory",
     ),

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from flask_stalecache.filesystem import directory, shared_memory
+from flask_stalecache.filesystem import directory, mounts, shared_memory
 
 NOWHERE = "/there is no such folder"
 
@@ -24,4 +24,4 @@ def become_macos(put: Callable[[Any, str, object], object] = setattr, take: Call
             take(os, flag)
     put(directory, "LINKS", NOWHERE)
     put(shared_memory, "FOLDER", NOWHERE)
-    put(shared_memory, "_MOUNTS", NOWHERE)
+    put(mounts, "MOUNTS", NOWHERE)
