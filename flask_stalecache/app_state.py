@@ -27,6 +27,7 @@ from .frontends.flask_gateway import FlaskGatewayFactory
 from .frontends.flask_internals import (
     RequestContext,
     around_response_processing,
+    around_sessions,
     around_user_exceptions,
     check_versions,
     current_flask_app,
@@ -42,6 +43,7 @@ from .frontends.pages.refresh import AS_VISITOR
 from .frontends.pages.request_recorder import observed_request_class, plain_environ
 from .frontends.pages.watch import discard_session
 from .frontends.requests_adapter.app_context import AppContext
+from .frontends.watched_session import hand_out, watch_opened
 from .stats.counters import Counters
 from .stats.registry import Registry
 from .stores.base import seq_of_request
@@ -133,6 +135,7 @@ def _install(app: Flask, state: AppState, middleware: AfterResponseMiddleware) -
     app.wsgi_app = middleware  # type: ignore[method-assign]
     # No hook is sure to be the last one before the session is saved, or to see the response that is sent.
     around_user_exceptions(app, answer_once)
+    around_sessions(app, watch_opened, hand_out)
     around_response_processing(app, _discard_visitors_session, state.pages.response_is_finished)
 
 

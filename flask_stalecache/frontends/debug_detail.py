@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from ..core.model.entry import Entry
+from ..core.model.inputs import RequestInputs
 from ..core.model.keys import FORWARDED_FIELDS
 from ..core.model.note import Note
 from ..core.rules.explain import why_stale
@@ -34,6 +35,9 @@ class Asking(Protocol):
     def terms(self) -> ServeOptions:
         """Its serving options."""
 
+    def carried_part(self, names: RequestInputs) -> RequestInputs:
+        """Return those of some names that the request carries."""
+
 
 def debug_detail(asking: Asking, met: Copy, served: Served, now: float, *, pending: bool) -> str:
     """Return the parameters ``key`` and ``detail`` of ``Cache-Status``.
@@ -43,11 +47,10 @@ def debug_detail(asking: Asking, met: Copy, served: Served, now: float, *, pendi
     :param now: seconds since the epoch.
     :param pending: a refresh is queued or runs in this process.
     """
-    environ = asking.environ
     if served.answer is None:
         reasons = _of_copy(served, asking.terms, now, pending)
     else:
-        reasons = _of_answer(served, served.answer, environ, asking.terms, met.entry, now)
+        reasons = _of_answer(served, served.answer, asking, met.entry, now)
     return key_and_detail(readable_key(asking.key), "; ".join(filter(None, reasons)))
 
 
@@ -77,13 +80,11 @@ def _renewal(is_ours: bool, note: Note, now: float, pending: bool) -> str:
     return "its refresh is pending" if pending else ""
 
 
-def _of_answer(
-    served: Served, answer: Answer, environ: Mapping[str, Any], terms: ServeOptions, entry: Entry | None, now: float
-) -> Iterable[str]:
-    is_barred = False
+def _of_answer(served: Served, answer: Answer, asking: Asking, entry: Entry | None, now: float) -> Iterable[str]:
+    is_barred, terms = False, asking.terms
     if entry is not None and served.status is CacheStatus.BYPASS:
-        names = entry.absent.carried_part(environ)
-        is_barred = bool(names) or ("HTTP_AUTHORIZATION" in environ and not entry.shared)
+        names = asking.carried_part(entry.absent)
+        is_barred = bool(names) or ("HTTP_AUTHORIZATION" in asking.environ and not entry.shared)
         if is_barred:
             # Barred by no name: by Authorization.
             yield f"the request carries {names.text or 'the field authorization'}, and what is stored is for those who don't"

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import lru_cache
 from importlib.metadata import version
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import flask.globals
 from flask import Flask, Request, current_app, request
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+from flask.sessions import NullSession, SecureCookieSession, SecureCookieSessionInterface
 from werkzeug.datastructures import EnvironHeaders, Headers
 from werkzeug.wrappers import Response
 
@@ -173,6 +174,10 @@ def is_request_missing(error: RuntimeError) -> bool:
 # -- sessions ----------------------------------------------------------------------------------------------------------
 
 _OPEN_SESSION = SecureCookieSessionInterface.open_session
+#: The code with which Flask saves a session.
+SAVE_SESSION = SecureCookieSessionInterface.save_session.__code__
+#: The package of Flask-Session, whose interfaces load the values that they keep on the server.
+_FLASK_SESSION = "flask_session."
 #: What Flask itself keeps in a session: its lifetime, and messages that are shown once.
 SESSION_BOOKKEEPING = frozenset({"_permanent", "_flashes"})
 
@@ -205,6 +210,54 @@ def has_flasks_sessions(app: Flask) -> bool:
     is_own = type(interface) is SecureCookieSessionInterface and interface.session_class is SecureCookieSession
     # Neither a function in the instance nor one that was put into the class.
     return is_own and getattr(interface.open_session, "__func__", None) is _OPEN_SESSION
+
+
+def loads_sessions_only(app: Flask, session: Any = None) -> bool:
+    """Whether an app's session interface does nothing but load the values when it opens a session: Flask's, or Flask-Session's.
+
+    :param session: one that it has opened; it has to be of the interface's own class. ``None``: it is about to open one.
+    """
+    interface, kind = app.session_interface, type(session)
+    if has_flasks_sessions(app):
+        return session is None or kind is SecureCookieSession or kind is NullSession
+    is_own = type(interface).__module__.startswith(_FLASK_SESSION) and "open_session" not in vars(interface)
+    return is_own and (session is None or (kind.__module__.startswith(_FLASK_SESSION) and isinstance(session, dict)))
+
+
+def around_sessions(app: Flask, opened: Callable[[RequestContext, Any], None], handed_out: Callable[[Any, FrameType], Any]) -> None:
+    """Run a step when a request has got its session, before anything else can read it, and one when its context is asked for it.
+
+    No signal or hook comes before URL converters. The second step is given the session and the frame that asks for it, and
+    returns the session.
+    """
+    make: Any = app.request_context
+
+    def request_context(environ: dict[str, Any]) -> Any:
+        context = make(environ)
+        # An app may have contexts of its own class, which can't be extended: then its sessions are one name.
+        with suppress(AttributeError, TypeError):
+            kind: Any = type(context)
+            context.__class__ = _noting_session(kind, opened, handed_out)
+        return context
+
+    app.request_context = request_context  # type: ignore[method-assign]
+
+
+@lru_cache(maxsize=64)
+def _noting_session(kind: Any, opened: Callable[[Any, Any], None], handed_out: Callable[[Any, FrameType], Any]) -> type:
+    """Return a class of contexts that tells when it gets a session, and who asks for that."""
+    ask = kind.session.fget
+
+    def __setattr__(self: Any, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name == "_session" and value is not None:
+            opened(self, value)
+
+    def session(self: Any) -> Any:
+        return handed_out(ask(self), sys._getframe(1))
+
+    members = {"__module__": kind.__module__, "__setattr__": __setattr__, "session": property(session)}
+    return type(kind.__name__, (kind,), members)
 
 
 def is_flask_opening_session(frame: FrameType) -> bool:

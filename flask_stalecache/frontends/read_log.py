@@ -11,7 +11,7 @@ from ..core.http.tracing import TRACING
 from ..core.http.vary import STAR
 from ..core.model.environ import QUERY_VARIABLES, field_of, is_anybodys
 from ..core.model.keys import FORWARDED_FIELDS
-from .flask_internals import app_opening_session, has_flasks_sessions, is_in_view, session_cookie
+from .flask_internals import app_opening_session, is_in_view, loads_sessions_only, session_cookie
 
 _FRAMEWORK = frozenset({"werkzeug", "flask", "flask_stalecache"})
 #: Fields that belong to the URL, as which other caches know them.
@@ -53,7 +53,7 @@ class ReadLog:
     :param exempt: packages, and the fields and variables (in lower case) whose reads by them do not count.
     :ivar headers: request fields (in lower case), each with its first reader.
     :ivar cookies: cookie names and readers.
-    :ivar has_opened: a session interface that is not Flask's own has read the session's cookie to open the session.
+    :ivar has_opened: a session interface has read the session's cookie, and may have looked up more than the session's values.
     :ivar parameters: query parameters and readers.
     :ivar traced: tracing fields (in lower case) that were read in a view, and the readers.
     :ivar variables: other variables of the environ, such as REMOTE_ADDR, and readers.
@@ -117,7 +117,7 @@ class ReadLog:
         app = app_opening_session()
         if app is None or name != session_cookie(app):
             self.cookies[name] = _reader()
-        elif not has_flasks_sessions(app):
+        elif not loads_sessions_only(app):
             self.has_opened = True
 
     def all_cookies(self) -> None:

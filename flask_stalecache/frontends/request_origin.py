@@ -98,12 +98,20 @@ class RequestOrigin(Origin):
         # Only a response that says so may answer a request with Authorization (RFC 9111 section 3.5).
         if "HTTP_AUTHORIZATION" in self.environ and not entry.shared:
             return True
-        return entry.absent.present_in(self.environ)
+        return entry.absent.present_in(self.environ, self.holds)
 
     def barred_by(self, entry: Entry) -> RequestInputs:
         """Return the absent names of an entry that the request carries, or Authorization."""
         return entry.absent.carried_part(self.environ) or AUTHORIZATION
 
     def carries(self, names: RequestInputs) -> bool:
-        """Whether the request carries one of these cookies or fields."""
-        return names.present_in(self.environ)
+        """Whether the request carries one of these cookies, session keys or fields."""
+        return names.present_in(self.environ, self.holds)
+
+    def carried_part(self, names: RequestInputs) -> RequestInputs:
+        """Return those of some names that the request carries."""
+        return names.carried_part(self.environ, self.holds)
+
+    def holds(self, keys: tuple[str, ...]) -> bool:
+        """Whether the session of the request has one of these keys: if nobody can tell, whoever has a cookie may have them."""
+        return "HTTP_COOKIE" in self.environ

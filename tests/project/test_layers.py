@@ -173,6 +173,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.login_decorators",
         "frontends.flask_internals",
         "frontends.read_log",
+        "frontends.session_log",
+        "frontends.watched_session",
         "frontends.observed_values",
         "frontends.observed_environ",
         "frontends.caller_context",
@@ -356,6 +358,7 @@ FACES: dict[str, set[str]] = {
         "request_hints",
         "requests_adapter.app_context",
         "requests_adapter.factory",
+        "watched_session",
     },
     "dashboard": {
         "blueprint",

@@ -5,7 +5,7 @@ not stored, for all visitors           the reason and its advice, if there is so
 a request field beyond the key         the field, who read it, and ``vary=``: a warning
 a variable of the environ              the same, and ``key=``: a warning
 Cookie or Authorization as a field     who read it: usual for members, so info
-a cookie or the session                the cookie and who read it: usual for members, so info
+a cookie or a key of the session       the name and who read it: usual for members, so info
 =====================================  =======================================================
 """
 
@@ -54,6 +54,13 @@ def advise(log: RateLimitedLog, view: str, context: RequestContext, judgement: J
     for name in carried.variables:
         reader = reader_of(context, "variables", name)
         log.warn_once((view, "variable", name), "%s is not stored: %s", view, variable_read(name, reader).log_text)
+    for key in carried.session:
+        log.warn_once(
+            (view, "session", key),
+            "%s bypasses the cache for sessions with the key %s, which was read by %s; if the page does not depend on it, write "
+            "ignore_session=True, or do not read it in the view",
+            view, key, reader_of(context, "session", key), level=logging.INFO,
+        )  # fmt: skip
     for name in carried.cookies:
         log.warn_once(
             (view, "cookie", name),
@@ -69,6 +76,7 @@ def detailed_reason(context: RequestContext, judgement: Judgement, carried: Requ
         return judgement.reason
     names = (
         ("cookie", "cookies", carried.cookies),
+        ("session key", "session", carried.session),
         ("field", "headers", carried.headers),
         ("variable", "variables", carried.variables),
     )

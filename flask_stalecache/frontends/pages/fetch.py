@@ -55,7 +55,7 @@ from .error_pages import ask_handlers
 from .made import Made, Seen
 from .request_recorder import arrived_environ, plain_environ
 from .responses import body_size, freeze, frozen_failure
-from .watch import Covered, Watch, names_beyond_key, read_beyond_names, reads_of, watched
+from .watch import Covered, Watch, add_inherited, holds_of, names_beyond_key, read_beyond_names, reads_of, watched
 
 #: On the request: the cached pages that were served within it, as (page, served, the one before).
 SERVED_WITHIN = "_stalecache_served"
@@ -140,7 +140,7 @@ class PageFetch:
 
     def _seen(self, response: Response | None, watch: Watch, in_background: bool) -> Seen:
         names = names_beyond_key(self.context, self.covered, watch) | self._traced(response)
-        carried = names.carried_part(arrived_environ(self.context.request))
+        carried = names.carried_part(arrived_environ(self.context.request), holds_of(self.context))
         if in_background:
             # The operator's own fields say nothing about a visitor.
             carried = carried.without_fields(self.bound.settings.refresh_headers)
@@ -214,12 +214,8 @@ class PageFetch:
 
     def _inherit_from_inner_pages(self, word: Cacheability) -> None:
         """Take over names and tags of the pages that were served within this request: this one may contain them."""
-        log = reads_of(self.context)
         for page, served in self._inner_pages():
-            reader, names = page.bound.cached.name, page.depends_on(served)
-            log.cookies.update(dict.fromkeys(names.cookies, reader))
-            log.headers.update(dict.fromkeys(names.headers, reader))
-            log.variables.update(dict.fromkeys(names.variables, reader))
+            add_inherited(self.context, page.depends_on(served), page.bound.cached.name)
             if (entry := served.entry) is not None:
                 word.tag(tags_in(entry.names))
 
@@ -396,5 +392,5 @@ def _may_stand_in(previous: Entry | None, now: float) -> bool:
 
 def _varied(policy: Policy, names: RequestInputs) -> tuple[str, ...]:
     """Return the fields to add to Vary: those in the key beyond the URL, and those of the absent names."""
-    fields = [*policy.vary, *names.headers, *(["cookie"] if names.cookies else [])]
+    fields = [*policy.vary, *names.headers, *(["cookie"] if names.cookies or names.session else [])]
     return tuple(field.title() for field in dict.fromkeys(fields))

@@ -18,12 +18,13 @@ from ...errors import ConfigError
 from ...stats.tally import Tally
 from ..flask_internals import RequestContext, session_cookie
 from ..request_origin import RequestOrigin
+from ..session_log import SessionReads
+from ..watched_session import holds_key
 from .bound_view import BoundView, EndpointCounters
 from .error_pages import ask_handlers
 from .fetch import NOTHING_IGNORED, SERVED_WITHIN, PageFetch
 from .refresh import page_refresh, visitor_fields
 from .request_recorder import arrived_environ
-from .session_recorder import SessionReads
 from .watch import (
     KEY_FIELDS,
     Covered,
@@ -92,6 +93,10 @@ class PageOrigin(RequestOrigin):
     def min_uses(self) -> int:
         """The number of requests from which on the answer is stored. Who warms wants it stored at once."""
         return 1 if WARMING in self.environ else self.bound.cached.policy.min_uses
+
+    def holds(self, keys: tuple[str, ...]) -> bool:
+        """Whether the visitor's session has one of these keys, or has had it."""
+        return holds_key(self.context, self.environ, keys)
 
     def call_uncached(self) -> Answer:
         """Call the view as if it were not decorated."""

@@ -1,4 +1,7 @@
-"""Records which values of a session are read, so that a key made from one value does not cover the others."""
+"""Records which values of a session are read, so that a key made from one value does not cover the others.
+
+For sessions of interfaces that may do more than load the values. All others are watched from the beginning.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..flask_internals import SESSION_BOOKKEEPING
+from ..session_log import SessionReads
 
 _FLAGS = frozenset({"accessed", "modified", "new", "permanent"})
 _BY_NAME = ("__getitem__", "__contains__", "get", "pop", "setdefault")
@@ -25,25 +29,6 @@ _AS_A_WHOLE = (
     "popitem",
     "values",
 )
-
-
-class SessionReads:
-    """The reads of a session.
-
-    :ivar names: the names of the values that were read.
-    :ivar whole: all values were read, or the session's class can't be watched.
-    """
-
-    def __init__(self) -> None:
-        self.names: set[str] = set()
-        self.whole = False
-
-    def __bool__(self) -> bool:
-        return self.whole or bool(self.names)
-
-    def covers(self, other: SessionReads) -> bool:
-        """Whether these reads include all of the other ones."""
-        return not other or (not other.whole and other.names <= self.names)
 
 
 @contextmanager

@@ -7,25 +7,30 @@ without it. Reads that no name can tell keep the page from the store.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flask.sessions import NullSession
 
 from ...core.http.validators import CONDITIONS
-from ...core.model.inputs import RequestInputs
+from ...core.model.inputs import NO_NAMES, HoldsKeys, RequestInputs
 from ...core.model.keys import FORWARDED_FIELDS
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
 from ..caller_context import is_connection
 from ..flask_internals import RequestContext, callbacks_of, outer_context, replace_session, session_cookie, session_of
 from ..read_log import ReadLog
-from .request_recorder import plain_environ
-from .session_recorder import SessionReads, watched_session
+from ..session_log import HARMLESS, SessionLog, SessionReads
+from ..watched_session import holds_key, log_of, plain_values, watch_again
+from .request_recorder import arrived_environ, plain_environ
+from .session_recorder import watched_session
 
 #: Fields that are always in the key.
 KEY_FIELDS = frozenset({"host", *FORWARDED_FIELDS})
+#: The key of the messages that are shown once.
+FLASHES = frozenset({"_flashes"})
 #: Attributes in which Werkzeug keeps the parsed conditions of a request.
 _PARSED_CONDITIONALS = ("if_none_match", "if_modified_since", "if_match", "if_unmodified_since", "if_range", "range")
 _READS_ALL = {
@@ -76,31 +81,54 @@ class Watch:
 @contextmanager
 def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:
     """Run a view under watch. Conditions and Range are hidden from it: they are answered from the frozen copy."""
-    callbacks = _count_callbacks(context)
+    callbacks, log = _count_callbacks(context), log_of(context)
+    with _hidden_conditionals(context):
+        if log is None:
+            with _watched_as_a_whole(context, covered) as watch:
+                yield watch
+        else:
+            with _watched_by_key(context, covered, log) as watch:
+                yield watch
+        if watch.refusal is None and _count_callbacks(context) > callbacks:
+            watch.refusal = Refusal(StoreRefusal.AFTER_THIS_REQUEST)
+
+
+@contextmanager
+def _watched_by_key(context: RequestContext, covered: Covered, log: SessionLog) -> Iterator[Watch]:
+    """Watch what a view does to a session whose keys are watched. What it reads by key, the keys tell."""
+    session = session_of(context)
+    modified_before, watch = _flag(session, "modified"), Watch(SessionReads())
+    with _flags_set_aside(session):
+        with log.changes_apart() as changes:
+            yield watch
+        if _flag(session, "modified") and not changes.are_within(HARMLESS):
+            watch.refusal = Refusal(StoreRefusal.MODIFIED_SESSION)
+        elif modified_before and changes.reads_whole and covered.session is not None:
+            # The session may be new with this request: then no cookie tells whose it is.
+            watch.refusal = Refusal(StoreRefusal.SESSION_FROM_HOOK)
+
+
+@contextmanager
+def _watched_as_a_whole(context: RequestContext, covered: Covered) -> Iterator[Watch]:
+    """Watch what a view does to a session that only its cookie tells."""
     session = session_of(context)
     modified_before = _flag(session, "modified")
     # Flask's SessionMixin always says True for session classes that can't tell: then any use may be a change.
     tells = "modified" in getattr(session, "__dict__", ()) or getattr(type(session), "modified", None) is not True
-    with _hidden_conditionals(context), _flags_set_aside(session), watched_session(session) as reads:
+    with _flags_set_aside(session), watched_session(session) as reads:
         watch = Watch(reads)
         yield watch
         has_modified = _flag(session, "modified") or (_flag(session, "accessed") and not tells)
         # The session may be new with this request: then no cookie tells whose it is.
         uses_modified = modified_before and tells and bool(reads) and covered.session is not None
-        has_callback = _count_callbacks(context) > callbacks
-        watch.refusal = _refusal_of(has_modified, uses_modified, has_callback)
+        if has_modified:
+            watch.refusal = Refusal(StoreRefusal.MODIFIED_SESSION)
+        elif uses_modified:
+            watch.refusal = Refusal(StoreRefusal.SESSION_FROM_HOOK)
 
 
 def _count_callbacks(context: RequestContext) -> int:
     return sum(not isinstance(callback, OwnCallback) for callback in callbacks_of(context))
-
-
-def _refusal_of(has_modified: bool, uses_modified: bool, has_callback: bool) -> Refusal | None:
-    if has_modified:
-        return Refusal(StoreRefusal.MODIFIED_SESSION)
-    if uses_modified:
-        return Refusal(StoreRefusal.SESSION_FROM_HOOK)
-    return Refusal(StoreRefusal.AFTER_THIS_REQUEST) if has_callback else None
 
 
 @contextmanager
@@ -145,6 +173,10 @@ def is_changed(session: Any) -> bool:
 
 
 def _set_flag(session: Any, name: str, value: bool) -> None:
+    if name in getattr(session, "__dict__", ()):
+        # Not by the name, which a watched session would take for a change.
+        session.__dict__[name] = value
+        return
     # A session class of the app may compute its flags: they need no reset.
     with suppress(AttributeError):
         setattr(session, name, value)
@@ -156,20 +188,36 @@ def covered_by_key(context: RequestContext, ignored: frozenset[str]) -> Iterator
 
     :param ignored: request fields whose reading does not count.
     """
-    session = session_of(context)
+    session, own = session_of(context), log_of(context)
     used_before = _flag(session, "accessed")
-    with reads_of(context).set_aside() as log, watched_session(session) as reads:
+    watch = watched_session(session) if own is None else own.reads_aside()
+    with reads_of(context).set_aside() as log:
         try:
-            yield log, reads
+            with watch as reads:
+                yield log, reads
         finally:
             fields = log.fields(ignored)
             if reads or (_flag(session, "accessed") and not used_before):
                 fields.add("cookie")
             reads_of(context).by_key |= fields
-    if used_before:
+    if own is not None:
+        _leave_uncovered(context, own, reads)
+    elif used_before:
         # A hook may have looked up who is logged in, which the key does not tell.
         reads.names.clear()
         reads.whole = False
+
+
+def _leave_uncovered(context: RequestContext, log: SessionLog, reads: SessionReads) -> None:
+    """Take out of the reads of a ``key`` callable what it does not cover."""
+    # Messages are shown once, and a page from the store would not show them.
+    reads.names -= log.written | FLASHES
+    if log.is_rewritten or log.whole:
+        # A hook may have read other values than the key has, or of other names.
+        reads.whole = False
+        reads.names -= reads.names if log.is_rewritten else frozenset()
+    if log.is_ended and not log.whole:
+        watch_again(context, log)
 
 
 @contextmanager
@@ -179,12 +227,15 @@ def unnoticed(context: RequestContext) -> Iterator[None]:
     What it keeps in ``g`` and on the request is dropped, as Flask-Login keeps who is logged in: the page would find it there
     without a read that counts.
     """
-    session = session_of(context)
+    session, log = session_of(context), log_of(context)
     used_before = _flag(session, "accessed")
+    aside: Any = nullcontext() if log is None else log.reads_aside()
     try:
-        with reads_of(context).set_aside(), _leaving_nothing(context):
+        with reads_of(context).set_aside(), aside, _leaving_nothing(context):
             yield
     finally:
+        if log is not None and log.is_ended and not log.whole:
+            watch_again(context, log)
         _set_flag(session, "accessed", used_before)
 
 
@@ -214,20 +265,70 @@ def reads_of(context: RequestContext) -> ReadLog:
 
 def names_beyond_key(context: RequestContext, covered: Covered, watch: Watch) -> RequestInputs:
     """Return the names that were read and that the key does not cover."""
-    log, session = reads_of(context), session_of(context)
-    cookies = set(log.cookies) - covered.cookies
-    is_used = _flag(session, "accessed") and not _covers_session(session, covered, watch)
-    if is_used or (log.has_opened and covered.session is not None):
-        cookies.add(session_cookie(context.app))
-    headers, variables = set(log.headers) - covered.headers, set(log.variables) - covered.variables
-    return RequestInputs(tuple(sorted(cookies)), tuple(sorted(headers)), tuple(sorted(variables)))
+    log = reads_of(context)
+    cookies, headers = set(log.cookies) - covered.cookies, set(log.headers) - covered.headers
+    names = RequestInputs(tuple(cookies), tuple(headers), tuple(set(log.variables) - covered.variables))
+    return names | _names_of_session(context, covered, watch)
 
 
-def _covers_session(session: Any, covered: Covered, watch: Watch) -> bool:
+def _names_of_session(context: RequestContext, covered: Covered, watch: Watch) -> RequestInputs:
+    """Return the keys of the session that were read, or the name of its cookie where they don't tell."""
     if covered.session is None:
-        return True
+        return NO_NAMES
+    log = log_of(context)
+    if log is not None:
+        return session_names(context, log, covered.session)
+    session = session_of(context)
+    is_used = _flag(session, "accessed") and not _covers_session(session, covered.session, watch)
+    is_told_by_cookie = is_used or reads_of(context).has_opened
+    return RequestInputs(cookies=(session_cookie(context.app),)) if is_told_by_cookie else NO_NAMES
+
+
+def session_names(context: RequestContext, log: SessionLog, covered: SessionReads) -> RequestInputs:
+    """Return the keys that were read of a session that is watched, or its cookie where no key tells.
+
+    :param covered: what is in the key anyway.
+    """
+    cookie = session_cookie(context.app)
+    if log.whole and not covered.whole:
+        return RequestInputs(cookies=(cookie,))
+    read = [key for key in log.keys if key in FLASHES or not (covered.whole or key in covered.names)]
+    is_new = not RequestInputs(cookies=(cookie,)).present_in(arrived_environ(context.request))
+    session = session_of(context)
+    # A hook has missed it, and then put it there, as for every new visitor. A new session may also have it from the beginning.
+    told = {
+        key
+        for key in read
+        if (is_new and key in log.opened and key not in log.written)
+        or (not log.is_of(key) and dict.__contains__(session, key))
+        or (not log.is_of(key) and key in log.written)
+    }
+    return RequestInputs((cookie,) if told else (), session=tuple(key for key in read if key not in told))
+
+
+def holds_of(context: RequestContext) -> HoldsKeys:
+    """Return what looks up keys of the visitor's session."""
+    return partial(holds_key, context, arrived_environ(context.request))
+
+
+def _covers_session(session: Any, covered: SessionReads, watch: Watch) -> bool:
     # C code such as json.dumps calls no method of an empty dict, so that its reads are not seen. Then the cookie must tell.
-    return bool(session) and bool(covered.session) and covered.session.covers(watch.session)
+    return bool(session) and bool(covered) and covered.covers(watch.session)
+
+
+def add_inherited(context: RequestContext, names: RequestInputs, reader: str) -> None:
+    """Record names that another page depends on, which is a part of this one.
+
+    :param reader: its view.
+    """
+    log, session = reads_of(context), log_of(context)
+    log.cookies.update(dict.fromkeys(names.cookies, reader))
+    log.headers.update(dict.fromkeys(names.headers, reader))
+    log.variables.update(dict.fromkeys(names.variables, reader))
+    if session is not None:
+        session.keys.update(dict.fromkeys(names.session, reader))
+    elif names.session:
+        log.cookies[session_cookie(context.app)] = reader
 
 
 def ignored_parameters_read(log: ReadLog, query: str, ignored: NamePatterns) -> frozenset[str]:
@@ -255,8 +356,11 @@ def read_beyond_names(log: ReadLog, query: str, ignored: NamePatterns) -> Refusa
 def reader_of(context: RequestContext, kind: str, name: str) -> str:
     """Return the first reader of a cookie, field or variable, as far as known.
 
-    :param kind: ``cookies``, ``headers`` or ``variables``.
+    :param kind: ``cookies``, ``headers``, ``variables`` or ``session``.
     """
+    if kind == "session":
+        session = log_of(context)
+        return "" if session is None else session.keys.get(name, "")
     log = reads_of(context)
     return getattr(log, kind).get(name) or "the session"
 
@@ -274,6 +378,6 @@ def discard_session(context: RequestContext) -> None:
         changes = ("__setitem__", "__delitem__", "clear", "pop", "popitem", "update", "setdefault")
         _discarded_classes[null] = type("DiscardedSession", (null,), {name: getattr(dict, name) for name in changes})
     used = session_of(context)
-    discarded = _discarded_classes[null](used)
+    discarded = _discarded_classes[null](plain_values(used))
     replace_session(context, discarded)
     _set_flag(discarded, "accessed", _flag(used, "accessed"))

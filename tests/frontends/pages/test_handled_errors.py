@@ -252,7 +252,7 @@ def test_a_redirect_of_a_handler_is_the_page(tmp_path: Path, clock: time_machine
 
 READERS: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
     "cookie": (lambda: request.cookies.get("name"), {"Cookie": "name=ada"}),
-    "session": (lambda: session.get("name"), {"Cookie": "session=ada"}),
+    "session": (lambda: dict(session).get("name"), {"Cookie": "session=ada"}),
     "field": (lambda: request.headers.get("X-Name"), {"X-Name": "ada"}),
 }
 

@@ -32,6 +32,7 @@ from werkzeug.utils import cached_property
 
 from flask_stalecache import StaleCache
 from support.client import MakeApp, visit, words
+from support.flask_gateway import signed
 from support.privacy import ANN, ANN_AND_MORE, BOB, NOBODY, Build, Fields, Untold, UntoldInterface, as_member, play, shown, who
 
 # -- rule 4: names -----------------------------------------------------------------------------------------------------
@@ -112,7 +113,7 @@ NAMED: dict[str, tuple[Callable[[], object], Fields]] = {
     "dict-session": (lambda: dict(session), as_member("ann")),
     "session-template": (lambda: render_template_string("{{ session.user }}"), as_member("ann")),
     "session-cookie": (lambda: request.cookies.get("session"), as_member("ann")),
-    "flashes": (lambda: get_flashed_messages(), as_member("ann")),
+    "flashes": (lambda: get_flashed_messages(), {"Cookie": signed({"_flashes": [["message", "welcome"]]})}),
 }
 
 

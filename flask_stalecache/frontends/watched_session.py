@@ -1,0 +1,249 @@
+"""Watches a session by key: who has no user's id in it gets the page that was made without one, whatever else is in it.
+
+The very session object gets another class when it is opened, since Flask hands it out to all who use it, and saves it later.
+Only sessions of interfaces that do nothing but load the values are watched; of all others, the cookie tells.
+
+C code reads a dict without calling its methods. It can't read Flask's proxy like that, but only the session itself: if that is
+handed out, it counts as read as a whole.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from types import FrameType
+from typing import Any
+
+from .flask_internals import SAVE_SESSION, RequestContext, loads_sessions_only, outside_caller, session_of
+from .session_log import WHOLE, SessionLog, is_exempt
+
+#: The attribute of a context and of a session with the log.
+_LOG = "_stalecache_session"
+#: The attributes of sessions of Flask's kind which tell nothing of the visitor.
+_FLAGS = frozenset({"accessed", "modified", "on_update"})
+
+
+_NO_KEYS: frozenset[str] = frozenset()
+
+
+def watch_opened(context: RequestContext, session: Any) -> None:
+    """Begin to watch a session that a context has got, if it was opened and its class can be watched."""
+    state = vars(context)
+    log: SessionLog | None = state.get(_LOG)
+    own = getattr(session, "__dict__", {}).get(_LOG)
+    if log is not None:
+        log.is_replaced = log.is_replaced or own is not log
+    elif own is not None:
+        # The context is a copy of another one.
+        state[_LOG] = own
+    elif loads_sessions_only(context.app, session):
+        log = SessionLog(frozenset(dict.keys(session)) if dict.__len__(session) else _NO_KEYS)
+        if _begin(session, log):
+            state[_LOG] = log
+
+
+def _begin(session: Any, log: SessionLog) -> bool:
+    """Watch a session from now on. Return whether its class allows it."""
+    kind: Any = type(session)
+    state = session.__dict__
+    try:
+        session.__class__ = _watched_class(kind, tuple(sorted(state.keys() - _FLAGS)))
+    except TypeError:
+        return False
+    state[_LOG] = log
+    return True
+
+
+def end_watch(session: Any) -> None:
+    """Make a session what it was. What is read from now on is not recorded."""
+    log: SessionLog | None = session.__dict__.pop(_LOG, None)
+    if log is not None:
+        log.is_ended = True
+        session.__class__ = type(session).__mro__[1]
+
+
+def watch_again(context: RequestContext, log: SessionLog) -> None:
+    """Watch a session again after code has had it."""
+    log.is_ended = not _begin(session_of(context), log)
+
+
+def hand_out(session: Any, frame: FrameType) -> Any:
+    """Return the session that somebody asks a context for.
+
+    :param frame: that of the code that asks.
+    """
+    log: SessionLog | None = session.__dict__.get(_LOG) if hasattr(session, "__dict__") else None
+    if log is None:
+        return session
+    # Flask's proxy asks for each operation, which calls a method that is watched. But it may be asked for the session itself.
+    if frame.f_code.co_name == "_get_current_object" and frame.f_back is not None:
+        frame = frame.f_back
+    receiver = outside_caller(frame)
+    if receiver is not None and not is_exempt(receiver, WHOLE):
+        log.whole = log.whole or receiver or "a template"
+        end_watch(session)
+    return session
+
+
+def log_of(context: RequestContext) -> SessionLog | None:
+    """Return the log of a request's session; ``None`` if its keys don't tell what was read: it has another one by now, say."""
+    log: SessionLog | None = vars(context).get(_LOG)
+    return None if log is None or log.is_replaced else log
+
+
+def holds_key(context: RequestContext, environ: dict[str, Any], keys: tuple[str, ...]) -> bool:
+    """Whether the visitor's session has one of some keys, or has had it; also if nobody can tell."""
+    log: SessionLog | None = context.__dict__.get(_LOG)
+    session = session_of(context)
+    if log is None or log.is_replaced:
+        return "HTTP_COOKIE" in environ or bool(session)
+    # Written out, since every hit gets here.
+    opened, found, has = log.opened, log.found, dict.__contains__
+    for key in keys:  # noqa: SIM110
+        if key in opened or key in found or has(session, key):
+            return True
+    return False
+
+
+def plain_values(session: Any) -> Any:
+    """Return a session's values, to copy them, without recording it."""
+    return _unwatched(session) if _LOG in getattr(session, "__dict__", ()) else session
+
+
+# -- the class of watched sessions -------------------------------------------------------------------------------------
+
+_BY_KEY = ("__getitem__", "__contains__", "get", "pop", "setdefault", "__delitem__")
+_CHANGES = frozenset({"pop", "setdefault", "__delitem__"})
+_AS_A_WHOLE = (
+    "__iter__", "__reversed__", "__or__", "__ror__", "__eq__", "__ne__", "__repr__", "__reduce_ex__", "__reduce__", "__copy__",
+    "__deepcopy__", "__sizeof__", "__str__", "__format__", "__bool__", "copy", "items", "keys", "values",
+)  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _watched_class(base: type, attributes: tuple[str, ...]) -> type:
+    """Return a class whose methods record what they do.
+
+    :param attributes: those of the instance that may tell of the visitor, such as the id of a session that is kept on the server.
+    """
+    members: dict[str, Any] = {name: _by_key(base, name) for name in _BY_KEY}
+    members.update({name: _as_a_whole(name) for name in _AS_A_WHOLE if hasattr(base, name)})
+    members.update({name: _attribute(name) for name in attributes})
+    members.update({name: change(base) for name, change in _OTHERS.items()})
+    members |= {"__len__": _length, "popitem": _popitem, "modified": property(_modified, _set_modified)}
+    return type(base.__name__, (base,), {"__module__": base.__module__, **members})
+
+
+def _log(session: Any) -> SessionLog:
+    log: SessionLog | None = session.__dict__.get(_LOG)
+    # An object that other code has made of the class is not watched.
+    return SessionLog(frozenset()) if log is None else log
+
+
+def _unwatched(session: Any) -> Any:
+    """Return a copy of a session that is not watched."""
+    base: Any = type(session).__mro__[1]
+    plain = base.__new__(base)
+    plain.__dict__.update({name: value for name, value in session.__dict__.items() if name != _LOG})
+    dict.update(plain, dict.items(session))
+    return plain
+
+
+def _by_key(base: type, method: str) -> Callable[..., Any]:
+    original, changes = getattr(base, method), method in _CHANGES
+
+    def read(self: Any, key: Any, *args: Any, **kwargs: Any) -> Any:
+        log, is_there = _log(self), dict.__contains__(self, key)
+        log.read(key, is_there=is_there)
+        if changes and is_there is not (method == "setdefault"):
+            log.written.add(key)
+        return original(self, key, *args, **kwargs)
+
+    return read
+
+
+def _as_a_whole(method: str) -> Callable[..., Any]:
+    def read(self: Any, *args: Any, **kwargs: Any) -> Any:
+        _log(self).read_whole()
+        plain = [plain_values(other) for other in args]
+        return getattr(_unwatched(self), method)(*plain, **kwargs)
+
+    return read
+
+
+def _attribute(name: str) -> property:
+    def read(self: Any) -> Any:
+        _log(self).read_whole()
+        return self.__dict__[name]
+
+    def write(self: Any, value: Any) -> None:
+        self.__dict__[name] = value
+
+    return property(read, write)
+
+
+def _modified(session: Any) -> Any:
+    return session.__dict__.get("modified", False)
+
+
+def _set_modified(session: Any, value: Any) -> None:
+    # Flask's own classes say so after each change by key. Other code says that it has changed a value in place.
+    if value and sys._getframe(1).f_code.co_name != "on_update":
+        _log(session).is_rewritten = True
+    session.__dict__["modified"] = value
+
+
+def _length(session: Any) -> int:
+    # Flask's own interface asks each session whether it is empty, before it saves it.
+    if sys._getframe(1).f_code is not SAVE_SESSION:
+        _log(session).read_whole()
+    return dict.__len__(session)
+
+
+def _popitem(session: Any) -> tuple[Any, Any]:
+    keys = list(dict.keys(session))
+    _log(session).read_whole()
+    # Of an empty one, the error is that of Flask's own class.
+    return (keys[-1], session.pop(keys[-1])) if keys else _unwatched(session).popitem()
+
+
+def _setting(base: Any) -> Callable[..., None]:
+    def __setitem__(self: Any, key: Any, value: Any) -> None:
+        _log(self).written.add(key)
+        base.__setitem__(self, key, value)
+
+    return __setitem__
+
+
+def _clearing(base: Any) -> Callable[..., None]:
+    def clear(self: Any) -> None:
+        _log(self).is_rewritten = True
+        base.clear(self)
+
+    return clear
+
+
+def _updating(base: Any) -> Callable[..., None]:
+    def update(self: Any, *args: Any, **kwargs: Any) -> None:
+        values = dict(*args, **kwargs)
+        _log(self).written.update(values)
+        base.update(self, values)
+
+    return update
+
+
+def _merging(base: Any) -> Callable[..., Any]:
+    def __ior__(self: Any, other: Any) -> Any:
+        self.update(other)
+        return self
+
+    return __ior__
+
+
+_OTHERS: dict[str, Callable[[Any], Any]] = {
+    "__setitem__": _setting,
+    "clear": _clearing,
+    "update": _updating,
+    "__ior__": _merging,
+}
