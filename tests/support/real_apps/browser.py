@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlencode
 
+import brotli
 from werkzeug.test import run_wsgi_app
 
 Wsgi: TypeAlias = "Callable[[dict[str, Any], Any], Iterable[bytes]]"
@@ -95,9 +98,10 @@ class Browser:
     def _send(self, environ: dict[str, Any]) -> Answer:
         iterable, status, headers = run_wsgi_app(self.wsgi, environ)  # type: ignore[arg-type]
         try:
-            raw = b"".join(iterable).decode()
+            sent = b"".join(iterable)
         finally:
             getattr(iterable, "close", lambda: None)()
+        raw = _unpacked(sent, headers.get("Content-Encoding", "")).decode()
         cookies = sorted(pair for line in headers.getlist("Set-Cookie") for pair in self._keep(line))
         token = _TOKEN.search(raw)
         body = _plain(raw)
@@ -124,6 +128,13 @@ class Browser:
             self.cookies[name] = value
         if name != self._session_cookie:
             yield name, not removes
+
+
+def _unpacked(sent: bytes, coding: str) -> bytes:
+    """Return a body as the site has written it."""
+    if coding == "br":
+        return brotli.decompress(sent)  # type: ignore[no-any-return]
+    return gzip.decompress(sent) if coding == "gzip" else zlib.decompress(sent) if coding == "deflate" else sent
 
 
 def _plain(text: str) -> str:

@@ -15,6 +15,7 @@ from flask import Flask, flash, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import Babel, get_locale
 from flask_bootstrap import Bootstrap5
+from flask_compress import Compress
 from flask_login import LoginManager, UserMixin, current_user, login_required, login_user, logout_user
 from flask_moment import Moment
 from flask_sqlalchemy import SQLAlchemy
@@ -101,7 +102,7 @@ def build(front: str | None, folder: Path | None, **config: Any) -> Built:
     manager = LoginManager(app)
     manager.login_view = "login"
     manager.user_loader(lambda key: db.session.get(User, int(key)))
-    extensions = manager, Moment(app), Bootstrap5(app), Babel(app, locale_selector=choose_locale), db
+    extensions = manager, Moment(app), Bootstrap5(app), Babel(app, locale_selector=choose_locale), Compress(app), db
     cache = cached_app(app, front, folder)
     _add_hook(app, db)
     for path, (name, view) in _views(db, User, Post, cache).items():
