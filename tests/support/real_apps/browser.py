@@ -122,11 +122,13 @@ class Browser:
         name, _, value = pair.partition("=")
         options = {key.lower(): text for key, _, text in (attribute.partition("=") for attribute in attributes)}
         removes = options.get("max-age") == "0" or ("expires" in options and parsedate_to_datetime(options["expires"]).year < 2000)
+        # To remove what it does not have makes no difference: Flask-Login does so.
+        changes = not removes or name in self.cookies
         if removes:
             self.cookies.pop(name, None)
         else:
             self.cookies[name] = value
-        if name != self._session_cookie:
+        if changes and name != self._session_cookie:
             yield name, not removes
 
 

@@ -159,6 +159,7 @@ VIEWS: dict[str, tuple[str, Callable[..., Any]]] = {
     "/logout": ("logout", logout),
 }
 _PATHS: dict[str, Any] = {
+    "offered": ("en", "de", "pt"),
     "pages": ("/feed.json",),
     "with_form": ("/", "/topic/1", "/topic/2"),
     "forms": {"/new": {"text": "tea"}, "/search": {"text": "tea"}, "/login": {}},

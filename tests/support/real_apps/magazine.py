@@ -280,6 +280,7 @@ _PAGES = (
     "/search?q=tea",
 )
 _PATHS: dict[str, Any] = {
+    "offered": LANGUAGES,
     "pages": _PAGES,
     "forms": {"/contact": {"text": "tea"}, "/articles/1/discussion": {"text": "well said"}, "/login": {}},
     "others": ("/map", "/account"),

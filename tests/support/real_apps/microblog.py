@@ -195,5 +195,6 @@ MICROBLOG = RealApp(
     build,
     pages=("/explore", "/explore?page=2", "/post/3", "/by/ann", "/post/5"),
     forms={"/": {"text": "hello"}, "/login": {}},
+    offered=("en", "es"),
     others=("/user/ann", "/user/bob"),
 )

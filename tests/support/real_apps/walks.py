@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import time_machine
+from werkzeug.datastructures import LanguageAccept
+from werkzeug.http import parse_accept_header
 
 from flask_stalecache.stats.schema import Stats
 from support.clock import NOON
@@ -87,6 +89,7 @@ class RealApp:
     :ivar forms: paths of other pages with a form, and what they are sent; nothing if they are only looked at.
     :ivar others: paths of pages that nobody may share, such as those for members and those with a nonce.
     :ivar languages: paths that choose a language.
+    :ivar offered: the languages of the site.
     :ivar token: the name of the field with the token of a form.
     :ivar session_cookie: the cookie with the session.
     :ivar user_key: the value of the session that says who is logged in.
@@ -99,6 +102,7 @@ class RealApp:
     with_form: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
+    offered: tuple[str, ...] = ()
     token: str = "csrf_token"
     session_cookie: str = "session"
     user_key: str = "_user_id"
@@ -193,6 +197,7 @@ def _visitor(dice: random.Random) -> Visitor:
 class Exchange(NamedTuple):
     """A request, and what it was answered.
 
+    :ivar accepted: what the site offers of the languages that the visitor's browser accepts.
     :ivar cookies: the names of the cookies that the request carried.
     :ivar had: the session that it carried.
     :ivar session: the visitor's session afterwards, as far as it makes a difference.
@@ -202,6 +207,7 @@ class Exchange(NamedTuple):
     method: str
     path: str
     answer: Answer
+    accepted: str | None
     cookies: frozenset[str]
     had: Mapping[str, Any]
     session: Mapping[str, Any]
@@ -224,6 +230,8 @@ class _Player:
         self._app = app
         self._built = built
         self._number = number
+        accepts = parse_accept_header(dict(visitor.fields).get("HTTP_ACCEPT_LANGUAGE"), LanguageAccept)
+        self._accepted = accepts.best_match(app.offered)
         self._browser = Browser(built.wsgi, dict(visitor.fields), app.session_cookie, dict(visitor.cookies))
 
     def make(self, step: Step) -> Iterator[Exchange]:
@@ -240,7 +248,7 @@ class _Player:
             browser = self._browser
             cookies, had = frozenset(browser.cookies), self._session()
             answer = browser.get(path) if data is None else browser.post(path, data)
-            yield Exchange(self._number, method, path, answer, cookies, had, _comparable(self._session()))
+            yield Exchange(self._number, method, path, answer, self._accepted, cookies, had, _comparable(self._session()))
             if not answer.location:
                 break
             where = urlsplit(answer.location)
@@ -309,7 +317,7 @@ class Walked:
     missed: list[Exchange] = field(default_factory=list)
     reasons: dict[str, dict[str, int]] = field(default_factory=dict)
     words: Counter[str] = field(default_factory=Counter)
-    _filled: set[tuple[str, str]] = field(default_factory=set)
+    _filled: set[tuple[str, str, str | None]] = field(default_factory=set)
 
     def note(self, expected: Exchange, seen: Exchange) -> None:
         """Count one answer."""
@@ -317,10 +325,11 @@ class Walked:
         self.words[word] += 1
         if seen.method != "GET" or seen.path not in self.app.pages or seen.had.get(self.app.user_key):
             return
-        # A page in another language is another page.
-        variant = seen.path, expected.answer.body
+        # A page in another language is another page, also if it is in the default one since none suits.
+        variant = seen.path, expected.answer.body, seen.accepted
         possible = variant in self._filled and not _is_own(seen)
-        self._filled.add(variant)
+        if not _is_own(seen):
+            self._filled.add(variant)
         is_hit = word in FROM_STORE
         self.pages[seen.path].note(possible=possible, hit=is_hit)
         if self.app.session_cookie in seen.cookies:
