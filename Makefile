@@ -119,5 +119,5 @@ $(LOWEST)/.stamp: setup.cfg pyproject.toml
 	@echo "Creating $(LOWEST) (once; this takes a minute)"
 	@$(PYTHON) -m venv $(LOWEST)
 	@$(LOWEST)/bin/python -m pip install $(PIP_FLAGS) --editable '.[test]' \
-		flask==3.1.3 werkzeug==3.1.4 filelock==4.0.0 blinker==1.9.0 http-sf==1.1.0 msgspec==0.19.0
+		flask==3.1.3 werkzeug==3.1.4 blinker==1.9.0 http-sf==1.1.0 msgspec==0.19.0
 	@touch $@

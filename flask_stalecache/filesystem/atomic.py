@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import ConfigError, StoreError
+from .descriptors import Descriptor, open_descriptor
 from .directory import Inside, Place, where
 from .system import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, own_user, set_mode, sync
 
@@ -38,24 +39,24 @@ def store_errors() -> Iterator[None]:
         raise StoreError(str(error)) from error
 
 
-def open_file(place: Place) -> int | None:
+def open_file(place: Place) -> Descriptor | None:
     """Open a file for reading and return its descriptor; ``None`` if it does not exist.
 
     :raises OSError: with one of :data:`PLANTED`, if it is a link or belongs to another user.
     """
     path, at = where(place)
     try:
-        descriptor = os.open(path, _READ, dir_fd=at)
+        descriptor = open_descriptor(path, _READ, at=at)
     except FileNotFoundError:
         return None
     return ours(descriptor, place)
 
 
-def ours(descriptor: int, place: Place) -> int:
+def ours(descriptor: Descriptor, place: Place) -> Descriptor:
     """Return a descriptor, or close it and raise :class:`PermissionError` if the file belongs to another user."""
     # Nobody else can write to our folders, unless they were open to others once, or are not the ones that were checked.
     if os.fstat(descriptor).st_uid != own_user():
-        os.close(descriptor)
+        descriptor.close()
         raise PermissionError(errno.EPERM, "belongs to another user", str(place))
     return descriptor
 
@@ -73,15 +74,13 @@ def read_file(place: Place, limit: int | None = None) -> bytes | None:
         raise
     if descriptor is None:
         return None
-    try:
+    with descriptor:
         size = os.fstat(descriptor).st_size
         size = size if limit is None else min(size, limit)
         data = os.read(descriptor, size)
         while len(data) < size and (more := os.read(descriptor, size - len(data))):
             data += more
         return data
-    finally:
-        os.close(descriptor)
 
 
 def write_file(place: Place, data: bytes, time_ns: int, *, is_durable: bool = False) -> None:
@@ -92,9 +91,9 @@ def write_file(place: Place, data: bytes, time_ns: int, *, is_durable: bool = Fa
     """
     path, at = where(place)
     beside = f"{path}.{os.urandom(8).hex()}.tmp"
-    descriptor = os.open(beside, _CREATE, 0o600, dir_fd=at)
+    # Before it is made: an exception may come as soon as it is there.
     try:
-        try:
+        with open_descriptor(beside, _CREATE, 0o600, at) as descriptor:
             set_mode(descriptor, 0o600)
             # Set at once, since by the kernel's time a sweep could take the file for left over.
             os.utime(descriptor, ns=(time_ns, time_ns))
@@ -106,8 +105,6 @@ def write_file(place: Place, data: bytes, time_ns: int, *, is_durable: bool = Fa
             os.utime(descriptor, ns=(time_ns, time_ns))
             if is_durable:
                 sync(descriptor)
-        finally:
-            os.close(descriptor)
         os.rename(beside, path, src_dir_fd=at, dst_dir_fd=at)
     except BaseException:
         with suppress(OSError):
@@ -121,14 +118,11 @@ def append_to_file(place: Place, data: bytes) -> bool:
     :raises OSError: if only a part could be written.
     """
     path, at = where(place)
-    descriptor = ours(os.open(path, _APPEND, 0o600, dir_fd=at), place)
-    try:
+    with ours(open_descriptor(path, _APPEND, 0o600, at), place) as descriptor:
         if os.write(descriptor, data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
         status = status_of(place)
         return status is not None and os.path.samestat(status, os.fstat(descriptor))
-    finally:
-        os.close(descriptor)
 
 
 def status_of(place: Place) -> os.stat_result | None:
@@ -154,12 +148,8 @@ def files_in(folder: Path | Inside) -> Iterator[os.DirEntry[str]]:
             with os.scandir(path) as entries:
                 yield from (entry for entry in entries if entry.is_file(follow_symlinks=False))
             return
-        descriptor = os.open(path, _LIST, dir_fd=at)
-        try:
-            with os.scandir(descriptor) as entries:
-                yield from (entry for entry in entries if entry.is_file(follow_symlinks=False))
-        finally:
-            os.close(descriptor)
+        with open_descriptor(path, _LIST, at=at) as descriptor, os.scandir(descriptor) as entries:
+            yield from (entry for entry in entries if entry.is_file(follow_symlinks=False))
     except (FileNotFoundError, NotADirectoryError):
         return
 

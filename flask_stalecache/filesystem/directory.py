@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ConfigError
+from .descriptors import Descriptor, open_descriptor
 from .system import O_CLOEXEC, O_DIRECTORY, own_user
 
 _CALLS = {os.open, os.stat, os.unlink, os.rename, os.mkdir, os.chmod, os.link, os.utime}
@@ -35,30 +36,24 @@ class Held:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.descriptor: int | None = None
+        self.descriptor: Descriptor | None = None
         self._by_path = path
         check_directory(path)
-        descriptor = os.open(path, _DIRECTORY)
-        try:
-            status = os.fstat(descriptor)
-            # Once more: another directory may be at the path since it was checked.
-            _check_status(path, status, {status.st_uid})
-        except BaseException:
-            os.close(descriptor)
-            raise
+        descriptor = open_descriptor(path, _DIRECTORY)
+        status = os.fstat(descriptor)
+        # Once more: another directory may be at the path since it was checked.
+        _check_status(path, status, {status.st_uid})
         self._identity = status.st_dev, status.st_ino
         if _RELATIVE:
-            self.descriptor = descriptor
             links = Path(f"{LINKS}/{descriptor}")
             self._by_path = links if links.is_dir() else path
-        else:
-            os.close(descriptor)
+            self.descriptor = descriptor
 
     def __del__(self) -> None:
         # A daemon may have closed all descriptors, and the number may be of another file by now.
-        if self.descriptor is not None and self._is_open():
+        if self.descriptor is not None:
             with suppress(OSError):
-                os.close(self.descriptor)
+                self.descriptor.close() if self._is_open() else self.descriptor.forget()
 
     def _is_open(self) -> bool:
         try:
@@ -117,7 +112,7 @@ class Directory:
         # Threads that are in the middle of something go on with the old one until then.
         try:
             self._held = Held(self.path)
-        except BaseException:
+        except Exception:
             self._held = None
             raise
 

@@ -6,6 +6,7 @@ import errno
 import os
 from contextlib import suppress
 
+from .descriptors import Descriptor
 from .system import read_at, try_flock, write_at
 
 
@@ -14,18 +15,22 @@ class HeldFile:
 
     A daemon may have closed all descriptors, and the number may be of another file by now: that one is neither written nor closed.
 
-    :param descriptor: its descriptor, which this object closes when it is garbage collected.
+    :param descriptor: its descriptor, which closes it when this object is garbage collected.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    _identity: tuple[int, int] | None = None
+
+    def __init__(self, descriptor: Descriptor) -> None:
         self._descriptor = descriptor
         status = os.fstat(descriptor)
+        self._number = status.st_ino
         self._identity = status.st_dev, status.st_ino
 
     def __del__(self) -> None:
-        if self.is_open():
+        # Without an identity it was not made to the end.
+        if self._identity is not None:
             with suppress(OSError):
-                os.close(self._descriptor)
+                self._descriptor.close() if self.is_open() else self._descriptor.forget()
 
     def is_open(self) -> bool:
         """Whether the descriptor still leads to it."""
@@ -41,7 +46,7 @@ class HeldFile:
     @property
     def inode(self) -> int:
         """Its number in its file system."""
-        return self._identity[1]
+        return self._number
 
     @property
     def size(self) -> int:

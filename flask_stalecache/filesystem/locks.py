@@ -1,24 +1,30 @@
-"""Lock files: one for each key, and a few for the whole directory. No call ever blocks in the operating system."""
+"""Lock files: one for each key, and a few for the whole directory. No call ever blocks in the operating system.
+
+A lock is an open file: whoever has the descriptor has the lock. An exception, such as a signal's handler may raise anywhere, frees
+the lock with the object that holds it, even between the call that takes it and the ``try`` after that.
+"""
 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from weakref import WeakSet
 
 from ..errors import StoreError
-from .atomic import remove_file, status_of, store_errors
+from .atomic import ours, remove_file, status_of, store_errors
+from .descriptors import Descriptor, open_descriptor
 from .directory import Directory, Place, where
-from .system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, try_flock
+from .system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, after_fork_in_child, set_mode, try_flock, unlock
 
 #: Seconds between two attempts for a lock of the directory, and seconds after which it is an error: these are held briefly.
 POLL = 0.005
 PATIENCE = 10.0
+#: Attempts with files that their holders remove meanwhile.
+_ATTEMPTS = 100
+_OPEN = os.O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
 
 
 class FileKeyLock:
@@ -42,57 +48,79 @@ class FileKeyLock:
         self._make_folder = make_folder
         self._directory = directory
         self._is_passing = is_passing
-        self._releasing = threading.Lock()
         self._place: Place = path
-        self._lock: FileLock | None = None
+        #: The locked file, if this object holds the lock, and the process that has locked it. Taken out by whoever releases it.
+        self._held: list[tuple[Descriptor, int]] = []
 
     def acquire(self) -> bool:
         """Try once. Return false if another holds it; raise :class:`StoreError` if the file can't be locked."""
-        with store_errors():
-            # filelock would make the folder readable by others.
-            self._make_folder(self.path.parent)
-            try:
-                self._file_lock().acquire(blocking=False)
-            except Timeout:
-                return False
+        if self._held:
             return True
+        with store_errors():
+            self._make_folder(self.path.parent)
+            if self._directory is not None:
+                self._place = self._directory.at(str(self.path.relative_to(self._directory.path)))
+            for _ in range(_ATTEMPTS):
+                is_held = self._try()
+                if is_held is not None:
+                    return is_held
+            return False
 
-    def _file_lock(self) -> FileLock:
-        if self._lock is not None and self._lock.is_locked:
-            return self._lock
-        path = self.path
-        if self._directory is not None:
-            self._place = inside = self._directory.at(str(self.path.relative_to(self._directory.path)))
-            path = inside.held.by_path(inside.name)
-        if self._lock is None or Path(self._lock.lock_file) != path:
-            # thread_local=False: with the default, a release from another thread silently does nothing.
-            self._lock = FileLock(path, thread_local=False, mode=0o600)
-        return self._lock
+    def _try(self) -> bool | None:
+        """Open the file and lock it, and return whether that was possible; ``None`` if its holder has removed it meanwhile."""
+        path, at = where(self._place)
+        descriptor = ours(open_descriptor(path, _OPEN | os.O_CREAT, at=at), self._place)
+        if os.fstat(descriptor).st_mode & 0o777 != 0o600:
+            # The umask may have removed bits that we need.
+            set_mode(descriptor, 0o600)
+        if not try_flock(descriptor, exclusive=True):
+            return False
+        if not _is_at(descriptor, self._place):
+            return None
+        self._held.append((descriptor, os.getpid()))
+        _taken.add(self)
+        return True
 
     def release(self) -> None:
         """Release the lock. It is harmless if the lock is not held."""
         # Two threads may release it at once, and what the second one removed would be the file of the next holder.
-        with self._releasing, suppress(OSError):
-            if self._lock is None:
+        with suppress(IndexError, OSError):
+            self._let_go(*self._held.pop())
+
+    def _let_go(self, descriptor: Descriptor, holder: int) -> None:
+        with descriptor:
+            if os.getpid() != holder:
+                # Inherited in a fork: it is still the parent's.
                 return
-            if self._is_passing and self._lock.is_locked:
+            if self._is_passing:
                 # Only the holder may remove it, and only before it releases.
                 with suppress(OSError):
                     remove_file(self._place)
-            self._lock.release(force=True)
+            unlock(descriptor)
+
+    def leave_to_parent(self) -> None:
+        """Close the file in a forked child, so that the lock ends with its holder."""
+        with suppress(IndexError, OSError):
+            self._held.pop()[0].close()
+
+
+#: The locks that were taken in this process, held or not.
+_taken: WeakSet[FileKeyLock] = WeakSet()
+
+
+@after_fork_in_child
+def _leave_to_parent() -> None:
+    for lock in list(_taken):
+        lock.leave_to_parent()
 
 
 def remove_if_idle(place: Place) -> None:
     """Remove a lock file, unless it is held. Called for many thousands of files, so it does without a lock object."""
     path, at = where(place)
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, dir_fd=at)
-        try:
-            # Only the holder may remove it, and by now the path may be another file.
-            if try_flock(descriptor, exclusive=True) and _is_at(descriptor, place):
-                os.unlink(path, dir_fd=at)
-        finally:
-            os.close(descriptor)
+    with suppress(OSError), open_descriptor(path, _OPEN, at=at) as descriptor:
+        # Only the holder may remove it, and by now the path may be another file.
+        if try_flock(descriptor, exclusive=True) and _is_at(descriptor, place):
+            os.unlink(path, dir_fd=at)
 
 
 def _is_at(descriptor: int, place: Place) -> bool:

@@ -15,6 +15,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from .descriptors import open_descriptor
 from .system import O_CLOEXEC, O_DIRECTORY, why_no_flock
 
 #: Where Linux lists the mounts that this process sees.
@@ -70,13 +71,11 @@ def _kind_of(place: str, device: int, mounts: str) -> str:
 def why_no_locks(path: str | os.PathLike[str]) -> str | None:
     """Return why files in a directory can't be locked; ``None`` if they can, or that is unknown. Nothing is made for it."""
     try:
-        descriptor = os.open(_existing(os.path.realpath(path)), os.O_RDONLY | O_CLOEXEC | O_DIRECTORY)
+        descriptor = open_descriptor(_existing(os.path.realpath(path)), os.O_RDONLY | O_CLOEXEC | O_DIRECTORY)
     except OSError:
         return None
-    try:
+    with descriptor:
         return why_no_flock(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _existing(path: str) -> str:

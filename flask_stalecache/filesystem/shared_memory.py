@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .atomic import ours, read_file
+from .descriptors import open_descriptor
 from .mounts import kind_at
 from .system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, allocate, allocated, set_mode, try_flock
 
@@ -84,17 +85,16 @@ def make(size: int) -> SharedMemory:
         _remove_idle(size)
     _made[size] += 1
     name = f"stalecache-{os.urandom(16).hex()}"
-    descriptor = os.open(_path(name), _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        try_flock(descriptor, exclusive=False)
-        set_mode(descriptor, 0o600)
-        allocate(descriptor, size)
-        return SharedMemory(name, descriptor, size)
+        with open_descriptor(_path(name), _OPEN | os.O_CREAT | os.O_EXCL) as descriptor:
+            try_flock(descriptor, exclusive=False)
+            set_mode(descriptor, 0o600)
+            allocate(descriptor, size)
+            return SharedMemory(name, descriptor, size)
     except BaseException:
-        os.unlink(_path(name))
+        with suppress(OSError):
+            os.unlink(_path(name))
         raise
-    finally:
-        os.close(descriptor)
 
 
 def find(name: str, size: int) -> SharedMemory | None:
@@ -105,17 +105,15 @@ def find(name: str, size: int) -> SharedMemory | None:
     if not _NAME.fullmatch(name):
         return None
     try:
-        descriptor = ours(os.open(_path(name), _OPEN), _path(name))
+        descriptor = ours(open_descriptor(_path(name), _OPEN), _path(name))
     except OSError:
         return None
-    try:
+    with descriptor:
         # Not to be locked: it is being removed.
         is_there = try_flock(descriptor, exclusive=False)
         status = os.fstat(descriptor)
         is_whole = status.st_size == size and allocated(status) >= size
         return SharedMemory(name, descriptor, size) if is_there and is_whole and status.st_nlink else None
-    finally:
-        os.close(descriptor)
 
 
 def read(name: str, size: int) -> bytes | None:
@@ -142,12 +140,9 @@ def _remove_idle(size: int) -> None:
 
 
 def _remove_if_idle(path: str) -> None:
-    descriptor = ours(os.open(path, _OPEN), path)
-    try:
+    with ours(open_descriptor(path, _OPEN), path) as descriptor:
         if try_flock(descriptor, exclusive=True):
             os.unlink(path)
-    finally:
-        os.close(descriptor)
 
 
 def _path(name: str) -> str:

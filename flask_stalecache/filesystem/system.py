@@ -74,6 +74,11 @@ def why_no_flock(descriptor: int) -> str | None:
     return None
 
 
+def unlock(descriptor: int) -> None:
+    """Unlock a file, also for the forks of this process that have inherited its descriptor."""
+    _fcntl.flock(descriptor, _fcntl.LOCK_UN)
+
+
 def allocate(descriptor: int, size: int) -> None:
     """Give a new, empty file its size and all its blocks.
 

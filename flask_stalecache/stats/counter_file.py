@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from ..filesystem import shared_memory
 from ..filesystem.atomic import files_in, make_directory, ours
+from ..filesystem.descriptors import open_descriptor
 from ..filesystem.held_file import HeldFile
 from ..filesystem.process import this_process
 from ..filesystem.shared_memory import SharedMemory
@@ -215,16 +216,11 @@ def read_files(folder: Path) -> Iterator[Reading]:
     """Yield the contents of each file in a folder; files that are not ours are skipped."""
     for path in _paths(folder):
         try:
-            descriptor = ours(os.open(path, os.O_RDONLY | _OPEN), path)
+            with ours(open_descriptor(path, os.O_RDONLY | _OPEN), path) as descriptor:
+                cells = memoryview(_latest(os.read(descriptor, SIZE + 1), os.fstat(descriptor).st_ino))
+                is_held = not try_flock(descriptor, exclusive=False)
         except OSError:
             continue
-        try:
-            cells = memoryview(_latest(os.read(descriptor, SIZE + 1), os.fstat(descriptor).st_ino))
-            is_held = not try_flock(descriptor, exclusive=False)
-        except OSError:
-            continue
-        finally:
-            os.close(descriptor)
         if len(cells) == SIZE and _is_ours(numbers := cells.cast("Q")):
             labels = {(label.kind, label.name): _known_at(numbers, label.start) for label in _labels(numbers)}
             yield Reading(numbers[:HEAD], labels, is_held)
@@ -252,7 +248,7 @@ def _latest(content: bytes, inode: int) -> bytes:
 def _take_over(path: Path) -> CounterFile | None:
     """Take over a file; ``None`` if another process holds it, or it is not whole."""
     try:
-        file = HeldFile(ours(os.open(path, os.O_RDWR | _OPEN), path))
+        file = HeldFile(ours(open_descriptor(path, os.O_RDWR | _OPEN), path))
         is_free = file.try_lock(exclusive=True) and file.is_same(os.lstat(path)) and _is_whole(os.lstat(path))
         return CounterFile(path, file) if is_free and _is_ours(memoryview(file.read(8 * HEAD, 0)).cast("Q")) else None
     except OSError:
@@ -262,8 +258,9 @@ def _take_over(path: Path) -> CounterFile | None:
 def _create(folder: Path) -> CounterFile:
     """Make a file, complete and locked, under another name, then link it, so that no process ever sees a half one."""
     beside = folder / f"{os.urandom(8).hex()}.tmp"
-    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
+    # Before it is made: an exception may come as soon as it is there.
     try:
+        descriptor = open_descriptor(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | O_CLOEXEC | O_NOFOLLOW)
         file = HeldFile(descriptor)
         file.try_lock(exclusive=True)
         set_mode(descriptor, 0o600)
@@ -295,12 +292,9 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _remove_if_unlocked(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | _OPEN)
-    try:
+    with open_descriptor(path, os.O_RDONLY | _OPEN) as descriptor:
         if try_flock(descriptor, exclusive=True):
             os.unlink(path)
-    finally:
-        os.close(descriptor)
 
 
 def _is_whole(status: os.stat_result) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..filesystem.atomic import make_directories, read_file, write_file
+from ..filesystem.descriptors import open_descriptor
 from ..filesystem.locks import FileKeyLock
 from ..filesystem.sealed import LINE_SEAL, decoded, seal_json, seal_line, unseal_json, unseal_line
 from ..filesystem.system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
@@ -129,14 +130,10 @@ class History:
         if folder is None:
             self._in_memory = [*self._in_memory, sample][-_SAMPLES:]
             return
-        descriptor = os.open(
-            folder / "history", os.O_WRONLY | os.O_APPEND | os.O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0o600
-        )
-        try:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
+        with open_descriptor(folder / "history", flags) as descriptor:
             # A line break first, since the last line may be incomplete.
             os.write(descriptor, b"\n%b\n" % sample)
-        finally:
-            os.close(descriptor)
 
     def _shortened(self, folder: Path | None, mark: _Mark) -> _Mark:
         """Drop old samples once the file has twice as many lines as needed, and return the mark to write."""

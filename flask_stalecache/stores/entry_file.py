@@ -22,6 +22,7 @@ from typing import NamedTuple
 from ..core.model.entry import Entry
 from ..errors import BrokenEntry, StoreError
 from ..filesystem.atomic import PLANTED, open_file, read_file, store_errors
+from ..filesystem.descriptors import Descriptor
 from ..filesystem.directory import Inside
 from . import entry_format
 
@@ -72,11 +73,11 @@ class FileBody:
             descriptor = open_file(self.place)
             if descriptor is None:
                 return None
-            # Unbuffered: a server may send it by its descriptor.
-            file = FileIO(descriptor)
-            if _identity(descriptor) != self.identity:
-                file.close()
-                return None
+            with descriptor:
+                if _identity(descriptor) != self.identity:
+                    return None
+                # Unbuffered: a server may send it by its descriptor.
+                file = descriptor.into_file()
             file.seek(self.start)
             return file
 
@@ -100,14 +101,12 @@ def read_head(place: Inside) -> Head | None:
     descriptor = _open_entry(place)
     if descriptor is None:
         return None
-    try:
+    with descriptor:
         data, size = _read_head(descriptor, _HEAD_READ)
         whole = entry_format.file_size(data)
         if os.fstat(descriptor).st_size != whole:
             raise BrokenEntry("cut")
         return Head(data, whole - size)
-    finally:
-        os.close(descriptor)
 
 
 def read_entry(place: Inside, key: str, limit: int) -> Entry | None:
@@ -120,21 +119,21 @@ def read_entry(place: Inside, key: str, limit: int) -> Entry | None:
     descriptor = _open_entry(place)
     if descriptor is None:
         return None
-    with FileIO(descriptor) as file:
+    with descriptor:
         identity = _identity(descriptor)
         if identity[2] > limit:
             data, size = _read_head(descriptor, BLOCK)
             entry = entry_format.decode_head(data[:size])
             body = FileBody(place, size, identity[2] - size, identity)
             if entry.by_file and body.length > limit:
-                file.seek(size)
-                return _checked(entry, key, data[:size], file, body)
+                os.lseek(descriptor, size, os.SEEK_SET)
+                return _checked(entry, key, data[:size], descriptor, body)
     # Opened again: a writer may have replaced the file, and then the new one is read whole.
     content = read_file(place)
     return None if content is None else entry_format.decode(content, key)
 
 
-def _open_entry(place: Inside) -> int | None:
+def _open_entry(place: Inside) -> Descriptor | None:
     """Open an entry's file for reading; ``None`` if there is none.
 
     :raises BrokenEntry: if it is a link, or belongs to another user.
@@ -156,16 +155,16 @@ def _read_head(descriptor: int, first_read: int) -> tuple[bytes, int]:
     return data, size
 
 
-def _checked(entry: Entry, key: str, head: bytes, file: FileIO, body: FileBody) -> Entry:
+def _checked(entry: Entry, key: str, head: bytes, descriptor: int, body: FileBody) -> Entry:
     if entry.key != key:
         raise BrokenEntry("another key")
-    if not entry_format.is_whole(head, body.length, _blocks(file)):
+    if not entry_format.is_whole(head, body.length, _blocks(descriptor)):
         raise BrokenEntry("checksum")
     return replace(entry, file=body)
 
 
-def _blocks(file: FileIO) -> Iterator[bytes]:
-    while block := file.read(BLOCK):
+def _blocks(descriptor: int) -> Iterator[bytes]:
+    while block := os.read(descriptor, BLOCK):
         yield block
 
 

@@ -22,11 +22,13 @@ import os
 import re
 import time
 from array import array
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from ..filesystem import shared_memory
 from ..filesystem.atomic import PLANTED, ours, remove_file, status_of
+from ..filesystem.descriptors import open_descriptor
 from ..filesystem.directory import Place, where
 from ..filesystem.held_file import HeldFile
 from ..filesystem.shared_memory import SharedMemory
@@ -212,13 +214,9 @@ class _Opening:
         if only_by_memory and memory is None:
             return False
         path, at = where(self._place)
-        beside = _write_beside(path, at, self._layout, memory, saved)
-        try:
+        with _written_beside(path, at, self._layout, memory, saved) as beside:
             if file.is_same(status_of(self._place)):
                 os.rename(beside, path, src_dir_fd=at, dst_dir_fd=at)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(beside, dir_fd=at)
         until = time.monotonic() + PATIENCE
         while awaited and not file.try_lock(exclusive=True) and time.monotonic() < until:
             time.sleep(_PAUSE)
@@ -227,7 +225,7 @@ class _Opening:
     def _open(self) -> HeldFile | None:
         path, at = where(self._place)
         try:
-            return HeldFile(ours(os.open(path, os.O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, dir_fd=at), self._place))
+            return HeldFile(ours(open_descriptor(path, os.O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, at=at), self._place))
         except FileNotFoundError:
             self._make()
         except OSError as error:
@@ -241,14 +239,12 @@ class _Opening:
         counts = [0] * self._layout.counts
         memory = self._new_memory(counts)
         path, at = where(self._place)
-        beside = _write_beside(path, at, self._layout, memory, counts)
         try:
-            os.link(beside, path, src_dir_fd=at, dst_dir_fd=at)
+            with _written_beside(path, at, self._layout, memory, counts) as beside:
+                os.link(beside, path, src_dir_fd=at, dst_dir_fd=at)
         except FileExistsError:
             if memory is not None:
                 memory.remove()
-        finally:
-            os.unlink(beside, dir_fd=at)
 
     def _new_memory(self, counts: list[int]) -> SharedMemory | None:
         """Return a new table in memory; ``None`` if there can be none."""
@@ -280,16 +276,18 @@ def _head_of(file: HeldFile, layout: Layout) -> _Head | None:
     return _Head(data, form[2].decode("ascii"), int(form[3]), 0) if is_whole else None
 
 
-def _write_beside(path: str, at: int | None, layout: Layout, memory: SharedMemory | None, counts: list[int]) -> str:
-    """Write a new file, complete but for its name, and return the name that it has now."""
+@contextmanager
+def _written_beside(path: str, at: int | None, layout: Layout, memory: SharedMemory | None, counts: list[int]) -> Iterator[str]:
+    """Write a new file, complete but for its name, and remove the name that it has meanwhile at the end."""
     beside = f"{path}.{os.urandom(8).hex()}.tmp"
-    file = HeldFile(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | O_CLOEXEC, 0o600, dir_fd=at))
-    kind = f"here {time.time():.0f}" if memory is None else f"shared {memory.name} {shared_memory.device()} {file.inode}"
-    rest = b"" if memory is not None else ZERO * layout.stamps + bytes(layout.marks)
+    # Before it is made: an exception may come as soon as it is there.
     try:
+        file = HeldFile(open_descriptor(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | O_CLOEXEC, 0o600, at))
+        kind = f"here {time.time():.0f}" if memory is None else f"shared {memory.name} {shared_memory.device()} {file.inode}"
+        rest = b"" if memory is not None else ZERO * layout.stamps + bytes(layout.marks)
         os.chmod(beside, 0o600, dir_fd=at)
         file.write(f"stalecache table\n{kind}\n".encode("ascii").ljust(_HEAD, b"\n") + encoded(counts) + rest, 0)
-    except BaseException:
-        os.unlink(beside, dir_fd=at)
-        raise
-    return beside
+        yield beside
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(beside, dir_fd=at)

@@ -78,6 +78,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "filesystem.system",
         "filesystem.process",
         "filesystem.sealed",
+        "filesystem.descriptors",
         "filesystem.directory",
         "filesystem.atomic",
         "filesystem.locks",
@@ -404,7 +405,6 @@ IMPURE = {
     "logging",
     "queue",
     "concurrent",
-    "filelock",
     "importlib",
     "uuid",
 }

@@ -17,7 +17,7 @@ PATIENCE = 120
 #: The packages that this one depends on have their own ways on Windows, so they are imported before.
 SCRIPT = """
 import asyncio, importlib.abc, json, logging, logging.handlers, multiprocessing, os, subprocess, sys, tempfile, time
-import blinker, click, filelock, flask, flask.testing, http_sf, msgspec, requests, werkzeug.serving
+import blinker, click, flask, flask.testing, http_sf, msgspec, requests, werkzeug.serving
 
 MODULES = {"fcntl", "grp", "pwd", "resource", "termios"}
 NAMES = '''O_CLOEXEC O_DIRECTORY O_NOFOLLOW O_NONBLOCK O_SYNC chown fchmod fchown fdatasync fork geteuid getuid getgid getegid

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from flask_stalecache.filesystem import shared_memory
+from flask_stalecache.filesystem.descriptors import open_descriptor
 from flask_stalecache.filesystem.held_file import HeldFile
 from flask_stalecache.stores import table_file
 from flask_stalecache.stores.file_store import FileStore
@@ -370,7 +371,7 @@ def test_a_number_that_there_is_no_room_to_change_ends_all_copies(directory: Pat
 
 @pytest.fixture
 def file(tmp_path: Path) -> HeldFile:
-    return HeldFile(os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT, 0o600))
+    return HeldFile(open_descriptor(tmp_path / "file", os.O_RDWR | os.O_CREAT))
 
 
 def test_numbers_in_a_file_are_known_until_it_is_cut(file: HeldFile) -> None:
@@ -403,8 +404,8 @@ def test_marks_in_a_file_show_after_a_flush(file: HeldFile) -> None:
 
 def test_a_held_file_is_never_mistaken_for_another(tmp_path: Path) -> None:
     """A daemon has closed all descriptors, and opened others."""
-    descriptor = os.open(tmp_path / "ours", os.O_RDWR | os.O_CREAT, 0o600)
-    file = HeldFile(descriptor)
+    file = HeldFile(open_descriptor(tmp_path / "ours", os.O_RDWR | os.O_CREAT))
+    descriptor = int(file._descriptor)
     os.close(descriptor)
     (tmp_path / "theirs").write_bytes(b"precious")
     other = os.open(tmp_path / "theirs", os.O_RDWR)

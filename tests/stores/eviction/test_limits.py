@@ -338,7 +338,7 @@ def test_where_others_have_taken_everything_pages_are_live(
     make_app: MakeApp, clock: time_machine.Traveller, disk: Disk, monkeypatch: pytest.MonkeyPatch, tabled: bool
 ) -> None:
     if not tabled:
-        monkeypatch.setattr(table_file, "_write_beside", lambda *_: os.truncate("", errno.ENOSPC))
+        monkeypatch.setattr(table_file, "_written_beside", lambda *_: os.truncate("", errno.ENOSPC))
     app, runs = shop(make_app, MIN_FREE=10 * BLOCK)
     disk.others = 35
     assert [visit(app, "/page").page for _ in range(2)] == [("MISS", f"page {n} ".ljust(100, ".")) for n in (1, 2)]

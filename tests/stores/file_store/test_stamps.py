@@ -242,7 +242,7 @@ def no_room(*_: object) -> None:
 def test_without_room_for_the_table_everything_works_without_copies(
     directory: Path, monkeypatch: pytest.MonkeyPatch, clock: time_machine.Traveller
 ) -> None:
-    monkeypatch.setattr(table_file, "_write_beside", no_room)
+    monkeypatch.setattr(table_file, "_written_beside", no_room)
     app, runs = make_site(directory, REFRESH_WORKERS=0)
     engine = app.extensions["stalecache"].engine
     assert [visit(app) for _ in range(3)] == [("MISS", "run 1"), ("HIT", "run 1"), ("HIT", "run 1")]

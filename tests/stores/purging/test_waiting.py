@@ -85,11 +85,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
-        if (
-            sys._getframe(1)
-            .f_globals["__name__"]
-            .startswith(("flask_stalecache.stores", "flask_stalecache.filesystem", "filelock"))
-        ):
+        if sys._getframe(1).f_globals["__name__"].startswith(("flask_stalecache.stores", "flask_stalecache.filesystem")):
             slept.append(seconds)
 
     monkeypatch.setattr(time, "sleep", sleep)

@@ -1,0 +1,69 @@
+"""Descriptors that no exception leaves open.
+
+A signal's handler may raise between any two steps of Python: also between the call that opens a file and the ``try`` after it. The
+number alone would be lost then, with whatever lock the file has. So a descriptor is an object from the beginning, which closes
+the file when nobody refers to it any more, and what must not be torn apart is one chain of C functions: no handler runs in between.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from functools import partial
+from io import FileIO
+from types import TracebackType
+
+
+class Descriptor(int):
+    """An open descriptor. ``with`` closes it at its end."""
+
+    #: What is left to close: the number, until it is closed, given away or forgotten.
+    _open: list[int]
+
+    def _left(self) -> list[int]:
+        # Made here and not in __init__: between a call of that and its first step a handler could raise.
+        left: list[int] = self.__dict__.setdefault("_open", [int(self)])
+        return left
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed here."""
+        return bool(self._left())
+
+    def close(self) -> None:
+        """Close it, unless that is done."""
+        left = self._left()
+        # In one chain: a number that is taken is closed, and none is closed twice, since it may be of another file by then.
+        list(map(os.close, map(left.pop, range(len(left)))))
+
+    def forget(self) -> None:
+        """Never close it: its number is of another file by now."""
+        self._left().clear()
+
+    def into_file(self) -> FileIO:
+        """Return a file object that owns it from now on. It is not that of a directory."""
+        left = self._left()
+        (file,) = map(FileIO, map(left.pop, range(len(left))))
+        return file
+
+    def __enter__(self) -> Descriptor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._left():
+            with suppress(OSError):
+                self.close()
+
+
+def open_descriptor(path: str | os.PathLike[str], flags: int, mode: int = 0o600, at: int | None = None) -> Descriptor:
+    """Open a file or a directory.
+
+    :param at: the descriptor of the directory that the path starts from. Default: the working directory.
+    :raises OSError: if it can't be opened.
+    """
+    call = os.open if at is None else partial(os.open, dir_fd=at)
+    (descriptor,) = map(Descriptor, map(call, (path,), (flags,), (mode,)))
+    return descriptor

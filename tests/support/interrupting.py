@@ -1,0 +1,106 @@
+"""Exceptions that come from nowhere, as from a signal's handler: at each line, or wherever the interpreter looks for signals."""
+
+from __future__ import annotations
+
+import dis
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import flask_stalecache
+
+PACKAGE = str(Path(flask_stalecache.__file__).parent)
+#: Instructions after which the interpreter runs the handlers of signals.
+_LOOKED_AFTER = ("CALL", "RESUME", "JUMP_BACKWARD")
+
+
+class Interruption(BaseException):
+    """The exception of a signal's handler."""
+
+
+class Interrupter:
+    """Raises once while a function runs: before the nth moment of those in the package that count.
+
+    :param step: the number of the moment. Default: the first.
+    :param at_signals: count the moments at which a signal's handler can run. Default: count lines.
+    :param seen: the places that were met before; if given, only moments at other places count.
+    :ivar place: where it raised; ``None``: there were fewer moments.
+    """
+
+    def __init__(self, step: int = 1, *, at_signals: bool = False, seen: set[tuple[str, int]] | None = None) -> None:
+        self._left = step
+        self._at_signals = at_signals
+        self._seen = seen
+        self._codes: dict[Any, frozenset[int]] = {}
+        self.place: str | None = None
+
+    def run(self, do: Callable[[], object]) -> bool:
+        """Run a function, and return whether it was interrupted. Its other exceptions go through."""
+        before, hook = sys.gettrace(), sys.unraisablehook
+        # An exception in a finalizer is lost, as Python says, and pytest would keep its frames.
+        sys.unraisablehook = lambda *_: None
+        sys.settrace(self._enter)
+        threading.settrace(self._enter)
+        try:
+            do()
+        except Interruption:
+            pass
+        finally:
+            sys.settrace(before)
+            sys.unraisablehook = hook
+            threading.settrace(before)  # type: ignore[arg-type]
+        return self.place is not None
+
+    def _enter(self, frame: FrameType, event: str, _: Any) -> Any:
+        if self.place is not None or not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        frame.f_trace_opcodes = self._at_signals
+        return self._trace
+
+    def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        if self.place is None and event == ("opcode" if self._at_signals else "line") and self._counts(frame):
+            self._left -= 1
+            if self._left == 0:
+                name = os.path.relpath(frame.f_code.co_filename, PACKAGE)
+                self.place = f"{name}:{frame.f_lineno} {frame.f_code.co_name}"
+                raise Interruption(self.place)
+        return self._trace
+
+    def _counts(self, frame: FrameType) -> bool:
+        if self._at_signals and frame.f_lasti not in self._moments_of(frame.f_code):
+            return False
+        if self._seen is None:
+            return True
+        place = frame.f_code.co_filename, frame.f_lasti
+        if place in self._seen:
+            return False
+        self._seen.add(place)
+        return True
+
+    def _moments_of(self, code: Any) -> frozenset[int]:
+        if code not in self._codes:
+            self._codes[code] = frozenset(_moments(code))
+        return self._codes[code]
+
+
+def _moments(code: Any) -> Iterator[int]:
+    before = ""
+    for instruction in dis.get_instructions(code):
+        if before.startswith(_LOOKED_AFTER):
+            yield instruction.offset
+        before = instruction.opname
+
+
+def descriptors() -> dict[str, str]:
+    """Return the open descriptors of this process, and where they lead, without those that come and go by themselves."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+    return found
