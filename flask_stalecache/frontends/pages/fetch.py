@@ -24,7 +24,6 @@ from typing import Any, Protocol
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from ...core.http.cache_control import Directives, response_directives
 from ...core.http.dates import pause_asked
 from ...core.http.fields import stored_fields
 from ...core.http.freshness import S_MAXAGE, forbids_stale, switches_off
@@ -52,7 +51,7 @@ from ..request_values import values_kept_for
 from .advice import advise, detailed_reason, is_for_authorization
 from .bound_view import BoundView
 from .error_pages import ask_handlers
-from .made import Made, Seen
+from .made import Made, Seen, directives_of, may_stand_in, refusal_in_code
 from .request_recorder import arrived_environ, plain_environ
 from .responses import body_size, freeze, frozen_failure
 from .watch import Covered, Watch, add_inherited, holds_of, names_beyond_key, read_beyond_names, reads_of, watched
@@ -121,9 +120,9 @@ class PageFetch:
         tags = self._tags()
         word.tag(tags or ())
         seen = self._seen(response, watch, in_background)
-        refusal = seen.unnamed or seen.refusal or _refusal_in_code(tags, word)
+        refusal = seen.unnamed or seen.refusal or refusal_in_code(tags, word)
         fields = self._fields_to_store(response)
-        made = Made(response, fields, _directives(response), start, word, seen, refusal, time.time())
+        made = Made(response, fields, directives_of(response), start, word, seen, refusal, time.time())
         judgement, entry = self._judge(made)
         # The app's own page for a listed abort() may have another status: it is judged as the view's.
         is_listed = isinstance(error, HTTPException) and error.code in self.bound.cached.policy.statuses
@@ -274,7 +273,7 @@ class PageFetch:
             had_content=previous is not None and bool(previous.body),
             said_max_age=made.word.limit(made.now),
             stood_in=made.word.stood_in,
-            has_better=_may_stand_in(previous, made.now),
+            has_better=may_stand_in(previous, made.now),
             failures=self._failures(made.start),
         )
         judgement = judge(facts, policy, settings.windows, settings.max_entry_size, made.now)
@@ -370,24 +369,6 @@ class PageFetch:
             calls=tuple(made.word.calls),
             stood_in=made.word.stood_in,
         )
-
-
-def _refusal_in_code(tags: tuple[str, ...] | None, word: Cacheability) -> Refusal | None:
-    if tags is None:
-        return Refusal(StoreRefusal.TAGS_UNKNOWN)
-    return Refusal(StoreRefusal.NO_STORE, "the view") if word.forbidden else None
-
-
-def _directives(response: Response) -> Directives:
-    """Return the view's Cache-Control. Werkzeug sends files with a bare ``no-cache``, which is not the developer's word."""
-    if response.direct_passthrough and response.headers.getlist("Cache-Control") == ["no-cache"]:
-        return Directives()
-    return response_directives(response.headers)
-
-
-def _may_stand_in(previous: Entry | None, now: float) -> bool:
-    """Whether the stored copy is better than a page that was made with a fallback."""
-    return previous is not None and not previous.stood_in and (previous.in_swr(now) or previous.in_sie(now))
 
 
 def _varied(policy: Policy, names: RequestInputs) -> tuple[str, ...]:

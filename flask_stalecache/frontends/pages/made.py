@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from werkzeug.wrappers import Response
 
-from ...core.http.cache_control import Directives
+from ...core.http.cache_control import Directives, response_directives
+from ...core.model.entry import Entry
 from ...core.model.inputs import RequestInputs
-from ...core.model.reasons import Refusal
+from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability
 from ...engine.origin import Start
 
@@ -52,3 +53,25 @@ class Made:
     seen: Seen
     refusal: Refusal | None
     now: float
+
+
+def refusal_in_code(tags: tuple[str, ...] | None, word: Cacheability) -> Refusal | None:
+    """Return why code keeps a response from the store; ``None`` if it does not.
+
+    :param tags: its tags; ``None`` if they can't be told.
+    """
+    if tags is None:
+        return Refusal(StoreRefusal.TAGS_UNKNOWN)
+    return Refusal(StoreRefusal.NO_STORE, "the view") if word.forbidden else None
+
+
+def directives_of(response: Response) -> Directives:
+    """Return the view's Cache-Control. Werkzeug sends files with a bare ``no-cache``, which is not the developer's word."""
+    if response.direct_passthrough and response.headers.getlist("Cache-Control") == ["no-cache"]:
+        return Directives()
+    return response_directives(response.headers)
+
+
+def may_stand_in(previous: Entry | None, now: float) -> bool:
+    """Whether the stored copy is better than a page that was made with a fallback."""
+    return previous is not None and not previous.stood_in and (previous.in_swr(now) or previous.in_sie(now))
