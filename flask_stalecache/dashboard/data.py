@@ -16,7 +16,7 @@ from ..core.model.entry import Entry
 from ..core.model.keys import page_key
 from ..core.model.note import Note
 from ..core.rules.serving import ServeOptions
-from ..core.rules.variant_index import INDEX
+from ..core.rules.variant_index import INDEX, keys_in
 from ..frontends.memoize.bound_function import FetchFunction
 from ..frontends.memoize.handler import Suspended
 from ..stores.base import Stored, find_key
@@ -171,6 +171,8 @@ class DashboardData:
         store, ignored = self.state.engine.store, self.state.settings.ignored_parameters
         keys = [*self.state.pages.keys_of(environ), page_key("gateway", arriving, {}, ignored)]
         copies = [store.load(key) for key in keys]
+        indexes = [copy.entry for copy in copies if copy.entry is not None and copy.entry.status == INDEX]
+        copies += [store.load(key) for index in indexes for key in keys_in(index)]
         straight = [_stored(copy.entry, copy.note) for copy in copies if copy.entry is not None and copy.entry.status != INDEX]
         return self._matching(matches, [stored for stored in straight if matches(stored.entry)], takes_long)
 

@@ -53,7 +53,7 @@ def result_for_waiters(answer: Answer, key: str, start: Start, *, is_purged: boo
     """
     match answer.verdict:
         case Verdict.STORABLE:
-            if is_purged or answer.beside is not None:
+            if is_purged or _is_elsewhere(answer, key):
                 return LOOK_AGAIN
             return FlightResult(Outcome.STORED, Copy(key, answer.entry, NOTHING, 0, 0, start.seq))
         case Verdict.UNSTORABLE:
@@ -144,8 +144,8 @@ class AnswerWriter:
         flight.result = result_for_waiters(answer, flight.key, start, is_purged=is_purged)
         if answer.verdict is Verdict.REFUSED:
             return False
-        if answer.beside is not None:
-            return self._write_both(flight, answer, answer.beside)
+        if _is_elsewhere(answer, flight.key):
+            return self._write_both(flight, answer)
         if flight.lock is None and not flights.is_current(flight):
             # The deadline has passed: housekeeping released the lock, and another process may hold it.
             return self.write_if_unlocked(flight.key, answer)
@@ -170,8 +170,8 @@ class AnswerWriter:
             self._mark(key, answer)
         if answer is None or answer.verdict is not Verdict.STORABLE:
             return False
-        if answer.beside is not None:
-            return self._write_both(None, answer, answer.beside)
+        if _is_elsewhere(answer, key):
+            return self._write_both(None, answer)
         lock = self.store.lock(key)
         try:
             return lock.acquire() and self._apply(self.store.load(key), answer)
@@ -234,16 +234,18 @@ class AnswerWriter:
         finally:
             lock.release()
 
-    def _write_both(self, flight: Flight | None, answer: Answer, beside: Entry) -> bool:
-        """Store an answer under its own key, and then the index entry that leads there.
+    def _write_both(self, flight: Flight | None, answer: Answer) -> bool:
+        """Store an answer under its own key, and then the index entry that leads there, if that has changed.
 
         If the process dies in between, no request finds the first entry, which does no harm.
         """
-        here, there = replace(answer, beside=None), replace(answer, beside=None, entry=beside)
+        here, beside = replace(answer, beside=None), answer.beside
         if answer.entry is None or not self._write_under(flight, answer.entry.key, here):
             return False
+        if beside is None:
+            return True
         try:
-            return self._write_index(flight, beside, there)
+            return self._write_index(flight, beside, replace(here, entry=beside))
         except StoreError as error:
             self.store_failed(error)
             return False
@@ -333,6 +335,11 @@ class AnswerWriter:
         """Count a failure of the store, and log it once a minute."""
         self.counters.count("store_failures")
         self.complaints.error_every_minute("store", "the cache store failed, pages are served live: %s", error)
+
+
+def _is_elsewhere(answer: Answer, key: str) -> bool:
+    """Whether a storable answer belongs to another key than the call was for, or changes what leads there."""
+    return answer.beside is not None or (answer.entry is not None and answer.entry.key != key)
 
 
 #: Which marks a part of an answer ends, by what it tells of the whole.

@@ -34,6 +34,7 @@ from ..core.model.reasons import Refusal, StoreRefusal
 from ..core.rules.serving import Serve, decide, is_plain_hit
 from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
+from ..core.rules.variant_index import INDEX
 from ..errors import StoreError
 from ..stats.counters import Counters
 from ..stats.registry import Registry
@@ -97,7 +98,13 @@ class Engine:
             # The hit path: the same decision as below, at a third of the cost.
             return Served(CacheStatus.HIT, copy)
         begun = time.perf_counter()
-        served = self._serve_slowly(origin, copy or self._load(origin.key))
+        copy = copy or self._load(origin.key)
+        if (copy.entry is None or copy.entry.status == INDEX) and origin.relocate():
+            copy = self.look_up(origin.key)
+            entry = copy.entry
+            if entry is not None and is_plain_hit(entry, time.time(), origin.terms) and not origin.is_barred_from(entry):
+                return Served(CacheStatus.HIT, copy)
+        served = self._serve_slowly(origin, copy)
         if served.answer is None and served.status in (CacheStatus.STALE, CacheStatus.UPDATING):
             self.instrumentation.stale_served(origin, served)
         if logger.isEnabledFor(logging.DEBUG):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ..core.http.accept import ACCEPT_FIELDS, AcceptReads
 from ..core.http.tracing import TRACING
 from ..core.http.vary import STAR
 from ..core.model.environ import QUERY_VARIABLES, field_of, is_anybodys
@@ -17,8 +18,11 @@ _FRAMEWORK = frozenset({"werkzeug", "flask", "flask_stalecache"})
 #: Fields that belong to the URL, as which other caches know them.
 _IN_URL = frozenset({"host", *FORWARDED_FIELDS})
 
+#: Fields of which further reads may tell more than the first one.
+_NOTED_AGAIN = TRACING | ACCEPT_FIELDS
+
 #: The attributes of a log that hold what was read.
-_RECORDED = ("headers", "cookies", "parameters", "variables", "given", "whole")
+_RECORDED = ("headers", "accepts", "cookies", "parameters", "variables", "given", "whole")
 
 
 class Uses:
@@ -52,6 +56,7 @@ class ReadLog:
 
     :param exempt: packages, and the fields and variables (in lower case) whose reads by them do not count.
     :ivar headers: request fields (in lower case), each with its first reader.
+    :ivar accepts: how those of them that are Accept fields were read.
     :ivar cookies: cookie names and readers.
     :ivar has_opened: a session interface has read the session's cookie, and may have looked up more than the session's values.
     :ivar parameters: query parameters and readers.
@@ -64,13 +69,14 @@ class ReadLog:
     """
 
     __slots__ = (
-        "_paused", "_uses", "by_key", "changed", "cookies", "exempt", "given", "has_opened", "headers", "parameters", "traced",
-        "variables", "whole",
+        "_paused", "_uses", "accepts", "by_key", "changed", "cookies", "exempt", "given", "has_opened", "headers", "parameters",
+        "traced", "variables", "whole",
     )  # fmt: skip
 
     def __init__(self, exempt: Mapping[str, frozenset[str]]) -> None:
         self.exempt = exempt
         self.headers: dict[str, str] = {}
+        self.accepts = AcceptReads()
         self.cookies: dict[str, str] = {}
         self.has_opened = False
         self.parameters: dict[str, str] = {}
@@ -84,26 +90,52 @@ class ReadLog:
         self._paused = 0
 
     def uses(self, kind: str) -> Uses:
-        """Return the uses of an object: the ``environ``, the ``cookies`` or the ``query``."""
+        """Return the uses of an object: the ``environ``, the ``cookies``, the ``query``, or a parsed Accept field."""
         return self._uses.setdefault(kind, Uses())
 
     def settle(self) -> None:
         """Record as read as a whole what was handed out without any read that was seen: C code may have read it."""
         for kind, uses in self._uses.items():
-            if uses.open:
+            if not uses.open:
+                continue
+            if kind not in ACCEPT_FIELDS:
                 self.whole.setdefault(kind, uses.receiver)
+            elif not self._is_exempt(uses.receiver, kind):
+                self.headers.setdefault(kind, uses.receiver)
+                self.accepts.parsed.add(kind)
 
     def header(self, name: str) -> None:
         """Record the read of a field, unless its reader is exempt."""
         name = name.lower()
-        if not self._paused and (name not in self.headers or name in TRACING):
+        if not self._paused and (name not in self.headers or name in _NOTED_AGAIN):
             self._field(name, _reader())
 
     def _field(self, name: str, reader: str) -> None:
         if not self._is_exempt(reader, name):
             self.headers.setdefault(name, reader)
+            if name in ACCEPT_FIELDS:
+                self.accepts.raw.add(name)
             if name in TRACING and is_in_view(sys._getframe(2)):
                 self.traced.setdefault(name, set()).add(reader)
+
+    def accept(self, field: str) -> None:
+        """Record that more was read of a parsed Accept field than a best match."""
+        reader = _reader()
+        if not self._paused and not self._is_exempt(reader, field):
+            self.headers.setdefault(field, reader)
+            self.accepts.parsed.add(field)
+
+    def choice(self, field: str, offers: tuple[object, ...], default: object, match: object) -> None:
+        """Record a best match of an Accept field in a list.
+
+        :param default: the result if nothing matches.
+        :param match: the result.
+        """
+        reader = _reader()
+        if not self._paused and not self._is_exempt(reader, field):
+            self.headers.setdefault(field, reader)
+            if not self.accepts.choose(field, offers, default, match):
+                self.accepts.parsed.add(field)
 
     def all_headers(self) -> None:
         """Record that all fields were read."""

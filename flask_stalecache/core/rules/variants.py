@@ -23,6 +23,7 @@ from ..http.accept import field_of_selector
 from ..http.vary import newest
 from ..model.entry import Entry
 from ..model.environ import environ_name
+from ..model.inputs import HoldsKeys
 from ..remembered import MIB, Remembered
 from .variant_index import INDEX, NOT_LISTED, Fields, Listing, Variant
 
@@ -87,13 +88,16 @@ class Located(NamedTuple):
         return self.variant is None or self.listing.has_room(self.variant)
 
 
-def locate(url_key: str, environ: Mapping[str, Any], look_up: Callable[[str], Found], now: float) -> Located:
+def locate(
+    url_key: str, environ: Mapping[str, Any], look_up: Callable[[str], Found], now: float, holds: HoldsKeys | None = None
+) -> Located:
     """Return the place of the answer to a request: under the key of the URL, or under that of a variant.
 
     :param url_key: the key of the URL.
     :param environ: the request.
     :param look_up: returns the copy under a key.
     :param now: seconds since the epoch.
+    :param holds: looks up keys of the request's session. Without it, a request with any cookie may have them all.
     """
     copy = look_up(url_key)
     entry = copy.entry
@@ -106,21 +110,21 @@ def locate(url_key: str, environ: Mapping[str, Any], look_up: Callable[[str], Fo
     if index.names is None:
         variants = [Variant.of(fields, get) for fields in index.sets]
         found = [Located(each.key(url_key), each, index.listing) for each in variants]
-        return _newest(found, environ, look_up, now)
+        return _newest(found, lambda entry: entry.absent.present_in(environ, holds), look_up, now)
     variant = Variant.of(index.sets[0], get)
     key = variant.key(url_key)
     index.keys.note((index, *map(get, index.names)), key, _INDEX)
     return Located(key, variant, index.listing)
 
 
-def _newest(found: list[Located], environ: Mapping[str, Any], look_up: Callable[[str], Found], now: float) -> Located:
+def _newest(found: list[Located], is_barred: Callable[[Entry], bool], look_up: Callable[[str], Found], now: float) -> Located:
     """Return the matching variant with the latest Date (RFC 9111 section 4.1), else the first missing one.
 
     A variant with absent names does not match a request that carries one of them. A variant from the future, stored before the
     clock stepped back, is chosen only if there is no other. It would win until the clock gets there.
     """
     entries = [(each, look_up(each.key).entry) for each in found]
-    matching = [entry for _, entry in entries if entry is not None and not entry.absent.present_in(environ)]
+    matching = [entry for _, entry in entries if entry is not None and not is_barred(entry)]
     chosen = newest(entry for entry in matching if not entry.is_from_future(now)) or newest(matching)
     if chosen is not None:
         return next(each for each in found if each.key == chosen.key)

@@ -18,6 +18,7 @@ from ...core.model.query import NamePatterns, query_in_key
 from ...core.rules.cacheability import unheard
 from ...core.rules.prefer_stale import RequestFlag, carried_values, is_set, preference
 from ...core.rules.serving import ServeOptions
+from ...engine.engine import Engine
 from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
 from ..app_version import AppVersion
@@ -115,6 +116,7 @@ class BoundView:
 
     app: Flask
     cached: CachedView
+    engine: Engine
     settings: Settings
     complaints: RateLimitedLog
     ignored: NamePatterns
@@ -130,7 +132,7 @@ class BoundView:
 
     @classmethod
     def of(
-        cls, app: Flask, cached: CachedView, settings: Settings, complaints: RateLimitedLog, version: AppVersion, kept: KeptValues
+        cls, app: Flask, cached: CachedView, engine: Engine, settings: Settings, version: AppVersion, kept: KeptValues
     ) -> BoundView:
         """Bind a view to an app.
 
@@ -138,7 +140,7 @@ class BoundView:
         :param kept: tells random values from settings.
         """
         policy = cached.policy
-        _check_order(cached, complaints)
+        _check_order(cached, engine.complaints)
         ignored = query_in_key((*policy.ignored_parameters.items, *settings.ignored_parameters.items), is_sorted=policy.sort_query)
         in_key = KEY_FIELDS | frozenset(policy.vary)
         lock_timeout = settings.lock_timeout if policy.lock_timeout is None else policy.lock_timeout
@@ -152,8 +154,9 @@ class BoundView:
         return cls(
             app,
             cached,
+            engine,
             settings,
-            complaints,
+            engine.complaints,
             ignored,
             in_key,
             uncounted,

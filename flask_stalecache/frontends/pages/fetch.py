@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from ...core.http.accept import ACCEPT_FIELDS
 from ...core.http.dates import pause_asked
 from ...core.http.fields import stored_fields
 from ...core.http.freshness import S_MAXAGE, forbids_stale, switches_off
@@ -34,13 +35,15 @@ from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, as_arrived
 from ...core.model.inputs import AUTHORIZATION, NO_NAMES, RequestInputs
-from ...core.model.policy import TOO_MANY, Policy, Windows
+from ...core.model.policy import TOO_MANY, Windows
 from ...core.model.purge_names import page_names, tag_name, tags_in
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability, collecting, current
 from ...core.rules.storability import Facts, Judgement, Verdict, failures_now, judge
+from ...core.rules.variant_index import Fields, index_with
+from ...core.rules.variants import Place
 from ...engine.origin import Answer, Served, Start
 from ..flask_internals import RequestContext, packages_of_view, session_cookie
 from ..hooks import ask
@@ -51,9 +54,10 @@ from ..request_values import values_kept_for
 from .advice import advise, detailed_reason, is_for_authorization
 from .bound_view import BoundView
 from .error_pages import ask_handlers
-from .made import Made, Seen, directives_of, may_stand_in, refusal_in_code
+from .made import Filling, Made, Seen, directives_of, may_stand_in, refusal_in_code
 from .request_recorder import arrived_environ, plain_environ
 from .responses import body_size, freeze, frozen_failure
+from .variants import PageVariants, fields_read, inherit, names_of
 from .watch import Covered, Watch, add_inherited, holds_of, names_beyond_key, read_beyond_names, reads_of, watched
 
 #: On the request: the cached pages that were served within it, as (page, served, the one before).
@@ -71,6 +75,10 @@ class InnerPage(Protocol):
     def bound(self) -> BoundView:
         """Its view."""
 
+    @property
+    def fields(self) -> Fields:
+        """The selectors in its key."""
+
     def depends_on(self, served: Served) -> RequestInputs:
         """Return the names that the page depends on."""
 
@@ -81,7 +89,8 @@ class PageFetch:
 
     :param bound: the view in this app.
     :param context: the request's context.
-    :param key: the key of the page.
+    :param key: the key of the page, or of the variant that the request looks for.
+    :param variants: the variants of the page.
     :param args: the view's arguments.
     :param kwargs: likewise.
     :param covered: what may be read of the request, since the key covers it.
@@ -90,6 +99,7 @@ class PageFetch:
     bound: BoundView
     context: RequestContext
     key: str
+    variants: PageVariants
     args: Any
     kwargs: Any
     covered: Covered
@@ -123,11 +133,11 @@ class PageFetch:
         refusal = seen.unnamed or seen.refusal or refusal_in_code(tags, word)
         fields = self._fields_to_store(response)
         made = Made(response, fields, directives_of(response), start, word, seen, refusal, time.time())
-        judgement, entry = self._judge(made)
+        judgement, filling = self._judge(made)
         # The app's own page for a listed abort() may have another status: it is judged as the view's.
         is_listed = isinstance(error, HTTPException) and error.code in self.bound.cached.policy.statuses
         if failure is None or is_listed or judgement.verdict is Verdict.STORABLE:
-            return self._answer_of_response(made, judgement, entry)
+            return self._answer_of_response(made, judgement, filling)
         return self._answer_of_error(made, failure, judgement)
 
     def _error_page(self, error: Exception, watch: Watch) -> Response | None:
@@ -138,16 +148,17 @@ class PageFetch:
         return page
 
     def _seen(self, response: Response | None, watch: Watch, in_background: bool) -> Seen:
-        names = names_beyond_key(self.context, self.covered, watch) | self._traced(response)
+        names = names_beyond_key(self.context, self.covered, watch).without_fields(ACCEPT_FIELDS) | self._traced(response)
+        fields = fields_read(self.context, self.covered, () if response is None else response.headers)
         carried = names.carried_part(arrived_environ(self.context.request), holds_of(self.context))
         if in_background:
             # The operator's own fields say nothing about a visitor.
             carried = carried.without_fields(self.bound.settings.refresh_headers)
-        return Seen(names, carried, self._reads_beyond_names(), watch.refusal)
+        return Seen(names, carried, self._reads_beyond_names(), watch.refusal, fields, self.variants.tell(fields))
 
     def _failure(self, error: Exception, seen: Seen) -> Answer:
         is_told = shows_request(self.context.request.environ, str(error).encode(errors="replace"))
-        is_anybodys = seen.is_anybodys and not seen.refusal and not is_told
+        is_anybodys = seen.is_anybodys and seen.is_aimed and not seen.refusal and not is_told
         return Answer(Verdict.FAILED, error=error, carried=seen.carried, anybodys=is_anybodys, absent=seen.names)
 
     def _answer_of_error(self, made: Made, failure: Answer, judgement: Judgement) -> Answer:
@@ -168,9 +179,9 @@ class PageFetch:
             reason=judgement.reason,
         )
 
-    def _answer_of_response(self, made: Made, judgement: Judgement, entry: Entry | None) -> Answer:
+    def _answer_of_response(self, made: Made, judgement: Judgement, filling: Filling | None) -> Answer:
         seen, response, in_background = made.seen, made.response, made.word.in_background
-        carried, is_anybodys = seen.carried, seen.is_anybodys
+        carried, is_anybodys = seen.carried, seen.is_anybodys and (seen.is_aimed or judgement.verdict is not Verdict.FAILED)
         advise(self.bound.complaints, self._name, self.context, judgement, carried)
         if is_for_authorization(judgement):
             # As a name that the request carries, so that requests with it don't wait for each other.
@@ -186,7 +197,8 @@ class PageFetch:
         return Answer(
             judgement.verdict,
             response,
-            entry=entry,
+            entry=None if filling is None else filling.entry,
+            beside=None if filling is None else filling.beside,
             carried=carried,
             anybodys=is_anybodys,
             shared=self._shareable_failure(response) if has_failed else None,
@@ -215,6 +227,7 @@ class PageFetch:
         """Take over names and tags of the pages that were served within this request: this one may contain them."""
         for page, served in self._inner_pages():
             add_inherited(self.context, page.depends_on(served), page.bound.cached.name)
+            inherit(self.context, page.fields, page.bound.cached.name)
             if (entry := served.entry) is not None:
                 word.tag(tags_in(entry.names))
 
@@ -259,14 +272,14 @@ class PageFetch:
 
     # -- judging its response ------------------------------------------------------------------------------------------
 
-    def _judge(self, made: Made) -> tuple[Judgement, Entry | None]:
+    def _judge(self, made: Made) -> tuple[Judgement, Filling | None]:
         settings, policy, previous = self.bound.settings, self.bound.cached.policy, made.start.previous
         facts = Facts(
             status=made.response.status_code,
             headers=made.fields,
             size=body_size(made.response),
             directives=made.directives,
-            in_key=self.bound.in_key,
+            in_key=self.bound.in_key | ACCEPT_FIELDS,
             refusal=made.refusal,
             # A page that is one visitor's in a way that no name tells is so for all: its names don't matter.
             carried=NO_NAMES if made.seen.unnamed else made.seen.carried,
@@ -289,14 +302,18 @@ class PageFetch:
         random = self._made_for_one(made, body)
         if random is not None:
             return Judgement(Verdict.UNSTORABLE, random), None
+        place = self.variants.place(self.context, made.seen.fields)
+        if isinstance(place, Refusal):
+            return Judgement(Verdict.UNSTORABLE, place), None
         if switches_off(made.directives, judgement.windows, settings.windows):
             self.bound.complaints.warn_once(("s-maxage", self._name), S_MAXAGE, self._name)
         for name in policy.unset:
             # The visitor whose request has made the page gets the same as all others.
             made.response.headers.remove(name)
-        entry = self._entry(made, body, judgement.windows)
+        entry = self._entry(made, body, judgement.windows, place)
         self.context.request.__dict__.setdefault(FILLED, []).append((self.bound, entry))
-        return judgement, entry
+        index = None if place.listing is None else index_with(place.listing, entry, self.variants.url_key)
+        return judgement, Filling(entry, index)
 
     def _fields_to_store(self, response: Response) -> list[tuple[str, str]]:
         unset = self.bound.cached.policy.unset
@@ -345,33 +362,35 @@ class PageFetch:
             name,
         )
 
-    def _entry(self, made: Made, body: bytes, windows: Windows) -> Entry:
+    def _entry(self, made: Made, body: bytes, windows: Windows, place: Place) -> Entry:
         bound, policy, response, names = self.bound, self.bound.cached.policy, made.response, made.seen.names
         # Without a validator, a browser's conditional request for the copy could not be answered with 304.
         if response.status_code == 200 and "ETag" not in response.headers and "etag" not in policy.unset:
             response.set_etag(blake2b(body, digest_size=16).hexdigest())
         request = self.context.request
-        environ = arrived_environ(request)
+        environ, fields = arrived_environ(request), names_of(place.fields)
         return made.start.build_entry(
             bound.terms,
-            key=self.key,
+            key=place.key,
             names=(*page_names(str(request.endpoint), environ, bound.ignored, as_arrived(environ)), *map(tag_name, made.word.tags)),
             answered=made.now,
             windows=windows.shortened(policy.jitter * random.random()),
             never_stale=forbids_stale(made.directives, windows),
             shared=may_be_shared(made.directives),
             absent=names,
-            varied=_varied(policy, names),
+            varied=_varied((*policy.vary, *fields), names),
             status=response.status_code,
             headers=stored_fields(response.headers),
             body=body,
-            recipe={} if policy.key is not None else PageRecipe.from_environ(environ, policy.vary, bound.ignored).to_json(),
+            recipe={}
+            if policy.key is not None
+            else PageRecipe.from_environ(environ, (*policy.vary, *fields), bound.ignored).to_json(),
             calls=tuple(made.word.calls),
             stood_in=made.word.stood_in,
         )
 
 
-def _varied(policy: Policy, names: RequestInputs) -> tuple[str, ...]:
+def _varied(in_key: Iterable[str], names: RequestInputs) -> tuple[str, ...]:
     """Return the fields to add to Vary: those in the key beyond the URL, and those of the absent names."""
-    fields = [*policy.vary, *names.headers, *(["cookie"] if names.cookies or names.session else [])]
+    fields = [*in_key, *names.headers, *(["cookie"] if names.cookies or names.session else [])]
     return tuple(field.title() for field in dict.fromkeys(fields))

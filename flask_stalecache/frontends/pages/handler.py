@@ -107,9 +107,7 @@ class Pages:
         return self._answered(origin, self.engine.serve(origin), is_visit)
 
     def _bind(self, cached: CachedView) -> BoundView:
-        bound = self._bound_views[cached] = BoundView.of(
-            self.app, cached, self.settings, self.engine.complaints, self._version, self._kept
-        )
+        bound = self._bound_views[cached] = BoundView.of(self.app, cached, self.engine, self.settings, self._version, self._kept)
         return bound
 
     def _new_endpoint(self, bound: BoundView, endpoint: str | None) -> EndpointCounters:
@@ -271,7 +269,7 @@ class Pages:
 
     def _replayed(self, replay: Replay, origin: PageOrigin) -> Response:
         """Answer the request of a refresh: the engine holds the lock, and stores the answer of the view."""
-        if replay.key != origin.key:
+        if not origin.stands_for(replay.key):
             # The app computes another key for the replayed request than for the visitor's: nothing is stored.
             answer = origin.call_uncached()
         else:
@@ -291,6 +289,7 @@ class Pages:
 
     def _explained(self, origin: PageOrigin, is_visit: bool) -> Response:
         """Answer a request, and explain in ``Cache-Status`` how it was answered."""
+        origin.relocate()
         met = self.engine.look_up(origin.key)
         served = self.engine.serve(origin)
         more = debug_detail(origin, met, _named(origin, served), time.time(), pending=self.engine.runtime.is_pending(origin.key))

@@ -12,6 +12,7 @@ from ...core.model.entry import Entry
 from ...core.model.inputs import RequestInputs
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability
+from ...core.rules.variant_index import Fields
 from ...engine.origin import Start
 
 
@@ -22,17 +23,31 @@ class Seen(NamedTuple):
     :ivar carried: those of them that this request carries.
     :ivar unnamed: what it has read that no name tells, if anything.
     :ivar refusal: the effect of the view that keeps it from the store, if any.
+    :ivar fields: what it depends on of the Accept fields.
+    :ivar is_aimed: requests that wait for this one agree with it in these.
     """
 
     names: RequestInputs
     carried: RequestInputs
     unnamed: Refusal | None
     refusal: Refusal | None
+    fields: Fields = ()
+    is_aimed: bool = True
 
     @property
     def is_anybodys(self) -> bool:
         """Whether every request without the names would have been answered alike."""
         return not self.carried and self.unnamed is None
+
+
+class Filling(NamedTuple):
+    """The entries to store.
+
+    :ivar beside: the index that leads to the entry, if it changes.
+    """
+
+    entry: Entry
+    beside: Entry | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from ...core.model.policy import FAILURE_STATUSES
 from ...core.model.recipe import PageRecipe
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Verdict
+from ...core.rules.variant_index import Fields, is_variant_of
+from ...core.rules.variants import Located, locate
 from ...engine.origin import Answer, RefreshJob, Served, Start
 from ...errors import ConfigError
 from ...stats.tally import Tally
@@ -25,6 +28,7 @@ from .error_pages import ask_handlers
 from .fetch import NOTHING_IGNORED, SERVED_WITHIN, PageFetch
 from .refresh import page_refresh, visitor_fields
 from .request_recorder import arrived_environ
+from .variants import PageVariants, names_of
 from .watch import (
     KEY_FIELDS,
     Covered,
@@ -41,13 +45,16 @@ class PageOrigin(RequestOrigin):
     :param kwargs: likewise.
     :param counters: those of the endpoint, whose name is in the key too, since all views that a factory makes share a name.
     :ivar tally: the counters of the endpoint.
+    :ivar url_key: the key of the page, without variants.
     """
 
     key: str
     tally: Tally
     terms: ServeOptions
 
-    __slots__ = ("_covered_by_key", "args", "bound", "context", "environ", "key", "kwargs", "tally", "terms")
+    __slots__ = (
+        "_covered_by_key", "_located", "args", "bound", "context", "environ", "key", "kwargs", "tally", "terms", "url_key",
+    )  # fmt: skip
 
     def __init__(self, bound: BoundView, context: RequestContext, args: Any, kwargs: Any, counters: EndpointCounters) -> None:
         self.bound = bound
@@ -61,7 +68,9 @@ class PageOrigin(RequestOrigin):
         self.terms: ServeOptions = bound.terms_of(context) if bound.asks_each else bound.terms
         policy = bound.cached.policy
         custom = None if policy.key is None else self._custom_key(policy.key)
-        self.key = page_key(counters.view, self.environ, policy.vary, bound.ignored, custom)
+        #: The variant that is looked for, once it is known that the page has variants.
+        self._located: Located | None = None
+        self.url_key = self.key = page_key(counters.view, self.environ, policy.vary, bound.ignored, custom)
 
     def _custom_key(self, key: Callable[[], object]) -> object:
         """Call the ``key`` callable. The key covers all that it reads."""
@@ -98,6 +107,31 @@ class PageOrigin(RequestOrigin):
         """Whether the visitor's session has one of these keys, or has had it."""
         return holds_key(self.context, self.environ, keys)
 
+    @property
+    def fields(self) -> Fields:
+        """The selectors in the key."""
+        return () if self._located is None else self._located.fields
+
+    @property
+    def may_collapse(self) -> bool:
+        """Whether other requests may wait for this one's call: not if its answer is unlikely to be stored."""
+        return super().may_collapse and (self._located is None or self._located.has_room)
+
+    def relocate(self) -> bool:
+        """Look up the variant: since another request the page may have variants."""
+        before = self.key
+        self._located = locate(self.url_key, self.environ, self.bound.engine.look_up, time.time(), self.holds)
+        self.key = self._located.key
+        return self.key != before
+
+    def stands_for(self, key: str) -> bool:
+        """Take over the key of the page, or of a variant of it. Return false if the key is another one's."""
+        if key != self.url_key and not is_variant_of(self.url_key, key):
+            return False
+        self.relocate()
+        self.key = key
+        return True
+
     def call_uncached(self) -> Answer:
         """Call the view as if it were not decorated."""
         try:
@@ -108,7 +142,8 @@ class PageOrigin(RequestOrigin):
 
     def call(self, start: Start) -> Answer:
         """Call the view under watch and judge its answer."""
-        answer = PageFetch(self.bound, self.context, self.key, self.args, self.kwargs, self._covered()).answer(start)
+        variants = PageVariants(self.bound.engine, self.url_key, self.fields)
+        answer = PageFetch(self.bound, self.context, self.key, variants, self.args, self.kwargs, self._covered()).answer(start)
         if (warming := warming_of(self.environ)) is not None:
             warming.note_answer(answer)
         return answer
@@ -141,7 +176,7 @@ class PageOrigin(RequestOrigin):
     # -- refreshing ----------------------------------------------------------------------------------------------
 
     def _recipe(self) -> PageRecipe:
-        return PageRecipe.from_environ(self.environ, self.bound.cached.policy.vary, self.bound.ignored)
+        return PageRecipe.from_environ(self.environ, (*self.bound.cached.policy.vary, *names_of(self.fields)), self.bound.ignored)
 
     def refresh(self) -> RefreshJob:
         """Return the refresh of this page. With a ``key`` callable or ``ignore_session`` it carries its visitor's fields."""

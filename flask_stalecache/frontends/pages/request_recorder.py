@@ -15,8 +15,10 @@ import flask.ctx
 from flask import Request
 from werkzeug.sansio.http import parse_cookie
 
-from ...core.model.environ import REPLAY
+from ...core.http.accept import ACCEPT_FIELDS
+from ...core.model.environ import REPLAY, environ_name
 from ..flask_internals import RecordedHeaders, is_flask_opening_session, is_made_by_flask, is_of_framework, outside_caller
+from ..observed_accept import observed_accept
 from ..observed_environ import ObservedEnviron, RequestEnviron
 from ..observed_values import hand_out, observed_values
 from ..read_log import ReadLog
@@ -206,6 +208,26 @@ def _from_field(attribute: str, field: str) -> property:
     return property(read, _setter(attribute))
 
 
+def _accept_field(attribute: str, field: str) -> property:
+    """Return the property of an Accept field. Code outside the framework is given one that records what it asks."""
+    cached, name = f"_stalecache_{attribute}", field.lower()
+
+    def read(self: Any) -> Any:
+        receiver = outside_caller(_frame(1))
+        state, log = self.__dict__, self.stalecache_reads
+        if receiver is None or attribute in state:
+            log.header(field)
+            with log.paused():
+                return getattr(super(ObservedRequest, self), attribute)
+        observed = state.get(cached)
+        if observed is None:
+            observed = state[cached] = observed_accept(name, plain_environ(self).get(environ_name(name)), log)
+        log.uses(name).taken(receiver)
+        return observed
+
+    return property(read, _setter(attribute))
+
+
 def _from_query(attribute: str) -> property:
     def read(self: Any) -> Any:
         self.stalecache_reads.all_parameters()
@@ -260,7 +282,8 @@ def _parsed_query(request: Any) -> Any:
 
 
 for _attribute, _field in _FROM_FIELD.items():
-    setattr(ObservedRequest, _attribute, _from_field(_attribute, _field))
+    _make = _accept_field if _field.lower() in ACCEPT_FIELDS else _from_field
+    setattr(ObservedRequest, _attribute, _make(_attribute, _field))
 for _attribute in ("url", "full_path"):
     setattr(ObservedRequest, _attribute, _from_query(_attribute))
 ObservedRequest.cookies = _values("cookies", "cookie", "all_cookies", "cookies", _parsed_cookies)  # type: ignore[method-assign,assignment]

@@ -1,4 +1,4 @@
-"""The variants of a URL (core.rules.variants): found, bounded, and listed in its index (core.rules.variant_index)."""
+"""The variants of a URL (``core.rules.variants``): found, bounded, and listed in its index (``core.rules.variant_index``)."""
 
 from __future__ import annotations
 

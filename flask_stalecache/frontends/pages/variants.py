@@ -1,0 +1,72 @@
+"""The variants of a page: what it depends on of the Accept fields, and where it is stored by that."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ...core.http.accept import ACCEPT_FIELDS, field_of_selector
+from ...core.http.fields import Headers, vary_names
+from ...core.model.reasons import Refusal, StoreRefusal
+from ...core.rules.variant_index import Fields
+from ...core.rules.variants import Place, place_of
+from ...engine.engine import Engine
+from ..flask_internals import RequestContext
+from .request_recorder import arrived_environ
+from .watch import Covered, reads_of
+
+
+class PageVariants(NamedTuple):
+    """The variants of one page, for one request.
+
+    :ivar engine: looks up the index.
+    :ivar url_key: the key of the page, without variants.
+    :ivar aimed: the selectors in the key that the request looks for.
+    """
+
+    engine: Engine
+    url_key: str
+    aimed: Fields
+
+    def tell(self, fields: Fields) -> bool:
+        """Whether requests that wait for this one agree with it in all of these."""
+        return {*self.aimed}.issuperset(fields)
+
+    def place(self, context: RequestContext, fields: Fields) -> Place | Refusal:
+        """Return where a page is stored, or why it is not: it has too many variants.
+
+        :param fields: what it depends on.
+        """
+        known = self.engine.look_up(self.url_key).entry
+        place = place_of(self.url_key, fields, arrived_environ(context.request).get, known, self.engine.is_in_use)
+        return place or Refusal(StoreRefusal.TOO_MANY_VARIANTS, " and ".join(names_of(fields)))
+
+
+def fields_read(context: RequestContext, covered: Covered, headers: Headers = ()) -> Fields:
+    """Return what a page depends on by now, of the Accept fields.
+
+    :param covered: what the key covers.
+    :param headers: the fields of its response.
+    """
+    log = reads_of(context)
+    log.settle()
+    read, announced = log.headers.keys() - covered.headers, vary_names(headers) - covered.headers
+    if ACCEPT_FIELDS.isdisjoint(read | announced):
+        return ()
+    return log.accepts.selectors(read, announced, arrived_environ(context.request).get, log.changed)
+
+
+def names_of(fields: Fields) -> tuple[str, ...]:
+    """Return the request fields that selectors look at, in lower case, each one once."""
+    return tuple(dict.fromkeys(map(field_of_selector, fields)))
+
+
+def inherit(context: RequestContext, fields: Fields, reader: str) -> None:
+    """Record what a page within this one depends on, of the Accept fields.
+
+    :param fields: the selectors in its key.
+    :param reader: its view.
+    """
+    log, get = reads_of(context), arrived_environ(context.request).get
+    for selector in fields:
+        log.headers.setdefault(field_of_selector(selector), reader)
+        log.accepts.inherit(selector, get)
