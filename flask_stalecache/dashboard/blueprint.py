@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import cache
 from typing import Any, NamedTuple
 
 from flask import Blueprint, Flask, Response, abort, current_app, jsonify, redirect, request, session, url_for
@@ -99,14 +100,6 @@ class Dashboard(Blueprint):
         # A path of its own for static files, so that they are found without a url_prefix too.
         super().__init__("stalecache", __name__, static_folder="static", static_url_path="/stalecache-static")
         self._memos = memos
-        # Not the app's environment: its settings, overrides and globals must not change this page.
-        self._templates = Environment(
-            loader=PackageLoader("flask_stalecache.dashboard"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
         self.before_request(_admit)
         self.after_request(_protect)
         self.add_url_rule("/", "page", self._page)
@@ -173,7 +166,22 @@ class Dashboard(Blueprint):
         return redirect(url_for(".page", by=by, find=find) if by and 0 < len(find) <= LONGEST else url_for(".page"), 303)
 
     def _render(self, name: str, **values: object) -> str:
-        return self._templates.get_template(name).render(statuses=STATUSES, **values)
+        return _templates().get_template(name).render(statuses=STATUSES, **values)
+
+
+@cache
+def _templates() -> Environment:
+    """Return the environment of the page, the same for all apps of the process.
+
+    It is not an app's: the settings, overrides and globals of an app must not change this page.
+    """
+    return Environment(
+        loader=PackageLoader("flask_stalecache.dashboard"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def _registered() -> Registered:
