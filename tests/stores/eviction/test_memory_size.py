@@ -40,6 +40,7 @@ def test_copies_stay_within_their_size_in_a_flood(make_app: MakeApp, clock: time
         assert bytes_in_memory(marker.encode()) > memory_size / 6
 
 
+@pytest.mark.usefixtures("no_housekeeping")
 @pytest.mark.parametrize("gateway", [False, True])
 def test_copies_are_counted_with_all_that_they_take(make_app: MakeApp, gateway: bool) -> None:
     """The bodies of small pages are the least of it: heads, recipes, names, and what is prepared for the next hit."""
