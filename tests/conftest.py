@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +29,7 @@ IS_SOAK = os.environ.get("STALECACHE_SOAK") == "1"
 
 # A busy machine is no failure. Each run has examples of its own.
 settings.register_profile(
-    "untimed", deadline=None, max_examples=100 if IS_SOAK else 60, suppress_health_check=[HealthCheck.too_slow]
+    "untimed", deadline=None, max_examples=200 if IS_SOAK else 30, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("untimed")
 
@@ -61,7 +63,11 @@ SLOWEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of the slowest files first."""
+    """Mark the properties as tests of endurance too, and put the tests of the slowest files first."""
+    for item in items:
+        # Properties are played with many examples under ``make soak``.
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.soak)
     tests, last = Path(__file__).parent, len(SLOWEST)
     order = {tests / name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: order.get(item.path, last))
@@ -80,12 +86,36 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         (factory.getbasetemp().parent / f"{worker}.ids").write_text("\n".join(item.nodeid for item in session.items))
 
 
+#: A file system in memory: one on a disk takes ten times as long to replace a file. ``make soak`` plays on the disk.
+MEMORY = Path("/dev/shm")
+#: Bytes that must be free there; the tests need a tenth.
+ENOUGH = 2 << 30
+
+
 def pytest_configure() -> None:
     """Handle SIGINT: a shell starts background commands with SIGINT ignored, and the servers of the tests would inherit that."""
     # Until all tests are collected, nothing becomes garbage.
     gc.disable()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not IS_SOAK and "TMPDIR" not in os.environ and has_room(MEMORY):
+        # For pytest, and for the browser and the other programs that tests start.
+        tempfile.tempdir = os.environ["TMPDIR"] = str(MEMORY)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Leave nothing in memory, unless somebody wants to look at what a test has left."""
+    if exitstatus == 0 and tempfile.tempdir == str(MEMORY) and not hasattr(session.config, "workerinput"):
+        factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
+        session.config.add_cleanup(lambda: shutil.rmtree(factory.getbasetemp(), ignore_errors=True))
+
+
+def has_room(folder: Path) -> bool:
+    """Tell whether the tests may write there."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return False
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize > ENOUGH
 
 
 @pytest.fixture
