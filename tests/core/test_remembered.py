@@ -24,7 +24,7 @@ from support.engine import make_index
 
 Soak = Callable[[int, int], int]
 IGNORED = NamePatterns(["utm_*"])
-FLOOD, SMALL_FLOOD = 1_000_000, 2000
+FLOOD, SMALL_FLOOD = 1_000_000, 1500
 
 
 def small() -> Remembered[Any, str]:

@@ -97,31 +97,50 @@ def answers(way: Callable[[], str]) -> dict[str, Callable[[], Any]]:
 
 
 def add(app: Flask, cache: StaleCache | None, front: str, way: Callable[[], str], kind: str, **options: Any) -> None:
+    """Add the page ``/``."""
+    finish(app)
+    add_page(app, cache, front, way, kind, "/", **options)
+
+
+def finish(app: Flask) -> None:
     @app.errorhandler(LookupError)
     def sorry(error: LookupError) -> Any:
         return f"sorry {error}", 500
-
-    if kind == "hooked":
-
-        @app.before_request
-        def look_up() -> None:
-            g.user = way()
 
     @app.after_request
     def for_outer_caches(response: Response) -> Response:
         response.headers["Cache-Control"] = "max-age=60"
         return response
 
+
+def add_page(
+    app: Flask, cache: StaleCache | None, front: str, way: Callable[[], str], kind: str, path: str, **options: Any
+) -> None:
+    if kind == "hooked":
+
+        @app.before_request
+        def look_up() -> None:
+            if request.endpoint == kind:
+                g.user = way()
+
     view = answers(way)[kind]
     if cache is not None and front != "gateway":
         view = cache.cached(60, gateway=front == "coded", **options)(view)
-    app.add_url_rule("/", "page", view)
+    app.add_url_rule(path, kind, view)
 
 
-def uncached(way: Callable[[], str], kind: str) -> Flask:
+def add_all(app: Flask, cache: StaleCache | None, front: str, way: Callable[[], str]) -> None:
+    """Add a page of each kind, at ``/`` and its name."""
+    finish(app)
+    for kind in answers(way):
+        add_page(app, cache, front, way, kind, f"/{kind}")
+
+
+@cache_results
+def uncached(way: Callable[[], str]) -> Flask:
     app = Flask("shop")
     app.secret_key = "not a secret"
-    add(app, None, "", way, kind)
+    add_all(app, None, "", way)
     return app
 
 
@@ -131,7 +150,7 @@ def text_without_cache(way: Callable[[], str], kind: str, place: int) -> str:
 
     :param place: of the visitor in the first order.
     """
-    return visit(uncached(way, kind), "/", ORDERS[0][place]).text
+    return visit(uncached(way), f"/{kind}", ORDERS[0][place]).text
 
 
 def outer(app: Flask) -> Cdn:
@@ -144,14 +163,14 @@ ORDERS = [(ANN, NOBODY, BOB, ANN, NOBODY), (NOBODY, ANN, BOB, NOBODY, ANN)]
 @pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_a_cache_further_out_gives_everybody_their_own(make_app: MakeApp, front: str, way: Callable[[], str]) -> None:
-    for kind, order in itertools.product(answers(way), ORDERS):
+    for order in ORDERS:
         app, cache = make_app(GATEWAY=front == "gateway")
         with app.app_context():
             cache.purge(all=True)
-        add(app, cache, front, way, kind)
+        add_all(app, cache, front, way)
         cdn = outer(app)
-        for visitor in order:
-            seen = cdn.visit(headers=visitor)
+        for kind, visitor in itertools.product(answers(way), order):
+            seen = cdn.visit(f"/{kind}", visitor)
             assert seen.text == text_without_cache(way, kind, ORDERS[0].index(visitor)), (kind, visitor, seen.headers)
 
 

@@ -134,7 +134,7 @@ def taken(directory: Path) -> int:
 def test_twice_the_limit_is_written_and_the_size_and_the_hits_are_those_of_an_exact_lru(
     tmp_path: Path, soak: Callable[[int, int], int], record_property: Callable[[str, object], None]
 ) -> None:
-    limit, most, pause = soak(100, 4) * MIB, 0, threading.Event()
+    limit, most, pause = soak(100, 2) * MIB, 0, threading.Event()
     FileStore(tmp_path / "cache").load("anything")
     with workers(WRITERS + 1) as (reader, *writers):
         reader.start(read_pages, tmp_path, limit)

@@ -213,7 +213,7 @@ def sweep_locks(directory: Path, stop: Path, removed: Path) -> None:
 def test_contenders_for_a_lock_that_is_swept_away_never_meet(
     tmp_path: Path, directory: Path, soak: Callable[[int, int], int]
 ) -> None:
-    number, stop, removed, times = tmp_path / "number", tmp_path / "stop", tmp_path / "removed", soak(2000, 100)
+    number, stop, removed, times = tmp_path / "number", tmp_path / "stop", tmp_path / "removed", soak(2000, 20)
     number.write_text("0")
     with workers(3) as (sweeper, *counting):
         sweeper.start(sweep_locks, directory, stop, removed)
