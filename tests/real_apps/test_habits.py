@@ -167,9 +167,16 @@ def logged_user(app: Flask) -> None:
         lines.append((request.path, session.get("user")))
 
 
+def preferences(app: Flask) -> None:
+    @app.before_request
+    def parse() -> None:
+        chosen = {name: value for name, value in request.cookies.items() if name.startswith("prefer_")}
+        g.shown = str(chosen)
+
+
 HABITS = (
     none, token_in_cookie, permanent, last_visit, user_in_hook, user_in_after_request, user_in_context_processor, basket, language,
-    principal, principal_as_documented, strong, fresh_login, logged_user,
+    principal, principal_as_documented, strong, fresh_login, logged_user, preferences,
 )  # fmt: skip
 
 FIRST, OTHER, ANN = 0, 1, 2
