@@ -17,6 +17,8 @@ pytestmark = pytest.mark.usefixtures("no_housekeeping")
 
 FRONTS = (VIEW, GATEWAY)
 DAY = 86_400
+#: The share of strangers' requests for pages without a form that are answered from the store.
+GOAL = 0.95
 Fields = tuple[tuple[str, str], ...]
 
 
@@ -30,7 +32,9 @@ def test_each_visitor_sees_what_the_site_shows_without_a_cache(
     print(walked.table())
     assert walked.total.possible > 150
     assert walked.total_with_session.possible > 100
-    assert walked.total.hits > 0
+    if front == VIEW:
+        assert walked.total.ratio >= GOAL
+        assert walked.total_with_session.ratio >= GOAL
 
 
 # -- ways that nobody takes by chance --------------------------------------------------------------------------------
@@ -154,7 +158,9 @@ def way_of(steps: list[Step]) -> Walk:
 @pytest.mark.parametrize("name", WAYS)
 def test_nobody_is_shown_what_was_made_for_another(name: str, front: str, directory: Path) -> None:
     walk = way_of(WAYS[name])
-    compare(MAGAZINE, MAGAZINE.build(front, directory), walk)
+    walked = compare(MAGAZINE, MAGAZINE.build(front, directory), walk)
+    if front == VIEW:
+        assert walked.total.hits == walked.total.possible
     # So that the comparison is worth something: somebody was shown something that others were not.
     homes = {seen.answer.body for seen in without_cache(MAGAZINE, walk) if seen.path == "/"}
     assert (len(homes) > 1) == (name != OUT_OF_TIME)
@@ -165,7 +171,10 @@ def test_many_spellings_of_four_languages(front: str, directory: Path) -> None:
     visitors = tuple(Visitor((("HTTP_ACCEPT_LANGUAGE", spelling),)) for spelling in SPELLINGS)
     steps = [Step(visitor, path) for path in ("/about", "/", "/about") for visitor in range(len(visitors))]
     walked = compare(MAGAZINE, MAGAZINE.build(front, directory), Walk(visitors, tuple(steps)))
-    assert walked.total.asked - walked.total.possible == 2 * len(LANGUAGES)
+    # Some visitors accept none of them.
+    assert walked.total.asked - walked.total.possible == 2 * (len(LANGUAGES) + 1)
+    if front == VIEW:
+        assert walked.total.hits == walked.total.possible
 
 
 # -- its teeth -------------------------------------------------------------------------------------------------------
