@@ -17,7 +17,7 @@ from flask.cli import AppGroup
 
 from ..core.formatting import printable
 from ..errors import ConfigError, StaleCacheError
-from . import bulk, listing, maintenance, show, stats
+from . import advise, bulk, listing, maintenance, show, stats
 from .output import NOTHING, WRONG_USE
 
 
@@ -47,6 +47,7 @@ commands = Commands("stalecache", help="Look into the cache, empty it, fill it a
 for command in (
     stats.stats, listing.list_entries, show.show,
     bulk.purge, bulk.refresh, bulk.publish, bulk.warm,
+    advise.advise,
     maintenance.prune, maintenance.verify, maintenance.show_config,
 ):  # fmt: skip
     commands.add_command(command)

@@ -18,13 +18,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Flask, Request
-from werkzeug.exceptions import HTTPException
-from werkzeug.routing import RoutingException
+from flask import Flask
 
 from ..core.model.reasons import StoreRefusal
 from ..core.rules.storability import Judgement, Verdict
 from ..engine.log import RateLimitedLog
+from .flask_urls import match_endpoint
 from .pages.bound_view import cached_view
 
 #: The answer does not say how long it is fresh, nor does anything else.
@@ -53,10 +52,7 @@ class FlaskEndpoints:
     def endpoint_of(self, environ: Mapping[str, Any]) -> str | None:
         """Return the endpoint of a request; ``None`` if its URL matches nothing."""
         try:
-            adapter = self._app.create_url_adapter(Request(dict(environ)))
-            return None if adapter is None else str(adapter.match(method="GET")[0])
-        except (HTTPException, RoutingException):
-            return None
+            return match_endpoint(self._app, environ)
         except Exception as error:
             # A converter of the app's may need what only a request has.
             self._complaints.error_every_minute(

@@ -1,4 +1,4 @@
-"""Base URL and endpoint URLs of a Flask app, for ``warm``."""
+"""Base URL, endpoint URLs and endpoints of URLs of a Flask app."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from flask import Flask, Request, has_request_context, request
-from werkzeug.routing import BuildError
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BuildError, RoutingException
 
 from ..batches.operations import WarmTarget
 from ..config import Settings
@@ -29,6 +30,18 @@ def warm_target(app: Flask, settings: Settings) -> WarmTarget:
     path_of = None if base is None else partial(_url_of, app, base)
     root = unquote_to_bytes(_root_of(app).rstrip("/")).decode("latin-1")
     return WarmTarget(app.wsgi_app, base, with_raw, path_of, _UNKNOWN_BASE, root)
+
+
+def match_endpoint(app: Flask, environ: Mapping[str, Any]) -> str | None:
+    """Return the endpoint of a GET request; ``None`` if its URL matches nothing.
+
+    :raises Exception: whatever a converter of the app raises.
+    """
+    try:
+        adapter = app.create_url_adapter(Request(dict(environ)))
+        return None if adapter is None else str(adapter.match(method="GET")[0])
+    except (HTTPException, RoutingException):
+        return None
 
 
 def _base_of(app: Flask) -> Base | None:

@@ -49,6 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.http.freshness",
         "core.http.vary",
         "core.http.accept",
+        "core.http.access_log",
         "core.http.storing",
         "core.http.content_policy",
         "core.http.request",
@@ -73,6 +74,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.rules.variant_index",
         "core.rules.variants",
         "core.rules.request_changes",
+        "core.rules.log_replay",
     ),
     (
         "filesystem.system",
@@ -245,10 +247,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.requests_adapter.factory",
     ),
     (
+        "frontends.flask_urls",
         "frontends.flask_observer",
         "frontends.flask_endpoints",
         "frontends.flask_gateway",
-        "frontends.flask_urls",
     ),
     ("app_state",),
     (
@@ -275,6 +277,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "cli.stats",
         "cli.settings",
         "cli.maintenance",
+        "cli.log_files",
+        "cli.advise",
         "cli.commands",
     ),
     ("extension",),

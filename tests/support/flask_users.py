@@ -32,6 +32,7 @@ KNOW_FLASK = {
     "cli.stats",
     "cli.settings",
     "cli.maintenance",
+    "cli.advise",
     "cli.commands",
     "dashboard.data",
     "dashboard.csrf",

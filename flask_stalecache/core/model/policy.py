@@ -15,6 +15,8 @@ from .query import NamePatterns
 Normaliser: TypeAlias = "Callable[[str | None], str | None]"
 
 DEFAULT_STATUSES = (200, 301, 308)
+#: The share of freshness by which it is shortened at random, so that pages that were stored together do not expire together.
+DEFAULT_JITTER = 0.1
 #: Too many requests (RFC 6585 section 4): it is about who asks how often, not about what is asked for.
 TOO_MANY = 429
 #: Statuses that mean that the origin failed (RFC 5861 section 4), or that it did not try.
@@ -202,7 +204,7 @@ class Policy:
             value = getattr(self, name)
             checked[name] = None if value is None else seconds(name, value)
         checked["tags"] = self.tags if callable(self.tags) else tags("tags", self.tags)
-        checked["jitter"] = 0.1 if self.jitter is None else share("jitter", self.jitter)
+        checked["jitter"] = DEFAULT_JITTER if self.jitter is None else share("jitter", self.jitter)
         checked["min_uses"] = _min_uses(self.min_uses)
         checked["listed_statuses"] = frozenset(self.statuses) if isinstance(self.statuses, Mapping) else frozenset()
         checked["statuses"] = statuses(self.statuses)
