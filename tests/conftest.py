@@ -21,11 +21,10 @@ from flask_stalecache import StaleCache
 from flask_stalecache.engine.housekeeper import Housekeeper
 from flask_stalecache.filesystem import uptime
 from support.clock import NOON
+from support.endurance import IS_SOAK
 from support.third_party import make_site, party, site  # noqa: F401  Fixtures of all tests of sessions.
 
 ROOT = Path(__file__).resolve().parents[1]
-
-IS_SOAK = os.environ.get("STALECACHE_SOAK") == "1"
 
 # A busy machine is no failure. Each run has examples of its own.
 settings.register_profile(

@@ -9,19 +9,20 @@ import json
 import os
 import re
 import select
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, NamedTuple
 
 import pytest
 
-from support import live_apps
+from support import live_apps, prepared
 from support.live_apps import line_of, new_path
+from support.prepared import PreparedProcess
 from support.servers import (
     MORE_KINDS,
     PATIENCE,
@@ -164,7 +165,9 @@ def app_environment(gate: Gate, folder: Path, settings: Mapping[str, object] | N
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """A shop for all tests of its kind; where the server loads the app before it forks, the app has been used by then."""
     kind = request.param
-    with shop_on(kind, tmp_path_factory.mktemp(kind), warm="done" if kind in FORKING else None) as shop:
+    # Far below the patience of servers with workers that do not end, and of tests.
+    settings = {"SHUTDOWN_WAIT": 0.5}
+    with shop_on(kind, tmp_path_factory.mktemp(kind), settings, warm="done" if kind in FORKING else None) as shop:
         yield shop
 
 
@@ -300,47 +303,6 @@ def wait_for_refreshes_of_each_worker(shop: Shop) -> None:
     wait_for(all_refreshed, what="a refresh by each worker")
 
 
-# -- exits -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", [*MORE_KINDS, "uwsgi-threadless"])
-def test_a_hanging_refresh_does_not_hold_up_the_exit(kind: str, path: str, tmp_path: Path) -> None:
-    with shop_on(kind, tmp_path, {"SHUTDOWN_WAIT": 0.5}, workers=1) as shop:
-        shop.server.get(path)
-        shop.gate.hold()
-        assert shop.server.get(path).cache == "STALE"
-        wait_for(lambda: shop.gate.open == 1, what="the refresh hangs")
-        workers = shop.server.worker_pids
-        shop.server.process.terminate()
-        wait_for(lambda: shop.server.process.poll() is not None, STOP_PATIENCE, "the server ends while the third party hangs")
-        assert shop.server.process.returncode == 0
-        assert not re.search("SIGKILL|SIGSEGV|Fatal", shop.server.log_text)
-        wait_for(lambda: shop.gate.open == 0, what="the refresh died with its worker")
-        wait_for(lambda: not any(map(is_alive, workers)), what="no worker is left")
-
-
-def test_the_reloader_starts_a_child_that_refreshes_although_the_old_one_hangs(path: str, tmp_path: Path) -> None:
-    with shop_on("reloader", tmp_path, {"SHUTDOWN_WAIT": 0.1}) as shop:
-        [old] = shop.server.worker_pids
-        assert old != shop.server.pid
-        shop.server.get(path)
-        shop.gate.hold()
-        assert shop.server.get(path).cache == "STALE"
-        wait_for(lambda: shop.gate.open == 1, what="the refresh hangs")
-        later = time.time() + 10
-        os.utime(tmp_path / "live_app.py", (later, later))
-        wait_for(lambda: shop.server.worker_pids not in ([], [old]), what="a new child while the third party hangs")
-        wait_for(lambda: shop.gate.open == 0, what="the refresh died with the old child")
-        [new] = shop.server.worker_pids
-        shop.gate.answer(f"new {FRESH}")
-        assert shop.server.get(path).cache == "STALE"
-        wait_for(lambda: shop.gate.open == 1, what="the refresh in the new child")
-        assert values_of(shop.server.get_at_once(4, path)) == {"old"}
-        shop.gate.release()
-        wait_for(lambda: value_of(shop.server.get(path)) == "new", what="the new page")
-        assert [int(question["pid"]) for question in shop.questions(path)] == [old, old, new]
-
-
 def test_uwsgi_that_runs_threads_without_being_asked_refreshes_in_them(path: str, tmp_path: Path) -> None:
     with shop_on("uwsgi-unasked", tmp_path) as shop, Visitor(shop.server) as visitor:
         visitor.get(path)
@@ -417,34 +379,45 @@ CGIHandler().run(app)
 """
 
 
+class Cgi(NamedTuple):
+    """A process that answers one request."""
+
+    process: PreparedProcess
+    output: FileIO
+    errors: BinaryIO
+
+    @property
+    def log(self) -> str:
+        self.errors.seek(0)
+        return self.errors.read().decode()
+
+
 @contextmanager
-def cgi(path: str, folder: Path, gate: Gate, settings: Mapping[str, object] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def cgi(path: str, folder: Path, gate: Gate, settings: Mapping[str, object] | None = None) -> Iterator[Cgi]:
     """Run the app for one request."""
     (folder / "live_app.py").write_text(SOURCE)
     request = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": "", "SERVER_PROTOCOL": "HTTP/1.1"}
     request |= {"SERVER_NAME": "shop.example", "SERVER_PORT": "80", "HTTP_HOST": "shop.example", "GATEWAY_INTERFACE": "CGI/1.1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", CGI],
-        env=environment(folder, {**app_environment(gate, folder, settings), **request}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
+    env = environment(folder, {**app_environment(gate, folder, settings), **request})
+    reading, writing = os.pipe()
+    with FileIO(reading) as output, TemporaryFile() as errors:
+        with open(writing, "wb") as theirs:
+            process = prepared.start(["-c", CGI], prepared.SERVER_MODULES, folder=folder, env=env, output=theirs, errors=errors)
         try:
-            yield process
+            yield Cgi(process, output, errors)
         finally:
             process.kill()
+            process.wait(PATIENCE)
 
 
-def answer_of(process: subprocess.Popen[bytes]) -> tuple[str, str]:
+def answer_of(running: Cgi) -> tuple[str, str]:
     """Read as much as Content-Length says, and return the cache's status and what the page shows."""
-    assert process.stdout is not None
-    output, data = process.stdout.fileno(), b""
+    output, data = running.output, b""
 
     def read_more() -> bool:
         nonlocal data
         if select.select([output], [], [], 0)[0]:
-            data += os.read(output, 65536)
+            data += output.read(65536)
         head, _, body = data.partition(b"\r\n\r\n")
         length = re.search(rb"^Content-Length: (\d+)\r?$", head, re.MULTILINE)
         return length is not None and len(body) == int(length[1])
@@ -464,17 +437,56 @@ def test_under_cgi_a_page_is_renewed_after_its_response(
 ) -> None:
     with Gate() as gate:
         gate.answer(f"old {STALE}")
-        with cgi(path, tmp_path, gate, settings) as process:
-            assert answer_of(process) == ("MISS", "old")
+        with cgi(path, tmp_path, gate, settings) as running:
+            assert answer_of(running) == ("MISS", "old")
         gate.answer(f"new {FRESH}")
         gate.hold()
-        with cgi(path, tmp_path, gate, settings) as process:
-            assert answer_of(process) == ("STALE", "old")
+        with cgi(path, tmp_path, gate, settings) as running:
+            assert answer_of(running) == ("STALE", "old")
             wait_for(lambda: gate.open == 1, what="the refresh runs")
             gate.release()
-            _, log = process.communicate(timeout=PATIENCE)
-            assert process.returncode == 0
-            assert warnings_of(log.decode()) == ({process.pid: 1} if warnings else {})
-        with cgi(path, tmp_path, gate, settings) as process:
-            assert answer_of(process) == ("HIT", "new")
+            assert running.process.wait(PATIENCE) == 0
+            assert warnings_of(running.log) == ({running.process.pid: 1} if warnings else {})
+        with cgi(path, tmp_path, gate, settings) as running:
+            assert answer_of(running) == ("HIT", "new")
         assert gate.calls == 2
+
+
+# -- exits: each is the last of what is done to the server of its kind ------------------------------------------------
+
+
+@pytest.mark.parametrize("running", ["reloader"], indirect=True)
+def test_the_reloader_starts_a_child_that_refreshes_although_the_old_one_hangs(shop: Shop, path: str) -> None:
+    [old] = shop.server.worker_pids
+    assert old != shop.server.pid
+    shop.server.get(path)
+    shop.gate.hold()
+    assert shop.server.get(path).cache == "STALE"
+    wait_for(lambda: shop.gate.open == 1, what="the refresh hangs")
+    later = time.time() + 10
+    os.utime(shop.folder / "live_app.py", (later, later))
+    wait_for(lambda: shop.server.worker_pids not in ([], [old]), what="a new child while the third party hangs")
+    wait_for(lambda: shop.gate.open == 0, what="the refresh died with the old child")
+    [new] = shop.server.worker_pids
+    shop.gate.answer(f"new {FRESH}")
+    assert shop.server.get(path).cache == "STALE"
+    wait_for(lambda: shop.gate.open == 1, what="the refresh in the new child")
+    assert values_of(shop.server.get_at_once(4, path)) == {"old"}
+    shop.gate.release()
+    wait_for(lambda: value_of(shop.server.get(path)) == "new", what="the new page")
+    assert [int(question["pid"]) for question in shop.questions(path)] == [old, old, new]
+
+
+@pytest.mark.parametrize("running", [*MORE_KINDS, "uwsgi-threadless"], indirect=True)
+def test_a_hanging_refresh_does_not_hold_up_the_exit(shop: Shop, path: str) -> None:
+    shop.server.get(path)
+    shop.gate.hold()
+    assert shop.server.get(path).cache == "STALE"
+    wait_for(lambda: shop.gate.open == 1, what="the refresh hangs")
+    workers = shop.server.worker_pids
+    shop.server.process.terminate()
+    wait_for(lambda: shop.server.process.poll() is not None, STOP_PATIENCE, "the server ends while the third party hangs")
+    assert shop.server.process.returncode == 0
+    assert not re.search("SIGKILL|SIGSEGV|Fatal", shop.server.log_text)
+    wait_for(lambda: shop.gate.open == 0, what="the refresh died with its worker")
+    wait_for(lambda: not any(map(is_alive, workers)), what="no worker is left")

@@ -31,7 +31,10 @@ from types import TracebackType
 from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+
 from support import prepared
+from support.endurance import IS_SOAK
 from support.prepared import PreparedProcess
 
 T = TypeVar("T")
@@ -58,8 +61,8 @@ UWSGI: Mapping[str, Sequence[str]] = {
     "uwsgi-unasked": (),
     "uwsgi-threadless": (),
 }
-#: The kinds that every test of tests/live/test_pages.py runs on.
-KINDS = ("sync", "gthread", "preload", "waitress")
+#: The kinds that every test of tests/live/test_pages.py runs on. An app that is loaded before the fork has tests of its own.
+KINDS = ("sync", "gthread", "waitress", *([pytest.param("preload", marks=pytest.mark.soak)] if IS_SOAK else []))
 #: The kinds that start as forks of a process with all imports done. The others patch the standard library, or are not in Python.
 #: ``tests/project/test_docs.py`` starts every kind anew.
 PREPARED = ("sync", "gthread", "preload", "waitress")
