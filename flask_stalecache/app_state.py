@@ -86,9 +86,26 @@ class AppState:
         settings = config.read(app.config)
         config.check_observed(app.config)
         engine = make_engine(app, settings, app.config, own, Path(app.instance_path) / NAME)
+        return cls._of_engine(app, app.wsgi_app, engine, functions)
+
+    @classmethod
+    def beside(cls, app: Flask, live: AppState, engine: Engine) -> AppState:
+        """Build a second set of parts of an app, which explains its answers. It does not install them.
+
+        :param live: the set that is installed.
+        :param engine: has the store of the second set.
+        """
+        entered = app.wsgi_app if live.middleware is None else live.middleware.app
+        return cls._of_engine(app, entered, engine, (), is_installed=False)
+
+    @classmethod
+    def _of_engine(
+        cls, app: Flask, entered: Any, engine: Engine, functions: Iterable[FetchFunction], *, is_installed: bool = True
+    ) -> AppState:
+        settings = engine.settings
         # One for all front ends: with app.debug it is the time of the start, and they must agree on it.
         version = AppVersion(settings.version, time.time(), lambda: app.debug, settings.debug_errors)
-        pages = Pages(app, settings, engine, version)
+        pages = Pages(app, settings, engine, version, explains=not is_installed)
         calls: Calls | None = None
         sessions: AppContext | None = None
         middleware: AfterResponseMiddleware | None = None
@@ -97,7 +114,8 @@ class AppState:
             calls = Calls(app, settings, engine, version)
             calls.check(functions)
             sessions = AppContext(engine, calls.pool, calls.terms)
-            middleware = AfterResponseMiddleware(app.wsgi_app, engine, FlaskGatewayFactory(app, engine, calls.renew, version))
+            gateways = FlaskGatewayFactory(app, engine, calls.renew, version, is_installed=is_installed)
+            middleware = AfterResponseMiddleware(entered, engine, gateways)
             renewing = [pages, calls, _GatewayBehind(middleware)]
         scheduler = BatchScheduler(engine, renewing)
         bulk = BulkOperations(scheduler, app.view_functions, lambda: warm_target(app, settings))

@@ -82,7 +82,7 @@ def warm(sources: tuple[str, ...], concurrency: int, force: bool, headers: tuple
     """
     here = shared(this_state())
     urls = sources[0] if len(sources) == 1 and _is_sitemap(sources[0]) else [url for source in sources for url in _urls(source)]
-    _follow(here.bulk.warm(urls, concurrency, force, _fields(headers)))
+    _follow(here.bulk.warm(urls, concurrency, force, fields_of(headers)))
 
 
 def _matching(here: AppState, selection: Selection, what: str) -> Selection:
@@ -117,7 +117,11 @@ def _lines(file: Iterable[str]) -> list[str]:
     return [line.strip() for line in file if line.strip() and not line.startswith("#")]
 
 
-def _fields(given: Iterable[str]) -> dict[str, str]:
+def fields_of(given: Iterable[str]) -> dict[str, str]:
+    """Return request fields that are given as ``NAME: VALUE``.
+
+    :raises ConfigError: for one without a colon.
+    """
     fields = {}
     for field in given:
         name, colon, value = field.partition(":")

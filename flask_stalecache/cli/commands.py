@@ -17,7 +17,7 @@ from flask.cli import AppGroup
 
 from ..core.formatting import printable
 from ..errors import ConfigError, StaleCacheError
-from . import advise, bulk, listing, maintenance, show, stats
+from . import advise, bulk, listing, maintenance, show, stats, why
 from .output import NOTHING, WRONG_USE
 
 
@@ -45,7 +45,7 @@ class Commands(AppGroup):
 
 commands = Commands("stalecache", help="Look into the cache, empty it, fill it and look after it.")
 for command in (
-    stats.stats, listing.list_entries, show.show,
+    stats.stats, listing.list_entries, show.show, why.why,
     bulk.purge, bulk.refresh, bulk.publish, bulk.warm,
     advise.advise,
     maintenance.prune, maintenance.verify, maintenance.show_config,

@@ -20,7 +20,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import IOBase
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NamedTuple, TypeVar
@@ -75,6 +76,19 @@ def note_beginnings(app: Flask, seq: Callable[[], int]) -> None:
     # Of the slot, since Flask's own class puts what is set into a dictionary.
     note = getattr(noting, _BEGAN).__set__
     app.app_ctx_globals_class = noting
+
+
+@contextmanager
+def noting_beginnings(app: Flask, seq: Callable[[], int]) -> Iterator[None]:
+    """Let the contexts of an app note when they begin, for a while by the purges of another store."""
+    kind: Any = app.app_ctx_globals_class
+    if hasattr(kind, _BEGAN):
+        app.app_ctx_globals_class = kind.__base__
+    note_beginnings(app, seq)
+    try:
+        yield
+    finally:
+        app.app_ctx_globals_class = kind
 
 
 def note_own_purge(before: int, after: int) -> None:

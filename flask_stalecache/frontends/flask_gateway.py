@@ -103,13 +103,23 @@ class FlaskGatewayFactory:
     :param engine: the engine of the app.
     :param renew: refreshes values of fetch functions by their keys, and waits for them.
     :param version: the version of the app.
+    :param is_installed: it becomes part of the app, rather than explaining answers beside the one that is.
     """
 
-    def __init__(self, app: Flask, engine: Engine, renew: Callable[[tuple[str, ...]], None], version: AppVersion) -> None:
+    def __init__(
+        self,
+        app: Flask,
+        engine: Engine,
+        renew: Callable[[tuple[str, ...]], None],
+        version: AppVersion,
+        *,
+        is_installed: bool = True,
+    ) -> None:
         self._app = app
         self._engine = engine
         self._renew = renew
         self._version = version
+        self._is_installed = is_installed
 
     def __call__(self, enter: WSGIApplication) -> Gateway:
         """Return the gateway.
@@ -117,9 +127,10 @@ class FlaskGatewayFactory:
         :param enter: the WSGI app behind it.
         """
         app, engine, settings = self._app, self._engine, self._engine.settings
-        # Flask runs the first hook in the list last, so that it sees the final response.
-        app.after_request_funcs.setdefault(None, []).insert(0, note_what_is_left)
-        before_dispatch(app, note_dispatch)
+        if self._is_installed:
+            # Flask runs the first hook in the list last, so that it sees the final response.
+            app.after_request_funcs.setdefault(None, []).insert(0, note_what_is_left)
+            before_dispatch(app, note_dispatch)
         refreshes = settings.prefer_stale_refresh
         preferred = preference(settings.prefer_stale, refreshes)
         terms = self._version.serve_options(prefer_stale=preferred)
@@ -141,7 +152,7 @@ class FlaskGatewayFactory:
             observer,
             self._renew,
             only_coded=not is_on,
-            debugs=lambda: app.debug,
+            debugs=lambda: app.debug or not self._is_installed,
             endpoints=endpoints,
         )
         return Gateway(backend, rules, settings.status_headers)

@@ -56,6 +56,11 @@ class AfterResponseMiddleware:
         return self._enter(environ, start_response) if self._gateway is None else self._gateway(environ, start_response)
 
     @property
+    def app(self) -> WSGIApplication:
+        """The previous ``wsgi_app`` of the app."""
+        return self._app
+
+    @property
     def gateway(self) -> WSGIApplication | None:
         """The gateway, if there is one."""
         return self._gateway

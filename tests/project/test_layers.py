@@ -70,6 +70,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.rules.storability",
         "core.rules.advice",
         "core.rules.explain",
+        "core.rules.why",
         "core.rules.shared_cache",
         "core.rules.variant_index",
         "core.rules.variants",
@@ -166,6 +167,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.wsgi",
         "frontends.engine_setup",
         "frontends.debug_detail",
+        "frontends.probe",
         "frontends.app_version",
         "frontends.status_headers",
         "frontends.hooks",
@@ -202,6 +204,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.pages.made",
         "frontends.pages.fetch",
         "frontends.pages.origin",
+        "frontends.pages.probed",
         "frontends.pages.handler",
     ),
     (
@@ -252,7 +255,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.flask_endpoints",
         "frontends.flask_gateway",
     ),
-    ("app_state",),
+    ("app_state", "sandbox", "inquiry"),
     (
         "dashboard.windows_bar",
         "dashboard.url_lookup",
@@ -274,6 +277,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "cli.listing",
         "cli.show",
         "cli.bulk",
+        "cli.why",
         "cli.stats",
         "cli.settings",
         "cli.maintenance",
@@ -288,8 +292,8 @@ ORDER = [module for layer in LAYERS for module in layer]
 
 #: The packages, from the lowest to the highest. A package imports from those before it.
 PACKAGES = (
-    "errors", "core", "filesystem", "config", "stats", "stores", "engine", "batches", "frontends", "app_state", "dashboard",
-    "metrics", "cli", "extension", "",
+    "errors", "core", "filesystem", "config", "stats", "stores", "engine", "batches", "frontends", "app_state", "sandbox",
+    "inquiry", "dashboard", "metrics", "cli", "extension", "",
 )  # fmt: skip
 #: Packages within packages, likewise.
 SUBPACKAGES = {
@@ -345,6 +349,7 @@ FACES: dict[str, set[str]] = {
         "caller_context",
         "current_app",
         "engine_setup",
+        "flask_endpoints",
         "flask_gateway",
         "flask_internals",
         "flask_urls",
@@ -362,6 +367,7 @@ FACES: dict[str, set[str]] = {
         "pages.refresh",
         "pages.request_recorder",
         "pages.watch",
+        "probe",
         "request_hints",
         "requests_adapter.app_context",
         "requests_adapter.factory",

@@ -17,6 +17,8 @@ REPLAY = "flask_stalecache.replay"
 CONVERTED = "flask_stalecache.converted"
 #: Set in a request that warms the cache.
 WARMING = "flask_stalecache.warming"
+#: Set in a request that asks why it is answered as it is.
+PROBE = "flask_stalecache.probe"
 
 
 #: The variables that say for which URL a request is. Middleware may change them.

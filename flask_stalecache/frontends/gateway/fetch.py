@@ -77,6 +77,7 @@ class AppFetch:
     :ivar call: the app's response.
     :ivar is_ours: a view with ``cached()`` answered, and did its own caching.
     :ivar counts: counts why the request was not answered from the store, if only the rest of the body tells.
+    :ivar ended: the answer, once a body that was still to come has ended.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class AppFetch:
         self._said = NOTHING_SAID
         self.is_ours = False
         self.counts: Tally | None = None
+        self.ended: Answer | None = None
         self._has_removed_conditions = False
         #: How fast the client reads a body that is passed on as it comes.
         self._pace = StreamPace()
@@ -154,24 +156,25 @@ class AppFetch:
 
     # -- observe -------------------------------------------------------------------------------------------------
 
-    def _observe(self) -> Observation:
+    def observe(self) -> Observation:
+        """Return how the app came to its answer."""
         return self.backend.observe(self._given, self.rule.ignored)
 
     @property
     def tally(self) -> Tally:
         """The counters of the endpoint that answered. A view with ``cached()`` has counted the request itself."""
-        seen = self._observe()
+        seen = self.observe()
         return UNCOUNTED if seen.is_ours else self.backend.tally(seen.endpoint, self.rule.pattern)
 
     @property
     def answers_conditions(self) -> bool:
         """Whether conditions and range are answered here, from the app's whole response, since the app or its cache has not."""
-        seen = self._observe()
+        seen = self.observe()
         return self._has_removed_conditions or not (seen.is_ours or (self.backend.only_coded and not seen.policy.gateway))
 
     def varied(self, answer: Answer) -> set[str]:
         """Return the request fields that the answer depends on by now, in lower case; a star if they don't tell."""
-        seen, fields = self._observe(), self.call.fields
+        seen, fields = self.observe(), self.call.fields
         own = self._entries.own(seen, fields)
         named = fields_of_answer(self.backend, self.rule, self.environ, seen, fields, own)
         # A stream may still read anything. If it is stored, its hits will say what it has read.
@@ -196,7 +199,7 @@ class AppFetch:
     def fields_for(self, answer: Answer) -> list[tuple[str, str]]:
         """Return the fields that the client is sent: without those that are unset if the answer is stored for others too."""
         is_shared = answer.verdict is Verdict.STORABLE or (answer.renewed and answer.verdict is not Verdict.PERSONAL)
-        return self._fields_to_store(self._observe()) if is_shared else self.call.fields
+        return self._fields_to_store(self.observe()) if is_shared else self.call.fields
 
     # -- judge ---------------------------------------------------------------------------------------------------
 
@@ -205,7 +208,7 @@ class AppFetch:
         call = self.call
         if not call.status:
             return Answer(Verdict.FAILED, call, reason=Refusal(StoreRefusal.START_RESPONSE_NOT_CALLED))
-        seen = self._observe()
+        seen = self.observe()
         self.is_ours = seen.is_ours
         judgement = self._judge(self._exchange(self._fields_to_store(seen)), seen, start)
         self.backend.endpoints.learn(self.environ, seen.endpoint, call.code, judgement)
@@ -261,7 +264,7 @@ class AppFetch:
         if call.fields is not judged:
             # The app has called start_response again, with an error: what was judged is not sent.
             return self._judge_response(start)
-        seen = self._observe()
+        seen = self.observe()
         names = self._entries.beyond_key(seen, judged)
         carried = names.carried_part(self.environ)
         failed = Answer(judgement.verdict, call, retry_after=self._response_judge.pause(call), reason=judgement.reason)
@@ -278,7 +281,7 @@ class AppFetch:
     def _complete(self, body: bytes) -> Answer:
         """Observe and judge once more, now that the app has made the whole body, and build the entry."""
         assert self._start is not None
-        call, seen = self.call, self._observe()
+        call, seen = self.call, self.observe()
         kept_out = self._visitor.personal(self.call, seen) or self._visitor.own(self.call, seen)
         if kept_out is not None:
             return kept_out
@@ -305,7 +308,7 @@ class AppFetch:
 
     def _confirmed(self, start: Start, previous: Entry) -> Answer | None:
         """Renew the stored response with the fields of a 304 (RFC 9111 section 4.3.4); ``None`` if the 304 is about another."""
-        seen = self._observe()
+        seen = self.observe()
         headers = renewed(previous.headers, self._fields_to_store(seen))
         names = previous.absent | self._entries.beyond_key(seen, self.call.fields)
         if (
@@ -339,7 +342,7 @@ class AppFetch:
         call, previous = self.call, start.previous
         if self.environ["REQUEST_METHOD"] != "HEAD" or call.code != 200 or previous is None or previous.status == INDEX:
             return None
-        seen = self._observe()
+        seen = self.observe()
         fields = self._fields_to_store(seen)
         if previous.status != 200 or not confirmed_by_head(previous.headers, previous.length, fields):
             if not seen.own and not self._visitor.credentials(seen):
@@ -390,10 +393,8 @@ class AppFetch:
         callback, self._on_complete = self._on_complete, None
         if callback is None:
             return
-        if body is not None:
-            answer: Answer | None = self._complete(body)
-        else:
-            answer = None if why is None else self._visitor.cut_short(self.call, self._observe(), why)
+        cut = None if why is None else self._visitor.cut_short(self.call, self.observe(), why)
+        self.ended = answer = cut if body is None else self._complete(body)
         if self.counts is not None:
             self.counts.because(StoreRefusal.BROKEN_OFF if answer is None else answer.why_no_hit)
         callback(answer)

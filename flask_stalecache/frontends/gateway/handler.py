@@ -36,6 +36,7 @@ from ...core.rules.variants import Index
 from ...engine.origin import Answer, Served, is_served
 from ...stats.tally import PLAIN
 from ..hooks import ask
+from ..probe import Noted, probe_of
 from ..status_headers import fields_for_answer, fields_for_copy
 from ..wsgi import closing, has_other_processes, why_no_threads
 from .backend import Backend
@@ -259,6 +260,7 @@ class Gateway:
             origin.tally.served(served.status, served.took, waited=served.waited, why=served.why_no_hit(origin.terms))
             origin.count_when_complete(answer)
         if answer.error is not None:
+            origin.note_probe(served)
             return self._failed(origin, served, answer.error)
         if served.collapsed:
             (body, status, fields), code = answer.shared, int(answer.shared[1][:3])
@@ -333,6 +335,8 @@ class Gateway:
                 self._invalidator.after(as_it_came, seen.last_seen, method, code, headers)
             ours = first_of(headers, "x-cache-status") is not None or counted.answered(code)
             field = forwarded_field(reason.forwarded, status=code) + (key_and_detail("", reason.text) if self._explains else "")
+            if not ours and (probe := probe_of(as_it_came)) is not None:
+                probe.note(Noted(self._backend.front_end(seen), seen.label, seen.endpoint or "", rule.pattern, bypass=reason))
             more = [] if ours else status_fields(CacheStatus.BYPASS, field, self._chosen)
             given = () if exc_info is None else (exc_info,)
             varied = fields_of_answer(self._backend, rule, as_it_came, seen, headers, seen.own, bypassed=reason)

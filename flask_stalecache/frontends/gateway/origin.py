@@ -18,6 +18,7 @@ from ...core.model.environ import CONVERTED, REFRESHING, WARMING
 from ...core.model.keys import page_key
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
+from ...core.model.titles import endpoint_of
 from ...core.rules.prefer_stale import is_set
 from ...core.rules.serving import ServeOptions
 from ...core.rules.shared_cache import directives_of, honored
@@ -28,8 +29,9 @@ from ...errors import StaleCacheError
 from ...stats.tally import Tally
 from ...stores.base import Copy
 from ..debug_detail import debug_detail
+from ..probe import Noted, probe_of
 from ..request_origin import RequestOrigin, share_alike
-from .backend import Backend
+from .backend import Backend, Observation
 from .converted_head import as_sent
 from .fetch import NOTHING_SAID, AppFetch
 from .rules import Rule, Rules
@@ -249,8 +251,30 @@ class GatewayOrigin(RequestOrigin):
         """Return the debug detail of ``Cache-Status``; "" without ``app.debug``."""
         if self.met is None:
             return ""
+        self.note_probe(served)
         pending = self.backend.engine.runtime.is_pending(self.key)
         return debug_detail(self, self.met, served, time.time(), pending=pending)
+
+    def note_probe(self, served: Served) -> None:
+        """Note how the request is answered, if it asks why."""
+        if (probe := probe_of(self.environ)) is None:
+            return
+        fetch = self.fetch
+        seen = Observation() if fetch is None else fetch.observe()
+        endpoint = seen.endpoint or (None if served.entry is None else endpoint_of(served.entry))
+        probe.note(
+            Noted(
+                self.backend.front_end(seen),
+                seen.label,
+                endpoint or "",
+                self.rule.pattern,
+                key=self.key,
+                reader_of=lambda kind, name: seen.readers.get(name) or ("" if fetch is None else seen.reader_of(kind, name)),
+                served=served,
+                terms=self.terms,
+                ended=lambda: None if fetch is None else fetch.ended,
+            )
+        )
 
     def refresh(self) -> RefreshJob:
         """Return the refresh of the stored response: a new request from what is in the key."""

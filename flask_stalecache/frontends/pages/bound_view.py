@@ -132,12 +132,21 @@ class BoundView:
 
     @classmethod
     def of(
-        cls, app: Flask, cached: CachedView, engine: Engine, settings: Settings, version: AppVersion, kept: KeptValues
+        cls,
+        app: Flask,
+        cached: CachedView,
+        engine: Engine,
+        settings: Settings,
+        version: AppVersion,
+        kept: KeptValues,
+        *,
+        explains: bool = False,
     ) -> BoundView:
         """Bind a view to an app.
 
         :param version: the version of the app.
         :param kept: tells random values from settings.
+        :param explains: ``Cache-Status`` has a detail in any case.
         """
         policy = cached.policy
         _check_order(cached, engine.complaints)
@@ -164,7 +173,7 @@ class BoundView:
             terms,
             asked_by,
             asks_each,
-            app.debug,
+            app.debug or explains,
             kept,
             {},
         )

@@ -52,6 +52,7 @@ from .dependence import add_to_vary, fields_of_answer, follow_error
 from .error_pages import HANDLED
 from .fetch import FILLED, SERVED_WITHIN
 from .origin import PageOrigin
+from .probed import note_bypass, note_served
 from .refresh import AnyView, Replay, page_refresh
 from .request_recorder import ObservedRequest, plain_environ
 from .responses import add_fields, leave_conditions, respond_with_answer, respond_with_copy, stored_page, tell_end_of_freshness
@@ -70,13 +71,15 @@ class Pages:
     :param settings: its configuration.
     :param engine: answers requests.
     :param version: the version of the app.
+    :param explains: ``Cache-Status`` has a detail, even without ``app.debug``.
     """
 
-    def __init__(self, app: Flask, settings: Settings, engine: Engine, version: AppVersion) -> None:
+    def __init__(self, app: Flask, settings: Settings, engine: Engine, version: AppVersion, *, explains: bool = False) -> None:
         self.app = app
         self.settings = settings
         self.engine = engine
         self._version = version
+        self._explains = explains
         self._kept = KeptValues()
         self._bound_views: dict[CachedView, BoundView] = {}
 
@@ -107,7 +110,9 @@ class Pages:
         return self._answered(origin, self.engine.serve(origin), is_visit)
 
     def _bind(self, cached: CachedView) -> BoundView:
-        bound = self._bound_views[cached] = BoundView.of(self.app, cached, self.engine, self.settings, self._version, self._kept)
+        bound = self._bound_views[cached] = BoundView.of(
+            self.app, cached, self.engine, self.settings, self._version, self._kept, explains=self._explains
+        )
         return bound
 
     def _new_endpoint(self, bound: BoundView, endpoint: str | None) -> EndpointCounters:
@@ -253,6 +258,7 @@ class Pages:
         field = forwarded_field(reason.forwarded, status=response.status_code)
         if bound.explains:
             field += key_and_detail("", reason.text)
+            note_bypass(bound, context, reason)
         return add_fields(response, status_fields(CacheStatus.BYPASS, field, self.settings.status_headers))
 
     def _in_background(self, cached: CachedView, origin: PageOrigin) -> Response:
@@ -292,6 +298,7 @@ class Pages:
         origin.relocate()
         met = self.engine.look_up(origin.key)
         served = self.engine.serve(origin)
+        note_served(origin, _named(origin, served))
         more = debug_detail(origin, met, _named(origin, served), time.time(), pending=self.engine.runtime.is_pending(origin.key))
         return self._answered(origin, served, is_visit, more)
 

@@ -1,0 +1,45 @@
+"""Notes how a cached view has answered, for requests that ask why."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ...core.model.reasons import BypassReason
+from ...core.rules.advice import FrontEnd
+from ...engine.origin import Served
+from ..flask_internals import RequestContext
+from ..probe import Noted, probe_of
+from .bound_view import BoundView
+from .origin import PageOrigin
+from .request_recorder import plain_environ
+from .watch import reader_of
+
+
+def note_served(origin: PageOrigin, served: Served) -> None:
+    """Note how a request for a cached view is answered."""
+    probe, context = probe_of(origin.environ), origin.context
+    if probe is None:
+        return
+    endpoint = context.request.endpoint
+    probe.note(
+        Noted(
+            FrontEnd.VIEW,
+            origin.bound.name_at(endpoint),
+            endpoint or "",
+            key=origin.key,
+            reader_of=_unknown if served.answer is None else partial(reader_of, context),
+            served=served,
+            terms=origin.terms,
+        )
+    )
+
+
+def _unknown(kind: str, name: str) -> str:
+    return ""
+
+
+def note_bypass(bound: BoundView, context: RequestContext, reason: BypassReason) -> None:
+    """Note that a request for a cached view bypasses the cache."""
+    endpoint = context.request.endpoint
+    if (probe := probe_of(plain_environ(context.request))) is not None:
+        probe.note(Noted(FrontEnd.VIEW, bound.name_at(endpoint), endpoint or "", bypass=reason))

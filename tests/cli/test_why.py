@@ -1,0 +1,105 @@
+"""``flask stalecache why``: what it prints, and that it only reads the live store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from click.testing import Result
+from flask import Flask, request
+
+from flask_stalecache import StaleCache
+from support.client import MakeApp, visit
+
+BASE = "http://shop.example"
+
+
+@pytest.fixture
+def run(make_app: MakeApp) -> Callable[..., Result]:
+    app, cache = make_app(BASE_URL=BASE)
+    site(app, cache)
+    return lambda *args: app.test_cli_runner().invoke(args=["stalecache", *args])
+
+
+def site(app: Flask, cache: StaleCache) -> None:
+    @app.get("/hello")
+    @cache.cached(60, jitter=0)
+    def hello() -> str:
+        return f"hello {request.cookies.get('name', 'nobody')}"
+
+
+def rows(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.output
+    return [line.rstrip() for line in result.stdout.splitlines()]
+
+
+VIEW = f"{__name__}.site.<locals>.hello"
+
+
+def test_a_page_that_is_cached(run: Callable[..., Result]) -> None:
+    *told, live = rows(run("why", "/hello"))
+    assert told == [
+        "/hello is cached: the second request was answered from the store; it is fresh for 60 s.",
+        f"  asked      GET {BASE}/hello, twice",
+        "  answered   200 OK, MISS: nothing was stored yet",
+        "             200 OK, HIT",
+        f"  by         {VIEW}, at @cache.cached()",
+        f"  key        {VIEW} as hello: {BASE}/hello",
+        f"  read       the cookie name, read by {__name__}",
+        "  visitors   visitors without the cookie name are served the stored page; those with one go to the app",
+    ]
+    assert live.startswith("  live       nothing is stored")
+
+
+def test_a_visitor_with_a_cookie(run: Callable[..., Result]) -> None:
+    told = json.loads(run("why", "/hello", "--cookie", "name=ann", "--header", "X-A: b", "--json").stdout)
+    assert told["first"] == (
+        f"/hello is not cached for this visitor: it depends on the cookie name, read by {__name__}, which is in the request and "
+        "not in the key"
+    )
+    assert told["visitors"] == [
+        "visitors without cookies and Authorization are served the stored page; this one then goes to the app (BYPASS)"
+    ]
+    assert told["fix"] == ["do not read it if the page does not depend on it"]
+
+
+def test_a_page_past_the_cache(run: Callable[..., Result]) -> None:
+    assert rows(run("why", "/nowhere"))[:3] == [
+        "/nowhere is not cached: it matches no endpoint of the app, which answered 404 NOT FOUND.",
+        f"  asked      GET {BASE}/nowhere, twice",
+        "  answered   404 NOT FOUND, past the cache",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("hello",), "give a path that begins with '/'"),
+        (("/hello", "--cookie", "ann"), "give a name and a value, such as 'lang=de'"),
+        (("/hello", "--header", "X-A"), "give a name and a value, such as 'Accept-Language: de'"),
+        (("/hello", "--header", "Range: bytes=0-1"), "leave it out"),
+    ],
+)
+def test_wrong_use(run: Callable[..., Result], arguments: tuple[str, ...], told: str) -> None:
+    result = run("why", *arguments)
+    assert result.exit_code == 2
+    assert told in result.output
+
+
+def test_it_says_what_the_live_store_has_and_leaves_it(make_app: MakeApp) -> None:
+    app, cache = make_app(BASE_URL=BASE)
+    site(app, cache)
+    live = lambda: rows(app.test_cli_runner().invoke(args=["stalecache", "why", "/hello"]))[-1]  # noqa: E731
+    assert live().startswith("  live       nothing is stored")
+    visit(app, "/hello", base_url=BASE)
+    assert live().startswith("  live       HIT: fresh for another")
+    assert visit(app, "/hello", base_url=BASE).word == "HIT"
+
+
+def test_a_store_in_memory_is_each_processes_own(make_app: MakeApp) -> None:
+    app, cache = make_app(STORE="memory", DIR=None)
+    site(app, cache)
+    result = app.test_cli_runner().invoke(args=["stalecache", "why", "/hello"])
+    assert rows(result)[0].startswith("/hello is cached")
+    assert rows(result)[-1].endswith("each process of the server has entries of its own, which this command does not see")
