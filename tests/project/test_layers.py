@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import flask_stalecache
+from support.faces import FACES
 from support.flask_users import KNOW_FLASK
 
 ROOT = Path(flask_stalecache.__file__).parent
@@ -304,82 +305,6 @@ SUBPACKAGES = {
 FRONT_ENDS = {"pages", "memoize", "gateway", "requests_adapter"}
 #: Modules of the front ends that know several of them.
 FLASK_SIDE = {"frontends.flask_endpoints", "frontends.flask_gateway", "frontends.flask_observer", "frontends.flask_urls"}
-#: What other packages may import from a package. Of the packages that are not listed they may import everything.
-FACES: dict[str, set[str]] = {
-    "stats": {
-        "counters",
-        "prometheus",
-        "quantiles",
-        "registry",
-        "schema",
-        "tally",
-    },
-    "stores": {
-        "base",
-        "file_store",
-        "memory_store",
-        "summary",
-    },
-    "engine": {
-        "background",
-        "engine",
-        "instrumentation",
-        "log",
-        "origin",
-        "per_process",
-        "signals",
-        "stream_copies",
-        "stream_pace",
-        "thread_pool",
-        "threads",
-    },
-    "batches": {
-        "batch",
-        "purged",
-        "operations",
-        "renewal",
-        "scheduler",
-        "selector",
-        "warm_request",
-        "warmer",
-        "workers",
-    },
-    "frontends": {
-        "app_version",
-        "caller_context",
-        "current_app",
-        "engine_setup",
-        "flask_endpoints",
-        "flask_gateway",
-        "flask_internals",
-        "flask_urls",
-        "gateway.gateway_cache",
-        "gateway.handler",
-        "memoize.bound_function",
-        "memoize.function",
-        "memoize.handler",
-        "memoize.policy",
-        "memoize.serializers",
-        "middleware",
-        "pages.bound_view",
-        "pages.error_pages",
-        "pages.handler",
-        "pages.refresh",
-        "pages.request_recorder",
-        "pages.watch",
-        "probe",
-        "request_hints",
-        "requests_adapter.app_context",
-        "requests_adapter.factory",
-        "watched_session",
-    },
-    "dashboard": {
-        "blueprint",
-    },
-    "cli": {
-        "commands",
-    },
-}
 
 #: Pure modules outside of core/, of which all is pure.
 PURE_ELSEWHERE = {
