@@ -55,6 +55,7 @@ class CacheDirectory:
     :ivar behind: the table while it may lack the last purge, for those who only write to it.
     :ivar stamps: the table; ``None``: see the states above. A hit reads it once, so that table and marks belong together.
     :ivar was_opened: whether this process has ever opened it.
+    :ivar is_unchecked: it was opened, and whether purges in it are missing has not been looked at yet: see :mod:`.purger`.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class CacheDirectory:
         self.stamps: Stamps | None = None
         self.behind: Stamps | None = None
         self.was_opened = False
+        self.is_unchecked = False
         #: Since when another process has had ``purge.lock``, on the monotonic clock; and whether that was logged.
         self._locked_out: float | None = None
         self._is_said = False
@@ -139,7 +141,7 @@ class CacheDirectory:
             make_directories(self.path)
             self._directory.hold()
             self._open_table()
-            self._is_open = self.was_opened = True
+            self._is_open = self.was_opened = self.is_unchecked = True
 
     def open_if_exists(self) -> bool:
         """Open the directory if it exists, and return whether it does: commands that only read must not create it."""
@@ -172,6 +174,7 @@ class CacheDirectory:
             self.stamps = self.behind = None
         else:
             self.stamps, self.behind = None, stamps
+            self._records.is_copy = self._records.is_copy or stamps.replaces_copy
             self._try_to_catch_up(stamps)
             self._say(stamps.why_read)
         self._on_new_table()

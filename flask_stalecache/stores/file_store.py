@@ -111,7 +111,7 @@ class FileStore:
         """Read the entry and the note of a key, and apply the purges since the entry was begun."""
         name = digest(key)
         with store_errors():
-            self._cache_directory.open()
+            self._open()
             for _ in range(_LOADS):
                 copy = self._read_copy(key, name)
                 if self._knows_purges(copy):
@@ -124,6 +124,11 @@ class FileStore:
         else:
             self._copies.discard(key)
         return copy
+
+    def _open(self) -> None:
+        self._cache_directory.open()
+        if self._cache_directory.is_unchecked:
+            self._purger.make_up_for_lost()
 
     def _read_copy(self, key: str, name: str) -> Copy:
         """Read entry and note. SEQ and the stamp are read before the files, so that a later write is never missed."""
@@ -201,7 +206,7 @@ class FileStore:
         If the process is killed before the stamp moves, copies in other processes are served to the end of their freshness.
         """
         with store_errors():
-            self._cache_directory.open()
+            self._open()
             if self._is_lost(entry) or (self.seq() != entry.seq and self._records.outlive(entry) is None):
                 return False
         if not self._records.reach_back_to(entry):
@@ -339,6 +344,7 @@ class FileStore:
             if not self._cache_directory.open_if_exists():
                 return {"bytes": 0}
             self._cache_directory.reopen_if_replaced()
+            self._purger.make_up_for_lost()
             return self._sweeper.sweep(self._cache_directory.stamps)
 
     # -- the directory -------------------------------------------------------------------------------------------
@@ -360,6 +366,8 @@ class FileStore:
             return
         with store_errors():
             self._cache_directory.tick()
+            if self._records.number_has_changed() or self._cache_directory.is_unchecked:
+                self._purger.make_up_for_lost()
             self._purger.adopt_waiting()
             self._sweeper.tick(self._cache_directory.stamps)
 

@@ -30,6 +30,7 @@ from ..filesystem.directory import Directory, Inside
 from ..filesystem.sealed import seal, seal_json, unseal, unseal_json
 from ..filesystem.uptime import seconds_up, uptime
 from .head_values import count, moment, text, tuple_of
+from .highest_number import HighestNumber
 from .purge_floors import Floors
 from .purge_record import PurgeRecord, left_of
 from .stamps import SEQ_SLOT, Stamps
@@ -79,6 +80,10 @@ class PurgeRecords:
         self._directory = directory
         self.most = most
         self.waiting = WaitingPurges(directory, most * _WAITING)
+        self._highest = HighestNumber(directory.path)
+        #: Whether the directory is known to be a copy, such as a restored backup.
+        self.is_copy = False
+        self._last_status: tuple[int, int, int] | None = None
         self._writes_left = 0
         self._has_reserve = False
         self._size = -1, 0
@@ -205,15 +210,51 @@ class PurgeRecords:
         """
         make_directory(self.folder)
         self._write("last", seal(_LAST, b"%d" % number), number)
+        self._highest.note(number)
 
     def last_number(self) -> int:
         """Return the last number that was written down, or 0.
 
-        If the file is lost or damaged, it is the highest number of all records plus one.
+        If the file is lost or damaged, it is the highest number of all records plus one. It never goes back for this process.
         """
-        waiting = max((purge.number for purge in self.waiting.read()), default=0)
-        noted = _NUMBER.fullmatch(unseal(_LAST, read_file(self.file("last"))) or b"")
-        return max(waiting, self._last_of_records() if noted is None else int(noted[0]))
+        return max(self._noted_number(), self._highest.seen)
+
+    def has_gone_back(self) -> bool:
+        """Whether the last number is less than it was: purges were lost, since an older state of the directory was restored."""
+        noted = self._noted()
+        if self.is_copy:
+            return True
+        if noted is None:
+            # Damaged: what it was, is unknown.
+            return False
+        self._highest.read()
+        if max(noted, self._last_waiting()) < self._highest.seen:
+            return True
+        self._highest.see(noted)
+        return False
+
+    def number_has_changed(self) -> bool:
+        """Whether the file of the last number was written since the last time that this was asked."""
+        before, status = self._last_status, status_of(self.file("last"))
+        self._last_status = None if status is None else (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+        return self._last_status != before
+
+    def accept(self) -> None:
+        """Go on from the highest number that is known. ``purge.lock`` is held."""
+        self.is_copy = False
+        self.note_number(max(self._noted_number(), self._highest.read()))
+
+    def _noted_number(self) -> int:
+        return max(self._last_waiting(), self._noted() or self._last_of_records())
+
+    def _noted(self) -> int | None:
+        """Return what the file of the last number says: 0 if there is none, ``None`` if it is damaged."""
+        data = read_file(self.file("last"))
+        number = _NUMBER.fullmatch(unseal(_LAST, data) or b"")
+        return 0 if data is None else None if number is None else int(number[0])
+
+    def _last_waiting(self) -> int:
+        return max((purge.number for purge in self.waiting.read()), default=0)
 
     def _last_of_records(self) -> int:
         records = [self._read_file(self.file(name)) for name in self._names()]

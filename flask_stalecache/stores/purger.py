@@ -6,11 +6,13 @@ it: the purge is noted beside the records (:mod:`.waiting_purges`), and the next
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from contextlib import suppress
 
 from ..core.model.keys import digest
+from ..core.model.purge_names import EVERYTHING
 from ..errors import BrokenEntry, StoreError
 from ..filesystem.atomic import has_no_room
 from .cache_directory import CacheDirectory
@@ -20,6 +22,8 @@ from .folders import Folders
 from .purge_records import PurgeRecords
 from .stamps import FOLDERS, SEQ_SLOT, Stamps, slot_of
 from .waiting_purges import WaitingPurge
+
+logger = logging.getLogger("flask_stalecache")
 
 #: SEQ is raised by some random steps where others may raise it too: a number that comes twice would hide a purge from copies.
 _STEPS = 1_000_000
@@ -70,6 +74,7 @@ class Purger:
             if not self._directory.is_current():
                 return False
             self._directory.catch_up()
+            self._make_up()
             self._adopt()
             self._purge(names, soft)
             return self._directory.is_current()
@@ -166,9 +171,53 @@ class Purger:
             return
         try:
             if self._directory.is_current():
+                self._make_up()
                 self._adopt()
         finally:
             lock.release()
+
+    def make_up_for_lost(self) -> None:
+        """End the freshness of everything, once, if the directory was restored to an older state and lacks purges.
+
+        :raises OSError: if that can't be done; :class:`StoreError` likewise. Then it is tried again.
+        """
+        self._directory.is_unchecked = False
+        try:
+            if self._records.has_gone_back():
+                self._try_to_make_up()
+        except BaseException:
+            self._directory.is_unchecked = True
+            raise
+
+    def _try_to_make_up(self) -> None:
+        lock = self._directory.take_purge_lock()
+        if lock is None:
+            # Whoever has it may have been stopped.
+            self._records.is_copy = False
+            self.purge((EVERYTHING,), soft=True)
+            return
+        try:
+            self._directory.catch_up()
+            self._make_up()
+        except (OSError, StoreError) as error:
+            if not has_no_room(error):
+                raise
+            self._remove(frozenset({EVERYTHING}))
+        finally:
+            lock.release()
+
+    def _make_up(self) -> None:
+        """Make up for lost purges, unless another process has done so. ``purge.lock`` is held."""
+        if not self._records.has_gone_back():
+            return
+        if any(self._folders.listed(folder).keys for folder in range(FOLDERS)):
+            logger.warning(
+                "%s was restored to an older state, and purges since then are missing: the freshness of all its entries ends now",
+                self._directory.path,
+            )
+            self._purge((EVERYTHING,), soft=True)
+        # Else it is empty: what is stored from now on is not older than any purge.
+        self._records.accept()
 
     def _adopt(self) -> None:
         """Make records of the waiting purges. ``purge.lock`` is held.

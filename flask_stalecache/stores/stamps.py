@@ -87,6 +87,11 @@ class Stamps:
         """Why the table is read and not mapped, so that each hit makes system calls; ``None`` if it is mapped."""
         return None if self._table.is_in_memory else self._table.why
 
+    @property
+    def replaces_copy(self) -> bool:
+        """Whether the directory had a copy of another one's table, such as that of a restored backup."""
+        return self._table.replaces_copy
+
     def tick(self) -> None:
         """Write what can wait."""
         self._table.tick()

@@ -86,7 +86,10 @@ class Table:
     :param file: the file, locked.
     :param memory: the table in memory; ``None`` if it is here.
     :param why: why it is not in memory.
+    :ivar replaces_copy: whether it was made in the place of a copy of a table's file, such as that of a restored backup.
     """
+
+    replaces_copy = False
 
     def __init__(self, place: Place, head: _Head, file: HeldFile, layout: Layout, memory: SharedMemory | None, why: str) -> None:
         self._place = place
@@ -156,6 +159,7 @@ class _Opening:
         self._place = place
         self._layout = layout
         self._why = ""
+        self._replaces_copy = False
 
     def attempt(self) -> Table | None:
         """Return the table, or ``None`` if something was done that makes another attempt worth while."""
@@ -165,6 +169,7 @@ class _Opening:
         head = _head_of(file, self._layout)
         if head is None:
             # Cut by a crash, rewritten by somebody, or not ours.
+            self._replaces_copy = self._replaces_copy or _is_copy(file, self._layout)
             self._set_aside(file)
             return None
         is_alone = file.try_lock(exclusive=True)
@@ -189,7 +194,9 @@ class _Opening:
             if is_alone and is_settled and not self._why and self._replace(file, wants_memory=True, only_by_memory=True):
                 return None
         file.try_lock(exclusive=False)
-        return Table(self._place, head, file, self._layout, memory, self._why)
+        table = Table(self._place, head, file, self._layout, memory, self._why)
+        table.replaces_copy = self._replaces_copy
+        return table
 
     def _memory(self, head: _Head) -> tuple[SharedMemory | None, bool]:
         """Return the table in memory, if this process sees it, and whether it may not map it."""
@@ -274,6 +281,12 @@ def _head_of(file: HeldFile, layout: Layout) -> _Head | None:
     # A copy of a directory must not count in the table of the other one.
     is_whole = file.size == _HEAD + 8 * layout.counts and int(form[4]) == file.inode
     return _Head(data, form[2].decode("ascii"), int(form[3]), 0) if is_whole else None
+
+
+def _is_copy(file: HeldFile, layout: Layout) -> bool:
+    """Whether a file is whole, and was made as another file."""
+    form = _FORM.fullmatch(file.read(_HEAD, 0))
+    return form is not None and form[2] is not None and file.size == _HEAD + 8 * layout.counts and int(form[4]) != file.inode
 
 
 @contextmanager

@@ -116,6 +116,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.purge_record",
         "stores.purge_floors",
         "stores.waiting_purges",
+        "stores.highest_number",
         "stores.purge_records",
         "stores.cache_directory",
         "stores.folders",

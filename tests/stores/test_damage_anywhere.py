@@ -29,6 +29,7 @@ from flask_stalecache.stats.prometheus import families
 from flask_stalecache.stats.registry import Registry
 from flask_stalecache.stats.tally import PLAIN
 from flask_stalecache.stores import sweep
+from flask_stalecache.stores.purge_records import PurgeRecords
 from flask_stalecache.stores.stamps import FILE_NAME
 from support.engine import make_entry
 from support.sweep import file_of
@@ -242,6 +243,8 @@ def test_no_damage_of_any_file_is_a_wrong_answer_or_an_exception(
 ) -> None:
     if not is_shared:
         monkeypatch.setattr(shared_memory, "device", lambda: None)
+    # Here the directory is put back again and again, whereupon everything would be stale: tests/stores/purging/test_restored.py.
+    monkeypatch.setattr(PurgeRecords, "has_gone_back", lambda records: False)
     site = Site(directory, move)
     paths = sorted(site.files)
     for number in range(soak(25_000, 1000)):
