@@ -81,11 +81,11 @@ def bars_nobody(patch: pytest.MonkeyPatch) -> None:
 
 
 def carries_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RequestInputs, "present_in", lambda names, environ: False)
+    patch.setattr(RequestInputs, "present_in", lambda names, environ, holds=None: False)
 
 
 def mixes_variants_up(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("flask_stalecache.core.rules.variants.normal_form", lambda name, value: "")
+    patch.setattr("flask_stalecache.core.rules.variant_index.normal_form", lambda name, value: "")
 
 
 @pytest.mark.parametrize(
