@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flask import Response
+from flask import Flask, Response
 from werkzeug.routing import RequestRedirect
 
 from ..config import Settings
+from ..core.http.accept import CODINGS, AcceptReads, codings_named
 from ..core.http.fields import vary_names
 from ..core.model.environ import REPORT
 from ..core.model.inputs import RequestInputs
@@ -51,6 +52,7 @@ class Left(NamedTuple):
     :ivar kept: names and values of what looks random and is kept for this request.
     :ivar is_stream: the body is made while it is sent.
     :ivar traced: the tracing fields that the view has read.
+    :ivar codings: the codings that the app may answer with.
     :ivar is_redirected: URL matching redirected the request, or would have if no hook had answered.
     """
 
@@ -65,6 +67,7 @@ class Left(NamedTuple):
     is_stream: bool
     is_redirected: bool
     traced: frozenset[str]
+    codings: tuple[str, ...]
 
 
 class AppReport:
@@ -137,6 +140,7 @@ def note_what_is_left(response: Response) -> Response:
             kept=values_kept_for(request),
             is_stream=response.is_streamed and not response.direct_passthrough,
             traced=frozenset(request.stalecache_reads.traced_by(packages_of_view(context.app, request.endpoint))),
+            codings=_codings_of(context.app),
             is_redirected=isinstance(request.routing_exception, RequestRedirect),
         )
         report.lefts.append(left)
@@ -201,7 +205,11 @@ class Observer:
         readers = report.readers(self._settings.ignored_headers)
         names = RequestInputs(headers=tuple(sorted(readers)), variables=tuple(sorted(report.log.variables)))
         owns = [report.read_beyond_names(ignored)]
+        accepts = AcceptReads()
+        accepts.add(report.log.accepts)
         for left in report.lefts:
+            left.log.settle()
+            accepts.add(left.log.accepts)
             names |= self._names(left)
             owns.append(_own(left, ignored))
         is_answered = _uses_session(last) and not last.varied
@@ -219,6 +227,9 @@ class Observer:
             sessions=frozenset(left.session_cookie for left in report.lefts),
             has_changed_session=any(is_changed(left.session) for left in report.lefts),
             last_seen=last.seen,
+            accepts=accepts,
+            changed=frozenset(name for left in report.lefts for name in left.log.changed),
+            codings=last.codings,
             readers=readers,
             reader_of=partial(_reader_of, report.lefts),
         )
@@ -235,6 +246,13 @@ class Observer:
         cookies = {*left.log.cookies, *([left.session_cookie] if _uses_session(left) else [])}
         headers = (left.log.headers.keys() - self._settings.ignored_headers) | left.traced
         return RequestInputs(tuple(sorted(cookies)), tuple(sorted(headers)), tuple(sorted(left.log.variables)))
+
+
+def _codings_of(app: Flask) -> tuple[str, ...]:
+    """Return the codings that an app may answer with: those of Flask-Compress, if it has that."""
+    given = [app.config.get(name) or () for name in ("COMPRESS_ALGORITHM", "COMPRESS_ALGORITHM_STREAMING")]
+    names = [name for value in given for name in (value.split(",") if isinstance(value, str) else value)]
+    return codings_named(tuple(map(str, names))) if names else CODINGS
 
 
 def _reader_of(lefts: Iterable[Left], kind: str, name: str) -> str:

@@ -76,6 +76,8 @@ class Raw(NamedTuple):
 class Codings(NamedTuple):
     """The codings that Accept-Encoding accepts, of those that the app may answer with.
 
+    An answer with another coding must not be selected by it: its client may be the only one to know that coding.
+
     :ivar known: those, sorted.
     """
 
@@ -244,7 +246,7 @@ class AcceptReads:
         announced: Collection[str],
         get: Callable[[str], Any],
         changed: Collection[str] = (),
-        codings: tuple[str, ...] = CODINGS,
+        codings: tuple[str, ...] | None = CODINGS,
     ) -> tuple[Selector, ...]:
         """Return what an answer depends on, of the Accept fields.
 
@@ -252,7 +254,7 @@ class AcceptReads:
         :param announced: those that the answer names in ``Vary``.
         :param get: returns a value of the WSGI environ as the request arrived, or ``None``.
         :param changed: variables of the environ that the app has changed.
-        :param codings: the codings that the app may answer with.
+        :param codings: the codings that the app may answer with; ``None`` if it may be any.
         """
         found: list[Selector] = []
         for field in ACCEPT_FIELDS.intersection(read) | ACCEPT_FIELDS.intersection(announced):
@@ -261,7 +263,7 @@ class AcceptReads:
         return in_order(found)
 
     def _of_field(
-        self, field: str, value: str | None, is_announced: bool, is_changed: bool, codings: tuple[str, ...]
+        self, field: str, value: str | None, is_announced: bool, is_changed: bool, codings: tuple[str, ...] | None
     ) -> list[Selector]:
         lists = [chosen for chosen in self.chosen if chosen.field == field]
         is_told = all(value_of(chosen, value) == self.chosen[chosen] for chosen in lists)
@@ -269,10 +271,15 @@ class AcceptReads:
         if 0 < len(lists) <= _MOST_LISTS and is_told and not is_otherwise and not is_changed:
             return list(lists)
         if is_announced and not is_changed:
-            return [Codings(codings) if field == ENCODING else field]
+            return [Codings(codings) if field == ENCODING and codings is not None else field]
         if field in self.parsed and field not in self.raw and is_told and not is_changed:
             return [Parsed(field)]
         return [Raw(field), *([Parsed(field)] if field in self.parsed else [])]
+
+
+def names_of(selectors: Iterable[Selector]) -> tuple[str, ...]:
+    """Return the request fields that selectors look at, in lower case, each one once."""
+    return tuple(dict.fromkeys(map(field_of_selector, selectors)))
 
 
 def without_lists(selectors: Iterable[Selector], fields: Collection[str]) -> tuple[Selector, ...]:

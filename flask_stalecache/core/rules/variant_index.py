@@ -8,6 +8,7 @@ visitors send ever new values, answers to further ones are not stored.
 from __future__ import annotations
 
 import json
+from ast import literal_eval
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -88,6 +89,15 @@ def variant_key(url_key: str, fields: Fields, get: Callable[[str], Any]) -> str:
 def is_variant_of(url_key: str, key: str) -> bool:
     """Whether a key belongs to a variant of a URL."""
     return key.startswith(f"('variant', {url_key!a}, ")
+
+
+def is_told_by(key: str, fields: Fields) -> bool:
+    """Whether requests with the key of a variant agree in some selectors."""
+    try:
+        known = {*literal_eval(key)[-1]} if key.startswith("('variant', ") else set()
+    except (ValueError, SyntaxError, TypeError):
+        return False
+    return all(not known.isdisjoint({name_in_key(each), (name := field_of_selector(each)), (name, "raw")}) for each in fields)
 
 
 def normal_form(selector: Selector, value: str | None) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...core.http.accept import CODINGS, AcceptReads
 from ...core.model.entry import Entry
 from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.policy import Policy
@@ -49,6 +50,9 @@ class Observation:
     :param kept: names and values of what looks random and is kept for this request.
     :param sessions: the names of the cookies in which the app keeps its sessions.
     :param has_changed_session: the app has changed a session.
+    :param accepts: how it has read the Accept fields.
+    :param changed: the variables of the environ that it has changed.
+    :param codings: the codings that it may answer with.
     :param readers: the fields that middleware between gateway and app has read, in lower case, and its modules.
     :param reader_of: returns the module of the app that has read a name of a kind (:class:`.Kind`), as far as known.
     """
@@ -68,6 +72,9 @@ class Observation:
     kept: tuple[tuple[str, str], ...] = ()
     sessions: frozenset[str] = frozenset()
     has_changed_session: bool = False
+    accepts: AcceptReads = field(default_factory=AcceptReads)
+    changed: frozenset[str] = frozenset()
+    codings: tuple[str, ...] = CODINGS
     readers: Mapping[str, str] = field(default_factory=dict)
     reader_of: Callable[[str, str], str] = lambda kind, name: "the app"
 

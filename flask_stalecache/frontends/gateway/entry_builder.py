@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...core.http.accept import field_of_selector
-from ...core.http.fields import Headers
+from ...core.http.accept import ACCEPT_FIELDS, in_order, names_of
+from ...core.http.fields import Headers, first_of, listed
 from ...core.http.freshness import is_explicit
 from ...core.http.tags import tags_in_fields
 from ...core.http.tracing import TRACING, shown_fields
@@ -24,7 +25,7 @@ from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability
 from ...core.rules.request_changes import PARTS, PARTS_IN_PLACE, changed_fields, changed_parts, may_explain, repeated_parameters
 from ...core.rules.shared_cache import Exchange, entry_fields
-from ...core.rules.variant_index import Fields, index_with
+from ...core.rules.variant_index import Fields, index_with, is_told_by
 from ...core.rules.variants import place_of
 from ...engine.origin import Start
 from ...errors import StoreError
@@ -70,26 +71,39 @@ class EntryBuilder:
     # -- for which visitors ------------------------------------------------------------------------------------------------
 
     def fields(self, seen: Observation, headers: Headers) -> Fields:
-        """Return the request fields that select a response among the variants of the URL.
+        """Return what selects a response among the variants of the URL: what it names in ``Vary``, and Accept fields.
 
         :param headers: the fields of the response.
         """
-        varied = selecting_fields(headers) or ()
-        return tuple(name for name in varied if name not in seen.answered and not self._is_in_url_key(name))
+        varied = {name for name in selecting_fields(headers) or () if name not in seen.answered and not self._is_in_url_key(name)}
+        return in_order((*(varied - ACCEPT_FIELDS), *self._accepts(seen, varied & ACCEPT_FIELDS, headers)))
+
+    def _accepts(self, seen: Observation, announced: Collection[str], headers: Headers) -> Fields:
+        read = [name for name in seen.names.headers if name in ACCEPT_FIELDS and not self._is_in_url_key(name)]
+        if not read and not announced:
+            return ()
+        used = listed(first_of(headers, "content-encoding") or "")
+        codings = seen.codings if {*seen.codings, "identity"}.issuperset(used) else None
+        return seen.accepts.selectors(read, announced, self._environ.get, seen.changed, codings)
 
     def _is_in_url_key(self, name: str) -> bool:
         return name in _IN_KEY or name in self._rule.policy.vary
 
     def beyond_key(self, seen: Observation, headers: Headers) -> RequestInputs:
         """Return the cookies and fields that were read and that are not part of the key."""
-        fields = self.fields(seen, headers)
+        fields = names_of(self.fields(seen, headers))
         names = tuple(name for name in seen.names.headers if name not in fields and not self._is_in_url_key(name))
         return RequestInputs(() if "cookie" in fields else seen.names.cookies, names, seen.names.variables)
 
     def varied(self, seen: Observation, headers: Headers) -> tuple[str, ...]:
         """Return the request fields that a response depends on without naming them in ``Vary``."""
         names = self.beyond_key(seen, headers)
-        fields = (*self._rule.policy.vary, *names.headers, *(["cookie"] if names.cookies else []))
+        fields = (
+            *self._rule.policy.vary,
+            *names_of(self._accepts(seen, (), headers)),
+            *names.headers,
+            *(["cookie"] if names.cookies else []),
+        )
         return tuple(name.title() for name in dict.fromkeys(fields))
 
     def own(self, seen: Observation, headers: Headers) -> Refusal | None:
@@ -100,7 +114,7 @@ class EntryBuilder:
 
     def _changed(self, seen: Observation, headers: Headers) -> Refusal | None:
         """Return the refusal if middleware has given the app another request than the key describes."""
-        added = (*self._rule.policy.vary, *self.fields(seen, headers))
+        added = (*self._rule.policy.vary, *names_of(self.fields(seen, headers)))
         if seen.is_blind:
             is_explained = any(may_explain(name) and environ_name(name) in self._environ for name in added)
         else:
@@ -152,7 +166,7 @@ class EntryBuilder:
         index = engine.look_up(self._url_key).entry
         place = place_of(self._url_key, fields, self._environ.get, index, engine.is_in_use)
         if place is None:
-            return Refusal(StoreRefusal.TOO_MANY_VARIANTS, " and ".join(dict.fromkeys(map(field_of_selector, fields))))
+            return Refusal(StoreRefusal.TOO_MANY_VARIANTS, " and ".join(names_of(fields)))
         entry = self._entry(place.key, exchange, seen, windows, tags, place.fields, body, start)
         return BuiltEntry(entry, None if place.listing is None else index_with(place.listing, entry, self._url_key))
 
@@ -177,7 +191,7 @@ class EntryBuilder:
             varied=self.varied(seen, exchange.headers),
             status=exchange.status,
             body=body,
-            recipe=PageRecipe.from_environ(environ, (*policy.vary, *map(field_of_selector, fields)), ignored, as_seen).to_json(),
+            recipe=PageRecipe.from_environ(environ, (*policy.vary, *names_of(fields)), ignored, as_seen).to_json(),
             calls=tuple(self._hints.calls),
             stood_in=self._hints.stood_in,
             by_file=True,
@@ -212,9 +226,11 @@ class EntryBuilder:
     # -- a confirmation ---------------------------------------------------------------------------------------------------
 
     def is_elsewhere(self, headers: Headers, previous: Entry, seen: Observation) -> bool:
-        """Whether a 304 names other fields in ``Vary`` than the stored response: then it belongs to another key."""
-        is_any = selecting_fields(headers) is not None
-        return is_any and self.fields(seen, headers) != self.fields(seen, previous.headers)
+        """Whether a 304 depends on other fields than the stored response: then it belongs to another key."""
+        if selecting_fields(headers) is None:
+            return False
+        is_other = self.fields(seen, headers) != self.fields(seen, previous.headers)
+        return is_other or not is_told_by(previous.key, self._accepts(seen, (), headers))
 
     def renewed(self, exchange: Exchange, windows: Windows, start: Start, previous: Entry) -> Entry:
         """Return the stored response with the fields of a confirmation."""

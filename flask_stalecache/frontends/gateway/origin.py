@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...batches.warm_request import Warming, warming_of
-from ...core.http.accept import field_of_selector
+from ...core.http.accept import names_of
 from ...core.http.fields import lines_of
 from ...core.http.validators import CONDITIONS
 from ...core.model.entry import Entry
@@ -278,7 +278,7 @@ class GatewayOrigin(RequestOrigin):
 
     def refresh(self) -> RefreshJob:
         """Return the refresh of the stored response: a new request from what is in the key."""
-        varied = (*self.rule.policy.vary, *map(field_of_selector, self.located.fields))
+        varied = (*self.rule.policy.vary, *names_of(self.located.fields))
         recipe = PageRecipe.from_environ(self.environ, varied, self.rule.ignored)
         return _refresh_job(self.backend, self.rule, self.key, self.url_key, self.label, recipe, self.tally)
 

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ...core.http.accept import names_of
 from ...core.http.cache_control import response_directives
 from ...core.http.credentials import credentials_in
 from ...core.http.fields import end_to_end, first_of
@@ -148,7 +149,7 @@ class VisitorJudge:
         if not self._backend.guards or is_for_everybody(response_directives(fields)):
             return None
         # HTTP has a rule of its own for Authorization (RFC 9111 section 3.5), and Vary makes a field part of the key.
-        without = {"authorization", *self._entries.fields(seen, fields)}
+        without = {"authorization", *names_of(self._entries.fields(seen, fields))}
         carried = RequestInputs(headers=tuple(name for name in self.credentials(seen).headers if name not in without))
         if not carried:
             return None

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from ...core.http.accept import ACCEPT_FIELDS
+from ...core.http.accept import ACCEPT_FIELDS, names_of
 from ...core.http.dates import pause_asked
 from ...core.http.fields import stored_fields
 from ...core.http.freshness import S_MAXAGE, forbids_stale, switches_off
@@ -57,7 +57,7 @@ from .error_pages import ask_handlers
 from .made import Filling, Made, Seen, directives_of, may_stand_in, refusal_in_code
 from .request_recorder import arrived_environ, plain_environ
 from .responses import body_size, freeze, frozen_failure
-from .variants import PageVariants, fields_read, inherit, names_of
+from .variants import PageVariants, fields_read, inherit
 from .watch import Covered, Watch, add_inherited, holds_of, names_beyond_key, read_beyond_names, reads_of, watched
 
 #: On the request: the cached pages that were served within it, as (page, served, the one before).

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...batches.warm_request import warming_of
+from ...core.http.accept import names_of
 from ...core.model.environ import WARMING
 from ...core.model.inputs import RequestInputs
 from ...core.model.keys import page_key
@@ -28,7 +29,7 @@ from .error_pages import ask_handlers
 from .fetch import NOTHING_IGNORED, SERVED_WITHIN, PageFetch
 from .refresh import page_refresh, visitor_fields
 from .request_recorder import arrived_environ
-from .variants import PageVariants, names_of
+from .variants import PageVariants
 from .watch import (
     KEY_FIELDS,
     Covered,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...core.http.accept import ACCEPT_FIELDS, field_of_selector
+from ...core.http.accept import ACCEPT_FIELDS, field_of_selector, names_of
 from ...core.http.fields import Headers, vary_names
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.variant_index import Fields
@@ -53,11 +53,6 @@ def fields_read(context: RequestContext, covered: Covered, headers: Headers = ()
     if ACCEPT_FIELDS.isdisjoint(read | announced):
         return ()
     return log.accepts.selectors(read, announced, arrived_environ(context.request).get, log.changed)
-
-
-def names_of(fields: Fields) -> tuple[str, ...]:
-    """Return the request fields that selectors look at, in lower case, each one once."""
-    return tuple(dict.fromkeys(map(field_of_selector, fields)))
 
 
 def inherit(context: RequestContext, fields: Fields, reader: str) -> None:
