@@ -35,6 +35,7 @@ from ..filesystem.mounts import NETWORK, OF_THE_HOST, kind_at, why_no_locks
 from ..stats.counters import Counters
 from .purge_records import PurgeRecords
 from .stamps import FILE_NAME, SEQ_SLOT, Stamps, newer_table
+from .table_file import is_being_opened
 
 logger = logging.getLogger("flask_stalecache")
 
@@ -248,8 +249,12 @@ class CacheDirectory:
             self.stamps.tick()
 
     def has_unmapped_table(self) -> bool:
-        """Whether other processes may have a table that this one can't open."""
-        return self.stamps is None and self.behind is None and status_of(self._directory.at(FILE_NAME)) is not None
+        """Whether other processes may have a table that this one can't open.
+
+        They have none while one of them opens it, which may have been stopped: it looks for the last purge once it has the table.
+        """
+        place = self._directory.at(FILE_NAME)
+        return self.stamps is None and self.behind is None and status_of(place) is not None and not is_being_opened(place)
 
     def reopen_if_replaced(self) -> None:
         """Open the table again if its file was replaced or deleted, or could not be opened before."""

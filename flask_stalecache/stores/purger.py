@@ -69,7 +69,7 @@ class Purger:
         lock = self._directory.take_purge_lock()
         if lock is None:
             self._purge_without_lock(names, soft)
-            return self._directory.is_current()
+            return self._is_valid()
         try:
             if not self._directory.is_current():
                 return False
@@ -77,9 +77,13 @@ class Purger:
             self._make_up()
             self._adopt()
             self._purge(names, soft)
-            return self._directory.is_current()
+            return self._is_valid()
         finally:
             lock.release()
+
+    def _is_valid(self) -> bool:
+        """Whether all others know of a purge that was just made, or will when they have a table."""
+        return self._directory.is_current() and not self._directory.has_unmapped_table()
 
     def _purge(self, names: tuple[str, ...], soft: bool) -> None:
         """Purge in an order that is safe at any interruption, each step for all names. ``purge.lock`` is held.

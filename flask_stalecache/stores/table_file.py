@@ -39,6 +39,8 @@ from .numbers import LIMIT, MOST, ZERO, FileMarks, FileNumbers, Marks, Numbers, 
 _HEAD = 128
 _FORM = re.compile(rb"stalecache table\n(?:here (\d{1,20})|shared (stalecache-[0-9a-f]{32}) (\d{1,20}) (\d{1,20}))\n+")
 _TRIES = 100
+#: Tries while another process opens the table alone: that takes it a millisecond, unless it was stopped.
+_TRIES_ALONE = 20
 #: Seconds between two tries, between two looks for others, and for which others are waited for at most.
 _PAUSE, PATIENCE = 0.005, 3.0
 #: Seconds for which a new table stays here: others, who have made room for who does not see their memory, are about to join.
@@ -149,17 +151,33 @@ def open_table(place: Place, layout: Layout) -> Table:
         table = opening.attempt()
         if table is not None:
             return table
+        if opening.met_opener == _TRIES_ALONE:
+            break
     raise OSError(f"no usable table of stamps at {place}")
 
 
+def is_being_opened(place: Place) -> bool:
+    """Whether another process has the file for itself, because it is opening the table: then nobody uses the table."""
+    path, at = where(place)
+    try:
+        file = HeldFile(ours(open_descriptor(path, os.O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, at=at), place))
+        return not file.try_lock(exclusive=False)
+    except OSError:
+        return False
+
+
 class _Opening:
-    """One attempt after the other to open a table, while other processes do the same."""
+    """One attempt after the other to open a table, while other processes do the same.
+
+    :ivar met_opener: how often another process had the file for itself.
+    """
 
     def __init__(self, place: Place, layout: Layout) -> None:
         self._place = place
         self._layout = layout
         self._why = ""
         self._replaces_copy = False
+        self.met_opener = 0
 
     def attempt(self) -> Table | None:
         """Return the table, or ``None`` if something was done that makes another attempt worth while."""
@@ -174,7 +192,8 @@ class _Opening:
             return None
         is_alone = file.try_lock(exclusive=True)
         if not is_alone and not file.try_lock(exclusive=False):
-            # Just now it is being replaced.
+            # Just now it is being opened or replaced.
+            self.met_opener += 1
             time.sleep(_PAUSE)
             return None
         if not file.is_same(status_of(self._place)):

@@ -34,8 +34,11 @@ def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
     def put(*mounted: tuple[str | Path, str, bool]) -> None:
         here = os.stat(tmp_path).st_dev
         device = f"{os.major(here)}:{os.minor(here)}"
-        # That of the shared memory is always there.
-        every = [*mounted, (shared_memory.FOLDER, "tmpfs", False)]
+        # The shared memory is always there, and the test's files may be in it.
+        every = [
+            (shared_memory.FOLDER, "tmpfs", False),
+            *((tmp_path if place == "/" else place, *more) for place, *more in mounted),
+        ]
         lines = [
             f"{number} 1 {device if is_here else ELSEWHERE} / {str(place).replace(' ', SPACE)} rw shared:1 - {kind} source rw"
             for number, (place, kind, is_here) in enumerate(every)
@@ -202,7 +205,7 @@ def test_a_file_system_without_locks_is_refused_at_the_start(
     assert directory.exists() == exists
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
 def test_visitors_are_served_if_the_locks_go_later(make_app: MakeApp, no_locks: Callable[[int], None], number: int) -> None:
     app, cache = make_app()
 

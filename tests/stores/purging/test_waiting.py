@@ -5,6 +5,7 @@ Covers ``stores.waiting_purges`` and ``stores.purger``.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -20,7 +21,7 @@ import time_machine
 
 from flask_stalecache import Policy
 from flask_stalecache.filesystem.directory import Directory
-from flask_stalecache.stores import cache_directory
+from flask_stalecache.stores import cache_directory, table_file
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purge_records import PurgeRecords
 from flask_stalecache.stores.stamps import Stamps
@@ -95,6 +96,69 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_directory, "_TRIES", 1)
+
+
+@contextmanager
+def stopped_at_opening(directory: Path) -> Iterator[int]:
+    """Run with a process that was stopped while it had the file of the table for itself."""
+    pid = os.fork()
+    if not pid:
+        with suppress(BaseException):
+            joined = table_file._Opening._joined
+
+            def stop(*args: Any, **more: Any) -> Any:
+                table_file._Opening._joined = joined  # type: ignore[method-assign]
+                os.kill(os.getpid(), signal.SIGSTOP)
+                return joined(*args, **more)
+
+            table_file._Opening._joined = stop  # type: ignore[method-assign]
+            store = FileStore(directory)
+            store.load("page")
+            # What it stores now was begun after the purges.
+            assert fill(store, b"by the one that was stopped", ("all", SPORT), "late")
+            os._exit(0 if body_in(store) is None else 7)
+        os._exit(1)
+    try:
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        yield pid
+    finally:
+        with suppress(ChildProcessError, ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("how", ["goes on", "is killed"])
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+def test_a_purge_while_another_process_was_stopped_as_it_opened_the_table(
+    directory: Path, waits: list[float], soft: bool, how: str
+) -> None:
+    """Nobody has the table then, so the records say all."""
+    store = FileStore(directory)
+    fill(store)
+    fill(store, names=("all", SPORT), key="sport")
+    del store
+    gc.collect()
+    with stopped_at_opening(directory) as pid:
+        new = FileStore(directory)
+        assert [body_in(new, key) for key in ("page", "sport")] == [OLD] * 2
+        new.purge(NEWS, soft=False)
+        new.purge(SPORT, soft=soft)
+        assert sum(waits) <= 1
+        for each in (new, FileStore(directory)):
+            assert body_in(each) is None
+            assert fresh_body_in(each, "sport") is None
+        if how == "goes on":
+            go_on(pid)
+    for each in (new, FileStore(directory)):
+        each.tick()
+        assert body_in(each) is None
+        assert fresh_body_in(each, "sport") is None
+        assert body_in(each, "late") == (b"by the one that was stopped" if how == "goes on" else None)
+    assert fill(new, NEW)
+    assert [fresh_body_in(each) for each in (new, FileStore(directory))] == [NEW] * 2
+    new.purge(NEWS, soft=False)
+    assert body_in(FileStore(directory)) is None
 
 
 @pytest.mark.parametrize("step", STEPS)
