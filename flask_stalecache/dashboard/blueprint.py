@@ -45,7 +45,7 @@ LONGEST = 800
 #: The panels that an open page updates. To add one: a name here, its template ``templates/NAME.html`` (which is rendered with
 #: ``now``, the :class:`.Overview`), a section of ``page.html`` with ``data-part="NAME"`` that includes it, and its data in
 #: ``overview.py``. The script needs no change.
-PANELS = ("health", "tiles", "origins", "hour")
+PANELS = ("health", "tiles", "origins", "reasons", "hour")
 
 
 class Registered(NamedTuple):

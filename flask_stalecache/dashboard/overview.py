@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..core.formatting import clock, latency, number, percent, rate, size
+from ..core.model.reasons import BY_CODE, Reason
+from ..core.rules.advice import FrontEnd, fix_of_reason
 from ..stats import schema
 from ..stats.quantiles import buckets_of, quantile
 from ..stats.schema import value_at
@@ -62,6 +64,21 @@ class Busy(NamedTuple):
     origin95: str
 
 
+class Uncached(NamedTuple):
+    """A reason why requests for one name were not answered from the store.
+
+    :ivar share: of all requests and calls that were not.
+    :ivar advice: what to do about it; "" if that is as it should be.
+    """
+
+    kind: str
+    name: str
+    requests: str
+    share: str
+    reason: str
+    advice: str
+
+
 class Choice(NamedTuple):
     """A series whose latency can be shown."""
 
@@ -87,6 +104,7 @@ class Overview:
     shares: list[Share]
     tiles: list[Tile]
     origins: list[Busy]
+    uncached: list[Uncached]
     choices: list[Group]
     series: str
     series_label: str
@@ -116,6 +134,7 @@ def overview(stats: Mapping[str, Any], moments: Sequence[Moment], how: Health, n
         shares=_shares(requests),
         tiles=_tiles(stats, moments, how, now),
         origins=_busiest(stats),
+        uncached=_uncached(stats),
         choices=[group for group in choices if group.choices],
         series=series,
         series_label=known.get(series, "all endpoints"),
@@ -205,6 +224,25 @@ def _busiest(stats: Mapping[str, Any]) -> list[Busy]:
     found = [(sum(each["requests"].values()), kind, name, each) for kind in KINDS for name, each in stats[kind].items()]
     found.sort(key=lambda item: (-item[0], item[1], item[2]))
     return [_busy(count, kind, name, each) for count, kind, name, each in found[:BUSIEST]]
+
+
+def _uncached(stats: Mapping[str, Any]) -> list[Uncached]:
+    found = [
+        (count, kind, name, code) for kind in KINDS for name, each in stats[kind].items() for code, count in each["reasons"].items()
+    ]
+    found.sort(key=lambda item: (-item[0], *item[1:]))
+    total = sum(count for count, *_ in found)
+    return [
+        Uncached(
+            ONE_OF[kind], name or "the app", number(count), percent(count, total), BY_CODE[code].general, _advice(BY_CODE[code])
+        )
+        for count, kind, name, code in found[:BUSIEST]
+    ]
+
+
+def _advice(reason: Reason) -> str:
+    """Return what to do about a reason. An endpoint's requests may come by its view or by the gateway."""
+    return fix_of_reason(reason, FrontEnd.VIEW) or fix_of_reason(reason, FrontEnd.RULES)
 
 
 def _busy(count: int, kind: str, name: str, each: Mapping[str, Any]) -> Busy:

@@ -404,6 +404,20 @@ def test_what_visitors_choose_is_shown_as_text(make_app: MakeApp, value: str) ->
     assert "<b>" not in text
 
 
+def test_why_pages_are_not_cached_is_told_by_endpoint(make_app: MakeApp) -> None:
+    app = shown(make_app)
+    client = app.test_client()
+    assert "Everything was answered from the store so far." in get(client).text
+    for path, fields in (("/news", {}), ("/news", {}), ("/news", {"Authorization": "Basic x"})):
+        get(client, path, fields)
+    panel = unescape(get(client, "/stalecache/now").json["parts"]["reasons"])
+    rows = [re.sub(r"<[^>]+>|\s+", " ", row).split() for row in panel.split("<tr>")[2:]]
+    told = "the request has an Authorization field say Cache-Control: public in it if it is the same for everybody"
+    assert [" ".join(row) for row in rows] == [
+        f"endpoint news 1 50.0 % {told}", "endpoint news 1 50.0 % nothing was stored yet",
+    ]  # fmt: skip
+
+
 def test_what_can_not_be_looked_for_says_why(make_app: MakeApp) -> None:
     client = shown(make_app).test_client()
     assert "give a path that begins with" in find(client, "url", "news")
@@ -418,7 +432,7 @@ def test_a_page_that_is_left_open_costs_no_walk(make_app: MakeApp, monkeypatch: 
     get(client, "/news")
     monkeypatch.setattr(FileStore, "walk", lambda store: pytest.fail("it walked"))
     said = get(client, "/stalecache/now?series=endpoints/news").json
-    assert set(said["parts"]) == {"health", "tiles", "origins", "hour"}
+    assert set(said["parts"]) == {"health", "tiles", "origins", "reasons", "hour"}
     assert said["charts"]["whole"] is True
     assert get(client, "/stalecache/now?after=nonsense").status_code == 200
 
