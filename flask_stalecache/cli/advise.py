@@ -27,7 +27,7 @@ from .context import this_app, this_state
 from .log_files import LogFiles
 
 LIFETIMES = (10.0, 60.0, 600.0, 3600.0)
-_HEAD = ("ENDPOINT", "MAX_AGE", "REQUESTS", "FROM STORE", "CALLS SAVED", "AGE P50", "P95", "MAX", "ENTRIES", "BODIES")
+_HEAD = ("ENDPOINT", "MAX_AGE", "REQUESTS", "FROM STORE", "SAVED", "AGE P50", "P95", "MAX", "ENTRIES", "BODIES")
 #: A longer lifetime is advised only if it saves so many times the calls.
 _WORTH = 1.1
 #: The statuses that say that the stored page would have been the answer: a part of it, and its confirmation.
