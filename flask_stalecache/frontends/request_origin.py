@@ -102,7 +102,7 @@ class RequestOrigin(Origin):
 
     def barred_by(self, entry: Entry) -> RequestInputs:
         """Return the absent names of an entry that the request carries, or Authorization."""
-        return entry.absent.carried_part(self.environ) or AUTHORIZATION
+        return self.carried_part(entry.absent) or AUTHORIZATION
 
     def carries(self, names: RequestInputs) -> bool:
         """Whether the request carries one of these cookies, session keys or fields."""

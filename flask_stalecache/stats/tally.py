@@ -31,6 +31,9 @@ Totals: TypeAlias = "Mapping[tuple[str, str], Sequence[int]]"
 #: The cells of a label. A hit from this process's memory only adds to the first one.
 PLAIN = 0
 _STATUS = {CacheStatus(name): 1 + index for index, name in enumerate(STATUSES)}
+_FROM_STORE = tuple(_STATUS[status] for status in (CacheStatus.HIT, CacheStatus.STALE, CacheStatus.UPDATING))
+#: Requests after which an endpoint without a hit is remarkable.
+_MANY = 100
 _CALLS, _FAILURES, _WAITS, _REFRESHED, _REFRESH_FAILED, _REFRESH_NS, _SERVED_NS, _ORIGIN_NS = range(8, 16)
 _SERVED, _ORIGIN = 16, 16 + _BUCKETS
 #: Cells of a label's series: all of the above, and a few spare ones.
@@ -54,14 +57,16 @@ def private_cells(count: int) -> memoryview:
 class Tally:
     """The counts of one endpoint, fetch function or host in this process.
 
+    :ivar live: requests so far that were not answered from the store, roughly: threads may miss some.
     :ivar cells: its cells; replaced after a fork, so they must be read for each count.
     """
 
-    __slots__ = ("cells", "kind", "label")
+    __slots__ = ("cells", "kind", "label", "live")
 
     def __init__(self, kind: str, label: str, cells: memoryview | None = None) -> None:
         self.kind = kind
         self.label = label
+        self.live = 0
         self.cells = private_cells(ALL_CELLS) if cells is None else cells
 
     def move_to(self, cells: memoryview) -> None:
@@ -94,6 +99,12 @@ class Tally:
         """Count a reason why something was not answered from the store."""
         index = _REASON[why]
         self.cells[index] += 1
+        self.live += 1
+
+    @property
+    def is_never_hit(self) -> bool:
+        """Whether many requests were answered, and none of them from the store."""
+        return self.live >= _MANY and not (self.cells[PLAIN] or any(self.cells[index] for index in _FROM_STORE))
 
     def asked(self, seconds: float, *, failed: bool) -> None:
         """Count a call of the origin."""

@@ -14,6 +14,7 @@ from flask import Flask, Response, request
 from flask.views import MethodView, View
 
 from flask_stalecache import GatewayCache, Policy
+from flask_stalecache.stats import tally
 from support.client import MakeApp, visit
 from support.wsgi_apps import PLAIN
 
@@ -114,6 +115,23 @@ def test_with_debug_the_response_says_so_too(make_app: MakeApp, view: Any, heade
     app.debug = True
     app.add_url_rule("/x", "page", view)
     assert detail.replace("{}", __name__) in visit(app, "/x", headers).headers["Cache-Status"]
+
+
+@pytest.mark.parametrize("gateway", [False, {"/*": Policy(max_age=60)}, True])
+def test_what_is_usual_for_members_is_a_warning_if_nobody_gets_a_hit(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, gateway: Any
+) -> None:
+    monkeypatch.setattr(tally, "_MANY", 3)
+    app, cache = make_app(GATEWAY=gateway)
+    app.add_url_rule("/x", "page", greeting if gateway else cache.cached(60)(greeting))
+    app.add_url_rule("/y", "mixed", greeting if gateway else cache.cached(60)(greeting))
+    for path, cookie in (("/y", ""), ("/y", ""), *[(path, "name=ann") for path in ("/x", "/y") for _ in range(6)]):
+        visit(app, path, {"Cookie": cookie} if cookie else {})
+    said = [
+        record.getMessage() for record in caplog.records if record.levelno == logging.WARNING and "cookie" in record.getMessage()
+    ]
+    assert len(said) == (gateway is not True)
+    assert all(f"requests with the cookie name, which was read by {__name__}" in line for line in said)
 
 
 def of_class(app: Flask, cached: Any) -> None:

@@ -121,6 +121,8 @@ def fix_of_name(kind: Kind, name: str, front: FrontEnd) -> str:
     :param front: the front end that the answer came by.
     """
     match kind:
+        case Kind.SESSION if front is FrontEnd.VIEW:
+            return "write ignore_session=True if the page does not depend on the session, or do not read it in the view"
         case Kind.COOKIE | Kind.SESSION:
             return "do not read it if the page does not depend on it"
         case Kind.FIELD:

@@ -106,12 +106,15 @@ class VisitorJudge:
         self._backend.complaints.warn_once(about, message, seen.label, name, advice)
 
     def _explain_live(self, seen: Observation, kind: Kind, name: str) -> None:
-        """Log once that visitors with a name are served live: usual for members, so it is no warning."""
+        """Log once that visitors with a name are served live: usual for members, so it is a warning only if there are no hits."""
+        is_meant = seen.policy.gateway or self._rule.policy.max_age is not None
+        tally = self._backend.tally(seen.endpoint, self._rule.pattern)
+        level = logging.WARNING if is_meant and tally.is_never_hit else logging.INFO
         self._backend.complaints.warn_once(
-            (self._name(seen), kind, name),
+            (self._name(seen), kind, name, level),
             "%s bypasses the gateway for requests with the %s %s, which was read by %s: %s",
             seen.label, kind.word, name, seen.reader_of(kind, name), fix_of_name(kind, name, self._backend.front_end(seen)),
-            level=logging.INFO,
+            level=level,
         )  # fmt: skip
 
     def unstorable(self, call: AppCall, seen: Observation, reason: Refusal | None) -> Answer:

@@ -7,6 +7,8 @@ a variable of the environ              the same, and ``key=``: a warning
 Cookie or Authorization as a field     who read it: usual for members, so info
 a cookie or a key of the session       the name and who read it: usual for members, so info
 =====================================  =======================================================
+
+What is usual for members is a warning once many requests were answered, and none of them from the store.
 """
 
 from __future__ import annotations
@@ -23,13 +25,16 @@ from ..flask_internals import RequestContext
 from .watch import reader_of
 
 
-def advise(log: RateLimitedLog, view: str, context: RequestContext, judgement: Judgement, carried: RequestInputs) -> None:
+def advise(
+    log: RateLimitedLog, view: str, context: RequestContext, judgement: Judgement, carried: RequestInputs, *, is_never_hit: bool
+) -> None:
     """Log once why a page is not stored, if the developer can do something about it.
 
     :param view: the name of the view.
     :param carried: the names that the page depends on beyond its key, and that this request carries.
+    :param is_never_hit: many requests for the view were answered, and none of them from the store.
     """
-    refusal = judgement.reason
+    refusal, usual = judgement.reason, logging.WARNING if is_never_hit else logging.INFO
     if judgement.verdict is Verdict.UNSTORABLE and refusal is not None and refusal.reason.is_fixable:
         log.warn_once((view, refusal.log_key), "%s is not stored: %s", view, refusal.log_text)
     if judgement.verdict is not Verdict.PERSONAL:
@@ -37,9 +42,9 @@ def advise(log: RateLimitedLog, view: str, context: RequestContext, judgement: J
     for name in carried.headers:
         if name in NEVER_VARIED:
             log.warn_once(
-                (view, "header", name),
+                (view, "header", name, usual),
                 "%s bypasses the cache for requests with the field %s, which was read by %s: %s",
-                view, name, reader_of(context, "headers", name), NEVER_VARIED[name], level=logging.INFO,
+                view, name, reader_of(context, "headers", name), NEVER_VARIED[name], level=usual,
             )  # fmt: skip
             continue
         if name in TRACING:
@@ -56,17 +61,17 @@ def advise(log: RateLimitedLog, view: str, context: RequestContext, judgement: J
         log.warn_once((view, "variable", name), "%s is not stored: %s", view, variable_read(name, reader).log_text)
     for key in carried.session:
         log.warn_once(
-            (view, "session", key),
+            (view, "session", key, usual),
             "%s bypasses the cache for sessions with the key %s, which was read by %s; if the page does not depend on it, write "
             "ignore_session=True, or do not read it in the view",
-            view, key, reader_of(context, "session", key), level=logging.INFO,
+            view, key, reader_of(context, "session", key), level=usual,
         )  # fmt: skip
     for name in carried.cookies:
         log.warn_once(
-            (view, "cookie", name),
+            (view, "cookie", name, usual),
             "%s bypasses the cache for requests with the cookie %s, which was read by %s; if the page does not depend on it, write "
             "ignore_session=True (for the session), or do not read it in the view",
-            view, name, reader_of(context, "cookies", name), level=logging.INFO,
+            view, name, reader_of(context, "cookies", name), level=usual,
         )  # fmt: skip
 
 

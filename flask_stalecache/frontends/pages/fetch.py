@@ -182,7 +182,9 @@ class PageFetch:
     def _answer_of_response(self, made: Made, judgement: Judgement, filling: Filling | None) -> Answer:
         seen, response, in_background = made.seen, made.response, made.word.in_background
         carried, is_anybodys = seen.carried, seen.is_anybodys and (seen.is_aimed or judgement.verdict is not Verdict.FAILED)
-        advise(self.bound.complaints, self._name, self.context, judgement, carried)
+        counters = self.bound.endpoints.get(self.context.request.endpoint)
+        is_never_hit = counters is not None and counters.tally.is_never_hit
+        advise(self.bound.complaints, self._name, self.context, judgement, carried, is_never_hit=is_never_hit)
         if is_for_authorization(judgement):
             # As a name that the request carries, so that requests with it don't wait for each other.
             carried = carried | AUTHORIZATION
