@@ -75,7 +75,7 @@ class Gateway:
         self._engine = backend.engine
         self._rules = rules
         self._chosen = chosen
-        self._invalidator = Invalidator(backend.engine, rules)
+        self._invalidator = Invalidator(backend, rules)
         self._knows_server = False
         #: Whether ``Cache-Status`` contains the debug detail.
         self._explains = False
@@ -91,9 +91,8 @@ class Gateway:
         - ``_known`` maps the request fields that make up a URL's key to the key, so that no key has to be built. The long way adds
           a URL after a hit, unless a rule has to look at each request.
         - ``Index.keys`` maps an index and the values of the request fields that a response names in ``Vary`` to the key of the
-          variant. A URL
-          without ``Vary`` has no index. ``names`` is ``None`` where responses named different fields: then only the long way can
-          choose between them.
+          variant. A URL without ``Vary`` has no index. ``names`` is ``None`` where responses named different fields: then only the
+          long way can choose between them.
         - ``PreparedFields`` are the response fields as they may be sent until the ``Age`` or the seconds of freshness left change,
           that is for less than a second. They end before the entry is stale, so the short way need not ask whether it is fresh.
 
@@ -328,11 +327,12 @@ class Gateway:
         as_it_came = environ.copy()
         rule = self._rules.of(as_it_came)
         counted = Bypass(self._backend, self._engine.instrumentation, environ, rule, reason)
+        led_to: list[Entry] = []
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None) -> Callable[[bytes], object]:
             code, seen = code_of(status), counted.observe()
             if method not in SAFE_METHODS:
-                self._invalidator.after(as_it_came, seen.last_seen, method, code, headers)
+                led_to.extend(self._invalidator.after(as_it_came, seen, method, code, headers))
             ours = first_of(headers, "x-cache-status") is not None or counted.answered(code)
             field = forwarded_field(reason.forwarded, status=code) + (key_and_detail("", reason.text) if self._explains else "")
             if not ours and (probe := probe_of(as_it_came)) is not None:
@@ -342,7 +342,7 @@ class Gateway:
             varied = fields_of_answer(self._backend, rule, as_it_came, seen, headers, seen.own, bypassed=reason)
             return start_response(status, [*with_vary(end_to_end(headers), varied), *more], *given)
 
-        return counted.enter(start)
+        return self._invalidator.renewing(counted.enter(start), led_to)
 
     def _gateway_timeout(self, start_response: StartResponse, status: CacheStatus, reason: str) -> Iterable[bytes]:
         """Answer 504: no stored response may be served, and the app may not be called (RFC 9111 sections 4.2.4 and 5.2.1.7)."""

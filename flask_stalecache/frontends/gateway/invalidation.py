@@ -1,56 +1,98 @@
-"""Invalidates stored responses after unsafe requests (RFC 9111 section 4.4)."""
+"""Invalidates stored responses after unsafe requests (RFC 9111 section 4.4), and has those anew that their answers lead to.
+
+A form leads its visitor to a page by a redirect, and that page goes, since the form may have changed it. Most forms change nothing
+on it: a login, a message. So that others need not wait for it time and again, it is made anew when the redirect has been sent.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from ...core.http.invalidation import invalidated
 from ...core.model.arrival import Place, name_of_root, place_of_path, unsent
+from ...core.model.entry import Entry
 from ...core.model.keys import RAW_PATHS, host_of, page_key
 from ...core.model.purge_names import target_name
-from ...engine.engine import Engine
+from ...core.rules.variant_index import keys_in
 from ...errors import StoreError
+from ..wsgi import closing
+from .backend import Backend, Observation
+from .origin import refresh_of
 from .rules import Rules
+
+#: The greatest number of variants of a page that one redirect has made anew.
+MOST_RENEWED = 8
+
+_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class Invalidator:
     """Purges the URLs that unsafe requests may have changed.
 
-    :param engine: purges them.
+    :param backend: the app. Its engine purges them.
     :param rules: decide what is part of a URL's key.
     """
 
-    def __init__(self, engine: Engine, rules: Rules) -> None:
-        self._engine = engine
+    def __init__(self, backend: Backend, rules: Rules) -> None:
+        self._backend = backend
+        self._engine = backend.engine
         self._rules = rules
 
     def after(
         self,
         environ: Mapping[str, Any],
-        seen: Mapping[str, Any] | None,
+        observed: Observation,
         method: str,
         status: int,
         headers: Sequence[tuple[str, str]],
-    ) -> None:
+    ) -> list[Entry]:
         """Purge the URL of a request, and those in Location and Content-Location of its response if they have the same origin.
 
+        Return what was stored of the pages that a redirect of an observed app leads to.
+
         :param environ: the request as it arrived.
-        :param seen: the same as the app saw it: the URLs in its response are made from that. ``None``: the app did not see it.
+        :param observed: how the app came to its response. The URLs in that are made from the request as the app saw it.
         """
-        seen = seen or environ
+        seen = observed.last_seen or environ
         urls = invalidated(method, status, _url(seen), headers, _url(environ))
         if urls:
             self._invalidate(environ, None)
+        led_to: list[Entry] = []
         for url in urls[1:]:
             parts = urlsplit(url)
             place = place_of_path(parts.path, environ, seen)
             if place is not None:
-                self._invalidate(_environ_of(place, parts.query, environ), place.root)
+                led_to += self._invalidate(_environ_of(place, parts.query, environ), place.root)
+        return led_to if status in _REDIRECTS and not observed.is_blind else []
 
-    def _invalidate(self, environ: Mapping[str, Any], root: str | None) -> None:
-        """Purge the URL of a request.
+    def renewing(self, body: Iterable[bytes], entries: Sequence[Entry]) -> Iterable[bytes]:
+        """Return a body at whose close pages that were purged are made anew in the background, for all visitors alike.
+
+        :param entries: what was stored of them.
+        """
+        runtime = self._engine.runtime
+        if not entries or runtime.in_line:
+            return body
+        return closing(body, [partial(self._renew, entries)], takes_long=runtime.refresher.workers == 0)
+
+    def _renew(self, entries: Sequence[Entry]) -> None:
+        runtime, now = self._engine.runtime, time.time()
+        for entry in entries:
+            job = refresh_of(self._backend, self._rules, entry)
+            if isinstance(job, str):
+                continue
+            copy = self._engine.look_up(job.key)
+            # Somebody may have had it made meanwhile.
+            if copy.entry is None and not copy.note.backing_off(now) and runtime.claim(copy):
+                runtime.submit(replace(job, fills_missing=True))
+
+    def _invalidate(self, environ: Mapping[str, Any], root: str | None) -> list[Entry]:
+        """Purge the URL of a request. Return what was stored of it.
 
         :param root: the script root that the app must have seen when it made what is stored. A visitor may have chosen it, and
             must not purge a page that the app has elsewhere.
@@ -60,12 +102,20 @@ class Invalidator:
         if (root is not None or not rule.policy.vary) and not self._is_known(key, root):
             # Each purge writes a record, so requests for made-up URLs could fill the disk. Where a rule puts request fields into
             # the key, there may be entries for other values of them, which this look-up does not find.
-            return
+            return []
+        stored = self._stored(key)
         try:
             self._engine.counters.count("invalidations")
             self._engine.purge(target_name(environ, rule.ignored), soft=False)
         except StoreError as error:
             self._engine.answer_writer.store_failed(error)
+        return stored
+
+    def _stored(self, key: str) -> list[Entry]:
+        """Return what is stored of a URL: one response, or variants, the newest first."""
+        entry = self._engine.look_up(key).entry
+        keys = [] if entry is None else keys_in(entry)[: -MOST_RENEWED - 1 : -1]
+        return [entry for key in keys if (entry := self._engine.look_up(key).entry) is not None]
 
     def _is_known(self, key: str, root: str | None) -> bool:
         """Whether a response is stored under a key, made below a script root, or is being made."""
