@@ -1,9 +1,11 @@
-"""Hit ratio beside a flood: ``python benchmarks/min_uses.py [--reads 1000]`` prints a table as Markdown.
+"""Hit ratio beside a flood: ``python benchmarks/min_uses.py [--reads 1000]`` prints two tables as Markdown.
 
 Readers ask for 2,000 pages by Zipf's law: the most-read page twice as often as the second one, three times as often as the third
 one, and so on. The store has room for 200 pages and evicts the one that was used least recently. Beside each read, a flood asks for
 made-up URLs, none of them twice. With ``min_uses`` these are not stored, and evict nothing. The second half of the reads is
 measured. All runs in this process, with a store in memory: it is not about times.
+
+The second table has no ``min_uses``. Its flood is answered with ``no-store``, or with 500, so that each made-up URL leaves a note.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from flask_stalecache import GatewayCache, Policy
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.stores.base import Checked, Copy, Stored, Usage
+from flask_stalecache.stores.memory_store import MemoryStore
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -119,8 +122,13 @@ class LruStore:
 
 
 def page(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer any URL with a page."""
-    start_response("200 OK", [("Content-Type", "text/html"), ("Content-Length", "1000")])
+    """Answer any URL with a page; those below ``/no-store`` and ``/error`` with one that may not be stored."""
+    kind = environ["PATH_INFO"].split("/")[1]
+    fields = [("Content-Type", "text/html"), ("Content-Length", "1000")]
+    start_response(
+        "500 Internal Server Error" if kind == "error" else "200 OK",
+        [*fields, ("Cache-Control", "no-store")] if kind == "no-store" else fields,
+    )
     return [bytes(1000)]
 
 
@@ -142,21 +150,29 @@ def visit(app: GatewayCache, path: str) -> bool:
     return seen == ["HIT"]
 
 
-def hit_ratio(reads: int, flood: int, min_uses: int) -> float:
+def store_for(pages: int) -> MemoryStore:
+    """Return a real store with room for so many pages."""
+    probe = MemoryStore()
+    visit(GatewayCache(page, store=probe, rules={"/*": Policy(max_age=86400)}), "/1000")
+    return MemoryStore(max_size=pages * probe.usage().bytes)
+
+
+def hit_ratio(reads: int, flood: int, min_uses: int, kind: str = "") -> float:
     """Return the hit ratio of the readers in the second half.
 
     :param reads: how often readers ask.
     :param flood: made-up URLs beside each read.
+    :param kind: how the app answers these. Default: with pages.
     """
     dice = random.Random(reads)
     rules = {"/*": Policy(max_age=86400, min_uses=min_uses)}
-    app = GatewayCache(page, store=LruStore(ROOM), rules=rules)
+    app = GatewayCache(page, store=store_for(ROOM) if kind else LruStore(ROOM), rules=rules)
     weights = list(accumulate(1 / rank for rank in range(1, PAGES + 1)))
     hits = 0
     for number, read in enumerate(dice.choices(range(PAGES), cum_weights=weights, k=reads)):
         hits += visit(app, f"/{read}") and number >= reads // 2
         for other in range(flood):
-            visit(app, f"/{number}/{other}")
+            visit(app, f"/{kind}/{number}/{other}")
     return hits / (reads - reads // 2)
 
 
@@ -168,6 +184,10 @@ def main() -> None:
     print("| made-up URLs beside a read | min_uses=1 | min_uses=2 | min_uses=3 |\n| ---: | ---: | ---: | ---: |")
     for flood in (0, 1, 4):
         print(f"| {flood} | {' | '.join(f'{hit_ratio(reads, flood, least):.0%}' for least in (1, 2, 3))} |", flush=True)
+    print("\n| made-up URLs beside a read | pages | no-store | 500 |\n| ---: | ---: | ---: | ---: |")
+    for flood in (0, 1, 4):
+        ratios = " | ".join(f"{hit_ratio(reads, flood, 1, kind):.0%}" for kind in ("page", "no-store", "error"))
+        print(f"| {flood} | {ratios} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from ..core.model.note import Note
 from ..stats.counters import Counters
 from .numbers import Numbers
 
+#: The part of ``max_size`` (1/n) that notes without an entry take at most: visitors choose their keys.
+NOTES_SHARE = 16
 #: Estimated bytes of memory: a copy without entry; an entry with what a front end prepares; a name; a field; a container; an item.
 _COPY, _ENTRY, _NAME, _FIELD, _CONTAINER, _ITEM = 700, 3500, 190, 320, 100, 60
 

@@ -18,10 +18,11 @@ from ..errors import BrokenEntry, StoreError
 from ..filesystem.atomic import read_file
 from ..filesystem.system import free_bytes
 from . import note_format
+from .base import NOTES_SHARE
 from .entry_file import read_head
 from .folders import BILLION, Folders, Found, Removed
 from .purge_records import PurgeRecords
-from .stamps import FOLDERS, SEQ_SLOT, Stamps, mark_of
+from .stamps import FOLDERS, SEQ_SLOT, OwnCounts, Stamps, mark_of
 from .summary import is_failing
 
 #: Keys in a sample at least, so that its least used are a fair guess at the least used of all.
@@ -37,8 +38,10 @@ ROUNDS = 64
 _TRUSTED = 1.5
 #: Seconds that a write spends at most on counting again.
 _COUNTING = 0.02
-#: The part of ``max_size`` (1/n) that notes without an entry take at most.
-NOTES_SHARE = 16
+#: Bytes that notes without an entry take at most if there is no ``max_size``: their number is limited all the same.
+NOTES_WITHOUT_LIMIT = 64 * 1024 * 1024
+#: Seconds after which a process without a table counts all files again.
+_COUNTED_EVERY = 60.0
 _EVICTED, _NOTE_EVICTED = "evicted_for_size", "removed_notes"
 
 
@@ -57,6 +60,7 @@ class Evictor:
         self.min_free = min_free
         self._records = records
         self._candidates, self._lone_notes = _Candidates([]), _Candidates([])
+        self._own_counts: OwnCounts | None = None
 
     def reserve(self, folder: int, size: int, stamps: Stamps | None, *, is_lone: bool = False) -> None:
         """Make room for some bytes, and count them.
@@ -64,12 +68,13 @@ class Evictor:
         They are counted before they are written, so that concurrent writers know of each other.
 
         :param folder: the folder that they are written to.
-        :param stamps: the table with the counts; without it only ``min_free`` is enforced.
+        :param stamps: the table with the counts; without it this process counts for itself.
         :param is_lone: whether they are of a note without an entry.
         :raises StoreError: if there is no room.
         """
         if self.max_size is not None and size > self.max_size:
             raise StoreError(f"no room for {size} bytes under STALECACHE_MAX_SIZE")
+        stamps = self._counts(stamps)
         if is_lone and stamps is not None:
             self._limit_notes(size, stamps)
         for _ in range(ROUNDS):
@@ -84,7 +89,20 @@ class Evictor:
 
     def release(self, folder: int, size: int, stamps: Stamps | None, *, is_lone: bool = False) -> None:
         """Take back a reservation whose write failed."""
-        _grow(stamps, folder, -size, is_lone)
+        _grow(stamps or self._own_counts, folder, -size, is_lone)
+
+    def _counts(self, stamps: Stamps | None) -> Stamps | None:
+        """Return the table; without one, the counts of this process, which are right now and then; ``None``: nothing is counted."""
+        if stamps is not None or self.max_size is None:
+            self._own_counts = None
+            return stamps
+        own = self._own_counts
+        if own is None or time.monotonic() - own.since >= _COUNTED_EVERY:
+            own = self._own_counts = OwnCounts()
+            for number in range(FOLDERS):
+                folder = self.folders.look(number)
+                own.count(number, folder.size, folder.entries, folder.notes)
+        return own
 
     def enforce(self, stamps: Stamps | None, removed: Removed, until: float) -> bool:
         """Evict until the limits hold, which may have been lowered. Return true if they do, or if evicting did not help.
@@ -113,12 +131,10 @@ class Evictor:
         return over
 
     def _limit_notes(self, size: int, stamps: Stamps) -> None:
-        """Evict the oldest notes without an entry until there is room for some bytes within their part of ``max_size``."""
-        if self.max_size is None:
-            return
-        removed = Removed()
+        """Evict the oldest notes without an entry until there is room for some bytes within their limit."""
+        limit, removed = NOTES_WITHOUT_LIMIT if self.max_size is None else self.max_size // NOTES_SHARE, Removed()
         for _ in range(ROUNDS):
-            over = sum(stamps.folder_notes) + size - self.max_size // NOTES_SHARE
+            over = sum(stamps.folder_notes) + size - limit
             if over <= 0:
                 return
             if self._lone_notes.is_over or self._lone_notes.gone >= self._lone_notes.due:

@@ -30,15 +30,13 @@ from ..core.rules.variant_index import INDEX
 from ..errors import ConfigError, StoreError
 from ..filesystem.process import ProcessId, this_process
 from ..stats.counters import Counters
-from .base import Checked, Copy, Stored, Usage
+from .base import NOTES_SHARE, Checked, Copy, Stored, Usage
 from .memory_purges import MemoryPurges
 from .purge_record import PurgeRecord, left_of
 from .purge_records import records_within
 from .summary import is_failing
 
 MIB = 1024 * 1024
-#: Notes without an entry take this part (1/n) of the size at most: visitors choose the keys.
-_NOTES = 16
 #: Pages with a failing origin that are spared at most when room is made.
 _SPARED = 64
 #: Seconds between two sweeps at most, and keys that one round of housekeeping looks at.
@@ -279,7 +277,7 @@ class MemoryStore:
 
     def _make_room(self, new: _Kept) -> None:
         """Evict the oldest notes without an entry that are over their part, then what was not used since the last look (CLOCK)."""
-        while new.entry is None and self._notes and self._notes_size + new.size > self.max_size // _NOTES:
+        while new.entry is None and self._notes and self._notes_size + new.size > self.max_size // NOTES_SHARE:
             self._drop(next(iter(self._notes.values())))
             self._evicted += 1
         # Each round evicts, clears a mark or spares a page that could not be built again, of which there are few: so this ends.

@@ -158,7 +158,7 @@ class PurgeRecords:
         if data is None or (content is not None and len(content) == Floors.SIZE):
             return Floors(content)
         # Damaged, by a crash of the machine for one: as if everything had been purged when it was written, the safe side.
-        return Floors.all_at(_written_ns(file) + COARSEST_TIME)
+        return Floors.all_at(_not_after(file))
 
     def merge_oldest(self) -> None:
         """Merge a quarter of the records if there are too many. ``purge.lock`` is held, and SEQ is raised before and after."""
@@ -166,7 +166,7 @@ class PurgeRecords:
             return
         records = list(map(self.file, self._names()))
         if len(records) > self.most:
-            self._merge(sorted(records, key=_written)[: len(records) - self.most * 3 // 4])
+            self._merge(sorted(records, key=lambda file: _written_ns(file) or math.inf)[: len(records) - self.most * 3 // 4])
         # Counting costs time, so the records are counted again only after some more were written; by each process for itself.
         self._writes_left = max(1, min(_UNCOUNTED, (self.most - len(records)) // 2))
 
@@ -271,8 +271,8 @@ class PurgeRecords:
         """
         names = self._names()
         chosen = random.sample(names, MOST) if len(names) > MOST else names
-        written = ((file, _written(file) / 1e9) for file in map(self.file, chosen))
-        return [file for file, at in written if self._is_outdated(file, at, now, up)]
+        written = ((file, _written_ns(file)) for file in map(self.file, chosen))
+        return [file for file, at in written if at is not None and self._is_outdated(file, at / 1e9, now, up)]
 
     def _is_outdated(self, file: Inside, written: float, now: float, up: Uptime) -> bool:
         is_ahead = is_future(written, now)
@@ -353,16 +353,16 @@ class CachedPurgeRecords:
         return record
 
 
-def _written(file: Inside) -> float:
-    """Return the modification time of a file; infinity if it was removed."""
+def _written_ns(file: Inside) -> int | None:
+    """Return the modification time of a file; ``None`` if it was removed."""
     status = status_of(file)
-    return math.inf if status is None else status.st_mtime_ns
+    return None if status is None else status.st_mtime_ns
 
 
-def _written_ns(file: Inside) -> int:
-    status = status_of(file)
-    # Replaced since: nothing that is begun from now on can be older.
-    return time.time_ns() if status is None else status.st_mtime_ns
+def _not_after(file: Inside) -> int:
+    """Return a number that no purge in a damaged file exceeds: each was given its time at most."""
+    # If it was replaced since, nothing that is begun from now on can be older.
+    return (_written_ns(file) or time.time_ns()) + COARSEST_TIME
 
 
 def _decoded(file: Inside, data: bytes) -> PurgeRecord:
@@ -371,7 +371,7 @@ def _decoded(file: Inside, data: bytes) -> PurgeRecord:
         return record
     # Damaged, by a crash of the machine for one, or that of another name. The file's time is its number; a soft purge becomes a
     # hard one, the safe side.
-    return PurgeRecord("", hard=_written_ns(file) + COARSEST_TIME)
+    return PurgeRecord("", hard=_not_after(file))
 
 
 def _record(head: Any) -> PurgeRecord:

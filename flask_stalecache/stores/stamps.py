@@ -20,6 +20,7 @@ Where processes can't share memory, the same table is in a file that each of the
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from ..filesystem.directory import Place
@@ -132,6 +133,20 @@ class Stamps:
     def is_current(self) -> bool:
         """Whether other processes use the same table."""
         return self._table.is_current()
+
+
+class OwnCounts(Stamps):
+    """The counts of one process that has no table. Other processes do not see them, and all files are counted again now and then.
+
+    :ivar since: when they began, on the monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        # Not that of Stamps: there is no file.
+        self.since = time.monotonic()
+        self.folder_sizes, self.folder_entries, self.folder_notes = ([0] * FOLDERS for _ in range(3))
+        self.table = [0] * (SLOTS + 1)
+        self.marks = bytearray(MARKS)
 
 
 def _bounded(count: int) -> int:

@@ -10,7 +10,8 @@ from flask import request
 
 from flask_stalecache import FileStore, Policy
 from flask_stalecache.core.model.note import NOTHING, Note
-from flask_stalecache.stores.eviction import NOTES_SHARE
+from flask_stalecache.stores import eviction
+from flask_stalecache.stores.base import NOTES_SHARE
 from flask_stalecache.stores.memory_store import MemoryStore
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps
 from support.client import MakeApp, visit
@@ -77,6 +78,20 @@ def test_the_oldest_notes_make_room_for_new_ones(directory: Path, clock: time_ma
     assert keys_kept(directory, "page") == ["page"]
     assert store.counters["evicted_for_size"] == 0
     assert store.counters["removed_notes"] == 2 * NOTES - len(left)
+
+
+def test_without_a_limit_of_the_size_notes_have_one(
+    directory: Path, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eviction, "NOTES_WITHOUT_LIMIT", NOTES * BLOCK)
+    store = FileStore(directory, max_size=None)
+    for number in range(10):
+        write(store, f"page {number}", blocks=4)
+    for number in range(5 * NOTES):
+        clock.shift(1)
+        store.write_note(str(number), unstorable())
+        assert lone_notes(directory) <= NOTES
+    assert len(kept(directory)) == 10
 
 
 def test_notes_in_use_stay(directory: Path, clock: time_machine.Traveller) -> None:
