@@ -37,9 +37,12 @@ class Worker:
         """Let it run a function that is found by its name."""
         self._pipe.send((function, args))
 
-    def result(self) -> Any:
-        """Return what the function returned; fail if it raised, hangs, or if the process died."""
-        assert self._pipe.poll(3 * PATIENCE), "a process hangs"
+    def result(self, seconds: float = 3 * PATIENCE) -> Any:
+        """Return what the function returned; fail if it raised, hangs, or if the process died.
+
+        :param seconds: after how many it hangs.
+        """
+        assert self._pipe.poll(seconds), "a process hangs"
         try:
             good, value = self._pipe.recv()
         except EOFError:

@@ -224,7 +224,8 @@ def serving(
     :param app: the module and what in it is the app, or a call that makes it: ``example_app:create_app()``.
     :param env: environment variables for it, made strings.
     :param workers: processes under gunicorn, uWSGI and granian; the others are always one.
-    :param settings: gunicorn's own, such as ``threads=50``; of these, waitress, uWSGI and granian take ``threads``.
+    :param settings: gunicorn's own, such as ``threads=50``; of these, waitress, uWSGI and granian take ``threads``. For granian,
+        ``respawns=True`` replaces workers that are killed, as the others do.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if source:
@@ -282,6 +283,8 @@ def _command(kind: str, app: str, place: _Place, workers: int, settings: Mapping
     where = ["--host", "127.0.0.1", "--port", str(place.port)]
     if kind == "granian":
         pools = ["--workers", str(workers), "--blocking-threads", str(settings.get("threads", 8))]
+        # Otherwise, granian ends if a worker is killed.
+        pools += ["--respawn-failed-workers", "--respawn-interval", "0.1"] if settings.get("respawns") else []
         return ["-m", "granian", "--interface", "wsgi", *where, *pools, "entry:app"]
     if kind == "reloader":
         # It looks at the app only, since the package may be in somebody's editor.

@@ -16,7 +16,6 @@ import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,9 @@ from werkzeug.test import EnvironBuilder
 
 from flask_stalecache import FileStore, StoreError
 from support.soak.clock import SharedClock
-from support.soak.figures import Samples, Usage
+from support.soak.figures import Usage
 from support.soak.ledger import KINDS, THINGS, Ledger, Page
+from support.soak.outcome import Outcome
 from support.soak.storm_site import USERS, Site, is_frail, login_cookies, make_site, text_of
 
 #: Seconds after which a visitor or an editor hangs.
@@ -37,29 +37,6 @@ RELOAD, FORK = 4, 3
 #: How often a fork of a process does something.
 OF_A_FORK = 30
 HOST = "http://storm.example"
-
-
-@dataclass
-class Outcome:
-    """What a process has seen.
-
-    :ivar wrong: the first wrong answers.
-    :ivar done: how often each thing was done; of visits, how they were answered.
-    :ivar slowest: the seconds that the slowest took of each.
-    :ivar said: the lines of the log.
-    """
-
-    wrong: list[str] = field(default_factory=list)
-    wrongs: int = 0
-    done: Counter[str] = field(default_factory=Counter)
-    slowest: dict[str, float] = field(default_factory=dict)
-    said: Counter[str] = field(default_factory=Counter)
-    samples: Samples = field(default_factory=Samples)
-
-    def fail(self, what: str) -> None:
-        self.wrongs += 1
-        if len(self.wrong) < 20:
-            self.wrong.append(what)
 
 
 class Storm:
@@ -102,19 +79,7 @@ class Storm:
 
     def see(self, page: Page, floor: int, status: int, body: bytes, user: str) -> None:
         """Compare an answer with the ledger: a floor read before it was asked for, and the version now."""
-        kind, thing = page
-        if status == 503 and body == b"down" and is_frail(thing):
-            return
-        shown = body.decode().partition("\n")[0].split()
-        if status != 200 or len(shown) != 4 or not shown[2].isdecimal():
-            self.outcome.fail(f"{page}: {status} {body[:200]!r}")
-            return
-        version, now = int(shown[2]), self.ledger.version(thing)
-        shows = "page" if kind == "flood" else kind
-        if body.decode() != text_of(shows, thing, version, user):
-            self.outcome.fail(f"{page} for {user}: shows {body[:80]!r}, {len(body)} bytes")
-        if not floor <= version <= now:
-            self.outcome.fail(f"{page}: shows version {version}, allowed are {floor} to {now}")
+        self.outcome.judge(page, (floor, self.ledger.version(page[1])), status, body, user)
 
     def purge(self, pages: Iterable[Page], purge: Callable[[], object]) -> None:
         """Purge pages, and know that afterwards."""

@@ -46,22 +46,28 @@ def is_frail(thing: int) -> bool:
     return thing % FRAIL == FRAIL - 1
 
 
-def make_site(directory: Path, ledger: Ledger, release: str) -> Site:
+def make_site(directory: Path, ledger: Ledger, release: str, windows: tuple[float, float, float] = (2, 4, 20)) -> Site:
+    """Make an app.
+
+    :param windows: seconds of freshness, stale-while-revalidate and stale-if-error of all pages.
+    """
     app = _new_app()
-    windows = Policy(max_age=2, stale_while_revalidate=4, stale_if_error=20)
+    fresh, stale, failing = windows
+    policy = Policy(max_age=fresh, stale_while_revalidate=stale, stale_if_error=failing)
     app.config.update(
         STALECACHE_DIR=directory,
         STALECACHE_VERSION=release,
         STALECACHE_MAX_SIZE=MAX_SIZE,
         STALECACHE_MAX_ENTRY_SIZE=300_000,
         STALECACHE_MEMORY_SIZE=200_000,
-        STALECACHE_MAX_AGE=2,
-        STALECACHE_STALE_WHILE_REVALIDATE=4,
-        STALECACHE_STALE_IF_ERROR=20,
+        STALECACHE_MAX_AGE=fresh,
+        STALECACHE_STALE_WHILE_REVALIDATE=stale,
+        STALECACHE_STALE_IF_ERROR=failing,
         STALECACHE_REFRESH_BACKOFF=(0.2, 1),
-        STALECACHE_LOCK_TIMEOUT=15,
+        # Whoever waits for a lock that nobody lets go hangs.
+        STALECACHE_LOCK_TIMEOUT=120,
         STALECACHE_INACTIVE=30,
-        STALECACHE_GATEWAY={"/gate/*": windows, "/stream/*": windows},
+        STALECACHE_GATEWAY={"/gate/*": policy, "/stream/*": policy},
     )
     cache = StaleCache(app)
 
@@ -74,7 +80,7 @@ def make_site(directory: Path, ledger: Ledger, release: str) -> Site:
             raise ThirdPartyDown(str(thing))
         return version
 
-    lookup = cache.memoize(2, 4, 20, tags=_tags)(look_up)
+    lookup = cache.memoize(*windows, tags=_tags)(look_up)
     _add_views(app, cache, ledger, look_up, lookup)
     return Site(app, cache, lookup)
 
