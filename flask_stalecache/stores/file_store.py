@@ -37,9 +37,10 @@ from .entry_file import read_entry, read_head
 from .eviction import Evictor
 from .folders import BILLION, Folders, folder_of, on_disk, size_on_disk
 from .memory import Copies
+from .numbers import Numbers
 from .purge_records import PurgeRecords, records_within
 from .purger import Purger
-from .stamps import LOST_SLOT, SEQ_SLOT, mark_of, slot_of, stands
+from .stamps import LOST_SLOT, SEQ_SLOT, is_settled, mark_of, slot_of, stands
 from .sweep import Sweeper
 from .walk import Contents
 
@@ -148,9 +149,9 @@ class FileStore:
             slots = [slot_of(digest(name)) for name in {*(() if entry is None else entry.names), *note.names}]
             copy.names = tuple((slot, int(table[slot])) for slot in slots)
         # SEQ as it is now, not as it was noted: a purge that has begun since may have written a record.
-        if note.names and (table is None or table[SEQ_SLOT] != note.seq) and self._records.is_dropped(note):
+        if note.names and not _is_last(table, note.seq) and self._records.is_dropped(note):
             copy.note = NOTHING
-        if entry is None or (table is not None and table[SEQ_SLOT] == entry.seq):
+        if entry is None or _is_last(table, entry.seq):
             return True
         copy.entry = self._records.outlive(entry)
         if table is None:
@@ -369,11 +370,17 @@ class FileStore:
             if self._records.number_has_changed() or self._cache_directory.is_unchecked:
                 self._purger.make_up_for_lost()
             self._purger.adopt_waiting()
+            self._purger.settle()
             self._sweeper.tick(self._cache_directory.stamps)
 
     def forget(self) -> None:
         """Drop all copies, and their lock, which a fork may have left held."""
         self._copies.clear()
+
+
+def _is_last(table: Numbers | None, seq: int) -> bool:
+    """Whether nothing was purged since something was begun at a number, and no purge ran then."""
+    return table is not None and is_settled(seq) and table[SEQ_SLOT] == seq
 
 
 def file_store(directory: Path, settings: Settings, counters: Counters) -> FileStore:

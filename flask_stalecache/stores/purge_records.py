@@ -1,8 +1,9 @@
 """Records of purges: for each purged name, the number of its last hard purge, and the numbers and times of its soft ones.
 
-A purge with the number ``n`` affects the entries that were begun before it: those whose ``seq`` is less than ``n``. Of several soft
-purges, the first one ends an entry's freshness: otherwise each would begin its stale windows anew, and it would be stale for ever.
-A record has about as many of them for the last minute as for the last hour or day; instead of one left out, the next one counts.
+A purge affects the entries that were begun before its end, which has the number ``n``: those whose ``seq`` is less than ``n``. Of
+several soft purges, the first one ends an entry's freshness: otherwise each would begin its stale windows anew, and it would be
+stale for ever. A record has about as many of them for the last minute as for the last hour or day; instead of one left out, the
+next one counts.
 Numbers give the order of all purges; clocks play no part. ``purge.lock`` guards the records and the last number.
 
 The number of records is limited, since visitors may choose the names. The oldest are merged into *floors*: each name hashes to one
@@ -215,7 +216,7 @@ class PurgeRecords:
     def last_number(self) -> int:
         """Return the last number that was written down, or 0.
 
-        If the file is lost or damaged, it is the highest number of all records plus one. It never goes back for this process.
+        If the file is lost or damaged, it is the highest number of all records. It never goes back for this process.
         """
         return max(self._noted_number(), self._highest.seen)
 
@@ -258,7 +259,7 @@ class PurgeRecords:
 
     def _last_of_records(self) -> int:
         records = [self._read_file(self.file(name)) for name in self._names()]
-        return max((number + 1 for number in (self.floors().last, *(each.last for each in records if each)) if number), default=0)
+        return max((number | 1 for number in (self.floors().last, *(each.last for each in records if each)) if number), default=0)
 
     def outdated(self, now: float, up: Uptime) -> list[Inside]:
         """Return the files of the records that need not be kept any more; if there are very many, of a random part.

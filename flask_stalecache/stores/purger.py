@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 
 from ..core.model.keys import digest
@@ -20,7 +21,7 @@ from .entry_file import read_head
 from .entry_format import purges_of
 from .folders import Folders
 from .purge_records import PurgeRecords
-from .stamps import FOLDERS, SEQ_SLOT, Stamps, slot_of
+from .stamps import FOLDERS, SEQ_SLOT, Stamps, is_settled, slot_of
 from .waiting_purges import WaitingPurge
 
 logger = logging.getLogger("flask_stalecache")
@@ -90,28 +91,31 @@ class Purger:
 
         1. Note the number, so that it is never given twice, even if table and records are lost.
         2. Raise SEQ: copies and loads compare stamps from here on, and entries begun before are looked at again.
-        3. Write the records: an entry begun before the number is dropped or loses its freshness when it is read.
+        3. Write the records: an entry begun before the end of the purge is dropped or loses its freshness when it is read. Until
+           the next step, copies are served, so an entry begun meanwhile may be made of one.
         4. Move the stamps of the names: copies of such entries do not stand any more.
         5. Raise SEQ once more: copies loaded between 2 and 4 compare the stamps of their names again.
+
+        If SEQ was raised meanwhile by a purge that could not have the lock, an entry begun then seems to be newer than this purge.
+        So all is done again, with a higher number.
 
         ``tests/stores/purging/test_model.py`` plays this order and others. A purge that is killed midway was not acknowledged
         and can be repeated.
         """
         # The table is read once: a tick in another thread may replace it meanwhile, which is_current() tells afterwards.
         stamps = self._directory.stamps
-        number = self._next_number(stamps)
-        self._records.note_number(number + 1)
-        if stamps is not None:
-            stamps.raise_seq(number)
-        for name in names:
-            self._records.write(self._records.read(name).purged(number, time.time(), soft=soft))
-        with suppress(OSError):
-            # On a full disk there are more of them until the next purge.
-            self._records.merge_oldest()
-        if stamps is not None:
+        for _ in range(_ATTEMPTS):
+            number = self._next_number(stamps)
+            self._records.note_number(number + 1)
+            if stamps is not None:
+                stamps.begin_purge(number)
             for name in names:
-                stamps.move(slot_of(digest(name)))
-            stamps.raise_seq(number + 1)
+                self._records.write(self._records.read(name).purged(number + 1, time.time(), soft=soft))
+            with suppress(OSError):
+                # On a full disk there are more of them until the next purge.
+                self._records.merge_oldest()
+            if _is_over(stamps, names, number):
+                return
 
     def _purge_without_lock(self, names: tuple[str, ...], soft: bool) -> None:
         """Purge in the same order, but add a line to the waiting purges instead of changing the records of others.
@@ -120,15 +124,13 @@ class Purger:
         purgers raise SEQ at once here, and one may lower it again: then an entry counts as older than it is, which is safe.
         """
         stamps = self._directory.stamps or self._directory.behind
-        number = self._next_number(stamps)
-        if stamps is not None:
-            stamps.raise_seq(number)
-        self._records.waiting.append(WaitingPurge(names, number, soft, time.time()))
-        if stamps is not None:
-            for name in names:
-                stamps.move(slot_of(digest(name)))
-            # Read only now: a copy that was loaded before the stamps were moved has another number.
-            stamps.raise_seq(int(stamps.table[SEQ_SLOT]) + 1 + random.randrange(_STEPS))
+        for _ in range(_ATTEMPTS):
+            number = self._next_number(stamps)
+            if stamps is not None:
+                stamps.begin_purge(number)
+            self._records.waiting.append(WaitingPurge(names, number + 1, soft, time.time()))
+            if _is_over(stamps, names, number, random.randrange(_STEPS)):
+                return
 
     def _remove(self, names: frozenset[str]) -> None:
         """Remove the entries that have one of the names: a full disk has no room for a record, and that needs none.
@@ -137,18 +139,17 @@ class Purger:
         running: what they return is not stored, which LOST in the table says instead of a record.
         """
         stamps = self._directory.stamps or self._directory.behind
-        number = self._next_number(stamps)
-        if stamps is not None:
-            stamps.raise_seq(number)
-            stamps.raise_lost(number)
-        for folder in range(FOLDERS):
-            for name, kinds in self._folders.listed(folder).keys.items():
-                if "entry" in kinds and self._is_named(name, names, number):
-                    self._folders.drop(self._folders.found(name, kinds), stamps)
-        if stamps is not None:
-            for each in names:
-                stamps.move(slot_of(digest(each)))
-            stamps.raise_seq(number + 1)
+        for _ in range(_ATTEMPTS):
+            number = self._next_number(stamps)
+            if stamps is not None:
+                stamps.begin_purge(number)
+                stamps.raise_lost(number + 1)
+            for folder in range(FOLDERS):
+                for name, kinds in self._folders.listed(folder).keys.items():
+                    if "entry" in kinds and self._is_named(name, names, number + 1):
+                        self._folders.drop(self._folders.found(name, kinds), stamps)
+            if _is_over(stamps, names, number, random.randrange(_STEPS)):
+                return
 
     def _is_named(self, name: str, names: frozenset[str], number: int) -> bool:
         """Whether an entry has one of the names and was begun before a number. A broken one has none, and is not served."""
@@ -164,7 +165,19 @@ class Purger:
         # Less than 0: the table was cut.
         if stamps is None or stamps is self._directory.behind or last < 0:
             last = max(last, self._records.last_number())
-        return max(last + 1, time.time_ns())
+        number = max(last + 1, time.time_ns())
+        return number + number % 2
+
+    def settle(self) -> None:
+        """End the purge of a process that was killed in the middle of it: what is begun until then counts as older than it."""
+        stamps = self._directory.stamps
+        if stamps is None or is_settled(int(stamps.table[SEQ_SLOT])):
+            return
+        lock = self._directory.take_purge_lock(waits=False)
+        if lock is not None:
+            # A purge without the lock that runs now is done again, since it finds another number at its end.
+            stamps.raise_seq(int(stamps.table[SEQ_SLOT]))
+            lock.release()
 
     def adopt_waiting(self) -> None:
         """Make records of the waiting purges, unless another process has the lock."""
@@ -234,7 +247,23 @@ class Purger:
         number = self._next_number(stamps)
         self._records.note_number(number + 1)
         if stamps is not None:
-            stamps.raise_seq(number)
+            stamps.begin_purge(number)
         self._records.adopt_waiting()
         if stamps is not None:
             stamps.raise_seq(number + 1)
+
+
+def _is_over(stamps: Stamps | None, names: Iterable[str], number: int, more: int = 0) -> bool:
+    """Move the stamps of the names and raise SEQ, at the end of a purge; return false if it has to be done again.
+
+    :param number: that of the purge.
+    :param more: steps by which SEQ is raised.
+    """
+    if stamps is None:
+        return True
+    for name in names:
+        stamps.move(slot_of(digest(name)))
+    # Read only now: a copy that was loaded before the stamps were moved has another number.
+    last = int(stamps.table[SEQ_SLOT])
+    stamps.raise_seq(last + 1 + more)
+    return last == number

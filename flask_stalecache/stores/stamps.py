@@ -6,7 +6,8 @@ are unchanged. Truth is in the files, stamps only say "read again": a collision 
 Which process writes what:
 
 =============== ============================================================================================
-slot 0 (SEQ)    the last purge number; raised with ``purge.lock`` held, and by purges that could not have it
+slot 0 (SEQ)    the last purge number; raised with ``purge.lock`` held, and by purges that could not have it. It is even
+                while a purge runs: the values that it ends are still served, and pages may be made of them
 LOST            the last purge number for whose record there was no room: what was begun before is not stored
 other slots     moved without a lock, after the files were changed
 counts          bytes, entries and notes without an entry of each folder; without a lock, so that updates may be
@@ -102,10 +103,17 @@ class Stamps:
         # os.urandom, since two forks of a process share the state of the random module.
         self.table[slot] = int.from_bytes(os.urandom(8), "big") % LIMIT
 
-    def raise_seq(self, number: int) -> None:
-        """Raise SEQ to a purge number, unless it is higher already. ``purge.lock`` is held, if it could be had."""
+    def begin_purge(self, number: int) -> None:
+        """Raise SEQ to the number of a purge, unless it is higher already. ``purge.lock`` is held, if it could be had.
+
+        :param number: an even one.
+        """
         if self.table[SEQ_SLOT] < number:
             self.table[SEQ_SLOT] = number
+
+    def raise_seq(self, number: int) -> None:
+        """Raise SEQ to a number, or the odd one after it, unless it is higher already: no purge runs. The lock likewise."""
+        self.begin_purge(number | 1)
 
     def raise_lost(self, number: int) -> None:
         """Say that there is no record of the purge with a number: nothing that was begun before may be stored from now on."""
@@ -151,6 +159,11 @@ class OwnCounts(Stamps):
 
 def _bounded(count: int) -> int:
     return min(max(0, count), MOST - 1)
+
+
+def is_settled(seq: int) -> bool:
+    """Whether no purge runs, by SEQ as it was read: then what was begun at it needs no look at the records."""
+    return seq % 2 == 1 or seq == 0
 
 
 def stands(copy: Copy, table: Numbers) -> bool:

@@ -314,7 +314,7 @@ class Sweeper:
             if not stamps.is_current():
                 return
             # A load that read an entry before its record is removed, and the record after, sees that SEQ has moved.
-            number = max(int(stamps.table[SEQ_SLOT]), self.records.last_number()) + 1
+            number = (max(int(stamps.table[SEQ_SLOT]), self.records.last_number()) + 1) | 1
             self.records.note_number(number)
             stamps.raise_seq(number)
             for file in old:
