@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import wire
 from flask import Flask, session
+from flask.sessions import SecureCookieSessionInterface
 from hit import PAGE, SIZE, TURN, TURNS, Target, background_render, call, empty_view, raw, request
 
 from flask_stalecache import GatewayCache, StaleCache
@@ -35,13 +36,15 @@ RAW, EMPTY = "raw WSGI callable", "empty Flask view"
 HIT, NOT_MODIFIED, HEAD, RANGE = "gateway hit", "gateway 304", "gateway HEAD", "gateway range of 1 kB"
 VARY, STALE = "gateway hit with Vary", "gateway stale hit, refresh pending"
 FLASK, SESSION = "gateway hit before a Flask app", "gateway hit, page that used the session"
-NAMES = (RAW, EMPTY, HIT, NOT_MODIFIED, HEAD, RANGE, VARY, STALE, FLASK, SESSION)
+SIGNED, SECRET = "the same, visitor with a session", "for this benchmark"
+NAMES = (RAW, EMPTY, HIT, NOT_MODIFIED, HEAD, RANGE, VARY, STALE, FLASK, SESSION, SIGNED)
 
 #: The highest acceptable costs, as multiples of an empty Flask view.
 AGAINST_EMPTY = {
     HIT: Target(f"{HIT} ÷ {EMPTY}", 0.03),
     VARY: Target(f"{VARY} ÷ {EMPTY}", 0.06),
     NOT_MODIFIED: Target(f"{NOT_MODIFIED} ÷ {EMPTY}", 0.06),
+    SIGNED: Target(f"{SIGNED} ÷ {EMPTY}", 0.06),
 }
 UNDER_RENDER = Target(f"p99 of a {HIT} under a background render ÷ its idle median", 10)
 
@@ -77,7 +80,7 @@ def saying(cache_control: str, *more: tuple[str, str], refreshes: threading.Even
 def flask_behind(folder: Path) -> WSGIApplication:
     """Return a Flask app with a gateway: one page uses the session, the other does not."""
     app = Flask("behind")
-    app.config.from_mapping(SECRET_KEY="for this benchmark", STALECACHE_DIR=folder, STALECACHE_GATEWAY=True)
+    app.config.from_mapping(SECRET_KEY=SECRET, STALECACHE_DIR=folder, STALECACHE_GATEWAY=True)
     cache = StaleCache(app)
     app.add_url_rule("/page", view_func=cache.cached(3600, gateway=True)(lambda: PAGE), endpoint="page")
 
@@ -88,6 +91,15 @@ def flask_behind(folder: Path) -> WSGIApplication:
         return PAGE
 
     return app
+
+
+def signed_cookie() -> str:
+    """Return the Cookie field of a visitor who has a session, without the key that the page asks for."""
+    app = Flask("behind")
+    app.secret_key = SECRET
+    signer = SecureCookieSessionInterface().get_signing_serializer(app)
+    assert signer is not None
+    return f"consent=yes; session={signer.dumps({'csrf_token': 'c' * 40, 'language': 'de'})}"
 
 
 @contextmanager
@@ -113,6 +125,7 @@ def cases(folder: Path) -> Iterator[dict[str, Case]]:
             STALE: Case(stale, plain, word="UPDATING"),
             FLASK: Case(behind, plain),
             SESSION: Case(behind, {**plain, "PATH_INFO": "/session", "RAW_URI": "/session", "HTTP_COOKIE": "consent=yes"}),
+            SIGNED: Case(behind, {**plain, "PATH_INFO": "/session", "RAW_URI": "/session", "HTTP_COOKIE": signed_cookie()}),
         }
     finally:
         over.set()

@@ -25,6 +25,7 @@ from .frontends.current_app import NAME, cache_of
 from .frontends.engine_setup import make_engine
 from .frontends.flask_gateway import FlaskGatewayFactory
 from .frontends.flask_internals import (
+    APPS_WITH_OPENER,
     RequestContext,
     around_response_processing,
     around_sessions,
@@ -153,6 +154,8 @@ def _install(app: Flask, state: AppState, middleware: AfterResponseMiddleware) -
     app.wsgi_app = middleware  # type: ignore[method-assign]
     # No hook is sure to be the last one before the session is saved, or to see the response that is sent.
     around_user_exceptions(app, answer_once)
+    if state.settings.session_opener is not None:
+        APPS_WITH_OPENER.add(app)
     around_sessions(app, watch_opened, hand_out)
     around_response_processing(app, _discard_visitors_session, state.pages.response_is_finished)
 

@@ -250,6 +250,15 @@ def _gateway(name: str, value: object) -> Any:
     raise ConfigError(f"{name}={value!r}: give True, False, or rules such as {{'/news/*': Policy(max_age=60)}}")
 
 
+def _opener(name: str, value: object) -> Any:
+    if value is None or callable(value):
+        return value
+    raise ConfigError(
+        f"{name}={value!r}: give a function of an app and a request that returns the session, such as "
+        "app.session_interface.open_session"
+    )
+
+
 KEYS: Mapping[str, Key] = {
     "DIR": Key(None, _directory, "The cache directory. Default: `stalecache` in the instance folder."),
     "ALLOW_NETWORK_DIR": Key(False, _flag, "Accept a cache directory on a network file system, which only this host may use."),
@@ -297,6 +306,12 @@ KEYS: Mapping[str, Key] = {
     "BASE_URL": Key(None, _base_url, "The base URL of the app, as its server sees it, for warming. Default: from SERVER_NAME."),
     "GATEWAY": Key(
         False, _gateway, "True: cache in front of the whole app, as responses allow; or rules for responses without cache fields."
+    ),
+    "SESSION_OPENER": Key(
+        None,
+        _opener,
+        "A function of an app and a request that opens a session of an interface other than Flask's, and does nothing else: such "
+        "sessions are then observed by key.",
     ),
     "HONOR_REQUEST_CACHE_CONTROL": Key(
         False, _flag, "Whether the gateway obeys Cache-Control of requests, so that a reload reaches the app."
@@ -350,6 +365,7 @@ class Settings:
     ignored_readers: Mapping[str, frozenset[str]]
     base_url: Base | None
     gateway: Any
+    session_opener: Any
     honor_request_cache_control: bool
     credentials_need_public: bool
     tag_fields: frozenset[str]

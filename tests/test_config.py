@@ -84,6 +84,7 @@ DEFAULTS: dict[str, object] = {
     },
     "TAG_FIELDS": {"surrogate-key", "cache-tag", "xkey"},
     "SEND_TAG_FIELDS": True,
+    "SESSION_OPENER": None,
     "STATUS_HEADERS": {"Cache-Status", "X-Cache-Status"},
 }  # fmt: skip
 
@@ -134,6 +135,7 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "IGNORED_READERS": [({}, {}), ({"a": ["X-B", "REMOTE_ADDR"], "b.c": ()}, {"a": {"x-b", "remote_addr"}, "b.c": set()})],
     "TAG_FIELDS": [((), frozenset()), (["X-Cache-Tags"], {"x-cache-tags"})],
     "SEND_TAG_FIELDS": [(True, True), (False, False)],
+    "SESSION_OPENER": [(None, None), (print, print)],
     "STATUS_HEADERS": [((), frozenset()), (["cache-status"], {"Cache-Status"}), (["X-CACHE-STATUS"], {"X-Cache-Status"})],
 }
 
@@ -187,6 +189,7 @@ REFUSED: dict[str, list[tuple[object, str]]] = {
     "IGNORED_READERS": [(value, "a mapping from each package") for value in (*NO_NAMES, ["flask_login"], "flask_login")],
     "TAG_FIELDS": [(value, "a sequence of names") for value in NO_NAMES],
     "SEND_TAG_FIELDS": [(value, "True or False") for value in (1, 0, None, "yes")],
+    "SESSION_OPENER": [(value, "a function of an app and a request") for value in (1, True, "flask_session", ())],
     "STATUS_HEADERS": [(value, "a sequence of names") for value in NO_NAMES],
 }  # fmt: skip
 

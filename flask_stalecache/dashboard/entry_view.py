@@ -111,7 +111,7 @@ def _facts(stored: Stored, now: float) -> list[tuple[str, str]]:
         ("Made in", spell(entry.answered - entry.started) if entry.answered > entry.started else ""),
         ("Failures", failed),
         ("Next try", f"in {spell(note.retry_at - now)}" if note.backing_off(now) else ""),
-        ("Bypassed by requests with", ", ".join([*entry.absent.cookies, *entry.absent.headers, *entry.absent.variables])),
+        ("Bypassed by requests with", ", ".join(entry.absent.labels)),
         ("Varies by", ", ".join(entry.varied)),
         ("Made from", f"{len(entry.calls)} fetched values" if entry.calls else ""),
         ("Version", entry.version),

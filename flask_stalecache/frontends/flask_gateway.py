@@ -19,6 +19,7 @@ from .app_version import AppVersion
 from .flask_endpoints import FlaskEndpoints
 from .flask_internals import before_dispatch, request_context
 from .flask_observer import CODED, Observer, note_dispatch, note_what_is_left
+from .flask_sessions import FlaskSessions
 from .gateway.backend import Backend
 from .gateway.handler import Gateway
 from .gateway.rules import Rules, base_policy
@@ -144,7 +145,8 @@ class FlaskGatewayFactory:
             preference(True, refreshes),
             endpoints.endpoint_of,
         )
-        observer = Observer(settings)
+        sessions = FlaskSessions(app, settings.session_opener, engine.complaints)
+        observer = Observer(settings, sessions)
         backend = Backend.of(
             observer.entering(enter),
             engine,
@@ -154,5 +156,6 @@ class FlaskGatewayFactory:
             only_coded=not is_on,
             debugs=lambda: app.debug or not self._is_installed,
             endpoints=endpoints,
+            sessions=sessions,
         )
         return Gateway(backend, rules, settings.status_headers)

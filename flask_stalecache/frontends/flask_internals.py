@@ -16,6 +16,7 @@ methods of the app    ``process_response(response)``          ``process_response
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -23,13 +24,17 @@ from contextvars import ContextVar
 from functools import lru_cache
 from importlib.metadata import version
 from inspect import signature, unwrap
+from operator import itemgetter
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from weakref import WeakSet
 
 import flask.globals
 from flask import Flask, Request, current_app, request
 from flask.sessions import NullSession, SecureCookieSession, SecureCookieSessionInterface
+from itsdangerous import BadSignature, SignatureExpired
 from werkzeug.datastructures import EnvironHeaders, Headers
+from werkzeug.sansio.http import parse_cookie
 from werkzeug.wrappers import Response
 
 from ..errors import ConfigError
@@ -176,6 +181,8 @@ def is_request_missing(error: RuntimeError) -> bool:
 _OPEN_SESSION = SecureCookieSessionInterface.open_session
 #: The code with which Flask saves a session.
 SAVE_SESSION = SecureCookieSessionInterface.save_session.__code__
+#: The apps that have named an opener of their sessions.
+APPS_WITH_OPENER: WeakSet[Flask] = WeakSet()
 #: The package of Flask-Session, whose interfaces load the values that they keep on the server.
 _FLASK_SESSION = "flask_session."
 #: What Flask itself keeps in a session: its lifetime, and messages that are shown once.
@@ -207,21 +214,69 @@ def has_flasks_sessions(app: Flask) -> bool:
     Any other one may look up the visitor then.
     """
     interface = app.session_interface
-    is_own = type(interface) is SecureCookieSessionInterface and interface.session_class is SecureCookieSession
+    if type(interface) is not SecureCookieSessionInterface or interface.session_class is not SecureCookieSession:
+        return False
     # Neither a function in the instance nor one that was put into the class.
-    return is_own and getattr(interface.open_session, "__func__", None) is _OPEN_SESSION
+    return SecureCookieSessionInterface.open_session is _OPEN_SESSION and "open_session" not in interface.__dict__
 
 
 def loads_sessions_only(app: Flask, session: Any = None) -> bool:
-    """Whether an app's session interface does nothing but load the values when it opens a session: Flask's, or Flask-Session's.
+    """Whether an app's session interface does nothing but load the values when it opens a session.
+
+    Flask's own and those of Flask-Session do, and any other one that the app names an opener for.
 
     :param session: one that it has opened; it has to be of the interface's own class. ``None``: it is about to open one.
     """
     interface, kind = app.session_interface, type(session)
     if has_flasks_sessions(app):
         return session is None or kind is SecureCookieSession or kind is NullSession
+    if app in APPS_WITH_OPENER:
+        return session is None or isinstance(session, dict)
     is_own = type(interface).__module__.startswith(_FLASK_SESSION) and "open_session" not in vars(interface)
     return is_own and (session is None or (kind.__module__.startswith(_FLASK_SESSION) and isinstance(session, dict)))
+
+
+class SavedSession(NamedTuple):
+    """A session as its cookie says.
+
+    :ivar keys: its keys.
+    :ivar signed: when the cookie was signed, in whole seconds since the epoch.
+    :ivar valid_until: the last second in which it is valid.
+    :ivar prolonged_within: its lifetime, if the app prolongs it at each request; else 0.
+    """
+
+    keys: frozenset[str] = frozenset()
+    signed: float = -math.inf
+    valid_until: float = math.inf
+    prolonged_within: float = 0.0
+
+
+def saved_session(app: Flask, field: str) -> SavedSession | None:
+    """Return the session that Flask's own interface loads from a Cookie field; ``None`` if it is out of time.
+
+    Raises what that raises for a cookie that was signed, but can't be read.
+
+    :param field: the field.
+    """
+    value, signer = parse_cookie(field).get(session_cookie(app)), app.session_interface.get_signing_serializer(app)  # type: ignore[attr-defined]
+    if not value or signer is None:
+        return SavedSession()
+    lifetime = int(app.permanent_session_lifetime.total_seconds())
+    try:
+        values, signed = signer.loads(value, max_age=lifetime, return_timestamp=True)
+    except SignatureExpired:
+        return None
+    except BadSignature:
+        return SavedSession()
+    values, at = dict(values), int(signed.timestamp())
+    is_prolonged = bool(values.get("_permanent")) and app.config["SESSION_REFRESH_EACH_REQUEST"]
+    return SavedSession(frozenset(values), at, at + lifetime, lifetime if is_prolonged else 0.0)
+
+
+#: Returns, of a configuration, what Flask's own interface loads sessions by, the name of the cookie first.
+session_settings = itemgetter(
+    "SESSION_COOKIE_NAME", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "PERMANENT_SESSION_LIFETIME", "SESSION_REFRESH_EACH_REQUEST"
+)
 
 
 def around_sessions(app: Flask, opened: Callable[[RequestContext, Any], None], handed_out: Callable[[Any, FrameType], Any]) -> None:

@@ -21,7 +21,15 @@ from ..core.model.inputs import RequestInputs
 from ..core.model.policy import Policy
 from ..core.model.query import NamePatterns
 from ..core.model.reasons import Refusal, StoreRefusal, variable_read
-from .flask_internals import RequestContext, packages_of_view, request_context, session_cookie, session_of
+from .flask_internals import (
+    RequestContext,
+    has_flasks_sessions,
+    packages_of_view,
+    request_context,
+    session_cookie,
+    session_of,
+)
+from .flask_sessions import FlaskSessions
 from .gateway.backend import UNSAID, Observation
 from .observed_environ import ObservedEnviron
 from .pages.handler import ANSWERED
@@ -29,6 +37,8 @@ from .pages.request_recorder import ObservedRequest
 from .pages.watch import is_changed, read_beyond_names
 from .read_log import ReadLog
 from .request_values import values_kept_for
+from .session_log import MARKS, SessionLog, SessionReads
+from .watched_session import log_of, names_read
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -44,6 +54,8 @@ class Left(NamedTuple):
 
     :ivar log: the reads.
     :ivar session: its session.
+    :ivar keys: the log of the session, by key; ``None`` if keys don't tell what was read of it.
+    :ivar app: the app that answered.
     :ivar session_cookie: the name of the session's cookie in the app that answered.
     :ivar endpoint: the endpoint that answered.
     :ivar varied: the response had ``Vary: Cookie`` before the session was saved.
@@ -59,6 +71,8 @@ class Left(NamedTuple):
     log: ReadLog
     session: Any
     session_cookie: str
+    keys: SessionLog | None
+    app: Flask
     endpoint: str | None
     varied: bool
     seen: Mapping[str, Any]
@@ -133,6 +147,8 @@ def note_what_is_left(response: Response) -> Response:
             log=request.stalecache_reads,
             session=session_of(context),
             session_cookie=session_cookie(context.app),
+            keys=log_of(context),
+            app=context.app,
             endpoint=request.endpoint,
             varied="cookie" in vary_names(response.headers),
             seen=dict(environ),
@@ -151,10 +167,12 @@ class Observer:
     """Observes how a Flask app came to its answers.
 
     :param settings: the app's configuration.
+    :param sessions: looks up keys of visitors' sessions.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sessions: FlaskSessions) -> None:
         self._settings = settings
+        self._sessions = sessions
         self._wants_dict = False
 
     def entering(self, app: WSGIApplication) -> WSGIApplication:
@@ -212,7 +230,8 @@ class Observer:
             accepts.add(left.log.accepts)
             names |= self._names(left)
             owns.append(_own(left, ignored))
-        is_answered = _uses_session(last) and not last.varied
+        # Flask adds Cookie when it saves the session: to a response that has used it, and to one that sets its cookie.
+        is_answered = (_uses_session(last) or self._keys(last) is not None) and not last.varied
         return Observation(
             names=names,
             own=next(filter(None, owns), None),
@@ -226,6 +245,8 @@ class Observer:
             seen=tuple(left.seen for left in report.lefts),
             sessions=frozenset(left.session_cookie for left in report.lefts),
             has_changed_session=any(is_changed(left.session) for left in report.lefts),
+            harmless=self._harmless(report.lefts),
+            holds=partial(_holds, report.lefts),
             last_seen=last.seen,
             accepts=accepts,
             changed=frozenset(name for left in report.lefts for name in left.log.changed),
@@ -243,9 +264,30 @@ class Observer:
         return Observation(names=names, own=own or Refusal(StoreRefusal.ANSWERED_BY_MIDDLEWARE), is_by_view=False)
 
     def _names(self, left: Left) -> RequestInputs:
-        cookies = {*left.log.cookies, *([left.session_cookie] if _uses_session(left) else [])}
+        keys = self._keys(left)
+        cookies = {*left.log.cookies, *([left.session_cookie] if keys is None and _uses_session(left) else [])}
         headers = (left.log.headers.keys() - self._settings.ignored_headers) | left.traced
-        return RequestInputs(tuple(sorted(cookies)), tuple(sorted(headers)), tuple(sorted(left.log.variables)))
+        names = RequestInputs(tuple(sorted(cookies)), tuple(sorted(headers)), tuple(sorted(left.log.variables)))
+        if keys is None or left.coded.ignore_session:
+            return names
+        is_new = not RequestInputs(cookies=(left.session_cookie,)).present_in(left.seen)
+        return names | names_read(keys, left.session, left.session_cookie, SessionReads(), is_new=is_new)
+
+    def _keys(self, left: Left) -> SessionLog | None:
+        """Return the log of a session whose keys can be looked up at hits, too."""
+        return left.keys if self._sessions.are_of(left.app) else None
+
+    def _harmless(self, lefts: Iterable[Left]) -> frozenset[str]:
+        """Return the names of the cookies of sessions that were left as they were, but for marks."""
+        logs = [(left, self._keys(left)) for left in lefts if has_flasks_sessions(left.app)]
+        changed = {left.session_cookie for left, log in logs if log is None or not log.is_unchanged_but(MARKS)}
+        return frozenset(left.session_cookie for left, _ in logs) - changed
+
+
+def _holds(lefts: Iterable[Left], keys: tuple[str, ...]) -> bool:
+    """Whether one of the sessions of some requests has, or has had, one of some keys."""
+    logs = [(left.keys, left.session) for left in lefts]
+    return any(log.is_of(key) or dict.__contains__(session, key) for log, session in logs if log is not None for key in keys)
 
 
 def _codings_of(app: Flask) -> tuple[str, ...]:

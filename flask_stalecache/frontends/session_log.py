@@ -17,6 +17,8 @@ _EXEMPT: Mapping[str, frozenset[object]] = {
 }
 #: The key that Flask-Login marks in each session that has anything in it, whoever has not logged in.
 HARMLESS = frozenset({"_fresh"})
+#: The keys whose change makes no difference to a page that has not read them: how long the session lasts, and that mark.
+MARKS = frozenset({"_permanent", "_fresh"})
 
 
 class SessionReads:
@@ -86,6 +88,10 @@ class SessionLog:
     def is_of(self, key: str) -> bool:
         """Whether the visitor's session had a key, when it was opened or meanwhile."""
         return key in self.opened or key in self.found
+
+    def is_unchanged_but(self, keys: frozenset[str]) -> bool:
+        """Whether nothing was changed but some keys."""
+        return self.written <= keys and not (self.is_rewritten or self.is_ended or self.is_replaced)
 
     @contextmanager
     def reads_aside(self) -> Iterator[SessionReads]:

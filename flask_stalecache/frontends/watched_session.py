@@ -15,8 +15,9 @@ from functools import lru_cache
 from types import FrameType
 from typing import Any
 
+from ..core.model.inputs import RequestInputs
 from .flask_internals import SAVE_SESSION, RequestContext, loads_sessions_only, outside_caller, session_of
-from .session_log import WHOLE, SessionLog, is_exempt
+from .session_log import WHOLE, SessionLog, SessionReads, is_exempt
 
 #: The attribute of a context and of a session with the log.
 _LOG = "_stalecache_session"
@@ -24,6 +25,8 @@ _LOG = "_stalecache_session"
 _FLAGS = frozenset({"accessed", "modified", "on_update"})
 
 
+#: The key of the messages that are shown once: a page from the store would not show them, so that no key covers it.
+FLASHES = frozenset({"_flashes"})
 _NO_KEYS: frozenset[str] = frozenset()
 
 
@@ -104,6 +107,26 @@ def holds_key(context: RequestContext, environ: dict[str, Any], keys: tuple[str,
         if key in opened or key in found or has(session, key):
             return True
     return False
+
+
+def names_read(log: SessionLog, session: Any, cookie: str, covered: SessionReads, *, is_new: bool) -> RequestInputs:
+    """Return the keys that were read of a session, or its cookie where no key tells.
+
+    :param cookie: the name of its cookie.
+    :param covered: what is in the key anyway.
+    :param is_new: the request has no such cookie.
+    """
+    if log.whole and not covered.whole:
+        return RequestInputs(cookies=(cookie,))
+    read = [key for key in log.keys if key in FLASHES or not (covered.whole or key in covered.names)]
+    # A hook has missed it, and then put it there, as for every new visitor. A new session may also have it from the beginning.
+    told = {
+        key
+        for key in read
+        if (is_new and key in log.opened and key not in log.written)
+        or (not log.is_of(key) and (key in log.written or dict.__contains__(session, key)))
+    }
+    return RequestInputs((cookie,) if told else (), session=tuple(sorted(key for key in read if key not in told)))
 
 
 def plain_values(session: Any) -> Any:

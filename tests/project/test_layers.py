@@ -253,6 +253,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "frontends.flask_urls",
+        "frontends.flask_sessions",
         "frontends.flask_observer",
         "frontends.flask_endpoints",
         "frontends.flask_gateway",
@@ -305,7 +306,10 @@ SUBPACKAGES = {
 }
 FRONT_ENDS = {"pages", "memoize", "gateway", "requests_adapter"}
 #: Modules of the front ends that know several of them.
-FLASK_SIDE = {"frontends.flask_endpoints", "frontends.flask_gateway", "frontends.flask_observer", "frontends.flask_urls"}
+FLASK_SIDE = {
+    "frontends.flask_endpoints", "frontends.flask_gateway", "frontends.flask_observer", "frontends.flask_sessions",
+    "frontends.flask_urls",
+}  # fmt: skip
 
 #: Pure modules outside of core/, of which all is pure.
 PURE_ELSEWHERE = {

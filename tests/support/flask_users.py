@@ -20,6 +20,7 @@ KNOW_FLASK = {
     "frontends.flask_endpoints",
     "frontends.flask_gateway",
     "frontends.flask_observer",
+    "frontends.flask_sessions",
     "frontends.request_values",
     "frontends.requests_adapter.adapter",
     "app_state",

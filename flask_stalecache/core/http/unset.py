@@ -49,6 +49,23 @@ def cookie_refusal(headers: Headers, sessions: Collection[str] = (), *, is_varie
     return Refusal(StoreRefusal.COOKIE_IN_VARY) if names and is_varied and "cookie" in vary_names(fields) else None
 
 
+def sessions_set(headers: Headers, names: Collection[str]) -> list[tuple[str, str]]:
+    """Return the Set-Cookie fields of a response for some cookies.
+
+    :param names: those of sessions that the app has left as they were.
+    """
+    return [(name, value) for name, value in headers if name.lower() == SET_COOKIE and _cookie_of(value) in names]
+
+
+def without_sessions(headers: Headers, names: Collection[str]) -> list[tuple[str, str]]:
+    """Return the fields of a response without the Set-Cookie fields for some cookies."""
+    return [(name, value) for name, value in headers if name.lower() != SET_COOKIE or _cookie_of(value) not in names]
+
+
+def _cookie_of(value: str) -> str:
+    return value.partition("=")[0].strip()
+
+
 def without_unset(headers: Headers, unset: Collection[str], refusal: Refusal | None) -> list[tuple[str, str]]:
     """Return the fields of a response without those that are unset.
 

@@ -79,7 +79,7 @@ def changed_fields(given: _Environ, seen: _Environ, names: RequestInputs) -> tup
 
     :param names: the cookies and fields that it has read.
     """
-    fields = [*names.headers, *(["cookie"] if names.cookies else [])]
+    fields = [*names.headers, *(["cookie"] if names.cookies or names.session else [])]
     # A fill has the conditions of the gateway.
     keys = {name: key for name in fields if (key := environ_name(name)) not in CONDITIONS}
     return tuple(name for name, key in keys.items() if (given.get(key) or "") != (seen.get(key) or ""))

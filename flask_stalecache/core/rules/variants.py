@@ -127,8 +127,8 @@ def _newest(found: list[Located], is_barred: Callable[[Entry], bool], look_up: C
     matching = [entry for _, entry in entries if entry is not None and not is_barred(entry)]
     chosen = newest(entry for entry in matching if not entry.is_from_future(now)) or newest(matching)
     if chosen is not None:
-        return next(each for each in found if each.key == chosen.key)
-    return next((each for each, entry in entries if entry is None), found[0])
+        return next(each for each, _ in entries if each.key == chosen.key)
+    return next((each for each, entry in entries if entry is None), entries[0][0])
 
 
 # -- storing -----------------------------------------------------------------------------------------------------------

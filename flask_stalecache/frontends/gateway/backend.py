@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...core.http.accept import CODINGS, AcceptReads
 from ...core.model.entry import Entry
-from ...core.model.inputs import NO_NAMES, RequestInputs
+from ...core.model.inputs import NO_NAMES, HoldsKeys, RequestInputs
 from ...core.model.policy import Policy
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal
@@ -53,6 +54,8 @@ class Observation:
     :param accepts: how it has read the Accept fields.
     :param changed: the variables of the environ that it has changed.
     :param codings: the codings that it may answer with.
+    :param harmless: the names of those cookies whose sessions it has left as they were, but for marks that make no difference.
+    :param holds: whether one of these sessions has, or has had, one of some keys.
     :param readers: the fields that middleware between gateway and app has read, in lower case, and its modules.
     :param reader_of: returns the module of the app that has read a name of a kind (:class:`.Kind`), as far as known.
     """
@@ -75,6 +78,8 @@ class Observation:
     accepts: AcceptReads = field(default_factory=AcceptReads)
     changed: frozenset[str] = frozenset()
     codings: tuple[str, ...] = CODINGS
+    harmless: frozenset[str] = frozenset()
+    holds: HoldsKeys = lambda keys: False
     readers: Mapping[str, str] = field(default_factory=dict)
     reader_of: Callable[[str, str], str] = lambda kind, name: "the app"
 
@@ -102,6 +107,26 @@ class AppObserver(Protocol):
         :param environ: the environ that the app was called with.
         :param ignored: query parameters that are not part of the key.
         """
+
+
+class Sessions(Protocol):
+    """Looks up keys of the sessions of visitors, who have not entered the app."""
+
+    def hold(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
+        """Whether the session of a request has one of some keys; also if nobody can tell."""
+
+    def bar(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
+        """Whether a request has to be sent to the app for one of some keys, or so that its session is prolonged."""
+
+
+class UnknownSessions:
+    """Sessions that nobody can look up: whoever has a cookie may have one with any keys."""
+
+    def hold(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
+        """Whether the request has a cookie."""
+        return "HTTP_COOKIE" in environ
+
+    bar = hold
 
 
 class Unobserved:
@@ -167,6 +192,7 @@ class Backend:
     :param endpoints: tells which requests can't have an answer that is stored.
     :param tag_fields: the response fields that list tags, in lower case.
     :param removed: those of them that are not sent on.
+    :param sessions: looks up keys of visitors' sessions.
     :param counts_rules: the app has no endpoints, so that its requests are counted by the pattern of their rule.
     """
 
@@ -191,6 +217,7 @@ class Backend:
     removed: frozenset[str] = frozenset()
     kept: KeptValues = field(default_factory=KeptValues)
     counts_rules: bool = False
+    sessions: Sessions = field(default_factory=UnknownSessions)
 
     @classmethod
     def of(
@@ -204,6 +231,7 @@ class Backend:
         only_coded: bool = False,
         debugs: Callable[[], bool] = lambda: False,
         endpoints: Endpoints | None = None,
+        sessions: Sessions | None = None,
     ) -> Backend:
         """Return the backend of an app with the settings of its engine."""
         settings = engine.settings
@@ -226,6 +254,7 @@ class Backend:
             debugs=debugs,
             endpoints=endpoints or NoEndpoints(),
             counts_rules=endpoints is None,
+            sessions=sessions or UnknownSessions(),
             tag_fields=settings.tag_fields,
             removed=frozenset() if settings.send_tag_fields else settings.tag_fields,
         )
@@ -252,4 +281,4 @@ class Backend:
 
     def locate(self, url_key: str, environ: WSGIEnvironment) -> Located:
         """Return the place of the response to a request: under the key of the URL, or under that of a variant."""
-        return locate(url_key, environ, self.engine.look_up, time.time())
+        return locate(url_key, environ, self.engine.look_up, time.time(), partial(self.sessions.hold, environ))

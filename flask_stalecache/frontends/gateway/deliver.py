@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from http import HTTPStatus
 from io import FileIO
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -60,13 +61,14 @@ class PreparedResponse:
     :ivar fields: the fields that are always the same: all but Age and the status fields.
     :ivar body: the body, in a tuple; ``None`` if it is in a file.
     :ivar absent: the entry's absent names: a request that carries one of them gets another response; ``None`` if it has none.
+    :ivar keys: likewise, the keys of a session.
     :ivar etag: its ETag, if a 304 may be sent in its place.
     :ivar modified: its Last-Modified, likewise.
     :ivar fields_now: all fields as they may be sent now.
     :ivar tally: the counters of its endpoint.
     """
 
-    __slots__ = ("absent", "body", "entry", "etag", "fields", "fields_now", "line", "modified", "tally")
+    __slots__ = ("absent", "body", "entry", "etag", "fields", "fields_now", "keys", "line", "modified", "tally")
 
     def __init__(self, entry: Entry, tally: Tally = UNCOUNTED, removed: Collection[str] = (), *, is_over: bool = False) -> None:
         self.entry = entry
@@ -75,7 +77,8 @@ class PreparedResponse:
         fields = without_fields(_fields_sent(entry), removed)
         self.fields = without_freshness(fields) if is_over else fields
         self.body = (entry.body,) if entry.file is None else None
-        self.absent: RequestInputs | None = entry.absent or None
+        self.absent: RequestInputs | None = replace(entry.absent, session=()) or None
+        self.keys = entry.absent.session
         # Only a 200 is answered with a 304: the validators of other statuses are not compared (RFC 9110 section 13.2.1).
         is_confirmed = entry.status == 200
         self.etag = first_of(entry.headers, "etag") if is_confirmed else None

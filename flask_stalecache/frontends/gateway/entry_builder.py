@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...core.http.accept import ACCEPT_FIELDS, in_order, names_of
@@ -93,7 +94,9 @@ class EntryBuilder:
         """Return the cookies and fields that were read and that are not part of the key."""
         fields = names_of(self.fields(seen, headers))
         names = tuple(name for name in seen.names.headers if name not in fields and not self._is_in_url_key(name))
-        return RequestInputs(() if "cookie" in fields else seen.names.cookies, names, seen.names.variables)
+        if "cookie" in fields:
+            return RequestInputs(headers=names, variables=seen.names.variables)
+        return replace(seen.names, headers=names)
 
     def varied(self, seen: Observation, headers: Headers) -> tuple[str, ...]:
         """Return the request fields that a response depends on without naming them in ``Vary``."""
@@ -102,7 +105,7 @@ class EntryBuilder:
             *self._rule.policy.vary,
             *names_of(self._accepts(seen, (), headers)),
             *names.headers,
-            *(["cookie"] if names.cookies else []),
+            *(["cookie"] if names.cookies or names.session else []),
         )
         return tuple(name.title() for name in dict.fromkeys(fields))
 

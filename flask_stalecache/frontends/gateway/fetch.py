@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING
 from ...core.exhaustive import assert_never
 from ...core.http.cache_control import RequestDirectives, response_directives
 from ...core.http.fields import content_length, first_of
+from ...core.http.unset import sessions_set
 from ...core.http.validators import conditional_fields, confirmed_by_head, renewed
 from ...core.http.vary import STAR
 from ...core.model.entry import Entry
@@ -199,7 +200,9 @@ class AppFetch:
     def fields_for(self, answer: Answer) -> list[tuple[str, str]]:
         """Return the fields that the client is sent: without those that are unset if the answer is stored for others too."""
         is_shared = answer.verdict is Verdict.STORABLE or (answer.renewed and answer.verdict is not Verdict.PERSONAL)
-        return self._fields_to_store(self.observe()) if is_shared else self.call.fields
+        seen = self.observe()
+        # Who has filled the store gets what the app has sent of their session.
+        return [*self._fields_to_store(seen), *sessions_set(self.call.fields, seen.harmless)] if is_shared else self.call.fields
 
     # -- judge ---------------------------------------------------------------------------------------------------
 
@@ -266,7 +269,7 @@ class AppFetch:
             return self._judge_response(start)
         seen = self.observe()
         names = self._entries.beyond_key(seen, judged)
-        carried = names.carried_part(self.environ)
+        carried = self._visitor.carried_part(names, seen)
         failed = Answer(judgement.verdict, call, retry_after=self._response_judge.pause(call), reason=judgement.reason)
         if call.code == TOO_MANY:
             # It is about how often this visitor asks.
@@ -314,7 +317,7 @@ class AppFetch:
         if (
             headers is None
             or self._entries.own(seen, self.call.fields)
-            or names.carried_part(self.environ)
+            or self._visitor.carried_part(names, seen)
             or self._entries.is_elsewhere(headers, previous, seen)
         ):
             return None

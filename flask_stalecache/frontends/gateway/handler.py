@@ -80,6 +80,7 @@ class Gateway:
         #: Whether ``Cache-Status`` contains the debug detail.
         self._explains = False
         self._lookup = backend.engine.store.lookup
+        self._bar = backend.sessions.bar
         #: The keys of URLs whose hits may take the short way.
         self._known: Remembered[_KeyFields, str] = Remembered(most=4096, limit=8 * MIB, longest=8192)
 
@@ -125,6 +126,7 @@ class Gateway:
                     or WARMING in environ
                     or get("CONTENT_LENGTH")
                     or (prepared.absent is not None and prepared.absent.present_in(environ))
+                    or (prepared.keys and "HTTP_COOKIE" in environ and self._bar(environ, prepared.keys))
                 ):
                     if "HTTP_IF_NONE_MATCH" not in environ and "HTTP_IF_MODIFIED_SINCE" not in environ:
                         prepared.tally.cells[PLAIN] += 1

@@ -15,6 +15,7 @@ from ...core.http.fields import lines_of
 from ...core.http.validators import CONDITIONS
 from ...core.model.entry import Entry
 from ...core.model.environ import CONVERTED, REFRESHING, WARMING
+from ...core.model.inputs import RequestInputs
 from ...core.model.keys import page_key
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
@@ -38,6 +39,10 @@ from .rules import Rule, Rules
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+
+#: What a session has whose end each request puts off.
+PERMANENT = RequestInputs(session=("_permanent",))
 
 
 class GatewayOrigin(RequestOrigin):
@@ -154,6 +159,22 @@ class GatewayOrigin(RequestOrigin):
     def share_of(self, failure: Answer, *, again: bool) -> Answer | None:
         """Return the failure of another request as this one may be given it: see :mod:`.failures`."""
         return share_alike(failure, self.environ, super().share_of(failure, again=again), again=again)
+
+    def is_barred_from(self, entry: Entry) -> bool:
+        """Whether the entry must not be served to this request; also if a hit would let its session end."""
+        return super().is_barred_from(entry) or self._is_to_be_prolonged(entry)
+
+    def barred_by(self, entry: Entry) -> RequestInputs:
+        """Return the absent names of an entry that the request carries, Authorization, or what has to be prolonged."""
+        is_prolonged = not self.carried_part(entry.absent) and self._is_to_be_prolonged(entry)
+        return PERMANENT if is_prolonged else super().barred_by(entry)
+
+    def _is_to_be_prolonged(self, entry: Entry) -> bool:
+        return bool(entry.absent.session) and self.backend.sessions.bar(self.environ, entry.absent.session)
+
+    def holds(self, keys: tuple[str, ...]) -> bool:
+        """Whether the session of the request has one of these keys."""
+        return self.backend.sessions.hold(self.environ, keys)
 
     def relocate(self) -> bool:
         """Look up the variant again: since another request the URL may have variants."""

@@ -11,7 +11,7 @@ from ...core.http.fields import content_length, first_of, is_event_stream
 from ...core.http.freshness import S_MAXAGE, is_explicit, switches_off
 from ...core.http.ranges import whole_size
 from ...core.http.storing import PARTS
-from ...core.http.unset import SET_COOKIE, cookie_refusal, without_unset
+from ...core.http.unset import SET_COOKIE, cookie_refusal, without_sessions, without_unset
 from ...core.model.entry import Entry
 from ...core.model.policy import Policy, Windows
 from ...core.model.reasons import Refusal, StoreRefusal
@@ -98,12 +98,16 @@ class ResponseJudge:
         return self._hints.pause(time.time(), first) if self._hints.in_background else None
 
     def fields_to_store(self, fields: list[tuple[str, str]], seen: Observation) -> list[tuple[str, str]]:
-        """Return the fields of a response as they are stored: without those that the rule or the view has unset.
+        """Return the fields of a response as they are stored.
+
+        Without those that the rule or the view has unset, and without the cookie of a session that the app has left as it was.
 
         :param fields: the fields as they came.
         :param seen: how the app came to the response.
         """
         unset = self._unset(seen)
+        if seen.harmless:
+            fields = without_sessions(fields, seen.harmless)
         return without_unset(fields, unset, self._cookie_refusal(fields, seen)) if unset else fields
 
     def _unset(self, seen: Observation) -> frozenset[str]:

@@ -68,7 +68,7 @@ class VisitorJudge:
 
     def personal(self, call: AppCall, seen: Observation) -> Answer | None:
         """Return the answer as personal, if it depends on something that the request carries and that is not in the key."""
-        carried = self._entries.beyond_key(seen, call.fields).carried_part(self._environ)
+        carried = self.carried_part(self._entries.beyond_key(seen, call.fields), seen)
         if not carried:
             return None
         if carried.variables:
@@ -80,6 +80,11 @@ class VisitorJudge:
                 self._explain_live(seen, kind, name)
         reason = self._read_by(seen, carried) if self._backend.debugs() else None
         return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False, reason=reason)
+
+    def carried_part(self, names: RequestInputs, seen: Observation) -> RequestInputs:
+        """Return those of some names that the request carries, or that the app has found in its session."""
+        hold = self._backend.sessions.hold
+        return names.carried_part(self._environ, lambda keys: seen.holds(keys) or hold(self._environ, keys))
 
     def _read_by(self, seen: Observation, carried: RequestInputs) -> Refusal:
         """Return who has read the names because of which an answer is personal, for the debug detail."""

@@ -23,14 +23,12 @@ from ..caller_context import is_connection
 from ..flask_internals import RequestContext, callbacks_of, outer_context, replace_session, session_cookie, session_of
 from ..read_log import ReadLog
 from ..session_log import HARMLESS, SessionLog, SessionReads
-from ..watched_session import holds_key, log_of, plain_values, watch_again
+from ..watched_session import FLASHES, holds_key, log_of, names_read, plain_values, watch_again
 from .request_recorder import arrived_environ, plain_environ
 from .session_recorder import watched_session
 
 #: Fields that are always in the key.
 KEY_FIELDS = frozenset({"host", *FORWARDED_FIELDS})
-#: The key of the messages that are shown once.
-FLASHES = frozenset({"_flashes"})
 #: Attributes in which Werkzeug keeps the parsed conditions of a request.
 _PARSED_CONDITIONALS = ("if_none_match", "if_modified_since", "if_match", "if_unmodified_since", "if_range", "range")
 _READS_ALL = {
@@ -277,33 +275,13 @@ def _names_of_session(context: RequestContext, covered: Covered, watch: Watch) -
         return NO_NAMES
     log = log_of(context)
     if log is not None:
-        return session_names(context, log, covered.session)
+        cookie = session_cookie(context.app)
+        is_new = not RequestInputs(cookies=(cookie,)).present_in(arrived_environ(context.request))
+        return names_read(log, session_of(context), cookie, covered.session, is_new=is_new)
     session = session_of(context)
     is_used = _flag(session, "accessed") and not _covers_session(session, covered.session, watch)
     is_told_by_cookie = is_used or reads_of(context).has_opened
     return RequestInputs(cookies=(session_cookie(context.app),)) if is_told_by_cookie else NO_NAMES
-
-
-def session_names(context: RequestContext, log: SessionLog, covered: SessionReads) -> RequestInputs:
-    """Return the keys that were read of a session that is watched, or its cookie where no key tells.
-
-    :param covered: what is in the key anyway.
-    """
-    cookie = session_cookie(context.app)
-    if log.whole and not covered.whole:
-        return RequestInputs(cookies=(cookie,))
-    read = [key for key in log.keys if key in FLASHES or not (covered.whole or key in covered.names)]
-    is_new = not RequestInputs(cookies=(cookie,)).present_in(arrived_environ(context.request))
-    session = session_of(context)
-    # A hook has missed it, and then put it there, as for every new visitor. A new session may also have it from the beginning.
-    told = {
-        key
-        for key in read
-        if (is_new and key in log.opened and key not in log.written)
-        or (not log.is_of(key) and dict.__contains__(session, key))
-        or (not log.is_of(key) and key in log.written)
-    }
-    return RequestInputs((cookie,) if told else (), session=tuple(key for key in read if key not in told))
 
 
 def holds_of(context: RequestContext) -> HoldsKeys:

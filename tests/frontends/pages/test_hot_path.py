@@ -26,6 +26,7 @@ from flask_stalecache.frontends.gateway.gateway_cache import GatewayCache
 from flask_stalecache.frontends.pages.handler import ANSWERED
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.stamps import SEQ_SLOT
+from support.flask_gateway import signed
 from support.processes import Worker, workers
 from support.threads import PATIENCE, all_taken, go, locks_in, wait_until
 
@@ -52,6 +53,8 @@ def make_site(directory: Path) -> Flask:
     return app
 
 
+#: The cookie of somebody whose session has other keys than the page has read.
+SESSION = signed({"csrf_token": "random", "language": "de"})
 #: What a visitor sends who gets a hit, and how it is answered.
 VISITORS: dict[str, tuple[dict[str, Any], int]] = {
     "plain": ({}, 200),
@@ -61,6 +64,7 @@ VISITORS: dict[str, tuple[dict[str, Any], int]] = {
     "conditional": ({"headers": {"If-None-Match": '"something-else"'}}, 200),
     "not modified": ({"headers": {"If-Modified-Since": "Wed, 21 Oct 2065 07:28:00 GMT", "If-None-Match": "*"}}, 304),
     "a range": ({"headers": {"Range": "bytes=0-9"}}, 206),
+    "with a session": ({"headers": {"Cookie": SESSION}}, 200),
 }
 
 
@@ -380,6 +384,7 @@ GATEWAY_VISITORS: dict[str, tuple[str, dict[str, Any], int]] = {
     "conditional": ("/page", {"headers": {"If-None-Match": '"something-else"'}}, 200),
     "head": ("/page", {"method": "HEAD"}, 200),
     "a range": ("/page", {"headers": {"Range": "bytes=0-9"}}, 206),
+    "with a session": ("/page", {"headers": {"Cookie": SESSION}}, 200),
 }
 
 

@@ -1,0 +1,128 @@
+"""Looks up keys of visitors' sessions at the gateway, from the cookie alone: a hit never enters the app.
+
+==================================  ============================================================================
+session interface                   who looks up
+==================================  ============================================================================
+Flask's own, exactly                Flask's signature and serializer; what a Cookie field holds is remembered
+any other                           the app's ``STALECACHE_SESSION_OPENER``, for each request
+any other, without an opener        nobody: pages that read the session are for visitors without its cookie
+==================================  ============================================================================
+
+A session may be opened otherwise from one request to the next: the interface is looked at each time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Request
+
+from ..core.remembered import MIB, Remembered
+from ..engine.log import RateLimitedLog
+from .flask_internals import SavedSession, has_flasks_sessions, saved_session, session_settings
+from .pages.request_recorder import ObservedRequest
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_clock = time.time
+#: Of a visitor without one.
+NO_SESSION = SavedSession()
+#: A permanent session is prolonged by the app once its cookie is older than this share of its lifetime.
+_PROLONGED_AFTER = 0.1
+#: Estimated bytes of a key in a remembered session.
+_KEY = 80
+
+
+class FlaskSessions:
+    """The sessions of the visitors of one app.
+
+    :param app: the app.
+    :param opener: opens a session for an app and a request, as ``SessionInterface.open_session`` does, and only reads.
+    :param complaints: where it is said that the opener fails.
+    """
+
+    def __init__(self, app: Flask, opener: Callable[[Flask, Request], Any] | None, complaints: RateLimitedLog) -> None:
+        self._app = app
+        self._opener = opener
+        self._complaints = complaints
+        self._settings: tuple[Any, ...] = ()
+        #: What Cookie fields hold, by their digests: they are secrets, and visitors choose their lengths.
+        self._known: Remembered[bytes, SavedSession] = Remembered(most=16384, limit=8 * MIB, longest=4096)
+
+    def are_of(self, app: Flask) -> bool:
+        """Whether keys of an app's sessions can be looked up: not of one that is mounted in the app."""
+        return app is self._app and (self._opener is not None or _loads_by_cookie(app))
+
+    def hold(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
+        """Whether a visitor's session has one of some keys; also if nobody can tell."""
+        if self._opener is not None:
+            return self._opened_holds(environ, keys)
+        saved = self._saved(environ)
+        return saved is None or not saved.keys.isdisjoint(keys)
+
+    def bar(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
+        """Whether a visitor has to be sent to the app for one of some keys, or since a hit would not prolong their session."""
+        if self._opener is not None:
+            return self._opened_holds(environ, keys)
+        saved = self._saved(environ)
+        return saved is None or not saved.keys.isdisjoint(keys) or self._is_to_be_prolonged(saved)
+
+    def _is_to_be_prolonged(self, saved: SavedSession) -> bool:
+        return saved.prolonged_within > 0 and _clock() - saved.signed > saved.prolonged_within * _PROLONGED_AFTER
+
+    def _saved(self, environ: WSGIEnvironment) -> SavedSession | None:
+        """Return the session of a Cookie field; ``None`` if nobody can tell."""
+        app, field = self._app, environ.get("HTTP_COOKIE")
+        if not field:
+            return NO_SESSION
+        if not _loads_by_cookie(app):
+            return None
+        settings = session_settings(app.config)
+        if settings != self._settings:
+            self._known.clear()
+            # A copy, since an app may change its list of old keys.
+            self._settings = deepcopy(settings)
+        if settings[0] not in field:
+            return NO_SESSION
+        digest = blake2b(field.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        saved = self._known.get(digest)
+        # Counted in whole seconds, as the signature is.
+        if saved is not None and saved.signed <= int(_clock()) <= saved.valid_until:
+            return saved
+        return self._open(field, digest)
+
+    def _open(self, field: str, digest: bytes) -> SavedSession | None:
+        self._known.pop(digest, None)
+        try:
+            saved = saved_session(self._app, field)
+        except Exception:
+            # The app raises it too. It is not for us to answer in its place.
+            return None
+        if saved is None:
+            # Its time is not now. A cookie from a host whose clock is ahead becomes valid.
+            return NO_SESSION
+        return self._known.note(digest, saved, len(saved.keys) * _KEY + sum(map(len, saved.keys)))
+
+    def _opened_holds(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
+        if not environ.get("HTTP_COOKIE"):
+            return False
+        assert self._opener is not None
+        try:
+            with self._app.app_context():
+                opened = self._opener(self._app, Request(environ.copy()))
+            return opened is not None and any(key in opened for key in keys)
+        except Exception as error:
+            self._complaints.error_every_minute(
+                "session-opener", "STALECACHE_SESSION_OPENER raised, so that visitors with cookies are live: %r", error
+            )
+            return True
+
+
+def _loads_by_cookie(app: Flask) -> bool:
+    """Whether an app has Flask's own sessions, and a request class that finds them in the Cookie field."""
+    return has_flasks_sessions(app) and app.request_class.cookies is ObservedRequest.cookies
