@@ -52,7 +52,7 @@ class FlaskSessions:
         self._complaints = complaints
         self._settings: tuple[Any, ...] = ()
         #: What Cookie fields hold, by their digests: they are secrets, and visitors choose their lengths.
-        self._known: Remembered[bytes, SavedSession] = Remembered(most=16384, limit=8 * MIB, longest=4096)
+        self._known = _remembered()
 
     def are_of(self, app: Flask) -> bool:
         """Whether keys of an app's sessions can be looked up: not of one that is mounted in the app."""
@@ -82,22 +82,23 @@ class FlaskSessions:
             return NO_SESSION
         if not _loads_by_cookie(app):
             return None
-        settings = session_settings(app.config)
+        # Taken before the settings: what another thread finds by older ones is noted in an older table.
+        known, settings = self._known, session_settings(app.config)
         if settings != self._settings:
-            self._known.clear()
+            known = self._known = _remembered()
             # A copy, since an app may change its list of old keys.
             self._settings = deepcopy(settings)
         if settings[0] not in field:
             return NO_SESSION
         digest = blake2b(field.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        saved = self._known.get(digest)
+        saved = known.get(digest)
         # Counted in whole seconds, as the signature is.
         if saved is not None and saved.signed <= int(_clock()) <= saved.valid_until:
             return saved
-        return self._open(field, digest)
+        return self._open(field, digest, known)
 
-    def _open(self, field: str, digest: bytes) -> SavedSession | None:
-        self._known.pop(digest, None)
+    def _open(self, field: str, digest: bytes, known: Remembered[bytes, SavedSession]) -> SavedSession | None:
+        known.pop(digest, None)
         try:
             saved = saved_session(self._app, field)
         except Exception:
@@ -106,7 +107,7 @@ class FlaskSessions:
         if saved is None:
             # Its time is not now. A cookie from a host whose clock is ahead becomes valid.
             return NO_SESSION
-        return self._known.note(digest, saved, len(saved.keys) * _KEY + sum(map(len, saved.keys)))
+        return known.note(digest, saved, len(saved.keys) * _KEY + sum(map(len, saved.keys)))
 
     def _opened_holds(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
         if not environ.get("HTTP_COOKIE"):
@@ -123,6 +124,11 @@ class FlaskSessions:
             return True
 
 
+def _remembered() -> Remembered[bytes, SavedSession]:
+    return Remembered(most=16384, limit=8 * MIB, longest=4096)
+
+
 def _loads_by_cookie(app: Flask) -> bool:
     """Whether an app has Flask's own sessions, and a request class that finds them in the Cookie field."""
-    return has_flasks_sessions(app) and app.request_class.cookies is ObservedRequest.cookies
+    is_plain = has_flasks_sessions(app) and "get_cookie_name" not in app.session_interface.__dict__
+    return is_plain and app.request_class.cookies is ObservedRequest.cookies

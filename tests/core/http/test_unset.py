@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_stalecache.core.http.unset import cookie_refusal, cookies_set, without_unset
+from flask_stalecache.core.http.unset import cookie_refusal, cookies_set, sessions_set, without_sessions, without_unset
 from flask_stalecache.core.model.reasons import Refusal, StoreRefusal
 
 PLAIN = ("Content-Type", "text/plain")
@@ -83,3 +83,16 @@ def test_fields_are_taken_away_in_any_case_and_on_all_lines() -> None:
     assert without_unset(fields, unset, None) == [PLAIN]
     kept = [PLAIN, ("Set-Cookie", "a=1"), ("set-cookie", "b=2")]
     assert without_unset(fields, unset, Refusal(StoreRefusal.COOKIE_IN_VARY)) == kept
+
+
+def test_the_cookies_of_sessions_are_told_from_others() -> None:
+    fields = [
+        PLAIN,
+        ("Set-Cookie", "session=a; Path=/"),
+        ("set-cookie", " session =b"),
+        ("Set-Cookie", "sessions=c"),
+        ("X", "session=d"),
+    ]
+    assert sessions_set(fields, {"session"}) == [fields[1], fields[2]]
+    assert without_sessions(fields, {"session"}) == [PLAIN, fields[3], fields[4]]
+    assert (sessions_set(fields, ()), without_sessions(fields, ())) == ([], fields)
