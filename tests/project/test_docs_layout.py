@@ -17,20 +17,38 @@ pytestmark = pytest.mark.server
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 HTML = DOCS / "_build" / "html"
-#: Returns the elements that are wider than their box, the width of the page, and where its heading begins.
-MEASURE = """selector => [
-    [...document.querySelectorAll(selector)].filter(it => it.scrollWidth > it.clientWidth + 1).map(it => it.innerText),
-    document.documentElement.scrollWidth,
-    document.querySelector("h1").getBoundingClientRect().top,
-]"""
+#: Shows a page in place of the one that is there, which takes a tenth of the time of going to it; returns the elements that are
+#: wider than their box, the width of the page, and where its heading begins.
+MEASURE = """([text, url, selector]) => {
+    const page = new DOMParser().parseFromString(text, "text/html").querySelector(".page");
+    document.querySelector("base").href = url;
+    document.querySelector(".page").replaceWith(page);
+    return [
+        [...page.querySelectorAll(selector)].filter(it => it.scrollWidth > it.clientWidth + 1).map(it => it.innerText),
+        document.documentElement.scrollWidth,
+        page.querySelector("h1").getBoundingClientRect().top,
+    ];
+}"""
+
+
+def is_built() -> bool:
+    """Whether ``make docs`` has built what is there now."""
+    built = HTML / "objects.inv"
+    sources = [*DOCS.rglob("*.rst"), DOCS / "conf.py", *(ROOT / "flask_stalecache").rglob("*.py")]
+    return built.exists() and max(path.stat().st_mtime for path in sources) < built.stat().st_mtime
 
 
 @pytest.fixture(scope="module")
 def pages() -> list[Path]:
-    """Build the documentation; ``make docs`` has done so before, and only changed pages are read again."""
+    """Build the documentation, unless that was done before."""
+    if not is_built():
+        build()
+    return [HTML / page.relative_to(DOCS).with_suffix(".html") for page in sorted(DOCS.rglob("*.rst"))]
+
+
+def build() -> None:
     command = [sys.executable, "-m", "sphinx", "-q", "-d", str(HTML.with_name("doctrees")), "-b", "html", str(DOCS), str(HTML)]
     subprocess.run(command, check=True, cwd=ROOT, stdin=subprocess.DEVNULL, timeout=300)
-    return [HTML / page.relative_to(DOCS).with_suffix(".html") for page in sorted(DOCS.rglob("*.rst"))]
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +63,13 @@ WIDTHS = {1200: "article pre, article .table-wrapper", 390: "article .table-wrap
 
 def test_nothing_is_wider_than_the_page(pages: list[Path], browser: Browser) -> None:
     page = browser.new_page()
+    page.goto(pages[0].as_uri())
+    page.evaluate("document.head.prepend(document.createElement('base'))")
     wrong = {}
-    for path in pages:
-        page.goto(path.as_uri(), wait_until="domcontentloaded")
-        for width, selector in WIDTHS.items():
-            page.set_viewport_size({"width": width, "height": 844})
-            too_wide, page_width, heading = page.evaluate(MEASURE, selector)
+    for width, selector in WIDTHS.items():
+        page.set_viewport_size({"width": width, "height": 844})
+        for path in pages:
+            too_wide, page_width, heading = page.evaluate(MEASURE, [path.read_text(), path.as_uri(), selector])
             if too_wide or page_width > width or not 0 < heading < 300:
                 wrong[path.relative_to(HTML).as_posix(), width] = (too_wide, page_width, heading)
     page.close()
