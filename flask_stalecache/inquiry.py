@@ -19,6 +19,8 @@ from .frontends.pages.bound_view import cached_view
 from .frontends.probe import Probe
 from .sandbox import sandboxed
 
+#: The host where none is given.
+_NOWHERE = "localhost"
 #: Variables of a request that are one visitor's.
 _OWN = ("HTTP_COOKIE", "HTTP_AUTHORIZATION")
 #: Fields that a visitor may send, and that no request of ours has otherwise.
@@ -81,13 +83,16 @@ def _explained(app: Flask, environ: dict[str, Any], one: Visit, two: Visit) -> E
     view: Any = app.view_functions.get(endpoint or "")
     cached = cached_view(view)
     name = cached.name if cached is not None else f"{getattr(view, '__module__', '')}.{getattr(view, '__qualname__', endpoint)}"
-    return explain_outside(path, Outside(endpoint, name, cached is not None, state_of(app).settings.enabled, two.answer))
+    # Nothing but the command's own choice of a host.
+    is_known = environ["HTTP_HOST"] != _NOWHERE
+    settings = state_of(app).settings
+    return explain_outside(path, Outside(endpoint, name, cached is not None, settings.enabled, two.answer, is_known))
 
 
 def _environ(app: Flask, url: str, fields: Mapping[str, str], cookies: Sequence[str]) -> dict[str, Any]:
     """Return a visitor's request for a URL."""
     target = warm_target(app, state_of(app).settings)
-    base = Base.of_url(url, target.root) or target.base or Base("http", "localhost", target.root)
+    base = Base.of_url(url, target.root) or target.base or Base("http", _NOWHERE, target.root)
     environ = base.recipe(base.address(url)).to_environ("127.0.0.1")
     for name in (REFRESHING, "HTTP_USER_AGENT"):
         del environ[name]

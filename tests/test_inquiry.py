@@ -98,13 +98,22 @@ SITUATIONS = {
     ),
     "undecorated": Situation(f"/x is not cached: nothing stores the answers of its view {HERE}.beta", f"write {VIEW}", beta, None),
     "no-such-page": Situation(
-        "/y is not cached: it matches no endpoint of the app, which answered 404 NOT FOUND", url="/y"
+        "/y is not cached: it matches no endpoint of the app, which answered 404 NOT FOUND",
+        "give a full URL if the app answers other hosts alone", url="/y",
+    ),
+    "redirect": Situation(
+        "/x is not cached: nothing says how long an answer with status 302 is fresh", view=lambda: redirect("/"), cached=None,
+        settings={"GATEWAY": True},
+    ),
+    "session-at-gateway": Situation(
+        "/x is not cached: the response sets a cookie", "it is the session's; change the session in another view", sets_session,
+        None, {"GATEWAY": {"/*": Policy(max_age=60)}},
     ),
     "off": Situation(
         "/x is not cached: STALECACHE_ENABLED is false", "set STALECACHE_ENABLED = True", settings={"ENABLED": False}
     ),
     "login": Situation(
-        f"/x is not cached: a hook or middleware answered 302 FOUND before the view {HERE}.beta", view=beta, hook=needs_login
+        f"/x is not cached: a hook, middleware or decorator answered 302 FOUND before {HERE}.beta", view=beta, hook=needs_login
     ),
     "session": Situation(
         "/x is not cached: the view modified the session", "change the session in another view", sets_session
@@ -224,9 +233,7 @@ def test_who_has_read_what_and_who_is_served(make_app: MakeApp, settings: Mappin
     account = ask(app).account
     assert account is not None
     assert [read.text for read in account.reads] == [f"the cookie name, read by {HERE}"]
-    assert list(tell_visitors(account)) == [
-        "visitors without the cookie name are served the stored page; those with one go to the app"
-    ]
+    assert list(tell_visitors(account)) == ["visitors without the cookie name are served the stored page; the others go to the app"]
 
 
 @pytest.mark.parametrize("settings", [{}, RULE])

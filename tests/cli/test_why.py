@@ -47,7 +47,7 @@ def test_a_page_that_is_cached(run: Callable[..., Result]) -> None:
         f"  by         {VIEW}, at @cache.cached()",
         f"  key        {VIEW} as hello: {BASE}/hello",
         f"  read       the cookie name, read by {__name__}",
-        "  visitors   visitors without the cookie name are served the stored page; those with one go to the app",
+        "  visitors   visitors without the cookie name are served the stored page; the others go to the app",
     ]
     assert live.startswith("  live       nothing is stored")
 

@@ -37,7 +37,10 @@ class FrontEnd(Enum):
 
 _IS_EVERYBODYS = "leave it out of its Cache-Control if the page is the same for everybody"
 _COOKIE = "set it in another view, or write unset=['Set-Cookie'] in {} if no visitor needs it"
-_LIFETIME = "list the status in {}: statuses={{… : seconds}}"
+_LIFETIME = "list the status in {}: statuses={STATUS: seconds}"
+_OF_STATUS = frozenset({StoreRefusal.NO_LIFETIME, StoreRefusal.STATUS_NOT_LISTED})
+#: The statuses of pages that are worth a lifetime. Others tell who asks to go elsewhere, or that something is wrong.
+_OF_PAGES = frozenset({"200", "203", "204", "300", "301", "308", "404", "405", "410", "451"})
 _EVERYWHERE: Mapping[Reason, str] = {
     StoreRefusal.CACHE_CONTROL: _IS_EVERYBODYS,
     StoreRefusal.AUTHORIZATION: "say Cache-Control: public in it if it is the same for everybody",
@@ -76,13 +79,16 @@ def fix_of(refusal: Refusal, front: FrontEnd) -> str:
 
     :param front: the front end that it came by.
     """
+    if refusal.reason in _OF_STATUS and refusal.subject:
+        told = fix_of_reason(refusal.reason, front) if refusal.subject in _OF_PAGES else ""
+        return told.replace("STATUS", refusal.subject)
     return refusal.fix or fix_of_reason(refusal.reason, front)
 
 
 def fix_of_reason(reason: Reason, front: FrontEnd) -> str:
     """Return what to write because of a reason; "" if there is nothing to write."""
     told = _AT.get((front, reason)) or reason.advice or _EVERYWHERE.get(reason, "")
-    return told.replace("{}", front.place).replace("{{", "{").replace("}}", "}")
+    return told.replace("{}", front.place)
 
 
 def log_text_at(refusal: Refusal, front: FrontEnd) -> str:

@@ -86,6 +86,7 @@ class Outside(NamedTuple):
     :ivar is_cached: the view is under ``cached``.
     :ivar is_on: caching is on.
     :ivar answer: the status line of the answer, or the exception that the app raised.
+    :ivar is_known: the host of the site is known.
     """
 
     endpoint: str | None
@@ -93,6 +94,7 @@ class Outside(NamedTuple):
     is_cached: bool
     is_on: bool
     answer: str
+    is_known: bool = True
 
 
 class Explanation(NamedTuple):
@@ -111,9 +113,10 @@ def explain_outside(path: str, outside: Outside) -> Explanation:
     if not outside.is_on:
         return Explanation(f"{path} is not cached: STALECACHE_ENABLED is false", "set STALECACHE_ENABLED = True")
     if outside.endpoint is None:
-        return Explanation(f"{path} is not cached: it matches no endpoint of the app, which answered {outside.answer}")
+        told = f"{path} is not cached: it matches no endpoint of the app, which answered {outside.answer}"
+        return Explanation(told, "" if outside.is_known else "give a full URL if the app answers other hosts alone")
     if outside.is_cached:
-        return Explanation(f"{path} is not cached: a hook or middleware answered {outside.answer} before the view {outside.view}")
+        return Explanation(f"{path} is not cached: a hook, middleware or decorator answered {outside.answer} before {outside.view}")
     return Explanation(
         f"{path} is not cached: nothing stores the answers of its view {outside.view}",
         "write @cache.cached(max_age=…) directly above it, or give it a rule in STALECACHE_GATEWAY",
@@ -183,7 +186,9 @@ def tell_visitors(account: Account) -> Iterator[str]:
     if not names:
         yield "everybody is served the stored page" if account.entry is not None else "nothing is stored for anybody"
         return
-    yield f"visitors without {' or '.join(_spoken(names))} are served the stored page; those with one go to the app"
+    spoken = list(_spoken(names))
+    without = f"without {spoken[0]}" if len(spoken) == 1 else "with none of these"
+    yield f"visitors {without} are served the stored page; the others go to the app"
 
 
 def _spoken(names: RequestInputs) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ...core.http.dates import pause_asked
-from ...core.http.fields import content_length, first_of, is_event_stream
+from ...core.http.fields import content_length, first_of, is_event_stream, lines_of
 from ...core.http.freshness import S_MAXAGE, is_explicit, switches_off
 from ...core.http.ranges import whole_size
 from ...core.http.storing import PARTS
@@ -84,7 +84,7 @@ class ResponseJudge:
     def _in_full(self, refusal: Refusal, call: AppCall, seen: Observation) -> Refusal:
         """Return a refusal by the response's fields with what only the front end knows of it."""
         if refusal.reason is StoreRefusal.SETS_COOKIE:
-            return self._cookie_refusal(call.fields, seen) or refusal
+            return self._cookie_refusal(call.fields, seen) or _of_session(refusal, call.fields, seen)
         if refusal.reason is StoreRefusal.NOTHING_SAID:
             return replace(refusal, subject=self._path, fix=fix_of_reason(refusal.reason, self._backend.front_end(seen)))
         return refusal
@@ -172,3 +172,11 @@ class ResponseJudge:
         status, fields = call.status, list(call.fields)
         log = self._backend.complaints
         return ask(lambda: bool(keep(status, fields)), False, log, "filter", "the response_filter of a rule raised: %r")
+
+
+def _of_session(refusal: Refusal, fields: list[tuple[str, str]], seen: Observation) -> Refusal:
+    """Return the refusal of a response that sets a cookie. If that is the session's alone, ``unset`` is no remedy."""
+    names = {value.partition("=")[0].strip() for value in lines_of(fields, SET_COOKIE)}
+    if not seen.has_changed_session or not names <= seen.sessions:
+        return refusal
+    return replace(refusal, fix="it is the session's; change the session in another view, or do not cache this one")

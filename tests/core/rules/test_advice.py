@@ -16,8 +16,8 @@ VIEW, CODED, RULES, WSGI = FrontEnd
         (StoreRefusal.NOTHING_SAID, RULES, "give it a rule in STALECACHE_GATEWAY, or @cache.cached(max_age=…)"),
         (StoreRefusal.NOTHING_SAID, WSGI, "give it a rule in GatewayCache(rules=…), or let it say Cache-Control: max-age=…"),
         (StoreRefusal.NOT_CODED, CODED, "write @cache.cached(max_age=…, gateway=True) at its view, or set STALECACHE_GATEWAY"),
-        (StoreRefusal.STATUS_NOT_LISTED, VIEW, "list the status in @cache.cached(): statuses={… : seconds}"),
-        (StoreRefusal.NO_LIFETIME, RULES, "list the status in its rule in STALECACHE_GATEWAY: statuses={… : seconds}"),
+        (StoreRefusal.STATUS_NOT_LISTED, VIEW, "list the status in @cache.cached(): statuses={STATUS: seconds}"),
+        (StoreRefusal.NO_LIFETIME, RULES, "list the status in its rule in STALECACHE_GATEWAY: statuses={STATUS: seconds}"),
         (StoreRefusal.SETS_COOKIE, VIEW, "set it in another view, or do not cache this one"),
         (
             StoreRefusal.SETS_COOKIE, RULES,
@@ -65,3 +65,11 @@ def test_a_fix_for_one_case_is_kept() -> None:
     refusal = Refusal(StoreRefusal.VARY_NOT_IN_KEY, "x-a", "write vary=['x-a']")
     assert fix_of(refusal, VIEW) == "write vary=['x-a']"
     assert log_text_at(refusal, VIEW) == "Vary names x-a, which is not in the key: write vary=['x-a']"
+
+
+@pytest.mark.parametrize(
+    ("status", "fix"),
+    [("404", "list the status in @cache.cached(): statuses={404: seconds}"), ("302", ""), ("401", ""), ("500", "")],
+)
+def test_only_the_status_of_a_page_is_worth_a_lifetime(status: str, fix: str) -> None:
+    assert fix_of(Refusal(StoreRefusal.STATUS_NOT_LISTED, status), VIEW) == fix
