@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flask_stalecache.core.model.inputs import RequestInputs
+from flask_stalecache.frontends.flask_sessions import FlaskSessions
 from flask_stalecache.frontends.request_origin import RequestOrigin
 from support.real_apps.flask_sites import GATEWAY, VIEW
 from support.real_apps.magazine import LANGUAGES, MAGAZINE, MAGAZINE_ON_SERVER, signed
@@ -182,10 +183,12 @@ def test_many_spellings_of_four_languages(front: str, directory: Path) -> None:
 
 def bars_nobody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RequestOrigin, "is_barred_from", lambda origin, entry: False)
+    patch.setattr(FlaskSessions, "bar", lambda sessions, environ, keys: False)
 
 
 def carries_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RequestInputs, "present_in", lambda names, *asked: False)
+    patch.setattr(FlaskSessions, "bar", lambda sessions, environ, keys: False)
 
 
 @pytest.mark.parametrize("front", FRONTS)
