@@ -34,7 +34,7 @@ from .gateway.backend import UNSAID, Observation
 from .observed_environ import ObservedEnviron
 from .pages.handler import ANSWERED
 from .pages.request_recorder import ObservedRequest
-from .pages.watch import is_changed, read_beyond_names
+from .pages.watch import is_changed, names_missed, read_beyond_names
 from .read_log import ReadLog
 from .request_values import values_kept_for
 from .session_log import MARKS, SessionLog, SessionReads
@@ -120,7 +120,7 @@ class AppReport:
         for name, reader in log.variables.items():
             if name in log.given and name in self.given:
                 return Refusal(StoreRefusal.READS_VARIABLE, f"{reader} reads {name}")
-        return read_beyond_names(log, self.given.get("QUERY_STRING", ""), ignored)
+        return read_beyond_names(log, self.given, ignored)
 
 
 def note_dispatch(context: RequestContext) -> None:
@@ -268,6 +268,7 @@ class Observer:
         cookies = {*left.log.cookies, *([left.session_cookie] if keys is None and _uses_session(left) else [])}
         headers = (left.log.headers.keys() - self._settings.ignored_headers) | left.traced
         names = RequestInputs(tuple(sorted(cookies)), tuple(sorted(headers)), tuple(sorted(left.log.variables)))
+        names |= names_missed(left.log, left.seen)
         if keys is None or left.coded.ignore_session:
             return names
         is_new = not RequestInputs(cookies=(left.session_cookie,)).present_in(left.seen)
@@ -311,7 +312,7 @@ def _uses_session(left: Left) -> bool:
 def _own(left: Left, ignored: NamePatterns) -> Refusal | None:
     """Return why an answer is one visitor's own, if no names say so."""
     query = left.seen.get("QUERY_STRING", "")
-    refusal = read_beyond_names(left.log, query, ignored) or _variable_read(left.log)
+    refusal = read_beyond_names(left.log, left.seen, ignored) or _variable_read(left.log)
     if refusal is not None or not left.is_redirected:
         return refusal
     # Flask's routing repeats the query in a redirect, past the observed request.

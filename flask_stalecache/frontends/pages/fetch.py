@@ -252,7 +252,7 @@ class PageFetch:
         if has_unannounced_body(self.context.request.environ):
             return Refusal(StoreRefusal.REQUEST_BODY)
         ignored = self.bound.ignored if self.bound.cached.policy.key is None else NOTHING_IGNORED
-        return read_beyond_names(reads_of(self.context), self.context.request.environ.get("QUERY_STRING", ""), ignored)
+        return read_beyond_names(reads_of(self.context), plain_environ(self.context.request), ignored)
 
     def _failures(self, start: Start) -> frozenset[int]:
         """Return the statuses that mean that the view has failed."""

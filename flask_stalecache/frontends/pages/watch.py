@@ -6,7 +6,7 @@ without it. Reads that no name can tell keep the page from the store.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,7 @@ from .session_recorder import watched_session
 KEY_FIELDS = frozenset({"host", *FORWARDED_FIELDS})
 #: Attributes in which Werkzeug keeps the parsed conditions of a request.
 _PARSED_CONDITIONALS = ("if_none_match", "if_modified_since", "if_match", "if_unmodified_since", "if_range", "range")
+_ALL_COOKIES = RequestInputs(headers=("cookie",))
 _READS_ALL = {
     "headers": StoreRefusal.READS_ALL_HEADERS,
     "environ": StoreRefusal.READS_ALL_VARIABLES,
@@ -266,7 +267,7 @@ def names_beyond_key(context: RequestContext, covered: Covered, watch: Watch) ->
     log = reads_of(context)
     cookies, headers = set(log.cookies) - covered.cookies, set(log.headers) - covered.headers
     names = RequestInputs(tuple(cookies), tuple(headers), tuple(set(log.variables) - covered.variables))
-    return names | _names_of_session(context, covered, watch)
+    return names | names_missed(log, arrived_environ(context.request)) | _names_of_session(context, covered, watch)
 
 
 def _names_of_session(context: RequestContext, covered: Covered, watch: Watch) -> RequestInputs:
@@ -315,14 +316,27 @@ def ignored_parameters_read(log: ReadLog, query: str, ignored: NamePatterns) -> 
     return present if "query" in log.whole else present & log.parameters.keys()
 
 
-def read_beyond_names(log: ReadLog, query: str, ignored: NamePatterns) -> Refusal | None:
-    """Return the refusal if no name tells what the page depends on.
+def names_missed(log: ReadLog, environ: Mapping[str, Any]) -> RequestInputs:
+    """Return what stands for a read of all cookies that has found none: then a page is for visitors without any.
 
-    All fields or cookies were read, ignored parameters, or the order of parameters where the key does not have it.
+    :param environ: the request.
     """
     log.settle()
+    has_none = "cookies" in log.whole and "HTTP_COOKIE" not in environ and "HTTP_COOKIE" not in log.changed
+    return _ALL_COOKIES if has_none else NO_NAMES
+
+
+def read_beyond_names(log: ReadLog, environ: Mapping[str, Any], ignored: NamePatterns) -> Refusal | None:
+    """Return the refusal if no name tells what the page depends on.
+
+    All fields were read, all cookies that the request has, ignored parameters, or the order of parameters where the key does not
+    have it.
+
+    :param environ: the request.
+    """
+    query, missed = environ.get("QUERY_STRING", ""), names_missed(log, environ)
     for kind, reason in _READS_ALL.items():
-        if kind in log.whole:
+        if kind in log.whole and not (kind == "cookies" and missed):
             return Refusal(reason, log.whole[kind], reason.advice)
     names = ignored_parameters_read(log, query, ignored)
     if names:

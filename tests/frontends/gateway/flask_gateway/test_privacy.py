@@ -224,7 +224,7 @@ PERSONAL: dict[str, Build] = {
 }
 
 #: Those that are never stored, since nobody can tell whose they are.
-NEVER = {"cookies as a whole", "fields as a whole", "fields as a whole in a stream"}
+NEVER = {"fields as a whole", "fields as a whole in a stream"}
 
 
 @pytest.mark.parametrize("name", PERSONAL)
