@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from flask import Flask, Response, abort, after_this_request, redirect, request, session
+from flask.sessions import SecureCookieSessionInterface
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_stalecache import ConfigError, Policy, StaleCache, entry_stored
@@ -88,7 +89,7 @@ class Situation(NamedTuple):
     hook: Callable[[], Any] | None = None
 
 
-BEYOND = "which is in the request and not in the key"
+BEYOND = "which this visitor has and the key lacks"
 RULE = {"GATEWAY": {"/*": Policy(max_age=60, jitter=0)}}
 VIEW = "@cache.cached(max_age=…) directly above it, or give it a rule in STALECACHE_GATEWAY"
 SITUATIONS = {
@@ -243,6 +244,18 @@ def test_a_visitor_with_a_cookie_is_told_apart_from_the_others(make_app: MakeApp
     assert told.others is not None
     assert (told.others.is_from_store, told.others.status) == (False, CacheStatus.BYPASS)
     assert ask(app, cookies=("other=1",)).others is None
+
+
+@pytest.mark.parametrize("settings", [{}, RULE])
+def test_a_key_of_the_session_is_named_with_its_reader(make_app: MakeApp, settings: Mapping[str, Any]) -> None:
+    cached = None if settings else {"max_age": 60}
+    app, _ = make_site(make_app, Situation("", view=lambda: f"hello {session.get('user')}", cached=cached, settings=settings))
+    signed: Any = SecureCookieSessionInterface().get_signing_serializer(app)
+    member = ask(app, cookies=(f"session={signed.dumps({'user': 'ann'})}",))
+    assert member.found.first == (
+        f"/x is not cached for this visitor: it depends on the session key user, read by {HERE}, {BEYOND}"
+    )
+    assert ask(app, cookies=(f"session={signed.dumps({'basket': '1'})}",)).found.first.startswith("/x is cached: ")
 
 
 @pytest.mark.parametrize("cookie", ["name", "a=b; c=d", "a=\n"])

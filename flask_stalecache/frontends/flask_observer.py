@@ -300,7 +300,8 @@ def _codings_of(app: Flask) -> tuple[str, ...]:
 
 def _reader_of(lefts: Iterable[Left], kind: str, name: str) -> str:
     """Return the first module of the app that has read a name; the session has read its own cookie."""
-    found = (getattr(left.log, kind, {}).get(name) for left in lefts)
+    logs: list[Any] = [left.keys if kind == "session" else left.log for left in lefts]
+    found = (getattr(log, "keys" if kind == "session" else kind, {}).get(name) for log in logs)
     return next(filter(None, found), "the session" if kind in ("cookies", "session") else "the app")
 
 

@@ -55,8 +55,8 @@ def test_a_page_that_is_cached(run: Callable[..., Result]) -> None:
 def test_a_visitor_with_a_cookie(run: Callable[..., Result]) -> None:
     told = json.loads(run("why", "/hello", "--cookie", "name=ann", "--header", "X-A: b", "--json").stdout)
     assert told["first"] == (
-        f"/hello is not cached for this visitor: it depends on the cookie name, read by {__name__}, which is in the request and "
-        "not in the key"
+        f"/hello is not cached for this visitor: it depends on the cookie name, read by {__name__}, which this visitor has and "
+        "the key lacks"
     )
     assert told["visitors"] == [
         "visitors without cookies and Authorization are served the stored page; this one then goes to the app (BYPASS)"

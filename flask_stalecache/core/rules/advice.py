@@ -127,6 +127,8 @@ def fix_of_name(kind: Kind, name: str, front: FrontEnd) -> str:
     :param front: the front end that the answer came by.
     """
     match kind:
+        case Kind.SESSION if name == "csrf_token":
+            return "leave the form out of the page, or fetch its token by a request of its own: it is its visitor's"
         case Kind.SESSION if front is FrontEnd.VIEW:
             return "write ignore_session=True if the page does not depend on the session, or do not read it in the view"
         case Kind.COOKIE | Kind.SESSION:

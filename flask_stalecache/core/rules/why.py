@@ -172,7 +172,7 @@ def _explain_refused(path: str, account: Account) -> Explanation:
         # Of several names the first is told: each has a line of its own in the log.
         fixes = dict.fromkeys(fix_of_name(kind, name, account.front) for kind in Kind for name in getattr(account.carried, kind))
         return Explanation(
-            f"{path} is not cached for this visitor: it depends on {told}, which is in the request and not in the key",
+            f"{path} is not cached for this visitor: it depends on {told}, which this visitor has and the key lacks",
             "; ".join(fixes),
         )
     return Explanation(

@@ -52,6 +52,8 @@ def test_no_line_has_a_hole(reason: Reason, front: FrontEnd) -> None:
         (Kind.FIELD, "authorization", RULES, "requests with Authorization are always served live"),
         (Kind.FIELD, "traceparent", VIEW, "read it in hooks and libraries alone"),
         (Kind.COOKIE, "lang", VIEW, "do not read it if the page does not depend on it"),
+        (Kind.SESSION, "csrf_token", VIEW, "leave the form out of the page, or fetch its token by a request of its own"),
+        (Kind.SESSION, "cart", VIEW, "write ignore_session=True if the page does not depend on the session"),
         (Kind.SESSION, "cart", RULES, "do not read it if the page does not depend on it"),
         (Kind.VARIABLE, "REMOTE_ADDR", VIEW, "put what the page takes from it into key="),
     ],
