@@ -8,13 +8,15 @@ the lock turns them into records:
 2. Its lines are read and become records.
 3. It is removed.
 
-A line that makes no sense counts as a hard purge of everything, and so does a file that has become too long: visitors may purge.
+A line that makes no sense, or lacks its end for seconds, counts as a hard purge of everything, and so does a file that has become
+too long: visitors may purge. That lines are missing at the end of the file can't be told.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -127,11 +129,13 @@ def records_of(purges: Iterable[WaitingPurge], names: Collection[str]) -> list[P
 def _purges_in(file: Inside, *, is_whole: bool) -> Iterable[WaitingPurge]:
     """Yield the purges in a file.
 
-    :param is_whole: nobody appends to it any more. Otherwise what follows the last line end is just being written.
+    :param is_whole: nobody appends to it any more. Otherwise what follows the last line end may just be being written.
     """
     data, status = read_file(file) or b"", status_of(file)
     # Each line begins and ends with a line end, so that one that was cut by a full disk takes no other with it.
-    lines = data.split(b"\n") if is_whole else data.split(b"\n")[:-1]
+    *lines, rest = data.split(b"\n")
+    if is_whole or (status is not None and abs(time.time_ns() - status.st_mtime_ns) > COARSEST_TIME):
+        lines.append(rest)
     found = [None if (content := unseal_line(line)) is None else decoded(content, _purge) for line in lines if line]
     yield from (purge for purge in found if purge is not None)
     if None in found:

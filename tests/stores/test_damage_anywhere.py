@@ -22,6 +22,7 @@ from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.core.rules.status import CacheStatus
 from flask_stalecache.filesystem import shared_memory
+from flask_stalecache.filesystem.sealed import unseal_line
 from flask_stalecache.stats.counter_file import BORN_CELL, HEAD, NAMED, SIZE
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.history import INTERVAL
@@ -31,6 +32,7 @@ from flask_stalecache.stats.tally import PLAIN
 from flask_stalecache.stores import sweep
 from flask_stalecache.stores.purge_records import PurgeRecords
 from flask_stalecache.stores.stamps import FILE_NAME
+from flask_stalecache.stores.waiting_purges import WaitingPurge
 from support.engine import make_entry
 from support.sweep import file_of
 
@@ -38,6 +40,8 @@ Files = dict[str, bytes]
 Move = Callable[[float], None]
 #: How pages were purged, by their keys.
 HARD, SOFT, KEPT = ["hard 1", "hard 2", "merged"], ["soft 1", "soft 2"], ["kept 1", "kept 2"]
+#: Purges that could not wait for the lock, by their files.
+WAITING = {"names/waiting": "waiting", "names/adopted": "adopted"}
 NOTE = Note(written=1, failures=3, retry_at=2_000_000_000.25, silent_until=17, unstorable_until=18, names=("all",))
 
 
@@ -89,7 +93,7 @@ class Site:
         self.directory = directory
         store = self.store()
         self.originals: dict[str, Entry] = {}
-        for key in (*HARD, *SOFT, *KEPT):
+        for key in (*HARD, *SOFT, *KEPT, *WAITING.values()):
             self.write(store, key, b"old")
         store.write_note("kept 1", NOTE)
         for number in range(50):
@@ -108,6 +112,10 @@ class Site:
         registry.see_fork()
         # Left over by a killed worker.
         file_of(directory, "kept 2", ".lock").touch()
+        for path, key in reversed(WAITING.items()):
+            store._records.waiting.append(WaitingPurge((f"url:{key}",), store.seq() + 1, False, time.time()))
+            if path.endswith("adopted"):
+                store._records.waiting.adopt()
         self.running = store
         self.history = registry.history()
         assert len(self.history) == 2
@@ -159,6 +167,9 @@ class Site:
         # Locks are empty.
         if data or how in (go_on, nest, be_another):
             how(data, random, self.files)
+        if path in WAITING and all(unseal_line(line) is not None for line in data.split(b"\n") if line):
+            # That lines are missing at the end can't be told, nor that they are others.
+            go_on(data, random, self.files)
         self.put(path, bytes(data))
         return how.__name__
 
@@ -170,7 +181,7 @@ class Site:
         :param is_new: by a new process.
         """
         store = self.running = self.store() if is_new else self.running
-        for key in random.sample(["hard 1", "merged"], 1):
+        for key in random.sample(["hard 1", "merged", *WAITING.values()], 2):
             assert store.load(key).entry is None
         for key in random.sample(["hard 2", *KEPT], 1):
             copy = store.load(key)
@@ -232,7 +243,8 @@ def test_there_is_a_file_of_each_kind(directory: Path, move: Move) -> None:
     site = Site(directory, move)
     names = {re.sub("[0-9a-f]{40}", "HASH", path.rpartition("/")[2]) for path in site.files}
     assert names >= {
-        "HASH", "HASH.note", "HASH.lock", "floors", "last", "sweep", "sweep.lock", "purge.lock", "0", "totals", "history", FILE_NAME
+        "HASH", "HASH.note", "HASH.lock", "floors", "last", "sweep", "sweep.lock", "purge.lock", "0", "totals", "history",
+        "waiting", "adopted", FILE_NAME,
     }  # fmt: skip
 
 
