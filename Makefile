@@ -8,6 +8,9 @@ RUN := $(VENV)/bin/python
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 SPHINX := $(RUN) -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
+# How many processes run the tests: one more than cores, since many tests wait for a server. Each collects all tests first.
+WORKERS ?= 3
+
 # Which browser the tests use, if not the system's chromium.
 export CHROMIUM
 # The tests start hundreds of processes, and each would compile the package anew.
@@ -49,7 +52,7 @@ serve: $(DEMO)/.stamp ## Play it, and leave the example app and its third partie
 
 test: browser $(VENV)/.stamp ## Run ruff, mypy, the documentation with its examples, and the test suite.
 	@$(MAKE) --no-print-directory lint & lint=$$!; $(MAKE) --no-print-directory docs; docs=$$?; wait $$lint && exit $$docs
-	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 browser: ## Bring the browser that the tests need: Debian's chromium, if there is none and this may install it.
 	$(BRING_BROWSER)

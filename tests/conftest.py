@@ -33,7 +33,7 @@ settings.register_profile(
 settings.load_profile("untimed")
 
 
-#: The files that take longest, in order. ``make test`` gives whole files to two workers: with these first, both end at about the
+#: The files that take longest, in order. ``make test`` gives whole files to a few workers: with these first, all end at about the
 #: same time.
 SLOWEST = (
     "live/test_servers.py",

@@ -32,6 +32,7 @@ from example_app.chapters import (
     summary,
 )
 from example_app.demo import NEW, NO_NUMBER, OLD, main
+from support.endurance import IS_SOAK
 
 PATIENCE = 120
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +105,7 @@ def test_the_story_holds(plays: dict[str, subprocess.Popen[str]]) -> None:
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, *([pytest.param(signal.SIGTERM, marks=pytest.mark.soak)] if IS_SOAK else [])])
 def test_a_signal_in_the_middle_stops_what_was_started(number: signal.Signals) -> None:
     with demo() as process:
         started = urls(process)
