@@ -105,7 +105,7 @@ class Workers:
 
     def _start_thread(self) -> bool:
         # If none can be had, those that were started run all tasks.
-        return start_thread("batch", self._work)
+        return start_thread("batch", self._work) is not None
 
     def _work(self) -> None:
         token = _in_batch.set(True)

@@ -22,6 +22,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+from ..core.guarded import guarded
 from ..core.model.entry import Entry
 from ..core.rules.serving import is_due
 from ..core.rules.storability import Verdict
@@ -30,7 +31,7 @@ from ..stores.base import Copy
 from .answer_writer import AnswerWriter
 from .fair_queue import Demand, Waiting
 from .origin import Answer, RefreshJob, RefreshResult
-from .singleflight import Flight, Flights
+from .singleflight import Flight, Flights, Lead
 from .thread_pool import ThreadPool
 
 logger = logging.getLogger("flask_stalecache")
@@ -99,17 +100,17 @@ class BackgroundRefreshes:
         pending.demand.ask(now)
         return True
 
+    @guarded
     def claim(self, copy: Copy) -> bool:
         """Claim the refresh of a key for the caller. Return false if one is already pending."""
-        with self._mutex:
-            if self.is_pending(copy):
-                return False
-            now, last = time.monotonic(), self._pending.get(copy.key)
-            since = last.since if last is not None and last.stamp == copy.stamp else now
-            demand = Demand()
-            demand.ask(now)
-            self._pending[copy.key] = PendingRefresh(since, now + self.deadline, None, RefreshResult(), demand)
-            return True
+        if self.is_pending(copy):
+            return False
+        now, last = time.monotonic(), self._pending.get(copy.key)
+        since = last.since if last is not None and last.stamp == copy.stamp else now
+        demand = Demand()
+        demand.ask(now)
+        self._pending[copy.key] = PendingRefresh(since, now + self.deadline, None, RefreshResult(), demand)
+        return True
 
     def since(self, key: str) -> float:
         """Return when the pending refresh of the key was submitted, on the monotonic clock. Without one, return now."""
@@ -220,7 +221,8 @@ class BackgroundRefreshes:
         if not lock.acquire():
             result.is_busy = True
             return PendingRefresh(self.since(job.key), time.monotonic() + BUSY_PAUSE, copy.stamp, result, Demand())
-        flight = self.flights.lead(job.key, time.monotonic() + self.deadline)
+        lead = Lead()
+        flight = self.flights.lead(job.key, time.monotonic() + self.deadline, lead)
         if flight is None:
             lock.release()
             result.is_busy = True

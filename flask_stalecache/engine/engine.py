@@ -57,7 +57,7 @@ from .instrumentation import log_served
 from .origin import Answer, Origin, RefreshResult, Served, Start
 from .per_process import PerProcess
 from .runtime import Runtime
-from .singleflight import Flight, FlightResult, Flights, Outcome
+from .singleflight import Flight, FlightResult, Flights, Lead, Outcome
 from .timed_calls import TimedCalls, wait_for_refresh
 from .use_counts import UseCounts
 
@@ -288,12 +288,16 @@ class Engine:
     def _queue(self, visit: FetchState) -> Served:
         """Join or lead the key's flight until there is something to serve."""
         while True:
-            flight, leads = self.runtime.process.flights.join(visit.origin.key)
+            flight, leads = self.runtime.process.flights.join(visit.origin.key, visit.lead, self._expires(visit))
             served = self._lead(flight, visit) if leads else self._wait(flight, visit)
             if served is None:
                 served = self.look_again(visit)
             if served is not None:
                 return served
+
+    def _expires(self, visit: FetchState) -> float:
+        """Return when a call of a visitor is over at the latest: nobody waits for it any more, and a refresh would be given up."""
+        return max(visit.until, time.monotonic() + visit.origin.lock_timeout) + self.settings.refresh_deadline
 
     # -- waiting -------------------------------------------------------------------------------------------------
 
@@ -369,7 +373,8 @@ class Engine:
             self.answer_writer.mark_endless(flight.key)
             self.runtime.process.flights.end(flight)
             return self._call_unlocked(visit)
-        taken_over = self.runtime.process.flights.take_over(flight, visit.origin.lock_timeout)
+        flights = self.runtime.process.flights
+        taken_over = flights.take_over(flight, visit.origin.lock_timeout, visit.lead, self._expires(visit))
         return None if taken_over is None else self._call_in(taken_over, visit)
 
     def _leave_slow(self, visit: FetchState) -> Served | None:
@@ -450,7 +455,7 @@ class Engine:
                 # Without threads, nobody could release the requests of other processes if the client of this stream is slow.
                 answer.later(partial(self.answer_writer.write_if_unlocked, flight.key))
             else:
-                answer.later(partial(self._write_whole, self.runtime.process.flights, flight, start))
+                answer.later(partial(self._write_whole, self.runtime.process.flights, flight, visit.lead, start))
                 flight.pace = answer.pace
                 is_over = False
         finally:
@@ -458,8 +463,11 @@ class Engine:
                 self.runtime.process.flights.end(flight)
         return self.serve_answer(visit, answer, stored)
 
-    def _write_whole(self, flights: Flights, flight: Flight, start: Start, answer: Answer | None) -> None:
-        """End the flight of an answer whose body is complete or was cut short."""
+    def _write_whole(self, flights: Flights, flight: Flight, lead: Lead, start: Start, answer: Answer | None) -> None:
+        """End the flight of an answer whose body is complete or was cut short.
+
+        :param lead: kept by the body until then, since the flight ends with it.
+        """
         try:
             if answer is not None:
                 self._write(flight, start, answer)

@@ -12,7 +12,7 @@ a full queue            the largest group loses the job with the least demand: o
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -122,12 +122,11 @@ class FairQueue:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._groups: dict[Hashable, _Group] = {}
-        self._turns: deque[Hashable] = deque()
-        self._count = 0
+        #: In the order of their turns. There is no other list or count: an exception that comes in between could not be told.
+        self._groups: OrderedDict[Hashable, _Group] = OrderedDict()
 
     def __len__(self) -> int:
-        return self._count
+        return sum(len(group.jobs) for group in list(self._groups.values()))
 
     def push(self, waiting: Waiting, *, is_bound: bool = True) -> Waiting | None:
         """Let a job wait. Return the job that will not run because of that: another one, this one, or ``None``.
@@ -141,41 +140,38 @@ class FairQueue:
             self._add(waiting)
             return before
         self._add(waiting)
-        return self._drop_least(waiting.group) if is_bound and self._count > self._size else None
+        return self._drop_least(waiting.group) if is_bound and len(self) > self._size else None
 
     def pop(self) -> Waiting | None:
         """Take the job that is next; ``None`` if none waits."""
-        if not self._turns:
-            return None
-        name = self._turns.popleft()
-        waiting = self._groups[name].next()
-        self._turns.append(name)
-        self._remove(waiting)
-        return waiting
+        while self._groups:
+            name, group = next(iter(self._groups.items()))
+            if not group.jobs:
+                del self._groups[name]
+                continue
+            waiting = group.next()
+            self._groups.move_to_end(name)
+            self._remove(waiting)
+            return waiting
+        return None
 
     def clear(self) -> int:
         """Drop all jobs, and return how many there were."""
-        count, self._count = self._count, 0
+        count = len(self)
         self._groups.clear()
-        self._turns.clear()
         return count
 
     def _add(self, waiting: Waiting) -> None:
         group = self._groups.get(waiting.group)
         if group is None:
             group = self._groups[waiting.group] = _Group()
-            self._turns.append(waiting.group)
-        key = _key_of(waiting)
-        self._count += key not in group.jobs
-        group.jobs[key] = waiting
+        group.jobs[_key_of(waiting)] = waiting
 
     def _remove(self, waiting: Waiting) -> None:
         group = self._groups[waiting.group]
         del group.jobs[_key_of(waiting)]
-        self._count -= 1
         if not group.jobs:
             del self._groups[waiting.group]
-            self._turns.remove(waiting.group)
 
     def _drop_least(self, newest: Hashable) -> Waiting:
         # Of groups of one size that of the new job: nobody's share grows at the cost of an equal one.

@@ -11,6 +11,7 @@ from ..core.model.entry import Entry
 from ..core.rules.serving import Fetch, Serve
 from ..stores.base import Copy
 from .origin import Origin
+from .singleflight import Lead
 
 #: Seconds between two attempts to take a lock that another process holds.
 POLL = 0.025
@@ -91,6 +92,8 @@ class FetchState:
     slow_streams: int = 0
     #: The failures of other requests that it has met.
     met_failures: int = 0
+    #: The flights that it leads end with it.
+    lead: Lead = field(default_factory=Lead)
     met: Entry | None = field(init=False)
     came: float = field(init=False)
 

@@ -26,7 +26,6 @@ A job is plain data except for its last fields, so that it can be sent to anothe
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -41,6 +40,7 @@ from ..core.rules.storability import Verdict
 from ..errors import StoreError
 from ..stats.tally import UNCOUNTED, Tally
 from ..stores.base import Copy
+from .latch import Latch
 from .stream_pace import StreamPace
 from .thread_pool import ThreadPool
 
@@ -344,7 +344,7 @@ class RefreshResult:
         self.is_busy = False
         self.error: StoreError | None = None
         self.waiting = False
-        self.done = threading.Event()
+        self.done = Latch()
 
 
 class Served(NamedTuple):

@@ -160,6 +160,7 @@ class Runtime:
         for flight in self.process.flights.slow():
             # Requests in other processes wait for its lock.
             self.process.flights.end_slow(flight)
+        self.process.flights.end_expired()
 
     def _look_after_statistics(self) -> None:
         self._note_pending()

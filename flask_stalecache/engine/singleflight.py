@@ -8,18 +8,25 @@ it is slow, a waiter or housekeeping ends the flight earlier, so that one client
 
 The mutex of :class:`Flights` guards the dict of flights, and the transfer of a key's lock from one flight to another. It is never
 held during I/O, and hits never take it.
+
+A signal's handler may raise anywhere: also after a request has become the leader, and before the ``try`` that ends the flight. So
+each leader has a :class:`Lead`, and when nobody refers to that any more, its flight ends. If a debugger keeps the frames of the
+request, housekeeping ends the flight once it has ``expires`` behind it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
+from ..core.guarded import guarded
 from ..stores.base import Copy, KeyLock
+from .latch import Latch
 from .stream_pace import READER_PATIENCE, StreamPace
 
 #: Seconds between two looks at a client that may turn out to be slow at any moment.
@@ -54,6 +61,12 @@ class FlightResult(NamedTuple):
 LOOK_AGAIN = FlightResult(Outcome.OVER)
 
 
+class Lead:
+    """The right to lead flights, one after the other. It is the request's that makes the call, and the flight ends with it."""
+
+    __slots__ = ("__weakref__",)
+
+
 @dataclass(eq=False, slots=True)
 class Flight:
     """One running call of an origin.
@@ -61,25 +74,29 @@ class Flight:
     :ivar leader: the ident of the thread that makes the call.
     :ivar unlocked: when it went on without the lock, on the monotonic clock.
     :ivar deadline: when housekeeping gives up on it, on the monotonic clock; ``None`` for a visitor's own call.
+    :ivar expires: when housekeeping ends a visitor's own call that nobody waits for any more, on the monotonic clock.
     :ivar given_up: called when that deadline has passed.
     :ivar names: returns the names by which the memory of that failure is purged.
     :ivar lock: the key's lock, if the leader holds it.
     :ivar pace: how fast the client reads the body, if it is still to come.
     :ivar is_slow: it was ended since that client is slow.
     :ivar result: its outcome, for the waiters. It is set before ``done``.
+    :ivar owner: ends the flight when the leader has gone without ending it.
     """
 
     key: str
     leader: int
     unlocked: float | None = None
     deadline: float | None = None
+    expires: float | None = None
     given_up: Callable[[], object] | None = None
     names: Callable[[], tuple[str, ...]] | None = None
     lock: KeyLock | None = None
     pace: StreamPace | None = None
     is_slow: bool = False
     result: FlightResult = LOOK_AGAIN
-    done: threading.Event = field(default_factory=threading.Event)
+    done: Latch = field(default_factory=Latch)
+    owner: weakref.ref[Lead] | None = None
 
 
 class Flights:
@@ -90,67 +107,97 @@ class Flights:
 
     def __init__(self, count_slow: Callable[[], object] = lambda: None) -> None:
         self._count_slow = count_slow
-        self._mutex = threading.Lock()
+        # Reentrant: a flight also ends when its lead is garbage, which may be collected at any moment.
+        self._mutex = threading.RLock()
         self._flights: dict[str, Flight] = {}
 
-    def join(self, key: str) -> tuple[Flight, bool]:
-        """Return the key's flight, and whether the caller leads it. If so, the flight is new and the caller must end it."""
-        with self._mutex:
-            flight = self._flights.get(key)
-            if flight is not None:
-                return flight, False
-            flight = self._flights[key] = Flight(key, threading.get_ident())
-            return flight, True
+    def join(self, key: str, lead: Lead | None = None, expires: float | None = None) -> tuple[Flight, bool]:
+        """Return the key's flight, and whether the caller leads it. If so, the flight is new and the caller must end it.
 
-    def lead(self, key: str, deadline: float) -> Flight | None:
+        :param lead: the flight ends with it at the latest. Default: only the caller ends it.
+        :param expires: when housekeeping ends it, on the monotonic clock. Default: never.
+        """
+        flight = self._flights.get(key)
+        if flight is not None:
+            return flight, False
+        new = self._new_flight(key, lead, expires)
+        flight = self._flights.setdefault(key, new)
+        if flight is not new:
+            new.owner = None
+        return flight, flight is new
+
+    def _new_flight(self, key: str, lead: Lead | None, expires: float | None) -> Flight:
+        flight = Flight(key, threading.get_ident(), expires=expires)
+        if lead is not None:
+            flight.owner = weakref.ref(lead, lambda _: self.end(flight))
+        return flight
+
+    def lead(self, key: str, deadline: float, lead: Lead | None = None) -> Flight | None:
         """Return a new flight for a refresh, or ``None`` if the key has one already.
 
         :param deadline: when to give up on it, on the monotonic clock.
+        :param lead: the flight ends with it at the latest. Default: only the caller ends it.
         """
-        flight, leads = self.join(key)
+        flight, leads = self.join(key, lead)
         if not leads:
             return None
         flight.deadline = deadline
         return flight
 
+    @guarded
     def go_without_lock(self, flight: Flight) -> bool:
         """Note that a leader calls the origin without the lock. Return false if a waiter has taken the flight over."""
-        with self._mutex:
-            if self._flights.get(flight.key) is not flight:
-                return False
-            flight.unlocked = time.monotonic()
-            return True
+        if self._flights.get(flight.key) is not flight:
+            return False
+        flight.unlocked = time.monotonic()
+        return True
 
-    def take_over(self, flight: Flight, patience: float) -> Flight | None:
+    def take_over(self, flight: Flight, patience: float, lead: Lead | None = None, expires: float | None = None) -> Flight | None:
         """Replace a flight that takes too long, and return the new one, which does not wait for the lock.
 
         Return ``None`` if another waiter was quicker, the flight has ended, or it has just gone on without the lock.
 
         :param patience: seconds that a flight without the lock is given.
+        :param lead: as for :meth:`join`.
+        :param expires: as for :meth:`join`.
         """
-        with self._mutex:
-            now = time.monotonic()
-            just_begun = flight.unlocked is not None and now < flight.unlocked + patience
-            if just_begun or self._flights.get(flight.key) is not flight:
-                return None
-            new = self._flights[flight.key] = Flight(flight.key, threading.get_ident(), unlocked=now)
-            # Move the key's lock to the new flight: otherwise all other processes would wait for a call that may never end.
-            new.lock, flight.lock = flight.lock, None
+        new = self._new_flight(flight.key, lead, expires)
+        if not self._replace(flight, new, patience):
+            new.owner = None
+            return None
         # The waiters of the old flight look again and find the new one.
         flight.done.set()
         return new
 
+    @guarded
+    def _replace(self, flight: Flight, new: Flight, patience: float) -> bool:
+        now = time.monotonic()
+        just_begun = flight.unlocked is not None and now < flight.unlocked + patience
+        if just_begun or self._flights.get(flight.key) is not flight:
+            return False
+        new.unlocked = now
+        # Move the key's lock to the new flight: otherwise all other processes would wait for a call that may never end.
+        new.lock, flight.lock = flight.lock, None
+        self._flights[flight.key] = new
+        return True
+
     def end(self, flight: Flight) -> bool:
         """End a flight: release its lock and wake its waiters. Return whether it was still the key's flight."""
-        with self._mutex:
-            lock, flight.lock = flight.lock, None
-            current = self._flights.get(flight.key) is flight
-            if current:
-                del self._flights[flight.key]
+        lock, is_current = self._take_off(flight)
         if lock is not None:
             lock.release()
         flight.done.set()
-        return current
+        # Last: until here, the end of its lead does what is left.
+        flight.owner = None
+        return is_current
+
+    @guarded
+    def _take_off(self, flight: Flight) -> tuple[KeyLock | None, bool]:
+        lock, flight.lock = flight.lock, None
+        is_current = self._flights.get(flight.key) is flight
+        if is_current:
+            del self._flights[flight.key]
+        return lock, is_current
 
     def wait_for(self, flight: Flight, until: float) -> bool:
         """Wait until a flight ends, or its client turns out to be slow, which ends it. Return false if it takes too long.
@@ -161,6 +208,9 @@ class Flights:
             pace = flight.pace
             if pace is not None and not pace.left and self.end_slow(flight):
                 return True
+            if not self.is_current(flight):
+                # Who ended it was interrupted before waking its waiters.
+                return True
             # A body that is not known yet to be still to come can't be slow before that time has passed.
             if flight.done.wait(min(left, READER_PATIENCE if pace is None else max(pace.left, SHORTEST_WAIT))):
                 return True
@@ -168,17 +218,21 @@ class Flights:
 
     def end_slow(self, flight: Flight) -> bool:
         """End a flight whose client is slow. Return false if it is not the key's flight any more."""
-        with self._mutex:
-            if flight.is_slow or self._flights.get(flight.key) is not flight:
-                return False
-            flight.is_slow = True
+        if not self._mark_slow(flight):
+            return False
         self._count_slow()
         return self.end(flight)
 
+    @guarded
+    def _mark_slow(self, flight: Flight) -> bool:
+        if flight.is_slow or self._flights.get(flight.key) is not flight:
+            return False
+        flight.is_slow = True
+        return True
+
     def slow(self) -> list[Flight]:
         """Return the flights whose clients are slow."""
-        with self._mutex:
-            return [flight for flight in self._flights.values() if flight.pace is not None and not flight.pace.left]
+        return [flight for flight in self._all() if flight.pace is not None and not flight.pace.left]
 
     def wait(self, key: str, seconds: float) -> None:
         """Wait until the key's flight ends, but no longer than ``seconds``. Without a flight, sleep for ``seconds``."""
@@ -200,5 +254,15 @@ class Flights:
     def overdue(self) -> list[Flight]:
         """Return the flights whose deadline has passed."""
         now = time.monotonic()
-        with self._mutex:
-            return [flight for flight in self._flights.values() if flight.deadline is not None and flight.deadline < now]
+        return [flight for flight in self._all() if flight.deadline is not None and flight.deadline < now]
+
+    def end_expired(self) -> None:
+        """End visitors' own calls that nobody waits for any more: an exception may have ended them without a word."""
+        now = time.monotonic()
+        for flight in self._all():
+            if flight.expires is not None and flight.expires < now:
+                self.end(flight)
+
+    def _all(self) -> list[Flight]:
+        # In one step of the interpreter, so that it needs no lock.
+        return list(self._flights.values())

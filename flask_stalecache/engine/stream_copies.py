@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from weakref import WeakSet
 
+from ..core.guarded import guarded
 from .stream_pace import StreamPace
 
 
@@ -58,27 +59,30 @@ class StreamCopies:
         :param pace: how fast its reader is.
         """
         copy = StreamCopy(self, pace)
-        with self._mutex:
-            self._copies.add(copy)
+        self._note(copy)
         return copy
 
+    @guarded
+    def _note(self, copy: StreamCopy) -> None:
+        self._copies.add(copy)
+
+    @guarded
     def add(self, copy: StreamCopy, chunk: bytes) -> bool:
         """Add a chunk to a copy. Return false if the copy was given up."""
-        with self._mutex:
-            if copy.kept is None:
-                return False
-            copy.kept += chunk
-            self._size += len(chunk)
-            if self._size > self._limit:
-                self._shrink()
-            return copy.kept is not None
+        if copy.kept is None:
+            return False
+        copy.kept += chunk
+        self._size += len(chunk)
+        if self._size > self._limit:
+            self._shrink()
+        return copy.kept is not None
 
+    @guarded
     def remove(self, copy: StreamCopy) -> bytearray | None:
         """Remove a copy, and return what was kept; ``None`` if it was given up."""
-        with self._mutex:
-            kept = copy.kept
-            self._forget(copy)
-            return kept
+        kept = copy.kept
+        self._forget(copy)
+        return kept
 
     def _shrink(self) -> None:
         # Those that were dropped without a word are still in the sum.

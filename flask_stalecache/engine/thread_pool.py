@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Sequence
 from functools import partial
 
+from ..core.guarded import guarded
 from ..filesystem.process import ProcessId, this_process
 from .fair_queue import FairQueue, Job, Waiting
 from .per_process import PerProcess
@@ -107,22 +108,26 @@ class ThreadPool:
 
 
 class _Pool:
-    """The threads and the queue of one process."""
+    """The threads and the queue of one process.
+
+    Nothing is counted that can be looked up: an exception that comes between two steps would leave the count wrong for ever.
+    """
 
     def __init__(self, workers: int, queue_size: int, replaces_lost: bool) -> None:
         self.workers = workers
         self.queue_size = queue_size
         self.replaces_lost = replaces_lost
-        #: The jobs that wait. Guarded by ``_state``.
+        #: The jobs that wait. Guarded by ``_mutex``.
         self._waiting = FairQueue(queue_size)
         #: One item for each job that waits, so that threads can wait for a job without a lock.
         # Looked up only now: gevent may have replaced the class since the import. The original would block all greenlets.
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._state = threading.Condition()
-        self._threads = 0
-        self._running: set[int] = set()
-        self.open_jobs = 0
-        self._lost = 0
+        self._mutex = threading.RLock()
+        self._changed = threading.Condition(self._mutex)
+        self._threads: set[threading.Thread] = set()
+        #: The threads that have a job, by their idents, and those that were given up. Guarded by ``_mutex``.
+        self._running: dict[int, threading.Thread] = {}
+        self._lost: set[threading.Thread] = set()
         self._closing = False
         self._untaken_since: float | None = None
 
@@ -131,114 +136,136 @@ class _Pool:
         since = self._untaken_since
         return since is not None and not self._running and time.monotonic() - since > START_PATIENCE
 
+    @property
+    def open_jobs(self) -> int:
+        """The number of jobs that wait or run."""
+        return len(self._waiting) + sum(not _has_ended(thread) for thread in list(self._running.values()))
+
+    @guarded
     def revive(self) -> bool:
         """Start a thread if one is missing, since an earlier start may have failed. Return whether one was started."""
-        with self._state:
-            before = self._threads
-            self._start_thread_if_short()
-            if self._threads == before:
-                return False
-            self._untaken_since = time.monotonic()
-            return True
+        if not self._start_thread_if_short():
+            return False
+        self._untaken_since = time.monotonic()
+        return True
 
     def submit(self, waiting: Waiting, at_once: bool) -> bool:
-        with self._state:
-            if self._closing or (at_once and self._all_busy()):
-                return False
-            # A thread is free for a job that must run at once, so it does not count as waiting.
-            dropped = self._waiting.push(waiting, is_bound=not at_once)
-            if dropped is None:
-                self.open_jobs += 1
-                if self._untaken_since is None:
-                    self._untaken_since = time.monotonic()
-                self._calls.put(None)
-            self._start_thread_if_short()
+        is_open, dropped = self._push(waiting, at_once)
         if dropped is not None and dropped is not waiting:
             # Outside the lock: it is the caller's code.
             dropped.dropped()
-        return dropped is not waiting
+        return is_open and dropped is not waiting
+
+    @guarded
+    def _push(self, waiting: Waiting, at_once: bool) -> tuple[bool, Waiting | None]:
+        """Let a job wait. Return whether the pool takes jobs, and the one that will not run because of that."""
+        if self._closing or (at_once and self._all_busy()):
+            return False, None
+        # A thread is free for a job that must run at once, so it does not count as waiting.
+        dropped = self._waiting.push(waiting, is_bound=not at_once)
+        if dropped is None:
+            if self._untaken_since is None:
+                self._untaken_since = time.monotonic()
+            while self._calls.qsize() < len(self._waiting):
+                self._calls.put(None)
+        self._start_thread_if_short()
+        return True, dropped
 
     def _all_busy(self) -> bool:
         # A thread that hangs and is not replaced still occupies its place.
-        return self.open_jobs + (0 if self.replaces_lost else self._lost) >= self.workers
+        return self.open_jobs + (0 if self.replaces_lost else len(self._lost)) >= self.workers
 
-    def _start_thread_if_short(self) -> None:
-        if self._threads >= self.workers or not self._calls.qsize():
-            return
+    def _start_thread_if_short(self) -> bool:
+        """Start a thread if one is missing. Return whether one was started."""
+        # One that an exception has ended outside its jobs is replaced.
+        self._threads, self._lost = _left_of(self._threads), _left_of(self._lost)
+        self._running = {me: thread for me, thread in self._running.items() if not _has_ended(thread)}
+        if len(self._threads) >= self.workers or not self._calls.qsize():
+            return False
         # Else a running thread will take the job, or the next job tries again.
-        self._threads += start_thread("refresh", self._work, self._calls)
+        thread = start_thread("refresh", self._work, self._calls)
+        if thread is None:
+            return False
+        self._threads.add(thread)
+        return True
 
     def _work(self, calls: queue.SimpleQueue[None]) -> None:
-        me = threading.get_ident()
+        me, thread = threading.get_ident(), threading.current_thread()
         while True:
             try:
                 calls.get(timeout=IDLE)
             except queue.Empty:
-                if self._leave():
+                if self._leave(thread):
                     return
                 continue
-            job = self._take(me)
+            job = self._take(me, thread)
             if job is None:
                 continue
             _run(job)
             # Don't keep the job while waiting: it refers to its app, which may be dropped.
             del job
-            if not self._done(me):
+            if not self._done(me, thread):
                 return
 
-    def _take(self, me: int) -> Job | None:
+    @guarded
+    def _take(self, me: int, thread: threading.Thread) -> Job | None:
         """Take the job that is next; ``None`` if the pool has been closed meanwhile."""
-        with self._state:
-            waiting = self._waiting.pop()
-            if waiting is None:
-                return None
-            self._running.add(me)
-            self._untaken_since = None
-            return waiting.job
+        self._running[me] = thread
+        waiting = self._waiting.pop()
+        if waiting is None:
+            del self._running[me]
+            return None
+        self._untaken_since = None
+        return waiting.job
 
-    def _leave(self) -> bool:
-        with self._state:
-            if self._calls.qsize():
-                return False
-            self._threads -= 1
-            return True
+    @guarded
+    def _leave(self, thread: threading.Thread) -> bool:
+        if self._calls.qsize():
+            return False
+        self._threads.discard(thread)
+        return True
 
-    def _done(self, me: int) -> bool:
+    @guarded
+    def _done(self, me: int, thread: threading.Thread) -> bool:
         """Count a job as done, and return whether the thread still belongs to the pool."""
-        with self._state:
-            if me not in self._running:
-                self._lost -= 1
-                if not self.replaces_lost:
-                    self._threads -= 1
-                return False
-            self._running.discard(me)
-            self.open_jobs -= 1
-            self._state.notify_all()
-            return True
+        if self._running.pop(me, None) is None:
+            self._lost.discard(thread)
+            self._threads.discard(thread)
+            return False
+        self._changed.notify_all()
+        return True
 
-    def give_up(self, thread: int) -> None:
-        with self._state:
-            if thread not in self._running or (self.replaces_lost and self._lost >= MAX_LOST):
-                return
-            self._running.discard(thread)
-            self._lost += 1
-            self.open_jobs -= 1
-            self._state.notify_all()
-            if not self.replaces_lost:
-                return
-            self._threads -= 1
+    @guarded
+    def give_up(self, me: int) -> None:
+        thread = self._running.get(me)
+        if thread is None or (self.replaces_lost and len(self._lost) >= MAX_LOST):
+            return
+        self._lost.add(thread)
+        del self._running[me]
+        self._changed.notify_all()
+        if self.replaces_lost:
+            self._threads.discard(thread)
             self._start_thread_if_short()
 
+    @guarded
     def drain(self, timeout: float | None) -> bool:
-        with self._state:
-            return self._state.wait_for(lambda: self.open_jobs == 0, timeout)
+        return self._changed.wait_for(lambda: self.open_jobs == 0, timeout)
 
+    @guarded
     def refuse(self) -> None:
-        with self._state:
-            self._closing = True
-            # The threads find nothing to take, one call after the other.
-            self.open_jobs -= self._waiting.clear()
-            self._state.notify_all()
+        self._closing = True
+        # The threads find nothing to take, one call after the other.
+        self._waiting.clear()
+        self._changed.notify_all()
+
+
+def _has_ended(thread: threading.Thread) -> bool:
+    # One without a number was started, but the server has not let it run yet.
+    return thread.ident is not None and not thread.is_alive()
+
+
+def _left_of(threads: set[threading.Thread]) -> set[threading.Thread]:
+    return {thread for thread in threads if not _has_ended(thread)}
 
 
 def _run(job: Job) -> None:

@@ -13,15 +13,16 @@ from .log import RateLimitedLog
 _complaints = RateLimitedLog()
 
 
-def start_thread(purpose: str, target: Callable[..., object], *args: Any) -> bool:
-    """Start a daemon thread, and return whether that was possible.
+def start_thread(purpose: str, target: Callable[..., object], *args: Any) -> threading.Thread | None:
+    """Start a daemon thread, and return it; ``None`` if that was not possible.
 
     :param purpose: what it is for: the end of its name, for the log too.
     :param target: what it runs.
     :param args: what the target is given.
     """
     try:
-        threading.Thread(target=target, args=args, name=f"stalecache-{purpose}", daemon=True).start()
+        thread = threading.Thread(target=target, args=args, name=f"stalecache-{purpose}", daemon=True)
+        thread.start()
     except RuntimeError as error:
         # At the end of the process there are none to be had, and nothing is lost.
         if not sys.is_finalizing():
@@ -32,5 +33,5 @@ def start_thread(purpose: str, target: Callable[..., object], *args: Any) -> boo
                 purpose,
                 error,
             )
-        return False
-    return True
+        return None
+    return thread

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from enum import Enum
 
+from ..core.guarded import guarded
+
 #: Keys with a mark. Visitors choose the URLs, so there must be a limit.
 MAX_MARKS = 10_000
 
@@ -36,23 +38,23 @@ class UnstorableMarks:
     def __len__(self) -> int:
         return len(self._marks)
 
+    @guarded
     def add(self, key: str, *, is_certain: bool) -> None:
         """Note that an answer could not be stored.
 
         :param is_certain: no policy could store it.
         """
         number = hash(key)
-        with self._mutex:
-            before = self._marks.pop(number, None)
-            again = Mark.ONCE if before is None else Mark.CERTAIN if before is Mark.CERTAIN else Mark.REPEATED
-            self._marks[number] = Mark.CERTAIN if is_certain else again
-            if len(self._marks) > self._limit:
-                del self._marks[next(iter(self._marks))]
+        before = self._marks.pop(number, None)
+        again = Mark.ONCE if before is None else Mark.CERTAIN if before is Mark.CERTAIN else Mark.REPEATED
+        self._marks[number] = Mark.CERTAIN if is_certain else again
+        if len(self._marks) > self._limit:
+            del self._marks[next(iter(self._marks))]
 
+    @guarded
     def remove(self, key: str) -> None:
         """Forget a key: an answer could be stored."""
-        with self._mutex:
-            self._marks.pop(hash(key), None)
+        self._marks.pop(hash(key), None)
 
     def of(self, key: str) -> Mark | None:
         """Return the mark of a key; ``None`` if it has none."""

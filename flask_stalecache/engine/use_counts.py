@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from struct import Struct
+
+from ..core.guarded import guarded
 
 #: A quarter of the cells of a row may be used. Then one new key in 400 is taken for one that was counted before.
 ROWS, CELLS = 4, 1 << 18
@@ -65,10 +67,13 @@ class UseCounts:
         """Count a use of a key, and return its uses so far."""
         hashed = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=4 * ROWS, key=self._secret).digest()
         places = [row * CELLS + number % CELLS for row, number in enumerate(_numbers(hashed))]
-        with self._mutex:
-            self._drop_old()
-            self._now.add(places)
-            return self._now.of(places) + self._before.of(places)
+        return self._count(places)
+
+    @guarded
+    def _count(self, places: Sequence[int]) -> int:
+        self._drop_old()
+        self._now.add(places)
+        return self._now.of(places) + self._before.of(places)
 
     def _drop_old(self) -> None:
         now = time.monotonic()

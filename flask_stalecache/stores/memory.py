@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from ..core.guarded import guarded
 from .base import Copy
 
 
@@ -49,20 +50,20 @@ class _Shelf:
         self.limit = limit
         self.copies: dict[str, Copy] = {}
         self.size = 0
-        self._lock = threading.Lock()
+        self._mutex = threading.Lock()
 
+    @guarded
     def put(self, copy: Copy) -> None:
-        with self._lock:
-            self._drop(copy.key)
-            if copy.size * 8 > self.limit:
-                return
-            self.copies[copy.key] = copy
-            self.size += copy.size
-            self._evict()
+        self._drop(copy.key)
+        if copy.size * 8 > self.limit:
+            return
+        self.copies[copy.key] = copy
+        self.size += copy.size
+        self._evict()
 
+    @guarded
     def discard(self, key: str) -> None:
-        with self._lock:
-            self._drop(key)
+        self._drop(key)
 
     def _drop(self, key: str) -> None:
         old = self.copies.pop(key, None)

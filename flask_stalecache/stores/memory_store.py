@@ -18,10 +18,10 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 
 from ..config import KEYS, Settings
+from ..core.guarded import guarded
 from ..core.model.checks import Duration
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
@@ -31,6 +31,7 @@ from ..errors import ConfigError, StoreError
 from ..filesystem.process import ProcessId, this_process
 from ..stats.counters import Counters
 from .base import NOTES_SHARE, Checked, Copy, Stored, Usage
+from .memory_lock import Guard, MemoryKeyLock
 from .memory_purges import MemoryPurges
 from .purge_record import PurgeRecord, left_of
 from .purge_records import records_within
@@ -67,38 +68,6 @@ class _Kept(Copy):
         return (*names, *self.note.names) if self.note.names else names
 
 
-class MemoryKeyLock:
-    """The lock of one key among the threads of this process.
-
-    :param holders: the locks that are held, by their keys.
-    """
-
-    def __init__(self, key: str, holders: dict[str, MemoryKeyLock], guard: threading.Lock) -> None:
-        self._key = key
-        self._holders = holders
-        self._guard = guard
-
-    def acquire(self) -> bool:
-        """Try once, and return whether the lock is held now."""
-        with self._guard:
-            return self._holders.setdefault(self._key, self) is self
-
-    def release(self) -> None:
-        """Release the lock, if it is held."""
-        with self._guard:
-            if self._holders.get(self._key) is self:
-                del self._holders[self._key]
-
-
-class _Guard:
-    """The locks of one process. A fork may have left those of its parent held."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.key_lock = threading.Lock()
-        self.holders: dict[str, MemoryKeyLock] = {}
-
-
 class MemoryStore:
     """Entries in the memory of this process.
 
@@ -125,26 +94,31 @@ class MemoryStore:
         self._evicted = 0
         self._stamps = itertools.count(1)
         self._generation = 0
-        self._guards: dict[ProcessId, _Guard] = {}
+        self._guards: dict[ProcessId, Guard] = {}
         self._to_sweep: list[str] = []
         self._next_sweep = 0.0
 
     def __repr__(self) -> str:
         return f"MemoryStore(max_size={self.max_size})"
 
-    def _guard(self) -> _Guard:
+    def _guard(self) -> Guard:
         process = this_process()
         # setdefault is atomic, so that two threads get the same one.
-        return self._guards.get(process) or self._guards.setdefault(process, _Guard())
+        return self._guards.get(process) or self._guards.setdefault(process, Guard())
 
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """Hold the guard, and count what was evicted once it is free: a signal's receiver may call the store."""
-        with self._guard().lock:
-            yield
-            evicted, self._evicted = self._evicted, 0
-        if evicted:
+    @property
+    def _mutex(self) -> threading.Lock:
+        return self._guard().lock
+
+    def _count_evicted(self) -> None:
+        """Count what was evicted, now that the mutex is free: a signal's receiver may call the store."""
+        if self._evicted and (evicted := self._take_evicted()):
             self.counters.count("evicted_for_size", evicted)
+
+    @guarded
+    def _take_evicted(self) -> int:
+        evicted, self._evicted = self._evicted, 0
+        return evicted
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -168,21 +142,26 @@ class MemoryStore:
 
     def load(self, key: str) -> Copy:
         """Return entry and note of a key, with the purges since the entry was begun applied."""
-        with self._guarded():
-            kept, seq = self._kept.get(key), self._purges.seq
+        copy = self._load(key)
+        self._count_evicted()
+        return copy
+
+    @guarded
+    def _load(self, key: str) -> Copy:
+        kept, seq = self._kept.get(key), self._purges.seq
+        if kept is None:
+            return Copy(key, None, NOTHING, 0, 0, seq)
+        entry = None if kept.entry is None else self._purges.outlive(kept.entry)
+        note = self._purges.left_of_note(kept.note)
+        if entry is None and kept.entry is not None:
+            # It stays until the next sweep: who has purged it may ask which entries that were.
+            return Copy(key, None, note, kept.stamp, 0, seq)
+        if entry is not kept.entry or note is not kept.note:
+            kept = self._put(key, entry, note, seq, kept.stamp)
             if kept is None:
                 return Copy(key, None, NOTHING, 0, 0, seq)
-            entry = None if kept.entry is None else self._purges.outlive(kept.entry)
-            note = self._purges.left_of_note(kept.note)
-            if entry is None and kept.entry is not None:
-                # It stays until the next sweep: who has purged it may ask which entries that were.
-                return Copy(key, None, note, kept.stamp, 0, seq)
-            if entry is not kept.entry or note is not kept.note:
-                kept = self._put(key, entry, note, seq, kept.stamp)
-                if kept is None:
-                    return Copy(key, None, NOTHING, 0, 0, seq)
-            kept.seq, kept.generation = seq, self._generation
-            return kept
+        kept.seq, kept.generation = seq, self._generation
+        return kept
 
     def moved(self, copy: Copy) -> bool:
         """Whether something was written for the copy's key, or it was purged, since it was loaded."""
@@ -214,31 +193,40 @@ class MemoryStore:
 
         :raises StoreError: if it is larger than the store.
         """
-        with self._guarded():
-            left, old = self._purges.outlive(entry), self._kept.get(entry.key)
-            if left is None:
-                return False
-            note = NOTHING if old is None else self._purges.left_of_note(old.note)
-            self._put(entry.key, left, note, self._purges.seq, next(self._stamps))
-            return True
+        is_written = self._write(entry)
+        self._count_evicted()
+        return is_written
+
+    @guarded
+    def _write(self, entry: Entry) -> bool:
+        left, old = self._purges.outlive(entry), self._kept.get(entry.key)
+        if left is None:
+            return False
+        note = NOTHING if old is None else self._purges.left_of_note(old.note)
+        self._put(entry.key, left, note, self._purges.seq, next(self._stamps))
+        return True
 
     def write_note(self, key: str, note: Note) -> None:
         """Replace a key's note; an empty note removes it."""
-        with self._guarded():
-            old = self._kept.get(key)
-            if old is None and note == NOTHING:
-                return
-            # Purges before these numbers are known to have left entry and note alone.
-            seq = self._purges.seq if old is None else old.seq
-            seq = min(seq, note.seq) if note.names else seq
-            self._put(key, None if old is None else old.entry, note, seq, next(self._stamps))
+        self._write_note(key, note)
+        self._count_evicted()
 
+    @guarded
+    def _write_note(self, key: str, note: Note) -> None:
+        old = self._kept.get(key)
+        if old is None and note == NOTHING:
+            return
+        # Purges before these numbers are known to have left entry and note alone.
+        seq = self._purges.seq if old is None else old.seq
+        seq = min(seq, note.seq) if note.names else seq
+        self._put(key, None if old is None else old.entry, note, seq, next(self._stamps))
+
+    @guarded
     def remove(self, key: str) -> None:
         """Remove a key's entry."""
-        with self._guard().lock:
-            old = self._kept.get(key)
-            if old is not None and old.entry is not None:
-                self._put(key, None, old.note, old.seq, next(self._stamps))
+        old = self._kept.get(key)
+        if old is not None and old.entry is not None:
+            self._put(key, None, old.note, old.seq, next(self._stamps))
 
     def lock(self, key: str) -> MemoryKeyLock:
         """Return a new lock of a key, which excludes the other threads of this process."""
@@ -248,8 +236,11 @@ class MemoryStore:
     def purge(self, *names: str, soft: bool) -> None:
         """Purge all entries that have one of the names and were begun before now."""
         if names:
-            with self._guard().lock:
-                self._purges.add(names, soft=soft)
+            self._purge(names, soft)
+
+    @guarded
+    def _purge(self, names: tuple[str, ...], soft: bool) -> None:
+        self._purges.add(names, soft=soft)
 
     def _put(self, key: str, entry: Entry | None, note: Note, seq: int, stamp: int) -> _Kept | None:
         """Replace what is kept for a key; ``None`` if that is nothing. The guard is held."""
@@ -320,9 +311,9 @@ class MemoryStore:
                 used = time.time() if kept.used else kept.used_at
                 yield Stored(replace(entry, body=b""), len(entry.body), kept.size, used, kept.note)
 
+    @guarded
     def _keys(self) -> list[str]:
-        with self._guard().lock:
-            return list(self._kept)
+        return list(self._kept)
 
     def usage(self) -> Usage:
         """Return the number of entries and their estimated bytes of memory."""
@@ -360,20 +351,29 @@ class MemoryStore:
     def _sweep(self, keys: list[str]) -> dict[str, int]:
         removed = Counter[str]({"bytes": 0})
         for key in keys:
-            with self._guard().lock:
-                kept = self._kept.get(key)
-                why = "" if kept is None else self._why_remove(kept, time.time())
-                if kept is not None and why:
-                    self._drop(kept)
-                    removed[why] += 1
-                    removed["bytes"] += kept.size
+            why, size = self._remove_if_due(key)
             if why:
+                removed[why] += 1
+                removed["bytes"] += size
                 self.counters.count(why)
-        with self._guard().lock:
-            # A fork may have come in the middle of a write.
-            self._size = sum(kept.size for kept in self._kept.values())
-            self._notes_size = sum(kept.size for kept in self._notes.values())
+        self._measure()
         return dict(removed)
+
+    @guarded
+    def _remove_if_due(self, key: str) -> tuple[str, int]:
+        """Remove what is kept for a key if that is due. Return the counter for it, or "" if it stays, and the bytes."""
+        kept = self._kept.get(key)
+        why = "" if kept is None else self._why_remove(kept, time.time())
+        if kept is None or not why:
+            return "", 0
+        self._drop(kept)
+        return why, kept.size
+
+    @guarded
+    def _measure(self) -> None:
+        # A fork or an exception may have come in the middle of a write.
+        self._size = sum(kept.size for kept in self._kept.values())
+        self._notes_size = sum(kept.size for kept in self._notes.values())
 
     def _why_remove(self, kept: _Kept, now: float) -> str:
         """Return the counter for the removal of what is kept for a key, or "" if it stays."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,8 +40,8 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     keys: list[str] = []
     join = Flights.join
 
-    def noting_join(flights: Flights, key: str) -> tuple[Flight, bool]:
-        outcome = join(flights, key)
+    def noting_join(flights: Flights, key: str, *lead: Any) -> tuple[Flight, bool]:
+        outcome = join(flights, key, *lead)
         keys.append(key)
         return outcome
 

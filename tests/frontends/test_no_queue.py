@@ -163,7 +163,7 @@ def test_the_view_of_the_gateway_still_runs_once_for_all(make_app: MakeApp) -> N
 
     visitors = crowd(5, lambda: visit(app))
     flights = app.extensions["stalecache"].engine.runtime.process.flights._flights
-    wait_until(lambda: flights and len(next(iter(flights.values())).done._cond._waiters) == 4)
+    wait_until(lambda: flights and len(next(iter(flights.values())).done.waiters) == 4)
     go_on.set()
     assert {seen.text for seen in results(visitors)} == {"page"}
     assert len(runs) == 1
@@ -207,7 +207,7 @@ def test_the_first_answer_that_says_how_long_ends_it(make_app: MakeApp, clock: t
     view.say = slow
     visitors = crowd(5, lambda: visit(app, "/c"))
     flights = app.extensions["stalecache"].engine.runtime.process.flights._flights
-    wait_until(lambda: flights and len(next(iter(flights.values())).done._cond._waiters) == 4)
+    wait_until(lambda: flights and len(next(iter(flights.values())).done.waiters) == 4)
     go_on.set()
     results(visitors)
     assert view.runs == 1

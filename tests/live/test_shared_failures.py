@@ -62,7 +62,7 @@ plain = GatewayCache(unobserved, dir=FOLDER / "plain")
 def waiting():
     engines = plain._engine, site.extensions["stalecache"].engine
     flights = [flight for engine in engines for flight in list(engine.runtime.process.flights._flights.values())]
-    return sum(len(flight.done._cond._waiters) for flight in flights)
+    return sum(len(flight.done.waiters) for flight in flights)
 
 
 def app(environ, start_response):

@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "core.exhaustive",
         "core.formatting",
+        "core.guarded",
         "core.remembered",
         "core.wsgi",
     ),
@@ -108,6 +109,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.note_format",
         "stores.numbers",
         "stores.base",
+        "stores.memory_lock",
         "stores.summary",
         "stores.memory",
         "stores.table_file",
@@ -132,6 +134,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "engine.log",
         "engine.signals",
+        "engine.latch",
         "engine.stream_pace",
         "engine.stream_copies",
         "engine.singleflight",
@@ -485,6 +488,7 @@ def test_a_tool_knows_neither_engine_nor_entry(module: str) -> None:
         "engine.per_process",
         "engine.fair_queue",
         "core.formatting",
+        "core.guarded",
         "engine.log",
         "engine.threads",
         "filesystem.process",

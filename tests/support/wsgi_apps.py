@@ -158,6 +158,6 @@ def wait_for_waiters(gateway: GatewayCache, count: int) -> None:
     flights = gateway._engine.runtime.process.flights._flights
 
     def waiting() -> bool:
-        return len(flights) == 1 and len(next(iter(flights.values())).done._cond._waiters) == count  # type: ignore[attr-defined]
+        return len(flights) == 1 and len(next(iter(flights.values())).done.waiters) == count  # type: ignore[attr-defined]
 
     wait_until(waiting, "the wait for the flight")

@@ -43,7 +43,7 @@ class Gate:
 
 def waiting(engine: Any) -> int:
     flights = list(engine.runtime.process.flights._flights.values())
-    return sum(len(flight.done._cond._waiters) for flight in flights)
+    return sum(len(flight.done.waiters) for flight in flights)
 
 
 def all_at_once(engine: Any, gate: Gate, visits: list[Callable[[], Any]]) -> list[Any]:

@@ -370,7 +370,7 @@ def test_those_who_wait_ask_for_themselves(tmp_path: Path, status: int) -> None:
     flights = site.app.extensions["stalecache"].engine.runtime.process.flights
     names = ["ada", "bob", "eve"]
     visits = [go(lambda name=name: visit(site.app, "/slow", {"X-Name": name})) for name in names]  # type: ignore[misc]
-    wait_until(lambda: site.calls == 1 and sum(len(each.done._cond._waiters) for each in list(flights._flights.values())) == 2)
+    wait_until(lambda: site.calls == 1 and sum(len(each.done.waiters) for each in list(flights._flights.values())) == 2)
     opened.set()
     seen = results(visits)
     assert [(one.status, one.text) for one in seen] == [(status, f"sorry {name}") for name in names]

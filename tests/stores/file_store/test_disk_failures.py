@@ -202,8 +202,8 @@ def test_a_refresh_that_cannot_be_stored_backs_off(
 def test_threads_share_one_call_although_nothing_can_be_written(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, joined, join = make_engine(directory), [], Flights.join
 
-    def counting_join(flights: Flights, key: str) -> tuple[Flight, bool]:
-        flight = join(flights, key)
+    def counting_join(flights: Flights, key: str, *lead: Any) -> tuple[Flight, bool]:
+        flight = join(flights, key, *lead)
         joined.append(key)
         return flight
 

@@ -415,8 +415,8 @@ def crowd(site: Site) -> None:
     """Many come at once to a page that can't be stored now: they share one run of the view."""
     join = Flights.join
 
-    def counting(flights: Flights, key: str) -> tuple[Flight, bool]:
-        joined = join(flights, key)
+    def counting(flights: Flights, key: str, *lead: Any) -> tuple[Flight, bool]:
+        joined = join(flights, key, *lead)
         site.joined += 1
         return joined
 

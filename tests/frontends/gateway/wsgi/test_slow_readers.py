@@ -164,7 +164,7 @@ def test_a_copy_that_was_given_up_releases_those_who_wait(behind: Behind, slow: 
         slow(gateway, f"/{number}")
     assert count_of(gateway, "copies_given_up") == 1
     others = [go(ask, gateway) for _ in range(3)]
-    wait_until(lambda: len(flight.done._cond._waiters) == 3)  # type: ignore[attr-defined]
+    wait_until(lambda: len(flight.done.waiters) == 3)  # type: ignore[attr-defined]
     assert len(b"".join(first)) == 4000
     assert [len(got.body) for got in results(others)] == [10_000] * 3
     assert app.calls == 1 + 6 + 3

@@ -23,7 +23,7 @@ from support.privacy import ANN, BOB, NOBODY, Fields, View, number, raises, show
 def waiters(app: Flask) -> int:
     """Return how many threads wait for a flight."""
     flights = app.extensions["stalecache"].engine.runtime.process.flights._flights
-    return sum(len(flight.done._cond._waiters) for flight in list(flights.values()))
+    return sum(len(flight.done.waiters) for flight in list(flights.values()))
 
 
 def at_once(app: Flask, view_runs: threading.Event, go_on: threading.Event, first: Fields, *others: Fields) -> list[Seen]:

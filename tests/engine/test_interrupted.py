@@ -1,0 +1,279 @@
+"""Requests, refreshes and purges that are interrupted at each of their lines, as by a signal's handler that raises: nothing stays.
+
+Covers ``core.guarded`` and ``engine.latch``.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import pytest
+from flask import Flask, has_app_context
+from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+from flask_stalecache import Policy, StaleCache
+from flask_stalecache.core.guarded import guarded
+from flask_stalecache.engine.engine import Engine
+from flask_stalecache.engine.latch import Latch
+from flask_stalecache.engine.singleflight import Flights, Lead
+from flask_stalecache.stores.file_store import FileStore
+from support.interrupting import Interrupter, descriptors
+from support.threads import PATIENCE, go, wait_until
+
+MakeApp = Callable[..., tuple[Flask, StaleCache]]
+
+
+def make_site(make_app: MakeApp, **settings: Any) -> tuple[Flask, StaleCache]:
+    app, cache = make_app(LOCK_TIMEOUT=PATIENCE, **settings)
+
+    @app.get("/<path:name>")
+    @cache.cached(max_age=60, stale_while_revalidate=600)
+    def page(name: str) -> str:
+        return f"page {name}"
+
+    @cache.memoize(max_age=60, stale_while_revalidate=600)
+    def price(of: str) -> str:
+        return f"price of {of}"
+
+    app.extensions["price"] = price
+    return app, cache
+
+
+def ask(app: Any, path: str) -> bytes:
+    """Ask a WSGI app for a page, in this thread, and close the answer."""
+    body, _, _ = run_wsgi_app(app, EnvironBuilder(path).get_environ(), buffered=True)
+    return b"".join(body)
+
+
+@dataclass
+class Scene:
+    """Two processes that share a directory, played by two apps: one is interrupted, the other only sees its files."""
+
+    make_app: MakeApp
+    settings: dict[str, Any]
+    engine: Engine = field(init=False)
+    numbers: count[int] = field(default_factory=count)
+
+    def __post_init__(self) -> None:
+        app, self.cache = make_site(self.make_app, **self.settings)
+        self.app, self.price = app, app.extensions["price"]
+        self.engine = app.extensions["stalecache"].engine
+        self.other, _ = make_site(self.make_app, **self.settings)
+        self.other_price = self.other.extensions["price"]
+
+    def fresh_name(self) -> str:
+        return f"page-{next(self.numbers)}"
+
+
+@dataclass
+class Deed:
+    """What is interrupted, and the look at the same key afterwards.
+
+    :param prepare: what comes before.
+    :param do: what is interrupted.
+    :param again: asks for the same, in the process that was interrupted and in another.
+    """
+
+    do: Callable[[Scene, str], object]
+    again: Callable[[Scene, str], object]
+    prepare: Callable[[Scene, str], object] = lambda scene, name: None
+
+
+def ask_both(scene: Scene, name: str) -> None:
+    for app in (scene.app, scene.other):
+        assert ask(app, f"/{name}") == f"page {name}".encode()
+
+
+def call_both(scene: Scene, name: str) -> None:
+    for app, price in ((scene.app, scene.price), (scene.other, scene.other_price)):
+        with app.app_context():
+            assert price(name) == f"price of {name}"
+
+
+def call(scene: Scene, name: str) -> None:
+    with scene.app.app_context():
+        scene.price(name)
+
+
+def purge_both(scene: Scene, name: str) -> None:
+    for app in (scene.app, scene.other):
+        app.extensions["stalecache"].engine.purge(name, soft=False)
+    ask_both(scene, name)
+
+
+def expire(scene: Scene, name: str) -> None:
+    ask(scene.app, f"/{name}")
+    scene.engine.purge("all", soft=True)
+
+
+DEEDS: dict[str, Deed] = {
+    "a page": Deed(lambda it, name: ask(it.app, f"/{name}"), ask_both),
+    "a refresh": Deed(lambda it, name: ask(it.app, f"/{name}"), ask_both, expire),
+    "a purge": Deed(
+        lambda it, name: it.engine.purge(name, "all", soft=False), purge_both, lambda it, name: ask(it.app, f"/{name}")
+    ),
+    "a call": Deed(call, call_both),
+}
+
+
+def check_that_nothing_stays(scene: Scene, deed: Deed, name: str, place: str | None) -> None:
+    flights = scene.engine.runtime.process.flights._flights
+    gc.collect()
+    assert flights == {}, place
+    store: Any = scene.engine.store
+    locks = [store.lock(name)]
+    if isinstance(store, FileStore):
+        assert list(store.directory.rglob("*.tmp")) == [], place
+        locks += [store._cache_directory.lock(purpose) for purpose in ("purge", "sweep")]
+    assert all(pool.open_jobs == 0 for pool in scene.engine.runtime.pools), place
+    assert not has_app_context(), place
+    for lock in locks:
+        assert lock.acquire(), place
+        lock.release()
+    # In another thread, since a lock that this one has left held may let it pass.
+    go(deed.again, scene, name).result(PATIENCE)
+    for app in (scene.app, scene.other):
+        assert app.extensions["stalecache"].engine.counters["lock_timeouts"] == 0, place
+    assert flights == {}, place
+
+
+def play(scene: Scene, deed: Deed, step: int, *, at_signals: bool = False) -> list[str]:
+    """Interrupt a deed at each place once. Return the places.
+
+    :param step: interrupt it only at every so many places.
+    """
+    places: list[str] = []
+    seen: set[tuple[str, int]] = set()
+    for warm in range(2):
+        deed.prepare(scene, f"warm-{warm}")
+        deed.do(scene, f"warm-{warm}")
+        deed.again(scene, f"warm-{warm}")
+    open_before, threads_before = descriptors(), threading.active_count()
+    while True:
+        name = scene.fresh_name()
+        deed.prepare(scene, name)
+        interrupter = Interrupter(step, seen=seen, at_signals=at_signals)
+        was_interrupted = interrupter.run(lambda: deed.do(scene, name))  # noqa: B023
+        check_that_nothing_stays(scene, deed, name, interrupter.place)
+        assert len(descriptors()) <= len(open_before), interrupter.place
+        assert threading.active_count() <= threads_before, interrupter.place
+        if not was_interrupted:
+            return places
+        places.append(str(interrupter.place))
+
+
+#: The settings of the app, and whether its refreshes have threads.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "in files": {"REFRESH_WORKERS": 0},
+    "in memory": {"REFRESH_WORKERS": 0, "STORE": "memory", "DIR": None},
+    "at the gateway": {"REFRESH_WORKERS": 0, "GATEWAY": [("/*", Policy(max_age=60, stale_while_revalidate=600))]},
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS)
+def test_an_exception_at_any_line_leaves_nothing(
+    make_app: MakeApp, no_housekeeping: None, deed: Deed, soak: Callable[[int, int], int]
+) -> None:
+    assert len(play(Scene(make_app, SETTINGS["in files"]), deed, soak(1, 30))) > soak(100, 3)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("deed", ["a page", "a refresh"])
+def test_nor_does_one_wherever_handlers_of_signals_run(
+    make_app: MakeApp, no_housekeeping: None, settings: dict[str, Any], deed: str, soak: Callable[[int, int], int]
+) -> None:
+    assert len(play(Scene(make_app, settings), DEEDS[deed], soak(1, 120), at_signals=True)) > soak(100, 1)
+
+
+# -- the parts -------------------------------------------------------------------------------------------------------
+
+
+def test_a_flight_ends_with_its_lead() -> None:
+    flights, lead = Flights(), Lead()
+    flight, leads = flights.join("page", lead)
+    assert leads
+    waiter = go(flights.wait_for, flight, time.monotonic() + PATIENCE)
+    wait_until(lambda: flight.done.waiters)
+    del lead
+    assert waiter.result(PATIENCE)
+    assert flights._flights == {}
+
+
+def test_a_flight_that_is_taken_over_ends_with_the_new_lead() -> None:
+    flights, first, second = Flights(), Lead(), Lead()
+    flight, _ = flights.join("page", first)
+    new = flights.take_over(flight, 0.0, second)
+    assert new is not None
+    del first
+    assert flights.is_current(new)
+    del second
+    assert flights._flights == {}
+
+
+def test_a_lead_that_ends_does_not_end_the_flights_of_others() -> None:
+    flights, first, second = Flights(), Lead(), Lead()
+    mine, _ = flights.join("page", first)
+    assert flights.join("page", second) == (mine, False)
+    del second
+    assert flights.is_current(mine)
+    assert flights.end(mine)
+    others, _ = flights.join("page")
+    del first
+    assert flights.is_current(others)
+
+
+def test_housekeeping_ends_the_calls_of_visitors_that_have_expired(monotonic: Callable[[float], None]) -> None:
+    """A debugger keeps the frames of the request, and with them its lead."""
+    flights, lead = Flights(), Lead()
+    flight, _ = flights.join("page", lead, time.monotonic() + 70)
+    monotonic(60)
+    flights.end_expired()
+    assert flights.is_current(flight)
+    monotonic(11)
+    flights.end_expired()
+    assert not flights.is_current(flight)
+    assert flight.done.is_set()
+    assert lead is not None
+
+
+def test_a_latch_wakes_all_who_wait() -> None:
+    latch = Latch()
+    assert not latch.wait(0)
+    waiting = [go(latch.wait, PATIENCE) for _ in range(5)]
+    wait_until(lambda: len(latch.waiters) == 5)
+    latch.set()
+    latch.set()
+    assert [each.result(PATIENCE) for each in waiting] == [True] * 5
+    assert latch.wait()
+    assert not latch.waiters
+
+
+class Number:
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self.value = 0
+
+    @guarded
+    def raise_to(self, value: int) -> int:
+        """Raise it."""
+        assert self._mutex.locked()
+        self.value = max(value, self.value)
+        return self.value
+
+
+def test_a_guarded_method_holds_the_mutex() -> None:
+    number = Number()
+    assert number.raise_to(3) == 3
+    assert number.raise_to(value=2) == 3
+    with pytest.raises(TypeError):
+        number.raise_to("three")  # type: ignore[arg-type]
+    assert not number._mutex.locked()
+    assert (Number.raise_to.__name__, Number.raise_to.__doc__) == ("raise_to", "Raise it.")
