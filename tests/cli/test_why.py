@@ -103,3 +103,16 @@ def test_a_store_in_memory_is_each_processes_own(make_app: MakeApp) -> None:
     result = app.test_cli_runner().invoke(args=["stalecache", "why", "/hello"])
     assert rows(result)[0].startswith("/hello is cached")
     assert rows(result)[-1].endswith("each process of the server has entries of its own, which this command does not see")
+
+
+def test_the_statistics_have_the_reasons(make_app: MakeApp) -> None:
+    app, cache = make_app(BASE_URL=BASE)
+    site(app, cache)
+    for cookie in ("", "name=ann", "name=ann"):
+        visit(app, "/hello", {"Cookie": cookie} if cookie else {})
+    told = rows(app.test_cli_runner().invoke(args=["stalecache", "stats"]))
+    assert [" ".join(line.split()) for line in told[-3:]] == [
+        "COUNT NOT FROM THE STORE, SINCE OF",
+        "2 the page depends on a cookie that the request carries hello",
+        "1 nothing was stored yet hello",
+    ]

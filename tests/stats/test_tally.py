@@ -8,8 +8,20 @@ from typing import Any
 
 import pytest
 
+from flask_stalecache.core.model.reasons import BY_CODE, REASONS
 from flask_stalecache.core.rules.status import CacheStatus
-from flask_stalecache.stats.tally import BOUNDS, BUCKET_NAMES, CELLS, PLAIN, STATUSES, Tally, added, private_cells, series_of
+from flask_stalecache.stats.tally import (
+    ALL_CELLS,
+    BOUNDS,
+    BUCKET_NAMES,
+    CELLS,
+    PLAIN,
+    STATUSES,
+    Tally,
+    added,
+    private_cells,
+    series_of,
+)
 from support.threads import crowd, results
 
 THREADS = 8
@@ -26,6 +38,14 @@ def hasty() -> Iterator[None]:
 
 def test_every_status_has_a_cell() -> None:
     assert sorted(STATUSES) == sorted(status.value for status in CacheStatus)
+
+
+def test_every_reason_has_a_cell_and_a_name_of_its_own() -> None:
+    assert len(BY_CODE) == len(REASONS) <= ALL_CELLS - CELLS
+    tally = Tally("endpoint", "news")
+    for reason in REASONS:
+        tally.because(reason)
+    assert series_of(tally.cells)["reasons"] == dict.fromkeys(BY_CODE, 1)
 
 
 @pytest.mark.usefixtures("hasty")
