@@ -13,7 +13,7 @@ from typing import Any
 
 import time_machine
 from cachelib import SimpleCache
-from flask import Flask, Response, current_app, flash, redirect, render_template, request, session, url_for
+from flask import Flask, Request, Response, current_app, flash, redirect, render_template, request, session, url_for
 from flask.sessions import SecureCookieSessionInterface
 from flask.typing import ResponseReturnValue
 from flask.views import MethodView, View
@@ -164,6 +164,7 @@ def logout() -> ResponseReturnValue:
 
 def speak(code: str) -> ResponseReturnValue:
     session["lang"] = code
+    session.permanent = True
     return redirect(url_for("about"))
 
 
@@ -286,5 +287,14 @@ _PATHS: dict[str, Any] = {
     "others": ("/map", "/account"),
     "languages": tuple(f"/speak/{code}{way}" for code in LANGUAGES for way in ("", "/by-cookie")),
 }
+
+
+def open_session(app: Flask, request: Request) -> Any:
+    return app.session_interface.open_session(app, request)
+
+
 MAGAZINE = RealApp("magazine", build, **_PATHS)
 MAGAZINE_ON_SERVER = RealApp("magazine, Flask-Session", partial(build, on_server=True), **_PATHS)
+MAGAZINE_OPENED = RealApp(
+    "magazine, Flask-Session, opener", partial(build, on_server=True, STALECACHE_SESSION_OPENER=open_session), **_PATHS
+)
