@@ -23,7 +23,6 @@ from ..core.model.query import NamePatterns
 from ..core.model.reasons import Refusal, StoreRefusal, variable_read
 from .flask_internals import (
     RequestContext,
-    has_flasks_sessions,
     packages_of_view,
     request_context,
     session_cookie,
@@ -280,7 +279,7 @@ class Observer:
 
     def _harmless(self, lefts: Iterable[Left]) -> frozenset[str]:
         """Return the names of the cookies of sessions that were left as they were, but for marks."""
-        logs = [(left, self._keys(left)) for left in lefts if has_flasks_sessions(left.app)]
+        logs = [(left, self._keys(left)) for left in lefts]
         changed = {left.session_cookie for left, log in logs if log is None or not log.is_unchanged_but(MARKS)}
         return frozenset(left.session_cookie for left, _ in logs) - changed
 

@@ -166,8 +166,11 @@ class GatewayOrigin(RequestOrigin):
 
     def barred_by(self, entry: Entry) -> RequestInputs:
         """Return the absent names of an entry that the request carries, Authorization, or what has to be prolonged."""
-        is_prolonged = not self.carried_part(entry.absent) and self._is_to_be_prolonged(entry)
-        return PERMANENT if is_prolonged else super().barred_by(entry)
+        carried = self.carried_part(entry.absent)
+        if carried or not entry.absent.session or "HTTP_AUTHORIZATION" in self.environ:
+            return carried or super().barred_by(entry)
+        # A session that is kept on a server may have lost its keys by now, such as a message that was shown.
+        return PERMANENT if self._is_to_be_prolonged(entry) else RequestInputs(session=entry.absent.session)
 
     def _is_to_be_prolonged(self, entry: Entry) -> bool:
         return bool(entry.absent.session) and self.backend.sessions.bar(self.environ, entry.absent.session)
