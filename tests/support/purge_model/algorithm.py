@@ -8,7 +8,7 @@ P1
     A request that began after a hard purge was acknowledged is never served what an origin made of the content before; after a soft
     one, never as fresh. Also after the process was started anew, and after the table was lost, by whoever has the new one.
 P2
-    What an origin made that began after the last purge began is stored, kept, and hidden from nobody.
+    What an origin made that began after the last purge was done is stored, kept, and hidden from nobody.
 P4
     Nobody waits for ever, and a purge that was killed can be done again (and then P1 holds of it).
 P5
@@ -134,8 +134,9 @@ def publish(world: World, actor: int) -> Outcome:
 
 
 def draw(world: World, actor: int, seq: int) -> Outcome:
-    """Draw ``n = max(T[SEQ] + 1, time_ns())``."""
+    """Draw ``n = max(T[SEQ] + 1, time_ns())``, or the even number after it: SEQ is even while a purge runs."""
     n = max(seq + 1, world.clock)
+    n += n % 2
     return world._replace(clock=n + 2 if world.clock else 0), n
 
 
@@ -164,9 +165,15 @@ def _done(world: World, table: int, floor: Floor) -> World:
 def start(world: World, actor: int, table: int) -> Outcome:
     """Note SEQ, from which moment on an origin runs."""
     seq = world.tables[table][SEQ]
-    # A process that has not noticed yet that its table was replaced can't know of later purges.
-    purges = world.purges if table == len(world.tables) - 1 else -1
+    # A process that has not noticed yet that its table was replaced can't know of later purges. What begins in the middle of a
+    # purge may be made of what is just being purged, and goes with it.
+    purges = world.purges if table == len(world.tables) - 1 and is_settled(seq) else -1
     return world._replace(running=world.running | {(actor, seq)}), (seq, purges)
+
+
+def is_settled(seq: int) -> bool:
+    """Whether no purge runs."""
+    return seq % 2 == 1 or seq == 0
 
 
 def call_origin(world: World, actor: int) -> Outcome:
@@ -297,7 +304,8 @@ def purge(twists: Twists, table: int, kind: int, truth: int) -> Program:
     hard, soft = yield (own_record,)
     if "a purge forgets the other kind" in twists:
         hard, soft = 0, 0
-    yield write_names, (n, soft) if kind == HARD else (hard, n)
+    end_of_it = n if "what began with the purge counts as newer" in twists else n + 1
+    yield write_names, (end_of_it, soft) if kind == HARD else (hard, end_of_it)
     if "SEQ is moved only after the names file" in twists:
         yield put, table, SEQ, n
     if not twists & {"the name's stamp before the names file", "no stamp of the name"}:
@@ -329,8 +337,8 @@ def map_table(twists: Twists) -> Program:
         yield take, PURGE_LOCK
     hard, soft = yield (read_names,)
     seq = yield last_number, table
-    if seq <= max(hard, soft) and "a new table begins at zero" not in twists:
-        yield put, table, SEQ, max(hard, soft) + 1
+    if seq < max(hard, soft) and "a new table begins at zero" not in twists:
+        yield put, table, SEQ, max(hard, soft) | 1
     if "a new table is filled without the lock" not in twists:
         yield release, PURGE_LOCK
     return table
@@ -405,6 +413,33 @@ def reader(
             yield from fill(twists, table, True)
 
 
+def composer(twists: Twists, requests: int) -> Program:
+    """Somebody who makes a page of a copy that is served, and the requests for that page, which has the same name.
+
+    The page is in a file of its own, which nobody else writes: it is in the variable.
+    """
+    seq, _purges = yield start, 0
+    used = yield from hit(twists, 0, Copy(FIRST, True, FIRST.seq, 0, 0))
+    yield (end,)
+    if used is None:
+        return
+    page, copy = Entry(used.entry.content, seq, -1, NEWEST), None
+    for _request in range(requests):
+        floor = yield begin, 0
+        if copy is not None:
+            now = yield look, 0, SEQ
+            name = yield look, 0, NAME
+            copy = None if now != copy.seq and name != copy.name_stamp else copy._replace(seq=now)
+        if copy is None:
+            noted = yield look, 0, SEQ
+            name = yield look, 0, NAME
+            record = yield from record_of(twists, 0, page, noted)
+            if record is not None and page.seq < record[HARD]:
+                return
+            copy = Copy(page, record is None or page.seq >= record[SOFT], noted, 0, name)
+        yield serve, copy.entry, copy.fresh, floor
+
+
 def notice(twists: Twists, table: int, copy: Copy | None) -> Program:
     """What housekeeping does: now and then it looks whether the table is still the one that is mapped."""
     looks = yield choose, "look after the table"
@@ -476,7 +511,7 @@ def load(twists: Twists, table: int) -> Program:
             if again != seq:
                 continue
         hard, soft = record or (0, 0)
-        hidden = entry.seq < hard or (entry.seq == hard and "what began with the purge is hidden too" in twists)
+        hidden = entry.seq < hard
         fresh = entry.seq >= soft and not hidden
         if not fresh:
             yield hide, entry
@@ -491,7 +526,7 @@ def record_of(twists: Twists, table: int, entry: Entry, noted: int) -> Program:
     now = noted
     if "names are skipped by the SEQ of the load's start" not in twists:
         now = yield look, table, SEQ
-    if now == entry.seq:
+    if now == entry.seq and (is_settled(now) or "no record is read for what began with the purge" in twists):
         return None
     record = yield (read_names,)
     return record
@@ -530,7 +565,7 @@ def sweeper(twists: Twists) -> Program:
     if not old and (now == record or "a record goes without another look" in twists):
         if "SEQ is not moved before a record goes" not in twists:
             seq = yield last_number, 0
-            yield put, 0, SEQ, seq + 1
+            yield put, 0, SEQ, (seq + 1) | 1
         yield write_names, (0, 0)
     yield release, PURGE_LOCK
 
