@@ -28,6 +28,9 @@ logger = logging.getLogger("flask_stalecache")
 
 #: SEQ is raised by some random steps where others may raise it too: a number that comes twice would hide a purge from copies.
 _STEPS = 1_000_000
+#: A purge is done again at most once if others have raised SEQ meanwhile: by then nothing that it ends is served any more, and what
+#: was made of that before the end of the first time goes with the second one.
+_PASSES = 2
 #: Attempts of a purge that a new table interrupts.
 _ATTEMPTS = 100
 
@@ -104,7 +107,7 @@ class Purger:
         """
         # The table is read once: a tick in another thread may replace it meanwhile, which is_current() tells afterwards.
         stamps = self._directory.stamps
-        for _ in range(_ATTEMPTS):
+        for _ in range(_PASSES):
             number = self._next_number(stamps)
             self._records.note_number(number + 1)
             if stamps is not None:
@@ -124,7 +127,7 @@ class Purger:
         purgers raise SEQ at once here, and one may lower it again: then an entry counts as older than it is, which is safe.
         """
         stamps = self._directory.stamps or self._directory.behind
-        for _ in range(_ATTEMPTS):
+        for _ in range(_PASSES):
             number = self._next_number(stamps)
             if stamps is not None:
                 stamps.begin_purge(number)
@@ -139,7 +142,7 @@ class Purger:
         running: what they return is not stored, which LOST in the table says instead of a record.
         """
         stamps = self._directory.stamps or self._directory.behind
-        for _ in range(_ATTEMPTS):
+        for _ in range(_PASSES):
             number = self._next_number(stamps)
             if stamps is not None:
                 stamps.begin_purge(number)

@@ -20,8 +20,8 @@ from support.soak.ledger import THINGS, Ledger
 from support.soak.storm import Outcome, rage, renewed, swept
 
 PROCESSES = 2
-#: The disk; the cache may take less.
-DISK = 4_000_000
+#: The disk: entries may take a tenth of it, and the counters of each app that lives, or whose process was just ended, 300 kB.
+DISK = 16_000_000
 #: Steps of the clock, in seconds.
 STEPS = (0, 0, 1, -1, 5, -5, 3600, -3600, 86400, -86400, 400 * 86400)
 
