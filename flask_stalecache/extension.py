@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from flask import Flask, current_app, has_app_context, has_request_context, request
+from flask.views import View
 
 from . import config
 from .app_state import app_of_context, prepare_for_calls, set_up, state_of
@@ -184,7 +186,7 @@ class StaleCache:
             self._has_gateway_views = True
             for middleware in list(self._middlewares):
                 middleware.open_gateway()
-        return lambda view: _decorated(view, policy)
+        return _ViewDecorator(policy)
 
     def memoize(
         self,
@@ -537,6 +539,27 @@ class StaleCache:
     def refreshing(self) -> bool:
         """Whether the current request is a refresh or a warming request. Hooks that count or limit visits skip these."""
         return has_request_context() and REFRESHING in request.environ
+
+
+class _ViewDecorator:
+    """What ``cached()`` returns. It decorates a view once, however often it is applied to it.
+
+    A resource of flask-restful or flask-restx applies its ``method_decorators`` to the bound method, and anew for each request.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._methods: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+    def __call__(self, view: Callable[P, R]) -> Callable[P, R]:
+        """Return the decorated view."""
+        if not (isinstance(view, MethodType) and isinstance(view.__self__, View)):
+            return _decorated(view, self._policy)
+        function = view.__func__
+        decorated = self._methods.get(function)
+        if decorated is None:
+            decorated = self._methods[function] = _decorated(function, self._policy)
+        return MethodType(decorated, view.__self__)
 
 
 def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:

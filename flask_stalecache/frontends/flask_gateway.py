@@ -26,6 +26,7 @@ from .gateway.rules import Rules, base_policy
 from .hooks import ask
 from .login_decorators import login_decorator
 from .pages.bound_view import CachedView
+from .rest_frameworks import make_response
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -75,7 +76,7 @@ def coded(cached: CachedView, complaints: RateLimitedLog, app: Flask, args: Any,
             "asks who is logged in; leave gateway=True out, and write @cache.cached(ignore_session=True) below it",
             cached.name, decorator,
         )  # fmt: skip
-    response = app.make_response(app.ensure_sync(cached.view)(*args, **kwargs))
+    response = make_response(request_context(), app.ensure_sync(cached.view)(*args, **kwargs), args)
     response.vary.update(name.title() for name in policy.vary)
     is_kept = ask(
         lambda: _tag_and_filter(policy, response, kwargs),

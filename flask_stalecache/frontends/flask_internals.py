@@ -427,13 +427,20 @@ def handle_user_exception(context: RequestContext, error: Exception) -> Any:
 
 
 def around_user_exceptions(app: Flask, answer: Callable[[RequestContext, Exception, Callable[[], Any]], Any]) -> None:
-    """Let a step answer the exceptions that reach the app's error handlers. It is given a function that asks these."""
+    """Let a step answer the exceptions that reach the app's error handlers. It is given a function that asks these.
+
+    Nothing changes if it is the outermost step. An extension that was set up later, such as flask-restx, may have put itself
+    around it.
+    """
     handle_exception: Any = app.handle_user_exception
+    if getattr(handle_exception, "answer", None) is answer:
+        return
 
     def handle(*args: Any) -> Any:
         context = args[0] if len(args) > 1 else request_context()
         return answer(context, args[-1], lambda: handle_exception(*args))
 
+    handle.answer = answer  # type: ignore[attr-defined]
     app.handle_user_exception = handle  # type: ignore[method-assign,assignment]
 
 

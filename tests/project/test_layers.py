@@ -182,6 +182,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.request_origin",
         "frontends.login_decorators",
         "frontends.flask_internals",
+        "frontends.rest_frameworks",
         "frontends.read_log",
         "frontends.session_log",
         "frontends.watched_session",

@@ -9,6 +9,7 @@ KNOW_FLASK = {
     "frontends.flask_internals",
     "frontends.pages.request_recorder",
     "frontends.pages.watch",
+    "frontends.rest_frameworks",
     "frontends.pages.bound_view",
     "frontends.pages.responses",
     "frontends.pages.refresh",

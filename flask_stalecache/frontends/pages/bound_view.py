@@ -23,10 +23,11 @@ from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
 from ..app_version import AppVersion
 from ..current_app import renew_calls
-from ..flask_internals import RequestContext
+from ..flask_internals import RequestContext, request_context
 from ..hooks import ask
 from ..kept_values import KeptValues
 from ..login_decorators import login_decorator
+from ..rest_frameworks import make_response
 from .watch import KEY_FIELDS, unnoticed
 
 #: All class-based views have this function's name.
@@ -74,7 +75,8 @@ def is_dispatched(context: RequestContext, cached: CachedView) -> bool:
     """Whether Flask has called a view for a request, rather than that another view has called it."""
     view: Any = context.app.view_functions.get(context.request.endpoint or "")
     method = getattr(getattr(view, "view_class", None), context.request.method.lower(), None)
-    return cached in (cached_view(view), cached_view(method))
+    # A decorator of a resource, named in method_decorators, decorates the method anew for each request.
+    return cached in (cached_view(view), cached_view(method)) or cached.view is method
 
 
 def _check_order(cached: CachedView, complaints: RateLimitedLog) -> None:
@@ -227,4 +229,4 @@ class BoundView:
 
     def call_view(self, args: Any, kwargs: Any) -> Response:
         """Call the view, an async one too, and return its value as a response."""
-        return self.app.make_response(self.app.ensure_sync(self.cached.view)(*args, **kwargs))
+        return make_response(request_context(), self.app.ensure_sync(self.cached.view)(*args, **kwargs), args)

@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from ...core.model.policy import FAILURE_STATUSES
-from ..flask_internals import RequestContext, handle_user_exception
+from ..flask_internals import RequestContext, around_user_exceptions, handle_user_exception
 
 #: On the request: the last exception that the handlers were asked about. Its traceback knows the request, which is a cycle of
 #: references: whoever is done with it takes it away.
@@ -44,6 +44,7 @@ def ask_handlers(context: RequestContext, error: Exception) -> Handled:
     state = context.request.__dict__
     handled: Handled | None = state.get(HANDLED)
     if handled is None or handled.error is not error:
+        around_user_exceptions(context.app, answer_once)
         handled = state[HANDLED] = _ask(context, error)
     return handled
 
