@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..core.exhaustive import assert_never
+from ..core.guarded import guarded
 from ..errors import ConfigError, StoreError
 from ..filesystem.atomic import make_directories
 from ..filesystem.process import this_process
@@ -37,6 +38,12 @@ _log_warning = logging.getLogger("flask_stalecache").warning
 
 def _no_listener(name: str, by: int) -> None:
     pass
+
+
+class _Turn:
+    """The right to acquire a file. It ends with the object, so that no exception leaves it taken."""
+
+    __slots__ = ("__weakref__",)
 
 
 class Registry:
@@ -75,7 +82,8 @@ class Registry:
         self._file: CounterFile | None = None
         self._process = this_process()
         self._try_again_at = 0.0
-        self._lock = threading.Lock()
+        self._mutex = threading.Lock()
+        self._turn: weakref.ref[_Turn] | None = None
         self._history = History(self.folder, self._totals, self._since)
         _registries.add(self)
 
@@ -90,14 +98,17 @@ class Registry:
         self.open()
         if len(self._tallies) >= LABELS or label == OTHERS:
             return self._others[kind]
-        with self._lock:
-            tally = self._tallies.get((kind, label))
-            if tally is None:
-                tally = Tally(kind, label)
-                # Before the first count: ``move_to`` would add the counts that are in the file already to themselves.
-                if self._file is not None:
-                    tally.cells = self._cells_in(self._file, tally)
-                self._tallies[kind, label] = tally
+        return self._add_tally(kind, label)
+
+    @guarded
+    def _add_tally(self, kind: str, label: str) -> Tally:
+        tally = self._tallies.get((kind, label))
+        if tally is None:
+            tally = Tally(kind, label)
+            # Before the first count: ``move_to`` would add the counts that are in the file already to themselves.
+            if self._file is not None:
+                tally.cells = self._cells_in(self._file, tally)
+            self._tallies[kind, label] = tally
         return tally
 
     def count(self, name: str, by: int) -> None:
@@ -120,14 +131,23 @@ class Registry:
         self.see_fork()
         if self._file is not None or self.folder is None or time.monotonic() < self._try_again_at:
             return
-        # The holder of the lock is acquiring a file: another thread, or this one further up the stack.
-        if not self._lock.acquire(blocking=False):
+        turn = _Turn()
+        # Who has the turn is acquiring a file: another thread, or this one further up the stack.
+        if not self._take_turn(turn):
             return
         try:
             if self._file is None:
                 self._acquire_file(self.folder)
         finally:
-            self._lock.release()
+            self._turn = None
+
+    @guarded
+    def _take_turn(self, turn: _Turn) -> bool:
+        # Of one that an exception has ended nothing is left.
+        if self._turn is not None and self._turn() is not None:
+            return False
+        self._turn = weakref.ref(turn)
+        return True
 
     def _acquire_file(self, folder: Path) -> None:
         try:
@@ -144,6 +164,10 @@ class Registry:
             self._try_again_at = time.monotonic() + _PAUSE
             self.counters.count("uncounted")
             return
+        self._move_to(file)
+
+    @guarded
+    def _move_to(self, file: CounterFile) -> None:
         self._file = file
         before, self._head = self._head, file.head
         for index in range(NAMED, HEAD):
@@ -178,8 +202,7 @@ class Registry:
             if self._try_again_at:
                 self.open()
         elif not self._file.is_current():
-            with self._lock:
-                self._reset()
+            self._start_anew()
             self.open()
         self.save()
 
@@ -218,10 +241,14 @@ class Registry:
         """In the child of a fork, start with empty cells: two processes that count in the same cells would lose counts."""
         if self._process != this_process():
             self._process = this_process()
-            self._lock = threading.Lock()
+            self._mutex, self._turn = threading.Lock(), None
             self._try_again_at = 0.0
             self._gauges = {}
             self._reset()
+
+    @guarded
+    def _start_anew(self) -> None:
+        self._reset()
 
     def _reset(self) -> None:
         """Start with empty cells: the counts so far are in a file that is not ours any more."""

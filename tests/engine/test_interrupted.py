@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,9 @@ from flask_stalecache.core.guarded import guarded
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.latch import Latch
 from flask_stalecache.engine.singleflight import Flights, Lead
+from flask_stalecache.frontends.memoize.circuit_breaker import ConcurrencyLimit
+from flask_stalecache.stats.counters import Counters
+from flask_stalecache.stats.registry import Registry
 from flask_stalecache.stores.file_store import FileStore
 from support.interrupting import Interrupter, descriptors
 from support.threads import PATIENCE, go, wait_until
@@ -277,3 +281,31 @@ def test_a_guarded_method_holds_the_mutex() -> None:
         number.raise_to("three")  # type: ignore[arg-type]
     assert not number._mutex.locked()
     assert (Number.raise_to.__name__, Number.raise_to.__doc__) == ("raise_to", "Raise it.")
+
+
+def test_no_slot_is_lost_to_an_exception() -> None:
+    limit, seen = ConcurrencyLimit(2), set[tuple[str, int]]()
+
+    def use() -> None:
+        slot = limit.take()
+        assert slot is not None
+        limit.give_back(slot)
+
+    while Interrupter(seen=seen).run(use):
+        pass
+    slots = [limit.take() for _ in range(3)]
+    assert [slot is not None for slot in slots] == [True, True, False]
+    assert len(seen) > 5
+
+
+def test_counters_go_on_after_an_exception(directory: Path) -> None:
+    seen, counters = set[tuple[str, int]](), Counters()
+    while True:
+        registry = Registry(counters, directory)
+        was_interrupted = Interrupter(5, seen=seen).run(lambda: registry.tally("endpoint", "shop"))  # noqa: B023
+        # In another thread, since a lock that this one has left held may let it pass.
+        assert go(registry.tally, "endpoint", "shop").result(PATIENCE).label == "shop"
+        if not was_interrupted:
+            break
+    assert registry._file is not None
+    assert len(seen) > 50

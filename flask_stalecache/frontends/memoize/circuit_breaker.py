@@ -19,7 +19,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from weakref import WeakSet
 
+from ...core.guarded import guarded
 from ...core.model.note import NOTHING, Note
 from ...core.model.purge_names import EVERYTHING, function_name
 from ...engine.per_process import PerProcess
@@ -27,24 +29,54 @@ from ...errors import StoreError
 from ...stores.base import Store
 
 
+class Slot:
+    """The place of one running call. It is free again when nobody refers to it any more."""
+
+    __slots__ = ("__weakref__",)
+
+
+class _Slots:
+    """The slots that are taken in one process."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        # Reentrant: a slot may be garbage at any moment.
+        self._mutex = threading.RLock()
+        self._taken: WeakSet[Slot] = WeakSet()
+
+    @guarded
+    def take(self) -> Slot | None:
+        if len(self._taken) >= self._limit:
+            return None
+        slot = Slot()
+        self._taken.add(slot)
+        return slot
+
+    @guarded
+    def give_back(self, slot: Slot) -> None:
+        self._taken.discard(slot)
+
+
 class ConcurrencyLimit:
     """Limits the concurrent calls in one process. A forked child starts with all slots free.
+
+    No slot is lost to an exception that comes between taking it and the call.
 
     :param limit: the number of calls; ``None``: no limit.
     """
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
-        self._semaphores = PerProcess(lambda: threading.BoundedSemaphore(limit or 1))
+        self._slots = PerProcess(lambda: _Slots(limit or 1))
 
-    def take(self) -> bool:
-        """Take a slot without waiting. Return false if none is free."""
-        return self.limit is None or self._semaphores.get().acquire(blocking=False)
+    def take(self) -> Slot | None:
+        """Take a slot without waiting. Return ``None`` if none is free."""
+        return Slot() if self.limit is None else self._slots.get().take()
 
-    def give_back(self) -> None:
+    def give_back(self, slot: Slot) -> None:
         """Release a slot that was taken in this process."""
         if self.limit is not None:
-            self._semaphores.get().release()
+            self._slots.get().give_back(slot)
 
 
 class CircuitBreaker:

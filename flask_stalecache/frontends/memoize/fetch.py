@@ -61,7 +61,8 @@ class CallFetch:
         :param is_given_up: whether the call has passed its deadline, so that its failure is counted already.
         """
         slots, suspension = self.bound.slots, self.bound.suspension
-        if not slots.take():
+        slot = slots.take()
+        if slot is None:
             return Answer(Verdict.REFUSED, error=OriginBusy(f"{self.label}: as many calls run as max_concurrency allows"))
         try:
             if not suspension.admits():
@@ -69,7 +70,7 @@ class CallFetch:
             word, caller = Cacheability(None, in_background=is_background), CallerContext.of(self.bound.app)
             value, error = self._run(word, caller)
         finally:
-            slots.give_back()
+            slots.give_back(slot)
         if caller is not None:
             start = caller.begun_with(start, self.bound.settings.refresh_deadline)
         answer = self._judged(value, error, start, word)
