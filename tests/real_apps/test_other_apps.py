@@ -10,6 +10,7 @@ import pytest
 from support.real_apps.django_site import DJANGO, WSGI
 from support.real_apps.flask_sites import GATEWAY, VIEW
 from support.real_apps.forum import FORUM, FORUM_THAT_COUNTS
+from support.real_apps.magazine import MAGAZINE
 from support.real_apps.microblog import MICROBLOG
 from support.real_apps.walks import RealApp, compare, walk_of
 
@@ -17,6 +18,16 @@ pytestmark = [pytest.mark.usefixtures("no_housekeeping"), pytest.mark.soak]
 
 SITES = [(app, front) for app in (MICROBLOG, FORUM) for front in (VIEW, GATEWAY)]
 SITES += [(FORUM_THAT_COUNTS, VIEW), (DJANGO, WSGI)]
+
+#: The reasons that each site may have. They are counted by endpoint, and compare() has looked that each miss has one.
+_EVERYBODYS = {"nothing_stored", "too_old", "method"}
+_PERSONAL = {"carries_cookie", "carries_session_key", "modified_session", "sets_cookie"}
+TOLD = {
+    "microblog": _EVERYBODYS | _PERSONAL,
+    "forum": _EVERYBODYS | _PERSONAL,
+    "forum that counts guests": _EVERYBODYS | _PERSONAL | {"carries_variable"},
+    "Django": _EVERYBODYS | {"credentials", "sets_cookie"},
+}
 
 
 @pytest.mark.parametrize(("app", "front"), SITES, ids=lambda value: value if isinstance(value, str) else value.name)
@@ -26,3 +37,29 @@ def test_each_visitor_sees_what_the_site_shows_without_a_cache(
     walked = compare(app, app.build(front, directory), walk_of(app, strangers=soak(50, 14), length=soak(30, 4)))
     print(walked.table())
     assert walked.total.possible > 0
+    counted = {name for reasons in walked.reasons.values() for name in reasons}
+    assert counted <= TOLD[app.name], walked.reasons
+
+
+#: Site, front and page; what ``flask stalecache why`` says first, and what there is to write.
+ASKED = [
+    (FORUM, VIEW, "/topic/1", "the view modified the session", "change the session in another view, or do not cache this one"),
+    (FORUM, GATEWAY, "/topic/1", "the response sets a cookie", "change the session in another view, or do not cache this one"),
+    (FORUM_THAT_COUNTS, VIEW, "/feed.json", "REMOTE_ADDR", "put what the page takes from it into key="),
+    (FORUM, VIEW, "/feed.json", "is cached", ""),
+    (MICROBLOG, VIEW, "/explore", "is cached", ""),
+    (MICROBLOG, GATEWAY, "/explore", "is cached", ""),
+    (MICROBLOG, VIEW, "/user/ann", "the view modified the session", "change the session in another view"),
+    (MAGAZINE, VIEW, "https://site.example/map", "csp_nonce", "leave it out of the page, or do not cache the page"),
+    (MAGAZINE, GATEWAY, "https://site.example/map", "has a nonce that is in the body", "by hash ('sha256-...')"),
+    (MAGAZINE, GATEWAY, "https://site.example/prices", "is cached", ""),
+]
+
+
+@pytest.mark.parametrize(("app", "front", "page", "said", "fix"), ASKED, ids=lambda value: getattr(value, "name", None))
+def test_why_names_the_line_to_write(app: RealApp, front: str, page: str, said: str, fix: str, directory: Path) -> None:
+    site = app.build(front, directory).wsgi
+    asked = site.test_cli_runner().invoke(args=["stalecache", "why", page])  # type: ignore[attr-defined]
+    assert asked.exit_code == 0, asked.output
+    assert said in asked.output.splitlines()[0]
+    assert fix in asked.output
