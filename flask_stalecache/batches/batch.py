@@ -64,7 +64,9 @@ class Batch:
         self._process = this_process()
         self._outcomes: deque[Outcome] = deque(maxlen=KEPT)
         self._count = 0
-        self._changed = threading.Condition()
+        # Held by itself: a condition takes it in Python code, where an exception of a signal's handler leaves it taken.
+        self._mutex = threading.RLock()
+        self._changed = threading.Condition(self._mutex)
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else "running"
@@ -73,7 +75,7 @@ class Batch:
     @property
     def outcomes(self) -> list[Outcome]:
         """The last 10,000 outcomes, oldest first."""
-        with self._changed:
+        with self._mutex:
             return list(self._outcomes)
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -83,7 +85,7 @@ class Batch:
         """
         if self._is_another_process():
             return self.finished
-        with self._changed:
+        with self._mutex:
             return self._changed.wait_for(lambda: self.finished, timeout)
 
     def cancel(self) -> None:
@@ -94,7 +96,7 @@ class Batch:
         """Yield each outcome as soon as it is known. An iterator that falls more than 10,000 behind misses the oldest ones."""
         position = 0
         while not self._is_another_process():
-            with self._changed:
+            with self._mutex:
                 self._changed.wait_for(lambda at=position: self.finished or self._count > at)  # type: ignore[misc]
                 position = max(position, self._count - len(self._outcomes))
                 if position == self._count:
@@ -111,13 +113,13 @@ class Batch:
 
     def add_found(self, count: int = 1) -> None:
         """Count entries or URLs that were found."""
-        with self._changed:
+        with self._mutex:
             self.found += count
         self._on_progress(self)
 
     def add_outcome(self, outcome: Outcome) -> None:
         """Record the outcome of one entry or URL."""
-        with self._changed:
+        with self._mutex:
             if outcome.failed:
                 self.failed += 1
             elif outcome.skipped:
@@ -135,7 +137,7 @@ class Batch:
 
         :param error: why it ended early.
         """
-        with self._changed:
+        with self._mutex:
             self.error = self.error or error
             self.finished = True
             self._changed.notify_all()

@@ -52,11 +52,14 @@ REMEMBERED = 100_000
 class _ProcessBatches:
     """The batches of one process.
 
-    :ivar mutex: guards ``running`` and ``waiting``, and is notified when a batch has ended.
+    :ivar mutex: guards ``running`` and ``waiting``.
+    :ivar changed: is notified when a batch has ended.
     """
 
     def __init__(self) -> None:
-        self.mutex = threading.Condition()
+        # Held by itself: a condition takes it in Python code, where an exception of a signal's handler leaves it taken.
+        self.mutex = threading.RLock()
+        self.changed = threading.Condition(self.mutex)
         self.running = 0
         self.workers: set[Workers] = set()
         self.waiting = BatchQueue()
@@ -264,7 +267,7 @@ class BatchScheduler:
             following = process.waiting.pop()
             if following is None:
                 process.running -= 1
-                process.mutex.notify_all()
+                process.changed.notify_all()
             self._report(process)
         if following is not None:
             self._start(following, process)
@@ -287,7 +290,7 @@ class BatchScheduler:
         """
         process = self._processes.get()
         with process.mutex:
-            return process.mutex.wait_for(lambda: process.running == 0, timeout)
+            return process.changed.wait_for(lambda: process.running == 0, timeout)
 
 
 _schedulers: weakref.WeakSet[BatchScheduler] = weakref.WeakSet()

@@ -6,6 +6,7 @@ Covers ``core.guarded`` and ``engine.latch``.
 from __future__ import annotations
 
 import gc
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from flask_stalecache.frontends.memoize.circuit_breaker import ConcurrencyLimit
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.registry import Registry
 from flask_stalecache.stores.file_store import FileStore
-from support.interrupting import Interrupter, descriptors
+from support.interrupting import PACKAGE, Interrupter, descriptors
 from support.threads import PATIENCE, go, wait_until
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
@@ -309,3 +310,12 @@ def test_counters_go_on_after_an_exception(directory: Path) -> None:
             break
     assert registry._file is not None
     assert len(seen) > 50
+
+
+def test_no_condition_takes_its_lock_in_python_code() -> None:
+    """Each has a lock that is taken by itself."""
+    sources = {path.name: path.read_text() for path in Path(PACKAGE).rglob("*.py")}
+    assert [name for name, source in sources.items() if "Condition()" in source] == []
+    names = {name for source in sources.values() for name in re.findall(r"(\w+) = threading.Condition\(", source)}
+    assert names
+    assert [name for name, source in sources.items() if re.search(rf"with [\w.]*\b({'|'.join(names)})\b", source)] == []
