@@ -383,14 +383,15 @@ def test_a_page_that_changes_the_session_is_not_stored(make_app: MakeApp, change
 
 
 def test_a_flashed_message_is_shown_once_and_to_its_visitor(make_app: MakeApp) -> None:
-    app, _ = make_app(GATEWAY=True)
+    # Without threads: the page that the redirect leads to is made anew when the answer to the form is closed.
+    app, _ = make_app(GATEWAY=True, REFRESH_WORKERS=0)
     site(lambda: f"messages: {get_flashed_messages()}")(app)
     app.add_url_rule("/do", "do", lambda: (flash("done"), redirect("/"))[1], methods=["POST"])
     visit(app)
     with app.test_client() as client:
         client.post("/do").close()
         assert client.get("/").text == "messages: ['done']"
-        assert [visit(app).page for _ in range(2)] == [("MISS", "messages: []"), ("HIT", "messages: []")]
+        assert [visit(app).page for _ in range(2)] == [("HIT", "messages: []")] * 2
         assert client.get("/").text == "messages: []"
 
 
