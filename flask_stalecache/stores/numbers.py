@@ -7,6 +7,7 @@ so no copy of an entry that depends on it stands.
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -127,10 +128,11 @@ class FileMarks:
 
 def encoded(numbers: Iterator[int] | list[int]) -> bytes:
     """Return numbers as they are written."""
-    return b"".join([(number + 1).to_bytes(8, "little") for number in numbers])
+    written = [number + 1 for number in numbers]
+    return struct.pack(f"<{len(written)}Q", *written)
 
 
 def decoded(data: bytes, count: int) -> list[int]:
     """Return as many counts as were written, and 0 for those that are lost or damaged."""
-    cells = [int.from_bytes(data[at : at + 8], "little") for at in range(0, 8 * count, 8)]
+    cells = struct.unpack(f"<{count}Q", data[: 8 * count].ljust(8 * count, b"\0"))
     return [cell - 1 if 0 < cell <= MOST else 0 for cell in cells]

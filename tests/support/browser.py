@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 #: It has nobody on the network to talk to, and tries at every start.
 _OPTIONS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--no-sandbox", "--disable-gpu", "--in-process-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 
