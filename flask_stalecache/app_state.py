@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from flask import Flask, has_app_context
@@ -22,7 +22,9 @@ from .errors import ConfigError
 from .frontends.app_version import AppVersion
 from .frontends.caller_context import note_beginnings
 from .frontends.current_app import NAME, cache_of
+from .frontends.default_directory import default_directory
 from .frontends.engine_setup import make_engine
+from .frontends.first_request import check_at_first_request
 from .frontends.flask_gateway import FlaskGatewayFactory
 from .frontends.flask_internals import (
     APPS_WITH_OPENER,
@@ -86,7 +88,7 @@ class AppState:
         """
         settings = config.read(app.config)
         config.check_observed(app.config)
-        engine = make_engine(app, settings, app.config, own, Path(app.instance_path) / NAME)
+        engine = make_engine(app, settings, app.config, own, default_directory(app))
         return cls._of_engine(app, app.wsgi_app, engine, functions)
 
     @classmethod
@@ -116,7 +118,7 @@ class AppState:
             calls.check(functions)
             sessions = AppContext(engine, calls.pool, calls.terms)
             gateways = FlaskGatewayFactory(app, engine, calls.renew, version, is_installed=is_installed)
-            middleware = AfterResponseMiddleware(entered, engine, gateways)
+            middleware = AfterResponseMiddleware(entered, engine, gateways, partial(check_at_first_request, app, engine))
             renewing = [pages, calls, _GatewayBehind(middleware)]
         scheduler = BatchScheduler(engine, renewing)
         bulk = BulkOperations(scheduler, app.view_functions, lambda: warm_target(app, settings))

@@ -260,7 +260,9 @@ def _opener(name: str, value: object) -> Any:
 
 
 KEYS: Mapping[str, Key] = {
-    "DIR": Key(None, _directory, "The cache directory. Default: `stalecache` in the instance folder."),
+    "DIR": Key(
+        None, _directory, "The cache directory. Default: `stalecache` in the instance folder; under TESTING, a temporary one."
+    ),
     "ALLOW_NETWORK_DIR": Key(False, _flag, "Accept a cache directory on a network file system, which only this host may use."),
     "STORE": Key("file", store, "`file`, `memory`, or a Store."),
     "ENABLED": Key(True, _flag, "False: decorated views and fetch functions run as if they were not decorated."),

@@ -40,12 +40,20 @@ class AfterResponseMiddleware:
     :param app: the previous ``wsgi_app`` of the app.
     :param engine: runs the refreshes.
     :param gateway_of: returns the gateway of the app.
+    :param at_first_request: called once, before the first request.
     """
 
-    def __init__(self, app: WSGIApplication, engine: Engine, gateway_of: Callable[[WSGIApplication], WSGIApplication]) -> None:
+    def __init__(
+        self,
+        app: WSGIApplication,
+        engine: Engine,
+        gateway_of: Callable[[WSGIApplication], WSGIApplication],
+        at_first_request: Callable[[], None],
+    ) -> None:
         self._app = app
         self._engine = engine
         self._gateway_of = gateway_of
+        self._at_first_request = at_first_request
         self._gateway: WSGIApplication | None = None
         self._knows_server = False
         # Flask has run the view when it returns. A middleware that is a generator runs only when its first chunk is read.
@@ -117,6 +125,7 @@ class AfterResponseMiddleware:
 
     def _know_server(self, environ: WSGIEnvironment) -> None:
         self._knows_server = True
+        self._at_first_request()
         if reason := why_no_threads(environ):
             self._engine.runtime.go_in_line(reason)
         if has_other_processes(environ):

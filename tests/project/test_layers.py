@@ -191,7 +191,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.observed_environ",
         "frontends.caller_context",
         "frontends.request_hints",
+        "frontends.function_names",
         "frontends.current_app",
+        "frontends.default_directory",
         "frontends.conditional_answer",
         "frontends.middleware",
     ),
@@ -257,6 +259,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "frontends.flask_urls",
+        "frontends.first_request",
         "frontends.flask_sessions",
         "frontends.flask_observer",
         "frontends.flask_endpoints",
@@ -312,7 +315,7 @@ FRONT_ENDS = {"pages", "memoize", "gateway", "requests_adapter"}
 #: Modules of the front ends that know several of them.
 FLASK_SIDE = {
     "frontends.flask_endpoints", "frontends.flask_gateway", "frontends.flask_observer", "frontends.flask_sessions",
-    "frontends.flask_urls",
+    "frontends.first_request", "frontends.flask_urls",
 }  # fmt: skip
 
 #: Pure modules outside of core/, of which all is pure.

@@ -46,6 +46,8 @@ FACES: dict[str, set[str]] = {
         "app_version",
         "caller_context",
         "current_app",
+        "default_directory",
+        "first_request",
         "engine_setup",
         "flask_endpoints",
         "flask_gateway",

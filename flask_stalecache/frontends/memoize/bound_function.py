@@ -16,6 +16,7 @@ from ...core.rules.serving import ServeOptions
 from ...engine.log import RateLimitedLog
 from ...engine.thread_pool import ThreadPool
 from ...stats.tally import Tally
+from ..function_names import name_of
 from .arguments import Arguments, canonical
 from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
 from .policy import CallPolicy
@@ -41,8 +42,7 @@ class FetchFunction:
     def __init__(self, function: Callable[..., Any], policy: CallPolicy) -> None:
         self.function = function
         self.policy = policy
-        named: Any = function if hasattr(function, "__qualname__") else type(function)
-        self.name = f"{named.__module__}.{named.__qualname__}"
+        self.name = name_of(function)
         self.arguments = Arguments(function, self.name, policy.ignored_args)
         _definitions.setdefault(self.name, weakref.WeakSet()).add(self)
 

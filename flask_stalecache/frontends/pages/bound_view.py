@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from weakref import ReferenceType, WeakKeyDictionary
@@ -24,6 +24,7 @@ from ...stats.tally import Tally
 from ..app_version import AppVersion
 from ..current_app import renew_calls
 from ..flask_internals import RequestContext, request_context
+from ..function_names import name_of
 from ..hooks import ask
 from ..kept_values import KeptValues
 from ..login_decorators import login_decorator
@@ -46,10 +47,8 @@ class CachedView:
         self.policy = policy
         #: Whether callables of the developer's take part in the key.
         self.calls_for_key = policy.key is not None or any(policy.vary.values())
-        # A callable object has the name of its class.
-        named: Any = view if hasattr(view, "__qualname__") else type(view)
-        self.name = f"{named.__module__}.{named.__qualname__}"
-        self.is_class_based = getattr(named, "__qualname__", "") == _CLASS_BASED
+        self.name = name_of(view)
+        self.is_class_based = getattr(view, "__qualname__", "") == _CLASS_BASED
 
 
 #: The views under ``cached``, by the function that replaces them. Weak on both sides, since a view may hold its whole app.
@@ -69,6 +68,21 @@ def cached_view(function: Callable[..., Any] | None) -> CachedView | None:
             return found()
         function = getattr(function, "__wrapped__", None)
     return None
+
+
+def decorated_above_routes(app: Flask) -> list[str]:
+    """Return the names of views that are decorated above their routes: what the app has registered is not the decorated view."""
+    views = list(app.view_functions.values())
+    in_use = {id(cached_view(view)) for view in views}
+    registered = {id(view) for view in views}
+    found = [found for found in (each() for each in list(_standing.values())) if found is not None and id(found) not in in_use]
+    return sorted({cached.name for cached in found if any(id(view) in registered for view in _unwrapped(cached.view))})
+
+
+def _unwrapped(view: Callable[..., Any] | None) -> Iterator[Callable[..., Any]]:
+    while view is not None:
+        yield view
+        view = getattr(view, "__wrapped__", None)
 
 
 def is_dispatched(context: RequestContext, cached: CachedView) -> bool:
