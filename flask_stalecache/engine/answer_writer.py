@@ -256,7 +256,9 @@ class AnswerWriter:
         If another call holds the lock, it adds to the same index when it has ended. It may take long, so nobody waits for it: the
         worst that two processes can do is to leave out a variant, which the next one stored adds again.
         """
-        lock = None if flight is not None and flight.key == index.key and flight.lock is not None else self.store.lock(index.key)
+        lock = (
+            None if flight is not None and flight.lock_key == index.key and flight.lock is not None else self.store.lock(index.key)
+        )
         try:
             if lock is not None:
                 lock.acquire()
@@ -269,7 +271,7 @@ class AnswerWriter:
 
     def _write_under(self, flight: Flight | None, key: str, answer: Answer) -> bool:
         """Store an answer under a key, whose lock the flight may hold."""
-        if flight is not None and flight.key == key and flight.lock is not None:
+        if flight is not None and flight.lock_key == key and flight.lock is not None:
             return self._apply(self.store.load(key), answer)
         return self.write_if_unlocked(key, answer)
 

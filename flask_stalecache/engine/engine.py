@@ -23,18 +23,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from ..config import Settings
 from ..core.exhaustive import assert_never
 from ..core.model.inputs import NO_NAMES
 from ..core.model.reasons import Refusal, StoreRefusal
+from ..core.remembered import MIB, Remembered
 from ..core.rules.serving import Serve, decide, is_plain_hit
 from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
-from ..core.rules.variant_index import INDEX
+from ..core.rules.variant_index import INDEX, Fields, variant_key
 from ..errors import StoreError
 from ..stats.counters import Counters
 from ..stats.registry import Registry
@@ -85,6 +87,8 @@ class Engine:
         self.instrumentation = self.runtime.instrumentation
         #: Called with the number of the last purge before and after each purge of this process.
         self.purged: Callable[[int, int], object] = lambda before, after: None
+        #: What first answers depend on, by the keys of their URLs, while nothing is stored that tells it.
+        self.hints: Remembered[str, Fields] = Remembered(most=4096, limit=4 * MIB, longest=8192)
         self._timed_calls = TimedCalls(self)
         self._uses = PerProcess(partial(UseCounts, settings.min_uses_within))
 
@@ -165,6 +169,18 @@ class Engine:
     def look_up(self, key: str) -> Copy:
         """Return the copy of a key. Use the copy in this process's memory while it is valid."""
         return self.store.lookup(key) or self._load(key)
+
+    def hint(self, url_key: str, fields: Fields, environ: Mapping[str, Any]) -> str | None:
+        """Note what the first answer of a URL depends on, and return its key; ``None`` if it is not the first one.
+
+        :param url_key: the key of the URL.
+        :param environ: the request.
+        """
+        if self.look_up(url_key).entry is not None:
+            return None
+        self.hints.pop(url_key, None)
+        self.hints.note(url_key, fields)
+        return variant_key(url_key, fields, environ.get)
 
     def is_in_use(self, key: str) -> bool:
         """Whether an entry is stored under a key that some request may still be answered with."""
@@ -444,10 +460,10 @@ class Engine:
 
     def _call_in(self, flight: Flight, visit: FetchState) -> Served:
         """Call the origin as the leader, and end the flight. If the body is still to come, the flight ends with the body."""
-        is_over, stored = True, False
+        is_over, stored, parting = True, False, _Parting(self, flight, visit)
         logger.debug("%s: the origin is called", visit.origin.label)
         try:
-            start = self.answer_writer.start(visit.copy)
+            start = self.answer_writer.start(visit.copy)._replace(depends_on=parting)
             answer = self.instrumentation.call_origin(visit.origin, partial(visit.origin.call, start))
             if answer.later is None:
                 stored = self._write(flight, start, answer)
@@ -459,6 +475,7 @@ class Engine:
                 flight.pace = answer.pace
                 is_over = False
         finally:
+            parting.end()
             if is_over:
                 self.runtime.process.flights.end(flight)
         return self.serve_answer(visit, answer, stored)
@@ -480,3 +497,27 @@ class Engine:
         except StoreError as error:
             self.answer_writer.store_failed(error)
             return False
+
+
+class _Parting:
+    """Lets requests that are told apart from one go on, instead of waiting for a call that is not theirs.
+
+    :param flight: the flight that they wait for.
+    :param visit: its leader.
+    """
+
+    __slots__ = ("_engine", "_flight", "_visit")
+
+    def __init__(self, engine: Engine, flight: Flight, visit: FetchState) -> None:
+        self._engine, self._flight = engine, flight
+        self._visit: FetchState | None = visit
+
+    def __call__(self, fields: Fields) -> None:
+        """Part, now that it is known what the answer depends on."""
+        key = None if self._visit is None else self._visit.origin.key_by(fields)
+        if key is not None:
+            self._engine.runtime.process.flights.move(self._flight, key)
+
+    def end(self) -> None:
+        """Forget the request, which keeps this: a cycle would leave it to the garbage collector."""
+        self._visit = None

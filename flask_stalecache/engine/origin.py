@@ -37,6 +37,7 @@ from ..core.model.reasons import MissReason, Reason, Refusal, StoreRefusal, reas
 from ..core.rules.serving import Serve, ServeOptions, decide
 from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
+from ..core.rules.variant_index import Fields
 from ..errors import StoreError
 from ..stats.tally import UNCOUNTED, Tally
 from ..stores.base import Copy
@@ -46,6 +47,10 @@ from .thread_pool import ThreadPool
 
 #: They say that an answer depends on names in its request, in words or with the names themselves.
 _OF_NAMES = frozenset({StoreRefusal.MADE_FOR_VISITOR, StoreRefusal.READ_BY, StoreRefusal.DEPENDS_ON})
+
+
+def _tell_nobody(fields: Fields) -> None:
+    pass
 
 
 class Start(NamedTuple):
@@ -58,6 +63,7 @@ class Start(NamedTuple):
     :ivar is_marked: the key's note says that the last answer could not be stored, for anyone or for requests like this one.
     :ivar is_lasting: an answer could not be stored, however long ago, for a reason that is likely to last, and none could since.
     :ivar called: seconds since the start of the machine.
+    :ivar depends_on: called with the selectors of a key by which the answer will be stored, as soon as they are known.
     """
 
     seq: int
@@ -67,6 +73,7 @@ class Start(NamedTuple):
     is_marked: bool = False
     is_lasting: bool = False
     called: float | None = None
+    depends_on: Callable[[Fields], object] = _tell_nobody
 
     def build_entry(self, options: ServeOptions, **content: Any) -> Entry:
         """Build an entry from the answer to this call.
@@ -267,6 +274,13 @@ class Origin(Protocol):
     def relocate(self) -> bool:
         """Compute the key again, since the store may know more variants by now. Return whether it has changed."""
         return False
+
+    def key_by(self, fields: Fields) -> str | None:
+        """Return the key of the first answer to such requests, now that it is known by what they are told apart.
+
+        ``None`` if other answers are stored, which tell that.
+        """
+        return None
 
     def refused(self, copy: Copy) -> Answer | None:
         """Return an answer with the reason why the origin is not called now; ``None``: it may be called."""

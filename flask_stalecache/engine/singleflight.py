@@ -77,7 +77,8 @@ class Flight:
     :ivar expires: when housekeeping ends a visitor's own call that nobody waits for any more, on the monotonic clock.
     :ivar given_up: called when that deadline has passed.
     :ivar names: returns the names by which the memory of that failure is purged.
-    :ivar lock: the key's lock, if the leader holds it.
+    :ivar lock: the lock of ``lock_key``, if the leader holds it.
+    :ivar lock_key: the key that the flight began with.
     :ivar pace: how fast the client reads the body, if it is still to come.
     :ivar is_slow: it was ended since that client is slow.
     :ivar result: its outcome, for the waiters. It is set before ``done``.
@@ -97,6 +98,10 @@ class Flight:
     result: FlightResult = LOOK_AGAIN
     done: Latch = field(default_factory=Latch)
     owner: weakref.ref[Lead] | None = None
+    lock_key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lock_key = self.key
 
 
 class Flights:
@@ -177,9 +182,30 @@ class Flights:
             return False
         new.unlocked = now
         # Move the key's lock to the new flight: otherwise all other processes would wait for a call that may never end.
-        new.lock, flight.lock = flight.lock, None
+        new.lock, flight.lock, new.lock_key = flight.lock, None, flight.lock_key
         self._flights[flight.key] = new
         return True
+
+    def move(self, flight: Flight, key: str) -> None:
+        """Give a flight another key, since its call has told what the answer depends on. Its waiters look again.
+
+        Those who are alike find it under the new key, and the others need not wait for it.
+        """
+        before = self._rename(flight, key)
+        if before is not None:
+            before.set()
+
+    @guarded
+    def _rename(self, flight: Flight, key: str) -> Latch | None:
+        if self._flights.get(flight.key) is not flight or key == flight.key:
+            return None
+        # In one step of the interpreter, since join() takes no lock.
+        if self._flights.setdefault(key, flight) is not flight:
+            return None
+        old, flight.key = flight.key, key
+        del self._flights[old]
+        before, flight.done = flight.done, Latch()
+        return before
 
     def end(self, flight: Flight) -> bool:
         """End a flight: release its lock and wake its waiters. Return whether it was still the key's flight."""
@@ -197,6 +223,10 @@ class Flights:
         is_current = self._flights.get(flight.key) is flight
         if is_current:
             del self._flights[flight.key]
+        if flight.key != flight.lock_key:
+            # Its move may have been interrupted, in the middle of two keys.
+            for key in [key for key, other in self._flights.items() if other is flight]:
+                del self._flights[key]
         return lock, is_current
 
     def wait_for(self, flight: Flight, until: float) -> bool:

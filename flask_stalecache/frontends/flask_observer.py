@@ -6,7 +6,7 @@ so what middleware reads while a response is made counts like what the app reads
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -87,6 +87,7 @@ class AppReport:
     """What is known of one request that was passed on to the app. Copies of its environ share it.
 
     :param log: records what middleware reads.
+    :param told: called whenever the app has asked something else of an Accept field.
     :ivar given: the environ as the gateway passed it on.
     :ivar lefts: the requests that the app answered; middleware may have made several.
     :ivar has_cached: a view under ``cached`` has answered, and stores its own response.
@@ -95,9 +96,10 @@ class AppReport:
     :ivar last_seen: the environ as the app saw it last; ``None`` if it was not called.
     """
 
-    __slots__ = ("given", "has_cached", "has_dispatched", "has_entered", "last_seen", "lefts", "log")
+    __slots__ = ("given", "has_cached", "has_dispatched", "has_entered", "last_seen", "lefts", "log", "told")
 
-    def __init__(self, given: Mapping[str, Any], log: ReadLog) -> None:
+    def __init__(self, given: Mapping[str, Any], log: ReadLog, told: Callable[[ReadLog], object] | None = None) -> None:
+        self.told = told
         self.given = given
         self.log = log
         self.lefts: list[Left] = []
@@ -193,10 +195,10 @@ class Observer:
 
         return enter
 
-    def hand_in(self, environ: WSGIEnvironment) -> WSGIEnvironment:
+    def hand_in(self, environ: WSGIEnvironment, told: Callable[[ReadLog], object] | None = None) -> WSGIEnvironment:
         """Return the environ that the app is called with, so that it can be observed."""
         observed = ObservedEnviron(environ, self._new_log())
-        environ[REPORT] = AppReport(dict(environ), observed.log)
+        environ[REPORT] = AppReport(dict(environ), observed.log, told)
         return observed
 
     def accompany(self, environ: WSGIEnvironment) -> None:

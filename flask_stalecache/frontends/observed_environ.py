@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..core.model.environ import is_anybodys
+from ..core.model.environ import REPORT, is_anybodys
 from .flask_internals import outside_reader
 from .observed_values import NotedName
 from .read_log import ReadLog
@@ -49,6 +49,8 @@ class ObservedEnviron(dict[str, Any]):
         log = self._log
         if log is None:
             log = self._log = ReadLog(self._exempt)
+            report = self._plain.get(REPORT)
+            log.accept_read = None if report is None else report.told
         return log
 
     def hand_out(self, receiver: str) -> ObservedEnviron:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,6 +56,7 @@ class ReadLog:
 
     :param exempt: packages, and the fields and variables (in lower case) whose reads by them do not count.
     :ivar headers: request fields (in lower case), each with its first reader.
+    :ivar accept_read: called when an Accept field was read in another way than before.
     :ivar accepts: how those of them that are Accept fields were read.
     :ivar cookies: cookie names and readers.
     :ivar has_opened: a session interface has read the session's cookie, and may have looked up more than the session's values.
@@ -69,14 +70,15 @@ class ReadLog:
     """
 
     __slots__ = (
-        "_paused", "_uses", "accepts", "by_key", "changed", "cookies", "exempt", "given", "has_opened", "headers", "parameters",
-        "traced", "variables", "whole",
+        "_paused", "_uses", "accept_read", "accepts", "by_key", "changed", "cookies", "exempt", "given", "has_opened", "headers",
+        "parameters", "traced", "variables", "whole",
     )  # fmt: skip
 
     def __init__(self, exempt: Mapping[str, frozenset[str]]) -> None:
         self.exempt = exempt
         self.headers: dict[str, str] = {}
         self.accepts = AcceptReads()
+        self.accept_read: Callable[[ReadLog], object] | None = None
         self.cookies: dict[str, str] = {}
         self.has_opened = False
         self.parameters: dict[str, str] = {}
@@ -115,6 +117,7 @@ class ReadLog:
             self.headers.setdefault(name, reader)
             if name in ACCEPT_FIELDS:
                 self.accepts.raw.add(name)
+                self._tell()
             if name in TRACING and is_in_view(sys._getframe(2)):
                 self.traced.setdefault(name, set()).add(reader)
 
@@ -124,6 +127,11 @@ class ReadLog:
         if not self._paused and not self._is_exempt(reader, field):
             self.headers.setdefault(field, reader)
             self.accepts.parsed.add(field)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.accept_read is not None:
+            self.accept_read(self)
 
     def choice(self, field: str, offers: tuple[object, ...], default: object, match: object) -> None:
         """Record a best match of an Accept field in a list.
@@ -136,6 +144,7 @@ class ReadLog:
             self.headers.setdefault(field, reader)
             if not self.accepts.choose(field, offers, default, match):
                 self.accepts.parsed.add(field)
+            self._tell()
 
     def all_headers(self) -> None:
         """Record that all fields were read."""

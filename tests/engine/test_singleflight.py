@@ -247,3 +247,21 @@ def test_a_wait_ends_in_time(flights: Flights, monotonic: Callable[[float], None
     monotonic(READER_PATIENCE)
     assert not flights.end_slow(flight), "it is not the key's flight any more"
     assert not flight.is_slow
+
+
+def test_a_flight_that_moves_wakes_its_waiters_and_is_found_under_its_new_key() -> None:
+    flights = Flights()
+    flight, _ = flights.join("url")
+    done, (other, _) = flight.done, flights.join("other")
+    flights.move(flight, "other")
+    assert not done.is_set()
+    flights.move(flight, "variant")
+    assert done.is_set()
+    assert flights.join("variant") == (flight, False)
+    assert flights.join("url")[1]
+    assert flight.lock_key == "url"
+    assert flights.end(flight)
+    assert flights.join("variant")[1]
+    flights.move(flight, "later")
+    assert flights.join("later")[1]
+    assert flights.end(other)

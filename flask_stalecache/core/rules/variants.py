@@ -17,6 +17,7 @@ an index with several sets            the matching variant with the latest Date;
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from ..http.accept import field_of_selector
@@ -26,6 +27,8 @@ from ..model.environ import environ_name
 from ..model.inputs import HoldsKeys
 from ..remembered import MIB, Remembered
 from .variant_index import INDEX, NOT_LISTED, Fields, Listing, Variant
+
+NO_HINTS: Mapping[str, Fields] = MappingProxyType({})
 
 
 class Index:
@@ -89,7 +92,12 @@ class Located(NamedTuple):
 
 
 def locate(
-    url_key: str, environ: Mapping[str, Any], look_up: Callable[[str], Found], now: float, holds: HoldsKeys | None = None
+    url_key: str,
+    environ: Mapping[str, Any],
+    look_up: Callable[[str], Found],
+    now: float,
+    holds: HoldsKeys | None = None,
+    hints: Mapping[str, Fields] = NO_HINTS,
 ) -> Located:
     """Return the place of the answer to a request: under the key of the URL, or under that of a variant.
 
@@ -98,9 +106,13 @@ def locate(
     :param look_up: returns the copy under a key.
     :param now: seconds since the epoch.
     :param holds: looks up keys of the request's session. Without it, a request with any cookie may have them all.
+    :param hints: what the first answers depend on, as far as calls that are still running have told, by the keys of the URLs.
     """
     copy = look_up(url_key)
     entry = copy.entry
+    if entry is None and (hint := hints.get(url_key)) is not None:
+        variant = Variant.of(hint, environ.get)
+        return Located(variant.key(url_key), variant)
     if entry is None or entry.status != INDEX:
         return Located(url_key)
     index: Index | None = copy.prepared

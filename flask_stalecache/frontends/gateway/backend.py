@@ -24,6 +24,7 @@ from ...engine.engine import Engine
 from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
 from ..kept_values import KeptValues
+from ..read_log import ReadLog
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -92,10 +93,11 @@ class Observation:
 class AppObserver(Protocol):
     """Observes how an app comes to its answers."""
 
-    def hand_in(self, environ: WSGIEnvironment) -> WSGIEnvironment:
+    def hand_in(self, environ: WSGIEnvironment, told: Callable[[ReadLog], object] | None = None) -> WSGIEnvironment:
         """Return the environ that the app is called with for an answer that may be stored.
 
         :param environ: a copy of the visitor's.
+        :param told: called whenever the app has asked something else of an Accept field.
         """
 
     def accompany(self, environ: WSGIEnvironment) -> None:
@@ -132,7 +134,7 @@ class UnknownSessions:
 class Unobserved:
     """Observes an app that is not Flask's: only what it changes in the environ itself. Its responses speak for themselves."""
 
-    def hand_in(self, environ: WSGIEnvironment) -> WSGIEnvironment:
+    def hand_in(self, environ: WSGIEnvironment, told: Callable[[ReadLog], object] | None = None) -> WSGIEnvironment:
         """Return the environ itself: PEP 3333 wants a plain ``dict``."""
         return environ
 
@@ -281,4 +283,4 @@ class Backend:
 
     def locate(self, url_key: str, environ: WSGIEnvironment) -> Located:
         """Return the place of the response to a request: under the key of the URL, or under that of a variant."""
-        return locate(url_key, environ, self.engine.look_up, time.time(), partial(self.sessions.hold, environ))
+        return locate(url_key, environ, self.engine.look_up, time.time(), partial(self.sessions.hold, environ), self.engine.hints)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...core.http.accept import ACCEPT_FIELDS, in_order, names_of
+from ...core.http.accept import ACCEPT_FIELDS, Chosen, in_order, names_of
 from ...core.http.fields import Headers, first_of, listed
 from ...core.http.freshness import is_explicit
 from ...core.http.tags import tags_in_fields
@@ -31,6 +31,7 @@ from ...core.rules.variants import place_of
 from ...engine.origin import Start
 from ...errors import StoreError
 from ..hooks import ask
+from ..read_log import ReadLog
 from ..request_body import has_unannounced_body
 from .backend import Backend, Observation
 from .rules import Rule
@@ -86,6 +87,18 @@ class EntryBuilder:
         used = listed(first_of(headers, "content-encoding") or "")
         codings = seen.codings if {*seen.codings, "identity"}.issuperset(used) else None
         return seen.accepts.selectors(read, announced, self._environ.get, seen.changed, codings)
+
+    def tell(self, start: Start, log: ReadLog) -> None:
+        """Tell what an answer depends on before it is made, as far as the app has asked for best matches alone.
+
+        :param start: is told.
+        :param log: what the app has read so far.
+        """
+        ignored = self._backend.engine.settings.ignored_headers
+        read = [name for name in log.headers if name in ACCEPT_FIELDS and name not in ignored and not self._is_in_url_key(name)]
+        fields = log.accepts.selectors(read, (), self._environ.get, log.changed, None)
+        if fields and all(isinstance(each, Chosen) for each in fields):
+            start.depends_on(fields)
 
     def _is_in_url_key(self, name: str) -> bool:
         return name in _IN_KEY or name in self._rule.policy.vary

@@ -139,7 +139,7 @@ class AppFetch:
         more = self.backend.refresh_headers if self.cacheability.in_background else {}
         known = previous if confirms else None
         given = environ_for_app(self.environ, self.rule, known, more, removes_conditions=may_store, has_body=not is_plain)
-        self._given = self.backend.observe.hand_in(given)
+        self._given = self.backend.observe.hand_in(given, partial(self._entries.tell, start))
         try:
             self.call.make(self.backend.app, self._given)
             self._answered = time.time()

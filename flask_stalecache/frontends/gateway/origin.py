@@ -24,7 +24,7 @@ from ...core.rules.prefer_stale import is_set
 from ...core.rules.serving import ServeOptions
 from ...core.rules.shared_cache import directives_of, honored
 from ...core.rules.storability import Verdict
-from ...core.rules.variant_index import is_variant_of
+from ...core.rules.variant_index import Fields, is_variant_of
 from ...engine.origin import Answer, RefreshJob, Served, Start
 from ...errors import StaleCacheError
 from ...stats.tally import Tally
@@ -178,6 +178,10 @@ class GatewayOrigin(RequestOrigin):
     def holds(self, keys: tuple[str, ...]) -> bool:
         """Whether the session of the request has one of these keys."""
         return self.backend.sessions.hold(self.environ, keys)
+
+    def key_by(self, fields: Fields) -> str | None:
+        """Return the key of the first answer to such requests, and let others find out by what they are told apart."""
+        return self.backend.engine.hint(self.url_key, fields, self.environ)
 
     def relocate(self) -> bool:
         """Look up the variant again: since another request the URL may have variants."""

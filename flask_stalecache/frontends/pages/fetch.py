@@ -57,7 +57,7 @@ from .error_pages import ask_handlers
 from .made import Filling, Made, Seen, directives_of, may_stand_in, refusal_in_code
 from .request_recorder import arrived_environ, plain_environ
 from .responses import body_size, freeze, frozen_failure
-from .variants import PageVariants, fields_read, inherit
+from .variants import PageVariants, fields_read, inherit, told_early
 from .watch import Covered, Watch, add_inherited, holds_of, names_beyond_key, read_beyond_names, reads_of, watched
 
 #: On the request: the cached pages that were served within it, as (page, served, the one before).
@@ -117,7 +117,7 @@ class PageFetch:
         before = current()
         with collecting(in_background=in_background) as word:
             pass_on(self.context.request.__dict__, before, word)
-            with watched(self.context, self.covered) as watch:
+            with watched(self.context, self.covered) as watch, told_early(self.context, self.covered, start):
                 response, error = self._call_view()
             # Before the names are collected: those of inner pages count as read by this view.
             self._inherit_from_inner_pages(word)

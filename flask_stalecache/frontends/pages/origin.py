@@ -121,9 +121,15 @@ class PageOrigin(RequestOrigin):
     def relocate(self) -> bool:
         """Look up the variant: since another request the page may have variants."""
         before = self.key
-        self._located = locate(self.url_key, self.environ, self.bound.engine.look_up, time.time(), self.holds)
+        self._located = locate(
+            self.url_key, self.environ, self.bound.engine.look_up, time.time(), self.holds, self.bound.engine.hints
+        )
         self.key = self._located.key
         return self.key != before
+
+    def key_by(self, fields: Fields) -> str | None:
+        """Return the key of the first answer to such requests, and let others find out by what they are told apart."""
+        return self.bound.engine.hint(self.url_key, fields, self.environ)
 
     def stands_for(self, key: str) -> bool:
         """Take over the key of the page, or of a variant of it. Return false if the key is another one's."""

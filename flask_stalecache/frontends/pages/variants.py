@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from ...core.http.accept import ACCEPT_FIELDS, field_of_selector, names_of
@@ -10,7 +12,9 @@ from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.variant_index import Fields
 from ...core.rules.variants import Place, place_of
 from ...engine.engine import Engine
+from ...engine.origin import Start
 from ..flask_internals import RequestContext
+from ..read_log import ReadLog
 from .request_recorder import arrived_environ
 from .watch import Covered, reads_of
 
@@ -47,12 +51,40 @@ def fields_read(context: RequestContext, covered: Covered, headers: Headers = ()
     :param covered: what the key covers.
     :param headers: the fields of its response.
     """
+    reads_of(context).settle()
+    return _fields_so_far(context, covered, headers)
+
+
+def _fields_so_far(context: RequestContext, covered: Covered, headers: Headers = ()) -> Fields:
     log = reads_of(context)
-    log.settle()
     read, announced = log.headers.keys() - covered.headers, vary_names(headers) - covered.headers
     if ACCEPT_FIELDS.isdisjoint(read | announced):
         return ()
     return log.accepts.selectors(read, announced, arrived_environ(context.request).get, log.changed)
+
+
+@contextmanager
+def told_early(context: RequestContext, covered: Covered, start: Start) -> Iterator[None]:
+    """Tell what a page depends on as soon as its view reads it: requests that are told apart by that don't wait for each other.
+
+    :param covered: what the key covers.
+    :param start: is told.
+    """
+    log = reads_of(context)
+    before = log.accept_read
+
+    def tell(log: ReadLog) -> None:
+        if fields := _fields_so_far(context, covered):
+            start.depends_on(fields)
+
+    # A hook may have read it.
+    tell(log)
+    log.accept_read = tell
+    try:
+        yield
+    finally:
+        # It holds the request, which would be left to the garbage collector.
+        log.accept_read = before
 
 
 def inherit(context: RequestContext, fields: Fields, reader: str) -> None:

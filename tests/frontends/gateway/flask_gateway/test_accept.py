@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -275,3 +277,24 @@ def test_the_cache_of_a_view_and_the_gateway_agree(make_app: MakeApp) -> None:
     assert [visit(app, "/", fields).page for fields in (GERMAN, FRENCH, {"Accept-Language": "de-AT"})] == [
         ("MISS", "de"), ("MISS", "fr"), ("HIT", "de"),
     ]  # fmt: skip
+
+
+def test_two_languages_are_made_side_by_side(make_app: MakeApp) -> None:
+    """Nothing is stored yet, so the first call has to tell that the other languages need not wait for it."""
+    app, _ = make_app(GATEWAY=True, LOCK_TIMEOUT=30)
+    calls: list[str] = []
+    both = threading.Barrier(2, timeout=20)
+
+    def view() -> str:
+        language = by_language()
+        calls.append(language)
+        both.wait()
+        return f"in {language}"
+
+    page(view)(app)
+    asked = [GERMAN, FRENCH, {"Accept-Language": "de-AT"}, {"Accept-Language": "fr-CA"}, GERMAN]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        texts = [answer.text for answer in pool.map(lambda fields: visit(app, "/", fields), asked)]
+    assert texts == ["in de", "in fr", "in de", "in fr", "in de"]
+    assert sorted(calls) == ["de", "fr"]
+    assert [visit(app, "/", fields).word for fields in asked] == ["HIT"] * 5

@@ -14,6 +14,7 @@ import threading
 import time
 import types
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import LanguageAccept
 
 from flask_stalecache import StaleCache
-from flask_stalecache.core.rules.variant_index import INDEX, MOST_VARIANTS
+from flask_stalecache.core.rules.variant_index import INDEX, MOST_VARIANTS, keys_in
 from support.client import MakeApp, visit
 from support.privacy import NOBODY, Fields, play, shown
 
@@ -381,3 +382,31 @@ def test_a_failure_in_one_language_is_not_shared_with_another(make_app: MakeApp)
     for thread in threads:
         thread.join(20)
     assert texts == {"de": "sorry in de", "fr": "sorry in fr"}
+
+
+@pytest.mark.parametrize("in_hook", [False, True], ids=["view", "hook"])
+def test_two_languages_are_made_side_by_side(make_app: MakeApp, in_hook: bool) -> None:
+    """Nothing is stored yet, so the first call has to tell that the other languages need not wait for it."""
+    app, cache = make_app(LOCK_TIMEOUT=30)
+    calls: list[str] = []
+    both = threading.Barrier(2, timeout=20)
+
+    if in_hook:
+        app.before_request(lambda: setattr(g, "language", by_language()))
+
+    def view() -> str:
+        language = g.language if in_hook else by_language()
+        calls.append(language)
+        both.wait()
+        return f"in {language}"
+
+    shown(view)(app, cache)
+    asked = [GERMAN, FRENCH, speaking("de-AT"), speaking("fr-CA"), GERMAN]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        texts = [answer.text for answer in pool.map(lambda fields: visit(app, "/", fields), asked)]
+    assert texts == ["in de", "in fr", "in de", "in fr", "in de"]
+    assert sorted(calls) == ["de", "fr"]
+    assert [visit(app, "/", fields).word for fields in asked] == ["HIT"] * 5
+    state = app.extensions["stalecache"]
+    (url_key,) = state.pages.keys_of({"wsgi.url_scheme": "http", "HTTP_HOST": "localhost", "PATH_INFO": "/"})
+    assert len(keys_in(state.engine.look_up(url_key).entry)) == 2
