@@ -229,7 +229,7 @@ class PurgeRecords:
             # Damaged: what it was, is unknown.
             return False
         self._highest.read()
-        if max(noted, self._last_waiting()) < self._highest.seen:
+        if max(noted, self.waiting.last_number()) < self._highest.seen:
             return True
         self._highest.see(noted)
         return False
@@ -246,16 +246,13 @@ class PurgeRecords:
         self.note_number(max(self._noted_number(), self._highest.read()))
 
     def _noted_number(self) -> int:
-        return max(self._last_waiting(), self._noted() or self._last_of_records())
+        return max(self.waiting.last_number(), self._noted() or self._last_of_records())
 
     def _noted(self) -> int | None:
         """Return what the file of the last number says: 0 if there is none, ``None`` if it is damaged."""
         data = read_file(self.file("last"))
         number = _NUMBER.fullmatch(unseal(_LAST, data) or b"")
         return 0 if data is None else None if number is None else int(number[0])
-
-    def _last_waiting(self) -> int:
-        return max((purge.number for purge in self.waiting.read()), default=0)
 
     def _last_of_records(self) -> int:
         records = [self._read_file(self.file(name)) for name in self._names()]

@@ -22,12 +22,10 @@ from .entry_format import purges_of
 from .folders import Folders
 from .purge_records import PurgeRecords
 from .stamps import FOLDERS, SEQ_SLOT, Stamps, is_settled, slot_of
-from .waiting_purges import WaitingPurge
+from .waiting_purges import SEQ_STEPS, WaitingPurge
 
 logger = logging.getLogger("flask_stalecache")
 
-#: SEQ is raised by some random steps where others may raise it too: a number that comes twice would hide a purge from copies.
-_STEPS = 1_000_000
 #: A purge is done again at most once if others have raised SEQ meanwhile: by then nothing that it ends is served any more, and what
 #: was made of that before the end of the first time goes with the second one.
 _PASSES = 2
@@ -132,7 +130,7 @@ class Purger:
             if stamps is not None:
                 stamps.begin_purge(number)
             self._records.waiting.append(WaitingPurge(names, number + 1, soft, time.time()))
-            if _is_over(stamps, names, number, random.randrange(_STEPS)):
+            if _is_over(stamps, names, number, random.randrange(SEQ_STEPS)):
                 return
 
     def _remove(self, names: frozenset[str]) -> None:
@@ -151,7 +149,7 @@ class Purger:
                 for name, kinds in self._folders.listed(folder).keys.items():
                     if "entry" in kinds and self._is_named(name, names, number + 1):
                         self._folders.drop(self._folders.found(name, kinds), stamps)
-            if _is_over(stamps, names, number, random.randrange(_STEPS)):
+            if _is_over(stamps, names, number, random.randrange(SEQ_STEPS)):
                 return
 
     def _is_named(self, name: str, names: frozenset[str], number: int) -> bool:

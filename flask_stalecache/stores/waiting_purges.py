@@ -35,6 +35,8 @@ FILE = "waiting"
 ASIDE = "adopted"
 #: Attempts to append a line while files are renamed.
 _TRIES = 100
+#: SEQ is raised by so many random steps at most where others may raise it too: a number that comes twice would hide a purge.
+SEQ_STEPS = 1_000_000
 #: Nanoseconds by which the time of a file may be off at most.
 COARSEST_TIME = 2_000_000_000
 
@@ -77,6 +79,12 @@ class WaitingPurges:
         """Return them all. Read the records afterwards: they become records before they go."""
         # In the order in which a file is renamed.
         return [purge for file in self._files() for purge in _purges_in(file, is_whole=False)]
+
+    def last_number(self) -> int:
+        """Return a number that SEQ has not exceeded since the last of them; 0 without any."""
+        numbers = [purge.number for purge in self.read()]
+        # Each of them has raised SEQ above its number. An entry that was begun since may have what it was raised to.
+        return max(numbers) + len(numbers) * (SEQ_STEPS + 1) if numbers else 0
 
     def append(self, purge: WaitingPurge) -> None:
         """Add a purge, without a lock.

@@ -24,7 +24,7 @@ from flask_stalecache.filesystem.directory import Directory
 from flask_stalecache.stores import cache_directory, table_file
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purge_records import PurgeRecords
-from flask_stalecache.stores.stamps import Stamps
+from flask_stalecache.stores.stamps import FILE_NAME, Stamps
 from flask_stalecache.stores.waiting_purges import WaitingPurge, WaitingPurges, records_of
 from support.client import MakeApp, visit
 from support.engine import make_entry
@@ -376,6 +376,28 @@ def test_a_file_that_has_become_too_long_purges_everything(waiting: WaitingPurge
     for number in range(1, 101):
         found = records_of(waiting.read(), (f"url:http://shop.example/{number}",))
         assert max(record.hard for record in found) >= number
+
+
+@pytest.mark.parametrize("purges", [1, 3])
+def test_numbers_do_not_go_back_if_the_table_is_lost_before_they_are_records(
+    directory: Path, short: None, waits: list[float], clock: time_machine.Traveller, purges: int
+) -> None:
+    """A purge without the lock raises SEQ by random steps, and an entry that is begun then has that number."""
+    store = FileStore(directory)
+    fill(store, names=("all", SPORT), key="other")
+    with stopped(directory, "before the number"):
+        for _ in range(purges):
+            store.purge(NEWS, soft=False)
+        last = store.seq()
+        assert fill(store, NEW)
+        (directory / FILE_NAME).unlink()
+        # So that the next number is not made from a later time.
+        clock.shift(-3600)
+        new = FileStore(directory)
+        assert body_in(new) == NEW
+        new.purge(NEWS, soft=False)
+        assert new.seq() > last
+        assert [body_in(each) for each in (new, FileStore(directory))] == [None] * 2
 
 
 def test_what_waits_becomes_records_in_the_order_of_the_numbers(directory: Path) -> None:
