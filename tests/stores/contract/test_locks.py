@@ -1,4 +1,4 @@
-"""The contract of a store: locks, and many threads. Covers ``filesystem.locks``."""
+"""The contract of a store: locks, and many threads. Covers ``filesystem.locks`` and ``stores.memory_lock``."""
 
 from __future__ import annotations
 
