@@ -138,8 +138,9 @@ def _add_views(app: Flask, cache: StaleCache, ledger: Ledger, look_up: Any, look
         return _tagged(Response(parts()), thing)
 
     @app.get("/memo/<int:thing>")
-    def memo(thing: int) -> str:
-        return text_of("memo", thing, lookup(thing))
+    def memo(thing: int) -> Response:
+        # Otherwise the gateway stores it, as long as the value is fresh, and a purge of the call does not end pages.
+        return Response(text_of("memo", thing, lookup(thing)), headers={"Cache-Control": "no-store"})
 
     @app.get("/both/<int:thing>")
     @cache.cached()
