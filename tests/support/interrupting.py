@@ -90,11 +90,22 @@ class Interrupter:
 
 
 def _moments(code: Any) -> Iterator[int]:
-    before = ""
+    # Before Python 3.11 there is no such table, and none is needed.
+    table = getattr(dis, "_parse_exception_table", lambda code: ())(code)
+    before = None
     for instruction in dis.get_instructions(code):
-        if before.startswith(_LOOKED_AFTER):
+        # The handler's exception is raised by the instruction before, so what catches it there must be what catches it here.
+        if (
+            before is not None
+            and before.opname.startswith(_LOOKED_AFTER)
+            and _catcher(table, before.offset) == _catcher(table, instruction.offset)
+        ):
             yield instruction.offset
-        before = instruction.opname
+        before = instruction
+
+
+def _catcher(table: Any, offset: int) -> list[int]:
+    return [entry.target for entry in table if entry.start <= offset < entry.end]
 
 
 def descriptors() -> dict[str, str]:
