@@ -23,6 +23,7 @@ from .batches.warmer import Urls
 from .cli.commands import commands
 from .core.model.checks import Duration, unknown_parameter
 from .core.model.environ import REFRESHING
+from .core.model.flask_caching import METHODS
 from .core.model.policy import Normaliser, Policy
 from .core.rules import cacheability
 from .dashboard.blueprint import Dashboard
@@ -68,6 +69,16 @@ class StaleCache:
         self._has_gateway_views = False
         if app is not None:
             self.init_app(app)
+
+    if not TYPE_CHECKING:  # Type checkers shall complain of names that do not exist.
+
+        def __getattr__(self, name: str) -> Never:
+            """Say what to write for a method of Flask-Caching's.
+
+            :raises AttributeError: always; the attributes that exist are found before.
+            """
+            hint = f": {METHODS[name]}" if name in METHODS else ""
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}", name=name, obj=self)
 
     def init_app(self, app: Flask) -> None:
         """Set up an app: read its ``STALECACHE_*`` keys, wrap its ``wsgi_app`` and record what views read of their requests.
@@ -393,6 +404,7 @@ class StaleCache:
         *,
         tag: str | None = None,
         endpoint: str | None = None,
+        function: MemoizedFunction[..., Any] | str | None = None,
         prefix: str | None = None,
         all: bool = False,
         soft: bool = False,
@@ -404,6 +416,8 @@ class StaleCache:
         :param url: a path with its query, for all hosts; or a full URL. Query parameters that pages ignore are ignored here too.
         :param tag: entries with this tag.
         :param endpoint: pages of this endpoint, such as ``"news.article"``.
+        :param function: all values of this fetch function: the function under :meth:`memoize`, or its name as ``flask stalecache
+            list`` prints it, such as ``"shop.rates"``.
         :param prefix: pages whose path starts with this, for all hosts; or whose full URL does. They are searched for in the
             background.
         :param all: everything in the store, including entries of other apps.
@@ -411,11 +425,11 @@ class StaleCache:
             false.
         :return: with ``prefix`` a :class:`Batch` that reports progress. Otherwise the purge is complete, and a :class:`Purged`
             tells whether it matched anything: ``if not cache.purge("/news"): …``
-        :raises ConfigError: unless exactly one of ``url``, ``tag``, ``endpoint``, ``prefix`` and ``all`` is given, with a valid
-            value.
+        :raises ConfigError: unless exactly one of ``url``, ``tag``, ``endpoint``, ``function``, ``prefix`` and ``all`` is given,
+            with a valid value.
         :raises StoreError: if the store can't be written. The purge may or may not have taken effect: repeat it.
         """
-        selection = Selection(url, tag, endpoint, prefix, all)
+        selection = Selection(url, tag, endpoint, _name_of_function(function), prefix, all)
         return state_of(app_of_context("purge()")).bulk.purge(selection, soft=soft)
 
     def refresh(
@@ -424,6 +438,7 @@ class StaleCache:
         *,
         tag: str | None = None,
         endpoint: str | None = None,
+        function: MemoizedFunction[..., Any] | str | None = None,
         prefix: str | None = None,
         all: bool = False,
         concurrency: int = 4,
@@ -438,7 +453,7 @@ class StaleCache:
         :return: a batch that reports progress and the outcome of each refresh.
         :raises ConfigError: unless exactly one selector is given, with a valid value; or for another ``concurrency``.
         """
-        selection = Selection(url, tag, endpoint, prefix, all)
+        selection = Selection(url, tag, endpoint, _name_of_function(function), prefix, all)
         return state_of(app_of_context("refresh()")).bulk.refresh(selection, concurrency)
 
     def publish(
@@ -447,6 +462,7 @@ class StaleCache:
         *,
         tag: str | None = None,
         endpoint: str | None = None,
+        function: MemoizedFunction[..., Any] | str | None = None,
         prefix: str | None = None,
         all: bool = False,
         concurrency: int = 4,
@@ -461,7 +477,7 @@ class StaleCache:
         :raises ConfigError: unless exactly one selector is given, with a valid value; or for another ``concurrency``.
         :raises StoreError: if the store can't be written. The purge may or may not have taken effect: repeat it.
         """
-        selection = Selection(url, tag, endpoint, prefix, all)
+        selection = Selection(url, tag, endpoint, _name_of_function(function), prefix, all)
         return state_of(app_of_context("publish()")).bulk.publish(selection, concurrency)
 
     def warm(
@@ -590,6 +606,14 @@ def _fetch_function(function: Callable[..., Any], policy: CallPolicy) -> FetchFu
             f"memoize() can't store what {function!r} returns: decorate a plain function that returns the value itself"
         )
     return FetchFunction(function, policy)
+
+
+def _name_of_function(function: object) -> object:
+    if isinstance(function, MemoizedFunction):
+        return function.name
+    if function is not None and not isinstance(function, str):
+        raise ConfigError(f"function={function!r} has no stored values: give a function under memoize(), or its name")
+    return function
 
 
 def _names_of(policy: type) -> list[str]:

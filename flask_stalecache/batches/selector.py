@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..core.formatting import printable
 from ..core.model.entry import Entry
-from ..core.model.purge_names import EVERYTHING, endpoint_name, prefix_name, tag_name, url_name
+from ..core.model.purge_names import EVERYTHING, endpoint_name, function_name, prefix_name, tag_name, url_name
 from ..core.model.query import NamePatterns, SortedQuery
 from ..errors import ConfigError
 
@@ -85,6 +85,10 @@ def _by_endpoint(value: object, scope: Scope) -> Selector:
     return Selector(endpoint_name(endpoint))
 
 
+def _by_function(value: object, scope: Scope) -> Selector:
+    return Selector(function_name(_text("function", value)))
+
+
 def _by_prefix(value: object, scope: Scope) -> Selector:
     return Selector(None, prefix_name(value))
 
@@ -101,8 +105,13 @@ KINDS: Mapping[str, Kind] = {
     "url": Kind(_by_url, "URL or path"),
     "tag": Kind(_by_tag, "Tag", "Entries with this tag."),
     "endpoint": Kind(_by_endpoint, "Endpoint", "Pages of an endpoint, such as news.article."),
+    "function": Kind(_by_function, "Function", "Values of a fetch function, such as shop.rates."),
     "prefix": Kind(_by_prefix, "Prefix", "Entries whose path, or full URL, starts with this."),
 }
+
+
+#: The cache in front of another WSGI app has neither.
+_OF_FLASK = ("endpoint", "function")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,7 @@ class Selection:
     url: object = None
     tag: object = None
     endpoint: object = None
+    function: object = None
     prefix: object = None
     all: object = False
 
@@ -128,7 +138,7 @@ class Selection:
         if self.all is not False:
             chosen.append("all")
         if len(chosen) != 1:
-            kinds = [kind for kind in KINDS if kind != "endpoint" or scope.endpoints is not None]
+            kinds = [kind for kind in KINDS if kind not in _OF_FLASK or scope.endpoints is not None]
             ways = ", ".join(kind if kind == "url" else f"{kind}=" for kind in kinds)
             raise ConfigError(f"{what} is by one of {ways} and all=True, and {' and '.join(chosen) or 'nothing'} was given")
         if chosen != ["all"]:

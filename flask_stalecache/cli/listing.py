@@ -33,7 +33,6 @@ _RIGHT = frozenset({1, 2, 3, 4, 5})
 
 @click.command("list")
 @filtering
-@click.option("--function", help="Only the values of this fetch function, such as shop.rates.")
 @click.option(
     "--state", type=click.Choice([*map(str, State), FAILING]), help="Only entries in this window, or with a failing origin."
 )
@@ -42,9 +41,7 @@ _RIGHT = frozenset({1, 2, 3, 4, 5})
 @click.option("--limit", type=click.IntRange(min=1), help="Print this many at most.")
 @click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
 @with_appcontext
-def list_entries(
-    function: str | None, state: str | None, sort: str | None, reverse: bool, limit: int | None, as_json: bool, **selection: Any
-) -> None:
+def list_entries(state: str | None, sort: str | None, reverse: bool, limit: int | None, as_json: bool, **selection: Any) -> None:
     """List entries, one line each."""
     here = this_state()
     filters = filters_of(here, selection)
@@ -55,7 +52,7 @@ def list_entries(
         for stored in here.engine.store.walk():
             if all(selector.matches(stored.entry) for selector in filters):
                 summary = summary_of(stored, now, terms)
-                if function in (None, summary.of) and _is_in(state, summary):
+                if _is_in(state, summary):
                     yield summary
 
     chosen = _ordered(found(), sort, reverse, limit)

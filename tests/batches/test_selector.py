@@ -29,7 +29,7 @@ def test_the_public_methods_have_a_parameter_for_each_selector(method: str) -> N
     parameters = list(inspect.signature(getattr(StaleCache, method)).parameters)[1:]
     assert parameters[: len(SELECTORS_OF_AN_APP)] == SELECTORS_OF_AN_APP
     of_gateway = list(inspect.signature(getattr(GatewayCache, method)).parameters)[1:]
-    assert of_gateway == [name for name in parameters if name != "endpoint"]
+    assert of_gateway == [name for name in parameters if name not in ("endpoint", "function")]
 
 
 @pytest.mark.parametrize("command", [purge, refresh, publish])
@@ -43,6 +43,6 @@ def test_the_dashboard_offers_each_selector() -> None:
 
 def test_a_selection_names_the_operation_in_its_error() -> None:
     with pytest.raises(
-        ConfigError, match=r"^a list is by one of url, tag=, endpoint=, prefix= and all=True, and tag and all was given$"
+        ConfigError, match=r"^a list is by one of url, tag=, endpoint=, function=, prefix= and all=True, and tag and all was given$"
     ):
         Selection(tag="news", all=True).resolve("a list", Scope(NamePatterns(()), ()))

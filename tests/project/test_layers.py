@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.model.inputs",
         "core.model.reasons",
         "core.model.query",
+        "core.model.flask_caching",
         "core.model.checks",
         "core.model.policy",
         "core.model.keys",

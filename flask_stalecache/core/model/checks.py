@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import TypeAlias
 
 from ...errors import ConfigError
+from .flask_caching import PARAMETERS
 
 Duration: TypeAlias = "int | float | timedelta"
 FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -29,13 +30,10 @@ def seconds(name: str, value: object) -> float:
     return float(value)
 
 
-_HINTS = {"timeout": "a lifetime is max_age=, a wait for the renewal is wait=, one for the lock is lock_timeout="}
-
-
 def unknown_parameter(decorator: str, name: str, known: Iterable[str]) -> str:
     """Return the error text for an unknown parameter of a decorator, with a suggestion."""
     nearest = get_close_matches(name, list(known), n=1, cutoff=0)[0]
-    return f"{decorator} has no parameter {name!r}: {_HINTS.get(name, f'the nearest is {nearest}')}"
+    return f"{decorator} has no parameter {name!r}: {PARAMETERS.get(name, f'the nearest is {nearest}')}"
 
 
 def share(name: str, value: object) -> float:

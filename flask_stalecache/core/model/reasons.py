@@ -324,7 +324,8 @@ class BypassReason(Enum):
     ARGUMENTS = (
         "bypass",
         "it was called with other arguments than those of the URL",
-        "write @cache.cached() directly above the function, or above the one that is routed",
+        "write @cache.cached() directly above the function, or above the one that is routed; a function that is no view takes "
+        "@cache.memoize()",
     )
     #: The connection becomes something else than HTTP (RFC 9110 section 7.8).
     UPGRADE = ("bypass", "the request asks for another protocol")

@@ -92,7 +92,7 @@ class GatewayCache(Gateway):
         :raises ConfigError: unless exactly one of ``url``, ``tag``, ``prefix`` and ``all`` is given, with a valid value.
         :raises StoreError: if the store can't be written.
         """
-        return self._bulk.purge(Selection(url, tag, None, prefix, all), soft=soft)
+        return self._bulk.purge(Selection(url, tag, prefix=prefix, all=all), soft=soft)
 
     def refresh(
         self,
@@ -110,7 +110,7 @@ class GatewayCache(Gateway):
         :return: a batch that reports progress and the outcome of each request.
         :raises ConfigError: unless exactly one selector is given, with a valid value; or for another ``concurrency``.
         """
-        return self._bulk.refresh(Selection(url, tag, None, prefix, all), concurrency)
+        return self._bulk.refresh(Selection(url, tag, prefix=prefix, all=all), concurrency)
 
     def publish(
         self,
@@ -129,7 +129,7 @@ class GatewayCache(Gateway):
         :raises ConfigError: unless exactly one selector is given, with a valid value; or for another ``concurrency``.
         :raises StoreError: if the store can't be written.
         """
-        return self._bulk.publish(Selection(url, tag, None, prefix, all), concurrency)
+        return self._bulk.publish(Selection(url, tag, prefix=prefix, all=all), concurrency)
 
     def warm(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
+from ...batches.selector import Selection
 from ...errors import ConfigError
 from ..current_app import cache_of_current_app
 from .bound_function import FetchFunction
@@ -26,6 +27,11 @@ class MemoizedFunction(Generic[P, R]):
             if hasattr(definition.function, name):
                 setattr(self, name, getattr(definition.function, name))
         self.__wrapped__ = definition.function
+
+    @property
+    def name(self) -> str:
+        """The name of the function in keys, lists and statistics: its module and qualified name."""
+        return self._definition.name
 
     def __repr__(self) -> str:
         return f"<MemoizedFunction {self._definition.name}>"
@@ -60,6 +66,15 @@ class MemoizedFunction(Generic[P, R]):
         if calls is not None:
             calls.purge(self._definition, self._before + args, kwargs)
 
+    def purge_all(self) -> bool:
+        """Drop the stored values of all calls, in constant time, and return whether there were any.
+
+        :raises ConfigError: outside an app context.
+        :raises StoreError: if the store can't be written.
+        """
+        cache = self._known_cache("purge_all")
+        return bool(cache.bulk.purge(Selection(function=self.name), soft=False))
+
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Return the stored value of a call, however old, without calling the function; ``None`` if nothing is stored.
 
@@ -73,7 +88,10 @@ class MemoizedFunction(Generic[P, R]):
         return self._definition.function(*self._before, *args, **kwargs)  # type: ignore[no-any-return]
 
     def _known_calls(self, what: str) -> Calls | None:
+        return self._known_cache(what).calls  # type: ignore[no-any-return]
+
+    def _known_cache(self, what: str) -> Any:
         cache = cache_of_current_app()
         if cache is None:
             raise ConfigError(f"{self._definition.name}.{what}() needs to know the app: call it under `with app.app_context():`")
-        return cache.calls  # type: ignore[no-any-return]
+        return cache

@@ -64,7 +64,7 @@ def test_what_is_selected_is_made_again_though_it_is_fresh(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({}, "is by one of url, tag=, endpoint=, prefix= and all=True, and nothing was given"),
+        ({}, "is by one of url, tag=, endpoint=, function=, prefix= and all=True, and nothing was given"),
         ({"tag": "news", "prefix": "/"}, "and tag and prefix was given"),
         ({"tag": ""}, "tag='': give one non-empty string"),
         ({"prefix": ""}, "prefix='': give a path"),
