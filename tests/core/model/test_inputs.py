@@ -154,7 +154,6 @@ def test_names_are_the_same_after_a_trip_through_data(names: RequestInputs) -> N
         (("a", "b"), {"HTTP_COOKIE": "theme=dark"}, None, ("a", "b")),
         (("a", "b"), {}, None, ()),
     ],
-    ids=repr,
 )
 def test_a_session_key_is_carried_if_the_session_holds_it(
     keys: tuple[str, ...], environ: dict[str, str], held: set[str] | None, carried: tuple[str, ...]
