@@ -39,6 +39,7 @@ from .frontends.middleware import AfterResponseMiddleware
 from .frontends.pages.bound_view import CachedView, stands_for
 from .frontends.request_hints import give
 from .frontends.requests_adapter.factory import make_adapter, make_session, session_rules
+from .jinja import install as install_tag
 from .stats.schema import Stats
 from .stores.base import Store
 
@@ -89,6 +90,7 @@ class StaleCache:
         """
         middleware = set_up(app, self._store, self._functions)
         app.cli.add_command(commands)
+        install_tag(app)
         if middleware is None:
             return
         self._middlewares.add(middleware)

@@ -33,7 +33,10 @@ import flask.globals
 from flask import Flask, Request, current_app, request
 from flask.sessions import NullSession, SecureCookieSession, SecureCookieSessionInterface
 from itsdangerous import BadSignature, SignatureExpired
+from jinja2 import Environment
+from jinja2.runtime import Macro
 from werkzeug.datastructures import EnvironHeaders, Headers
+from werkzeug.local import LocalProxy
 from werkzeug.sansio.http import parse_cookie
 from werkzeug.wrappers import Response
 
@@ -174,6 +177,22 @@ def current_flask_app() -> Flask:
 def is_request_missing(error: RuntimeError) -> bool:
     """Whether an error says that code used the request where there is none. Flask has no class of its own for it."""
     return str(error).startswith(("Working outside of request context", "There is no request in this context"))
+
+
+def is_empty_proxy(value: object) -> bool:
+    """Whether a value is a proxy for what is not there, such as the request outside of one."""
+    # By its type: a proxy answers for what is behind it.
+    if not issubclass(type(value), LocalProxy):
+        return False
+    try:
+        return value._get_current_object() is None  # type: ignore[attr-defined]
+    except RuntimeError:
+        return True
+
+
+def home_of_macro(macro: Macro) -> tuple[Environment, str]:
+    """Return the environment of a macro and the name of the template in which it is defined."""
+    return macro._environment, str(macro._func.__globals__.get("name"))
 
 
 # -- sessions ----------------------------------------------------------------------------------------------------------
@@ -464,6 +483,17 @@ def around_response_processing(
     app.process_response = process  # type: ignore[method-assign,assignment]
 
 
+def around_template_context(app: Flask, step: Callable[[dict[str, Any], Callable[[], None]], None]) -> None:
+    """Run a step around the context processors of an app. It gets the variables of a template, and a function that runs them."""
+    update_template_context: Any = app.update_template_context
+
+    def update(*args: Any) -> None:
+        # Flask 3.1 gives the variables, 3.2 the context of the app and the variables.
+        step(args[-1], lambda: update_template_context(*args))
+
+    app.update_template_context = update  # type: ignore[method-assign,assignment]
+
+
 def before_dispatch(app: Flask, step: Callable[[RequestContext], None]) -> None:
     """Run a step when a request has got past the hooks of an app, before its view is called."""
     dispatch_request: Any = app.dispatch_request
@@ -596,11 +626,13 @@ def _missing_names() -> Iterator[str]:
     if "_cv_request" not in _globals and not hasattr(context, "has_request"):
         yield "flask.globals._cv_request"
     response: Any = Response()
+    macro = vars(Environment().from_string("{% macro it() %}{% endmacro %}").module)["it"]
     needed: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
         (app_context, "the app context", ("g", "url_adapter")),
         (context, "the request context", ("_session", "_after_request_functions")),
         (current_app, "flask.current_app", ("_get_current_object",)),
         (Flask, "flask.Flask", ("process_response", "handle_user_exception")),
+        (macro, "a macro of Jinja", ("_func", "_environment")),
         (EnvironHeaders, "werkzeug.datastructures.EnvironHeaders", ("_get_key",)),
         (Headers(), "werkzeug.datastructures.Headers", ("_list",)),
         (response, "werkzeug.wrappers.Response", ("_on_close", "_status", "_status_code")),

@@ -226,6 +226,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.memoize.origin",
         "frontends.memoize.handler",
         "frontends.memoize.function",
+        "frontends.memoize.fragments",
     ),
     (
         "frontends.gateway.wsgi_call",
@@ -296,6 +297,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "cli.advise",
         "cli.commands",
     ),
+    ("jinja",),
     ("extension",),
     ("",),
 )
@@ -304,7 +306,7 @@ ORDER = [module for layer in LAYERS for module in layer]
 #: The packages, from the lowest to the highest. A package imports from those before it.
 PACKAGES = (
     "errors", "core", "filesystem", "config", "stats", "stores", "engine", "batches", "frontends", "app_state", "sandbox",
-    "inquiry", "dashboard", "metrics", "cli", "extension", "",
+    "inquiry", "dashboard", "metrics", "cli", "jinja", "extension", "",
 )  # fmt: skip
 #: Packages within packages, likewise.
 SUBPACKAGES = {

@@ -56,6 +56,7 @@ FACES: dict[str, set[str]] = {
         "gateway.gateway_cache",
         "gateway.handler",
         "memoize.bound_function",
+        "memoize.fragments",
         "memoize.function",
         "memoize.handler",
         "memoize.policy",

@@ -20,6 +20,7 @@ KNOW_FLASK = {
     "frontends.pages.handler",
     "frontends.memoize.origin",
     "frontends.memoize.handler",
+    "frontends.memoize.fragments",
     "frontends.flask_endpoints",
     "frontends.flask_gateway",
     "frontends.flask_observer",
@@ -44,6 +45,7 @@ KNOW_FLASK = {
     "dashboard.data",
     "dashboard.csrf",
     "dashboard.blueprint",
+    "jinja",
     "extension",
     "metrics",
 }

@@ -37,12 +37,13 @@ class FetchFunction:
 
     :param function: the fetch function.
     :param policy: what the developer wrote.
+    :param name: its name, if it is not the function's.
     """
 
-    def __init__(self, function: Callable[..., Any], policy: CallPolicy) -> None:
+    def __init__(self, function: Callable[..., Any], policy: CallPolicy, name: str | None = None) -> None:
         self.function = function
         self.policy = policy
-        self.name = name_of(function)
+        self.name = name_of(function) if name is None else name
         self.arguments = Arguments(function, self.name, policy.ignored_args)
         _definitions.setdefault(self.name, weakref.WeakSet()).add(self)
 

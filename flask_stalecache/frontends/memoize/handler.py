@@ -74,8 +74,11 @@ class Calls:
         self._names: dict[str, FetchFunction] = {}
         self.pool = engine.runtime.new_pool(WORKERS, settings.refresh_queue)
 
-    def answer(self, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Return the value of a call."""
+    def answer(self, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, waits: bool = False) -> Any:
+        """Return the value of a call.
+
+        :param waits: a stale value is renewed before the answer, since it can't be renewed later.
+        """
         bound = self._bound_function(definition)
         if definition.policy.windows.unless is not None and self._is_live(bound, args, kwargs):
             # A returned value may be a failure too, but the failures of calls that bypass the cache on purpose are not judged.
@@ -83,7 +86,7 @@ class Calls:
                 bound.tally, lambda: definition.function(*args, **kwargs), lambda value: False, BypassReason.UNLESS
             )
         word = cacheability.current()
-        origin = CallOrigin(bound, args, kwargs, word is not None and word.in_background)
+        origin = CallOrigin(bound, args, kwargs, word is not None and word.in_background, waits)
         served = self.engine.serve(origin)
         if served.refresh:
             submit_at_close(self.engine, origin.refresh())

@@ -26,21 +26,30 @@ class CallOrigin(Origin):
 
     :param bound: the function in this app.
     :param in_background: it is made in a refresh, so that stale values are renewed and not served.
+    :param renews_now: a stale value is renewed before the answer, although a visitor waits.
     :raises UnkeyableArgument: if an argument has no canonical form.
     """
 
     key: str
     terms: ServeOptions
 
-    __slots__ = ("args", "bound", "key", "kwargs", "terms")
+    __slots__ = ("args", "bound", "in_background", "key", "kwargs", "terms")
 
-    def __init__(self, bound: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any], in_background: bool) -> None:
+    def __init__(
+        self,
+        bound: BoundFunction,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        in_background: bool,
+        renews_now: bool = False,
+    ) -> None:
         self.bound = bound
         self.args = args
         self.kwargs = kwargs
         self.key = bound.key(args, kwargs)
+        self.in_background = in_background
         #: The serving options of this call.
-        self.terms = bound.in_background if in_background else bound.terms
+        self.terms = bound.in_background if in_background or renews_now else bound.terms
         if bound.asks_each and not in_background:
             self.terms = self._asked()
 
@@ -93,7 +102,7 @@ class CallOrigin(Origin):
         if self.bound.suspension.is_on():
             return suspended_answer(self.bound, self.label)
         now, note = time.time(), copy.note
-        can_wait = self.terms.wait_for_fresh or self.bound.definition.policy.fallback is not NO_FALLBACK
+        can_wait = self.in_background or self.bound.definition.policy.fallback is not NO_FALLBACK
         if not note.silent(now) and not (can_wait and note.backing_off(now)):
             return None
         left = max(note.retry_at, note.silent_until) - now
@@ -102,7 +111,7 @@ class CallOrigin(Origin):
 
     def call(self, start: Start) -> Answer:
         """Call the function, unless too many calls of it run, and judge its value."""
-        return self._fetch().answer(start, is_background=self.terms.wait_for_fresh)
+        return self._fetch().answer(start, is_background=self.in_background)
 
     def call_uncached(self) -> Answer:
         """Call the function for this caller alone: nothing of it is stored."""

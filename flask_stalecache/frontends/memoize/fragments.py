@@ -1,0 +1,372 @@
+"""Fragments of templates: what stands between ``{% cache %}`` and ``{% endcache %}`` is a value under memoize.
+
+A fragment is shared by all visitors of the same key: template, name, the values named in the tag, and the host and blueprint that
+URLs depend on. So it is rendered without the request, and with the variables of the template as they were at the tag, except these:
+
+============================================  ==========================================================================
+variable                                      in the fragment
+============================================  ==========================================================================
+``request``, ``session``, ``g``               an error that says what to write
+made by a context processor                   what the processor makes without a request; an error if it makes nothing
+the same object as one of those, or in ``g``  an error
+a macro of a template with a context          an error: it may show any of those
+============================================  ==========================================================================
+
+An expression that is named in the tag has the value that it had there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from flask import Flask, Request
+from jinja2 import StrictUndefined, Undefined
+from jinja2.environment import TemplateModule
+from jinja2.runtime import Context, Macro
+from markupsafe import Markup
+from werkzeug.routing import BuildError, MapAdapter
+
+from ...core.model.policy import Policy
+from ...core.rules import cacheability
+from ...errors import ConfigError, StaleCacheError, UnkeyableArgument
+from ..current_app import cache_of_current_app
+from ..flask_internals import (
+    current_flask_app,
+    home_of_macro,
+    is_empty_proxy,
+    outer_context,
+    request_context_variable,
+    request_or_none,
+)
+from .arguments import canonical
+from .bound_function import FetchFunction
+from .policy import CallPolicy
+from .serializers import is_immutable
+
+#: In the context of a template: the variables that context processors have made.
+MADE = "_stalecache_made"
+#: In the context of a fragment: the place that it is rendered for.
+_PLACE = "_stalecache_place"
+_VISITORS = ("request", "session", "g")
+#: What can be set in the tag.
+OPTIONS = ("stale_while_revalidate", "stale_if_error", "tags", "refresh_ahead", "jitter", "lock_timeout", "inherit")
+#: More fragments in a process, or windows of them, are rendered live.
+MOST = 1000
+#: A larger list or dict is not kept for the time after the request.
+_LARGEST = 500
+
+
+class Place(NamedTuple):
+    """The place that URLs in a fragment are relative to.
+
+    :ivar adapter: builds them; ``None`` if nothing says where the app is.
+    :ivar blueprints: those of the request, the innermost first.
+    :ivar key: the part of the key.
+    """
+
+    adapter: MapAdapter | None
+    blueprints: tuple[str, ...]
+    key: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tag:
+    """One execution of a tag.
+
+    :param context: the variables at the tag.
+    :param template: the name of the template.
+    :param name: the name of the fragment.
+    :param digest: the digest of its body, so that another body is another fragment.
+    :param block: the name under which its body was compiled.
+    :param reads: the variables that the body reads; ``None``: it may read all.
+    :param values: the values named in the tag, by the names that the body has for them.
+    :param labels: the expressions named in the tag.
+    :param tags: names by which the fragment is purged.
+    """
+
+    context: Context
+    template: str
+    name: str
+    digest: str
+    block: str
+    reads: tuple[str, ...] | None
+    values: Mapping[str, Any]
+    labels: tuple[str, ...]
+    tags: Any
+
+    @property
+    def label(self) -> str:
+        """Its name in logs."""
+        return f"{self.template}#{self.name}"
+
+    def check(self) -> None:
+        """Raise :class:`StaleCacheError` if a value named in the tag is undefined: all visitors would share one fragment."""
+        for label, value in zip(self.labels, self.values.values(), strict=True):
+            if isinstance(value, Undefined):
+                raise StaleCacheError(f"the fragment {self.label} is cached by `{label}`, which is undefined: give it a value")
+
+    def render(self, changed: Mapping[str, Any]) -> Any:
+        """Render the body.
+
+        :param changed: the variables that differ from those at the tag.
+        """
+        context = self.context
+        own = Context(
+            context.environment,
+            {**context.get_all(), **changed, **self.values},
+            context.name,
+            {},
+            dict.fromkeys(context.globals_keys),
+        )
+        own.blocks = context.blocks
+        own.eval_ctx.autoescape = context.eval_ctx.autoescape
+        text = context.environment.concat(context.blocks[self.block][0](own))
+        return Markup(text) if own.eval_ctx.autoescape else text
+
+
+def answer(tag: Tag, max_age: Any, options: Mapping[str, Any]) -> Any:
+    """Return the text of a fragment.
+
+    :param max_age: seconds for which it is fresh; ``None``: as configured.
+    :raises StaleCacheError: if a value named in the tag is undefined, or the body reads what only the visitor has.
+    :raises UnkeyableArgument: if a value named in the tag has no canonical form.
+    """
+    tag.check()
+    cache = cache_of_current_app()
+    definition = None if cache is None or cache.calls is None else _definition(tag.label, max_age, options)
+    if cache is None or definition is None:
+        return tag.render({})
+    place = _place(cache)
+    args = (tag, place, place.key, tag.template, tag.name, tag.digest, tag.context.eval_ctx.autoescape, tuple(tag.values.values()))
+    try:
+        return cache.calls.answer(definition, args, {}, waits=not _is_kept(tag))
+    except UnkeyableArgument:
+        for label, value in zip(tag.labels, tag.values.values(), strict=True):
+            _check_key(tag, label, value)
+        raise
+
+
+def _check_key(tag: Tag, label: str, value: object) -> None:
+    try:
+        canonical(value, label, tag.label)
+    except UnkeyableArgument:
+        raise UnkeyableArgument(
+            f"the fragment {tag.label} is cached by `{label}`, a {type(value).__qualname__}, which has no canonical form: "
+            "name plain values that tell it, such as its id"
+        ) from None
+
+
+def _fragment(
+    tag: Tag,
+    place: Place,
+    where: tuple[str, ...],
+    template: str,
+    name: str,
+    digest: str,
+    escaped: bool,
+    vary: tuple[Any, ...],
+) -> Any:
+    """Render a fragment for everybody. All but the first two arguments are the key."""
+    cacheability.tag(*tag.tags)
+    app = current_flask_app()
+    return tag.render({**_for_everybody(app, tag, place), "url_for": _UrlFor(app, place, tag.label), _PLACE: place})
+
+
+_definitions: dict[tuple[object, ...], FetchFunction] = {}
+
+
+def _definition(label: str, max_age: Any, options: Mapping[str, Any]) -> FetchFunction | None:
+    """Return a fragment as a fetch function; ``None`` if there are too many."""
+    chosen = (label, max_age, *(options.get(name) for name in OPTIONS if name != "tags"))
+    try:
+        known = _definitions.get(chosen)
+    except TypeError:
+        raise ConfigError(f"{{% cache %}} of {label}: give durations and shares as numbers") from None
+    if known is not None or len(_definitions) >= MOST:
+        return known
+    inherit = options.get("inherit", True)
+    windows = {name: options[name] for name in OPTIONS if name in options and name not in ("tags", "inherit")}
+    policy = CallPolicy(windows=Policy(max_age=max_age, **windows), ignored_args=("tag", "place"), inherit=inherit)
+    return _definitions.setdefault(chosen, FetchFunction(_fragment, policy, label))
+
+
+# -- URLs --------------------------------------------------------------------------------------------------------------
+
+
+def _place(cache: Any) -> Place:
+    request = request_or_none()
+    blueprints = () if request is None else tuple(request.blueprints)
+    base = cache.settings.base_url
+    if base is not None:
+        environ = base.recipe(base.address(str(base))).to_environ()
+        adapter = current_flask_app().create_url_adapter(Request(environ))
+        return Place(adapter, blueprints, (str(base), *blueprints))
+    context: Any = outer_context() if request is None else request_context_variable.get()
+    adapter = getattr(context, "url_adapter", None)
+    if adapter is None:
+        return Place(None, blueprints, blueprints)
+    host = (adapter.url_scheme, adapter.server_name, adapter.subdomain or "", adapter.script_name)
+    return Place(adapter, blueprints, (*host, *blueprints))
+
+
+class _UrlFor:
+    """``url_for`` in a fragment: it builds the URLs that a request to the same place would build."""
+
+    def __init__(self, app: Flask, place: Place, label: str) -> None:
+        self._app = app
+        self._place = place
+        self._label = label
+
+    def __call__(
+        self,
+        endpoint: str,
+        *,
+        _anchor: str | None = None,
+        _method: str | None = None,
+        _scheme: str | None = None,
+        _external: bool | None = None,
+        **values: Any,
+    ) -> str:
+        """Return the URL of an endpoint."""
+        app, adapter = self._app, self._place.adapter
+        if adapter is None:
+            raise StaleCacheError(
+                f"{self._label} uses url_for outside of a request: set STALECACHE_BASE_URL = 'https://shop.example', or SERVER_NAME"
+            )
+        if endpoint.startswith("."):
+            endpoint = f"{self._place.blueprints[0]}{endpoint}" if self._place.blueprints else endpoint[1:]
+        app.inject_url_defaults(endpoint, values)
+        external = _scheme is not None if _external is None else _external
+        try:
+            url = adapter.build(endpoint, values, method=_method, url_scheme=_scheme, force_external=external)
+        except BuildError as error:
+            values.update(_anchor=_anchor, _method=_method, _scheme=_scheme, _external=external)
+            return app.handle_url_build_error(error, endpoint, values)
+        return url if _anchor is None else f"{url}#{quote(_anchor, safe='%!#$&()*+,/:;=?@' + chr(39))}"
+
+
+# -- variables ---------------------------------------------------------------------------------------------------------
+
+
+def note_made(context: dict[str, Any], update: Callable[[], None]) -> None:
+    """Let context processors update the variables of a template, and note in them which are made.
+
+    :param context: the variables.
+    :param update: updates them.
+    """
+    given = frozenset(context)
+    update()
+    context[MADE] = {name: value for name, value in context.items() if name not in given}
+
+
+def _for_everybody(app: Flask, tag: Tag, place: Place) -> dict[str, Any]:
+    """Return the variables that a fragment sees otherwise than its template."""
+    variables = tag.context.get_all()
+    if _PLACE in variables:
+        # It is in another fragment, whose variables are everybody's.
+        return {}
+    noted: Mapping[str, Any] = variables.get(MADE) or {}
+    # A loop or {% set %} may have given the name another value.
+    made = {name: value for name, value in noted.items() if variables.get(name) is value and name not in _VISITORS}
+    changed: dict[str, Any] = {name: _VisitorsValue.of(tag, name) for name in _VISITORS}
+    if made and (tag.reads is None or not made.keys().isdisjoint(tag.reads)):
+        shared = _made_without_request(app, place.blueprints)
+        for name, value in made.items():
+            is_made = shared.get(name) is not None or (name in shared and value is None)
+            changed[name] = shared[name] if is_made else _VisitorsValue.of(tag, name)
+    kept = getattr(noted.get("g"), "__dict__", {}).values()
+    theirs = {id(value) for value in (*noted.values(), *kept) if not isinstance(value, FunctionType) and not is_immutable(value)}
+    others = {name: value for name, value in variables.items() if name not in changed and name != MADE}
+    for name, value in others.items():
+        if (id(value) in theirs or _is_bound_to_visitor(value)) and not _is_global(tag.context, name, value):
+            changed[name] = _VisitorsValue.of(tag, name)
+    return changed
+
+
+def _is_global(context: Context, name: str, value: object) -> bool:
+    return context.environment.globals.get(name) is value
+
+
+def _made_without_request(app: Flask, blueprints: tuple[str, ...]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name in (None, *reversed(blueprints)):
+        for processor in app.template_context_processors.get(name, ()):
+            try:
+                made.update(app.ensure_sync(processor)())
+            except Exception:
+                # It needs the request. What it makes is the visitor's: an error where the fragment reads it.
+                continue
+    return made
+
+
+def _is_bound_to_visitor(value: Any) -> bool:
+    """Whether a value may show what only the visitor has."""
+    if isinstance(value, Macro):
+        return not _is_of_shared_module(value)
+    if type(value) is TemplateModule:
+        return any(isinstance(each, Macro) and not _is_of_shared_module(each) for each in vars(value).values())
+    return is_empty_proxy(value)
+
+
+def _is_of_shared_module(macro: Macro) -> bool:
+    """Whether a macro was imported without context, so that it knows no variables but its arguments."""
+    environment, name = home_of_macro(macro)
+    try:
+        module = environment.get_template(name).module
+    except Exception:
+        return False
+    return vars(module).get(macro.name) is macro
+
+
+class _VisitorsValue(StrictUndefined):
+    """Raises an error that says what to write where a fragment uses what only the visitor has."""
+
+    @classmethod
+    def of(cls, tag: Tag, name: str) -> _VisitorsValue:
+        """Return the stand-in for a variable."""
+        what = f"what it needs of {name}" if name in _VISITORS else f"`{name}`, or what it needs of it"
+        return cls(
+            f"the fragment {tag.label} uses {name}, which may be the visitor's, and what a fragment shows is for everybody: name "
+            f"{what}, after the name of the fragment, as in {{% cache 300, {tag.name!r}, {_EXAMPLES.get(name, name + '.id')} %}}",
+            name=name,
+            exc=StaleCacheError,  # type: ignore[arg-type]
+        )
+
+
+_EXAMPLES = {"request": "request.args.page", "session": "session.language", "g": "g.language"}
+
+
+# -- values that are kept for the time after the request ---------------------------------------------------------------
+
+
+def _is_kept(tag: Tag) -> bool:
+    """Whether a fragment can be rendered after the request: by values that neither belong to it nor change."""
+    variables = tag.context.get_all()
+    names = [name for name in variables if name != MADE] if tag.reads is None else tag.reads
+    noted: Mapping[str, Any] = variables.get(MADE) or {}
+    for name in names:
+        value = variables.get(name)
+        if name not in noted and not _is_global(tag.context, name, value) and not _is_plain(value, [_LARGEST]):
+            return False
+    return all(_is_plain(value, [_LARGEST]) for value in tag.values.values())
+
+
+def _is_plain(value: Any, left: list[int]) -> bool:
+    """Whether a value consists of plain data and functions.
+
+    :param left: the number of values that are looked at.
+    """
+    left[0] -= 1
+    if left[0] < 0:
+        return False
+    if type(value) in (list, tuple, set, frozenset):
+        return all(_is_plain(each, left) for each in value)
+    if type(value) is dict:
+        return all(_is_plain(each, left) for pair in value.items() for each in pair)
+    if isinstance(value, FunctionType):
+        return value.__closure__ is None
+    return is_immutable(value) or isinstance(value, (BuiltinFunctionType, Macro, TemplateModule, Undefined, Place, _UrlFor))

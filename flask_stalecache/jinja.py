@@ -1,0 +1,196 @@
+"""The template tag ``{% cache %}``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from flask import Flask
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.meta import find_undeclared_variables
+from jinja2.parser import Parser
+from jinja2.runtime import Context
+from jinja2.visitor import NodeTransformer
+
+from .core.model.checks import tags as checked_tags
+from .core.model.checks import unknown_parameter
+from .frontends.flask_internals import around_template_context
+from .frontends.memoize.fragments import OPTIONS, Tag, answer, note_made
+
+_EXTENSION = "flask_stalecache.jinja.CacheExtension"
+#: Names that Jinja gives a meaning which the body of a fragment, rendered on its own, has not.
+_OF_JINJA = {
+    "loop": "{% set index = loop.index %} before the tag, and name index in it",
+    "caller": "the tag inside of what calls the macro",
+    "varargs": "the tag outside of the macro",
+    "kwargs": "the tag outside of the macro",
+    "super": "the tag in the parent template",
+    "self": "the tag in the block itself",
+}
+
+
+def install(app: Flask) -> None:
+    """Give the templates of an app the tag, without making its environment early: the app may not have set its options yet."""
+    if "jinja_env" in vars(app):
+        if "cache" not in {tag for each in app.jinja_env.extensions.values() for tag in each.tags}:
+            app.jinja_env.add_extension(_EXTENSION)
+    else:
+        options: dict[str, Any] = dict(app.jinja_options)
+        options["extensions"] = [*options.get("extensions", ()), _EXTENSION]
+        app.jinja_options = options
+    around_template_context(app, note_made)
+
+
+class _Written(NamedTuple):
+    """The parts of a tag.
+
+    :ivar max_age: the expression of its freshness.
+    :ivar name: the name of the fragment.
+    :ivar vary: the expressions that it is cached by.
+    :ivar options: the expressions of its options.
+    """
+
+    max_age: nodes.Expr
+    name: str
+    vary: list[nodes.Expr]
+    options: list[nodes.Keyword]
+
+
+class CacheExtension(Extension):
+    """``{% cache max_age, "name", vary… %} … {% endcache %}``: a part of a template that is stored as a value under memoize."""
+
+    tags = {"cache"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Return the nodes of a tag: a call, and the body as a block that only the call renders."""
+        line = next(parser.stream).lineno
+        if self.environment.is_async:
+            parser.fail("{% cache %} needs an environment without enable_async", line)
+        written = _written(parser, line)
+        body = parser.parse_statements(("name:endcache",), drop_needle=True)
+        template = parser.name or "<string>"
+        digest = sha256(repr((template, body)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        block = f"stalecache_{parser.free_identifier().name}_{digest}"
+        names = [f"{block}_{number}" for number in range(len(written.vary))]
+        body = _substituted(body, dict(zip(names, written.vary, strict=True)))
+        reads = self._reads(parser, line, body)
+        # Its URLs and key don't depend on where it is in the template, and its text not on the autoescape around it.
+        given = nodes.Getattr(nodes.Getattr(nodes.ContextReference(), "eval_ctx", "load"), "autoescape", "load")
+        escaped = nodes.ScopedEvalContextModifier([nodes.Keyword("autoescape", given)], body)
+        called = self.call_method(
+            "_answer",
+            [
+                nodes.DerivedContextReference(),
+                nodes.Const((template, written.name, digest, block)),
+                nodes.Const(reads),
+                nodes.Const(tuple(names)),
+                nodes.Const(tuple(map(_label, written.vary))),
+                written.max_age,
+                nodes.Tuple(written.vary, "load"),
+            ],
+            written.options,
+        )
+        never = nodes.If(nodes.Const(False), [nodes.Block(block, [escaped], False, False)], [], [])
+        return [nodes.Output([called]).set_lineno(line), never.set_lineno(line)]  # type: ignore[return-value]
+
+    def _reads(self, parser: Parser, line: int, body: list[nodes.Node]) -> tuple[str, ...] | None:
+        """Return the variables that a body reads; ``None``: it may read all."""
+        whole = nodes.Template(body).set_environment(self.environment)
+        named = find_undeclared_variables(whole)  # type: ignore[arg-type]
+        for name, advice in _OF_JINJA.items():
+            if name in named:
+                parser.fail(f"{{% cache %}}: a fragment has no {name!r}: write {advice}", line)
+        reaches_all = (nodes.Include, nodes.ContextReference, nodes.DerivedContextReference)
+        imports: list[Any] = list(whole.find_all((nodes.Import, nodes.FromImport)))
+        reaches: list[Any] = list(whole.find_all(reaches_all))
+        return None if reaches or any(each.with_context for each in imports) else tuple(sorted(named))
+
+    def _answer(
+        self,
+        context: Context,
+        known: tuple[str, str, str, str],
+        reads: tuple[str, ...] | None,
+        names: tuple[str, ...],
+        labels: tuple[str, ...],
+        max_age: Any,
+        vary: tuple[Any, ...],
+        **options: Any,
+    ) -> Any:
+        template, name, digest, block = known
+        values = dict(zip(names, vary, strict=True))
+        tags = checked_tags("tags", options.pop("tags", ()))
+        return answer(Tag(context, template, name, digest, block, reads, values, labels, tags), max_age, options)
+
+
+def _written(parser: Parser, line: int) -> _Written:
+    positional: list[nodes.Expr] = [parser.parse_expression()]
+    options: list[nodes.Keyword] = []
+    while parser.stream.skip_if("comma"):
+        token = parser.stream.current
+        if token.type == "name" and parser.stream.look().type == "assign":
+            parser.stream.skip(2)
+            options.append(nodes.Keyword(token.value, parser.parse_expression()))
+        else:
+            positional.append(parser.parse_expression())
+    for option in options:
+        if option.key not in OPTIONS:
+            parser.fail(unknown_parameter("{% cache %}", option.key, OPTIONS), line)
+    max_age = positional[0]
+    if max_age == nodes.Const("del"):
+        parser.fail(
+            '{% cache "del" %}: give the fragment tags=["…"], and write cache.purge(tag="…") where its content changes', line
+        )
+    name = positional[1] if len(positional) > 1 else nodes.Const(f"line {line}")
+    if not isinstance(name, nodes.Const) or not isinstance(name.value, str) or not name.value:
+        parser.fail(
+            '{% cache %}: the name is a string; write what it is cached by after it: {% cache 300, "name", article.id %}', line
+        )
+    return _Written(max_age, name.value, positional[2:], options)
+
+
+def _label(node: nodes.Node) -> str:
+    """Return an expression about as it is written."""
+    if isinstance(node, nodes.Name):
+        return node.name
+    if isinstance(node, nodes.Getattr):
+        return f"{_label(node.node)}.{node.attr}"
+    if isinstance(node, nodes.Getitem):
+        return f"{_label(node.node)}[{_label(node.arg)}]"
+    if isinstance(node, nodes.Const):
+        return repr(node.value)
+    return "…"
+
+
+class _Substitution(NodeTransformer):
+    """Replaces expressions by names."""
+
+    def __init__(self, names: list[tuple[nodes.Expr, str]]) -> None:
+        self._names = names
+
+    def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
+        """Return the node that stands in the place of another."""
+        for expression, name in self._names:
+            if node == expression:
+                return nodes.Name(name, "load", lineno=node.lineno)
+        return self.generic_visit(node, *args, **kwargs)
+
+
+def _substituted(body: list[nodes.Node], values: dict[str, nodes.Expr]) -> list[nodes.Node]:
+    """Give the expressions that a fragment is cached by the values that they had at the tag."""
+    whole = nodes.Template(body)
+    assigned = {each.name for each in whole.find_all(nodes.Name) if each.ctx != "load"}
+    names = [
+        (expression, name)
+        for name, expression in values.items()
+        if not isinstance(expression, nodes.Const) and assigned.isdisjoint(_names_in(expression))
+    ]
+    changed: nodes.Template = _Substitution(names).visit(whole)
+    return changed.body
+
+
+def _names_in(node: nodes.Node) -> Iterator[str]:
+    if isinstance(node, nodes.Name):
+        yield node.name
+    yield from (each.name for each in node.find_all(nodes.Name))
