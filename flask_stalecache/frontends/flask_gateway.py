@@ -17,8 +17,8 @@ from ..engine.log import RateLimitedLog
 from ..errors import ConfigError
 from .app_version import AppVersion
 from .flask_endpoints import FlaskEndpoints
-from .flask_internals import before_dispatch, request_context
-from .flask_observer import CODED, Observer, note_dispatch, note_what_is_left
+from .flask_internals import before_context, before_dispatch, request_context
+from .flask_observer import CODED, Observer, note_call, note_dispatch, note_what_is_left
 from .flask_sessions import FlaskSessions
 from .gateway.backend import Backend
 from .gateway.handler import Gateway
@@ -133,6 +133,7 @@ class FlaskGatewayFactory:
             # Flask runs the first hook in the list last, so that it sees the final response.
             app.after_request_funcs.setdefault(None, []).insert(0, note_what_is_left)
             before_dispatch(app, note_dispatch)
+            before_context(app, note_call)
         refreshes = settings.prefer_stale_refresh
         preferred = preference(settings.prefer_stale, refreshes)
         terms = self._version.serve_options(prefer_stale=preferred)

@@ -494,6 +494,17 @@ def around_template_context(app: Flask, step: Callable[[dict[str, Any], Callable
     app.update_template_context = update  # type: ignore[method-assign,assignment]
 
 
+def before_context(app: Flask, step: Callable[[dict[str, Any]], None]) -> None:
+    """Run a step with the environ of each request that an app was called for, before anything of the app sees it."""
+    make: Any = app.request_context
+
+    def request_context(environ: dict[str, Any]) -> Any:
+        step(environ)
+        return make(environ)
+
+    app.request_context = request_context  # type: ignore[method-assign]
+
+
 def before_dispatch(app: Flask, step: Callable[[RequestContext], None]) -> None:
     """Run a step when a request has got past the hooks of an app, before its view is called."""
     dispatch_request: Any = app.dispatch_request

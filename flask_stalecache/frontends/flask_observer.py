@@ -92,11 +92,24 @@ class AppReport:
     :ivar lefts: the requests that the app answered; middleware may have made several.
     :ivar has_cached: a view under ``cached`` has answered, and stores its own response.
     :ivar has_dispatched: its hooks have let the request through to the view, or to the error of the routing.
-    :ivar has_entered: the app was called.
+    :ivar has_entered: the app has answered, as far as its last hook.
+    :ivar is_app_called: the app was called, whatever became of it.
+    :ivar has_inner_gateway: a gateway within has answered, and stores its own responses.
     :ivar last_seen: the environ as the app saw it last; ``None`` if it was not called.
     """
 
-    __slots__ = ("given", "has_cached", "has_dispatched", "has_entered", "last_seen", "lefts", "log", "told")
+    __slots__ = (
+        "given",
+        "has_cached",
+        "has_dispatched",
+        "has_entered",
+        "has_inner_gateway",
+        "is_app_called",
+        "last_seen",
+        "lefts",
+        "log",
+        "told",
+    )
 
     def __init__(self, given: Mapping[str, Any], log: ReadLog, told: Callable[[ReadLog], object] | None = None) -> None:
         self.told = told
@@ -106,6 +119,8 @@ class AppReport:
         self.has_cached = False
         self.has_dispatched = False
         self.has_entered = False
+        self.is_app_called = False
+        self.has_inner_gateway = False
         self.last_seen: Mapping[str, Any] | None = None
 
     def readers(self, ignored_headers: frozenset[str]) -> dict[str, str]:
@@ -122,6 +137,13 @@ class AppReport:
             if name in log.given and name in self.given:
                 return Refusal(StoreRefusal.READS_VARIABLE, f"{reader} reads {name}")
         return read_beyond_names(log, self.given, ignored)
+
+
+def note_call(environ: Mapping[str, Any]) -> None:
+    """Note that the app itself was called for a request."""
+    report: AppReport | None = environ.get(REPORT)
+    if report is not None:
+        report.is_app_called = True
 
 
 def note_dispatch(context: RequestContext) -> None:
@@ -219,7 +241,7 @@ class Observer:
         if ANSWERED in environ or (report is not None and report.has_cached):
             return Observation(is_ours=True, last_seen=None if report is None else report.last_seen)
         if report is None or not report.lefts:
-            return self._without_app(report, ignored)
+            return self._without_app(report, environ, ignored)
         last = report.lefts[-1]
         readers = report.readers(self._settings.ignored_headers)
         names = RequestInputs(headers=tuple(sorted(readers)), variables=tuple(sorted(report.log.variables)))
@@ -256,13 +278,18 @@ class Observer:
             reader_of=partial(_reader_of, report.lefts),
         )
 
-    def _without_app(self, report: AppReport | None, ignored: NamePatterns) -> Observation:
+    def _without_app(self, report: AppReport | None, environ: WSGIEnvironment, ignored: NamePatterns) -> Observation:
         """Return what was observed of an answer that the app did not make, or that it made without an observed request."""
         if report is None or report.has_entered:
             return Observation(own=Refusal(StoreRefusal.READS_UNSEEN))
         names = RequestInputs(headers=tuple(sorted(report.readers(self._settings.ignored_headers))))
         own = report.read_beyond_names(ignored)
-        return Observation(names=names, own=own or Refusal(StoreRefusal.ANSWERED_BY_MIDDLEWARE), is_by_view=False)
+        unobserved = None
+        if not (report.is_app_called or report.has_inner_gateway):
+            seen = environ.plain if isinstance(environ, ObservedEnviron) else environ
+            unobserved = Observation(is_blind=True, given=report.given, seen=(seen,), last_seen=seen)
+        own = own or Refusal(StoreRefusal.ANSWERED_BY_MIDDLEWARE)
+        return Observation(names=names, own=own, is_by_view=False, unobserved=unobserved)
 
     def _names(self, left: Left) -> RequestInputs:
         keys = self._keys(left)

@@ -157,7 +157,8 @@ class StoreRefusal(Enum):
     )
     ANSWERED_BY_MIDDLEWARE = (
         "middleware between the gateway and the app answered instead of the app, so that its reads can't be seen",
-        "put that middleware around app.wsgi_app after init_app",
+        "put that middleware around app.wsgi_app after init_app, or let its answers say Cache-Control: public, max-age=… if they "
+        "are for everybody",
     )
     READS_ENVIRON = (
         "{} reads the environ as a whole",

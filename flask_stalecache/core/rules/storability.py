@@ -33,9 +33,10 @@ from enum import Enum
 from typing import NamedTuple
 
 from ..exhaustive import assert_never
-from ..http.cache_control import Directives
+from ..http.cache_control import Directives, response_directives
 from ..http.fields import Headers, first_of, unsendable, vary_names
-from ..http.freshness import lifetime, stale_windows
+from ..http.freshness import is_explicit, lifetime, stale_windows
+from ..http.storing import is_for_everybody
 from ..model.inputs import NO_NAMES, RequestInputs
 from ..model.policy import FAILURE_STATUSES, NEVER_VARIED, Policy, Windows
 from ..model.reasons import Refusal, StoreRefusal
@@ -202,6 +203,18 @@ def failures_now(chosen: frozenset[int], *, has_copy: bool) -> frozenset[int]:
 def refuses_who_asks(status: int) -> bool:
     """Whether an answer that no view has made tells who asks that they may not, rather than that there is no such page."""
     return status not in _ABOUT_PAGE
+
+
+def speaks_for_itself(status: int, headers: Headers) -> bool:
+    """Whether an answer says itself that it is for everybody, and how long.
+
+    Not if it refuses who asks, and not with Age: then a cache has it already.
+    """
+    fields = tuple(headers)
+    directives = response_directives(fields)
+    if first_of(fields, "age") is not None or (400 <= status < 500 and refuses_who_asks(status)):
+        return False
+    return is_for_everybody(directives) and is_explicit(directives, fields)
 
 
 class Action(Enum):

@@ -58,6 +58,8 @@ class Observation:
     :param harmless: the names of those cookies whose sessions it has left as they were, but for marks that make no difference.
     :param holds: whether one of these sessions has, or has had, one of some keys.
     :param readers: the fields that middleware between gateway and app has read, in lower case, and its modules.
+    :param unobserved: the same for an answer that another WSGI app within gave, if it speaks for itself; ``None`` if it can't.
+    :param refused: why the answer is not stored, as is known of the page rather than of this visitor.
     :param reader_of: returns the module of the app that has read a name of a kind (:class:`.Kind`), as far as known.
     """
 
@@ -82,6 +84,8 @@ class Observation:
     harmless: frozenset[str] = frozenset()
     holds: HoldsKeys = lambda keys: False
     readers: Mapping[str, str] = field(default_factory=dict)
+    unobserved: Observation | None = None
+    refused: Refusal | None = None
     reader_of: Callable[[str, str], str] = lambda kind, name: "the app"
 
     @property

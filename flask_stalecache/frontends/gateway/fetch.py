@@ -56,7 +56,7 @@ from .backend import Backend, Observation
 from .dependence import fields_of_answer
 from .entry_builder import EntryBuilder
 from .failures import LIMIT, bare_failure
-from .response_judge import ResponseJudge
+from .response_judge import ResponseJudge, observed_of
 from .rules import Rule
 from .visitor_judge import VisitorJudge
 from .wsgi_call import AppCall, Copied
@@ -159,7 +159,8 @@ class AppFetch:
 
     def observe(self) -> Observation:
         """Return how the app came to its answer."""
-        return self.backend.observe(self._given, self.rule.ignored)
+        seen = self.backend.observe(self._given, self.rule.ignored)
+        return observed_of(seen, self.call, None if self._start is None else self._start.previous)
 
     @property
     def tally(self) -> Tally:

@@ -26,7 +26,7 @@ from ...core.http.invalidation import SAFE_METHODS
 from ...core.http.tags import without_fields
 from ...core.http.vary import with_vary
 from ...core.model.entry import Entry
-from ...core.model.environ import ARRIVED, REPLAY, WARMING
+from ...core.model.environ import ARRIVED, REPLAY, REPORT, WARMING
 from ...core.model.keys import is_key_of_page
 from ...core.model.reasons import BypassReason, MissReason
 from ...core.remembered import MIB, Remembered
@@ -152,6 +152,9 @@ class Gateway:
             start_response = _without(start_response, self._backend.removed)
         if (reason := _why_bypassed(environ)) is not None:
             return self._bypass(environ, start_response, reason)
+        if REPORT in environ:
+            # The gateway of an app that this one is mounted in must not store the answer a second time.
+            environ[REPORT].has_inner_gateway = True
         # Set by the cache of an app that this one is mounted in. A refresh of ours starts here, so it must not see it.
         environ.pop(ARRIVED, None)
         rule = self._rules.of(environ)

@@ -12,13 +12,15 @@ from ...core.http.freshness import S_MAXAGE, is_explicit, switches_off
 from ...core.http.ranges import whole_size
 from ...core.http.storing import PARTS
 from ...core.http.unset import SET_COOKIE, cookie_refusal, without_sessions, without_unset
+from ...core.http.validators import renewed
 from ...core.model.entry import Entry
 from ...core.model.policy import Policy, Windows
 from ...core.model.reasons import Refusal, StoreRefusal
+from ...core.model.titles import endpoint_of
 from ...core.rules.advice import fix_of_reason
 from ...core.rules.cacheability import Cacheability
 from ...core.rules.shared_cache import Exchange, judge_exchange
-from ...core.rules.storability import Judgement, Verdict
+from ...core.rules.storability import Judgement, Verdict, speaks_for_itself
 from ..hooks import ask
 from .backend import Backend, Observation
 from .rules import Rule, default_policy
@@ -27,6 +29,28 @@ from .wsgi_call import AppCall
 TOO_LARGE = Refusal(StoreRefusal.TOO_LARGE)
 #: What a 206 or 304 lacks, the whole may have: some apps leave fields out.
 _MISSING_IN_PART = frozenset({StoreRefusal.NO_LIFETIME, StoreRefusal.NOTHING_SAID, StoreRefusal.NO_VALIDATOR})
+
+
+def observed_of(seen: Observation, call: AppCall, previous: Entry | None) -> Observation:
+    """Return what counts of an observation, now that the answer is there.
+
+    Another WSGI app within, such as one that is mounted, may say that its answer is for everybody. Then its fields decide, as in
+    front of an app that can't be observed. They decide too whether such an answer that is stored stays.
+
+    :param call: the answer.
+    :param previous: the entry that is stored now.
+    """
+    if seen.unobserved is None or not isinstance(call.status, str):
+        return seen
+    status, fields = call.code, call.fields
+    if status == 304 and previous is not None:
+        # It may leave out what the stored response says.
+        status, fields = previous.status, list(renewed(previous.headers, fields) or fields)
+    if speaks_for_itself(status, fields):
+        return seen.unobserved
+    if previous is not None and endpoint_of(previous) is None and speaks_for_itself(previous.status, previous.headers):
+        return replace(seen.unobserved, refused=seen.own)
+    return seen
 
 
 class ResponseJudge:
@@ -153,6 +177,8 @@ class ResponseJudge:
             return Refusal(StoreRefusal.ANSWERED_BY_CACHED)
         if self._backend.only_coded and seen.policy.gateway is not True:
             return Refusal(StoreRefusal.NOT_CODED)
+        if seen.refused is not None:
+            return seen.refused
         if self._hints.forbidden:
             return Refusal(StoreRefusal.NO_STORE, "the app")
         if call.has_written:

@@ -27,7 +27,7 @@ from ...config import Settings
 from ...core.http.content_policy import has_nonce_in_body
 from ...core.http.vary import STAR
 from ...core.model.entry import Entry
-from ...core.model.environ import REFRESHING, REPLAY
+from ...core.model.environ import REFRESHING, REPLAY, REPORT
 from ...core.model.keys import is_key_of_page, page_key
 from ...core.model.policy import FAILURE_STATUSES
 from ...core.model.reasons import BypassReason, Refusal, StoreRefusal
@@ -92,6 +92,9 @@ class Pages:
         is_visit = ANSWERED not in environ and REFRESHING not in environ
         # The gateway must not store the same response a second time.
         environ[ANSWERED] = True
+        if REPORT in environ:
+            # Middleware may have copied the environ, but all copies share this.
+            environ[REPORT].has_cached = True
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return self._bypass(bound, context, args, kwargs, BypassReason.METHOD, counters.tally, is_visit)
         if (reason := self._why_not_for_us(bound, context, environ, args, kwargs)) is not None:

@@ -17,7 +17,7 @@ from flask_stalecache.core.http.cache_control import response_directives
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.policy import FAILURE_STATUSES, Windows
 from flask_stalecache.core.model.reasons import Refusal, StoreRefusal
-from flask_stalecache.core.rules.storability import Action, Facts, Judgement, Verdict, after, judge
+from flask_stalecache.core.rules.storability import Action, Facts, Judgement, Verdict, after, judge, speaks_for_itself
 from support.serving import NOON
 
 MODIFIED = Refusal(StoreRefusal.MODIFIED_SESSION)
@@ -345,3 +345,27 @@ def test_every_verdict_has_its_action() -> None:
 )
 def test_what_a_verdict_means_to_others(verdict: Verdict, keeps_copy: bool, is_failure: bool) -> None:
     assert (verdict.keeps_copy, verdict.is_failure) == (keeps_copy, is_failure)
+
+
+# -- what an answer says of itself -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "control", "more", "speaks"),
+    [
+        (200, "public, max-age=60", (), True),
+        (200, "s-maxage=60", (), True),
+        (301, "public, max-age=60", (), True),
+        (404, "public, max-age=60", (), True),
+        (200, "public", (("Expires", "Mon, 30 Nov 2026 00:00:00 GMT"),), True),
+        (200, "public", (), False),
+        (200, "max-age=60", (), False),
+        (200, "", (), False),
+        (200, "public, max-age=60", (("Age", "0"),), False),
+        (401, "public, max-age=60", (), False),
+        (403, "public, max-age=60", (), False),
+        (429, "public, max-age=60", (), False),
+    ],
+)
+def test_an_answer_speaks_for_itself(status: int, control: str, more: tuple[tuple[str, str], ...], speaks: bool) -> None:
+    assert speaks_for_itself(status, (("Cache-Control", control), *more)) is speaks
