@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from flask import Flask, has_app_context
@@ -24,7 +23,7 @@ from .frontends.caller_context import note_beginnings
 from .frontends.current_app import NAME, cache_of
 from .frontends.default_directory import default_directory
 from .frontends.engine_setup import make_engine
-from .frontends.first_request import check_at_first_request
+from .frontends.first_request import first_request_check
 from .frontends.flask_gateway import FlaskGatewayFactory
 from .frontends.flask_internals import (
     APPS_WITH_OPENER,
@@ -118,7 +117,7 @@ class AppState:
             calls.check(functions)
             sessions = AppContext(engine, calls.pool, calls.terms)
             gateways = FlaskGatewayFactory(app, engine, calls.renew, version, is_installed=is_installed)
-            middleware = AfterResponseMiddleware(entered, engine, gateways, partial(check_at_first_request, app, engine))
+            middleware = AfterResponseMiddleware(entered, engine, gateways, first_request_check(app, engine))
             renewing = [pages, calls, _GatewayBehind(middleware)]
         scheduler = BatchScheduler(engine, renewing)
         bulk = BulkOperations(scheduler, app.view_functions, lambda: warm_target(app, settings))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from weakref import WeakSet
+
 from flask import Flask
 
 from ..engine.engine import Engine
@@ -9,10 +13,19 @@ from ..stores.base import DirectoryStore
 from .default_directory import in_instance_folder
 from .pages.bound_view import decorated_above_routes
 
+#: The apps of this process. Two of them may have the same view, one of them under ``cached``.
+_apps: WeakSet[Flask] = WeakSet()
 
-def check_at_first_request(app: Flask, engine: Engine) -> None:
+
+def first_request_check(app: Flask, engine: Engine) -> Callable[[], None]:
+    """Return what warns at the first request of an app."""
+    _apps.add(app)
+    return partial(_check, app, engine)
+
+
+def _check(app: Flask, engine: Engine) -> None:
     """Warn about views that are decorated in vain, and about tests that share the pages of the instance folder."""
-    for name in decorated_above_routes(app):
+    for name in decorated_above_routes(app, list(_apps)):
         engine.complaints.warn_once(
             ("above its route", name),
             "%s is not cached, since @cache.cached() stands above its route: write it below, directly above the function",

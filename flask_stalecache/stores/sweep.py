@@ -318,7 +318,7 @@ class Sweeper:
             self.records.note_number(number)
             stamps.raise_seq(number)
             for file in old:
-                self.records.remove(file, lambda record: record.last < progress.began and record.name not in progress.in_use)
+                self.records.remove(file, lambda record: record.last <= progress.began and record.name not in progress.in_use)
         finally:
             lock.release()
 

@@ -14,6 +14,7 @@ import time_machine
 from hypothesis import Phase, given, settings
 
 from flask_stalecache.core.model.inputs import RequestInputs
+from flask_stalecache.frontends.flask_sessions import FlaskSessions
 from flask_stalecache.frontends.request_origin import RequestOrigin
 from support.differ.site import FRONTS, GATEWAY, GATEWAY_VIEW, LOGINS, MIDDLEWARE, VIEW, WSGI, Scenario
 from support.differ.walks import Played, Visit, scenarios, visits, walk
@@ -78,6 +79,7 @@ def test_strangers_share_what_depends_on_no_address(front: str, clock: time_mach
 
 def bars_nobody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RequestOrigin, "is_barred_from", lambda origin, entry: False)
+    patch.setattr(FlaskSessions, "bar", lambda sessions, environ, keys: False)
 
 
 def carries_nothing(patch: pytest.MonkeyPatch) -> None:

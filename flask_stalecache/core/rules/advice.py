@@ -42,6 +42,7 @@ _OF_STATUS = frozenset({StoreRefusal.NO_LIFETIME, StoreRefusal.STATUS_NOT_LISTED
 #: The statuses of pages that are worth a lifetime. Others tell who asks to go elsewhere, or that something is wrong.
 _OF_PAGES = frozenset({"200", "203", "204", "300", "301", "308", "404", "405", "410", "451"})
 _EVERYWHERE: Mapping[Reason, str] = {
+    StoreRefusal.SHOWS_MAYBE_RANDOM: StoreRefusal.SHOWS_RANDOM.advice,
     StoreRefusal.CACHE_CONTROL: _IS_EVERYBODYS,
     StoreRefusal.AUTHORIZATION: "say Cache-Control: public in it if it is the same for everybody",
     StoreRefusal.NO_LIFETIME: _LIFETIME,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from weakref import ReferenceType, WeakKeyDictionary
@@ -70,11 +70,13 @@ def cached_view(function: Callable[..., Any] | None) -> CachedView | None:
     return None
 
 
-def decorated_above_routes(app: Flask) -> list[str]:
-    """Return the names of views that are decorated above their routes: what the app has registered is not the decorated view."""
-    views = list(app.view_functions.values())
-    in_use = {id(cached_view(view)) for view in views}
-    registered = {id(view) for view in views}
+def decorated_above_routes(app: Flask, apps: Iterable[Flask]) -> list[str]:
+    """Return the names of views that are decorated above their routes: what the app has registered is not the decorated view.
+
+    :param apps: all apps of the process.
+    """
+    in_use = {id(cached_view(view)) for each in apps for view in list(each.view_functions.values())}
+    registered = {id(view) for view in app.view_functions.values()}
     found = [found for found in (each() for each in list(_standing.values())) if found is not None and id(found) not in in_use]
     return sorted({cached.name for cached in found if any(id(view) in registered for view in _unwrapped(cached.view))})
 

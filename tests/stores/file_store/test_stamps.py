@@ -44,16 +44,18 @@ def test_a_purge_goes_through_its_steps_in_the_order_of_the_model(
 
     noting(PurgeRecords, "note_number", int)
     noting(PurgeRecords, "write", lambda record: (record.name, record.hard))
+    noting(Stamps, "begin_purge", int)
     noting(Stamps, "raise_seq", int)
     noting(Stamps, "move", int)
     store.purge(*names, soft=False)
     after = store.seq()
     assert steps == [
         ("note_number", after),
-        ("raise_seq", after - 1),
-        *[("write", (name, after - 1)) for name in names],
+        ("begin_purge", after - 1),
+        *[("write", (name, after)) for name in names],
         *[("move", slot_of(digest(name))) for name in names],
         ("raise_seq", after),
+        ("begin_purge", after),
     ]
 
 

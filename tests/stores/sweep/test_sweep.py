@@ -335,7 +335,7 @@ def test_of_very_many_records_a_part_goes_at_a_time_and_all_in_the_end(
     monkeypatch.setattr(names_module, "MOST", 20)
     monkeypatch.setattr(sweep_module, "_BATCH", 5)
     store, remove, looks = open_store(directory), names_module.PurgeRecords.remove, list[int]()
-    outdated, written = names_module.PurgeRecords.outdated, names_module._written
+    outdated, written = names_module.PurgeRecords.outdated, names_module._written_ns
 
     def counting(names: names_module.PurgeRecords, now: float, up: Uptime) -> list[Inside]:
         # The app of another test may still be looked after.
@@ -343,13 +343,13 @@ def test_of_very_many_records_a_part_goes_at_a_time_and_all_in_the_end(
             looks.append(0)
         return outdated(names, now, up)
 
-    def counted(file: Inside) -> float:
+    def counted(file: Inside) -> int | None:
         if file.held.path == directory:
             looks[-1] += 1
         return written(file)
 
     monkeypatch.setattr(names_module.PurgeRecords, "outdated", counting)
-    monkeypatch.setattr(names_module, "_written", counted)
+    monkeypatch.setattr(names_module, "_written_ns", counted)
 
     def slow(names: names_module.PurgeRecords, *arguments: Any) -> None:
         if names.folder.held.path == directory:
