@@ -144,7 +144,7 @@ def test_a_flood_of_paths_at_the_rules(soak: Soak, where: str, length: int) -> N
 def test_a_flood_of_urls_of_third_parties(soak: Soak, length: int) -> None:
     for table in (KEY_URLS, HOSTS):
         table.clear()
-    with at_most(4 * MIB):
+    with at_most(8 * MIB):
         for value in made_up(soak(FLOOD // 10, SMALL_FLOOD), length):
             url = f"http://{value[1:]}.example{value}"
             key_url(url, IGNORED)
