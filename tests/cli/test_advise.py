@@ -210,6 +210,8 @@ def test_the_hit_ratios_are_those_of_the_real_cache(
     max_age: int,
     swr: int,
 ) -> None:
+    # The jitter of the real cache is random, too.
+    random.seed(max_age + swr)
     requests = list(traffic(max_age + swr))
     path = log([line(at, target, status, method) for at, target, status, method in requests])
     result = run("--json", "--max-age", max_age, "--stale-while-revalidate", swr, "--stale-if-error", 600, path)
