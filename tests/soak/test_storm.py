@@ -17,7 +17,7 @@ from support.processes import workers
 from support.soak.clock import SharedClock
 from support.soak.figures import COLUMNS, MIB
 from support.soak.ledger import THINGS, Ledger
-from support.soak.storm import Outcome, rage, renewed, swept
+from support.soak.storm import HANGS, Outcome, rage, renewed, swept
 
 PROCESSES = 2
 #: The disk: entries may take a tenth of it, and the counters of each app that lives, or whose process was just ended, 300 kB.
@@ -86,7 +86,7 @@ def test_no_answer_is_wrong_in_a_storm(
         for number, worker in enumerate(raging):
             worker.start(rage, directory, ledger.file, tmp_path / "clock", number, soak(70, 8))
         blown = blow(disk, ledger, clock, seconds)
-        outcomes: list[Outcome] = [worker.result() for worker in raging]
+        outcomes: list[Outcome] = [worker.result(10 * HANGS) for worker in raging]
         stuck = calm.run(renewed, directory, ledger.file, soak(THINGS, 3))
         left = calm.run(swept, directory)
     done = sum((outcome.done for outcome in outcomes), blown)
@@ -102,7 +102,8 @@ def test_no_answer_is_wrong_in_a_storm(
     if seconds > 60:
         assert {"HIT", "STALE", "UPDATING", "MISS", "EXPIRED", "BYPASS"} <= done.keys()
         for outcome in outcomes:
-            outcome.samples.assert_flat(memory=20 * MIB)
+            # How many apps that were replaced still answer somebody, with threads and locks of their own, differs.
+            outcome.samples.assert_flat(memory=20 * MIB, threads=50, descriptors=60)
 
 
 def rows_of(outcomes: list[Outcome]) -> list[list[object]]:

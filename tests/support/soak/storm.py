@@ -30,8 +30,8 @@ from support.soak.ledger import KINDS, THINGS, Ledger, Page
 from support.soak.outcome import Outcome
 from support.soak.storm_site import USERS, Site, is_frail, login_cookies, make_site, text_of
 
-#: Seconds after which a visitor or an editor hangs.
-HANGS = 45
+#: Seconds after which a visitor or an editor hangs: less than the lock timeout, and much where seventy threads share a core.
+HANGS = 90
 #: Seconds between two reloads of an app, and between two forks.
 RELOAD, FORK = 4, 3
 #: How often a fork of a process does something.
