@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from flask_stalecache import StaleCache
+from flask_stalecache.core.model.moments import AHEAD
 from support.silence import silent_logger
 
 BASE = 1_800_000_000.0
@@ -400,7 +401,8 @@ class Visits(RuleBasedStateMachine):
             assert any(record.page.control.is_shared for record in records)
         age = int(got.fields["age"])
         assert age >= 0
-        assert age in {int(max(0.0, now - record.at)) for record in records}
+        # Of an answer from the future nobody knows the age: see core.model.moments.
+        assert age in {int(max(0.0, now - record.at)) for record in records} or any(record.at > now + AHEAD for record in records)
         if got.word == "HIT":
             assert any(self.model.is_fresh(record, now) for record in records)
 

@@ -89,6 +89,8 @@ class Model:
     fills: dict[str, Fill] = field(default_factory=dict)
     stored: dict[str, Fill] = field(default_factory=dict)
     loose: set[str] = field(default_factory=set)
+    #: Names whose last purge failed midway. What is begun before the next purge counts as older than the failed one.
+    halfway: set[str] = field(default_factory=set)
 
     def event(self) -> int:
         self.events += 1
@@ -151,7 +153,8 @@ class Purging(RuleBasedStateMachine):
         assert leads
         flight.lock = lock
         start = mine.answer_writer.start(mine.answer_writer.load(key))
-        fill = Fill(key, self.model.event(), mine, flight, start, doubtful=mine.behind)
+        is_halfway = not self.model.halfway.isdisjoint(PAGES[key])
+        fill = Fill(key, self.model.event(), mine, flight, start, doubtful=mine.behind or is_halfway)
         self.model.fills[start.serial] = fill
         self.running.append(fill)
 
@@ -239,6 +242,7 @@ class Purging(RuleBasedStateMachine):
             self._fail_to_purge(mine, name, soft, fails)
         else:
             mine.store.purge(name, soft=soft)
+            self.model.halfway.clear()
             (self.model.soft if soft else self.model.hard)[name] = self.model.event()
             assert mine.store.seq() > self.last_seq
             self.last_seq = mine.store.seq()
@@ -261,6 +265,7 @@ class Purging(RuleBasedStateMachine):
                 mine.store.purge(name, soft=soft)
         for fill in self.model.fills.values():
             fill.doubtful |= name in PAGES[fill.key]
+        self.model.halfway.add(name)
         PLAYED["failed to purge"] += 1
 
     # -- looking -------------------------------------------------------------------------------------------------
