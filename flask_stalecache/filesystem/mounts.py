@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from .descriptors import open_descriptor
-from .system import O_CLOEXEC, O_DIRECTORY, why_no_flock
+from .system import O_CLOEXEC, O_DIRECTORY, device_number, why_no_flock
 
 #: Where Linux lists the mounts that this process sees.
 MOUNTS = "/proc/self/mountinfo"
@@ -95,4 +95,4 @@ def _mount(line: str) -> Mount:
     fields = mount.split(" ")
     major, _, minor = fields[2].partition(":")
     place = _OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[4])
-    return Mount(place, os.makedev(int(major), int(minor)), source.split(" ")[0])
+    return Mount(place, device_number(int(major), int(minor)), source.split(" ")[0])

@@ -54,6 +54,12 @@ def lacks_for_files() -> str | None:
     return next((name for name in _NEEDED if not hasattr(os, name)), None)
 
 
+def device_number(major: int, minor: int) -> int:
+    """Return the number of a device, as ``os.stat`` gives it. Windows has none."""
+    number: int = _os.makedev(major, minor)
+    return number
+
+
 def try_flock(descriptor: int, *, exclusive: bool) -> bool:
     """Lock a file without waiting, and return whether that was possible. The kernel frees it however the process ends."""
     try:
