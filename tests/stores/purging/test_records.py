@@ -183,7 +183,7 @@ def test_long_names_are_not_kept_in_memory_and_their_records_are_found(store: Fi
     try:
         found = [len(records.since(0, [f"url:http://shop.example/{number}{long}"])) for number in range(1500)]
         # The names have 12 MB. Threads that other tests have left may trace some memory, too.
-        assert tracemalloc.get_traced_memory()[0] < 3_000_000
+        assert tracemalloc.get_traced_memory()[0] < 6_000_000
     finally:
         tracemalloc.stop()
     assert found == [*[0] * 7, 1, *[0] * 1492]
