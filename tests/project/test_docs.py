@@ -137,6 +137,76 @@ def test_flask_caching_parameters_and_keys_have_a_counterpart(method: Any) -> No
     assert [name for name in known if not re.search(rf"``{name}(=[^`]*)?``", text)] == []
 
 
+MOVED_APP = """
+from flask import Flask, render_template
+from flask_caching import Cache
+
+app = Flask(__name__)
+app.config.from_mapping({"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": "stored", "CACHE_DEFAULT_TIMEOUT": 60})
+cache = Cache(app)
+calls = []
+
+
+@app.get("/")
+@cache.cached(timeout=60, query_string=True)
+def page():
+    return render_template("page.html", rate=rate("EUR", None))
+
+
+@app.get("/mine")
+@cache.cached(timeout=60, unless=lambda: False)
+def mine():
+    return ""
+
+
+@cache.memoize(300, args_to_ignore=["log"])
+def rate(base, log):
+    calls.append(base)
+    return len(calls)
+
+
+@app.post("/changed")
+def changed():
+    cache.delete_memoized(rate, "EUR", None)
+    cache.delete_memoized(rate)
+    cache.clear()
+    return ""
+"""
+
+#: Code that has nothing to do with the cache.
+OTHER = b"class Cache: pass\r\nCache()\r\nname = '\xe4'\r\n"
+
+
+def test_the_script_moves_an_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = next(block for block in NAMED_FILE.finditer(page("from-flask-caching")) if block[1] == "move.py")
+    (tmp_path / "move.py").write_text(dedent(script[2]))
+    templates = tmp_path / "moved" / "templates"
+    templates.mkdir(parents=True)
+    source, other = tmp_path / "moved" / "moved_shop.py", tmp_path / "moved" / "other.py"
+    source.write_text(MOVED_APP)
+    other.write_bytes(OTHER)
+    (templates / "page.html").write_text('{% cache 60*5, "part" %}{{ rate }}{% endcache %}')
+    (templates / "more.html").write_text('{% cache None, "part" %}{% endcache %}\n{% cache 60, name %}{% endcache %}\n')
+    command = [sys.executable, "move.py", "moved"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr, other.read_bytes()) == (0, "", OTHER)
+    told = [line.partition(" ")[0].removeprefix("moved/") for line in done.stdout.splitlines()]
+    assert told == ["moved_shop.py:6:", "moved_shop.py:18:", "templates/more.html:1:", "templates/more.html:2:"]
+    # The line that the script has left: the cache has no types.
+    source.write_text(
+        source.read_text().replace('"CACHE_TYPE": "FileSystemCache", ', "").replace("stored", str(tmp_path / "stored"))
+    )
+    monkeypatch.syspath_prepend(source.parent)
+    try:
+        client = Client(importlib.import_module("moved_shop").app)
+        visits = [client.get(path) for path in ("/", "/", "/?page=2")]
+        assert [(visit.headers["X-Cache-Status"], visit.text) for visit in visits] == [("MISS", "1"), ("HIT", "1"), ("MISS", "1")]
+        assert client.post("/changed").status_code == 200
+        assert client.get("/").text == "2"
+    finally:
+        sys.modules.pop("moved_shop", None)
+
+
 @pytest.mark.parametrize("name", sorted(_NEEDS_THE_APP))
 def test_what_the_gateway_refuses_is_in_its_page(name: str) -> None:
     assert f"``{name}``" in page("gateway").partition("what to write instead\n    * -")[2].partition(".. doctest::")[0]
