@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from ..core.model.entry import Entry
 from ..core.model.moments import Uptime
@@ -51,6 +52,25 @@ class PurgeRecord:
     def is_past(self, span: float, up: Uptime) -> bool:
         """Whether it was written more than some seconds before a moment, by the clock of the machine; yes if that is unknown."""
         return self.up is None or self.up.is_past(span, up)
+
+
+class Purge(NamedTuple):
+    """One purge.
+
+    :ivar names: the purged names.
+    :ivar number: its number.
+    :ivar soft: whether it only ends freshness.
+    :ivar at: its time, in seconds since the epoch.
+    """
+
+    names: tuple[str, ...]
+    number: int
+    soft: bool
+    at: float
+
+    def of(self, name: str) -> PurgeRecord:
+        """Return the record of one of its names, as if there were no other purge."""
+        return PurgeRecord(name).purged(self.number, self.at, soft=self.soft)
 
 
 def _thinned(softs: list[tuple[int, float]], now: float) -> tuple[tuple[int, float], ...]:

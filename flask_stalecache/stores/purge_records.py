@@ -33,9 +33,9 @@ from ..filesystem.uptime import seconds_up, uptime
 from .head_values import count, moment, text, tuple_of
 from .highest_number import HighestNumber
 from .purge_floors import Floors
-from .purge_record import PurgeRecord, left_of
+from .purge_record import Purge, PurgeRecord, left_of
 from .stamps import SEQ_SLOT, Stamps
-from .waiting_purges import COARSEST_TIME, WaitingPurge, WaitingPurges, records_of
+from .waiting_purges import COARSEST_TIME, WaitingPurges, records_of
 
 #: Seconds that a record is kept at least.
 KEPT_FOR = 86400.0
@@ -321,7 +321,7 @@ class CachedPurgeRecords:
         self._seq = -1
         self._files: set[str] | None = None
         self._floors = Floors(None)
-        self._waiting: list[WaitingPurge] = []
+        self._waiting: list[Purge] = []
         self._records: dict[str, PurgeRecord | None] = {}
 
     def is_of(self, stamps: Stamps | None) -> bool:

@@ -20,9 +20,10 @@ from .cache_directory import CacheDirectory
 from .entry_file import read_head
 from .entry_format import purges_of
 from .folders import Folders
+from .purge_record import Purge
 from .purge_records import PurgeRecords
 from .stamps import FOLDERS, SEQ_SLOT, Stamps, is_settled, slot_of
-from .waiting_purges import SEQ_STEPS, WaitingPurge
+from .waiting_purges import SEQ_STEPS
 
 logger = logging.getLogger("flask_stalecache")
 
@@ -129,7 +130,7 @@ class Purger:
             number = self._next_number(stamps)
             if stamps is not None:
                 stamps.begin_purge(number)
-            self._records.waiting.append(WaitingPurge(names, number + 1, soft, time.time()))
+            self._records.waiting.append(Purge(names, number + 1, soft, time.time()))
             if _is_over(stamps, names, number, random.randrange(SEQ_STEPS)):
                 return
 

@@ -19,7 +19,7 @@ import os
 import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..core.model.purge_names import EVERYTHING
 from ..errors import StoreError
@@ -27,7 +27,7 @@ from ..filesystem.atomic import append_to_file, make_directory, read_file, remov
 from ..filesystem.directory import Directory, Inside, where
 from ..filesystem.sealed import decoded, seal_line, unseal_line
 from .head_values import count, moment, text, tuple_of
-from .purge_record import PurgeRecord
+from .purge_record import Purge, PurgeRecord
 
 #: Lines are appended here.
 FILE = "waiting"
@@ -39,25 +39,6 @@ _TRIES = 100
 SEQ_STEPS = 1_000_000
 #: Nanoseconds by which the time of a file may be off at most.
 COARSEST_TIME = 2_000_000_000
-
-
-class WaitingPurge(NamedTuple):
-    """One purge.
-
-    :ivar names: the purged names.
-    :ivar number: its number.
-    :ivar soft: whether it only ends freshness.
-    :ivar at: its time, in seconds since the epoch.
-    """
-
-    names: tuple[str, ...]
-    number: int
-    soft: bool
-    at: float
-
-    def of(self, name: str) -> PurgeRecord:
-        """Return the record of one of its names, as if there were no other purge."""
-        return PurgeRecord(name).purged(self.number, self.at, soft=self.soft)
 
 
 class WaitingPurges:
@@ -75,7 +56,7 @@ class WaitingPurges:
         """Whether there is one."""
         return any(status_of(file) is not None for file in self._files())
 
-    def read(self) -> list[WaitingPurge]:
+    def read(self) -> list[Purge]:
         """Return them all. Read the records afterwards: they become records before they go."""
         # In the order in which a file is renamed.
         return [purge for file in self._files() for purge in _purges_in(file, is_whole=False)]
@@ -86,7 +67,7 @@ class WaitingPurges:
         # Each of them has raised SEQ above its number. An entry that was begun since may have what it was raised to.
         return max(numbers) + len(numbers) * (SEQ_STEPS + 1) if numbers else 0
 
-    def append(self, purge: WaitingPurge) -> None:
+    def append(self, purge: Purge) -> None:
         """Add a purge, without a lock.
 
         :raises StoreError: if the file is replaced again and again.
@@ -99,15 +80,15 @@ class WaitingPurges:
                 return
         raise StoreError(f"{self._file(FILE)} is replaced again and again")
 
-    def _shorten(self, purge: WaitingPurge) -> None:
+    def _shorten(self, purge: Purge) -> None:
         status = status_of(self._file(FILE))
         if status is not None and status.st_size > self._longest:
             last = max(each.number for each in (purge, *self.read()))
             # Who appends meanwhile does it again.
-            data = _encoded(WaitingPurge((EVERYTHING,), last, False, purge.at))
+            data = _encoded(Purge((EVERYTHING,), last, False, purge.at))
             write_file(self._file(FILE), data, int(purge.at * 1e9))
 
-    def adopt(self) -> list[WaitingPurge]:
+    def adopt(self) -> list[Purge]:
         """Set the file aside and return its purges, which become records now. ``purge.lock`` is held."""
         aside = self._file(ASIDE)
         if status_of(aside) is None:
@@ -129,12 +110,12 @@ class WaitingPurges:
         return self._directory.at(f"names/{name}")
 
 
-def records_of(purges: Iterable[WaitingPurge], names: Collection[str]) -> list[PurgeRecord]:
+def records_of(purges: Iterable[Purge], names: Collection[str]) -> list[PurgeRecord]:
     """Return the records of those of some names that were purged."""
     return [purge.of(name) for purge in purges for name in purge.names if name in names or name == EVERYTHING]
 
 
-def _purges_in(file: Inside, *, is_whole: bool) -> Iterable[WaitingPurge]:
+def _purges_in(file: Inside, *, is_whole: bool) -> Iterable[Purge]:
     """Yield the purges in a file.
 
     :param is_whole: nobody appends to it any more. Otherwise what follows the last line end may just be being written.
@@ -149,13 +130,13 @@ def _purges_in(file: Inside, *, is_whole: bool) -> Iterable[WaitingPurge]:
     if None in found:
         numbers = (purge.number for purge in found if purge is not None)
         written = 0 if status is None else status.st_mtime_ns + COARSEST_TIME
-        yield WaitingPurge((EVERYTHING,), max((written, *numbers)), False, 0.0)
+        yield Purge((EVERYTHING,), max((written, *numbers)), False, 0.0)
 
 
-def _encoded(purge: WaitingPurge) -> bytes:
+def _encoded(purge: Purge) -> bytes:
     data = {"names": purge.names, "number": purge.number, "soft": purge.soft, "at": purge.at}
     return b"\n%b\n" % seal_line(json.dumps(data).encode("ascii"))
 
 
-def _purge(data: Any) -> WaitingPurge:
-    return WaitingPurge(tuple_of(text, data["names"]), count(data["number"]), data["soft"] is True, moment(data["at"]))
+def _purge(data: Any) -> Purge:
+    return Purge(tuple_of(text, data["names"]), count(data["number"]), data["soft"] is True, moment(data["at"]))

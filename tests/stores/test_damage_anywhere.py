@@ -30,9 +30,9 @@ from flask_stalecache.stats.prometheus import families
 from flask_stalecache.stats.registry import Registry
 from flask_stalecache.stats.tally import PLAIN
 from flask_stalecache.stores import sweep
+from flask_stalecache.stores.purge_record import Purge
 from flask_stalecache.stores.purge_records import PurgeRecords
 from flask_stalecache.stores.stamps import FILE_NAME
-from flask_stalecache.stores.waiting_purges import WaitingPurge
 from support.engine import make_entry
 from support.sweep import file_of
 
@@ -113,7 +113,7 @@ class Site:
         # Left over by a killed worker.
         file_of(directory, "kept 2", ".lock").touch()
         for path, key in reversed(WAITING.items()):
-            store._records.waiting.append(WaitingPurge((f"url:{key}",), store.seq() + 1, False, time.time()))
+            store._records.waiting.append(Purge((f"url:{key}",), store.seq() + 1, False, time.time()))
             if path.endswith("adopted"):
                 store._records.waiting.adopt()
         self.running = store

@@ -23,9 +23,10 @@ from flask_stalecache import Policy
 from flask_stalecache.filesystem.directory import Directory
 from flask_stalecache.stores import cache_directory, table_file
 from flask_stalecache.stores.file_store import FileStore
+from flask_stalecache.stores.purge_record import Purge
 from flask_stalecache.stores.purge_records import PurgeRecords
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps
-from flask_stalecache.stores.waiting_purges import WaitingPurge, WaitingPurges, records_of
+from flask_stalecache.stores.waiting_purges import WaitingPurges, records_of
 from support.client import MakeApp, visit
 from support.engine import make_entry
 from support.purging import DAY, NAMES, NEW, NEWS, OLD, SPORT, body_in, fresh_body_in, sweep
@@ -308,8 +309,8 @@ def waiting(tmp_path: Path) -> WaitingPurges:
     return WaitingPurges(held, 1000)
 
 
-def purge_of(number: int, *names: str, soft: bool = False) -> WaitingPurge:
-    return WaitingPurge(names, number, soft, 1000.0 + number)
+def purge_of(number: int, *names: str, soft: bool = False) -> Purge:
+    return Purge(names, number, soft, 1000.0 + number)
 
 
 def test_what_was_appended_is_read_until_it_is_adopted(waiting: WaitingPurges) -> None:
@@ -333,7 +334,7 @@ def test_a_line_that_comes_while_the_file_is_renamed_is_appended_again(
     waiting: WaitingPurges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting.append(purge_of(1, NEWS))
-    write, adopted = os.write, list[WaitingPurge]()
+    write, adopted = os.write, list[Purge]()
 
     def late(descriptor: int, data: bytes) -> int:
         if not adopted:
