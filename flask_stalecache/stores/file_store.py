@@ -36,6 +36,7 @@ from .cache_directory import CacheDirectory
 from .entry_file import read_entry, read_head
 from .eviction import Evictor
 from .folders import BILLION, Folders, folder_of, on_disk, size_on_disk
+from .foreign_changes import ForeignChanges
 from .memory import Copies
 from .numbers import Numbers
 from .purge_records import PurgeRecords, records_within
@@ -91,6 +92,9 @@ class FileStore:
         self._evictor = Evictor(self._folders, max_size, min_free, self._records)
         self._contents = Contents(self._folders, self._records, self.counters)
         self._purger = Purger(self._cache_directory, self._records, self._folders)
+        foreign = ForeignChanges(self._cache_directory, self._records, self._purger)
+        self.apply_purges, self.applied, self.purges_since = foreign.apply_purges, foreign.applied, foreign.purges_since
+        self.move, self.move_all = foreign.move, foreign.move_all
         self._sweeper = Sweeper(self._folders, self._records, self._evictor, idle, self._cache_directory.lock)
 
     def __repr__(self) -> str:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from array import array
 
-from ..core.model.keys import digest
+from ..core.model.purge_names import address_of, is_coded
 from .purge_record import PurgeRecord
 
-#: Names that are in code. A visitor's request may purge others: URLs (RFC 9111 section 4.4), and calls.
-_CODED = ("all", "endpoint:", "tag:", "function:")
 _NONE = PurgeRecord("")
 
 
@@ -46,9 +44,14 @@ class Floors:
         """Return the merged record that a name belongs to."""
         if not self._numbers:
             return _NONE
-        place = _place(digest(name), is_coded=name.startswith(_CODED))
+        place = _place(address_of(name), in_code=is_coded(name))
         hard, soft = self._numbers[place : place + 2]
         # Numbers are made from the clock. One that was ahead of it ends freshness all the same, and only a stale window later.
+        return PurgeRecord("", hard, ((soft, soft / 1e9),) if soft else ())
+
+    def all_as_one(self) -> PurgeRecord:
+        """Return the record of one name that has all purges, for when nobody knows any more which names these were."""
+        hard, soft = max(self._numbers[::2], default=0), max(self._numbers[1::2], default=0)
         return PurgeRecord("", hard, ((soft, soft / 1e9),) if soft else ())
 
     def raise_to(self, record: PurgeRecord, file: str) -> None:
@@ -58,12 +61,12 @@ class Floors:
         """
         if not self._numbers:
             self._numbers.frombytes(bytes(self.SIZE))
-        halves = (record.name.startswith(_CODED),) if record.name else (True, False)
-        for place in (_place(file, is_coded=half) for half in halves):
+        halves = (is_coded(record.name),) if record.name else (True, False)
+        for place in (_place(file, in_code=half) for half in halves):
             for at, number in ((place, record.hard), (place + 1, record.soft)):
                 self._numbers[at] = max(self._numbers[at], number)
 
 
-def _place(file: str, *, is_coded: bool) -> int:
+def _place(file: str, *, in_code: bool) -> int:
     half = Floors.COUNT // 2
-    return 2 * (int(file[:15], 16) % half + (half if is_coded else 0))
+    return 2 * (int(file[:15], 16) % half + (half if in_code else 0))

@@ -26,6 +26,7 @@ from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.moments import Uptime, is_future
 from ..core.model.note import Note
+from ..core.model.purge_names import address_of, is_short
 from ..filesystem.atomic import files_in, has_no_room, make_directory, read_file, remove_file, status_of, write_file
 from ..filesystem.directory import Directory, Inside
 from ..filesystem.sealed import seal, seal_json, unseal, unseal_json
@@ -62,7 +63,7 @@ FLOORS = "floors"
 #: The file that is given up when the disk is full, and its blocks.
 RESERVE, RESERVED = "reserve", 4
 #: Kinds of files.
-_RECORD, _MERGED, _LAST = b"NAME", b"FLOR", b"LAST"
+_RECORD, _MERGED, _LAST, _APPLIED = b"NAME", b"FLOR", b"LAST", b"APPL"
 
 
 def records_within(max_size: int | None) -> int:
@@ -91,15 +92,15 @@ class PurgeRecords:
 
     def read(self, name: str) -> PurgeRecord:
         """Return the record of a name; an empty one if it has none."""
-        record = self._read_file(self.file(digest(name)))
-        return PurgeRecord(name) if record is None else replace(record, name=name)
+        record = self._read_file(self.file(address_of(name))) or PurgeRecord(name)
+        return record if is_short(name) and record.name else replace(record, name=name)
 
     def write(self, record: PurgeRecord) -> None:
         """Replace the record of a name. ``purge.lock`` is held."""
         make_directory(self.folder)
         up = uptime()
         data = {"name": record.name, "hard": record.hard, "softs": record.softs, "up": [up.boot, up.seconds]}
-        self._write(digest(record.name), seal_json(_RECORD, data), record.last)
+        self._write(address_of(record.name), seal_json(_RECORD, data), record.last)
         self._writes_left -= 1
         self._keep_reserve()
 
@@ -220,6 +221,16 @@ class PurgeRecords:
         """
         return max(self._noted_number(), self._highest.seen)
 
+    def applied(self) -> int:
+        """Return the last number of another host's purges that were applied; 0 if there were none, or that is lost."""
+        number = _NUMBER.fullmatch(unseal(_APPLIED, read_file(self.file("applied"))) or b"")
+        return 0 if number is None else int(number[0])
+
+    def note_applied(self, number: int) -> None:
+        """Write down that the purges of other hosts up to a number were applied. ``purge.lock`` is held."""
+        make_directory(self.folder)
+        self._write("applied", seal(_APPLIED, b"%d" % number), number)
+
     def has_gone_back(self) -> bool:
         """Whether the last number is less than it was: purges were lost, since an older state of the directory was restored."""
         noted = self._noted()
@@ -255,8 +266,11 @@ class PurgeRecords:
         return 0 if data is None else None if number is None else int(number[0])
 
     def _last_of_records(self) -> int:
-        records = [self._read_file(self.file(name)) for name in self._names()]
-        return max((number | 1 for number in (self.floors().last, *(each.last for each in records if each)) if number), default=0)
+        return max((number | 1 for number in (self.floors().last, *(each.last for each in self.all())) if number), default=0)
+
+    def all(self) -> list[PurgeRecord]:
+        """Return all records that were not merged. Damaged ones have no name."""
+        return [record for name in self._names() if (record := self._read_file(self.file(name))) is not None]
 
     def outdated(self, now: float, up: Uptime) -> list[Inside]:
         """Return the files of the records that need not be kept any more; if there are very many, of a random part.
@@ -365,7 +379,7 @@ def _not_after(file: Inside) -> int:
 
 def _decoded(file: Inside, data: bytes) -> PurgeRecord:
     record = unseal_json(_RECORD, data, _record)
-    if record is not None and file.name.endswith(digest(record.name)):
+    if record is not None and file.name.endswith(address_of(record.name)):
         return record
     # Damaged, by a crash of the machine for one, or that of another name. The file's time is its number; a soft purge becomes a
     # hard one, the safe side.

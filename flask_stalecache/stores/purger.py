@@ -9,18 +9,18 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 
-from ..core.model.keys import digest
-from ..core.model.purge_names import EVERYTHING
+from ..core.model.purge_names import EVERYTHING, address_of
 from ..errors import BrokenEntry, StoreError
 from ..filesystem.atomic import has_no_room
 from .cache_directory import CacheDirectory
 from .entry_file import read_head
 from .entry_format import purges_of
 from .folders import Folders
-from .purge_record import Purge
+from .purge_record import Purge, PurgeRecord
 from .purge_records import PurgeRecords
 from .stamps import FOLDERS, SEQ_SLOT, Stamps, is_settled, slot_of
 from .waiting_purges import SEQ_STEPS
@@ -52,18 +52,35 @@ class Purger:
 
         :raises OSError: if that can't be done; :class:`StoreError` likewise.
         """
+        self._do(names, partial(self._purge, names, soft), partial(self._purge_without_lock, names, soft))
+
+    def apply(self, purges: Sequence[Purge]) -> None:
+        """Apply purges that other hosts had numbered, all at once, but for those that were applied already.
+
+        :raises OSError: if that can't be done; :class:`StoreError` likewise.
+        """
+        names = [name for purge in purges for name in purge.names]
+        self._do(names, partial(self._apply, purges), partial(self._apply_without_lock, purges))
+
+    def _do(self, names: Iterable[str], purge: Callable[[], None], without_lock: Callable[[], None]) -> None:
+        """Purge by name, in a table that others use.
+
+        :param names: the names.
+        :param purge: does it with ``purge.lock``.
+        :param without_lock: does it if another process has that.
+        """
         for _ in range(_ATTEMPTS):
             try:
-                if self.purge_in_current(names, soft):
+                if self._purges_in_current(purge, without_lock):
                     return
             except (OSError, StoreError) as error:
                 if not has_no_room(error):
                     raise
-                self._remove(frozenset(names))
+                self._remove(frozenset(map(address_of, names)))
                 return
         raise StoreError(f"the table of stamps of {self._directory.path} is replaced again and again")
 
-    def purge_in_current(self, names: tuple[str, ...], soft: bool) -> bool:
+    def _purges_in_current(self, purge: Callable[[], None], without_lock: Callable[[], None]) -> bool:
         """Purge, and return whether it is valid: if the directory was replaced meanwhile, other processes use the new one."""
         # Before the lock, since a new table takes it too.
         self._directory.reopen_if_replaced()
@@ -71,7 +88,7 @@ class Purger:
             raise StoreError("the table of stamps can't be opened here, and others would not see the purge")
         lock = self._directory.take_purge_lock()
         if lock is None:
-            self._purge_without_lock(names, soft)
+            without_lock()
             return self._is_valid()
         try:
             if not self._directory.is_current():
@@ -79,7 +96,7 @@ class Purger:
             self._directory.catch_up()
             self._make_up()
             self._adopt()
-            self._purge(names, soft)
+            purge()
             return self._is_valid()
         finally:
             lock.release()
@@ -134,8 +151,50 @@ class Purger:
             if _is_over(stamps, names, number, random.randrange(SEQ_STEPS)):
                 return
 
+    def _apply(self, purges: Sequence[Purge]) -> None:
+        """Apply the purges of other hosts in the order of a purge. ``purge.lock`` is held.
+
+        Each keeps its number, since entries of other hosts are compared with it too, unless SEQ is higher here already: an entry
+        that was begun since may be made of what is purged only now. While they are applied, SEQ is lower than all of them.
+        """
+        applied, stamps = self._records.applied(), self._directory.stamps
+        new = [purge for purge in purges if purge.number > applied]
+        for _ in range(_PASSES if new else 0):
+            number = self._number_after_last(stamps)
+            later = [purge._replace(number=max(purge.number, number) + 1) for purge in new]
+            last = max(purge.number for purge in later)
+            self._records.note_number(last)
+            if stamps is not None:
+                stamps.begin_purge(number)
+            records: dict[str, PurgeRecord] = {}
+            for name, purge in [(name, each) for each in later for name in each.names]:
+                record = records.get(address_of(name)) or self._records.read(name)
+                records[address_of(name)] = record.purged(purge.number, purge.at, soft=purge.soft)
+            for record in records.values():
+                self._records.write(record)
+            with suppress(OSError):
+                self._records.merge_oldest()
+            if _is_over(stamps, _names_of(new), number, last - number - 1):
+                break
+        if new:
+            self._records.note_applied(max(purge.number for purge in new))
+
+    def _apply_without_lock(self, purges: Sequence[Purge]) -> None:
+        """Add the purges of other hosts to the waiting purges; they will be applied again, since nothing says that they were."""
+        stamps = self._directory.stamps or self._directory.behind
+        for _ in range(_PASSES):
+            number = self._number_after_last(stamps)
+            if stamps is not None:
+                stamps.begin_purge(number)
+            later = [purge._replace(number=max(purge.number, number) + 1) for purge in purges]
+            for purge in later:
+                self._records.waiting.append(purge)
+            more = max((purge.number for purge in later), default=number) - number
+            if _is_over(stamps, _names_of(purges), number, more + random.randrange(SEQ_STEPS)):
+                return
+
     def _remove(self, names: frozenset[str]) -> None:
-        """Remove the entries that have one of the names: a full disk has no room for a record, and that needs none.
+        """Remove the entries that have a name with one of the addresses: a full disk has no room for a record, and that needs none.
 
         A soft purge removes them too, since nothing would say when their freshness ended. Origins that were called before are still
         running: what they return is not stored, which LOST in the table says instead of a record.
@@ -159,16 +218,23 @@ class Purger:
             head = read_head(self._folders.file(name))
             if head is not None:
                 seq, its_names = purges_of(head.data)
-                return seq < number and not names.isdisjoint(its_names)
+                return seq < number and not names.isdisjoint(map(address_of, its_names))
         return False
 
     def _next_number(self, stamps: Stamps | None) -> int:
+        number = max(self._last_number(stamps) + 1, time.time_ns())
+        return number + number % 2
+
+    def _number_after_last(self, stamps: Stamps | None) -> int:
+        last = self._last_number(stamps)
+        return last + 1 + (last + 1) % 2
+
+    def _last_number(self, stamps: Stamps | None) -> int:
         last = 0 if stamps is None else int(stamps.table[SEQ_SLOT])
         # Less than 0: the table was cut.
         if stamps is None or stamps is self._directory.behind or last < 0:
             last = max(last, self._records.last_number())
-        number = max(last + 1, time.time_ns())
-        return number + number % 2
+        return last
 
     def settle(self) -> None:
         """End the purge of a process that was killed in the middle of it: what is begun until then counts as older than it."""
@@ -221,7 +287,7 @@ class Purger:
         except (OSError, StoreError) as error:
             if not has_no_room(error):
                 raise
-            self._remove(frozenset({EVERYTHING}))
+            self._remove(frozenset({address_of(EVERYTHING)}))
         finally:
             lock.release()
 
@@ -264,8 +330,12 @@ def _is_over(stamps: Stamps | None, names: Iterable[str], number: int, more: int
     if stamps is None:
         return True
     for name in names:
-        stamps.move(slot_of(digest(name)))
+        stamps.move(slot_of(address_of(name)))
     # Read only now: a copy that was loaded before the stamps were moved has another number.
     last = int(stamps.table[SEQ_SLOT])
     stamps.raise_seq(last + 1 + more)
     return last == number
+
+
+def _names_of(purges: Iterable[Purge]) -> set[str]:
+    return {name for purge in purges for name in purge.names}

@@ -103,6 +103,12 @@ class Stamps:
         # os.urandom, since two forks of a process share the state of the random module.
         self.table[slot] = int.from_bytes(os.urandom(8), "big") % LIMIT
 
+    def move_all(self) -> None:
+        """Give all slots a new random value."""
+        stamp = int.from_bytes(os.urandom(8), "big")
+        for slot in range(SEQ_SLOT + 1, LOST_SLOT):
+            self.table[slot] = (stamp + slot) % LIMIT
+
     def begin_purge(self, number: int) -> None:
         """Raise SEQ to the number of a purge, unless it is higher already. ``purge.lock`` is held, if it could be had.
 

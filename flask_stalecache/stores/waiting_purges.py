@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
-from ..core.model.purge_names import EVERYTHING
+from ..core.model.purge_names import EVERYTHING, address_of
 from ..errors import StoreError
 from ..filesystem.atomic import append_to_file, make_directory, read_file, remove_file, status_of, write_file
 from ..filesystem.directory import Directory, Inside, where
@@ -112,7 +112,8 @@ class WaitingPurges:
 
 def records_of(purges: Iterable[Purge], names: Collection[str]) -> list[PurgeRecord]:
     """Return the records of those of some names that were purged."""
-    return [purge.of(name) for purge in purges for name in purge.names if name in names or name == EVERYTHING]
+    addresses = {address_of(name) for name in (*names, EVERYTHING)}
+    return [purge.of(name) for purge in purges for name in purge.names if address_of(name) in addresses]
 
 
 def _purges_in(file: Inside, *, is_whole: bool) -> Iterable[Purge]:

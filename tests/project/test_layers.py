@@ -124,6 +124,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.cache_directory",
         "stores.folders",
         "stores.purger",
+        "stores.foreign_changes",
         "stores.eviction",
         "stores.sweep_progress",
         "stores.sweep",

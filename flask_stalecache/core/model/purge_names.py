@@ -9,6 +9,7 @@ arrived. Both come from the request that has filled the store.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
@@ -19,6 +20,29 @@ from .query import NamePatterns
 
 EVERYTHING = "all"
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+#: Names that are in code. A visitor's request may purge others: URLs (RFC 9111 section 4.4), and calls.
+_CODED = (EVERYTHING, "endpoint:", "tag:", "function:")
+_SHORT = re.compile(r"[*=][0-9a-f]{40}")
+
+
+def short_name(name: str) -> str:
+    """Return a name of 41 characters that stands for another one in purges. URLs may be long, and visitors choose them."""
+    return name if _SHORT.fullmatch(name) else f"{'*' if is_coded(name) else '='}{digest(name)}"
+
+
+def address_of(name: str) -> str:
+    """Return the digest of a name, or of the one that a short name stands for."""
+    return name[1:] if _SHORT.fullmatch(name) else digest(name)
+
+
+def is_coded(name: str) -> bool:
+    """Whether a name, or the one that a short name stands for, is in code: visitors can't choose it."""
+    return name.startswith((*_CODED, "*"))
+
+
+def is_short(name: str) -> bool:
+    """Whether a name stands for another one."""
+    return _SHORT.fullmatch(name) is not None
 
 
 def tag_name(tag: str) -> str:

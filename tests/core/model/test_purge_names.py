@@ -14,11 +14,16 @@ from werkzeug.test import create_environ
 
 from flask_stalecache import ConfigError
 from flask_stalecache.batches.selector import Scope, Selection, Selector
+from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.purge_names import (
     EVERYTHING,
+    address_of,
     endpoint_name,
+    is_coded,
+    is_short,
     page_names,
     prefix_name,
+    short_name,
     tag_name,
     tags_in,
     target_name,
@@ -455,3 +460,23 @@ def test_the_target_of_a_request_has_its_script_root() -> None:
 )
 def test_a_prefix_selects_one_of_its_urls(prefix: str, url: str | None) -> None:
     assert url_below((EVERYTHING, *BOTH, "tag:news"), prefix) == url
+
+
+@pytest.mark.parametrize(
+    ("name", "in_code"),
+    [
+        ("all", True),
+        ("endpoint:page", True),
+        ("tag:x", True),
+        ("function:m.f", True),
+        ("path:/a", False),
+        ("url:http://a/b", False),
+    ],
+)
+def test_a_short_name_stands_for_another_one(name: str, in_code: bool) -> None:
+    short = short_name(name)
+    assert len(short) == 41
+    assert address_of(short) == address_of(name) == digest(name)
+    assert is_coded(short) is is_coded(name) is in_code
+    assert short_name(short) == short
+    assert (is_short(short), is_short(name)) == (True, False)

@@ -1,0 +1,70 @@
+"""What other hosts change in a cache directory: purges that they have numbered, and entries that they have replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..core.model.purge_names import EVERYTHING
+from ..filesystem.atomic import store_errors
+from .cache_directory import CacheDirectory
+from .purge_record import Purge
+from .purge_records import PurgeRecords
+from .purger import Purger
+from .stamps import slot_of
+
+
+class ForeignChanges:
+    """Makes the changes of other hosts in one cache directory.
+
+    :param directory: the cache directory.
+    :param records: its records of purges.
+    :param purger: applies the purges.
+    """
+
+    def __init__(self, directory: CacheDirectory, records: PurgeRecords, purger: Purger) -> None:
+        self._cache_directory = directory
+        self._records = records
+        self._purger = purger
+
+    def apply_purges(self, purges: Sequence[Purge]) -> None:
+        """Apply purges that other hosts have numbered, but for those that were applied already.
+
+        :param purges: the purges, with even numbers, and without a gap since the last ones. Names may be short.
+        """
+        with store_errors():
+            if purges:
+                self._purger.apply(purges)
+
+    def applied(self) -> int:
+        """Return the last number of the purges that :meth:`apply_purges` has applied; 0: none."""
+        with store_errors():
+            return self._records.applied() if self._cache_directory.open_if_exists() else 0
+
+    def purges_since(self, number: int) -> Sequence[Purge]:
+        """Return the purges of this directory with higher numbers, in their order. Merged ones are one of everything."""
+        with store_errors():
+            return self._found_since(number) if self._cache_directory.open_if_exists() else ()
+
+    def _found_since(self, number: int) -> Sequence[Purge]:
+        found = [purge for purge in self._records.waiting.read() if purge.number > number]
+        # Merged records, and damaged ones, do not say which names were purged.
+        for record in (self._records.floors().all_as_one(), *self._records.all()):
+            names = (record.name or EVERYTHING,)
+            found += [Purge(names, record.hard, False, record.hard / 1e9)] if record.hard > number else []
+            found += [Purge(names, soft, True, at) for soft, at in record.softs if soft > number]
+        return sorted(found, key=lambda purge: purge.number)
+
+    def move(self, address: str) -> None:
+        """Let copies of one key be loaded again.
+
+        :param address: the digest of the key.
+        """
+        stamps = self._cache_directory.stamps or self._cache_directory.behind
+        if stamps is not None:
+            stamps.move(slot_of(address))
+
+    def move_all(self) -> None:
+        """Let all copies be loaded again."""
+        stamps = self._cache_directory.stamps or self._cache_directory.behind
+        if stamps is not None:
+            stamps.move_all()

@@ -1,0 +1,217 @@
+"""Purges that other hosts have numbered, in a directory that has purges of its own, and entries that others have replaced.
+
+Covers ``stores.foreign_changes``.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.model.purge_names import short_name
+from flask_stalecache.stores import purge_records, purger
+from flask_stalecache.stores.file_store import FileStore
+from flask_stalecache.stores.purge_record import Purge
+from flask_stalecache.stores.purge_records import PurgeRecords
+from flask_stalecache.stores.stamps import is_settled
+from support.engine import make_entry
+from support.purging import NAMES, NEW, NEWS, OLD, SPORT, begun, body_in, fresh_body_in
+
+
+@pytest.fixture
+def store(directory: Path) -> FileStore:
+    return FileStore(directory)
+
+
+def number() -> int:
+    """Return a number as another host gets it now: from a clock in microseconds."""
+    return time.time_ns() // 1000 * 1000
+
+
+def foreign(*names: str, soft: bool = False, at: int | None = None) -> Purge:
+    return Purge(names, number() if at is None else at, soft, time.time())
+
+
+@pytest.mark.parametrize("name", [NEWS, short_name(NEWS), "all", short_name("all")])
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_purge_of_another_host_ends_what_was_begun_before(store: FileStore, directory: Path, name: str, soft: bool) -> None:
+    beside = FileStore(directory)
+    store.write(begun(store, OLD))
+    assert fresh_body_in(store) == fresh_body_in(beside) == OLD
+    store.apply_purges([foreign(name, soft=soft)])
+    assert is_settled(store.seq())
+    for each in (store, beside, FileStore(directory)):
+        assert fresh_body_in(each) is None
+        assert body_in(each) == (OLD if soft else None)
+    store.write(begun(store, NEW))
+    assert fresh_body_in(store) == fresh_body_in(beside) == NEW
+
+
+def test_what_it_does_not_name_stays(store: FileStore) -> None:
+    store.write(begun(store, OLD))
+    store.apply_purges([foreign(SPORT), foreign(short_name("tag:other"), soft=True)])
+    assert fresh_body_in(store) == OLD
+
+
+def test_what_another_host_began_after_a_purge_outlives_it_here(store: FileStore) -> None:
+    store.load("page")
+    first = number()
+    purges = [foreign(NEWS, at=first), foreign(SPORT, at=first + 8_000_000)]
+    store.apply_purges(purges)
+    # Between the two, there.
+    store.write(make_entry("page", NEW, names=NAMES, seq=first + 2_000_001))
+    store.write(make_entry("game", NEW, names=("all", SPORT), seq=first + 2_000_001))
+    assert fresh_body_in(store) == NEW
+    assert body_in(store, "game") is None
+
+
+def test_a_purge_is_applied_once(store: FileStore) -> None:
+    purges = [foreign(NEWS), foreign(SPORT, soft=True)]
+    store.apply_purges(purges)
+    assert store.applied() == purges[-1].number
+    store.write(begun(store, NEW))
+    seq = store.seq()
+    store.apply_purges(purges)
+    assert (store.seq(), fresh_body_in(store)) == (seq, NEW)
+
+
+def test_another_process_knows_what_was_applied(store: FileStore, directory: Path) -> None:
+    assert store.applied() == 0
+    assert not directory.exists()
+    purge = foreign(NEWS)
+    store.apply_purges([purge])
+    later = FileStore(directory)
+    assert later.applied() == purge.number
+
+
+def test_one_that_comes_late_ends_what_was_begun_meanwhile(store: FileStore) -> None:
+    late = foreign(NEWS)
+    store.purge(SPORT, soft=False)
+    # Made of what the late one ends, for all that is known.
+    store.write(begun(store, OLD))
+    store.apply_purges([late])
+    assert body_in(store) is None
+
+
+def test_one_that_is_half_applied_is_applied_again(store: FileStore, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = FileStore(directory)
+    store.write(begun(store, OLD))
+    assert body_in(beside) == OLD
+    purge = foreign(NEWS)
+    with monkeypatch.context() as patch:
+        patch.setattr(purger, "_is_over", _be_killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.apply_purges([purge])
+    assert not is_settled(store.seq())
+    # What a tick does, without its sweep.
+    beside._purger.settle()
+    assert is_settled(beside.seq())
+    # Of the old page, which is still served.
+    assert body_in(beside) == OLD
+    beside.write(begun(beside, OLD, "made of it"))
+    beside.apply_purges([purge])
+    for each in (store, beside):
+        assert body_in(each) is None
+        assert body_in(each, "made of it") is None
+
+
+def _be_killed(*_args: object) -> bool:
+    raise KeyboardInterrupt
+
+
+def test_what_is_begun_while_they_are_applied_goes_with_all_of_them(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.load("page")
+    write = PurgeRecords.write
+
+    def begin_meanwhile(self: PurgeRecords, record: purge_records.PurgeRecord) -> None:
+        begun_then.append(begun(store, OLD))
+        write(self, record)
+
+    begun_then: list[purge_records.Entry] = []
+    first = number()
+    monkeypatch.setattr(PurgeRecords, "write", begin_meanwhile)
+    store.apply_purges([foreign(NEWS, at=first), foreign(SPORT, at=first + 5000)])
+    assert not any(map(store.write, begun_then))
+    # Nor does a server take it that has both purges.
+    assert all(entry.seq < first for entry in begun_then)
+    assert body_in(store) is None
+
+
+def test_they_are_applied_while_somebody_else_has_the_lock(store: FileStore, directory: Path) -> None:
+    store.write(begun(store, OLD))
+    lock = FileStore(directory)._cache_directory.lock("purge")
+    assert lock.acquire()
+    purges = [foreign(short_name(NEWS)), foreign(SPORT)]
+    store.apply_purges(purges)
+    assert body_in(store) is None
+    assert store.applied() == 0
+    lock.release()
+    assert [purge.names for purge in store.purges_since(0)][:2] == [(short_name(NEWS),), (SPORT,)]
+    store.apply_purges(purges)
+    assert store.applied() == purges[-1].number
+    store.write(begun(store, NEW))
+    store.tick()
+    assert fresh_body_in(store) == NEW
+
+
+def test_a_name_that_is_known_stays_in_its_record(store: FileStore) -> None:
+    store.purge(NEWS, soft=True)
+    store.apply_purges([foreign(short_name(NEWS))])
+    store.apply_purges([foreign(short_name(SPORT))])
+    assert {purge.names[0] for purge in store.purges_since(0)} == {NEWS, short_name(SPORT)}
+    store.purge(SPORT, soft=False)
+    assert {purge.names[0] for purge in store.purges_since(0)} == {NEWS, SPORT}
+
+
+def test_purges_are_told_in_their_order(store: FileStore) -> None:
+    assert list(store.purges_since(0)) == []
+    store.purge(NEWS, soft=True)
+    seq = store.seq()
+    store.purge(SPORT, soft=False)
+    store.apply_purges([foreign("all", soft=True)])
+    told = store.purges_since(seq)
+    assert [(purge.names, purge.soft) for purge in told] == [((SPORT,), False), (("all",), True)]
+    assert len(store.purges_since(0)) == 3
+    assert list(store.purges_since(store.seq())) == []
+
+
+def test_merged_purges_are_told_as_one_of_everything(directory: Path) -> None:
+    store = FileStore(directory, max_size=1024 * 1024)
+    before = store.seq()
+    store.apply_purges([foreign(*(short_name(f"tag:{each}") for each in range(100)))])
+    assert ("all",) in {purge.names for purge in store.purges_since(before)}
+
+
+def test_one_record_is_written_for_many_purges_of_a_name(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[object] = []
+    write = PurgeRecords.write
+    monkeypatch.setattr(PurgeRecords, "write", lambda self, record: (written.append(record), write(self, record)))
+    first = number()
+    store.apply_purges([foreign(NEWS, soft=bool(each % 2), at=first + 1000 * each) for each in range(500)])
+    assert len(written) == 1
+
+
+def test_a_moved_key_is_loaded_again(store: FileStore) -> None:
+    for key in ("page", "other"):
+        store.write(begun(store, OLD, key))
+        store.load(key)
+    store.move(digest("page"))
+    assert store.lookup("page") is None
+    assert store.lookup("other") is not None
+    store.load("page")
+    seq = store.seq()
+    store.move_all()
+    assert store.lookup("page") is None
+    assert store.lookup("other") is None
+    assert store.seq() == seq
+    assert body_in(store) == OLD
+
+
+def test_nothing_is_moved_where_nothing_was_opened(store: FileStore, directory: Path) -> None:
+    store.move(digest("page"))
+    store.move_all()
+    store.apply_purges([])
+    assert not directory.exists()
