@@ -30,6 +30,7 @@ from .frontends.flask_internals import (
     RequestContext,
     around_response_processing,
     around_sessions,
+    around_url_for,
     around_user_exceptions,
     check_versions,
     current_flask_app,
@@ -38,6 +39,7 @@ from .frontends.flask_urls import warm_target
 from .frontends.gateway.handler import Gateway
 from .frontends.memoize.bound_function import FetchFunction
 from .frontends.memoize.handler import Calls
+from .frontends.memoize.places import observe_url_for
 from .frontends.middleware import AfterResponseMiddleware
 from .frontends.pages.error_pages import answer_once
 from .frontends.pages.handler import Pages
@@ -158,6 +160,7 @@ def _install(app: Flask, state: AppState, middleware: AfterResponseMiddleware) -
     if state.settings.session_opener is not None:
         APPS_WITH_OPENER.add(app)
     around_sessions(app, watch_opened, hand_out)
+    around_url_for(app, observe_url_for)
     around_response_processing(app, _discard_visitors_session, state.pages.response_is_finished)
 
 

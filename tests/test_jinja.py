@@ -251,3 +251,29 @@ def test_an_environment_that_exists_gets_the_tag(make_app: MakeApp) -> None:
     StaleCache(app)
     with app.app_context():
         assert app.jinja_env.from_string('{% cache 300, "x" %}<{% endcache %}').render() == Markup("<")
+
+
+def test_fragments_depend_on_the_place_as_far_as_they_show_it(make_app: MakeApp) -> None:
+    made = "{{ counted() }}"
+    site = Site(
+        make_app(),
+        none=fragment(made),
+        relative=fragment("{{ url_for('front') }}" + made),
+        full=fragment(fragment("{{ url_for('front', _external=True) }}") + made),
+    )
+    hosts = [f"http://{name}.example" for name in "abc"]
+    for name, expected in (("none", "1 1 1"), ("relative", "/2 /2 /2"), ("full", "{}/3 {}/4 {}/5")):
+        for _ in range(2):
+            assert [site.visit(f"/{name}", base_url=host) for host in hosts] == expected.format(*hosts).split()
+
+
+def test_a_processor_of_a_blueprint_is_for_its_pages(make_app: MakeApp) -> None:
+    site = Site(make_app(), page=fragment("{{ shop }}"))
+    site.app.context_processor(lambda: {"shop": "Shop"})
+    for name in ("one", "two"):
+        blueprint = Blueprint(name, name, url_prefix=f"/{name}")
+        blueprint.add_url_rule("/", "index", lambda: render_template("page.html"))
+        blueprint.context_processor(lambda name=name: {"shop": name})
+        site.app.register_blueprint(blueprint)
+    for _ in range(2):
+        assert [site.visit(path) for path in ("/page", "/one/", "/two/")] == ["Shop", "one", "two"]

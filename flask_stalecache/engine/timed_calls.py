@@ -68,6 +68,10 @@ def wait_for_refresh(
     while True:
         if (served := look(result, result is ours)) is not None:
             return served
+        if visit.origin.key != key:
+            # A variant, whose refresh is another one.
+            key = visit.origin.key
+            result = refreshes.result_of(key)
         # No refresh is pending, or one has ended without a result for this request: another process had the lock, or the result
         # was only for the request that submitted it.
         if result is None or result.done.is_set():
@@ -152,6 +156,9 @@ class TimedCalls:
         if answer is None or not is_storable:
             return None
         if answer.entry is not None and not is_ours:
+            if answer.entry.key != visit.origin.key:
+                # It is known by now that the answer depends on who asks.
+                return None
             # Never share a value object: each request gets its own from the entry, even if the entry was not stored.
             return Served(visit.fetch.status, Copy(visit.origin.key, answer.entry, NOTHING, 0, 0), collapsed=True)
         return self._engine.serve_answer(visit, answer, stored=False)

@@ -148,13 +148,16 @@ class CallerContext:
         is_short = 0 <= start.started - self.began.at <= longest
         return start._replace(seq=min(start.seq, self.began.seq), started=self.began.at if is_short else start.started)
 
-    def enter(self, function: Callable[[], T]) -> T:
-        """Call a function in the context. The current context variables must be the call's own: they are changed."""
+    def enter(self, function: Callable[[], T], url_adapter: object) -> T:
+        """Call a function in the context. The current context variables must be the call's own: they are changed.
+
+        :param url_adapter: builds its URLs.
+        """
         theirs = vars(self._globals)
         shared = {name: value for name, value in theirs.copy().items() if is_connection(value)}
         ours = self._context.app.app_ctx_globals_class()
         vars(ours).update(shared)
-        hide_caller(self._context, ours)
+        hide_caller(self._context, ours, url_adapter)
         try:
             return function()
         finally:

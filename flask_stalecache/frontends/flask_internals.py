@@ -37,9 +37,11 @@ from jinja2 import Environment
 from jinja2.runtime import Macro
 from werkzeug.datastructures import EnvironHeaders, Headers
 from werkzeug.local import LocalProxy
+from werkzeug.routing import MapAdapter
 from werkzeug.sansio.http import parse_cookie
 from werkzeug.wrappers import Response
 
+from ..core.model.base_url import Base
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
@@ -112,7 +114,7 @@ def can_hide_caller(context: _AppContext) -> bool:
     return True
 
 
-def hide_caller(context: _AppContext, call_globals: Any) -> None:
+def hide_caller(context: _AppContext, call_globals: Any, url_adapter: Any) -> None:
     """Enter the context of a caller without its request, session and ``g``, until the current context variables are dropped.
 
     Only code with these context variables is affected: other threads of the request go on seeing all of it. It stays one object,
@@ -120,10 +122,11 @@ def hide_caller(context: _AppContext, call_globals: Any) -> None:
 
     :param context: one of which :func:`can_hide_caller` is true.
     :param call_globals: stands in for ``g``.
+    :param url_adapter: builds URLs.
     """
-    shown: dict[str, Any] = {"g": call_globals}
+    shown: dict[str, Any] = {"g": call_globals, "url_adapter": url_adapter}
     if hasattr(context, "has_request"):
-        shown |= dict.fromkeys(_OF_REQUEST) | {"_after_request_functions": [], "url_adapter": context.app.create_url_adapter(None)}
+        shown |= dict.fromkeys(_OF_REQUEST) | {"_after_request_functions": []}
     _call.set((context, shown))
     app_context_variable.set(context)
 
@@ -158,7 +161,7 @@ def _shown(context: object) -> dict[str, Any]:
 @lru_cache(maxsize=64)
 def _hiding(kind: type) -> type:
     """Return a subclass of a class of contexts whose attributes are hidden from calls."""
-    names = ("g", "url_adapter", "_after_request_functions", *_OF_REQUEST) if hasattr(kind, "has_request") else ("g",)
+    names = ("g", "url_adapter", *(("_after_request_functions", *_OF_REQUEST) if hasattr(kind, "has_request") else ()))
     return type(kind.__name__, (kind,), {"__module__": kind.__module__, **{name: _Hidden(name) for name in names}})
 
 
@@ -177,6 +180,16 @@ def current_flask_app() -> Flask:
 def is_request_missing(error: RuntimeError) -> bool:
     """Whether an error says that code used the request where there is none. Flask has no class of its own for it."""
     return str(error).startswith(("Working outside of request context", "There is no request in this context"))
+
+
+def is_host_missing(error: RuntimeError) -> bool:
+    """Whether an error says that code used ``url_for`` where there is neither a request nor ``SERVER_NAME``."""
+    return str(error).startswith("Unable to build URLs outside an active request")
+
+
+def url_adapter_of(app: Flask, base: Base) -> MapAdapter | None:
+    """Return what builds the URLs of an app as in a request to a base URL."""
+    return app.create_url_adapter(Request(base.recipe(base.address(str(base))).to_environ()))
 
 
 def is_empty_proxy(value: object) -> bool:
@@ -481,6 +494,20 @@ def around_response_processing(
         return response
 
     app.process_response = process  # type: ignore[method-assign,assignment]
+
+
+def around_url_for(app: Flask, step: Callable[[str, dict[str, Any]], str]) -> None:
+    """Run a step before an app builds a URL. It gets the endpoint and the parameters, and returns the endpoint to build."""
+    build: Any = app.url_for
+
+    def url_for(endpoint: str, /, **values: Any) -> str:
+        url: str = build(step(endpoint, values), **values)
+        return url
+
+    app.url_for = url_for  # type: ignore[method-assign,assignment]
+    # Not made early: the app may not have set its options yet.
+    if "jinja_env" in vars(app) and app.jinja_env.globals.get("url_for") == build:
+        app.jinja_env.globals["url_for"] = url_for
 
 
 def around_template_context(app: Flask, step: Callable[[dict[str, Any], Callable[[], None]], None]) -> None:

@@ -16,6 +16,7 @@ from ..config import Settings
 from ..core.model.base_url import Base
 from ..core.model.keys import raw_path
 from ..errors import ConfigError
+from .flask_internals import url_adapter_of
 
 _UNKNOWN_BASE = (
     "warm() needs to know where the app is: set STALECACHE_BASE_URL = 'https://shop.example', or SERVER_NAME, or give full URLs"
@@ -57,8 +58,7 @@ def _root_of(app: Flask) -> str:
 
 def _url_of(app: Flask, base: Base, endpoint: str, values: Mapping[str, Any]) -> str:
     """Return the URL of an endpoint, as ``url_for`` in a request to the base URL would, without running hooks."""
-    environ = base.recipe(base.address(str(base))).to_environ()
-    adapter = app.create_url_adapter(Request(environ))
+    adapter = url_adapter_of(app, base)
     assert adapter is not None
     given = dict(values)
     app.inject_url_defaults(endpoint, given)

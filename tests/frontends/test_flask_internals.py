@@ -132,7 +132,7 @@ def connection():
 
 @cache.memoize(300)
 def seen():
-    assert connection() is connections[0] and not has_request_context() and "user" not in g
+    assert connection() is connections[-1] and not has_request_context() and "user" not in g
     g.locale = "en"
     links = []
     for link in (lambda: url_for("login", _external=True), get_flashed_messages, lambda: session["name"], lambda: request.path):
@@ -152,7 +152,7 @@ def see():
     db = connection()
     links = seen()
     assert (g.user, g.locale, session["name"], request.path, g.db) == ("ada", "de", "ada", "/seen", db)
-    assert url_for("login", _external=True) == "http://evil.example/login"
+    assert url_for("login", _external=True) == f"{request.host_url}login"
     assert get_flashed_messages() == ["hello"] and ended == []
     return str(links)
 
@@ -204,8 +204,13 @@ with app.test_request_context("/"):
     else:
         raise AssertionError("a fetch function has seen the request")
 with app.test_client().get("/seen", headers={"Host": "evil.example"}) as response:
-    assert response.text == "['no request', 'no request', 'no request', 'no request']", response.text
+    assert response.text == "['http://evil.example/login', 'no request', 'no request', 'no request']", response.text
 assert ended == [1] and [each.closed for each in connections] == [True]
+connections.clear()
+for visit in range(2):
+    with app.test_client().get("/seen") as response:
+        # Its host has a value of its own.
+        assert response.text == "['http://localhost/login', 'no request', 'no request', 'no request']", response.text
 
 with app.app_context():
     assert rates("eur") == {"base": "eur"}

@@ -222,6 +222,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.memoize.policy",
         "frontends.memoize.serializers",
         "frontends.memoize.circuit_breaker",
+        "frontends.memoize.places",
         "frontends.memoize.bound_function",
         "frontends.memoize.fetch",
         "frontends.memoize.origin",

@@ -58,6 +58,7 @@ FACES: dict[str, set[str]] = {
         "memoize.bound_function",
         "memoize.fragments",
         "memoize.function",
+        "memoize.places",
         "memoize.handler",
         "memoize.policy",
         "memoize.serializers",

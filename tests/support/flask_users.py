@@ -18,6 +18,7 @@ KNOW_FLASK = {
     "frontends.middleware",
     "frontends.pages.origin",
     "frontends.pages.handler",
+    "frontends.memoize.places",
     "frontends.memoize.origin",
     "frontends.memoize.handler",
     "frontends.memoize.fragments",

@@ -19,6 +19,7 @@ from ...stats.tally import Tally
 from ..function_names import name_of
 from .arguments import Arguments, canonical
 from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
+from .places import Places
 from .policy import CallPolicy
 from .serializers import Codec
 
@@ -56,6 +57,7 @@ class BoundFunction:
     :ivar slots: limits its concurrent calls.
     :ivar suspension: stops its calls after failures.
     :ivar pool: the threads of its refreshes, and of its calls with ``wait``.
+    :ivar places: the places of its callers and values.
     :ivar renew: renews values by their keys, and waits for them.
     :ivar terms: the serving options for callers that wait.
     :ivar in_background: the serving options in a refresh.
@@ -71,6 +73,7 @@ class BoundFunction:
     slots: ConcurrencyLimit
     suspension: CircuitBreaker
     pool: ThreadPool
+    places: Places
     renew: Callable[[tuple[str, ...]], None]
     lock_timeout: float
     terms: ServeOptions

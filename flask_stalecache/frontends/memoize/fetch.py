@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from ...core.http.cache_control import Directives
@@ -31,12 +30,15 @@ from ...core.model.purge_names import call_names, tag_name
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, current, run_apart
 from ...core.rules.storability import Facts, Verdict, judge
+from ...core.rules.variant_index import INDEX, index_with
+from ...core.rules.variants import Place as Stored
 from ...engine.origin import Answer, Start
 from ...errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
 from ..caller_context import CallerContext
-from ..flask_internals import is_request_missing
+from ..flask_internals import is_host_missing, is_request_missing
 from ..hooks import ask
 from .bound_function import BoundFunction
+from .places import ObservedAdapter, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,10 @@ class CallFetch:
     """One call of a fetch function.
 
     :param bound: the function in this app.
-    :param key: the key of the call.
+    :param key: the key of the call, without its place.
     :param label: its name in log lines.
+    :param place: the place that its URLs are relative to.
+    :param around: observes the call that makes this one, if any.
     """
 
     bound: BoundFunction
@@ -53,6 +57,8 @@ class CallFetch:
     kwargs: Mapping[str, Any]
     key: str
     label: str
+    place: Place
+    around: ObservedAdapter | None = None
 
     def answer(self, start: Start, is_background: bool, is_given_up: Callable[[], bool] = lambda: False) -> Answer:
         """Call the function, unless too many calls of it run, and judge its value.
@@ -68,12 +74,13 @@ class CallFetch:
             if not suspension.admits():
                 return suspended_answer(self.bound, self.label)
             word, caller = Cacheability(None, in_background=is_background), CallerContext.of(self.bound.app)
-            value, error = self._run(word, caller)
+            urls = self._observed()
+            value, error = self._run(word, caller, urls)
         finally:
             slots.give_back(slot)
         if caller is not None:
             start = caller.begun_with(start, self.bound.settings.refresh_deadline)
-        answer = self._judged(value, error, start, word)
+        answer = self._judged(value, error, start, word, urls)
         failed = answer.verdict is Verdict.FAILED
         if not (failed and is_given_up()):
             suspension.learn(failed=failed)
@@ -81,31 +88,43 @@ class CallFetch:
 
     def answer_uncached(self) -> Answer:
         """Call the function for this caller alone: nothing of it is stored."""
-        value, error = self._run(Cacheability(current()), CallerContext.of(self.bound.app))
+        value, error = self._run(Cacheability(current()), CallerContext.of(self.bound.app), self._observed())
         response = value if error is None else getattr(error, "response", None)
         failed = self._is_failure(error, value, _status_of(response))
         return Answer(Verdict.UNSTORABLE, value=value, error=error, failed=failed)
 
-    def _run(self, word: Cacheability, caller: CallerContext | None) -> tuple[Any, Exception | None]:
+    def _observed(self) -> ObservedAdapter:
+        return ObservedAdapter(self.bound.app, self.place, self.label, self.around)
+
+    def _run(self, word: Cacheability, caller: CallerContext | None, urls: ObservedAdapter) -> tuple[Any, Exception | None]:
         """Call the function without the visitor's request: in the app context of its caller, else in one of its own.
 
         The end of another app context would be the end of the caller's database session too.
         """
-        run = self._in_own_context if caller is None else partial(caller.enter, self._call)
+
+        def run() -> Any:
+            return self._in_own_context(urls) if caller is None else caller.enter(self._call, urls)
+
         try:
             # With empty context variables: if the function needs one, the first call shows it, not a later refresh.
             return run_apart(run, word), None
         except Exception as error:
             return None, error
 
-    def _in_own_context(self) -> Any:
-        with self.bound.app.app_context():
+    def _in_own_context(self, urls: Any) -> Any:
+        with self.bound.app.app_context() as context:
+            context.url_adapter = urls
             return self._call()
 
     def _call(self) -> Any:
         try:
             return self.bound.definition.function(*self.args, **self.kwargs)
         except RuntimeError as error:
+            if is_host_missing(error):
+                raise StaleCacheError(
+                    f"{self.label} uses url_for in an app context of its own, in which nothing tells the host: set SERVER_NAME, or "
+                    "use it outside of that context"
+                ) from error
             if not is_request_missing(error):
                 raise
             raise StaleCacheError(
@@ -119,7 +138,7 @@ class CallFetch:
 
     # -- judging its value ---------------------------------------------------------------------------------------
 
-    def _judged(self, value: Any, error: Exception | None, start: Start, word: Cacheability) -> Answer:
+    def _judged(self, value: Any, error: Exception | None, start: Start, word: Cacheability, urls: ObservedAdapter) -> Answer:
         response = value if error is None else getattr(error, "response", None)
         status = _status_of(response)
         if self._is_failure(error, value, status):
@@ -130,15 +149,31 @@ class CallFetch:
             return Answer(Verdict.FAILED, value, error, retry_after=retry_after, silent_for=silent, names=self.names())
         if error is not None or (status is not None and status not in _STORED):
             return Answer(Verdict.UNSTORABLE, value, error)
+        stored = self._place_of_value(urls, start)
+        if stored is None:
+            return self._refused_for_places(value, urls)
         try:
-            kind, body = self.bound.codec.encode(value, self.key)
+            kind, body = self.bound.codec.encode(value, stored.key)
         except UnstorableValue as reason:
             self.bound.complaints.warn_once((self.label, "value"), "what %s returned is not stored: %s", self.label, reason)
             return Answer(Verdict.UNSTORABLE, value, reason=Refusal(StoreRefusal.UNSTORABLE_VALUE, str(reason)))
         tags = self._tags()
         if tags is None:
             return Answer(Verdict.UNSTORABLE, value, reason=Refusal(StoreRefusal.TAGS_UNKNOWN))
-        return self._stored(value, kind, body, (*tags, *word.tags), start, word)
+        return self._stored(value, kind, body, (*tags, *word.tags), start, word, stored)
+
+    def _place_of_value(self, urls: ObservedAdapter, start: Start) -> Stored | None:
+        """Return where a value is stored; ``None`` if values for too many places are stored."""
+        fields = tuple(sorted(urls.read))
+        previous = start.previous
+        if not fields and (previous is None or (previous.key == self.key and previous.status != INDEX)):
+            return Stored(self.key, (), None)
+        return self.bound.places.of_value(self.key, fields, self.place)
+
+    def _refused_for_places(self, value: Any, urls: ObservedAdapter) -> Answer:
+        refusal = Refusal(StoreRefusal.TOO_MANY_VARIANTS, " and ".join(sorted(urls.read)), fix=_NAME_HOSTS)
+        self.bound.complaints.warn_once((self.label, refusal.log_key), "%s is not stored: %s", self.label, refusal.log_text)
+        return Answer(Verdict.UNSTORABLE, value, reason=refusal)
 
     def _is_failure(self, error: Exception | None, value: Any, status: int | None) -> bool:
         policy, log = self.bound.definition.policy, self.bound.complaints
@@ -165,7 +200,9 @@ class CallFetch:
             self.label,
         )
 
-    def _stored(self, value: Any, kind: str, body: bytes, tags: tuple[str, ...], start: Start, word: Cacheability) -> Answer:
+    def _stored(
+        self, value: Any, kind: str, body: bytes, tags: tuple[str, ...], start: Start, word: Cacheability, stored: Stored
+    ) -> Answer:
         bound, now = self.bound, time.time()
         policy = bound.definition.policy.windows
         facts = Facts(
@@ -177,7 +214,7 @@ class CallFetch:
             refusal=Refusal(StoreRefusal.NO_STORE, "it") if word.forbidden else None,
             said_max_age=word.limit(now),
             stood_in=word.stood_in,
-            has_better=start.previous is not None and not start.previous.stood_in,
+            has_better=start.previous is not None and start.previous.status != INDEX and not start.previous.stood_in,
         )
         judgement = judge(facts, policy, bound.settings.windows, bound.settings.max_entry_size, now)
         if judgement.verdict is not Verdict.STORABLE:
@@ -186,15 +223,31 @@ class CallFetch:
                 bound.complaints.warn_once((self.label, refusal.log_key), "%s is not stored: %s", self.label, refusal.log_text)
             return Answer(judgement.verdict, value, reason=refusal)
         windows = judgement.windows.shortened(policy.jitter * random.random())
-        return Answer(Verdict.STORABLE, value, entry=self._entry(kind, body, tags, windows, word, start, now))
+        entry = self._entry(kind, body, tags, windows, word, start, now, stored)
+        beside = None if stored.listing is None else index_with(stored.listing, entry, self.key)
+        return Answer(Verdict.STORABLE, value, entry=entry, beside=beside)
 
     def _entry(
-        self, kind: str, body: bytes, tags: tuple[str, ...], windows: Windows, word: Cacheability, start: Start, now: float
+        self,
+        kind: str,
+        body: bytes,
+        tags: tuple[str, ...],
+        windows: Windows,
+        word: Cacheability,
+        start: Start,
+        now: float,
+        stored: Stored,
     ) -> Entry:
         bound = self.bound
+        recipe: dict[str, Any] = {
+            "function": bound.definition.name,
+            "arguments": bound.definition.arguments.to_json(self.args, self.kwargs),
+        }
+        if stored.fields:
+            recipe["place"] = self.place.to_json()
         return start.build_entry(
             bound.terms,
-            key=self.key,
+            key=stored.key,
             names=(*call_names(bound.definition.name, self.key), *map(tag_name, dict.fromkeys(tags))),
             answered=now,
             windows=windows,
@@ -205,7 +258,7 @@ class CallFetch:
             status=200,
             headers=(("Content-Type", kind),),
             body=body,
-            recipe={"function": bound.definition.name, "arguments": bound.definition.arguments.to_json(self.args, self.kwargs)},
+            recipe=recipe,
             calls=tuple(word.calls),
             stood_in=word.stood_in,
         )
@@ -217,6 +270,8 @@ def suspended_answer(bound: BoundFunction, label: str) -> Answer:
     why = f"it failed {policy.suspend_after} times in a row, and is suspended for {policy.suspend_for:g} s"
     return Answer(Verdict.REFUSED, error=OriginSuspended(f"{label}: {why}"), retry_after=bound.suspension.left())
 
+
+_NAME_HOSTS = "name the hosts of the app in TRUSTED_HOSTS, or set STALECACHE_BASE_URL"
 
 #: Statuses of a ``requests.Response`` that are stored.
 _STORED = frozenset({*range(200, 206), 300, 301, 302, 303, 307, 308, 404, 410}) - {206}

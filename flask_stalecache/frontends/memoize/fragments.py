@@ -1,7 +1,7 @@
 """Fragments of templates: what stands between ``{% cache %}`` and ``{% endcache %}`` is a value under memoize.
 
-A fragment is shared by all visitors of the same key: template, name, the values named in the tag, and the host and blueprint that
-URLs depend on. So it is rendered without the request, and with the variables of the template as they were at the tag, except these:
+A fragment is shared by all visitors of the same key: template, name, the values named in the tag, and what its URLs depend on
+(:mod:`.places`). So it is rendered without the request, with the variables of the template as they were at the tag, except these:
 
 ============================================  ==========================================================================
 variable                                      in the fragment
@@ -20,15 +20,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import BuiltinFunctionType, FunctionType
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import Any
 
-from flask import Flask, Request
+from flask import Flask
 from jinja2 import StrictUndefined, Undefined
 from jinja2.environment import TemplateModule
 from jinja2.runtime import Context, Macro
 from markupsafe import Markup
-from werkzeug.routing import BuildError, MapAdapter
 
 from ...core.model.policy import Policy
 from ...core.rules import cacheability
@@ -38,19 +36,17 @@ from ..flask_internals import (
     current_flask_app,
     home_of_macro,
     is_empty_proxy,
-    outer_context,
-    request_context_variable,
-    request_or_none,
 )
 from .arguments import canonical
 from .bound_function import FetchFunction
+from .places import BLUEPRINT, observed_adapter
 from .policy import CallPolicy
 from .serializers import is_immutable
 
 #: In the context of a template: the variables that context processors have made.
 MADE = "_stalecache_made"
-#: In the context of a fragment: the place that it is rendered for.
-_PLACE = "_stalecache_place"
+#: In the context of a fragment.
+_WITHIN = "_stalecache_within"
 _VISITORS = ("request", "session", "g")
 #: What can be set in the tag.
 OPTIONS = ("stale_while_revalidate", "stale_if_error", "tags", "refresh_ahead", "jitter", "lock_timeout", "inherit")
@@ -58,19 +54,6 @@ OPTIONS = ("stale_while_revalidate", "stale_if_error", "tags", "refresh_ahead", 
 MOST = 1000
 #: A larger list or dict is not kept for the time after the request.
 _LARGEST = 500
-
-
-class Place(NamedTuple):
-    """The place that URLs in a fragment are relative to.
-
-    :ivar adapter: builds them; ``None`` if nothing says where the app is.
-    :ivar blueprints: those of the request, the innermost first.
-    :ivar key: the part of the key.
-    """
-
-    adapter: MapAdapter | None
-    blueprints: tuple[str, ...]
-    key: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,8 +123,7 @@ def answer(tag: Tag, max_age: Any, options: Mapping[str, Any]) -> Any:
     definition = None if cache is None or cache.calls is None else _definition(tag.label, max_age, options)
     if cache is None or definition is None:
         return tag.render({})
-    place = _place(cache)
-    args = (tag, place, place.key, tag.template, tag.name, tag.digest, tag.context.eval_ctx.autoescape, tuple(tag.values.values()))
+    args = (tag, tag.template, tag.name, tag.digest, tag.context.eval_ctx.autoescape, tuple(tag.values.values()))
     try:
         return cache.calls.answer(definition, args, {}, waits=not _is_kept(tag))
     except UnkeyableArgument:
@@ -160,20 +142,10 @@ def _check_key(tag: Tag, label: str, value: object) -> None:
         ) from None
 
 
-def _fragment(
-    tag: Tag,
-    place: Place,
-    where: tuple[str, ...],
-    template: str,
-    name: str,
-    digest: str,
-    escaped: bool,
-    vary: tuple[Any, ...],
-) -> Any:
-    """Render a fragment for everybody. All but the first two arguments are the key."""
+def _fragment(tag: Tag, template: str, name: str, digest: str, escaped: bool, vary: tuple[Any, ...]) -> Any:
+    """Render a fragment for everybody. All but the first argument are the key."""
     cacheability.tag(*tag.tags)
-    app = current_flask_app()
-    return tag.render({**_for_everybody(app, tag, place), "url_for": _UrlFor(app, place, tag.label), _PLACE: place})
+    return tag.render({**_for_everybody(current_flask_app(), tag), _WITHIN: True})
 
 
 _definitions: dict[tuple[object, ...], FetchFunction] = {}
@@ -190,63 +162,8 @@ def _definition(label: str, max_age: Any, options: Mapping[str, Any]) -> FetchFu
         return known
     inherit = options.get("inherit", True)
     windows = {name: options[name] for name in OPTIONS if name in options and name not in ("tags", "inherit")}
-    policy = CallPolicy(windows=Policy(max_age=max_age, **windows), ignored_args=("tag", "place"), inherit=inherit)
+    policy = CallPolicy(windows=Policy(max_age=max_age, **windows), ignored_args=("tag",), inherit=inherit)
     return _definitions.setdefault(chosen, FetchFunction(_fragment, policy, label))
-
-
-# -- URLs --------------------------------------------------------------------------------------------------------------
-
-
-def _place(cache: Any) -> Place:
-    request = request_or_none()
-    blueprints = () if request is None else tuple(request.blueprints)
-    base = cache.settings.base_url
-    if base is not None:
-        environ = base.recipe(base.address(str(base))).to_environ()
-        adapter = current_flask_app().create_url_adapter(Request(environ))
-        return Place(adapter, blueprints, (str(base), *blueprints))
-    context: Any = outer_context() if request is None else request_context_variable.get()
-    adapter = getattr(context, "url_adapter", None)
-    if adapter is None:
-        return Place(None, blueprints, blueprints)
-    host = (adapter.url_scheme, adapter.server_name, adapter.subdomain or "", adapter.script_name)
-    return Place(adapter, blueprints, (*host, *blueprints))
-
-
-class _UrlFor:
-    """``url_for`` in a fragment: it builds the URLs that a request to the same place would build."""
-
-    def __init__(self, app: Flask, place: Place, label: str) -> None:
-        self._app = app
-        self._place = place
-        self._label = label
-
-    def __call__(
-        self,
-        endpoint: str,
-        *,
-        _anchor: str | None = None,
-        _method: str | None = None,
-        _scheme: str | None = None,
-        _external: bool | None = None,
-        **values: Any,
-    ) -> str:
-        """Return the URL of an endpoint."""
-        app, adapter = self._app, self._place.adapter
-        if adapter is None:
-            raise StaleCacheError(
-                f"{self._label} uses url_for outside of a request: set STALECACHE_BASE_URL = 'https://shop.example', or SERVER_NAME"
-            )
-        if endpoint.startswith("."):
-            endpoint = f"{self._place.blueprints[0]}{endpoint}" if self._place.blueprints else endpoint[1:]
-        app.inject_url_defaults(endpoint, values)
-        external = _scheme is not None if _external is None else _external
-        try:
-            url = adapter.build(endpoint, values, method=_method, url_scheme=_scheme, force_external=external)
-        except BuildError as error:
-            values.update(_anchor=_anchor, _method=_method, _scheme=_scheme, _external=external)
-            return app.handle_url_build_error(error, endpoint, values)
-        return url if _anchor is None else f"{url}#{quote(_anchor, safe='%!#$&()*+,/:;=?@' + chr(39))}"
 
 
 # -- variables ---------------------------------------------------------------------------------------------------------
@@ -263,10 +180,10 @@ def note_made(context: dict[str, Any], update: Callable[[], None]) -> None:
     context[MADE] = {name: value for name, value in context.items() if name not in given}
 
 
-def _for_everybody(app: Flask, tag: Tag, place: Place) -> dict[str, Any]:
+def _for_everybody(app: Flask, tag: Tag) -> dict[str, Any]:
     """Return the variables that a fragment sees otherwise than its template."""
     variables = tag.context.get_all()
-    if _PLACE in variables:
+    if _WITHIN in variables:
         # It is in another fragment, whose variables are everybody's.
         return {}
     noted: Mapping[str, Any] = variables.get(MADE) or {}
@@ -274,7 +191,7 @@ def _for_everybody(app: Flask, tag: Tag, place: Place) -> dict[str, Any]:
     made = {name: value for name, value in noted.items() if variables.get(name) is value and name not in _VISITORS}
     changed: dict[str, Any] = {name: _VisitorsValue.of(tag, name) for name in _VISITORS}
     if made and (tag.reads is None or not made.keys().isdisjoint(tag.reads)):
-        shared = _made_without_request(app, place.blueprints)
+        shared = _made_without_request(app)
         for name, value in made.items():
             is_made = shared.get(name) is not None or (name in shared and value is None)
             changed[name] = shared[name] if is_made else _VisitorsValue.of(tag, name)
@@ -291,9 +208,9 @@ def _is_global(context: Context, name: str, value: object) -> bool:
     return context.environment.globals.get(name) is value
 
 
-def _made_without_request(app: Flask, blueprints: tuple[str, ...]) -> dict[str, Any]:
+def _made_without_request(app: Flask) -> dict[str, Any]:
     made: dict[str, Any] = {}
-    for name in (None, *reversed(blueprints)):
+    for name in (None, *_blueprints_with_processors(app)):
         for processor in app.template_context_processors.get(name, ()):
             try:
                 made.update(app.ensure_sync(processor)())
@@ -301,6 +218,16 @@ def _made_without_request(app: Flask, blueprints: tuple[str, ...]) -> dict[str, 
                 # It needs the request. What it makes is the visitor's: an error where the fragment reads it.
                 continue
     return made
+
+
+def _blueprints_with_processors(app: Flask) -> list[str]:
+    """Return the blueprint of the page and those around it, the outermost first, if blueprints have context processors."""
+    urls = observed_adapter(app)
+    if urls is None or app.template_context_processors.keys() <= {None}:
+        return []
+    urls.note((BLUEPRINT,))
+    parts = urls.place.blueprint.split(".")
+    return [".".join(parts[: number + 1]) for number in range(len(parts))]
 
 
 def _is_bound_to_visitor(value: Any) -> bool:
@@ -369,4 +296,4 @@ def _is_plain(value: Any, left: list[int]) -> bool:
         return all(_is_plain(each, left) for pair in value.items() for each in pair)
     if isinstance(value, FunctionType):
         return value.__closure__ is None
-    return is_immutable(value) or isinstance(value, (BuiltinFunctionType, Macro, TemplateModule, Undefined, Place, _UrlFor))
+    return is_immutable(value) or isinstance(value, (BuiltinFunctionType, Macro, TemplateModule, Undefined))

@@ -20,6 +20,7 @@ from ...core.rules.prefer_stale import preference
 from ...core.rules.serving import Fetch, ServeOptions, decide
 from ...core.rules.status import CacheStatus
 from ...core.rules.storability import Verdict
+from ...core.rules.variant_index import INDEX, keys_in
 from ...engine.engine import Engine
 from ...engine.origin import Answer
 from ...engine.thread_pool import ThreadPool
@@ -35,6 +36,7 @@ from ..request_hints import hints_of_request, note_value
 from .bound_function import BoundFunction, FetchFunction, definition_named
 from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
 from .origin import CallOrigin
+from .places import Place, Places
 from .policy import NO_FALLBACK
 from .serializers import codec_of, is_immutable
 
@@ -69,6 +71,7 @@ class Calls:
         self.settings = settings
         self.engine = engine
         self._version = version
+        self._places = Places(app, settings.base_url, engine.look_up)
         engine.purged = note_own_purge
         self._bound_functions: dict[FetchFunction, BoundFunction] = {}
         self._names: dict[str, FetchFunction] = {}
@@ -88,6 +91,8 @@ class Calls:
         word = cacheability.current()
         origin = CallOrigin(bound, args, kwargs, word is not None and word.in_background, waits)
         served = self.engine.serve(origin)
+        if origin.key is not origin.call_key:
+            origin.tell_caller()
         if served.refresh:
             submit_at_close(self.engine, origin.refresh())
         if served.answer is None:
@@ -131,18 +136,32 @@ class Calls:
         has_threads = runtime.refresher.workers > 0 and not runtime.in_line
         if not has_threads:
             return
-        copy = self.engine.answer_writer.load(entry.key)
+        origin.relocate()
+        copy = self.engine.answer_writer.load(origin.key)
         is_outdone = copy.entry is not None and entry.started < copy.entry.started
         if (is_outdone or entry.seq < self.engine.store.seq()) and runtime.claim(copy):
             runtime.submit(origin.refresh())
 
     def refresh(self, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Queue a refresh, even of a fresh value. Return false if one is pending already."""
-        origin = CallOrigin(self._bound_function(definition), args, kwargs, False)
-        if self.engine.runtime.is_pending(origin.key):
-            return False
-        submit_at_close(self.engine, origin.refresh(forced=True))
-        return True
+        """Queue a refresh, even of a fresh value, and for all places. Return false if one is pending already."""
+        origins = self._origins(self._bound_function(definition), args, kwargs)
+        wanted = [origin for origin in origins if not self.engine.runtime.is_pending(origin.key)]
+        for origin in wanted:
+            submit_at_close(self.engine, origin.refresh(forced=True))
+        return bool(wanted)
+
+    def _origins(self, bound: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[CallOrigin]:
+        """Return the call for its caller, and for the other places that its values are stored for."""
+        origin, load = CallOrigin(bound, args, kwargs, False), self.engine.answer_writer.load
+        index = load(origin.call_key).entry
+        if index is None or index.status != INDEX:
+            return [origin]
+        stored = [entry for key in keys_in(index) if (entry := load(key).entry) is not None]
+        others = [self._origin_for(entry, bound, args, kwargs, in_background=False) for entry in stored]
+        found = [other for other in others if other is not None]
+        if not found:
+            origin.relocate()
+        return found or [origin]
 
     def renew(self, keys: Iterable[str]) -> None:
         """Renew the stale values whose arguments are known, all at the same time, and wait for that."""
@@ -153,7 +172,7 @@ class Calls:
 
     def _stale_call(self, copy: Copy) -> CallOrigin | None:
         """Return the call that made a value, if the value is stale and may be fetched now."""
-        origin = None if copy.entry is None else self._call_of(copy.entry)
+        origin = None if copy.entry is None or copy.entry.status == INDEX else self._call_of(copy.entry)
         if origin is None:
             return None
         decision = decide(copy.entry, copy.note, time.time(), origin.terms, pending=False)
@@ -178,12 +197,22 @@ class Calls:
             return None
         try:
             args, kwargs = definition.arguments.from_json(arguments)
-            origin = CallOrigin(self._bound_function(definition), args, kwargs, True)
+            return self._origin_for(entry, self._bound_function(definition), args, kwargs, in_background=True)
         except Exception as error:
             # The function has changed since: it takes other arguments.
             self.engine.complaints.error_every_minute((function, "recipe"), "%s can't be called as it was: %r", function, error)
             return None
-        return origin if origin.key == entry.key else None
+
+    def _origin_for(
+        self, entry: Entry, bound: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, in_background: bool
+    ) -> CallOrigin | None:
+        """Return the call that renews an entry; ``None`` if it is another call's.
+
+        :raises TypeError: if the place in its recipe has another form; likewise :class:`ValueError`.
+        """
+        data = entry.recipe.get("place")
+        origin = CallOrigin(bound, args, kwargs, in_background, place=None if data is None else Place.from_json(data))
+        return origin if origin.stands_for(entry.key) else None
 
     def purge(self, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Drop the stored value of a call."""
@@ -194,8 +223,10 @@ class Calls:
     def peek(self, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the stored value of a call, however old, or ``None``."""
         bound = self._bound_function(definition)
-        copy = self.engine.answer_writer.load(bound.key(args, kwargs))
-        value = None if copy.entry is None else self._read(bound, copy)
+        origin = CallOrigin(bound, args, kwargs, False)
+        origin.relocate()
+        copy = self.engine.answer_writer.load(origin.key)
+        value = None if copy.entry is None or copy.entry.status == INDEX else self._read(bound, copy)
         return None if value is _BROKEN else value
 
     # -- one call ------------------------------------------------------------------------------------------------
@@ -276,6 +307,7 @@ class Calls:
             slots=ConcurrencyLimit(policy.max_concurrency),
             suspension=self._suspension_of(definition),
             pool=self._pool_of(definition),
+            places=self._places,
             renew=self.renew,
             lock_timeout=settings.lock_timeout if windows.lock_timeout is None else windows.lock_timeout,
             terms=terms,

@@ -11,6 +11,8 @@ from typing import Any
 from ...core.rules.prefer_stale import preference
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Verdict
+from ...core.rules.variant_index import INDEX, Fields, is_variant_of
+from ...core.rules.variants import Located, locate
 from ...engine.origin import Answer, Origin, RefreshJob, Start
 from ...errors import OriginSuspended
 from ...stats.tally import Tally
@@ -18,6 +20,7 @@ from ...stores.base import Copy
 from ..hooks import ask
 from .bound_function import BoundFunction
 from .fetch import CallFetch, suspended_answer
+from .places import Place, observed_adapter
 from .policy import NO_FALLBACK
 
 
@@ -27,13 +30,16 @@ class CallOrigin(Origin):
     :param bound: the function in this app.
     :param in_background: it is made in a refresh, so that stale values are renewed and not served.
     :param renews_now: a stale value is renewed before the answer, although a visitor waits.
+    :param place: the place that URLs in the value are relative to; ``None``: that of the caller.
+    :ivar call_key: the key of the call, without its place.
+    :ivar key: the key of the value: of the call, or of a variant for the place.
     :raises UnkeyableArgument: if an argument has no canonical form.
     """
 
     key: str
     terms: ServeOptions
 
-    __slots__ = ("args", "bound", "in_background", "key", "kwargs", "terms")
+    __slots__ = ("_located", "_place", "args", "bound", "call_key", "in_background", "key", "kwargs", "terms")
 
     def __init__(
         self,
@@ -42,11 +48,14 @@ class CallOrigin(Origin):
         kwargs: Mapping[str, Any],
         in_background: bool,
         renews_now: bool = False,
+        place: Place | None = None,
     ) -> None:
         self.bound = bound
         self.args = args
         self.kwargs = kwargs
-        self.key = bound.key(args, kwargs)
+        self.key = self.call_key = bound.key(args, kwargs)
+        self._located: Located | None = None
+        self._place = place
         self.in_background = in_background
         #: The serving options of this call.
         self.terms = bound.in_background if in_background or renews_now else bound.terms
@@ -67,6 +76,43 @@ class CallOrigin(Origin):
         if prefers is None:
             return bound.terms
         return bound.terms._replace(prefer_stale=preference(prefers, bound.settings.prefer_stale_refresh))
+
+    @property
+    def place(self) -> Place:
+        """The place that URLs in the value are relative to."""
+        if self._place is None:
+            self._place = self.bound.places.of_caller()
+        return self._place
+
+    @property
+    def fields(self) -> Fields:
+        """The parts of the place in the key."""
+        return () if self._located is None else self._located.fields
+
+    @property
+    def may_collapse(self) -> bool:
+        """Whether other callers may wait for this call: not if its value is unlikely to be stored."""
+        return self._located is None or self._located.has_room
+
+    def relocate(self) -> bool:
+        """Look up the variant: since another call it may be known that the value depends on the place."""
+        before, look_up = self.key, self.bound.places.look_up
+        entry = look_up(self.call_key).entry
+        is_index = entry is not None and entry.status == INDEX
+        self._located = locate(self.call_key, self.place.environ, look_up, time.time()) if is_index else None
+        self.key = self.call_key if self._located is None else self._located.key
+        return self.key != before
+
+    def stands_for(self, key: str) -> bool:
+        """Take over the key of the call, or of a variant of it. Return false if the key is another one's."""
+        self.key = key
+        return key == self.call_key or is_variant_of(self.call_key, key)
+
+    def tell_caller(self) -> None:
+        """Tell a call within which this one was made on what the value depends, since it may become a part of the other one."""
+        around = observed_adapter(self.bound.app)
+        if around is not None:
+            around.note(map(str, self.fields))
 
     @property
     def label(self) -> str:
@@ -118,7 +164,8 @@ class CallOrigin(Origin):
         return self._fetch().answer_uncached()
 
     def _fetch(self) -> CallFetch:
-        return CallFetch(self.bound, self.args, self.kwargs, self.key, self.label)
+        around = observed_adapter(self.bound.app)
+        return CallFetch(self.bound, self.args, self.kwargs, self.call_key, self.label, self.place, around)
 
     def refresh(self, *, forced: bool = False) -> RefreshJob:
         """Return the refresh of this value. It also fills a missing one: callers that need the value wait for the refresh."""
