@@ -132,6 +132,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.file_store",
         "stores.memory_purges",
         "stores.memory_store",
+        "stores.shared.known",
     ),
     (
         "engine.log",

@@ -1,0 +1,169 @@
+"""What the processes of one host know of the shared server: how far its logs were read, whether it answers, and last changes.
+
+It is a table like that of the stamps, in a file of its own. A slot holds a number made of the serial of the entry that was stored
+last for a key there, by whatever host. 0: nobody knows, so the server must be asked. Keys that share a slot cost a question.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from ...core.model.keys import digest
+from ...filesystem.directory import Directory
+from ...filesystem.uptime import boot_id, seconds_up
+from ..numbers import MOST, Numbers
+from ..stamps import SLOTS
+from ..table_file import Layout, Table, open_table
+
+FILE_NAME = "known-1"
+#: Seconds for which the server counts as down at most without another attempt.
+LONGEST_DOWN = 60.0
+_DOWN_UNTIL, _HEARD_AT, _APPLIED, _CHANGE, _GENERATION, _HOST, _FOLLOWED_AT = range(7)
+_HEADER = 16
+_LAYOUT = Layout(counts=_HEADER, stamps=SLOTS, marks=0)
+_MICRO = 1_000_000
+
+
+def local_number(shared: int) -> int:
+    """Return the number of a purge in a cache directory.
+
+    :param shared: its number on the server, in microseconds.
+    """
+    return shared * 1000
+
+
+def shared_number(seq: int) -> int:
+    """Return the last purge on the server that what was begun at a local number is newer than, for all that is known."""
+    return max(0, seq - 1) // 1000
+
+
+def number_above(seq: int) -> int:
+    """Return a number on the server that is not below a local one."""
+    return -(-max(0, seq) // 1000)
+
+
+def number_of(text: str) -> int:
+    """Return the number that stands for a serial or a generation; never 0, which "" has: nobody knows."""
+    return 1 + int(digest(text)[:12], 16) if text else 0
+
+
+class Known:
+    """The table of one host, as this process has it open. Without one, each process knows something for itself.
+
+    :param path: the cache directory. It is held by :meth:`open`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._directory = Directory(path)
+        self._table: Table | None = None
+        self._header: Numbers = [0] * _HEADER
+        self._serials: Numbers = [0] * SLOTS
+
+    def open(self) -> None:
+        """Open the table, unless that is done or can't be."""
+        if self._table is not None and self._directory.is_current() and self._table.is_current():
+            return
+        try:
+            self._directory.hold()
+            table = open_table(self._directory.at(FILE_NAME), _LAYOUT)
+        except OSError:
+            self._table, self._header, self._serials = None, [0] * _HEADER, [0] * SLOTS
+            return
+        self._table = table
+        self._header, self._serials = table.numbers(0, _HEADER), table.numbers(_HEADER, SLOTS)
+
+    def tick(self) -> None:
+        """Open the table again if it was replaced, and write what can wait."""
+        self.open()
+        if self._table is not None:
+            self._table.tick()
+
+    # -- entries -------------------------------------------------------------------------------------------------
+
+    def serial(self, slot: int) -> int:
+        """Return the number of the serial that was stored last for a slot; 0: unknown."""
+        return max(0, self._serials[slot])
+
+    def note(self, slot: int, serial: int, *, since: int) -> None:
+        """Note a serial, unless somebody has noted another one.
+
+        :param since: what was noted before the server was asked.
+        """
+        if self.serial(slot) == since:
+            self._serials[slot] = serial
+
+    def put(self, slot: int, serial: int) -> None:
+        """Note a serial; 0: unknown."""
+        self._serials[slot] = serial
+
+    def forget_all(self) -> None:
+        """Let each key be asked for once."""
+        for slot in range(SLOTS):
+            self._serials[slot] = 0
+
+    # -- the server ----------------------------------------------------------------------------------------------
+
+    @property
+    def down_until(self) -> float:
+        """Until when the server counts as down, in seconds since the start of the machine; 0: it does not."""
+        until = max(0, self._header[_DOWN_UNTIL]) / _MICRO
+        # One that is far ahead is from before the machine was started.
+        return until if until <= seconds_up() + LONGEST_DOWN else 0.0
+
+    @down_until.setter
+    def down_until(self, until: float) -> None:
+        self._header[_DOWN_UNTIL] = int(until * _MICRO)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the server counts as down."""
+        return seconds_up() < self.down_until
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the follower has heard the server."""
+        passed = seconds_up() - max(0, self._header[_HEARD_AT]) / _MICRO
+        return passed if passed >= 0 and self._header[_HEARD_AT] > 0 else float("inf")
+
+    def has_heard(self) -> None:
+        """Note that the server has just answered the follower."""
+        self._header[_HEARD_AT] = int(seconds_up() * _MICRO)
+
+    # -- the logs ------------------------------------------------------------------------------------------------
+
+    @property
+    def applied(self) -> int:
+        """The number, on the server, of the last purge up to which all are applied here; 0: unknown."""
+        return max(0, self._header[_APPLIED])
+
+    @applied.setter
+    def applied(self, number: int) -> None:
+        self._header[_APPLIED] = number % MOST
+
+    @property
+    def change(self) -> int:
+        """The number of the last change that was read; 0: unknown, and all of them may be missing."""
+        return max(0, self._header[_CHANGE])
+
+    @change.setter
+    def change(self, number: int) -> None:
+        self._header[_CHANGE] = number % MOST
+
+    @property
+    def generation(self) -> int:
+        """The number of the generation of the server's bookkeeping that the positions belong to; 0: unknown."""
+        return max(0, self._header[_GENERATION])
+
+    @generation.setter
+    def generation(self, number: int) -> None:
+        self._header[_GENERATION] = number
+
+    # -- this host -----------------------------------------------------------------------------------------------
+
+    def host_id(self) -> str:
+        """Return the name of this host, which a copy of the directory on another one does not have."""
+        if self._header[_HOST] <= 0:
+            self._header[_HOST] = 1 + int.from_bytes(os.urandom(6), "big")
+        return digest(f"{self._header[_HOST]} {boot_id()} {socket.gethostname()}")[:16]
