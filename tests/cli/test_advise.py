@@ -189,30 +189,32 @@ def test_a_broken_archive_is_named(run: Callable[..., Result], tmp_path: Path) -
 # -- beside the real cache -----------------------------------------------------------------------------------------------
 
 
-def traffic(seed: int) -> Iterator[tuple[int, str, int, str]]:
+def traffic(seed: int, seconds: int) -> Iterator[tuple[int, str, int, str]]:
     """Yield times, targets, statuses and methods of a site with a few popular pages and an outage."""
     chance, at = random.Random(seed), float(AT)
-    while at < AT + 3600:
+    while at < AT + seconds:
         at += chance.expovariate(0.3)
         number = int(chance.paretovariate(0.9)) % 100
         target = f"/articles/{number}" if chance.random() < 0.7 else f"/search?q={number % 40}"
-        in_outage = AT + 1200 < at < AT + 1500
+        in_outage = AT + seconds / 3 < at < AT + seconds / 3 + 300
         status = 500 if in_outage or chance.random() < 0.02 else chance.choice((200, 200, 200, 304))
         yield int(at), target, status, chance.choices(("GET", "HEAD"), (20, 1))[0]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("max_age", [10, 120])
 @pytest.mark.parametrize("swr", [0, 60])
 def test_the_hit_ratios_are_those_of_the_real_cache(
     run: Callable[..., Result],
     log: Callable[[list[str]], Path],
     make_app: Callable[..., tuple[Flask, StaleCache]],
+    soak: Callable[[int, int], int],
     max_age: int,
     swr: int,
 ) -> None:
     # The jitter of the real cache is random, too.
     random.seed(max_age + swr)
-    requests = list(traffic(max_age + swr))
+    requests = list(traffic(max_age + swr, 3600 if max_age > 60 else soak(3600, 1500)))
     path = log([line(at, target, status, method) for at, target, status, method in requests])
     result = run("--json", "--max-age", max_age, "--stale-while-revalidate", swr, "--stale-if-error", 600, path)
     real, cache = make_app(REFRESH_WORKERS=0)

@@ -186,7 +186,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def test_an_exception_at_any_line_leaves_nothing(
     make_app: MakeApp, no_housekeeping: None, deed: Deed, soak: Callable[[int, int], int]
 ) -> None:
-    assert len(play(Scene(make_app, SETTINGS["in files"]), deed, soak(1, 30))) > soak(100, 3)
+    assert len(play(Scene(make_app, SETTINGS["in files"]), deed, soak(1, 50))) > soak(100, 3)
 
 
 @pytest.mark.soak
@@ -195,7 +195,7 @@ def test_an_exception_at_any_line_leaves_nothing(
 def test_nor_does_one_wherever_handlers_of_signals_run(
     make_app: MakeApp, no_housekeeping: None, settings: dict[str, Any], deed: str, soak: Callable[[int, int], int]
 ) -> None:
-    assert len(play(Scene(make_app, settings), DEEDS[deed], soak(1, 120), at_signals=True)) > soak(100, 1)
+    assert len(play(Scene(make_app, settings), DEEDS[deed], soak(1, 200), at_signals=True)) > soak(100, 1)
 
 
 # -- the parts -------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ SITES = [
 def test_strangers_get_pages_without_a_form_from_the_store(
     app: RealApp, front: str, sessions_count: bool, directory: Path, soak: Callable[[int, int], int]
 ) -> None:
-    walk = walk_of(app, strangers=soak(50, 50 if app is MAGAZINE else 25), length=soak(60, 6))
+    walk = walk_of(app, strangers=soak(50, 35 if app is MAGAZINE else 25), length=soak(60, 6))
     walked = compare(app, app.build(front, directory), walk, sessions_count=sessions_count)
     print(walked.table())
     assert walked.total.ratio >= GOAL

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,7 +36,6 @@ class Interrupter:
         self._left = step
         self._at_signals = at_signals
         self._seen = seen
-        self._codes: dict[Any, frozenset[int]] = {}
         self.place: str | None = None
 
     def run(self, do: Callable[[], object]) -> bool:
@@ -73,7 +73,7 @@ class Interrupter:
         return self._trace
 
     def _counts(self, frame: FrameType) -> bool:
-        if self._at_signals and frame.f_lasti not in self._moments_of(frame.f_code):
+        if self._at_signals and frame.f_lasti not in _moments_of(frame.f_code):
             return False
         if self._seen is None:
             return True
@@ -83,10 +83,10 @@ class Interrupter:
         self._seen.add(place)
         return True
 
-    def _moments_of(self, code: Any) -> frozenset[int]:
-        if code not in self._codes:
-            self._codes[code] = frozenset(_moments(code))
-        return self._codes[code]
+
+@cache
+def _moments_of(code: Any) -> frozenset[int]:
+    return frozenset(_moments(code))
 
 
 def _moments(code: Any) -> Iterator[int]:

@@ -114,8 +114,8 @@ def unless_soaking(names: frozenset[str], soak: Callable[[int, int], int]) -> fr
 
 
 def steps(soak: Callable[[int, int], int], soft: bool) -> Iterator[int]:
-    """Return which steps are played: all under ``make soak``, else every third; of a hard and of a soft purge not the same ones."""
-    return itertools.count(1 if soak(1, 0) or not soft else 2, soak(1, 3))
+    """Return which steps are played: all under ``make soak``, else every fifth; of a hard and of a soft purge not the same ones."""
+    return itertools.count(1 if soak(1, 0) or not soft else 3, soak(1, 5))
 
 
 def check_no_lock_stays(store: FileStore) -> None:
@@ -168,7 +168,7 @@ def play_killed_purges(directory: Path, soft: bool, passed_over: frozenset[str],
 def test_a_purger_killed_at_any_step_harms_nobody(
     worker: Worker, directory: Path, soft: bool, soak: Callable[[int, int], int]
 ) -> None:
-    assert worker.run(play_killed_purges, directory, soft, unless_soaking(READING, soak), soak(1, 7 if soft else 3)) > 50
+    assert worker.run(play_killed_purges, directory, soft, unless_soaking(READING, soak), soak(1, 17 if soft else 11)) > 50
 
 
 def play_killed_writes(directory: Path, passed_over: frozenset[str], stride: int) -> int:
@@ -195,7 +195,7 @@ def play_killed_writes(directory: Path, passed_over: frozenset[str], stride: int
 
 @pytest.mark.soak
 def test_a_writer_killed_at_any_step_harms_nobody(worker: Worker, directory: Path, soak: Callable[[int, int], int]) -> None:
-    assert worker.run(play_killed_writes, directory, unless_soaking(READING, soak), soak(1, 2)) > 30
+    assert worker.run(play_killed_writes, directory, unless_soaking(READING, soak), soak(1, 5)) > 30
 
 
 def play_killed_first_uses(place: Path, passed_over: frozenset[str], stride: int) -> int:
@@ -219,7 +219,7 @@ def play_killed_first_uses(place: Path, passed_over: frozenset[str], stride: int
 def test_a_process_killed_in_its_first_use_leaves_a_directory_that_works(
     worker: Worker, tmp_path: Path, soak: Callable[[int, int], int]
 ) -> None:
-    assert worker.run(play_killed_first_uses, tmp_path, unless_soaking(READING, soak), soak(1, 9)) > 80
+    assert worker.run(play_killed_first_uses, tmp_path, unless_soaking(READING, soak), soak(1, 29)) > 80
 
 
 def leave_a_temporary_file(directory: Path, deed: Callable[[FileStore], object]) -> list[str]:
