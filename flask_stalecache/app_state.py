@@ -15,7 +15,7 @@ from .batches.renewal import Renewal
 from .batches.scheduler import BatchScheduler
 from .config import Settings
 from .core.model.entry import Entry
-from .core.model.environ import REFRESHING
+from .core.model.environ import GIVEN_SESSION, REFRESHING
 from .engine.engine import Engine
 from .errors import ConfigError
 from .frontends.app_version import AppVersion
@@ -198,5 +198,5 @@ def _discard_visitors_session(context: RequestContext) -> None:
     The gateway's refresh has them where a page varies on them.
     """
     environ = plain_environ(context.request)
-    if AS_VISITOR.get() or (REFRESHING in environ and "HTTP_COOKIE" in environ):
+    if AS_VISITOR.get() or GIVEN_SESSION in environ or (REFRESHING in environ and "HTTP_COOKIE" in environ):
         discard_session(context)

@@ -105,6 +105,8 @@ class StaleCache:
         stale_if_error: Duration | None = None,
         *,
         vary: Sequence[str] | Mapping[str, Normaliser | None] = (),
+        cookies: Sequence[str] | Mapping[str, Normaliser | None] = (),
+        session: Sequence[str] | Mapping[str, Callable[[Any], str | None] | None] = (),
         ignored_parameters: Iterable[str] = (),
         sort_query: bool = False,
         key: Callable[[], object] | None = None,
@@ -136,6 +138,10 @@ class StaleCache:
             504 (RFC 5861 section 4). Default: what the response says, else ``STALECACHE_STALE_IF_ERROR``.
         :param vary: request fields that the page depends on (RFC 9110 section 12.5.5); or a mapping of fields to callables that
             normalise a value (``None`` if the field is absent) to keep the number of variants small.
+        :param cookies: cookies that the page depends on: their values are in the key; or a mapping of names to callables that
+            normalise a value (``None`` without the cookie).
+        :param session: keys of the session whose values the page depends on; or a mapping of keys to callables that make a string
+            of a value (``None`` without it).
         :param ignored_parameters: query parameters that the page does not depend on: names, or patterns such as ``utm_*``.
         :param sort_query: ``?a=1&b=2`` and ``?b=2&a=1`` are one page: the order of query parameters is not in the key; that of
             several values of one name is. Default false.
@@ -176,6 +182,8 @@ class StaleCache:
             stale_while_revalidate=stale_while_revalidate,
             stale_if_error=stale_if_error,
             vary=vary,
+            cookies=cookies or None,
+            session=session,
             ignored_parameters=ignored_parameters,
             sort_query=sort_query,
             key=key,

@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -170,17 +170,17 @@ class Engine:
         """Return the copy of a key. Use the copy in this process's memory while it is valid."""
         return self.store.lookup(key) or self._load(key)
 
-    def hint(self, url_key: str, fields: Fields, environ: Mapping[str, Any]) -> str | None:
+    def hint(self, url_key: str, fields: Fields, get: Callable[[str], Any]) -> str | None:
         """Note what the first answer of a URL depends on, and return its key; ``None`` if it is not the first one.
 
         :param url_key: the key of the URL.
-        :param environ: the request.
+        :param get: looks up variables of the request.
         """
         if self.look_up(url_key).entry is not None:
             return None
         self.hints.pop(url_key, None)
         self.hints.note(url_key, fields)
-        return variant_key(url_key, fields, environ.get)
+        return variant_key(url_key, fields, get)
 
     def is_in_use(self, key: str) -> bool:
         """Whether an entry is stored under a key that some request may still be answered with."""

@@ -36,6 +36,8 @@ _NEEDS_THE_APP = {
     "unless": "write a rule for its path in STALECACHE_GATEWAY, whose unless is given the WSGI environ",
     "renew": "write a rule for its path in STALECACHE_GATEWAY, whose renew is given the WSGI environ",
     "key": "a hit has no request to ask: write vary=, or leave gateway out",
+    "cookies": "write a rule for its path in STALECACHE_GATEWAY, such as Policy(cookies=['lang'])",
+    "session": "write a rule for its path in STALECACHE_GATEWAY, such as Policy(session=['lang'])",
     "ignored_parameters": "name them in STALECACHE_IGNORED_PARAMETERS, or in a rule for its path in STALECACHE_GATEWAY",
     "sort_query": "write a rule for its path in STALECACHE_GATEWAY",
     "prefer_stale": "write a rule for its path in STALECACHE_GATEWAY",
@@ -50,7 +52,7 @@ def check_gateway_policy(policy: Policy) -> None:
     """Raise :class:`ConfigError` if the policy of a view with ``gateway=True`` needs the app at each hit."""
     for name, advice in _NEEDS_THE_APP.items():
         value = getattr(policy, name)
-        is_said = bool(value) if name in ("ignored_parameters", "refresh_ahead", "sort_query") else value is not None
+        is_said = bool(value) if name in ("ignored_parameters", "refresh_ahead", "session", "sort_query") else value is not None
         if is_said and (name, value) != ("min_uses", 1):
             raise ConfigError(f"{name} has no effect beside gateway=True, since a hit never enters the app: {advice}")
     if hidden := min(policy.unset.intersection(map(str.lower, TAG_FIELDS)), default=None):
@@ -138,6 +140,7 @@ class FlaskGatewayFactory:
         preferred = preference(settings.prefer_stale, refreshes)
         terms = self._version.serve_options(prefer_stale=preferred)
         is_on = settings.gateway is not False
+        sessions = FlaskSessions(app, settings.session_opener, engine.complaints)
         endpoints = FlaskEndpoints(app, engine.complaints, only_coded=not is_on)
         rules = Rules(
             () if isinstance(settings.gateway, bool) else settings.gateway,
@@ -146,8 +149,8 @@ class FlaskGatewayFactory:
             terms,
             preference(True, refreshes),
             endpoints.endpoint_of,
+            sessions.check,
         )
-        sessions = FlaskSessions(app, settings.session_opener, engine.complaints)
         observer = Observer(settings, sessions)
         backend = Backend.of(
             observer.entering(enter),

@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import lru_cache
 from importlib.metadata import version
 from inspect import signature, unwrap
 from operator import itemgetter
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import WeakSet
 
@@ -275,20 +275,23 @@ class SavedSession(NamedTuple):
     :ivar signed: when the cookie was signed, in whole seconds since the epoch.
     :ivar valid_until: the last second in which it is valid.
     :ivar prolonged_within: its lifetime, if the app prolongs it at each request; else 0.
+    :ivar values: those values of it that are wanted, by their keys.
     """
 
     keys: frozenset[str] = frozenset()
     signed: float = -math.inf
     valid_until: float = math.inf
     prolonged_within: float = 0.0
+    values: Mapping[str, Any] = MappingProxyType({})
 
 
-def saved_session(app: Flask, field: str) -> SavedSession | None:
+def saved_session(app: Flask, field: str, kept: frozenset[str] = frozenset()) -> SavedSession | None:
     """Return the session that Flask's own interface loads from a Cookie field; ``None`` if it is out of time.
 
     Raises what that raises for a cookie that was signed, but can't be read.
 
     :param field: the field.
+    :param kept: the keys whose values are wanted.
     """
     value, signer = parse_cookie(field).get(session_cookie(app)), app.session_interface.get_signing_serializer(app)  # type: ignore[attr-defined]
     if not value or signer is None:
@@ -302,7 +305,8 @@ def saved_session(app: Flask, field: str) -> SavedSession | None:
         return SavedSession()
     values, at = dict(values), int(signed.timestamp())
     is_prolonged = bool(values.get("_permanent")) and app.config["SESSION_REFRESH_EACH_REQUEST"]
-    return SavedSession(frozenset(values), at, at + lifetime, lifetime if is_prolonged else 0.0)
+    wanted = {key: value for key, value in values.items() if key in kept} if kept else {}
+    return SavedSession(frozenset(values), at, at + lifetime, lifetime if is_prolonged else 0.0, MappingProxyType(wanted))
 
 
 #: Returns, of a configuration, what Flask's own interface loads sessions by, the name of the cookie first.

@@ -6,7 +6,7 @@ so what middleware reads while a response is made counts like what the app reads
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +16,7 @@ from werkzeug.routing import RequestRedirect
 from ..config import Settings
 from ..core.http.accept import CODINGS, AcceptReads, codings_named
 from ..core.http.fields import vary_names
-from ..core.model.environ import REPORT
+from ..core.model.environ import GIVEN_SESSION, REPORT
 from ..core.model.inputs import RequestInputs
 from ..core.model.policy import Policy
 from ..core.model.query import NamePatterns
@@ -37,7 +37,7 @@ from .pages.watch import is_changed, names_missed, read_beyond_names
 from .read_log import ReadLog
 from .request_values import values_kept_for
 from .session_log import MARKS, SessionLog, SessionReads
-from .watched_session import log_of, names_read
+from .watched_session import log_of, names_read, plain_values
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -275,6 +275,7 @@ class Observer:
             changed=frozenset(name for left in report.lefts for name in left.log.changed),
             codings=last.codings,
             readers=readers,
+            held=partial(self._held, report.lefts),
             reader_of=partial(_reader_of, report.lefts),
         )
 
@@ -299,12 +300,17 @@ class Observer:
         names |= names_missed(left.log, left.seen)
         if keys is None or left.coded.ignore_session:
             return names
-        is_new = not RequestInputs(cookies=(left.session_cookie,)).present_in(left.seen)
+        # A refresh is given what the key has of a session.
+        is_new = not (GIVEN_SESSION in left.seen or RequestInputs(cookies=(left.session_cookie,)).present_in(left.seen))
         return names | names_read(keys, left.session, left.session_cookie, SessionReads(), is_new=is_new)
 
     def _keys(self, left: Left) -> SessionLog | None:
         """Return the log of a session whose keys can be looked up at hits, too."""
         return left.keys if self._sessions.are_of(left.app) else None
+
+    def _held(self, lefts: Iterable[Left]) -> Iterator[Mapping[str, Any]]:
+        """Yield the sessions of requests whose keys can be looked up at hits, as they are left."""
+        return (plain_values(left.session) for left in lefts if self._keys(left) is not None)
 
     def _harmless(self, lefts: Iterable[Left]) -> frozenset[str]:
         """Return the names of the cookies of sessions that were left as they were, but for marks."""

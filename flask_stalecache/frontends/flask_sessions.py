@@ -14,17 +14,21 @@ A session may be opened otherwise from one request to the next: the interface is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request
 
+from ..core.model.environ import GIVEN_SESSION
+from ..core.model.policy import Policy
 from ..core.remembered import MIB, Remembered
 from ..engine.log import RateLimitedLog
-from .flask_internals import SavedSession, has_flasks_sessions, saved_session, session_settings
+from ..errors import ConfigError
+from .flask_internals import SavedSession, has_flasks_sessions, saved_session, session_cookie, session_settings
 from .pages.request_recorder import ObservedRequest
+from .watched_session import GivenSession
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -53,6 +57,8 @@ class FlaskSessions:
         self._settings: tuple[Any, ...] = ()
         #: What Cookie fields hold, by their digests: they are secrets, and visitors choose their lengths.
         self._known = _remembered()
+        #: The keys that rules name, whose values are remembered too.
+        self._kept: frozenset[str] = frozenset()
 
     def are_of(self, app: Flask) -> bool:
         """Whether keys of an app's sessions can be looked up: not of one that is mounted in the app."""
@@ -64,6 +70,39 @@ class FlaskSessions:
             return self._opened_holds(environ, keys)
         saved = self._saved(environ)
         return saved is None or not saved.keys.isdisjoint(keys)
+
+    def values(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> Mapping[str, Any]:
+        """Return the values of some keys of a visitor's session, without those that it lacks.
+
+        :raises ConfigError: if nobody can tell, or if the opener raises.
+        """
+        given: GivenSession | None = environ.get(GIVEN_SESSION)
+        if given is not None and given.app is self._app:
+            return {key: value for key, value in given.values.items() if key in keys}
+        if self._opener is not None:
+            return self._opened_values(self._opener, environ, keys)
+        saved = self._saved(environ)
+        if saved is None:
+            raise ConfigError(f"session={list(keys)}: nobody can look up sessions of the app; set STALECACHE_SESSION_OPENER")
+        return {key: value for key, value in saved.values.items() if key in keys}
+
+    def given(self, values: Mapping[str, Any]) -> GivenSession:
+        """Return the session of a refresh."""
+        return GivenSession(self._app, values)
+
+    def check(self, pattern: str, policy: Policy) -> None:
+        """Learn what a rule names, before the first request; raise :class:`ConfigError` if nobody can look it up."""
+        self._kept = self._kept.union(policy.session)
+        if policy.session and self._opener is None and not has_flasks_sessions(self._app):
+            raise ConfigError(
+                f"the rule for {pattern!r} has session={list(policy.session)}, and sessions of the class "
+                f"{type(self._app.session_interface).__name__} can't be looked up: set STALECACHE_SESSION_OPENER"
+            )
+        if (name := session_cookie(self._app)) in (policy.cookies or ()):
+            raise ConfigError(
+                f"the rule for {pattern!r} has cookies with {name!r}, in which sessions are kept: name values of the session in "
+                "session="
+            )
 
     def bar(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
         """Whether a visitor has to be sent to the app for one of some keys, or since a hit would not prolong their session."""
@@ -100,14 +139,15 @@ class FlaskSessions:
     def _open(self, field: str, digest: bytes, known: Remembered[bytes, SavedSession]) -> SavedSession | None:
         known.pop(digest, None)
         try:
-            saved = saved_session(self._app, field)
+            saved = saved_session(self._app, field, self._kept)
         except Exception:
             # The app raises it too. It is not for us to answer in its place.
             return None
         if saved is None:
             # Its time is not now. A cookie from a host whose clock is ahead becomes valid.
             return NO_SESSION
-        return known.note(digest, saved, len(saved.keys) * _KEY + sum(map(len, saved.keys)))
+        size = len(saved.keys) * _KEY + sum(map(len, saved.keys)) + (len(field) if saved.values else 0)
+        return known.note(digest, saved, size)
 
     def _opened_holds(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
         if not environ.get("HTTP_COOKIE"):
@@ -122,6 +162,16 @@ class FlaskSessions:
                 "session-opener", "STALECACHE_SESSION_OPENER raised, so that visitors with cookies are live: %r", error
             )
             return True
+
+    def _opened_values(
+        self, opener: Callable[[Flask, Request], Any], environ: WSGIEnvironment, keys: tuple[str, ...]
+    ) -> Mapping[str, Any]:
+        try:
+            with self._app.app_context():
+                opened = opener(self._app, Request(environ.copy()))
+                return {} if opened is None else {key: opened[key] for key in keys if key in opened}
+        except Exception as error:
+            raise ConfigError(f"session={list(keys)}: STALECACHE_SESSION_OPENER raised {error!r}") from error
 
 
 def _remembered() -> Remembered[bytes, SavedSession]:

@@ -10,11 +10,13 @@ handed out, it counts as read as a whole.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import lru_cache
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..core.model.environ import GIVEN_SESSION
 from ..core.model.inputs import RequestInputs
 from .flask_internals import SAVE_SESSION, RequestContext, loads_sessions_only, outside_caller, session_of
 from .session_log import WHOLE, SessionLog, SessionReads, is_exempt
@@ -30,9 +32,31 @@ FLASHES = frozenset({"_flashes"})
 _NO_KEYS: frozenset[str] = frozenset()
 
 
+class GivenSession(NamedTuple):
+    """The session of a refresh.
+
+    :ivar app: its app; that of another one, which is mounted in it, is left alone.
+    :ivar values: those that are in the key. The refresh finds nothing else, and nothing of it is saved.
+    """
+
+    app: object
+    values: Mapping[str, Any]
+
+
+def _give(context: RequestContext, session: Any) -> None:
+    # Each request gets here: the way by its methods would cost several times as much.
+    environ = vars(context.request)["environ"]
+    given: GivenSession | None = getattr(environ, "_plain", environ).get(GIVEN_SESSION)
+    if given is not None and given.app is context.app and isinstance(session, dict):
+        # Past the methods of its class, by which it would be modified.
+        dict.update(session, deepcopy(dict(given.values)))
+
+
 def watch_opened(context: RequestContext, session: Any) -> None:
     """Begin to watch a session that a context has got, if it was opened and its class can be watched."""
     state = vars(context)
+    if _LOG not in state:
+        _give(context, session)
     log: SessionLog | None = state.get(_LOG)
     own = getattr(session, "__dict__", {}).get(_LOG)
     if log is not None:
@@ -69,6 +93,12 @@ def end_watch(session: Any) -> None:
 def watch_again(context: RequestContext, log: SessionLog) -> None:
     """Watch a session again after code has had it."""
     log.is_ended = not _begin(session_of(context), log)
+
+
+def go_on_watching(log: SessionLog, session: Any) -> None:
+    """Watch the session that takes the place of one whose log this is, and has what that had."""
+    if not log.is_ended:
+        _begin(session, log)
 
 
 def hand_out(session: Any, frame: FrameType) -> Any:

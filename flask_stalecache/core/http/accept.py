@@ -11,6 +11,8 @@ the name of a field named it in ``Vary``                           the normal fo
 :class:`Chosen`     asked for the best match in a list             the match
 :class:`Parsed`     read the parsed field in another way           the members and their weights
 :class:`Raw`        read the field itself                          its normal form, weights included
+:class:`Named`      been given the name of a cookie or of a value  what that is, or what a normaliser makes of it
+                    of the session by a rule or a decorator
 =================== ============================================== =====================================================
 """
 
@@ -89,13 +91,43 @@ class Codings(NamedTuple):
         return ENCODING
 
 
+class Named(NamedTuple):
+    """A cookie, or a value of the session, that a developer has named.
+
+    Only the front end can look it up: :mod:`~flask_stalecache.core.rules.named` says under which variable.
+
+    :ivar kind: ``cookie`` or ``session``.
+    :ivar name: the name of the cookie, or the key of the value.
+    """
+
+    kind: str
+    name: str
+
+    @property
+    def field(self) -> str:
+        """The field that tells, in lower case: sessions are told by their cookies."""
+        return COOKIE
+
+    @property
+    def variable(self) -> str:
+        """The name under which its value is looked up. No variable of an environ has a space in its name."""
+        return f"{self.kind} {self.name}"
+
+
+COOKIE = "cookie"
+NAMED_KINDS = ("cookie", "session")
 #: A request field by which the variants of a URL are told apart, or a part of it.
-Selector: TypeAlias = "str | Chosen | Parsed | Raw | Codings"
+Selector: TypeAlias = "str | Chosen | Parsed | Raw | Codings | Named"
 
 
 def field_of_selector(selector: Selector) -> str:
     """Return the request field that a selector looks at, in lower case."""
     return selector if isinstance(selector, str) else selector.field
+
+
+def variable_of_selector(selector: Selector) -> str:
+    """Return the variable of the environ that a selector looks at."""
+    return selector.variable if isinstance(selector, Named) else environ_name(field_of_selector(selector))
 
 
 def value_of(selector: Selector, value: str | None) -> str | None:
@@ -113,6 +145,8 @@ def value_of(selector: Selector, value: str | None) -> str | None:
             return _raw(field, value)
         case Codings(known):
             return None if value is None else acceptable_of(value, known)
+        case Named():
+            return value
         case _:
             return normalised(selector, value)
 
@@ -140,6 +174,8 @@ def name_in_key(selector: Selector) -> object:
             return (field, "raw")
         case Codings(known):
             return (ENCODING, ",".join(known))
+        case Named(kind, name):
+            return ("named", kind, name)
         case _:
             return selector
 
@@ -173,6 +209,8 @@ def from_json(data: Any) -> Selector:
             selector = Raw(_accept_field(field))
         case "codings", [[*known]]:
             selector = Codings(tuple(map(_text, known)))
+        case "named", [kind, name] if kind in NAMED_KINDS:
+            selector = Named(_text(kind), _text(name))
         case _:
             raise ValueError("no selector has this form")
     return selector  # type: ignore[no-any-return]
@@ -228,6 +266,8 @@ class AcceptReads:
                 self.raw.add(field)
             case Codings():
                 self.raw.add(ENCODING)
+            case Named():
+                raise AssertionError("what a page has named is told by the names that it depends on")
             case _:
                 self.raw.add(selector)
 

@@ -17,6 +17,8 @@ REPLAY = "flask_stalecache.replay"
 CONVERTED = "flask_stalecache.converted"
 #: Set in a request that warms the cache.
 WARMING = "flask_stalecache.warming"
+#: The session of a refresh: values that are in the key, and nothing else.
+GIVEN_SESSION = "flask_stalecache.given_session"
 #: Set in a request that asks why it is answered as it is.
 PROBE = "flask_stalecache.probe"
 

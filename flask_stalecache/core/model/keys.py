@@ -40,6 +40,7 @@ def page_key(
     vary: Mapping[str, Normaliser | None],
     ignored: NamePatterns,
     custom: object = None,
+    named: tuple[tuple[str, ...], ...] = (),
 ) -> str:
     """Return the key of a page.
 
@@ -51,6 +52,7 @@ def page_key(
     :param vary: request fields in the key, with their normalisers.
     :param ignored: query parameters that are not in the key.
     :param custom: the result of the policy's ``key`` callable, which replaces path and query.
+    :param named: the names of cookies and of values of the session that tell variants apart. The keys of variants have the values.
     :raises ConfigError: if ``custom`` is not made of strings, numbers and tuples of those.
     """
     get = environ.get
@@ -59,7 +61,9 @@ def page_key(
         host = host_of(environ)
     # No loop over the fields, since every hit gets here.
     where = get("wsgi.url_scheme", "http"), host, get(_PROTO), get(_HOST), get(_PORT), get(_PREFIX)
-    varied = tuple([_varied(name, normalise, environ) for name, normalise in vary.items()]) if vary else ()
+    varied: tuple[object, ...] = tuple([_varied(name, normalise, environ) for name, normalise in vary.items()]) if vary else ()
+    if named:
+        varied = *varied, named
     if custom is not None:
         # It is often made from a cookie. The digest is of a literal, since 1 == True.
         return ascii(("page", view, where, (digest(ascii(_checked(custom))),), varied))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
@@ -31,9 +32,18 @@ HOP_BY_HOP = frozenset(
 )  # fmt: skip
 #: Fields that can't be in the key, and the advice to developers.
 NEVER_VARIED = {
-    "cookie": "name the one that matters in key=, such as key=lambda: (request.full_path, request.cookies.get('lang', ''))",
+    "cookie": "name those that matter, such as cookies=['lang']",
     "authorization": "requests with Authorization are always served live",
 }
+#: What no key has of a session, and why.
+NEVER_IN_SESSION = {
+    "_flashes": "messages are shown once, so a page that shows one is live",
+    "_permanent": "how long a session lasts makes no difference to a page",
+    "_fresh": "it is Flask-Login's mark; name a value that the page shows",
+    "csrf_token": "it is another one for each visitor; leave the form out of the page, or fetch its token by a request of its own",
+}
+#: A name of a cookie: a token (RFC 6265 section 4.1.1).
+COOKIE_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: Fields that a stored response can't do without, and what to write instead.
 NEVER_UNSET = {
     **dict.fromkeys(("content-length", *HOP_BY_HOP), "it is never stored, and is made anew for each client"),
@@ -106,12 +116,35 @@ def _vary(value: object) -> Mapping[str, Normaliser | None]:
     )
 
 
-def _cookies(value: object) -> tuple[str, ...] | None:
-    if value is not None and names("cookies", value):
-        raise ConfigError(
-            f"cookies={value!r}: give () if no cookie matters; an app whose pages depend on some says Vary: Cookie, or private"
-        )
-    return None if value is None else ()
+def _named(parameter: str, value: object) -> Mapping[str, Normaliser | None]:
+    given: Mapping[Any, Any] = value if isinstance(value, Mapping) else dict.fromkeys(names(parameter, value))
+    for name, normalise in given.items():
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"{parameter} contains {name!r}: give names as non-empty strings")
+        if normalise is not None and not callable(normalise):
+            raise ConfigError(f"{parameter}[{name!r}]={normalise!r} is not a normaliser: give a callable of the value, or None")
+        if iscoroutinefunction(normalise):
+            raise ConfigError(f"{parameter}[{name!r}]={normalise!r} is a coroutine function: give a plain function")
+    # Sorted: a set has another order in each worker.
+    return MappingProxyType(dict(sorted(given.items())))
+
+
+def _cookies(value: object) -> Mapping[str, Normaliser | None] | None:
+    if value is None:
+        return None
+    named = _named("cookies", value)
+    for name in named:
+        if not COOKIE_NAME.fullmatch(name):
+            raise ConfigError(f"cookies contains {name!r}, which no cookie can be named: give names, such as 'lang'")
+    return named
+
+
+def _session(value: object) -> Mapping[str, Normaliser | None]:
+    named = _named("session", value)
+    for key in named:
+        if key in NEVER_IN_SESSION:
+            raise ConfigError(f"session contains {key!r}, which can't be in a key: {NEVER_IN_SESSION[key]}")
+    return named
 
 
 def _unset(value: object) -> frozenset[str]:
@@ -148,8 +181,11 @@ class Policy:
     :param stale_if_error: seconds after freshness in which it is served if the origin fails (RFC 5861 section 4).
     :param statuses: status to lifetime in seconds (``None``: ``max_age``), added to the default 200, 301 and 308.
     :param vary: request fields that belong to the key, or a mapping of field to a normaliser of its value.
-    :param cookies: ``()``: the page depends on no cookie, so that none is passed on to the app. Only in the rules of
-        ``GatewayCache``. Default: the app may use any cookie.
+    :param cookies: the cookies that the page depends on: names, or a mapping of name to a normaliser of its value (``None`` without
+        the cookie). Their values are in the key. In the rules of ``GatewayCache`` no others are passed on to the app for a page
+        that is stored; ``()``: none is. Default: the app may use any cookie.
+    :param session: the keys of the session whose values the page depends on: names, or a mapping of key to a normaliser of its
+        value (``None`` without it). Not in the rules of ``GatewayCache``, which knows no sessions.
     :param ignored_parameters: query parameters that are not in the key: names or patterns such as ``utm_*``.
     :param sort_query: the order of the query parameters is not in the key; that of several values of one name is. Default false.
     :param convert_head: HEAD is looked up as GET: if nothing is stored, the app is asked with GET, and its response is stored.
@@ -179,6 +215,7 @@ class Policy:
     statuses: Any = None
     vary: Any = ()
     cookies: Any = None
+    session: Any = ()
     ignored_parameters: Any = ()
     sort_query: bool = False
     convert_head: bool = False
@@ -210,6 +247,7 @@ class Policy:
         checked["statuses"] = statuses(self.statuses)
         checked["vary"] = _vary(self.vary)
         checked["cookies"] = _cookies(self.cookies)
+        checked["session"] = _session(self.session)
         checked["unset"] = _unset(self.unset)
         ignored = self.ignored_parameters
         checked["ignored_parameters"] = (
@@ -219,6 +257,11 @@ class Policy:
             object.__setattr__(self, name, value)
         self._check_callables()
         self._check_contradictions()
+
+    @property
+    def named(self) -> tuple[tuple[str, ...], ...]:
+        """The names of the cookies and of the keys of the session whose values are in the key; ``()`` if there are none."""
+        return (tuple(self.cookies or ()), tuple(self.session)) if self.cookies or self.session else ()
 
     def _check_callables(self) -> None:
         _optional_callable("key", self.key, "a callable without arguments that returns a string, number or tuple of those")

@@ -104,6 +104,10 @@ class StoreRefusal(Enum):
         "the view uses the session, which a hook has modified before",
         "change the session in the hook only if it has to, or do not cache the view",
     )
+    OTHER_SESSION = (
+        "a value of the session that is in the key was another one in the app",
+        "change it in another view; or let STALECACHE_SESSION_OPENER open what the app opens",
+    )
     AFTER_THIS_REQUEST = (
         "the view registered a callback with after_this_request",
         "register it in a hook, or do not cache the view",

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .environ import ARRIVED, REFRESHING, URL_VARIABLES, as_arrived, environ_name, field_of, url_variables
-from .keys import FORWARDED_FIELDS, RAW_PATHS, shown
+from .keys import FORWARDED_FIELDS, RAW_PATHS, digest, shown
 from .query import NamePatterns
 
 USER_AGENT = "flask-stalecache refresh"
@@ -35,6 +35,8 @@ class PageRecipe:
     :param raw: the server's own variables of the raw path, as received but for the query.
     :param fields: environ names and values of the request fields in the key, as received; ``None`` for one that was absent.
     :param digests: environ names and digests of those whose values are not known: only a visitor who sends them can ask again.
+    :param session: the values of the session in the key, by their keys.
+    :param session_digests: keys and digests of those whose values are not known.
     :param seen: the URL variables that middleware had changed when the app saw the request; ``None`` for one that was absent.
     """
 
@@ -47,16 +49,24 @@ class PageRecipe:
     fields: tuple[tuple[str, str | None], ...]
     digests: tuple[tuple[str, str], ...] = ()
     seen: tuple[tuple[str, str | None], ...] = ()
+    session: tuple[tuple[str, Any], ...] = ()
+    session_digests: tuple[tuple[str, str], ...] = ()
 
     @property
     def why_incomplete(self) -> str:
         """Why it can't become a request; "" if it can."""
-        names = " and ".join(_field_name(name).title() for name, _ in self.digests)
+        fields = (_field_name(name).title() for name, _ in self.digests)
+        names = " and ".join([*fields, *(f"the session key {key}" for key, _ in self.session_digests)])
         return f"the value of {names} is not kept: the next visitor who sends it has it refreshed" if names else ""
 
     @classmethod
     def from_environ(
-        cls, environ: Mapping[str, Any], vary: Iterable[str], ignored: NamePatterns, seen: Mapping[str, Any] | None = None
+        cls,
+        environ: Mapping[str, Any],
+        vary: Iterable[str],
+        ignored: NamePatterns,
+        seen: Mapping[str, Any] | None = None,
+        session: Mapping[str, Any] = NOTHING_CARRIED,
     ) -> PageRecipe:
         """Return the recipe of a request.
 
@@ -64,6 +74,7 @@ class PageRecipe:
         :param vary: names of the request fields that are in the key beside host and X-Forwarded-*.
         :param ignored: query parameters to leave out.
         :param seen: the environ as the app saw it. Default: the same.
+        :param session: the values of the session that are in the key.
         """
         is_changed = ARRIVED in environ or seen is not None
         changes = _changes(environ.get(ARRIVED) or url_variables(environ), seen or environ, ignored) if is_changed else ()
@@ -79,6 +90,7 @@ class PageRecipe:
             raw=tuple((name, _with_query(environ[name], query)) for name in RAW_PATHS if environ.get(name)),
             fields=tuple((name, environ.get(name)) for name in dict.fromkeys(names)),
             seen=changes,
+            session=tuple(session.items()),
         )
 
     def to_environ(self, remote_addr: str = NOBODYS_ADDRESS, carried: Mapping[str, str] = NOTHING_CARRIED) -> dict[str, Any]:
@@ -127,6 +139,8 @@ class PageRecipe:
             "fields": known,
             "digests": [*hidden, *map(list, self.digests)],
             "seen": [list(item) for item in self.seen],
+            # Never the values: they may tell who somebody is.
+            "session": [*([key, digest(ascii(value))] for key, value in self.session), *map(list, self.session_digests)],
         }
 
     @classmethod
@@ -147,6 +161,7 @@ class PageRecipe:
             digests=tuple((_text(name), _text(value)) for name, value in data["digests"]),
             # Entries of earlier versions lack it.
             seen=tuple((_text(name), _text_or_none(value)) for name, value in data.get("seen", ())),
+            session_digests=tuple((_text(key), _text(value)) for key, value in data.get("session", ())),
         )
         # The names become those of an environ, in which a wsgi.input, say, must be our own.
         is_url = {name for name, _ in recipe.raw} <= {*RAW_PATHS} and {name for name, _ in recipe.seen} <= {*URL_VARIABLES}

@@ -18,18 +18,19 @@ from ..http.accept import (
     ACCEPT_FIELDS,
     ENCODING,
     Chosen,
+    Named,
     Selector,
     field_of_selector,
     from_json,
     name_in_key,
     to_json,
     value_of,
+    variable_of_selector,
     without_lists,
 )
 from ..model.entry import Entry
-from ..model.environ import environ_name
 from ..model.inputs import NO_NAMES
-from ..model.keys import Shown, shown
+from ..model.keys import Shown, digest, shown
 from ..model.policy import Windows
 
 #: The status of an index. No response has it.
@@ -60,10 +61,9 @@ class Variant(NamedTuple):
     def of(cls, fields: Fields, get: Callable[[str], Any]) -> Variant:
         """Return the variant for a request.
 
-        :param get: returns a value of the WSGI environ, or ``None``.
+        :param get: returns a value of the WSGI environ, or of what is named; or ``None``.
         """
-        names = [(selector, field_of_selector(selector)) for selector in fields]
-        return cls(fields, tuple([shown(name, normal_form(selector, get(environ_name(name)))) for selector, name in names]))
+        return cls(fields, tuple([_shown_of(selector, get(variable_of_selector(selector))) for selector in fields]))
 
     def key(self, url_key: str) -> str:
         """Return its key."""
@@ -98,6 +98,13 @@ def is_told_by(key: str, fields: Fields) -> bool:
     except (ValueError, SyntaxError, TypeError):
         return False
     return all(not known.isdisjoint({name_in_key(each), (name := field_of_selector(each)), (name, "raw")}) for each in fields)
+
+
+def _shown_of(selector: Selector, value: str | None) -> Shown:
+    """Return what a selector takes from a request, as keys have it. What is named is always a digest."""
+    if isinstance(selector, Named):
+        return None if value is None else (digest(value),)
+    return shown(field_of_selector(selector), normal_form(selector, value))
 
 
 def normal_form(selector: Selector, value: str | None) -> str | None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-from ..http.accept import field_of_selector
+from ..http.accept import Named, field_of_selector
 from ..http.vary import newest
 from ..model.entry import Entry
 from ..model.environ import environ_name
@@ -29,6 +29,18 @@ from ..remembered import MIB, Remembered
 from .variant_index import INDEX, NOT_LISTED, Fields, Listing, Variant
 
 NO_HINTS: Mapping[str, Fields] = MappingProxyType({})
+NO_VALUES: Mapping[str, str | None] = MappingProxyType({})
+
+
+def lookup(environ: Mapping[str, Any], values: Mapping[str, str | None] = NO_VALUES) -> Callable[[str], Any]:
+    """Return what looks up variables of a request.
+
+    :param environ: the WSGI environ.
+    :param values: those of the cookies and values of the session that are named.
+    """
+    if not values:
+        return environ.get
+    return lambda name: values[name] if name in values else environ.get(name)
 
 
 class Index:
@@ -36,7 +48,8 @@ class Index:
 
     :ivar listing: its content.
     :ivar sets: the sets of selectors, the newest first.
-    :ivar names: the names of the fields in the environ; ``None`` if there are several sets, so that each request compares them.
+    :ivar names: the names of the fields in the environ; ``None`` if there are several sets, so that each request compares them, or
+        if values of the session tell.
     :ivar keys: the keys of requested variants of all URLs, by the index of the URL and the values of the fields as received.
     """
 
@@ -45,8 +58,10 @@ class Index:
     def __init__(self, entry: Entry) -> None:
         self.listing = Listing.of(entry)
         self.sets = self.listing.sets
-        fields = [field_of_selector(selector) for selector in self.sets[0]]
-        self.names = [environ_name(name) for name in dict.fromkeys(fields)] if len(self.sets) == 1 else None
+        selectors = self.sets[0]
+        # No field tells what a session has by now.
+        is_told = len(self.sets) == 1 and not any(isinstance(each, Named) and each.kind == "session" for each in selectors)
+        self.names = [environ_name(name) for name in dict.fromkeys(map(field_of_selector, selectors))] if is_told else None
         self.keys = VARIANTS
 
 
@@ -98,6 +113,8 @@ def locate(
     now: float,
     holds: HoldsKeys | None = None,
     hints: Mapping[str, Fields] = NO_HINTS,
+    named: Fields = (),
+    values: Mapping[str, str | None] = NO_VALUES,
 ) -> Located:
     """Return the place of the answer to a request: under the key of the URL, or under that of a variant.
 
@@ -107,25 +124,27 @@ def locate(
     :param now: seconds since the epoch.
     :param holds: looks up keys of the request's session. Without it, a request with any cookie may have them all.
     :param hints: what the first answers depend on, as far as calls that are still running have told, by the keys of the URLs.
+    :param named: the cookies and values of the session that are always in the key.
+    :param values: their values, by their variables.
     """
     copy = look_up(url_key)
-    entry = copy.entry
-    if entry is None and (hint := hints.get(url_key)) is not None:
-        variant = Variant.of(hint, environ.get)
-        return Located(variant.key(url_key), variant)
+    entry, get = copy.entry, lookup(environ, values)
+    fields = hints.get(url_key, named) if entry is None else named
     if entry is None or entry.status != INDEX:
-        return Located(url_key)
+        if not fields:
+            return Located(url_key)
+        variant = Variant.of(fields, get)
+        return Located(variant.key(url_key), variant)
     index: Index | None = copy.prepared
     if index is None:
         index = copy.prepared = Index(entry)
-    get = environ.get
     if index.names is None:
         variants = [Variant.of(fields, get) for fields in index.sets]
         found = [Located(each.key(url_key), each, index.listing) for each in variants]
         return _newest(found, lambda entry: entry.absent.present_in(environ, holds), look_up, now)
     variant = Variant.of(index.sets[0], get)
     key = variant.key(url_key)
-    index.keys.note((index, *map(get, index.names)), key, _INDEX)
+    index.keys.note((index, *map(environ.get, index.names)), key, _INDEX)
     return Located(key, variant, index.listing)
 
 

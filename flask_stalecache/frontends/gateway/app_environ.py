@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from werkzeug.wsgi import FileWrapper
 
+from ...core.http.cookies import only_named
 from ...core.http.validators import CONDITIONS, conditional_fields
 from ...core.model.entry import Entry
 from ...core.model.environ import environ_name
@@ -38,9 +39,10 @@ def environ_for_app(
     made = {name: value for name, value in environ.items() if not (removes_conditions and name in CONDITIONS)}
     if removes_conditions and previous is not None:
         made.update((environ_name(name), value) for name, value in conditional_fields(previous.headers))
-    if rule.policy.cookies is not None:
-        # None of them matters, so none may make a difference.
-        made.pop("HTTP_COOKIE", None)
+    if rule.hides_cookies:
+        # No other one is in the key, so none may make a difference to what is stored.
+        cookie = only_named(made.pop("HTTP_COOKIE", None), rule.policy.cookies)
+        made.update({} if cookie is None else {"HTTP_COOKIE": cookie})
     if not has_body:
         take_body_away(made)
     if "HTTP_RANGE" in environ:

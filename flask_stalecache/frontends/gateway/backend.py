@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +16,7 @@ from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal
 from ...core.model.titles import endpoint_of
 from ...core.rules.advice import FrontEnd
+from ...core.rules.named import NOTHING_NAMED, NamedValues, values_of
 from ...core.rules.prefer_stale import PreferStale, RequestFlag, carried_values, preference
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Judgement
@@ -25,6 +26,8 @@ from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
 from ..kept_values import KeptValues
 from ..read_log import ReadLog
+from .own_answers import OwnAnswers
+from .rules import Rule
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -60,6 +63,7 @@ class Observation:
     :param readers: the fields that middleware between gateway and app has read, in lower case, and its modules.
     :param unobserved: the same for an answer that another WSGI app within gave, if it speaks for itself; ``None`` if it can't.
     :param refused: why the answer is not stored, as is known of the page rather than of this visitor.
+    :param held: returns the sessions of the app that it has used, of those whose keys are looked up at hits.
     :param reader_of: returns the module of the app that has read a name of a kind (:class:`.Kind`), as far as known.
     """
 
@@ -86,6 +90,7 @@ class Observation:
     readers: Mapping[str, str] = field(default_factory=dict)
     unobserved: Observation | None = None
     refused: Refusal | None = None
+    held: Callable[[], Iterable[Mapping[str, Any]]] = tuple
     reader_of: Callable[[str, str], str] = lambda kind, name: "the app"
 
     @property
@@ -124,6 +129,15 @@ class Sessions(Protocol):
     def bar(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
         """Whether a request has to be sent to the app for one of some keys, or so that its session is prolonged."""
 
+    def values(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> Mapping[str, Any]:
+        """Return the values of some keys of the session of a request, without those that it lacks.
+
+        :raises ConfigError: if nobody can tell.
+        """
+
+    def given(self, values: Mapping[str, Any]) -> object:
+        """Return the session of a refresh, for its environ."""
+
 
 class UnknownSessions:
     """Sessions that nobody can look up: whoever has a cookie may have one with any keys."""
@@ -133,6 +147,14 @@ class UnknownSessions:
         return "HTTP_COOKIE" in environ
 
     bar = hold
+
+    def values(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> Mapping[str, Any]:
+        """No rule of such an app names values of the session."""
+        raise AssertionError(keys)
+
+    def given(self, values: Mapping[str, Any]) -> object:
+        """No rule of such an app names values of the session."""
+        raise AssertionError(values)
 
 
 class Unobserved:
@@ -199,6 +221,7 @@ class Backend:
     :param tag_fields: the response fields that list tags, in lower case.
     :param removed: those of them that are not sent on.
     :param sessions: looks up keys of visitors' sessions.
+    :param own_answers: remembers where the app has no answer for everybody.
     :param counts_rules: the app has no endpoints, so that its requests are counted by the pattern of their rule.
     """
 
@@ -224,6 +247,7 @@ class Backend:
     kept: KeptValues = field(default_factory=KeptValues)
     counts_rules: bool = False
     sessions: Sessions = field(default_factory=UnknownSessions)
+    own_answers: OwnAnswers = field(default_factory=OwnAnswers)
 
     @classmethod
     def of(
@@ -285,6 +309,22 @@ class Backend:
             return FrontEnd.WSGI
         return FrontEnd.CODED if self.only_coded or seen.policy.gateway else FrontEnd.RULES
 
-    def locate(self, url_key: str, environ: WSGIEnvironment) -> Located:
-        """Return the place of the response to a request: under the key of the URL, or under that of a variant."""
-        return locate(url_key, environ, self.engine.look_up, time.time(), partial(self.sessions.hold, environ), self.engine.hints)
+    def named(self, rule: Rule, environ: WSGIEnvironment) -> NamedValues:
+        """Return what a request has of the cookies and values of the session that its rule names.
+
+        :raises ConfigError: if a normaliser fails, or if nobody can look them up.
+        """
+        if not rule.named:
+            return NOTHING_NAMED
+        field, look_up = environ.get("HTTP_COOKIE"), partial(self.sessions.values, environ)
+        return values_of(rule.policy, field, look_up, is_flasks=not rule.hides_cookies)
+
+    def locate(self, url_key: str, environ: WSGIEnvironment, rule: Rule, named: NamedValues) -> Located:
+        """Return the place of the response to a request: under the key of the URL, or under that of a variant.
+
+        :param rule: the rule for its path.
+        :param named: what it has of the cookies and values that the rule names.
+        """
+        holds = partial(self.sessions.hold, environ)
+        hints = self.engine.hints
+        return locate(url_key, environ, self.engine.look_up, time.time(), holds, hints, rule.named, named.values)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...core.http.accept import names_of
 from ...core.http.cache_control import response_directives
 from ...core.http.credentials import credentials_in
 from ...core.http.fields import Headers, first_of
@@ -67,7 +68,7 @@ def fields_of_answer(
     is_unnamed = bypassed in _UNNAMED or (reason is not None and reason not in _TOLD)
     if is_unnamed or RequestInputs(variables=seen.names.variables).present_in(environ):
         return {STAR}
-    fields = {*rule.policy.vary, *(seen.names.fields - _IN_URL)}
+    fields = {*rule.policy.vary, *names_of(rule.named), *(seen.names.fields - _IN_URL)}
     if reason is StoreRefusal.READS_ALL_COOKIES:
         fields.add("cookie")
     return fields | _unobserved_fields(backend, rule, environ, headers) if seen.is_blind else fields
@@ -81,5 +82,5 @@ def _unobserved_fields(backend: Backend, rule: Rule, environ: WSGIEnvironment, h
     if not backend.guards or is_for_everybody(directives) or not is_kept:
         return set()
     # Caches have a rule of their own for Authorization (RFC 9111 section 3.5).
-    without = {"authorization", *(["cookie"] if rule.policy.cookies is not None else [])}
+    without = {"authorization", *(["cookie"] if rule.hides_cookies else [])}
     return {*credentials_in(environ).headers} - without

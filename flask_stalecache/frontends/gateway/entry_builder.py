@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...core.http.accept import ACCEPT_FIELDS, Chosen, in_order, names_of
+from ...core.http.accept import ACCEPT_FIELDS, COOKIE, Chosen, in_order, names_of
 from ...core.http.fields import Headers, first_of, listed
 from ...core.http.freshness import is_explicit
 from ...core.http.tags import tags_in_fields
@@ -22,14 +22,14 @@ from ...core.model.keys import FORWARDED_FIELDS
 from ...core.model.policy import Windows
 from ...core.model.purge_names import page_names, tag_name, target_name
 from ...core.model.reasons import Refusal, StoreRefusal
-from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability
+from ...core.rules.named import NOTHING_NAMED, NamedValues, recipe_of, session_values
 from ...core.rules.request_changes import PARTS, PARTS_IN_PLACE, changed_fields, changed_parts, may_explain, repeated_parameters
 from ...core.rules.shared_cache import Exchange, entry_fields
 from ...core.rules.variant_index import Fields, index_with, is_told_by
-from ...core.rules.variants import place_of
+from ...core.rules.variants import lookup, place_of
 from ...engine.origin import Start
-from ...errors import StoreError
+from ...errors import ConfigError, StoreError
 from ..hooks import ask
 from ..read_log import ReadLog
 from ..request_body import has_unannounced_body
@@ -61,9 +61,19 @@ class EntryBuilder:
     :param environ: the request.
     :param url_key: the key of its URL.
     :param hints: the cacheability hints of the code that makes the response.
+    :param named: what the request has of the cookies and values of the session that the rule names.
     """
 
-    def __init__(self, backend: Backend, rule: Rule, environ: WSGIEnvironment, url_key: str, hints: Cacheability) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        rule: Rule,
+        environ: WSGIEnvironment,
+        url_key: str,
+        hints: Cacheability,
+        named: NamedValues = NOTHING_NAMED,
+    ) -> None:
+        self._named = named
         self._backend = backend
         self._rule = rule
         self._environ = environ
@@ -78,6 +88,9 @@ class EntryBuilder:
         :param headers: the fields of the response.
         """
         varied = {name for name in selecting_fields(headers) or () if name not in seen.answered and not self._is_in_url_key(name)}
+        if self._rule.hides_cookies or (self._rule.named and not seen.is_blind):
+            # What it depends on of the Cookie field, names tell.
+            varied.discard(COOKIE)
         return in_order((*(varied - ACCEPT_FIELDS), *self._accepts(seen, varied & ACCEPT_FIELDS, headers)))
 
     def _accepts(self, seen: Observation, announced: Collection[str], headers: Headers) -> Fields:
@@ -107,16 +120,19 @@ class EntryBuilder:
         """Return the cookies and fields that were read and that are not part of the key."""
         fields = names_of(self.fields(seen, headers))
         names = tuple(name for name in seen.names.headers if name not in fields and not self._is_in_url_key(name))
-        if "cookie" in fields:
+        if COOKIE in fields:
             return RequestInputs(headers=names, variables=seen.names.variables)
-        return replace(seen.names, headers=names)
+        policy = self._rule.policy
+        cookies = tuple(name for name in seen.names.cookies if name not in (policy.cookies or ()))
+        keys = tuple(key for key in seen.names.session if key not in policy.session)
+        return replace(seen.names, headers=names, cookies=cookies, session=keys)
 
     def varied(self, seen: Observation, headers: Headers) -> tuple[str, ...]:
         """Return the request fields that a response depends on without naming them in ``Vary``."""
         names = self.beyond_key(seen, headers)
         fields = (
             *self._rule.policy.vary,
-            *names_of(self._accepts(seen, (), headers)),
+            *names_of((*self._rule.named, *self._accepts(seen, (), headers))),
             *names.headers,
             *(["cookie"] if names.cookies or names.session else []),
         )
@@ -126,7 +142,23 @@ class EntryBuilder:
         """Return why an answer is one visitor's own although no names say so; ``None`` if it is not."""
         if has_unannounced_body(self._environ):
             return Refusal(StoreRefusal.REQUEST_BODY)
-        return self._changed(seen, headers) or seen.own or self._repeated(headers)
+        return self._changed(seen, headers) or seen.own or self._repeated(headers) or self._other_session(seen)
+
+    def _other_session(self, seen: Observation) -> Refusal | None:
+        """Return the refusal if the app has met other values of the session than the key has.
+
+        A session that is kept on a server may have changed since.
+        """
+        policy = self._rule.policy
+        if not policy.session or seen.is_blind:
+            return None
+        try:
+            found = [session_values(policy, session) for session in seen.held()]
+        except ConfigError:
+            # The app has put something there that no session was opened with.
+            return Refusal(StoreRefusal.OTHER_SESSION)
+        is_same = all(self._named.values[variable] == value for values in found for variable, value in values.items())
+        return None if is_same else Refusal(StoreRefusal.OTHER_SESSION)
 
     def _changed(self, seen: Observation, headers: Headers) -> Refusal | None:
         """Return the refusal if middleware has given the app another request than the key describes."""
@@ -180,7 +212,8 @@ class EntryBuilder:
         fields = self.fields(seen, exchange.headers)
         engine = self._backend.engine
         index = engine.look_up(self._url_key).entry
-        place = place_of(self._url_key, fields, self._environ.get, index, engine.is_in_use)
+        fields = in_order((*self._rule.named, *fields))
+        place = place_of(self._url_key, fields, lookup(self._environ, self._named.values), index, engine.is_in_use)
         if place is None:
             return Refusal(StoreRefusal.TOO_MANY_VARIANTS, " and ".join(names_of(fields)))
         entry = self._entry(place.key, exchange, seen, windows, tags, place.fields, body, start)
@@ -207,7 +240,7 @@ class EntryBuilder:
             varied=self.varied(seen, exchange.headers),
             status=exchange.status,
             body=body,
-            recipe=PageRecipe.from_environ(environ, (*policy.vary, *names_of(fields)), ignored, as_seen).to_json(),
+            recipe=recipe_of(environ, policy.vary, fields, self._named, ignored, as_seen).to_json(),
             calls=tuple(self._hints.calls),
             stood_in=self._hints.stood_in,
             by_file=True,

@@ -43,6 +43,7 @@ from ...core.model.environ import REFRESHING
 from ...core.model.policy import FAILURE_STATUSES, TOO_MANY
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, collected_by, current
+from ...core.rules.named import NOTHING_NAMED, NamedValues
 from ...core.rules.shared_cache import Exchange
 from ...core.rules.storability import Judgement, Verdict
 from ...core.rules.variant_index import INDEX
@@ -75,6 +76,7 @@ class AppFetch:
     :param environ: the request that the answer is for.
     :param url_key: the key of its URL.
     :param start_response: the server's; ``None`` for a background refresh.
+    :param named: what the request has of the cookies and values of the session that the rule names.
     :ivar call: the app's response.
     :ivar is_ours: a view with ``cached()`` answered, and did its own caching.
     :ivar counts: counts why the request was not answered from the store, if only the rest of the body tells.
@@ -82,7 +84,13 @@ class AppFetch:
     """
 
     def __init__(
-        self, backend: Backend, rule: Rule, environ: WSGIEnvironment, url_key: str, start_response: StartResponse | None
+        self,
+        backend: Backend,
+        rule: Rule,
+        environ: WSGIEnvironment,
+        url_key: str,
+        start_response: StartResponse | None,
+        named: NamedValues = NOTHING_NAMED,
     ) -> None:
         self.backend = backend
         self.rule = rule
@@ -91,9 +99,10 @@ class AppFetch:
         self.cacheability = Cacheability(current(), in_background=REFRESHING in environ, is_of_request=True)
         self.call = AppCall(start_response, partial(collected_by, self.cacheability))
         self._response_judge = ResponseJudge(backend, rule, self.cacheability, environ.get("PATH_INFO", ""))
-        self._entries = EntryBuilder(backend, rule, environ, url_key, self.cacheability)
+        self._entries = EntryBuilder(backend, rule, environ, url_key, self.cacheability, named)
         self._visitor = VisitorJudge(backend, rule, environ, self._entries)
         self._start_response = start_response
+        self._named = named
         self._given: WSGIEnvironment = environ
         self._start: Start | None = None
         self._answered = 0.0
@@ -132,6 +141,8 @@ class AppFetch:
         :param confirms: the app may confirm what is stored, with a 304.
         """
         self._start, self._said, previous = start, said, start.previous
+        if self._is_stripped and (refusal := self.backend.own_answers.of(self.url_key, self._named)) is not None:
+            return replace(self.call_uncached(), anybodys=False, reason=refusal)
         # If the answer can't be stored anyway, the client's conditions are between the client and the app.
         is_plain = self.environ["REQUEST_METHOD"] == "GET" and not has_unannounced_body(self.environ)
         may_store = is_plain and not start.is_marked and not start.is_lasting
@@ -144,10 +155,30 @@ class AppFetch:
             self.call.make(self.backend.app, self._given)
             self._answered = time.time()
             if previous is None or self.call.code != 304 or not may_store:
-                return self._judge_response(start)
+                answer = self._judge_response(start)
+                return self._with_own_cookies(answer) if self._is_stripped else answer
         except Exception as error:
             return self._raised(Verdict.FAILED, error)
         return self._confirmed(start, previous) or self._fetch_without_condition(start)
+
+    # -- the visitor's own answer ----------------------------------------------------------------------------------
+
+    @property
+    def _is_stripped(self) -> bool:
+        """Whether the visitor has cookies that the app is not given for what is stored."""
+        cookie = self.environ.get("HTTP_COOKIE")
+        return self.rule.hides_cookies and cookie is not None and cookie != self._named.cookie
+
+    def _with_own_cookies(self, answer: Answer) -> Answer:
+        """Return an answer that is not stored as the app gives it to a request with all of its cookies."""
+        if answer.verdict not in (Verdict.UNSTORABLE, Verdict.PERSONAL) or answer.value is not self.call or self.call.is_sent:
+            return answer
+        self.backend.own_answers.note(self.url_key, self._named, answer.reason)
+        self.call.close()
+        self.call = AppCall(self._start_response, partial(collected_by, self.cacheability))
+        self._has_removed_conditions = False
+        own = self.call_uncached()
+        return replace(answer, value=own.value, error=own.error, failed=own.failed, entry=None, renewed=False)
 
     def _fetch_without_condition(self, start: Start) -> Answer:
         """Call the app again: its 304 does not confirm what is stored for this request."""

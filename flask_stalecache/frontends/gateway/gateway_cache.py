@@ -181,4 +181,5 @@ _OF_FLASK = {
     "gateway": "give rules=",
     "ignored_headers": "which fields matter, the app's responses say in Vary",
     "ignored_readers": "which fields matter, the app's responses say in Vary",
+    "session_opener": "it knows nothing of the sessions of its app; name cookies in the cookies of a rule",
 }

@@ -170,7 +170,12 @@ class Gateway:
         self, rule: Rule, environ: WSGIEnvironment, start_response: StartResponse, fields: _KeyFields | None, *, looks_again: bool
     ) -> Iterable[bytes]:
         """Answer a request from the store or from the app, as the engine decides."""
-        origin = GatewayOrigin(self._backend, rule, environ, start_response)
+        log = self._backend.complaints
+        message = "%s is live, since its key can't be made: %s"
+        make, where = partial(GatewayOrigin, self._backend, rule, environ, start_response), rule.pattern or "a request"
+        origin = make() if not rule.calls_for_key else ask(make, None, log, ("key", where), message, where)
+        if origin is None:
+            return self._bypass(environ, start_response, BypassReason.KEY)
         if rule.policy.renew is not None and self._renews(rule.policy.renew, environ):
             origin.terms = origin.terms.renewing()
         if origin.said is not None and origin.said.only_if_cached and not is_served(origin, self._engine.look_up(origin.key)):

@@ -98,8 +98,8 @@ class Invalidator:
             must not purge a page that the app has elsewhere.
         """
         rule = self._rules.of(environ)
-        key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
-        if (root is not None or not rule.policy.vary) and not self._is_known(key, root):
+        key = page_key("gateway", environ, rule.policy.vary, rule.ignored, named=rule.policy.named)
+        if (root is not None or not (rule.policy.vary or rule.named)) and not self._is_known(key, root):
             # Each purge writes a record, so requests for made-up URLs could fill the disk. Where a rule puts request fields into
             # the key, there may be entries for other values of them, which this look-up does not find.
             return []

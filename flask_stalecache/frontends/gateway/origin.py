@@ -10,21 +10,23 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...batches.warm_request import Warming, warming_of
-from ...core.http.accept import names_of
+from ...core.http.accept import in_order
 from ...core.http.fields import lines_of
 from ...core.http.validators import CONDITIONS
 from ...core.model.entry import Entry
-from ...core.model.environ import CONVERTED, REFRESHING, WARMING
+from ...core.model.environ import CONVERTED, GIVEN_SESSION, REFRESHING, WARMING
 from ...core.model.inputs import RequestInputs
 from ...core.model.keys import page_key
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
 from ...core.model.titles import endpoint_of
+from ...core.rules.named import recipe_of
 from ...core.rules.prefer_stale import is_set
 from ...core.rules.serving import ServeOptions
 from ...core.rules.shared_cache import directives_of, honored
 from ...core.rules.storability import Verdict
 from ...core.rules.variant_index import Fields, is_variant_of
+from ...core.rules.variants import lookup
 from ...engine.origin import Answer, RefreshJob, Served, Start
 from ...errors import StaleCacheError
 from ...stats.tally import Tally
@@ -70,6 +72,7 @@ class GatewayOrigin(RequestOrigin):
         "key",
         "located",
         "met",
+        "named",
         "rule",
         "said",
         "start_response",
@@ -82,8 +85,11 @@ class GatewayOrigin(RequestOrigin):
         self.rule = rule
         self.environ = environ
         self.start_response = start_response
-        self.url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
-        self.located = backend.locate(self.url_key, environ)
+        policy = rule.policy
+        #: What the request has of the cookies and values of the session that its rule names.
+        self.named = backend.named(rule, environ)
+        self.url_key = page_key("gateway", environ, policy.vary, rule.ignored, named=policy.named)
+        self.located = backend.locate(self.url_key, environ, rule, self.named)
         self.key = self.located.key
         self.fetch: AppFetch | None = None
         self.met: Copy | None = None
@@ -104,6 +110,8 @@ class GatewayOrigin(RequestOrigin):
         policy, environ = self.rule.policy, self.environ
         # unless, renew, vary and Cache-Control would have to be looked at for each hit; Host must be part of what is remembered.
         is_plain = policy.unless is None and policy.renew is None and not policy.vary and not self.backend.honors
+        # The short way tells variants by the fields as received.
+        is_plain = is_plain and not policy.session and not any((policy.cookies or {}).values())
         return is_plain and environ["REQUEST_METHOD"] == "GET" and "HTTP_HOST" in environ
 
     @property
@@ -167,13 +175,14 @@ class GatewayOrigin(RequestOrigin):
     def barred_by(self, entry: Entry) -> RequestInputs:
         """Return the absent names of an entry that the request carries, Authorization, or what has to be prolonged."""
         carried = self.carried_part(entry.absent)
-        if carried or not entry.absent.session or "HTTP_AUTHORIZATION" in self.environ:
+        if carried or "HTTP_AUTHORIZATION" in self.environ or not (entry.absent.session or self.rule.policy.session):
             return carried or super().barred_by(entry)
         # A session that is kept on a server may have lost its keys by now, such as a message that was shown.
         return PERMANENT if self._is_to_be_prolonged(entry) else RequestInputs(session=entry.absent.session)
 
     def _is_to_be_prolonged(self, entry: Entry) -> bool:
-        return bool(entry.absent.session) and self.backend.sessions.bar(self.environ, entry.absent.session)
+        keys = entry.absent.session
+        return bool(keys or self.rule.policy.session) and self.backend.sessions.bar(self.environ, keys)
 
     def holds(self, keys: tuple[str, ...]) -> bool:
         """Whether the session of the request has one of these keys."""
@@ -181,12 +190,13 @@ class GatewayOrigin(RequestOrigin):
 
     def key_by(self, fields: Fields) -> str | None:
         """Return the key of the first answer to such requests, and let others find out by what they are told apart."""
-        return self.backend.engine.hint(self.url_key, fields, self.environ)
+        get = lookup(self.environ, self.named.values)
+        return self.backend.engine.hint(self.url_key, in_order((*self.rule.named, *fields)), get)
 
     def relocate(self) -> bool:
         """Look up the variant again: since another request the URL may have variants."""
         before = self.key
-        self.located = self.backend.locate(self.url_key, self.environ)
+        self.located = self.backend.locate(self.url_key, self.environ, self.rule, self.named)
         self.key = self.located.key
         return self.key != before
 
@@ -195,7 +205,7 @@ class GatewayOrigin(RequestOrigin):
         self.close()
         # If nothing is stored, a whole response to a HEAD would be made for nothing.
         environ = self.environ if fills else as_sent(self.environ)
-        self.fetch = AppFetch(self.backend, self.rule, environ, self.url_key, self.start_response)
+        self.fetch = AppFetch(self.backend, self.rule, environ, self.url_key, self.start_response, self.named)
         return self.fetch
 
     @property
@@ -273,7 +283,8 @@ class GatewayOrigin(RequestOrigin):
         """The value of ``fwd`` (RFC 9211 section 2.2), if the status does not determine it; else ""."""
         if self.terms.reload:
             return "request"
-        return "vary-miss" if self.located.fields and self.fetch is not None and self.fetch.finds_nothing else ""
+        is_variant = self.located.listing.sets or self.located.fields != self.rule.named
+        return "vary-miss" if is_variant and self.located.fields and self.fetch is not None and self.fetch.finds_nothing else ""
 
     def debug_detail(self, served: Served) -> str:
         """Return the debug detail of ``Cache-Status``; "" without ``app.debug``."""
@@ -306,8 +317,7 @@ class GatewayOrigin(RequestOrigin):
 
     def refresh(self) -> RefreshJob:
         """Return the refresh of the stored response: a new request from what is in the key."""
-        varied = (*self.rule.policy.vary, *names_of(self.located.fields))
-        recipe = PageRecipe.from_environ(self.environ, varied, self.rule.ignored)
+        recipe = recipe_of(self.environ, self.rule.policy.vary, self.located.fields, self.named, self.rule.ignored)
         return _refresh_job(self.backend, self.rule, self.key, self.url_key, self.label, recipe, self.tally)
 
 
@@ -321,7 +331,7 @@ def refresh_of(backend: Backend, rules: Rules, entry: Entry) -> RefreshJob | str
         return recipe.why_incomplete
     environ = recipe.to_environ()
     rule = rules.of(environ)
-    url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored)
+    url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored, named=rule.policy.named)
     # A rule with another vary or other ignored parameters gives the URL another key; the entry is never looked up again.
     if entry.key != url_key and not is_variant_of(url_key, entry.key):
         return "nobody asks for it any more, since the rules have changed"
@@ -343,8 +353,12 @@ def _refresh_job(backend: Backend, rule: Rule, key: str, url_key: str, label: st
 
 def _refreshed(backend: Backend, rule: Rule, url_key: str, recipe: PageRecipe, start: Start) -> Answer:
     """Call the app, read its whole response, and judge it."""
-    fetch = AppFetch(backend, rule, recipe.to_environ(backend.remote_addr), url_key, None)
+    environ = recipe.to_environ(backend.remote_addr)
+    if recipe.session:
+        environ[GIVEN_SESSION] = backend.sessions.given(dict(recipe.session))
+    fetch = None
     try:
+        fetch = AppFetch(backend, rule, environ, url_key, None, backend.named(rule, environ))
         with closing(fetch.call):
             answer = fetch.run(start)
             if answer.later is not None:
@@ -352,7 +366,7 @@ def _refreshed(backend: Backend, rule: Rule, url_key: str, recipe: PageRecipe, s
     except Exception as error:
         answer = Answer(Verdict.FAILED, error=error)
     # Another endpoint may have answered than the one of the stored response.
-    return replace(answer, tally=fetch.tally)
+    return answer if fetch is None else replace(answer, tally=fetch.tally)
 
 
 def _read_to_end(fetch: AppFetch, until: float = math.inf) -> Answer | None:

@@ -13,8 +13,10 @@ from ...core.http.freshness import StaleWindows
 from ...core.model.policy import Policy, Windows
 from ...core.model.query import NamePatterns, query_in_key
 from ...core.remembered import MIB, Remembered
+from ...core.rules.named import selectors_of
 from ...core.rules.prefer_stale import PreferStale
 from ...core.rules.serving import ServeOptions
+from ...core.rules.variant_index import Fields
 from ...errors import ConfigError
 
 #: Parameters of a policy that a rule can't have, and what to write instead.
@@ -34,6 +36,8 @@ class Rule(NamedTuple):
     :ivar written: the stale windows that are written in the rule itself, not in the configuration.
     :ivar pattern: its pattern; "" for paths without a rule.
     :ivar is_rest: other paths have rules, and these have none.
+    :ivar named: the cookies and values of the session that are always in the key.
+    :ivar hides_cookies: the app can't be observed, so that it gets no other cookies than the named ones for what is stored.
     """
 
     policy: Policy
@@ -42,6 +46,13 @@ class Rule(NamedTuple):
     written: StaleWindows = (None, None)
     pattern: str = ""
     is_rest: bool = False
+    named: Fields = ()
+    hides_cookies: bool = False
+
+    @property
+    def calls_for_key(self) -> bool:
+        """Whether callables of the developer's take part in the key."""
+        return bool(self.named) or any(self.policy.vary.values())
 
     def showing_errors(self) -> Rule:
         """Return the rule for a client who is shown the app's failures."""
@@ -58,6 +69,7 @@ class Rules:
     :param terms: the serving options where no rule sets others.
     :param preference: how stale responses are served where a rule prefers them.
     :param endpoint_of: returns the endpoint of a request by its environ; ``None`` if the app has none.
+    :param check_named: checks a rule's pattern and policy, if it names cookies or values of the session.
     :raises ConfigError: for a pattern or policy that is not accepted.
     """
 
@@ -69,7 +81,9 @@ class Rules:
         terms: ServeOptions,
         preference: PreferStale,
         endpoint_of: Callable[[Mapping[str, Any]], str | None] | None = None,
+        check_named: Callable[[str, Policy], object] = lambda pattern, policy: None,
     ) -> None:
+        self._check_named = check_named
         self._base = base
         self._ignored = ignored
         self._terms = terms
@@ -136,8 +150,16 @@ class Rules:
         return None
 
     def _rule(self, pattern: str, policy: Policy) -> Rule:
-        if policy.cookies is not None and self._endpoint_of is not None:
+        is_flasks = self._endpoint_of is not None
+        if policy.cookies is not None and not policy.cookies and is_flasks:
             raise ConfigError("a rule has cookies=(), which has no effect on a Flask app, whose reads are observed: leave it out")
+        if policy.session and not is_flasks:
+            raise ConfigError(
+                f"the rule for {pattern!r} has session={list(policy.session)}, and GatewayCache() knows nothing of the sessions of "
+                "its app: name cookies in cookies=, or write the rule in STALECACHE_GATEWAY of a Flask app"
+            )
+        if policy.named:
+            self._check_named(pattern, policy)
         terms = self._terms._replace(refresh_ahead=policy.refresh_ahead or 0.0)
         if policy.prefer_stale is not None:
             terms = terms._replace(prefer_stale=self._preference if policy.prefer_stale else PreferStale.NO)
@@ -145,7 +167,8 @@ class Rules:
         windows = ("max_age", "stale_while_revalidate", "stale_if_error")
         given = {name: getattr(self._base if getattr(policy, name) is None else policy, name) for name in windows}
         ignored = (*policy.ignored_parameters.items, *self._ignored.items)
-        return Rule(replace(policy, **given), query_in_key(ignored, is_sorted=policy.sort_query), terms, written, pattern)
+        in_key, hides = query_in_key(ignored, is_sorted=policy.sort_query), policy.cookies is not None and not is_flasks
+        return Rule(replace(policy, **given), in_key, terms, written, pattern, named=selectors_of(policy), hides_cookies=hides)
 
 
 def _pairs(given: Mapping[str, Policy] | Iterable[tuple[str, Policy]]) -> list[tuple[str, Policy]]:

@@ -148,7 +148,7 @@ class VisitorJudge:
         """Return the credentials in the request that the key lacks, if the app can't be observed: it may have used any of them."""
         if not seen.is_blind:
             return NO_NAMES
-        without = {*self._rule.policy.vary, *(["cookie"] if self._rule.policy.cookies is not None else [])}
+        without = {*self._rule.policy.vary, *(["cookie"] if self._rule.hides_cookies else [])}
         return RequestInputs(headers=tuple(name for name in credentials_in(self._environ).headers if name not in without))
 
     def guarded(self, call: AppCall, seen: Observation) -> Answer | None:

@@ -16,6 +16,7 @@ from ...core.model.environ import REFRESHING
 from ...core.model.policy import Policy
 from ...core.model.query import NamePatterns, query_in_key
 from ...core.rules.cacheability import unheard
+from ...core.rules.named import selectors_of
 from ...core.rules.prefer_stale import RequestFlag, carried_values, is_set, preference
 from ...core.rules.serving import ServeOptions
 from ...engine.engine import Engine
@@ -46,7 +47,9 @@ class CachedView:
         self.view = view
         self.policy = policy
         #: Whether callables of the developer's take part in the key.
-        self.calls_for_key = policy.key is not None or any(policy.vary.values())
+        self.calls_for_key = policy.key is not None or any(policy.vary.values()) or bool(policy.named)
+        #: The cookies and values of the session that are always in the key.
+        self.named = selectors_of(policy)
         self.name = name_of(view)
         self.is_class_based = getattr(view, "__qualname__", "") == _CLASS_BASED
 

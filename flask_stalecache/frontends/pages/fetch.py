@@ -39,8 +39,8 @@ from ...core.model.policy import TOO_MANY, Windows
 from ...core.model.purge_names import page_names, tag_name, tags_in
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
-from ...core.model.recipe import PageRecipe
 from ...core.rules.cacheability import Cacheability, collecting, current
+from ...core.rules.named import recipe_of
 from ...core.rules.storability import Facts, Judgement, Verdict, failures_now, judge
 from ...core.rules.variant_index import Fields, index_with
 from ...core.rules.variants import Place
@@ -386,7 +386,7 @@ class PageFetch:
             body=body,
             recipe={}
             if policy.key is not None
-            else PageRecipe.from_environ(environ, (*policy.vary, *fields), bound.ignored).to_json(),
+            else recipe_of(environ, policy.vary, place.fields, self.variants.values, bound.ignored).to_json(),
             calls=tuple(made.word.calls),
             stood_in=made.word.stood_in,
         )

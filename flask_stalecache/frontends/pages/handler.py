@@ -156,7 +156,7 @@ class Pages:
         """
         views = [bound for bound in list(self._bound_views.values()) if bound.cached.policy.key is None]
         return [
-            page_key(counters.view, environ, bound.cached.policy.vary, bound.ignored)
+            page_key(counters.view, environ, bound.cached.policy.vary, bound.ignored, named=bound.cached.policy.named)
             for bound in views
             for counters in list(bound.endpoints.values())
         ]

@@ -7,16 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from ...batches.warm_request import warming_of
-from ...core.http.accept import names_of
+from ...core.http.accept import in_order
 from ...core.model.environ import WARMING
 from ...core.model.inputs import RequestInputs
 from ...core.model.keys import page_key
-from ...core.model.policy import FAILURE_STATUSES
+from ...core.model.policy import FAILURE_STATUSES, Policy
 from ...core.model.recipe import PageRecipe
+from ...core.rules.named import NOTHING_NAMED, recipe_of
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Verdict
 from ...core.rules.variant_index import Fields, is_variant_of
-from ...core.rules.variants import Located, locate
+from ...core.rules.variants import Located, locate, lookup
 from ...engine.origin import Answer, RefreshJob, Served, Start
 from ...errors import ConfigError
 from ...stats.tally import Tally
@@ -27,6 +28,7 @@ from ..watched_session import holds_key
 from .bound_view import BoundView, EndpointCounters
 from .error_pages import ask_handlers
 from .fetch import NOTHING_IGNORED, SERVED_WITHIN, PageFetch
+from .named import covered_by_names, look_up_named
 from .refresh import page_refresh, visitor_fields
 from .request_recorder import arrived_environ
 from .variants import PageVariants
@@ -54,7 +56,8 @@ class PageOrigin(RequestOrigin):
     terms: ServeOptions
 
     __slots__ = (
-        "_covered_by_key", "_located", "args", "bound", "context", "environ", "key", "kwargs", "tally", "terms", "url_key",
+        "_covered_in_key", "_located", "_named", "args", "bound", "context", "environ", "key", "kwargs", "tally", "terms",
+        "url_key",
     )  # fmt: skip
 
     def __init__(self, bound: BoundView, context: RequestContext, args: Any, kwargs: Any, counters: EndpointCounters) -> None:
@@ -64,14 +67,17 @@ class PageOrigin(RequestOrigin):
         self.environ: dict[str, Any] = arrived_environ(context.request)
         self.args = args
         self.kwargs = kwargs
-        self._covered_by_key: Covered | None = None
+        self._covered_in_key: Covered | None = None
         #: The serving options of this request.
         self.terms: ServeOptions = bound.terms_of(context) if bound.asks_each else bound.terms
         policy = bound.cached.policy
         custom = None if policy.key is None else self._custom_key(policy.key)
         #: The variant that is looked for, once it is known that the page has variants.
         self._located: Located | None = None
-        self.url_key = self.key = page_key(counters.view, self.environ, policy.vary, bound.ignored, custom)
+        self._named = NOTHING_NAMED
+        self.url_key = self.key = page_key(counters.view, self.environ, policy.vary, bound.ignored, custom, policy.named)
+        if policy.named:
+            self._look_up_named(policy)
 
     def _custom_key(self, key: Callable[[], object]) -> object:
         """Call the ``key`` callable. The key covers all that it reads."""
@@ -81,8 +87,14 @@ class PageOrigin(RequestOrigin):
             raise ConfigError("a key callable returned None: return a string, a number or a tuple of those; see unless=")
         ignored = self.bound.cached.policy.ignore_session
         headers = self.bound.uncounted | read.headers.keys()
-        self._covered_by_key = Covered(headers, frozenset(read.cookies), frozenset(read.variables), None if ignored else session)
+        self._covered_in_key = Covered(headers, frozenset(read.cookies), frozenset(read.variables), None if ignored else session)
         return custom
+
+    def _look_up_named(self, policy: Policy) -> None:
+        """Look up the cookies and values of the session that the view has named. The key covers them."""
+        self._named = look_up_named(self.context, policy)
+        self._covered_in_key = covered_by_names(self.context, policy, self._covered())
+        self.relocate()
 
     @property
     def label(self) -> str:
@@ -122,14 +134,22 @@ class PageOrigin(RequestOrigin):
         """Look up the variant: since another request the page may have variants."""
         before = self.key
         self._located = locate(
-            self.url_key, self.environ, self.bound.engine.look_up, time.time(), self.holds, self.bound.engine.hints
+            self.url_key,
+            self.environ,
+            self.bound.engine.look_up,
+            time.time(),
+            self.holds,
+            self.bound.engine.hints,
+            self.bound.cached.named,
+            self._named.values,
         )
         self.key = self._located.key
         return self.key != before
 
     def key_by(self, fields: Fields) -> str | None:
         """Return the key of the first answer to such requests, and let others find out by what they are told apart."""
-        return self.bound.engine.hint(self.url_key, fields, self.environ)
+        fields = in_order((*self.bound.cached.named, *fields))
+        return self.bound.engine.hint(self.url_key, fields, lookup(self.environ, self._named.values))
 
     def stands_for(self, key: str) -> bool:
         """Take over the key of the page, or of a variant of it. Return false if the key is another one's."""
@@ -149,7 +169,7 @@ class PageOrigin(RequestOrigin):
 
     def call(self, start: Start) -> Answer:
         """Call the view under watch and judge its answer."""
-        variants = PageVariants(self.bound.engine, self.url_key, self.fields)
+        variants = PageVariants(self.bound.engine, self.url_key, self.fields, self.bound.cached.named, self._named)
         answer = PageFetch(self.bound, self.context, self.key, variants, self.args, self.kwargs, self._covered()).answer(start)
         if (warming := warming_of(self.environ)) is not None:
             warming.note_answer(answer)
@@ -170,20 +190,22 @@ class PageOrigin(RequestOrigin):
             tuple(covered.headers - KEY_FIELDS - self.bound.settings.ignored_headers),
             tuple(covered.variables),
         )
-        if covered.session:
+        if covered.session and (covered.session.whole or self.bound.cached.policy.key is not None):
             names |= RequestInputs(cookies=(session_cookie(self.context.app),))
+        elif covered.session:
+            names |= RequestInputs(session=tuple(sorted(covered.session.names)))
         return names if served.entry is None else names | served.entry.absent
 
     def _covered(self) -> Covered:
-        if self._covered_by_key is not None:
-            return self._covered_by_key
+        if self._covered_in_key is not None:
+            return self._covered_in_key
         session = None if self.bound.cached.policy.ignore_session else SessionReads()
         return Covered(self.bound.uncounted, frozenset(), frozenset(), session)
 
     # -- refreshing ----------------------------------------------------------------------------------------------
 
     def _recipe(self) -> PageRecipe:
-        return PageRecipe.from_environ(self.environ, (*self.bound.cached.policy.vary, *names_of(self.fields)), self.bound.ignored)
+        return recipe_of(self.environ, self.bound.cached.policy.vary, self.fields, self._named, self.bound.ignored)
 
     def refresh(self) -> RefreshJob:
         """Return the refresh of this page. With a ``key`` callable or ``ignore_session`` it carries its visitor's fields."""

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from ...core.http.accept import ACCEPT_FIELDS, field_of_selector, names_of
+from ...core.http.accept import ACCEPT_FIELDS, Named, field_of_selector, in_order, names_of
 from ...core.http.fields import Headers, vary_names
 from ...core.model.reasons import Refusal, StoreRefusal
+from ...core.rules.named import NOTHING_NAMED, NamedValues
 from ...core.rules.variant_index import Fields
-from ...core.rules.variants import Place, place_of
+from ...core.rules.variants import Place, lookup, place_of
 from ...engine.engine import Engine
 from ...engine.origin import Start
 from ..flask_internals import RequestContext
@@ -25,11 +26,15 @@ class PageVariants(NamedTuple):
     :ivar engine: looks up the index.
     :ivar url_key: the key of the page, without variants.
     :ivar aimed: the selectors in the key that the request looks for.
+    :ivar named: the cookies and values of the session that are always in the key.
+    :ivar values: those of the request.
     """
 
     engine: Engine
     url_key: str
     aimed: Fields
+    named: Fields = ()
+    values: NamedValues = NOTHING_NAMED
 
     def tell(self, fields: Fields) -> bool:
         """Whether requests that wait for this one agree with it in all of these."""
@@ -41,7 +46,9 @@ class PageVariants(NamedTuple):
         :param fields: what it depends on.
         """
         known = self.engine.look_up(self.url_key).entry
-        place = place_of(self.url_key, fields, arrived_environ(context.request).get, known, self.engine.is_in_use)
+        get = lookup(arrived_environ(context.request), self.values.values)
+        fields = in_order((*self.named, *fields)) if self.named else fields
+        place = place_of(self.url_key, fields, get, known, self.engine.is_in_use)
         return place or Refusal(StoreRefusal.TOO_MANY_VARIANTS, " and ".join(names_of(fields)))
 
 
@@ -95,5 +102,8 @@ def inherit(context: RequestContext, fields: Fields, reader: str) -> None:
     """
     log, get = reads_of(context), arrived_environ(context.request).get
     for selector in fields:
+        if isinstance(selector, Named):
+            # Told as a name that the page depends on.
+            continue
         log.headers.setdefault(field_of_selector(selector), reader)
         log.accepts.inherit(selector, get)

@@ -23,7 +23,7 @@ from ..caller_context import is_connection
 from ..flask_internals import RequestContext, callbacks_of, outer_context, replace_session, session_cookie, session_of
 from ..read_log import ReadLog
 from ..session_log import HARMLESS, SessionLog, SessionReads
-from ..watched_session import FLASHES, holds_key, log_of, names_read, plain_values, watch_again
+from ..watched_session import FLASHES, go_on_watching, holds_key, log_of, names_read, plain_values, watch_again
 from .request_recorder import arrived_environ, plain_environ
 from .session_recorder import watched_session
 
@@ -164,6 +164,11 @@ def _taken(state: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 def _flag(session: Any, name: str) -> bool:
     # A session class without the flag can't tell: assume the worse.
     return bool(getattr(session, name, True))
+
+
+def was_used(session: Any) -> bool:
+    """Whether a session was used so far, or may have been."""
+    return _flag(session, "accessed")
 
 
 def is_changed(session: Any) -> bool:
@@ -370,6 +375,9 @@ def discard_session(context: RequestContext) -> None:
         changes = ("__setitem__", "__delitem__", "clear", "pop", "popitem", "update", "setdefault")
         _discarded_classes[null] = type("DiscardedSession", (null,), {name: getattr(dict, name) for name in changes})
     used = session_of(context)
-    discarded = _discarded_classes[null](plain_values(used))
+    discarded, log = _discarded_classes[null](plain_values(used)), log_of(context)
+    if log is not None:
+        # What hooks read of it counts as before.
+        go_on_watching(log, discarded)
     replace_session(context, discarded)
     _set_flag(discarded, "accessed", _flag(used, "accessed"))

@@ -1,0 +1,39 @@
+"""Remembers where the app has no answer for everybody, so that visitors with cookies are asked about it once in a while only.
+
+An app that can't be observed is given no cookies but the named ones for what is stored. If its answer can't be stored, the visitor
+must get what the app says to all of their cookies: a second call.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ...core.model.reasons import Refusal, StoreRefusal
+from ...core.remembered import MIB, Remembered
+from ...core.rules.named import NamedValues
+
+#: Seconds after which the app is asked again for an answer that may be stored.
+ASKED_AGAIN = 60.0
+
+
+class OwnAnswers:
+    """The URLs whose last answer to a request with the named cookies alone could not be stored."""
+
+    def __init__(self) -> None:
+        #: Visitors choose both URLs and cookies.
+        self._known: Remembered[tuple[object, ...], tuple[float, Refusal]] = Remembered(most=4096, limit=4 * MIB, longest=8192)
+
+    def note(self, url_key: str, named: NamedValues, refusal: Refusal | None) -> None:
+        """Note that an answer could not be stored.
+
+        :param url_key: the key of the URL.
+        :param named: the named cookies of the request.
+        :param refusal: why not.
+        """
+        why = refusal or Refusal(StoreRefusal.FOR_THIS_REQUEST)
+        self._known.note((url_key, named.cookie), (time.time(), why))
+
+    def of(self, url_key: str, named: NamedValues) -> Refusal | None:
+        """Return why the last answer could not be stored; ``None`` if the app is to be asked."""
+        since, refusal = self._known.get((url_key, named.cookie)) or (0.0, None)
+        return refusal if since <= time.time() < since + ASKED_AGAIN else None
