@@ -19,11 +19,13 @@ from ..core.model.recipe import PageRecipe
 from ..core.model.titles import endpoint_of, function_of, title_of
 from ..core.rules.explain import Explanation, explain
 from ..core.rules.serving import ServeOptions
+from ..core.rules.variant_index import named_in_key
 from ..stores.base import Stored
 from . import output
 from .context import filled_state, terms_of
 from .selectors import of_url
 
+NAMED_WORDS = {"cookie": "cookie", "session": "session key"}
 #: Part of every key, so they do not distinguish variants.
 _OF_ALL = frozenset({"HTTP_HOST", *map(environ_name, FORWARDED_FIELDS)})
 
@@ -116,13 +118,22 @@ def _for_whom(entry: Entry) -> Iterator[tuple[str, str]]:
 
 
 def _variant(entry: Entry) -> dict[str, str | None]:
-    """Return the request fields that distinguish it from other variants of its URL; of a secret its digest."""
+    """Return what distinguishes it from other variants of its URL: request fields, cookies, values of the session.
+
+    Of a secret its digest.
+    """
     try:
         recipe = PageRecipe.from_json(entry.recipe)
     except (LookupError, TypeError, ValueError):
         return {}
+    named = named_in_key(entry.key)
     fields = [*recipe.fields, *((name, f"(digest {value[:8]})") for name, value in recipe.digests)]
-    return {(field_of(name) or name).title(): value for name, value in fields if name not in _OF_ALL}
+    # The names tell more than the field that they are in.
+    left_out = {*_OF_ALL, *(["HTTP_COOKIE"] if named else [])}
+    told = {(field_of(name) or name).title(): value for name, value in fields if name not in left_out}
+    for each, value in named.items():
+        told[f"{NAMED_WORDS[each.kind]} {each.name}"] = None if value is None else f"(digest {value[:8]})"
+    return told
 
 
 def _data(stored: Stored, now: float, terms: ServeOptions) -> dict[str, Any]:

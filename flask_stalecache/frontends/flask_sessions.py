@@ -28,7 +28,7 @@ from ..engine.log import RateLimitedLog
 from ..errors import ConfigError
 from .flask_internals import SavedSession, has_flasks_sessions, saved_session, session_cookie, session_settings
 from .pages.request_recorder import ObservedRequest
-from .watched_session import GivenSession
+from .watched_session import GivenSession, give_session
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -86,9 +86,9 @@ class FlaskSessions:
             raise ConfigError(f"session={list(keys)}: nobody can look up sessions of the app; set STALECACHE_SESSION_OPENER")
         return {key: value for key, value in saved.values.items() if key in keys}
 
-    def given(self, values: Mapping[str, Any]) -> GivenSession:
-        """Return the session of a refresh."""
-        return GivenSession(self._app, values)
+    def give(self, environ: WSGIEnvironment, values: Mapping[str, Any]) -> None:
+        """Let a refresh have a session of some values, and of nothing else."""
+        give_session(environ, self._app, values)
 
     def check(self, pattern: str, policy: Policy) -> None:
         """Learn what a rule names, before the first request; raise :class:`ConfigError` if nobody can look it up."""

@@ -36,17 +36,25 @@ class GivenSession(NamedTuple):
     """The session of a refresh.
 
     :ivar app: its app; that of another one, which is mounted in it, is left alone.
-    :ivar values: those that are in the key. The refresh finds nothing else, and nothing of it is saved.
+    :ivar values: those that are in the key.
     """
 
     app: object
     values: Mapping[str, Any]
 
 
-def _give(context: RequestContext, session: Any) -> None:
-    # Each request gets here: the way by its methods would cost several times as much.
-    environ = vars(context.request)["environ"]
-    given: GivenSession | None = getattr(environ, "_plain", environ).get(GIVEN_SESSION)
+#: Not empty once a refresh has had a session: until then, requests are spared a look.
+_GIVING: set[bool] = set()
+
+
+def give_session(environ: dict[str, Any], app: object, values: Mapping[str, Any]) -> None:
+    """Let the request of a refresh have a session with some values in an app, and nothing else. Nothing of it is saved."""
+    _GIVING.add(True)
+    environ[GIVEN_SESSION] = GivenSession(app, values)
+
+
+def _receive(context: RequestContext, session: Any) -> None:
+    given: GivenSession | None = context.request.environ.get(GIVEN_SESSION)
     if given is not None and given.app is context.app and isinstance(session, dict):
         # Past the methods of its class, by which it would be modified.
         dict.update(session, deepcopy(dict(given.values)))
@@ -55,8 +63,6 @@ def _give(context: RequestContext, session: Any) -> None:
 def watch_opened(context: RequestContext, session: Any) -> None:
     """Begin to watch a session that a context has got, if it was opened and its class can be watched."""
     state = vars(context)
-    if _LOG not in state:
-        _give(context, session)
     log: SessionLog | None = state.get(_LOG)
     own = getattr(session, "__dict__", {}).get(_LOG)
     if log is not None:
@@ -65,6 +71,8 @@ def watch_opened(context: RequestContext, session: Any) -> None:
         # The context is a copy of another one.
         state[_LOG] = own
     elif loads_sessions_only(context.app, session):
+        if _GIVING:
+            _receive(context, session)
         log = SessionLog(frozenset(dict.keys(session)) if dict.__len__(session) else _NO_KEYS)
         if _begin(session, log):
             state[_LOG] = log

@@ -30,8 +30,19 @@ def seconds(name: str, value: object) -> float:
     return float(value)
 
 
+#: Decorators of what has no request, and what to write there for a cookie or a value of the session.
+_OF_REQUESTS = {
+    "memoize()": "a function is called without a request; give it the value as an argument, which is in the key",
+    "{% cache %}": 'write the value after the name: {% cache 300, "name", session.lang %}',
+    "adapter()": "a third party gets no cookies of visitors; write vary= for the request fields that it depends on",
+    "session()": "a third party gets no cookies of visitors; write vary= for the request fields that it depends on",
+}
+
+
 def unknown_parameter(decorator: str, name: str, known: Iterable[str]) -> str:
     """Return the error text for an unknown parameter of a decorator, with a suggestion."""
+    if name in ("cookies", "session") and decorator in _OF_REQUESTS:
+        return f"{decorator} has no parameter {name!r}: {_OF_REQUESTS[decorator]}"
     nearest = get_close_matches(name, list(known), n=1, cutoff=0)[0]
     return f"{decorator} has no parameter {name!r}: {PARAMETERS.get(name, f'the nearest is {nearest}')}"
 

@@ -142,6 +142,11 @@ def shown(name: str, value: str | None) -> Shown:
     return value if value is None or len(value) <= _longest_shown(name) else (digest(value),)
 
 
+def tells_who(name: str) -> bool:
+    """Whether a name tells that the value of a field, a cookie or the session is a secret, or differs for each visitor."""
+    return _TELLING.search(name.lower()) is not None
+
+
 @lru_cache(maxsize=256)
 def _longest_shown(name: str) -> int:
     name = name.lower()

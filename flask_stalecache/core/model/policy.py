@@ -234,9 +234,11 @@ class Policy:
     ignore_session: bool = False
     gateway: bool = False
     listed_statuses: frozenset[int] = field(init=False, default=frozenset())
+    #: The names of the cookies and of the keys of the session whose values are in the key; empty if there are none.
+    named: tuple[tuple[str, ...], ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
-        checked: dict[str, object] = {}
+        checked: dict[str, Any] = {}
         for name in ("max_age", "stale_while_revalidate", "stale_if_error", "lock_timeout", "wait", "refresh_ahead"):
             value = getattr(self, name)
             checked[name] = None if value is None else seconds(name, value)
@@ -253,15 +255,12 @@ class Policy:
         checked["ignored_parameters"] = (
             ignored if isinstance(ignored, NamePatterns) else NamePatterns(names("ignored_parameters", ignored))
         )
+        names_in_key = tuple(checked["cookies"] or ()), tuple(checked["session"])
+        checked["named"] = names_in_key if any(names_in_key) else ()
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         self._check_callables()
         self._check_contradictions()
-
-    @property
-    def named(self) -> tuple[tuple[str, ...], ...]:
-        """The names of the cookies and of the keys of the session whose values are in the key; ``()`` if there are none."""
-        return (tuple(self.cookies or ()), tuple(self.session)) if self.cookies or self.session else ()
 
     def _check_callables(self) -> None:
         _optional_callable("key", self.key, "a callable without arguments that returns a string, number or tuple of those")

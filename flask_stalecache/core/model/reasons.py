@@ -84,7 +84,7 @@ class StoreRefusal(Enum):
     FOR_THIS_REQUEST = ("its answer is for this request alone",)
     CREDENTIALS = (
         "its request carries {}, and it does not say that it is for everybody",
-        "say public or s-maxage in it, write cookies=() in a rule if no cookie matters, or set STALECACHE_CREDENTIALS_NEED_PUBLIC "
+        "say public or s-maxage in it, write cookies=[…] in a rule, or cookies=(), or set STALECACHE_CREDENTIALS_NEED_PUBLIC "
         "to False",
         True,
     )

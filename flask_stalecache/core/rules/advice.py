@@ -13,6 +13,7 @@ from enum import Enum
 
 from ..exhaustive import assert_never
 from ..http.tracing import TRACING
+from ..model.keys import tells_who
 from ..model.policy import NEVER_VARIED
 from ..model.reasons import BypassReason, Reason, Refusal, StoreRefusal
 
@@ -56,7 +57,7 @@ _EVERYWHERE: Mapping[Reason, str] = {
     StoreRefusal.CARRIES_VARIABLE: "the log names the variable, and the code that reads it",
     BypassReason.BODY: "send no body with a GET",
     BypassReason.UNLESS: "let unless return False",
-    BypassReason.KEY: "let key= return a string, a number or a tuple of those",
+    BypassReason.KEY: "let key= return a string, a number or a tuple of those, and normalisers a string; the log has the error",
 }
 #: Where a front end wants something else than its reason says for all.
 _AT: Mapping[tuple[FrontEnd, Reason], str] = {
@@ -68,8 +69,8 @@ _AT: Mapping[tuple[FrontEnd, Reason], str] = {
     (FrontEnd.CODED, StoreRefusal.SETS_COOKIE): _COOKIE,
     (FrontEnd.WSGI, StoreRefusal.SETS_COOKIE): _COOKIE.replace("in another view", "in another response"),
     (FrontEnd.WSGI, StoreRefusal.CREDENTIALS): (
-        "say public or s-maxage in it, write cookies=() in its rule in GatewayCache(rules=…) if no cookie matters, or set "
-        "STALECACHE_CREDENTIALS_NEED_PUBLIC to False: GatewayCache(credentials_need_public=False)"
+        "say public or s-maxage in it, write cookies=['lang'] in its rule in GatewayCache(rules=…) for the cookies that matter, "
+        "cookies=() if none does, or set STALECACHE_CREDENTIALS_NEED_PUBLIC to False: GatewayCache(credentials_need_public=False)"
     ),
     (FrontEnd.WSGI, StoreRefusal.TOO_LARGE): "give GatewayCache a larger max_entry_size, or send a smaller body",
 }
@@ -131,15 +132,27 @@ def fix_of_name(kind: Kind, name: str, front: FrontEnd) -> str:
         case Kind.SESSION if name == "csrf_token":
             return "leave the form out of the page, or fetch its token by a request of its own: it is its visitor's"
         case Kind.SESSION if front is FrontEnd.VIEW:
-            return "write ignore_session=True if the page does not depend on the session, or do not read it in the view"
+            told = "write ignore_session=True if the page does not depend on the session, or do not read it in the view"
+            return told + or_named(kind, name, front)
         case Kind.COOKIE | Kind.SESSION:
-            return "do not read it if the page does not depend on it"
+            return "do not read it if the page does not depend on it" + or_named(kind, name, front)
         case Kind.FIELD:
             return _fix_of_field(name, front)
         case Kind.VARIABLE:
             return StoreRefusal.DEPENDS_ON_VARIABLE.advice
         case _:
             return assert_never(kind)
+
+
+def or_named(kind: Kind, name: str, front: FrontEnd) -> str:
+    """Return what to write so that the value of a cookie or of the session is in the key; "" if it differs for each visitor.
+
+    :param front: the front end that the answer came by.
+    """
+    if tells_who(name):
+        return ""
+    place = "a rule for its path in STALECACHE_GATEWAY" if front is FrontEnd.CODED else front.place
+    return f", or write {kind.value}=[{name!r}] in {place} if it has few values"
 
 
 def _fix_of_field(name: str, front: FrontEnd) -> str:

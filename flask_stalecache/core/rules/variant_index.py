@@ -100,6 +100,18 @@ def is_told_by(key: str, fields: Fields) -> bool:
     return all(not known.isdisjoint({name_in_key(each), (name := field_of_selector(each)), (name, "raw")}) for each in fields)
 
 
+def named_in_key(key: str) -> dict[Named, str | None]:
+    """Return the cookies and values of the session that a key of a variant has, with the digests of their values."""
+    try:
+        parts = literal_eval(key) if key.startswith("('variant', ") else ((),)
+        return {
+            Named(*name[1:]): value and value[0] for name, value in zip(parts[-1], parts[2:-1], strict=True) if name[0] == "named"
+        }
+    except (ValueError, SyntaxError, LookupError, TypeError, RecursionError, MemoryError):
+        # It comes from a file.
+        return {}
+
+
 def _shown_of(selector: Selector, value: str | None) -> Shown:
     """Return what a selector takes from a request, as keys have it. What is named is always a digest."""
     if isinstance(selector, Named):

@@ -135,8 +135,8 @@ class Sessions(Protocol):
         :raises ConfigError: if nobody can tell.
         """
 
-    def given(self, values: Mapping[str, Any]) -> object:
-        """Return the session of a refresh, for its environ."""
+    def give(self, environ: WSGIEnvironment, values: Mapping[str, Any]) -> None:
+        """Let a refresh have a session of some values, and of nothing else."""
 
 
 class UnknownSessions:
@@ -152,7 +152,7 @@ class UnknownSessions:
         """No rule of such an app names values of the session."""
         raise AssertionError(keys)
 
-    def given(self, values: Mapping[str, Any]) -> object:
+    def give(self, environ: WSGIEnvironment, values: Mapping[str, Any]) -> None:
         """No rule of such an app names values of the session."""
         raise AssertionError(values)
 

@@ -14,7 +14,7 @@ from ...core.http.accept import in_order
 from ...core.http.fields import lines_of
 from ...core.http.validators import CONDITIONS
 from ...core.model.entry import Entry
-from ...core.model.environ import CONVERTED, GIVEN_SESSION, REFRESHING, WARMING
+from ...core.model.environ import CONVERTED, REFRESHING, WARMING
 from ...core.model.inputs import RequestInputs
 from ...core.model.keys import page_key
 from ...core.model.reasons import Refusal, StoreRefusal
@@ -355,7 +355,7 @@ def _refreshed(backend: Backend, rule: Rule, url_key: str, recipe: PageRecipe, s
     """Call the app, read its whole response, and judge it."""
     environ = recipe.to_environ(backend.remote_addr)
     if recipe.session:
-        environ[GIVEN_SESSION] = backend.sessions.given(dict(recipe.session))
+        backend.sessions.give(environ, dict(recipe.session))
     fetch = None
     try:
         fetch = AppFetch(backend, rule, environ, url_key, None, backend.named(rule, environ))

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from ...core.http.accept import ACCEPT_FIELDS, names_of
+from ...core.http.accept import ACCEPT_FIELDS, COOKIE, names_of
 from ...core.http.dates import pause_asked
 from ...core.http.fields import stored_fields
 from ...core.http.freshness import S_MAXAGE, forbids_stale, switches_off
@@ -65,6 +65,7 @@ SERVED_WITHIN = "_stalecache_served"
 #: On the request: the pages that were made for the store within it, as pairs of view and entry, until the response is finished.
 FILLED = "_stalecache_filled"
 NOTHING_IGNORED = NamePatterns(())
+NO_FIELDS: frozenset[str] = frozenset()
 _PERHAPS_RANDOM = frozenset({StoreRefusal.SHOWS_RANDOM, StoreRefusal.SHOWS_MAYBE_RANDOM})
 
 
@@ -281,7 +282,8 @@ class PageFetch:
             headers=made.fields,
             size=body_size(made.response),
             directives=made.directives,
-            in_key=self.bound.in_key | ACCEPT_FIELDS,
+            # What a page depends on of the Cookie field, names tell.
+            in_key=self.bound.in_key | ACCEPT_FIELDS | ({COOKIE} if policy.named else NO_FIELDS),
             refusal=made.refusal,
             # A page that is one visitor's in a way that no name tells is so for all: its names don't matter.
             carried=NO_NAMES if made.seen.unnamed else made.seen.carried,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flask import Flask, Request
 
 from ...core.http.dates import pause_asked
-from ...core.model.environ import ARRIVED, GIVEN_SESSION, REPLAY, url_variables
+from ...core.model.environ import ARRIVED, REPLAY, url_variables
 from ...core.model.recipe import PageRecipe
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Verdict
@@ -21,7 +21,7 @@ from ...engine.origin import Answer, RefreshJob, Start
 from ...errors import StaleCacheError
 from ...stats.tally import Tally
 from ..current_app import doorway_of, renew_calls
-from ..watched_session import GivenSession
+from ..watched_session import give_session
 from .bound_view import CachedView
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _refreshed(maker: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str,
     environ = recipe.to_environ(maker.remote_addr, maker.refresh_headers)
     environ.update(visitor or {})
     if recipe.session and visitor is None:
-        environ[GIVEN_SESSION] = GivenSession(maker.app, dict(recipe.session))
+        give_session(environ, maker.app, dict(recipe.session))
     replay = environ[REPLAY] = Replay(key, maker, recipe, start)
     token = AS_VISITOR.set(visitor is not None)
     try:

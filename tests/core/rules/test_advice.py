@@ -51,16 +51,32 @@ def test_no_line_has_a_hole(reason: Reason, front: FrontEnd) -> None:
         (Kind.FIELD, "x-beta", WSGI, "write vary=['x-beta'] in its rule in GatewayCache(rules=…), or name it in Vary"),
         (Kind.FIELD, "authorization", RULES, "requests with Authorization are always served live"),
         (Kind.FIELD, "traceparent", VIEW, "read it in hooks and libraries alone"),
-        (Kind.COOKIE, "lang", VIEW, "do not read it if the page does not depend on it"),
+        (
+            Kind.COOKIE, "lang", VIEW,
+            "do not read it if the page does not depend on it, or write cookies=['lang'] in @cache.cached() if it has few values",
+        ),
+        (Kind.COOKIE, "lang", CODED, "do not read it if the page does not depend on it, or write cookies=['lang'] in a rule"),
+        (Kind.COOKIE, "lang", WSGI, "do not read it if the page does not depend on it, or write cookies=['lang'] in its rule"),
         (Kind.SESSION, "csrf_token", VIEW, "leave the form out of the page, or fetch its token by a request of its own"),
-        (Kind.SESSION, "cart", VIEW, "write ignore_session=True if the page does not depend on the session"),
-        (Kind.SESSION, "cart", RULES, "do not read it if the page does not depend on it"),
+        (
+            Kind.SESSION, "size", VIEW,
+            "write ignore_session=True if the page does not depend on the session, or do not read it in the view, or write "
+            "session=['size'] in @cache.cached() if it has few values",
+        ),
+        (Kind.SESSION, "size", RULES, "do not read it if the page does not depend on it, or write session=['size'] in its"),
         (Kind.VARIABLE, "REMOTE_ADDR", VIEW, "put what the page takes from it into key="),
     ],
-)
+)  # fmt: skip
 def test_a_name_has_a_line(kind: Kind, name: str, front: FrontEnd, fix: str) -> None:
     assert fix_of_name(kind, name, front).startswith(fix)
     assert kind.word in ("cookie", "session key", "field", "variable")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(Kind.SESSION, "_user_id"), (Kind.COOKIE, "session"), (Kind.COOKIE, "remember_token"), (Kind.COOKIE, "sid")]
+)
+def test_nobody_is_told_to_name_what_differs_for_each_visitor(kind: Kind, name: str) -> None:
+    assert all(f"{kind.value}=[" not in fix_of_name(kind, name, front) for front in FrontEnd)
 
 
 def test_a_fix_for_one_case_is_kept() -> None:

@@ -168,7 +168,9 @@ def build(front: str | None, folder: Path | None) -> Built:
     site.add_files(str(Path(__file__).parents[2] / "support"), prefix="static/")
     if front is None:
         return Built(site, session_of, site)
-    gateway = GatewayCache(site, dir=folder, refresh_workers=0, rules={"/*": Policy(**WINDOWS)})
+    # Django reads the cookie of the language without saying so; who is logged in is no matter of this page.
+    rules = {"/about": Policy(cookies=["django_language"], **WINDOWS), "/*": Policy(**WINDOWS)}
+    gateway = GatewayCache(site, dir=folder, refresh_workers=0, rules=rules)
     return Built(gateway, session_of, gateway, gateway.stats)
 
 
@@ -186,6 +188,7 @@ DJANGO = RealApp(
     build,
     pages=("/", "/articles/1", "/about", "/articles/2", "/feed.json", "/static/clock.py"),
     forms={"/contact": {"text": "tea"}, "/login": {}},
+    languages=("/speak/de", "/speak/fr"),
     token="csrfmiddlewaretoken",
     session_cookie="sessionid",
     user_key="_auth_user_id",
