@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import struct
+from array import array
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Protocol
 
 from ..filesystem.held_file import HeldFile
@@ -124,6 +126,25 @@ class FileMarks:
         except OSError:
             # Then one is evicted sooner than it should.
             return
+
+
+def put_all(numbers: Numbers, first: int, values: array[int]) -> None:
+    """Write many numbers, at once if they are mapped."""
+    if isinstance(numbers, memoryview):
+        numbers[first : first + len(values)] = memoryview(values)
+    else:
+        for index, number in enumerate(values, first):
+            numbers[index] = number
+
+
+def random_numbers(count: int) -> array[int]:
+    """Return random numbers below the limit."""
+    return array("Q", (int.from_bytes(os.urandom(8 * count), "little") & _below_limit(count)).to_bytes(8 * count, "little"))
+
+
+@cache
+def _below_limit(count: int) -> int:
+    return int.from_bytes((LIMIT - 1).to_bytes(8, "little") * count, "little")
 
 
 def encoded(numbers: Iterator[int] | list[int]) -> bytes:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from ..filesystem.directory import Place
 from .base import Copy
-from .numbers import LIMIT, MOST, Numbers
+from .numbers import LIMIT, MOST, Numbers, put_all, random_numbers
 from .table_file import Layout, open_table
 
 #: Each layout has its own name.
@@ -105,9 +105,7 @@ class Stamps:
 
     def move_all(self) -> None:
         """Give all slots a new random value."""
-        stamp = int.from_bytes(os.urandom(8), "big")
-        for slot in range(SEQ_SLOT + 1, LOST_SLOT):
-            self.table[slot] = (stamp + slot) % LIMIT
+        put_all(self.table, SEQ_SLOT + 1, random_numbers(LOST_SLOT - SEQ_SLOT - 1))
 
     def begin_purge(self, number: int) -> None:
         """Raise SEQ to the number of a purge, unless it is higher already. ``purge.lock`` is held, if it could be had.

@@ -135,6 +135,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.memory_purges",
         "stores.memory_store",
         "stores.shared.known",
+        "stores.shared.logs",
+        "stores.shared.follower",
     ),
     (
         "engine.log",

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import socket
+from array import array
 from pathlib import Path
 
 from ...core.model.keys import digest
 from ...filesystem.directory import Directory
 from ...filesystem.uptime import boot_id, seconds_up
-from ..numbers import MOST, Numbers
+from ..numbers import MOST, Numbers, put_all
 from ..stamps import SLOTS
 from ..table_file import Layout, Table, open_table
 
@@ -100,8 +101,7 @@ class Known:
 
     def forget_all(self) -> None:
         """Let each key be asked for once."""
-        for slot in range(SLOTS):
-            self._serials[slot] = 0
+        put_all(self._serials, 0, array("Q", bytes(8 * SLOTS)))
 
     # -- the server ----------------------------------------------------------------------------------------------
 
@@ -166,4 +166,5 @@ class Known:
         """Return the name of this host, which a copy of the directory on another one does not have."""
         if self._header[_HOST] <= 0:
             self._header[_HOST] = 1 + int.from_bytes(os.urandom(6), "big")
-        return digest(f"{self._header[_HOST]} {boot_id()} {socket.gethostname()}")[:16]
+        name = socket.gethostname()
+        return f"{name.replace(' ', '-')}-{digest(f'{self._header[_HOST]} {boot_id()} {name}')[:12]}"

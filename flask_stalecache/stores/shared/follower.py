@@ -1,0 +1,386 @@
+"""Follows the logs of the server for all processes of a host: applies purges, and moves the stamps of what others have replaced.
+
+One process at a time does so: the one that has ``follower.lock``, which the kernel frees with it. The others take it over at their
+next tick. Purges are applied under ``purge.lock`` and only once, so that any process may do that, too.
+
+===================================== ==========================================================================================
+what is noticed                       what is done
+===================================== ==========================================================================================
+changes are missing in the log        every key is asked for once
+purges are missing in the log         everything on this host is purged: it was away for more than a day
+another generation of bookkeeping     everything is softly purged, by one purge for all hosts: the server had lost its memory
+the server lacks purges of this host  they are said again: a failover has lost them, or they were made while nobody heard
+===================================== ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Sequence
+
+from ...core.model.keys import digest
+from ...core.model.purge_names import EVERYTHING
+from ...errors import StoreError
+from ...filesystem.atomic import make_directories
+from ...filesystem.locks import FileKeyLock
+from ...filesystem.uptime import seconds_up
+from ..file_store import FileStore
+from ..purge_record import Purge
+from ..stamps import slot_of
+from .known import Known, local_number, number_above, number_of
+from .logs import MOST, Change, Logged, Read, SharedLogs
+
+logger = logging.getLogger("flask_stalecache")
+
+#: Milliseconds for which a read waits for something new.
+BLOCK = 1000
+#: Seconds between two reads at least: what comes meanwhile is read together.
+_PAUSE = 0.02
+#: Seconds between two attempts while the server does not answer: at first, and at most.
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 2.0
+#: Seconds for which the server counts as down after a failed attempt: more than until the next one.
+_DOWN_FOR = 3.0
+#: Seconds without hearing the server after which a process catches up before its first answer.
+DEAF = 2.0
+#: Seconds before the server was heard last in which purges may not have reached all others yet.
+_UNHEARD = 60.0
+#: Seconds by which the server's clock may differ.
+_CLOCK_DIFFERS = 2.0
+#: Seconds between two looks for purges that no entry needs any more, and between two looks at what others have noted.
+_HOUR, _SECOND = 3600.0, 1.0
+#: Purges that are said again at most; more become one of everything.
+_MOST_AGAIN = 256
+
+
+class Follower:
+    """Follows the logs for one host.
+
+    :param files: the cache directory.
+    :param known: what its processes know of the server.
+    :param logs: the logs.
+    """
+
+    def __init__(self, files: FileStore, known: Known, logs: SharedLogs) -> None:
+        self._files = files
+        self._known = known
+        self._logs = logs
+        self._lock = FileKeyLock(files.directory / "follower.lock", make_directories)
+        self._thread: threading.Thread | None = None
+        self._is_stopped = False
+        self._is_connected = False
+        self._is_clock_said = False
+        self._read_at = self._tidied_at = time.monotonic()
+        self._last_change = 0
+        #: What was put into slots lately: a process may have noted an older serial at the same moment.
+        self._put: dict[int, int] = {}
+        self._put_at = time.monotonic()
+
+    # -- one a host ----------------------------------------------------------------------------------------------
+
+    @property
+    def follows(self) -> bool:
+        """Whether this process follows for its host."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def tick(self) -> None:
+        """Follow from now on, if nobody on this host does; without threads, read what is new. Called about once a second."""
+        if self.follows or self._is_stopped:
+            return
+        self._known.tick()
+        if not self._lock.acquire():
+            return
+        try:
+            self._thread = threading.Thread(target=_follow, args=(weakref.ref(self),), name="stalecache-follower", daemon=True)
+            self._thread.start()
+        except RuntimeError:
+            self._thread = None
+            self._read_without_thread()
+
+    def _read_without_thread(self) -> None:
+        if not self._known.is_down:
+            try:
+                self.read_once()
+            except StoreError:
+                self._is_down(_LONGEST_BACKOFF)
+
+    def run(self) -> None:
+        """Follow in this thread, until :meth:`stop` is called or another process has to."""
+        if self._lock.acquire():
+            _follow(weakref.ref(self))
+
+    def stop(self) -> None:
+        """Stop following; another process takes over."""
+        self._is_stopped = True
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(2 * BLOCK / 1000)
+        self._lock.release()
+
+    def is_to_go_on(self) -> bool:
+        """Whether it has not been stopped."""
+        return not self._is_stopped
+
+    def step(self, backoff: float) -> float:
+        """Wait for something new and read it; return for how long to pause, in seconds.
+
+        :param backoff: the last pause after a failure; 0: there was none.
+        """
+        try:
+            if self._is_connected:
+                self._logs.wait(self._known.applied, self._known.change, BLOCK)
+            self.read_once()
+        except StoreError as error:
+            if self._is_connected:
+                logger.warning("the shared server can't be reached: %s; this host goes on alone until it can be", error)
+            pause = min(_LONGEST_BACKOFF, max(_FIRST_BACKOFF, 2 * backoff))
+            self._is_down(pause)
+            return pause
+        except Exception:
+            # Nothing else would follow in its place.
+            logger.exception("the logs of the shared server could not be followed")
+            return _LONGEST_BACKOFF
+        return 0.0
+
+    def _is_down(self, pause: float) -> None:
+        self._is_connected = False
+        self._known.down_until = seconds_up() + pause + _DOWN_FOR
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def catch_up(self) -> None:
+        """Read what is new, unless the follower of this host has heard the server lately: before the first answer of a process.
+
+        :raises StoreError: if the server can't be reached.
+        """
+        self._known.open()
+        if self._known.silence > DEAF and not self._known.is_down:
+            self.read_once()
+
+    def read_once(self) -> None:
+        """Read all that is new, without waiting for more.
+
+        :raises StoreError: if the server can't be reached.
+        """
+        self._known.open()
+        while True:
+            known = self._known
+            applied = known.applied or self._applied_by_files()
+            read = self._logs.read(known.host_id(), applied, known.change, notes=known.applied > 0)
+            if number_of(read.generation) != known.generation and self._begins_anew(read, applied):
+                continue
+            more = self._heed(read, applied)
+            if not more:
+                break
+        self._has_heard(read)
+
+    def _applied_by_files(self) -> int:
+        return self._files.applied() // 1000
+
+    def _heed(self, read: Read, applied: int) -> bool:
+        """Do what was read says; return whether there is more."""
+        is_first = not self._is_connected
+        if self._lacks_purges(read, applied):
+            self._purge_all_here(read)
+        else:
+            self.apply(read.last_purge, read.purges, applied)
+        self._heed_changes(read)
+        was_said = (is_first or read.last_number < self._known.applied) and self._say_again(read.last_number)
+        self._is_connected = True
+        if was_said or len(read.purges) >= MOST or len(read.changes) >= MOST:
+            return True
+        # Once more, which notes how far this host is now: somebody may wait for it.
+        return bool(read.purges) or self._known.applied != applied
+
+    def _has_heard(self, read: Read) -> None:
+        known, now = self._known, time.monotonic()
+        known.has_heard()
+        if known.down_until:
+            known.down_until = 0.0
+        self._compare_clocks(read.now)
+        if now - self._put_at >= _SECOND:
+            self._put_at = now
+            self._look_at_slots()
+        if now - self._tidied_at >= _HOUR:
+            self._tidied_at = now
+            self._logs.drop_old_names()
+
+    def _compare_clocks(self, now: int) -> None:
+        off = time.time() - now / 1e6
+        if abs(off) > _CLOCK_DIFFERS and not self._is_clock_said:
+            self._is_clock_said = True
+            logger.warning(
+                "the clock of this host differs from that of the shared server by %.0f s: pages of other hosts look older or "
+                "younger here than they are; let both follow a time server (NTP)",
+                off,
+            )
+
+    # -- generations ---------------------------------------------------------------------------------------------
+
+    def _begins_anew(self, read: Read, applied: int) -> bool:
+        """Deal with bookkeeping of another generation; return whether the logs must be read again."""
+        known = self._known
+        if known.generation == 0 and (applied == 0 or read.last_number >= applied):
+            self._joins(read, applied)
+        else:
+            logger.warning("the shared server has lost its memory: the freshness of all entries ends now, on all hosts")
+            # What the others may not have heard any more. What was purged before that was heard by who was there.
+            self._say_again(int((time.time() - min(known.silence, 86400.0) - _UNHEARD) * 1e6))
+            above = number_above(self._files.seq()) + 1
+            self._logs.renew(known.host_id(), (EVERYTHING,), above=max(above, applied + 1), generation=read.generation)
+            self._forget_changes(0)
+        known.generation = number_of(read.generation)
+        return True
+
+    def _joins(self, read: Read, applied: int) -> None:
+        """Begin to follow: this directory is new to the server, or it does not say any more how far it had come."""
+        if applied == 0:
+            # Not 0, which says that nobody knows.
+            applied = max(1, read.last_purge)
+            # Nobody knows what others have purged before of what is here.
+            names = (EVERYTHING,) if self._files.usage().entries else ()
+            self._files.apply_purges([Purge(names, local_number(applied), False, time.time())])
+        self._known.applied = applied
+        self._forget_changes(read.last_change)
+
+    # -- purges --------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _lacks_purges(read: Read, applied: int) -> bool:
+        if read.purges:
+            return read.purges[0].before > applied
+        return read.last_purge > applied
+
+    def _purge_all_here(self, read: Read) -> None:
+        last = max((read.last_purge, *(logged.number for logged in read.purges)))
+        logger.warning("the shared server does not have all purges any more that this host has missed: all its entries are purged")
+        self._files.apply_purges([Purge((EVERYTHING,), local_number(last), False, time.time())])
+        self._known.applied = max(self._known.applied, last)
+
+    def apply(self, number: int, purges: Sequence[Logged], applied: int) -> bool:
+        """Apply purges of the log, and return whether all up to a number are applied now.
+
+        :param number: that of the last purge which has to be applied.
+        :param purges: the purges since those that are applied, in their order.
+        :param applied: the last one that is applied.
+        """
+        new = [logged for logged in purges if logged.number > applied]
+        if new and new[0].before > applied:
+            return False
+        if new:
+            self._files.apply_purges([logged.purge for logged in new])
+            self._known.applied = max(self._known.applied, new[-1].number)
+        return self._known.applied >= number
+
+    def _say_again(self, number: int) -> bool:
+        """Say the purges of this host again that are above the highest number of the server; return whether there are any."""
+        lost = self._files.purges_since(local_number(number) + 999)
+        lost = [purge for purge in lost if number_above(purge.number) > number]
+        if not lost or not self._known.applied:
+            return False
+        if len(lost) > _MOST_AGAIN:
+            lost = [lost[-1]._replace(names=(EVERYTHING,), soft=all(purge.soft for purge in lost))]
+        logger.warning("the shared server lacks purges that this host has made or applied: they are made again for all hosts")
+        for purge in lost:
+            above = number_above(self._files.seq()) + 1
+            self._logs.purge(self._known.host_id(), purge.names, soft=purge.soft, above=above, applied=self._known.applied)
+        return True
+
+    def purge(self, names: Iterable[str], *, soft: bool) -> int:
+        """Purge on all hosts, and here before this returns the number on the server.
+
+        :raises StoreError: if the server can't be reached.
+        """
+        known = self._known
+        known.open()
+        if not known.generation or not known.applied:
+            self.read_once()
+        applied, above = known.applied, number_above(self._files.seq()) + 1
+        number, generation, logged = self._logs.purge(known.host_id(), names, soft=soft, above=above, applied=applied)
+        # All that came before it first: otherwise what is begun meanwhile would seem to be newer than those.
+        if number_of(generation) != known.generation or not self.apply(number, logged, applied):
+            self.read_once()
+        return number
+
+    # -- changes -------------------------------------------------------------------------------------------------
+
+    def _heed_changes(self, read: Read) -> None:
+        known = self._known
+        changes, last = read.changes, read.first + len(read.changes) - 1
+        if known.change and read.first == known.change:
+            # The last one again: after a failover the log may have another one in its place.
+            if self._last_change not in (0, _number(changes[0])):
+                self._forget_changes(read.last_change)
+                return
+            changes = changes[1:]
+        elif read.first != known.change + 1 and read.last_change != known.change:
+            self._forget_changes(read.last_change)
+            return
+        if read.last_change < known.change:
+            self._forget_changes(read.last_change)
+        elif changes:
+            self._heed_each(changes)
+            self._last_change = _number(read.changes[-1])
+            known.change = last
+
+    def _heed_each(self, changes: Iterable[Change]) -> None:
+        known, own = self._known, self._known.host_id()
+        moved = {change.address: change for change in changes if change.origin != own}
+        for address, change in moved.items():
+            slot, serial = slot_of(address), number_of(change.serial)
+            if not serial or known.serial(slot) != serial:
+                known.put(slot, serial)
+                self._put[slot] = serial
+                self._files.move(address)
+
+    def _forget_changes(self, last: int) -> None:
+        """Let every key be asked for once: nobody knows which of them have changed."""
+        self._known.change = last
+        self._last_change = 0
+        self._known.forget_all()
+        self._files.move_all()
+
+    def _look_at_slots(self) -> None:
+        """Let keys be asked for in whose slots a process has noted something at the same moment: it may have been older."""
+        known = self._known
+        for slot, serial in self._put.items():
+            if serial and known.serial(slot) != serial:
+                known.put(slot, 0)
+        self._put = {}
+
+    # -- other hosts ---------------------------------------------------------------------------------------------
+
+    def wait_for_others(self, number: int, seconds: float) -> list[str]:
+        """Wait until all hosts that were heard lately have applied a purge, and return those that have not.
+
+        :param number: the purge.
+        :param seconds: for how long at most.
+        """
+        until, pause = time.monotonic() + seconds, 0.001
+        while True:
+            late = self._logs.laggards(self._known.host_id(), number)
+            if not late or time.monotonic() >= until:
+                return late
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+
+
+def _follow(reference: weakref.ref[Follower]) -> None:
+    backoff = 0.0
+    pause = threading.Event()
+    while (follower := reference()) is not None and follower.is_to_go_on():
+        began = time.monotonic()
+        backoff = follower.step(backoff)
+        # A program that has gone is not kept by this thread.
+        del follower
+        rest = _PAUSE - (time.monotonic() - began)
+        wait = backoff * random.uniform(0.5, 1.0) if backoff else max(0.0, rest)
+        if wait:
+            pause.wait(wait)
+
+
+def _number(change: Change) -> int:
+    return int(digest(" ".join(change))[:12], 16) or 1

@@ -1,0 +1,318 @@
+"""The two logs on the server, purges and changes, and the bookkeeping that tells who has read how far.
+
+=========== ======== ==================================================================================================
+key         type     content
+=========== ======== ==================================================================================================
+``…m``      hash     ``g`` generation, ``q`` the highest number, ``p`` that of the last purge, ``c`` last change number, ``x``
+                     latest expiry of an entry, ``r`` the generation that began with a purge of everything, ``n:DIGEST`` of a
+                     name: last hard purge, last soft purge, its time, until when that is kept
+``…P``      stream   purges; each says the number of the one before it, so that a gap shows
+``…C``      stream   changes of entries; their numbers are contiguous
+``…H``      hash     of each host, the last purge that it has applied, and when it was heard
+=========== ======== ==================================================================================================
+
+All bookkeeping is in one key, so that it is whole or gone. Without a generation everything begins anew, and both logs go.
+Purge numbers are the server's time in microseconds. Lua's numbers hold them exactly, but must not be printed as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, NamedTuple, Protocol
+
+from ...core.model.purge_names import short_name
+from ...errors import StoreError
+from ..purge_record import Purge
+from .known import local_number
+
+#: Purges and changes that the logs keep, about.
+PURGES, CHANGES = 200_000, 100_000
+#: Changes, and purges, that are read at a time at most.
+MOST = 2000
+#: Microseconds after which a host that was not heard does not count.
+LIVE = 3_000_000
+#: Microseconds of a day: for so long the purges of a name are kept at least, and hosts that are silent.
+_DAY = 86_400_000_000
+
+#: The beginning of each script. KEYS[1]: the bookkeeping.
+BEGIN = """
+local P, m, t = string.sub(KEYS[1], 1, -2), KEYS[1], redis.call('TIME')
+local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
+local function text(number) return string.format('%.0f', number) end
+local function number(field) return tonumber(redis.call('HGET', m, field) or '0') end
+local g = redis.call('HGET', m, 'g')
+if not g then
+  g = text(now)
+  redis.call('DEL', P .. 'P', P .. 'C', P .. 'H')
+  redis.call('HSET', m, 'g', g)
+end
+"""
+
+#: Purges by name.
+_PURGE_FUNCTION = """
+local function purge(names, soft, host, above)
+  -- A script that has written may go on to write in a full memory.
+  redis.call('DEL', P .. 'z')
+  local n, before = math.max(now, number('q') + 1, above), number('p')
+  local keep = math.max(number('x'), now + {DAY})
+  for _, name in ipairs(cjson.decode(names)) do
+    local field, h, s, a = 'n:' .. string.sub(name, 2), '0', '0', '0'
+    local old = redis.call('HGET', m, field)
+    if old then h, s, a = string.match(old, '^(%d+) (%d+) (%d+)') end
+    if soft == '1' then s, a = text(n), text(now) else h = text(n) end
+    redis.call('HSET', m, field, h .. ' ' .. s .. ' ' .. a .. ' ' .. text(keep))
+  end
+  redis.call('HSET', m, 'q', text(n), 'p', text(n))
+  redis.call('XADD', P .. 'P', 'MAXLEN', '~', '{PURGES}', text(n) .. '-1',
+    'n', names, 'k', soft, 'a', text(now), 'b', text(before), 'o', host)
+  return n
+end
+local function purges_after(number)
+  return redis.call('XRANGE', P .. 'P', number .. '-2', '+', 'COUNT', '{MOST}')
+end
+"""
+
+#: ARGV: host, above, kind, names, the last purge that was applied.
+_PURGE = """
+local n = purge(ARGV[4], ARGV[3], ARGV[1], tonumber(ARGV[2]))
+return {text(n), g, purges_after(ARGV[5])}
+"""
+
+#: Purges everything softly, once for each generation. ARGV: host, above, names, the generation.
+_RENEW = """
+if g ~= ARGV[4] or redis.call('HGET', m, 'r') == g then return 0 end
+redis.call('HSET', m, 'r', g)
+purge(ARGV[3], '1', ARGV[1], tonumber(ARGV[2]))
+return 1
+"""
+
+#: Reads both logs, and notes who has read how far. ARGV: host, applied, the change that was read last, 1 to note it.
+_READ = """
+if ARGV[4] == '1' then
+  redis.call('DEL', P .. 'z')
+  redis.call('HSET', P .. 'H', ARGV[1], ARGV[2] .. ' ' .. text(now))
+end
+local first, lines = '0', {}
+local found = redis.call('XRANGE', P .. 'C', ARGV[3] .. '-1', '+', 'COUNT', '{MOST}')
+for i, change in ipairs(found) do
+  if i == 1 then first = change[1] end
+  local f = change[2]
+  lines[i] = f[2] .. ' ' .. f[4] .. ' ' .. (f[6] or '')
+end
+local lasts = {text(number('q')), text(number('p')), text(number('c'))}
+return {g, lasts, text(now), purges_after(ARGV[2]), first, table.concat(lines, '\\n')}
+"""
+
+#: Returns the live hosts that have not applied a purge. ARGV: host, number, microseconds.
+_LAGGARDS = """
+local late, all = {}, redis.call('HGETALL', P .. 'H')
+for i = 1, #all, 2 do
+  local applied, heard = string.match(all[i + 1], '^(%d+) (%d+)')
+  local is_live = now - tonumber(heard) < tonumber(ARGV[3])
+  if is_live and all[i] ~= ARGV[1] and tonumber(applied) < tonumber(ARGV[2]) then late[#late + 1] = all[i] end
+end
+return late
+"""
+
+#: Returns all hosts with the present moment; forgets those that were not heard for a day.
+_HOSTS = """
+local all, lines = redis.call('HGETALL', P .. 'H'), {}
+for i = 1, #all, 2 do
+  local heard = tonumber(string.match(all[i + 1], '^%d+ (%d+)'))
+  if now - heard > {DAY} then redis.call('HDEL', P .. 'H', all[i]) else lines[#lines + 1] = all[i] .. ' ' .. all[i + 1] end
+end
+return {text(number('p')), text(now), lines}
+"""
+
+#: Drops some of the purges of names that no entry needs any more. ARGV: cursor.
+_DROP = """
+local found = redis.call('HSCAN', m, ARGV[1], 'MATCH', 'n:*', 'COUNT', '1000')
+for i = 1, #found[2], 2 do
+  if tonumber(string.match(found[2][i + 1], '(%d+)$')) < now then redis.call('HDEL', m, found[2][i]) end
+end
+return found[1]
+"""
+
+
+def _with_limits(script: str) -> str:
+    limits = {"{DAY}": str(_DAY), "{PURGES}": str(PURGES), "{MOST}": str(MOST)}
+    return reduce(lambda text, limit: text.replace(*limit), limits.items(), f"{BEGIN}{_PURGE_FUNCTION}{script}")
+
+
+PURGE, RENEW, READ, LAGGARDS, HOSTS, DROP = map(_with_limits, (_PURGE, _RENEW, _READ, _LAGGARDS, _HOSTS, _DROP))
+
+
+class Commands(Protocol):
+    """The part of a client that the logs need. Its methods raise :class:`StoreError`."""
+
+    def run(self, script: str, keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
+        """Run a script, and return what it returns."""
+
+    def command(self, *words: str | int) -> Any:
+        """Send a command, and return its answer."""
+
+
+class Change(NamedTuple):
+    """One change of an entry.
+
+    :ivar address: the digest of its key.
+    :ivar serial: the serial that is stored now; "": ask.
+    :ivar origin: the host that made it.
+    """
+
+    address: str
+    serial: str
+    origin: str
+
+
+class Logged(NamedTuple):
+    """A purge in the log.
+
+    :ivar purge: the purge, with the number that it has in a cache directory.
+    :ivar number: its number on the server.
+    :ivar before: the number of the purge before it.
+    """
+
+    purge: Purge
+    number: int
+    before: int
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the logs had, and where they ended, at one moment.
+
+    :ivar generation: the generation of the bookkeeping.
+    :ivar last_number: the highest number that a purge or a host has had.
+    :ivar last_purge: the number of the last purge.
+    :ivar last_change: the number of the last change.
+    :ivar now: the server's time, in microseconds.
+    :ivar purges: the purges that were read, in their order.
+    :ivar first: the number of the first change; 0: none was read. The one that was read last comes first again, if it is there.
+    :ivar changes: the changes, with contiguous numbers.
+    """
+
+    generation: str
+    last_number: int
+    last_purge: int
+    last_change: int
+    now: int
+    purges: tuple[Logged, ...]
+    first: int
+    changes: tuple[Change, ...]
+
+
+class HostState(NamedTuple):
+    """What the server knows of one host.
+
+    :ivar host: its name.
+    :ivar applied: the last purge that it has applied.
+    :ivar silence: seconds since it was heard.
+    :ivar is_behind: whether it has not applied the last purge.
+    """
+
+    host: str
+    applied: int
+    silence: float
+    is_behind: bool
+
+
+class SharedLogs:
+    """The logs of one cache.
+
+    :param commands: the client.
+    :param name: the name of the cache.
+    """
+
+    def __init__(self, commands: Commands, name: str) -> None:
+        self._commands = commands
+        self._prefix = f"stalecache:{{{name}}}:"
+
+    def _run(self, script: str, *args: str | int) -> Any:
+        return self._commands.run(script, (f"{self._prefix}m",), args)
+
+    def wait(self, applied: int, change: int, milliseconds: int) -> None:
+        """Wait until one of the logs has something new, or for so long at most."""
+        places = (f"{self._prefix}P", f"{self._prefix}C", f"{applied}-1", f"{change}-1")
+        self._commands.command("XREAD", "COUNT", 1, "BLOCK", milliseconds, "STREAMS", *places)
+
+    def read(self, host: str, applied: int, change: int, *, notes: bool) -> Read:
+        """Return what is new in the logs.
+
+        :param host: who reads.
+        :param applied: the last purge that it has applied.
+        :param change: the last change that it has read.
+        :param notes: the server notes how far it has read.
+        """
+        generation, lasts, now, purges, first, lines = self._run(READ, host, applied, change, int(notes))
+        changes = tuple(_change(line) for line in _text(lines).split("\n") if line)
+        first_number = int(_text(first).partition("-")[0])
+        number, purge, change_number = map(int, lasts)
+        logged = tuple(map(_logged, purges))
+        return Read(_text(generation), number, purge, change_number, int(now), logged, first_number, changes)
+
+    def purge(
+        self, host: str, names: Iterable[str], *, soft: bool, above: int, applied: int
+    ) -> tuple[int, str, tuple[Logged, ...]]:
+        """Purge by name: return the number, the generation, and the purges since the last one that was applied, this one included.
+
+        :param host: who purges.
+        :param names: the names.
+        :param above: a number that it must not be below: one more than the last one that the host knows.
+        :param applied: the last purge that the host has applied.
+        """
+        number, generation, purges = self._run(PURGE, host, above, int(soft), _names(names), applied)
+        return int(number), _text(generation), tuple(map(_logged, purges))
+
+    def renew(self, host: str, names: Iterable[str], *, above: int, generation: str) -> bool:
+        """Purge softly, once for a generation; return whether that was done now."""
+        return bool(self._run(RENEW, host, above, _names(names), generation))
+
+    def laggards(self, host: str, number: int) -> list[str]:
+        """Return the live hosts that have not applied a purge, without one's own."""
+        return sorted(map(_text, self._run(LAGGARDS, host, number, LIVE)))
+
+    def hosts(self) -> list[HostState]:
+        """Return all hosts of the last day."""
+        last, now, lines = self._run(HOSTS)
+        return sorted(_host(_text(line), int(last), int(now)) for line in lines)
+
+    def drop_old_names(self) -> None:
+        """Drop the purges of names that no entry needs any more."""
+        cursor = "0"
+        for _ in range(10_000):
+            cursor = _text(self._run(DROP, cursor))
+            if cursor == "0":
+                return
+
+
+def _names(names: Iterable[str]) -> str:
+    return json.dumps([short_name(name) for name in names])
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _change(line: str) -> Change:
+    address, serial, origin = line.split(" ")
+    return Change(address, serial, origin)
+
+
+def _logged(item: Any) -> Logged:
+    number, fields = int(_text(item[0]).partition("-")[0]), [_text(field) for field in item[1]]
+    values = dict(zip(fields[::2], fields[1::2], strict=True))
+    try:
+        names = tuple(short_name(name) for name in json.loads(values["n"]))
+        purge = Purge(names, local_number(number), values["k"] == "1", int(values["a"]) / 1e6)
+        return Logged(purge, number, int(values["b"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise StoreError(f"the server's log of purges holds something else: {error}") from None
+
+
+def _host(line: str, last: int, now: int) -> HostState:
+    host, applied, heard = line.split(" ")
+    return HostState(host, int(applied), max(0.0, (now - int(heard)) / 1e6), int(applied) < last)
