@@ -26,7 +26,6 @@ from .core.model.environ import REFRESHING
 from .core.model.flask_caching import METHODS
 from .core.model.policy import Normaliser, Policy
 from .core.rules import cacheability
-from .dashboard.blueprint import Dashboard
 from .errors import ConfigError
 from .frontends.current_app import NAME
 from .frontends.flask_gateway import check_gateway_policy, coded
@@ -47,6 +46,8 @@ if TYPE_CHECKING:
     from requests import Session
     from requests.adapters import BaseAdapter
     from typing_extensions import Never
+
+    from .dashboard.blueprint import Dashboard
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -559,6 +560,9 @@ class StaleCache:
 
         ``app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=is_admin)``
         """
+        # Not every site shows it, and its modules take a tenth of the time that importing this package takes.
+        from .dashboard.blueprint import Dashboard
+
         return Dashboard(self._functions)
 
     @property

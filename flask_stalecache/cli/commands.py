@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import click
@@ -17,7 +18,6 @@ from flask.cli import AppGroup
 
 from ..core.formatting import printable
 from ..errors import ConfigError, StaleCacheError
-from . import advise, bulk, listing, maintenance, show, stats, why
 from .output import NOTHING, WRONG_USE
 
 
@@ -32,8 +32,30 @@ class Problem(click.ClickException):
         self.exit_code = code  # type: ignore[misc]
 
 
+@cache
+def _commands() -> dict[str, click.Command]:
+    # Every process of a web server imports this module, and only `flask stalecache` needs the commands.
+    from . import advise, bulk, listing, maintenance, show, stats, why
+
+    found = (
+        stats.stats, listing.list_entries, show.show, why.why,
+        bulk.purge, bulk.refresh, bulk.publish, bulk.warm,
+        advise.advise,
+        maintenance.prune, maintenance.verify, maintenance.show_config,
+    )  # fmt: skip
+    return {str(command.name): command for command in found}
+
+
 class Commands(AppGroup):
-    """Commands whose errors are printed as one line."""
+    """Commands that are imported when they are needed, and whose errors are printed as one line."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command."""
+        return super().get_command(ctx, cmd_name) or _commands().get(cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted({*super().list_commands(ctx), *_commands()})
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
@@ -44,10 +66,3 @@ class Commands(AppGroup):
 
 
 commands = Commands("stalecache", help="Look into the cache, empty it, fill it and look after it.")
-for command in (
-    stats.stats, listing.list_entries, show.show, why.why,
-    bulk.purge, bulk.refresh, bulk.publish, bulk.warm,
-    advise.advise,
-    maintenance.prune, maintenance.verify, maintenance.show_config,
-):  # fmt: skip
-    commands.add_command(command)
