@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from ..core.model.entry import Entry
 from ..core.model.inputs import RequestInputs
-from ..core.model.keys import FORWARDED_FIELDS
+from ..core.model.keys import FORWARDED_FIELDS, NAMED
 from ..core.model.note import Note
 from ..core.rules.explain import why_stale
 from ..core.rules.prefer_stale import PreferStale
@@ -104,7 +104,9 @@ def readable_key(key: str) -> str:
         url_key, *values, names = parts
         return " ".join([readable_key(url_key), *map(_field, names, values)])
     view, (scheme, host, *forwarded), what, varied = parts
-    fields = [_field(name, value) for name, value in (*zip(FORWARDED_FIELDS, forwarded, strict=True), *varied) if value is not None]
+    pairs = (*zip(FORWARDED_FIELDS, forwarded, strict=True), *varied)
+    # The keys of variants have the names of cookies and of values of the session, with their values.
+    fields = [_field(name, value) for name, value in pairs if value is not None and not (name == NAMED and type(value[0]) is tuple)]
     if len(what) == 1:
         return " ".join([f"{view}:", f"{scheme}://{host}", f"key={what[0][:8]}", *fields])
     script, path, raw, query = what
@@ -113,7 +115,7 @@ def readable_key(key: str) -> str:
     return " ".join([f"{view}:", f"{scheme}://{host}{shown}{'?' if query else ''}{query}", *fields])
 
 
-def _field(name: str | tuple[str, str], value: str | tuple[str] | None) -> str:
-    """Return a part of a key: a request field, or what an app has asked of an Accept field."""
-    name = name if isinstance(name, str) else name[0]
+def _field(name: str | tuple[str, ...], value: str | tuple[str] | None) -> str:
+    """Return a part of a key: a request field, what an app has asked of an Accept field, or what is named."""
+    name = name if isinstance(name, str) else " ".join(name[1:]) if name[0] == NAMED else name[0]
     return f"{name}:{value[0][:8] if isinstance(value, tuple) else value or ''}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from click.testing import Result
 from flask import Flask, request
 
-from flask_stalecache import StaleCache
+from flask_stalecache import Policy, StaleCache
+from flask_stalecache.core.model.keys import digest
 from support.client import MakeApp, visit
 
 BASE = "http://shop.example"
@@ -64,6 +66,29 @@ def test_a_visitor_with_a_cookie(run: Callable[..., Result]) -> None:
     assert told["fix"] == [
         "do not read it if the page does not depend on it, or write cookies=['name'] in @cache.cached() if it has few values"
     ]
+
+
+@pytest.mark.parametrize("front", ["view", "gateway"])
+def test_what_is_named_is_told(make_app: MakeApp, front: str) -> None:
+    named: dict[str, Any] = {"cookies": ["lang"], "session": ["size"]}
+    app, cache = make_app(BASE_URL=BASE, **({} if front == "view" else {"GATEWAY": {"/*": Policy(max_age=60, jitter=0, **named)}}))
+    show: Callable[[], str] = lambda: f"{request.cookies.get('lang')} {request.cookies.get('name')}"  # noqa: E731
+    app.add_url_rule("/hello", "hello", cache.cached(60, jitter=0, **named)(show) if front == "view" else show)
+    run = app.test_cli_runner().invoke
+
+    def asked(*cookies: str) -> dict[str, Any]:
+        given = [option for cookie in cookies for option in ("--cookie", cookie)]
+        told: dict[str, Any] = json.loads(run(args=["stalecache", "why", "/hello", "--json", *given]).stdout)
+        return told
+
+    german, ann = asked("lang=de"), asked("lang=de", "name=ann")
+    assert german["first"].startswith("/hello is cached: the second request was answered from the store")
+    assert german["key"][0].endswith(f"{BASE}/hello cookie lang:{digest(ascii(('de',)))[:8]} session size:")
+    assert "the cookie name, read by" in ann["first"]
+    visit(app, "/hello", {"Cookie": "lang=de"}, base_url=BASE)
+    shown = run(args=["stalecache", "show", "/hello"]).stdout
+    assert f"cookie lang: (digest {digest(ascii(('de',)))[:8]})" in shown
+    assert "session key size: (absent)" in shown
 
 
 def test_a_page_past_the_cache(run: Callable[..., Result]) -> None:

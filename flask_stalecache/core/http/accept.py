@@ -26,7 +26,7 @@ from werkzeug.datastructures import Accept, CharsetAccept, LanguageAccept, MIMEA
 from werkzeug.http import parse_accept_header
 
 from ..model.environ import environ_name
-from ..model.keys import digest
+from ..model.keys import NAMED, digest
 from .vary import acceptable_of, normalised, weighed
 
 ENCODING = "accept-encoding"
@@ -175,7 +175,7 @@ def name_in_key(selector: Selector) -> object:
         case Codings(known):
             return (ENCODING, ",".join(known))
         case Named(kind, name):
-            return ("named", kind, name)
+            return (NAMED, kind, name)
         case _:
             return selector
 

@@ -63,7 +63,7 @@ def page_key(
     where = get("wsgi.url_scheme", "http"), host, get(_PROTO), get(_HOST), get(_PORT), get(_PREFIX)
     varied: tuple[object, ...] = tuple([_varied(name, normalise, environ) for name, normalise in vary.items()]) if vary else ()
     if named:
-        varied = *varied, named
+        varied = *varied, (NAMED, named)
     if custom is not None:
         # It is often made from a cookie. The digest is of a literal, since 1 == True.
         return ascii(("page", view, where, (digest(ascii(_checked(custom))),), varied))
@@ -79,6 +79,8 @@ def page_key(
     return key if key is not None else QUOTED.note(parts, ascii(parts))
 
 
+#: Stands in a key for the names of cookies and of values of the session, as a field stands for its value.
+NAMED = "named"
 #: Quoting is half the cost of a key, and requests for the same pages repeat.
 QUOTED: Remembered[tuple[object, ...], str] = Remembered(most=1024, limit=2 * MIB, longest=4096)
 

@@ -30,7 +30,7 @@ from ..http.accept import (
 )
 from ..model.entry import Entry
 from ..model.inputs import NO_NAMES
-from ..model.keys import Shown, digest, shown
+from ..model.keys import NAMED, Shown, digest, shown
 from ..model.policy import Windows
 
 #: The status of an index. No response has it.
@@ -105,7 +105,7 @@ def named_in_key(key: str) -> dict[Named, str | None]:
     try:
         parts = literal_eval(key) if key.startswith("('variant', ") else ((),)
         return {
-            Named(*name[1:]): value and value[0] for name, value in zip(parts[-1], parts[2:-1], strict=True) if name[0] == "named"
+            Named(*name[1:]): value and value[0] for name, value in zip(parts[-1], parts[2:-1], strict=True) if name[0] == NAMED
         }
     except (ValueError, SyntaxError, LookupError, TypeError, RecursionError, MemoryError):
         # It comes from a file.

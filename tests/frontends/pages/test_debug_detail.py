@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_stalecache import GatewayCache, Policy, StaleCache
+from flask_stalecache.core.http.accept import Named
 from flask_stalecache.core.model.keys import digest, page_key
 from flask_stalecache.core.model.query import NamePatterns
 from flask_stalecache.core.rules.status import DETAIL_LENGTH, KEY_LENGTH, key_and_detail, sf_string
@@ -264,6 +265,9 @@ ENVIRON = {"wsgi.url_scheme": "https", "HTTP_HOST": "shop.example", "SCRIPT_NAME
                      f"gateway: https://shop.example/app/ accept-language:de cookie:{digest(f'theme={SECRET}')[:8]}", id="variant"),
         pytest.param(variant_key(page_key("gateway", {**ENVIRON, "PATH_INFO": "/"}, {}, NamePatterns(())), ("cookie",), {}.get),
                      "gateway: https://shop.example/app/ cookie:", id="variant-without-the-field"),
+        pytest.param(variant_key(page_key("v", ENVIRON, {}, NamePatterns(()), named=(("lang",), ("size",))),
+                                 (Named("cookie", "lang"), Named("session", "size")), {"cookie lang": SECRET}.get),
+                     f"v: https://shop.example/app/caf%C3%A9%201 cookie lang:{digest(SECRET)[:8]} session size:", id="named"),
         pytest.param(page_key("v", ENVIRON, {}, NamePatterns(()), float("inf")),
                      f"v: https://shop.example key={digest('inf')[:8]}", id="custom-without-a-literal"),
     ],
