@@ -169,9 +169,15 @@ class FlaskSessions:
         try:
             with self._app.app_context():
                 opened = opener(self._app, Request(environ.copy()))
-                return {} if opened is None else {key: opened[key] for key in keys if key in opened}
+                if isinstance(opened, Mapping):
+                    return {key: opened[key] for key in keys if key in opened}
         except Exception as error:
             raise ConfigError(f"session={list(keys)}: STALECACHE_SESSION_OPENER raised {error!r}") from error
+        if opened is None:
+            return {}
+        raise ConfigError(
+            f"session={list(keys)} needs values: let STALECACHE_SESSION_OPENER return the session, not its keys alone"
+        )
 
 
 def _remembered() -> Remembered[bytes, SavedSession]:

@@ -276,6 +276,13 @@ def test_an_opener_that_raises_makes_visitors_live(make_app: MakeApp, caplog: py
     assert "STALECACHE_SESSION_OPENER raised" in caplog.text
 
 
+def test_an_opener_that_returns_keys_alone_is_not_enough(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    app, _ = make_app(GATEWAY={"/*": Policy(max_age=60, session=["lang"])}, SESSION_OPENER=lambda app, request: {"lang"})
+    site(app, in_session)
+    assert visit(app, "/", holding(lang="de")).page == ("BYPASS", "in de")
+    assert "let STALECACHE_SESSION_OPENER return the session, not its keys alone" in caplog.text
+
+
 def test_a_hit_does_not_let_a_permanent_session_end(make_app: MakeApp) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         app, _ = make_app(GATEWAY={"/*": Policy(max_age=600, jitter=0, session=["lang"])})
