@@ -19,9 +19,8 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from inspect import signature, unwrap
 from operator import itemgetter
@@ -80,6 +79,8 @@ class _AppContext(Protocol):
 app_context_variable: ContextVar[_AppContext] = _globals.get("_cv_app") or ContextVar("no_app_context")
 #: The variable with the context of the current request; in Flask 3.2, that of the current app.
 request_context_variable: ContextVar[RequestContext] = _globals.get("_cv_request") or app_context_variable  # type: ignore[assignment]
+#: The context of a request is that of its app.
+_IS_MERGED = "_cv_request" not in _globals
 
 
 def request_context() -> RequestContext:
@@ -168,7 +169,7 @@ def _hiding(kind: type) -> type:
 def request_or_none() -> Request | None:
     """Return the current request; ``None`` without one. For hits: the proxy costs several times as much."""
     context = request_context_variable.get(None)
-    return context.request if context is not None and getattr(context, "has_request", True) else None
+    return None if context is None or (_IS_MERGED and not context.has_request) else context.request  # type: ignore[attr-defined]
 
 
 def current_flask_app() -> Flask:
@@ -213,6 +214,8 @@ def home_of_macro(macro: Macro) -> tuple[Environment, str]:
 _OPEN_SESSION = SecureCookieSessionInterface.open_session
 #: The code with which Flask saves a session.
 SAVE_SESSION = SecureCookieSessionInterface.save_session.__code__
+#: The classes of the sessions that Flask's own interface opens.
+FLASKS_SESSIONS = SecureCookieSession, NullSession
 #: The apps that have named an opener of their sessions.
 APPS_WITH_OPENER: WeakSet[Flask] = WeakSet()
 #: The package of Flask-Session, whose interfaces load the values that they keep on the server.
@@ -223,8 +226,7 @@ SESSION_BOOKKEEPING = frozenset({"_permanent", "_flashes"})
 
 def session_of(context: RequestContext) -> Any:
     """Return the session without marking it as accessed, as the public ``session`` does."""
-    opened = getattr(context, "_get_session", None)
-    return context._session if opened is None else opened()  # type: ignore[attr-defined]
+    return context._get_session() if _IS_MERGED else context._session  # type: ignore[attr-defined]
 
 
 def replace_session(context: RequestContext, session: Any) -> None:
@@ -235,7 +237,7 @@ def replace_session(context: RequestContext, session: Any) -> None:
 def app_opening_session() -> Flask | None:
     """Return the current app while it opens the session of a request; no signal or hook tells that moment."""
     context = request_context_variable.get(None)
-    if context is None or not getattr(context, "has_request", True) or context._session is not None:  # type: ignore[attr-defined]
+    if context is None or (_IS_MERGED and not context.has_request) or context._session is not None:  # type: ignore[attr-defined]
         return None
     return context.app
 
@@ -315,39 +317,53 @@ session_settings = itemgetter(
 )
 
 
-def around_sessions(app: Flask, opened: Callable[[RequestContext, Any], None], handed_out: Callable[[Any, FrameType], Any]) -> None:
+def around_sessions(
+    app: Flask, opened: Callable[[RequestContext, Any], None], handed_out: Callable[[RequestContext, Any, FrameType], Any]
+) -> None:
     """Run a step when a request has got its session, before anything else can read it, and one when its context is asked for it.
 
-    No signal or hook comes before URL converters. The second step is given the session and the frame that asks for it, and
-    returns the session.
+    No signal or hook comes before URL converters. The second step is given the frame that asks, too, and returns the session.
     """
     make: Any = app.request_context
+    kind_of: Any = lru_cache(maxsize=64)(partial(_noting_session, opened=opened, handed_out=handed_out))
+    usual = _class_of_contexts() if getattr(make, "__func__", None) is Flask.request_context else None
+    if usual is not None:
+        # At once, since a change of the class costs a hit as much as ten calls.
+        app.request_context = partial(kind_of(usual), app)  # type: ignore[method-assign]
+        return
 
     def request_context(environ: dict[str, Any]) -> Any:
         context = make(environ)
         # An app may have contexts of its own class, which can't be extended: then its sessions are one name.
-        with suppress(AttributeError, TypeError):
-            kind: Any = type(context)
-            context.__class__ = _noting_session(kind, opened, handed_out)
+        try:
+            context.__class__ = kind_of(type(context))
+        except (AttributeError, TypeError):
+            return context
         return context
 
     app.request_context = request_context  # type: ignore[method-assign]
 
 
-@lru_cache(maxsize=64)
-def _noting_session(kind: Any, opened: Callable[[Any, Any], None], handed_out: Callable[[Any, FrameType], Any]) -> type:
-    """Return a class of contexts that tells when it gets a session, and who asks for that."""
-    ask = kind.session.fget
+def _class_of_contexts() -> type | None:
+    """Return the class that Flask calls with an app and an environ for the context of a request; ``None`` if it does otherwise."""
+    function = Flask.request_context
+    names = function.__code__.co_names
+    return function.__globals__.get(names[0]) if len(names) == 1 else None
 
-    def __setattr__(self: Any, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-        if name == "_session" and value is not None:
-            opened(self, value)
+
+def _noting_session(kind: Any, opened: Callable[[Any, Any], None], handed_out: Callable[[Any, Any, FrameType], Any]) -> type:
+    """Return a class of contexts that tells when it has got a session, and who asks for that."""
+    ask, match = kind.session.fget, kind.match_request
+
+    def match_request(self: Any) -> None:
+        # Flask calls it as soon as it has opened the session. Without a map of URLs it does not: then the session is one name.
+        opened(self, self._session)
+        match(self)
 
     def session(self: Any) -> Any:
-        return handed_out(ask(self), sys._getframe(1))
+        return handed_out(self, ask(self), sys._getframe(1))
 
-    members = {"__module__": kind.__module__, "__setattr__": __setattr__, "session": property(session)}
+    members = {"__module__": kind.__module__, "match_request": match_request, "session": property(session)}
     return type(kind.__name__, (kind,), members)
 
 
@@ -358,8 +374,11 @@ def is_flask_opening_session(frame: FrameType) -> bool:
     """
     if frame.f_code is not _OPEN_SESSION.__code__:
         return False
-    app = app_opening_session()
-    return app is not None and has_flasks_sessions(app)
+    # app_opening_session() written out, since every hit gets here.
+    context: Any = request_context_variable.get(None)
+    if context is None or (_IS_MERGED and not context.has_request) or context._session is not None:
+        return False
+    return has_flasks_sessions(context.app)
 
 
 def session_cookie(app: Flask) -> str:

@@ -50,10 +50,9 @@ class SessionLog:
     :ivar written: the keys that were set or removed.
     :ivar is_rewritten: it was changed in a way that no key tells.
     :ivar is_ended: the session is not watched any more, since code has it that needs no methods to read it.
-    :ivar is_replaced: another session was put in its place.
     """
 
-    __slots__ = ("_own", "found", "is_ended", "is_replaced", "is_rewritten", "keys", "opened", "whole", "written")
+    __slots__ = ("_own", "found", "is_ended", "is_rewritten", "keys", "opened", "whole", "written")
 
     def __init__(self, opened: frozenset[str]) -> None:
         self.opened = opened
@@ -65,7 +64,6 @@ class SessionLog:
         self._own: set[str] = set()
         self.is_rewritten = False
         self.is_ended = False
-        self.is_replaced = False
 
     def read(self, key: object, *, is_there: bool) -> None:
         """Record the read of a key by the caller of the caller, unless that is exempt.
@@ -91,7 +89,7 @@ class SessionLog:
 
     def is_unchanged_but(self, keys: frozenset[str]) -> bool:
         """Whether nothing was changed but some keys."""
-        return self.written <= keys and not (self.is_rewritten or self.is_ended or self.is_replaced)
+        return self.written <= keys and not (self.is_rewritten or self.is_ended)
 
     @contextmanager
     def reads_aside(self) -> Iterator[SessionReads]:

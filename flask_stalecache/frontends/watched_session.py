@@ -18,15 +18,23 @@ from typing import Any, NamedTuple
 
 from ..core.model.environ import GIVEN_SESSION
 from ..core.model.inputs import RequestInputs
-from .flask_internals import SAVE_SESSION, RequestContext, loads_sessions_only, outside_caller, session_of
+from .flask_internals import (
+    FLASKS_SESSIONS,
+    SAVE_SESSION,
+    RequestContext,
+    has_flasks_sessions,
+    loads_sessions_only,
+    outside_caller,
+    session_of,
+)
 from .session_log import WHOLE, SessionLog, SessionReads, is_exempt
 
-#: The attribute of a context and of a session with the log.
-_LOG = "_stalecache_session"
+#: The attribute of a session with its log, once something has been read or changed; of a context, too, when it was asked for.
+_LOG = "_stalecache_log"
+#: The attribute of a context with the session that is watched.
+_WATCHED = "_stalecache_session"
 #: The attributes of sessions of Flask's kind which tell nothing of the visitor.
 _FLAGS = frozenset({"accessed", "modified", "on_update"})
-
-
 #: The key of the messages that are shown once: a page from the store would not show them, so that no key covers it.
 FLASHES = frozenset({"_flashes"})
 _NO_KEYS: frozenset[str] = frozenset()
@@ -61,90 +69,108 @@ def _receive(context: RequestContext, session: Any) -> None:
 
 
 def watch_opened(context: RequestContext, session: Any) -> None:
-    """Begin to watch a session that a context has got, if it was opened and its class can be watched."""
-    state = vars(context)
-    log: SessionLog | None = state.get(_LOG)
-    own = getattr(session, "__dict__", {}).get(_LOG)
-    if log is not None:
-        log.is_replaced = log.is_replaced or own is not log
-    elif own is not None:
+    """Begin to watch a session that a context has got, if its class can be watched. Its log is made when something is read."""
+    if getattr(context, _WATCHED, None) is not None:
+        # The context is pushed again. It may have another session by now.
+        return
+    watched = _OF_FLASK.get(type(session))
+    # First what nearly every request has, since every hit gets here.
+    if watched is not None and has_flasks_sessions(context.app):
+        if _GIVING:
+            _receive(context, session)
+        session.__class__ = watched
+        context._stalecache_session = session  # type: ignore[attr-defined]
+    elif is_watched(session):
         # The context is a copy of another one.
-        state[_LOG] = own
+        context._stalecache_session = session  # type: ignore[attr-defined]
     elif loads_sessions_only(context.app, session):
         if _GIVING:
             _receive(context, session)
-        log = SessionLog(frozenset(dict.keys(session)) if dict.__len__(session) else _NO_KEYS)
-        if _begin(session, log):
-            state[_LOG] = log
+        if _begin(session):
+            context._stalecache_session = session  # type: ignore[attr-defined]
 
 
-def _begin(session: Any, log: SessionLog) -> bool:
+def is_watched(session: Any) -> bool:
+    """Whether a session is of a class that records what is done to it."""
+    return getattr(type(session), "stalecache_is_watched", False)
+
+
+def _begin(session: Any) -> bool:
     """Watch a session from now on. Return whether its class allows it."""
     kind: Any = type(session)
-    state = session.__dict__
     try:
-        session.__class__ = _watched_class(kind, tuple(sorted(state.keys() - _FLAGS)))
-    except TypeError:
+        session.__class__ = _watched_class(kind, tuple(sorted(session.__dict__.keys() - _FLAGS)))
+    except (AttributeError, TypeError):
         return False
-    state[_LOG] = log
     return True
 
 
-def end_watch(session: Any) -> None:
+def end_watch(context: RequestContext, session: Any) -> None:
     """Make a session what it was. What is read from now on is not recorded."""
-    log: SessionLog | None = session.__dict__.pop(_LOG, None)
-    if log is not None:
-        log.is_ended = True
-        session.__class__ = type(session).__mro__[1]
+    log = vars(context)[_LOG] = _log(session)
+    log.is_ended = True
+    del session.__dict__[_LOG]
+    session.__class__ = type(session).__mro__[1]
 
 
 def watch_again(context: RequestContext, log: SessionLog) -> None:
     """Watch a session again after code has had it."""
-    log.is_ended = not _begin(session_of(context), log)
-
-
-def go_on_watching(log: SessionLog, session: Any) -> None:
-    """Watch the session that takes the place of one whose log this is, and has what that had."""
+    session = session_of(context)
+    log.is_ended = not _begin(session)
     if not log.is_ended:
-        _begin(session, log)
+        session.__dict__[_LOG] = log
 
 
-def hand_out(session: Any, frame: FrameType) -> Any:
+def go_on_watching(context: RequestContext, log: SessionLog, session: Any) -> None:
+    """Watch the session that takes the place of one whose log this is, and has what that had."""
+    if not log.is_ended and _begin(session):
+        session.__dict__[_LOG] = log
+        context._stalecache_session = session  # type: ignore[attr-defined]
+
+
+def hand_out(context: RequestContext, session: Any, frame: FrameType) -> Any:
     """Return the session that somebody asks a context for.
 
     :param frame: that of the code that asks.
     """
-    log: SessionLog | None = session.__dict__.get(_LOG) if hasattr(session, "__dict__") else None
-    if log is None:
+    if not is_watched(session):
         return session
     # Flask's proxy asks for each operation, which calls a method that is watched. But it may be asked for the session itself.
     if frame.f_code.co_name == "_get_current_object" and frame.f_back is not None:
         frame = frame.f_back
     receiver = outside_caller(frame)
     if receiver is not None and not is_exempt(receiver, WHOLE):
+        log = _log(session)
         log.whole = log.whole or receiver or "a template"
-        end_watch(session)
+        end_watch(context, session)
     return session
 
 
 def log_of(context: RequestContext) -> SessionLog | None:
     """Return the log of a request's session; ``None`` if its keys don't tell what was read: it has another one by now, say."""
-    log: SessionLog | None = vars(context).get(_LOG)
-    return None if log is None or log.is_replaced else log
+    state, session = vars(context), session_of(context)
+    if session is not state.get(_WATCHED):
+        return None
+    log: SessionLog | None = state.get(_LOG)
+    # If a copy of the context has handed it out, the log is there.
+    if log is None and is_watched(session):
+        log = state[_LOG] = _log(session)
+    return log
 
 
 def holds_key(context: RequestContext, environ: dict[str, Any], keys: tuple[str, ...]) -> bool:
     """Whether the visitor's session has one of some keys, or has had it; also if nobody can tell."""
-    log: SessionLog | None = context.__dict__.get(_LOG)
+    state: Any = context.__dict__
     session = session_of(context)
-    if log is None or log.is_replaced:
-        return "HTTP_COOKIE" in environ or bool(session)
-    # Written out, since every hit gets here.
-    opened, found, has = log.opened, log.found, dict.__contains__
-    for key in keys:  # noqa: SIM110
-        if key in opened or key in found or has(session, key):
-            return True
-    return False
+    if session is state.get(_WATCHED):
+        log: SessionLog | None = state.get(_LOG) or session.__dict__.get(_LOG)
+        # is_watched() written out, since every hit gets here.
+        if log is None and getattr(type(session), "stalecache_is_watched", False):
+            # Nothing was read or changed since it was opened.
+            return not dict.keys(session).isdisjoint(keys)
+        if log is not None:
+            return not all(names.isdisjoint(keys) for names in (log.opened, log.found, dict.keys(session)))
+    return "HTTP_COOKIE" in environ or bool(session)
 
 
 def names_read(log: SessionLog, session: Any, cookie: str, covered: SessionReads, *, is_new: bool) -> RequestInputs:
@@ -169,7 +195,7 @@ def names_read(log: SessionLog, session: Any, cookie: str, covered: SessionReads
 
 def plain_values(session: Any) -> Any:
     """Return a session's values, to copy them, without recording it."""
-    return _unwatched(session) if _LOG in getattr(session, "__dict__", ()) else session
+    return _unwatched(session) if is_watched(session) else session
 
 
 # -- the class of watched sessions -------------------------------------------------------------------------------------
@@ -192,14 +218,20 @@ def _watched_class(base: type, attributes: tuple[str, ...]) -> type:
     members.update({name: _as_a_whole(name) for name in _AS_A_WHOLE if hasattr(base, name)})
     members.update({name: _attribute(name) for name in attributes})
     members.update({name: change(base) for name, change in _OTHERS.items()})
-    members |= {"__len__": _length, "popitem": _popitem, "modified": property(_modified, _set_modified)}
+    members |= {
+        "stalecache_is_watched": True,
+        "__len__": _length,
+        "popitem": _popitem,
+        "modified": property(_modified, _set_modified),
+    }
     return type(base.__name__, (base,), {"__module__": base.__module__, **members})
 
 
 def _log(session: Any) -> SessionLog:
     log: SessionLog | None = session.__dict__.get(_LOG)
-    # An object that other code has made of the class is not watched.
-    return SessionLog(frozenset()) if log is None else log
+    if log is None:
+        log = session.__dict__[_LOG] = SessionLog(frozenset(dict.keys(session)) if dict.__len__(session) else _NO_KEYS)
+    return log
 
 
 def _unwatched(session: Any) -> Any:
@@ -308,3 +340,6 @@ _OTHERS: dict[str, Callable[[Any], Any]] = {
     "update": _updating,
     "__ior__": _merging,
 }
+
+#: The classes of the sessions of Flask's own interface, and what becomes of them.
+_OF_FLASK: dict[type, type] = {kind: _watched_class(kind, ()) for kind in FLASKS_SESSIONS}

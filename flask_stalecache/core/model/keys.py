@@ -19,7 +19,7 @@ from .query import NamePatterns
 FORWARDED_FIELDS = ("x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix")
 _PROTO, _HOST, _PORT, _PREFIX = map(environ_name, FORWARDED_FIELDS)
 #: Environ keys of the path as received: RAW_URI of gunicorn, REQUEST_URI of uWSGI and waitress.
-RAW_PATHS = ("RAW_URI", "REQUEST_URI")
+RAW_PATHS = _RAW_URI, _REQUEST_URI = "RAW_URI", "REQUEST_URI"
 
 
 def host_of(environ: Mapping[str, Any]) -> str:
@@ -70,7 +70,10 @@ def page_key(
     query = get("QUERY_STRING", "")
     if query and ignored:
         query = ignored.split(query)[0]
-    script_root, path, raw = get("SCRIPT_NAME", ""), get("PATH_INFO", ""), raw_path(environ)
+    # raw_path() written out, since every hit gets here.
+    script_root, path, raw = get("SCRIPT_NAME", ""), get("PATH_INFO", ""), get(_RAW_URI) or get(_REQUEST_URI) or None
+    if raw is not None:
+        raw = raw.partition("?")[0]
     if raw == script_root + path:
         # Nothing was encoded. Without it, the key is the same under servers that provide no raw path, and in warming requests.
         raw = None

@@ -47,6 +47,7 @@ from ..flask_internals import RequestContext
 from ..hooks import ask
 from ..kept_values import KeptValues
 from ..middleware import HANDOVER
+from ..observed_environ import ObservedEnviron
 from .bound_view import BoundView, CachedView, EndpointCounters, cached_view, is_dispatched
 from .dependence import add_to_vary, fields_of_answer, follow_error
 from .error_pages import HANDLED
@@ -86,7 +87,10 @@ class Pages:
     def respond(self, cached: CachedView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
         """Answer a request for a cached view."""
         bound = self._bound_views.get(cached) or self._bind(cached)
-        environ, endpoint = plain_environ(context.request), context.request.endpoint
+        # plain_environ() written out, since every hit gets here.
+        held, rule = context.request.__dict__["environ"], context.request.url_rule
+        environ: dict[str, Any] = held._plain if isinstance(held, ObservedEnviron) else held
+        endpoint = None if rule is None else rule.endpoint
         counters = bound.endpoints.get(endpoint) or self._new_endpoint(bound, endpoint)
         # A view that is called by another cached view, a refresh and a warming are no visits: they are not counted.
         is_visit = ANSWERED not in environ and REFRESHING not in environ
@@ -309,8 +313,9 @@ class Pages:
         bound = origin.bound
         if served.refresh:
             self._submit(origin)
-        # Before the copy is sent: the view that called this one may put it into its own page.
-        origin.remember(served)
+        # Noted before the copy is sent, since the view that called this one may put it into its own page.
+        state = origin.context.request.__dict__
+        state[SERVED_WITHIN] = origin, served, state.get(SERVED_WITHIN)
         if served.answer is None:
             if is_visit:
                 if served.took is None:

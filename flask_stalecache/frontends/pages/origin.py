@@ -27,7 +27,7 @@ from ..session_log import SessionReads
 from ..watched_session import holds_key
 from .bound_view import BoundView, EndpointCounters
 from .error_pages import ask_handlers
-from .fetch import NOTHING_IGNORED, SERVED_WITHIN, PageFetch
+from .fetch import NOTHING_IGNORED, PageFetch
 from .named import covered_by_names, look_up_named
 from .refresh import page_refresh, visitor_fields
 from .request_recorder import arrived_environ
@@ -176,11 +176,6 @@ class PageOrigin(RequestOrigin):
         return answer
 
     # -- within the page of another view -----------------------------------------------------------------------------
-
-    def remember(self, served: Served) -> None:
-        """Note on the request that this page was served, since the view that called this one may contain it."""
-        state = self.context.request.__dict__
-        state[SERVED_WITHIN] = self, served, state.get(SERVED_WITHIN)
 
     def depends_on(self, served: Served) -> RequestInputs:
         """Return the names that this page depends on, besides those in every key."""

@@ -378,6 +378,6 @@ def discard_session(context: RequestContext) -> None:
     discarded, log = _discarded_classes[null](plain_values(used)), log_of(context)
     if log is not None:
         # What hooks read of it counts as before.
-        go_on_watching(log, discarded)
+        go_on_watching(context, log, discarded)
     replace_session(context, discarded)
     _set_flag(discarded, "accessed", _flag(used, "accessed"))

@@ -12,6 +12,7 @@ import pytest
 from flask import (
     Flask,
     Response,
+    copy_current_request_context,
     flash,
     g,
     get_flashed_messages,
@@ -305,6 +306,31 @@ def test_a_session_that_is_kept_in_g_is_still_its_visitors(make_app: MakeApp, ke
     assert play(make_app, build, NOBODY, ANN, BOB, NOBODY, ANN, ann, bob, {"Host": "other"}, ann) == [
         "MISS", "BYPASS", "BYPASS", "HIT", "BYPASS", "MISS", "MISS", "MISS", "BYPASS",
     ]  # fmt: skip
+
+
+def test_a_session_that_another_context_has_handed_out_is_one_name(make_app: MakeApp) -> None:
+    """A copy of the context has the same session: what is done to it there, the log of this one does not tell."""
+
+    def build(app: Flask, cache: StaleCache) -> None:
+        @app.before_request
+        def load() -> None:
+            other = copy_current_request_context(raw)
+            g.kept = other()
+
+        shown(lambda: f"for {dict.get(g.kept, 'user')}")(app, cache)
+
+    assert "HIT" not in play(make_app, build, NOBODY, ANN, BOB, ANN, BOB)
+
+
+@pytest.mark.parametrize("read", [lambda: request_ctx._session.get("user"), lambda: session.get("user")])  # type: ignore[attr-defined]
+def test_a_session_that_only_a_hook_reads_tells_its_visitors_apart(make_app: MakeApp, read: Callable[[], object]) -> None:
+    """Also past the public ways to it, before anything else has asked for it."""
+
+    def build(app: Flask, cache: StaleCache) -> None:
+        app.before_request(lambda: setattr(g, "user", read()))
+        shown(lambda: f"for {g.user}")(app, cache)
+
+    assert play(make_app, build, NOBODY, FORM, ANN, BOB, NOBODY, ANN) == ["MISS", "HIT", "BYPASS", "BYPASS", "HIT", "BYPASS"]
 
 
 def test_a_session_that_was_put_in_its_place_is_one_name(make_app: MakeApp) -> None:
