@@ -514,7 +514,7 @@ def test_a_killed_worker_leaves_nothing_wrong_and_the_next_refresh_comes(
     moments = random.Random(2)
     gate.answer(f"# {STALE}")
     with site("gthread", tmp_path, gate) as server, crowd_that_looks_on(server, "/large") as seen:
-        for _ in range(soak(50, 4)):
+        for _ in range(soak(50, 2)):
             calls = _kill_while_it_refreshes(gate, server, moments)
             seen.wait_for_a_stale_hit()
             wait_for(partial(gate.has_more_calls_than, calls), soak(2, int(PATIENCE)), "the next refresh")

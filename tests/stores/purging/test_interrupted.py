@@ -114,8 +114,8 @@ def unless_soaking(names: frozenset[str], soak: Callable[[int, int], int]) -> fr
 
 
 def steps(soak: Callable[[int, int], int], soft: bool) -> Iterator[int]:
-    """Return which steps are played: all under ``make soak``, else every fifth; of a hard and of a soft purge not the same ones."""
-    return itertools.count(1 if soak(1, 0) or not soft else 3, soak(1, 5))
+    """Return which steps are played: all under ``make soak``, else every eighth; of hard and soft purges not the same ones."""
+    return itertools.count(1 if soak(1, 0) or not soft else 5, soak(1, 8))
 
 
 def check_no_lock_stays(store: FileStore) -> None:
@@ -219,7 +219,7 @@ def play_killed_first_uses(place: Path, passed_over: frozenset[str], stride: int
 def test_a_process_killed_in_its_first_use_leaves_a_directory_that_works(
     worker: Worker, tmp_path: Path, soak: Callable[[int, int], int]
 ) -> None:
-    assert worker.run(play_killed_first_uses, tmp_path, unless_soaking(READING, soak), soak(1, 29)) > 80
+    assert worker.run(play_killed_first_uses, tmp_path, unless_soaking(READING, soak), soak(1, 47)) > 80
 
 
 def leave_a_temporary_file(directory: Path, deed: Callable[[FileStore], object]) -> list[str]:
