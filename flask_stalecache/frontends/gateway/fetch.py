@@ -45,7 +45,7 @@ from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, collected_by, current
 from ...core.rules.named import NOTHING_NAMED, NamedValues
 from ...core.rules.shared_cache import Exchange
-from ...core.rules.storability import Judgement, Verdict
+from ...core.rules.storability import Judgement, Verdict, refuses_who_asks
 from ...core.rules.variant_index import INDEX
 from ...engine.origin import Answer, Start
 from ...engine.stream_pace import StreamPace
@@ -111,6 +111,8 @@ class AppFetch:
         self.counts: Tally | None = None
         self.ended: Answer | None = None
         self._has_removed_conditions = False
+        #: Whether it is a GET without a body.
+        self._is_plain = False
         #: How fast the client reads a body that is passed on as it comes.
         self._pace = StreamPace()
         self._on_complete: Callable[[Answer | None], object] | None = None
@@ -145,6 +147,7 @@ class AppFetch:
             return replace(self.call_uncached(), anybodys=False, reason=refusal)
         # If the answer can't be stored anyway, the client's conditions are between the client and the app.
         is_plain = self.environ["REQUEST_METHOD"] == "GET" and not has_unannounced_body(self.environ)
+        self._is_plain = is_plain
         may_store = is_plain and not start.is_marked and not start.is_lasting
         self._has_removed_conditions = may_store
         more = self.backend.refresh_headers if self.cacheability.in_background else {}
@@ -173,7 +176,10 @@ class AppFetch:
         """Return an answer that is not stored as the app gives it to a request with all of its cookies."""
         if answer.verdict not in (Verdict.UNSTORABLE, Verdict.PERSONAL) or answer.value is not self.call or self.call.is_sent:
             return answer
-        self.backend.own_answers.note(self.url_key, self._named, answer.reason)
+        is_refused = 400 <= self.call.code < 500 and refuses_who_asks(self.call.code)
+        if self._is_plain and answer.verdict is Verdict.UNSTORABLE and not is_refused:
+            # No matter of this visitor's.
+            self.backend.own_answers.note(self.url_key, self._named, answer.reason)
         self.call.close()
         self.call = AppCall(self._start_response, partial(collected_by, self.cacheability))
         self._has_removed_conditions = False

@@ -31,7 +31,9 @@ class OwnAnswers:
         :param refusal: why not.
         """
         why = refusal or Refusal(StoreRefusal.FOR_THIS_REQUEST)
-        self._known.note((url_key, named.cookie), (time.time(), why))
+        key = url_key, named.cookie
+        self._known.pop(key, None)
+        self._known.note(key, (time.time(), why))
 
     def of(self, url_key: str, named: NamedValues) -> Refusal | None:
         """Return why the last answer could not be stored; ``None`` if the app is to be asked."""

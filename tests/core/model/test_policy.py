@@ -345,6 +345,21 @@ def test_a_decorated_view_keeps_its_name_and_documentation() -> None:
     assert vars(prices) == {}
 
 
+@pytest.mark.parametrize("name", ["cookies", "session"])
+@pytest.mark.parametrize(
+    ("decorate", "told"),
+    [
+        (StaleCache().memoize, "give it the value as an argument"),
+        (StaleCache().adapter, "a third party gets no cookies of visitors; write vary="),
+        (StaleCache().session, "a third party gets no cookies of visitors; write vary="),
+    ],
+    ids=["memoize", "adapter", "session"],
+)
+def test_what_has_no_request_names_no_cookies(decorate: Callable[..., object], told: str, name: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        decorate(**{name: ["lang"]})
+
+
 # -- ignored parameters ----------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,9 @@ Covers ``frontends.gateway.app_environ`` and ``frontends.gateway.own_answers``.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import time_machine
 
 from flask_stalecache import ConfigError, GatewayCache, Policy
+from support.threads import PATIENCE, go, results
 from support.wsgi_apps import App, ask
 
 GERMAN, FRENCH = {"HTTP_COOKIE": "lang=de"}, {"HTTP_COOKIE": "lang=fr"}
@@ -123,6 +126,29 @@ def test_a_normaliser_that_fails_makes_no_error(directory: Path, normalise: Any,
     assert "/* is live, since its key can't be made: the normaliser cookies['lang']" in caplog.text
 
 
+@pytest.mark.parametrize("normalise", [lambda value: 1 / 0, lambda value: b"de"])
+def test_a_normaliser_of_a_field_that_fails_makes_no_error(
+    directory: Path, normalise: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = GatewayCache(speaking(), dir=directory, rules={"/*": Policy(max_age=60, vary={"X-A": normalise})})
+    assert [ask(gateway, **GERMAN).page for _ in range(2)] == [("BYPASS", b"de for strangers")] * 2
+    assert "/* is live, since its key can't be made" in caplog.text
+
+
+def test_two_values_are_filled_side_by_side(directory: Path) -> None:
+    meet = threading.Barrier(2, timeout=PATIENCE)
+
+    def answer(environ: Mapping[str, Any], start_response: Any) -> list[bytes]:
+        meet.wait()
+        start_response("200 OK", [])
+        return [cookies_of(environ)["lang"].encode()]
+
+    gateway = cached(App(answer), directory)
+    asking = [go(partial(ask, gateway, HTTP_COOKIE=f"lang={lang}")) for lang in ("de", "fr")]
+    assert sorted(got.body for got in results(asking)) == [b"de", b"fr"]
+    assert [ask(gateway, **visitor).page for visitor in (GERMAN, FRENCH)] == [("HIT", b"de"), ("HIT", b"fr")]
+
+
 def test_ever_new_values_are_not_stored(directory: Path) -> None:
     gateway = cached(speaking(), directory)
     for number in range(40):
@@ -155,9 +181,10 @@ def test_a_redirect_to_the_login_is_for_strangers_alone(directory: Path) -> None
     ]  # fmt: skip
 
 
-def test_the_app_is_asked_again_after_a_minute(directory: Path, clock: time_machine.Traveller) -> None:
+@pytest.mark.parametrize("field", [("Cache-Control", "no-store"), ("Set-Cookie", "csrftoken=1")])
+def test_the_app_is_asked_again_after_a_minute(directory: Path, clock: time_machine.Traveller, field: tuple[str, str]) -> None:
     """A page that was not for everybody may be so by now."""
-    fields, calls = [("Cache-Control", "no-store")], []
+    fields, calls = [field], []
 
     def answer(environ: Mapping[str, Any], start_response: Any) -> list[bytes]:
         calls.append(environ.get("HTTP_COOKIE"))
@@ -168,10 +195,31 @@ def test_the_app_is_asked_again_after_a_minute(directory: Path, clock: time_mach
     for visitor in (ANN, BOB, ANN):
         ask(gateway, **visitor)
     assert calls == ["lang=de", ANN["HTTP_COOKIE"], BOB["HTTP_COOKIE"], ANN["HTTP_COOKIE"]]
+    # Then two calls again, and one from then on.
+    clock.shift(60)
+    calls.clear()
+    for visitor in (BOB, ANN):
+        ask(gateway, **visitor)
+    assert calls == ["lang=de", BOB["HTTP_COOKIE"], ANN["HTTP_COOKIE"]]
     fields.clear()
     assert "HIT" not in [ask(gateway, **visitor).word for visitor in (ANN, BOB)]
     clock.shift(60)
     assert [ask(gateway, **visitor).word for visitor in (ANN, BOB)] == ["MISS", "HIT"]
+
+
+def test_no_visitor_keeps_the_pages_of_others_out_of_the_store(directory: Path) -> None:
+    """By a request whose answer is not stored for a reason of its own."""
+
+    def answer(environ: Mapping[str, Any], start_response: Any) -> list[bytes]:
+        is_bot = environ.get("HTTP_USER_AGENT") == "bot"
+        start_response("403 Forbidden" if is_bot else "200 OK", [])
+        return [b"no" if is_bot else b"page"]
+
+    gateway = cached(App(answer), directory)
+    ask(gateway, method="HEAD", **ANN)
+    ask(gateway, HTTP_AUTHORIZATION="Bearer of ann", **ANN)
+    ask(gateway, HTTP_USER_AGENT="bot", **ANN)
+    assert [ask(gateway, **visitor).word for visitor in (BOB, ANN)][-1] == "HIT"
 
 
 def test_other_methods_keep_all_cookies(directory: Path) -> None:
