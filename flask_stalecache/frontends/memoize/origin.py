@@ -11,8 +11,8 @@ from typing import Any
 from ...core.rules.prefer_stale import preference
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Verdict
-from ...core.rules.variant_index import INDEX, Fields, is_variant_of
-from ...core.rules.variants import Located, locate
+from ...core.rules.variant_index import Fields, is_variant_of
+from ...core.rules.variants import Located
 from ...engine.origin import Answer, Origin, RefreshJob, Start
 from ...errors import OriginSuspended
 from ...stats.tally import Tally
@@ -96,10 +96,8 @@ class CallOrigin(Origin):
 
     def relocate(self) -> bool:
         """Look up the variant: since another call it may be known that the value depends on the place."""
-        before, look_up = self.key, self.bound.places.look_up
-        entry = look_up(self.call_key).entry
-        is_index = entry is not None and entry.status == INDEX
-        self._located = locate(self.call_key, self.place.environ, look_up, time.time()) if is_index else None
+        before = self.key
+        self._located = self.bound.places.locate(self.call_key, lambda: self.place)
         self.key = self.call_key if self._located is None else self._located.key
         return self.key != before
 

@@ -25,9 +25,10 @@ from werkzeug.routing import BuildError, MapAdapter
 
 from ...core.model.base_url import Base
 from ...core.model.environ import environ_name
-from ...core.rules.variant_index import Fields
+from ...core.remembered import MIB, Remembered
+from ...core.rules.variant_index import INDEX, Fields
+from ...core.rules.variants import Index, Located, locate, place_of
 from ...core.rules.variants import Place as Stored
-from ...core.rules.variants import place_of
 from ...errors import StaleCacheError
 from ...stores.base import Copy
 from ..flask_internals import outer_context, request_context_variable, request_or_none, url_adapter_of
@@ -195,6 +196,8 @@ class Places:
         self._app = app
         self._base = base
         self._of_base: Place | None = None
+        #: Visitors choose the hosts.
+        self._located: Remembered[tuple[Index, Place], Located] = Remembered(most=4096, limit=8 * MIB, longest=MIB // 16)
 
     def of_caller(self) -> Place:
         """Return the place of the code that calls a function: that of the call in which it runs, else of the request."""
@@ -213,6 +216,24 @@ class Places:
         if self._of_base is None:
             self._of_base = _of_adapter(url_adapter_of(self._app, self._base))
         return self._of_base
+
+    def locate(self, key: str, place: Callable[[], Place]) -> Located | None:
+        """Return where the value of a call is looked for; ``None`` if nothing is known about its place.
+
+        :param key: the key of the call.
+        :param place: returns the place of its caller.
+        """
+        copy = self.look_up(key)
+        if copy.entry is None or copy.entry.status != INDEX:
+            return None
+        index, here = copy.prepared, place()
+        if type(index) is not Index or index.names is None:
+            return locate(key, here.environ, self.look_up, time.time())
+        located = self._located.get((index, here))
+        if located is None:
+            located = locate(key, here.environ, self.look_up, time.time())
+            self._located.note((index, here), located)
+        return located
 
     def of_value(self, key: str, fields: Fields, place: Place) -> Stored | None:
         """Return where a value is stored; ``None`` if values for too many places are stored.
