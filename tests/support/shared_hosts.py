@@ -51,6 +51,11 @@ class Server:
                 assert time.monotonic() < until
                 assert self.process.poll() is None
 
+    @property
+    def url(self) -> str:
+        """The URL for a store."""
+        return f"unix://{self.socket}"
+
     def client(self) -> redis.Redis:
         return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=PATIENCE)
 

@@ -182,7 +182,8 @@ class Follower:
 
     def _heed(self, read: Read, applied: int) -> bool:
         """Do what was read says; return whether there is more."""
-        is_first = not self._is_connected
+        # Another process may have met an outage that this one has not: then purges may be missing there.
+        is_first = not self._is_connected or self._known.down_until > 0
         if self._lacks_purges(read, applied):
             self._purge_all_here(read)
         else:

@@ -1,0 +1,226 @@
+"""The client of the server: the only module that knows redis-py and valkey-py.
+
+It is made at first use in each process, so that a fork shares no connection. A server that fails is not asked again by any process
+of the host until it is said to be back: visitors wait for one outage once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from hashlib import sha1
+from importlib import import_module
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+from ...core.exhaustive import assert_never
+from ...core.formatting import printable
+from ...errors import ConfigError
+from ...filesystem.process import ProcessId, this_process
+from ...filesystem.uptime import seconds_up
+from .errors_of import Refused, Trouble, Unavailable, is_no_script, sort
+from .known import Known
+
+T = TypeVar("T")
+
+logger = logging.getLogger("flask_stalecache")
+
+#: Schemes of URLs, and the modules that know them, in the order of preference.
+SCHEMES = {
+    "redis": ("redis", "valkey"),
+    "rediss": ("redis", "valkey"),
+    "unix": ("redis", "valkey"),
+    "valkey": ("valkey", "redis"),
+    "valkeys": ("valkey", "redis"),
+}
+#: Seconds for which a server that failed is not asked, unless that is renewed.
+DOWN_FOR = 5.0
+#: A server that the host has heard within so many seconds is slow; another one is gone.
+HEARD_WITHIN = 2.0
+#: Seconds for which a command may wait for something to happen.
+WAITING = 1.5
+#: Seconds between two lines about a command that is refused.
+_PAUSE = 60.0
+
+
+class SharedClient:
+    """Runs scripts at a server.
+
+    :param source: its URL, or a callable that returns a client of redis-py or valkey-py.
+    :param known: what the host knows of it.
+    :param timeout: seconds for one try. Default 1.
+    :param patience: seconds for all tries at a server that is slow. Default 5.
+    """
+
+    def __init__(self, source: str | Callable[[], Any], known: Known, *, timeout: float = 1.0, patience: float = 5.0) -> None:
+        self._source = source
+        self._known = known
+        self.timeout = timeout
+        self.patience = max(patience, timeout)
+        self._clients: dict[tuple[ProcessId, bool], Any] = {}
+        self._complained: dict[str, float] = {}
+        self.where = named(source)
+
+    def run(
+        self, script: str, keys: Sequence[str], args: Sequence[str | bytes | int | float], *, patience: float | None = None
+    ) -> Any:
+        """Run a script, and return its answer.
+
+        :param patience: seconds for all tries. Default: those of the client.
+        :raises Unavailable: if the server can't be used.
+        :raises Refused: if its memory is full.
+        """
+        until = time.monotonic() + (self.patience if patience is None else patience)
+        has_reconnected = False
+        while True:
+            try:
+                return self._run(script, keys, args)
+            except Exception as error:
+                found = sort(error)
+                if found is None:
+                    raise
+                trouble, what = found
+                if trouble is Trouble.CUT and not has_reconnected:
+                    # The server, or something in between, may have closed a connection that was idle.
+                    has_reconnected = True
+                    continue
+                if trouble is Trouble.SLOW and self._is_heard() and time.monotonic() + self.timeout <= until:
+                    continue
+                self._give_up(trouble, what, error)
+
+    def _run(self, script: str, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> Any:
+        client = self._connected()
+        try:
+            return client.evalsha(_sha(script), len(keys), *keys, *args)
+        except Exception as error:
+            if not is_no_script(error):
+                raise
+        return client.eval(script, len(keys), *keys, *args)
+
+    def command(self, *words: str | int) -> Any:
+        """Send a command that may wait for its answer by itself, by a connection of its own.
+
+        :raises Unavailable: if the server can't be used.
+        """
+        return self._asked(lambda: self._connected(waits=True).execute_command(*words))
+
+    def _asked(self, ask: Callable[[], T]) -> T:
+        try:
+            return ask()
+        except Exception as error:
+            found = sort(error)
+            if found is None:
+                raise
+            return self._give_up(*found, error)
+
+    def _is_heard(self) -> bool:
+        return self._known.silence < HEARD_WITHIN
+
+    def _give_up(self, trouble: Trouble, what: str, error: Exception) -> NoReturn:
+        match trouble:
+            case Trouble.REFUSED:
+                self._complain("refused", "%s refuses to store: %s (%s)", self.where, what, error)
+                raise Refused(f"{self.where}: {what}") from error
+            case Trouble.WRONG:
+                self._complain("wrong", "%s: %s (%s)", self.where, what, error)
+            case Trouble.SLOW if self._is_heard():
+                self._complain("slow", "%s is slow: %s (%s)", self.where, what, error)
+            case Trouble.SLOW | Trouble.CUT | Trouble.DOWN:
+                if self._marks_down():
+                    logger.warning(
+                        "%s can't be used: %s (%s); until it is back, this host goes on alone: hits and stale pages are served as "
+                        "before, and each host calls the origins itself",
+                        self.where, what, printable(str(error)),
+                    )  # fmt: skip
+            case _:
+                assert_never(trouble)
+        raise Unavailable(f"{self.where}: {what}") from error
+
+    def _complain(self, about: str, message: str, *args: object) -> None:
+        now, last = time.monotonic(), self._complained.get(about)
+        if last is None or now - last >= _PAUSE:
+            self._complained[about] = now
+            logger.warning(message, *args)
+
+    def _marks_down(self) -> bool:
+        """Say that the server is not to be asked by this host for a while, and return whether it was to be asked until now."""
+        was_up = not self._known.is_down
+        self._known.down_until = max(self._known.down_until, seconds_up() + DOWN_FOR)
+        return was_up
+
+    def scan(self, prefix: str) -> Iterator[str]:
+        """Yield the rests of all keys that begin with a prefix. One may come twice.
+
+        :raises Unavailable: if the server can't be used.
+        """
+        keys = iter(self._connected().scan_iter(match=f"{_escaped(prefix)}*", count=1000))
+        while (key := self._asked(lambda: next(keys, None))) is not None:
+            yield key[len(prefix) :].decode("ascii", "replace")
+
+    # -- the connection ----------------------------------------------------------------------------------------------
+
+    def _connected(self, *, waits: bool = False) -> Any:
+        """Return the client of this process. Making it does not connect.
+
+        :param waits: its answers may take a while.
+        """
+        mine = this_process(), waits
+        client = self._clients.get(mine)
+        if client is None:
+            # The clients of ancestors are theirs, and so are their connections.
+            client = self._clients.setdefault(mine, self._made(self.timeout + (WAITING if waits else 0)))
+        return client
+
+    def _made(self, timeout: float) -> Any:
+        if isinstance(self._source, str):
+            return from_url(self._source, timeout)
+        client = self._source()
+        kwargs = getattr(getattr(client, "connection_pool", None), "connection_kwargs", None)
+        if not isinstance(kwargs, dict):
+            return client
+        if kwargs.get("decode_responses"):
+            raise Unavailable(f"{self.where} returns a client that decodes responses: make it without decode_responses=True")
+        # Without a limit, a server that hangs would take each thread that asks it.
+        kwargs["socket_timeout"] = timeout
+        kwargs["socket_connect_timeout"] = kwargs.get("socket_connect_timeout") or self.timeout
+        return client
+
+
+def from_url(url: str, timeout: float) -> Any:
+    """Return a client.
+
+    :param timeout: seconds for connecting, and for each answer.
+    :raises ConfigError: if no module knows such URLs.
+    """
+    scheme = urlsplit(url).scheme
+    for name in SCHEMES[scheme]:
+        try:
+            module = import_module(name)
+        except ImportError:
+            continue
+        # The tries are ours: a library that tries again by itself would multiply the waiting time.
+        retry = module.retry.Retry(module.backoff.NoBackoff(), 0) if hasattr(module, "retry") else None
+        client, other = (module.Redis, "valkey") if name == "redis" else (module.Valkey, "redis")
+        known = url.replace(other, name, 1) if scheme.startswith(other) else url
+        return client.from_url(known, socket_timeout=timeout, socket_connect_timeout=timeout, retry=retry, decode_responses=False)
+    raise ConfigError(f"{scheme}:// needs redis-py or valkey-py: pip install flask-stalecache[redis]")
+
+
+def named(source: object) -> str:
+    """Return how a server is called in messages: its URL without user and password."""
+    if not isinstance(source, str):
+        return f"the client of {getattr(source, '__qualname__', type(source).__name__)}"
+    parts = urlsplit(source)
+    place = parts.netloc.rpartition("@")[2]
+    return printable(f"{parts.scheme}://{place}{parts.path}")
+
+
+@lru_cache(maxsize=64)
+def _sha(script: str) -> str:
+    return sha1(script.encode("ascii"), usedforsecurity=False).hexdigest()
+
+
+def _escaped(pattern: str) -> str:
+    return "".join(f"\\{sign}" if sign in "*?[]\\^-" else sign for sign in pattern)

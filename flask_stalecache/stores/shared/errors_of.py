@@ -1,0 +1,91 @@
+"""Sorts the errors of redis-py and valkey-py, which have classes of their own with the same names."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ...errors import StoreError
+
+
+class Trouble(Enum):
+    """The kinds of errors of a server."""
+
+    #: No answer in time: the server may be slow, or gone.
+    SLOW = "slow"
+    #: The connection was lost, or there was none to be had.
+    CUT = "cut"
+    #: The memory is full.
+    REFUSED = "refused"
+    #: It answers, and can't be used.
+    DOWN = "down"
+    #: It refuses this command only.
+    WRONG = "wrong"
+
+
+class Unavailable(StoreError):
+    """The server can't be used now: this host goes on alone."""
+
+
+class Refused(StoreError):
+    """The server has no memory left."""
+
+
+#: By the names of the classes, the more special ones first; and what to do about it.
+_KINDS: dict[str, tuple[Trouble, str]] = {
+    "OutOfMemoryError": (Trouble.REFUSED, "its memory is full: set maxmemory-policy to volatile-lru, or give it more"),
+    "TimeoutError": (Trouble.SLOW, "it does not answer in time"),
+    "AuthenticationError": (Trouble.DOWN, "it refuses user or password: correct them in the URL"),
+    "AuthenticationWrongNumberOfArgsError": (Trouble.DOWN, "it refuses user or password: correct them in the URL"),
+    "AuthorizationError": (Trouble.DOWN, "it refuses the user"),
+    "NoPermissionError": (Trouble.DOWN, "its user lacks rights: the documentation of several hosts lists them"),
+    "BusyLoadingError": (Trouble.DOWN, "it is loading its data"),
+    "ReadOnlyError": (Trouble.DOWN, "it is a replica, which can't be written: name the primary, or use Sentinel"),
+    "MasterDownError": (Trouble.DOWN, "it is a replica without its primary"),
+    "ClusterDownError": (Trouble.DOWN, "its cluster is down"),
+    "InvalidResponse": (Trouble.DOWN, "it is no Redis or Valkey: correct host and port in the URL"),
+    "MaxConnectionsError": (Trouble.WRONG, "the client has no connection left: raise max_connections"),
+    "ConnectionError": (Trouble.CUT, "it can't be connected to"),
+    "ResponseError": (Trouble.WRONG, "it refuses a command"),
+    "RedisClusterException": (Trouble.DOWN, "its cluster can't be used"),
+    "ValkeyClusterException": (Trouble.DOWN, "its cluster can't be used"),
+    "OSError": (Trouble.CUT, "it can't be connected to"),
+    "RedisError": (Trouble.DOWN, "it can't be used"),
+    "ValkeyError": (Trouble.DOWN, "it can't be used"),
+}
+#: The beginnings of answers that have no class in every version of the libraries.
+_ANSWERS = {
+    "OOM": "OutOfMemoryError",
+    "LOADING": "BusyLoadingError",
+    "READONLY": "ReadOnlyError",
+    "MASTERDOWN": "MasterDownError",
+    "CLUSTERDOWN": "ClusterDownError",
+    "NOPERM": "NoPermissionError",
+    "NOAUTH": "AuthenticationError",
+    "WRONGPASS": "AuthenticationError",
+    "NOREPLICAS": "MasterDownError",
+    "MISCONF": "ReadOnlyError",
+}
+
+
+def sort(error: Exception) -> tuple[Trouble, str] | None:
+    """Return the kind of an error and what is the matter; ``None`` if it is not the server's."""
+    words = str(error).replace("-", " ").split()
+    for name in _names(error):
+        kind = _KINDS.get(name)
+        if kind is None:
+            continue
+        if name == "ResponseError":
+            # A script reports the error of a command somewhere in its own.
+            code = next((word for word in words if word in _ANSWERS), None)
+            return kind if code is None else _KINDS[_ANSWERS[code]]
+        return kind
+    return None
+
+
+def is_no_script(error: Exception) -> bool:
+    """Whether the server does not know a script yet."""
+    return "NoScriptError" in _names(error) or str(error).startswith("NOSCRIPT")
+
+
+def _names(error: Exception) -> list[str]:
+    return [each.__name__ for each in type(error).__mro__]

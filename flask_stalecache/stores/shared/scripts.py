@@ -1,0 +1,183 @@
+"""The operations at the server, with the types of their parameters and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+from . import lua
+from .client import SharedClient
+
+
+class State(NamedTuple):
+    """The bookkeeping of the server, which comes with each answer.
+
+    :ivar generation: another one means that it has lost everything.
+    :ivar number: the last purge number.
+    :ivar purge: that of the last purge in the log.
+    :ivar change: the number of the last change in the log.
+    :ivar time: the time of the server in microseconds since the epoch.
+    """
+
+    generation: int
+    number: int
+    purge: int
+    change: int
+    time: int
+
+
+class Kind(Enum):
+    """The answers to the question for an entry."""
+
+    #: The caller's entry is the one that is stored.
+    SAME = "same"
+    #: There is none.
+    NONE = "none"
+    #: There is none any more: it was removed, and copies of it must go.
+    GONE = "gone"
+    #: The entry.
+    ENTRY = "entry"
+
+
+class Got(NamedTuple):
+    """An entry at the server.
+
+    :ivar serial: its serial, or that of the one that was removed.
+    :ivar note: the bytes of the note; empty if there is none.
+    :ivar at: when a soft purge ended its freshness, or it was removed; 0: never. In microseconds since the epoch.
+    :ivar packed: whether the body is compressed.
+    """
+
+    kind: Kind
+    serial: str
+    note: bytes
+    at: int
+    head: bytes
+    body: bytes
+    packed: bool
+    state: State
+
+
+class Lease(NamedTuple):
+    """The answer to the question for a lock.
+
+    :ivar is_held: whether the caller has it now.
+    :ivar serial: the serial of the entry that is stored; "" if there is none.
+    :ivar note: the bytes of its note.
+    :ivar removed: the serial of the entry that was removed, if there is none.
+    """
+
+    is_held: bool
+    serial: str
+    note: bytes
+    removed: str
+    state: State
+
+
+class Written(Enum):
+    """The answers to a write."""
+
+    STORED = "stored"
+    PURGED = "purged"
+    SUPERSEDED = "superseded"
+
+
+class Scripts:
+    """The operations, for one host.
+
+    :param client: runs the scripts.
+    :param name: the name of the cache.
+    :param host: returns the identity of this host.
+    """
+
+    def __init__(self, client: SharedClient, name: str, host: Callable[[], str]) -> None:
+        self._client = client
+        self._prefix = f"stalecache:{{{name}}}:"
+        self.host = host
+
+    def get(self, name: str, serial: str, idle: float, *, patience: float | None = None) -> Got:
+        """Ask for an entry, unless it is the caller's.
+
+        :param name: the digest of its key.
+        :param serial: the serial of the caller's entry, or "".
+        :param idle: seconds for which it is kept at least.
+        """
+        answer = self._run(lua.GET, name, serial, _ms(idle), patience=patience)
+        kind, found, note, at, head, body, packed, state = answer
+        return Got(Kind(kind.decode()), found.decode(), note, int(at), head, packed or body, bool(packed), _state(state))
+
+    def acquire(self, name: str, token: str, lease: float) -> Lease:
+        """Take the lock of a key, if no other host has it."""
+        is_held, serial, note, removed, state = self._run(lua.ACQUIRE, name, token, self.host(), _ms(lease))
+        return Lease(bool(is_held), serial.decode(), note, removed.decode(), _state(state))
+
+    def renew(self, tokens: Mapping[str, str], lease: float) -> list[str]:
+        """Renew locks; return the digests of those that were lost."""
+        pairs = [part for pair in tokens.items() for part in pair]
+        return [name.decode() for name in self._run(lua.RENEW, _ms(lease), *pairs, patience=0)]
+
+    def release(self, name: str, token: str) -> None:
+        """Release a lock."""
+        self._run(lua.RELEASE, name, token, patience=0)
+
+    def write(
+        self,
+        name: str,
+        token: str,
+        seen: str,
+        seq: int,
+        serial: str,
+        names: Iterable[str],
+        keep: float,
+        content: tuple[bytes, str, bytes],
+    ) -> tuple[Written, State]:
+        """Store an entry.
+
+        :param token: that of the lock; "" if it could not be had.
+        :param seen: the serial that was stored when the lock was taken.
+        :param seq: the last purge number when it was begun.
+        :param names: the digests of its names.
+        :param keep: seconds for which it is kept.
+        :param content: its head, the field of the body, and the body.
+        """
+        head, field, body = content
+        said, state = self._run(
+            lua.WRITE, name, token, seen, str(seq), serial, " ".join(names), _ms(keep), self.host(), head, body, field
+        )
+        return Written(said.decode()), _state(state)
+
+    def write_note(self, name: str, note: bytes, keep: float, *, tells: bool) -> State:
+        """Store a note.
+
+        :param tells: whether other hosts are to read it at once.
+        """
+        return _state(self._run(lua.NOTE, name, note, _ms(keep), self.host(), str(int(tells))))
+
+    def remove(self, name: str, keep: float) -> State:
+        """Remove an entry, so that all hosts remove theirs."""
+        return _state(self._run(lua.REMOVE, name, _ms(keep), self.host()))
+
+    def heads(self, names: Sequence[str], bound: int) -> list[tuple[str, bytes, bytes, int]]:
+        """Return digest, head, note, and the end of freshness by a soft purge (in microseconds, or 0) of entries that are stored.
+
+        :param bound: the last purge that counts.
+        """
+        found = zip(names, self._run(lua.HEADS, str(bound), *names), strict=True)
+        return [(name, head, note, int(at)) for name, (head, note, at) in found if head]
+
+    def digests(self) -> Iterator[str]:
+        """Yield the digests of all keys that the server has something for. One may come twice."""
+        return self._client.scan(f"{self._prefix}e:")
+
+    def _run(self, script: str, *args: str | bytes, patience: float | None = None) -> Any:
+        return self._client.run(script, (f"{self._prefix}m",), args, patience=patience)
+
+
+def _ms(seconds: float) -> str:
+    # Ten years: PEXPIRE refuses what is absurd.
+    return str(max(1, int(min(seconds, 315_360_000.0) * 1000)))
+
+
+def _state(answer: Sequence[bytes]) -> State:
+    return State(*map(int, answer))

@@ -1,0 +1,386 @@
+"""The store of many hosts: the files of each, and Redis or Valkey between them.
+
+Each host serves its hits from its own files, and everything if the server can't be used. The server holds what is shared: entries,
+notes, locks, the order of purges, and a log of both. A host asks it for an entry once after each change.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ...core.exhaustive import assert_never
+from ...core.model.checks import Duration
+from ...core.model.entry import Entry
+from ...core.model.keys import digest
+from ...core.model.note import NOTHING, Note
+from ...errors import StoreError
+from ...filesystem.process import ProcessId, this_process
+from ...filesystem.uptime import seconds_up
+from ...stats.counters import Counters
+from .. import note_format
+from ..base import Checked, Copy, Stored
+from ..file_store import MIB, FileStore
+from ..stamps import slot_of
+from .client import SharedClient
+from .content import entry_in, pack, stored_in
+from .errors_of import Refused, Unavailable
+from .follower import Follower
+from .known import Known, number_of, shared_number
+from .lock import Leases, SharedLock
+from .logs import SharedLogs
+from .scripts import Got, Kind, Scripts, State, Written
+
+logger = logging.getLogger("flask_stalecache")
+
+#: Seconds between two looks for hosts that have not heard a purge yet.
+_LOOK = 0.005
+#: Seconds for which the server is not asked after a purge that it refused, unless the follower hears it before.
+_LOST_FOR = 1.0
+#: Entries that a walk asks the server for at a time.
+_BATCH = 200
+#: A number that no purge exceeds.
+_LAST = 9_000_000_000_000_000
+
+
+class RedisStore:
+    """Entries of many hosts: files on each, and Redis or Valkey between them.
+
+    :param client: the URL of the server (``redis://``, ``rediss://``, ``unix://``, ``valkey://``, ``valkeys://``), or a callable
+        that returns a client of redis-py or valkey-py. It is called at first use, in each process.
+    :param directory: the cache directory of this host, as that of :class:`FileStore`.
+    :param name: the name of the cache, which all of its hosts use and no other cache at the server.
+    :param timeout: seconds for one try at the server. Default 1; if nothing is stored here, a slow server gets five times as long.
+    :param lease: seconds after which the lock of a host ends that has died. Default 15.
+    :param longest_lease: the same where no thread can renew it: longer than any call of an origin. Default 120.
+    :param entry_size: bytes of the largest body that hosts share. Default 1 MiB; each host makes larger ones for itself.
+    :param purge_wait: seconds for which a purge waits for the other hosts. Default 0.25.
+    :param memory_size: as that of :class:`FileStore`; likewise all others.
+    """
+
+    def __init__(
+        self,
+        client: str | Callable[[], Any],
+        directory: str | os.PathLike[str],
+        *,
+        name: str,
+        timeout: float = 1.0,
+        lease: float = 15.0,
+        longest_lease: float = 120.0,
+        entry_size: int = MIB,
+        purge_wait: float = 0.25,
+        memory_size: int = 32 * MIB,
+        max_size: int | None = 100 * MIB,
+        min_free: int = 0,
+        inactive: Duration = 86400,
+        counters: Counters | None = None,
+        allow_network_directory: bool = False,
+    ) -> None:
+        self._files = files = FileStore(
+            directory, memory_size=memory_size, max_size=max_size, min_free=min_free, inactive=inactive, counters=counters,
+            allow_network_directory=allow_network_directory,
+        )  # fmt: skip
+        self._known = known = Known(files.directory)
+        self._client = SharedClient(client, known, timeout=timeout, patience=5 * timeout)
+        self._scripts = Scripts(self._client, name, known.host_id)
+        self._logs = SharedLogs(self._client, name)
+        self._leases = Leases(self._scripts, known, lease, longest_lease)
+        self.follower = Follower(files, known, self._logs)
+        self._idle = inactive if isinstance(inactive, (int, float)) else inactive.total_seconds()
+        self._entry_size = entry_size
+        self._purge_wait = purge_wait
+        self._begun: set[ProcessId] = set()
+        #: The hosts that had not heard the last purge of this process when it returned.
+        self.laggards: tuple[str, ...] = ()
+        # Hits are those of the files: not one instruction more.
+        self.lookup, self.touch, self.moved = files.lookup, files.touch, files.moved
+        self.seq, self.seq_without_io = files.seq, files.seq_without_io
+        self.usage, self.sweep, self.forget = files.usage, files.sweep, files.forget
+        self.check, self.newer_version = files.check, files.newer_version
+
+    def __repr__(self) -> str:
+        return f"RedisStore({self._client.where!r}, {str(self.directory)!r})"
+
+    @property
+    def directory(self) -> Path:
+        """The cache directory of this host."""
+        return self._files.directory
+
+    @property
+    def counters(self) -> Counters:
+        """Counts what this host removes."""
+        return self._files.counters
+
+    @property
+    def max_size(self) -> int | None:
+        """The limit of the bytes on the disk of this host."""
+        return self._files.max_size
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def load(self, key: str) -> Copy:
+        """Read the entry and the note of a key, and ask the server if it may have another one."""
+        copy = self._files.load(key)
+        if self._begins():
+            copy = self._files.load(key)
+        name = digest(key)
+        if self._known.is_down or self._is_known(copy, name):
+            return copy
+        # One fetch a key and host: the lock of a key that nobody has.
+        lock = self._files.lock(f"{key} is fetched")
+        is_mine = lock.acquire()
+        try:
+            if not is_mine and copy.entry is not None:
+                return copy
+            if is_mine:
+                copy = self._files.load(key)
+            return copy if self._is_known(copy, name) else self._fetch(copy, name)
+        finally:
+            lock.release()
+
+    def _is_known(self, copy: Copy, name: str) -> bool:
+        """Whether the server has nothing else, for all that this host knows."""
+        noted = self._known.serial(slot_of(name))
+        if copy.entry is not None:
+            return noted == number_of(copy.entry.serial)
+        held = self._leases.find(name)
+        return held is not None and held.empty_since == noted
+
+    def _fetch(self, copy: Copy, name: str) -> Copy:
+        own, slot = "" if copy.entry is None else copy.entry.serial, slot_of(name)
+        since = self._known.serial(slot)
+        try:
+            got = self._scripts.get(name, own, self._idle, patience=0 if own else None)
+        except (Unavailable, Refused):
+            return copy
+        if self._heeds(got.state):
+            copy = self._files.load(copy.key)
+        serial, loaded = self._adopt(got, copy, own)
+        if serial:
+            self._known.note(slot, number_of(serial), since=since)
+        self._adopt_note(got, copy)
+        return loaded or self._files.load(copy.key)
+
+    def _adopt(self, got: Got, copy: Copy, own: str) -> tuple[str, Copy | None]:
+        """Make the files say what the server says. Return the serial that is here now, and the copy if it could not be stored."""
+        entry = copy.entry
+        match got.kind:
+            case Kind.SAME | Kind.NONE:
+                # If the server has lost it, ours is still good.
+                return own, None
+            case Kind.GONE:
+                if entry is not None and (entry.serial == got.serial or entry.started <= got.at / 1e6):
+                    self._files.remove(copy.key)
+                    return "", None
+                return own, None
+            case Kind.ENTRY:
+                found = entry_in(got, copy.key)
+                if found is None or not found.outdates(entry, time.time()):
+                    return own, None
+                try:
+                    self._files.write(found)
+                except StoreError:
+                    # A full disk: it is served all the same.
+                    return "", Copy(copy.key, found, copy.note, 0, 0)
+                return found.serial, None
+            case _:
+                return assert_never(got.kind)
+
+    def _adopt_note(self, got: Got, copy: Copy) -> None:
+        if got.kind is Kind.NONE and not got.note:
+            # The server may have lost it.
+            return
+        note = note_format.decode(got.note) if got.note else NOTHING
+        if note != copy.note:
+            with suppress(StoreError):
+                self._files.write_note(copy.key, note)
+
+    def _begins(self) -> bool:
+        """Catch up with the logs at the first use of a process, if nobody on this host follows them; return whether it was that."""
+        process = this_process()
+        if process in self._begun:
+            return False
+        self._begun.add(process)
+        # The directory first: what is known of the server is kept there.
+        self._files.load("")
+        with suppress(StoreError):
+            self.follower.catch_up()
+        return True
+
+    def _heeds(self, state: State) -> bool:
+        """Read the logs if an answer says that they have purges which were not applied here; return whether it did."""
+        if number_of(str(state.generation)) == self._known.generation and state.purge <= self._known.applied:
+            return False
+        with suppress(StoreError):
+            self.follower.read_once()
+        return True
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def write(self, entry: Entry) -> bool:
+        """Replace an entry on all hosts, unless it was purged, or another host has replaced it after a lost lock."""
+        self._begins()
+        if self._known.is_down:
+            return self._files.write(entry)
+        name = digest(entry.key)
+        slot, held = slot_of(name), self._leases.find(name)
+        since = self._known.serial(slot)
+        windows = entry.windows
+        keep = windows.max_age + max(windows.stale_while_revalidate, windows.stale_if_error) + self._idle
+        token, seen = ("", "") if held is None else (held.token, held.serial)
+        names = map(digest, entry.names)
+        try:
+            content = pack(entry, self._entry_size)
+            said, state = self._scripts.write(name, token, seen, shared_number(entry.seq), entry.serial, names, keep, content)
+        except (Unavailable, Refused):
+            return self._files.write(entry)
+        match said:
+            case Written.STORED:
+                self._leases.has_changed(name, entry.serial)
+                self._known.note(slot, number_of(entry.serial), since=since)
+                return self._files.write(entry)
+            case Written.PURGED | Written.SUPERSEDED:
+                self._known.put(slot, 0)
+                self._leases.has_changed(name, "")
+                self._heeds(state)
+                return False
+            case _:
+                return assert_never(said)
+
+    def write_note(self, key: str, note: Note) -> None:
+        """Replace a note. Other hosts read one about failures at once, others with the lock."""
+        self._files.write_note(key, note)
+        if self._known.is_down:
+            return
+        data, tells = b"" if note == NOTHING else note_format.encode(note), note == NOTHING or note.retry_at > 0
+        with suppress(Unavailable, Refused):
+            self._scripts.write_note(digest(key), data, self._idle, tells=tells)
+
+    def remove(self, key: str) -> None:
+        """Remove an entry on all hosts."""
+        self._files.remove(key)
+        if self._known.is_down:
+            return
+        name = digest(key)
+        with suppress(Unavailable, Refused):
+            self._scripts.remove(name, self._idle)
+            self._leases.has_changed(name, "")
+
+    def lock(self, key: str) -> SharedLock:
+        """Return a new lock of a key."""
+        name = digest(key)
+        return SharedLock(name, self._files.lock(key), self._leases, lambda: self._known.is_down, partial(self._has_lease, key))
+
+    def _has_lease(self, key: str, note: bytes, state: State) -> None:
+        """Take over what the server says along with a lock: purges and the note."""
+        self._heeds(state)
+        found = note_format.decode(note) if note else NOTHING
+        if note and found != (self._files.lookup(key) or self._files.load(key)).note:
+            with suppress(StoreError):
+                self._files.write_note(key, found)
+
+    # -- purging -------------------------------------------------------------------------------------------------
+
+    def purge(self, *names: str, soft: bool) -> None:
+        """Purge on all hosts: here before it returns, elsewhere once they have heard, for which it waits a moment.
+
+        :raises StoreError: if the server can't be used. Then it was purged on this host, and the others will hear of it.
+        """
+        if not names:
+            return
+        self._begins()
+        try:
+            if self._known.is_down:
+                raise Unavailable(f"{self._client.where} can't be used")
+            number = self.follower.purge(names, soft=soft)
+        except StoreError as error:
+            self._files.purge(*names, soft=soft)
+            if not self._known.is_down:
+                # Who hears the server next says the purge again.
+                self._known.down_until = seconds_up() + _LOST_FOR
+            raise StoreError(f"purged on this host only, other hosts hear of it once the server is back: {error}") from error
+        self.laggards = self._wait_for_hosts(number)
+
+    def _wait_for_hosts(self, number: int) -> tuple[str, ...]:
+        until = time.monotonic() + self._purge_wait
+        late: tuple[str, ...] = ()
+        if not self._purge_wait:
+            return ()
+        with suppress(StoreError):
+            while late := tuple(self._logs.laggards(self._known.host_id(), number)):
+                if time.monotonic() >= until:
+                    logger.warning("a purge was not heard within %g s by: %s", self._purge_wait, ", ".join(late))
+                    break
+                time.sleep(_LOOK)
+        return late
+
+    # -- contents ------------------------------------------------------------------------------------------------
+
+    def walk(self) -> Iterator[Stored]:
+        """Yield the entries of this host, then those that only others have."""
+        met = set()
+        for stored in self._files.walk():
+            met.add(digest(stored.entry.key))
+            yield stored
+        yield from self._elsewhere(met, _LAST)
+
+    def _elsewhere(self, met: set[str], bound: int) -> Iterator[Stored]:
+        """Yield what the server has, but for some digests. Nothing if it can't be used."""
+        if self._known.is_down or not self.directory.is_dir():
+            return
+        with suppress(Unavailable, Refused):
+            names = self._scripts.digests()
+            while batch := list(islice(names, _BATCH)):
+                new = [name for name in dict.fromkeys(batch) if name not in met]
+                met.update(new)
+                for name, head, note, at in self._scripts.heads(new, bound) if new else ():
+                    stored = stored_in(name, head, note, at)
+                    if stored is not None:
+                        yield stored
+
+    def recall(self, *names: str) -> Callable[[], Iterator[Stored]]:
+        """Return a walk through the entries that have one of the names now, even once these are purged."""
+        here, bound, wanted = self._files.recall(*names), self._known.applied, set(names)
+
+        def walk() -> Iterator[Stored]:
+            met = set()
+            for stored in here():
+                met.add(digest(stored.entry.key))
+                yield stored
+            yield from (each for each in self._elsewhere(met, bound) if not wanted.isdisjoint(each.entry.names))
+
+        return walk
+
+    def key_of(self, address: str) -> str | None:
+        """Return the key of an entry by its digest, on any host."""
+        key = self._files.key_of(address)
+        if key is not None or self._known.is_down:
+            return key
+        with suppress(Unavailable, Refused):
+            for name, head, note, at in self._scripts.heads([address], _LAST):
+                stored = stored_in(name, head, note, at)
+                return None if stored is None else stored.entry.key
+        return None
+
+    def verify(self, *, fix: bool) -> Iterator[Checked]:
+        """Read every entry of this host whole, and yield whether it is sound."""
+        return self._files.verify(fix=fix)
+
+    # -- upkeep --------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Look after the files, renew the locks, and follow the logs if nobody on this host does."""
+        self._files.tick()
+        if this_process() not in self._begun:
+            return
+        with suppress(Unavailable, Refused):
+            if not self._known.is_down:
+                self._leases.tick()
+        self.follower.tick()
