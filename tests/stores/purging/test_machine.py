@@ -28,10 +28,13 @@ from flask_stalecache.engine.log import RateLimitedLog
 from flask_stalecache.engine.origin import Start
 from flask_stalecache.engine.singleflight import Flight, Flights, Outcome
 from flask_stalecache.stats.counters import Counters
+from flask_stalecache.stores import cache_directory
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purge_records import LONGEST_RUN, PurgeRecords
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps
+from flask_stalecache.stores.waiting_purges import WaitingPurges
 from support.engine import storable
+from support.stopped_purge import STEPS, StoppedPurge
 
 BASE = 1_800_000_000.0
 HOUR, DAY = 3600.0, 86400.0
@@ -129,11 +132,17 @@ class Purging(RuleBasedStateMachine):
         self.views = [View(self.directory), View(self.directory)]
         self.model = Model()
         self.running: list[Fill] = []
+        self.stopped: StoppedPurge | None = None
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(cache_directory, "_TRIES", 1)
         self.last_seq = 0
 
     def teardown(self) -> None:
         for fill in self.running:
             fill.view.flights.end(fill.flight)
+        if self.stopped:
+            self.stopped.end(is_killed=True)
+        self.patch.undo()
         self.travelling.stop()
         shutil.rmtree(self.place)
 
@@ -153,8 +162,7 @@ class Purging(RuleBasedStateMachine):
         assert leads
         flight.lock = lock
         start = mine.answer_writer.start(mine.answer_writer.load(key))
-        is_halfway = not self.model.halfway.isdisjoint(PAGES[key])
-        fill = Fill(key, self.model.event(), mine, flight, start, doubtful=mine.behind or is_halfway)
+        fill = Fill(key, self.model.event(), mine, flight, start, doubtful=mine.behind or self._is_half_purged(key))
         self.model.fills[start.serial] = fill
         self.running.append(fill)
 
@@ -236,21 +244,52 @@ class Purging(RuleBasedStateMachine):
 
     @rule(view=views, name=names, soft=kinds, fails=failures, looked=kinds)
     def purge(self, view: int, name: str, soft: bool, fails: str, looked: bool) -> None:
-        """Somebody purges; the disk may fail at one of the steps."""
+        """Somebody purges; the disk may fail at one of the steps, or the process that has the lock was stopped."""
         mine = self.views[view]
         if fails:
             self._fail_to_purge(mine, name, soft, fails)
         else:
             mine.store.purge(name, soft=soft)
-            self.model.halfway.clear()
-            (self.model.soft if soft else self.model.hard)[name] = self.model.event()
+            self._purged(name, soft)
             assert mine.store.seq() > self.last_seq
             self.last_seq = mine.store.seq()
-            PLAYED["purged"] += 1
+            PLAYED["purged without the lock" if self.stopped else "purged"] += 1
         mine.behind = False
         if looked:
             for each in (0, 1):
                 self.look(each, False)
+
+    def _purged(self, name: str, soft: bool) -> None:
+        self.model.halfway.clear()
+        (self.model.soft if soft else self.model.hard)[name] = self.model.event()
+
+    @precondition(lambda self: self.stopped is None)
+    @rule(name=names, soft=kinds, step=st.sampled_from(list(STEPS)))
+    def stop_in_a_purge(self, name: str, soft: bool, step: str) -> None:
+        """A third process is stopped while it has the lock: until it goes on, the others purge without it."""
+        self.stopped = StoppedPurge(self.directory, name, step, soft=soft)
+        self._doubt(name)
+
+    @precondition(lambda self: self.stopped is not None)
+    @rule(is_killed=kinds)
+    def go_on_or_be_killed(self, is_killed: bool) -> None:
+        assert self.stopped is not None
+        stopped, self.stopped = self.stopped, None
+        self._doubt(stopped.name)
+        if stopped.end(is_killed=is_killed):
+            self._purged(stopped.name, stopped.soft)
+        else:
+            self.model.halfway.add(stopped.name)
+        PLAYED["killed" if is_killed else "went on"] += 1
+
+    def _doubt(self, name: str) -> None:
+        """A purge of the name may have taken place."""
+        for fill in self.model.fills.values():
+            fill.doubtful |= name in PAGES[fill.key]
+
+    def _is_half_purged(self, key: str) -> bool:
+        stopped = () if self.stopped is None else (self.stopped.name,)
+        return not self.model.halfway.isdisjoint(PAGES[key]) or any(name in PAGES[key] for name in stopped)
 
     def _fail_to_purge(self, mine: View, name: str, soft: bool, step: str) -> None:
         """It may have taken place, and is not acknowledged."""
@@ -258,13 +297,14 @@ class Purging(RuleBasedStateMachine):
         def fail(*args: Any) -> None:
             raise OSError(errno.EIO, "Input/output error")
 
-        owner: Any = Stamps if step == "move" else PurgeRecords
+        if self.stopped and step != "move":
+            step = "append"
+        owner: Any = {"move": Stamps, "append": WaitingPurges}.get(step, PurgeRecords)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(owner, step, fail)
             with pytest.raises(StoreError):
                 mine.store.purge(name, soft=soft)
-        for fill in self.model.fills.values():
-            fill.doubtful |= name in PAGES[fill.key]
+        self._doubt(name)
         self.model.halfway.add(name)
         PLAYED["failed to purge"] += 1
 
