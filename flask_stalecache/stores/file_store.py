@@ -24,7 +24,7 @@ from ..core.model.entry import Entry
 from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
 from ..core.rules.variant_index import INDEX
-from ..errors import BrokenEntry, ConfigError
+from ..errors import BrokenEntry, ConfigError, StoreError
 from ..filesystem.atomic import read_file, remove_file, store_errors, write_file
 from ..filesystem.directory import Directory
 from ..filesystem.locks import FileKeyLock
@@ -175,15 +175,14 @@ class FileStore:
             stamps.marks[copy.mark] = 1
 
     def seq(self) -> int:
-        """Return the last purge number."""
-        stamps = self._cache_directory.stamps
+        """Return the last purge number: what is begun now counts as older than the purges that run."""
+        stamps = self._cache_directory.stamps or self._cache_directory.behind
         # Less than 0: the table was cut.
         if stamps is not None and (number := int(stamps.table[SEQ_SLOT])) >= 0:
             return number
         # An entry begun at 0 counts as older than every purge: it is stored in vain, but never served by mistake.
-        with suppress(OSError, ConfigError):
-            self._cache_directory.hold()
-            return self._records.last_number()
+        with suppress(OSError, ConfigError, StoreError):
+            return self._purger.last_number()
         return 0
 
     def seq_without_io(self) -> int:

@@ -233,14 +233,14 @@ class PurgeRecords:
 
     def has_gone_back(self) -> bool:
         """Whether the last number is less than it was: purges were lost, since an older state of the directory was restored."""
-        noted = self._noted()
+        # Read in this order, since a purge that runs meanwhile writes the file in the directory first.
+        seen, noted = self._highest.read(), self._noted()
         if self.is_copy:
             return True
         if noted is None:
             # Damaged: what it was, is unknown.
             return False
-        self._highest.read()
-        if max(noted, self.waiting.last_number()) < self._highest.seen:
+        if max(noted, self.waiting.last_number()) < seen:
             return True
         self._highest.see(noted)
         return False

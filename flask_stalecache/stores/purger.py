@@ -236,6 +236,22 @@ class Purger:
             last = max(last, self._records.last_number())
         return last
 
+    def last_number(self) -> int:
+        """Return the number of the last purge where there is no table; 0 if another one may be running.
+
+        Its number is written down before its records are. Until then, what it ends is read, and pages may be made of that.
+
+        :raises OSError: if the directory can't be read; :class:`StoreError` likewise.
+        """
+        self._directory.hold()
+        number = self._records.last_number()
+        lock = self._directory.lock("purge")
+        # Read before: a purge that runs after that has a higher number.
+        if not lock.acquire():
+            return 0
+        lock.release()
+        return number
+
     def settle(self) -> None:
         """End the purge of a process that was killed in the middle of it: what is begun until then counts as older than it."""
         stamps = self._directory.stamps

@@ -14,6 +14,8 @@ import pytest
 from flask import Flask, Response
 
 from flask_stalecache import StaleCache
+from flask_stalecache.core.model.purge_names import address_of
+from flask_stalecache.stores import cache_directory
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purge_records import PurgeRecords
 from flask_stalecache.stores.stamps import Stamps, is_settled
@@ -127,7 +129,7 @@ def test_it_goes_with_a_purge_that_could_not_have_the_lock(site: Site, monkeypat
 
 def test_it_goes_with_a_purge_for_whose_record_there_is_no_room(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     with meanwhile(monkeypatch, BEFORE_STAMPS, site.shown):
-        site.store._purger._remove(frozenset(["tag:prices"]))
+        site.store._purger._remove(frozenset([address_of("tag:prices")]))
     assert {text for _, text in site.shown()} == {"new"}
     assert site.shown() == [("HIT", "new")] * len(PATHS)
 
@@ -194,3 +196,29 @@ def test_a_purge_that_was_killed_is_ended_by_who_has_the_lock(site: Site) -> Non
     lock.release()
     store.tick()
     assert store.seq() == number + 1
+
+
+@pytest.mark.parametrize("has_table", [True, False], ids=["", "without tables"])
+@pytest.mark.parametrize("step", [(Stamps, "begin_purge"), BEFORE_RECORD], ids=["before SEQ is raised", "before the record"])
+def test_a_worker_that_starts_in_the_middle_of_a_purge_keeps_nothing_of_it(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, step: tuple[Any, str], has_table: bool
+) -> None:
+    """It can't have the lock, and knows the number of the purge before the table or the records do."""
+    if not has_table:
+        monkeypatch.setattr(cache_directory, "Stamps", _refuse)
+        if step[0] is Stamps:
+            step = BEFORE_RECORD
+    old, new = (Site(*make_app(GATEWAY=True)) for _ in range(2))
+    with old.app.app_context():
+        assert old.fill() == "old"
+    old.price = new.price = "new"
+    with meanwhile(monkeypatch, step, new.shown):
+        old.purge()
+    for site in (old, new):
+        assert {text for _, text in site.shown()} == {"new"}
+    new.app.extensions["stalecache"].engine.runtime.tick()
+    assert [site.shown() for site in (old, new)] == [[("HIT", "new")] * len(PATHS)] * 2
+
+
+def _refuse(*args: object) -> None:
+    raise OSError("no room")

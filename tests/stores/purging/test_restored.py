@@ -20,6 +20,7 @@ from flask_stalecache.filesystem import shared_memory
 from flask_stalecache.stores import highest_number
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.highest_number import HighestNumber
+from flask_stalecache.stores.purge_records import PurgeRecords
 from support.engine import make_entry
 from support.purging import NAMES, NEWS
 from support.systems import NOWHERE
@@ -161,6 +162,24 @@ def test_a_purge_that_is_not_lost_leaves_everything_fresh(directory: Path) -> No
     os.unlink(directory / "stamps-4")
     store.tick()
     assert [state_of(store, key) for key in ("page", "other")] == ["fresh", "fresh"]
+
+
+def test_a_purge_while_another_thread_looks_is_not_lost(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is written before the number is remembered, and read after it."""
+    store, read, looks = FileStore(directory), PurgeRecords._noted, list[PurgeRecords]()
+    store.purge(NEWS, soft=False)
+
+    def read_and_purge(records: PurgeRecords) -> int | None:
+        looks.append(records)
+        number = read(records)
+        if len(looks) == 1:
+            store.purge(NEWS, soft=False)
+        return number
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PurgeRecords, "_noted", read_and_purge)
+        assert not store._records.has_gone_back()
+    assert len(looks) > 1
 
 
 def test_an_emptied_directory_lacks_nothing(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
