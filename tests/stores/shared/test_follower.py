@@ -22,6 +22,8 @@ from support.purging import NAMES, NEW, NEWS, OLD, SPORT, begun, body_in, fresh_
 from support.shared_hosts import Host, Server
 from support.threads import PATIENCE, wait_until
 
+pytestmark = pytest.mark.server
+
 MakeHost = Callable[[str], Host]
 
 
