@@ -228,7 +228,7 @@ def follows(twists: Twists, host: int, rounds: int) -> Program:
 
 
 def composes(twists: Twists, host: int) -> Program:
-    """Make a page of a copy of a value, if that stands, or of what the origin says now, and store it for all."""
+    """Make a page of the old copy of a value, if that stands, and store it for all."""
     seq = yield see, host, "seq"
     now = yield see, host, "seq"
     stamp = yield see, host, "name"
@@ -258,7 +258,6 @@ def visits(twists: Twists, host: int, requests: int) -> Program:
         page = yield see, host, "file"
         if page is None:
             continue
-        stamp = yield see, host, "name"
         seq = yield see, host, "seq"
         record = 0
         if seq != page.seq or not is_settled(seq):
