@@ -123,9 +123,8 @@ def answer(tag: Tag, max_age: Any, options: Mapping[str, Any]) -> Any:
     definition = None if cache is None or cache.calls is None else _definition(tag.label, max_age, options)
     if cache is None or definition is None:
         return tag.render({})
-    args = (tag, tag.template, tag.name, tag.digest, tag.context.eval_ctx.autoescape, tuple(tag.values.values()))
     try:
-        return cache.calls.answer(definition, args, {}, waits=not _is_kept(tag))
+        return cache.calls.answer(definition, (tag,), {}, waits=not _is_kept(tag))
     except UnkeyableArgument:
         for label, value in zip(tag.labels, tag.values.values(), strict=True):
             _check_key(tag, label, value)
@@ -142,8 +141,12 @@ def _check_key(tag: Tag, label: str, value: object) -> None:
         ) from None
 
 
-def _fragment(tag: Tag, template: str, name: str, digest: str, escaped: bool, vary: tuple[Any, ...]) -> Any:
-    """Render a fragment for everybody. All but the first argument are the key."""
+def _key_of(tag: Any) -> tuple[Any, ...]:
+    return (tag.template, tag.name, tag.digest, tag.context.eval_ctx.autoescape, tuple(tag.values.values()))
+
+
+def _fragment(tag: Any) -> Any:
+    """Render a fragment for everybody. Only its caller has its tag, so that its recipe is incomplete."""
     cacheability.tag(*tag.tags)
     return tag.render({**_for_everybody(current_flask_app(), tag), _WITHIN: True})
 
@@ -161,8 +164,10 @@ def _definition(label: str, max_age: Any, options: Mapping[str, Any]) -> FetchFu
     if known is not None or len(_definitions) >= MOST:
         return known
     inherit = options.get("inherit", True)
-    windows = {name: options[name] for name in OPTIONS if name in options and name not in ("tags", "inherit")}
-    policy = CallPolicy(windows=Policy(max_age=max_age, **windows), ignored_args=("tag",), inherit=inherit)
+    windows: dict[str, Any] = {name: options[name] for name in OPTIONS if name in options and name not in ("tags", "inherit")}
+    # A callable key, since every hit needs it: to bind the arguments to a signature costs several times as much.
+    windows["key"] = _key_of
+    policy = CallPolicy(windows=Policy(max_age=max_age, **windows), inherit=inherit)
     return _definitions.setdefault(chosen, FetchFunction(_fragment, policy, label))
 
 
