@@ -83,7 +83,7 @@ def site(clock: time_machine.Traveller, soak: Callable[[int, int], int]) -> Site
     """The site, at the beginning of its day: now, since the kernel gives lock files its own time."""
     now = int(time_machine.escape_hatch.time.time())
     clock.move_to(now)
-    return Site(Script(now, soak(DAY, 2 * HOUR)), clock)
+    return Site(Script(now, soak(DAY, 3 * HOUR // 2)), clock)
 
 
 @pytest.fixture
