@@ -31,13 +31,18 @@ return c
 
 
 class Server:
-    """A real server on a socket in a folder."""
+    """A real server on a socket in a folder.
 
-    def __init__(self, folder: Path) -> None:
+    :param folder: the folder.
+    :param starts: start it; otherwise another process has started it.
+    """
+
+    def __init__(self, folder: Path, *, starts: bool = True) -> None:
         self.folder = folder
         self.socket = folder / "socket"
         self.process: subprocess.Popen[bytes] | None = None
-        self.start()
+        if starts:
+            self.start()
 
     def start(self) -> None:
         command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self.folder)]
