@@ -690,7 +690,7 @@ def _missing_names() -> Iterator[str]:
     macro = vars(Environment().from_string("{% macro it() %}{% endmacro %}").module)["it"]
     needed: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
         (app_context, "the app context", ("g", "url_adapter")),
-        (context, "the request context", ("_session", "_after_request_functions")),
+        (context, "the request context", ("_session", "_after_request_functions", "match_request")),
         (current_app, "flask.current_app", ("_get_current_object",)),
         (Flask, "flask.Flask", ("process_response", "handle_user_exception")),
         (macro, "a macro of Jinja", ("_func", "_environment")),

@@ -272,8 +272,10 @@ def _parsed_cookies(request: Any) -> Any:
     state = request.__dict__
     if "cookies" in state:
         return state["cookies"]
-    # Werkzeug goes through all fields to find this one.
-    return parse_cookie(plain_environ(request).get("HTTP_COOKIE"), cls=request.dict_storage_class)
+    held = state["environ"]
+    # Werkzeug goes through all fields to find this one. plain_environ() written out, since every hit gets here.
+    environ = held._plain if isinstance(held, ObservedEnviron) else held
+    return parse_cookie(environ.get("HTTP_COOKIE"), cls=request.dict_storage_class)
 
 
 def _parsed_query(request: Any) -> Any:
