@@ -23,7 +23,7 @@ from .batches.warmer import Urls
 from .cli.commands import commands
 from .core.model.checks import Duration, unknown_parameter
 from .core.model.environ import REFRESHING
-from .core.model.flask_caching import METHODS
+from .core.model.flask_caching import METHODS, SETUP
 from .core.model.policy import Normaliser, Policy
 from .core.rules import cacheability
 from .errors import ConfigError
@@ -61,7 +61,10 @@ class StaleCache:
     :raises ConfigError: if the app's configuration is not usable.
     """
 
-    def __init__(self, app: Flask | None = None, *, store: Store | Literal["file", "memory"] | None = None) -> None:
+    def __init__(
+        self, app: Flask | None = None, *, store: Store | Literal["file", "memory"] | None = None, **unknown: Never
+    ) -> None:
+        _check_setup("StaleCache()", unknown, "store")
         self._store: Any = None if store is None else config.store("store", store)
         #: Fetch functions, which may be decorated before an app is set up. ``init_app`` checks them.
         self._functions: WeakSet[FetchFunction] = WeakSet()
@@ -82,13 +85,14 @@ class StaleCache:
             hint = f": {METHODS[name]}" if name in METHODS else ""
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}", name=name, obj=self)
 
-    def init_app(self, app: Flask) -> None:
+    def init_app(self, app: Flask, **unknown: Never) -> None:
         """Set up an app: read its ``STALECACHE_*`` keys, wrap its ``wsgi_app`` and record what views read of their requests.
 
         If the app sets ``app.request_class``, it must do so before this call.
 
         :raises ConfigError: for an unknown key, a value that is not accepted, or a cache directory that can't be used.
         """
+        _check_setup("init_app()", unknown, "app")
         middleware = set_up(app, self._store, self._functions)
         app.cli.add_command(commands)
         install_tag(app)
@@ -610,6 +614,12 @@ def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
 
     stands_for(answer, cached)
     return answer
+
+
+def _check_setup(what: str, unknown: Iterable[str], known: str) -> None:
+    """Raise :class:`ConfigError` for a parameter that is unknown where an app is set up."""
+    for name in unknown:
+        raise ConfigError(f"{what} has no parameter {name!r}: {SETUP.get(name, f'the nearest is {known}')}")
 
 
 def _fetch_function(function: Callable[..., Any], policy: CallPolicy) -> FetchFunction:

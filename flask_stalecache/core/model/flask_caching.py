@@ -20,6 +20,17 @@ PARAMETERS: Mapping[str, str] = {
     "args_to_ignore": "write ignored_args=",
     "response_hit_indication": "each response says it in Cache-Status",
 }
+#: Parameters of its ``Cache`` and of ``init_app``.
+SETUP: Mapping[str, str] = {
+    "config": "write STALECACHE_* keys into app.config before init_app(app)",
+    "with_jinja2_ext": "leave it out: init_app(app) gives templates the tag {% cache %}",
+}
+#: Attributes of its memoized functions.
+ATTRIBUTES: Mapping[str, str] = {
+    "cache_timeout": "write max_age= in @cache.memoize; cache.max_age(seconds) in the function shortens it",
+    "make_cache_key": "write key= in @cache.memoize, a callable with the function's parameters",
+    "delete_memoized": "write function.purge(arguments) for one value, or function.purge_all() for all of them",
+}
 _VALUES = "values are stored by @cache.memoize(max_age=…), on the function that fetches them"
 _PURGE = "write cache.purge() by URL, tag=, endpoint=, function= or prefix="
 #: Methods of its ``Cache``.

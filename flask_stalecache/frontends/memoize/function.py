@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, cast
 
 from ...batches.selector import Selection
+from ...core.model.flask_caching import ATTRIBUTES
 from ...errors import ConfigError
 from ..current_app import cache_of_current_app
 from .bound_function import FetchFunction
@@ -27,6 +28,16 @@ class MemoizedFunction(Generic[P, R]):
             if hasattr(definition.function, name):
                 setattr(self, name, getattr(definition.function, name))
         self.__wrapped__ = definition.function
+
+    if not TYPE_CHECKING:  # Type checkers shall complain of names that do not exist.
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what to write for an attribute of Flask-Caching's memoized functions.
+
+            :raises AttributeError: always; the attributes that exist are found before.
+            """
+            hint = f": {ATTRIBUTES[name]}" if name in ATTRIBUTES else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
 
     @property
     def name(self) -> str:
