@@ -149,7 +149,8 @@ class Purger:
                 stamps.begin_purge(number)
             self._records.waiting.append(Purge(names, number + 1, soft, time.time()))
             if _is_over(stamps, names, number, random.randrange(SEQ_STEPS)):
-                return
+                break
+        self._keep_number(stamps)
 
     def _apply(self, purges: Sequence[Purge]) -> None:
         """Apply the purges of other hosts in the order of a purge. ``purge.lock`` is held.
@@ -191,7 +192,13 @@ class Purger:
                 self._records.waiting.append(purge)
             more = max((purge.number for purge in later), default=number) - number
             if _is_over(stamps, _names_of(purges), number, more + random.randrange(SEQ_STEPS)):
-                return
+                break
+        self._keep_number(stamps)
+
+    def _keep_number(self, stamps: Stamps | None) -> None:
+        """Write down what SEQ was raised to without the lock, unless a waiting purge tells it: it may be a record by now."""
+        if stamps is not None and (last := int(stamps.table[SEQ_SLOT])) > self._records.last_number():
+            self._records.waiting.append(Purge((), last, False, time.time()))
 
     def _remove(self, names: frozenset[str]) -> None:
         """Remove the entries that have a name with one of the addresses: a full disk has no room for a record, and that needs none.
@@ -335,6 +342,9 @@ class Purger:
         self._records.adopt_waiting()
         if stamps is not None:
             stamps.raise_seq(number + 1)
+            if (last := int(stamps.table[SEQ_SLOT])) > number + 1:
+                # A purge without the lock has raised it, when its line was still there.
+                self._records.note_number(last)
 
 
 def _is_over(stamps: Stamps | None, names: Iterable[str], number: int, more: int = 0) -> bool:

@@ -26,7 +26,7 @@ from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purge_record import Purge
 from flask_stalecache.stores.purge_records import PurgeRecords
 from flask_stalecache.stores.stamps import FILE_NAME, Stamps
-from flask_stalecache.stores.waiting_purges import WaitingPurges, records_of
+from flask_stalecache.stores.waiting_purges import SEQ_STEPS, WaitingPurges, records_of
 from support.client import MakeApp, visit
 from support.engine import make_entry
 from support.purging import DAY, NAMES, NEW, NEWS, OLD, SPORT, body_in, fresh_body_in, sweep
@@ -399,6 +399,49 @@ def test_numbers_do_not_go_back_if_the_table_is_lost_before_they_are_records(
         new.purge(NEWS, soft=False)
         assert new.seq() > last
         assert [body_in(each) for each in (new, FileStore(directory))] == [None] * 2
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_numbers_do_not_go_back_if_the_table_is_lost_after_they_are_records(
+    directory: Path, short: None, monkeypatch: pytest.MonkeyPatch, clock: time_machine.Traveller, when: str
+) -> None:
+    """A purge without the lock raises SEQ at its end, and another process may make a record of it before that."""
+    store, other = FileStore(directory), FileStore(directory)
+    fill(store)
+    other.load("page")
+    lock = other._cache_directory.lock("purge")
+    assert lock.acquire()
+    append, forget = WaitingPurges.append, WaitingPurges.forget_adopted
+
+    def append_and_adopt(waiting: WaitingPurges, purge: Purge) -> None:
+        append(waiting, purge)
+        lock.release()
+        other.tick()
+
+    def end_purge_and_forget(waiting: WaitingPurges) -> None:
+        stamps = other._cache_directory.stamps
+        assert stamps is not None
+        stamps.raise_seq(store.seq() + SEQ_STEPS)
+        forget(waiting)
+
+    if when == "before":
+        monkeypatch.setattr(WaitingPurges, "append", append_and_adopt)
+    else:
+        monkeypatch.setattr(WaitingPurges, "forget_adopted", end_purge_and_forget)
+    store.purge(NEWS, soft=False)
+    lock.release()
+    other.tick()
+    monkeypatch.undo()
+    last = store.seq()
+    assert fill(store, NEW)
+    (directory / FILE_NAME).unlink()
+    # So that the next number is not made from a later time.
+    clock.shift(-3600)
+    new = FileStore(directory)
+    assert body_in(new) == NEW
+    new.purge(NEWS, soft=False)
+    assert new.seq() > last
+    assert [body_in(each) for each in (new, FileStore(directory))] == [None] * 2
 
 
 def test_what_waits_becomes_records_in_the_order_of_the_numbers(directory: Path) -> None:
