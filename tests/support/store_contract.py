@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +16,16 @@ from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.stats.counters import Counters
-from flask_stalecache.stores.base import Store
+from flask_stalecache.stores.base import Copy, Store
 from flask_stalecache.stores.entry_format import encode
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.memory_store import MemoryStore
+from flask_stalecache.stores.shared.store import RedisStore
 from support.engine import make_entry
 from support.processes import Worker
+from support.shared_hosts import Server
 from support.systems import become_macos
+from support.threads import PATIENCE
 
 NOTE = Note(
     written=5.5,
@@ -103,9 +108,69 @@ def plant_nothing(place: Path, key: str, data: bytes, suffix: str = "") -> None:
     raise AssertionError("nobody can damage what is in memory")
 
 
+def server_of(place: Path) -> str:
+    """Return the URL of the server for all tests of a process. A worker uses that of the process that has started it."""
+    folder = place.parents[1] / "contract"
+    if not (folder / "socket").exists():
+        folder.mkdir(exist_ok=True)
+        atexit.register(Server(folder).kill)
+    return f"unix://{folder / 'socket'}"
+
+
+def open_shared(place: Path, memory_size: int = MEMORY, counters: Counters | None = None) -> Store:
+    """Return the store of one host with a server: all who open it have the same directory."""
+    return RedisStore(
+        server_of(place), place, name=digest(str(place)), memory_size=memory_size, counters=counters, timeout=PATIENCE, purge_wait=0
+    )
+
+
+class HearingStore(RedisStore):
+    """A store that reads the logs of the server before each look."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        lookup, moved, seq = self.lookup, self.moved, self.seq
+        self.seq = lambda: seq() if self.hears() else 0
+        self.lookup = lambda key: lookup(key) if self.hears() else None
+        self.moved = lambda copy: moved(copy) if self.hears() else True
+
+    def hears(self) -> bool:
+        self._files.load("")
+        self.follower.read_once()
+        return True
+
+    def load(self, key: str) -> Copy:
+        self.hears()
+        return super().load(key)
+
+
+def open_hosts(place: Path, memory_size: int = MEMORY, counters: Counters | None = None) -> Store:
+    """Return the store of one more host: each has a directory of its own."""
+    return HearingStore(
+        server_of(place),
+        place / os.urandom(8).hex(),
+        name=digest(str(place)),
+        memory_size=memory_size,
+        counters=counters,
+        timeout=PATIENCE,
+        purge_wait=0,
+    )
+
+
+def read_files(place: Path, key: str) -> bytes | None:
+    return next((data for host in sorted(place.iterdir()) if (data := read_file(host, key)) is not None), None)
+
+
+def plant_files(place: Path, key: str, data: bytes, suffix: str = "") -> None:
+    for host in place.iterdir():
+        plant_file(host, key, data, suffix)
+
+
 KINDS = {
     "file": Kind("file", open_files, read_file, plant_file),
     "macos": Kind("macos", open_files_on_macos, read_file, plant_file, become_macos),
+    "shared": Kind("shared", open_shared, read_file, plant_file),
+    "hosts": Kind("hosts", open_hosts, read_files, plant_files),
     "memory": Kind("memory", open_memory, read_memory, plant_nothing, is_shared=False),
 }
 

@@ -224,7 +224,8 @@ class Follower:
     def _begins_anew(self, read: Read, applied: int) -> bool:
         """Deal with bookkeeping of another generation; return whether the logs must be read again."""
         known = self._known
-        if known.generation == 0 and (applied == 0 or read.last_number >= applied):
+        # 1: there was no purge when this host joined.
+        if known.generation == 0 and (applied <= 1 or read.last_number >= applied):
             self._joins(read, applied)
         else:
             logger.warning("the shared server has lost its memory: the freshness of all entries ends now, on all hosts")
