@@ -161,14 +161,14 @@ class _Pool:
         """Let a job wait. Return whether the pool takes jobs, and the one that will not run because of that."""
         if self._closing or (at_once and self._all_busy()):
             return False, None
+        # First: a call too many finds nothing, but a job without one would wait for the next job if an exception came in between.
+        while self._calls.qsize() <= len(self._waiting):
+            self._calls.put(None)
+        self._start_thread_if_short()
         # A thread is free for a job that must run at once, so it does not count as waiting.
         dropped = self._waiting.push(waiting, is_bound=not at_once)
-        if dropped is None:
-            if self._untaken_since is None:
-                self._untaken_since = time.monotonic()
-            while self._calls.qsize() < len(self._waiting):
-                self._calls.put(None)
-        self._start_thread_if_short()
+        if dropped is None and self._untaken_since is None:
+            self._untaken_since = time.monotonic()
         return True, dropped
 
     def _all_busy(self) -> bool:

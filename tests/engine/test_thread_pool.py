@@ -18,6 +18,7 @@ from flask_stalecache.engine import thread_pool as module
 from flask_stalecache.engine import threads
 from flask_stalecache.engine.log import RateLimitedLog
 from flask_stalecache.engine.thread_pool import ThreadPool
+from support.interrupting import Interrupter
 from support.processes import forked, workers
 from support.threads import PATIENCE, all_taken, crowd, go, locks_in, no_threads, results, wait_until
 
@@ -57,6 +58,18 @@ def test_jobs_run_once_each_in_threads_of_the_pool() -> None:
     assert threading.current_thread() not in threads
     assert 1 <= len(threads) <= 3
     assert all(thread.daemon for thread in threads)
+
+
+def test_a_job_does_not_wait_for_the_next_one_if_an_exception_came_as_it_was_queued() -> None:
+    """As from a signal's handler. Either it is not queued, or a thread is called."""
+    pool, ran, seen = make(1), list[int](), set[tuple[str, int]]()
+    assert pool.submit(lambda: ran.append(0))
+    assert pool.drain(PATIENCE)
+    while Interrupter(seen=seen).run(lambda: pool.submit(lambda: ran.append(1))):
+        assert pool.drain(3)
+    assert pool.drain(PATIENCE)
+    assert ran.count(1) >= 1
+    assert len(seen) > 20
 
 
 @pytest.mark.parametrize("workers", [1, 3])
