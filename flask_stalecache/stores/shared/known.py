@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from array import array
+from functools import lru_cache
 from pathlib import Path
 
 from ...core.model.keys import digest
@@ -85,7 +86,9 @@ class Known:
 
     def serial(self, slot: int) -> int:
         """Return the number of the serial that was stored last for a slot; 0: unknown."""
-        return max(0, self._serials[slot])
+        # A lost number is less than 0. Written out, since the follower gets here for each change.
+        serial = self._serials[slot]
+        return serial if serial > 0 else 0
 
     def note(self, slot: int, serial: int, *, since: int) -> None:
         """Note a serial, unless somebody has noted another one.
@@ -166,5 +169,10 @@ class Known:
         """Return the name of this host, which a copy of the directory on another one does not have."""
         if self._header[_HOST] <= 0:
             self._header[_HOST] = 1 + int.from_bytes(os.urandom(6), "big")
-        name = socket.gethostname()
-        return f"{name.replace(' ', '-')}-{digest(f'{self._header[_HOST]} {boot_id()} {name}')[:12]}"
+        return _host_name(self._header[_HOST])
+
+
+@lru_cache
+def _host_name(number: int) -> str:
+    name = socket.gethostname()
+    return f"{name.replace(' ', '-')}-{digest(f'{number} {boot_id()} {name}')[:12]}"

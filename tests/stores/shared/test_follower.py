@@ -244,6 +244,15 @@ def test_a_restarted_host_reads_on(hosts: list[Host], server: Server, tmp_path: 
     assert bodies(again) == [None]
 
 
+def test_who_joined_before_there_was_a_purge_reads_on(hosts: list[Host], caplog: pytest.LogCaptureFixture) -> None:
+    one, _ = hosts
+    fill(one)
+    (one.directory / "known-1").unlink()
+    one.read()
+    assert fresh_body_in(one.files) == OLD
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("all_of_it", [False, True])
 def test_after_a_gap_in_the_purges_all_is_purged_here(hosts: list[Host], server: Server, all_of_it: bool) -> None:
     one, two = hosts
