@@ -173,10 +173,21 @@ class SharedClient:
             client = self._clients.setdefault(mine, self._made(self.timeout + (WAITING if waits else 0)))
         return client
 
-    def _made(self, timeout: float) -> Any:
+    def check(self) -> None:
+        """Raise :class:`ConfigError` if the URL can't be used, or no library knows it. Does not connect."""
         if isinstance(self._source, str):
-            return from_url(self._source, timeout)
-        client = self._source()
+            from_url(self._source, self.timeout)
+
+    def _made(self, timeout: float) -> Any:
+        try:
+            return from_url(self._source, timeout) if isinstance(self._source, str) else self._called(self._source, timeout)
+        except Exception as error:
+            # Whatever a callable raises, visitors get their pages.
+            self._complain("client", "%s could not be made: %s; this host goes on alone", self.where, error)
+            raise Unavailable(f"{self.where} could not be made: {error}") from error
+
+    def _called(self, source: Callable[[], Any], timeout: float) -> Any:
+        client = source()
         kwargs = getattr(getattr(client, "connection_pool", None), "connection_kwargs", None)
         if not isinstance(kwargs, dict):
             return client
@@ -195,6 +206,8 @@ def from_url(url: str, timeout: float) -> Any:
     :raises ConfigError: if no module knows such URLs.
     """
     scheme = urlsplit(url).scheme
+    if scheme not in SCHEMES:
+        raise ConfigError(f"{named(url)!r} is no URL of a server: it must begin with one of {', '.join(SCHEMES)}, and ://")
     for name in SCHEMES[scheme]:
         try:
             module = import_module(name)
@@ -204,7 +217,11 @@ def from_url(url: str, timeout: float) -> Any:
         retry = module.retry.Retry(module.backoff.NoBackoff(), 0) if hasattr(module, "retry") else None
         client, other = (module.Redis, "valkey") if name == "redis" else (module.Valkey, "redis")
         known = url.replace(other, name, 1) if scheme.startswith(other) else url
-        return client.from_url(known, socket_timeout=timeout, socket_connect_timeout=timeout, retry=retry, decode_responses=False)
+        settings = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": retry, "decode_responses": False}
+        try:
+            return client.from_url(known, **settings)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{named(url)!r} can't be used as the URL of a server: {error}") from error
     raise ConfigError(f"{scheme}:// needs redis-py or valkey-py: pip install flask-stalecache[redis]")
 
 

@@ -103,7 +103,7 @@ class RedisStore:
         self.lookup, self.touch, self.moved = files.lookup, files.touch, files.moved
         self.seq, self.seq_without_io = files.seq, files.seq_without_io
         self.usage, self.sweep, self.forget = files.usage, files.sweep, files.forget
-        self.check, self.newer_version = files.check, files.newer_version
+        self.newer_version = files.newer_version
 
     def __repr__(self) -> str:
         return f"RedisStore({self._client.where!r}, {str(self.directory)!r})"
@@ -374,6 +374,11 @@ class RedisStore:
         return self._files.verify(fix=fix)
 
     # -- upkeep --------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise :class:`ConfigError` if the directory or the URL can't be used. Creates nothing, and does not connect."""
+        self._files.check()
+        self._client.check()
 
     def tick(self) -> None:
         """Look after the files, renew the locks, and follow the logs if nobody on this host does."""

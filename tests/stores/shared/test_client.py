@@ -351,6 +351,22 @@ def test_without_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
         from_url("redis://localhost", 1)
 
 
+@pytest.mark.parametrize("url", ["http://localhost", "localhost:6379", "redis://localhost:port/0", "redis://localhost:99999999"])
+def test_urls_that_are_none(make_store: MakeStore, url: str) -> None:
+    with pytest.raises(ConfigError):
+        make_store(url).check()
+
+
+def test_a_callable_that_raises(make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
+    def make() -> Any:
+        raise ZeroDivisionError("no token")
+
+    store = make_store(make)
+    live_through(store)
+    store.follower.stop()
+    assert len([record for record in caplog.records if "could not be made: no token" in record.getMessage()]) == 1
+
+
 def missing(name: str) -> None:
     raise ImportError(name)
 
