@@ -30,6 +30,7 @@ from .frontends.gateway.gateway_cache import GatewayCache
 from .frontends.memoize.function import MemoizedFunction
 from .stores.base import Checked, Store, Stored, Usage
 from .stores.file_store import FileStore
+from .stores.shared.store import RedisStore
 
 __all__ = [
     "Batch",
@@ -47,6 +48,7 @@ __all__ = [
     "Outcome",
     "Policy",
     "Purged",
+    "RedisStore",
     "StaleCache",
     "StaleCacheError",
     "Store",

@@ -89,7 +89,7 @@ class AppState:
         """
         settings = config.read(app.config)
         config.check_observed(app.config)
-        engine = make_engine(app, settings, app.config, own, default_directory(app))
+        engine = make_engine(app, settings, app.config, own, default_dir=default_directory(app), default_name=app.name)
         return cls._of_engine(app, app.wsgi_app, engine, functions)
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,6 +20,7 @@ from .core.model.keys import FORWARDED_FIELDS
 from .core.model.policy import FAILURE_STATUSES, HOP_BY_HOP, NEVER_VARIED, Windows
 from .core.model.query import NamePatterns
 from .core.model.recipe import NOBODYS_ADDRESS
+from .core.model.server_url import ServerUrl
 from .core.rules.status import STATUS_HEADERS
 from .errors import ConfigError
 
@@ -123,11 +125,28 @@ _STORES = ("file", "memory")
 
 
 def store(name: str, value: object) -> Any:
-    """Return the name of a kind of store, or a store; raise :class:`ConfigError` for an object without the methods of a store."""
+    """Return the name of a kind of store, the URL of a server, or a store; raise :class:`ConfigError` for anything else."""
+    if isinstance(value, str) and ":" in value:
+        return ServerUrl.of(name, value)
     missing = [method for method in _STORE_METHODS if not callable(getattr(value, method, None))]
     if value not in _STORES and missing:
-        raise ConfigError(f"{name}={value!r}: give 'file', 'memory', or an object with the methods of flask_stalecache.Store")
+        raise ConfigError(
+            f"{name}={value!r}: give 'file', 'memory', an object with the methods of flask_stalecache.Store, or the URL of a "
+            "server that many hosts share, such as 'redis://127.0.0.1:6379/0'"
+        )
     return value
+
+
+def _shared_name(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or _SHARED_NAME.fullmatch(value) is None:
+        raise ConfigError(f"{name}={value!r}: give a name of 1 to 100 letters, digits and '_-.:', which all hosts of the app use")
+    return value
+
+
+#: Braces would move its keys to several slots of a cluster, and `*` would find other caches.
+_SHARED_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 
 
 def _version(name: str, value: object) -> str | None:
@@ -264,7 +283,12 @@ KEYS: Mapping[str, Key] = {
         None, _directory, "The cache directory. Default: `stalecache` in the instance folder; under TESTING, a temporary one."
     ),
     "ALLOW_NETWORK_DIR": Key(False, _flag, "Accept a cache directory on a network file system, which only this host may use."),
-    "STORE": Key("file", store, "`file`, `memory`, or a Store."),
+    "STORE": Key("file", store, "`file`, `memory`, the URL of a Redis or Valkey server that many hosts share, or a Store."),
+    "SHARED_NAME": Key(None, _shared_name, "The name of the cache at the server: the same on all hosts. Default: the app's name."),
+    "SHARED_TIMEOUT": Key(1, _positive_seconds, "Seconds for one try at the server; five times as long if nothing is stored here."),
+    "SHARED_LEASE": Key(15, _positive_seconds, "Seconds after which the lock of a host ends that has died."),
+    "SHARED_ENTRY_SIZE": Key(MIB, _bytes, "The largest body that hosts share, in bytes; each host makes larger ones for itself."),
+    "SHARED_PURGE_WAIT": Key(0.25, checks.seconds, "Seconds that a purge waits for the other hosts to hear of it; 0: not at all."),
     "ENABLED": Key(True, _flag, "False: decorated views and fetch functions run as if they were not decorated."),
     "MAX_AGE": Key(60, checks.seconds, "Seconds of freshness if neither the code nor the response gives them."),
     "STALE_WHILE_REVALIDATE": Key(600, checks.seconds, "Seconds of stale-while-revalidate if nothing else gives them."),
@@ -337,6 +361,11 @@ class Settings:
     dir: Path | None
     allow_network_dir: bool
     store: Any
+    shared_name: str | None
+    shared_timeout: float
+    shared_lease: float
+    shared_entry_size: int
+    shared_purge_wait: float
     enabled: bool
     max_age: float
     stale_while_revalidate: float
@@ -407,6 +436,16 @@ def check_own_store(config: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"{PREFIX}{short} has no effect with a store of your own: give {short.lower().replace('dir', 'directory')}= "
                 "to FileStore, and leave the key out"
+            )
+
+
+def check_not_shared(config: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigError` if a key is set that has no effect without a server that hosts share."""
+    for short in KEYS:
+        if short.startswith("SHARED_") and config.get(PREFIX + short) is not None:
+            raise ConfigError(
+                f"{PREFIX}{short} has no effect without a server: set {PREFIX}STORE to its URL, or give "
+                f"{short.removeprefix('SHARED_').lower()}= to RedisStore"
             )
 
 

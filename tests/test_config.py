@@ -19,6 +19,7 @@ from flask_stalecache.config import DEFAULT_IGNORED_READERS, KEYS, PREFIX, Setti
 from flask_stalecache.core.model.base_url import Base
 from flask_stalecache.core.model.policy import Policy, Windows
 from flask_stalecache.core.model.query import NamePatterns
+from flask_stalecache.core.model.server_url import ServerUrl
 from flask_stalecache.stats.counters import Counters
 
 STORE = FileStore(Path("nowhere"), memory_size=0, counters=Counters())
@@ -45,6 +46,11 @@ DEFAULTS: dict[str, object] = {
     "DIR": None,
     "ALLOW_NETWORK_DIR": False,
     "STORE": "file",
+    "SHARED_NAME": None,
+    "SHARED_TIMEOUT": 1.0,
+    "SHARED_LEASE": 15.0,
+    "SHARED_ENTRY_SIZE": 1024 * 1024,
+    "SHARED_PURGE_WAIT": 0.25,
     "ENABLED": True,
     "MAX_AGE": 60.0,
     "STALE_WHILE_REVALIDATE": 600.0,
@@ -93,7 +99,12 @@ DURATIONS: list[tuple[object, object]] = [(30, 30.0), (0.5, 0.5), (timedelta(min
 COUNTS: list[tuple[object, object]] = [(0, 0), (7, 7)]
 ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "DIR": [(None, None), ("/a/b", Path("/a/b")), ("b", Path("b")), (PurePosixPath("/a"), Path("/a"))],
-    "STORE": [("file", "file"), (STORE, STORE)],
+    "STORE": [("file", "file"), (STORE, STORE), ("redis://a:6/0", ServerUrl("redis://a:6/0", "redis://a:6/0"))],
+    "SHARED_NAME": [(None, None), ("shop", "shop")],
+    "SHARED_TIMEOUT": DURATIONS,
+    "SHARED_LEASE": DURATIONS,
+    "SHARED_ENTRY_SIZE": [(1, 1)],
+    "SHARED_PURGE_WAIT": [*DURATIONS, (0, 0.0)],
     "ENABLED": [(True, True), (False, False)],
     "ALLOW_NETWORK_DIR": [(True, True), (False, False)],
     "MAX_AGE": [*DURATIONS, (0, 0.0)],
@@ -145,6 +156,11 @@ NO_NAMES = ["utm", b"utm", 5, None]
 REFUSED: dict[str, list[tuple[object, str]]] = {
     "DIR": [(value, "the path of a directory") for value in ("", 5, True, b"/a", ["/a"])],
     "STORE": [(value, "'file'") for value in ("redis", None, 5, print, HalfAStore())],
+    "SHARED_NAME": [(value, "letters, digits") for value in ("", "a{b}", "a b", "a*", 3)],
+    "SHARED_TIMEOUT": [*((value, "seconds, 0 or more") for value in NO_DURATION), (0, "more than 0 seconds")],
+    "SHARED_LEASE": [*((value, "seconds, 0 or more") for value in NO_DURATION), (0, "more than 0 seconds")],
+    "SHARED_ENTRY_SIZE": [*((value, "a whole number, 0 or more") for value in NO_COUNT), (0, "more than 0 bytes")],
+    "SHARED_PURGE_WAIT": [(value, "seconds, 0 or more") for value in NO_DURATION],
     "ENABLED": [(value, "True or False") for value in (1, 0, None, "yes", "false")],
     "ALLOW_NETWORK_DIR": [(value, "True or False") for value in (1, 0, None, "yes", "nfs")],
     "MAX_AGE": [(value, "seconds, 0 or more") for value in NO_DURATION],

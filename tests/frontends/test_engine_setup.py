@@ -7,8 +7,9 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+from flask import Flask
 
-from flask_stalecache import FileStore, Store, config
+from flask_stalecache import FileStore, GatewayCache, RedisStore, StaleCache, Store, config
 from flask_stalecache.errors import ConfigError
 from flask_stalecache.frontends.engine_setup import make_engine
 
@@ -54,3 +55,49 @@ def test_a_file_store_counts_where_its_engine_does(directory: Path) -> None:
     store = FileStore(directory)
     engine = make_engine("app", config.read({}), {}, store, None)
     assert store.counters.sink is engine.registry
+
+
+URL = "redis://:hidden@127.0.0.1:1/0"
+
+
+def test_many_hosts_share_a_store_that_nothing_connects_yet(directory: Path) -> None:
+    given = {"STALECACHE_STORE": URL, "STALECACHE_DIR": directory}
+    store = make_engine("app", config.read(given), given, None, None, "shop").store
+    assert isinstance(store, RedisStore)
+    assert repr(store) == f"RedisStore('redis://127.0.0.1:1/0', {str(directory)!r})"
+    assert "hidden" not in repr(config.read(given))
+
+
+def test_the_url_of_a_server_can_be_the_store_of_an_app(directory: Path) -> None:
+    app = Flask(__name__, instance_path=str(directory))
+    cache = StaleCache(app, store=URL)
+    assert cache is not None
+    with app.test_client() as client:
+        assert client.get("/").status_code == 404
+
+
+def test_a_gateway_has_to_name_what_its_hosts_share(directory: Path) -> None:
+    with pytest.raises(ConfigError, match="shared_name='shop'"):
+        GatewayCache(MagicMock(), store=URL, dir=str(directory))
+    GatewayCache(MagicMock(), store=URL, dir=str(directory), shared_name="shop")
+
+
+@pytest.mark.parametrize("store", ["file", "memory"])
+def test_what_hosts_share_has_no_effect_without_a_server(directory: Path, store: str) -> None:
+    given = {"STALECACHE_STORE": store, "STALECACHE_SHARED_LEASE": 3}
+    with pytest.raises(ConfigError, match="STALECACHE_SHARED_LEASE has no effect without a server"):
+        make_engine("app", config.read(given), given, None, directory)
+
+
+@pytest.mark.parametrize("name", ["", "a{b}", "a b", "a*", 3])
+def test_a_name_that_the_keys_of_a_server_can_not_have_is_an_error(name: object) -> None:
+    with pytest.raises(ConfigError, match="SHARED_NAME"):
+        config.read({"STALECACHE_SHARED_NAME": name})
+
+
+def test_a_url_needs_a_package(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flask_stalecache.stores.shared.client.find_spec", lambda name: None)
+    given = {"STALECACHE_STORE": URL, "STALECACHE_DIR": directory}
+    with pytest.raises(ConfigError, match=r"pip install flask-stalecache\[redis\]") as raised:
+        make_engine("app", config.read(given), given, None, None, "shop")
+    assert "hidden" not in str(raised.value)

@@ -39,6 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.model.purge_names",
         "core.model.recipe",
         "core.model.base_url",
+        "core.model.server_url",
         "core.model.moments",
         "core.model.entry",
         "core.model.note",

@@ -16,6 +16,7 @@ FACES: dict[str, set[str]] = {
         "base",
         "file_store",
         "memory_store",
+        "shared.store",
         "summary",
     },
     "engine": {

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha1
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from ...core.exhaustive import assert_never
 from ...core.formatting import printable
+from ...core.model.server_url import ServerUrl
 from ...errors import ConfigError
 from ...filesystem.process import ProcessId, this_process
 from ...filesystem.uptime import seconds_up
@@ -55,6 +57,8 @@ class SharedClient:
     """
 
     def __init__(self, source: str | Callable[[], Any], known: Known, *, timeout: float = 1.0, patience: float = 5.0) -> None:
+        if isinstance(source, str):
+            ServerUrl.of("client", source)
         self._source = source
         self._known = known
         self.timeout = timeout
@@ -223,6 +227,12 @@ def from_url(url: str, timeout: float) -> Any:
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{named(url)!r} can't be used as the URL of a server: {error}") from error
     raise ConfigError(f"{scheme}:// needs redis-py or valkey-py: pip install flask-stalecache[redis]")
+
+
+def check_installed(url: ServerUrl) -> None:
+    """Raise :class:`ConfigError` if neither redis-py nor valkey-py is installed."""
+    if not any(map(find_spec, SCHEMES[url.scheme])):
+        raise ConfigError(f"{url} needs redis-py or valkey-py: pip install flask-stalecache[redis]")
 
 
 def named(source: object) -> str:

@@ -16,11 +16,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ...config import Settings
 from ...core.exhaustive import assert_never
 from ...core.model.checks import Duration
 from ...core.model.entry import Entry
 from ...core.model.keys import digest
 from ...core.model.note import NOTHING, Note
+from ...core.model.server_url import ServerUrl
 from ...errors import StoreError
 from ...filesystem.process import ProcessId, this_process
 from ...filesystem.uptime import seconds_up
@@ -29,7 +31,7 @@ from .. import note_format
 from ..base import Checked, Copy, Stored
 from ..file_store import MIB, FileStore
 from ..stamps import slot_of
-from .client import SharedClient
+from .client import SharedClient, check_installed
 from .content import entry_in, pack, stored_in
 from .errors_of import Refused, Unavailable
 from .follower import Follower
@@ -389,3 +391,17 @@ class RedisStore:
             if not self._known.is_down:
                 self._leases.tick()
         self.follower.tick()
+
+
+def shared_store(url: ServerUrl, directory: Path, name: str, settings: Settings, counters: Counters) -> RedisStore:
+    """Return the store of an app on many hosts, with the configured limits.
+
+    :raises ConfigError: if no package knows such a server.
+    """
+    check_installed(url)
+    return RedisStore(
+        url.url, directory, name=name, timeout=settings.shared_timeout, lease=settings.shared_lease,
+        longest_lease=settings.refresh_deadline, entry_size=settings.shared_entry_size, purge_wait=settings.shared_purge_wait,
+        memory_size=settings.memory_size, max_size=settings.max_size, min_free=settings.min_free, inactive=settings.inactive,
+        counters=counters, allow_network_directory=settings.allow_network_dir,
+    )  # fmt: skip
