@@ -134,7 +134,8 @@ class Follower:
                 self._logs.wait(self._known.applied, self._known.change, BLOCK)
             self.read_once()
         except StoreError as error:
-            if self._is_connected:
+            # The client may have said so already.
+            if self._is_connected and not self._known.is_down:
                 logger.warning("the shared server can't be reached: %s; this host goes on alone until it can be", error)
             pause = min(_LONGEST_BACKOFF, max(_FIRST_BACKOFF, 2 * backoff))
             self._is_down(pause)
