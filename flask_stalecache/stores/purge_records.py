@@ -221,6 +221,11 @@ class PurgeRecords:
         """
         return max(self._noted_number(), self._highest.seen)
 
+    @property
+    def highest_seen(self) -> int:
+        """The highest number that was written down, as far as this process knows without reading it."""
+        return self._highest.seen
+
     def applied(self) -> int:
         """Return the last number of another host's purges that were applied; 0 if there were none, or that is lost."""
         number = _NUMBER.fullmatch(unseal(_APPLIED, read_file(self.file("applied"))) or b"")

@@ -237,9 +237,10 @@ class Purger:
         return last + 1 + (last + 1) % 2
 
     def _last_number(self, stamps: Stamps | None) -> int:
-        last = 0 if stamps is None else int(stamps.table[SEQ_SLOT])
+        # A purge without the lock may have lowered SEQ. If the number that is written down went back, that would be a lost purge.
+        last = self._records.highest_seen if stamps is None else max(self._records.highest_seen, int(stamps.table[SEQ_SLOT]))
         # Less than 0: the table was cut.
-        if stamps is None or stamps is self._directory.behind or last < 0:
+        if stamps is None or stamps is self._directory.behind or int(stamps.table[SEQ_SLOT]) < 0:
             last = max(last, self._records.last_number())
         return last
 

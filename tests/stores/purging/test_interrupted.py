@@ -30,6 +30,7 @@ from flask_stalecache.stores.stamps import FILE_NAME, Stamps
 from support.engine import make_entry
 from support.processes import Worker
 from support.purging import BETWEEN, HOUR, NEW, NEWS, OLD, begun, body_in, fresh_body_in, sweep
+from support.threads import PATIENCE
 
 # -- killed between any two steps ------------------------------------------------------------------------------------
 
@@ -219,7 +220,9 @@ def play_killed_first_uses(place: Path, passed_over: frozenset[str], stride: int
 def test_a_process_killed_in_its_first_use_leaves_a_directory_that_works(
     worker: Worker, tmp_path: Path, soak: Callable[[int, int], int]
 ) -> None:
-    assert worker.run(play_killed_first_uses, tmp_path, unless_soaking(READING, soak), soak(1, 47)) > 80
+    worker.start(play_killed_first_uses, tmp_path, unless_soaking(READING, soak), soak(1, 47))
+    # Thousands of processes, in a soak test.
+    assert worker.result(soak(20, 3) * PATIENCE) > 80
 
 
 def leave_a_temporary_file(directory: Path, deed: Callable[[FileStore], object]) -> list[str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import time_machine
 
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.purge_names import EVERYTHING
@@ -21,6 +22,7 @@ from flask_stalecache.stores import highest_number
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.highest_number import HighestNumber
 from flask_stalecache.stores.purge_records import PurgeRecords
+from flask_stalecache.stores.stamps import SEQ_SLOT
 from support.engine import make_entry
 from support.purging import NAMES, NEWS
 from support.systems import NOWHERE
@@ -180,6 +182,22 @@ def test_a_purge_while_another_thread_looks_is_not_lost(directory: Path, monkeyp
         patch.setattr(PurgeRecords, "_noted", read_and_purge)
         assert not store._records.has_gone_back()
     assert len(looks) > 1
+
+
+def test_a_number_that_was_lowered_in_the_table_is_no_purge_that_was_lost(directory: Path, clock: time_machine.Traveller) -> None:
+    """Two purges without the lock that raise it at once may lower it. The clock was ahead, so a time is no higher number."""
+    store, other = FileStore(directory), FileStore(directory)
+    put(store, "page", names=("all",))
+    other.purge(NEWS, soft=False)
+    store.purge(NEWS, soft=False)
+    stamps = store._cache_directory.stamps
+    assert stamps is not None
+    stamps.table[SEQ_SLOT] -= 1_000_000
+    clock.shift(-3600)
+    store.purge(NEWS, soft=False)
+    for each in (store, other, FileStore(directory)):
+        each.tick()
+        assert state_of(each, "page") == "fresh"
 
 
 def test_an_emptied_directory_lacks_nothing(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
