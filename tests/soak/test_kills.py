@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.soak.figures import COLUMNS, MIB
-from support.soak.kills import SERVERS, Crowd, Victim
+from support.soak.kills import SERVERS, VISITORS, Crowd, Victim
 from support.soak.ledger import Ledger
 from support.soak.storm import swept
 
@@ -55,4 +55,5 @@ def test_kills_under_load(
     assert outcome.wrong == []
     assert (left.unfinished, left.locks) == (0, len(["purge.lock", "sweep.lock", "stats/history.lock"]))
     if kills == KILLS:
-        outcome.samples.assert_flat(memory=20 * MIB)
+        # A worker of gevent has a connection of each visitor at the moments when it is the only one.
+        outcome.samples.assert_flat(memory=20 * MIB, descriptors=16 + VISITORS)
