@@ -26,7 +26,8 @@ TOLD = {
     "microblog": _EVERYBODYS | _PERSONAL,
     "forum": _EVERYBODYS | _PERSONAL,
     "forum that counts guests": _EVERYBODYS | _PERSONAL | {"carries_variable"},
-    "Django": _EVERYBODYS | {"credentials", "sets_cookie"},
+    # Its pages vary by Cookie: of many visitors, each has a variant.
+    "Django": _EVERYBODYS | {"credentials", "sets_cookie", "too_many_variants"},
 }
 
 

@@ -169,7 +169,9 @@ def build(front: str | None, folder: Path | None) -> Built:
     if front is None:
         return Built(site, session_of, site)
     # Django reads the cookie of the language without saying so; who is logged in is no matter of this page.
-    rules = {"/about": Policy(cookies=["django_language"], **WINDOWS), "/*": Policy(**WINDOWS)}
+    # Django names the language in a field of each answer, and announces no cookie where no session was read.
+    by_language = Policy(cookies=["django_language"], **WINDOWS)
+    rules = {"/about": by_language, "/feed.json": by_language, "/*": Policy(**WINDOWS)}
     gateway = GatewayCache(site, dir=folder, refresh_workers=0, rules=rules)
     return Built(gateway, session_of, gateway, gateway.stats)
 
