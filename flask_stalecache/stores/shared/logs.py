@@ -229,7 +229,7 @@ class SharedLogs:
 
     def __init__(self, commands: Commands, name: str) -> None:
         self._commands = commands
-        self._prefix = f"stalecache:{{{name}}}:"
+        self._prefix = prefix_of(name)
 
     def _run(self, script: str, *args: str | int) -> Any:
         return self._commands.run(script, (f"{self._prefix}m",), args)
@@ -287,6 +287,11 @@ class SharedLogs:
             cursor = _text(self._run(DROP, cursor))
             if cursor == "0":
                 return
+
+
+def prefix_of(name: str) -> str:
+    """Return the beginning of all keys of a cache. Its braces keep them together in a cluster."""
+    return f"stalecache:{{{name}}}:"
 
 
 def _names(names: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from . import lua
 from .client import SharedClient
+from .logs import prefix_of
 
 
 class State(NamedTuple):
@@ -93,7 +94,7 @@ class Scripts:
 
     def __init__(self, client: SharedClient, name: str, host: Callable[[], str]) -> None:
         self._client = client
-        self._prefix = f"stalecache:{{{name}}}:"
+        self._prefix = prefix_of(name)
         self.host = host
 
     def get(self, name: str, serial: str, idle: float, *, patience: float | None = None) -> Got:

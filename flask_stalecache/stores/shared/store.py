@@ -18,7 +18,7 @@ from typing import Any
 
 from ...config import Settings
 from ...core.exhaustive import assert_never
-from ...core.model.checks import Duration
+from ...core.model.checks import Duration, seconds
 from ...core.model.entry import Entry
 from ...core.model.keys import digest
 from ...core.model.note import NOTHING, Note
@@ -42,8 +42,6 @@ from .scripts import Got, Kind, Scripts, State, Written
 
 logger = logging.getLogger("flask_stalecache")
 
-#: Seconds between two looks for hosts that have not heard a purge yet.
-_LOOK = 0.005
 #: Seconds for which the server is not asked after a purge that it refused, unless the follower hears it before.
 _LOST_FOR = 1.0
 #: Entries that a walk asks the server for at a time.
@@ -92,10 +90,9 @@ class RedisStore:
         self._known = known = Known(files.directory)
         self._client = SharedClient(client, known, timeout=timeout, patience=5 * timeout)
         self._scripts = Scripts(self._client, name, known.host_id)
-        self._logs = SharedLogs(self._client, name)
         self._leases = Leases(self._scripts, known, lease, longest_lease)
-        self.follower = Follower(files, known, self._logs)
-        self._idle = inactive if isinstance(inactive, (int, float)) else inactive.total_seconds()
+        self.follower = Follower(files, known, SharedLogs(self._client, name))
+        self._idle = seconds("inactive", inactive)
         self._entry_size = entry_size
         self._purge_wait = purge_wait
         self._begun: set[ProcessId] = set()
@@ -311,16 +308,14 @@ class RedisStore:
         self.laggards = self._wait_for_hosts(number)
 
     def _wait_for_hosts(self, number: int) -> tuple[str, ...]:
-        until = time.monotonic() + self._purge_wait
-        late: tuple[str, ...] = ()
         if not self._purge_wait:
             return ()
-        with suppress(StoreError):
-            while late := tuple(self._logs.laggards(self._known.host_id(), number)):
-                if time.monotonic() >= until:
-                    logger.warning("a purge was not heard within %g s by: %s", self._purge_wait, ", ".join(late))
-                    break
-                time.sleep(_LOOK)
+        try:
+            late = tuple(self.follower.wait_for_others(number, self._purge_wait))
+        except StoreError:
+            return ()
+        if late:
+            logger.warning("a purge was not heard within %g s by: %s", self._purge_wait, ", ".join(late))
         return late
 
     # -- contents ------------------------------------------------------------------------------------------------
