@@ -25,16 +25,10 @@ from .frontends.default_directory import default_directory
 from .frontends.engine_setup import make_engine
 from .frontends.first_request import first_request_check
 from .frontends.flask_gateway import FlaskGatewayFactory
-from .frontends.flask_internals import (
-    APPS_WITH_OPENER,
-    RequestContext,
-    around_response_processing,
-    around_sessions,
-    around_url_for,
-    around_user_exceptions,
-    check_versions,
-    current_flask_app,
-)
+from .frontends.flask_internals.contexts import RequestContext, current_flask_app
+from .frontends.flask_internals.sessions import APPS_WITH_OPENER, around_sessions
+from .frontends.flask_internals.steps import around_response_processing, around_url_for, around_user_exceptions
+from .frontends.flask_internals.versions import check_versions
 from .frontends.flask_urls import warm_target
 from .frontends.gateway.handler import Gateway
 from .frontends.memoize.bound_function import FetchFunction

@@ -29,7 +29,7 @@ from .core.rules import cacheability
 from .errors import ConfigError
 from .frontends.current_app import NAME
 from .frontends.flask_gateway import check_gateway_policy, coded
-from .frontends.flask_internals import request_context, request_context_variable
+from .frontends.flask_internals.contexts import request_context, request_context_variable
 from .frontends.memoize.bound_function import FetchFunction
 from .frontends.memoize.function import MemoizedFunction
 from .frontends.memoize.policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy

@@ -16,7 +16,7 @@ from jinja2.visitor import NodeTransformer
 
 from .core.model.checks import tags as checked_tags
 from .core.model.checks import unknown_parameter
-from .frontends.flask_internals import around_template_context
+from .frontends.flask_internals.templates import around_template_context
 from .frontends.memoize.fragments import OPTIONS, Tag, answer, note_made
 
 _EXTENSION = "flask_stalecache.jinja.CacheExtension"

@@ -8,7 +8,7 @@ from ..app_state import AppState, state_of
 from ..core.model.entry import Entry
 from ..core.rules.serving import ServeOptions
 from ..errors import ConfigError
-from ..frontends.flask_internals import current_flask_app
+from ..frontends.flask_internals.contexts import current_flask_app
 from ..stores.base import DirectoryStore, PrivateStore
 from . import output
 

@@ -32,7 +32,7 @@ from werkzeug.sansio.request import Request
 from werkzeug.sansio.response import Response
 
 from ..engine.origin import Start
-from .flask_internals import can_hide_caller, hide_caller, outer_context, own_globals
+from .flask_internals.contexts import can_hide_caller, hide_caller, outer_context, own_globals
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from flask import Flask
 
 from ..errors import ConfigError
-from .flask_internals import app_context_variable
+from .flask_internals.contexts import app_context_variable
 
 #: The name of this extension: the key of ``app.extensions``, and of the default directory.
 NAME = "stalecache"

@@ -17,7 +17,8 @@ from ..engine.log import RateLimitedLog
 from ..errors import ConfigError
 from .app_version import AppVersion
 from .flask_endpoints import FlaskEndpoints
-from .flask_internals import before_context, before_dispatch, request_context
+from .flask_internals.contexts import request_context
+from .flask_internals.steps import before_context, before_dispatch
 from .flask_observer import CODED, Observer, note_call, note_dispatch, note_what_is_left
 from .flask_sessions import FlaskSessions
 from .gateway.backend import Backend

@@ -21,13 +21,9 @@ from ..core.model.inputs import RequestInputs
 from ..core.model.policy import Policy
 from ..core.model.query import NamePatterns
 from ..core.model.reasons import Refusal, StoreRefusal, variable_read
-from .flask_internals import (
-    RequestContext,
-    packages_of_view,
-    request_context,
-    session_cookie,
-    session_of,
-)
+from .flask_internals.contexts import RequestContext, request_context
+from .flask_internals.readers import packages_of_view
+from .flask_internals.sessions import session_cookie, session_of
 from .flask_sessions import FlaskSessions
 from .gateway.backend import UNSAID, Observation
 from .observed_environ import ObservedEnviron

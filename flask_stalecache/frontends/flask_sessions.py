@@ -26,7 +26,7 @@ from ..core.model.policy import Policy
 from ..core.remembered import MIB, Remembered
 from ..engine.log import RateLimitedLog
 from ..errors import ConfigError
-from .flask_internals import SavedSession, has_flasks_sessions, saved_session, session_cookie, session_settings
+from .flask_internals.sessions import SavedSession, has_flasks_sessions, saved_session, session_cookie, session_settings
 from .pages.request_recorder import ObservedRequest
 from .watched_session import GivenSession, give_session
 

@@ -16,7 +16,7 @@ from ..config import Settings
 from ..core.model.base_url import Base
 from ..core.model.keys import raw_path
 from ..errors import ConfigError
-from .flask_internals import url_adapter_of
+from .flask_internals.contexts import url_adapter_of
 
 _UNKNOWN_BASE = (
     "warm() needs to know where the app is: set STALECACHE_BASE_URL = 'https://shop.example', or SERVER_NAME, or give full URLs"

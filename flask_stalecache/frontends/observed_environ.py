@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..core.model.environ import REPORT, is_anybodys
-from .flask_internals import outside_reader
+from .flask_internals.readers import outside_reader
 from .observed_values import NotedName
 from .read_log import ReadLog
 

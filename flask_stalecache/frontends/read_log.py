@@ -12,7 +12,8 @@ from ..core.http.tracing import TRACING
 from ..core.http.vary import STAR
 from ..core.model.environ import QUERY_VARIABLES, field_of, is_anybodys
 from ..core.model.keys import FORWARDED_FIELDS
-from .flask_internals import app_opening_session, is_in_view, loads_sessions_only, session_cookie
+from .flask_internals.readers import is_in_view
+from .flask_internals.sessions import app_opening_session, loads_sessions_only, session_cookie
 
 _FRAMEWORK = frozenset({"werkzeug", "flask", "flask_stalecache"})
 #: Fields that belong to the URL, as which other caches know them.

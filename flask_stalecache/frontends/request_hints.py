@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ..core.model.entry import Entry
 from ..core.rules.cacheability import Cacheability, collected_by, current, inherit
 from ..core.rules.serving import ServeOptions
-from .flask_internals import request_or_none
+from .flask_internals.contexts import request_or_none
 
 #: On the request: the hints, and the stored values that were used, by their keys.
 _HINTS = "_stalecache_hints"

@@ -12,7 +12,7 @@ from typing import Any
 from flask import Response
 from werkzeug.wrappers import Response as AnyResponse
 
-from .flask_internals import RequestContext
+from .flask_internals.contexts import RequestContext
 
 _PACKAGES = frozenset({"flask_restful", "flask_restx"})
 

@@ -18,15 +18,9 @@ from typing import Any, NamedTuple
 
 from ..core.model.environ import GIVEN_SESSION
 from ..core.model.inputs import RequestInputs
-from .flask_internals import (
-    FLASKS_SESSIONS,
-    SAVE_SESSION,
-    RequestContext,
-    has_flasks_sessions,
-    loads_sessions_only,
-    outside_caller,
-    session_of,
-)
+from .flask_internals.contexts import RequestContext
+from .flask_internals.readers import outside_caller
+from .flask_internals.sessions import FLASKS_SESSIONS, SAVE_SESSION, has_flasks_sessions, loads_sessions_only, session_of
 from .session_log import WHOLE, SessionLog, SessionReads, is_exempt
 
 #: The attribute of a session with its log, once something has been read or changed; of a context, too, when it was asked for.

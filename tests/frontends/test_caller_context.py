@@ -19,7 +19,8 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.local import LocalProxy
 
 from flask_stalecache import StaleCache
-from flask_stalecache.frontends import caller_context, flask_internals
+from flask_stalecache.frontends import caller_context
+from flask_stalecache.frontends.flask_internals import contexts
 from support.threads import crowd, results
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
@@ -381,7 +382,7 @@ class OwnContext(AppContext):
 def test_a_context_that_can_not_hide_anything_is_not_shared(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     app, cache = shop
     monkeypatch.setattr(app, "app_context", lambda: OwnContext(app))
-    monkeypatch.setattr(flask_internals, "_hiding", lambda kind: AppContext)
+    monkeypatch.setattr(contexts, "_hiding", lambda kind: AppContext)
     sees = memoized(cache, lambda: "user" in g)
 
     def view() -> str:

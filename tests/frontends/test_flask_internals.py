@@ -1,4 +1,9 @@
-"""The seam to Flask and Werkzeug: both versions of Flask, the check at start-up, and that no other module uses private names."""
+"""The seam to Flask and Werkzeug: both versions of Flask, the check at start-up, and that no other package uses private names.
+
+Covers ``frontends.flask_internals.contexts``, ``frontends.flask_internals.sessions``, ``frontends.flask_internals.readers``,
+``frontends.flask_internals.steps``, ``frontends.flask_internals.templates``, ``frontends.flask_internals.request_fields``,
+``frontends.flask_internals.responses`` and ``frontends.flask_internals.versions``.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +21,10 @@ from flask import Flask
 
 import flask_stalecache
 from flask_stalecache import ConfigError, StaleCache
-from flask_stalecache.frontends import flask_internals
+from flask_stalecache.frontends.flask_internals import versions
 
 PACKAGE = Path(flask_stalecache.__file__).parent
-SEAM = PACKAGE / "frontends" / "flask_internals.py"
+SEAM = PACKAGE / "frontends" / "flask_internals"
 TESTS = Path(__file__).parents[1]
 
 #: A day with the next Flask; what goes wrong is an assertion or a warning, and ends it.
@@ -227,7 +232,7 @@ def test_it_works_with_the_next_flask_and_without_a_warning(tmp_path: Path) -> N
 
 
 def test_the_installed_versions_are_known() -> None:
-    flask_internals.check_versions()
+    versions.check_versions()
 
 
 @pytest.mark.parametrize(
@@ -241,8 +246,8 @@ def test_the_installed_versions_are_known() -> None:
 def test_a_version_that_lacks_a_name_fails_at_start_up_in_one_sentence(
     name: str, without: type, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    flask_internals._missing.cache_clear()
-    monkeypatch.setattr(flask_internals, name, without)
+    versions._missing.cache_clear()
+    monkeypatch.setattr(versions, name, without)
     app = Flask("shop")
     app.config["STALECACHE_DIR"] = tmp_path
     with pytest.raises(ConfigError, match=r"^Flask 3\S+ with Werkzeug 3\S+ lacks ") as error:
@@ -250,19 +255,19 @@ def test_a_version_that_lacks_a_name_fails_at_start_up_in_one_sentence(
     assert told in str(error.value)
     assert "\n" not in str(error.value)
     assert "stalecache" not in app.extensions
-    flask_internals._missing.cache_clear()
+    versions._missing.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["_cv_app", "_cv_request"])
 def test_a_missing_context_variable_fails_at_start_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    flask_internals._missing.cache_clear()
-    monkeypatch.setattr(flask_internals, "_globals", {key: None for key in ("_cv_app", "_cv_request") if key != name})
+    versions._missing.cache_clear()
+    monkeypatch.setattr(versions, "GLOBALS", {key: None for key in ("_cv_app", "_cv_request") if key != name})
     with pytest.raises(ConfigError, match=f"flask.globals.{name}"):
-        flask_internals.check_versions()
-    flask_internals._missing.cache_clear()
+        versions.check_versions()
+    versions._missing.cache_clear()
 
 
-# -- private names are used in one module only -------------------------------------------------------------------------
+# -- private names are used in one package only ------------------------------------------------------------------------
 
 #: Names that are private to Flask or Werkzeug, or that depend on their version.
 _OF_FLASK = {
@@ -281,7 +286,7 @@ _OF_OTHERS = {
 
 def trees() -> Iterator[tuple[str, ast.Module]]:
     for path in sorted(PACKAGE.rglob("*.py")):
-        if path != SEAM:
+        if path.parent != SEAM:
             yield str(path.relative_to(PACKAGE)), ast.parse(path.read_text(encoding="utf-8"))
 
 
@@ -349,10 +354,10 @@ def test_the_app_that_is_looked_at_is_never_collected(monkeypatch: pytest.Monkey
             super().__init__(*args, **options)
             made.append(weakref.ref(self))
 
-    monkeypatch.setattr(flask_internals, "Flask", Watched)
-    flask_internals._bare_app.cache_clear()
-    flask_internals._missing.cache_clear()
-    flask_internals.check_versions()
+    monkeypatch.setattr(versions, "Flask", Watched)
+    versions._bare_app.cache_clear()
+    versions._missing.cache_clear()
+    versions.check_versions()
     gc.collect()
     assert [reference() is not None for reference in made] == [True]
-    flask_internals._bare_app.cache_clear()
+    versions._bare_app.cache_clear()

@@ -35,7 +35,7 @@ from ...core.rules.variants import Place as Stored
 from ...engine.origin import Answer, Start
 from ...errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
 from ..caller_context import CallerContext
-from ..flask_internals import is_host_missing, is_request_missing
+from ..flask_internals.contexts import is_host_missing, is_request_missing
 from ..hooks import ask
 from .bound_function import BoundFunction
 from .places import ObservedAdapter, Place

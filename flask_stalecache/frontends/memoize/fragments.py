@@ -32,11 +32,8 @@ from ...core.model.policy import Policy
 from ...core.rules import cacheability
 from ...errors import ConfigError, StaleCacheError, UnkeyableArgument
 from ..current_app import cache_of_current_app
-from ..flask_internals import (
-    current_flask_app,
-    home_of_macro,
-    is_empty_proxy,
-)
+from ..flask_internals.contexts import current_flask_app, is_empty_proxy
+from ..flask_internals.templates import home_of_macro
 from .arguments import canonical
 from .bound_function import FetchFunction
 from .places import BLUEPRINT, observed_adapter

@@ -29,7 +29,7 @@ from ...stats.tally import PLAIN
 from ...stores.base import Copy, seq_of_request
 from ..app_version import AppVersion
 from ..caller_context import note_beginnings, note_own_purge
-from ..flask_internals import request_context_variable
+from ..flask_internals.contexts import request_context_variable
 from ..hooks import ask
 from ..middleware import submit_at_close
 from ..request_hints import hints_of_request, note_value

@@ -31,7 +31,7 @@ from ...core.rules.variants import Index, Located, locate, place_of
 from ...core.rules.variants import Place as Stored
 from ...errors import StaleCacheError
 from ...stores.base import Copy
-from ..flask_internals import outer_context, request_context_variable, request_or_none, url_adapter_of
+from ..flask_internals.contexts import outer_context, request_context_variable, request_or_none, url_adapter_of
 
 HOST, MOUNT, BLUEPRINT, REQUEST = "host", "mount", "blueprint", "request"
 #: Characters of a host whose form in keys is remembered.

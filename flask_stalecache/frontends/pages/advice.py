@@ -22,7 +22,7 @@ from ...core.model.reasons import Refusal, StoreRefusal, variable_read
 from ...core.rules.advice import FrontEnd, Kind, or_named
 from ...core.rules.storability import Judgement, Verdict
 from ...engine.log import RateLimitedLog
-from ..flask_internals import RequestContext
+from ..flask_internals.contexts import RequestContext
 from .watch import reader_of
 
 

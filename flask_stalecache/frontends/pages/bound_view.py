@@ -24,7 +24,7 @@ from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
 from ..app_version import AppVersion
 from ..current_app import renew_calls
-from ..flask_internals import RequestContext, request_context
+from ..flask_internals.contexts import RequestContext, request_context
 from ..function_names import name_of
 from ..hooks import ask
 from ..kept_values import KeptValues

@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from werkzeug.wrappers import Response
 
 from ...core.http.vary import STAR, vary_with
-from ..flask_internals import RequestContext, callbacks_of, session_of
+from ..flask_internals.contexts import RequestContext
+from ..flask_internals.sessions import session_of
+from ..flask_internals.steps import callbacks_of
 from .bound_view import BoundView
 from .request_recorder import ObservedRequest
 from .watch import OwnCallback, reads_of

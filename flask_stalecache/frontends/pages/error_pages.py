@@ -14,7 +14,8 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from ...core.model.policy import FAILURE_STATUSES
-from ..flask_internals import RequestContext, around_user_exceptions, handle_user_exception
+from ..flask_internals.contexts import RequestContext
+from ..flask_internals.steps import around_user_exceptions, handle_user_exception
 
 #: On the request: the last exception that the handlers were asked about. Its traceback knows the request, which is a cycle of
 #: references: whoever is done with it takes it away.

@@ -45,7 +45,9 @@ from ...core.rules.storability import Facts, Judgement, Verdict, failures_now, j
 from ...core.rules.variant_index import Fields, index_with
 from ...core.rules.variants import Place
 from ...engine.origin import Answer, Served, Start
-from ..flask_internals import RequestContext, packages_of_view, session_cookie
+from ..flask_internals.contexts import RequestContext
+from ..flask_internals.readers import packages_of_view
+from ..flask_internals.sessions import session_cookie
 from ..hooks import ask
 from ..request_body import has_unannounced_body, take_body_away
 from ..request_hints import pass_on

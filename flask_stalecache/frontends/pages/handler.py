@@ -43,7 +43,7 @@ from ...stats.tally import PLAIN, Tally
 from ..app_version import AppVersion
 from ..conditional_answer import ASKED
 from ..debug_detail import debug_detail
-from ..flask_internals import RequestContext
+from ..flask_internals.contexts import RequestContext
 from ..hooks import ask
 from ..kept_values import KeptValues
 from ..middleware import HANDOVER

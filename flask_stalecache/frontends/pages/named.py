@@ -8,7 +8,8 @@ from typing import Any
 from ...core.model.policy import Policy
 from ...core.rules.named import NamedValues, values_of
 from ...errors import ConfigError
-from ..flask_internals import RequestContext, session_cookie, session_of
+from ..flask_internals.contexts import RequestContext
+from ..flask_internals.sessions import session_cookie, session_of
 from ..session_log import SessionReads
 from ..watched_session import log_of
 from .request_recorder import ObservedRequest, arrived_environ

@@ -21,7 +21,8 @@ from ...core.rules.variants import Located, locate, lookup
 from ...engine.origin import Answer, RefreshJob, Served, Start
 from ...errors import ConfigError
 from ...stats.tally import Tally
-from ..flask_internals import RequestContext, session_cookie
+from ..flask_internals.contexts import RequestContext
+from ..flask_internals.sessions import session_cookie
 from ..request_origin import RequestOrigin
 from ..session_log import SessionReads
 from ..watched_session import holds_key

@@ -7,7 +7,7 @@ from functools import partial
 from ...core.model.reasons import BypassReason
 from ...core.rules.advice import FrontEnd
 from ...engine.origin import Served
-from ..flask_internals import RequestContext
+from ..flask_internals.contexts import RequestContext
 from ..probe import Noted, probe_of
 from .bound_view import BoundView
 from .origin import PageOrigin

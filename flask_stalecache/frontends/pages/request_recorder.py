@@ -17,7 +17,9 @@ from werkzeug.sansio.http import parse_cookie
 
 from ...core.http.accept import ACCEPT_FIELDS
 from ...core.model.environ import REPLAY, environ_name
-from ..flask_internals import RecordedHeaders, is_flask_opening_session, is_made_by_flask, is_of_framework, outside_caller
+from ..flask_internals.readers import is_made_by_flask, is_of_framework, outside_caller
+from ..flask_internals.request_fields import RecordedHeaders
+from ..flask_internals.sessions import is_flask_opening_session
 from ..observed_accept import observed_accept
 from ..observed_environ import ObservedEnviron, RequestEnviron
 from ..observed_values import hand_out, observed_values

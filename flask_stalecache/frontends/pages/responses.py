@@ -20,7 +20,7 @@ from ...core.rules.status import CacheStatus
 from ...core.wsgi import close_iterable
 from ...engine.origin import Served
 from ..conditional_answer import Asked, ViewPage
-from ..flask_internals import StoredResponse, clone_response
+from ..flask_internals.responses import StoredResponse, clone_response
 from ..request_origin import shows_request
 from ..status_headers import fields_for_answer, fields_for_copy
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..flask_internals import SESSION_BOOKKEEPING
+from ..flask_internals.sessions import SESSION_BOOKKEEPING
 from ..session_log import SessionReads
 
 _FLAGS = frozenset({"accessed", "modified", "new", "permanent"})

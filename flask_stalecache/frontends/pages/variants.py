@@ -14,7 +14,7 @@ from ...core.rules.variant_index import Fields
 from ...core.rules.variants import Place, lookup, place_of
 from ...engine.engine import Engine
 from ...engine.origin import Start
-from ..flask_internals import RequestContext
+from ..flask_internals.contexts import RequestContext
 from ..read_log import ReadLog
 from .request_recorder import arrived_environ
 from .watch import Covered, reads_of

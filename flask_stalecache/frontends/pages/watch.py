@@ -20,7 +20,9 @@ from ...core.model.keys import FORWARDED_FIELDS
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
 from ..caller_context import is_connection
-from ..flask_internals import RequestContext, callbacks_of, outer_context, replace_session, session_cookie, session_of
+from ..flask_internals.contexts import RequestContext, outer_context
+from ..flask_internals.sessions import replace_session, session_cookie, session_of
+from ..flask_internals.steps import callbacks_of
 from ..read_log import ReadLog
 from ..session_log import HARMLESS, SessionLog, SessionReads
 from ..watched_session import FLASHES, go_on_watching, holds_key, log_of, names_read, plain_values, watch_again

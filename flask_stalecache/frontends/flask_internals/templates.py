@@ -1,0 +1,26 @@
+"""Templates: their macros and the variables that they get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+from jinja2 import Environment
+from jinja2.runtime import Macro
+
+
+def home_of_macro(macro: Macro) -> tuple[Environment, str]:
+    """Return the environment of a macro and the name of the template in which it is defined."""
+    return macro._environment, str(macro._func.__globals__.get("name"))
+
+
+def around_template_context(app: Flask, step: Callable[[dict[str, Any], Callable[[], None]], None]) -> None:
+    """Run a step around the context processors of an app. It gets the variables of a template, and a function that runs them."""
+    update_template_context: Any = app.update_template_context
+
+    def update(*args: Any) -> None:
+        # Flask 3.1 gives the variables, 3.2 the context of the app and the variables.
+        step(args[-1], lambda: update_template_context(*args))
+
+    app.update_template_context = update  # type: ignore[method-assign,assignment]
