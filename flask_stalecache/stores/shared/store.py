@@ -136,7 +136,8 @@ class RedisStore:
         lock = self._files.lock(f"{key} is fetched")
         is_mine = lock.acquire()
         try:
-            if not is_mine and copy.entry is not None:
+            if not is_mine and copy.entry is not None and self._leases.find(name) is None:
+                # Whoever has the key's lock calls the origin unless there is something new: that one must not miss it.
                 return copy
             if is_mine:
                 copy = self._files.load(key)

@@ -1,71 +1,142 @@
-"""Pages on several hosts: processes with directories of their own, and one server."""
+"""Pages on many hosts, each a process with a directory of its own, and one server: how often an origin is called, and what wins."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from flask import Flask
+import pytest
 
-from flask_stalecache import StaleCache
-from flask_stalecache.stores.shared.store import RedisStore
-from support.processes import workers
+from support.endurance import IS_SOAK
+from support.host_site import PAUSE, Hosts, Origin, join, leave
+from support.processes import Worker, workers
 from support.shared_hosts import Server
+from support.soak.clock import SharedClock
 from support.threads import PATIENCE, wait_until
 
-#: What one worker keeps: its app and its cache.
-KEPT: list[tuple[Flask, StaleCache]] = []
+pytestmark = [pytest.mark.server, pytest.mark.soak]
+
+#: How many hosts there are. A hundred starve for processors.
+SIZES = [4, 20, 100] if IS_SOAK else [4]
+FIRST, SECOND = "first edition", "second edition"
+KEPT = {"HIT", "STALE", "UPDATING"}
 
 
-def set_up(url: str, directory: Path, calls: Path) -> None:
-    app = Flask(__name__)
-    cache = StaleCache(app, store=RedisStore(url, directory, name="pages", timeout=PATIENCE, purge_wait=PATIENCE))
-
-    @app.get("/")
-    @cache.cached(max_age=600, stale_while_revalidate=6000)
-    def page() -> str:
-        with calls.open("a") as log:
-            log.write("called\n")
-        # Long enough for the other hosts to come meanwhile.
-        time.sleep(0.2)
-        return "page"
-
-    KEPT.append((app, cache))
+@pytest.fixture(scope="module", params=SIZES)
+def crew(request: pytest.FixtureRequest) -> Iterator[list[Worker]]:
+    with workers(request.param + 1) as made:
+        yield made
 
 
-def visit() -> str:
-    response = KEPT[0][0].test_client().get("/")
-    assert response.data == b"page"
-    response.close()
-    return str(response.headers["Cache-Status"])
+@pytest.fixture
+def clock(tmp_path: Path) -> SharedClock:
+    """A clock of all hosts, which can be stepped."""
+    return SharedClock.make(tmp_path / "clock")
 
 
-def purge() -> None:
-    app, cache = KEPT[0]
-    with app.app_context():
-        cache.purge("/", soft=True)
+@pytest.fixture
+def hosts(crew: list[Worker], server: Server, tmp_path: Path) -> Iterator[Hosts]:
+    """All hosts, with the limits that users have; but a small run does not depend on how busy the machine is."""
+    origin = Origin(tmp_path)
+    settings = {"purge_wait": PATIENCE} if IS_SOAK else {"purge_wait": PATIENCE, "timeout": PATIENCE}
+    for number, worker in enumerate(crew):
+        worker.start(join, server.url, tmp_path / str(number) / "cache", origin, settings)
+    names = [worker.result() for worker in crew]
+    assert len(set(names)) == len(crew)
+    yield Hosts(crew[1:], crew[0], origin)
+    for worker in crew:
+        worker.start(leave)
+    for worker in crew:
+        worker.result()
 
 
-def test_each_change_is_made_once_over_all_hosts(server: Server, tmp_path: Path) -> None:
-    log = tmp_path / "calls"
+def fill(hosts: Hosts, path: str = "/") -> None:
+    """Let all hosts have the page."""
+    assert hosts.look(path).texts == {FIRST: hosts.everybody}
+    assert hosts.look(path).words == {"HIT"}
+    assert hosts.origin.calls == 1
 
-    def calls() -> int:
-        return len(log.read_text().splitlines())
 
-    with workers(3) as hosts:
-        for number, host in enumerate(hosts):
-            host.run(set_up, server.url, tmp_path / str(number), log)
-        for host in hosts:
-            host.start(visit)
-        answers: list[Any] = [host.result() for host in hosts]
-        assert calls() == 1
-        assert all("hit" in answer or "miss" in answer for answer in answers)
-        hosts[1].run(purge)
-        for host in hosts:
-            host.start(visit)
-        assert all("hit" in host.result() for host in hosts)
-        wait_until(lambda: calls() == 2, "the refresh")
-        for host in hosts:
-            assert "hit" in host.run(visit)
-        assert calls() == 2
+def everybody_sees(hosts: Hosts, text: str) -> None:
+    wait_until(lambda: hosts.look().texts == {text: hosts.everybody}, f"{text} everywhere")
+
+
+def test_a_stale_page_is_made_once(hosts: Hosts) -> None:
+    fill(hosts)
+    hosts.origin.publish("second")
+    hosts.hear(hosts.purge(soft=True))
+    assert hosts.look().words <= KEPT
+    hosts.rest()
+    everybody_sees(hosts, SECOND)
+    assert hosts.origin.calls == 2
+
+
+def test_an_expired_page_is_made_once(clock: SharedClock, hosts: Hosts) -> None:
+    fill(hosts, "/strict")
+    clock.step(700)
+    assert hosts.look("/strict").words <= {"EXPIRED", "HIT"}
+    assert hosts.origin.calls == 2
+
+
+def test_an_origin_that_fails_is_called_once_a_pause(clock: SharedClock, hosts: Hosts) -> None:
+    fill(hosts)
+    hosts.origin.become("down")
+    hosts.hear(hosts.purge(soft=True))
+    passed = 0
+    for failures in range(5):
+        for _ in range(2):
+            # No visitor sees an error.
+            assert hosts.look().texts == {FIRST: hosts.everybody}
+            hosts.rest()
+            assert hosts.origin.calls == 2 + failures
+        # Each pause is twice as long as the one before, or longer by up to a quarter.
+        passed += int(PAUSE * 2**failures * 1.3)
+        clock.step(passed)
+    hosts.origin.become("good")
+    hosts.origin.publish("second")
+    hosts.look()
+    hosts.rest()
+    everybody_sees(hosts, SECOND)
+    assert hosts.origin.calls == 7
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+@pytest.mark.parametrize("during", ["a first fill", "a refresh"])
+def test_a_purge_during_a_call_wins_everywhere(hosts: Hosts, during: str, soft: bool) -> None:
+    before = 0
+    if during == "a refresh":
+        fill(hosts)
+        before = hosts.origin.calls
+        hosts.hear(hosts.purge(soft=True))
+    with hosts.origin.held():
+        hosts.start()
+        wait_until(lambda: hosts.origin.calls == before + 1, "a call")
+        hosts.origin.publish("second")
+        number = hosts.purge(soft=soft)
+    # Who came before the purge may get what was made before it.
+    assert set(hosts.answers().texts) <= {FIRST, SECOND}
+    hosts.rest()
+    hosts.hear(number)
+    seen = hosts.look()
+    assert not [each for each in seen if each[0] == "HIT" and each[1] == FIRST]
+    if not soft:
+        assert seen.texts == {SECOND: hosts.everybody}
+    hosts.rest()
+    everybody_sees(hosts, SECOND)
+    assert hosts.origin.calls == before + 2, hosts.origin.log
+
+
+def test_a_page_that_has_become_private_is_kept_nowhere(clock: SharedClock, hosts: Hosts) -> None:
+    fill(hosts)
+    hosts.origin.become("private")
+    hosts.hear(hosts.purge(soft=True))
+    hosts.look()
+    hosts.rest()
+    assert hosts.origin.calls == 2
+    wait_until(lambda: not hosts.look().words & KEPT, "the end of the page everywhere")
+    hosts.origin.become("good")
+    hosts.origin.publish("second")
+    # Nobody queues for a page that could not be stored, until an answer can be.
+    clock.step(20)
+    assert hosts.look().texts == {SECOND: hosts.everybody}
+    wait_until(lambda: hosts.look().words == {"HIT"}, "the new page everywhere")
