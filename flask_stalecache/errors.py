@@ -26,6 +26,13 @@ class BatchQueueFull(StoreError):
     """
 
 
+class RefreshRefused(StaleCacheError, ValueError):
+    """A refresh that another process has handed over can't be run here: it is of another app or version, or it is none.
+
+    Raised by :meth:`~flask_stalecache.StaleCache.run_refresh`. The message names the part that is wrong.
+    """
+
+
 class BrokenEntry(StaleCacheError):
     """The stored bytes of an entry are truncated, corrupt, of another format or of another key."""
 

@@ -519,6 +519,20 @@ class StaleCache:
         """
         return state_of(app_of_context("warm()")).bulk.warm(urls, concurrency, force, headers)
 
+    def run_refresh(self, job: Mapping[str, Any]) -> str:
+        """Run a refresh that another process has handed over with ``STALECACHE_REFRESHER``, in this thread.
+
+        The lock of the key is held meanwhile, so that it does no harm if a queue delivers one twice. Needs an app context.
+
+        :param job: what ``submit`` of the refresher was given.
+        :return: ``"stored"``: the new page or value is stored. ``"fresh"``: there was nothing to do, since another process has
+            refreshed or purged it, or since its origin failed a short while ago. ``"busy"``: another process is refreshing it.
+            ``"failed"``: its origin failed, or its answer can't be stored. ``"expired"``: it is too late, or nothing is stored any
+            more.
+        :raises RefreshRefused: if it can't be run here: it is of another app or version, or what is given is no refresh.
+        """
+        return state_of(app_of_context("run_refresh()")).bulk.run_refresh(job)
+
     def drain(self, timeout: float | None = None) -> bool:
         """Wait for the refreshes and batches of this process. Return whether all have ended.
 

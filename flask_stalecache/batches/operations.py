@@ -10,6 +10,7 @@ from ..core.model.base_url import Base, request_fields
 from ..engine.thread_pool import drain_all
 from .batch import Batch
 from .fronts import Fronts
+from .handed_over import HandedOver, RefreshOutcome
 from .purged import Purged
 from .scheduler import BatchScheduler, drain_all_batches, drain_with
 from .selector import Scope, Selection, Selector
@@ -53,6 +54,7 @@ class BulkOperations:
         self._engine = scheduler.engine
         self._scope = Scope(scheduler.engine.settings.ignored_parameters, endpoints)
         self._warm_target = warm_target
+        self.handed_over = HandedOver(scheduler.engine, scheduler.renewal_of)
 
     def selector(self, selection: Selection, what: str) -> Selector:
         """Check a selection and return its selector.
@@ -108,6 +110,15 @@ class BulkOperations:
         tasks = warmer.tasks(urls)
         # With caching off nothing would be stored.
         return self._scheduler.run("warm", tasks if settings.enabled else [], threads)
+
+    def run_refresh(self, job: object) -> str:
+        """Run a refresh that another process has handed over, in this thread, and return what became of it.
+
+        :raises RefreshRefused: if it can't be run here.
+        """
+        # With caching off nothing would be stored.
+        outcome = self.handed_over.run(job) if self._engine.settings.enabled else RefreshOutcome.EXPIRED
+        return outcome.value
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait for the batches and refreshes of this process. Return whether all have ended.

@@ -123,7 +123,7 @@ class BatchScheduler:
 
     def refresh_entry(self, entry: Entry) -> Batch:
         """Refresh one entry in a batch."""
-        return self.run("refresh", [RenewTask(self.engine, entry, self._renewal_of(entry))], 1)
+        return self.run("refresh", [RenewTask(self.engine, entry, self.renewal_of(entry))], 1)
 
     def run(self, kind: str, tasks: Sequence[Task], concurrency: int) -> Batch:
         """Run a list of tasks in a batch.
@@ -137,7 +137,7 @@ class BatchScheduler:
 
     def serve_options_of(self, entry: Entry) -> ServeOptions | None:
         """Return the options of an entry's view, function or rule; ``None`` if no front end knows the entry."""
-        renewal = self._renewal_of(entry)
+        renewal = self.renewal_of(entry)
         return renewal.job.terms if isinstance(renewal, Renewal) else None
 
     def _matching(self, batch: Batch, selector: Selector) -> Iterator[Entry]:
@@ -150,9 +150,9 @@ class BatchScheduler:
     def _renew_tasks(self, batch: Batch, found: Iterator[Entry]) -> Iterator[Task]:
         for entry in found:
             self._add_found(batch)
-            yield RenewTask(self.engine, entry, self._renewal_of(entry))
+            yield RenewTask(self.engine, entry, self.renewal_of(entry))
 
-    def _renewal_of(self, entry: Entry) -> Renewal | str:
+    def renewal_of(self, entry: Entry) -> Renewal | str:
         """Return how to refresh an entry, or the reason why it can't be refreshed."""
         if entry.needs_confirming:
             return "each use of it is confirmed by the app"

@@ -147,7 +147,8 @@ class BackgroundRefreshes:
     def run_now(self, job: RefreshJob, met: Entry) -> RefreshResult | None:
         """Run a refresh in the caller's thread, and return its result. Return ``None`` if one is already pending.
 
-        :param met: the entry to refresh. If another entry has replaced it, nothing runs.
+        :param met: the entry to refresh. If another entry has replaced it, nothing runs; nor if it needs no refresh, unless that is
+            forced.
         """
         if not self.claim(self.answer_writer.load(job.key)):
             return None
@@ -240,7 +241,8 @@ class BackgroundRefreshes:
 
     def _renew(self, flight: Flight, job: RefreshJob, result: RefreshResult, met: Entry | None) -> None:
         copy = self.store.load(job.key)
-        if not _is_wanted(copy, job) if met is None else not _is_still(copy, met):
+        is_still_met = met is None or _is_still(copy, met)
+        if not is_still_met or not ((met is not None and job.forced) or _is_wanted(copy, job)):
             return
         self.answer_writer.counters.count("refreshes")
         start, begun = self.answer_writer.start(copy), time.perf_counter()

@@ -70,6 +70,7 @@ class Engine:
     """Answers requests for one app from one store.
 
     :ivar runtime: its threads and housekeeping in this process.
+    :ivar name: the name of the app, for refreshes that are handed to other processes.
     :param store: where entries live.
     :param settings: the app's configuration.
     :param counters: the named counters.
@@ -79,6 +80,7 @@ class Engine:
     def __init__(self, store: Store, settings: Settings, counters: Counters, registry: Registry | None = None) -> None:
         self.store = store
         self.settings = settings
+        self.name = settings.shared_name or ""
         self.counters = counters
         self.runtime = Runtime(store, settings, counters, registry)
         self.registry = self.runtime.registry

@@ -17,11 +17,10 @@ class               made by          for
 :class:`Start`      engine           one call of the origin, before it
 :class:`Answer`     front end        one call of the origin, after it
 :class:`Served`     engine           one request: what to send
-:class:`RefreshJob` front end        one refresh, in this process or another one
+:class:`RefreshJob` front end        one refresh
 =================== ================ ==================================================
 
-A job is plain data except for its last fields, so that it can be sent to another process. Only :meth:`Origin.call` and
-:meth:`Origin.call_uncached` do I/O.
+Only :meth:`Origin.call` and :meth:`Origin.call_uncached` do I/O.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ from typing import Any, NamedTuple, Protocol
 from ..core.model.entry import Entry
 from ..core.model.inputs import NO_NAMES, RequestInputs
 from ..core.model.reasons import MissReason, Reason, Refusal, StoreRefusal, reason_of_names
+from ..core.model.refresh_data import Kind
 from ..core.rules.serving import Serve, ServeOptions, decide
 from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
@@ -307,12 +307,15 @@ def _no_names() -> tuple[str, ...]:
 class RefreshJob:
     """One refresh. It holds no part of the visitor's request.
 
-    The fields up to ``max_wait`` are plain data, so that a job can be sent to another process. The others call the front end.
+    The fields up to ``max_wait`` are plain data. The others call the front end. Another process makes the job anew, from the stored
+    entry.
 
     :param key: the key of the entry.
     :param label: its name in log lines.
     :param terms: the serving options for any visitor. They determine whether the entry is due.
     :param tally: its counters, unless its answer names others.
+    :param kind: the front end, if another process can make the job from the entry alone; ``None``: only this one can, since it has
+        something of a visitor.
     :param fills_missing: it also runs if nothing is stored.
     :param forced: it runs even if the entry is fresh or is backing off.
     :param max_wait: seconds that a caller waits for it. If set, it only runs in the threads of its own pool. ``None``: no limit.
@@ -329,6 +332,7 @@ class RefreshJob:
     label: str
     terms: ServeOptions
     tally: Tally = UNCOUNTED
+    kind: Kind | None = None
     fills_missing: bool = False
     forced: bool = False
     max_wait: float | None = None

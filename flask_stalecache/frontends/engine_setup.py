@@ -36,7 +36,7 @@ def make_engine(
     :param given: what the developer configured, by the names of the keys.
     :param own: the developer's store, or the name of a kind of store; ``None``: as configured.
     :param default_dir: the cache directory if none is configured; ``None``: one must be.
-    :param default_name: the name of the cache at a server if none is configured; ``None``: one must be.
+    :param default_name: the name of the app, and of the cache at a server if none is configured; ``None``: one must be.
     :raises ConfigError: for keys that do not go with the store, or a cache directory that can't be used.
     """
     counters = Counters()
@@ -44,6 +44,7 @@ def make_engine(
     store.check()
     engine = Engine(store, settings, counters, make_registry(store, counters))
     engine.runtime.send_as(sender)
+    engine.name = default_name or engine.name
     return engine
 
 

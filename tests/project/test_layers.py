@@ -43,6 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.model.moments",
         "core.model.entry",
         "core.model.note",
+        "core.model.refresh_data",
         "core.model.titles",
     ),
     (
@@ -179,6 +180,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "batches.batch_queue",
         "batches.renewal",
         "batches.scheduler",
+        "batches.handed_over",
         "batches.fronts",
         "batches.warmer",
         "batches.operations",

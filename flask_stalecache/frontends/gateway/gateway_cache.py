@@ -151,6 +151,15 @@ class GatewayCache(Gateway):
         """
         return self._bulk.warm(urls, concurrency, force, headers)
 
+    def run_refresh(self, job: Mapping[str, Any]) -> str:
+        """Run a refresh that another process has handed over, in this thread, like :meth:`StaleCache.run_refresh`.
+
+        :param job: what ``submit`` of the refresher was given.
+        :return: ``"stored"``, ``"fresh"``, ``"busy"``, ``"failed"`` or ``"expired"``.
+        :raises RefreshRefused: if it can't be run here: it is of another app or version, or what is given is no refresh.
+        """
+        return self._bulk.run_refresh(job)
+
     def drain(self, timeout: float | None = None) -> bool:
         """Wait for the refreshes and batches of this process. Return whether all have ended.
 

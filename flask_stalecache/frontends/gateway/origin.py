@@ -19,6 +19,7 @@ from ...core.model.inputs import RequestInputs
 from ...core.model.keys import page_key
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.recipe import PageRecipe
+from ...core.model.refresh_data import Kind
 from ...core.model.titles import endpoint_of
 from ...core.rules.named import recipe_of
 from ...core.rules.prefer_stale import is_set
@@ -346,6 +347,7 @@ def _refresh_job(backend: Backend, rule: Rule, key: str, url_key: str, label: st
         label=label,
         terms=rule.terms,
         tally=tally,
+        kind=Kind.GATEWAY,
         run=partial(_refreshed, backend, rule, url_key, recipe),
         refresh_dependencies=backend.renew,
     )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from ...core.model.refresh_data import Kind
 from ...core.rules.prefer_stale import preference
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Verdict
@@ -179,6 +180,7 @@ class CallOrigin(Origin):
             label=self.label,
             terms=bound.terms,
             tally=bound.tally,
+            kind=Kind.CALL,
             fills_missing=True,
             forced=forced,
             max_wait=self.wait,

@@ -14,6 +14,7 @@ from flask import Flask, Request
 from ...core.http.dates import pause_asked
 from ...core.model.environ import ARRIVED, REPLAY, url_variables
 from ...core.model.recipe import PageRecipe
+from ...core.model.refresh_data import Kind
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Verdict
 from ...core.wsgi import AppReply
@@ -133,6 +134,7 @@ def page_refresh(
         label=label,
         terms=maker.terms,
         tally=tally,
+        kind=Kind.PAGE if visitor is None else None,
         run=partial(_refreshed, maker, key, recipe, visitor),
         refresh_dependencies=maker.renew_calls,
     )

@@ -1,0 +1,104 @@
+"""A refresh as data: which entry it is of, for another process that makes it again from the entry's recipe. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from math import isfinite
+from typing import Any
+
+from .keys import is_digest
+
+#: The form of the data. A process with another one refuses it.
+FORM = 1
+#: Characters of a name at most: it comes from outside.
+_LONGEST = 500
+
+
+class Kind(str, Enum):
+    """The front end that makes the entry."""
+
+    PAGE = "page"
+    CALL = "call"
+    GATEWAY = "gateway"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshData:
+    """Which entry is to be refreshed. Nothing in it reaches a request: the recipe is in the entry, which the store keeps.
+
+    :param app: the name of the app.
+    :param version: the version of the app.
+    :param kind: the front end that makes the entry.
+    :param address: the digest of its key.
+    :param serial: the entry that is stored now. If another one has replaced it, there is nothing to do.
+    :param expires: when nobody waits for it any more, in seconds since the epoch.
+    """
+
+    app: str
+    version: str
+    kind: Kind
+    address: str
+    serial: str
+    expires: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a dictionary of strings and numbers, which any queue can carry."""
+        return {
+            "v": FORM,
+            "app": self.app,
+            "version": self.version,
+            "kind": self.kind.value,
+            "key": self.address,
+            "serial": self.serial,
+            "expires": self.expires,
+        }
+
+    @classmethod
+    def from_json(cls, job: object) -> RefreshData:
+        """Return the data of :meth:`to_json`.
+
+        :raises ValueError: for anything else; it says what is wrong.
+        """
+        if not isinstance(job, Mapping):
+            raise ValueError(f"a refresh is a dictionary, not {type(job).__name__}")
+        if job.get("v") != FORM:
+            raise ValueError(f"it has the form v={job.get('v')!r}, and this version of the package knows v={FORM}")
+        address, expires = _text(job, "key"), job.get("expires")
+        if not is_digest(address):
+            raise ValueError(f"key={address!r} is not the digest of a key")
+        if isinstance(expires, bool) or not isinstance(expires, (int, float)) or not isfinite(expires):
+            raise ValueError(f"expires={expires!r} is not a time in seconds since the epoch")
+        return cls(
+            app=_text(job, "app"),
+            version=_text(job, "version"),
+            kind=_kind(job),
+            address=address,
+            serial=_text(job, "serial"),
+            expires=float(expires),
+        )
+
+
+def _text(job: Mapping[Any, Any], name: str) -> str:
+    value = job.get(name)
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise ValueError(f"{name}={value!r:.60} is not a short string")
+    return value
+
+
+def _kind(job: Mapping[Any, Any]) -> Kind:
+    try:
+        return Kind(job.get("kind"))
+    except ValueError:
+        raise ValueError(f"kind={job.get('kind')!r:.60} is none of {', '.join(Kind)}") from None
+
+
+def is_whole(recipe: Mapping[str, Any]) -> bool:
+    """Whether an entry can be made again from its recipe alone, by a process that knows no visitor.
+
+    :param recipe: the recipe, as it is stored.
+    """
+    if "function" in recipe:
+        return recipe.get("arguments") is not None
+    return "scheme" in recipe and not recipe.get("digests") and not recipe.get("session")
