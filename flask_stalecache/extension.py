@@ -13,7 +13,7 @@ from weakref import WeakSet
 from flask import Flask, current_app, has_app_context, has_request_context, request
 from flask.views import View
 
-from . import config
+from . import config_values
 from .app_state import app_of_context, prepare_for_calls, set_up, state_of
 from .batches.batch import Batch
 from .batches.operations import drain_all_apps
@@ -65,7 +65,7 @@ class StaleCache:
         self, app: Flask | None = None, *, store: Store | Literal["file", "memory"] | None = None, **unknown: Never
     ) -> None:
         _check_setup("StaleCache()", unknown, "store")
-        self._store: Any = None if store is None else config.store("store", store)
+        self._store: Any = None if store is None else config_values.store("store", store)
         #: Fetch functions, which may be decorated before an app is set up. ``init_app`` checks them.
         self._functions: WeakSet[FetchFunction] = WeakSet()
         #: The middleware of each app. A view with gateway=True that is decorated later opens the gateway there.

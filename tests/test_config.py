@@ -1,6 +1,6 @@
 """Every ``STALECACHE_*`` key: what it accepts, and how it refuses the rest.
 
-Covers ``extension``, ``app_state`` and ``errors``.
+Covers ``config_values``, ``extension``, ``app_state`` and ``errors``.
 """
 
 from __future__ import annotations

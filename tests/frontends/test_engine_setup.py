@@ -9,11 +9,11 @@ from unittest.mock import MagicMock
 import pytest
 from flask import Flask
 
-from flask_stalecache import FileStore, GatewayCache, RedisStore, StaleCache, Store, config
+from flask_stalecache import FileStore, GatewayCache, RedisStore, StaleCache, Store, config, config_values
 from flask_stalecache.errors import ConfigError
 from flask_stalecache.frontends.engine_setup import make_engine
 
-OWN, CONFIGURED = MagicMock(spec=config._STORE_METHODS), MagicMock(spec=config._STORE_METHODS)
+OWN, CONFIGURED = MagicMock(spec=config_values.STORE_METHODS), MagicMock(spec=config_values.STORE_METHODS)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "filesystem.held_file",
         "filesystem.shared_memory",
     ),
-    ("config",),
+    ("config_values", "config"),
     (
         "stats.quantiles",
         "stats.schema",
@@ -331,8 +331,8 @@ ORDER = [module for layer in LAYERS for module in layer]
 
 #: The packages, from the lowest to the highest. A package imports from those before it.
 PACKAGES = (
-    "errors", "core", "filesystem", "config", "stats", "stores", "engine", "batches", "frontends", "app_state", "sandbox",
-    "inquiry", "dashboard", "metrics", "cli", "jinja", "extension", "",
+    "errors", "core", "filesystem", "config_values", "config", "stats", "stores", "engine", "batches", "frontends", "app_state",
+    "sandbox", "inquiry", "dashboard", "metrics", "cli", "jinja", "extension", "",
 )  # fmt: skip
 #: Packages within packages, likewise.
 SUBPACKAGES = {

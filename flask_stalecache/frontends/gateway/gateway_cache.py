@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from ... import config
+from ... import config, config_values
 from ...batches.batch import Batch
 from ...batches.operations import BulkOperations, WarmTarget
 from ...batches.purged import Purged
@@ -59,7 +59,7 @@ class GatewayCache(Gateway):
         # The same names as in a Flask configuration, so that one table of keys checks both.
         given = {f"{config.PREFIX}{name.upper()}": value for name, value in settings.items()}
         checked = config.read(given)
-        own = None if store is None else config.store("store", store)
+        own = None if store is None else config_values.store("store", store)
         engine = make_engine(self, checked, given, own, default_dir=None)
         # Entries of another version are stale if their version was deployed before this start.
         version = AppVersion(checked.version, time.time())
