@@ -26,8 +26,9 @@ else:
 class StaleCacheCollector(Collector):
     """Exports the statistics of all processes that share a cache directory, including those that have ended.
 
-    It counts nothing itself: each scrape reads what :meth:`StaleCache.stats` returns. So every worker returns the same metrics,
-    and the multiprocess mode of ``prometheus_client`` has nothing to merge.
+    It counts nothing itself: each scrape reads what :meth:`StaleCache.stats` returns for this host. So every worker of a host
+    returns the same metrics, and the multiprocess mode of ``prometheus_client`` has nothing to merge. Hosts that share a server
+    are targets of their own: Prometheus adds them up.
 
     :param app: the app, set up by :class:`StaleCache`; or a :class:`GatewayCache`.
     :raises ConfigError: for anything else, or if prometheus-client is not installed.
@@ -40,7 +41,7 @@ class StaleCacheCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the metrics. If they can't be read, log that and return none: the site's other metrics must not fail with them."""
         try:
-            return list(self._families(self._engine.runtime.stats()))
+            return list(self._families(self._engine.runtime.stats_here()))
         except Exception as error:
             complaints = self._engine.complaints
             complaints.error_every_minute("metrics", "the numbers can't be read, and none are told: %r", error, exc_info=error)

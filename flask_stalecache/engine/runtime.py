@@ -10,9 +10,10 @@ from ..core.model.entry import Entry
 from ..errors import StoreError
 from ..filesystem.process import this_process
 from ..stats.counters import Counters
+from ..stats.many_hosts import Hosts, over_hosts
 from ..stats.registry import Registry
 from ..stats.schema import Stats
-from ..stores.base import Copy, PrivateStore, Store, Usage
+from ..stores.base import Copy, ManyHostsStore, PrivateStore, Store, Usage
 from .answer_writer import AnswerWriter
 from .background import ProcessState
 from .housekeeper import Housekeeper
@@ -165,6 +166,8 @@ class Runtime:
     def _look_after_statistics(self) -> None:
         self._note_pending()
         self.registry.tick()
+        if isinstance(self.store, ManyHostsStore):
+            self.store.numbers.tell_if_due(self.stats_here)
 
     def _look_after_store(self) -> None:
         try:
@@ -173,7 +176,20 @@ class Runtime:
             self.answer_writer.store_failed(error)
 
     def stats(self) -> Stats:
-        """Return the numbers of all processes that share the store."""
+        """Return the numbers of all processes that share the store: of this host those of now, of others the last ones told."""
+        mine = self.stats_here()
+        hosts = self.hosts(mine)
+        return mine if hosts is None else over_hosts(mine, hosts)
+
+    def hosts(self, mine: Stats) -> Hosts | None:
+        """Return the hosts that share the store; ``None`` if it belongs to one.
+
+        :param mine: the numbers of this host.
+        """
+        return self.store.numbers.look(mine) if isinstance(self.store, ManyHostsStore) else None
+
+    def stats_here(self) -> Stats:
+        """Return the numbers of all processes of this host that share the store."""
         self._note_pending()
         try:
             usage = self.store.usage()

@@ -278,8 +278,47 @@ class Scans(TypedDict):
     refused: int
 
 
-class Stats(TypedDict):
-    """The numbers of all processes that share a cache directory, as :meth:`.StaleCache.stats` returns them."""
+class HostNumbers(TypedDict):
+    """One of the hosts that share a server.
+
+    ``state``: ``"connected"``, ``"deaf"`` or ``"unknown"``. ``silence``: seconds since it was heard. ``behind``: the purges that it
+    has not applied yet, and ``late`` the seconds since the first of them. The numbers that follow are ``None`` if they are unknown.
+    """
+
+    name: str
+    here: bool
+    state: str
+    silence: float | None
+    behind: int
+    late: float
+    entries: int | None
+    bytes: int | None
+    workers: int | None
+    requests: dict[str, int] | None
+    origin_calls: int | None
+
+
+class SharedNumbers(TypedDict):
+    """The hosts that share a server.
+
+    ``problem``: why only this host is known; "" if the server was asked. ``last_purge``: seconds since the last purge.
+    ``gone``: the number of hosts that were not heard for a day. They are counted, and not listed.
+    """
+
+    problem: str
+    last_purge: float | None
+    gone: int
+    hosts: list[HostNumbers]
+
+
+class _OverHosts(TypedDict, total=False):
+    """What the statistics have only with a server that hosts share."""
+
+    shared: SharedNumbers
+
+
+class Stats(_OverHosts):
+    """The numbers of all processes that share a cache directory or a server, as :meth:`.StaleCache.stats` returns them."""
 
     requests: dict[str, int]
     calls: dict[str, int]

@@ -11,6 +11,8 @@ from ..core.model.entry import Entry
 from ..core.model.keys import digest, is_digest
 from ..core.model.note import Note
 from ..stats.counters import Counters
+from ..stats.many_hosts import Hosts
+from ..stats.schema import Stats
 from .numbers import Numbers
 
 #: The part of ``max_size`` (1/n) that notes without an entry take at most: visitors choose their keys.
@@ -306,3 +308,29 @@ class DirectoryStore(Protocol):
 
     def check(self) -> None:
         """Raise :class:`ConfigError` if the directory can't be used."""
+
+
+class ToldNumbers(Protocol):
+    """The statistics of the hosts that share a store."""
+
+    def tell_if_due(self, stats: Callable[[], Stats]) -> None:
+        """Tell the numbers of this host to the others, now and then. A failure is no error.
+
+        :param stats: returns the numbers of this moment.
+        """
+
+    def look(self, mine: Stats) -> Hosts:
+        """Return the hosts with their numbers. If the others can't be asked, only this one, and why.
+
+        :param mine: the numbers of this host.
+        """
+
+
+@runtime_checkable
+class ManyHostsStore(Protocol):
+    """A store that many hosts share.
+
+    :ivar numbers: the statistics of the hosts.
+    """
+
+    numbers: ToldNumbers

@@ -106,6 +106,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stats.counter_file",
         "stats.history",
         "stats.registry",
+        "stats.many_hosts",
         "stats.prometheus",
     ),
     (
@@ -140,6 +141,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.shared.logs",
         "stores.shared.errors_of",
         "stores.shared.client",
+        "stores.shared.numbers",
         "stores.shared.lua",
         "stores.shared.scripts",
         "stores.shared.lock",

@@ -6,6 +6,7 @@ from __future__ import annotations
 FACES: dict[str, set[str]] = {
     "stats": {
         "counters",
+        "many_hosts",
         "prometheus",
         "quantiles",
         "registry",

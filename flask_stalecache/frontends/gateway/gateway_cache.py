@@ -170,7 +170,8 @@ class GatewayCache(Gateway):
     def stats(self) -> Stats:
         """Return the numbers of all processes that share the cache directory, including ended ones.
 
-        A process that is killed loses none of them. With a store of your own they are the numbers of this process.
+        A process that is killed loses none of them. With a server that hosts share, they are those of all hosts, of the others as
+        these have told them last. With a store of your own they are the numbers of this process.
         """
         return self._engine.runtime.stats()
 

@@ -22,7 +22,7 @@ from ..table_file import Layout, Table, open_table
 FILE_NAME = "known-1"
 #: Seconds for which the server counts as down at most without another attempt.
 LONGEST_DOWN = 60.0
-_DOWN_UNTIL, _HEARD_AT, _APPLIED, _CHANGE, _GENERATION, _HOST, _FOLLOWED_AT = range(7)
+_DOWN_UNTIL, _HEARD_AT, _APPLIED, _CHANGE, _GENERATION, _HOST, _TOLD_AT = range(7)
 _HEADER = 16
 _LAYOUT = Layout(counts=_HEADER, stamps=SLOTS, marks=0)
 _MICRO = 1_000_000
@@ -162,6 +162,15 @@ class Known:
     @generation.setter
     def generation(self, number: int) -> None:
         self._header[_GENERATION] = number
+
+    @property
+    def told_at(self) -> float:
+        """When a process of this host has told its numbers last, in seconds since the start of the machine."""
+        return max(0, self._header[_TOLD_AT]) / _MICRO
+
+    @told_at.setter
+    def told_at(self, moment: float) -> None:
+        self._header[_TOLD_AT] = int(moment * _MICRO)
 
     # -- this host -----------------------------------------------------------------------------------------------
 

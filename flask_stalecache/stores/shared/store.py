@@ -38,6 +38,7 @@ from .follower import Follower
 from .known import Known, number_of, shared_number
 from .lock import Leases, SharedLock
 from .logs import SharedLogs
+from .numbers import SharedNumbers
 from .scripts import Got, Kind, Scripts, State, Written
 
 logger = logging.getLogger("flask_stalecache")
@@ -92,6 +93,7 @@ class RedisStore:
         self._scripts = Scripts(self._client, name, known.host_id)
         self._leases = Leases(self._scripts, known, lease, longest_lease)
         self.follower = Follower(files, known, SharedLogs(self._client, name))
+        self.numbers = SharedNumbers(self._client, name, known, files.directory)
         self._idle = seconds("inactive", inactive)
         self._entry_size = entry_size
         self._purge_wait = purge_wait

@@ -17,6 +17,8 @@ import redis
 import valkey
 
 from flask_stalecache import ConfigError, StoreError
+from flask_stalecache.stats.counters import Counters
+from flask_stalecache.stats.registry import Registry
 from flask_stalecache.stores.shared.client import from_url, named
 from flask_stalecache.stores.shared.store import RedisStore
 from support.shared_hosts import Server
@@ -193,6 +195,10 @@ def test_the_least_rights_suffice(server: Server, make_store: MakeStore, caplog:
     one.follower.read_once()
     assert one.load("page").entry is None
     assert list(one.walk()) == []
+    numbers = Registry(Counters()).read(0, 0, None)
+    two.numbers.tell(numbers)
+    assert one.numbers.look(numbers).problem == ""
+    one.numbers.fold()
     live_through(one)
     one.follower.stop()
     assert not downs(caplog)
