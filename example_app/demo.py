@@ -7,7 +7,6 @@ an article. It prints what visitors see, stops its servers, and exits with 0 if 
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 import time
@@ -16,8 +15,6 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
-from types import FrameType
-from typing import NoReturn
 
 from example_app import trouble
 from example_app.articles import FIRST
@@ -46,23 +43,15 @@ from example_app.chapters import (
     Row,
     summary,
 )
-from example_app.servers import Server, ServerFailed, news_site, tail, third_party
+from example_app.servers import Server, news_site, tail, third_party
+from example_app.stopping import Stopped, until_stopped
 from example_app.third_party import PARTNERS
 from example_app.visits import EDITOR, Stage, StoryFailed, next_of, session
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OLD = FIRST["the-ten-second-box"]
 NEW = replace(OLD, title="The ten second box, mended")
 #: The placeholder for the number on the front page.
 NO_NUMBER = "Still thinking"
-
-
-class Stopped(BaseException):
-    """A signal asks the demo to stop. Like KeyboardInterrupt, it passes through handlers of Exception."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 class Story:
@@ -219,27 +208,12 @@ def _serve(site: Server, partner: Server) -> int:
     return 0
 
 
-def _stop_on(number: int, frame: FrameType | None) -> NoReturn:
-    # Further signals must not interrupt the stopping of the servers, which has its own time limit.
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
-    raise Stopped(number)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m example_app.demo", description="Run the demo and print the results.")
     parser.add_argument("--fast", action="store_true", help="use shorter times, in about 20 s")
     parser.add_argument("--serve", action="store_true", help="stay up afterwards, until Ctrl-C")
     options = parser.parse_args(arguments)
-    for number in SIGNALS:
-        signal.signal(number, _stop_on)
-    try:
-        return _run(FAST if options.fast else NORMAL, options.serve)
-    except ServerFailed as failure:
-        print(failure, file=sys.stderr)
-        return 1
-    except Stopped as stopped:
-        return 128 + stopped.number
+    return until_stopped(lambda: _run(FAST if options.fast else NORMAL, options.serve))
 
 
 if __name__ == "__main__":
