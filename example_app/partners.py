@@ -16,7 +16,11 @@ from example_app.extensions import cache
 
 #: Tag of all values that come from a partner, and of the pages that use them.
 TAG = "partners"
-CITY = "Berlin"
+#: The same for the number alone.
+NUMBER = "number"
+CITIES = ("Berlin", "Lagos", "Lima", "Oslo")
+#: The city whose weather the front page shows.
+CITY = CITIES[0]
 #: The longest time that a visitor waits for any of them, in seconds.
 LONGEST_WAIT = 0.5
 
@@ -39,9 +43,16 @@ class Answers:
     comments: dict[str, int | None]
 
 
+def weather_tag(city: str) -> str:
+    """Return the tag of the weather in a city, and of the pages that show it."""
+    return f"weather:{city}"
+
+
 # Its freshness comes from the configuration, so that the demo can shorten it. A call takes ten seconds, too long for a visitor.
 # There is only one key, so one call at a time, and two threads are enough, even if one hangs for longer than its client's timeout.
-@cache.memoize(stale_while_revalidate=3600, stale_if_error=86400, wait=LONGEST_WAIT, fallback=None, max_concurrency=2, tags=[TAG])
+@cache.memoize(
+    stale_while_revalidate=3600, stale_if_error=86400, wait=LONGEST_WAIT, fallback=None, max_concurrency=2, tags=[TAG, NUMBER]
+)
 def number() -> int | None:
     """Ask the slow partner for its number."""
     answer = requests.get(_url("number"), timeout=current_app.config["THIRD_PARTY_TIMEOUT"])
@@ -58,7 +69,7 @@ def number() -> int | None:
     wait=0.3,
     fallback=None,
     max_concurrency=4,
-    tags=[TAG],
+    tags=lambda city: [TAG, weather_tag(city)],
 )
 def weather(city: str) -> Weather | None:
     """Ask the flaky partner for the weather in a city."""

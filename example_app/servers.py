@@ -1,4 +1,4 @@
-"""Starts the third party and the news site as processes of their own, and stops them by their ids."""
+"""Starts the third party, the news site and Valkey as processes of their own, and stops them by their ids."""
 
 import os
 import signal
@@ -51,8 +51,8 @@ def third_party(sleep: float, folder: Path) -> Iterator[Server]:
     :param folder: where its log is written.
     """
     command = ["-m", "example_app.third_party", "--port", "0", "--sleep", str(sleep)]
-    with _process(command, folder / "third_party.log") as starting:
-        url = _until(lambda: starting.log.read_text().partition("\n")[0], starting)
+    with process([sys.executable, *command], folder / "third_party.log") as starting:
+        url = until(lambda: starting.log.read_text().partition("\n")[0], starting)
         yield Server(starting.process, url, starting.log)
 
 
@@ -69,12 +69,11 @@ def news_site(settings: Mapping[str, object], folder: Path) -> Iterator[Server]:
         # Passed on open, so that no other process can take the port in between.
         fd = listening.fileno()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        command = ["-m", "gunicorn", "-c", "python:example_app.gunicorn_conf", "-b", f"fd://{fd}"]
-        process = _process([*command, "example_app:create_app()"], folder / "news_site.log", settings, (fd,), url)
-        with process as server:
+        command = [sys.executable, "-m", "gunicorn", "-c", "python:example_app.gunicorn_conf", "-b", f"fd://{fd}"]
+        with process([*command, "example_app:create_app()"], folder / "news_site.log", settings, (fd,), url) as server:
             # Closed here, so that requests do not wait in its queue after gunicorn has ended.
             listening.close()
-            _until(lambda: server.log.read_text().count(READY) == workers, server)
+            until(lambda: server.log.read_text().count(READY) == workers, server)
             yield server
 
 
@@ -83,18 +82,26 @@ def tail(log: Path, lines: int = 20) -> str:
 
 
 @contextmanager
-def _process(
+def process(
     command: Sequence[str],
     log: Path,
     settings: Mapping[str, object] | None = None,
     fds: Sequence[int] = (),
     url: str = "",
 ) -> Iterator[Server]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, *command],
+    """Run a command as a server, and stop it at the end.
+
+    :param command: the program and its arguments.
+    :param log: the file of its output, which is added to.
+    :param settings: settings of the site, without the prefix ``NEWS_``.
+    :param fds: descriptors that it inherits.
+    :param url: the URL that it will have.
+    """
+    with log.open("ab") as output:
+        started = subprocess.Popen(
+            command,
             cwd=ROOT,
-            env=_environment(settings or {}),
+            env=environment(settings or {}),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -103,30 +110,30 @@ def _process(
             start_new_session=True,
         )
     try:
-        yield Server(process, url, log)
+        yield Server(started, url, log)
     finally:
-        _stop(process)
+        _stop(started)
 
 
-def _environment(settings: Mapping[str, object]) -> dict[str, str]:
+def environment(settings: Mapping[str, object]) -> dict[str, str]:
     """Return this process's environment, less what would change the story, plus the site's settings."""
     ours = ("NEWS_", "FLASK_", "GUNICORN_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return environment | {"NO_PROXY": "127.0.0.1"} | {f"NEWS_{name}": str(value) for name, value in settings.items()}
+    others = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return others | {"NO_PROXY": "127.0.0.1"} | {f"NEWS_{name}": str(value) for name, value in settings.items()}
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+def _stop(running: subprocess.Popen[bytes]) -> None:
+    running.terminate()
     try:
-        process.wait(STOP_LIMIT)
+        running.wait(STOP_LIMIT)
     except subprocess.TimeoutExpired:
         # It leads its own process group, so this reaches gunicorn's workers too, and no other process.
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
 
 
-def _until(condition: Callable[[], T], server: Server) -> T:
+def until(condition: Callable[[], T], server: Server) -> T:
     """Wait until the condition is true, and return what it returned.
 
     :raises ServerFailed: when the server ends, or does not get there within :data:`START_LIMIT` seconds.

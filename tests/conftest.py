@@ -43,6 +43,7 @@ SLOWEST = (
     "project/test_docs.py",
     "live/test_pages.py",
     "project/test_demo.py",
+    "project/test_demo_hosts.py",
     "frontends/test_differ.py",
     "stores/purging/test_model.py",
     "project/test_day.py",

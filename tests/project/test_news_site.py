@@ -39,7 +39,7 @@ class Partners:
         """Stand in for ``requests.get``."""
         assert timeout > 0
         name = urlsplit(url).path.split("/")[1]
-        assert params == ({"city": "Berlin"} if name == "weather" else None)
+        assert (params is not None) == (name == "weather")
         self.calls[name] += 1
         count = self.calls[name]
         self.meanwhile()
@@ -132,6 +132,18 @@ def test_open_pages_are_cached(app: Flask, path: str) -> None:
     first, second = visit(client, path), visit(client, path)
     assert (first[0], second[0]) == ("MISS", "HIT")
     assert first[1] == second[1]
+
+
+def test_the_weather_page_is_cached_and_purged_for_one_city(app: Flask, others: Partners) -> None:
+    client = app.test_client()
+    assert "1 °C, rain" in visit(client, "/weather/Berlin")[1]
+    assert "2 °C, rain" in visit(client, "/weather/Lima")[1]
+    assert visit(client, "/weather/Atlantis")[0] == "MISS"
+    assert others.calls["weather"] == 2, "no partner is asked for what visitors make up"
+    with app.app_context():
+        cache.purge(tag=partners.weather_tag("Lima"))
+    assert "3 °C, rain" in visit(client, "/weather/Lima")[1]
+    assert visit(client, "/weather/Berlin")[0] == "HIT"
 
 
 def test_opening_the_login_form_leaves_a_visitor_in_the_cache(app: Flask) -> None:
