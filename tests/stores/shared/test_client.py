@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import threading
 import time
@@ -21,7 +20,7 @@ from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.registry import Registry
 from flask_stalecache.stores.shared.client import from_url, named
 from flask_stalecache.stores.shared.store import RedisStore
-from support.shared_hosts import Server
+from support.shared_hosts import PROGRAMS, Server
 from support.store_contract import NEWS, NOTE, begun
 
 MakeStore = Callable[..., RedisStore]
@@ -35,15 +34,12 @@ def make_store(tmp_path: Path) -> MakeStore:
     return make
 
 
-@pytest.fixture
-def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(params=PROGRAMS)
+def mortal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Return a server of this test only."""
-    server = Server(tmp_path_factory.mktemp("mortal"))
+    server = Server(tmp_path_factory.mktemp("mortal"), kind=request.param)
     yield server
-    assert server.process is not None
-    if server.process.poll() is None:
-        os.kill(server.process.pid, signal.SIGCONT)
-        server.kill()
+    server.close()
 
 
 def live_through(store: RedisStore) -> None:
@@ -120,14 +116,13 @@ def test_a_server_that_hangs_costs_a_host_one_patience(
     store, other = make_store(mortal.url), make_store(mortal.url)
     assert store.write(begun(store))
     other.load("page")
-    assert mortal.process is not None
-    os.kill(mortal.process.pid, signal.SIGSTOP)
+    mortal.hang()
     live_through(store)
     # Another process of the same host asks no more.
     live_through(other)
     assert other.lookup("page") is not None
     assert len(downs(caplog)) == 1
-    os.kill(mortal.process.pid, signal.SIGCONT)
+    mortal.go_on()
     store.follower.read_once()
     assert store.load("news").entry is None
     store.follower.stop()
@@ -141,9 +136,8 @@ def test_a_server_that_is_slow_is_asked_again_while_the_host_hears_it(
     store.load("page")
     # The follower has just heard it.
     store._known.has_heard()
-    assert mortal.process is not None
-    os.kill(mortal.process.pid, signal.SIGSTOP)
-    threading.Timer(0.5, os.kill, (mortal.process.pid, signal.SIGCONT)).start()
+    mortal.hang()
+    threading.Timer(0.5, mortal.go_on).start()
     other = make_store(mortal.url, "two")
     assert store.load("page").entry is None
     assert not downs(caplog)
