@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,10 @@ from support.endurance import IS_SOAK
 from support.third_party import make_site, party, site  # noqa: F401  Fixtures of all tests of sessions.
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# The tests start hundreds of processes, and each would compile the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A busy machine is no failure. Each run has examples of its own.
 settings.register_profile(
