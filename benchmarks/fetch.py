@@ -98,6 +98,19 @@ def ours(folder: Path, ask: Fetch, fresh: float) -> Cached:
     return Cached(StaleCache(app).memoize(fresh, 600, 600, jitter=0)(ask), app)
 
 
+def our_stale(folder: Path, ask: Fetch) -> Cached:
+    app = Flask("our_stale")
+    # The pending refresh must not reach its deadline during the measurement.
+    app.config.from_mapping(STALECACHE_DIR=folder, STALECACHE_REFRESH_DEADLINE=86400)
+    fetch = StaleCache(app).memoize(0, LONG * 1000, LONG)(ask)
+    engine = app.extensions["stalecache"].engine
+    with app.app_context():
+        fetch("EUR")
+    for stored in engine.store.walk():
+        engine.runtime.claim(engine.store.load(stored.entry.key))
+    return Cached(fetch, app)
+
+
 def flask_caching(folder: Path, ask: Fetch, fresh: float) -> Cached:
     from flask_caching import Cache
 
@@ -209,6 +222,7 @@ def hits(folder: Path, origin: Origin) -> dict[str, tuple[Cached, Callable[[], o
     caches = {name: make(folder / name, text, LONG) for name, make in FUNCTIONS.items()}
     caches |= {name: make(folder / name, origin.url, LONG) for name, make in SESSIONS.items()}
     caches["ours, 20 rows"] = ours(folder / "rows", rows, LONG)
+    caches["ours, stale, refresh pending"] = our_stale(folder / "stale", text)
     made = {
         name: (cache, partial(cache.fetch, "EUR"), CALLS // 10 if name in SESSIONS else CALLS) for name, cache in caches.items()
     }

@@ -45,6 +45,8 @@ AGAINST_EMPTY = {
     VARY: Target(f"{VARY} ÷ {EMPTY}", 0.06),
     NOT_MODIFIED: Target(f"{NOT_MODIFIED} ÷ {EMPTY}", 0.06),
     SIGNED: Target(f"{SIGNED} ÷ {EMPTY}", 0.06),
+    STALE: Target(f"{STALE} ÷ {EMPTY}", 0.05),
+    RANGE: Target(f"{RANGE} ÷ {EMPTY}", 0.1),
 }
 UNDER_RENDER = Target(f"p99 of a {HIT} under a background render ÷ its idle median", 10)
 

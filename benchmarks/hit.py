@@ -30,13 +30,17 @@ if TYPE_CHECKING:
 
 SIZE = 10_000
 PAGE = "x" * SIZE
+YEAR = 31_536_000
 #: Seconds for each turn of a variant: several times the 5 ms after which Python switches threads.
 TURN = 0.02
 #: Turns of each variant in one round.
 TURNS = 4
 
 RAW, EMPTY, OURS = "raw WSGI callable", "empty Flask view", "flask_stalecache hit"
+STALE = "flask_stalecache stale hit, refresh pending"
 SIMPLE, FILES = "Flask-Caching hit, SimpleCache", "Flask-Caching hit, FileSystemCache"
+#: The status of those of ours.
+WORDS = {OURS: "HIT", STALE: "UPDATING"}
 
 
 class Target(NamedTuple):
@@ -47,6 +51,7 @@ class Target(NamedTuple):
 
 
 AGAINST_EMPTY = Target("our hit ÷ empty Flask view", 1.0)
+AGAINST_FRESH = Target("our stale hit, refresh pending ÷ our hit", 1.1)
 AGAINST_FILES = Target("our hit ÷ Flask-Caching's FileSystemCache hit", 0.55)
 UNDER_RENDER = Target("our hit under a background render ÷ our idle hit", 1.2)
 
@@ -78,6 +83,19 @@ def our_hit(folder: Path) -> WSGIApplication:
     return app
 
 
+def our_stale_hit(folder: Path) -> WSGIApplication:
+    app = Flask("stale")
+    # The pending refresh must not reach its deadline during the measurement.
+    app.config.from_mapping(STALECACHE_DIR=folder / "stale", STALECACHE_REFRESH_DEADLINE=86400)
+    view = StaleCache(app).cached(0, YEAR, YEAR)(page)
+    app.add_url_rule("/page", view_func=view)
+    engine = app.extensions["stalecache"].engine
+    call(app, request())
+    for stored in engine.store.walk():
+        engine.runtime.claim(engine.store.load(stored.entry.key))
+    return app
+
+
 def flask_caching_hit(**config: Any) -> WSGIApplication:
     app = Flask("theirs")
     app.add_url_rule("/page", view_func=Cache(app, config=config).cached(timeout=3600)(page))
@@ -90,6 +108,7 @@ def variants(folder: Path) -> dict[str, WSGIApplication]:
         RAW: raw,
         EMPTY: empty_view(),
         OURS: our_hit(folder),
+        STALE: our_stale_hit(folder),
         SIMPLE: flask_caching_hit(CACHE_TYPE="SimpleCache"),
         FILES: flask_caching_hit(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(folder / "flask_caching")),
     }
@@ -197,10 +216,10 @@ def check(apps: Mapping[str, WSGIApplication]) -> None:
             headers, body = call(app, request())
         if headers["status"] != "200 OK" or body != PAGE.encode():
             raise SystemExit(f"{name} does not answer the page: {headers['status']}")
-        if name == OURS and (
-            headers["X-Cache-Status"] != "HIT" or not {"Age", "Cache-Status", "Content-Length", "ETag"} <= headers.keys()
+        if name in WORDS and (
+            headers["X-Cache-Status"] != WORDS[name] or not {"Age", "Cache-Status", "Content-Length", "ETag"} <= headers.keys()
         ):
-            raise SystemExit(f"{name} is no hit with all its headers: {headers}")
+            raise SystemExit(f"{name} is no {WORDS[name]} with all its headers: {headers}")
 
 
 # -- the report ------------------------------------------------------------------------------------------------------
@@ -218,7 +237,7 @@ def table(rounds: list[Round]) -> Iterator[str]:
     """Yield the lines of the table, and the results for the targets."""
     yield f"| 10 kB, median of {len(rounds)} rounds | µs | ÷ empty view | ÷ FileSystemCache | µs under a render | ÷ idle |"
     yield "|---|---:|---:|---:|---:|---:|"
-    for name in (RAW, EMPTY, OURS, SIMPLE, FILES):
+    for name in (RAW, EMPTY, OURS, STALE, SIMPLE, FILES):
         idle = median(found.idle[name] for found in rounds)
         rendering = median(found.rendering[name] for found in rounds)
         ratios = f"{ratio(rounds, name, EMPTY):.2f} | {ratio(rounds, name, FILES):.2f}"
@@ -228,6 +247,7 @@ def table(rounds: list[Round]) -> Iterator[str]:
     yield "|---|---:|---:|---|"
     measured = {
         AGAINST_EMPTY: ratio(rounds, OURS, EMPTY),
+        AGAINST_FRESH: ratio(rounds, STALE, OURS),
         AGAINST_FILES: ratio(rounds, OURS, FILES),
         UNDER_RENDER: slowdown(rounds, OURS),
     }

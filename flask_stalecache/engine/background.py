@@ -24,7 +24,8 @@ from typing import NamedTuple
 
 from ..core.guarded import guarded
 from ..core.model.entry import Entry
-from ..core.rules.serving import is_due
+from ..core.rules.serving import ServeOptions, is_due, is_fresh, stands_until
+from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
 from ..errors import StoreError
 from ..stores.base import Copy
@@ -32,6 +33,7 @@ from .answer_writer import AnswerWriter
 from .fair_queue import Demand, Waiting
 from .origin import Answer, RefreshJob, RefreshResult
 from .singleflight import Flight, Flights, Lead
+from .standing import LONGEST, Standing
 from .thread_pool import ThreadPool
 
 logger = logging.getLogger("flask_stalecache")
@@ -63,6 +65,11 @@ class PendingRefresh(NamedTuple):
         :param now: seconds on the monotonic clock.
         """
         return now < self.until and (self.stamp is None or self.stamp == copy.stamp)
+
+    def is_over(self) -> bool:
+        """Whether it is no longer pending, for who knows that the copy is still the same: its stamp has not changed."""
+        # After a pause the result is that of the try before.
+        return time.monotonic() >= self.until or (self.stamp is None and self.result.done.is_set())
 
 
 class BackgroundRefreshes:
@@ -99,6 +106,21 @@ class BackgroundRefreshes:
             return False
         pending.demand.ask(now)
         return True
+
+    def standing(self, copy: Copy, status: CacheStatus, terms: ServeOptions) -> Standing | None:
+        """Return the decision to serve a copy without another refresh, for requests to come; ``None`` if each has to decide.
+
+        :param status: how the copy is served.
+        :param terms: the serving options.
+        """
+        now, entry, pending = time.time(), copy.entry, self._pending.get(copy.key)
+        if entry is None or terms.shows_errors:
+            return None
+        until = min(now + LONGEST, stands_until(entry, copy.note, now, terms))
+        if pending is not None and pending.holds(copy, time.monotonic()):
+            return Standing(status, terms, now, until, pending.is_over, pending.demand)
+        stands = copy.note.backing_off(now) or is_fresh(entry, now, terms)
+        return Standing(status, terms, now, until) if stands else None
 
     @guarded
     def claim(self, copy: Copy) -> bool:

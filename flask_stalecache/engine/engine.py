@@ -99,10 +99,14 @@ class Engine:
     def serve(self, origin: Origin) -> Served:
         """Answer a request: from the store if possible, else by calling the origin, once for all requests that wait."""
         copy = self.store.lookup(origin.key)
-        entry = None if copy is None else copy.entry
-        if entry is not None and is_plain_hit(entry, time.time(), origin.terms) and not origin.is_barred_from(entry):
+        if copy is not None and (entry := copy.entry) is not None:
             # The hit path: the same decision as below, at a third of the cost.
-            return Served(CacheStatus.HIT, copy)
+            if is_plain_hit(entry, now := time.time(), terms := origin.terms):
+                if not origin.is_barred_from(entry):
+                    return Served(CacheStatus.HIT, copy)
+            elif (standing := copy.standing) is not None and standing.holds(now, terms) and not origin.is_barred_from(entry):
+                standing.demand.more += 1
+                return Served(standing.status, copy)
         begun = time.perf_counter()
         copy = copy or self._load(origin.key)
         if (copy.entry is None or copy.entry.status == INDEX) and origin.relocate():
@@ -122,7 +126,7 @@ class Engine:
         route = self._count_use(origin, copy) or self._look(origin, copy)
         match route:
             case ServeCopy():
-                return self._serve_copy(route)
+                return self._serve_copy(route, origin)
             case Bypass():
                 self.runtime.prepare_process()
                 return self._barred(origin, copy)
@@ -243,7 +247,7 @@ class Engine:
         """Serve a request by its route. Return ``None`` if it has to queue."""
         match route:
             case ServeCopy():
-                return self._serve_copy(route)
+                return self._serve_copy(route, visit.origin)
             case Collapsed(copy):
                 return Served(visit.fetch.status, copy, collapsed=True)
             case Bypass():
@@ -259,10 +263,12 @@ class Engine:
             case _:
                 return assert_never(route)
 
-    def _serve_copy(self, route: ServeCopy) -> Served:
+    def _serve_copy(self, route: ServeCopy, origin: Origin) -> Served:
         copy, decision = route
         if decision.refresh and not self.runtime.claim(copy):
             return Served(decision.meanwhile, copy)
+        if not decision.refresh and not self.instrumentation.notes_each_stale_hit():
+            copy.standing = self.runtime.process.refreshes.standing(copy, decision.status, origin.terms)
         return Served(decision.status, copy, None, decision.refresh)
 
     def _call_unlocked(self, visit: FetchState) -> Served:

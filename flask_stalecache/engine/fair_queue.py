@@ -34,13 +34,20 @@ class Demand:
 
     Requests add to it without a lock, so an ask may be lost now and then, which changes an order at most.
 
-    :ivar rank: compares demands at any time: their order does not change while nobody asks.
+    :ivar more: asks since the last call of :meth:`ask`, at about its time: for those who can't afford a call.
     """
 
-    __slots__ = ("rank",)
+    __slots__ = ("_asked", "_rank", "more")
 
     def __init__(self) -> None:
-        self.rank = -math.inf
+        self._rank = -math.inf
+        self._asked = 0.0
+        self.more = 0
+
+    @property
+    def rank(self) -> float:
+        """Compares demands at any time: their order does not change while nobody asks."""
+        return _sum(self._rank, self._asked / HALF_LIFE + math.log2(self.more)) if self.more else self._rank
 
     def ask(self, now: float) -> None:
         """Count one ask.
@@ -48,11 +55,11 @@ class Demand:
         :param now: seconds on a clock that never steps back.
         """
         # Forward decay: instead of halving all counts as time goes by, a later ask counts more.
-        self.rank = _sum(self.rank, now / HALF_LIFE)
+        self._rank, self.more, self._asked = _sum(self.rank, now / HALF_LIFE), 0, now
 
     def add(self, other: Demand) -> None:
         """Count the asks of another one, too."""
-        self.rank = _sum(self.rank, other.rank)
+        self._rank, self.more = _sum(self.rank, other.rank), 0
 
 
 def _sum(one: float, other: float) -> float:

@@ -88,6 +88,10 @@ class Instrumentation:
         if failed and tally is not UNCOUNTED:
             send(signals.origin_failed, self.sender, key=key, label=tally.label, error=error)
 
+    def notes_each_stale_hit(self) -> bool:
+        """Whether a receiver or the debug log wants to know of each stale copy that is served."""
+        return bool(signals.stale_served.receivers) or logger.isEnabledFor(logging.DEBUG)
+
     def stale_served(self, of: Counted, served: Served) -> None:
         """Send the signal of a stale copy that is served."""
         if signals.stale_served.receivers:

@@ -374,7 +374,8 @@ class Served(NamedTuple):
     :ivar stored: the answer was stored.
     :ivar collapsed: it is the result of another request's call.
     :ivar waited: the request waited for another request's call, with or without success.
-    :ivar took: seconds until there was something to serve; ``None`` for a fresh copy in memory, to save reading the clock.
+    :ivar took: seconds until there was something to serve; ``None`` for a copy in memory that is fresh, or served as a moment ago,
+        to save reading the clock.
     """
 
     status: CacheStatus

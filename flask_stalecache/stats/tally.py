@@ -28,15 +28,18 @@ KINDS = ("endpoint", "function", "host")
 #: Cells by kind and label.
 Totals: TypeAlias = "Mapping[tuple[str, str], Sequence[int]]"
 
-#: The cells of a label. A hit from this process's memory only adds to the first one.
+#: The cells of a label. A fresh hit from this process's memory only adds to the first one.
 PLAIN = 0
 _STATUS = {CacheStatus(name): 1 + index for index, name in enumerate(STATUSES)}
-_FROM_STORE = tuple(_STATUS[status] for status in (CacheStatus.HIT, CacheStatus.STALE, CacheStatus.UPDATING))
+#: Likewise, where a stale copy in memory is served while its refresh is pending. They are behind all other cells of a series.
+PLAIN_UPDATING, PLAIN_STALE = 46, 47
+PLAIN_CELLS = {CacheStatus.HIT: PLAIN, CacheStatus.UPDATING: PLAIN_UPDATING, CacheStatus.STALE: PLAIN_STALE}
+_FROM_STORE = (*PLAIN_CELLS.values(), *(_STATUS[status] for status in PLAIN_CELLS))
 #: Requests after which an endpoint without a hit is remarkable.
 _MANY = 100
 _CALLS, _FAILURES, _WAITS, _REFRESHED, _REFRESH_FAILED, _REFRESH_NS, _SERVED_NS, _ORIGIN_NS = range(8, 16)
 _SERVED, _ORIGIN = 16, 16 + _BUCKETS
-#: Cells of a label's series: all of the above, and a few spare ones.
+#: Cells of a label's series: all of the above.
 CELLS = 48
 #: Cells for reasons, of which most are spare ones.
 _ROOM = 128
@@ -79,12 +82,12 @@ class Tally:
     def served(self, status: CacheStatus, took: float | None, *, waited: bool = False, why: Reason | None = None) -> None:
         """Count a request or a call.
 
-        :param took: seconds until there was something to serve; ``None`` for a fresh copy in memory.
+        :param took: seconds until there was something to serve; ``None`` for a copy in memory without another decision.
         :param waited: it waited for another's call of the origin.
         :param why: why it was not answered from the store; ``None`` if it was, or if that is counted later.
         """
         if took is None:
-            self.cells[PLAIN] += 1
+            self.cells[PLAIN_CELLS[status]] += 1
             return
         index, bucket, nanoseconds = _STATUS[status], _SERVED + bisect_left(BOUNDS, took), int(took * _BILLION)
         self.cells[index] += 1
@@ -104,7 +107,7 @@ class Tally:
     @property
     def is_never_hit(self) -> bool:
         """Whether many requests were answered, and none of them from the store."""
-        return self.live >= _MANY and not (self.cells[PLAIN] or any(self.cells[index] for index in _FROM_STORE))
+        return self.live >= _MANY and not any(self.cells[index] for index in _FROM_STORE)
 
     def asked(self, seconds: float, *, failed: bool) -> None:
         """Count a call of the origin."""
@@ -129,7 +132,8 @@ UNCOUNTED = Tally("", "")
 def requests_in(cells: Sequence[int]) -> dict[str, int]:
     """Return requests by status."""
     requests = dict(zip(STATUSES, cells[1 : 1 + len(STATUSES)], strict=True))
-    requests["HIT"] += cells[PLAIN]
+    for status, index in PLAIN_CELLS.items():
+        requests[status.value] += cells[index]
     return requests
 
 
@@ -139,7 +143,7 @@ def series_of(cells: Sequence[int], *, cumulative: bool = True) -> Series:
     :param cumulative: each bucket includes those below it.
     """
     served = [*cells[_SERVED : _SERVED + _BUCKETS]]
-    served[0] += cells[PLAIN]
+    served[0] += sum(cells[index] for index in PLAIN_CELLS.values())
     return {
         "requests": requests_in(cells),
         "origin_calls": cells[_CALLS],

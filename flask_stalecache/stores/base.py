@@ -35,9 +35,24 @@ class Copy:
     :ivar used: set by each use; the eviction of copies reads it (CLOCK).
     :ivar size: estimated bytes of memory.
     :ivar prepared: what a front end made of the entry to serve it faster.
+    :ivar standing: the engine's last decision to serve the entry, while it may be repeated.
     """
 
-    __slots__ = ("entry", "key", "mark", "names", "note", "prepared", "seq", "size", "slot", "stamp", "table", "used")
+    __slots__ = (
+        "entry",
+        "key",
+        "mark",
+        "names",
+        "note",
+        "prepared",
+        "seq",
+        "size",
+        "slot",
+        "stamp",
+        "standing",
+        "table",
+        "used"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -61,6 +76,7 @@ class Copy:
         self.names: tuple[tuple[int, int], ...] = ()
         self.used = False
         self.prepared: Any = None
+        self.standing: Any = None
         self.size = _COPY + len(key) + (0 if entry is None else _weight_of_entry(entry))
 
 

@@ -159,6 +159,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.per_process",
         "engine.threads",
         "engine.fair_queue",
+        "engine.standing",
         "engine.thread_pool",
         "engine.housekeeper",
         "engine.origin",

@@ -16,6 +16,7 @@ from flask_stalecache.stats.tally import (
     BUCKET_NAMES,
     CELLS,
     PLAIN,
+    PLAIN_CELLS,
     STATUSES,
     Tally,
     added,
@@ -108,6 +109,19 @@ def test_buckets_are_cumulative_or_not() -> None:
     assert list(cumulative["buckets"].values()) == [1, 1, 3, *[3] * (len(BOUNDS) - 3), 4]
     assert list(single["buckets"].values()) == [1, 0, 2, *[0] * (len(BOUNDS) - 3), 1]
     assert (cumulative["count"], cumulative["sum"]) == (single["count"], single["sum"])
+
+
+@pytest.mark.parametrize("status", [CacheStatus.HIT, CacheStatus.UPDATING, CacheStatus.STALE])
+def test_an_answer_that_needed_no_decision_took_no_time(status: CacheStatus) -> None:
+    tally = Tally("endpoint", "news")
+    tally.live = 1000
+    assert tally.is_never_hit
+    tally.served(status, None)
+    tally.cells[PLAIN_CELLS[status]] += 1
+    series = series_of(tally.cells)
+    assert series["requests"] == {**dict.fromkeys(STATUSES, 0), status.value: 2}
+    assert series["served"]["buckets"]["0.001"] == series["served"]["count"] == 2
+    assert not tally.is_never_hit
 
 
 def test_a_plain_hit_is_a_hit_that_took_no_time() -> None:

@@ -28,6 +28,7 @@ FACES: dict[str, set[str]] = {
         "origin",
         "per_process",
         "signals",
+        "standing",
         "stream_copies",
         "stream_pace",
         "thread_pool",

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
-
-from flask import Flask
+from typing import TYPE_CHECKING, Any
 
 from flask_stalecache.engine.engine import Engine
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 HITS = 1000
 
@@ -83,10 +84,13 @@ def without_system_calls(prepare: Callable[[], Callable[[], object]]) -> tuple[i
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, said
 
 
-def counted_without_system_calls(engine: Engine, prepare: Callable[[], Callable[[], object]]) -> tuple[int, bytes]:
+def counted_without_system_calls(
+    engine: Engine, prepare: Callable[[], Callable[[], object]], word: str = "HIT"
+) -> tuple[int, bytes]:
     """Run hits as :func:`without_system_calls` does, and see that each was counted in a file of the fork's own.
 
     :param prepare: does it once itself.
+    :param word: how they are answered.
     """
 
     def prepare_counting() -> Callable[[], object]:
@@ -95,21 +99,24 @@ def counted_without_system_calls(engine: Engine, prepare: Callable[[], Callable[
         assert engine.registry._file is not None
         return run
 
-    before = hits_of(engine)
+    before = hits_of(engine, word)
     outcome = without_system_calls(prepare_counting)
     if outcome == (0, b"ok"):
-        assert hits_of(engine) - before == HITS + 1
+        assert hits_of(engine, word) - before == HITS + 1
     return outcome
 
 
-def hits_of(engine: Engine) -> int:
+def hits_of(engine: Engine, word: str = "HIT") -> int:
     """Return the hits of all processes."""
     stats = engine.runtime.stats()
-    return stats["requests"]["HIT"] + stats["calls"]["HIT"]
+    return stats["requests"][word] + stats["calls"][word]
 
 
-def calls_of_a_hit(app: Flask, environ: dict[str, Any]) -> list[str]:
-    """Return the functions of the package that one request calls, from the server's call of the app to the end of the body."""
+def calls_of_a_hit(app: WSGIApplication, environ: dict[str, Any], word: str = "HIT") -> list[str]:
+    """Return the functions of the package that one request calls, from the server's call of the app to the end of the body.
+
+    :param word: how it is answered.
+    """
     called: list[str] = []
 
     def note(frame: FrameType, event: str, argument: object) -> None:
@@ -120,12 +127,12 @@ def calls_of_a_hit(app: Flask, environ: dict[str, Any]) -> list[str]:
     told: list[Any] = []
     sys.setprofile(note)
     try:
-        body = app.wsgi_app(environ, lambda *args: told.append(args))
+        body = app(environ, lambda *args: told.append(args))
         b"".join(body)
         # As a server does, before the next request.
         getattr(body, "close", lambda: None)()
         environ.clear()
     finally:
         sys.setprofile(None)
-    assert dict(told[0][1])["X-Cache-Status"] == "HIT"
+    assert dict(told[0][1])["X-Cache-Status"] == word
     return called

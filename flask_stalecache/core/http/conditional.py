@@ -66,7 +66,7 @@ class Selected:
         """The value of Content-Range in a 206 or 416 (RFC 9110 section 14.4)."""
         if self.extent is Extent.UNSATISFIABLE:
             return f"bytes */{self.size}"
-        return f"bytes {self.part.start}-{self.part.stop - 1}/{self.size}"
+        return _content_range(self.part, self.size)
 
 
 def select(method: str, get: Lookup, status: int, headers: Headers, answered: float, size: int | None) -> Selected:
@@ -114,9 +114,24 @@ def fields_of_206(headers: Headers, selected: Selected) -> list[tuple[str, str]]
 
     :param headers: the fields of the whole response.
     """
-    size = selected.part.stop - selected.part.start
-    fields = [(name, value) for name, value in headers if name.lower() != "content-length"]
-    return [*fields, ("Content-Range", selected.content_range), ("Content-Length", str(size))]
+    return [*fields_of_any_part(headers), *fields_of_part(selected.part, selected.size)]
+
+
+def fields_of_any_part(headers: Headers) -> list[tuple[str, str]]:
+    """Return the fields of a 206 that are the same for all parts."""
+    return [(name, value) for name, value in headers if name.lower() != "content-length"]
+
+
+def fields_of_part(part: slice, size: int) -> tuple[tuple[str, str], ...]:
+    """Return the other fields of a 206.
+
+    :param size: the size of the whole body in bytes.
+    """
+    return ("Content-Range", _content_range(part, size)), ("Content-Length", str(part.stop - part.start))
+
+
+def _content_range(part: slice, size: int) -> str:
+    return f"bytes {part.start}-{part.stop - 1}/{size}"
 
 
 #: Fields about a body that is not sent.

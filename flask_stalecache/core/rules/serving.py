@@ -34,7 +34,7 @@ import math
 from typing import NamedTuple
 
 from ..model.entry import Entry
-from ..model.moments import is_future
+from ..model.moments import AHEAD, is_future
 from ..model.note import Note
 from .prefer_stale import PreferStale
 from .status import CacheStatus
@@ -173,6 +173,24 @@ def decide(entry: Entry | None, note: Note, now: float, terms: ServeOptions = PL
     if entry.in_sie(now) and note.backing_off(now) and not is_error_shown:
         return Serve(entry, CacheStatus.STALE, False)
     return _fetch(entry, now, terms)
+
+
+def stands_until(entry: Entry, note: Note, now: float, terms: ServeOptions) -> float:
+    """Return until when time alone does not change what :func:`decide` returns; in seconds since the epoch.
+
+    :param now: the time of the decision.
+    """
+    ends, windows = entry.answered + entry.windows.max_age, entry.windows
+    moments = (
+        # Freshness, its last seconds, and the windows after it.
+        ends, ends - min(terms.refresh_ahead, windows.max_age / 2),
+        ends + windows.stale_while_revalidate, ends + windows.stale_if_error,
+        # A pause begins and ends.
+        note.written, note.retry_at,
+        # What is from the future is so only until then.
+        entry.answered - AHEAD, entry.received - AHEAD, entry.deployed - AHEAD,
+    )  # fmt: skip
+    return min((moment for moment in moments if moment > now), default=math.inf)
 
 
 def _fetch(entry: Entry, now: float, terms: ServeOptions) -> Fetch:

@@ -5,21 +5,32 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from io import FileIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from werkzeug.wsgi import FileWrapper
 
 from ...core.exhaustive import assert_never
-from ...core.http.conditional import ANSWERED_FIELDS, Extent, Selected, fields_of_206, fields_of_416, select, with_accept_ranges
+from ...core.http.conditional import (
+    ANSWERED_FIELDS,
+    Extent,
+    Selected,
+    fields_of_206,
+    fields_of_416,
+    fields_of_any_part,
+    select,
+    with_accept_ranges,
+)
 from ...core.http.ended import without_freshness
 from ...core.http.fields import fields_to_send, first_of, request_fields
+from ...core.http.ranges import UnsatisfiableRange, accepts_ranges, single_range
 from ...core.http.tags import without_fields
-from ...core.http.validators import fields_of_304
+from ...core.http.validators import CONDITIONS, fields_of_304
 from ...core.model.entry import Entry
 from ...core.model.inputs import RequestInputs
+from ...engine.standing import Standing
 from ...errors import StoreError
 from ...stats.tally import UNCOUNTED, Tally
 
@@ -29,26 +40,35 @@ if TYPE_CHECKING:
 Fields = list[tuple[str, str]]
 #: Bytes of a file that are sent in one block.
 BLOCK = 256 * 1024
+#: What a request for a range may have that only a full look decides about.
+_OTHER_CONDITIONS = tuple(name for name in CONDITIONS if name not in ("HTTP_RANGE", "HTTP_IF_RANGE"))
 #: Statuses without a body and without Content-Length.
 _BODILESS = (204, 304)
 
 
-class PreparedFields(NamedTuple):
-    """The fields of a fresh response, for as long as its Age and its seconds of freshness left stay the same.
+@dataclass(frozen=True, slots=True)
+class PreparedFields:
+    """The fields of a stored response, for as long as its Age and its seconds of freshness left stay the same.
 
     :ivar since: the beginning of that time, in seconds since the epoch.
     :ivar until: its end.
     :ivar whole: the fields of the whole response.
     :ivar confirmed: the fields of a 304.
+    :ivar part: the fields of a 206 that come before those of the part.
+    :ivar more: those that come behind.
+    :ivar standing: the decision to serve it although a refresh is due; ``None``: it is fresh.
     """
 
     since: float
     until: float
     whole: Fields
     confirmed: Fields
+    part: Fields
+    more: Fields
+    standing: Standing | None
 
 
-NOT_PREPARED = PreparedFields(math.inf, 0.0, [], [])
+NOT_PREPARED = PreparedFields(math.inf, 0.0, [], [], [], [], None)
 
 
 class PreparedResponse:
@@ -64,11 +84,12 @@ class PreparedResponse:
     :ivar keys: likewise, the keys of a session.
     :ivar etag: its ETag, if a 304 may be sent in its place.
     :ivar modified: its Last-Modified, likewise.
+    :ivar has_parts: ranges may be cut from it.
     :ivar fields_now: all fields as they may be sent now.
     :ivar tally: the counters of its endpoint.
     """
 
-    __slots__ = ("absent", "body", "entry", "etag", "fields", "fields_now", "keys", "line", "modified", "tally")
+    __slots__ = ("absent", "body", "entry", "etag", "fields", "fields_now", "has_parts", "keys", "line", "modified", "tally")
 
     def __init__(self, entry: Entry, tally: Tally = UNCOUNTED, removed: Collection[str] = (), *, is_over: bool = False) -> None:
         self.entry = entry
@@ -83,6 +104,7 @@ class PreparedResponse:
         is_confirmed = entry.status == 200
         self.etag = first_of(entry.headers, "etag") if is_confirmed else None
         self.modified = first_of(entry.headers, "last-modified") if is_confirmed else None
+        self.has_parts = is_confirmed and self.body is not None and accepts_ranges(fields)
         self.fields_now = NOT_PREPARED
 
     def is_confirmed_by(self, get: Callable[[str], Any]) -> bool:
@@ -92,19 +114,34 @@ class PreparedResponse:
             return self.modified is not None and self.modified == get("HTTP_IF_MODIFIED_SINCE")
         return self.etag is not None and tag == self.etag
 
-    def prepare_fields(self, now: float, more: Fields, ahead: float) -> None:
-        """Prepare the fields that may be sent now, and compute how long.
+    def part_for(self, get: Callable[[str], Any]) -> slice | None:
+        """Return the range of a request without other conditions than exactly this ETag; ``None``: a full look may find one."""
+        condition = get("HTTP_IF_RANGE")
+        if not self.has_parts or any(get(name) is not None for name in _OTHER_CONDITIONS):
+            return None
+        if condition is not None and (condition != self.etag or not condition.startswith('"')):
+            return None
+        try:
+            return single_range(get("HTTP_RANGE"), len(self.entry.body))
+        except UnsatisfiableRange:
+            return None
+
+    def fields_at(self, now: float, more: Fields, until: float, standing: Standing | None = None) -> PreparedFields:
+        """Return the fields that may be sent now, and compute how long.
 
         :param now: seconds since the epoch.
         :param more: Age and the status fields.
-        :param ahead: the last seconds of freshness, in which a hit also queues a refresh.
+        :param until: they end at this time at the latest, in seconds since the epoch.
+        :param standing: the decision to serve it although a refresh is due; ``None``: it is fresh.
         """
         entry = self.entry
         age = entry.age(now)
         left = entry.windows.max_age - age
-        # Until Age changes, until ttl in Cache-Status changes, or until a hit has to queue a refresh ahead of time.
-        until = now + min(math.floor(age) + 1 - age, left - math.floor(left), left - min(ahead, entry.windows.max_age / 2))
-        self.fields_now = PreparedFields(now, until, [*self.fields, *more], [*fields_of_304(self.fields), *more])
+        # Until Age changes, or until ttl in Cache-Status changes.
+        until = min(until, now + min(math.floor(age) + 1 - age, left - math.floor(left)))
+        part = fields_of_any_part(self.fields) if self.has_parts else []
+        whole, confirmed = [*self.fields, *more], [*fields_of_304(self.fields), *more]
+        return PreparedFields(now, until, whole, confirmed, part, more, standing)
 
 
 def _fields_sent(entry: Entry) -> Fields:

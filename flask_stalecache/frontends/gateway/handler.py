@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ...batches.renewal import Renewal
 from ...batches.warm_request import warming_of
 from ...core.http.cache_control import response_directives
+from ...core.http.conditional import fields_of_part
 from ...core.http.fields import end_to_end, first_of
 from ...core.http.freshness import must_be_confirmed
 from ...core.http.invalidation import SAFE_METHODS
 from ...core.http.tags import without_fields
 from ...core.http.vary import with_vary
 from ...core.model.entry import Entry
-from ...core.model.environ import ARRIVED, REPLAY, REPORT, WARMING
+from ...core.model.environ import ARRIVED, REFRESHING, REPLAY, REPORT, WARMING
 from ...core.model.keys import is_key_of_page
 from ...core.model.reasons import BypassReason, MissReason
 from ...core.remembered import MIB, Remembered
@@ -42,7 +43,7 @@ from ..wsgi import closing, has_other_processes, why_no_threads
 from .backend import Backend
 from .bypass import Bypass
 from .converted_head import NoBody, as_get, discarding
-from .deliver import GoneError, PreparedResponse, send_stored
+from .deliver import GoneError, PreparedFields, PreparedResponse, send_stored
 from .dependence import fields_of_answer
 from .invalidation import Invalidator
 from .live_response import send_live
@@ -95,7 +96,8 @@ class Gateway:
           variant. A URL without ``Vary`` has no index. ``names`` is ``None`` where responses named different fields: then only the
           long way can choose between them.
         - ``PreparedFields`` are the response fields as they may be sent until the ``Age`` or the seconds of freshness left change,
-          that is for less than a second. They end before the entry is stale, so the short way need not ask whether it is fresh.
+          that is for less than a second. They end before the entry is stale, so the short way need not ask whether it is fresh. Of
+          a stale entry whose refresh is pending, they end with the refresh (:class:`~.Standing`).
 
         All of it is written out, since each function call would cost more than the work it does. Whatever the short way can't
         decide takes the long way; :data:`LONG_WAY` lists what a request must not have.
@@ -117,9 +119,9 @@ class Gateway:
                 prepared = None if copy is None else copy.prepared
             if type(prepared) is PreparedResponse:
                 now = prepared.fields_now
+                standing = now.standing
                 if now.since <= _clock() < now.until and not (
                     "HTTP_AUTHORIZATION" in environ
-                    or "HTTP_RANGE" in environ
                     or "HTTP_UPGRADE" in environ
                     or "HTTP_TRANSFER_ENCODING" in environ
                     or "REMOTE_USER" in environ
@@ -127,16 +129,35 @@ class Gateway:
                     or get("CONTENT_LENGTH")
                     or (prepared.absent is not None and prepared.absent.present_in(environ))
                     or (prepared.keys and "HTTP_COOKIE" in environ and self._bar(environ, prepared.keys))
+                    or (standing is not None and (REFRESHING in environ or standing.is_over()))
                 ):
+                    if "HTTP_RANGE" in environ:
+                        return self._part(environ, start_response, fields, prepared, now)
                     if "HTTP_IF_NONE_MATCH" not in environ and "HTTP_IF_MODIFIED_SINCE" not in environ:
-                        prepared.tally.cells[PLAIN] += 1
+                        prepared.tally.cells[PLAIN if standing is None else standing.count()] += 1
                         start_response(prepared.line, now.whole.copy())
                         return prepared.body  # type: ignore[return-value]  # A body in a file never has prepared fields.
                     if prepared.is_confirmed_by(get):
-                        prepared.tally.cells[PLAIN] += 1
+                        prepared.tally.cells[PLAIN if standing is None else standing.count()] += 1
                         start_response("304 Not Modified", now.confirmed.copy())
                         return ()
         return self._answer(environ, start_response, fields)
+
+    def _part(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        fields: _KeyFields,
+        prepared: PreparedResponse,
+        now: PreparedFields,
+    ) -> Iterable[bytes]:
+        """Answer a request for a range that may take the short way."""
+        part, body = prepared.part_for(environ.get), prepared.entry.body
+        if part is None:
+            return self._answer(environ, start_response, fields)
+        prepared.tally.cells[PLAIN if now.standing is None else now.standing.count()] += 1
+        start_response("206 Partial Content", [*now.part, *fields_of_part(part, len(body)), *now.more])
+        return (body[part],)
 
     def _answer(
         self, environ: WSGIEnvironment, start_response: StartResponse, fields: _KeyFields | None, *, looks_again: bool = True
@@ -227,13 +248,15 @@ class Gateway:
             assert copy.entry is not None
             tally = self._backend.tally_of(copy.entry, origin.rule.pattern)
             prepared = copy.prepared = PreparedResponse(copy.entry, tally, self._backend.removed)
+        kept = prepared
         if served.status is not CacheStatus.HIT and was_ended(prepared.entry, now, origin.terms):
             prepared = PreparedResponse(prepared.entry, prepared.tally, self._backend.removed, is_over=True)
         more = fields_for_copy(served, prepared.entry, now, self._chosen, origin.debug_detail(served))
-        is_plain = served.status is CacheStatus.HIT and not served.refresh and prepared.body is not None
-        if is_plain and fields is not None and origin.may_take_short_way:
-            prepared.prepare_fields(now, more, origin.terms.refresh_ahead)
-            self._known.note(fields, origin.url_key)
+        if fields is not None and prepared.body is not None and not served.refresh and origin.may_take_short_way:
+            until, standing = origin.served_alike_until(served, now)
+            if until > now:
+                kept.fields_now = prepared.fields_at(now, more, until, standing)
+                self._known.note(fields, origin.url_key)
         try:
             body = send_stored(origin.environ, origin.start_response, prepared, more)
         except GoneError:

@@ -25,10 +25,12 @@ from ...core.rules.named import recipe_of
 from ...core.rules.prefer_stale import is_set
 from ...core.rules.serving import ServeOptions
 from ...core.rules.shared_cache import directives_of, honored
+from ...core.rules.status import CacheStatus
 from ...core.rules.storability import Verdict
 from ...core.rules.variant_index import Fields, is_variant_of
 from ...core.rules.variants import lookup
 from ...engine.origin import Answer, RefreshJob, Served, Start
+from ...engine.standing import Standing
 from ...errors import StaleCacheError
 from ...stats.tally import Tally
 from ...stores.base import Copy
@@ -114,6 +116,25 @@ class GatewayOrigin(RequestOrigin):
         # The short way tells variants by the fields as received.
         is_plain = is_plain and not policy.session and not any((policy.cookies or {}).values())
         return is_plain and environ["REQUEST_METHOD"] == "GET" and "HTTP_HOST" in environ
+
+    def served_alike_until(self, served: Served, now: float) -> tuple[float, Standing | None]:
+        """Return until when such requests are answered with the same stored response, and the decision if a refresh is due.
+
+        :param served: how this request is answered.
+        :param now: seconds since the epoch, which are also returned if the next request has to be decided about.
+        """
+        copy = served.copy
+        assert copy is not None
+        assert copy.entry is not None
+        windows, standing = copy.entry.windows, copy.standing
+        until = now + windows.max_age - copy.entry.age(now) - min(self.terms.refresh_ahead, windows.max_age / 2)
+        if served.status is CacheStatus.HIT and until > now:
+            return until, None
+        if standing is None or served.collapsed or served.status is not standing.status or not standing.holds(now, self.terms):
+            return now, None
+        # Past that window the answer depends on what a client prefers, which the short way does not look at.
+        is_asked = self.backend.asked_by and self.rule.policy.prefer_stale is None
+        return (now if is_asked and not copy.entry.in_swr(now) else standing.until), standing
 
     @property
     def label(self) -> str:

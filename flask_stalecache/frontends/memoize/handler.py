@@ -100,7 +100,7 @@ class Calls:
             value = self._read(bound, served.copy)
             if value is _BROKEN:
                 return self._instead_of_broken(origin, definition, args, kwargs)
-        if (took := served.took) is None:
+        if (took := served.took) is None and served.status is CacheStatus.HIT:
             # Not a method call: it would cost more than the count itself.
             bound.tally.cells[PLAIN] += 1
         else:

@@ -318,7 +318,7 @@ class Pages:
         state[SERVED_WITHIN] = origin, served, state.get(SERVED_WITHIN)
         if served.answer is None:
             if is_visit:
-                if served.took is None:
+                if served.took is None and served.status is CacheStatus.HIT:
                     # Not a method call: it would cost as much again as the count itself.
                     origin.tally.cells[PLAIN] += 1
                 else:

@@ -373,8 +373,8 @@ def test_a_hit_calls_few_functions(directory: Path, kind: str, more: dict[str, A
     app = make_site(directory) if kind == "view" else flask_behind_gateway(directory)
     warm(app, {})
     environ = {**create_environ("/page", "http://localhost/"), **more}
-    calls_of_a_hit(app, environ.copy())
-    called = calls_of_a_hit(app, environ.copy())
+    calls_of_a_hit(app.wsgi_app, environ.copy())
+    called = calls_of_a_hit(app.wsgi_app, environ.copy())
     assert len(called) <= MOST_CALLS[kind] + 3 * len(more), called
     assert "request_body.py:_reader" not in called
 
