@@ -94,6 +94,7 @@ class FileStore:
         self._purger = Purger(self._cache_directory, self._records, self._folders)
         foreign = ForeignChanges(self._cache_directory, self._records, self._purger)
         self.apply_purges, self.applied, self.purges_since = foreign.apply_purges, foreign.applied, foreign.purges_since
+        self.hard_purges, self.has_purged = foreign.hard_purges, foreign.has_purged
         self.move, self.move_all = foreign.move, foreign.move_all
         self._sweeper = Sweeper(self._folders, self._records, self._evictor, idle, self._cache_directory.lock)
 

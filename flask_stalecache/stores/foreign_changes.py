@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..core.model.purge_names import EVERYTHING
 from ..filesystem.atomic import store_errors
@@ -44,6 +44,29 @@ class ForeignChanges:
         """Return the purges of this directory with higher numbers, in their order. Merged ones are one of everything."""
         with store_errors():
             return self._found_since(number) if self._cache_directory.open_if_exists() else ()
+
+    def hard_purges(self) -> tuple[dict[str, int], int]:
+        """Return the names that were purged hard, with the last numbers, and the highest number of those that were merged."""
+        with store_errors():
+            if not self._cache_directory.open_if_exists():
+                return {}, 0
+            found: dict[str, int] = {}
+            for name, number in self._named_hard():
+                found[name] = max(number, found.get(name, 0))
+            return found, self._records.floors().all_as_one().hard
+
+    def _named_hard(self) -> Iterator[tuple[str, int]]:
+        # The waiting ones before the records, where they go. Damaged records do not say which name was purged.
+        yield from ((name, each.number) for each in self._records.waiting.read() if not each.soft for name in each.names)
+        yield from ((record.name or EVERYTHING, record.hard) for record in self._records.all() if record.hard)
+
+    def has_purged(self, name: str, number: int) -> bool:
+        """Whether a hard purge of a name with a number, or a later one, was applied here.
+
+        :param name: the name; it may be short.
+        """
+        with store_errors():
+            return self._cache_directory.open_if_exists() and self._records.last_hard(name) >= number
 
     def _found_since(self, number: int) -> Sequence[Purge]:
         found = [purge for purge in self._records.waiting.read() if purge.number > number]

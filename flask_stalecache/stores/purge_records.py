@@ -140,6 +140,11 @@ class PurgeRecords:
         floors = self.floors()
         return [record for record in (*found, *map(floors.of, entry.names)) if entry.seq < record.last]
 
+    def last_hard(self, name: str) -> int:
+        """Return the number of the last hard purge that affects a name, which may be short; 0: there was none."""
+        found = [*records_of(self.waiting.read(), (name,)), self.read(name), self.floors().of(name)]
+        return max(record.hard for record in found)
+
     def outlive(self, entry: Entry) -> Entry | None:
         """Apply the purges since an entry was begun: return it, return it without freshness, or return ``None``."""
         return left_of(entry, self.since(entry))

@@ -146,6 +146,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.shared.scripts",
         "stores.shared.lock",
         "stores.shared.content",
+        "stores.shared.reminder",
         "stores.shared.follower",
         "stores.shared.store",
     ),

@@ -31,8 +31,9 @@ from ...filesystem.uptime import seconds_up
 from ..file_store import FileStore
 from ..purge_record import Purge
 from ..stamps import slot_of
-from .known import Known, local_number, number_above, number_of
+from .known import Known, local_number, number_of
 from .logs import MOST, Change, Logged, Read, SharedLogs
+from .reminder import Reminder
 
 logger = logging.getLogger("flask_stalecache")
 
@@ -46,14 +47,10 @@ _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 2.0
 _DOWN_FOR = 3.0
 #: Seconds without hearing the server after which a process catches up before its first answer.
 DEAF = 2.0
-#: Seconds before the server was heard last in which purges may not have reached all others yet.
-_UNHEARD = 60.0
 #: Seconds by which the server's clock may differ.
 _CLOCK_DIFFERS = 2.0
 #: Seconds between two looks for purges that no entry needs any more, and between two looks at what others have noted.
 _HOUR, _SECOND = 3600.0, 1.0
-#: Purges that are said again at most; more become one of everything.
-_MOST_AGAIN = 256
 
 
 class Follower:
@@ -68,6 +65,7 @@ class Follower:
         self._files = files
         self._known = known
         self._logs = logs
+        self._reminder = Reminder(files, known, logs)
         self._lock = FileKeyLock(files.directory / "follower.lock", make_directories)
         self._thread: threading.Thread | None = None
         self._is_stopped = False
@@ -171,7 +169,8 @@ class Follower:
             known = self._known
             applied = known.applied or self._applied_by_files()
             read = self._logs.read(known.host_id(), applied, known.change, notes=known.applied > 0)
-            if number_of(read.generation) != known.generation and self._begins_anew(read, applied):
+            if number_of(read.generation) != known.generation:
+                self._begins_anew(read, applied)
                 continue
             more = self._heed(read, applied)
             if not more:
@@ -190,7 +189,7 @@ class Follower:
         else:
             self.apply(read.last_purge, read.purges, applied)
         self._heed_changes(read)
-        was_said = (is_first or read.last_number < self._known.applied) and self._say_again(read.last_number)
+        was_said = (is_first or read.last_number < self._known.applied) and self._reminder.say_since(read.last_number)
         self._is_connected = True
         if was_said or len(read.purges) >= MOST or len(read.changes) >= MOST:
             return True
@@ -222,31 +221,35 @@ class Follower:
 
     # -- generations ---------------------------------------------------------------------------------------------
 
-    def _begins_anew(self, read: Read, applied: int) -> bool:
-        """Deal with bookkeeping of another generation; return whether the logs must be read again."""
-        known = self._known
-        # 1: there was no purge when this host joined.
-        if known.generation == 0 and (applied <= 1 or read.last_number >= applied):
-            self._joins(read, applied)
-        else:
-            logger.warning("the shared server has lost its memory: the freshness of all entries ends now, on all hosts")
-            # What the others may not have heard any more. What was purged before that was heard by who was there.
-            self._say_again(int((time.time() - min(known.silence, 86400.0) - _UNHEARD) * 1e6))
-            above = number_above(self._files.seq()) + 1
-            self._logs.renew(known.host_id(), (EVERYTHING,), above=max(above, applied + 1), generation=read.generation)
-            self._forget_changes(0)
-        known.generation = number_of(read.generation)
-        return True
-
-    def _joins(self, read: Read, applied: int) -> None:
-        """Begin to follow: this directory is new to the server, or it does not say any more how far it had come."""
+    def _begins_anew(self, read: Read, applied: int) -> None:
+        """Deal with bookkeeping of another generation, after which the logs must be read again."""
+        known, generation = self._known, int(read.generation)
         if applied == 0:
-            # Not 0, which says that nobody knows.
-            applied = max(1, read.last_purge)
-            # Nobody knows what others have purged before of what is here.
-            names = (EVERYTHING,) if self._files.usage().entries else ()
-            self._files.apply_purges([Purge(names, local_number(applied), False, time.time())])
-        self._known.applied = applied
+            self._joins(read)
+        elif known.generation or applied < generation or read.last_number < applied:
+            known.renew(applied)
+            logger.warning("the shared server has lost its memory: the freshness of all entries ends now, on all hosts")
+            said = self._reminder.say_all()
+            if said:
+                logger.warning("the shared server was told again of %d hard purges that it had lost", said)
+            above = max(self._reminder.above(), applied + 1)
+            self._logs.renew(known.host_id(), (EVERYTHING,), above=above, generation=read.generation)
+            self._forget_changes(0)
+        else:
+            known.applied_before = applied
+            self._forget_changes(read.last_change)
+        # All purges of this generation have higher numbers. What is begun from now on counts at the server.
+        self._files.apply_purges([Purge((), local_number(generation), False, time.time())])
+        known.applied = max(applied, known.applied, generation)
+        known.generation = number_of(read.generation)
+
+    def _joins(self, read: Read) -> None:
+        """Begin to follow with a directory that is new to the server."""
+        applied = max(int(read.generation), read.last_purge)
+        # Nobody knows what others have purged before of what is here.
+        names = (EVERYTHING,) if self._files.usage().entries else ()
+        self._files.apply_purges([Purge(names, local_number(applied), False, time.time())])
+        self._known.applied_before = self._known.applied = applied
         self._forget_changes(read.last_change)
 
     # -- purges --------------------------------------------------------------------------------------------------
@@ -274,25 +277,11 @@ class Follower:
         if new and new[0].before > applied:
             return False
         if new:
-            self._files.apply_purges([logged.purge for logged in new])
+            self._files.apply_purges([self._reminder.left_of(logged) for logged in new])
             self._known.applied = max(self._known.applied, new[-1].number)
         return self._known.applied >= number
 
-    def _say_again(self, number: int) -> bool:
-        """Say the purges of this host again that are above the highest number of the server; return whether there are any."""
-        lost = self._files.purges_since(local_number(number) + 999)
-        lost = [purge for purge in lost if number_above(purge.number) > number]
-        if not lost or not self._known.applied:
-            return False
-        if len(lost) > _MOST_AGAIN:
-            lost = [lost[-1]._replace(names=(EVERYTHING,), soft=all(purge.soft for purge in lost))]
-        logger.warning("the shared server lacks purges that this host has made or applied: they are made again for all hosts")
-        for purge in lost:
-            above = number_above(self._files.seq()) + 1
-            self._logs.purge(self._known.host_id(), purge.names, soft=purge.soft, above=above, applied=self._known.applied)
-        return True
-
-    def purge(self, names: Iterable[str], *, soft: bool) -> int:
+    def purge(self, names: Sequence[str], *, soft: bool) -> int:
         """Purge on all hosts, and here before this returns the number on the server.
 
         :raises StoreError: if the server can't be reached.
@@ -301,10 +290,12 @@ class Follower:
         known.open()
         if not known.generation or not known.applied:
             self.read_once()
-        applied, above = known.applied, number_above(self._files.seq()) + 1
+        applied, above = known.applied, self._reminder.above()
         number, generation, logged = self._logs.purge(known.host_id(), names, soft=soft, above=above, applied=applied)
         # All that came before it first: otherwise what is begun meanwhile would seem to be newer than those.
         if number_of(generation) != known.generation or not self.apply(number, logged, applied):
+            # The server may lose this purge before it is read from the log. It is said again then, since it was made here.
+            self._files.purge(*names, soft=soft)
             self.read_once()
         return number
 

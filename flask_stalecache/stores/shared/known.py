@@ -22,10 +22,12 @@ from ..table_file import Layout, Table, open_table
 FILE_NAME = "known-1"
 #: Seconds for which the server counts as down at most without another attempt.
 LONGEST_DOWN = 60.0
-_DOWN_UNTIL, _HEARD_AT, _APPLIED, _CHANGE, _GENERATION, _HOST, _TOLD_AT = range(7)
+_DOWN_UNTIL, _HEARD_AT, _APPLIED, _CHANGE, _GENERATION, _HOST, _TOLD_AT, _APPLIED_BEFORE, _RENEWED_AT = range(9)
 _HEADER = 16
 _LAYOUT = Layout(counts=_HEADER, stamps=SLOTS, marks=0)
 _MICRO = 1_000_000
+#: Seconds after which all hosts have said what the server had lost.
+_SETTLED = 60.0
 
 
 def local_number(shared: int) -> int:
@@ -171,6 +173,26 @@ class Known:
     @told_at.setter
     def told_at(self, moment: float) -> None:
         self._header[_TOLD_AT] = int(moment * _MICRO)
+
+    @property
+    def applied_before(self) -> int:
+        """The number up to which all purges of earlier generations are applied here; 0: unknown."""
+        return max(0, self._header[_APPLIED_BEFORE])
+
+    @applied_before.setter
+    def applied_before(self, number: int) -> None:
+        self._header[_APPLIED_BEFORE] = number % MOST
+
+    def renew(self, applied: int) -> None:
+        """Note that the server has lost its memory.
+
+        :param applied: the last purge that was applied until then. If it had lost it a moment before, others may not have said yet
+            what had been lost.
+        """
+        now, last = seconds_up(), self._header[_RENEWED_AT] / _MICRO
+        if last <= 0 or not last <= now < last + _SETTLED:
+            self.applied_before = applied
+        self._header[_RENEWED_AT] = int(now * _MICRO)
 
     # -- this host -----------------------------------------------------------------------------------------------
 

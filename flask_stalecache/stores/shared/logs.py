@@ -5,20 +5,22 @@ key         type     content
 =========== ======== ==================================================================================================
 ``…m``      hash     ``g`` generation, ``q`` the highest number, ``p`` that of the last purge, ``c`` last change number, ``x``
                      latest expiry of an entry, ``r`` the generation that began with a purge of everything, ``n:DIGEST`` of a
-                     name: last hard purge, last soft purge, its time, until when that is kept
+                     name: last hard purge, last soft purge, its time, until when that is kept; ``f`` the highest number of the
+                     purges that hosts had to merge before they said theirs again
 ``…P``      stream   purges; each says the number of the one before it, so that a gap shows
 ``…C``      stream   changes of entries; their numbers are contiguous
 ``…H``      hash     of each host, the last purge that it has applied, and when it was heard
 =========== ======== ==================================================================================================
 
-All bookkeeping is in one key, so that it is whole or gone. Without a generation everything begins anew, and both logs go.
+All bookkeeping is in one key, so that it is whole or gone. Without a generation everything begins anew, and both logs go: all
+numbers are higher than the generation then, and entries that were begun before it do not count, as nobody knows their purges.
 Purge numbers are the server's time in microseconds. Lua's numbers hold them exactly, but must not be printed as they are.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple, Protocol
@@ -47,27 +49,36 @@ local g = redis.call('HGET', m, 'g')
 if not g then
   g = text(now)
   redis.call('DEL', P .. 'P', P .. 'C', P .. 'H')
-  redis.call('HSET', m, 'g', g)
+  redis.call('HSET', m, 'g', g, 'q', g)
 end
 """
 
 #: Purges by name.
 _PURGE_FUNCTION = """
+local keep = math.max(number('x'), now + {DAY})
+local function of_name(name)
+  local old = redis.call('HGET', m, 'n:' .. string.sub(name, 2))
+  if old then return string.match(old, '^(%d+) (%d+) (%d+)') end
+  return '0', '0', '0'
+end
+local function note(name, h, s, a)
+  redis.call('HSET', m, 'n:' .. string.sub(name, 2), h .. ' ' .. s .. ' ' .. a .. ' ' .. text(keep))
+end
+local function log(names, soft, host, above, ...)
+  local n, before = math.max(now, number('q') + 1, above), number('p')
+  redis.call('HSET', m, 'q', text(n), 'p', text(n))
+  redis.call('XADD', P .. 'P', 'MAXLEN', '~', '{PURGES}', text(n) .. '-1',
+    'n', names, 'k', soft, 'a', text(now), 'b', text(before), 'o', host, ...)
+  return n
+end
 local function purge(names, soft, host, above)
   -- A script that has written may go on to write in a full memory.
   redis.call('DEL', P .. 'z')
-  local n, before = math.max(now, number('q') + 1, above), number('p')
-  local keep = math.max(number('x'), now + {DAY})
+  local n = log(names, soft, host, above)
   for _, name in ipairs(cjson.decode(names)) do
-    local field, h, s, a = 'n:' .. string.sub(name, 2), '0', '0', '0'
-    local old = redis.call('HGET', m, field)
-    if old then h, s, a = string.match(old, '^(%d+) (%d+) (%d+)') end
-    if soft == '1' then s, a = text(n), text(now) else h = text(n) end
-    redis.call('HSET', m, field, h .. ' ' .. s .. ' ' .. a .. ' ' .. text(keep))
+    local h, s, a = of_name(name)
+    if soft == '1' then note(name, h, text(n), text(now)) else note(name, text(n), s, a) end
   end
-  redis.call('HSET', m, 'q', text(n), 'p', text(n))
-  redis.call('XADD', P .. 'P', 'MAXLEN', '~', '{PURGES}', text(n) .. '-1',
-    'n', names, 'k', soft, 'a', text(now), 'b', text(before), 'o', host)
   return n
 end
 local function purges_after(number)
@@ -87,6 +98,27 @@ if g ~= ARGV[4] or redis.call('HGET', m, 'r') == g then return 0 end
 redis.call('HSET', m, 'r', g)
 purge(ARGV[3], '1', ARGV[1], tonumber(ARGV[2]))
 return 1
+"""
+
+#: Says hard purges again, but for those that are known: they keep their numbers, so that who has applied them does nothing.
+#: ARGV: host, above, names, their numbers, the highest number of those that were merged.
+_SAY = """
+redis.call('DEL', P .. 'z')
+local names, numbers, new, their = cjson.decode(ARGV[3]), cjson.decode(ARGV[4]), {}, {}
+for i, name in ipairs(names) do
+  local h, s, a = of_name(name)
+  if tonumber(h) < tonumber(numbers[i]) then
+    new[#new + 1], their[#their + 1] = name, numbers[i]
+    note(name, numbers[i], s, a)
+  end
+end
+local has_merged = tonumber(ARGV[5]) > number('f')
+if has_merged then redis.call('HSET', m, 'f', ARGV[5]) end
+if #new == 0 and not has_merged then return 0 end
+-- An empty table would be encoded as an object.
+local function list(found) return #found > 0 and cjson.encode(found) or '[]' end
+log(list(new), '0', ARGV[1], tonumber(ARGV[2]), 'w', list(their), 'f', ARGV[5])
+return #new
 """
 
 #: Reads both logs, and notes who has read how far. ARGV: host, applied, the change that was read last, 1 to note it.
@@ -142,7 +174,8 @@ def _with_limits(script: str) -> str:
     return reduce(lambda text, limit: text.replace(*limit), limits.items(), f"{BEGIN}{_PURGE_FUNCTION}{script}")
 
 
-PURGE, RENEW, READ, LAGGARDS, HOSTS, DROP = map(_with_limits, (_PURGE, _RENEW, _READ, _LAGGARDS, _HOSTS, _DROP))
+PURGE, RENEW, SAY = map(_with_limits, (_PURGE, _RENEW, _SAY))
+READ, LAGGARDS, HOSTS, DROP = map(_with_limits, (_READ, _LAGGARDS, _HOSTS, _DROP))
 
 
 class Commands(Protocol):
@@ -174,11 +207,15 @@ class Logged(NamedTuple):
     :ivar purge: the purge, with the number that it has in a cache directory.
     :ivar number: its number on the server.
     :ivar before: the number of the purge before it.
+    :ivar were: the numbers that its names were purged with, if a host has said that again; otherwise empty.
+    :ivar merged: the highest number of the purges whose names that host does not know any more; 0: there are none.
     """
 
     purge: Purge
     number: int
     before: int
+    were: tuple[int, ...] = ()
+    merged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +308,16 @@ class SharedLogs:
         """Purge softly, once for a generation; return whether that was done now."""
         return bool(self._run(RENEW, host, above, _names(names), generation))
 
+    def say(self, host: str, purges: Mapping[str, int], *, above: int, merged: int) -> int:
+        """Say hard purges again that the server may have lost, and return how many it had lost.
+
+        :param purges: names, and the numbers of their last hard purges.
+        :param above: a number that the new one must not be below.
+        :param merged: the highest number of the purges whose names are not known any more; 0: there are none.
+        """
+        numbers = json.dumps([str(number) for number in purges.values()])
+        return int(self._run(SAY, host, above, _names(purges), numbers, merged))
+
     def laggards(self, host: str, number: int) -> list[str]:
         """Return the live hosts that have not applied a purge, without one's own."""
         return sorted(map(_text, self._run(LAGGARDS, host, number, LIVE)))
@@ -313,7 +360,10 @@ def _logged(item: Any) -> Logged:
     try:
         names = tuple(short_name(name) for name in json.loads(values["n"]))
         purge = Purge(names, local_number(number), values["k"] == "1", int(values["a"]) / 1e6)
-        return Logged(purge, number, int(values["b"]))
+        were = tuple(map(int, json.loads(values.get("w", "[]"))))
+        if were and len(were) != len(names):
+            raise ValueError("a name lacks its number")
+        return Logged(purge, number, int(values["b"]), were, int(values.get("f", 0)))
     except (KeyError, ValueError, TypeError) as error:
         raise StoreError(f"the server's log of purges holds something else: {error}") from None
 

@@ -58,7 +58,7 @@ local at = 0
 if v[1] then
   local is_purged
   is_purged, at = purged(v[3], tonumber(v[2]))
-  if is_purged then
+  if is_purged or tonumber(v[2]) < tonumber(g) then
     redis.call('hdel', e, 's', 'q', 'N', 'h', 'b', 'z')
     v[1] = false
   end
@@ -179,7 +179,7 @@ local found, bound = {}, tonumber(ARGV[1])
 for i = 2, #ARGV do
   local e = P .. 'e:' .. ARGV[i]
   local v = redis.call('HMGET', e, 'h', 'n', 'N', 'q')
-  local is_purged, at = not v[1], 0
+  local is_purged, at = not v[1] or tonumber(v[4]) < tonumber(g), 0
   for d in string.gmatch(v[1] and v[3] or '', '%S+') do
     local n = redis.call('HGET', m, 'n:' .. d)
     if n then
