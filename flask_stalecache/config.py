@@ -100,6 +100,7 @@ KEYS: Mapping[str, Key] = {
     "REFRESH_DEADLINE": Key(
         120, accept.positive_seconds, "Seconds after which a refresh counts as failed and its lock is released."
     ),
+    "REFRESHER": Key(None, accept.refresher, "An object with submit(job), which queues refreshes for other processes."),
     "REFRESH_REMOTE_ADDR": Key(
         NOBODYS_ADDRESS, accept.address, "The REMOTE_ADDR of refreshes and of requests that warm: an address that is nobody's."
     ),
@@ -185,6 +186,7 @@ class Settings:
     refresh_queue: int
     refresh_backoff: tuple[float, float]
     refresh_deadline: float
+    refresher: Any
     refresh_remote_addr: str
     failure_statuses: frozenset[int]
     refresh_headers: Mapping[str, str]

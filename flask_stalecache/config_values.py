@@ -222,6 +222,16 @@ def gateway(name: str, value: object) -> Any:
     raise ConfigError(f"{name}={value!r}: give True, False, or rules such as {{'/news/*': Policy(max_age=60)}}")
 
 
+def refresher(name: str, value: object) -> Any:
+    """Return the object that queues refreshes for other processes."""
+    if value is None or (callable(getattr(value, "submit", None)) and not isinstance(value, type)):
+        return value
+    raise ConfigError(
+        f"{name}={value!r}: give an object with a method submit(job) that queues a refresh and returns True; the name of a broker "
+        "would name no queue"
+    )
+
+
 def opener(name: str, value: object) -> Any:
     if value is None or callable(value):
         return value

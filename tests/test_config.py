@@ -26,6 +26,16 @@ STORE = FileStore(Path("nowhere"), memory_size=0, counters=Counters())
 NAN = float("nan")
 
 
+class Refresher:
+    """Queues nothing."""
+
+    def submit(self, job: object) -> bool:
+        return False
+
+
+REFRESHER = Refresher()
+
+
 class HalfAStore:
     """Has the methods that a hit and a miss need, and none of the others."""
 
@@ -66,6 +76,7 @@ DEFAULTS: dict[str, object] = {
     "REFRESH_QUEUE": 1000,
     "REFRESH_BACKOFF": (2.0, 300.0),
     "REFRESH_DEADLINE": 120.0,
+    "REFRESHER": None,
     "REFRESH_REMOTE_ADDR": "192.0.2.1",
     "FAILURE_STATUSES": {429, 500, 502, 503, 504},
     "REFRESH_HEADERS": {},
@@ -121,6 +132,7 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "REFRESH_QUEUE": COUNTS,
     "REFRESH_BACKOFF": [((1, 60), (1.0, 60.0)), ([5, 5], (5.0, 5.0)), ((timedelta(seconds=1), 2.5), (1.0, 2.5))],
     "REFRESH_DEADLINE": DURATIONS,
+    "REFRESHER": [(None, None), (REFRESHER, REFRESHER)],
     "REFRESH_REMOTE_ADDR": [("198.51.100.7", "198.51.100.7"), ("2001:DB8::1", "2001:db8::1")],
     "FAILURE_STATUSES": [((), frozenset()), ([404, 503], {404, 503})],
     "REFRESH_HEADERS": [({}, {}), ({"X-Secret": "a b"}, {"x-secret": "a b"})],
@@ -179,6 +191,7 @@ REFUSED: dict[str, list[tuple[object, str]]] = {
         *[(value, "two durations") for value in (2, "25", (2,), (2, 3, 4), None)], ((300, 2), "shorter than the first"),
     ],
     "REFRESH_DEADLINE": [*[(value, "seconds, 0 or more") for value in NO_DURATION], (0, "more than 0 seconds")],
+    "REFRESHER": [(value, "an object with a method submit(job)") for value in ("celery", 5, {}, b"")],
     "REFRESH_REMOTE_ADDR": [(value, "an IP address") for value in ("", "localhost", "192.0.2", "1.2.3.4:80", 5, None, b"1.2.3.4")],
     "FAILURE_STATUSES": [(value, "a sequence of statuses") for value in (None, 404, "404", {404: 5})],
     "REFRESH_HEADERS": [(value, "a mapping from request fields") for value in (None, "X-A", ["X-A"], 5)],

@@ -4,6 +4,7 @@ The life of a refresh: *claimed* by one request of this process (``_pending``, g
 *running* once it has the lock of the key and leads its flight, *done*. These end it early:
 
 ============================================ ====================================================================
+another process may run it                   handed over (:mod:`.delegation`): it is pending until the entry is replaced
 the queue is full                            the one that is asked for least is dropped; a stale hit submits it again
 another process has the lock                 paused for a quarter of a second, unless the key is written before
 the store fails                              paused for the first back-off
@@ -30,6 +31,7 @@ from ..core.rules.storability import Verdict
 from ..errors import StoreError
 from ..stores.base import Copy
 from .answer_writer import AnswerWriter
+from .delegation import Delegation
 from .fair_queue import Demand, Waiting
 from .origin import Answer, RefreshJob, RefreshResult
 from .singleflight import Flight, Flights, Lead
@@ -80,10 +82,17 @@ class BackgroundRefreshes:
     :param pools: all pools that run refreshes.
     :param flights: the flights of the process. A running refresh leads one, so that requests can wait for it.
     :param deadline: seconds after which a refresh counts as failed.
+    :param delegation: hands refreshes over to other processes.
     """
 
     def __init__(
-        self, answer_writer: AnswerWriter, refresher: ThreadPool, pools: list[ThreadPool], flights: Flights, deadline: float
+        self,
+        answer_writer: AnswerWriter,
+        refresher: ThreadPool,
+        pools: list[ThreadPool],
+        flights: Flights,
+        deadline: float,
+        delegation: Delegation,
     ) -> None:
         self.answer_writer = answer_writer
         self.store = answer_writer.store
@@ -91,6 +100,7 @@ class BackgroundRefreshes:
         self.pools = pools
         self.flights = flights
         self.deadline = deadline
+        self.delegation = delegation
         self._pending: dict[str, PendingRefresh] = {}
         self._mutex = threading.Lock()
 
@@ -131,6 +141,9 @@ class BackgroundRefreshes:
         since = last.since if last is not None and last.stamp == copy.stamp else now
         demand = Demand()
         demand.ask(now)
+        if last is not None and last.stamp == copy.stamp:
+            # It was handed over, and is not done.
+            demand.add(last.demand)
         self._pending[copy.key] = PendingRefresh(since, now + self.deadline, None, RefreshResult(), demand)
         return True
 
@@ -149,7 +162,26 @@ class BackgroundRefreshes:
 
         This never waits. If the refresh is dropped, now or later, the copy is still served.
         """
+        return (bool(self.delegation.takers) and self._hand_over(job)) or self._submit_here(job)
+
+    def _hand_over(self, job: RefreshJob) -> bool:
+        """Hand a claimed refresh over to another process. Return false if nobody takes it, or a request waits for its result."""
         pending = self._pending.get(job.key)
+        if pending is None or pending.result.waiting:
+            return False
+        copy = self.store.lookup(job.key) or self.answer_writer.load(job.key)
+
+        def wait(seconds: float) -> None:
+            until = time.monotonic() + seconds
+            self._pending[job.key] = PendingRefresh(pending.since, until, copy.stamp, pending.result, Demand())
+
+        return self.delegation.hand_over(job, copy, pending.demand, partial(self._submit_here, job), wait)
+
+    def _submit_here(self, job: RefreshJob) -> bool:
+        pending = self._pending.get(job.key)
+        if pending is not None and pending.stamp is not None:
+            # It was about to be handed over.
+            self._pending[job.key] = pending._replace(until=time.monotonic() + self.deadline, stamp=None)
         result, demand = (RefreshResult(), Demand()) if pending is None else (pending.result, pending.demand)
         self.answer_writer.counters.count("refreshes_queued")
         group, drop = (job.tally.kind, job.tally.label), partial(self._drop, job.key, result)
@@ -331,9 +363,9 @@ class BackgroundRefreshes:
 class ProcessState:
     """The flights and refreshes of one process. A forked child has its own."""
 
-    def __init__(self, answer_writer: AnswerWriter, pools: list[ThreadPool], deadline: float) -> None:
+    def __init__(self, answer_writer: AnswerWriter, pools: list[ThreadPool], deadline: float, delegation: Delegation) -> None:
         self.flights = Flights(partial(answer_writer.counters.count, "slow_readers"))
-        self.refreshes = BackgroundRefreshes(answer_writer, pools[0], pools, self.flights, deadline)
+        self.refreshes = BackgroundRefreshes(answer_writer, pools[0], pools, self.flights, deadline, delegation)
 
 
 def _is_still(copy: Copy, met: Entry) -> bool:

@@ -70,7 +70,6 @@ class Engine:
     """Answers requests for one app from one store.
 
     :ivar runtime: its threads and housekeeping in this process.
-    :ivar name: the name of the app, for refreshes that are handed to other processes.
     :param store: where entries live.
     :param settings: the app's configuration.
     :param counters: the named counters.
@@ -80,7 +79,6 @@ class Engine:
     def __init__(self, store: Store, settings: Settings, counters: Counters, registry: Registry | None = None) -> None:
         self.store = store
         self.settings = settings
-        self.name = settings.shared_name or ""
         self.counters = counters
         self.runtime = Runtime(store, settings, counters, registry)
         self.registry = self.runtime.registry
@@ -93,6 +91,11 @@ class Engine:
         self.hints: Remembered[str, Fields] = Remembered(most=4096, limit=4 * MIB, longest=8192)
         self._timed_calls = TimedCalls(self)
         self._uses = PerProcess(partial(UseCounts, settings.min_uses_within))
+
+    @property
+    def name(self) -> str:
+        """The name of the app, for refreshes that are handed over to other processes."""
+        return self.runtime.delegation.app
 
     # -- answering -----------------------------------------------------------------------------------------------
 

@@ -16,10 +16,12 @@ from ..stats.schema import Stats
 from ..stores.base import Copy, ManyHostsStore, PrivateStore, Store, Usage
 from .answer_writer import AnswerWriter
 from .background import ProcessState
+from .delegation import Delegation
 from .housekeeper import Housekeeper
 from .log import RateLimitedLog
 from .origin import RefreshJob, RefreshResult
 from .per_process import PerProcess
+from .refresher_queue import Refresher, RefresherQueue
 from .stream_copies import StreamCopies, StreamCopy
 from .stream_pace import StreamPace
 from .thread_pool import ThreadPool, drain_each
@@ -58,8 +60,17 @@ class Runtime:
         self._housekeeper = Housekeeper(self)
         #: This server runs no threads between requests: refreshes and housekeeping run when a response is closed.
         self.in_line = False
-        self._processes = PerProcess(partial(ProcessState, self.answer_writer, self.pools, settings.refresh_deadline))
+        self.delegation = Delegation(settings.refresh_deadline, counters, self.complaints)
+        self._processes = PerProcess(
+            partial(ProcessState, self.answer_writer, self.pools, settings.refresh_deadline, self.delegation)
+        )
         self.process = self._processes.get()
+        if settings.refresher is not None:
+            self.delegation.takers.append(self._queue_of(settings.refresher))
+
+    def _queue_of(self, refresher: Refresher) -> RefresherQueue:
+        pool = self.new_pool(1, self.settings.refresh_queue)
+        return RefresherQueue(refresher, self.store, pool, self.settings.refresh_deadline, self.counters, self.complaints)
 
     def send_as(self, sender: object) -> None:
         """Set the sender of the signals: the Flask app, or the gateway."""

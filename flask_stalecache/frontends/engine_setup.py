@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..filesystem.system import lacks_for_files
 from ..stats.counters import Counters
 from ..stats.registry import Registry
-from ..stores.base import DirectoryStore, Store
+from ..stores.base import DirectoryStore, PrivateStore, Store
 from ..stores.file_store import file_store
 from ..stores.memory_store import memory_store
 from ..stores.shared.store import shared_store
@@ -42,9 +42,14 @@ def make_engine(
     counters = Counters()
     store = _make_store(settings, given, counters, own, default_dir, default_name)
     store.check()
+    if settings.refresher is not None and isinstance(store, PrivateStore):
+        raise ConfigError(
+            f"{config.PREFIX}REFRESHER needs a store that other processes see, and each has entries of its own in {store!r}: leave "
+            f"out {config.PREFIX}STORE, or the refresher"
+        )
     engine = Engine(store, settings, counters, make_registry(store, counters))
     engine.runtime.send_as(sender)
-    engine.name = default_name or engine.name
+    engine.runtime.delegation.app = default_name or settings.shared_name or ""
     return engine
 
 

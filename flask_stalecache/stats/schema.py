@@ -120,6 +120,16 @@ COUNTERS: tuple[Counter, ...] = (
         line="waits", words="copies of streams given up",
     ),
     _named(
+        "refreshes_handed_over", 30, "refreshes.handed_over",
+        metric="refreshes_handed_over", help="Refreshes that were handed over to another process.",
+        line="refreshes", words="handed over", tile="Refreshes", note="{} handed over",
+    ),
+    _named(
+        "refreshes_returned", 31, "refreshes.returned",
+        metric="refreshes_returned", help="Refreshes that nobody took, or did in time, and that their process ran itself.",
+        line="refreshes", words="returned", tile="Refreshes", note="{} returned",
+    ),
+    _named(
         "refreshes_queued", 10, "refreshes.queued",
         metric="refreshes_queued", help="Refreshes that were handed over.", line="refreshes", words="queued",
     ),
@@ -260,6 +270,8 @@ class Series(TypedDict):
 class AllRefreshes(Refreshed):
     """All refreshes, including dropped and overdue ones; ``pending`` is the number that wait or run now."""
 
+    handed_over: int
+    returned: int
     queued: int
     pending: int
     dropped: int

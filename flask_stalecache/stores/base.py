@@ -285,6 +285,31 @@ class RecallingStore(Protocol):
         """
 
 
+class Marking(Protocol):
+    """Marks refreshes that wait in a queue of another program, for all processes that share a store."""
+
+    def mark(self, key: str, seconds: float) -> float:
+        """Mark the refresh of a key as queued.
+
+        :param seconds: for which it is marked.
+        :return: 0 if it is marked now; else the seconds for which another process has marked it. Nothing is raised: where there
+            can be no marks, a refresh is queued more than once, which is harmless.
+        """
+
+    def unmark(self, key: str) -> None:
+        """Take a mark back."""
+
+
+@runtime_checkable
+class QueueingStore(Protocol):
+    """An additional member of a store whose processes queue each refresh once.
+
+    :ivar queue_marks: the marks.
+    """
+
+    queue_marks: Marking
+
+
 @runtime_checkable
 class QuickStore(Protocol):
     """A store that tells a bound of its purge numbers without I/O, for the beginning of each request."""

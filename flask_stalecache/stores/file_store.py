@@ -31,7 +31,7 @@ from ..filesystem.locks import FileKeyLock
 from ..filesystem.system import lacks_for_files
 from ..stats.counters import Counters
 from . import entry_format, note_format
-from .base import Checked, Copy, Stored, Usage
+from .base import Checked, Copy, Marking, Stored, Usage
 from .cache_directory import CacheDirectory
 from .entry_file import read_entry, read_head
 from .eviction import Evictor
@@ -41,6 +41,7 @@ from .memory import Copies
 from .numbers import Numbers
 from .purge_records import PurgeRecords, records_within
 from .purger import Purger
+from .queue_marks import QueueMarks
 from .stamps import LOST_SLOT, SEQ_SLOT, is_settled, mark_of, slot_of, stands
 from .sweep import Sweeper
 from .walk import Contents
@@ -96,6 +97,7 @@ class FileStore:
         self.apply_purges, self.applied, self.purges_since = foreign.apply_purges, foreign.applied, foreign.purges_since
         self.hard_purges, self.has_purged = foreign.hard_purges, foreign.has_purged
         self.move, self.move_all = foreign.move, foreign.move_all
+        self.queue_marks: Marking = QueueMarks(held, self._cache_directory.lock)
         self._sweeper = Sweeper(self._folders, self._records, self._evictor, idle, self._cache_directory.lock)
 
     def __repr__(self) -> str:

@@ -82,6 +82,7 @@ def test_a_cell_is_never_given_to_another_name() -> None:
         "refreshes_dropped": 11, "refreshes_overdue": 12, "origin_failures": 13, "invalidations": 14, "broken_values": 15,
         "sweep_failures": 16, "no_stamps": 17, "scans_found": 18, "scans_done": 19, "scans_failed": 20, "scans_skipped": 21,
         "slow_readers": 22, "copies_given_up": 23, "scans_refused": 24,
+        "refreshes_handed_over": 30, "refreshes_returned": 31,
     }  # fmt: skip
 
 

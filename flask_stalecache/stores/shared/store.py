@@ -39,6 +39,7 @@ from .known import Known, number_of, shared_number
 from .lock import Leases, SharedLock
 from .logs import SharedLogs
 from .numbers import SharedNumbers
+from .queued import SharedQueueMarks
 from .scripts import Got, Kind, Scripts, State, Written
 
 logger = logging.getLogger("flask_stalecache")
@@ -91,6 +92,7 @@ class RedisStore:
         self._known = known = Known(files.directory)
         self._client = SharedClient(client, known, timeout=timeout, patience=5 * timeout)
         self._scripts = Scripts(self._client, name, known.host_id)
+        self.queue_marks = SharedQueueMarks(files.queue_marks, self._client.command, known, name)
         self._leases = Leases(self._scripts, known, lease, longest_lease)
         self.follower = Follower(files, known, SharedLogs(self._client, name))
         self.numbers = SharedNumbers(self._client, name, known, files.directory)

@@ -1,0 +1,145 @@
+"""Hands refreshes over to other processes, if somebody takes them: a queue of another program, or the worker of the host.
+
+A refresh that is handed over counts as pending until its entry is replaced, or for as long as its taker says. Then the next request
+for the stale entry hands it over again. One that nobody has done within twice the deadline runs in a thread of this process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from typing import NamedTuple, Protocol
+
+from ..core.model.keys import digest
+from ..core.model.refresh_data import RefreshData, is_whole
+from ..core.rules.variant_index import INDEX
+from ..stats.counters import Counters
+from ..stores.base import Copy
+from .fair_queue import Demand
+from .log import RateLimitedLog
+from .origin import RefreshJob
+from .per_process import PerProcess
+
+#: Refreshes handed over whose first time is remembered.
+REMEMBERED = 10_000
+
+
+class Handed(NamedTuple):
+    """A refresh that is about to leave this process.
+
+    :ivar key: the key of the entry.
+    :ivar label: its name in log lines.
+    :ivar data: the refresh.
+    :ivar group: what it belongs to, such as an endpoint.
+    :ivar demand: how much it is asked for.
+    :ivar run_here: runs it in this process after all.
+    :ivar wait: lets it count as pending for some seconds from now.
+    """
+
+    key: str
+    label: str
+    data: RefreshData
+    group: Hashable
+    demand: Demand
+    run_here: Callable[[], object]
+    wait: Callable[[float], object]
+
+
+class Taker(Protocol):
+    """Takes refreshes to another process."""
+
+    def take(self, handed: Handed) -> bool:
+        """Take a refresh, and say for how long it counts as pending. Return false if it is not taken.
+
+        It never waits, and raises nothing.
+        """
+
+
+class _Given:
+    """The refreshes of one process that were handed over: the state of the entry then, and when, by the key.
+
+    An entry that is still in that state was not refreshed, nor has its refresh failed.
+    """
+
+    def __init__(self) -> None:
+        self.first: dict[str, tuple[tuple[str, int], float]] = {}
+
+
+class Delegation:
+    """Hands refreshes over to the first taker that takes them.
+
+    :param deadline: seconds after which a refresh counts as failed.
+    :param counters: counts what is handed over, and what comes back.
+    :param complaints: logs what comes back.
+    :ivar app: the name of the app.
+    :ivar takers: those who take refreshes.
+    """
+
+    def __init__(self, deadline: float, counters: Counters, complaints: RateLimitedLog) -> None:
+        self.takers: list[Taker] = []
+        self.app = ""
+        self._deadline = deadline
+        self._counters = counters
+        self._complaints = complaints
+        self._given = PerProcess(_Given)
+
+    def hand_over(
+        self,
+        job: RefreshJob,
+        copy: Copy,
+        demand: Demand,
+        run_here: Callable[[], object],
+        wait: Callable[[float], object],
+    ) -> bool:
+        """Hand a refresh over. Return false if it has to run here.
+
+        :param copy: what is stored now.
+        :param demand: how much it is asked for.
+        :param run_here: runs it in this process after all, if its taker finds out later that it can't be taken.
+        :param wait: lets it count as pending for some seconds from then.
+        """
+        entry = copy.entry
+        if job.kind is None or job.forced or entry is None or entry.status == INDEX or not is_whole(entry.recipe):
+            return False
+        state = entry.serial, copy.note.failures
+        if self._is_lost(job, state):
+            return False
+        data = RefreshData(
+            app=self.app,
+            version=job.terms.version,
+            kind=job.kind,
+            address=digest(job.key),
+            serial=entry.serial,
+            expires=time.time() + 2 * self._deadline,
+        )
+        handed = Handed(job.key, job.label, data, (job.tally.kind, job.tally.label), demand, run_here, wait)
+        if not any(taker.take(handed) for taker in self.takers):
+            return False
+        self._counters.count("refreshes_handed_over")
+        self._note(job.key, state)
+        return True
+
+    def _note(self, key: str, state: tuple[str, int]) -> None:
+        given = self._given.get().first
+        if given.get(key, ((), 0.0))[0] == state:
+            return
+        if len(given) >= REMEMBERED:
+            given.clear()
+        given[key] = state, time.monotonic()
+
+    def _is_lost(self, job: RefreshJob, state: tuple[str, int]) -> bool:
+        """Whether the refresh was handed over long ago, and nobody has done it."""
+        given = self._given.get().first
+        before, first = given.get(job.key, ((), 0.0))
+        if before != state or time.monotonic() - first < 2 * self._deadline:
+            return False
+        given.pop(job.key, None)
+        self._counters.count("refreshes_returned")
+        self._complaints.error_every_minute(
+            "returned",
+            "a refresh was handed over and not done within %g s, it runs in this process: %s; see that what takes refreshes runs, "
+            "with this version of the app",
+            2 * self._deadline,
+            job.label,
+        )
+        return True

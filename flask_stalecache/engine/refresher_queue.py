@@ -1,0 +1,101 @@
+"""Hands refreshes over to a queue of another program: ``STALECACHE_REFRESHER``.
+
+The queue may be slow or not there, so it is asked in a thread of its own, one refresh at a time. Each refresh is queued once for
+all processes and hosts that share the store. What the queue does not take runs in this process.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any, Protocol
+
+from ..stats.counters import Counters
+from ..stores.base import QueueingStore, Store
+from .delegation import Handed
+from .fair_queue import Waiting
+from .log import RateLimitedLog
+from .thread_pool import ThreadPool
+
+#: Seconds for which a refresh counts as pending until the queue has taken it; then the queue counts as stuck.
+PATIENCE = 5.0
+#: Seconds for which the queue is not asked after it has failed.
+PAUSE = 5.0
+
+
+class Refresher(Protocol):
+    """The object that a developer gives as ``STALECACHE_REFRESHER``."""
+
+    def submit(self, job: dict[str, Any]) -> bool:
+        """Queue a refresh, which ``run_refresh`` runs in another process. Return false if it was not queued."""
+
+
+class RefresherQueue:
+    """Hands refreshes over to a queue.
+
+    :param refresher: the queue.
+    :param store: notes what is queued, if it can.
+    :param pool: its thread asks the queue.
+    :param deadline: seconds for which a refresh is not queued again.
+    :param counters: counts what could not be queued.
+    :param complaints: logs that.
+    """
+
+    def __init__(
+        self,
+        refresher: Refresher,
+        store: Store,
+        pool: ThreadPool,
+        deadline: float,
+        counters: Counters,
+        complaints: RateLimitedLog,
+    ) -> None:
+        self._refresher = refresher
+        self._marks = store.queue_marks if isinstance(store, QueueingStore) else None
+        self._pool = pool
+        self._deadline = deadline
+        self._counters = counters
+        self._complaints = complaints
+        #: When the call of the queue began that has not ended yet, and until when it is not asked, on the monotonic clock.
+        self._asked_at: float | None = None
+        self._failed_until = 0.0
+
+    def take(self, handed: Handed) -> bool:
+        """Let the thread queue a refresh. Return false if the queue has failed a short while ago, or is stuck."""
+        now = time.monotonic()
+        if now < self._failed_until:
+            return False
+        if self._asked_at is not None and now - self._asked_at > PATIENCE:
+            self._complain("the refresher has not answered for %g s, and refreshes run in this process", PATIENCE)
+            return False
+        handed.wait(PATIENCE)
+        waiting = Waiting(partial(self._queue, handed), handed.group, handed.key, handed.demand, handed.run_here)
+        return self._pool.submit(waiting)
+
+    def _queue(self, handed: Handed) -> None:
+        if self._marks is not None and (left := self._marks.mark(handed.key, self._deadline)) > 0:
+            # Another process has queued it.
+            handed.wait(left)
+            return
+        self._asked_at = time.monotonic()
+        try:
+            said: object = self._refresher.submit(handed.data.to_json())
+        except Exception as error:
+            said = False
+            self._failed_until = time.monotonic() + PAUSE
+            self._complain("the refresher failed, and refreshes run in this process: %r", error)
+        finally:
+            self._asked_at = None
+        if said:
+            handed.wait(self._deadline)
+            return
+        self._complain(
+            "submit() of the refresher returned %r, so a refresh runs in this process: return True if it is queued", said
+        )
+        self._counters.count("refreshes_returned")
+        if self._marks is not None:
+            self._marks.unmark(handed.key)
+        handed.run_here()
+
+    def _complain(self, message: str, *args: object) -> None:
+        self._complaints.error_every_minute("refresher", message, *args)
