@@ -24,6 +24,8 @@ FOLDER = "/dev/shm"
 IDLE = 16 * 1024 * 1024
 #: A process that makes many files of one size looks for those that nobody has mapped at the first of so many.
 LOOK_EVERY = 16
+#: Seconds after which a file that is not finished is left over: its process was killed while it made the file.
+UNFINISHED = 3600
 _KINDS = ("tmpfs", "ramfs")
 _NAME = re.compile(r"stalecache-[0-9a-f]{32}")
 _OPEN = os.O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
@@ -81,7 +83,8 @@ def make(size: int) -> SharedMemory:
     """
     if device() is None:
         raise OSError(errno.ENODEV, f"{FOLDER} is no shared memory")
-    if _made[size] % LOOK_EVERY == 0:
+    is_looking = _made[size] % LOOK_EVERY == 0
+    if is_looking:
         _remove_idle(size)
     _made[size] += 1
     name = f"stalecache-{os.urandom(16).hex()}"
@@ -89,6 +92,8 @@ def make(size: int) -> SharedMemory:
         with open_descriptor(_path(name), _OPEN | os.O_CREAT | os.O_EXCL) as descriptor:
             try_flock(descriptor, exclusive=False)
             set_mode(descriptor, 0o600)
+            if is_looking:
+                remove_left_over(_NAME, os.fstat(descriptor).st_ctime_ns)
             allocate(descriptor, size)
             return SharedMemory(name, descriptor, size)
     except BaseException:
@@ -137,6 +142,22 @@ def _remove_idle(size: int) -> None:
     for _, path in sorted(files)[: max(0, len(files) - IDLE // size)]:
         with suppress(OSError):
             _remove_if_idle(path)
+
+
+def remove_left_over(names: re.Pattern[str], now: int) -> None:
+    """Remove our files that processes have not finished before they were killed.
+
+    :param names: those files, if they are empty or have the name of a file that is being written.
+    :param now: the time by the clock of the kernel, which nobody sets for a single process, in nanoseconds.
+    """
+    with os.scandir(FOLDER) as entries:
+        for entry in entries:
+            if names.fullmatch(entry.name):
+                with suppress(OSError):
+                    status = entry.stat(follow_symlinks=False)
+                    is_unfinished = status.st_size == 0 or entry.name.endswith(".tmp")
+                    if is_unfinished and now - status.st_ctime_ns > UNFINISHED * 1_000_000_000:
+                        _remove_if_idle(entry.path)
 
 
 def _remove_if_idle(path: str) -> None:

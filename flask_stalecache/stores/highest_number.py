@@ -23,6 +23,7 @@ from ..filesystem.system import own_user
 _KIND = b"HIGH"
 _NUMBER = re.compile(rb"[0-9]{1,19}")
 _NAME = re.compile(r"stalecache-last-[0-9a-f]{40}")
+_UNFINISHED_NAME = re.compile(r"stalecache-last-[0-9a-f]{40}\.[0-9a-f]{16}\.tmp")
 #: Such files of all directories of our user that are kept; the oldest go.
 MOST = 256
 
@@ -48,9 +49,12 @@ class HighestNumber:
         with suppress(OSError, StoreError):
             path = self._path()
             if path is not None:
-                if not path.exists():
+                is_first = not path.exists()
+                if is_first:
                     _remove_oldest()
                 write_file(path, seal(_KIND, b"%d" % number), time.time_ns())
+                if is_first:
+                    shared_memory.remove_left_over(_UNFINISHED_NAME, os.stat(path).st_ctime_ns)
 
     def read(self) -> int:
         """Return the highest number that this process or another one of this machine has seen; 0 if there is none."""

@@ -6,6 +6,7 @@ Covers ``filesystem.held_file``, ``filesystem.shared_memory`` and ``stores.numbe
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import logging
 import mmap
@@ -202,6 +203,23 @@ def test_memory_that_nobody_uses_is_removed_when_another_is_made(tmp_path: Path,
     Stamps(tmp_path / "another")
     assert [place.exists() for place in places] == [True, False]
     assert used.is_current()
+
+
+@pytest.mark.parametrize(("age", "is_there"), [(-1, False), (3600, True)])
+def test_memory_that_a_killed_process_has_not_finished_is_removed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: int, is_there: bool
+) -> None:
+    monkeypatch.setattr(shared_memory, "device", lambda: 1)
+    monkeypatch.setattr(shared_memory, "FOLDER", str(tmp_path))
+    monkeypatch.setattr(shared_memory, "LOOK_EVERY", 1)
+    monkeypatch.setattr(shared_memory, "UNFINISHED", age)
+    empty, in_use, other = (tmp_path / name for name in ("stalecache-" + "0" * 32, "stalecache-" + "1" * 32, "empty"))
+    for path in (empty, in_use, other):
+        path.touch()
+    with in_use.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        made = shared_memory.make(4096)
+    assert (empty.exists(), in_use.exists(), other.exists(), made.is_current()) == (is_there, True, True, True)
 
 
 def memory_of_file(path: Path) -> Path:

@@ -255,6 +255,19 @@ def test_their_number_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(list(folder.iterdir())) == 3
 
 
+def test_what_a_killed_process_was_writing_is_removed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_memory, "device", lambda: 1)
+    monkeypatch.setattr(shared_memory, "FOLDER", str(tmp_path))
+    half = tmp_path / f"stalecache-last-{'0' * 40}.{'0' * 16}.tmp"
+    half.write_bytes(b"HI")
+    HighestNumber(tmp_path / "a").note(1)
+    assert half.exists()
+    monkeypatch.setattr(shared_memory, "UNFINISHED", -1)
+    HighestNumber(tmp_path / "b").note(1)
+    assert not half.exists()
+    assert (HighestNumber(tmp_path / "a").read(), HighestNumber(tmp_path / "b").read()) == (1, 1)
+
+
 def test_without_shared_memory_a_process_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "FOLDER", NOWHERE)
     highest = HighestNumber(tmp_path)
