@@ -19,6 +19,10 @@ class StoreError(StaleCacheError):
     """The store can't be read or written. Visitors never see it: requests bypass the cache, and it is counted and logged."""
 
 
+class PurgedHereOnly(StoreError):
+    """A purge has reached this host only, since the server that hosts share can't be used. Once it is back, others hear of it."""
+
+
 class BatchQueueFull(StoreError):
     """A batch was not begun, and nothing was purged or refreshed: too many others of this process wait for their turn.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ..filesystem.process import this_process
+from ..stores.base import Acknowledged
 
 #: The number of outcomes that a batch keeps. To see all outcomes of a larger batch, iterate over it while it runs.
 KEPT = 10_000
@@ -48,6 +49,7 @@ class Batch:
     :ivar finished: whether it has ended.
     :ivar cancelled: whether it was cancelled.
     :ivar error: why it ended early; "" if it did not.
+    :ivar acknowledged: which hosts have heard all of its purges so far, if they share a server; otherwise ``None``.
     """
 
     def __init__(self, kind: str, on_progress: Callable[[Batch], object] = lambda batch: None) -> None:
@@ -60,6 +62,7 @@ class Batch:
         self.finished = False
         self.cancelled = False
         self.error = ""
+        self.acknowledged: Acknowledged | None = None
         self._on_progress = on_progress
         self._process = this_process()
         self._outcomes: deque[Outcome] = deque(maxlen=KEPT)
@@ -110,6 +113,11 @@ class Batch:
         return self._process != this_process()
 
     # -- for the workers -----------------------------------------------------------------------------------------
+
+    def add_purge(self, heard: Acknowledged | None) -> None:
+        """Note which hosts have heard a purge."""
+        with self._mutex:
+            self.acknowledged = heard if self.acknowledged is None else self.acknowledged.and_then(heard)
 
     def add_found(self, count: int = 1) -> None:
         """Count entries or URLs that were found."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from ..core.model.titles import title_of
 from ..errors import StoreError
-from ..stores.base import RecallingStore, Store, Stored
+from ..stores.base import Acknowledged, RecallingStore, Store, Stored
 
 
 class Purged:
@@ -15,14 +15,18 @@ class Purged:
     A purge takes constant time, however much is stored. To ask for its truth, or for :attr:`urls`, walks through the store, so ask
     at once, and where it matters. What was purged has been purged, whether you ask or not. With a store of your own that can't
     tell, it is true.
+
+    :ivar acknowledged: which hosts have heard it, if they share a server: ``hosts``, the number of those connected; ``late``, the
+        names of those that have not acknowledged it; ``seconds``, for how long they were waited for at most. Otherwise ``None``.
     """
 
-    __slots__ = ("_names", "_truth", "_walk")
+    __slots__ = ("_names", "_truth", "_walk", "acknowledged")
 
     def __init__(self, names: tuple[str, ...], walk: Callable[[], Iterator[Stored]] | None) -> None:
         self._names = names
         self._walk = walk
         self._truth: bool | None = True if walk is None else None
+        self.acknowledged: Acknowledged | None = None
 
     @classmethod
     def about_to(cls, store: Store, names: tuple[str, ...]) -> Purged:

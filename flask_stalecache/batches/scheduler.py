@@ -28,7 +28,7 @@ from ..core.rules.serving import ServeOptions
 from ..core.wsgi import close_iterable
 from ..engine.engine import Engine
 from ..engine.per_process import PerProcess
-from ..errors import BatchQueueFull, StoreError
+from ..errors import BatchQueueFull, PurgedHereOnly, StoreError
 from .batch import Batch, Outcome
 from .batch_queue import BatchQueue, PlannedBatch
 from .purged import Purged
@@ -94,7 +94,7 @@ class BatchScheduler:
             return self._start_or_wait(PlannedBatch((selector, soft), batch, self._purge_tasks(batch, selector, soft), 1))
         self.engine.counters.count("purges")
         purged = Purged.about_to(self.engine.store, selector.names)
-        self._purge([*selector.names], soft)
+        purged.acknowledged = self.engine.purge(*selector.names, soft=soft)
         if logger.isEnabledFor(logging.DEBUG):
             with suppress(StoreError):
                 self._tell(selector, is_nothing=not purged)
@@ -111,15 +111,16 @@ class BatchScheduler:
         batch = self._new_batch("publish" if publish else "refresh", (selector, concurrency))
         if publish and selector.name is not None:
             self.engine.counters.count("purges")
-            self._purge([*selector.names], soft=True)
-        found = self._matching(batch, selector)
+            batch.add_purge(self.engine.purge(*selector.names, soft=True))
+        found, purges = self._matching(batch, selector), _Purges(self.engine, batch)
         if publish and selector.name is None:
             self.engine.counters.count("purges")
-            found = self._purged_softly(found, selector.prefix)
+            found = self._purged_softly(purges, found, selector.prefix)
         elif publish:
             # Calls that began after the purge already used the published content, so their entries need no refresh.
             found = (entry for entry in found if entry.ended)
-        return self._start_or_wait(PlannedBatch((selector, concurrency), batch, self._renew_tasks(batch, found), concurrency))
+        tasks = self._renew_tasks(batch, found, purges)
+        return self._start_or_wait(PlannedBatch((selector, concurrency), batch, tasks, concurrency))
 
     def refresh_entry(self, entry: Entry) -> Batch:
         """Refresh one entry in a batch."""
@@ -147,10 +148,11 @@ class BatchScheduler:
             if selector.matches(stored.entry):
                 yield stored.entry
 
-    def _renew_tasks(self, batch: Batch, found: Iterator[Entry]) -> Iterator[Task]:
+    def _renew_tasks(self, batch: Batch, found: Iterator[Entry], purges: _Purges) -> Iterator[Task]:
         for entry in found:
             self._add_found(batch)
             yield RenewTask(self.engine, entry, self.renewal_of(entry))
+        yield from purges.failures()
 
     def renewal_of(self, entry: Entry) -> Renewal | str:
         """Return how to refresh an entry, or the reason why it can't be refreshed."""
@@ -164,10 +166,10 @@ class BatchScheduler:
                 return renewal
         return "nothing in this app makes it: it may be another app's"
 
-    def _purged_softly(self, found: Iterator[Entry], prefix: str) -> Iterator[Entry]:
+    def _purged_softly(self, purges: _Purges, found: Iterator[Entry], prefix: str) -> Iterator[Entry]:
         """Purge the found entries softly, in chunks, and yield them."""
         for chunk in _chunks(found):
-            self._purge(list(dict.fromkeys(name for _, name in _with_url(chunk, prefix))), soft=True)
+            purges.purge(dict.fromkeys(name for _, name in _with_url(chunk, prefix)), soft=True)
             yield from chunk
 
     def _purge_tasks(self, batch: Batch, selector: Selector, soft: bool) -> Iterator[Task]:
@@ -175,20 +177,19 @@ class BatchScheduler:
 
         A purge by the URL's name also reaches the variants of a page, and discards responses that are being made.
         """
+        purges = _Purges(self.engine, batch)
         for chunk in _chunks(_new_urls(self._matching(batch, selector), selector.prefix)):
             self._add_found(batch, len(chunk))
             began = time.monotonic()
-            self._purge([name for name, _ in chunk], soft)
+            purges.purge([name for name, _ in chunk], soft=soft)
             seconds = (time.monotonic() - began) / len(chunk)
             yield from (FinishedTask(Outcome(title, None, seconds, stored=soft)) for _, title in chunk)
         self._tell(selector, is_nothing=batch.found == 0)
+        yield from purges.failures()
 
     def _tell(self, selector: Selector, *, is_nothing: bool) -> None:
         if is_nothing:
             logger.debug("a purge of %s has matched nothing that is stored", selector.what)
-
-    def _purge(self, names: list[str], soft: bool) -> None:
-        self.engine.purge(*names, soft=soft)
 
     # -- when it runs --------------------------------------------------------------------------------------------
 
@@ -291,6 +292,27 @@ class BatchScheduler:
         process = self._processes.get()
         with process.mutex:
             return process.changed.wait_for(lambda: process.running == 0, timeout)
+
+
+class _Purges:
+    """The purges of one batch. If other hosts can't be reached, all of them are made on this one all the same."""
+
+    def __init__(self, engine: Engine, batch: Batch) -> None:
+        self._engine = engine
+        self._batch = batch
+        self._problem: PurgedHereOnly | None = None
+
+    def purge(self, names: Iterable[str], *, soft: bool) -> None:
+        """Purge by name."""
+        try:
+            self._batch.add_purge(self._engine.purge(*names, soft=soft))
+        except PurgedHereOnly as error:
+            self._problem = error
+
+    def failures(self) -> Iterator[Task]:
+        """Yield a failed task if one of them has not reached other hosts."""
+        if self._problem is not None:
+            yield FinishedTask(Outcome("", reason=str(self._problem), failed=True))
 
 
 _schedulers: weakref.WeakSet[BatchScheduler] = weakref.WeakSet()

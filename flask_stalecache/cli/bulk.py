@@ -16,6 +16,7 @@ from ..batches.purged import Purged
 from ..batches.selector import Selection
 from ..batches.workers import CONCURRENCY, MAX_CONCURRENCY
 from ..errors import ConfigError
+from ..stores.base import Acknowledged
 from . import output
 from .context import filled, shared, this_state
 from .selectors import selecting
@@ -42,7 +43,7 @@ def purge(soft: bool, **selection: Any) -> None:
     chosen = _matching(here, Selection(**selection), "a purge")
     batch = here.bulk.purge(chosen, soft=soft)
     if isinstance(batch, Purged):
-        output.echo("softly purged" if soft else "purged")
+        _echo_purged("softly purged" if soft else "purged", batch.acknowledged)
     else:
         _follow(batch)
 
@@ -149,12 +150,21 @@ def _follow(batch: Batch) -> None:
         output.echo(f"interrupted: {_summary(batch)}; what is done is not done again", err=True)
         raise SystemExit(output.NOTHING) from None
     output.echo(_summary(batch))
+    if batch.acknowledged is not None and not batch.error and not batch.failed:
+        _echo_purged("purged", batch.acknowledged)
     if batch.error:
         output.echo(f"it ended before its end: {batch.error}", err=True)
     if batch.error or batch.failed or not batch.found:
         raise SystemExit(output.NOTHING)
     if batch.not_stored:
         raise SystemExit(output.NOT_STORED)
+
+
+def _echo_purged(what: str, heard: Acknowledged | None) -> None:
+    """Print that something was purged, and on which hosts if there are many."""
+    output.echo(what if heard is None else f"{what} {heard.where}")
+    if heard is not None and heard.missing:
+        output.echo(heard.missing)
 
 
 def _with_bar(batch: Batch) -> None:

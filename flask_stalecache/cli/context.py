@@ -9,7 +9,7 @@ from ..core.model.entry import Entry
 from ..core.rules.serving import ServeOptions
 from ..errors import ConfigError
 from ..frontends.flask_internals.contexts import current_flask_app
-from ..stores.base import DirectoryStore, PrivateStore
+from ..stores.base import DirectoryStore, ManyHostsStore, PrivateStore
 from . import output
 
 
@@ -42,9 +42,9 @@ def filled_state() -> AppState:
 
 
 def filled(state: AppState) -> AppState:
-    """Return the state if its store may have entries; end the command if there is no cache directory."""
+    """Return the state if its store may have entries; end the command if there is no cache directory, and no other host."""
     store = shared(state).engine.store
-    if isinstance(store, DirectoryStore) and not store.directory.is_dir():
+    if isinstance(store, DirectoryStore) and not isinstance(store, ManyHostsStore) and not store.directory.is_dir():
         output.echo(f"nothing is stored: there is no directory {store.directory}", err=True)
         raise SystemExit(1)
     return state

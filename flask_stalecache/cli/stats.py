@@ -14,6 +14,7 @@ from ..stats.quantiles import buckets_of, quantile
 from ..stats.schema import Histogram, Series, Stats
 from . import output
 from .context import filled_state
+from .hosts import host_lines
 
 _KINDS = {"ENDPOINT": "endpoints", "FUNCTION": "functions", "HOST": "hosts"}
 _HEAD = ("VISITS", "FROM STORE", "SERVED P50", "P95", "ORIGIN CALLS", "FAILED", "ORIGIN P50", "P95")
@@ -28,7 +29,7 @@ _FROM_STORE = ("HIT", "STALE", "UPDATING")
 @click.option("--json", "as_json", is_flag=True, help="As JSON: what cache.stats() returns.")
 @with_appcontext
 def stats(as_json: bool) -> None:
-    """Show the statistics of all workers that share the store, living and dead."""
+    """Show the statistics of all workers that share the store, living and dead; and of the hosts that share a server."""
     numbers = filled_state().engine.runtime.stats()
     if as_json:
         output.echo_json(numbers)
@@ -40,6 +41,9 @@ def stats(as_json: bool) -> None:
 def _lines(numbers: Stats) -> Iterator[str]:
     for name, value in _totals(numbers):
         yield f"{name:<11} {value}"
+    if "shared" in numbers:
+        yield ""
+        yield from host_lines(numbers["shared"])
     for title, kind in _KINDS.items():
         series: Mapping[str, Series] = numbers[kind]  # type: ignore[literal-required]
         if series:

@@ -11,7 +11,7 @@ from ..core.formatting import number
 from ..core.model.entry import Entry
 from ..core.model.titles import title_of
 from ..errors import ConfigError
-from ..stores.base import find_key
+from ..stores.base import Acknowledged, find_key
 
 #: Actions by their names in forms, with the page's word for a finished one.
 ACTIONS = {"purge": "Purged", "soft": "Softly purged", "refresh": "Refreshed"}
@@ -81,10 +81,18 @@ def _told(action: str, what: str, batch: Batch | Purged) -> str:
     :param batch: the batch in the background, or the purge that is done.
     """
     if isinstance(batch, Purged):
-        return f"{ACTIONS[action]}: {what}"
+        return _purged(action, what, batch.acknowledged)
     if not batch.wait(PATIENCE):
         return f"{GOES_ON[action]} in the background: {what}"
     reasons = sorted({outcome.reason for outcome in batch.outcomes if outcome.reason})
     kept = {"failed": batch.failed, "left alone": batch.skipped, "not stored": batch.not_stored}
     counts = [f"{number(batch.done)} done", *(f"{number(count)} {end}" for end, count in kept.items() if count)]
-    return f"{ACTIONS[action]}: {what} ({', '.join(counts)}{': ' if reasons else ''}{'; '.join(reasons[:3])})"
+    return f"{_purged(action, what, batch.acknowledged)} ({', '.join(counts)}{': ' if reasons else ''}{'; '.join(reasons[:3])})"
+
+
+def _purged(action: str, what: str, heard: Acknowledged | None) -> str:
+    """Return what was done, and on which hosts if there are many."""
+    if heard is None:
+        return f"{ACTIONS[action]}: {what}"
+    missing = f"; {heard.missing}" if heard.missing else ""
+    return f"{ACTIONS[action]} {heard.where}{missing}: {what}"

@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -37,10 +37,10 @@ from ..core.rules.serving import Serve, decide, is_plain_hit
 from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
 from ..core.rules.variant_index import INDEX, Fields, variant_key
-from ..errors import StoreError
+from ..errors import PurgedHereOnly, StoreError
 from ..stats.counters import Counters
 from ..stats.registry import Registry
-from ..stores.base import Copy, Store
+from ..stores.base import Acknowledged, Copy, Store
 from .fetch_state import (
     MAX_FAILURES,
     MAX_SLOW_STREAMS,
@@ -164,14 +164,22 @@ class Engine:
         carried = NO_NAMES if copy.entry is None else origin.barred_by(copy.entry)
         return Served(CacheStatus.BYPASS, None, replace(answer, carried=carried))
 
-    def purge(self, *names: str, soft: bool) -> None:
-        """Purge all entries that have one of the names.
+    def purge(self, *names: str, soft: bool) -> Acknowledged | None:
+        """Purge all entries that have one of the names; return which hosts have heard it, if the store has many.
 
         :param soft: only end their freshness.
         :raises StoreError: if the store can't be written.
         """
         before = self.store.seq()
-        self.store.purge(*names, soft=soft)
+        try:
+            heard = self.store.purge(*names, soft=soft)
+        except PurgedHereOnly:
+            self._has_purged(before, names, soft)
+            raise
+        self._has_purged(before, names, soft)
+        return heard
+
+    def _has_purged(self, before: int, names: Sequence[str], soft: bool) -> None:
         self.purged(before, self.store.seq())
         self.instrumentation.purged(*names, soft=soft)
 

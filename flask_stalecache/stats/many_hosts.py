@@ -23,6 +23,8 @@ from .tally import ALL_CELLS, series_of
 
 #: Seconds after which the gauges of a host do not count any more.
 GAUGES_LAST = 60.0
+#: Purges that are counted for a host that has not applied them.
+COUNTED = 100
 #: The parts of the statistics that have a series for each label.
 _SERIES = ("endpoints", "functions", "hosts")
 #: What a host has now, and loses with its processes.

@@ -140,6 +140,41 @@ class Checked(NamedTuple):
     removed: bool = False
 
 
+class Acknowledged(NamedTuple):
+    """The hosts that a purge has reached when it returned. Silent ones do not count: they hear of it once they are back.
+
+    :param hosts: how many hosts were connected, this one included; 0: none of them was waited for.
+    :param late: the names of those that had not acknowledged it.
+    :param seconds: for how long they were waited for at most.
+    """
+
+    hosts: int
+    late: tuple[str, ...]
+    seconds: float
+
+    def and_then(self, later: Acknowledged | None) -> Acknowledged:
+        """Return what this purge and a later one have reached together."""
+        if later is None:
+            return self
+        return Acknowledged(max(self.hosts, later.hosts), tuple(sorted({*self.late, *later.late})), later.seconds)
+
+    @property
+    def where(self) -> str:
+        """The number of hosts that it has reached, in words."""
+        if not self.hosts:
+            return "on this host; the others hear of it, and were not waited for"
+        return f"on {self.hosts - len(self.late)} of {self.hosts} hosts"
+
+    @property
+    def missing(self) -> str:
+        """The hosts that have not acknowledged it, as a sentence; "" if all have."""
+        if not self.late:
+            return ""
+        several = len(self.late) > 1
+        names = f"host{'s' if several else ''} {', '.join(self.late)}"
+        return f"{names} {'have' if several else 'has'} not acknowledged within {self.seconds:g} s"
+
+
 class KeyLock(Protocol):
     """The lock of one key, across threads, processes and (if the store spans them) hosts. Each use takes a new object."""
 
@@ -212,11 +247,11 @@ class Store(Protocol):
     def seq(self) -> int:
         """Return the last purge number. It is noted before an origin is called."""
 
-    def purge(self, *names: str, soft: bool) -> None:
+    def purge(self, *names: str, soft: bool) -> Acknowledged | None:
         """Purge all entries that have one of the names and were begun before now: drop them, or (soft) end their freshness.
 
         Every process sees it at its next lookup, for all names at once. The time it takes does not depend on the number of
-        entries. Raises :class:`StoreError` if it could not be done.
+        entries. Raises :class:`StoreError` if it could not be done. A store of many hosts returns who has heard it.
         """
 
     # -- contents ------------------------------------------------------------------------------------------------

@@ -107,6 +107,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stats.history",
         "stats.registry",
         "stats.many_hosts",
+        "stats.host_rows",
         "stats.prometheus",
     ),
     (
@@ -324,6 +325,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "cli.show",
         "cli.bulk",
         "cli.why",
+        "cli.hosts",
         "cli.stats",
         "cli.settings",
         "cli.maintenance",

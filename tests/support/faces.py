@@ -6,6 +6,7 @@ from __future__ import annotations
 FACES: dict[str, set[str]] = {
     "stats": {
         "counters",
+        "host_rows",
         "many_hosts",
         "prometheus",
         "quantiles",

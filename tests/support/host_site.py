@@ -167,8 +167,9 @@ def purge(path: str, soft: bool) -> int:
     """Purge, and return the number at the server."""
     site = HERE[0]
     with site.app.app_context():
-        site.cache.purge(path, soft=soft)
-    assert not site.store.laggards
+        heard = site.cache.purge(path, soft=soft).acknowledged
+    assert heard is not None
+    assert not heard.late
     return site.store._known.applied
 
 

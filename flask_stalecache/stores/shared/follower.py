@@ -28,6 +28,7 @@ from ...errors import StoreError
 from ...filesystem.atomic import make_directories
 from ...filesystem.locks import FileKeyLock
 from ...filesystem.uptime import seconds_up
+from ..base import Acknowledged
 from ..file_store import FileStore
 from ..purge_record import Purge
 from ..stamps import slot_of
@@ -348,16 +349,20 @@ class Follower:
     # -- other hosts ---------------------------------------------------------------------------------------------
 
     def wait_for_others(self, number: int, seconds: float) -> list[str]:
-        """Wait until all hosts that were heard lately have applied a purge, and return those that have not.
+        """Wait until all hosts that were heard lately have applied a purge, and return those that have not."""
+        return list(self.acknowledged(number, seconds).late)
+
+    def acknowledged(self, number: int, seconds: float) -> Acknowledged:
+        """Wait until all hosts that were heard lately have applied a purge, and return who has.
 
         :param number: the purge.
         :param seconds: for how long at most.
         """
         until, pause = time.monotonic() + seconds, 0.001
         while True:
-            late = self._logs.laggards(self._known.host_id(), number)
+            others, late = self._logs.laggards(self._known.host_id(), number)
             if not late or time.monotonic() >= until:
-                return late
+                return Acknowledged(others + 1, tuple(late), seconds)
             time.sleep(pause)
             pause = min(2 * pause, 0.02)
 

@@ -138,15 +138,17 @@ local lasts = {text(number('q')), text(number('p')), text(number('c'))}
 return {g, lasts, text(now), purges_after(ARGV[2]), first, table.concat(lines, '\\n')}
 """
 
-#: Returns the live hosts that have not applied a purge. ARGV: host, number, microseconds.
+#: Returns how many other hosts are live, then those of them that have not applied a purge. ARGV: host, number, microseconds.
 _LAGGARDS = """
-local late, all = {}, redis.call('HGETALL', P .. 'H')
+local late, live, all = {}, 0, redis.call('HGETALL', P .. 'H')
 for i = 1, #all, 2 do
   local applied, heard = string.match(all[i + 1], '^(%d+) (%d+)')
-  local is_live = now - tonumber(heard) < tonumber(ARGV[3])
-  if is_live and all[i] ~= ARGV[1] and tonumber(applied) < tonumber(ARGV[2]) then late[#late + 1] = all[i] end
+  if all[i] ~= ARGV[1] and now - tonumber(heard) < tonumber(ARGV[3]) then
+    live = live + 1
+    if tonumber(applied) < tonumber(ARGV[2]) then late[#late + 1] = all[i] end
+  end
 end
-return late
+return {live, late}
 """
 
 #: Returns all hosts with the present moment; forgets those that were not heard for a day.
@@ -318,9 +320,10 @@ class SharedLogs:
         numbers = json.dumps([str(number) for number in purges.values()])
         return int(self._run(SAY, host, above, _names(purges), numbers, merged))
 
-    def laggards(self, host: str, number: int) -> list[str]:
-        """Return the live hosts that have not applied a purge, without one's own."""
-        return sorted(map(_text, self._run(LAGGARDS, host, number, LIVE)))
+    def laggards(self, host: str, number: int) -> tuple[int, list[str]]:
+        """Return how many other hosts are live, and those of them that have not applied a purge."""
+        live, late = self._run(LAGGARDS, host, number, LIVE)
+        return int(live), sorted(map(_text, late))
 
     def hosts(self) -> list[HostState]:
         """Return all hosts of the last day."""

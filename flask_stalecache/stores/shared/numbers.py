@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from ...core.model.keys import digest
 from ...errors import StoreError
 from ...filesystem.uptime import seconds_up
-from ...stats.many_hosts import Host, Hosts, HostState, heard, together, told
+from ...stats.many_hosts import COUNTED, Host, Hosts, HostState, heard, together, told
 from ...stats.schema import Stats
 from .client import SharedClient
 from .known import Known
@@ -42,8 +42,6 @@ MOST = 200
 FOLDED = INTERVAL / 3600
 #: Bytes of the numbers of one host at most: compressed, and as JSON.
 _LARGEST, _LARGEST_JSON = 256 * 1024, 4 * 1024 * 1024
-#: Purges that are counted for a host that has not applied them.
-COUNTED = 100
 _GONE = "gone"
 
 #: ARGV: directory, host, numbers.

@@ -23,12 +23,12 @@ from ...core.model.entry import Entry
 from ...core.model.keys import digest
 from ...core.model.note import NOTHING, Note
 from ...core.model.server_url import ServerUrl
-from ...errors import StoreError
+from ...errors import PurgedHereOnly, StoreError
 from ...filesystem.process import ProcessId, this_process
 from ...filesystem.uptime import seconds_up
 from ...stats.counters import Counters
 from .. import note_format
-from ..base import Checked, Copy, Stored
+from ..base import Acknowledged, Checked, Copy, Stored
 from ..file_store import MIB, FileStore
 from ..stamps import slot_of
 from .client import SharedClient, check_installed
@@ -100,8 +100,6 @@ class RedisStore:
         self._entry_size = entry_size
         self._purge_wait = purge_wait
         self._begun: set[ProcessId] = set()
-        #: The hosts that had not heard the last purge of this process when it returned.
-        self.laggards: tuple[str, ...] = ()
         # Hits are those of the files: not one instruction more.
         self.lookup, self.touch, self.moved = files.lookup, files.touch, files.moved
         self.seq, self.seq_without_io = files.seq, files.seq_without_io
@@ -292,13 +290,14 @@ class RedisStore:
 
     # -- purging -------------------------------------------------------------------------------------------------
 
-    def purge(self, *names: str, soft: bool) -> None:
+    def purge(self, *names: str, soft: bool) -> Acknowledged | None:
         """Purge on all hosts: here before it returns, elsewhere once they have heard, for which it waits a moment.
 
-        :raises StoreError: if the server can't be used. Then it was purged on this host, and the others will hear of it.
+        :return: who has heard it.
+        :raises PurgedHereOnly: if the server can't be used. Then it was purged on this host, and the others will hear of it.
         """
         if not names:
-            return
+            return None
         self._begins()
         try:
             if self._known.is_down:
@@ -309,19 +308,20 @@ class RedisStore:
             if not self._known.is_down:
                 # Who hears the server next says the purge again.
                 self._known.down_until = seconds_up() + _LOST_FOR
-            raise StoreError(f"purged on this host only, other hosts hear of it once the server is back: {error}") from error
-        self.laggards = self._wait_for_hosts(number)
+            raise PurgedHereOnly(f"purged on this host only: {error}; other hosts hear of it once the server is back") from error
+        return self._wait_for_hosts(number)
 
-    def _wait_for_hosts(self, number: int) -> tuple[str, ...]:
+    def _wait_for_hosts(self, number: int) -> Acknowledged:
+        unknown = Acknowledged(0, (), 0.0)
         if not self._purge_wait:
-            return ()
+            return unknown
         try:
-            late = tuple(self.follower.wait_for_others(number, self._purge_wait))
+            heard = self.follower.acknowledged(number, self._purge_wait)
         except StoreError:
-            return ()
-        if late:
-            logger.warning("a purge was not heard within %g s by: %s", self._purge_wait, ", ".join(late))
-        return late
+            return unknown
+        if heard.late:
+            logger.warning("a purge was not heard within %g s by: %s", self._purge_wait, ", ".join(heard.late))
+        return heard
 
     # -- contents ------------------------------------------------------------------------------------------------
 
