@@ -45,7 +45,7 @@ LONGEST = 800
 #: The panels that an open page updates. To add one: a name here, its template ``templates/NAME.html`` (which is rendered with
 #: ``now``, the :class:`.Overview`), a section of ``page.html`` with ``data-part="NAME"`` that includes it, and its data in
 #: ``overview.py``. The script needs no change.
-PANELS = ("health", "tiles", "origins", "reasons", "hour")
+PANELS = ("health", "tiles", "hosts", "origins", "reasons", "hour")
 
 
 class Registered(NamedTuple):
@@ -148,7 +148,7 @@ class Dashboard(Blueprint):
         return jsonify(
             clock=now.clock,
             headline=now.health.headline,
-            parts={name: self._render(f"{name}.html", now=now) for name in PANELS},
+            parts={name: self._render(f"{name}.html", now=now) for name in PANELS if name != "hosts" or now.hosts},
             charts=drawn,
         )
 

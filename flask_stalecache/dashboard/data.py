@@ -19,6 +19,7 @@ from ..core.rules.serving import ServeOptions
 from ..core.rules.variant_index import INDEX, keys_in
 from ..frontends.memoize.bound_function import FetchFunction
 from ..frontends.memoize.handler import Suspended
+from ..stats.many_hosts import shared_numbers
 from ..stores.base import Stored, find_key
 from .charts import Moment, charts, moment_of
 from .entry_view import Card, Line, card_of, line_of
@@ -84,7 +85,7 @@ class DashboardData:
     # -- numbers -------------------------------------------------------------------------------------------------
 
     def numbers(self, series: str) -> Overview:
-        """Return the statistics of all workers. Never walks through the store.
+        """Return the statistics of all workers of this host. Never walks through the store.
 
         :param series: the series whose latency is shown: ``kind/name``, or "" for all endpoints.
         """
@@ -103,7 +104,12 @@ class DashboardData:
         return shown, {**drawn, "whole": not after, "running": bool(running)}
 
     def _overview(self, moments: list[Moment], series: str) -> Overview:
-        stats, settings = self.state.engine.runtime.stats(), self.state.settings
+        runtime, settings = self.state.engine.runtime, self.state.settings
+        # The numbers of this host, as the charts are; those of the others are in the table of hosts.
+        stats = runtime.stats_here()
+        hosts = runtime.hosts(stats)
+        if hosts is not None:
+            stats["shared"] = shared_numbers(stats, hosts)
         longest, queue = settings.refresh_backoff[1], settings.refresh_queue
         how = health(stats, moments, self._suspended(), longest, queue) if settings.enabled else OFF
         return overview(stats, moments, how, time.time(), series)

@@ -2,7 +2,8 @@
 
 ====== ===================================================================================================
 bad    a suspended fetch function, or an origin whose calls all failed lately
-notice an origin some of whose calls failed lately, a crowded refresh queue, a full store, a cache that is off
+notice an origin some of whose calls failed lately, a crowded refresh queue, a full store, a cache that is off, a shared server that
+       can't be used
 good   none of these
 ====== ===================================================================================================
 """
@@ -108,6 +109,8 @@ def _failing(moments: Sequence[Moment], longest: float, known: set[str]) -> Iter
 
 
 def _of_the_cache(stats: Mapping[str, Any], queue: int) -> Iterable[Trouble]:
+    if problem := stats.get("shared", {}).get("problem"):
+        yield Trouble(Level.NOTICE, "This host", f"goes on without the others: {problem}.")
     pending, places = stats["refreshes"]["pending"], queue * stats["workers"]
     if places and pending > CROWDED * places:
         said = f"wait for others: {number(pending)} of {number(places)} places are taken, and what finds none is dropped."

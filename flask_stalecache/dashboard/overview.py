@@ -5,7 +5,7 @@ The notes on the tiles are made from the table of counters (``stats/schema``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from ..core.formatting import clock, latency, number, percent, rate, size
 from ..core.model.reasons import BY_CODE, Reason
 from ..core.rules.advice import FrontEnd, fix_of_reason
 from ..stats import schema
+from ..stats.host_rows import HostRow, host_rows, host_sentences
 from ..stats.quantiles import buckets_of, quantile
 from ..stats.schema import value_at
 from .charts import FROM_STORE, KINDS, ONE_OF, STATUSES, Moment, Row, chosen, rows, together
@@ -104,6 +105,8 @@ class Overview:
     shares: list[Share]
     tiles: list[Tile]
     origins: list[Busy]
+    hosts: list[HostRow]
+    about_hosts: str
     uncached: list[Uncached]
     choices: list[Group]
     series: str
@@ -114,7 +117,7 @@ class Overview:
 def overview(stats: Mapping[str, Any], moments: Sequence[Moment], how: Health, now: float, series: str) -> Overview:
     """Return the page's statistics, formatted.
 
-    :param stats: the statistics of all workers.
+    :param stats: the statistics of all workers of this host, and what is known of other hosts.
     :param moments: the last hour.
     :param how: the health of the cache.
     :param now: seconds since the epoch.
@@ -134,12 +137,19 @@ def overview(stats: Mapping[str, Any], moments: Sequence[Moment], how: Health, n
         shares=_shares(requests),
         tiles=_tiles(stats, moments, how, now),
         origins=_busiest(stats),
+        hosts=host_rows(stats["shared"], now) if "shared" in stats else [],
+        about_hosts=_sentence(host_sentences(stats["shared"])) if "shared" in stats else "",
         uncached=_uncached(stats),
         choices=[group for group in choices if group.choices],
         series=series,
         series_label=known.get(series, "all endpoints"),
         rows=rows(moments, series),
     )
+
+
+def _sentence(parts: Iterable[str]) -> str:
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _shares(requests: Mapping[str, int]) -> list[Share]:

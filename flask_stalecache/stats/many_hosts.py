@@ -101,7 +101,7 @@ def over_hosts(mine: Stats, hosts: Hosts) -> Stats:
         _put(total, key, sum(_at(stats, key) for stats in (mine, *(stats for stats, counts in others if counts))))
     limits = [mine["max_size"], *(stats["max_size"] for stats, counts in others if counts)]
     total["max_size"] = None if None in limits else sum(limit for limit in limits if limit is not None)
-    total["shared"] = _shared(mine, hosts)
+    total["shared"] = shared_numbers(mine, hosts)
     return total
 
 
@@ -134,7 +134,11 @@ def _put(stats: Any, key: str, value: float) -> None:
     (stats[group] if group else stats)[name] = value
 
 
-def _shared(mine: Stats, hosts: Hosts) -> SharedNumbers:
+def shared_numbers(mine: Stats, hosts: Hosts) -> SharedNumbers:
+    """Return what the statistics tell about the hosts.
+
+    :param mine: those of this host, of this moment.
+    """
     return {
         "problem": hosts.problem,
         "last_purge": hosts.last_purge,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from flask import Flask
 
 from flask_stalecache import StaleCache
@@ -16,36 +15,8 @@ from flask_stalecache.cli.hosts import host_lines
 from flask_stalecache.core.formatting import NONE
 from flask_stalecache.stats.schema import HostNumbers, SharedNumbers
 from flask_stalecache.stores.base import Acknowledged
+from support.host_apps import BASE, Host
 from support.shared_hosts import Server
-
-BASE = "http://shop.example"
-
-
-class Host:
-    """An app on one host."""
-
-    def __init__(self, app: Flask) -> None:
-        self.app = app
-        state = app.extensions["stalecache"]
-        self.runtime, self.store = state.engine.runtime, state.engine.store
-
-    @property
-    def name(self) -> str:
-        return str(self.store._known.host_id())
-
-    def visit(self, path: str = "/news") -> str:
-        with self.app.test_client().get(path, base_url=BASE) as response:
-            return str(response.headers["X-Cache-Status"])
-
-    def run(self, *args: str) -> Result:
-        result = self.app.test_cli_runner().invoke(args=["stalecache", *args])
-        assert result.exception is None or isinstance(result.exception, SystemExit)
-        assert "Traceback" not in result.output
-        return result
-
-    def lines(self, *args: str) -> list[str]:
-        return [" ".join(line.split()) for line in self.run(*args).stdout.splitlines()]
-
 
 MakeHost = Callable[..., Host]
 
@@ -73,17 +44,7 @@ def make_host(
         settings = {"STORE": at.url, "DIR": tmp_path / name, "BASE_URL": BASE, "SHARED_TIMEOUT": 0.5, **settings}
         app, cache = make_app(**settings)
 
-        @app.get("/news")
-        @cache.cached(60, 600, 86400, tags=["news"])
-        def news() -> str:
-            return "news"
-
-        @app.get("/sport/<number>")
-        @cache.cached(60)
-        def sport(number: str) -> str:
-            return number
-
-        made.append(Host(app))
+        made.append(Host(app, cache))
         return made[-1]
 
     yield make

@@ -116,7 +116,7 @@
     for (const [name, html] of Object.entries(parts)) {
       const part = document.querySelector(`[data-part="${name}"]`);
       // Whoever has the keyboard in it keeps it.
-      if (part.seen !== html && (!part.contains(document.activeElement) || part === document.activeElement)) {
+      if (part && part.seen !== html && (!part.contains(document.activeElement) || part === document.activeElement)) {
         part.innerHTML = part.seen = html;
       }
     }
