@@ -84,7 +84,7 @@ def host(place: Path, socket: Path) -> tuple[Follower, Known, SharedLogs]:
     files = FileStore(place)
     files.load("anything")
     known, logs = Known(place), SharedLogs(Commands(socket), NAME)
-    follower = Follower(files, known, logs)
+    follower = Follower(files, known, logs, lambda _: None)
     follower.read_once()
     return follower, known, logs
 

@@ -93,10 +93,10 @@ class FileStore:
         self._evictor = Evictor(self._folders, max_size, min_free, self._records)
         self._contents = Contents(self._folders, self._records, self.counters)
         self._purger = Purger(self._cache_directory, self._records, self._folders)
-        foreign = ForeignChanges(self._cache_directory, self._records, self._purger)
+        foreign = ForeignChanges(self._cache_directory, self._records, self._purger, self._folders)
         self.apply_purges, self.applied, self.purges_since = foreign.apply_purges, foreign.applied, foreign.purges_since
         self.hard_purges, self.has_purged = foreign.hard_purges, foreign.has_purged
-        self.move, self.move_all = foreign.move, foreign.move_all
+        self.move, self.move_all, self.remove_begun_before = foreign.move, foreign.move_all, foreign.remove_begun_before
         self.queue_marks: Marking = QueueMarks(held, self._cache_directory.lock)
         self._sweeper = Sweeper(self._folders, self._records, self._evictor, idle, self._cache_directory.lock)
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..core.model.purge_names import EVERYTHING
+from ..errors import BrokenEntry
 from ..filesystem.atomic import store_errors
 from .cache_directory import CacheDirectory
+from .entry_file import read_head
+from .folders import Folders
 from .purge_record import Purge
 from .purge_records import PurgeRecords
 from .purger import Purger
@@ -19,12 +22,14 @@ class ForeignChanges:
     :param directory: the cache directory.
     :param records: its records of purges.
     :param purger: applies the purges.
+    :param folders: the files.
     """
 
-    def __init__(self, directory: CacheDirectory, records: PurgeRecords, purger: Purger) -> None:
+    def __init__(self, directory: CacheDirectory, records: PurgeRecords, purger: Purger, folders: Folders) -> None:
         self._cache_directory = directory
         self._records = records
         self._purger = purger
+        self._folders = folders
 
     def apply_purges(self, purges: Sequence[Purge]) -> None:
         """Apply purges that other hosts have numbered, but for those that were applied already.
@@ -91,3 +96,20 @@ class ForeignChanges:
         stamps = self._cache_directory.stamps or self._cache_directory.behind
         if stamps is not None:
             stamps.move_all()
+
+    def remove_begun_before(self, address: str, moment: float) -> None:
+        """Remove an entry that another host has removed, unless it was begun since.
+
+        :param address: the digest of its key.
+        :param moment: in seconds since the epoch.
+        """
+        with store_errors():
+            if not self._cache_directory.open_if_exists():
+                return
+            found = self._folders.found(address, frozenset({"entry", "note"}))
+            try:
+                head = read_head(self._folders.file(address))
+            except BrokenEntry:
+                return
+            if head is not None and head.entry.started <= moment:
+                self._folders.drop(found, self._cache_directory.stamps or self._cache_directory.behind)

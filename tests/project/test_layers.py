@@ -150,6 +150,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.shared.queued",
         "stores.shared.content",
         "stores.shared.reminder",
+        "stores.shared.backlog",
         "stores.shared.follower",
         "stores.shared.store",
     ),

@@ -199,12 +199,19 @@ class Host:
         self.link = Link(server)
         self.known = Known(self.directory)
         self.logs = SharedLogs(self.link, name)
-        self.follower = Follower(self.files, self.known, self.logs)
+        #: The entries whose removal was told, by the digests of their keys.
+        self.removed: list[str] = []
+        self.follower = Follower(self.files, self.known, self.logs, self.removed.append)
         self._name = name
 
     def read(self) -> None:
         """Follow up to now."""
         self.follower.read_once()
+
+    def purge_alone(self, name: str, *, soft: bool) -> None:
+        """Purge as a store does that can't use the server."""
+        self.follower.backlog.add_purge((name,), soft=soft)
+        self.files.purge(name, soft=soft)
 
     def tell(self, key: str, serial: str) -> None:
         """Tell the others of an entry that was stored."""

@@ -9,7 +9,8 @@ what is noticed                       what is done
 changes are missing in the log        every key is asked for once
 purges are missing in the log         everything on this host is purged: it was away for more than a day
 another generation of bookkeeping     everything is softly purged, by one purge for all hosts: the server had lost its memory
-the server lacks purges of this host  they are said again: a failover has lost them, or they were made while nobody heard
+the server lacks purges of this host  they are said again: a failover has lost them
+changes were made while nobody heard  they are told now
 ===================================== ==========================================================================================
 """
 
@@ -20,7 +21,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ...core.model.keys import digest
 from ...core.model.purge_names import EVERYTHING
@@ -32,6 +33,7 @@ from ..base import Acknowledged
 from ..file_store import FileStore
 from ..purge_record import Purge
 from ..stamps import slot_of
+from .backlog import Backlog
 from .known import Known, local_number, number_of
 from .logs import MOST, Change, Logged, Read, SharedLogs
 from .reminder import Reminder
@@ -60,13 +62,15 @@ class Follower:
     :param files: the cache directory.
     :param known: what its processes know of the server.
     :param logs: the logs.
+    :param remove: removes the entry with an address on all hosts.
     """
 
-    def __init__(self, files: FileStore, known: Known, logs: SharedLogs) -> None:
+    def __init__(self, files: FileStore, known: Known, logs: SharedLogs, remove: Callable[[str], object]) -> None:
         self._files = files
         self._known = known
         self._logs = logs
         self._reminder = Reminder(files, known, logs)
+        self.backlog = Backlog(files.directory, known, self._reminder.purge, remove)
         self._lock = FileKeyLock(files.directory / "follower.lock", make_directories)
         self._thread: threading.Thread | None = None
         self._is_stopped = False
@@ -190,9 +194,10 @@ class Follower:
         else:
             self.apply(read.last_purge, read.purges, applied)
         self._heed_changes(read)
-        was_said = (is_first or read.last_number < self._known.applied) and self._reminder.say_since(read.last_number)
+        was_told = self.backlog.tell(looks=is_first)
+        was_said = read.last_number < self._known.applied and self._reminder.say_since(read.last_number)
         self._is_connected = True
-        if was_said or len(read.purges) >= MOST or len(read.changes) >= MOST:
+        if was_told or was_said or len(read.purges) >= MOST or len(read.changes) >= MOST:
             return True
         # Once more, which notes how far this host is now: somebody may wait for it.
         return bool(read.purges) or self._known.applied != applied
@@ -325,11 +330,14 @@ class Follower:
         known, own = self._known, self._known.host_id()
         moved = {change.address: change for change in changes if change.origin != own}
         for address, change in moved.items():
-            slot, serial = slot_of(address), number_of(change.serial)
+            slot, removed = slot_of(address), change.serial.startswith("-")
+            serial = 0 if removed else number_of(change.serial)
             if not serial or known.serial(slot) != serial:
                 known.put(slot, serial)
                 self._put[slot] = serial
                 self._files.move(address)
+            if removed:
+                self._files.remove_begun_before(address, int(change.serial[1:]) / 1e6)
 
     def _forget_changes(self, last: int) -> None:
         """Let every key be asked for once: nobody knows which of them have changed."""

@@ -22,7 +22,7 @@ from ..table_file import Layout, Table, open_table
 FILE_NAME = "known-1"
 #: Seconds for which the server counts as down at most without another attempt.
 LONGEST_DOWN = 60.0
-_DOWN_UNTIL, _HEARD_AT, _APPLIED, _CHANGE, _GENERATION, _HOST, _TOLD_AT, _APPLIED_BEFORE, _RENEWED_AT = range(9)
+_DOWN_UNTIL, _HEARD_AT, _APPLIED, _CHANGE, _GENERATION, _HOST, _TOLD_AT, _APPLIED_BEFORE, _RENEWED_AT, _UNTOLD = range(10)
 _HEADER = 16
 _LAYOUT = Layout(counts=_HEADER, stamps=SLOTS, marks=0)
 _MICRO = 1_000_000
@@ -193,6 +193,15 @@ class Known:
         if last <= 0 or not last <= now < last + _SETTLED:
             self.applied_before = applied
         self._header[_RENEWED_AT] = int(now * _MICRO)
+
+    @property
+    def has_untold(self) -> bool:
+        """Whether other hosts have not heard of changes of this one."""
+        return self._header[_UNTOLD] > 0
+
+    @has_untold.setter
+    def has_untold(self, has: bool) -> None:
+        self._header[_UNTOLD] = int(has)
 
     # -- this host -----------------------------------------------------------------------------------------------
 

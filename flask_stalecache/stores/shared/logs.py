@@ -194,7 +194,7 @@ class Change(NamedTuple):
     """One change of an entry.
 
     :ivar address: the digest of its key.
-    :ivar serial: the serial that is stored now; "": ask.
+    :ivar serial: the serial that is stored now; "": ask; ``-`` and a time in microseconds: it was removed then.
     :ivar origin: the host that made it.
     """
 

@@ -166,7 +166,8 @@ local s = redis.call('hget', e, 's') or '*'
 redis.call('hdel', e, 's', 'q', 'N', 'h', 'b', 'z')
 redis.call('hset', e, 'x', s, 'xa', text(now))
 if redis.call('pttl', e) < tonumber(ARGV[2]) then expire(e, tonumber(ARGV[2])) end
-changed(ARGV[1], '', ARGV[3])
+-- The server may evict what says that it was removed.
+changed(ARGV[1], '-' .. text(now), ARGV[3])
 return state()
 """
 )

@@ -48,9 +48,13 @@ class Reminder:
         self._say(number)
         names = dict.fromkeys(name for purge in lost if purge.soft for name in purge.names)
         if names:
-            host, applied = self._known.host_id(), self._known.applied
-            self._logs.purge(host, names, soft=True, above=self.above(), applied=applied)
+            self.purge(tuple(names), True)
         return True
+
+    def purge(self, names: tuple[str, ...], soft: bool) -> None:
+        """Purge on all hosts, here too, once they read the log."""
+        known = self._known
+        self._logs.purge(known.host_id(), names, soft=soft, above=self.above(), applied=known.applied)
 
     def _say(self, number: int) -> int:
         """Say the hard purges above a number."""

@@ -94,9 +94,12 @@ class RedisStore:
         self._scripts = Scripts(self._client, name, known.host_id)
         self.queue_marks = SharedQueueMarks(files.queue_marks, self._client.command, known, name)
         self._leases = Leases(self._scripts, known, lease, longest_lease)
-        self.follower = Follower(files, known, SharedLogs(self._client, name))
+        self._idle = idle = seconds("inactive", inactive)
+        # No method of this store, which would keep it for ever.
+        scripts = self._scripts
+        logs = SharedLogs(self._client, name)
+        self.follower = Follower(files, known, logs, lambda address: scripts.remove(address, idle))
         self.numbers = SharedNumbers(self._client, name, known, files.directory)
-        self._idle = seconds("inactive", inactive)
         self._entry_size = entry_size
         self._purge_wait = purge_wait
         self._begun: set[ProcessId] = set()
@@ -268,12 +271,15 @@ class RedisStore:
     def remove(self, key: str) -> None:
         """Remove an entry on all hosts."""
         self._files.remove(key)
-        if self._known.is_down:
-            return
         name = digest(key)
-        with suppress(Unavailable, Refused):
-            self._scripts.remove(name, self._idle)
-            self._leases.has_changed(name, "")
+        if not self._known.is_down:
+            try:
+                self._scripts.remove(name, self._idle)
+                self._leases.has_changed(name, "")
+                return
+            except (Unavailable, Refused):
+                pass
+        self.follower.backlog.add_removal(name)
 
     def lock(self, key: str) -> SharedLock:
         """Return a new lock of a key."""
@@ -304,9 +310,11 @@ class RedisStore:
                 raise Unavailable(f"{self._client.where} can't be used")
             number = self.follower.purge(names, soft=soft)
         except StoreError as error:
+            # First of all: if this process is killed now, the others hear of it all the same.
+            self.follower.backlog.add_purge(names, soft=soft)
             self._files.purge(*names, soft=soft)
             if not self._known.is_down:
-                # Who hears the server next says the purge again.
+                # Who hears the server next tells the others.
                 self._known.down_until = seconds_up() + _LOST_FOR
             raise PurgedHereOnly(f"purged on this host only: {error}; other hosts hear of it once the server is back") from error
         return self._wait_for_hosts(number)

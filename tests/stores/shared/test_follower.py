@@ -333,7 +333,7 @@ def test_a_purge_made_while_nobody_heard_reaches_the_others_later(hosts: list[Ho
     with pytest.raises(StoreError):
         one.follower.purge((NEWS,), soft=False)
     # As a store does then.
-    one.files.purge(NEWS, soft=False)
+    one.purge_alone(NEWS, soft=False)
     assert one.follower.step(0.0) > 0
     one.link.is_cut = False
     one.read()

@@ -118,7 +118,7 @@ class Hosts(RuleBasedStateMachine):
         try:
             mine.follower.purge((name,), soft=soft)
         except StoreError:
-            mine.files.purge(name, soft=soft)
+            mine.purge_alone(name, soft=soft)
             self.heard[host].add(event)
             self.kept[host].add(event)
             PLAYED["purged alone"] += 1

@@ -1,0 +1,158 @@
+"""Purges and removals that other hosts have not heard of, since the shared server could not be used: they are told once it can be.
+
+They are lines of a file in the cache directory, appended without a lock, as :mod:`..waiting_purges` does:
+
+1. The file is renamed. Whoever appends looks afterwards whether its line is in the file of this name, and appends it again if not.
+2. Its lines are told.
+3. It is removed. If that process dies before, or the server is lost again, all of them are told again.
+
+A file that has become too long is replaced by one hard purge of everything, and a line that makes no sense counts as one: it is
+better to make pages anew than to serve what was purged or has become private.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...core.model.purge_names import EVERYTHING, short_name
+from ...errors import StoreError
+from ...filesystem.atomic import append_to_file, make_directories, read_file, remove_file, status_of, store_errors, write_file
+from ...filesystem.directory import Directory, where
+from ...filesystem.locks import FileKeyLock
+from ...filesystem.sealed import decoded, seal_line, unseal_line
+from ..head_values import text, tuple_of
+from .known import Known
+
+logger = logging.getLogger("flask_stalecache")
+
+FILE, ASIDE = "untold", "untold.aside"
+#: Bytes of the file at most: some thousand changes.
+LONGEST = 256 * 1024
+#: Attempts to append a line while files are renamed.
+_TRIES = 100
+
+
+class Change(NamedTuple):
+    """What the other hosts have not heard.
+
+    :ivar names: names that were purged, which may be short; empty for a removal.
+    :ivar soft: whether that only ended freshness.
+    :ivar address: the digest of the key whose entry was removed; "" for a purge.
+    """
+
+    names: tuple[str, ...]
+    soft: bool
+    address: str
+
+
+_EVERYTHING = Change((EVERYTHING,), False, "")
+
+
+class Backlog:
+    """The backlog of one host.
+
+    :param path: the cache directory.
+    :param known: what its processes know of the server.
+    :param purge: purges on all hosts: names, and whether softly.
+    :param remove: removes the entry with an address on all hosts.
+    """
+
+    def __init__(
+        self, path: Path, known: Known, purge: Callable[[tuple[str, ...], bool], object], remove: Callable[[str], object]
+    ) -> None:
+        self._directory = Directory(path)
+        self._known = known
+        self._purge = purge
+        self._remove = remove
+        self._lock = FileKeyLock(path / "untold.lock", make_directories)
+
+    def add_purge(self, names: Iterable[str], *, soft: bool) -> None:
+        """Note a purge that the others have to hear of."""
+        self._append(Change(tuple(map(short_name, names)), soft, ""))
+
+    def add_removal(self, address: str) -> None:
+        """Note that the entry of a key was removed."""
+        self._append(Change((), False, address))
+
+    def _append(self, change: Change) -> None:
+        with store_errors():
+            self._directory.hold()
+            line = b"\n%b\n" % seal_line(json.dumps(change).encode("ascii"))
+            for _ in range(_TRIES):
+                self._shorten()
+                if append_to_file(self._directory.at(FILE), line):
+                    self._known.has_untold = True
+                    return
+        raise StoreError(f"{self._directory.path / FILE} is replaced again and again")
+
+    def _shorten(self) -> None:
+        status = status_of(self._directory.at(FILE))
+        if status is not None and status.st_size > LONGEST:
+            logger.warning("other hosts have to hear of very many purges and removals: everything will be purged there instead")
+            line = b"\n%b\n" % seal_line(json.dumps(_EVERYTHING).encode("ascii"))
+            write_file(self._directory.at(FILE), line, int(status.st_mtime_ns))
+
+    def tell(self, *, looks: bool) -> bool:
+        """Tell all of it, unless another process does so now; return whether there was something.
+
+        :param looks: look for it, though no process of this host has noted anything since the machine was started.
+        :raises StoreError: if the server can't be used. Then it is told again.
+        """
+        if not (looks or self._known.has_untold) or not self._lock.acquire():
+            return False
+        try:
+            with store_errors():
+                self._directory.hold()
+                return self._tell()
+        finally:
+            self._lock.release()
+
+    def _tell(self) -> bool:
+        # Before the file is read: what is appended from now on is seen next time.
+        self._known.has_untold = False
+        aside = self._directory.at(ASIDE)
+        if status_of(aside) is None:
+            (here, at), (there, at_there) = where(self._directory.at(FILE)), where(aside)
+            with suppress(FileNotFoundError):
+                os.rename(here, there, src_dir_fd=at, dst_dir_fd=at_there)
+        data = read_file(aside)
+        if data is None:
+            return False
+        try:
+            self._tell_each(_changes_in(data))
+        except BaseException:
+            self._known.has_untold = True
+            raise
+        remove_file(aside)
+        # Another one may have been set aside before.
+        self._known.has_untold = status_of(self._directory.at(FILE)) is not None
+        return True
+
+    def _tell_each(self, changes: Iterable[Change]) -> None:
+        kinds: dict[bool, dict[str, None]] = {True: {}, False: {}}
+        for change in changes:
+            kinds[change.soft].update(dict.fromkeys(change.names))
+            if change.address:
+                self._remove(change.address)
+        for soft, names in kinds.items():
+            if names:
+                self._purge(tuple(names), soft)
+
+
+def _changes_in(data: bytes) -> Iterable[Change]:
+    for line in data.split(b"\n"):
+        if line:
+            content = unseal_line(line)
+            change = None if content is None else decoded(content, _change)
+            yield _EVERYTHING if change is None else change
+
+
+def _change(data: Any) -> Change:
+    names, soft, address = data
+    return Change(tuple_of(text, names), soft is True, text(address))
