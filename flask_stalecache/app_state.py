@@ -31,16 +31,19 @@ from .frontends.flask_internals.steps import around_response_processing, around_
 from .frontends.flask_internals.versions import check_versions
 from .frontends.flask_urls import warm_target
 from .frontends.gateway.handler import Gateway
+from .frontends.holes import HoleFunctions
 from .frontends.memoize.bound_function import FetchFunction
 from .frontends.memoize.handler import Calls
 from .frontends.memoize.places import observe_url_for
 from .frontends.middleware import AfterResponseMiddleware
 from .frontends.pages.error_pages import answer_once
+from .frontends.pages.filling import AppHoles
 from .frontends.pages.handler import Pages
 from .frontends.pages.refresh import AS_VISITOR
 from .frontends.pages.request_recorder import observed_request_class, plain_environ
 from .frontends.pages.watch import discard_session
 from .frontends.requests_adapter.app_context import AppContext
+from .frontends.template_holes import template_holes
 from .frontends.watched_session import hand_out, watch_opened
 from .stats.counters import Counters
 from .stats.registry import Registry
@@ -61,6 +64,7 @@ class AppState:
     :ivar bulk: purges, refreshes and warms many entries.
     :ivar counters: the counts of this process.
     :ivar stats: the counts of all processes that share the directory.
+    :ivar holes: the functions that fill holes of pages.
     """
 
     settings: Settings
@@ -73,18 +77,20 @@ class AppState:
     bulk: BulkOperations
     counters: Counters
     stats: Registry
+    holes: HoleFunctions
 
     @classmethod
-    def of(cls, app: Flask, own: Any, functions: Iterable[FetchFunction]) -> AppState:
+    def of(cls, app: Flask, own: Any, functions: Iterable[FetchFunction], holes: HoleFunctions) -> AppState:
         """Build the parts of an app. Nothing of the app is changed yet.
 
         :param own: the store, if it is not the one that is configured.
         :param functions: the fetch functions that are known by now.
+        :param holes: the functions that fill holes of pages.
         """
         settings = config.read(app.config)
         config.check_observed(app.config)
         engine = make_engine(app, settings, app.config, own, default_dir=default_directory(app), default_name=app.name)
-        return cls._of_engine(app, app.wsgi_app, engine, functions)
+        return cls._of_engine(app, app.wsgi_app, engine, functions, holes)
 
     @classmethod
     def beside(cls, app: Flask, live: AppState, engine: Engine) -> AppState:
@@ -94,16 +100,24 @@ class AppState:
         :param engine: has the store of the second set.
         """
         entered = app.wsgi_app if live.middleware is None else live.middleware.app
-        return cls._of_engine(app, entered, engine, (), is_installed=False)
+        return cls._of_engine(app, entered, engine, (), live.holes, is_installed=False)
 
     @classmethod
     def _of_engine(
-        cls, app: Flask, entered: Any, engine: Engine, functions: Iterable[FetchFunction], *, is_installed: bool = True
+        cls,
+        app: Flask,
+        entered: Any,
+        engine: Engine,
+        functions: Iterable[FetchFunction],
+        holes: HoleFunctions,
+        *,
+        is_installed: bool = True,
     ) -> AppState:
         settings = engine.settings
         # One for all front ends: with app.debug it is the time of the start, and they must agree on it.
         version = AppVersion(settings.version, time.time(), lambda: app.debug, settings.debug_errors)
-        pages = Pages(app, settings, engine, version, explains=not is_installed)
+        filling = AppHoles(app, holes, template_holes(app), engine.complaints)
+        pages = Pages(app, settings, engine, version, filling, explains=not is_installed)
         calls: Calls | None = None
         sessions: AppContext | None = None
         middleware: AfterResponseMiddleware | None = None
@@ -117,20 +131,21 @@ class AppState:
             renewing = [pages, calls, _GatewayBehind(middleware)]
         scheduler = BatchScheduler(engine, renewing)
         bulk = BulkOperations(scheduler, app.view_functions, lambda: warm_target(app, settings))
-        return cls(settings, engine, pages, calls, sessions, middleware, scheduler, bulk, engine.counters, engine.registry)
+        return cls(settings, engine, pages, calls, sessions, middleware, scheduler, bulk, engine.counters, engine.registry, holes)
 
 
-def set_up(app: Flask, own: Any, functions: Collection[FetchFunction]) -> AfterResponseMiddleware | None:
+def set_up(app: Flask, own: Any, functions: Collection[FetchFunction], holes: HoleFunctions) -> AfterResponseMiddleware | None:
     """Build the parts of an app, install them, and return where its requests arrive; ``None`` if caching is off.
 
     :param own: the store, if it is not the one that is configured.
     :param functions: the fetch functions that are known by now.
+    :param holes: the functions that fill holes of pages.
     :raises ConfigError: for an unknown key, a value that is not accepted, or a cache directory that can't be used.
     """
     if NAME in app.extensions:
         raise ConfigError(f"the app {app.name!r} has a StaleCache already: call init_app once")
     check_versions()
-    state = app.extensions[NAME] = AppState.of(app, own, functions)
+    state = app.extensions[NAME] = AppState.of(app, own, functions, holes)
     if state.middleware is not None:
         _install(app, state, state.middleware)
         if functions:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 from weakref import WeakSet
 
 from flask import Flask, current_app, has_app_context, has_request_context, request
@@ -30,6 +30,7 @@ from .errors import ConfigError
 from .frontends.current_app import NAME
 from .frontends.flask_gateway import check_gateway_policy, coded
 from .frontends.flask_internals.contexts import request_context, request_context_variable
+from .frontends.holes import NOTHING, HoleFunction, HoleFunctions
 from .frontends.memoize.bound_function import FetchFunction
 from .frontends.memoize.function import MemoizedFunction
 from .frontends.memoize.policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+#: A text that fills a hole.
+T = TypeVar("T", bound=str)
 
 
 class StaleCache:
@@ -72,6 +75,8 @@ class StaleCache:
         self._middlewares: WeakSet[AfterResponseMiddleware] = WeakSet()
         self._apps: WeakSet[Flask] = WeakSet()
         self._has_gateway_views = False
+        #: The functions that fill holes of pages, which may be decorated later than an app is set up.
+        self._holes = HoleFunctions()
         if app is not None:
             self.init_app(app)
 
@@ -93,7 +98,7 @@ class StaleCache:
         :raises ConfigError: for an unknown key, a value that is not accepted, or a cache directory that can't be used.
         """
         _check_setup("init_app()", unknown, "app")
-        middleware = set_up(app, self._store, self._functions)
+        middleware = set_up(app, self._store, self._functions, self._holes)
         app.cli.add_command(commands)
         install_tag(app)
         if middleware is None:
@@ -312,6 +317,40 @@ class StaleCache:
         for app in self._apps:
             prepare_for_calls(app)
         return function
+
+    @overload
+    def hole(self, function: Callable[P, T], /) -> HoleFunction[P, T]: ...
+
+    @overload
+    def hole(
+        self, /, *, fallback: str | Callable[..., str] = ..., name: str | None = ...
+    ) -> Callable[[Callable[P, T]], HoleFunction[P, T]]: ...
+
+    def hole(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        fallback: Any = NOTHING,
+        name: str | None = None,
+        **unknown: Never,
+    ) -> Any:
+        """Let each visitor of a cached page have what a function returns: who is logged in, how full the basket is.
+
+        While a cached page is made, a call leaves a mark in the page, and the function runs for each visitor who is served the
+        page, in the visitor's request. Elsewhere it is a plain call. The function returns a ``str``, which templates escape, or a
+        ``Markup``. Its arguments are JSON values.
+
+        :param fallback: a text, or a callable that takes the arguments and returns one, for a visitor for whom the function fails.
+            Default: nothing is shown, and the error is logged; with ``app.debug`` it is raised.
+        :param name: its name in stored pages. Default: that of its module and its own.
+        :raises ConfigError: if another function has that name, or for an unknown parameter.
+        """
+        if unknown:
+            raise ConfigError(unknown_parameter("hole()", next(iter(unknown)), ["fallback", "name"]))
+        if function is not None:
+            return self._holes.add(function, name, fallback)
+        return lambda decorated: self._holes.add(decorated, name, fallback)
 
     def adapter(
         self,

@@ -1,4 +1,4 @@
-"""The template tag ``{% cache %}``."""
+"""The template tags ``{% cache %}`` and ``{% hole %}``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from jinja2.visitor import NodeTransformer
 
 from .core.model.checks import tags as checked_tags
 from .core.model.checks import unknown_parameter
+from .frontends.flask_internals.contexts import current_flask_app
 from .frontends.flask_internals.templates import around_template_context
 from .frontends.memoize.fragments import OPTIONS, Tag, answer, note_made
+from .frontends.template_holes import show
 
-_EXTENSION = "flask_stalecache.jinja.CacheExtension"
+_EXTENSIONS = {"cache": "flask_stalecache.jinja.CacheExtension", "hole": "flask_stalecache.jinja.HoleExtension"}
 #: Names that Jinja gives a meaning which the body of a fragment, rendered on its own, has not.
 _OF_JINJA = {
     "loop": "{% set index = loop.index %} before the tag, and name index in it",
@@ -32,13 +34,15 @@ _OF_JINJA = {
 
 
 def install(app: Flask) -> None:
-    """Give the templates of an app the tag, without making its environment early: the app may not have set its options yet."""
+    """Give the templates of an app the tags, without making its environment early: the app may not have set its options yet."""
     if "jinja_env" in vars(app):
-        if "cache" not in {tag for each in app.jinja_env.extensions.values() for tag in each.tags}:
-            app.jinja_env.add_extension(_EXTENSION)
+        known = {tag for each in app.jinja_env.extensions.values() for tag in each.tags}
+        for tag, extension in _EXTENSIONS.items():
+            if tag not in known:
+                app.jinja_env.add_extension(extension)
     else:
         options: dict[str, Any] = dict(app.jinja_options)
-        options["extensions"] = [*options.get("extensions", ()), _EXTENSION]
+        options["extensions"] = [*options.get("extensions", ()), *_EXTENSIONS.values()]
         app.jinja_options = options
     around_template_context(app, note_made)
 
@@ -122,6 +126,85 @@ class CacheExtension(Extension):
         values = dict(zip(names, vary, strict=True))
         tags = checked_tags("tags", options.pop("tags", ()))
         return answer(Tag(context, template, name, digest, block, reads, values, labels, tags), max_age, options)
+
+
+class HoleExtension(Extension):
+    """``{% hole name=value… %} … {% endhole %}``: a part of a cached page that is rendered for each visitor."""
+
+    tags = {"hole"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Return the nodes of a tag: a call, and the body as a block that only the call renders."""
+        line = next(parser.stream).lineno
+        if self.environment.is_async:
+            parser.fail("{% hole %} needs an environment without enable_async", line)
+        if not parser.name:
+            parser.fail("{% hole %} is found by the name of its template: put the template into a file", line)
+        arguments = _arguments(parser, line)
+        body = parser.parse_statements(("name:endhole",), drop_needle=True)
+        whole = nodes.Template(body)
+        whole.set_environment(self.environment)
+        for kind, advice in _NOT_IN_HOLE.items():
+            if whole.find(kind) is not None:
+                parser.fail(f"{{% hole %}} {advice}", line)
+        for inner in whole.find_all(nodes.Block):
+            if inner.name.startswith(_HOLE):
+                parser.fail("{% hole %} in a hole: the outer one is rendered for each visitor already", line)
+            if not inner.name.startswith("stalecache_"):
+                parser.fail(
+                    "{% hole %} can't hold a block, which another template might override: put the hole into the block", line
+                )
+        named = _names_read(whole)
+        for name in _OF_JINJA:
+            if name in named:
+                parser.fail(f"{{% hole %}}: a hole has no {name!r}: {_IN_HOLE.get(name, 'write it outside of the hole')}", line)
+        digest = sha256(repr((parser.name, body)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        block = f"{_HOLE}{parser.free_identifier().name}_{digest}"
+        given = nodes.Getattr(nodes.Getattr(nodes.ContextReference(), "eval_ctx", "load"), "autoescape", "load")
+        escaped = nodes.ScopedEvalContextModifier([nodes.Keyword("autoescape", given)], body)
+        names = [each.key for each in arguments]
+        called = self.call_method(
+            "_show",
+            [
+                nodes.DerivedContextReference(),
+                nodes.Const(f"{parser.name}, line {line}#{block}"),
+                nodes.Const(tuple(sorted(named.difference(names)))),
+                nodes.Dict([nodes.Pair(nodes.Const(each.key), each.value) for each in arguments]),
+            ],
+        )
+        never = nodes.If(nodes.Const(False), [nodes.Block(block, [escaped], False, False)], [], [])
+        return [nodes.Output([called]).set_lineno(line), never.set_lineno(line)]  # type: ignore[return-value]
+
+    def _show(self, context: Context, name: str, reads: tuple[str, ...], values: dict[str, Any]) -> str:
+        return show(current_flask_app(), context, name, reads, values)
+
+
+#: The beginning of the names of blocks that are the bodies of holes.
+_HOLE = "stalecache_hole_"
+_NOT_IN_HOLE: dict[type[nodes.Node], str] = {
+    nodes.Extends: "can't hold {% extends %}: a hole is a part of a page",
+}
+_IN_HOLE = {"loop": "write {% hole index=loop.index %}, and use index in it"}
+
+
+def _names_read(body: nodes.Template) -> set[str]:
+    """Return the names that a body reads and does not set, those of globals too."""
+    names = list(body.find_all(nodes.Name))
+    own = {each.name for each in names if each.ctx != "load"}
+    return find_undeclared_variables(body) | ({each.name for each in names} - own)
+
+
+def _arguments(parser: Parser, line: int) -> list[nodes.Keyword]:
+    arguments: list[nodes.Keyword] = []
+    while parser.stream.current.type != "block_end":
+        if arguments:
+            parser.stream.skip_if("comma")
+        token = parser.stream.current
+        if token.type != "name" or parser.stream.look().type != "assign":
+            parser.fail("{% hole %}: give what it needs by name, as in {% hole number=article.id %}", line)
+        parser.stream.skip(2)
+        arguments.append(nodes.Keyword(token.value, parser.parse_expression()))
+    return arguments
 
 
 def _written(parser: Parser, line: int) -> _Written:

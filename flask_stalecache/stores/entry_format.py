@@ -1,7 +1,7 @@
 """The bytes of an entry: a head as JSON and a raw body. Pure; no pickle.
 
 The file is ``MAGIC``, the length of the head, the length of the body, a checksum over all three and both parts, the head, the body.
-Each format has its own MAGIC.
+Each format has its own MAGIC. So has a page with holes: a worker of an earlier version would serve it with nothing in them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from typing import Any
 import msgspec
 
 from ..core.model.entry import Entry
+from ..core.model.holes import Hole
 from ..errors import BrokenEntry, StoreError
 from . import head_values as values
 
 MAGIC = b"FSC6"
+#: Of entries with holes.
+WITH_HOLES = b"FSH1"
+_FORMATS = frozenset({MAGIC, WITH_HOLES})
 _PREFIX = struct.Struct(">4sIQ")
 _CHECKSUM_SIZE = 16
 _START = _PREFIX.size + _CHECKSUM_SIZE
@@ -36,12 +40,14 @@ def encode(entry: Entry) -> bytes:
     head["absent"] = entry.absent.to_json()
     head["windows"] = [entry.windows.max_age, entry.windows.stale_while_revalidate, entry.windows.stale_if_error]
     head["recipe"] = dict(entry.recipe)
+    if entry.holes:
+        head["holes"] = [hole.to_json() for hole in entry.holes]
     try:
-        _entry(head, b"")
+        _entry(head, entry.body)
     except _NO_HEAD as error:
         raise StoreError(f"an entry can't be stored as it is: {error}") from error
     packed = json.dumps(head, separators=(",", ":")).encode("ascii")
-    prefix = _PREFIX.pack(MAGIC, len(packed), len(entry.body))
+    prefix = _PREFIX.pack(WITH_HOLES if entry.holes else MAGIC, len(packed), len(entry.body))
     return b"".join((prefix, _checksum((prefix, packed, entry.body)), packed, entry.body))
 
 
@@ -55,7 +61,7 @@ def decode(data: bytes, key: str) -> Entry:
     if len(data) < _START:
         raise BrokenEntry("cut")
     magic, head_length, body_length = _PREFIX.unpack_from(data)
-    if magic != MAGIC:
+    if magic not in _FORMATS:
         raise BrokenEntry("another format")
     if len(data) != _START + head_length + body_length:
         raise BrokenEntry("cut")
@@ -68,7 +74,7 @@ def decode(data: bytes, key: str) -> Entry:
             raise BrokenEntry("another key")
         # Visitors choose URLs: a long key is in memory once.
         head["key"] = key
-        return _entry(head, body)
+        return _checked(_entry(head, body), magic)
     except _NO_HEAD as error:
         raise BrokenEntry("another format") from error
 
@@ -82,7 +88,7 @@ def head_size(data: bytes) -> int:
     if len(data) < _START:
         raise BrokenEntry("cut")
     magic, head_length, _ = _PREFIX.unpack_from(data)
-    if magic != MAGIC:
+    if magic not in _FORMATS:
         raise BrokenEntry("another format")
     return int(_START + head_length)
 
@@ -103,7 +109,7 @@ def decode_head(data: bytes) -> Entry:
     """
     packed = data[_START : head_size(data)]
     try:
-        return _entry(json.loads(packed), b"")
+        return _checked(_entry(json.loads(packed), b""), data[:4])
     except _NO_HEAD as error:
         raise BrokenEntry("another format") from error
 
@@ -157,10 +163,29 @@ def _entry(head: dict[str, Any], body: bytes) -> Entry:
         absent=values.inputs_sent(head["absent"]),
         windows=values.windows(head["windows"]),
         recipe=values.recipe(head["recipe"]),
+        holes=_holes(head, body),
         body=body,
     )
     values.check_index(entry)
     return entry
+
+
+def _checked(entry: Entry, magic: bytes) -> Entry:
+    if (magic == WITH_HOLES) != bool(entry.holes):
+        raise ValueError("a page with holes in the format of one without, or the other way round")
+    return entry
+
+
+def _holes(head: dict[str, Any], body: bytes) -> tuple[Hole, ...]:
+    holes = head.get("holes")
+    if holes is None:
+        return ()
+    found = values.tuple_of(Hole.from_json, holes)
+    # Of a head alone, the length of the body is not known.
+    edges = [hole.offset for hole in found]
+    if not found or edges != sorted(edges) or (body and edges[-1] > len(body)):
+        raise ValueError("holes beyond the body")
+    return found
 
 
 def _checksum(parts: Iterable[bytes]) -> bytes:

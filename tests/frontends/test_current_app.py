@@ -10,6 +10,7 @@ from flask import Flask
 from flask_stalecache import ConfigError, StaleCache
 from flask_stalecache.app_state import AppState, state_of
 from flask_stalecache.frontends.current_app import NAME, cache_of, cache_of_current_app, renew_calls
+from flask_stalecache.frontends.holes import HoleFunctions
 
 
 def make_app(directory: Path, **config: object) -> Flask:
@@ -52,7 +53,7 @@ def test_building_the_parts_changes_nothing_of_the_app(tmp_path: Path) -> None:
     app = Flask("shop")
     app.config["STALECACHE_DIR"] = tmp_path
     before = dict(vars(app))
-    state = AppState.of(app, None, [])
+    state = AppState.of(app, None, [], HoleFunctions())
     assert state.middleware is not None
     assert {name for name, value in vars(app).items() if before.get(name) is not value} == set()
     assert NAME not in app.extensions

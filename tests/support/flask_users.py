@@ -6,6 +6,8 @@ KNOW_FLASK = {
     "frontends.caller_context",
     "frontends.memoize.bound_function",
     "frontends.current_app",
+    "frontends.template_holes",
+    "frontends.pages.filling",
     "frontends.default_directory",
     "frontends.first_request",
     "frontends.flask_internals.contexts",

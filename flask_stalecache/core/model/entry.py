@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from io import FileIO
 from typing import Any, Protocol
 
+from .holes import Hole
 from .inputs import RequestInputs
 from .moments import AHEAD
 from .policy import Windows
@@ -51,6 +52,7 @@ class Entry:
     :param calls: the keys of the fetch functions' values that it was made from.
     :param by_file: its front end can serve it from its file, so that a large body need not be kept in memory.
     :param stood_in: it was made with the fallback of a failed call.
+    :param holes: the places in the body that each visitor has for themselves, in their order.
     :param file: the file of the body, if it is not in ``body``. Not stored.
     :param called: when the origin was called, in seconds since the start of the machine. Not stored; ``None`` if it was read from a
         store.
@@ -79,6 +81,7 @@ class Entry:
     stood_in: bool = False
     by_file: bool = False
     ended: bool = False
+    holes: tuple[Hole, ...] = ()
     file: BodyFile | None = None
     called: float | None = field(default=None, compare=False)
 

@@ -130,6 +130,7 @@ class StoreRefusal(Enum):
         "read what you need by name, such as request.headers.get()",
         True,
     )
+    HOLE_ALTERED = ("{}: where its holes are can't be told", "do that in the hole, and show what that returns as it is", True)
     TRACED = (
         "it shows or uses {}, by which this request is traced",
         "read it in hooks and libraries alone, and send it in middleware around app.wsgi_app after init_app",

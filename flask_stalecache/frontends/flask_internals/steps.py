@@ -21,7 +21,7 @@ def callbacks_of(context: RequestContext) -> list[Any]:
 def handle_user_exception(context: RequestContext, error: Exception) -> Any:
     """Return what the app's error handlers answer to an exception. The method is public, but its parameters changed."""
     handle: Any = context.app.handle_user_exception
-    return handle(context, error) if _takes_context("handle_user_exception") else handle(error)
+    return handle(context, error) if takes_context("handle_user_exception") else handle(error)
 
 
 def around_user_exceptions(app: Flask, answer: Callable[[RequestContext, Exception, Callable[[], Any]], Any]) -> None:
@@ -99,6 +99,7 @@ def before_dispatch(app: Flask, step: Callable[[RequestContext], None]) -> None:
     app.dispatch_request = dispatch  # type: ignore[method-assign]
 
 
-def _takes_context(method: str) -> bool:
+def takes_context(method: str) -> bool:
+    """Whether a method of Flask's takes the context first, as in Flask 3.2."""
     # Of Flask itself: it adapts overriding methods of either kind.
     return "ctx" in signature(getattr(Flask, method)).parameters

@@ -9,6 +9,9 @@ from flask import Flask
 from jinja2 import Environment
 from jinja2.runtime import Macro
 
+from .contexts import outer_context
+from .steps import takes_context
+
 
 def home_of_macro(macro: Macro) -> tuple[Environment, str]:
     """Return the environment of a macro and the name of the template in which it is defined."""
@@ -24,3 +27,10 @@ def around_template_context(app: Flask, step: Callable[[dict[str, Any], Callable
         step(args[-1], lambda: update_template_context(*args))
 
     app.update_template_context = update  # type: ignore[method-assign,assignment]
+
+
+def update_template_context(app: Flask, variables: dict[str, Any]) -> None:
+    """Add what the context processors of an app make to the variables of a template."""
+    update: Any = app.update_template_context
+    args = (outer_context(), variables) if takes_context("update_template_context") else (variables,)
+    update(*args)

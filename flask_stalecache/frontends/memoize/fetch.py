@@ -36,6 +36,7 @@ from ...engine.origin import Answer, Start
 from ...errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
 from ..caller_context import CallerContext
 from ..flask_internals.contexts import is_host_missing, is_request_missing
+from ..holes import refuse_marks
 from ..hooks import ask
 from .bound_function import BoundFunction
 from .places import ObservedAdapter, Place
@@ -105,6 +106,7 @@ class CallFetch:
         def run() -> Any:
             return self._in_own_context(urls) if caller is None else caller.enter(self._call, urls)
 
+        refuse_marks(iter((*self.args, *self.kwargs.values(), self.key)), self.label)
         try:
             # With empty context variables: if the function needs one, the first call shows it, not a later refresh.
             return run_apart(run, word), None

@@ -34,16 +34,13 @@ from ...errors import ConfigError, StaleCacheError, UnkeyableArgument
 from ..current_app import cache_of_current_app
 from ..flask_internals.contexts import current_flask_app, is_empty_proxy
 from ..flask_internals.templates import home_of_macro
+from ..template_holes import MADE, WITHIN
 from .arguments import canonical
 from .bound_function import FetchFunction
 from .places import BLUEPRINT, observed_adapter
 from .policy import CallPolicy
 from .serializers import is_immutable
 
-#: In the context of a template: the variables that context processors have made.
-MADE = "_stalecache_made"
-#: In the context of a fragment.
-_WITHIN = "_stalecache_within"
 _VISITORS = ("request", "session", "g")
 #: What can be set in the tag.
 OPTIONS = ("stale_while_revalidate", "stale_if_error", "tags", "refresh_ahead", "jitter", "lock_timeout", "inherit")
@@ -145,7 +142,7 @@ def _key_of(tag: Any) -> tuple[Any, ...]:
 def _fragment(tag: Any) -> Any:
     """Render a fragment for everybody. Only its caller has its tag, so that its recipe is incomplete."""
     cacheability.tag(*tag.tags)
-    return tag.render({**_for_everybody(current_flask_app(), tag), _WITHIN: True})
+    return tag.render({**_for_everybody(current_flask_app(), tag), WITHIN: True})
 
 
 _definitions: dict[tuple[object, ...], FetchFunction] = {}
@@ -185,7 +182,7 @@ def note_made(context: dict[str, Any], update: Callable[[], None]) -> None:
 def _for_everybody(app: Flask, tag: Tag) -> dict[str, Any]:
     """Return the variables that a fragment sees otherwise than its template."""
     variables = tag.context.get_all()
-    if _WITHIN in variables:
+    if WITHIN in variables:
         # It is in another fragment, whose variables are everybody's.
         return {}
     noted: Mapping[str, Any] = variables.get(MADE) or {}

@@ -30,6 +30,7 @@ from ..hooks import ask
 from ..kept_values import KeptValues
 from ..login_decorators import login_decorator
 from ..rest_frameworks import make_response
+from .filling import AppHoles
 from .watch import KEY_FIELDS, unnoticed
 
 #: All class-based views have this function's name.
@@ -132,6 +133,7 @@ class BoundView:
     :ivar asked_by: the fields and cookies with which a visitor prefers stale.
     :ivar explains: whether ``Cache-Status`` has a detail: with ``app.debug`` at the first request for the view.
     :ivar kept: tells random values from settings.
+    :ivar holes: those of the app.
     :ivar endpoints: the counters of the endpoints that were requested.
     """
 
@@ -149,6 +151,7 @@ class BoundView:
     asks_each: bool
     explains: bool
     kept: KeptValues
+    holes: AppHoles
     endpoints: dict[str | None, EndpointCounters]
 
     @classmethod
@@ -160,6 +163,7 @@ class BoundView:
         settings: Settings,
         version: AppVersion,
         kept: KeptValues,
+        holes: AppHoles,
         *,
         explains: bool = False,
     ) -> BoundView:
@@ -167,6 +171,7 @@ class BoundView:
 
         :param version: the version of the app.
         :param kept: tells random values from settings.
+        :param holes: those of the app.
         :param explains: ``Cache-Status`` has a detail in any case.
         """
         policy = cached.policy
@@ -196,6 +201,7 @@ class BoundView:
             asks_each,
             app.debug or explains,
             kept,
+            holes,
             {},
         )
 

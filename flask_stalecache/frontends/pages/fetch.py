@@ -48,6 +48,7 @@ from ...engine.origin import Answer, Served, Start
 from ..flask_internals.contexts import RequestContext
 from ..flask_internals.readers import packages_of_view
 from ..flask_internals.sessions import session_cookie
+from ..holes import Making
 from ..hooks import ask
 from ..request_body import has_unannounced_body, take_body_away
 from ..request_hints import pass_on
@@ -55,11 +56,12 @@ from ..request_origin import shows_request
 from ..request_values import values_kept_for
 from .advice import advise, detailed_reason, is_for_authorization
 from .bound_view import BoundView
-from .error_pages import ask_handlers
+from .filling import holes_of
 from .made import Filling, Made, Seen, directives_of, may_stand_in, refusal_in_code
 from .request_recorder import arrived_environ, plain_environ
 from .responses import body_size, freeze, frozen_failure
 from .variants import PageVariants, fields_read, inherit, told_early
+from .view_call import ViewCall
 from .watch import Covered, Watch, add_inherited, holds_of, names_beyond_key, read_beyond_names, reads_of, watched
 
 #: On the request: the cached pages that were served within it, as (page, served, the one before).
@@ -117,38 +119,31 @@ class PageFetch:
         if not has_unannounced_body(environ):
             take_body_away(environ)
         in_background = REFRESHING in environ
-        before = current()
+        before, view = current(), ViewCall(self.bound, self.context, self.key, self.args, self.kwargs)
         with collecting(in_background=in_background) as word:
             pass_on(self.context.request.__dict__, before, word)
             with watched(self.context, self.covered) as watch, told_early(self.context, self.covered, start):
-                response, error = self._call_view()
+                response, error, page = view.answer()
             # Before the names are collected: those of inner pages count as read by this view.
             self._inherit_from_inner_pages(word)
             # Before the handlers read anything: those who are given the exception ask theirs.
-            failure = None if error is None else self._failure(error, self._seen(None, watch, in_background))
+            failure = None if error is None else self._failure(error, self._seen(None, watch, in_background), page)
             if error is not None:
-                response = self._error_page(error, watch)
+                response, page = view.error_page(error, watch, page, self.covered)
         if response is None:
             return failure or Answer(Verdict.FAILED)
         tags = self._tags()
         word.tag(tags or ())
         seen = self._seen(response, watch, in_background)
-        refusal = seen.unnamed or seen.refusal or refusal_in_code(tags, word)
+        refusal = page.refusal() or seen.unnamed or seen.refusal or refusal_in_code(tags, word)
         fields = self._fields_to_store(response)
-        made = Made(response, fields, directives_of(response), start, word, seen, refusal, time.time())
+        made = Made(response, fields, directives_of(response), start, word, seen, refusal, time.time(), holes_of(response))
         judgement, filling = self._judge(made)
         # The app's own page for a listed abort() may have another status: it is judged as the view's.
         is_listed = isinstance(error, HTTPException) and error.code in self.bound.cached.policy.statuses
         if failure is None or is_listed or judgement.verdict is Verdict.STORABLE:
             return self._answer_of_response(made, judgement, filling)
         return self._answer_of_error(made, failure, judgement)
-
-    def _error_page(self, error: Exception, watch: Watch) -> Response | None:
-        """Return what the app's error handlers make of an exception; ``None`` if nothing."""
-        with watched(self.context, self.covered) as handling:
-            page = ask_handlers(self.context, error).page
-        watch.add(handling)
-        return page
 
     def _seen(self, response: Response | None, watch: Watch, in_background: bool) -> Seen:
         names = names_beyond_key(self.context, self.covered, watch).without_fields(ACCEPT_FIELDS) | self._traced(response)
@@ -159,9 +154,9 @@ class PageFetch:
             carried = carried.without_fields(self.bound.settings.refresh_headers)
         return Seen(names, carried, self._reads_beyond_names(), watch.refusal, fields, self.variants.tell(fields))
 
-    def _failure(self, error: Exception, seen: Seen) -> Answer:
+    def _failure(self, error: Exception, seen: Seen, page: Making) -> Answer:
         is_told = shows_request(self.context.request.environ, str(error).encode(errors="replace"))
-        is_anybodys = seen.is_anybodys and seen.is_aimed and not seen.refusal and not is_told
+        is_anybodys = seen.is_anybodys and seen.is_aimed and not (seen.refusal or is_told or page.has_holes)
         return Answer(Verdict.FAILED, error=error, carried=seen.carried, anybodys=is_anybodys, absent=seen.names)
 
     def _answer_of_error(self, made: Made, failure: Answer, judgement: Judgement) -> Answer:
@@ -198,6 +193,9 @@ class PageFetch:
         if response.status_code == TOO_MANY:
             # It is about how often this visitor asks.
             has_failed = is_anybodys = False
+        if made.holes or made.is_altered:
+            # A request that waited would be given it without what fills its holes.
+            has_failed = is_anybodys = False
         explains = self.bound.explains or in_background
         return Answer(
             judgement.verdict,
@@ -221,12 +219,6 @@ class PageFetch:
         return frozen if self.bound.kept.refusal(self.key, frozen[2], body, kept, lambda: None) is None else None
 
     # -- calling the view ----------------------------------------------------------------------------------------------
-
-    def _call_view(self) -> tuple[Response | None, Exception | None]:
-        try:
-            return self.bound.call_view(self.args, self.kwargs), None
-        except Exception as error:
-            return None, error
 
     def _inherit_from_inner_pages(self, word: Cacheability) -> None:
         """Take over names and tags of the pages that were served within this request: this one may contain them."""
@@ -288,7 +280,7 @@ class PageFetch:
             in_key=self.bound.in_key | ACCEPT_FIELDS | ({COOKIE} if policy.named else NO_FIELDS),
             refusal=made.refusal,
             # A page that is one visitor's in a way that no name tells is so for all: its names don't matter.
-            carried=NO_NAMES if made.seen.unnamed else made.seen.carried,
+            carried=NO_NAMES if made.seen.unnamed or made.is_altered else made.seen.carried,
             had_content=previous is not None and bool(previous.body),
             said_max_age=made.word.limit(made.now),
             stood_in=made.word.stood_in,
@@ -371,7 +363,7 @@ class PageFetch:
     def _entry(self, made: Made, body: bytes, windows: Windows, place: Place) -> Entry:
         bound, policy, response, names = self.bound, self.bound.cached.policy, made.response, made.seen.names
         # Without a validator, a browser's conditional request for the copy could not be answered with 304.
-        if response.status_code == 200 and "ETag" not in response.headers and "etag" not in policy.unset:
+        if response.status_code == 200 and not made.holes and "ETag" not in response.headers and "etag" not in policy.unset:
             response.set_etag(blake2b(body, digest_size=16).hexdigest())
         request = self.context.request
         environ, fields = arrived_environ(request), names_of(place.fields)
@@ -388,6 +380,7 @@ class PageFetch:
             status=response.status_code,
             headers=stored_fields(response.headers),
             body=body,
+            holes=made.holes,
             recipe={}
             if policy.key is not None
             else recipe_of(environ, policy.vary, place.fields, self.variants.values, bound.ignored).to_json(),

@@ -52,6 +52,8 @@ from .bound_view import BoundView, CachedView, EndpointCounters, cached_view, is
 from .dependence import add_to_vary, fields_of_answer, follow_error
 from .error_pages import HANDLED
 from .fetch import FILLED, SERVED_WITHIN
+from .filled_copies import respond_with_filled
+from .filling import AppHoles, holes_of
 from .origin import PageOrigin
 from .probed import note_bypass, note_served
 from .refresh import AnyView, Replay, page_refresh
@@ -72,16 +74,20 @@ class Pages:
     :param settings: its configuration.
     :param engine: answers requests.
     :param version: the version of the app.
+    :param holes: fills the holes of its pages.
     :param explains: ``Cache-Status`` has a detail, even without ``app.debug``.
     """
 
-    def __init__(self, app: Flask, settings: Settings, engine: Engine, version: AppVersion, *, explains: bool = False) -> None:
+    def __init__(
+        self, app: Flask, settings: Settings, engine: Engine, version: AppVersion, holes: AppHoles, *, explains: bool = False
+    ) -> None:
         self.app = app
         self.settings = settings
         self.engine = engine
         self._version = version
         self._explains = explains
         self._kept = KeptValues()
+        self._holes = holes
         self._bound_views: dict[CachedView, BoundView] = {}
 
     def respond(self, cached: CachedView, context: RequestContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
@@ -118,7 +124,7 @@ class Pages:
 
     def _bind(self, cached: CachedView) -> BoundView:
         bound = self._bound_views[cached] = BoundView.of(
-            self.app, cached, self.engine, self.settings, self._version, self._kept, explains=self._explains
+            self.app, cached, self.engine, self.settings, self._version, self._kept, self._holes, explains=self._explains
         )
         return bound
 
@@ -310,7 +316,9 @@ class Pages:
         return self._answered(origin, served, is_visit, more)
 
     def _answered(self, origin: PageOrigin, served: Served, is_visit: bool, more: str = "") -> Response:
-        bound = origin.bound
+        bound, entry = origin.bound, None if served.answer is not None else served.copy.entry  # type: ignore[union-attr]
+        if entry is not None and entry.holes and not self._holes.know(entry):
+            served, entry = origin.made_anew(), None
         if served.refresh:
             self._submit(origin)
         # Noted before the copy is sent, since the view that called this one may put it into its own page.
@@ -324,11 +332,14 @@ class Pages:
                 else:
                     why = served.why_no_hit(origin.terms)
                     origin.tally.served(served.status, served.took, waited=served.waited, why=why)
-            response = respond_with_copy(self.app, served, self.settings.status_headers, more)
-            if served.status is not CacheStatus.HIT:
-                tell_end_of_freshness(response, served, origin.terms)
-            if ASKED in origin.environ:
-                self._leave_conditions(origin, served, response)
+            if entry is not None and entry.holes:
+                response = respond_with_filled(self._holes, origin.context, served, self.settings.status_headers, more)
+            else:
+                response = respond_with_copy(self.app, served, self.settings.status_headers, more)
+                if served.status is not CacheStatus.HIT:
+                    tell_end_of_freshness(response, served, origin.terms)
+                if ASKED in origin.environ:
+                    self._leave_conditions(origin, served, response)
             # What the key callable read of this request, which may be other fields than when the copy was made.
             return response if bound.cached.policy.key is None else add_to_vary(response, reads_of(origin.context).by_key)
         served = _named(origin, served)
@@ -337,11 +348,16 @@ class Pages:
         answer, fields = served.answer, fields_of_answer(bound, origin.context)
         if answer is not None and answer.error is not None:
             follow_error(bound, origin.context)
+            handled = state.get(HANDLED)
+            if handled is not None and handled.page is not None:
+                self._holes.fill(origin.context, handled.page)
             raise answer.error
         # RFC 9211 section 2.2: what is stored may be fresh.
         forwarded = "request" if origin.terms.renews and served.status is CacheStatus.EXPIRED else ""
         response = respond_with_answer(self.app, served, self.settings.status_headers, more, forwarded)
-        if ASKED in origin.environ:
+        if holes_of(response):
+            self._holes.fill(origin.context, response)
+        elif ASKED in origin.environ:
             self._leave_conditions(origin, served, response)
         return add_to_vary(response, fields)
 

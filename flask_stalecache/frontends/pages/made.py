@@ -9,6 +9,7 @@ from werkzeug.wrappers import Response
 
 from ...core.http.cache_control import Directives, response_directives
 from ...core.model.entry import Entry
+from ...core.model.holes import Hole
 from ...core.model.inputs import RequestInputs
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability
@@ -58,6 +59,7 @@ class Made:
     :ivar word: what the view said of storing it.
     :ivar refusal: why it can't be stored, as far as the response does not tell that.
     :ivar now: when it was made, in seconds since the epoch.
+    :ivar holes: the places in it that each visitor has for themselves.
     """
 
     response: Response
@@ -68,6 +70,12 @@ class Made:
     seen: Seen
     refusal: Refusal | None
     now: float
+    holes: tuple[Hole, ...] = ()
+
+    @property
+    def is_altered(self) -> bool:
+        """Whether its holes were plain calls, so that it is one visitor's in a way that no name tells."""
+        return self.refusal is not None and self.refusal.reason is StoreRefusal.HOLE_ALTERED
 
 
 def refusal_in_code(tags: tuple[str, ...] | None, word: Cacheability) -> Refusal | None:

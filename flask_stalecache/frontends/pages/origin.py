@@ -15,6 +15,7 @@ from ...core.model.policy import FAILURE_STATUSES, Policy
 from ...core.model.recipe import PageRecipe
 from ...core.rules.named import NOTHING_NAMED, recipe_of
 from ...core.rules.serving import ServeOptions
+from ...core.rules.status import CacheStatus
 from ...core.rules.storability import Verdict
 from ...core.rules.variant_index import Fields, is_variant_of
 from ...core.rules.variants import Located, locate, lookup
@@ -175,6 +176,13 @@ class PageOrigin(RequestOrigin):
         if (warming := warming_of(self.environ)) is not None:
             warming.note_answer(answer)
         return answer
+
+    def made_anew(self) -> Served:
+        """Make a page anew of which nobody here knows a hole, as if it were not stored."""
+        self.terms = self.terms.renewing()
+        served = self.bound.engine.serve(self)
+        # Another request may hold the lock.
+        return served if served.answer is not None else Served(CacheStatus.BYPASS, answer=self.call_uncached())
 
     # -- within the page of another view -----------------------------------------------------------------------------
 

@@ -102,7 +102,11 @@ def _stored_class(base: type[Response]) -> type[Response]:
 
 def _prepare(response_class: type[Response], entry: Entry) -> Response:
     """Return the response of an entry, to be cloned for each visitor."""
-    fields, body = _fields_sent(entry), (entry.body,)
+    return prepared_response(response_class, entry, _fields_sent(entry), (entry.body,))
+
+
+def prepared_response(response_class: type[Response], entry: Entry, fields: list[tuple[str, str]], body: tuple[bytes]) -> Response:
+    """Return a response to be cloned for each visitor, with all its fields."""
     kind = _stored_class(response_class) if _is_plain(response_class, entry.status, fields) else response_class
     response = kind(body, status=entry.status, headers=fields)
     # Without the Content-Type that Werkzeug adds to a response that lacks it: the stored fields are complete.

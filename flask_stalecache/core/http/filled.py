@@ -1,0 +1,39 @@
+"""The fields of a page whose holes are filled: it is one visitor's, whatever the stored page says. Pure.
+
+================================================================ =================================================================
+field                                                            what is sent
+================================================================ =================================================================
+``Cache-Control``                                                ``private, no-cache``; ``no-store`` and ``no-transform`` are kept
+``Expires``, targeted fields (RFC 9213), those of edges          nothing: a browser would show the page after the visitor has left
+``ETag``, ``Last-Modified``, digests of the content              nothing: they are those of the stored body
+``Content-Length``, ``Accept-Ranges``                            nothing: each visitor's body has a length of its own
+================================================================ =================================================================
+"""
+
+from __future__ import annotations
+
+from .cache_control import response_directives
+from .fields import Headers, lines_of
+
+#: They tell of the bytes of a body.
+OF_BODY = frozenset({"accept-ranges", "content-digest", "content-length", "content-md5", "digest", "etag", "repr-digest"})
+_OF_LIFETIME = frozenset({"edge-control", "expires", "last-modified", "surrogate-control", "x-accel-expires"})
+_KEPT = ("no-store", "no-transform")
+
+
+def fields_of_filled(headers: Headers) -> list[tuple[str, str]]:
+    """Return the fields to send with a filled page."""
+    fields = list(headers)
+    said = response_directives([("Cache-Control", value) for value in lines_of(fields, "cache-control")])
+    value = ", ".join(["private", "no-cache", *(name for name in _KEPT if name in said)])
+    kept = [(name, value) for name, value in fields if not _is_left_out(name.lower())]
+    return [*kept, ("Cache-Control", value)]
+
+
+def without_lengths(headers: Headers) -> list[tuple[str, str]]:
+    """Return fields without those that tell of the bytes of a body."""
+    return [(name, value) for name, value in headers if name.lower() not in OF_BODY]
+
+
+def _is_left_out(name: str) -> bool:
+    return name in OF_BODY or name in _OF_LIFETIME or name.endswith("cache-control")

@@ -1,0 +1,111 @@
+"""How the mark of a hole was encoded on its way into a body, so that each visitor's result is encoded likewise. Pure.
+
+A mark begins with characters that each encoding writes in its own way. From what stands in the body the encoding is recognised:
+one or two of these steps, and a charset. What was written in any other way is not recognised, so that its page is not stored.
+
+==============  ========================================================
+``html``        ``markupsafe.escape``, as templates do
+``html.escape`` the standard library's
+``xml``         the same without quotes
+``json``        ``json.dumps``, within its quotes; ``json-raw`` without ``ensure_ascii``
+``tojson``      Flask's and Jinja's filter; ``tojson-raw`` likewise
+``json-tag``    ``json.dumps`` with ``</`` as ``<\\/``
+``url …``       percent-encoded, but for the characters that are named
+==============  ========================================================
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from urllib.parse import quote, quote_plus
+
+from markupsafe import escape
+
+#: Each encoding writes them in its own way.
+PROBES = "\u2039\"\u00e9'&% </\\>#+=?:;"
+#: The encoding of a text that stands in the body as it is.
+AS_IT_IS = ""
+
+_TO_JSON = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "'": "\\u0027"}
+
+
+def _html(text: str) -> str:
+    # Of a Markup, it returns the text as it is.
+    return str(escape(text))
+
+
+def _json(text: str, *, is_ascii: bool, others: Mapping[str, str] = {}) -> str:
+    written = json.dumps(text, ensure_ascii=is_ascii)[1:-1]
+    for sign, instead in others.items():
+        written = written.replace(sign, instead)
+    return written
+
+
+_STEPS: dict[str, Callable[[str], str]] = {
+    "html": _html,
+    "html.escape": html.escape,
+    "xml": partial(html.escape, quote=False),
+    "json": partial(_json, is_ascii=True),
+    "json-raw": partial(_json, is_ascii=False),
+    "tojson": partial(_json, is_ascii=True, others=_TO_JSON),
+    "tojson-raw": partial(_json, is_ascii=False, others=_TO_JSON),
+    "json-tag": partial(_json, is_ascii=True, others={"</": "<\\/"}),
+    "json-tag-raw": partial(_json, is_ascii=False, others={"</": "<\\/"}),
+    "url": partial(quote, safe=""),
+    "url /": partial(quote, safe="/"),
+    "url form": quote_plus,
+    # Werkzeug's url_for: parameters, and parts of the path.
+    "url parameter": partial(quote_plus, safe="!$'()*,/:;?@"),
+    "url part": partial(quote, safe="!$&'()*+,/:;=@"),
+}
+_CHARSETS: dict[str, Callable[[str], bytes]] = {
+    "utf-8": lambda text: text.encode("utf-8", "surrogatepass"),
+    "latin-1": lambda text: text.encode("latin-1", "xmlcharrefreplace"),
+    "ascii": lambda text: text.encode("ascii", "xmlcharrefreplace"),
+}
+
+
+def encode(text: str, encoding: str) -> bytes:
+    """Return a text as it stands in a body.
+
+    :param text: the text, or a ``Markup``.
+    :param encoding: as :func:`recognised` returns it.
+    :raises LookupError: if there is no such encoding.
+    """
+    steps, _, charset = encoding.rpartition("|")
+    for step in steps.split(",") if steps else ():
+        # The methods of a Markup escape what they are given.
+        text = _html(text) if step == "html" else _STEPS[step](str(text))
+    return _CHARSETS[charset or "utf-8"](str(text))
+
+
+def is_encoding(encoding: str) -> bool:
+    """Whether this version knows an encoding."""
+    steps, _, charset = encoding.rpartition("|")
+    return (charset or "utf-8") in _CHARSETS and all(step in _STEPS for step in (steps.split(",") if steps else ()))
+
+
+@lru_cache(maxsize=1)
+def _forms() -> tuple[dict[bytes, str], tuple[int, ...]]:
+    """Return the probes in all encodings, and the lengths of them, the longest first."""
+    steps = [AS_IT_IS, *_STEPS, *(f"{first},{second}" for first in _STEPS for second in _STEPS)]
+    forms: dict[bytes, str] = {}
+    for charset in _CHARSETS:
+        for step in steps:
+            encoding = f"{step}|{charset}" if charset != "utf-8" else f"{step}|"
+            # The shorter way comes first.
+            forms.setdefault(encode(PROBES, encoding), encoding)
+    return forms, tuple(sorted({len(form) for form in forms}, reverse=True))
+
+
+def recognised(before: bytes) -> tuple[str, int] | None:
+    """Return the encoding of the probes at the end of some bytes, and their length; ``None`` if they were altered."""
+    forms, lengths = _forms()
+    for length in lengths:
+        encoding = forms.get(before[-length:])
+        if encoding is not None:
+            return encoding, length
+    return None

@@ -1,0 +1,258 @@
+"""Fills the holes of pages for the visitor who asks for them.
+
+=========================================  ==================================================================================
+the page is asked for                      its holes
+=========================================  ==================================================================================
+by a visitor                               are called in the visitor's request, before ``after_request`` hooks run
+by a view that makes a page for the store  become marks of that page
+by a view that makes a page, as it is      are called, and that page is not stored
+with HEAD, by a refresh, or to warm        are not called: nobody is shown the body
+=========================================  ==================================================================================
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from flask import Flask
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+from ...core.http.filled import OF_BODY, fields_of_filled
+from ...core.model.entry import Entry
+from ...core.model.environ import REFRESHING, WARMING
+from ...core.model.holes import Hole, HoleCall
+from ...core.remembered import MIB, Remembered
+from ...core.rules.hole_encodings import is_encoding
+from ...core.rules.hole_marks import Marks, Pieces, foreign_mark
+from ...engine.log import RateLimitedLog
+from ...errors import StaleCacheError
+from ..caller_context import is_connection
+from ..flask_internals.contexts import RequestContext, outer_context
+from ..holes import HoleFunctions, Making, page_being_made, with_marks, without_marks
+
+#: On a response: its holes, which are still to be filled.
+_TO_FILL = "_stalecache_to_fill"
+#: Seconds for which a page whose marks were altered is made without marks.
+PAUSE = 60.0
+#: A tag: renders the body of a hole that is written in a template; ``None`` if there is no such body.
+Render = Callable[[HoleCall], "Callable[[], str] | None"]
+
+
+class ToFill(NamedTuple):
+    """The holes of a response.
+
+    :ivar globals: the values in ``g`` before the view was called, as a hit finds them.
+    """
+
+    holes: tuple[Hole, ...]
+    globals: dict[str, Any]
+
+
+class Altered(NamedTuple):
+    """A page that altered marks.
+
+    :ivar why: how.
+    :ivar until: when it is tried again, in seconds of the monotonic clock.
+    """
+
+    why: str
+    until: float
+
+
+class AppHoles:
+    """The holes of one app.
+
+    :param app: the app.
+    :param functions: those under ``hole``.
+    :param render: renders the holes in templates.
+    :param log: tells of failures.
+    """
+
+    def __init__(self, app: Flask, functions: HoleFunctions, render: Render, log: RateLimitedLog) -> None:
+        self._app = app
+        self._functions = functions
+        self._render = render
+        self._log = log
+        self._altered: Remembered[str, Altered] = Remembered(1000, MIB, 4096)
+
+    def know(self, entry: Entry) -> bool:
+        """Whether all holes of a page can be filled here."""
+        return all(is_encoding(hole.encoding) and self._found(hole.call) is not None for hole in entry.holes)
+
+    def _found(self, call: HoleCall) -> Callable[[], str] | None:
+        function = self._functions.get(call.name)
+        if function is not None:
+            return lambda: function.fill(call)
+        return self._render(call)
+
+    # -- making a page -------------------------------------------------------------------------------------------------
+
+    def page_to_make(self, key: str) -> Making:
+        """Return a page for a view to make.
+
+        :param key: its key.
+        """
+        altered = self._altered.get(key)
+        is_over = altered is None or altered.until <= time.monotonic()
+        return with_marks() if altered is None or is_over else without_marks(altered.why)
+
+    def note_altered(self, key: str, page: Making) -> None:
+        """Note that a page altered marks, so that the next requests for it don't try that again."""
+        self._altered.pop(key, None)
+        self._altered.note(key, Altered(page.why_altered, time.monotonic() + PAUSE))
+
+    def cut(self, page: Making, response: Response, values: dict[str, Any]) -> bool:
+        """Cut the marks out of a response. Return whether all of them tell where its holes are.
+
+        :param page: what they belong to.
+        :param values: those in ``g`` before the view was called.
+        """
+        marks = page.marks
+        if marks is None or not (marks.calls or marks.altered):
+            self._note_foreign(response)
+            return True
+        if not self._are_in_body(marks, response):
+            return False
+        body = b"".join(response.iter_encoded())
+        if response.content_length not in (None, len(body)):
+            marks.altered = "the body with holes is not as long as its Content-Length says"
+            return False
+        found = marks.cut(body)
+        if found is None:
+            return False
+        clean, holes = found
+        if holes:
+            for name in OF_BODY:
+                response.headers.remove(name)
+            response.response = (clean,)
+            response.__dict__[_TO_FILL] = ToFill(holes, values)
+        return True
+
+    def _are_in_body(self, marks: Marks, response: Response) -> bool:
+        if any(marks.is_in(value) for _, value in response.headers):
+            marks.altered = marks.altered or "what a hole returns is in a field of the response"
+        elif not response.is_sequence or response.direct_passthrough:
+            # A stream is made while it is sent. What it calls then are plain calls.
+            marks.altered = marks.altered or "a response with holes is a stream or a file"
+        return not marks.altered
+
+    def _note_foreign(self, response: Response) -> None:
+        if response.is_sequence and any(foreign_mark(chunk) for chunk in response.iter_encoded()):
+            self._log.warn_once(
+                "foreign marks",
+                "a page shows the mark of a hole of another page: if a function such as one under lru_cache has kept what a hole "
+                "returned, call the hole outside of it",
+            )
+
+    # -- filling -------------------------------------------------------------------------------------------------------
+
+    def fill(self, context: RequestContext, response: Response) -> None:
+        """Fill the holes of a response that a view has just made, if it has any."""
+        to_fill: ToFill | None = response.__dict__.pop(_TO_FILL, None)
+        if to_fill is None:
+            return
+        body, around = b"".join(response.iter_encoded()), page_being_made()
+        if around is not None and around.marks is not None:
+            response.response = (marked(around.marks, Pieces.of(body, to_fill.holes)),)
+            return
+        response.headers = Headers(fields_of_filled(response.headers))
+        if not is_shown(context):
+            send_nothing(response)
+            return
+        with _globals_of_hit(to_fill.globals):
+            filled = self.filled(Pieces.of(body, to_fill.holes))
+        response.response = (filled,)
+        response.headers["Content-Length"] = str(len(filled))
+
+    def filled(self, page: Pieces) -> bytes:
+        """Return a page with the results of its holes for the current visitor."""
+        if (around := page_being_made()) is not None:
+            # A view makes a page without marks, and this one may become a part of it.
+            around.call_plainly()
+        return page.filled([self._result(call) for call in page.calls])
+
+    def _result(self, call: HoleCall) -> str:
+        found = self._found(call)
+        try:
+            if found is None:
+                raise StaleCacheError(f"there is no hole {call.label} any more")
+            return found()
+        except Exception as error:
+            return self._instead(call, error)
+
+    def _instead(self, call: HoleCall, error: Exception) -> str:
+        function = self._functions.get(call.name)
+        try:
+            fallback = None if function is None else function.fall_back(call)
+        except Exception as failed:
+            error, fallback = failed, None
+        if fallback is None and self._app.debug:
+            if isinstance(error, HTTPException):
+                # Flask would answer with its page.
+                raise StaleCacheError(f"the hole {call.label} has failed: {error}") from error
+            raise error
+        self._log.error_every_minute(
+            ("hole", call.name),
+            "the hole %s has failed: %r; %s",
+            call.label,
+            error,
+            "it is empty for this visitor" if fallback is None else "its fallback stands in for it",
+            exc_info=error,
+        )
+        return fallback or ""
+
+
+def is_shown(context: RequestContext) -> bool:
+    """Whether somebody is shown the body of a page."""
+    environ = context.request.environ
+    return environ["REQUEST_METHOD"] != "HEAD" and REFRESHING not in environ and WARMING not in environ
+
+
+def send_nothing(response: Response) -> None:
+    """Leave out the length of a body that nobody is shown, of which the holes are not filled."""
+    response.automatically_set_content_length = False
+    response.headers.remove("Content-Length")
+
+
+def marked(marks: Marks, page: Pieces) -> bytes:
+    """Return a page whose holes are marks of the page that a view is making."""
+    return page.filled([marks.mark(call) for call in page.calls])
+
+
+def holes_of(response: Response) -> tuple[Hole, ...]:
+    """Return the holes of a response that are still to be filled."""
+    to_fill: ToFill | None = response.__dict__.get(_TO_FILL)
+    return () if to_fill is None else to_fill.holes
+
+
+@contextmanager
+def _globals_of_hit(values: dict[str, Any]) -> Iterator[None]:
+    """Let holes find in ``g`` what was there before the view. What the view has put there is back afterwards."""
+    outer = outer_context()
+    if outer is None or not hasattr(outer.g, "__dict__"):
+        yield
+        return
+    own = vars(outer.g)
+    after_view = own.copy()
+    # One connection to a database is enough.
+    shared = {name: value for name, value in after_view.items() if is_connection(value)}
+    found = {**shared, **values}
+    own.clear()
+    own.update(found)
+    try:
+        yield
+    finally:
+        by_holes = {name: value for name, value in own.items() if name not in found or found[name] is not value}
+        own.clear()
+        own.update({**by_holes, **after_view})
+
+
+def globals_now() -> dict[str, Any]:
+    """Return a copy of the values in ``g``."""
+    outer = outer_context()
+    return {} if outer is None or not hasattr(outer.g, "__dict__") else vars(outer.g).copy()
