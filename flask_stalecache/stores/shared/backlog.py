@@ -70,7 +70,6 @@ class Backlog:
         self._known = known
         self._purge = purge
         self._remove = remove
-        self._lock = FileKeyLock(path / "untold.lock", make_directories)
 
     def add_purge(self, names: Iterable[str], *, soft: bool) -> None:
         """Note a purge that the others have to hear of."""
@@ -104,14 +103,18 @@ class Backlog:
         :param looks: look for it, though no process of this host has noted anything since the machine was started.
         :raises StoreError: if the server can't be used. Then it is told again.
         """
-        if not (looks or self._known.has_untold) or not self._lock.acquire():
+        if not (looks or self._known.has_untold):
+            return False
+        # One for each time: threads that share an object would share the lock.
+        lock = FileKeyLock(self._directory.path / "untold.lock", make_directories)
+        if not lock.acquire():
             return False
         try:
             with store_errors():
                 self._directory.hold()
                 return self._tell()
         finally:
-            self._lock.release()
+            lock.release()
 
     def _tell(self) -> bool:
         # Before the file is read: what is appended from now on is seen next time.

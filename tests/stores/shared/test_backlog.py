@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from support.purging import NEW, NEWS, OLD, SPORT, begun, body_in, fresh_body_in
 from support.shared_hosts import Host, Server
 from support.store_contract import NOTE
 from support.store_contract import begun as begun_by_store
+from support.threads import PATIENCE
 
 pytestmark = pytest.mark.server
 
@@ -68,6 +70,23 @@ def test_it_waits_until_the_server_hears_it(hosts: list[Host]) -> None:
     two.read()
     assert body_in(two.files) is None
     assert one.removed[-2:] == [digest("page"), digest("other")]
+
+
+def test_threads_do_not_tell_it_at_once(hosts: list[Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, _ = hosts
+    backlog = one.follower.backlog
+    for number in range(3):
+        backlog.add_removal(digest(f"page {number}"))
+    told: list[bool] = []
+
+    def remove(_address: str) -> None:
+        other = threading.Thread(target=lambda: told.append(backlog.tell(looks=True)))
+        other.start()
+        other.join(PATIENCE)
+
+    monkeypatch.setattr(backlog, "_remove", remove)
+    assert backlog.tell(looks=True)
+    assert told == [False, False, False]
 
 
 def test_another_process_tells_it_after_a_kill(hosts: list[Host], server: Server, tmp_path: Path) -> None:
