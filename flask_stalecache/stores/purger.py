@@ -175,23 +175,30 @@ class Purger:
                 self._records.write(record)
             with suppress(OSError):
                 self._records.merge_oldest()
-            if _is_over(stamps, _names_of(new), number, last - number - 1):
+            if _is_over(stamps, _names_of(new), number, to=last):
                 break
         if new:
             self._records.note_applied(max(purge.number for purge in new))
 
     def _apply_without_lock(self, purges: Sequence[Purge]) -> None:
-        """Add the purges of other hosts to the waiting purges; they will be applied again, since nothing says that they were."""
+        """Add the purges of other hosts to the waiting purges; they will be applied again, since nothing says that they were.
+
+        Whoever has the lock may be applying the same ones: what was begun after that is not older than they are.
+        """
         stamps = self._directory.stamps or self._directory.behind
         for _ in range(_PASSES):
+            applied = self._records.applied()
+            new = [purge for purge in purges if purge.number > applied]
+            if not new:
+                break
             number = self._number_after_last(stamps)
             if stamps is not None:
                 stamps.begin_purge(number)
-            later = [purge._replace(number=max(purge.number, number) + 1) for purge in purges]
+            later = [purge._replace(number=max(purge.number, number) + 1) for purge in new]
             for purge in later:
                 self._records.waiting.append(purge)
-            more = max((purge.number for purge in later), default=number) - number
-            if _is_over(stamps, _names_of(purges), number, more + random.randrange(SEQ_STEPS)):
+            last = max(purge.number for purge in later)
+            if _is_over(stamps, _names_of(new), number, random.randrange(SEQ_STEPS), to=last):
                 break
         self._keep_number(stamps)
 
@@ -348,11 +355,12 @@ class Purger:
                 self._records.note_number(last)
 
 
-def _is_over(stamps: Stamps | None, names: Iterable[str], number: int, more: int = 0) -> bool:
+def _is_over(stamps: Stamps | None, names: Iterable[str], number: int, more: int = 0, *, to: int = 0) -> bool:
     """Move the stamps of the names and raise SEQ, at the end of a purge; return false if it has to be done again.
 
     :param number: that of the purge.
-    :param more: steps by which SEQ is raised.
+    :param more: further steps by which SEQ is raised.
+    :param to: what it is raised to at least: numbers of other hosts may be far ahead, and somebody may have raised it to them.
     """
     if stamps is None:
         return True
@@ -360,7 +368,7 @@ def _is_over(stamps: Stamps | None, names: Iterable[str], number: int, more: int
         stamps.move(slot_of(address_of(name)))
     # Read only now: a copy that was loaded before the stamps were moved has another number.
     last = int(stamps.table[SEQ_SLOT])
-    stamps.raise_seq(last + 1 + more)
+    stamps.raise_seq(max(last + 1, to) + more)
     return last == number
 
 

@@ -17,6 +17,7 @@ from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purge_record import Purge
 from flask_stalecache.stores.purge_records import PurgeRecords
 from flask_stalecache.stores.stamps import is_settled
+from flask_stalecache.stores.waiting_purges import SEQ_STEPS, WaitingPurges
 from support.engine import make_entry
 from support.purging import NAMES, NEW, NEWS, OLD, SPORT, begun, body_in, fresh_body_in
 
@@ -118,7 +119,7 @@ def test_one_that_is_half_applied_is_applied_again(store: FileStore, directory: 
         assert body_in(each, "made of it") is None
 
 
-def _be_killed(*_args: object) -> bool:
+def _be_killed(*_args: object, **_options: object) -> bool:
     raise KeyboardInterrupt
 
 
@@ -215,3 +216,31 @@ def test_nothing_is_moved_where_nothing_was_opened(store: FileStore, directory: 
     store.move_all()
     store.apply_purges([])
     assert not directory.exists()
+
+
+def test_two_processes_that_apply_the_same_raise_the_number_once(
+    store: FileStore, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = FileStore(directory)
+    store.write(begun(store, OLD))
+    holder.load("page")
+    purges = [foreign(NEWS, soft=True), foreign(SPORT)]
+    append, made = WaitingPurges.append, []
+
+    def be_overtaken(self: WaitingPurges, purge: Purge) -> None:
+        append(self, purge)
+        if not made:
+            lock.release()
+            holder.apply_purges(purges)
+            # A new page, made after the purge.
+            assert holder.write(begun(holder, NEW))
+            made.append(holder.seq())
+
+    monkeypatch.setattr(WaitingPurges, "append", be_overtaken)
+    lock = FileStore(directory)._cache_directory.lock("purge")
+    assert lock.acquire()
+    store.apply_purges(purges)
+    assert made
+    # A number is the time.
+    assert made[0] <= store.seq() < time.time_ns() + 10 * SEQ_STEPS
+    assert fresh_body_in(store) == fresh_body_in(holder) == NEW

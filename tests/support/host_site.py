@@ -79,7 +79,7 @@ class Origin:
         """Do what a call does."""
         edition, mood = self.edition, self.folder / "mood"
         with (self.folder / "calls").open("a") as log:
-            log.write(f"{os.getpid()} {edition}\n")
+            log.write(f"{os.getpid()} {edition} {time.monotonic():.2f}\n")
         # Long enough for others to come meanwhile.
         time.sleep(0.05)
         wait_until(lambda: not (self.folder / "held").exists(), "the end of a call")

@@ -186,21 +186,45 @@ class SharedClient:
         try:
             return from_url(self._source, timeout) if isinstance(self._source, str) else self._called(self._source, timeout)
         except Exception as error:
-            # Whatever a callable raises, visitors get their pages.
+            # Whatever a callable raises, visitors get their pages; and it may take long, so that they wait for it once.
             self._complain("client", "%s could not be made: %s; this host goes on alone", self.where, error)
+            self._marks_down()
             raise Unavailable(f"{self.where} could not be made: {error}") from error
 
     def _called(self, source: Callable[[], Any], timeout: float) -> Any:
         client = source()
-        kwargs = getattr(getattr(client, "connection_pool", None), "connection_kwargs", None)
-        if not isinstance(kwargs, dict):
-            return client
-        if kwargs.get("decode_responses"):
-            raise Unavailable(f"{self.where} returns a client that decodes responses: make it without decode_responses=True")
-        # Without a limit, a server that hangs would take each thread that asks it.
-        kwargs["socket_timeout"] = timeout
-        kwargs["socket_connect_timeout"] = kwargs.get("socket_connect_timeout") or self.timeout
+        for settings in settings_of(client):
+            if settings.get("decode_responses"):
+                raise Unavailable(f"{self.where} returns a client that decodes responses: make it without decode_responses=True")
+            # Without a limit, a server that hangs would take each thread that asks it.
+            settings["socket_timeout"] = timeout
+            settings["socket_connect_timeout"] = settings.get("socket_connect_timeout") or self.timeout
+        library = import_module(type(client).__module__.partition(".")[0])
+        if hasattr(client, "set_retry") and (retry := no_retry(library)) is not None:
+            client.set_retry(retry)
         return client
+
+
+def settings_of(client: Any) -> Iterator[dict[str, Any]]:
+    """Yield the settings for connections of a client, of all nodes of a cluster, and of the sentinels that it asks."""
+    pool, nodes = getattr(client, "connection_pool", None), getattr(client, "nodes_manager", None)
+    sentinels = getattr(getattr(pool, "sentinel_manager", None), "sentinels", ())
+    for place in (pool, nodes, *(each.connection_pool for each in sentinels)):
+        if isinstance(settings := getattr(place, "connection_kwargs", None), dict):
+            yield settings
+    if nodes is None:
+        return
+    for node in client.get_nodes():
+        # A node that was asked for the slots of the cluster has a client by now.
+        made = getattr(node, "redis_connection", None) or getattr(node, "valkey_connection", None)
+        if made is not None:
+            made.connection_pool.disconnect()
+            yield made.connection_pool.connection_kwargs
+
+
+def no_retry(library: Any) -> Any:
+    """Return what makes a library try once: the tries are ours, and its own would multiply the waiting time."""
+    return library.retry.Retry(library.backoff.NoBackoff(), 0) if hasattr(library, "retry") else None
 
 
 def from_url(url: str, timeout: float) -> Any:
@@ -217,11 +241,14 @@ def from_url(url: str, timeout: float) -> Any:
             module = import_module(name)
         except ImportError:
             continue
-        # The tries are ours: a library that tries again by itself would multiply the waiting time.
-        retry = module.retry.Retry(module.backoff.NoBackoff(), 0) if hasattr(module, "retry") else None
         client, other = (module.Redis, "valkey") if name == "redis" else (module.Valkey, "redis")
         known = url.replace(other, name, 1) if scheme.startswith(other) else url
-        settings = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": retry, "decode_responses": False}
+        settings = {
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "retry": no_retry(module),
+            "decode_responses": False,
+        }
         try:
             return client.from_url(known, **settings)
         except (ValueError, TypeError) as error:

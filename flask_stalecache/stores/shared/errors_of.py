@@ -30,6 +30,7 @@ class Refused(StoreError):
     """The server has no memory left."""
 
 
+_ONE_NODE = "it is one node of a cluster: give RedisStore() a function that returns a RedisCluster"
 #: By the names of the classes, the more special ones first; and what to do about it.
 _KINDS: dict[str, tuple[Trouble, str]] = {
     "OutOfMemoryError": (Trouble.REFUSED, "its memory is full: set maxmemory-policy to volatile-lru, or give it more"),
@@ -42,6 +43,7 @@ _KINDS: dict[str, tuple[Trouble, str]] = {
     "ReadOnlyError": (Trouble.DOWN, "it is a replica, which can't be written: name the primary, or use Sentinel"),
     "MasterDownError": (Trouble.DOWN, "it is a replica without its primary"),
     "ClusterDownError": (Trouble.DOWN, "its cluster is down"),
+    "AskError": (Trouble.DOWN, _ONE_NODE),
     "InvalidResponse": (Trouble.DOWN, "it is no Redis or Valkey: correct host and port in the URL"),
     "MaxConnectionsError": (Trouble.WRONG, "the client has no connection left: raise max_connections"),
     "ConnectionError": (Trouble.CUT, "it can't be connected to"),
