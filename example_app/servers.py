@@ -7,23 +7,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import TypeVar
 
 from example_app.gunicorn_conf import READY, workers
+from example_app.stopping import ServerFailed, held_back
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 START_LIMIT = 30
 STOP_LIMIT = 10
-
-
-class ServerFailed(Exception):
-    """A server did not start, or ended unexpectedly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +94,22 @@ def process(
     :param fds: descriptors that it inherits.
     :param url: the URL that it will have.
     """
-    with log.open("ab") as output:
-        started = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment(settings or {}),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            pass_fds=fds,
-            # A new session, so that Ctrl-C reaches only the demo, which stops its servers in order.
-            start_new_session=True,
-        )
-    try:
+    with ExitStack() as stack:
+        # A signal must not come between the start of a process and the note that it is to be stopped.
+        with log.open("ab") as output, held_back():
+            started = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment(settings or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=fds,
+                # A new session, so that Ctrl-C reaches only the demo, which stops its servers in order.
+                start_new_session=True,
+            )
+            stack.callback(_stop, started)
         yield Server(started, url, log)
-    finally:
-        _stop(started)
 
 
 def environment(settings: Mapping[str, object]) -> dict[str, str]:

@@ -1,14 +1,17 @@
-"""Signals end a demo in order, so that it stops the servers that it has started."""
+"""A signal, or a server that fails, ends a demo in order, so that it stops the servers that it has started."""
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from example_app.servers import ServerFailed
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class ServerFailed(Exception):
+    """A server did not start, or ended unexpectedly."""
 
 
 class Stopped(BaseException):
@@ -32,7 +35,32 @@ def until_stopped(run: Callable[[], int]) -> int:
         return 128 + stopped.number
 
 
-def _stop_on(number: int, frame: FrameType | None) -> NoReturn:
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let a signal wait until the end."""
+    _pending.clear()
+    _held.append(True)
+    try:
+        yield
+    finally:
+        _held.pop()
+        if _pending:
+            _stop(_pending[0])
+
+
+#: Whether signals wait, and those that do.
+_held: list[bool] = []
+_pending: list[int] = []
+
+
+def _stop_on(number: int, frame: FrameType | None) -> None:
+    if _held:
+        _pending.append(number)
+    else:
+        _stop(number)
+
+
+def _stop(number: int) -> NoReturn:
     # Further signals must not interrupt the stopping of the servers, which has its own time limit.
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)

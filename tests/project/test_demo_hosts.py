@@ -1,5 +1,6 @@
 """The demo that plays two hosts with a Valkey between them."""
 
+import os
 import re
 import signal
 import subprocess
@@ -7,12 +8,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from example_app import valkey_server
+from example_app import servers, stopping, valkey_server
 from example_app.demo_hosts import Promise, _sum_up, main
-from example_app.servers import ServerFailed
+from example_app.stopping import ServerFailed
 from support.endurance import IS_SOAK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,6 +120,33 @@ def test_a_missing_program_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ServerFailed, match=re.escape("pip install -e '.[example-hosts]'")):
         valkey_server.program()
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_signal_that_comes_while_a_server_starts_waits_for_that(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, at: int) -> None:
+    started = []
+
+    class Started(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            if at == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+            super().__init__(*args, **settings)
+            started.append(self)
+            if at == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def run() -> int:
+        with servers.process([sys.executable, "-c", "input()"], tmp_path / "log"):
+            raise AssertionError("it was not stopped")
+
+    monkeypatch.setattr(servers.subprocess, "Popen", Started)
+    before = {each: signal.getsignal(each) for each in stopping.SIGNALS}
+    try:
+        assert stopping.until_stopped(run) == 128 + signal.SIGTERM
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert [each.returncode is None for each in started] == [False]
 
 
 def test_unknown_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
