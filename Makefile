@@ -81,6 +81,7 @@ bench: $(VENV)/.stamp ## Measure what hits cost, in process and over the wire, a
 	@$(RUN) benchmarks/gateway.py
 	@$(RUN) -m pip install $(PIP_FLAGS) --editable '.[bench]'
 	@$(RUN) benchmarks/fetch.py
+	@$(RUN) benchmarks/hosts.py
 
 docs: $(VENV)/.stamp ## Build the documentation and run its examples.
 	$(SPHINX) -b html docs docs/_build/html

