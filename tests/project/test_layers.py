@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 import flask_stalecache
 from support.faces import FACES
 from support.flask_users import KNOW_FLASK
+from support.purity import IMPURE, PURE_ELSEWHERE
 
 ROOT = Path(flask_stalecache.__file__).parent
 PACKAGE = ROOT.name
@@ -367,46 +368,6 @@ FLASK_SIDE = {
     "frontends.first_request", "frontends.flask_urls",
 }  # fmt: skip
 
-#: Pure modules outside of core/, of which all is pure.
-PURE_ELSEWHERE = {
-    "engine.fair_queue",
-    "batches.selector",
-    "batches.sitemap",
-    "dashboard.charts",
-    "dashboard.url_lookup",
-    "dashboard.windows_bar",
-    "errors",
-    "filesystem.sealed",
-    "frontends.memoize.arguments",
-    "stats.quantiles",
-    "stores.entry_format",
-    "stores.head_values",
-    "stores.note_format",
-}
-#: Clocks, I/O, chance and threads; and ways to reach them unseen.
-IMPURE = {
-    "time",
-    "os",
-    "socket",
-    "threading",
-    "random",
-    "flask",
-    "secrets",
-    "subprocess",
-    "multiprocessing",
-    "asyncio",
-    "tempfile",
-    "shutil",
-    "mmap",
-    "fcntl",
-    "pathlib",
-    "logging",
-    "queue",
-    "concurrent",
-    "importlib",
-    "uuid",
-}
-
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -440,10 +401,15 @@ def imported(module: str) -> Iterator[str]:
 
 def own_modules(module: str) -> set[str]:
     """The modules of this package that a module imports."""
+    return set(_own_modules(MODULES[module], module))
+
+
+@cache
+def _own_modules(path: Path, module: str) -> frozenset[str]:
     names = {name.removeprefix(PACKAGE).removeprefix(".") for name in imported(module) if name.split(".")[0] == PACKAGE}
     found = {name for name in names if name in MODULES}
     # `from . import policy` names the package only in passing.
-    return {name for name in found if name and not any(other.startswith(f"{name}.") for other in found)}
+    return frozenset(name for name in found if name and not any(other.startswith(f"{name}.") for other in found))
 
 
 def top_levels(module: str) -> set[str]:
@@ -454,10 +420,14 @@ def test_every_module_has_its_place() -> None:
     assert sorted(MODULES) == sorted(ORDER)
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_imports_go_one_way(module: str) -> None:
-    above = ORDER[: ORDER.index(module)]
-    assert sorted(own_modules(module) - set(above)) == []
+def found_in(found: Iterable[tuple[str, set[str]]]) -> dict[str, set[str]]:
+    """Return what was found, by module: nothing, if all is right. All modules are one test, since a thousand tests take long."""
+    return {module: others for module, others in found if others}
+
+
+def test_imports_go_one_way() -> None:
+    above = {module: set(ORDER[: ORDER.index(module)]) for module in MODULES}
+    assert found_in((module, own_modules(module) - above[module]) for module in MODULES) == {}
 
 
 def package_of(module: str) -> str:
@@ -468,20 +438,27 @@ def test_every_package_has_its_place() -> None:
     assert {package_of(module) for module in MODULES} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_no_package_imports_one_above_it(module: str) -> None:
+def packages_above(module: str) -> set[str]:
+    """The modules that a module imports from packages above its own."""
     below = PACKAGES[: PACKAGES.index(package_of(module)) + 1]
-    assert {other for other in own_modules(module) if package_of(other) not in below} == set()
+    return {other for other in own_modules(module) if package_of(other) not in below}
 
 
-@pytest.mark.parametrize("module", [module for module in sorted(MODULES) if package_of(module) in SUBPACKAGES])
-def test_no_package_within_a_package_imports_one_above_it(module: str) -> None:
+def test_no_package_imports_one_above_it() -> None:
+    assert found_in((module, packages_above(module)) for module in MODULES) == {}
+
+
+def subpackages_above(module: str) -> set[str]:
+    """The modules that a module imports from packages which are above its own in the same package."""
     package, order = package_of(module), SUBPACKAGES[package_of(module)]
-    if module in FLASK_SIDE:
-        return
     below = order[: order.index(subpackage_of(module)) + 1]
     others = {other for other in own_modules(module) if package_of(other) == package}
-    assert {other for other in others if other in FLASK_SIDE or subpackage_of(other) not in below} == set()
+    return {other for other in others if other in FLASK_SIDE or subpackage_of(other) not in below}
+
+
+def test_no_package_within_a_package_imports_one_above_it() -> None:
+    within = {module for module in MODULES if package_of(module) in SUBPACKAGES} - FLASK_SIDE
+    assert found_in((module, subpackages_above(module)) for module in within) == {}
 
 
 def subpackage_of(module: str) -> str:
@@ -489,17 +466,24 @@ def subpackage_of(module: str) -> str:
     return parts[1] if len(parts) > 2 else ""
 
 
-@pytest.mark.parametrize("module", [module for module in sorted(MODULES) if subpackage_of(module) in FRONT_ENDS])
-def test_a_front_end_knows_no_other(module: str) -> None:
+def front_ends_known(module: str) -> set[str]:
+    """The front ends that a front end's module knows, besides its own."""
     known = {subpackage_of(other) for other in own_modules(module) if package_of(other) == "frontends"}
-    assert known <= {"flask_internals", "", subpackage_of(module)}
+    return known - {"flask_internals", "", subpackage_of(module)}
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_packages_are_entered_by_their_faces(module: str) -> None:
+def test_a_front_end_knows_no_other() -> None:
+    assert found_in((module, front_ends_known(module)) for module in MODULES if subpackage_of(module) in FRONT_ENDS) == {}
+
+
+def reached_behind_faces(module: str) -> set[str]:
+    """The modules that a module imports from other packages although they are not among what those show."""
     others = {other for other in own_modules(module) if package_of(other) != package_of(module)}
-    reached = {other for other in others if other.partition(".")[2] not in FACES.get(package_of(other), {other.partition(".")[2]})}
-    assert reached == set()
+    return {other for other in others if other.partition(".")[2] not in FACES.get(package_of(other), {other.partition(".")[2]})}
+
+
+def test_packages_are_entered_by_their_faces() -> None:
+    assert found_in((module, reached_behind_faces(module)) for module in MODULES) == {}
 
 
 def test_packages_hold_nothing_themselves() -> None:
@@ -512,15 +496,13 @@ def test_flask_is_known_to_few() -> None:
     assert {module for module in MODULES if "flask" in top_levels(module)} <= KNOW_FLASK
 
 
-@pytest.mark.parametrize("module", sorted(PURE))
-def test_what_is_pure_imports_no_clock_no_io_and_no_chance(module: str) -> None:
-    assert top_levels(module) & IMPURE == set()
+def test_what_is_pure_imports_no_clock_no_io_and_no_chance() -> None:
+    assert found_in((module, top_levels(module) & IMPURE) for module in PURE) == {}
 
 
-@pytest.mark.parametrize("module", sorted(PURE))
-def test_what_is_pure_imports_nothing_of_ours_that_is_not(module: str) -> None:
+def test_what_is_pure_imports_nothing_of_ours_that_is_not() -> None:
     # The configuration looks at paths: nothing pure may lean on it.
-    assert own_modules(module) <= PURE
+    assert found_in((module, own_modules(module) - PURE) for module in PURE) == {}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_stalecache.core.model.reasons import REASONS, Reason, Refusal, StoreRefusal
+from flask_stalecache.core.model.reasons import REASONS, Refusal, StoreRefusal
 from flask_stalecache.core.rules.advice import FrontEnd, Kind, fix_of, fix_of_name, fix_of_reason, log_text_at
 
 VIEW, CODED, RULES, WSGI = FrontEnd
@@ -33,13 +33,11 @@ def test_each_front_end_has_its_own_line(reason: StoreRefusal, front: FrontEnd, 
 
 
 @pytest.mark.parametrize("front", FrontEnd)
-@pytest.mark.parametrize("reason", REASONS)
-def test_no_line_has_a_hole(reason: Reason, front: FrontEnd) -> None:
-    assert "{}" not in fix_of_reason(reason, front)
-    if isinstance(reason, StoreRefusal):
-        told = log_text_at(Refusal(reason, "x"), front)
-        assert told.startswith(Refusal(reason, "x").text)
-        assert "{}" not in told
+def test_no_line_has_a_hole(front: FrontEnd) -> None:
+    assert [reason for reason in REASONS if "{}" in fix_of_reason(reason, front)] == []
+    told = {reason: log_text_at(Refusal(reason, "x"), front) for reason in REASONS if isinstance(reason, StoreRefusal)}
+    assert len(told) > 30
+    assert [text for reason, text in told.items() if not text.startswith(Refusal(reason, "x").text) or "{}" in text] == []
 
 
 @pytest.mark.parametrize(
