@@ -40,6 +40,9 @@ def encode(entry: Entry) -> bytes:
     head["absent"] = entry.absent.to_json()
     head["windows"] = [entry.windows.max_age, entry.windows.stale_while_revalidate, entry.windows.stale_if_error]
     head["recipe"] = dict(entry.recipe)
+    if entry.ended:
+        # A soft purge that another host has told along with the entry: this one may have no record of it.
+        head["ended"] = True
     if entry.holes:
         head["holes"] = [hole.to_json() for hole in entry.holes]
     try:
@@ -164,6 +167,7 @@ def _entry(head: dict[str, Any], body: bytes) -> Entry:
         windows=values.windows(head["windows"]),
         recipe=values.recipe(head["recipe"]),
         holes=_holes(head, body),
+        ended=values.flag(head.get("ended", False)),
         body=body,
     )
     values.check_index(entry)

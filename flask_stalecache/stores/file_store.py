@@ -212,11 +212,7 @@ class FileStore:
 
         If the process is killed before the stamp moves, copies in other processes are served to the end of their freshness.
         """
-        with store_errors():
-            self._open()
-            if self._is_lost(entry) or (self.seq() != entry.seq and self._records.outlive(entry) is None):
-                return False
-        if not self._records.reach_back_to(entry):
+        if not self.accepts(entry):
             return False
         self._replace(entry.key, "", entry_format.encode(entry))
         if not self._is_lost(entry):
@@ -224,6 +220,14 @@ class FileStore:
         # A purge without a record has come in between, and has looked at what was stored then, not at this.
         self.remove(entry.key)
         return False
+
+    def accepts(self, entry: Entry) -> bool:
+        """Whether an entry can be stored: it was not purged since it was begun, for all that is known."""
+        with store_errors():
+            self._open()
+            if self._is_lost(entry) or (self.seq() != entry.seq and self._records.outlive(entry) is None):
+                return False
+        return self._records.reach_back_to(entry)
 
     def _is_lost(self, entry: Entry) -> bool:
         """Whether there was no room for the record of a purge after an entry was begun."""

@@ -56,7 +56,7 @@ class Entry:
     :param file: the file of the body, if it is not in ``body``. Not stored.
     :param called: when the origin was called, in seconds since the start of the machine. Not stored; ``None`` if it was read from a
         store.
-    :param ended: a soft purge ended its freshness. Not stored: the purge has a record of its own.
+    :param ended: a soft purge ended its freshness. Stored if another host has told so; otherwise the purge has a record here.
     """
 
     key: str

@@ -234,6 +234,9 @@ class RedisStore:
         self._begins()
         if self._known.is_down:
             return self._files.write(entry)
+        if not self._files.accepts(entry):
+            # The server may not know the purge: this host was alone then, or the server has lost it.
+            return False
         name = digest(entry.key)
         slot, held = slot_of(name), self._leases.find(name)
         since = self._known.serial(slot)
@@ -250,7 +253,11 @@ class RedisStore:
             case Written.STORED:
                 self._leases.has_changed(name, entry.serial)
                 self._known.note(slot, number_of(entry.serial), since=since)
-                return self._files.write(entry)
+                if self._files.write(entry):
+                    return True
+                # It was purged here meanwhile.
+                self.remove(entry.key)
+                return False
             case Written.PURGED | Written.SUPERSEDED:
                 self._known.put(slot, 0)
                 self._leases.has_changed(name, "")

@@ -239,3 +239,39 @@ def test_an_entry_of_another_version_is_none(stores: tuple[RedisStore, RedisStor
     copy = two.load("page")
     assert copy.entry is not None
     assert copy.entry.body == b"mine"
+
+
+def test_a_host_that_joins_after_a_soft_purge_gets_entries_that_it_has_ended(make_store: MakeStore) -> None:
+    one = make_store("one")
+    assert one.write(begun(one))
+    one.purge(NEWS, soft=True)
+    late = make_store("late")
+    for _ in range(2):
+        entry = late.load("page").entry
+        assert entry is not None
+        # Its clock may go back.
+        assert not entry.is_fresh(entry.answered)
+        assert entry.ended
+        late.forget()
+
+
+def test_a_purge_that_only_this_host_knows_keeps_an_entry_from_the_server(
+    stores: tuple[RedisStore, RedisStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = stores
+    late = begun(one)
+    one._files.purge(NEWS, soft=False)
+    assert not one.write(late)
+    assert two.load("page").entry is None
+    # Or one that comes while the server stores it.
+    later, write = begun(one, body=b"later"), one._scripts.write
+
+    def write_and_purge(*args: Any) -> Any:
+        answer = write(*args)
+        one._files.purge(NEWS, soft=False)
+        return answer
+
+    monkeypatch.setattr(one._scripts, "write", write_and_purge)
+    assert not one.write(later)
+    two.follower.read_once()
+    assert two.load("page").entry is None
