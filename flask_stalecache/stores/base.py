@@ -402,11 +402,27 @@ class ToldNumbers(Protocol):
         """
 
 
+class HostFollower(Protocol):
+    """Reads what other hosts have done, in one process of each host."""
+
+    @property
+    def follows(self) -> bool:
+        """Whether this process follows for its host."""
+
+    def stop(self) -> None:
+        """Stop following; another process takes over."""
+
+
 @runtime_checkable
 class ManyHostsStore(Protocol):
     """A store that many hosts share.
 
     :ivar numbers: the statistics of the hosts.
+    :ivar follower: reads for this host what others have done.
     """
 
     numbers: ToldNumbers
+    follower: HostFollower
+
+    def begin(self) -> bool:
+        """Catch up with the other hosts, at the first use of a process. Return whether it was that."""

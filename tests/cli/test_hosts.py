@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from flask import Flask
 
 from flask_stalecache import StaleCache
+from flask_stalecache.cli import follow
 from flask_stalecache.cli.hosts import host_lines
 from flask_stalecache.core.formatting import NONE
 from flask_stalecache.stats.schema import HostNumbers, SharedNumbers
@@ -214,3 +218,31 @@ def test_acknowledged_in_words() -> None:
     both = Acknowledged(3, ("b",), 0.25).and_then(Acknowledged(4, ("a", "b"), 0.25))
     assert (both.where, both.missing) == ("on 2 of 4 hosts", "hosts a, b have not acknowledged within 0.25 s")
     assert Acknowledged(1, (), 0.25).where == "on 1 of 1 hosts"
+
+
+# -- follow ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_follower_waits(hosts: tuple[Host, Host], make_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = hosts[0]
+    second = make_host("one")
+    rests = []
+
+    def rest(seconds: float) -> None:
+        rests.append(seconds)
+        if len(rests) == 2:
+            # The first one ends.
+            one.store.follower.stop()
+            second.runtime.tick()
+        elif len(rests) > 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(follow, "time", SimpleNamespace(sleep=rest))
+    handler = signal.getsignal(signal.SIGINT)
+    result = second.run("follow")
+    assert result.exit_code == 0
+    said = result.stdout.splitlines()
+    assert said[0] == f"another process of this host follows {second.store!r}: waiting until it ends"
+    assert said[1:] == [f"following {second.store!r} for this host", "stopped"]
+    assert not second.store.follower.follows
+    assert signal.getsignal(signal.SIGINT) is handler

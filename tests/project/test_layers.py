@@ -337,6 +337,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "cli.bulk",
         "cli.why",
         "cli.hosts",
+        "cli.follow",
         "cli.stats",
         "cli.settings",
         "cli.maintenance",

@@ -44,6 +44,7 @@ KNOW_FLASK = {
     "frontends.flask_urls",
     "cli.context",
     "cli.selectors",
+    "cli.follow",
     "cli.listing",
     "cli.show",
     "cli.bulk",

@@ -110,11 +110,6 @@ class Follower:
             except StoreError:
                 self._is_down(_LONGEST_BACKOFF)
 
-    def run(self) -> None:
-        """Follow in this thread, until :meth:`stop` is called or another process has to."""
-        if self._lock.acquire():
-            _follow(weakref.ref(self))
-
     def stop(self) -> None:
         """Stop following; another process takes over."""
         self._is_stopped = True

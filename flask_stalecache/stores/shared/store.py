@@ -132,7 +132,7 @@ class RedisStore:
     def load(self, key: str) -> Copy:
         """Read the entry and the note of a key, and ask the server if it may have another one."""
         copy = self._files.load(key)
-        if self._begins():
+        if self.begin():
             copy = self._files.load(key)
         name = digest(key)
         if self._known.is_down or self._is_known(copy, name):
@@ -207,7 +207,7 @@ class RedisStore:
             with suppress(StoreError):
                 self._files.write_note(copy.key, note)
 
-    def _begins(self) -> bool:
+    def begin(self) -> bool:
         """Catch up with the logs at the first use of a process, if nobody on this host follows them; return whether it was that."""
         process = this_process()
         if process in self._begun:
@@ -231,7 +231,7 @@ class RedisStore:
 
     def write(self, entry: Entry) -> bool:
         """Replace an entry on all hosts, unless it was purged, or another host has replaced it after a lost lock."""
-        self._begins()
+        self.begin()
         if self._known.is_down:
             return self._files.write(entry)
         if not self._files.accepts(entry):
@@ -311,7 +311,7 @@ class RedisStore:
         """
         if not names:
             return None
-        self._begins()
+        self.begin()
         try:
             if self._known.is_down:
                 raise Unavailable(f"{self._client.where} can't be used")
