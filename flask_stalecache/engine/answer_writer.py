@@ -154,7 +154,7 @@ class AnswerWriter:
         is_late = copy.entry is not None and copy.entry.serial != (start.previous.serial if start.previous else None)
         if is_late and answer.verdict is not Verdict.STORABLE:
             return False
-        if self._apply(copy, answer):
+        if self._apply(copy, answer, start.seq):
             flight.result = FlightResult(Outcome.STORED, self.store.load(flight.key))
             return True
         if answer.verdict is Verdict.STORABLE:
@@ -174,7 +174,7 @@ class AnswerWriter:
             return self._write_both(None, answer)
         lock = self.store.lock(key)
         try:
-            return lock.acquire() and self._apply(self.store.load(key), answer)
+            return lock.acquire() and self._apply(self.store.load(key), answer, _begun(answer))
         except StoreError as error:
             self.store_failed(error)
             return False
@@ -272,11 +272,14 @@ class AnswerWriter:
     def _write_under(self, flight: Flight | None, key: str, answer: Answer) -> bool:
         """Store an answer under a key, whose lock the flight may hold."""
         if flight is not None and flight.lock_key == key and flight.lock is not None:
-            return self._apply(self.store.load(key), answer)
+            return self._apply(self.store.load(key), answer, _begun(answer))
         return self.write_if_unlocked(key, answer)
 
-    def _apply(self, copy: Copy, answer: Answer) -> bool:
-        """Update the entry and the note as the verdict asks. Return whether the answer was stored. The key's lock is held."""
+    def _apply(self, copy: Copy, answer: Answer, seq: int | None) -> bool:
+        """Update the entry and the note as the verdict asks. Return whether the answer was stored. The key's lock is held.
+
+        :param seq: the last purge number when the origin was called; ``None``: unknown.
+        """
         now = time.time()
         if after(answer.verdict, stored=copy.entry is not None, anybodys=answer.anybodys) is Action.DROP:
             self.store.remove(copy.key)
@@ -284,13 +287,14 @@ class AnswerWriter:
             case Verdict.STORABLE:
                 return self._replace(copy, answer, now)
             case Verdict.UNSTORABLE:
-                self._note_unstorable(copy, answer, now)
+                self._note_unstorable(copy, answer, now, seq)
             case Verdict.PERSONAL:
-                self._write_note(copy, copy.note.marked_personal(now, answer.carried), answer.names)
+                self._write_note(copy, copy.note.marked_personal(now, answer.carried), answer.names, seq)
             case Verdict.FAILED:
-                self.note_failure(copy, answer, answer.names)
+                self.note_failure(copy, answer, answer.names, seq=seq)
             case Verdict.WORSE:
-                self._write_note(copy, copy.note.put_off(now, answer.retry_after or self.backoff[0]), answer.names)
+                note = copy.note.put_off(now, answer.retry_after or self.backoff[0])
+                self._write_note(copy, note, answer.names, seq)
             case Verdict.REFUSED:
                 # The origin was not called, so there is nothing to record.
                 pass
@@ -298,12 +302,12 @@ class AnswerWriter:
                 assert_never(answer.verdict)
         return False
 
-    def _note_unstorable(self, copy: Copy, answer: Answer, now: float) -> None:
+    def _note_unstorable(self, copy: Copy, answer: Answer, now: float, seq: int | None) -> None:
         if not _is_of_storable(answer):
             self._mark(copy.key, answer)
-            self._write_note(copy, copy.note.marked_unstorable(now, lasts=_what_lasts(answer)), answer.names)
+            self._write_note(copy, copy.note.marked_unstorable(now, lasts=_what_lasts(answer)), answer.names, seq)
         elif self._ends_marks(copy, answer, now):
-            self._write_note(copy, copy.note.marked_storable(now), answer.names)
+            self._write_note(copy, copy.note.marked_storable(now), answer.names, seq)
 
     def _replace(self, copy: Copy, answer: Answer, now: float) -> bool:
         if answer.entry is None or not answer.entry.outdates(copy.entry, now):
@@ -313,30 +317,40 @@ class AnswerWriter:
         self._marks.get().remove(copy.key)
         self.instrumentation.entry_stored(answer.entry)
         if answer.retry_after:
-            self._write_note(copy, Note(written=now, retry_at=now + answer.retry_after), answer.entry.names)
+            self._write_note(copy, Note(written=now, retry_at=now + answer.retry_after), answer.entry.names, answer.entry.seq)
         elif copy.note != NOTHING:
             self.store.write_note(copy.key, NOTHING)
         return True
 
-    def note_failure(self, copy: Copy, answer: Answer | None = None, names: tuple[str, ...] = ()) -> None:
+    def note_failure(
+        self, copy: Copy, answer: Answer | None = None, names: tuple[str, ...] = (), *, seq: int | None = None
+    ) -> None:
         """Count a failure in the key's note, so that all workers back off.
 
         :param answer: the origin's answer, which may ask for a longer back-off.
         :param names: the names by which the note is purged, if no entry with names is stored.
+        :param seq: the last purge number when the origin was called; ``None``: unknown.
         """
         self.counters.count("origin_failures")
         asked = (0.0, 0.0) if answer is None else (answer.retry_after or 0.0, answer.silent_for or 0.0)
-        self._write_note(copy, copy.note.failed(time.time(), self.backoff, random.random(), *asked), names)
+        self._write_note(copy, copy.note.failed(time.time(), self.backoff, random.random(), *asked), names, seq)
 
-    def _write_note(self, copy: Copy, note: Note, names: tuple[str, ...]) -> None:
-        """Write a note that a hard purge of the entry ends, or of what would be the entry."""
+    def _write_note(self, copy: Copy, note: Note, names: tuple[str, ...], seq: int | None = None) -> None:
+        """Write a note that a hard purge of the entry ends, or of what would be the entry: also one since the origin was called."""
         stored = () if copy.entry is None else copy.entry.names
-        self.store.write_note(copy.key, replace(note, names=names or stored or note.names, seq=self.store.seq()))
+        # What the note said before was not ended by a purge either.
+        number = self.store.seq() if seq is None else max(seq, copy.note.seq)
+        self.store.write_note(copy.key, replace(note, names=names or stored or note.names, seq=number))
 
     def store_failed(self, error: StoreError) -> None:
         """Count a failure of the store, and log it once a minute."""
         self.counters.count("store_failures")
         self.complaints.error_every_minute("store", "the cache store failed, pages are served live: %s", error)
+
+
+def _begun(answer: Answer) -> int | None:
+    """Return the last purge number when the origin was called, if the answer says so."""
+    return None if answer.entry is None else answer.entry.seq
 
 
 def _is_elsewhere(answer: Answer, key: str) -> bool:

@@ -300,6 +300,7 @@ class BackgroundRefreshes:
             return
         self.answer_writer.counters.count("refreshes")
         start, begun = self.answer_writer.start(copy), time.perf_counter()
+        flight.seq = start.seq
         try:
             if copy.entry is not None and copy.entry.calls:
                 # Concurrently: one after the other, their times would add up.
@@ -307,7 +308,7 @@ class BackgroundRefreshes:
             answer = self.answer_writer.instrumentation.call_origin(job, lambda: job.run(start))
         except BaseException as error:
             # A job reports failures in its answer. If anything else stops it, it must not be retried at once.
-            self.answer_writer.note_failure(copy, names=job.names())
+            self.answer_writer.note_failure(copy, names=job.names(), seq=start.seq)
             self._has_ended(job, begun, Answer(Verdict.FAILED, error=error))
             raise
         if answer.verdict is Verdict.PERSONAL:
@@ -347,7 +348,8 @@ class BackgroundRefreshes:
             ("overdue", flight.key), "a refresh took longer than STALECACHE_REFRESH_DEADLINE, its copy stays: %s", flight.key
         )
         try:
-            self.answer_writer.note_failure(self.store.load(flight.key), names=() if flight.names is None else flight.names())
+            names = () if flight.names is None else flight.names()
+            self.answer_writer.note_failure(self.store.load(flight.key), names=names, seq=flight.seq)
         except StoreError as error:
             self.answer_writer.store_failed(error)
         if self.flights.end(flight):

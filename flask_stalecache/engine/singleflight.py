@@ -77,6 +77,7 @@ class Flight:
     :ivar expires: when housekeeping ends a visitor's own call that nobody waits for any more, on the monotonic clock.
     :ivar given_up: called when that deadline has passed.
     :ivar names: returns the names by which the memory of that failure is purged.
+    :ivar seq: the last purge number when a refresh called the origin; ``None``: it has not done so yet.
     :ivar lock: the lock of ``lock_key``, if the leader holds it.
     :ivar lock_key: the key that the flight began with.
     :ivar pace: how fast the client reads the body, if it is still to come.
@@ -92,6 +93,7 @@ class Flight:
     expires: float | None = None
     given_up: Callable[[], object] | None = None
     names: Callable[[], tuple[str, ...]] | None = None
+    seq: int | None = None
     lock: KeyLock | None = None
     pace: StreamPace | None = None
     is_slow: bool = False

@@ -119,14 +119,22 @@ class CircuitBreaker:
             return False
         # The trial starts another pause, after which there is a next trial even if this one hangs.
         return self._change(
-            lambda note, now: None if note.backing_off(now) else replace(note, written=now, retry_at=now + self._pause)
+            lambda note, now: None if note.backing_off(now) else replace(note, written=now, retry_at=now + self._pause),
+            self.seq(),
         )
 
-    def learn(self, *, failed: bool) -> None:
-        """Count a failure; a success resets the count."""
+    def seq(self) -> int:
+        """Return the last purge number: a failure of what is called now is forgotten with a later purge of everything."""
+        return self._store.seq()
+
+    def learn(self, *, failed: bool, seq: int) -> None:
+        """Count a failure; a success resets the count.
+
+        :param seq: the last purge number when the function was called.
+        """
         if self._after is None or (not failed and not self._known().failures):
             return
-        self._change(self._after_failure if failed else lambda note, now: NOTHING)
+        self._change(self._after_failure if failed else lambda note, now: NOTHING, seq)
 
     def _after_failure(self, note: Note, now: float) -> Note:
         failures = note.failures + 1
@@ -140,7 +148,7 @@ class CircuitBreaker:
             self._store_failed(error)
             return NOTHING
 
-    def _change(self, change: Callable[[Note, float], Note | None]) -> bool:
+    def _change(self, change: Callable[[Note, float], Note | None], seq: int) -> bool:
         """Change the note under its lock. Return false if the lock is taken, or if the change is ``None``."""
         lock = self._store.lock(self._key)
         try:
@@ -151,10 +159,11 @@ class CircuitBreaker:
             else:
                 return False
             now = time.time()
-            note = change(self._store.load(self._key).note, now)
+            known = self._store.load(self._key).note
+            note = change(known, now)
             if note is None:
                 return False
-            self._store.write_note(self._key, replace(note, names=self._names, seq=self._store.seq()))
+            self._store.write_note(self._key, replace(note, names=self._names, seq=max(seq, known.seq)))
             return True
         except StoreError as error:
             self._store_failed(error)

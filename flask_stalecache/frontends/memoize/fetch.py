@@ -84,7 +84,7 @@ class CallFetch:
         answer = self._judged(value, error, start, word, urls)
         failed = answer.verdict is Verdict.FAILED
         if not (failed and is_given_up()):
-            suspension.learn(failed=failed)
+            suspension.learn(failed=failed, seq=start.seq)
         return answer
 
     def answer_uncached(self) -> Answer:

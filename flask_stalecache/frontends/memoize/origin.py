@@ -169,11 +169,12 @@ class CallOrigin(Origin):
     def refresh(self, *, forced: bool = False) -> RefreshJob:
         """Return the refresh of this value. It also fills a missing one: callers that need the value wait for the refresh."""
         bound, hangs, fetch = self.bound, threading.Event(), self._fetch()
+        begun = bound.suspension.seq()
 
         def give_up() -> None:
             # A call that hangs counts as one failure, even if it fails or succeeds later.
             hangs.set()
-            bound.suspension.learn(failed=True)
+            bound.suspension.learn(failed=True, seq=begun)
 
         return RefreshJob(
             key=self.key,

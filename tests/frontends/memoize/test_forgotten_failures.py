@@ -11,6 +11,7 @@ from flask import Flask
 
 from flask_stalecache import OriginSuspended, StaleCache
 from support.memoize import Fetch, MakeApp
+from support.threads import wait_until
 
 Purge = Callable[[StaleCache, Any], object]
 
@@ -123,6 +124,39 @@ def test_a_call_that_hung_is_forgotten(make_app: MakeApp, fetch: Fetch, monotoni
     assert down.asked() == "fallback"
     fetch.error = None
     down.purge(PURGES[how])
+    down.asked()
+    assert cache.drain(30)
+    assert down.asked() == "EUR 2"
+
+
+@pytest.mark.parametrize("how", PURGES)
+def test_a_call_that_fails_after_a_purge_was_begun_before_it(make_app: MakeApp, fetch: Fetch, how: str) -> None:
+    app, cache = make_app()
+    down = Down((app, cache), fetch, times=0, wait=0, fallback="fallback")
+    fetch.gate.clear()
+    assert down.asked() == "fallback"
+    wait_until(lambda: len(fetch.calls) == 1)
+    down.purge(PURGES[how])
+    fetch.error = ConnectionError("too late")
+    fetch.gate.set()
+    assert cache.drain(30)
+    fetch.error = None
+    down.asked()
+    assert cache.drain(30)
+    assert down.asked() == "EUR 2"
+
+
+def test_a_call_that_was_begun_before_a_purge_of_everything_suspends_nothing(make_app: MakeApp, fetch: Fetch) -> None:
+    app, cache = make_app()
+    down = Down((app, cache), fetch, times=0, wait=0, fallback="fallback", suspend_after=1, suspend_for=300)
+    fetch.gate.clear()
+    assert down.asked() == "fallback"
+    wait_until(lambda: len(fetch.calls) == 1)
+    down.purge(PURGES["all"])
+    fetch.error = ConnectionError("too late")
+    fetch.gate.set()
+    assert cache.drain(30)
+    fetch.error = None
     down.asked()
     assert cache.drain(30)
     assert down.asked() == "EUR 2"
