@@ -81,6 +81,9 @@ KEYS: Mapping[str, Key] = {
         MIB, accept.size, "The largest body that hosts share, in bytes; each host makes larger ones for itself."
     ),
     "SHARED_PURGE_WAIT": Key(0.25, checks.seconds, "Seconds that a purge waits for the other hosts to hear of it; 0: not at all."),
+    "SHARED_MAX_DEAF": Key(
+        None, accept.longest_deaf, "Seconds without hearing the server after which a host ends all freshness. None: it does not."
+    ),
     "ENABLED": Key(True, accept.flag, "False: decorated views and fetch functions run as if they were not decorated."),
     "MAX_AGE": Key(60, checks.seconds, "Seconds of freshness if neither the code nor the response gives them."),
     "STALE_WHILE_REVALIDATE": Key(600, checks.seconds, "Seconds of stale-while-revalidate if nothing else gives them."),
@@ -171,6 +174,7 @@ class Settings:
     shared_lease: float
     shared_entry_size: int
     shared_purge_wait: float
+    shared_max_deaf: float | None
     enabled: bool
     max_age: float
     stale_while_revalidate: float

@@ -20,6 +20,9 @@ from .core.model.server_url import ServerUrl
 from .core.rules.status import STATUS_HEADERS
 from .errors import ConfigError
 
+#: Seconds without hearing the shared server that a host must be allowed: it hears it once a second, if nothing is slow.
+SHORTEST_DEAF = 5
+
 
 def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
@@ -42,6 +45,14 @@ def size(name: str, value: object) -> int:
 
 def optional_size(name: str, value: object) -> int | None:
     return None if value is None else size(name, value)
+
+
+def longest_deaf(name: str, value: object) -> float | None:
+    """Return seconds, or ``None`` for ever. A host hears its server about once a second."""
+    number = None if value is None else checks.seconds(name, value)
+    if number is not None and number < SHORTEST_DEAF:
+        raise ConfigError(f"{name}={value!r}: give at least {SHORTEST_DEAF} seconds, or None")
+    return number
 
 
 def positive_seconds(name: str, value: object) -> float:

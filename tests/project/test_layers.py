@@ -156,6 +156,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.shared.content",
         "stores.shared.reminder",
         "stores.shared.backlog",
+        "stores.shared.deafness",
         "stores.shared.follower",
         "stores.shared.store",
     ),

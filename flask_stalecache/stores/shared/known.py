@@ -22,7 +22,9 @@ from ..table_file import Layout, Table, open_table
 FILE_NAME = "known-1"
 #: Seconds for which the server counts as down at most without another attempt.
 LONGEST_DOWN = 60.0
-_DOWN_UNTIL, _HEARD_AT, _APPLIED, _CHANGE, _GENERATION, _HOST, _TOLD_AT, _APPLIED_BEFORE, _RENEWED_AT, _UNTOLD = range(10)
+_DOWN_UNTIL, _HEARD_AT, _APPLIED, _CHANGE, _GENERATION, _HOST, _TOLD_AT, _APPLIED_BEFORE, _RENEWED_AT, _UNTOLD, _ENDED_AT = range(
+    11
+)
 _HEADER = 16
 _LAYOUT = Layout(counts=_HEADER, stamps=SLOTS, marks=0)
 _MICRO = 1_000_000
@@ -202,6 +204,15 @@ class Known:
     @has_untold.setter
     def has_untold(self, has: bool) -> None:
         self._header[_UNTOLD] = int(has)
+
+    @property
+    def ended_at(self) -> float:
+        """When the freshness of all entries was ended since the server was not heard, in seconds since the start of the machine."""
+        return max(0, self._header[_ENDED_AT]) / _MICRO
+
+    @ended_at.setter
+    def ended_at(self, moment: float) -> None:
+        self._header[_ENDED_AT] = int(moment * _MICRO)
 
     # -- this host -----------------------------------------------------------------------------------------------
 

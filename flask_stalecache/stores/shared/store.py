@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ...config import Settings
+from ...config import KEYS, Settings
 from ...core.exhaustive import assert_never
 from ...core.model.checks import Duration, seconds
 from ...core.model.entry import Entry
@@ -33,6 +33,7 @@ from ..file_store import MIB, FileStore
 from ..stamps import slot_of
 from .client import SharedClient, check_installed
 from .content import entry_in, pack, stored_in
+from .deafness import Deafness
 from .errors_of import Refused, Unavailable
 from .follower import Follower
 from .known import Known, number_of, shared_number
@@ -64,6 +65,7 @@ class RedisStore:
     :param longest_lease: the same where no thread can renew it: longer than any call of an origin. Default 120.
     :param entry_size: bytes of the largest body that hosts share. Default 1 MiB; each host makes larger ones for itself.
     :param purge_wait: seconds for which a purge waits for the other hosts. Default 0.25.
+    :param max_deaf: seconds without hearing the server after which the freshness of all entries here ends. Default: never.
     :param memory_size: as that of :class:`FileStore`; likewise all others.
     """
 
@@ -78,6 +80,7 @@ class RedisStore:
         longest_lease: float = 120.0,
         entry_size: int = MIB,
         purge_wait: float = 0.25,
+        max_deaf: float | None = None,
         memory_size: int = 32 * MIB,
         max_size: int | None = 100 * MIB,
         min_free: int = 0,
@@ -102,6 +105,7 @@ class RedisStore:
         self.numbers = SharedNumbers(self._client, name, known, files.directory)
         self._entry_size = entry_size
         self._purge_wait = purge_wait
+        self._deafness = Deafness(files, known, KEYS["SHARED_MAX_DEAF"].check("max_deaf", max_deaf))
         self._begun: set[ProcessId] = set()
         # Hits are those of the files: not one instruction more.
         self.lookup, self.touch, self.moved = files.lookup, files.touch, files.moved
@@ -217,6 +221,8 @@ class RedisStore:
         self._files.load("")
         with suppress(StoreError):
             self.follower.catch_up()
+        with suppress(StoreError):
+            self._deafness.tick()
         return True
 
     def _heeds(self, state: State) -> bool:
@@ -402,6 +408,7 @@ class RedisStore:
         self._files.tick()
         if this_process() not in self._begun:
             return
+        self._deafness.tick()
         with suppress(Unavailable, Refused):
             if not self._known.is_down:
                 self._leases.tick()
@@ -417,6 +424,7 @@ def shared_store(url: ServerUrl, directory: Path, name: str, settings: Settings,
     return RedisStore(
         url.url, directory, name=name, timeout=settings.shared_timeout, lease=settings.shared_lease,
         longest_lease=settings.refresh_deadline, entry_size=settings.shared_entry_size, purge_wait=settings.shared_purge_wait,
+        max_deaf=settings.shared_max_deaf,
         memory_size=settings.memory_size, max_size=settings.max_size, min_free=settings.min_free, inactive=settings.inactive,
         counters=counters, allow_network_directory=settings.allow_network_dir,
     )  # fmt: skip

@@ -1,0 +1,54 @@
+"""Ends the freshness of a host's entries while it has not heard from the shared server for too long: others may have purged them.
+
+It is a soft purge of everything on this host only, made by whichever of its processes notices first, and again each time that as
+much time has passed. So no entry is served as fresh that was made longer ago than that by then. The stale windows follow as ever.
+Hits don't look at it: the stamps say it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from ...core.model.purge_names import EVERYTHING
+from ...filesystem.uptime import seconds_up
+from ..file_store import FileStore
+from .known import Known
+
+logger = logging.getLogger("flask_stalecache")
+
+
+class Deafness:
+    """The deafness of one host.
+
+    :param files: the cache directory.
+    :param known: what its processes know of the server.
+    :param longest: seconds without hearing the server after which freshness ends; ``None``: it does not.
+    """
+
+    def __init__(self, files: FileStore, known: Known, longest: float | None) -> None:
+        self._files = files
+        self._known = known
+        self._longest = longest
+
+    def tick(self) -> None:
+        """End freshness, if it is time. Called about once a second by each process.
+
+        :raises StoreError: if that can't be done.
+        """
+        longest, known = self._longest, self._known
+        if longest is None or known.silence <= longest:
+            return
+        # What was noted before the machine was started is ahead.
+        passed = seconds_up() - known.ended_at
+        if 0 <= passed < longest and known.ended_at:
+            return
+        is_first = not known.ended_at or passed < 0 or known.silence - longest < longest
+        known.ended_at = seconds_up()
+        self._files.purge(EVERYTHING, soft=True)
+        if is_first:
+            logger.warning(
+                "this host has not heard the shared server for more than STALECACHE_SHARED_MAX_DEAF (%g s), and may have missed "
+                "purges: the freshness of all its entries ends now, and every %g s until it hears the server again",
+                longest,
+                longest,
+            )
