@@ -237,9 +237,10 @@ class PurgeRecords:
         return 0 if number is None else int(number[0])
 
     def note_applied(self, number: int) -> None:
-        """Write down that the purges of other hosts up to a number were applied. ``purge.lock`` is held."""
-        make_directory(self.folder)
-        self._write("applied", seal(_APPLIED, b"%d" % number), number)
+        """Write down that the purges of other hosts up to a number were applied. A lower one does no harm."""
+        if number > self.applied():
+            make_directory(self.folder)
+            self._write("applied", seal(_APPLIED, b"%d" % number), number)
 
     def has_gone_back(self) -> bool:
         """Whether the last number is less than it was: purges were lost, since an older state of the directory was restored."""

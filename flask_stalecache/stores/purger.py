@@ -158,9 +158,10 @@ class Purger:
         Each keeps its number, since entries of other hosts are compared with it too, unless SEQ is higher here already: an entry
         that was begun since may be made of what is purged only now. While they are applied, SEQ is lower than all of them.
         """
-        applied, stamps = self._records.applied(), self._directory.stamps
-        new = [purge for purge in purges if purge.number > applied]
-        for _ in range(_PASSES if new else 0):
+        stamps, new = self._directory.stamps, self._not_applied(purges)
+        for _ in range(_PASSES):
+            if not new:
+                return
             number = self._number_after_last(stamps)
             later = [purge._replace(number=max(purge.number, number) + 1) for purge in new]
             last = max(purge.number for purge in later)
@@ -177,18 +178,22 @@ class Purger:
                 self._records.merge_oldest()
             if _is_over(stamps, _names_of(new), number, to=last):
                 break
-        if new:
-            self._records.note_applied(max(purge.number for purge in new))
+            # Who has raised SEQ meanwhile may have applied the same ones: then what was begun since is newer.
+            new = self._not_applied(new)
+        self._records.note_applied(max(purge.number for purge in purges))
+
+    def _not_applied(self, purges: Sequence[Purge]) -> list[Purge]:
+        applied = self._records.applied()
+        return [purge for purge in purges if purge.number > applied]
 
     def _apply_without_lock(self, purges: Sequence[Purge]) -> None:
-        """Add the purges of other hosts to the waiting purges; they will be applied again, since nothing says that they were.
+        """Add the purges of other hosts to the waiting purges, unless whoever has the lock has applied them meanwhile.
 
-        Whoever has the lock may be applying the same ones: what was begun after that is not older than they are.
+        If they were applied once more, what was begun since on other hosts would seem to be older than they are.
         """
         stamps = self._directory.stamps or self._directory.behind
         for _ in range(_PASSES):
-            applied = self._records.applied()
-            new = [purge for purge in purges if purge.number > applied]
+            new = self._not_applied(purges)
             if not new:
                 break
             number = self._number_after_last(stamps)
@@ -201,6 +206,7 @@ class Purger:
             if _is_over(stamps, _names_of(new), number, random.randrange(SEQ_STEPS), to=last):
                 break
         self._keep_number(stamps)
+        self._records.note_applied(max(purge.number for purge in purges))
 
     def _keep_number(self, stamps: Stamps | None) -> None:
         """Write down what SEQ was raised to without the lock, unless a waiting purge tells it: it may be a record by now."""

@@ -16,6 +16,7 @@ _PARAMETERS = frozenset((
     "db", "username", "password", "protocol", "client_name", "health_check_interval", "socket_keepalive",
     "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname",
 ))  # fmt: skip
+_CERTIFICATES = ("required", "optional", "none")
 _TIMEOUTS = frozenset(("socket_timeout", "socket_connect_timeout", "timeout"))
 
 
@@ -61,12 +62,12 @@ class ServerUrl:
             raise ConfigError(f"{name}={where!r}: the path is the number of the database, such as '/0'")
         if parts.fragment:
             raise ConfigError(f"{name}={where!r}: write '#' as '%23' in a password, or leave it out")
-        for parameter, _ in parse_qsl(parts.query, keep_blank_values=True):
-            _check_parameter(name, where, parameter)
+        for parameter, value in parse_qsl(parts.query, keep_blank_values=True):
+            _check_parameter(name, where, parameter, value)
         return cls(url, where)
 
 
-def _check_parameter(name: str, where: str, parameter: str) -> None:
+def _check_parameter(name: str, where: str, parameter: str, value: str) -> None:
     if parameter in _TIMEOUTS:
         raise ConfigError(f"{name}={where!r}: {parameter} has no effect in the URL: set STALECACHE_SHARED_TIMEOUT, or timeout=")
     if parameter not in _PARAMETERS:
@@ -74,6 +75,10 @@ def _check_parameter(name: str, where: str, parameter: str) -> None:
             f"{name}={where!r} has an unknown parameter {printable(parameter)!r}: "
             "leave it out, or give RedisStore() a function that returns a client"
         )
+    if parameter == "ssl_cert_reqs" and value not in _CERTIFICATES:
+        raise ConfigError(f"{name}={where!r}: ssl_cert_reqs is one of {', '.join(_CERTIFICATES)}")
+    if parameter == "db" and not value.isdecimal():
+        raise ConfigError(f"{name}={where!r}: db is the number of the database, such as db=0")
 
 
 def _listed(schemes: tuple[str, ...]) -> str:

@@ -44,6 +44,12 @@ _KINDS: dict[str, tuple[Trouble, str]] = {
     "MasterDownError": (Trouble.DOWN, "it is a replica without its primary"),
     "ClusterDownError": (Trouble.DOWN, "its cluster is down"),
     "AskError": (Trouble.DOWN, _ONE_NODE),
+    "AnotherLayout": (
+        Trouble.DOWN,
+        "another version of this package has arranged its data in another way: update all hosts, or give this one a "
+        "STALECACHE_SHARED_NAME of its own",
+    ),
+    "NoSuchDatabase": (Trouble.DOWN, "it has no such database: correct the number at the end of the URL"),
     "InvalidResponse": (Trouble.DOWN, "it is no Redis or Valkey: correct host and port in the URL"),
     "MaxConnectionsError": (Trouble.WRONG, "the client has no connection left: raise max_connections"),
     "ConnectionError": (Trouble.CUT, "it can't be connected to"),
@@ -66,6 +72,8 @@ _ANSWERS = {
     "WRONGPASS": "AuthenticationError",
     "NOREPLICAS": "MasterDownError",
     "MISCONF": "ReadOnlyError",
+    "LAYOUT": "AnotherLayout",
+    "DB": "NoSuchDatabase",
 }
 
 

@@ -3,10 +3,10 @@
 =========== ======== ==================================================================================================
 key         type     content
 =========== ======== ==================================================================================================
-``…m``      hash     ``g`` generation, ``q`` the highest number, ``p`` that of the last purge, ``c`` last change number, ``x``
-                     latest expiry of an entry, ``r`` the generation that began with a purge of everything, ``n:DIGEST`` of a
-                     name: last hard purge, last soft purge, its time, until when that is kept; ``f`` the highest number of the
-                     purges that hosts had to merge before they said theirs again
+``…m``      hash     ``v`` layout, ``g`` generation, ``q`` the highest number, ``p`` that of the last purge, ``c`` last change
+                     number, ``x`` latest expiry of an entry, ``r`` the generation that began with a purge of everything,
+                     ``n:DIGEST`` of a name: last hard purge, last soft purge, its time, until when that is kept; ``f`` the
+                     highest number of the purges that hosts had to merge before they said theirs again
 ``…P``      stream   purges; each says the number of the one before it, so that a gap shows
 ``…C``      stream   changes of entries; their numbers are contiguous
 ``…H``      hash     of each host, the last purge that it has applied, and when it was heard
@@ -39,19 +39,25 @@ LIVE = 3_000_000
 #: Microseconds of a day: for so long the purges of a name are kept at least, and hosts that are silent.
 _DAY = 86_400_000_000
 
+#: The layout of the data. A version of this package with another one goes on alone: it neither reads nor changes anything.
+LAYOUT = "1"
+
 #: The beginning of each script. KEYS[1]: the bookkeeping.
 BEGIN = """
 local P, m, t = string.sub(KEYS[1], 1, -2), KEYS[1], redis.call('TIME')
 local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
 local function text(number) return string.format('%.0f', number) end
 local function number(field) return tonumber(redis.call('HGET', m, field) or '0') end
-local g = redis.call('HGET', m, 'g')
+local b = redis.call('HMGET', m, 'g', 'v')
+local g = b[1]
 if not g then
   g = text(now)
   redis.call('DEL', P .. 'P', P .. 'C', P .. 'H')
-  redis.call('HSET', m, 'g', g, 'q', g)
+  redis.call('HSET', m, 'g', g, 'q', g, 'v', '@LAYOUT')
+elseif (b[2] or '1') ~= '@LAYOUT' then
+  return redis.error_reply('LAYOUT ' .. b[2])
 end
-"""
+""".replace("@LAYOUT", LAYOUT)
 
 #: Purges by name.
 _PURGE_FUNCTION = """
