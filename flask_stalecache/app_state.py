@@ -29,7 +29,7 @@ from .frontends.flask_internals.contexts import RequestContext, current_flask_ap
 from .frontends.flask_internals.sessions import APPS_WITH_OPENER, around_sessions
 from .frontends.flask_internals.steps import around_response_processing, around_url_for, around_user_exceptions
 from .frontends.flask_internals.versions import check_versions
-from .frontends.flask_urls import warm_target
+from .frontends.flask_urls import identity_of, warm_target
 from .frontends.gateway.handler import Gateway
 from .frontends.holes import HoleFunctions
 from .frontends.memoize.bound_function import FetchFunction
@@ -48,6 +48,7 @@ from .frontends.watched_session import hand_out, watch_opened
 from .stats.counters import Counters
 from .stats.registry import Registry
 from .stores.base import seq_of_request
+from .stores.shared.store import RedisStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,8 @@ class AppState:
         settings = config.read(app.config)
         config.check_observed(app.config)
         engine = make_engine(app, settings, app.config, own, default_dir=default_directory(app), default_name=app.name)
+        if isinstance(engine.store, RedisStore):
+            engine.store.introduction.identify = identity_of(app)
         return cls._of_engine(app, app.wsgi_app, engine, functions, holes)
 
     @classmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -14,8 +15,9 @@ from werkzeug.routing import BuildError, RoutingException
 from ..batches.operations import WarmTarget
 from ..config import Settings
 from ..core.model.base_url import Base
-from ..core.model.keys import raw_path
+from ..core.model.keys import digest, raw_path
 from ..errors import ConfigError
+from ..stores.shared.introduction import Identity
 from .flask_internals.contexts import url_adapter_of
 
 _UNKNOWN_BASE = (
@@ -31,6 +33,21 @@ def warm_target(app: Flask, settings: Settings) -> WarmTarget:
     path_of = None if base is None else partial(_url_of, app, base)
     root = unquote_to_bytes(_root_of(app).rstrip("/")).decode("latin-1")
     return WarmTarget(app.wsgi_app, base, with_raw, path_of, _UNKNOWN_BASE, root)
+
+
+def identity_of(app: Flask) -> Callable[[], Identity | None]:
+    """Return a function that tells what an app is known by: its routes, once they are all there."""
+    reference = weakref.ref(app)
+
+    def identify() -> Identity | None:
+        app = reference()
+        if app is None:
+            return None
+        # Every app may have files, and a page at the root.
+        rules = [rule for rule in app.url_map.iter_rules() if rule.endpoint.rpartition(".")[2] != "static" and rule.rule != "/"]
+        return Identity(app.name, frozenset(digest(f"{rule.rule} {rule.endpoint}")[:12] for rule in rules))
+
+    return identify
 
 
 def match_endpoint(app: Flask, environ: Mapping[str, Any]) -> str | None:

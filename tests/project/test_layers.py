@@ -158,6 +158,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.shared.backlog",
         "stores.shared.deafness",
         "stores.shared.follower",
+        "stores.shared.introduction",
         "stores.shared.store",
     ),
     (

@@ -18,6 +18,7 @@ FACES: dict[str, set[str]] = {
         "base",
         "file_store",
         "memory_store",
+        "shared.introduction",
         "shared.store",
         "summary",
     },

@@ -36,6 +36,7 @@ from .content import entry_in, pack, stored_in
 from .deafness import Deafness
 from .errors_of import Refused, Unavailable
 from .follower import Follower
+from .introduction import Introduction
 from .known import Known, number_of, shared_number
 from .lock import Leases, SharedLock
 from .logs import SharedLogs
@@ -102,6 +103,8 @@ class RedisStore:
         scripts = self._scripts
         logs = SharedLogs(self._client, name)
         self.follower = Follower(files, known, logs, lambda address: scripts.remove(address, idle))
+        #: Says so if another app uses the name.
+        self.introduction = Introduction(self._client, name, self._client.where)
         self.numbers = SharedNumbers(self._client, name, known, files.directory)
         self._entry_size = entry_size
         self._purge_wait = purge_wait
@@ -221,6 +224,8 @@ class RedisStore:
         self._files.load("")
         with suppress(StoreError):
             self.follower.catch_up()
+            if not self._known.is_down:
+                self.introduction.make()
         with suppress(StoreError):
             self._deafness.tick()
         return True

@@ -1,4 +1,7 @@
-"""Mistakes with a shared server, through an app: one clear line at first use, and pages are served."""
+"""Mistakes with a shared server, through an app: one clear line at first use, and pages are served.
+
+Covers ``stores.shared.introduction``.
+"""
 
 from __future__ import annotations
 
@@ -219,6 +222,31 @@ def test_a_directory_that_was_copied_from_another_host(
     one.hear()
     assert one.see() == ("MISS", "page shop 3")
     print(said())
+
+
+def test_two_apps_with_one_name(server: Server, make_shop: MakeShop, said: Callable[[], list[str]]) -> None:
+    one, forum = make_shop(server.url, "one"), make_shop(server.url, "two", name="forum")
+    for number in range(20):
+        forum.app.add_url_rule(f"/thread/{number}", f"thread{number}", lambda: "thread")
+        one.app.add_url_rule(f"/shelf/{number}", f"shelf{number}", lambda: "shelf")
+    assert one.see() == ("MISS", "page shop 1")
+    assert said() == []
+    forum.see()
+    assert forum.see("/own") == ("MISS", f"own forum {forum.made}")
+    (line,) = said()
+    assert 'another app ("shop") than this one ("forum") uses the name "shop"' in line
+    assert "STALECACHE_SHARED_NAME" in line
+    forum.see("/third")
+    assert len(said()) == 1
+
+
+def test_another_deployment_is_the_same_app(server: Server, make_shop: MakeShop, said: Callable[[], list[str]]) -> None:
+    for number in range(12):
+        shop = make_shop(server.url, f"host {number}", name=f"release {number}")
+        for shelf in range(number, number + 10):
+            shop.app.add_url_rule(f"/shelf/{shelf}", f"shelf{shelf}", lambda: "shelf")
+        shop.see()
+    assert said() == []
 
 
 def test_data_of_a_newer_version(server: Server, make_shop: MakeShop, said: Callable[[], list[str]]) -> None:
