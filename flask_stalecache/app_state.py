@@ -36,9 +36,11 @@ from .frontends.memoize.bound_function import FetchFunction
 from .frontends.memoize.handler import Calls
 from .frontends.memoize.places import observe_url_for
 from .frontends.middleware import AfterResponseMiddleware
+from .frontends.pages.bound_view import is_for_page
 from .frontends.pages.error_pages import answer_once
 from .frontends.pages.filling import AppHoles
 from .frontends.pages.handler import Pages
+from .frontends.pages.known_holes import KnownHoles
 from .frontends.pages.refresh import AS_VISITOR
 from .frontends.pages.request_recorder import observed_request_class, plain_environ
 from .frontends.pages.watch import discard_session
@@ -119,7 +121,8 @@ class AppState:
         settings = engine.settings
         # One for all front ends: with app.debug it is the time of the start, and they must agree on it.
         version = AppVersion(settings.version, time.time(), lambda: app.debug, settings.debug_errors)
-        filling = AppHoles(app, holes, template_holes(app), engine.complaints)
+        known = KnownHoles(app, settings.holes, settings.hooks_set_g, is_for_page, engine.complaints)
+        filling = AppHoles(app, holes, known, template_holes(app), engine.complaints)
         pages = Pages(app, settings, engine, version, filling, explains=not is_installed)
         calls: Calls | None = None
         sessions: AppContext | None = None
@@ -130,7 +133,7 @@ class AppState:
             calls.check(functions)
             sessions = AppContext(engine, calls.pool, calls.terms)
             gateways = FlaskGatewayFactory(app, engine, calls.renew, version, is_installed=is_installed)
-            middleware = AfterResponseMiddleware(entered, engine, gateways, first_request_check(app, engine))
+            middleware = AfterResponseMiddleware(entered, engine, gateways, first_request_check(app, engine, known.prepare))
             renewing = [pages, calls, _GatewayBehind(middleware)]
         scheduler = BatchScheduler(engine, renewing)
         bulk = BulkOperations(scheduler, app.view_functions, lambda: warm_target(app, settings))

@@ -147,6 +147,14 @@ KEYS: Mapping[str, Key] = {
         "A function of an app and a request that opens a session of an interface other than Flask's, and does nothing else: such "
         "sessions are then observed by key.",
     ),
+    "HOLES": Key(
+        accept.EXTENSIONS_WITH_HOLES,
+        accept.extensions,
+        "The extensions whose tokens and nonces are holes of pages, if they are there.",
+    ),
+    "HOOKS_SET_G": Key(
+        (), accept.hooks, "Hooks before requests that only set values in g: what they read makes no page personal that shows none."
+    ),
     "HONOR_REQUEST_CACHE_CONTROL": Key(
         False, accept.flag, "Whether the gateway obeys Cache-Control of requests, so that a reload reaches the app."
     ),
@@ -207,6 +215,8 @@ class Settings:
     base_url: Base | None
     gateway: Any
     session_opener: Any
+    holes: frozenset[str]
+    hooks_set_g: frozenset[str]
     honor_request_cache_control: bool
     credentials_need_public: bool
     tag_fields: frozenset[str]

@@ -164,6 +164,28 @@ def readers(name: str, value: object) -> Mapping[str, frozenset[str]]:
     return {package: ignored_names(f"{name}[{package!r}]", names) for package, names in value.items()}
 
 
+#: The extensions whose holes are known.
+EXTENSIONS_WITH_HOLES = ("flask_login", "flask_principal", "flask_seasurf", "flask_talisman", "flask_wtf")
+
+
+def extensions(name: str, value: object) -> frozenset[str]:
+    chosen = checks.names(name, value)
+    for extension in chosen:
+        if extension not in EXTENSIONS_WITH_HOLES:
+            raise ConfigError(f"{name} contains {extension!r}: give some of {', '.join(EXTENSIONS_WITH_HOLES)}")
+    return frozenset(chosen)
+
+
+def hooks(name: str, value: object) -> frozenset[str]:
+    chosen = checks.names(name, value)
+    for hook in chosen:
+        if not all(part.isidentifier() or part == "<locals>" for part in hook.split(".")) or "." not in hook:
+            raise ConfigError(
+                f"{name} contains {hook!r}: give the module and the name of a function, such as 'shop.auth.load_user'"
+            )
+    return frozenset(chosen)
+
+
 #: Response fields with a meaning of their own, which are no lists of tags.
 _OWN_MEANING = HOP_BY_HOP | {
     "age", "cache-control", "content-encoding", "content-length", "content-range", "content-type", "date", "etag", "expires",

@@ -103,6 +103,8 @@ DEFAULTS: dict[str, object] = {
     "TAG_FIELDS": {"surrogate-key", "cache-tag", "xkey"},
     "SEND_TAG_FIELDS": True,
     "SESSION_OPENER": None,
+    "HOLES": {"flask_login", "flask_principal", "flask_seasurf", "flask_talisman", "flask_wtf"},
+    "HOOKS_SET_G": frozenset(),
     "STATUS_HEADERS": {"Cache-Status", "X-Cache-Status"},
 }  # fmt: skip
 
@@ -161,6 +163,8 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "TAG_FIELDS": [((), frozenset()), (["X-Cache-Tags"], {"x-cache-tags"})],
     "SEND_TAG_FIELDS": [(True, True), (False, False)],
     "SESSION_OPENER": [(None, None), (print, print)],
+    "HOLES": [((), frozenset()), (["flask_wtf"], {"flask_wtf"})],
+    "HOOKS_SET_G": [((), frozenset()), (["shop.auth.load", "a.b.<locals>.c"], {"shop.auth.load", "a.b.<locals>.c"})],
     "STATUS_HEADERS": [((), frozenset()), (["cache-status"], {"Cache-Status"}), (["X-CACHE-STATUS"], {"X-Cache-Status"})],
 }
 
@@ -222,6 +226,8 @@ REFUSED: dict[str, list[tuple[object, str]]] = {
     "TAG_FIELDS": [(value, "a sequence of names") for value in NO_NAMES],
     "SEND_TAG_FIELDS": [(value, "True or False") for value in (1, 0, None, "yes")],
     "SESSION_OPENER": [(value, "a function of an app and a request") for value in (1, True, "flask_session", ())],
+    "HOLES": [(value, "a sequence of names") for value in NO_NAMES],
+    "HOOKS_SET_G": [(value, "a sequence of names") for value in NO_NAMES],
     "STATUS_HEADERS": [(value, "a sequence of names") for value in NO_NAMES],
 }  # fmt: skip
 
@@ -240,6 +246,9 @@ REFUSED_WITHIN: list[tuple[str, object, object, str]] = [
     ("IGNORED_READERS", {"a": ["Cookie"]}, "cookie", "cookies="),
     ("IGNORED_READERS", {"a": ["Authorization"]}, "authorization", "always served live"),
     ("FAILURE_STATUSES", [500, 200], 200, "from 400 to 599"),
+    ("HOLES", ["flask_wtf", "wtforms"], "wtforms", "give some of flask_login"),
+    ("HOOKS_SET_G", ["load"], "load", "module and the name of a function"),
+    ("HOOKS_SET_G", ["shop.a b"], "shop.a b", "module and the name of a function"),
     ("FAILURE_STATUSES", ["404"], "404", "from 400 to 599"),
     ("FAILURE_STATUSES", [True], True, "from 400 to 599"),
     ("REFRESH_HEADERS", {"X A": "b"}, "X A", "names of request fields"),

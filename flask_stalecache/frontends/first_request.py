@@ -17,14 +17,18 @@ from .pages.bound_view import decorated_above_routes
 _apps: WeakSet[Flask] = WeakSet()
 
 
-def first_request_check(app: Flask, engine: Engine) -> Callable[[], None]:
-    """Return what warns at the first request of an app."""
+def first_request_check(app: Flask, engine: Engine, prepare: Callable[[], None]) -> Callable[[], None]:
+    """Return what warns at the first request of an app.
+
+    :param prepare: prepares the app for it, now that its extensions and hooks are there.
+    """
     _apps.add(app)
-    return partial(_check, app, engine)
+    return partial(_check, app, engine, prepare)
 
 
-def _check(app: Flask, engine: Engine) -> None:
+def _check(app: Flask, engine: Engine, prepare: Callable[[], None]) -> None:
     """Warn about views that are decorated in vain, and about tests that share the pages of the instance folder."""
+    prepare()
     for name in decorated_above_routes(app, list(_apps)):
         engine.complaints.warn_once(
             ("above its route", name),

@@ -28,6 +28,7 @@ from .flask_sessions import FlaskSessions
 from .gateway.backend import UNSAID, Observation
 from .observed_environ import ObservedEnviron
 from .pages.handler import ANSWERED
+from .pages.hook_reads import count_hook_reads
 from .pages.request_recorder import ObservedRequest
 from .pages.watch import is_changed, names_missed, read_beyond_names
 from .read_log import ReadLog
@@ -158,6 +159,7 @@ def note_what_is_left(response: Response) -> Response:
     if report is None:
         return response
     report.has_entered = True
+    count_hook_reads(context)
     report.last_seen = environ
     if ANSWERED in environ:
         report.has_cached = True

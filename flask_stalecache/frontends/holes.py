@@ -33,15 +33,17 @@ class Making:
     :param altered: why holes are plain calls in it; "" if they leave marks.
     :ivar has_called: a hole was a plain call in it.
     :ivar asks_functions: a function has left a mark.
+    :ivar reads_globals: the view has read a value of ``g`` that was there before.
     """
 
-    __slots__ = ("_altered", "asks_functions", "has_called", "marks")
+    __slots__ = ("_altered", "asks_functions", "has_called", "marks", "reads_globals")
 
     def __init__(self, marks: Marks | None, altered: str = "") -> None:
         self.marks = marks
         self._altered = altered
         self.has_called = False
         self.asks_functions = False
+        self.reads_globals = False
 
     def call_plainly(self) -> None:
         """Note that a hole is a plain call: neither the page nor one around it is stored."""

@@ -245,6 +245,16 @@ class ReadLog:
             for name, reads in zip(_RECORDED, mine, strict=True):
                 setattr(self, name, reads)
 
+    def add(self, other: ReadLog) -> None:
+        """Add what another log has recorded of the same request."""
+        for name in ("headers", "cookies", "parameters", "variables", "whole"):
+            mine: dict[str, str] = getattr(self, name)
+            for key, reader in getattr(other, name).items():
+                mine.setdefault(key, reader)
+        self.accepts.add(other.accepts)
+        self.given |= other.given
+        self._tell()
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Do not record the reads that Werkzeug itself makes."""

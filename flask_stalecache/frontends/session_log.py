@@ -103,6 +103,23 @@ class SessionLog:
             self.keys, self.whole = keys, whole
 
     @contextmanager
+    def apart(self) -> Iterator[KeysApart]:
+        """Record reads apart for a while, with their readers. They are known at the end, and :meth:`count` lets them count."""
+        read, keys, whole = KeysApart(), self.keys, self.whole
+        self.keys, self.whole = {}, ""
+        try:
+            yield read
+        finally:
+            read.keys, read.whole = self.keys, self.whole
+            self.keys, self.whole = keys, whole
+
+    def count(self, read: KeysApart) -> None:
+        """Let reads count that were recorded apart."""
+        for key, reader in read.keys.items():
+            self.keys.setdefault(key, reader)
+        self.whole = self.whole or read.whole
+
+    @contextmanager
     def changes_apart(self) -> Iterator[SessionChanges]:
         """Tell for a while what is changed, and whether all is read. It counts for the whole request too."""
         changes, written, is_rewritten, whole = SessionChanges(), self.written, self.is_rewritten, self.whole
@@ -114,6 +131,18 @@ class SessionLog:
             changes.is_rewritten, changes.reads_whole = self.is_rewritten, bool(self.whole)
             self.written, self._own = written | changes.written, own
             self.is_rewritten, self.whole = is_rewritten or self.is_rewritten, whole or self.whole
+
+
+class KeysApart:
+    """Reads that were recorded apart.
+
+    :ivar keys: the keys that were read, with their first readers.
+    :ivar whole: the first reader of all of the session; "" if only keys were read.
+    """
+
+    def __init__(self) -> None:
+        self.keys: dict[str, str] = {}
+        self.whole = ""
 
 
 class SessionChanges:

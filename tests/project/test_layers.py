@@ -247,6 +247,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.pages.watch",
         "frontends.pages.named",
         "frontends.pages.variants",
+        "frontends.pages.hook_reads",
+        "frontends.pages.known_holes",
         "frontends.pages.filling",
         "frontends.pages.bound_view",
         "frontends.pages.dependence",

@@ -8,6 +8,7 @@ KNOW_FLASK = {
     "frontends.current_app",
     "frontends.template_holes",
     "frontends.pages.filling",
+    "frontends.pages.known_holes",
     "frontends.default_directory",
     "frontends.first_request",
     "frontends.flask_internals.contexts",

@@ -191,5 +191,7 @@ _OF_FLASK = {
     "gateway": "give rules=",
     "ignored_headers": "which fields matter, the app's responses say in Vary",
     "ignored_readers": "which fields matter, the app's responses say in Vary",
+    "holes": "it knows nothing of the sessions of its app: set STALECACHE_HOLES in the app, for the pages of its views",
+    "hooks_set_g": "it knows nothing of the hooks of its app: set STALECACHE_HOOKS_SET_G in the app, for the pages of its views",
     "session_opener": "it knows nothing of the sessions of its app; name cookies in the cookies of a rule",
 }

@@ -192,7 +192,8 @@ def _for_everybody(app: Flask, tag: Tag) -> dict[str, Any]:
     if made and (tag.reads is None or not made.keys().isdisjoint(tag.reads)):
         shared = _made_without_request(app)
         for name, value in made.items():
-            is_made = shared.get(name) is not None or (name in shared and value is None)
+            # A proxy stands for what needs the request.
+            is_made = (shared.get(name) is not None and not is_empty_proxy(shared[name])) or (name in shared and value is None)
             changed[name] = shared[name] if is_made else _VisitorsValue.of(tag, name)
     kept = getattr(noted.get("g"), "__dict__", {}).values()
     theirs = {id(value) for value in (*noted.values(), *kept) if not isinstance(value, FunctionType) and not is_immutable(value)}

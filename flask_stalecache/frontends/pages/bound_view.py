@@ -31,6 +31,7 @@ from ..kept_values import KeptValues
 from ..login_decorators import login_decorator
 from ..rest_frameworks import make_response
 from .filling import AppHoles
+from .request_recorder import ObservedRequest
 from .watch import KEY_FIELDS, unnoticed
 
 #: All class-based views have this function's name.
@@ -97,6 +98,15 @@ def is_dispatched(context: RequestContext, cached: CachedView) -> bool:
     method = getattr(getattr(view, "view_class", None), context.request.method.lower(), None)
     # A decorator of a resource, named in method_decorators, decorates the method anew for each request.
     return cached in (cached_view(view), cached_view(method)) or cached.view is method
+
+
+def is_for_page(context: RequestContext) -> bool:
+    """Whether a request is for a page of a cached view that the app itself stores, rather than a gateway."""
+    request = context.request
+    if not isinstance(request, ObservedRequest) or request.method not in ("GET", "HEAD"):
+        return False
+    cached = cached_view(context.app.view_functions.get(request.endpoint or ""))
+    return cached is not None and not cached.policy.gateway
 
 
 def _check_order(cached: CachedView, complaints: RateLimitedLog) -> None:

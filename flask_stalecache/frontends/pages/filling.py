@@ -34,6 +34,7 @@ from ...errors import StaleCacheError
 from ..caller_context import is_connection
 from ..flask_internals.contexts import RequestContext, outer_context
 from ..holes import HoleFunctions, Making, page_being_made, with_marks, without_marks
+from .known_holes import KnownHoles
 
 #: On a response: its holes, which are still to be filled.
 _TO_FILL = "_stalecache_to_fill"
@@ -69,13 +70,15 @@ class AppHoles:
 
     :param app: the app.
     :param functions: those under ``hole``.
+    :param known: those of extensions.
     :param render: renders the holes in templates.
     :param log: tells of failures.
     """
 
-    def __init__(self, app: Flask, functions: HoleFunctions, render: Render, log: RateLimitedLog) -> None:
+    def __init__(self, app: Flask, functions: HoleFunctions, known: KnownHoles, render: Render, log: RateLimitedLog) -> None:
         self._app = app
         self._functions = functions
+        self.known = known
         self._render = render
         self._log = log
         self._altered: Remembered[str, Altered] = Remembered(1000, MIB, 4096)
@@ -88,7 +91,8 @@ class AppHoles:
         function = self._functions.get(call.name)
         if function is not None:
             return lambda: function.fill(call)
-        return self._render(call)
+        of_extension = self.known.found(call)
+        return self._render(call) if of_extension is None else of_extension
 
     # -- making a page -------------------------------------------------------------------------------------------------
 

@@ -54,6 +54,7 @@ from .error_pages import HANDLED
 from .fetch import FILLED, SERVED_WITHIN
 from .filled_copies import respond_with_filled
 from .filling import AppHoles, holes_of
+from .hook_reads import count_hook_reads
 from .origin import PageOrigin
 from .probed import note_bypass, note_served
 from .refresh import AnyView, Replay, page_refresh
@@ -259,6 +260,7 @@ class Pages:
             warming.is_met = True
             warming.note_bypass(reason.text)
         try:
+            count_hook_reads(context)
             response = self.engine.instrumentation.call_bypassed(
                 tally, lambda: bound.call_view(args, kwargs), _has_failed, reason, is_visit=is_visit
             )

@@ -30,6 +30,7 @@ from ..watched_session import holds_key
 from .bound_view import BoundView, EndpointCounters
 from .error_pages import ask_handlers
 from .fetch import NOTHING_IGNORED, PageFetch
+from .hook_reads import count_hook_reads
 from .named import covered_by_names, look_up_named
 from .refresh import page_refresh, visitor_fields
 from .request_recorder import arrived_environ
@@ -163,6 +164,7 @@ class PageOrigin(RequestOrigin):
 
     def call_uncached(self) -> Answer:
         """Call the view as if it were not decorated."""
+        count_hook_reads(self.context)
         try:
             response = self.bound.call_view(self.args, self.kwargs)
         except Exception as error:

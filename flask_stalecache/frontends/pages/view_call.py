@@ -16,6 +16,7 @@ from ..watched_session import plain_values
 from .bound_view import BoundView
 from .error_pages import HANDLED, ask_handlers
 from .filling import globals_now
+from .hook_reads import count_hook_reads
 from .watch import Covered, Watch, is_changed, watched
 
 
@@ -44,10 +45,12 @@ class ViewCall:
             holes.note_altered(self.key, page)
             page = without_marks(page.why_altered)
             response, error = self._called(page)
+        if page.marks is None or page.reads_globals:
+            count_hook_reads(self.context)
         return response, error, page
 
     def _called(self, page: Making) -> tuple[Response | None, Exception | None]:
-        with being_made(page):
+        with being_made(page), self.bound.holes.known.around(self.context, page):
             try:
                 return self.bound.call_view(self.args, self.kwargs), None
             except Exception as error:
@@ -70,11 +73,13 @@ class ViewCall:
                 self.context.request.__dict__.pop(HANDLED, None)
                 page = without_marks(page.why_altered)
                 response = self._handled(error, page)
+        if page.marks is None or page.reads_globals:
+            count_hook_reads(self.context)
         watch.add(handling)
         return response, page
 
     def _handled(self, error: Exception, page: Making) -> Response | None:
-        with being_made(page):
+        with being_made(page), self.bound.holes.known.around(self.context, page):
             return ask_handlers(self.context, error).page
 
 
