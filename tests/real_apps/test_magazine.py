@@ -11,8 +11,8 @@ from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.frontends.flask_sessions import FlaskSessions
 from flask_stalecache.frontends.request_origin import RequestOrigin
 from support.real_apps.flask_sites import GATEWAY, VIEW
-from support.real_apps.magazine import LANGUAGES, MAGAZINE, MAGAZINE_ON_SERVER, MAGAZINE_OPENED, signed
-from support.real_apps.walks import SPELLINGS, RealApp, Step, Visitor, Walk, compare, walk_of, without_cache
+from support.real_apps.magazine import LANGUAGES, MAGAZINE, MAGAZINE_ON_SERVER, MAGAZINE_OPENED, MAGAZINE_WITH_HOLES, signed
+from support.real_apps.walks import FROM_STORE, SPELLINGS, RealApp, Step, Visitor, Walk, compare, walk_of, without_cache
 
 pytestmark = pytest.mark.usefixtures("no_housekeeping")
 
@@ -46,6 +46,18 @@ def test_strangers_get_pages_without_a_form_from_the_store(
         assert walked.total.possible > 90
         assert walked.total_with_session.possible > 60
         assert walked.total_with_session.ratio >= GOAL
+
+
+@pytest.mark.soak
+def test_members_get_pages_with_holes_from_the_store_too(directory: Path, soak: Callable[[int, int], int]) -> None:
+    app = MAGAZINE_WITH_HOLES
+    walk = walk_of(app, strangers=soak(50, 25), length=soak(60, 8))
+    walked = compare(app, app.build(VIEW, directory), walk)
+    print(walked.table())
+    members = [seen for seen in walked.shown if seen.had.get("_user_id")]
+    assert walked.total.ratio >= GOAL
+    assert len(members) > 30
+    assert sum(seen.answer.word in FROM_STORE for seen in members) / len(members) >= GOAL
 
 
 # -- ways that nobody takes by chance --------------------------------------------------------------------------------

@@ -106,6 +106,8 @@ class Browser:
         token = _TOKEN.search(raw)
         body = _plain(raw)
         fields = {(name.lower(), _plain(value)) for name, value in headers if name.lower() not in _OURS}
+        # As each page with holes says.
+        fields.discard(("cache-control", "private, no-cache"))
         if body != raw:
             # The length is that of what differs.
             fields = {(name, value) for name, value in fields if name != _LENGTH}

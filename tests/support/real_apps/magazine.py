@@ -50,6 +50,15 @@ TEMPLATES = {
 }
 
 
+#: The same with what is a visitor's in holes.
+WITH_HOLES = {
+    **TEMPLATES,
+    "base.html": BASE.replace("<nav>", "<nav>{% hole %}")
+    .replace("</nav>\n{% for", "{% endhole %}</nav>\n{% hole %}{% for")
+    .replace("{% endfor %}\n<main>", "{% endfor %}{% endhole %}\n<main>"),
+}
+
+
 class User(UserMixin):
     def __init__(self, name: str) -> None:
         self.id = name
@@ -202,17 +211,18 @@ ACTIONS = {
 # -- the app ---------------------------------------------------------------------------------------------------------
 
 
-def build(front: str | None, folder: Path | None, *, on_server: bool = False, **config: Any) -> Built:
+def build(front: str | None, folder: Path | None, *, on_server: bool = False, with_holes: bool = False, **config: Any) -> Built:
     """Build the site.
 
     :param front: :data:`VIEW` or :data:`GATEWAY`; ``None``: without a cache.
     :param folder: the directory of the cache.
     :param on_server: Flask-Session keeps the sessions.
+    :param with_holes: what is a visitor's is in holes. Without a cache, there are none.
     :param config: more configuration.
     """
     app = Flask("magazine", root_path=str(Path(__file__).parent), static_folder=None)
     app.secret_key = "not a secret"
-    app.jinja_loader = DictLoader(TEMPLATES)
+    app.jinja_loader = DictLoader(WITH_HOLES if with_holes and front is not None else TEMPLATES)
     app.config.update(config)
     sessions = _keep_sessions(app) if on_server else None
     extensions = _add_extensions(app)
@@ -295,6 +305,19 @@ def open_session(app: Flask, request: Request) -> Any:
 
 MAGAZINE = RealApp("magazine", build, **_PATHS)
 MAGAZINE_ON_SERVER = RealApp("magazine, Flask-Session", partial(build, on_server=True), **_PATHS)
+#: What its pages show besides is the language. Those that ask for a permission are their visitor's.
+MAGAZINE_WITH_HOLES = RealApp(
+    "magazine, holes",
+    partial(build, with_holes=True),
+    **{
+        **_PATHS,
+        "pages": ("/", "/tags/news?page=2", "/about", "/terms", "/archive", "/search?q=tea", "/feed.xml", *_PATHS["forms"], "/map"),
+        "others": ("/account", "/articles/1", "/articles/2", "/prices"),
+    },
+    user_key="",
+    own=frozenset({"lang"}),
+    is_shared=True,
+)
 MAGAZINE_OPENED = RealApp(
     "magazine, Flask-Session, opener", partial(build, on_server=True, STALECACHE_SESSION_OPENER=open_session), **_PATHS
 )

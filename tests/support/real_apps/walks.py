@@ -32,6 +32,10 @@ SPELLINGS = (
 _BROWSERS = ("Mozilla/5.0 (X11; Linux x86_64)", "Mozilla/5.0 (iPhone)", "curl/8.5.0", "Googlebot/2.1")
 
 
+#: Keys of sessions, and cookies.
+_OWN = frozenset({"_flashes", "_messages", "lang", "django_language"})
+
+
 class Built(NamedTuple):
     """A site, with or without a cache.
 
@@ -92,7 +96,9 @@ class RealApp:
     :ivar offered: the languages of the site.
     :ivar token: the name of the field with the token of a form.
     :ivar session_cookie: the cookie with the session.
-    :ivar user_key: the value of the session that says who is logged in.
+    :ivar user_key: the value of the session that says who is logged in; "": members count like strangers.
+    :ivar own: cookies, and keys of the session, that the pages show.
+    :ivar is_shared: what is a visitor's is in holes, so that pages in one language are one page.
     """
 
     name: str
@@ -106,6 +112,8 @@ class RealApp:
     token: str = "csrf_token"
     session_cookie: str = "session"
     user_key: str = "_user_id"
+    own: frozenset[str] = _OWN
+    is_shared: bool = False
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -307,6 +315,7 @@ class Walked:
 
     :ivar pages: strangers' requests for pages without a form, by path.
     :ivar with_session: those of them that carried a session.
+    :ivar shown: the possible ones, and what they were answered.
     :ivar missed: the possible ones that were no hit: the exchange and what it was answered.
     :ivar reasons: why answers were no hits, by endpoint and the name of the reason.
     """
@@ -315,6 +324,7 @@ class Walked:
     sessions_count: bool = True
     pages: defaultdict[str, Count] = field(default_factory=lambda: defaultdict(Count))
     with_session: defaultdict[str, Count] = field(default_factory=lambda: defaultdict(Count))
+    shown: list[Exchange] = field(default_factory=list)
     missed: list[Exchange] = field(default_factory=list)
     reasons: dict[str, dict[str, int]] = field(default_factory=dict)
     words: Counter[str] = field(default_factory=Counter)
@@ -327,9 +337,9 @@ class Walked:
         if seen.method != "GET" or seen.path not in self.app.pages or seen.had.get(self.app.user_key):
             return
         # A page in another language is another page, also if it is in the default one since none suits.
-        variant = seen.path, expected.answer.body, seen.accepted
+        variant = seen.path, "" if self.app.is_shared else expected.answer.body, seen.accepted
         has_session = self.app.session_cookie in seen.cookies
-        is_own = _is_own(seen) or (has_session and not self.sessions_count)
+        is_own = _is_own(seen, self.app.own) or (has_session and not self.sessions_count)
         possible = variant in self._filled and not is_own
         if not is_own:
             self._filled.add(variant)
@@ -337,6 +347,8 @@ class Walked:
         self.pages[seen.path].note(possible=possible, hit=is_hit)
         if has_session:
             self.with_session[seen.path].note(possible=possible, hit=is_hit)
+        if possible:
+            self.shown.append(seen)
         if possible and not is_hit:
             self.missed.append(seen)
 
@@ -369,13 +381,9 @@ def _sum(counts: Mapping[str, Count]) -> Count:
     return Count(sum(each.asked for each in values), sum(each.possible for each in values), sum(each.hits for each in values))
 
 
-#: Keys of sessions, and cookies.
-_OWN = frozenset({"_flashes", "_messages", "lang", "django_language"})
-
-
-def _is_own(exchange: Exchange) -> bool:
+def _is_own(exchange: Exchange, own: frozenset[str]) -> bool:
     """Whether a visitor has something that the page shows: a waiting message, or a language of their own."""
-    return not _OWN.isdisjoint(exchange.had) or not _OWN.isdisjoint(exchange.cookies)
+    return not own.isdisjoint(exchange.had) or not own.isdisjoint(exchange.cookies)
 
 
 def compare(app: RealApp, built: Built, walk: Walk, *, sessions_count: bool = True) -> Walked:
