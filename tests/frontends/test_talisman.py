@@ -61,8 +61,13 @@ def test_no_two_visitors_get_one_nonce(tmp_path: Path, caplog: pytest.LogCapture
     nonces = [nonce_sent(each) for each in seen]
     assert [each.text for each in seen] == [f"<script nonce='{nonce}'>f()</script>" for nonce in nonces]
     assert len(set(nonces)) == 4
-    assert "HIT" not in [each.word for each in seen]
     said = [line for line in lines(caplog) if "not stored" in line]
+    if kind == "cached":
+        # The nonce is a hole of its pages.
+        assert [each.word for each in seen] == ["MISS", "HIT", "HIT", "HIT"]
+        assert said == []
+        return
+    assert "HIT" not in [each.word for each in seen]
     assert len(said) == 1
     assert "nonce" in said[0]
 

@@ -23,11 +23,23 @@ _KEPT = ("no-store", "no-transform")
 
 def fields_of_filled(headers: Headers) -> list[tuple[str, str]]:
     """Return the fields to send with a filled page."""
+    return private_fields(without_lengths(headers))
+
+
+def private_fields(headers: Headers) -> list[tuple[str, str]]:
+    """Return the fields of a response as one visitor's, for this moment alone."""
     fields = list(headers)
     said = response_directives([("Cache-Control", value) for value in lines_of(fields, "cache-control")])
     value = ", ".join(["private", "no-cache", *(name for name in _KEPT if name in said)])
-    kept = [(name, value) for name, value in fields if not _is_left_out(name.lower())]
+    kept = [(name, value) for name, value in fields if not _is_of_lifetime(name.lower())]
     return [*kept, ("Cache-Control", value)]
+
+
+def is_private(headers: Headers) -> bool:
+    """Whether fields say that of a response."""
+    fields = list(headers)
+    lines = [value for name, value in fields if _is_of_lifetime(name.lower())]
+    return len(lines) == 1 and lines[0].startswith("private, no-cache")
 
 
 def without_lengths(headers: Headers) -> list[tuple[str, str]]:
@@ -35,5 +47,5 @@ def without_lengths(headers: Headers) -> list[tuple[str, str]]:
     return [(name, value) for name, value in headers if name.lower() not in OF_BODY]
 
 
-def _is_left_out(name: str) -> bool:
-    return name in OF_BODY or name in _OF_LIFETIME or name.endswith("cache-control")
+def _is_of_lifetime(name: str) -> bool:
+    return name in _OF_LIFETIME or name.endswith("cache-control")

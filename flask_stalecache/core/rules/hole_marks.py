@@ -63,6 +63,11 @@ class Marks:
     def _look(self, reader: str) -> None:
         self.altered = self.altered or f"what a hole returns was looked at or changed by {reader}"
 
+    @property
+    def are_shown(self) -> bool:
+        """Whether one of them has to be in the body."""
+        return bool(self._must_show)
+
     def is_in(self, text: str) -> bool:
         """Whether a text has a mark, or a part of one."""
         return self._token in text

@@ -17,7 +17,7 @@ from ..flask_internals.contexts import RequestContext
 from ..flask_internals.responses import clone_response
 from ..holes import page_being_made
 from ..status_headers import fields_for_copy
-from .filling import AppHoles, is_shown, marked
+from .filling import AppHoles, is_shown, marked, note_filled
 from .responses import add_fields, prepared_response
 
 
@@ -43,6 +43,7 @@ def respond_with_filled(
     if prepared is None:
         prepared = copy.prepared = _prepare(context.app.response_class, entry)
     fields = fields_for_copy(served, entry, time.time(), chosen, more)
+    note_filled(context)
     if not is_shown(context):
         response = clone_response(prepared, fields)
         response.automatically_set_content_length = False

@@ -22,7 +22,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from ...core.http.filled import OF_BODY, fields_of_filled
+from ...core.http.filled import OF_BODY, fields_of_filled, is_private, private_fields
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, WARMING
 from ...core.model.holes import Hole, HoleCall
@@ -38,6 +38,8 @@ from .known_holes import KnownHoles
 
 #: On a response: its holes, which are still to be filled.
 _TO_FILL = "_stalecache_to_fill"
+#: On a request: the response has filled holes.
+_FILLED = "_stalecache_holes_filled"
 #: Seconds for which a page whose marks were altered is made without marks.
 PAUSE = 60.0
 #: A tag: renders the body of a hole that is written in a template; ``None`` if there is no such body.
@@ -117,12 +119,13 @@ class AppHoles:
         :param values: those in ``g`` before the view was called.
         """
         marks = page.marks
-        if marks is None or not (marks.calls or marks.altered):
+        if marks is None or not (marks.calls or marks.altered) or (response.direct_passthrough and not marks.are_shown):
             self._note_foreign(response)
             return True
         if not self._are_in_body(marks, response):
             return False
         body = b"".join(response.iter_encoded())
+        self._note_foreign(response)
         if response.content_length not in (None, len(body)):
             marks.altered = "the body with holes is not as long as its Content-Length says"
             return False
@@ -165,6 +168,7 @@ class AppHoles:
             response.response = (marked(around.marks, Pieces.of(body, to_fill.holes)),)
             return
         response.headers = Headers(fields_of_filled(response.headers))
+        note_filled(context)
         if not is_shown(context):
             send_nothing(response)
             return
@@ -209,6 +213,17 @@ class AppHoles:
             exc_info=error,
         )
         return fallback or ""
+
+
+def note_filled(context: RequestContext) -> None:
+    """Note that the response to a request is one visitor's."""
+    context.request.__dict__[_FILLED] = True
+
+
+def keep_private(context: RequestContext, response: Response) -> None:
+    """Send a filled page as one visitor's, even if hooks have said otherwise of it, as they do of all pages."""
+    if context.request.__dict__.pop(_FILLED, False) and not is_private(response.headers):
+        response.headers = Headers(private_fields(response.headers))
 
 
 def is_shown(context: RequestContext) -> bool:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_stalecache.core.http.filled import fields_of_filled, without_lengths
+from flask_stalecache.core.http.filled import fields_of_filled, is_private, private_fields, without_lengths
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,22 @@ from flask_stalecache.core.http.filled import fields_of_filled, without_lengths
 def test_a_filled_page_is_one_visitors(said: list[str], sent: str) -> None:
     fields = fields_of_filled([("Content-Type", "text/html"), *(("Cache-Control", value) for value in said)])
     assert fields == [("Content-Type", "text/html"), ("Cache-Control", sent)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_said"),
+    [
+        ([("Cache-Control", "private, no-cache"), ("ETag", "1")], True),
+        ([("cache-control", "private, no-cache, no-store")], True),
+        ([], False),
+        ([("Cache-Control", "public")], False),
+        ([("Cache-Control", "private, no-cache"), ("Cache-Control", "max-age=1")], False),
+        ([("Cache-Control", "private, no-cache"), ("Expires", "0")], False),
+    ],
+)
+def test_whether_fields_say_so(fields: list[tuple[str, str]], is_said: bool) -> None:
+    assert is_private(fields) is is_said
+    assert is_private(private_fields(fields))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, Response, abort, flash, g, get_flashed_messages, redirect, render_template, session, stream_template
+from flask import (
+    Flask,
+    Response,
+    abort,
+    flash,
+    g,
+    get_flashed_messages,
+    redirect,
+    render_template,
+    send_file,
+    session,
+    stream_template,
+)
 from markupsafe import Markup, escape
 
 from flask_stalecache import StaleCache
@@ -203,6 +215,40 @@ def test_a_filled_page_is_sent_as_one_visitors(make_app: MakeApp) -> None:
         assert seen.headers.getlist("Cache-Control") == ["private, no-cache"]
         assert seen.headers["Content-Length"] == "9"
         assert {"ETag", "Last-Modified", "Expires", "Accept-Ranges"}.isdisjoint(seen.headers.keys())
+
+
+def test_a_hook_that_lets_all_pages_be_kept(make_app: MakeApp) -> None:
+    app, cache = make_app()
+    page(lambda hole: f"hello {hole()}")(app, cache)
+
+    @app.after_request
+    def keep(response: Response) -> Response:
+        response.headers["Cache-Control"] = "public, max-age=60, no-transform"
+        response.headers["Expires"] = "Sun, 29 Nov 2026 23:00:00 GMT"
+        return response
+
+    for word in ("MISS", "HIT"):
+        seen = visit(app, "/", BOB)
+        assert seen.page == (word, "hello bob")
+        assert seen.headers.getlist("Cache-Control") == ["private, no-cache, no-transform"]
+        assert "Expires" not in seen.headers
+
+
+def test_a_file_in_an_app_with_forms(make_app: MakeApp, tmp_path: Path) -> None:
+    import flask_wtf.csrf  # noqa: F401
+
+    app, cache = make_app()
+    calls: list[int] = []
+    (tmp_path / "a.txt").write_text("text")
+
+    @cache.cached(60)
+    def file() -> Response:
+        calls.append(1)
+        return send_file(tmp_path / "a.txt")
+
+    app.add_url_rule("/", "page", file)
+    assert [visit(app).page for _ in range(2)] == [("MISS", "text"), ("HIT", "text")]
+    assert len(calls) == 1
 
 
 def test_head_fills_no_hole_and_tells_no_length(make_app: MakeApp) -> None:
