@@ -81,6 +81,7 @@ FACES: dict[str, set[str]] = {
         "pages.error_pages",
         "pages.filling",
         "pages.handler",
+        "pages.known_holes",
         "pages.refresh",
         "pages.request_recorder",
         "pages.watch",
