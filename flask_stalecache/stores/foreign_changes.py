@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 
+from ..core.guarded import guarded
 from ..core.model.purge_names import EVERYTHING
 from ..errors import BrokenEntry
 from ..filesystem.atomic import store_errors
+from ..filesystem.process import ProcessId, this_process
 from .cache_directory import CacheDirectory
 from .entry_file import read_head
 from .folders import Folders
@@ -30,9 +33,19 @@ class ForeignChanges:
         self._records = records
         self._purger = purger
         self._folders = folders
+        self._mutexes: dict[ProcessId, threading.Lock] = {}
 
+    @property
+    def _mutex(self) -> threading.Lock:
+        # That of another process may have been held when this one was forked.
+        return self._mutexes.get(this_process()) or self._mutexes.setdefault(this_process(), threading.Lock())
+
+    @guarded
     def apply_purges(self, purges: Sequence[Purge]) -> None:
         """Apply purges that other hosts have numbered, but for those that were applied already.
+
+        One thread does so at a time: if several applied the same ones without ``purge.lock``, the later ones would raise the number
+        above what other hosts have begun since.
 
         :param purges: the purges, with even numbers, and without a gap since the last ones. Names may be short.
         """

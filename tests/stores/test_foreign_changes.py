@@ -20,6 +20,7 @@ from flask_stalecache.stores.stamps import is_settled
 from flask_stalecache.stores.waiting_purges import SEQ_STEPS, WaitingPurges
 from support.engine import make_entry
 from support.purging import NAMES, NEW, NEWS, OLD, SPORT, begun, body_in, fresh_body_in
+from support.threads import crowd, results
 
 
 @pytest.fixture
@@ -246,3 +247,16 @@ def test_two_processes_that_apply_the_same_raise_the_number_once(
     # A number is the time.
     assert made[0] <= store.seq() < time.time_ns() + 10 * SEQ_STEPS
     assert fresh_body_in(store) == fresh_body_in(holder) == NEW
+
+
+def test_threads_that_apply_the_same_while_somebody_else_has_the_lock(store: FileStore, directory: Path) -> None:
+    store.write(begun(store, OLD))
+    lock = FileStore(directory)._cache_directory.lock("purge")
+    assert lock.acquire()
+    for _ in range(10):
+        purges = [foreign(short_name(NEWS)), foreign(SPORT)]
+        results(crowd(4, lambda purges=purges: store.apply_purges(purges)))  # type: ignore[misc]
+        # What another host has begun after them.
+        assert store.write(make_entry("page", NEW, names=NAMES, seq=purges[-1].number + 1))
+        assert fresh_body_in(store) == NEW
+    lock.release()
