@@ -35,13 +35,14 @@ class Problem(click.ClickException):
 @cache
 def _commands() -> dict[str, click.Command]:
     # Every process of a web server imports this module, and only `flask stalecache` needs the commands.
-    from . import advise, bulk, follow, listing, maintenance, show, stats, why
+    from . import advise, bulk, follow, listing, maintenance, show, stats, why, worker
 
     found = (
         stats.stats, listing.list_entries, show.show, why.why,
         bulk.purge, bulk.refresh, bulk.publish, bulk.warm,
         advise.advise, follow.follow,
         maintenance.prune, maintenance.verify, maintenance.show_config,
+        worker.worker,
     )  # fmt: skip
     return {str(command.name): command for command in found}
 

@@ -172,8 +172,9 @@ class BackgroundRefreshes:
         copy = self.store.lookup(job.key) or self.answer_writer.load(job.key)
 
         def wait(seconds: float) -> None:
-            until = time.monotonic() + seconds
-            self._pending[job.key] = PendingRefresh(pending.since, until, copy.stamp, pending.result, Demand())
+            now, demand = time.monotonic(), Demand()
+            demand.ask(now)
+            self._pending[job.key] = PendingRefresh(pending.since, now + seconds, copy.stamp, pending.result, demand)
 
         return self.delegation.hand_over(job, copy, pending.demand, partial(self._submit_here, job), wait)
 

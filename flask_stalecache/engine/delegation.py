@@ -48,6 +48,9 @@ class Handed(NamedTuple):
 class Taker(Protocol):
     """Takes refreshes to another process."""
 
+    def is_open(self) -> bool:
+        """Whether it may take something now: asked first, since it often is not there."""
+
     def take(self, handed: Handed) -> bool:
         """Take a refresh, and say for how long it counts as pending. Return false if it is not taken.
 
@@ -99,7 +102,8 @@ class Delegation:
         :param wait: lets it count as pending for some seconds from then.
         """
         entry = copy.entry
-        if job.kind is None or job.forced or entry is None or entry.status == INDEX or not is_whole(entry.recipe):
+        takers = [taker for taker in self.takers if taker.is_open()]
+        if not takers or job.kind is None or job.forced or entry is None or entry.status == INDEX or not is_whole(entry.recipe):
             return False
         state = entry.serial, copy.note.failures
         if self._is_lost(job, state):
@@ -113,7 +117,7 @@ class Delegation:
             expires=time.time() + 2 * self._deadline,
         )
         handed = Handed(job.key, job.label, data, (job.tally.kind, job.tally.label), demand, run_here, wait)
-        if not any(taker.take(handed) for taker in self.takers):
+        if not any(taker.take(handed) for taker in takers):
             return False
         self._counters.count("refreshes_handed_over")
         self._note(job.key, state)

@@ -34,13 +34,14 @@ class Demand:
 
     Requests add to it without a lock, so an ask may be lost now and then, which changes an order at most.
 
+    :param rank: that of asks in another process. Default: nobody has asked.
     :ivar more: asks since the last call of :meth:`ask`, at about its time: for those who can't afford a call.
     """
 
     __slots__ = ("_asked", "_rank", "more")
 
-    def __init__(self) -> None:
-        self._rank = -math.inf
+    def __init__(self, rank: float = -math.inf) -> None:
+        self._rank = rank
         self._asked = 0.0
         self.more = 0
 

@@ -60,11 +60,13 @@ class RefresherQueue:
         self._asked_at: float | None = None
         self._failed_until = 0.0
 
+    def is_open(self) -> bool:
+        """Whether the queue has not failed a short while ago."""
+        return time.monotonic() >= self._failed_until
+
     def take(self, handed: Handed) -> bool:
-        """Let the thread queue a refresh. Return false if the queue has failed a short while ago, or is stuck."""
+        """Let the thread queue a refresh. Return false if the queue is stuck."""
         now = time.monotonic()
-        if now < self._failed_until:
-            return False
         if self._asked_at is not None and now - self._asked_at > PATIENCE:
             self._complain("the refresher has not answered for %g s, and refreshes run in this process", PATIENCE)
             return False

@@ -13,7 +13,7 @@ from ..stats.counters import Counters
 from ..stats.many_hosts import Hosts, over_hosts
 from ..stats.registry import Registry
 from ..stats.schema import Stats
-from ..stores.base import Copy, ManyHostsStore, PrivateStore, Store, Usage
+from ..stores.base import Copy, DirectoryStore, ManyHostsStore, PrivateStore, Store, Usage
 from .answer_writer import AnswerWriter
 from .background import ProcessState
 from .delegation import Delegation
@@ -25,6 +25,7 @@ from .refresher_queue import Refresher, RefresherQueue
 from .stream_copies import StreamCopies, StreamCopy
 from .stream_pace import StreamPace
 from .thread_pool import ThreadPool, drain_each
+from .worker_link import WorkerLink
 
 #: The copies of streamed bodies in one process may be as large together as so many of the largest entries.
 COPIES = 4
@@ -67,6 +68,8 @@ class Runtime:
         self.process = self._processes.get()
         if settings.refresher is not None:
             self.delegation.takers.append(self._queue_of(settings.refresher))
+        if isinstance(store, DirectoryStore):
+            self.delegation.takers.append(WorkerLink(store.directory, settings.version or ""))
 
     def _queue_of(self, refresher: Refresher) -> RefresherQueue:
         pool = self.new_pool(1, self.settings.refresh_queue)

@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.model.entry",
         "core.model.note",
         "core.model.refresh_data",
+        "core.model.packets",
         "core.model.titles",
     ),
     (
@@ -101,6 +102,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "filesystem.mounts",
         "filesystem.held_file",
         "filesystem.shared_memory",
+        "filesystem.local_socket",
     ),
     ("config_values", "config"),
     (
@@ -113,6 +115,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stats.registry",
         "stats.many_hosts",
         "stats.host_rows",
+        "stats.worker_state",
         "stats.prometheus",
     ),
     (
@@ -181,6 +184,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.answer_writer",
         "engine.delegation",
         "engine.refresher_queue",
+        "engine.worker_link",
         "engine.background",
         "engine.fetch_state",
         "engine.runtime",
@@ -333,6 +337,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("metrics",),
     (
+        "worker.jobs",
+        "worker.child",
+        "worker.doorway",
+        "worker.parent",
+        "worker.command",
+    ),
+    (
         "cli.output",
         "cli.context",
         "cli.selectors",
@@ -345,6 +356,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "cli.stats",
         "cli.settings",
         "cli.maintenance",
+        "cli.worker",
         "cli.log_files",
         "cli.advise",
         "cli.commands",
@@ -358,7 +370,7 @@ ORDER = [module for layer in LAYERS for module in layer]
 #: The packages, from the lowest to the highest. A package imports from those before it.
 PACKAGES = (
     "errors", "core", "filesystem", "config_values", "config", "stats", "stores", "engine", "batches", "frontends", "app_state",
-    "sandbox", "inquiry", "dashboard", "metrics", "cli", "jinja", "extension", "",
+    "sandbox", "inquiry", "dashboard", "metrics", "worker", "cli", "jinja", "extension", "",
 )  # fmt: skip
 #: Packages within packages, likewise.
 SUBPACKAGES = {

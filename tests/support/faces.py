@@ -13,6 +13,7 @@ FACES: dict[str, set[str]] = {
         "registry",
         "schema",
         "tally",
+        "worker_state",
     },
     "stores": {
         "base",
@@ -25,6 +26,7 @@ FACES: dict[str, set[str]] = {
     "engine": {
         "background",
         "engine",
+        "fair_queue",
         "instrumentation",
         "log",
         "origin",
@@ -38,6 +40,7 @@ FACES: dict[str, set[str]] = {
     },
     "batches": {
         "batch",
+        "handed_over",
         "purged",
         "operations",
         "renewal",
@@ -96,5 +99,8 @@ FACES: dict[str, set[str]] = {
     },
     "cli": {
         "commands",
+    },
+    "worker": {
+        "command",
     },
 }

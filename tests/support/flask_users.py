@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 KNOW_FLASK = {
+    "cli.worker",
     "frontends.caller_context",
     "frontends.memoize.bound_function",
     "frontends.current_app",

@@ -1,0 +1,103 @@
+"""What web processes and the worker of a host tell each other: packets of a fixed size. Pure.
+
+A packet names an entry and nothing else: whoever can send one can have an entry refreshed that is stale, and no more.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from enum import Enum
+from typing import NamedTuple
+
+from .keys import digest
+from .refresh_data import FORM, Kind
+
+_MAGIC = b"SCW%d" % FORM
+_KINDS = tuple(Kind)
+_PACKET = struct.Struct(">4sB20s8sHd")
+_REPLY = struct.Struct(">4sB20s")
+#: Bytes of a packet and of a reply.
+SIZE, REPLY_SIZE = _PACKET.size, _REPLY.size
+#: The groups that take turns: names of endpoints and functions are mapped to so many.
+GROUPS = 1024
+_SERIAL_DIGITS = 16
+#: The names of sockets begin so.
+PREFIX = "worker-"
+
+
+class Packet(NamedTuple):
+    """A refresh on its way to the worker.
+
+    :ivar kind: the front end that makes the entry.
+    :ivar address: the digest of its key.
+    :ivar serial: the entry that is stored now.
+    :ivar group: the number of what it belongs to, such as an endpoint.
+    :ivar rank: how much it is asked for: see ``engine.fair_queue``.
+    """
+
+    kind: Kind
+    address: str
+    serial: str
+    group: int
+    rank: float
+
+    def encode(self) -> bytes | None:
+        """Return its bytes; ``None`` if the serial has another form than those of this version of the package."""
+        serial = _bytes_of(self.serial) if len(self.serial) == _SERIAL_DIGITS else None
+        if serial is None:
+            return None
+        return _PACKET.pack(_MAGIC, _KINDS.index(self.kind), bytes.fromhex(self.address), serial, self.group % GROUPS, self.rank)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Packet | None:
+        """Return the packet; ``None`` if it is none."""
+        if len(data) != SIZE:
+            return None
+        magic, kind, address, serial, group, rank = _PACKET.unpack(data)
+        if magic != _MAGIC or kind >= len(_KINDS) or group >= GROUPS or math.isnan(rank) or rank == math.inf:
+            return None
+        return cls(_KINDS[kind], address.hex(), serial.hex(), group, rank)
+
+
+class Said(Enum):
+    """What the worker says to a packet."""
+
+    #: It waits or runs.
+    TAKEN = 1
+    #: The worker can't run it: something of its code differs.
+    REFUSED = 2
+
+
+def encode_reply(said: Said, address: str) -> bytes:
+    """Return the bytes of a reply."""
+    return _REPLY.pack(_MAGIC, said.value, bytes.fromhex(address))
+
+
+def decode_reply(data: bytes) -> tuple[Said, str] | None:
+    """Return a reply and the address that it is about; ``None`` if it is none."""
+    if len(data) != REPLY_SIZE:
+        return None
+    magic, said, address = _REPLY.unpack(data)
+    is_known = magic == _MAGIC and said in {each.value for each in Said}
+    return (Said(said), address.hex()) if is_known else None
+
+
+def group_of(group: object) -> int:
+    """Return the number of a group, such as the name of an endpoint."""
+    return int(digest(ascii(group))[:8], 16) % GROUPS
+
+
+def socket_name(app: str, version: str) -> str:
+    """Return the name of the socket in the cache directory at which the worker of an app listens.
+
+    Each version has one of its own: while a deploy goes on, processes of both versions have a worker that makes their pages.
+    """
+    return f"{PREFIX}{digest(ascii((FORM, app, version)))[:12]}"
+
+
+def _bytes_of(serial: str) -> bytes | None:
+    try:
+        return bytes.fromhex(serial)
+    except ValueError:
+        return None

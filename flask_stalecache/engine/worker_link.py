@@ -1,0 +1,189 @@
+"""Hands refreshes over to the worker of this host, by a socket in the cache directory: a microsecond, and it never waits.
+
+============================ ====================================================================================================
+no worker, or it has died    refreshes run in this process; the next try is a second later
+its buffer is full           likewise for this refresh
+it was stopped               it has not answered a packet for :data:`SILENCE` seconds: likewise, until :data:`PAUSE` seconds later
+it can't run a refresh       it says so: that one runs in this process for :data:`REFUSED_FOR` seconds
+it takes a refresh           that counts as pending for :data:`PENDING` seconds; then the next stale hit asks again
+============================ ====================================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+from ..core.guarded import guarded
+from ..core.model.packets import REPLY_SIZE, Packet, Said, decode_reply, group_of, socket_name
+from ..errors import ConfigError
+from ..filesystem.directory import Directory
+from ..filesystem.local_socket import connect
+from .delegation import Handed
+from .per_process import PerProcess
+
+#: Seconds for which a refresh counts as pending that the worker has taken.
+PENDING = 3.0
+#: Seconds without an answer after which the worker counts as stopped, and until it is tried again.
+SILENCE, PAUSE = 2.0, 5.0
+#: Seconds between two attempts to connect.
+ATTEMPTS = 1.0
+#: Seconds for which a refresh that the worker has refused is not offered again, and how many of them are remembered.
+REFUSED_FOR, REMEMBERED = 60.0, 1000
+
+
+class WorkerLink:
+    """Hands refreshes over to the worker of this host, if there is one.
+
+    :param directory: the cache directory.
+    :param version: the version of the app, as configured.
+    """
+
+    def __init__(self, directory: Path, version: str) -> None:
+        self._version = version
+        self._lines = PerProcess(lambda: _Line(directory))
+
+    def is_open(self) -> bool:
+        """Whether there is a connection, or it is time to try again."""
+        return self._lines.get().is_open()
+
+    def take(self, handed: Handed) -> bool:
+        """Send a refresh to the worker. Return false if there is none, or it takes nothing now."""
+        data = handed.data
+        if data.version != self._version:
+            # With app.debug, each start is a version, and none is the worker's.
+            return False
+        packet = Packet(data.kind, data.address, data.serial, group_of(handed.group), handed.demand.rank).encode()
+        if packet is None or not self._lines.get().send(packet, data.address, socket_name(data.app, self._version)):
+            return False
+        handed.wait(PENDING)
+        return True
+
+    def close(self) -> None:
+        """Close the connection of this process."""
+        line = self._lines.peek()
+        if line is not None:
+            line.close()
+
+
+class _Line:
+    """The connection of one process."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = Directory(directory)
+        self._mutex = threading.RLock()
+        self._socket: socket.socket | None = None
+        self._not_before = 0.0
+        #: When each packet was sent that was not answered yet, and when each refresh was refused.
+        self._awaited: dict[str, float] = {}
+        self._refused: dict[str, float] = {}
+        self._read = b""
+
+    def is_open(self) -> bool:
+        """Whether there is a connection, or it is time to try again."""
+        return self._socket is not None or time.monotonic() >= self._not_before
+
+    @guarded
+    def send(self, packet: bytes, address: str, name: str) -> bool:
+        """Send a packet. Return whether it was sent.
+
+        :param address: what it is about.
+        :param name: the socket of the worker.
+        """
+        now = time.monotonic()
+        self._listen(now)
+        if now - self._refused.get(address, -REFUSED_FOR) < REFUSED_FOR:
+            return False
+        # A worker that was restarted is found at the second attempt.
+        is_sent = any(self._connected(name, now) and self._try(packet, now) for _ in range(2))
+        if is_sent:
+            if len(self._awaited) >= REMEMBERED:
+                self._awaited.clear()
+            self._awaited.setdefault(address, now)
+        return is_sent
+
+    def _connected(self, name: str, now: float) -> bool:
+        if self._socket is not None:
+            return True
+        if now < self._not_before:
+            return False
+        self._not_before = now + ATTEMPTS
+        try:
+            if not os.path.lexists(self._directory.path / name):
+                return False
+            if not self._directory.is_current():
+                self._directory.hold()
+            self._socket = connect(self._directory.at(name))
+        except (OSError, ConfigError):
+            # The store says what is wrong with it.
+            return False
+        return self._socket is not None
+
+    def _try(self, packet: bytes, now: float) -> bool:
+        assert self._socket is not None
+        try:
+            sent = self._socket.send(packet)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # It has died, or was restarted.
+            self._drop(now)
+            return False
+        if sent < len(packet):
+            # A part of a packet in a stream: what follows could not be told apart.
+            self._drop(now + ATTEMPTS)
+            return False
+        return True
+
+    def _listen(self, now: float) -> None:
+        """Read what the worker has said."""
+        while self._socket is not None:
+            try:
+                data = self._socket.recv(4096)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            if not data:
+                self._drop(now)
+                return
+            self._hear(data, now)
+        if self._awaited and now - next(iter(self._awaited.values())) > SILENCE:
+            self._drop(now + PAUSE)
+
+    def _hear(self, data: bytes, now: float) -> None:
+        self._read += data
+        while len(self._read) >= REPLY_SIZE:
+            reply, self._read = decode_reply(self._read[:REPLY_SIZE]), self._read[REPLY_SIZE:]
+            if reply is None:
+                continue
+            said, address = reply
+            self._awaited.pop(address, None)
+            if said is Said.REFUSED:
+                if len(self._refused) >= REMEMBERED:
+                    self._refused.clear()
+                self._refused[address] = now
+
+    def _drop(self, not_before: float) -> None:
+        """Close the connection.
+
+        :param not_before: when the next one is tried.
+        """
+        if self._socket is not None:
+            self._socket.close()
+        self._socket, self._not_before = None, not_before
+        self._awaited.clear()
+        self._read = b""
+
+    @guarded
+    def close(self) -> None:
+        """Close the connection."""
+        self._drop(0.0)
+
+    def __del__(self) -> None:
+        # An app that is dropped, in a test say, leaves no open socket.
+        if self._socket is not None:
+            self._socket.close()

@@ -1,0 +1,87 @@
+"""What the worker of a host is doing, in a file that it writes each second and any process reads."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TypedDict
+
+from ..filesystem.atomic import read_file, status_of, write_file
+from ..filesystem.directory import Place
+from ..filesystem.sealed import seal_json, unseal_json
+
+_KIND = b"WRK1"
+#: Seconds after which a file counts as left behind: its worker was killed or stopped.
+LASTS = 5.0
+
+
+class RunningRefresh(TypedDict):
+    """A refresh that runs now. ``key`` is the digest of its key; ``seconds``: for how long it has run."""
+
+    key: str
+    seconds: float
+    pid: int
+
+
+class WorkerState(TypedDict):
+    """What a worker is doing.
+
+    ``processes``: its child processes; ``running``: the refreshes that run now; ``waiting``: how many wait; ``longest_wait``: the
+    seconds that the oldest of them has waited; ``taken``: how many were run; ``refused``: how many could not be run; ``dropped``:
+    for how many there was no room; ``bad``: packets that were none; ``restarts``: child processes that were replaced.
+    """
+
+    pid: int
+    since: float
+    processes: int
+    running: list[RunningRefresh]
+    waiting: int
+    longest_wait: float
+    taken: int
+    refused: int
+    dropped: int
+    bad: int
+    restarts: int
+
+
+def write_state(place: Place, state: WorkerState) -> None:
+    """Write the state; raise :class:`OSError` if that is not possible."""
+    write_file(place, seal_json(_KIND, state), time.time_ns())
+
+
+def read_state(place: Place) -> WorkerState | None:
+    """Return the state of a worker; ``None`` if there is none."""
+    try:
+        is_alive = is_fresh(place)
+        return unseal_json(_KIND, read_file(place), _decoded) if is_alive else None
+    except OSError:
+        return None
+
+
+def is_fresh(place: Place) -> bool:
+    """Whether a worker has written its state a moment ago."""
+    try:
+        status = status_of(place)
+    except OSError:
+        return False
+    return status is not None and abs(time.time() - status.st_mtime) < LASTS
+
+
+def _decoded(data: Any) -> WorkerState:
+    numbers = {name: _number(data[name]) for name in _NUMBERS}
+    running = [
+        RunningRefresh(key=str(each["key"]), seconds=_number(each["seconds"]), pid=int(_number(each["pid"])))
+        for each in data["running"]
+    ]
+    state: WorkerState = {"running": running, **numbers}  # type: ignore[typeddict-item]
+    return state
+
+
+_NUMBERS = (
+    "pid", "since", "processes", "waiting", "longest_wait", "taken", "refused", "dropped", "bad", "restarts",
+)  # fmt: skip
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(value)
+    return value

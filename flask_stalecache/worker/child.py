@@ -1,0 +1,176 @@
+"""A child process of the worker: it runs the refreshes that it is given, in a few threads, and ends when its parent does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ..batches.handed_over import HandedOver, RefreshOutcome
+from ..core.model.packets import SIZE, Packet
+from ..core.model.refresh_data import RefreshData
+from ..engine.engine import Engine
+from ..engine.thread_pool import ThreadPool
+from ..errors import RefreshRefused
+
+logger = logging.getLogger("flask_stalecache")
+
+_DONE = struct.Struct(">20sBI")
+#: Bytes of what a child says when a refresh has ended.
+DONE_SIZE = _DONE.size
+#: Outcomes by their numbers; the last one: it can't be run here.
+_OUTCOMES = tuple(RefreshOutcome)
+_REFUSED = len(_OUTCOMES)
+_KIB = 1024
+_MEMORY = Path("/proc/self/statm")
+
+
+class Done(NamedTuple):
+    """A refresh has ended.
+
+    :ivar address: the digest of its key.
+    :ivar outcome: what became of it; ``None``: it can't be run here.
+    :ivar memory: bytes of memory that the child uses.
+    """
+
+    address: str
+    outcome: RefreshOutcome | None
+    memory: int
+
+    def encode(self) -> bytes:
+        """Return its bytes."""
+        number = _REFUSED if self.outcome is None else _OUTCOMES.index(self.outcome)
+        return _DONE.pack(bytes.fromhex(self.address), number, min(self.memory // _KIB, 2**32 - 1))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Done:
+        """Return what a child has said."""
+        address, number, memory = _DONE.unpack(data)
+        return cls(address.hex(), None if number >= _REFUSED else _OUTCOMES[number], memory * _KIB)
+
+
+class Child:
+    """Runs refreshes, given by a socket.
+
+    :param engine: runs them.
+    :param handed_over: makes them from their entries.
+    :param threads: how many run at a time.
+    :param parent: the socket.
+    """
+
+    def __init__(self, engine: Engine, handed_over: HandedOver, threads: int, parent: socket.socket) -> None:
+        self._engine = engine
+        self._handed_over = handed_over
+        self._parent = parent
+        self._sending = threading.Lock()
+        self._pool = ThreadPool(threads, threads, engine.settings.shutdown_wait)
+        # A thread that hangs is replaced like those of the others.
+        engine.runtime.pools.append(self._pool)
+
+    def work(self) -> None:
+        """Run what comes, until the parent closes the socket or is gone. What runs then is completed, within its deadline."""
+        self._engine.runtime.prepare_process()
+        while (data := _read(self._parent, SIZE)) is not None:
+            packet = Packet.decode(data)
+            if packet is not None and not self._pool.submit(partial(self._run, packet)):
+                self._say(packet, RefreshOutcome.BUSY)
+        self._engine.runtime.drain(self._engine.settings.refresh_deadline)
+
+    def _run(self, packet: Packet) -> None:
+        outcome: RefreshOutcome | None = RefreshOutcome.FAILED
+        try:
+            outcome = self._handed_over.run_data(
+                RefreshData(
+                    app=self._engine.name,
+                    version=self._engine.settings.version or "",
+                    kind=packet.kind,
+                    address=packet.address,
+                    serial=packet.serial,
+                    expires=time.time() + self._engine.settings.refresh_deadline,
+                )
+            )
+        except RefreshRefused as error:
+            outcome = None
+            self._engine.complaints.error_every_minute(("refused", packet.address), "%s", error)
+        finally:
+            self._say(packet, outcome)
+
+    def _say(self, packet: Packet, outcome: RefreshOutcome | None) -> None:
+        try:
+            with self._sending:
+                self._parent.sendall(Done(packet.address, outcome, memory_used()).encode())
+        except OSError:
+            # The parent is gone, and whoever handed it over finds that out.
+            logger.debug("the parent of a worker's process is gone")
+
+
+def fork_child(work: Callable[[socket.socket], object], closes: Callable[[], object]) -> tuple[int, socket.socket]:
+    """Fork a child process. Return its process id, and the parent's end of a socket to it.
+
+    :param work: what it does, with its end.
+    :param closes: closes what it must not inherit from the parent.
+    """
+    mine, theirs = socket.socketpair()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return pid, mine
+    code = 1
+    try:
+        # Whoever stops the worker may signal the whole group: the parent decides when a child ends.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+        mine.close()
+        closes()
+        work(theirs)
+        code = 0
+    except BaseException:
+        logger.exception("a process of the worker failed in a way that it should not")
+    finally:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Not sys.exit(): the stack is the parent's.
+        os._exit(code)
+
+
+def _read(source: socket.socket, size: int) -> bytes | None:
+    """Read so many bytes; ``None`` at the end."""
+    data = b""
+    while len(data) < size:
+        try:
+            part = source.recv(size - len(data))
+        except OSError:
+            return None
+        if not part:
+            return None
+        data += part
+    return data
+
+
+def memory_used() -> int:
+    """Return the bytes of memory that this process uses; where the system does not say that, what it has used at most."""
+    try:
+        return int(_MEMORY.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return _most_used()
+
+
+def _most_used() -> int:
+    # Windows has no such module, and no worker.
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * _KIB

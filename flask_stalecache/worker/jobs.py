@@ -1,0 +1,95 @@
+"""The refreshes that the worker has taken: those that wait, in a fair order, and those that run. It knows no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..core.model.packets import Packet
+from ..engine.fair_queue import Demand, FairQueue, Waiting
+
+
+@dataclass(slots=True)
+class Running:
+    """A refresh that a child process runs.
+
+    :param packet: the refresh.
+    :param since: when it was given to the child, on the monotonic clock.
+    :param pid: the child.
+    """
+
+    packet: Packet
+    since: float
+    pid: int
+
+
+def _nothing() -> None:
+    """A child runs it, by its packet."""
+
+
+class Jobs:
+    """The refreshes of a worker. Each key waits and runs once.
+
+    :param size: how many may wait. If there is one more, the one that is asked for least is dropped.
+    :ivar running: by their addresses.
+    :ivar dropped: how many were dropped.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._queue = FairQueue(size)
+        #: Since when each waits, in the order in which they came.
+        self._since: dict[str, float] = {}
+        self._packets: dict[str, Packet] = {}
+        self.running: dict[str, Running] = {}
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def push(self, packet: Packet, now: float) -> None:
+        """Let a refresh wait, unless it runs. One that waits already is asked for more from now on."""
+        running = self.running.get(packet.address)
+        if running is not None and running.packet.serial == packet.serial:
+            return
+        self._since.setdefault(packet.address, now)
+        self._packets[packet.address] = packet
+        waiting = Waiting(_nothing, packet.group, packet.address, Demand(packet.rank))
+        dropped = self._queue.push(waiting)
+        # One of the same key was replaced by this one.
+        if dropped is not None and (dropped is waiting or dropped.key != packet.address):
+            self._take(str(dropped.key))
+            self.dropped += 1
+
+    def _take(self, address: str) -> Packet:
+        del self._since[address]
+        return self._packets.pop(address)
+
+    def pop(self, now: float, pid: int) -> Packet | None:
+        """Take the refresh that is next, to be run by a child process; ``None`` if none waits."""
+        while (waiting := self._queue.pop()) is not None:
+            packet = self._take(str(waiting.key))
+            if packet.address not in self.running:
+                self.running[packet.address] = Running(packet, now, pid)
+                return packet
+        return None
+
+    def end(self, address: str) -> None:
+        """Forget a refresh that has ended."""
+        self.running.pop(address, None)
+
+    def lost(self, pid: int) -> int:
+        """Forget the refreshes of a child that has died, and return how many there were: the next stale hit sets them off again."""
+        lost = [address for address, running in self.running.items() if running.pid == pid]
+        for address in lost:
+            del self.running[address]
+        return len(lost)
+
+    def clear(self) -> None:
+        """Drop all that wait."""
+        self.dropped += len(self._since)
+        self._queue.clear()
+        self._since.clear()
+        self._packets.clear()
+
+    def longest_wait(self, now: float) -> float:
+        """Return for how many seconds the oldest one has waited."""
+        return now - next(iter(self._since.values())) if self._since else 0.0
