@@ -13,6 +13,7 @@ from ..app_state import AppState
 from ..core.formatting import clock, size, spell
 from ..core.model.entry import Entry
 from ..core.model.environ import environ_name, field_of
+from ..core.model.holes import labels_of
 from ..core.model.keys import FORWARDED_FIELDS, digest, is_digest
 from ..core.model.purge_names import tags_in
 from ..core.model.recipe import PageRecipe
@@ -113,6 +114,8 @@ def _identity(entry: Entry) -> Iterator[tuple[str, str]]:
 def _for_whom(entry: Entry) -> Iterator[tuple[str, str]]:
     for name, value in _variant(entry).items():
         yield "variant", f"{name}: {'(absent)' if value is None else value}"
+    if entry.holes:
+        yield "holes", ", ".join(labels_of(entry.holes))
     if entry.absent:
         yield "not for", f"who carries {', '.join(entry.absent.labels)}"
 
@@ -156,6 +159,7 @@ def _data(stored: Stored, now: float, terms: ServeOptions) -> dict[str, Any]:
         "never_stale": entry.never_stale,
         "variant": _variant(entry),
         "absent": entry.absent.to_json(),
+        "holes": list(labels_of(entry.holes)),
         "version": entry.version,
         "made_of": list(entry.calls),
         "made_with_fallback": entry.stood_in,

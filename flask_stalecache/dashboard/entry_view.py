@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.formatting import size, spell
+from ..core.model.holes import labels_of
 from ..core.model.keys import digest
 from ..core.model.purge_names import tags_in
 from ..core.model.titles import title_of
@@ -112,6 +113,7 @@ def _facts(stored: Stored, now: float) -> list[tuple[str, str]]:
         ("Failures", failed),
         ("Next try", f"in {spell(note.retry_at - now)}" if note.backing_off(now) else ""),
         ("Bypassed by requests with", ", ".join(entry.absent.labels)),
+        ("Holes", ", ".join(labels_of(entry.holes))),
         ("Varies by", ", ".join(entry.varied)),
         ("Made from", f"{len(entry.calls)} fetched values" if entry.calls else ""),
         ("Version", entry.version),

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from ..core.model.entry import Entry
+from ..core.model.holes import labels_of
 from ..core.model.inputs import RequestInputs
 from ..core.model.keys import FORWARDED_FIELDS, NAMED
 from ..core.model.note import Note
@@ -51,7 +52,9 @@ def debug_detail(asking: Asking, met: Copy, served: Served, now: float, *, pendi
         reasons = _of_copy(served, asking.terms, now, pending)
     else:
         reasons = _of_answer(served, served.answer, asking, met.entry, now)
-    return key_and_detail(readable_key(asking.key), "; ".join(filter(None, reasons)))
+    entry = served.entry
+    holes = f"holes: {', '.join(labels_of(entry.holes))}" if entry is not None and entry.holes else ""
+    return key_and_detail(readable_key(asking.key), "; ".join(filter(None, (*reasons, holes))))
 
 
 def _of_copy(served: Served, terms: ServeOptions, now: float, pending: bool) -> Iterable[str]:

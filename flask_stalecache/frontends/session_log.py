@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from .flask_internals.readers import in_template
+
 #: Code that reads a session for its caller.
 _FRAMEWORK = frozenset({"werkzeug", "flask", "flask_stalecache", "flask_session"})
 #: Stands for reads of all of a session, such as its truth and its length, among the keys that a module may read.
@@ -76,12 +78,12 @@ class SessionLog:
         if is_there and key not in self._own:
             self.found.add(key)
         if key not in self.keys and (reader := _reader()) is not None and not is_exempt(reader, key):
-            self.keys[key] = reader
+            self.keys[key] = in_template(reader, sys._getframe(2))
 
     def read_whole(self) -> None:
         """Record that all was read by the caller of the caller, unless that is exempt."""
         if not self.whole and (reader := _reader()) is not None and not is_exempt(reader, WHOLE):
-            self.whole = reader
+            self.whole = in_template(reader, sys._getframe(2))
 
     def is_of(self, key: str) -> bool:
         """Whether the visitor's session had a key, when it was opened or meanwhile."""

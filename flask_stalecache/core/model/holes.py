@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 #: Levels of lists and dicts in the arguments of a hole at most.
@@ -59,6 +59,11 @@ class Hole(NamedTuple):
         if any(type(each) is not kind for each, kind in zip(value, kinds, strict=True)) or offset < 0 or number < 0:
             raise ValueError("not a hole")
         return cls(offset, HoleCall(name, tuple(args), kwargs), encoding, number)
+
+
+def labels_of(holes: Iterable[Hole]) -> tuple[str, ...]:
+    """Return the names of holes for people, each one once."""
+    return tuple(dict.fromkeys(hole.call.label for hole in holes))
 
 
 def why_not_json(value: object, left: int = DEEPEST) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ..formatting import spell
 from ..model.entry import Entry
+from ..model.holes import labels_of
 from ..model.inputs import NO_NAMES, RequestInputs
 from ..model.reasons import BypassReason, MissReason, Reason, Refusal, StoreRefusal
 from .advice import FrontEnd, Kind, fix_of, fix_of_name, fix_of_reason
@@ -181,7 +182,9 @@ def _explain_refused(path: str, account: Account) -> Explanation:
 
 
 def tell_visitors(account: Account) -> Iterator[str]:
-    """Yield who is served a stored page, and who is not."""
+    """Yield who is served a stored page, who is not, and what each of them has for themselves."""
+    if account.entry is not None and account.entry.holes:
+        yield f"each visitor has their own {' and '.join(labels_of(account.entry.holes))}"
     names = NO_NAMES if account.entry is None else account.entry.absent
     if not names:
         yield "everybody is served the stored page" if account.entry is not None else "nothing is stored for anybody"

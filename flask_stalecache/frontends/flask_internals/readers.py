@@ -69,6 +69,27 @@ def packages_of_view(app: Flask, endpoint: str | None) -> frozenset[str]:
     return frozenset(str(module).partition(".")[0] for module in modules)
 
 
+#: Code that reads for a template.
+_FOR_TEMPLATES = frozenset({"jinja2", "flask_login", "flask_principal", "flask_wtf", ""})
+
+
+def in_template(reader: str, frame: FrameType) -> str:
+    """Return a reader with the line of the template that it reads for, if it does.
+
+    :param reader: its module.
+    :param frame: that of the code that reads, or one within it.
+    """
+    if reader.partition(".")[0] not in _FOR_TEMPLATES and reader != "a template":
+        return reader
+    caller: FrameType | None = frame
+    while caller is not None and caller.f_code is not _VIEW_ENTRY:
+        template = caller.f_globals.get("__jinja_template__")
+        if template is not None:
+            return f"{template.name or 'a template'}, line {template.get_corresponding_lineno(caller.f_lineno)}"
+        caller = caller.f_back
+    return reader
+
+
 def is_made_by_flask(frame: FrameType) -> bool:
     """Whether Flask makes a request object for the request that it answers, rather than other code for its own use.
 

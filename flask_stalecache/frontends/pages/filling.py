@@ -120,12 +120,12 @@ class AppHoles:
         """
         marks = page.marks
         if marks is None or not (marks.calls or marks.altered) or (response.direct_passthrough and not marks.are_shown):
-            self._note_foreign(response)
+            if response.is_sequence and not response.direct_passthrough:
+                self._note_foreign(b"".join(response.iter_encoded()))
             return True
         if not self._are_in_body(marks, response):
             return False
         body = b"".join(response.iter_encoded())
-        self._note_foreign(response)
         if response.content_length not in (None, len(body)):
             marks.altered = "the body with holes is not as long as its Content-Length says"
             return False
@@ -133,6 +133,7 @@ class AppHoles:
         if found is None:
             return False
         clean, holes = found
+        self._note_foreign(clean)
         if holes:
             for name in OF_BODY:
                 response.headers.remove(name)
@@ -148,8 +149,8 @@ class AppHoles:
             marks.altered = marks.altered or "a response with holes is a stream or a file"
         return not marks.altered
 
-    def _note_foreign(self, response: Response) -> None:
-        if response.is_sequence and any(foreign_mark(chunk) for chunk in response.iter_encoded()):
+    def _note_foreign(self, body: bytes) -> None:
+        if foreign_mark(body):
             self._log.warn_once(
                 "foreign marks",
                 "a page shows the mark of a hole of another page: if a function such as one under lru_cache has kept what a hole "

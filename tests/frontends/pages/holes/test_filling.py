@@ -533,6 +533,7 @@ def test_a_mark_that_a_function_has_kept_is_told(make_app: MakeApp, caplog: pyte
     kept = lru_cache(lambda: f"kept {hole()}")
     app.add_url_rule("/<int:number>", "page", cache.cached(60)(lambda number: kept()))
     assert visit(app, "/1", BOB).text == "kept bob"
+    assert "of another page" not in caplog.text
     visit(app, "/2", BOB)
     assert "shows the mark of a hole of another page" in caplog.text
 
