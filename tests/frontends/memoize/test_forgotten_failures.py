@@ -111,7 +111,8 @@ def test_the_failures_of_refreshes_are_forgotten(make_app: MakeApp, fetch: Fetch
 
 @pytest.mark.parametrize("how", PURGES)
 def test_a_call_that_hung_is_forgotten(make_app: MakeApp, fetch: Fetch, monotonic: Callable[[float], None], how: str) -> None:
-    app, cache = make_app(REFRESH_DEADLINE=5)
+    # A back-off that ends by itself, on a slow machine, would begin another call.
+    app, cache = make_app(REFRESH_DEADLINE=5, REFRESH_BACKOFF=(300, 300))
     down = Down((app, cache), fetch, times=0, wait=0, fallback="fallback")
     fetch.gate.clear()
     assert down.asked() == "fallback"
