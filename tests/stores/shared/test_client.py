@@ -20,7 +20,7 @@ from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.registry import Registry
 from flask_stalecache.stores.shared.client import from_url, named
 from flask_stalecache.stores.shared.store import RedisStore
-from support.shared_hosts import PROGRAMS, Server
+from support.shared_hosts import PROGRAMS, Server, documented_rights
 from support.store_contract import NEWS, NOTE, begun
 from support.threads import wait_until
 
@@ -213,12 +213,8 @@ def acl(server: Server, *rules: str) -> str:
     return f"unix://web:secret@{server.socket}"
 
 
-RIGHTS = "evalsha eval get set del hget hmget hset hdel hincrby hgetall hscan pexpire pttl xadd xread xrange time scan hello select"
-LEAST = ["+client|setinfo", *(f"+{command}" for command in RIGHTS.split())]
-
-
 def test_the_least_rights_suffice(server: Server, make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
-    url = acl(server, *LEAST)
+    url = acl(server, *documented_rights())
     one, two = make_store(url, "one"), make_store(url, "two", purge_wait=0.01)
     assert one.load("page").entry is None
     assert one.write(begun(one))
