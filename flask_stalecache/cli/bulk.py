@@ -16,10 +16,12 @@ from ..batches.purged import Purged
 from ..batches.selector import Selection
 from ..batches.workers import CONCURRENCY, MAX_CONCURRENCY
 from ..errors import ConfigError
-from ..stores.base import Acknowledged
+from ..stores.base import Acknowledged, ManyHostsStore
 from . import output
 from .context import filled, shared, this_state
 from .selectors import selecting
+
+PURGE = "a purge"
 
 concurrent = click.option(
     "--concurrency",
@@ -40,7 +42,7 @@ def purge(soft: bool, **selection: Any) -> None:
     URL is a path with its query (on all hosts), or a full URL.
     """
     here = this_state()
-    chosen = _matching(here, Selection(**selection), "a purge")
+    chosen = _matching(here, Selection(**selection), PURGE)
     batch = here.bulk.purge(chosen, soft=soft)
     if isinstance(batch, Purged):
         _echo_purged("softly purged" if soft else "purged", batch.acknowledged)
@@ -88,8 +90,11 @@ def warm(sources: tuple[str, ...], concurrency: int, force: bool, headers: tuple
 
 def _matching(here: AppState, selection: Selection, what: str) -> Selection:
     """Return the selection if an entry matches it; else end the command, before anything changes."""
-    selector = here.bulk.selector(selection, what)
-    if any(selector.matches(stored.entry) for stored in filled(here).engine.store.walk()):
+    selector, store = here.bulk.selector(selection, what), filled(here).engine.store
+    if any(selector.matches(stored.entry) for stored in store.walk()):
+        return selection
+    if what == PURGE and isinstance(store, ManyHostsStore) and store.is_alone:
+        # Other hosts may have some.
         return selection
     output.echo("nothing stored matches", err=True)
     raise SystemExit(output.NOTHING)

@@ -9,6 +9,7 @@ from flask.cli import with_appcontext
 
 from ..core.formatting import size
 from ..stats.schema import eviction_reasons
+from ..stores.base import ManyHostsStore
 from . import output, settings
 from .context import filled_state, this_app, this_state
 
@@ -17,7 +18,7 @@ from .context import filled_state, this_app, this_state
 @click.option("--fix", is_flag=True, help="Remove what is broken.")
 @with_appcontext
 def verify(fix: bool) -> None:
-    """Read every entry whole, and report what is broken."""
+    """Read every entry whole, and report what is broken; and what differs from the server that several hosts share."""
     store = filled_state().engine.store
     sound = broken = 0
     for checked in store.verify(fix=fix):
@@ -27,8 +28,26 @@ def verify(fix: bool) -> None:
         else:
             sound += 1
     output.echo(f"{sound} sound, {broken} broken{' and removed' if fix and broken else ''}")
-    if broken and not fix:
+    differs = isinstance(store, ManyHostsStore) and _compare(store, fix)
+    if (broken and not fix) or differs:
         raise SystemExit(1)
+
+
+def _compare(store: ManyHostsStore, fix: bool) -> bool:
+    """Report what differs from the server, and return whether there is a problem left."""
+    found = store.compare(fix=fix)
+    if found.failure:
+        output.echo(f"not compared with the server: {found.failure}", err=True)
+        return True
+    for title, problem in found.problems:
+        output.echo(f"{title}: {problem}{', mended' if fix else ''}")
+    output.echo(
+        f"{found.same} as at the server, {found.replaced} to be asked for at their next use, {found.alone} on this host only, "
+        f"{len(found.problems)} outdated{' and mended' if fix and found.problems else ''}"
+    )
+    purges = "purges that were not applied" if found.has_unread_purges else "no purges"
+    output.echo(f"unread: {purges}, {found.unread_changes} changes")
+    return found.has_unread_purges or (bool(found.problems) and not fix)
 
 
 @click.command()

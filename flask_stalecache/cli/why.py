@@ -13,7 +13,7 @@ from ..core.formatting import shortened
 from ..core.rules.explain import explain
 from ..core.rules.why import Account, tell_visitors
 from ..inquiry import Inquiry, Visit, inquire
-from ..stores.base import DirectoryStore, PrivateStore
+from ..stores.base import DirectoryStore, ManyHostsStore, PrivateStore
 from . import output
 from .bulk import fields_of
 from .context import terms_of, this_app, this_state
@@ -89,7 +89,7 @@ def _live(here: AppState, url: str) -> Iterator[str]:
     if isinstance(store, PrivateStore):
         yield "each process of the server has entries of its own, which this command does not see"
         return
-    if isinstance(store, DirectoryStore) and not store.directory.is_dir():
+    if isinstance(store, DirectoryStore) and not isinstance(store, ManyHostsStore) and not store.directory.is_dir():
         yield f"nothing is stored: there is no directory {store.directory}"
         return
     selector, now, count = of_url(here, url), time.time(), 0

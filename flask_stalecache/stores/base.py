@@ -140,6 +140,27 @@ class Checked(NamedTuple):
     removed: bool = False
 
 
+class Compared(NamedTuple):
+    """What a host has, compared with the server that it shares.
+
+    :param failure: why they could not be compared; "" if they were.
+    :param same: entries that the server has too.
+    :param replaced: entries in whose place the server has something else, which this host asks for at their next use.
+    :param alone: entries that the server does not have (any more): it may have evicted them.
+    :param has_unread_purges: whether this host has not applied all purges yet.
+    :param unread_changes: changes of others that this host has not read yet.
+    :param problems: titles of entries that this host would serve although it should not, and why.
+    """
+
+    failure: str
+    same: int = 0
+    replaced: int = 0
+    alone: int = 0
+    has_unread_purges: bool = False
+    unread_changes: int = 0
+    problems: tuple[tuple[str, str], ...] = ()
+
+
 class Acknowledged(NamedTuple):
     """The hosts that a purge has reached when it returned. Silent ones do not count: they hear of it once they are back.
 
@@ -423,6 +444,16 @@ class ManyHostsStore(Protocol):
 
     numbers: ToldNumbers
     follower: HostFollower
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the other hosts can't be reached now."""
+
+    def compare(self, *, fix: bool) -> Compared:
+        """Compare the entries of this host with those of the server.
+
+        :param fix: mend what differs on this host.
+        """
 
     def begin(self) -> bool:
         """Catch up with the other hosts, at the first use of a process. Return whether it was that."""

@@ -246,3 +246,84 @@ def test_a_second_follower_waits(hosts: tuple[Host, Host], make_host: MakeHost, 
     assert said[1:] == [f"following {second.store!r} for this host", "stopped"]
     assert not second.store.follower.follows
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+# -- verify ----------------------------------------------------------------------------------------------------------
+
+
+def test_verify_compares_with_the_server(hosts: tuple[Host, Host]) -> None:
+    one, two = hosts
+    assert two.lines("verify") == [
+        "1 sound, 0 broken",
+        "1 as at the server, 0 to be asked for at their next use, 0 on this host only, 0 outdated",
+        "unread: no purges, 0 changes",
+    ]
+    two.store.follower.stop()
+    one.run("purge", "/news")
+    result = two.run("verify")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        "1 sound, 0 broken",
+        f"{BASE}/news: it was purged on all hosts, and this host does not know",
+        "0 as at the server, 0 to be asked for at their next use, 0 on this host only, 1 outdated",
+        "unread: purges that were not applied, 0 changes",
+    ]
+    two.store.follower.read_once()
+    assert two.run("verify").exit_code == 0
+
+
+def test_verify_without_the_server(make_host: MakeHost, tmp_path_factory: pytest.TempPathFactory) -> None:
+    mortal = Server(tmp_path_factory.mktemp("mortal"))
+    one = make_host("one", mortal)
+    one.visit()
+    mortal.kill()
+    result = one.run("verify", "--fix")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[0] == "1 sound, 0 broken"
+    assert "not compared with the server: unix://" in result.output
+
+
+# -- other commands --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["list"], 0, "http://shop.example/news"),
+        (["show", "/news"], 0, "key        ('page', "),
+        (["why", "/news"], 0, "live       HIT: fresh for another"),
+        (["config"], 0, "redis://127.0.0.1:7"),
+        (["prune"], 0, "freed "),
+        (["refresh", "/news"], 0, "stored   200 "),
+        (["warm", "/news"], 0, "(it is fresh already)"),
+        (["publish", "/news"], 1, "purged on this host only: "),
+        (["purge", "/what/only/others/have"], 1, "purged on this host only: "),
+        (["refresh", "/what/only/others/have"], 1, "nothing stored matches"),
+        (["stats"], 0, "only this host is known: "),
+    ],
+)
+def test_commands_without_the_server(make_host: MakeHost, options: list[str], code: int, said: str) -> None:
+    one = make_host("one", STORE="redis://web:sesame@127.0.0.1:7/0?health_check_interval=5")
+    one.visit()
+    result = one.run(*options)
+    assert result.exit_code == code
+    assert said in result.output
+    assert "sesame" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["list"], "http://shop.example/news"),
+        (["show", "/news"], "key        ('page', "),
+        (["why", "/news"], "live       HIT: fresh for another"),
+        (["purge", "/news"], "purged on 3 of 3 hosts"),
+        (["verify"], "0 sound, 0 broken"),
+    ],
+)
+def test_commands_on_a_host_without_a_directory(
+    hosts: tuple[Host, Host], make_host: MakeHost, options: list[str], said: str
+) -> None:
+    result = make_host("new").run(*options)
+    assert result.exit_code == 0
+    assert said in result.output

@@ -157,6 +157,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.shared.lock",
         "stores.shared.queued",
         "stores.shared.content",
+        "stores.shared.comparison",
         "stores.shared.reminder",
         "stores.shared.backlog",
         "stores.shared.deafness",

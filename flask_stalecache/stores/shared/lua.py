@@ -172,6 +172,23 @@ return state()
 """
 )
 
+#: Digest, serial, seq and digests of names of each entry of this host. Returns what the server has in its place.
+COMPARE = (
+    _PRELUDE
+    + """
+local found = {}
+for i = 1, #ARGV, 4 do
+  local v = redis.call('hmget', P .. 'e:' .. ARGV[i], 's', 'x', 'q')
+  local said = 'none'
+  if purged(ARGV[i + 3], tonumber(ARGV[i + 2])) then said = 'purged'
+  elseif v[1] and tonumber(v[3]) >= tonumber(g) then said = v[1] == ARGV[i + 1] and 'same' or 'other'
+  elseif v[2] == ARGV[i + 1] then said = 'removed' end
+  found[#found + 1] = said
+end
+return {found, state()}
+"""
+)
+
 #: The last purge that counts, then digests.
 HEADS = (
     _PRELUDE

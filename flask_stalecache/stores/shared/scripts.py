@@ -84,6 +84,20 @@ class Written(Enum):
     SUPERSEDED = "superseded"
 
 
+class Difference(Enum):
+    """What the server has in the place of an entry of this host."""
+
+    SAME = "same"
+    #: Another entry.
+    OTHER = "other"
+    #: Nothing, since it was removed on all hosts.
+    REMOVED = "removed"
+    #: Nothing, since it was purged on all hosts.
+    PURGED = "purged"
+    #: Nothing: the server has evicted it, or never had it.
+    NONE = "none"
+
+
 class Scripts:
     """The operations, for one host.
 
@@ -166,6 +180,14 @@ class Scripts:
         """
         found = zip(names, self._run(lua.HEADS, str(bound), *names), strict=True)
         return [(name, head, note, int(at)) for name, (head, note, at) in found if head]
+
+    def compare(self, entries: Iterable[tuple[str, str, int, str]]) -> tuple[list[Difference], State]:
+        """Return what the server has in the place of entries of this host.
+
+        :param entries: digest of the key, serial, last purge number when it was begun, and digests of names, of each.
+        """
+        said, state = self._run(lua.COMPARE, *(str(part) for entry in entries for part in entry))
+        return [Difference(each.decode()) for each in said], _state(state)
 
     def digests(self) -> Iterator[str]:
         """Yield the digests of all keys that the server has something for. One may come twice."""

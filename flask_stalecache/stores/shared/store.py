@@ -32,6 +32,7 @@ from ..base import Acknowledged, Checked, Copy, Stored
 from ..file_store import MIB, FileStore
 from ..stamps import slot_of
 from .client import SharedClient, check_installed
+from .comparison import Comparison
 from .content import entry_in, pack, stored_in
 from .deafness import Deafness
 from .errors_of import Refused, Unavailable
@@ -106,6 +107,7 @@ class RedisStore:
         #: Says so if another app uses the name.
         self.introduction = Introduction(self._client, name, self._client.where)
         self.numbers = SharedNumbers(self._client, name, known, files.directory)
+        self.compare = Comparison(files, known, scripts, self._client.where).compare
         self._entry_size = entry_size
         self._purge_wait = purge_wait
         self._deafness = Deafness(files, known, KEYS["SHARED_MAX_DEAF"].check("max_deaf", max_deaf))
@@ -123,6 +125,12 @@ class RedisStore:
     def directory(self) -> Path:
         """The cache directory of this host."""
         return self._files.directory
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the server can't be used now."""
+        self._known.open()
+        return self._known.is_down
 
     @property
     def counters(self) -> Counters:
@@ -361,7 +369,7 @@ class RedisStore:
 
     def _elsewhere(self, met: set[str], bound: int) -> Iterator[Stored]:
         """Yield what the server has, but for some digests. Nothing if it can't be used."""
-        if self._known.is_down or not self.directory.is_dir():
+        if self._known.is_down:
             return
         with suppress(Unavailable, Refused):
             names = self._scripts.digests()
