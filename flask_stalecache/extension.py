@@ -662,8 +662,8 @@ def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
         state = context.app.extensions.get(NAME) or state_of(context.app)
         if not state.settings.enabled:
             return context.app.ensure_sync(view)(*args, **kwargs)  # type: ignore[no-any-return]
-        if policy.gateway:
-            return coded(cached, state.engine.complaints, context.app, args, kwargs)  # type: ignore[return-value]
+        if policy.gateway and not cached.has_holes:
+            return coded(cached, state.engine.complaints, context.app, state.pages, args, kwargs)  # type: ignore[return-value]
         return state.pages.respond(cached, context, args, kwargs)  # type: ignore[return-value]
 
     stands_for(answer, cached)

@@ -27,7 +27,7 @@ from .gateway.rules import Rules, base_policy
 from .hooks import ask
 from .login_decorators import login_decorator
 from .pages.bound_view import CachedView
-from .rest_frameworks import make_response
+from .pages.handler import Pages
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -66,8 +66,11 @@ def check_gateway_policy(policy: Policy) -> None:
             raise ConfigError(f"vary[{name!r}] has a normaliser, which a hit of gateway=True can't call: give the name alone")
 
 
-def coded(cached: CachedView, complaints: RateLimitedLog, app: Flask, args: Any, kwargs: Any) -> Response:
-    """Call a view of the gateway, and let its response say what is written at it."""
+def coded(cached: CachedView, complaints: RateLimitedLog, app: Flask, pages: Pages, args: Any, kwargs: Any) -> Response:
+    """Call a view of the gateway, and let its response say what is written at it.
+
+    :param pages: those that the app stores itself. If the response has holes, the app stores the next one.
+    """
     policy = cached.policy
     request = request_context().request
     request.environ[CODED] = policy
@@ -79,7 +82,7 @@ def coded(cached: CachedView, complaints: RateLimitedLog, app: Flask, args: Any,
             "asks who is logged in; leave gateway=True out, and write @cache.cached(ignore_session=True) below it",
             cached.name, decorator,
         )  # fmt: skip
-    response = make_response(request_context(), app.ensure_sync(cached.view)(*args, **kwargs), args)
+    response: Any = pages.call_for_gateway(cached, request_context(), args, kwargs)
     response.vary.update(name.title() for name in policy.vary)
     is_kept = ask(
         lambda: _tag_and_filter(policy, response, kwargs),
@@ -91,7 +94,7 @@ def coded(cached: CachedView, complaints: RateLimitedLog, app: Flask, args: Any,
     )
     if not is_kept:
         cacheability.no_store()
-    return response
+    return response  # type: ignore[no-any-return]
 
 
 def _tag_and_filter(policy: Policy, response: Response, kwargs: Mapping[str, Any]) -> bool:

@@ -53,6 +53,8 @@ class CachedView:
         #: The cookies and values of the session that are always in the key.
         self.named = selectors_of(policy)
         self.name = name_of(view)
+        #: A page that it made for the gateway had holes: the app stores its pages then, since a hit of the gateway enters no app.
+        self.has_holes = False
         self.is_class_based = getattr(view, "__qualname__", "") == _CLASS_BASED
 
 
@@ -106,7 +108,7 @@ def is_for_page(context: RequestContext) -> bool:
     if not isinstance(request, ObservedRequest) or request.method not in ("GET", "HEAD"):
         return False
     cached = cached_view(context.app.view_functions.get(request.endpoint or ""))
-    return cached is not None and not cached.policy.gateway
+    return cached is not None and (cached.has_holes or not cached.policy.gateway)
 
 
 def _check_order(cached: CachedView, complaints: RateLimitedLog) -> None:

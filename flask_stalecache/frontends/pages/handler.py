@@ -60,6 +60,7 @@ from .probed import note_bypass, note_served
 from .refresh import AnyView, Replay, page_refresh
 from .request_recorder import ObservedRequest, plain_environ
 from .responses import add_fields, leave_conditions, respond_with_answer, respond_with_copy, stored_page, tell_end_of_freshness
+from .view_call import answer_for_gateway
 from .watch import reads_of
 
 #: Requests whose answers depend on what no field tells: the server's own login, and a body.
@@ -122,6 +123,10 @@ class Pages:
         if bound.explains:
             return self._explained(origin, is_visit)
         return self._answered(origin, self.engine.serve(origin), is_visit)
+
+    def call_for_gateway(self, cached: CachedView, context: RequestContext, args: Any, kwargs: Any) -> Response:
+        """Call a view whose pages the gateway stores. A page with holes is filled, and the next one is stored by the app."""
+        return answer_for_gateway(self._bound_views.get(cached) or self._bind(cached), context, args, kwargs)
 
     def _bind(self, cached: CachedView) -> BoundView:
         bound = self._bound_views[cached] = BoundView.of(

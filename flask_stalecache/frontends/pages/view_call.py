@@ -8,6 +8,7 @@ from typing import Any
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from ...core.rules.cacheability import no_store
 from ...core.rules.hole_marks import Marks
 from ..flask_internals.contexts import RequestContext
 from ..flask_internals.sessions import session_of
@@ -15,7 +16,7 @@ from ..holes import Making, being_made, with_marks, without_marks
 from ..watched_session import plain_values
 from .bound_view import BoundView
 from .error_pages import HANDLED, ask_handlers
-from .filling import globals_now
+from .filling import globals_now, holes_of
 from .hook_reads import count_hook_reads
 from .watch import Covered, Watch, is_changed, watched
 
@@ -81,6 +82,19 @@ class ViewCall:
     def _handled(self, error: Exception, page: Making) -> Response | None:
         with being_made(page), self.bound.holes.known.around(self.context, page):
             return ask_handlers(self.context, error).page
+
+
+def answer_for_gateway(bound: BoundView, context: RequestContext, args: Any, kwargs: Any) -> Response:
+    """Call a view whose pages the gateway stores. A page with holes is filled, and the next one is stored by the app."""
+    response, error, _ = ViewCall(bound, context, f"{bound.cached.name} {context.request.path}", args, kwargs).answer()
+    if error is not None:
+        raise error
+    assert response is not None
+    if holes_of(response):
+        bound.cached.has_holes = True
+        no_store()
+        bound.holes.fill(context, response)
+    return response
 
 
 def _is_altered(context: RequestContext, page: Making, error: Exception | None) -> bool:
