@@ -21,7 +21,6 @@ from ...core.formatting import printable
 from ...core.model.server_url import ServerUrl
 from ...errors import ConfigError
 from ...filesystem.process import ProcessId, this_process
-from ...filesystem.uptime import seconds_up
 from .errors_of import Refused, Trouble, Unavailable, is_no_script, sort
 from .known import Known
 
@@ -37,10 +36,6 @@ SCHEMES = {
     "valkey": ("valkey", "redis"),
     "valkeys": ("valkey", "redis"),
 }
-#: Seconds for which a server that failed is not asked, unless that is renewed.
-DOWN_FOR = 5.0
-#: A server that the host has heard within so many seconds is slow; another one is gone.
-HEARD_WITHIN = 2.0
 #: Seconds for which a command may wait for something to happen.
 WAITING = 1.5
 #: Seconds between two lines about a command that is refused.
@@ -90,7 +85,7 @@ class SharedClient:
                     # The server, or something in between, may have closed a connection that was idle.
                     has_reconnected = True
                     continue
-                if trouble is Trouble.SLOW and self._is_heard() and time.monotonic() + self.timeout <= until:
+                if trouble is Trouble.SLOW and self._known.is_heard and time.monotonic() + self.timeout <= until:
                     continue
                 self._give_up(trouble, what, error)
 
@@ -119,9 +114,6 @@ class SharedClient:
                 raise
             return self._give_up(*found, error)
 
-    def _is_heard(self) -> bool:
-        return self._known.silence < HEARD_WITHIN
-
     def _give_up(self, trouble: Trouble, what: str, error: Exception) -> NoReturn:
         match trouble:
             case Trouble.REFUSED:
@@ -129,10 +121,10 @@ class SharedClient:
                 raise Refused(f"{self.where}: {what}") from error
             case Trouble.WRONG:
                 self._complain("wrong", "%s: %s (%s)", self.where, what, error)
-            case Trouble.SLOW if self._is_heard():
+            case Trouble.SLOW if self._known.is_heard:
                 self._complain("slow", "%s is slow: %s (%s)", self.where, what, error)
             case Trouble.SLOW | Trouble.CUT | Trouble.DOWN:
-                if self._marks_down():
+                if self._known.note_down():
                     logger.warning(
                         "%s can't be used: %s (%s); until it is back, this host goes on alone: hits and stale pages are served as "
                         "before, and each host calls the origins itself",
@@ -147,12 +139,6 @@ class SharedClient:
         if last is None or now - last >= _PAUSE:
             self._complained[about] = now
             logger.warning(message, *args)
-
-    def _marks_down(self) -> bool:
-        """Say that the server is not to be asked by this host for a while, and return whether it was to be asked until now."""
-        was_up = not self._known.is_down
-        self._known.down_until = max(self._known.down_until, seconds_up() + DOWN_FOR)
-        return was_up
 
     def scan(self, prefix: str) -> Iterator[str]:
         """Yield the rests of all keys that begin with a prefix. One may come twice.
@@ -188,7 +174,7 @@ class SharedClient:
         except Exception as error:
             # Whatever a callable raises, visitors get their pages; and it may take long, so that they wait for it once.
             self._complain("client", "%s could not be made: %s; this host goes on alone", self.where, error)
-            self._marks_down()
+            self._known.note_down()
             raise Unavailable(f"{self.where} could not be made: {error}") from error
 
     def _called(self, source: Callable[[], Any], timeout: float) -> Any:

@@ -28,13 +28,12 @@ from ...core.model.purge_names import EVERYTHING
 from ...errors import StoreError
 from ...filesystem.atomic import make_directories
 from ...filesystem.locks import FileKeyLock
-from ...filesystem.uptime import seconds_up
 from ..base import Acknowledged
 from ..file_store import FileStore
 from ..purge_record import Purge
 from ..stamps import slot_of
 from .backlog import Backlog
-from .known import Known, local_number, number_of
+from .known import DOWN_FOR, Known, local_number, number_of
 from .logs import MOST, Change, Logged, Read, SharedLogs
 from .reminder import Reminder
 
@@ -46,10 +45,6 @@ BLOCK = 1000
 _PAUSE = 0.02
 #: Seconds between two attempts while the server does not answer: at first, and at most.
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 2.0
-#: Seconds for which the server counts as down after a failed attempt: more than until the next one.
-_DOWN_FOR = 3.0
-#: Seconds without hearing the server after which a process catches up before its first answer.
-DEAF = 2.0
 #: Seconds by which the server's clock may differ.
 _CLOCK_DIFFERS = 2.0
 #: Seconds between two looks for purges that no entry needs any more, and between two looks at what others have noted.
@@ -146,7 +141,7 @@ class Follower:
 
     def _is_down(self, pause: float) -> None:
         self._is_connected = False
-        self._known.down_until = seconds_up() + pause + _DOWN_FOR
+        self._known.note_down(pause + DOWN_FOR)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -156,7 +151,7 @@ class Follower:
         :raises StoreError: if the server can't be reached.
         """
         self._known.open()
-        if self._known.silence > DEAF and not self._known.is_down:
+        if not self._known.is_heard and not self._known.is_down:
             self.read_once()
 
     def read_once(self) -> None:

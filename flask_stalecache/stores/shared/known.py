@@ -20,8 +20,10 @@ from ..stamps import SLOTS
 from ..table_file import Layout, Table, open_table
 
 FILE_NAME = "known-1"
-#: Seconds for which the server counts as down at most without another attempt.
-LONGEST_DOWN = 60.0
+#: Seconds for which a server that failed is not asked, unless that is renewed; and at most without another attempt.
+DOWN_FOR, LONGEST_DOWN = 5.0, 60.0
+#: A server that the host has heard within so many seconds is slow, if it does not answer; another one is gone.
+HEARD_WITHIN = 2.0
 _DOWN_UNTIL, _HEARD_AT, _APPLIED, _CHANGE, _GENERATION, _HOST, _TOLD_AT, _APPLIED_BEFORE, _RENEWED_AT, _UNTOLD, _ENDED_AT = range(
     11
 )
@@ -127,6 +129,20 @@ class Known:
     def is_down(self) -> bool:
         """Whether the server counts as down."""
         return seconds_up() < self.down_until
+
+    def note_down(self, seconds: float | None = None) -> bool:
+        """Say that the server is not to be asked for a while, and return whether it was to be asked until now.
+
+        :param seconds: for how long at least. Default: :data:`DOWN_FOR`.
+        """
+        was_up = not self.is_down
+        self.down_until = max(self.down_until, seconds_up() + (DOWN_FOR if seconds is None else seconds))
+        return was_up
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the follower has heard the server lately."""
+        return self.silence < HEARD_WITHIN
 
     @property
     def silence(self) -> float:

@@ -31,15 +31,15 @@ local function changed(d, s, host)
   local c = redis.call('HINCRBY', m, 'c', 1)
   redis.call('XADD', P .. 'C', 'MAXLEN', '~', '@CHANGES', text(c) .. '-1', 'd', d, 's', s, 'o', host)
 end
-local function purged(names, seq)
+local function purged(names, seq, bound)
   local soft, at = 0, 0
   for d in string.gmatch(names, '%S+') do
     local v = redis.call('HGET', m, 'n:' .. d)
     if v then
       local h, s, a = string.match(v, '^(%d+) (%d+) (%d+)')
       h, s, a = tonumber(h), tonumber(s), tonumber(a)
-      if h > seq then return true, 0 end
-      if s > seq and s > soft then soft, at = s, a end
+      if h > seq and h <= bound then return true, 0 end
+      if s > seq and s <= bound and s > soft then soft, at = s, a end
     end
   end
   return false, at
@@ -57,7 +57,7 @@ local note = v[6] or ''
 local at = 0
 if v[1] then
   local is_purged
-  is_purged, at = purged(v[3], tonumber(v[2]))
+  is_purged, at = purged(v[3], tonumber(v[2]), math.huge)
   if is_purged or tonumber(v[2]) < tonumber(g) then
     redis.call('hdel', e, 's', 'q', 'N', 'h', 'b', 'z')
     v[1] = false
@@ -122,7 +122,7 @@ WRITE = (
     _PRELUDE
     + """
 local e, seq = P .. 'e:' .. ARGV[1], tonumber(ARGV[4])
-if purged(ARGV[6], seq) then return {'purged', state()} end
+if purged(ARGV[6], seq, math.huge) then return {'purged', state()} end
 if ARGV[2] ~= '' then
   local holder, old = redis.call('get', P .. 'l:' .. ARGV[1]), redis.call('hget', e, 's') or ''
   if holder ~= ARGV[2] and (holder or old ~= ARGV[3]) then return {'superseded', state()} end
@@ -197,15 +197,8 @@ local found, bound = {}, tonumber(ARGV[1])
 for i = 2, #ARGV do
   local e = P .. 'e:' .. ARGV[i]
   local v = redis.call('HMGET', e, 'h', 'n', 'N', 'q')
-  local is_purged, at = not v[1] or tonumber(v[4]) < tonumber(g), 0
-  for d in string.gmatch(v[1] and v[3] or '', '%S+') do
-    local n = redis.call('HGET', m, 'n:' .. d)
-    if n then
-      local h, s, a = string.match(n, '^(%d+) (%d+) (%d+)')
-      if tonumber(h) > tonumber(v[4]) and tonumber(h) <= bound then is_purged = true end
-      if tonumber(s) > tonumber(v[4]) and tonumber(s) <= bound then at = math.max(at, tonumber(a)) end
-    end
-  end
+  local is_purged, at = true, 0
+  if v[1] and tonumber(v[4]) >= tonumber(g) then is_purged, at = purged(v[3], tonumber(v[4]), bound) end
   found[i - 1] = {is_purged and '' or v[1], v[2] or '', text(at)}
 end
 return found

@@ -25,7 +25,6 @@ from ...core.model.note import NOTHING, Note
 from ...core.model.server_url import ServerUrl
 from ...errors import PurgedHereOnly, StoreError
 from ...filesystem.process import ProcessId, this_process
-from ...filesystem.uptime import seconds_up
 from ...stats.counters import Counters
 from .. import note_format
 from ..base import Acknowledged, Checked, Copy, Stored
@@ -341,7 +340,7 @@ class RedisStore:
             self._files.purge(*names, soft=soft)
             if not self._known.is_down:
                 # Who hears the server next tells the others.
-                self._known.down_until = seconds_up() + _LOST_FOR
+                self._known.note_down(_LOST_FOR)
             raise PurgedHereOnly(f"purged on this host only: {error}; other hosts hear of it once the server is back") from error
         return self._wait_for_hosts(number)
 

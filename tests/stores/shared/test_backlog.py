@@ -127,7 +127,7 @@ def test_what_was_removed_while_the_server_was_down_goes_everywhere(server: Serv
     assert one.load("page").entry is None
     assert one.write(begun_by_store(one))
     assert two.load("page").entry is not None
-    one._client._marks_down()
+    one._known.note_down()
     one.remove("page")
     one.follower.read_once()
     two.follower.read_once()

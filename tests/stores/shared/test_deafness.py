@@ -43,7 +43,7 @@ def is_fresh(host: RedisStore) -> bool:
 def test_freshness_ends_after_so_many_seconds_and_what_is_made_then_is_fresh_as_long(
     host: RedisStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    host._client._marks_down()
+    host._known.note_down()
     passes(host, LONGEST - 1)
     host._deafness.tick()
     assert is_fresh(host)
@@ -80,7 +80,7 @@ def test_what_is_ended_stays_so_when_the_server_is_back_and_nobody_else_is_told(
 
 
 def test_a_process_that_begins_on_a_deaf_host_serves_nothing_as_fresh(server: Server, host: RedisStore) -> None:
-    host._client._marks_down()
+    host._known.note_down()
     passes(host, LONGEST + 1)
     host._known.tick()
     later = RedisStore(server.url, host.directory, name="test", purge_wait=0, max_deaf=LONGEST)
@@ -91,7 +91,7 @@ def test_without_it_freshness_goes_on(server: Server, tmp_path: Path) -> None:
     host = RedisStore(server.url, tmp_path / "one", name="test", purge_wait=0)
     assert host.load("page").entry is None
     assert host.write(begun(host))
-    host._client._marks_down()
+    host._known.note_down()
     passes(host, 10 * LONGEST)
     host._deafness.tick()
     assert is_fresh(host)

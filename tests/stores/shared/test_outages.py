@@ -15,7 +15,7 @@ import redis
 from flask import Flask
 
 from flask_stalecache import StaleCache, StoreError
-from flask_stalecache.stores.shared import client as client_module
+from flask_stalecache.stores.shared import known as known_module
 from flask_stalecache.stores.shared.errors_of import Unavailable
 from flask_stalecache.stores.shared.store import RedisStore
 from support.client import settle, visit
@@ -213,9 +213,9 @@ def test_an_outage(
 ) -> None:
     outage = OUTAGES[name]
     # The follower renews this; a busy machine is not to need one.
-    monkeypatch.setattr(client_module, "DOWN_FOR", 50.0)
+    monkeypatch.setattr(known_module, "DOWN_FOR", 50.0)
     # A server that was heard so lately is slow: less than the patience with a server that hangs.
-    monkeypatch.setattr(client_module, "HEARD_WITHIN", 0.5)
+    monkeypatch.setattr(known_module, "HEARD_WITHIN", 0.5)
     caplog.set_level(logging.WARNING, "flask_stalecache")
     one, two = (make_site(mortal.url, name, outage.timeout) for name in ("one", "two"))
     for site in (one, two):
