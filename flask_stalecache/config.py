@@ -104,6 +104,9 @@ KEYS: Mapping[str, Key] = {
         120, accept.positive_seconds, "Seconds after which a refresh counts as failed and its lock is released."
     ),
     "REFRESHER": Key(None, accept.refresher, "An object with submit(job), which queues refreshes for other processes."),
+    "SWITCH_INTERVAL": Key(
+        0.0002, accept.switch_interval, "Python's switch interval while a refresh computes, in seconds; None leaves it alone."
+    ),
     "REFRESH_REMOTE_ADDR": Key(
         NOBODYS_ADDRESS, accept.address, "The REMOTE_ADDR of refreshes and of requests that warm: an address that is nobody's."
     ),
@@ -199,6 +202,7 @@ class Settings:
     refresh_backoff: tuple[float, float]
     refresh_deadline: float
     refresher: Any
+    switch_interval: float | None
     refresh_remote_addr: str
     failure_statuses: frozenset[int]
     refresh_headers: Mapping[str, str]

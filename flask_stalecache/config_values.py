@@ -62,6 +62,15 @@ def positive_seconds(name: str, value: object) -> float:
     return number
 
 
+def switch_interval(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    seconds = positive_seconds(name, value)
+    if not 1e-6 <= seconds <= 1:
+        raise ConfigError(f"{name}={value!r}: give seconds from 0.000001 to 1, such as 0.0002, or None to leave the interval alone")
+    return seconds
+
+
 def backoff(name: str, value: object) -> tuple[float, float]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise ConfigError(f"{name}={value!r}: give two durations, the first and the longest back-off, such as (2, 300)")

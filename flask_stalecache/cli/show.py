@@ -107,6 +107,8 @@ def _identity(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "version", entry.version
     if entry.stood_in:
         yield "made with", "the fallback of a call that failed"
+    if entry.work.computes:
+        yield "computed", f"{entry.work.seconds:.2f} s when it was made"
     for call in entry.calls:
         yield "made of", call
 
@@ -163,6 +165,7 @@ def _data(stored: Stored, now: float, terms: ServeOptions) -> dict[str, Any]:
         "version": entry.version,
         "made_of": list(entry.calls),
         "made_with_fallback": entry.stood_in,
+        "computed": entry.work.seconds if entry.work.computes else 0.0,
         "failures": note.failures,
         "retry_at": note.retry_at or None,
         "status": entry.status,

@@ -60,6 +60,7 @@ class Busy(NamedTuple):
     from_store: str
     calls: str
     failures: str
+    computed: str
     served95: str
     origin50: str
     origin95: str
@@ -255,6 +256,12 @@ def _advice(reason: Reason) -> str:
     return fix_of_reason(reason, FrontEnd.VIEW) or fix_of_reason(reason, FrontEnd.RULES)
 
 
+def computed_share(each: Mapping[str, Any]) -> str:
+    """Return the seconds that a call computes on average, of those that do; "" if none does."""
+    calls, seconds = each["computed"]["calls"], each["computed"]["seconds"]
+    return latency(seconds / calls) if calls else ""
+
+
 def _busy(count: int, kind: str, name: str, each: Mapping[str, Any]) -> Busy:
     served, origin = (buckets_of(each[name]["buckets"]) for name in ("served", "origin"))
     return Busy(
@@ -264,6 +271,7 @@ def _busy(count: int, kind: str, name: str, each: Mapping[str, Any]) -> Busy:
         from_store=percent(sum(each["requests"][status] for status in FROM_STORE), count),
         calls=number(each["origin_calls"]),
         failures=number(each["origin_failures"]),
+        computed=computed_share(each),
         served95=latency(quantile(served, 0.95)),
         origin50=latency(quantile(origin, 0.5)),
         origin95=latency(quantile(origin, 0.95)),

@@ -25,7 +25,9 @@ from ..filesystem.uptime import seconds_up
 from ..stats.counters import Counters
 from ..stores.base import Copy, Store
 from .instrumentation import Instrumentation
+from .lane import Lane
 from .log import RateLimitedLog
+from .meter import Meter
 from .origin import Answer, Start
 from .per_process import PerProcess
 from .singleflight import LOOK_AGAIN, Flight, FlightResult, Flights, Outcome
@@ -77,11 +79,14 @@ class AnswerWriter:
     :param backoff: the first and the longest pause in seconds after a failure.
     :param counters: counts failures.
     :param complaints: logs failures.
+    :param lane: the lane of refreshes that compute; ``None``: there is none.
     :ivar instrumentation: sends a signal for each stored entry.
     """
 
-    def __init__(self, store: Store, backoff: tuple[float, float], counters: Counters, complaints: RateLimitedLog) -> None:
-        self.instrumentation = Instrumentation()
+    def __init__(
+        self, store: Store, backoff: tuple[float, float], counters: Counters, complaints: RateLimitedLog, lane: Lane | None = None
+    ) -> None:
+        self.instrumentation = Instrumentation(lane, complaints)
         self.store = store
         self.backoff = backoff
         self.counters = counters
@@ -97,7 +102,16 @@ class AnswerWriter:
         if is_lasting:
             # The note is of use as long as it is asked.
             self.store.touch(copy)
-        return Start(self.store.seq(), now, os.urandom(8).hex(), copy.entry, self.is_marked(copy, now), is_lasting, seconds_up())
+        return Start(
+            self.store.seq(),
+            now,
+            os.urandom(8).hex(),
+            copy.entry,
+            self.is_marked(copy, now),
+            is_lasting,
+            seconds_up(),
+            meter=Meter(),
+        )
 
     def is_marked(self, copy: Copy, now: float) -> bool:
         """Whether answers for the key could not be stored so far, so that nobody needs to wait for one.

@@ -19,12 +19,14 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 from ..core.guarded import guarded
 from ..core.model.entry import Entry
+from ..core.model.work import NO_WORK
 from ..core.rules.serving import ServeOptions, is_due, is_fresh, stands_until
 from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
@@ -42,6 +44,8 @@ logger = logging.getLogger("flask_stalecache")
 
 #: Seconds before this process retries a refresh whose lock was taken, unless the key is written before.
 BUSY_PAUSE = 0.25
+#: Seconds after which a refresh that waits for a thread is taken for lost.
+LONGEST_WAIT = 3600.0
 
 
 class PendingRefresh(NamedTuple):
@@ -80,6 +84,7 @@ class BackgroundRefreshes:
     :param answer_writer: stores their answers.
     :param refresher: the pool for refreshes that name no pool.
     :param pools: all pools that run refreshes.
+    :param lane_pool: the one for refreshes that compute.
     :param flights: the flights of the process. A running refresh leads one, so that requests can wait for it.
     :param deadline: seconds after which a refresh counts as failed.
     :param delegation: hands refreshes over to other processes.
@@ -90,6 +95,7 @@ class BackgroundRefreshes:
         answer_writer: AnswerWriter,
         refresher: ThreadPool,
         pools: list[ThreadPool],
+        lane_pool: ThreadPool,
         flights: Flights,
         deadline: float,
         delegation: Delegation,
@@ -98,6 +104,8 @@ class BackgroundRefreshes:
         self.store = answer_writer.store
         self.refresher = refresher
         self.pools = pools
+        self.lane = answer_writer.instrumentation.lane
+        self.lane_pool = lane_pool
         self.flights = flights
         self.deadline = deadline
         self.delegation = delegation
@@ -186,11 +194,38 @@ class BackgroundRefreshes:
         result, demand = (RefreshResult(), Demand()) if pending is None else (pending.result, pending.demand)
         self.answer_writer.counters.count("refreshes_queued")
         group, drop = (job.tally.kind, job.tally.label), partial(self._drop, job.key, result)
-        if (job.pool or self.refresher).submit(Waiting(partial(self._run, job, result), group, job.key, demand, drop)):
+        self._wait_in_queue(job.key, result)
+        if self._pool_of(job).submit(Waiting(partial(self._run, job, result), group, job.key, demand, drop)):
             logger.debug("%s: a refresh was submitted", job.label)
             return True
         drop()
         return False
+
+    def _pool_of(self, job: RefreshJob) -> ThreadPool:
+        """Return the pool that runs a refresh: the lane, if it computes and has no time limit."""
+        if job.max_wait is None and self._computes(job):
+            return self.lane_pool
+        return job.pool or self.refresher
+
+    def _computes(self, job: RefreshJob) -> bool:
+        """Whether a refresh computes, as far as is known: the last call of its origin did, in whatever process."""
+        if not self.lane.is_open:
+            return False
+        copy = self.store.lookup(job.key)
+        entry = None if copy is None else copy.entry
+        return job.tally.computes if entry is None or entry.work == NO_WORK else entry.work.computes
+
+    def _wait_in_queue(self, key: str, result: RefreshResult) -> None:
+        """Let a refresh count as pending for as long as it waits for a thread: its deadline counts from when it begins."""
+        pending = self._pending.get(key)
+        if pending is not None and pending.result is result:
+            self._pending[key] = pending._replace(until=time.monotonic() + max(LONGEST_WAIT, self.deadline))
+
+    def _begin(self, key: str, result: RefreshResult) -> None:
+        """Let the deadline of a refresh count from now."""
+        pending = self._pending.get(key)
+        if pending is not None and pending.result is result:
+            self._pending[key] = pending._replace(until=time.monotonic() + self.deadline)
 
     def _drop(self, key: str, result: RefreshResult) -> None:
         """Forget a refresh that will not run."""
@@ -220,7 +255,7 @@ class BackgroundRefreshes:
     def _call(self, job: RefreshJob, copy: Copy, result: RefreshResult) -> None:
         try:
             start = self.answer_writer.start(copy)
-            answer = result.answer = self.answer_writer.instrumentation.call_origin(job, lambda: job.run(start))
+            answer = result.answer = self.answer_writer.instrumentation.call_origin(job, lambda: job.run(start), start.meter)
             self.answer_writer.write_if_unlocked(job.key, answer)
         except BaseException as error:
             result.answer = Answer(Verdict.FAILED, error=error)
@@ -243,7 +278,7 @@ class BackgroundRefreshes:
             results.append((job, result))
             if is_ours:
                 self.answer_writer.counters.count("refreshes_queued")
-                if not (job.pool or self.refresher).submit(partial(self._run, job, result), at_once=True):
+                if self._is_for_this_thread(job) or not self._pool_of(job).submit(partial(self._run, job, result), at_once=True):
                     here.append((job, result))
         for job, result in here:
             if job.max_wait is None:
@@ -255,7 +290,16 @@ class BackgroundRefreshes:
             max_wait = self.deadline if job.max_wait is None else job.max_wait
             result.done.wait(max(0.0, self.since(job.key) + max_wait - time.monotonic()))
 
+    def _is_for_this_thread(self, job: RefreshJob) -> bool:
+        """Whether a part that computes is refreshed for one that does: the lane would be a thread that waits for itself."""
+        return job.max_wait is None and self.lane.is_mine() and self._computes(job)
+
     def _run(self, job: RefreshJob, result: RefreshResult, met: Entry | None = None) -> None:
+        with self.lane.turn(self.deadline / 2) if self._computes(job) else nullcontext():
+            self._begin(job.key, result)
+            self._run_now(job, result, met)
+
+    def _run_now(self, job: RefreshJob, result: RefreshResult, met: Entry | None) -> None:
         pause = None
         try:
             pause = self._run_if_free(job, result, met)
@@ -306,7 +350,7 @@ class BackgroundRefreshes:
             if copy.entry is not None and copy.entry.calls:
                 # Concurrently: one after the other, their times would add up.
                 job.refresh_dependencies(copy.entry.calls)
-            answer = self.answer_writer.instrumentation.call_origin(job, lambda: job.run(start))
+            answer = self.answer_writer.instrumentation.call_origin(job, lambda: job.run(start), start.meter)
         except BaseException as error:
             # A job reports failures in its answer. If anything else stops it, it must not be retried at once.
             self.answer_writer.note_failure(copy, names=job.names(), seq=start.seq)
@@ -359,6 +403,7 @@ class BackgroundRefreshes:
             pending = self._pending.pop(flight.key, None)
             if pending is not None:
                 pending.result.done.set()
+            self.lane.give_up(flight.leader)
             for pool in self.pools:
                 pool.give_up(flight.leader)
 
@@ -366,9 +411,11 @@ class BackgroundRefreshes:
 class ProcessState:
     """The flights and refreshes of one process. A forked child has its own."""
 
-    def __init__(self, answer_writer: AnswerWriter, pools: list[ThreadPool], deadline: float, delegation: Delegation) -> None:
+    def __init__(
+        self, answer_writer: AnswerWriter, pools: list[ThreadPool], lane_pool: ThreadPool, deadline: float, delegation: Delegation
+    ) -> None:
         self.flights = Flights(partial(answer_writer.counters.count, "slow_readers"))
-        self.refreshes = BackgroundRefreshes(answer_writer, pools[0], pools, self.flights, deadline, delegation)
+        self.refreshes = BackgroundRefreshes(answer_writer, pools[0], pools, lane_pool, self.flights, deadline, delegation)
 
 
 def _is_still(copy: Copy, met: Entry) -> bool:

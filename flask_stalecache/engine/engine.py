@@ -126,6 +126,9 @@ class Engine:
 
     def _serve_slowly(self, origin: Origin, copy: Copy) -> Served:
         """Serve a request that is no plain hit."""
+        if copy.entry is not None and copy.entry.work.computes:
+            # Another process may have found out.
+            origin.tally.computes = True
         route = self._count_use(origin, copy) or self._look(origin, copy)
         match route:
             case ServeCopy():
@@ -290,7 +293,7 @@ class Engine:
         if visit.origin.carries(visit.copy.note.kept_out):
             start = start._replace(is_marked=True)
         logger.debug("%s: the origin is called without the lock", visit.origin.label)
-        answer = self.instrumentation.call_origin(visit.origin, partial(visit.origin.call, start))
+        answer = self.instrumentation.call_origin(visit.origin, partial(visit.origin.call, start), start.meter)
         if answer.later is not None:
             answer.later(partial(self.answer_writer.write_if_unlocked, visit.origin.key))
             return self.serve_answer(visit, answer, stored=False)
@@ -483,7 +486,7 @@ class Engine:
         logger.debug("%s: the origin is called", visit.origin.label)
         try:
             start = self.answer_writer.start(visit.copy)._replace(depends_on=parting)
-            answer = self.instrumentation.call_origin(visit.origin, partial(visit.origin.call, start))
+            answer = self.instrumentation.call_origin(visit.origin, partial(visit.origin.call, start), start.meter)
             if answer.later is None:
                 stored = self._write(flight, start, answer)
             elif self.runtime.in_line:

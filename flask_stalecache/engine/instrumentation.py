@@ -5,21 +5,28 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ..core.model.reasons import BypassReason
+from ..core.model.work import Work
 from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
 from ..stats.schema import eviction_reasons
 from ..stats.tally import UNCOUNTED, Tally
 from . import signals
+from .lane import Lane
+from .meter import Meter
 from .signals import send
 
 if TYPE_CHECKING:
     from ..core.model.entry import Entry
+    from .log import RateLimitedLog
     from .origin import Answer, Origin, RefreshJob, Served
 
 T = TypeVar("T")
+#: Seconds of computing that the log speaks of.
+WORTH_SAYING = 0.25
 logger = logging.getLogger("flask_stalecache")
 #: The reasons for evictions, by the name of their counter.
 _EVICTIONS = eviction_reasons()
@@ -40,24 +47,51 @@ class Counted(Protocol):
 class Instrumentation:
     """Counts calls of origins, and sends the signals.
 
+    :param lane: the lane of refreshes that compute.
+    :param complaints: logs what computes; ``None``: nothing is logged.
     :ivar sender: the sender of the signals.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lane: Lane | None = None, complaints: RateLimitedLog | None = None) -> None:
+        self.lane = Lane(None) if lane is None else lane
+        self.complaints = complaints
         self.sender: object = None
 
-    def call_origin(self, of: Counted, call: Callable[[], Answer]) -> Answer:
-        """Call an origin, and count the call."""
-        begun = time.perf_counter()
+    def call_origin(self, of: Counted, call: Callable[[], Answer], meter: Meter | None = None) -> Answer:
+        """Call an origin, and count the call.
+
+        :param meter: measures it.
+        """
+        begun, meter = time.perf_counter(), Meter() if meter is None else meter
+        gently = self.lane.gently() if of.tally.computes else nullcontext()
         try:
-            answer = call()
+            with gently, meter:
+                answer = call()
         except BaseException as error:
             self.count_origin_call(of.key, of.tally, time.perf_counter() - begun, is_failure(error), error)
             raise
         if answer.verdict is not Verdict.REFUSED:
             tally = of.tally if answer.tally is None else answer.tally
+            self._note_work(tally, meter.work())
             self.count_origin_call(of.key, tally, time.perf_counter() - begun, answer.has_failed, answer.error)
         return answer
+
+    def _note_work(self, tally: Tally, work: Work) -> None:
+        """Count a call that has computed, and say once for each endpoint what to do about it."""
+        if tally is UNCOUNTED:
+            return
+        tally.computes = work.computes
+        if not work.computes:
+            return
+        tally.computed(work.seconds)
+        if work.seconds >= WORTH_SAYING and self.lane.spares and self.complaints is not None:
+            self.complaints.warn_once(
+                ("computes", tally.label),
+                "%s computes, for %.1f s when it was last made, which slows down the visitors of this process: let a process of "
+                "its own refresh it (flask stalecache worker)",
+                tally.label,
+                work.seconds,
+            )
 
     def call_bypassed(
         self, tally: Tally, call: Callable[[], T], has_failed: Callable[[T], bool], why: BypassReason, *, is_visit: bool = True

@@ -42,6 +42,7 @@ from ..errors import StoreError
 from ..stats.tally import UNCOUNTED, Tally
 from ..stores.base import Copy
 from .latch import Latch
+from .meter import Meter
 from .stream_pace import StreamPace
 from .thread_pool import ThreadPool
 
@@ -51,6 +52,10 @@ _OF_NAMES = frozenset({StoreRefusal.MADE_FOR_VISITOR, StoreRefusal.READ_BY, Stor
 
 def _tell_nobody(fields: Fields) -> None:
     pass
+
+
+#: Of a call that nobody measures.
+NOT_MEASURED = Meter()
 
 
 class Start(NamedTuple):
@@ -64,6 +69,7 @@ class Start(NamedTuple):
     :ivar is_lasting: an answer could not be stored, however long ago, for a reason that is likely to last, and none could since.
     :ivar called: seconds since the start of the machine.
     :ivar depends_on: called with the selectors of a key by which the answer will be stored, as soon as they are known.
+    :ivar meter: measures the call.
     """
 
     seq: int
@@ -74,6 +80,7 @@ class Start(NamedTuple):
     is_lasting: bool = False
     called: float | None = None
     depends_on: Callable[[Fields], object] = _tell_nobody
+    meter: Meter = NOT_MEASURED
 
     def build_entry(self, options: ServeOptions, **content: Any) -> Entry:
         """Build an entry from the answer to this call.
@@ -95,6 +102,7 @@ class Start(NamedTuple):
             "seq": self.seq,
             "started": self.started,
             "called": self.called,
+            "work": self.meter.work(),
             "version": options.version,
             "deployed": options.deployed,
         }

@@ -14,10 +14,12 @@ from ..stats.many_hosts import Hosts, over_hosts
 from ..stats.registry import Registry
 from ..stats.schema import Stats
 from ..stores.base import Copy, DirectoryStore, ManyHostsStore, PrivateStore, Store, Usage
+from . import switch_interval
 from .answer_writer import AnswerWriter
 from .background import ProcessState
 from .delegation import Delegation
 from .housekeeper import Housekeeper
+from .lane import Lane
 from .log import RateLimitedLog
 from .origin import RefreshJob, RefreshResult
 from .per_process import PerProcess
@@ -48,7 +50,9 @@ class Runtime:
         self.settings = settings
         self.counters = counters
         self.complaints = RateLimitedLog()
-        self.answer_writer = AnswerWriter(store, settings.refresh_backoff, counters, self.complaints)
+        #: Refreshes that compute run there, one at a time.
+        self.lane = Lane(settings.switch_interval)
+        self.answer_writer = AnswerWriter(store, settings.refresh_backoff, counters, self.complaints, self.lane)
         self.instrumentation = self.answer_writer.instrumentation
         self.registry.listener = self.instrumentation.counted
         self.refresher = ThreadPool(settings.refresh_workers, settings.refresh_queue, settings.shutdown_wait)
@@ -56,6 +60,8 @@ class Runtime:
         self._copies = PerProcess(partial(StreamCopies, COPIES * settings.max_entry_size, given_up))
         #: All pools that run refreshes. The first one is for pages.
         self.pools = [self.refresher]
+        #: The thread of the lane, for refreshes of all kinds.
+        self.lane_pool = self.new_pool(1, settings.refresh_queue)
         #: Called once a second by housekeeping.
         self.watched: list[Callable[[], object]] = []
         self._housekeeper = Housekeeper(self)
@@ -63,7 +69,7 @@ class Runtime:
         self.in_line = False
         self.delegation = Delegation(settings.refresh_deadline, counters, self.complaints)
         self._processes = PerProcess(
-            partial(ProcessState, self.answer_writer, self.pools, settings.refresh_deadline, self.delegation)
+            partial(ProcessState, self.answer_writer, self.pools, self.lane_pool, settings.refresh_deadline, self.delegation)
         )
         self.process = self._processes.get()
         if settings.refresher is not None:
@@ -219,6 +225,7 @@ class Runtime:
         """Replace the parent's state after a fork, and start housekeeping. Not for hits: getpid is a system call."""
         if self._processes.peek() is not self.process:
             self.registry.see_fork()
+            switch_interval.see_fork()
             self.counters.after_fork()
             self.store.forget()
             self.process = self._processes.get()

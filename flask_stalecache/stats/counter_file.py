@@ -29,7 +29,7 @@ from .tally import ALL_CELLS, CELLS, KINDS, REASONS_DIGEST
 
 MAGIC = int.from_bytes(b"stalerow", "little")
 #: Each layout has its own version.
-VERSION = 3
+VERSION = 4
 #: Cells of the head.
 HEAD = 128
 _MAGIC_CELL, _VERSION_CELL, BORN_CELL = 0, 1, 2

@@ -102,6 +102,14 @@ COUNTERS: tuple[Counter, ...] = (
         line="origins", words="failed",
     ),
     _series(
+        "computed.calls", "computed.calls", metric="origin_computed", by_series=True,
+        help="Calls of origins that have computed, rather than waited.", line="computing", words="calls",
+    ),
+    _series(
+        "computed.seconds", "computed.seconds", metric="origin_computed_seconds", by_series=True,
+        help="Seconds of processors that they took.", line="computing", words="s of processors",
+    ),
+    _series(
         "waits", "waits", metric="waits", by_series=True, help="Requests that waited for another's call of the origin.",
         line="waits", words="waited for another's call",
     ),
@@ -229,7 +237,7 @@ def lines(stats: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[float, str
 
 
 #: The order of the lines; a line that is not named here comes last.
-_LINES = ("origins", "waits", "refreshes", "scans", "evictions", "purges", "store")
+_LINES = ("origins", "computing", "waits", "refreshes", "scans", "evictions", "purges", "store")
 
 
 class Histogram(TypedDict):
@@ -251,6 +259,13 @@ class Refreshed(TypedDict):
     seconds: float
 
 
+class Computed(TypedDict):
+    """Calls of origins that have computed, rather than waited, and the seconds of processors that they took."""
+
+    calls: int
+    seconds: float
+
+
 class Series(TypedDict):
     """The counts of one endpoint, fetch function or host.
 
@@ -262,6 +277,7 @@ class Series(TypedDict):
     origin_failures: int
     waits: int
     refreshes: Refreshed
+    computed: Computed
     served: Histogram
     origin: Histogram
     reasons: dict[str, int]
@@ -337,6 +353,7 @@ class Stats(_OverHosts):
     reasons: dict[str, int]
     origin_calls: int
     origin_failures: int
+    computed: Computed
     waits: int
     lock_timeouts: int
     slow_readers: int

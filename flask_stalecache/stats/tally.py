@@ -39,10 +39,11 @@ _FROM_STORE = (*PLAIN_CELLS.values(), *(_STATUS[status] for status in PLAIN_CELL
 _MANY = 100
 _CALLS, _FAILURES, _WAITS, _REFRESHED, _REFRESH_FAILED, _REFRESH_NS, _SERVED_NS, _ORIGIN_NS = range(8, 16)
 _SERVED, _ORIGIN = 16, 16 + _BUCKETS
-#: Cells of a label's series: all of the above.
-CELLS = 48
+_COMPUTED, _COMPUTED_NS = 48, 49
+#: Cells of a label's series: all of the above, and a few spare ones.
+CELLS = 56
 #: Cells for reasons, of which most are spare ones.
-_ROOM = 128
+_ROOM = 120
 #: Cells of a label: those of its series, and one for each reason why something was not answered from the store.
 ALL_CELLS = CELLS + _ROOM
 _CODES = tuple(map(code_of, REASONS))
@@ -60,16 +61,18 @@ def private_cells(count: int) -> memoryview:
 class Tally:
     """The counts of one endpoint, fetch function or host in this process.
 
+    :ivar computes: its origin has computed for long, rather than waited, when it was last called.
     :ivar live: requests so far that were not answered from the store, roughly: threads may miss some.
     :ivar cells: its cells; replaced after a fork, so they must be read for each count.
     """
 
-    __slots__ = ("cells", "kind", "label", "live")
+    __slots__ = ("cells", "computes", "kind", "label", "live")
 
     def __init__(self, kind: str, label: str, cells: memoryview | None = None) -> None:
         self.kind = kind
         self.label = label
         self.live = 0
+        self.computes = False
         self.cells = private_cells(ALL_CELLS) if cells is None else cells
 
     def move_to(self, cells: memoryview) -> None:
@@ -118,6 +121,15 @@ class Tally:
         if failed:
             self.cells[_FAILURES] += 1
 
+    def computed(self, seconds: float) -> None:
+        """Count a call of the origin that has computed.
+
+        :param seconds: of a processor.
+        """
+        nanoseconds = int(seconds * _BILLION)
+        self.cells[_COMPUTED] += 1
+        self.cells[_COMPUTED_NS] += nanoseconds
+
     def refreshed(self, seconds: float, *, failed: bool) -> None:
         """Count a refresh that has ended."""
         index, nanoseconds = _REFRESH_FAILED if failed else _REFRESHED, int(seconds * _BILLION)
@@ -154,6 +166,7 @@ def series_of(cells: Sequence[int], *, cumulative: bool = True) -> Series:
             "failed": cells[_REFRESH_FAILED],
             "seconds": cells[_REFRESH_NS] / _BILLION,
         },
+        "computed": {"calls": cells[_COMPUTED], "seconds": cells[_COMPUTED_NS] / _BILLION},
         "served": _histogram(served, cells[_SERVED_NS], cumulative),
         "origin": _histogram(cells[_ORIGIN : _ORIGIN + _BUCKETS], cells[_ORIGIN_NS], cumulative),
         "reasons": reasons_in(cells),

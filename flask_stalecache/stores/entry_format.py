@@ -17,6 +17,7 @@ import msgspec
 
 from ..core.model.entry import Entry
 from ..core.model.holes import Hole
+from ..core.model.work import NO_WORK
 from ..errors import BrokenEntry, StoreError
 from . import head_values as values
 
@@ -45,6 +46,9 @@ def encode(entry: Entry) -> bytes:
         head["ended"] = True
     if entry.holes:
         head["holes"] = [hole.to_json() for hole in entry.holes]
+    if entry.work != NO_WORK:
+        # Versions that know nothing of it read the others.
+        head["work"] = list(entry.work)
     try:
         _entry(head, entry.body)
     except _NO_HEAD as error:
@@ -168,6 +172,7 @@ def _entry(head: dict[str, Any], body: bytes) -> Entry:
         recipe=values.recipe(head["recipe"]),
         holes=_holes(head, body),
         ended=values.flag(head.get("ended", False)),
+        work=values.work(head.get("work")),
         body=body,
     )
     values.check_index(entry)

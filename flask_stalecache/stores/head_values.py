@@ -17,6 +17,7 @@ from ..core.model.entry import Entry
 from ..core.model.inputs import RequestInputs
 from ..core.model.policy import Windows
 from ..core.model.recipe import PageRecipe
+from ..core.model.work import NO_WORK, Work
 from ..core.rules.variant_index import INDEX, check_lines
 
 T = TypeVar("T")
@@ -53,6 +54,14 @@ def moment(value: Any) -> float:
 def span(value: Any) -> float:
     """Return a duration in seconds, finite and not negative."""
     return _between(0, value, sys.float_info.max)
+
+
+def work(value: Any) -> Work:
+    """Return the work of an origin; none, if it was not measured."""
+    if value is None:
+        return NO_WORK
+    seconds, share = _of(list, value)
+    return Work(span(seconds), _between(0, share, 1))
 
 
 def status(value: Any) -> int:

@@ -39,7 +39,8 @@ def counted() -> dict[str, Any]:
         group, _, name = counter.rpartition(".")
         (stats[group] if group else stats)[name] = value
     series = next(iter(registry_with_a_call().read(0, 0, None)["endpoints"].values()))
-    stats["endpoints"] = {"page": {**series, **{name: stats[name] for name in ("origin_calls", "origin_failures", "waits")}}}
+    names = ("origin_calls", "origin_failures", "computed", "waits")
+    stats["endpoints"] = {"page": {**series, **{name: stats[name] for name in names}}}
     return stats
 
 
@@ -93,7 +94,7 @@ def test_the_first_row_of_a_metric_has_its_help() -> None:
 
 def test_the_keys_of_the_table_are_those_of_the_types() -> None:
     types = get_type_hints(Stats)
-    for group in ("refreshes", "scans"):
+    for group in ("computed", "refreshes", "scans"):
         expected = {counter.key for counter in SHOWN if counter.key.startswith(f"{group}.")}
         assert {f"{group}.{name}" for name in get_type_hints(types[group])} == expected
     others = {"requests", "calls", "reasons", "entries", "bytes", "max_size", "workers", "since", "endpoints", "functions", "hosts"}

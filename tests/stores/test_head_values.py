@@ -71,6 +71,11 @@ CHECKS: dict[str, tuple[Callable[[Any], object], list[Any], list[Any]]] = {
         [None, "ab", ["ab"], [["", "1"]], [["X A", "1"]], [["X:", "1"]], [["X\n", "1"]], [["X"]], [["X", 1]], [["X", "1", "2"]]],
     ),
     "windows": (head_values.windows, [[0, 0, 0], [1.5, 1e308, 0]], [[0, 0], [0, 0, 0, 0], [0, 0, NAN], [0, -1, 0], None, "000"]),
+    "work": (
+        head_values.work,
+        [None, [0, 0], [1.5, 1], [3, 0.25]],
+        [0, [], [1], [1, 2], [-1, 0], [0, -0.1], [NAN, 0], [0, NAN], "00", [1, 1, 1]],
+    ),
     "names": (head_values.texts, [[], ["a"]], ["abc", {"a": 1}, [None], 7]),
     "inputs": (
         head_values.inputs_sent,

@@ -11,6 +11,7 @@ from .holes import Hole
 from .inputs import RequestInputs
 from .moments import AHEAD
 from .policy import Windows
+from .work import NO_WORK, Work
 
 
 class BodyFile(Protocol):
@@ -53,6 +54,7 @@ class Entry:
     :param by_file: its front end can serve it from its file, so that a large body need not be kept in memory.
     :param stood_in: it was made with the fallback of a failed call.
     :param holes: the places in the body that each visitor has for themselves, in their order.
+    :param work: how much of its time the origin computed.
     :param file: the file of the body, if it is not in ``body``. Not stored.
     :param called: when the origin was called, in seconds since the start of the machine. Not stored; ``None`` if it was read from a
         store.
@@ -82,6 +84,7 @@ class Entry:
     by_file: bool = False
     ended: bool = False
     holes: tuple[Hole, ...] = ()
+    work: Work = field(default=NO_WORK, compare=False)
     file: BodyFile | None = None
     called: float | None = field(default=None, compare=False)
 

@@ -1,0 +1,52 @@
+"""How much of its time an origin computes, rather than waits. Pure.
+
+A refresh that waits for a third party costs visitors nothing. One that computes takes the interpreter from them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: The least share of its time, and seconds, that an origin computes that is said to compute.
+LEAST_SHARE, LEAST_SECONDS = 0.5, 0.05
+
+
+class Work(NamedTuple):
+    """The work of one call of an origin.
+
+    :ivar seconds: the time of a processor that its thread took.
+    :ivar share: the share of its duration in which it computed, or would have if it had been alone: 0 to 1.
+    """
+
+    seconds: float = 0.0
+    share: float = 0.0
+
+    @property
+    def computes(self) -> bool:
+        """Whether it computes for so long that visitors would notice."""
+        return self.share >= LEAST_SHARE and self.seconds >= LEAST_SECONDS
+
+
+#: Of what was not measured.
+NO_WORK = Work()
+
+
+def measured(own: float, took: float, all_threads: float, running: int, ready: float = 0.0) -> Work:
+    """Return the work of a call that shared the interpreter with others.
+
+    Threads that compute share it, so that each of four has a quarter of it. The share is corrected by the number of calls that ran
+    meanwhile, as far as other threads did compute: calls that wait leave the interpreter to the others. On a busy machine a thread
+    also waits for a processor; that time counts as computed, for the other threads in proportion.
+
+    :param own: seconds of a processor that its thread took.
+    :param took: its duration in seconds.
+    :param all_threads: seconds of processors that all threads of the process took meanwhile.
+    :param running: the calls of origins that ran at the same time, this one included.
+    :param ready: seconds that its thread has waited for a processor.
+    """
+    if took <= 0.0 or own <= 0.0:
+        return NO_WORK
+    stretched = 1.0 + max(0.0, ready) / own
+    others = min(max(0.0, all_threads - own) * stretched / took, 1.0)
+    competing = min(float(max(running, 1)), 1.0 / (1.0 - others) if others < 1.0 else float(running))
+    return Work(own, min(1.0, own * stretched / took * max(competing, 1.0)))
