@@ -8,11 +8,8 @@ before the clock moves on, a sweep a minute that does all folders at once, and n
 
 from __future__ import annotations
 
-import itertools
 import logging
-import math
 import random
-import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -22,11 +19,10 @@ from typing import Any
 import pytest
 import time_machine
 
-from flask_stalecache.engine import engine, thread_pool, timed_calls
-from flask_stalecache.stores import sweep
-from flask_stalecache.stores.file_store import FileStore
+from flask_stalecache.engine import thread_pool
 from support.client import MakeApp, settle, visit
 from support.day.census import Census, files_in, live_objects, paths_stored_in
+from support.day.exact import make_exact
 from support.day.model import Release
 from support.day.play import Day, Event, MakeWorker, Worker, is_gone
 from support.day.site import ARCHIVE, SEARCH, TOP, Page, Script, Site
@@ -34,7 +30,6 @@ from support.day.terms import (
     COPIES,
     DAY,
     FIRST_PAUSE,
-    HALF,
     HOUR,
     INACTIVE,
     KIB,
@@ -49,31 +44,7 @@ from support.threads import PATIENCE, wait_until
 
 @pytest.fixture(autouse=True)
 def _exactly(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Take out what no model can know: random numbers, how much a sweep does at a time, when it does, and who shares a slot."""
-    monkeypatch.setattr(random, "random", lambda: HALF)
-    monkeypatch.setattr(sweep, "BUDGET", math.inf)
-    # Shorter waits in real time.
-    for module in (engine, timed_calls):
-        monkeypatch.setattr(module, "POLL", 0.001)
-    monkeypatch.setattr(thread_pool, "IDLE", 0.2)
-    tick, this_thread = FileStore.tick, threading.get_ident()
-
-    def tick_if_told(store: FileStore) -> None:
-        # The housekeeping threads run on the real clock, and would sweep at any moment of the day.
-        if threading.get_ident() == this_thread:
-            tick(store)
-
-    monkeypatch.setattr(FileStore, "tick", tick_if_told)
-    slots: dict[str, int] = {}
-    numbers = itertools.count(1)
-
-    def own_slot(digest: str) -> int:
-        return slots.get(digest) or slots.setdefault(digest, next(numbers))
-
-    users = [module for name, module in sys.modules.items() if name.startswith("flask_stalecache.") and hasattr(module, "slot_of")]
-    assert len(users) > 1
-    for module in users:
-        monkeypatch.setattr(module, "slot_of", own_slot)
+    make_exact(monkeypatch)
     # Thousands of records would be kept, and grow.
     caplog.set_level(logging.CRITICAL, "flask_stalecache")
 

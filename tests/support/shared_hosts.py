@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha1
 from importlib.util import find_spec
@@ -72,14 +72,23 @@ class Server:
     :param kind: "valkey" or "redis".
     :param options: further words of its command.
     :param with_port: it listens on a port, too.
+    :param environment: further variables of its environment.
     """
 
     def __init__(
-        self, folder: Path, *, starts: bool = True, kind: str = "valkey", options: Sequence[str] = (), with_port: bool = False
+        self,
+        folder: Path,
+        *,
+        starts: bool = True,
+        kind: str = "valkey",
+        options: Sequence[str] = (),
+        with_port: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.socket = folder / "socket"
         self.kind, self.options = kind, tuple(options)
+        self._environment = {**os.environ, **(environment or {})}
         #: Its port on 127.0.0.1; 0: it has none.
         self.port = free_port() if with_port else 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -99,7 +108,11 @@ class Server:
         places = {"port": str(self.port), "unixsocket": str(self.socket), "dir": str(self.folder), "save": ""}
         command = [str(PROGRAMS[self.kind]), *(word for name, value in places.items() for word in (f"--{name}", value))]
         self.process = subprocess.Popen(
-            [*command, *self.options, *options], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True
+            [*command, *self.options, *options],
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
     def come_first(self) -> None:

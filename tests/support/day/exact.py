@@ -1,0 +1,44 @@
+"""A day of a site: what is taken out of the package, since no model can know it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import sys
+import threading
+
+import pytest
+
+from flask_stalecache.engine import engine, thread_pool, timed_calls
+from flask_stalecache.stores import sweep
+from flask_stalecache.stores.file_store import FileStore
+from support.day.terms import HALF
+
+
+def make_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take out random numbers, how much a sweep does at a time, when it does, and who shares a slot."""
+    monkeypatch.setattr(random, "random", lambda: HALF)
+    monkeypatch.setattr(sweep, "BUDGET", math.inf)
+    # Shorter waits in real time.
+    for module in (engine, timed_calls):
+        monkeypatch.setattr(module, "POLL", 0.001)
+    monkeypatch.setattr(thread_pool, "IDLE", 0.2)
+    tick, this_thread = FileStore.tick, threading.get_ident()
+
+    def tick_if_told(store: FileStore) -> None:
+        # The housekeeping threads run on the real clock, and would sweep at any moment of the day.
+        if threading.get_ident() == this_thread:
+            tick(store)
+
+    monkeypatch.setattr(FileStore, "tick", tick_if_told)
+    slots: dict[str, int] = {}
+    numbers = itertools.count(1)
+
+    def own_slot(digest: str) -> int:
+        return slots.get(digest) or slots.setdefault(digest, next(numbers))
+
+    users = [module for name, module in sys.modules.items() if name.startswith("flask_stalecache.") and hasattr(module, "slot_of")]
+    assert len(users) > 1
+    for module in users:
+        monkeypatch.setattr(module, "slot_of", own_slot)
