@@ -74,7 +74,7 @@ def test_a_follower_beside_a_web_server(tmp_path: Path, valkey: shared_hosts.Ser
         return web.get("/news", HOST).headers["X-Cache-Status"] == "MISS" and heard.hosts == 2
 
     with serving("gthread", SOURCE, tmp_path, env={"STORE": valkey.url, "DIR": tmp_path / "web"}, workers=1) as web:
-        assert reaches(web)
+        wait_for(lambda: reaches(web), what="the follower beside it follows")
         follower.send_signal(signal.SIGTERM)
         assert follower.wait(PATIENCE) == 0
         assert follower.stdout.read() == "stopped\n"

@@ -346,10 +346,6 @@ class Follower:
 
     # -- other hosts ---------------------------------------------------------------------------------------------
 
-    def wait_for_others(self, number: int, seconds: float) -> list[str]:
-        """Wait until all hosts that were heard lately have applied a purge, and return those that have not."""
-        return list(self.acknowledged(number, seconds).late)
-
     def acknowledged(self, number: int, seconds: float) -> Acknowledged:
         """Wait until all hosts that were heard lately have applied a purge, and return who has.
 

@@ -37,7 +37,7 @@ MOST = 2000
 #: Microseconds after which a host that was not heard does not count.
 LIVE = 3_000_000
 #: Microseconds of a day: for so long the purges of a name are kept at least, and hosts that are silent.
-_DAY = 86_400_000_000
+DAY = 86_400_000_000
 
 #: The layout of the data. A version of this package with another one goes on alone: it neither reads nor changes anything.
 LAYOUT = "1"
@@ -157,16 +157,6 @@ end
 return {live, late}
 """
 
-#: Returns all hosts with the present moment; forgets those that were not heard for a day.
-_HOSTS = """
-local all, lines = redis.call('HGETALL', P .. 'H'), {}
-for i = 1, #all, 2 do
-  local heard = tonumber(string.match(all[i + 1], '^%d+ (%d+)'))
-  if now - heard > {DAY} then redis.call('HDEL', P .. 'H', all[i]) else lines[#lines + 1] = all[i] .. ' ' .. all[i + 1] end
-end
-return {text(number('p')), text(now), lines}
-"""
-
 #: Drops some of the purges of names that no entry needs any more. ARGV: cursor.
 _DROP = """
 local found = redis.call('HSCAN', m, ARGV[1], 'MATCH', 'n:*', 'COUNT', '1000')
@@ -178,12 +168,12 @@ return found[1]
 
 
 def _with_limits(script: str) -> str:
-    limits = {"{DAY}": str(_DAY), "{PURGES}": str(PURGES), "{MOST}": str(MOST)}
+    limits = {"{DAY}": str(DAY), "{PURGES}": str(PURGES), "{MOST}": str(MOST)}
     return reduce(lambda text, limit: text.replace(*limit), limits.items(), f"{BEGIN}{_PURGE_FUNCTION}{script}")
 
 
 PURGE, RENEW, SAY = map(_with_limits, (_PURGE, _RENEW, _SAY))
-READ, LAGGARDS, HOSTS, DROP = map(_with_limits, (_READ, _LAGGARDS, _HOSTS, _DROP))
+READ, LAGGARDS, DROP = map(_with_limits, (_READ, _LAGGARDS, _DROP))
 
 
 class Commands(Protocol):
@@ -248,21 +238,6 @@ class Read:
     purges: tuple[Logged, ...]
     first: int
     changes: tuple[Change, ...]
-
-
-class HostState(NamedTuple):
-    """What the server knows of one host.
-
-    :ivar host: its name.
-    :ivar applied: the last purge that it has applied.
-    :ivar silence: seconds since it was heard.
-    :ivar is_behind: whether it has not applied the last purge.
-    """
-
-    host: str
-    applied: int
-    silence: float
-    is_behind: bool
 
 
 class SharedLogs:
@@ -331,11 +306,6 @@ class SharedLogs:
         live, late = self._run(LAGGARDS, host, number, LIVE)
         return int(live), sorted(map(_text, late))
 
-    def hosts(self) -> list[HostState]:
-        """Return all hosts of the last day."""
-        last, now, lines = self._run(HOSTS)
-        return sorted(_host(_text(line), int(last), int(now)) for line in lines)
-
     def drop_old_names(self) -> None:
         """Drop the purges of names that no entry needs any more."""
         cursor = "0"
@@ -375,8 +345,3 @@ def _logged(item: Any) -> Logged:
         return Logged(purge, number, int(values["b"]), were, int(values.get("f", 0)))
     except (KeyError, ValueError, TypeError) as error:
         raise StoreError(f"the server's log of purges holds something else: {error}") from None
-
-
-def _host(line: str, last: int, now: int) -> HostState:
-    host, applied, heard = line.split(" ")
-    return HostState(host, int(applied), max(0.0, (now - int(heard)) / 1e6), int(applied) < last)

@@ -30,18 +30,18 @@ from ...stats.many_hosts import COUNTED, Host, Hosts, HostState, heard, together
 from ...stats.schema import Stats
 from .client import SharedClient
 from .known import Known
-from .logs import BEGIN, LIVE, prefix_of
+from .logs import BEGIN, DAY, LIVE, prefix_of
 
 #: Seconds between two times that a host tells its numbers.
 INTERVAL = 15.0
-#: Seconds after which a silent host is gone.
-DAY = 86400.0
 #: Directories whose numbers are kept apart; of more, those of hosts that are gone are added up.
 MOST = 200
 #: How often a host looks whether there are more, of the times that it tells: once an hour.
 FOLDED = INTERVAL / 3600
 #: Bytes of the numbers of one host at most: compressed, and as JSON.
 _LARGEST, _LARGEST_JSON = 256 * 1024, 4 * 1024 * 1024
+#: Seconds after which a silent host is gone.
+_DAY = DAY / 1e6
 _GONE = "gone"
 
 #: ARGV: directory, host, numbers.
@@ -49,21 +49,23 @@ _TELL = """
 return redis.call('HSET', P .. 'S', ARGV[1], text(now) .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
 """
 
-#: Returns the moment, the last purge, of each host when it was heard and what it lacks, and all numbers.
+#: Returns the moment, the last purge, of each host when it was heard and what it lacks, and all numbers. Forgets hosts after a day.
 _LOOK = """
 local lines, all, last = {}, redis.call('HGETALL', P .. 'H'), number('p')
 for i = 1, #all, 2 do
   local applied, heard = string.match(all[i + 1], '^(%d+) (%d+)')
+  local is_gone = now - tonumber(heard) > @DAY
+  if is_gone then redis.call('HDEL', P .. 'H', all[i]) end
   local lacks, first = 0, '0'
-  if tonumber(applied) < last then
+  if tonumber(applied) < last and not is_gone then
     local found = redis.call('XRANGE', P .. 'P', applied .. '-2', '+', 'COUNT', '@COUNTED')
     lacks = math.max(1, #found)
     first = found[1] and string.match(found[1][1], '^%d+') or text(last)
   end
-  lines[#lines + 1] = all[i] .. ' ' .. heard .. ' ' .. lacks .. ' ' .. first
+  if not is_gone then lines[#lines + 1] = all[i] .. ' ' .. heard .. ' ' .. lacks .. ' ' .. first end
 end
 return {text(now), text(last), lines, redis.call('HGETALL', P .. 'S')}
-""".replace("@COUNTED", str(COUNTED))
+""".replace("@COUNTED", str(COUNTED)).replace("@DAY", str(DAY))
 
 #: Puts one sum in the place of the numbers of directories, unless one of them was told meanwhile.
 #: ARGV: the sum that was known, the new one, then each directory and what it had told.
@@ -165,7 +167,7 @@ class SharedNumbers:
         hosts += [
             Host(name, name == here, HostState.UNKNOWN, stats=each.stats, told=each.silence)
             for name, each in by_host.items()
-            if name not in known and each.silence < DAY
+            if name not in known and each.silence < _DAY
         ]
         listed = {id(host.stats) for host in hosts}
         gone = tuple(each.stats for each in numbers if id(each.stats) not in listed)
@@ -173,7 +175,7 @@ class SharedNumbers:
 
     def _alone(self, here: str, problem: str) -> Hosts:
         silence = self._known.silence
-        has_heard = silence < DAY
+        has_heard = silence < _DAY
         state = HostState.DEAF if has_heard else HostState.UNKNOWN
         return Hosts(problem, (Host(here, True, state, silence if has_heard else None),))
 
@@ -192,7 +194,7 @@ class SharedNumbers:
         numbers = self._read()[3]
         old = next((each for each in numbers if each.directory == _GONE), None)
         apart = sorted((each for each in numbers if each.directory != _GONE), key=lambda each: -each.silence)
-        folded = [each for each in apart[: max(0, len(apart) - MOST)] if each.silence > DAY]
+        folded = [each for each in apart[: max(0, len(apart) - MOST)] if each.silence > _DAY]
         if not folded:
             return
         first, *rest = [each.stats for each in (*folded, *([old] if old else []))]

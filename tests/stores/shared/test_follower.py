@@ -13,6 +13,7 @@ import time_machine
 
 from flask_stalecache import StoreError
 from flask_stalecache.core.model.keys import digest
+from flask_stalecache.stores.base import Acknowledged
 from flask_stalecache.stores.shared import follower as follower_module
 from flask_stalecache.stores.shared import logs
 from flask_stalecache.stores.shared.known import number_of, shared_number
@@ -102,20 +103,16 @@ def test_many_purges_are_read_in_parts(hosts: list[Host], monkeypatch: pytest.Mo
 def test_who_waits_for_others_is_told_who_is_late(hosts: list[Host], make_host: MakeHost) -> None:
     one, two = hosts
     number = one.follower.purge((NEWS,), soft=False)
-    assert one.follower.wait_for_others(number, 0) == [two.known.host_id()]
-    assert [(state.host, state.is_behind) for state in one.logs.hosts() if state.is_behind]
+    assert one.follower.acknowledged(number, 0) == Acknowledged(2, (two.known.host_id(),), 0)
     two.read()
-    assert one.follower.wait_for_others(number, PATIENCE) == []
-    one.read()
-    assert not any(state.is_behind for state in one.logs.hosts())
-    assert {state.host for state in one.logs.hosts()} == {host.known.host_id() for host in hosts}
+    assert one.follower.acknowledged(number, PATIENCE).late == ()
 
 
 def test_nobody_waits_for_who_has_gone(hosts: list[Host], monkeypatch: pytest.MonkeyPatch) -> None:
     one, _ = hosts
     number = one.follower.purge((NEWS,), soft=False)
     monkeypatch.setattr(logs, "LIVE", 0)
-    assert one.follower.wait_for_others(number, 0) == []
+    assert one.follower.acknowledged(number, 0).late == ()
 
 
 # -- changes -------------------------------------------------------------------------------------------------------
@@ -370,13 +367,13 @@ def test_one_process_of_a_host_follows_and_another_takes_over(hosts: list[Host],
     fill(beside)
     assert bodies(beside) == [OLD]
     number = one.follower.purge((NEWS,), soft=False)
-    assert one.follower.wait_for_others(number, PATIENCE) == []
+    assert one.follower.acknowledged(number, PATIENCE).late == ()
     assert bodies(beside) == [None]
     two.follower.stop()
     beside.follower.tick()
     assert beside.follower.follows
     number = one.follower.purge((SPORT,), soft=False)
-    assert one.follower.wait_for_others(number, PATIENCE) == []
+    assert one.follower.acknowledged(number, PATIENCE).late == ()
     beside.follower.stop()
 
 

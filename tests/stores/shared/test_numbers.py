@@ -20,6 +20,7 @@ from flask_stalecache.stores.shared import numbers
 from flask_stalecache.stores.shared.known import Known
 from flask_stalecache.stores.shared.numbers import SharedNumbers
 from flask_stalecache.stores.shared.store import RedisStore
+from support.host_apps import live_for_long
 from support.shared_hosts import Server
 
 TOLD = "stalecache:{test}:S"
@@ -118,7 +119,8 @@ def test_housekeeping_tells(make: Callable[[str], Host]) -> None:
     two.store.follower.stop()
 
 
-def test_states_of_hosts(server: Server, make: Callable[[str], Host]) -> None:
+def test_states_of_hosts(server: Server, make: Callable[[str], Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    live_for_long(monkeypatch)
     one, two, silent = make("one"), make("two"), make("silent")
     for host in (one, two, silent):
         host.tell()
@@ -141,6 +143,13 @@ def test_states_of_hosts(server: Server, make: Callable[[str], Host]) -> None:
     assert looked.behind == [silent.name]
     assert looked.last_purge is not None
     assert looked.last_purge < 60
+    # After a day it is not listed, and no line is kept for it.
+    client.hset("stalecache:{test}:H", silent.name, b"%s %d" % (applied, int(heard) - DAY - 1_000_000))
+    age(server)
+    assert silent.name not in one.shared()
+    assert client.hget("stalecache:{test}:H", silent.name) is None
+    for host in (one, two, silent):
+        host.tell()
     # The bookkeeping is lost, the numbers are not.
     client.delete("stalecache:{test}:H")
     assert {host["state"] for host in one.shared().values()} == {"unknown"}

@@ -45,7 +45,7 @@ def look() -> bytes | None:
 def purge(name: str, seconds: float) -> list[str]:
     """Purge on all hosts, and return who has not heard of it after so many seconds."""
     number = HERE[0].follower.purge((name,), soft=False)
-    return HERE[0].follower.wait_for_others(number, seconds)
+    return list(HERE[0].follower.acknowledged(number, seconds).late)
 
 
 @pytest.fixture(scope="module")
