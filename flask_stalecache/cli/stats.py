@@ -12,6 +12,7 @@ from ..core.model.reasons import BY_CODE
 from ..stats import schema
 from ..stats.quantiles import buckets_of, quantile
 from ..stats.schema import Histogram, Series, Stats
+from ..stats.worker_rows import running_rows, worker_sentence
 from . import output
 from .context import filled_state
 from .hosts import host_lines
@@ -41,6 +42,11 @@ def stats(as_json: bool) -> None:
 def _lines(numbers: Stats) -> Iterator[str]:
     for name, value in _totals(numbers):
         yield f"{name:<11} {value}"
+    if "worker" in numbers:
+        yield f"{'worker':<11} {worker_sentence(numbers['worker'])}"
+        if running := running_rows(numbers["worker"]):
+            yield ""
+            yield from output.columns([("RUNNING", "FOR", "PROCESS"), *running])
     if "shared" in numbers:
         yield ""
         yield from host_lines(numbers["shared"])

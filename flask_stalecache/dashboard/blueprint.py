@@ -45,7 +45,10 @@ LONGEST = 800
 #: The panels that an open page updates. To add one: a name here, its template ``templates/NAME.html`` (which is rendered with
 #: ``now``, the :class:`.Overview`), a section of ``page.html`` with ``data-part="NAME"`` that includes it, and its data in
 #: ``overview.py``. The script needs no change.
-PANELS = ("health", "tiles", "hosts", "origins", "reasons", "hour")
+PANELS = ("health", "tiles", "hosts", "worker", "origins", "reasons", "hour")
+
+#: Those that are shown only if there is something to show.
+_SOMETIMES = {"hosts", "worker"}
 
 
 class Registered(NamedTuple):
@@ -148,7 +151,7 @@ class Dashboard(Blueprint):
         return jsonify(
             clock=now.clock,
             headline=now.health.headline,
-            parts={name: self._render(f"{name}.html", now=now) for name in PANELS if name != "hosts" or now.hosts},
+            parts={name: self._render(f"{name}.html", now=now) for name in PANELS if name not in _SOMETIMES or getattr(now, name)},
             charts=drawn,
         )
 

@@ -110,6 +110,8 @@ class DashboardData:
         hosts = runtime.hosts(stats)
         if hosts is not None:
             stats["shared"] = shared_numbers(stats, hosts)
+        if (worker := runtime.worker_state()) is not None:
+            stats["worker"] = worker
         longest, queue = settings.refresh_backoff[1], settings.refresh_queue
         how = health(stats, moments, self._suspended(), longest, queue) if settings.enabled else OFF
         return overview(stats, moments, how, time.time(), series)

@@ -16,6 +16,7 @@ from ..stats import schema
 from ..stats.host_rows import HostRow, host_rows, host_sentences
 from ..stats.quantiles import buckets_of, quantile
 from ..stats.schema import value_at
+from ..stats.worker_rows import RunningRow, running_rows, worker_sentence
 from .charts import FROM_STORE, KINDS, ONE_OF, STATUSES, Moment, Row, chosen, rows, together
 from .health import FULL, Health, Level
 
@@ -108,6 +109,8 @@ class Overview:
     origins: list[Busy]
     hosts: list[HostRow]
     about_hosts: str
+    worker: str
+    running: list[RunningRow]
     uncached: list[Uncached]
     choices: list[Group]
     series: str
@@ -140,6 +143,8 @@ def overview(stats: Mapping[str, Any], moments: Sequence[Moment], how: Health, n
         origins=_busiest(stats),
         hosts=host_rows(stats["shared"], now) if "shared" in stats else [],
         about_hosts=_sentence(host_sentences(stats["shared"])) if "shared" in stats else "",
+        worker=worker_sentence(stats["worker"]) if "worker" in stats else "",
+        running=running_rows(stats["worker"]) if "worker" in stats else [],
         uncached=_uncached(stats),
         choices=[group for group in choices if group.choices],
         series=series,

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from ..config import Settings
 from ..core.model.entry import Entry
+from ..core.model.packets import socket_name
+from ..core.model.titles import title_of
 from ..errors import StoreError
 from ..filesystem.process import this_process
 from ..stats.counters import Counters
 from ..stats.many_hosts import Hosts, over_hosts
 from ..stats.registry import Registry
-from ..stats.schema import Stats
-from ..stores.base import Copy, DirectoryStore, ManyHostsStore, PrivateStore, Store, Usage
+from ..stats.schema import Stats, WorkerState
+from ..stats.worker_state import read_state
+from ..stores.base import Copy, DirectoryStore, ManyHostsStore, PrivateStore, Store, Usage, find_key
 from . import switch_interval
 from .answer_writer import AnswerWriter
 from .background import ProcessState
@@ -199,7 +204,27 @@ class Runtime:
         """Return the numbers of all processes that share the store: of this host those of now, of others the last ones told."""
         mine = self.stats_here()
         hosts = self.hosts(mine)
-        return mine if hosts is None else over_hosts(mine, hosts)
+        stats = mine if hosts is None else over_hosts(mine, hosts)
+        if (worker := self.worker_state()) is not None:
+            stats["worker"] = worker
+        return stats
+
+    def worker_state(self) -> WorkerState | None:
+        """Return what the worker of this host is doing; ``None`` if there is none."""
+        place = self._worker_place()
+        state = None if place is None else read_state(place)
+        for each in () if state is None else state["running"]:
+            with suppress(StoreError):
+                key = find_key(self.store, each["key"])
+                entry = None if key is None else self.store.load(key).entry
+                each["title"] = "" if entry is None else title_of(entry)
+        return state
+
+    def _worker_place(self) -> Path | None:
+        """Return where the worker of this app and version says what it is doing; ``None`` if the store has no directory."""
+        if not isinstance(self.store, DirectoryStore):
+            return None
+        return self.store.directory / f"{socket_name(self.delegation.app, self.settings.version or '')}.state"
 
     def hosts(self, mine: Stats) -> Hosts | None:
         """Return the hosts that share the store; ``None`` if it belongs to one.

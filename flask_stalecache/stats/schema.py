@@ -339,13 +339,44 @@ class SharedNumbers(TypedDict):
     hosts: list[HostNumbers]
 
 
-class _OverHosts(TypedDict, total=False):
-    """What the statistics have only with a server that hosts share."""
+class RunningRefresh(TypedDict):
+    """A refresh that the worker runs. ``key``: the digest of the key; ``title``: its URL or call, if it is stored."""
+
+    key: str
+    title: str
+    seconds: float
+    pid: int
+
+
+class WorkerState(TypedDict):
+    """What ``flask stalecache worker`` is doing.
+
+    ``processes``: its child processes; ``running``: the refreshes that run now; ``waiting``: how many wait; ``longest_wait``: the
+    seconds that the oldest of them has waited; ``taken``: how many were run; ``refused``: how many could not be run; ``dropped``:
+    for how many there was no room; ``bad``: packets that were none; ``restarts``: child processes that were replaced.
+    """
+
+    pid: int
+    since: float
+    processes: int
+    running: list[RunningRefresh]
+    waiting: int
+    longest_wait: float
+    taken: int
+    refused: int
+    dropped: int
+    bad: int
+    restarts: int
+
+
+class _Sometimes(TypedDict, total=False):
+    """What the statistics have only with a server that hosts share, or while a worker takes refreshes on this host."""
 
     shared: SharedNumbers
+    worker: WorkerState
 
 
-class Stats(_OverHosts):
+class Stats(_Sometimes):
     """The numbers of all processes that share a cache directory or a server, as :meth:`.StaleCache.stats` returns them."""
 
     requests: dict[str, int]

@@ -3,44 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any, TypedDict
+from typing import Any
 
 from ..filesystem.atomic import read_file, status_of, write_file
 from ..filesystem.directory import Place
 from ..filesystem.sealed import seal_json, unseal_json
+from .schema import RunningRefresh, WorkerState
 
 _KIND = b"WRK1"
 #: Seconds after which a file counts as left behind: its worker was killed or stopped.
 LASTS = 5.0
-
-
-class RunningRefresh(TypedDict):
-    """A refresh that runs now. ``key`` is the digest of its key; ``seconds``: for how long it has run."""
-
-    key: str
-    seconds: float
-    pid: int
-
-
-class WorkerState(TypedDict):
-    """What a worker is doing.
-
-    ``processes``: its child processes; ``running``: the refreshes that run now; ``waiting``: how many wait; ``longest_wait``: the
-    seconds that the oldest of them has waited; ``taken``: how many were run; ``refused``: how many could not be run; ``dropped``:
-    for how many there was no room; ``bad``: packets that were none; ``restarts``: child processes that were replaced.
-    """
-
-    pid: int
-    since: float
-    processes: int
-    running: list[RunningRefresh]
-    waiting: int
-    longest_wait: float
-    taken: int
-    refused: int
-    dropped: int
-    bad: int
-    restarts: int
 
 
 def write_state(place: Place, state: WorkerState) -> None:
@@ -69,7 +41,7 @@ def is_fresh(place: Place) -> bool:
 def _decoded(data: Any) -> WorkerState:
     numbers = {name: _number(data[name]) for name in _NUMBERS}
     running = [
-        RunningRefresh(key=str(each["key"]), seconds=_number(each["seconds"]), pid=int(_number(each["pid"])))
+        RunningRefresh(key=str(each["key"]), title="", seconds=_number(each["seconds"]), pid=int(_number(each["pid"])))
         for each in data["running"]
     ]
     state: WorkerState = {"running": running, **numbers}  # type: ignore[typeddict-item]

@@ -15,7 +15,8 @@ from ..filesystem.atomic import remove_file
 from ..filesystem.directory import Directory
 from ..filesystem.local_socket import Listener
 from ..filesystem.locks import FileKeyLock
-from ..stats.worker_state import WorkerState, write_state
+from ..stats.schema import WorkerState
+from ..stats.worker_state import write_state
 
 logger = logging.getLogger("flask_stalecache")
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ..core.model.packets import SIZE, Packet, Said, encode_reply
-from ..stats.worker_state import RunningRefresh, WorkerState
+from ..stats.schema import RunningRefresh, WorkerState
 from .child import DONE_SIZE, Done, fork_child
 from .doorway import Doorway
 from .jobs import Jobs
@@ -344,7 +344,8 @@ class Parent:
         """Return what the worker is doing."""
         now = time.monotonic()
         running = [
-            RunningRefresh(key=address, seconds=now - each.since, pid=each.pid) for address, each in self._jobs.running.items()
+            RunningRefresh(key=address, title="", seconds=now - each.since, pid=each.pid)
+            for address, each in self._jobs.running.items()
         ]
         return WorkerState(
             pid=os.getpid(),

@@ -200,7 +200,10 @@ def test_the_table_has_five_minutes_a_row_and_the_last_first() -> None:
 def numbers(**changes: Any) -> dict[str, Any]:
     return {
         "requests": dict.fromkeys(STATUSES, 0),
-        "refreshes": {"queued": 0, "pending": 0, "done": 0, "failed": 0, "dropped": 0, "overdue": 0, "seconds": 0.0},
+        "refreshes": {
+            "handed_over": 0, "returned": 0, "queued": 0, "pending": 0, "done": 0, "failed": 0, "dropped": 0, "overdue": 0,
+            "seconds": 0.0,
+        },
         "scans": {"running": 0, "waiting": 0, "found": 0, "done": 0, "failed": 0, "skipped": 0, "refused": 0},
         "evictions": {"size": 0, "inactive": 0, "purged": 0, "broken": 0, "notes": 0},
         "purges": 0, "store_failures": 0, "broken_entries": 0,

@@ -117,6 +117,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stats.many_hosts",
         "stats.host_rows",
         "stats.worker_state",
+        "stats.worker_rows",
         "stats.prometheus",
     ),
     (

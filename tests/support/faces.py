@@ -13,6 +13,7 @@ FACES: dict[str, set[str]] = {
         "registry",
         "schema",
         "tally",
+        "worker_rows",
         "worker_state",
     },
     "stores": {

@@ -17,7 +17,8 @@ from flask import Flask
 from flask_stalecache import StaleCache
 from flask_stalecache.core.model.packets import socket_name
 from flask_stalecache.filesystem.directory import Directory
-from flask_stalecache.stats.worker_state import WorkerState, read_state
+from flask_stalecache.stats.schema import WorkerState
+from flask_stalecache.stats.worker_state import read_state
 from support import prepared
 from support.client import Seen, visit
 from support.prepared import PreparedProcess

@@ -6,6 +6,7 @@ Covers ``worker.child``, ``worker.doorway``, ``worker.command``, ``cli.worker``,
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -132,6 +133,12 @@ def test_its_state_says_what_runs(site: WorkerSite, children: list[int]) -> None
         assert state is not None
         assert [each["pid"] for each in state["running"]] == [pid]
         assert (state["processes"], state["waiting"], state["bad"], state["dropped"]) == (2, 0, 0, 0)
+        with site.app.app_context():
+            worker = site.cache.stats()["worker"]
+        assert [(each["title"], each["pid"]) for each in worker["running"]] == [("http://localhost/6", pid)]
+        said = site.app.test_cli_runner().invoke(args=["stalecache", "stats"])
+        assert re.search(rf"^http://localhost/6  [\d.]+ s  {pid}$", said.output, re.MULTILINE)
+        assert "worker      2 processes, 1 running, 0 wait, " in said.output
     finally:
         site.set("hold", False)
     site.await_maker("/6")
