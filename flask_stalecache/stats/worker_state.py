@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..filesystem.atomic import read_file, status_of, write_file
-from ..filesystem.directory import Place
+from ..core.model.packets import PREFIX
+from ..filesystem.atomic import files_in, read_file, status_of, write_file
+from ..filesystem.directory import Inside, Place
+from ..filesystem.process import ProcessId, this_process
 from ..filesystem.sealed import seal_json, unseal_json
 from .schema import RunningRefresh, WorkerState
 
@@ -36,6 +38,26 @@ def is_fresh(place: Place) -> bool:
     except OSError:
         return False
     return status is not None and abs(time.time() - status.st_mtime) < LASTS
+
+
+#: The processes that belong to a worker: this one and its ancestors.
+_workers: set[ProcessId] = set()
+
+
+def become_worker() -> None:
+    """Note that this process belongs to a worker."""
+    _workers.add(this_process())
+
+
+def is_left_to_worker(directory: Inside) -> bool:
+    """Whether this process can leave work for the whole directory to a worker: it is none itself, and there is one."""
+    if this_process() in _workers:
+        return False
+    try:
+        names = [entry.name for entry in files_in(directory) if entry.name.startswith(PREFIX) and entry.name.endswith(".state")]
+        return any(is_fresh(directory._replace(name=name)) for name in names)
+    except OSError:
+        return False
 
 
 def _decoded(data: Any) -> WorkerState:

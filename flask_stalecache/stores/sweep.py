@@ -30,6 +30,7 @@ from ..filesystem.atomic import files_in, read_file, remove_file, status_of, wri
 from ..filesystem.directory import Inside
 from ..filesystem.locks import FileKeyLock, held
 from ..filesystem.uptime import uptime
+from ..stats.worker_state import is_left_to_worker
 from . import entry_format, sweep_progress
 from .entry_file import Head, read_head
 from .eviction import Evictor
@@ -108,8 +109,8 @@ class Sweeper:
         self._removed = Removed()
 
     def tick(self, stamps: Stamps | None) -> None:
-        """Sweep for a few milliseconds if that is due and no other process does it."""
-        if not self._is_due(self._progress()):
+        """Sweep for a few milliseconds if that is due and no other process does it. A worker does it for all web processes."""
+        if not self._is_due(self._progress()) or is_left_to_worker(self.folders.directory.at(".")):
             return
         lock = self._lock("sweep")
         if not lock.acquire():

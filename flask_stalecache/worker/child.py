@@ -21,6 +21,7 @@ from ..core.model.refresh_data import RefreshData
 from ..engine.engine import Engine
 from ..engine.thread_pool import ThreadPool
 from ..errors import RefreshRefused
+from ..stats.worker_state import become_worker
 
 logger = logging.getLogger("flask_stalecache")
 
@@ -78,6 +79,7 @@ class Child:
 
     def work(self) -> None:
         """Run what comes, until the parent closes the socket or is gone. What runs then is completed, within its deadline."""
+        become_worker()
         # Nobody waits here while something computes.
         self._engine.runtime.lane.spares = False
         self._engine.runtime.prepare_process()
