@@ -16,7 +16,6 @@ from .folders import Folders
 from .purge_record import Purge
 from .purge_records import PurgeRecords
 from .purger import Purger
-from .stamps import slot_of
 
 
 class ForeignChanges:
@@ -95,14 +94,11 @@ class ForeignChanges:
             found += [Purge(names, soft, True, at) for soft, at in record.softs if soft > number]
         return sorted(found, key=lambda purge: purge.number)
 
-    def move(self, address: str) -> None:
-        """Let copies of one key be loaded again.
-
-        :param address: the digest of the key.
-        """
+    def move(self, slots: Sequence[int]) -> None:
+        """Let copies of the keys in some slots be loaded again."""
         stamps = self._cache_directory.stamps or self._cache_directory.behind
         if stamps is not None:
-            stamps.move(slot_of(address))
+            stamps.move_each(slots)
 
     def move_all(self) -> None:
         """Let all copies be loaded again."""

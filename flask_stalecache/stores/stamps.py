@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import os
 import time
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..filesystem.directory import Place
@@ -102,6 +104,12 @@ class Stamps:
         """Give a slot a new random value, so that copies are loaded again."""
         # os.urandom, since two forks of a process share the state of the random module.
         self.table[slot] = int.from_bytes(os.urandom(8), "big") % LIMIT
+
+    def move_each(self, slots: Sequence[int]) -> None:
+        """Give some slots a new random value each."""
+        table = self.table
+        for slot, value in zip(slots, array("Q", os.urandom(8 * len(slots))), strict=True):
+            table[slot] = value % LIMIT
 
     def move_all(self) -> None:
         """Give all slots a new random value."""

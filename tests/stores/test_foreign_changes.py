@@ -16,7 +16,7 @@ from flask_stalecache.stores import purge_records, purger
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purge_record import Purge
 from flask_stalecache.stores.purge_records import PurgeRecords
-from flask_stalecache.stores.stamps import is_settled
+from flask_stalecache.stores.stamps import is_settled, slot_of
 from flask_stalecache.stores.waiting_purges import SEQ_STEPS, WaitingPurges
 from support.engine import make_entry
 from support.purging import NAMES, NEW, NEWS, OLD, SPORT, begun, body_in, fresh_body_in
@@ -202,7 +202,7 @@ def test_a_moved_key_is_loaded_again(store: FileStore) -> None:
     for key in ("page", "other"):
         store.write(begun(store, OLD, key))
         store.load(key)
-    store.move(digest("page"))
+    store.move([slot_of(digest("page"))])
     assert store.lookup("page") is None
     assert store.lookup("other") is not None
     store.load("page")
@@ -215,7 +215,7 @@ def test_a_moved_key_is_loaded_again(store: FileStore) -> None:
 
 
 def test_nothing_is_moved_where_nothing_was_opened(store: FileStore, directory: Path) -> None:
-    store.move(digest("page"))
+    store.move([slot_of(digest("page"))])
     store.move_all()
     store.apply_purges([])
     assert not directory.exists()

@@ -116,7 +116,8 @@ class Comparison:
 
     def _mend(self, entry: Entry, difference: Difference) -> None:
         if difference is Difference.OTHER:
-            self._known.put(slot_of(digest(entry.key)), 0)
-            self._files.move(digest(entry.key))
+            slot = slot_of(digest(entry.key))
+            self._known.put(slot, 0)
+            self._files.move([slot])
         else:
             self._files.remove(entry.key)

@@ -41,8 +41,10 @@ logger = logging.getLogger("flask_stalecache")
 
 #: Milliseconds for which a read waits for something new.
 BLOCK = 1000
-#: Seconds between two reads at least: what comes meanwhile is read together.
-_PAUSE = 0.02
+#: Seconds between two reads at least, after changes and after purges alone.
+_PAUSE, _SHORT_PAUSE = 0.02, 0.005
+#: Reads that wait after one that did not and has found nothing.
+_REST = 50
 #: Seconds between two attempts while the server does not answer: at first, and at most.
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 2.0
 #: Seconds by which the server's clock may differ.
@@ -73,6 +75,7 @@ class Follower:
         self._is_clock_said = False
         self._read_at = self._tidied_at = time.monotonic()
         self._last_change = 0
+        self._pace = _Pace()
         #: What was put into slots lately: a process may have noted an older serial at the same moment.
         self._put: dict[int, int] = {}
         self._put_at = time.monotonic()
@@ -113,6 +116,11 @@ class Follower:
             thread.join(2 * BLOCK / 1000)
         self._lock.release()
 
+    @property
+    def pause(self) -> float:
+        """Seconds between two reads at least: what comes meanwhile is read together. Purges come seldom, and somebody waits."""
+        return _PAUSE if self._pace.is_busy else _SHORT_PAUSE
+
     def is_to_go_on(self) -> bool:
         """Whether it has not been stopped."""
         return not self._is_stopped
@@ -123,9 +131,12 @@ class Follower:
         :param backoff: the last pause after a failure; 0: there was none.
         """
         try:
-            if self._is_connected:
+            waits = self._is_connected and not self._pace.goes_on()
+            if waits:
                 self._logs.wait(self._known.applied, self._known.change, BLOCK)
+            before = self._known.change
             self.read_once()
+            self._pace.note(waited=waits, found=self._known.change != before)
         except StoreError as error:
             # The client may have said so already.
             if self._is_connected and not self._known.is_down:
@@ -318,16 +329,18 @@ class Follower:
 
     def _heed_each(self, changes: Iterable[Change]) -> None:
         known, own = self._known, self._known.host_id()
-        moved = {change.address: change for change in changes if change.origin != own}
-        for address, change in moved.items():
-            slot, removed = slot_of(address), change.serial.startswith("-")
-            serial = 0 if removed else number_of(change.serial)
+        last = {address: serial for address, serial, origin in changes if origin != own}
+        moved = []
+        for address, text in last.items():
+            slot, removed = slot_of(address), text.startswith("-")
+            serial = 0 if removed else number_of(text)
             if not serial or known.serial(slot) != serial:
                 known.put(slot, serial)
                 self._put[slot] = serial
-                self._files.move(address)
+                moved.append(slot)
             if removed:
-                self._files.remove_begun_before(address, int(change.serial[1:]) / 1e6)
+                self._files.remove_begun_before(address, int(text[1:]) / 1e6)
+        self._files.move(moved)
 
     def _forget_changes(self, last: int) -> None:
         """Let every key be asked for once: nobody knows which of them have changed."""
@@ -361,15 +374,37 @@ class Follower:
             pause = min(2 * pause, 0.02)
 
 
+class _Pace:
+    """Tells when to read again without waiting first, which saves a round trip: while changes come all the time.
+
+    If one such read finds nothing, they come in bursts, and it takes a while until the next attempt.
+    """
+
+    def __init__(self) -> None:
+        #: Whether the last read has found changes.
+        self.is_busy = False
+        self._rest = 0
+
+    def goes_on(self) -> bool:
+        """Whether to read without waiting."""
+        return self.is_busy and not self._rest
+
+    def note(self, *, waited: bool, found: bool) -> None:
+        """Note whether a read has waited, and has found changes."""
+        self.is_busy = found
+        self._rest = max(0, self._rest - 1) if waited or found else _REST
+
+
 def _follow(reference: weakref.ref[Follower]) -> None:
     backoff = 0.0
     pause = threading.Event()
     while (follower := reference()) is not None and follower.is_to_go_on():
         began = time.monotonic()
         backoff = follower.step(backoff)
+        pause_after = follower.pause
         # A program that has gone is not kept by this thread.
         del follower
-        rest = _PAUSE - (time.monotonic() - began)
+        rest = pause_after - (time.monotonic() - began)
         wait = backoff * random.uniform(0.5, 1.0) if backoff else max(0.0, rest)
         if wait:
             pause.wait(wait)

@@ -54,7 +54,13 @@ def number_above(seq: int) -> int:
 
 def number_of(text: str) -> int:
     """Return the number that stands for a serial or a generation; never 0, which "" has: nobody knows."""
-    return 1 + int(digest(text)[:12], 16) if text else 0
+    if not text:
+        return 0
+    try:
+        # Serials are hexadecimal and random, generations decimal. The follower gets here for each change.
+        return 1 + abs(int(text[-12:], 16))
+    except ValueError:
+        return 1 + int(digest(text)[:12], 16)
 
 
 class Known:
