@@ -20,6 +20,7 @@ from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.registry import Registry
 from flask_stalecache.stores.shared.client import from_url, named
 from flask_stalecache.stores.shared.store import RedisStore
+from support.endurance import IS_SOAK
 from support.shared_hosts import PROGRAMS, Server, documented_rights
 from support.store_contract import NEWS, NOTE, begun
 from support.threads import wait_until
@@ -213,8 +214,8 @@ def acl(server: Server, *rules: str) -> str:
     return f"unix://web:secret@{server.socket}"
 
 
-def test_the_least_rights_suffice(server: Server, make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
-    url = acl(server, *documented_rights())
+def test_the_least_rights_suffice(mortal: Server, make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
+    url = acl(mortal, *documented_rights())
     one, two = make_store(url, "one"), make_store(url, "two", purge_wait=0.01)
     assert one.load("page").entry is None
     assert one.write(begun(one))
@@ -326,8 +327,13 @@ class Proxy:
             each.close()
 
 
-def test_a_proxy_that_delays_and_cuts(server: Server, make_store: MakeStore) -> None:
-    proxy = Proxy(str(server.socket), delay=0.005, cut_after=3000)
+#: Seconds by which a proxy is late, and bytes after which it cuts a connection.
+PROXIES = [(0.005, 3000), *([(0.0, 150), (0.0, 700), (0.05, 5000), (0.5, 1 << 40)] if IS_SOAK else [])]
+
+
+@pytest.mark.parametrize(("delay", "cut_after"), PROXIES)
+def test_a_proxy_that_delays_and_cuts(server: Server, make_store: MakeStore, delay: float, cut_after: int) -> None:
+    proxy = Proxy(str(server.socket), delay, cut_after)
     far = make_store(f"redis://127.0.0.1:{proxy.port}/0", "far")
     near = make_store(server.url, "near")
     for number in range(8):
