@@ -31,7 +31,8 @@ local function changed(d, s, host)
   local c = redis.call('HINCRBY', m, 'c', 1)
   redis.call('XADD', P .. 'C', 'MAXLEN', '~', '@CHANGES', text(c) .. '-1', 'd', d, 's', s, 'o', host)
 end
-local function purged(names, seq, bound)
+local function purged(names, seq, last)
+  local bound = last or math.huge
   local soft, at = 0, 0
   for d in string.gmatch(names, '%S+') do
     local v = redis.call('HGET', m, 'n:' .. d)
@@ -57,7 +58,7 @@ local note = v[6] or ''
 local at = 0
 if v[1] then
   local is_purged
-  is_purged, at = purged(v[3], tonumber(v[2]), math.huge)
+  is_purged, at = purged(v[3], tonumber(v[2]))
   if is_purged or tonumber(v[2]) < tonumber(g) then
     redis.call('hdel', e, 's', 'q', 'N', 'h', 'b', 'z')
     v[1] = false
@@ -122,7 +123,7 @@ WRITE = (
     _PRELUDE
     + """
 local e, seq = P .. 'e:' .. ARGV[1], tonumber(ARGV[4])
-if purged(ARGV[6], seq, math.huge) then return {'purged', state()} end
+if purged(ARGV[6], seq) then return {'purged', state()} end
 if ARGV[2] ~= '' then
   local holder, old = redis.call('get', P .. 'l:' .. ARGV[1]), redis.call('hget', e, 's') or ''
   if holder ~= ARGV[2] and (holder or old ~= ARGV[3]) then return {'superseded', state()} end
