@@ -25,7 +25,7 @@ from urllib.parse import quote, quote_plus
 from markupsafe import escape
 
 #: Each encoding writes them in its own way.
-PROBES = "\u2039\"\u00e9'&% </\\>#+=?:;"
+PROBES = "\u2039\"\u00e9'&% \n</\\>#+=?:;"
 #: The encoding of a text that stands in the body as it is.
 AS_IT_IS = ""
 
