@@ -79,6 +79,7 @@ bench: $(VENV)/.stamp ## Measure what hits cost, in process and over the wire, a
 	@$(RUN) benchmarks/min_uses.py
 	@$(RUN) benchmarks/hang.py
 	@$(RUN) benchmarks/gateway.py
+	@$(RUN) benchmarks/compute.py
 	@$(RUN) -m pip install $(PIP_FLAGS) --editable '.[bench]'
 	@$(RUN) benchmarks/fetch.py
 	@$(RUN) benchmarks/hosts.py
