@@ -174,14 +174,16 @@ class Follower:
         while True:
             known = self._known
             applied = known.applied or self._applied_by_files()
+            asked = time.time()
             read = self._logs.read(known.host_id(), applied, known.change, notes=known.applied > 0)
+            self._compare_clocks(asked, read.now / 1e6)
             if number_of(read.generation) != known.generation:
                 self._begins_anew(read, applied)
                 continue
             more = self._heed(read, applied)
             if not more:
                 break
-        self._has_heard(read)
+        self._has_heard()
 
     def _applied_by_files(self) -> int:
         return self._files.applied() // 1000
@@ -203,12 +205,11 @@ class Follower:
         # Once more, which notes how far this host is now: somebody may wait for it.
         return bool(read.purges) or self._known.applied != applied
 
-    def _has_heard(self, read: Read) -> None:
+    def _has_heard(self) -> None:
         known, now = self._known, time.monotonic()
         known.has_heard()
         if known.down_until:
             known.down_until = 0.0
-        self._compare_clocks(read.now)
         if now - self._put_at >= _SECOND:
             self._put_at = now
             self._look_at_slots()
@@ -216,8 +217,9 @@ class Follower:
             self._tidied_at = now
             self._logs.drop_old_names()
 
-    def _compare_clocks(self, now: int) -> None:
-        off = time.time() - now / 1e6
+    def _compare_clocks(self, asked: float, there: float) -> None:
+        """Say once that this clock differs from the server's, which stood between the question and now if both are right."""
+        off = max(0.0, asked - there) or min(0.0, time.time() - there)
         if abs(off) > _CLOCK_DIFFERS and not self._is_clock_said:
             self._is_clock_said = True
             logger.warning(

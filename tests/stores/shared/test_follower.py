@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import time_machine
@@ -343,6 +344,27 @@ def test_a_clock_that_differs_is_said_once(hosts: list[Host], caplog: pytest.Log
         for _ in range(2):
             hosts[0].read()
     assert caplog.text.count("differs from that of the shared server by 10 s") == 1
+
+
+@pytest.mark.parametrize(("before", "after"), [(9, 0), (0, 9)])
+def test_an_answer_that_takes_long_says_nothing_about_clocks(
+    hosts: list[Host], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, before: int, after: int
+) -> None:
+    link = hosts[0].link
+    ask = link.run
+
+    def run(script: str, keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
+        clock.shift(before)
+        answer = ask(script, keys, args)
+        clock.shift(after)
+        return answer
+
+    hosts[0].read()
+    monkeypatch.setattr(link, "run", run)
+    # While it is asked, this clock is that of the server.
+    with time_machine.travel(time.time() - before, tick=False) as clock:
+        hosts[0].read()
+    assert "differs" not in caplog.text
 
 
 def test_old_names_are_dropped(hosts: list[Host], server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
