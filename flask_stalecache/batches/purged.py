@@ -17,7 +17,8 @@ class Purged:
     tell, it is true.
 
     :ivar acknowledged: which hosts have heard it, if they share a server: ``hosts``, the number of those connected; ``late``, the
-        names of those that have not acknowledged it; ``seconds``, for how long they were waited for at most. Otherwise ``None``.
+        names of those that have not acknowledged it; ``seconds``, for how long they were waited for at most; ``silent``, how many
+        more were heard within a day, but not lately. Otherwise ``None``.
     """
 
     __slots__ = ("_names", "_truth", "_walk", "acknowledged")

@@ -168,8 +168,8 @@ def _follow(batch: Batch) -> None:
 def _echo_purged(what: str, heard: Acknowledged | None) -> None:
     """Print that something was purged, and on which hosts if there are many."""
     output.echo(what if heard is None else f"{what} {heard.where}")
-    if heard is not None and heard.missing:
-        output.echo(heard.missing)
+    for sentence in () if heard is None else heard.missing:
+        output.echo(sentence)
 
 
 def _with_bar(batch: Batch) -> None:

@@ -94,5 +94,4 @@ def _purged(action: str, what: str, heard: Acknowledged | None) -> str:
     """Return what was done, and on which hosts if there are many."""
     if heard is None:
         return f"{ACTIONS[action]}: {what}"
-    missing = f"; {heard.missing}" if heard.missing else ""
-    return f"{ACTIONS[action]} {heard.where}{missing}: {what}"
+    return f"{'; '.join([f'{ACTIONS[action]} {heard.where}', *heard.missing])}: {what}"

@@ -162,22 +162,25 @@ class Compared(NamedTuple):
 
 
 class Acknowledged(NamedTuple):
-    """The hosts that a purge has reached when it returned. Silent ones do not count: they hear of it once they are back.
+    """The hosts that a purge has reached when it returned.
 
     :param hosts: how many hosts were connected, this one included; 0: none of them was waited for.
     :param late: the names of those that had not acknowledged it.
     :param seconds: for how long they were waited for at most.
+    :param silent: how many more were heard within a day, but not lately: they have gone, or hear of it once they are connected.
     """
 
     hosts: int
     late: tuple[str, ...]
     seconds: float
+    silent: int = 0
 
     def and_then(self, later: Acknowledged | None) -> Acknowledged:
         """Return what this purge and a later one have reached together."""
         if later is None:
             return self
-        return Acknowledged(max(self.hosts, later.hosts), tuple(sorted({*self.late, *later.late})), later.seconds)
+        late = tuple(sorted({*self.late, *later.late}))
+        return Acknowledged(max(self.hosts, later.hosts), late, later.seconds, max(self.silent, later.silent))
 
     @property
     def where(self) -> str:
@@ -187,13 +190,16 @@ class Acknowledged(NamedTuple):
         return f"on {self.hosts - len(self.late)} of {self.hosts} hosts"
 
     @property
-    def missing(self) -> str:
-        """The hosts that have not acknowledged it, as a sentence; "" if all have."""
-        if not self.late:
-            return ""
-        several = len(self.late) > 1
-        names = f"host{'s' if several else ''} {', '.join(self.late)}"
-        return f"{names} {'have' if several else 'has'} not acknowledged within {self.seconds:g} s"
+    def missing(self) -> list[str]:
+        """Sentences about the hosts that have not acknowledged it; none if all have."""
+        said = []
+        if self.late:
+            names = f"host{'s' if len(self.late) > 1 else ''} {', '.join(self.late)}"
+            said.append(f"{names} {'have' if len(self.late) > 1 else 'has'} not acknowledged within {self.seconds:g} s")
+        if self.silent:
+            who = "1 more host is" if self.silent == 1 else f"{self.silent} more hosts are"
+            said.append(f"{who} silent: gone, or not connected")
+        return said
 
 
 class KeyLock(Protocol):

@@ -20,7 +20,7 @@ from flask_stalecache.cli.hosts import host_lines
 from flask_stalecache.core.formatting import NONE
 from flask_stalecache.stats.schema import HostNumbers, SharedNumbers
 from flask_stalecache.stores.base import Acknowledged
-from flask_stalecache.stores.shared import follower
+from flask_stalecache.stores.shared import follower, logs
 from support.host_apps import BASE, Host, live_for_long
 from support.shared_hosts import Server
 from support.threads import PATIENCE
@@ -206,6 +206,11 @@ def test_a_purge_says_who_has_not_heard(hosts: tuple[Host, Host], options: list[
     ]
 
 
+def test_a_purge_counts_who_is_silent(hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "LIVE", 0)
+    assert hosts[0].lines("purge", "/news") == ["purged on 1 of 1 hosts", "1 more host is silent: gone, or not connected"]
+
+
 def test_a_purge_that_waits_for_nobody_says_so(make_host: MakeHost) -> None:
     one = make_host("one", SHARED_PURGE_WAIT=0)
     one.visit()
@@ -231,7 +236,9 @@ def test_a_purge_of_this_host_only(make_host: MakeHost, tmp_path_factory: pytest
 
 def test_acknowledged_in_words() -> None:
     both = Acknowledged(3, ("b",), 0.25).and_then(Acknowledged(4, ("a", "b"), 0.25))
-    assert (both.where, both.missing) == ("on 2 of 4 hosts", "hosts a, b have not acknowledged within 0.25 s")
+    assert (both.where, both.missing) == ("on 2 of 4 hosts", ["hosts a, b have not acknowledged within 0.25 s"])
+    silent = Acknowledged(1, (), 0.25, 1).and_then(Acknowledged(1, (), 0.25, 2))
+    assert silent.missing == ["2 more hosts are silent: gone, or not connected"]
     assert Acknowledged(1, (), 0.25).where == "on 1 of 1 hosts"
 
 

@@ -369,9 +369,9 @@ class Follower:
         """
         until, pause = time.monotonic() + seconds, 0.001
         while True:
-            others, late = self._logs.laggards(self._known.host_id(), number)
+            others, late, silent = self._logs.laggards(self._known.host_id(), number)
             if not late or time.monotonic() >= until:
-                return Acknowledged(others + 1, tuple(late), seconds)
+                return Acknowledged(others + 1, tuple(late), seconds, silent)
             time.sleep(pause)
             pause = min(2 * pause, 0.02)
 

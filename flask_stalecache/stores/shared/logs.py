@@ -144,17 +144,21 @@ local lasts = {text(number('q')), text(number('p')), text(number('c'))}
 return {g, lasts, text(now), purges_after(ARGV[2]), first, table.concat(lines, '\\n')}
 """
 
-#: Returns how many other hosts are live, then those of them that have not applied a purge. ARGV: host, number, microseconds.
+#: Returns how many other hosts are live, those of them that have not applied a purge, and how many are silent today.
+#: ARGV: host, number, microseconds after which a host is silent.
 _LAGGARDS = """
-local late, live, all = {}, 0, redis.call('HGETALL', P .. 'H')
+local late, live, silent, all = {}, 0, 0, redis.call('HGETALL', P .. 'H')
 for i = 1, #all, 2 do
   local applied, heard = string.match(all[i + 1], '^(%d+) (%d+)')
-  if all[i] ~= ARGV[1] and now - tonumber(heard) < tonumber(ARGV[3]) then
+  local silence = now - tonumber(heard)
+  if all[i] ~= ARGV[1] and silence < tonumber(ARGV[3]) then
     live = live + 1
     if tonumber(applied) < tonumber(ARGV[2]) then late[#late + 1] = all[i] end
+  elseif all[i] ~= ARGV[1] and silence < {DAY} then
+    silent = silent + 1
   end
 end
-return {live, late}
+return {live, late, silent}
 """
 
 #: Drops some of the purges of names that no entry needs any more. ARGV: cursor.
@@ -301,10 +305,10 @@ class SharedLogs:
         numbers = json.dumps([str(number) for number in purges.values()])
         return int(self._run(SAY, host, above, _names(purges), numbers, merged))
 
-    def laggards(self, host: str, number: int) -> tuple[int, list[str]]:
-        """Return how many other hosts are live, and those of them that have not applied a purge."""
-        live, late = self._run(LAGGARDS, host, number, LIVE)
-        return int(live), sorted(map(_text, late))
+    def laggards(self, host: str, number: int) -> tuple[int, list[str], int]:
+        """Return how many other hosts are live, those of them that have not applied a purge, and how many are silent."""
+        live, late, silent = self._run(LAGGARDS, host, number, LIVE)
+        return int(live), sorted(map(_text, late)), int(silent)
 
     def drop_old_names(self) -> None:
         """Drop the purges of names that no entry needs any more."""
