@@ -79,7 +79,8 @@ class CounterFile:
         if memory is None:
             memory = _new_memory(content, file)
         self._cells = memoryview(bytearray(content) if memory is None else memory.map).cast("Q")
-        self._saved = b""
+        # What is in the file by now: at first, only the parts that differ from it are written.
+        self._saved = content
         self.head = self._cells[:HEAD]
         for gauge in GAUGES:
             self.head[gauge] = 0

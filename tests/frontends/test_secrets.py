@@ -16,6 +16,7 @@ from flask import Flask, Response, request
 
 from flask_stalecache import GatewayCache, StaleCache
 from flask_stalecache.core.model.keys import digest
+from support.endurance import IS_SOAK
 from support.third_party import Site, ThirdParty
 from support.wsgi_apps import App, ask
 
@@ -144,8 +145,7 @@ def assert_in_no_file(directory: Path) -> None:
         assert BOB.encode() not in content
 
 
-def assert_nowhere(shop: Shop, directory: Path) -> None:
-    assert_in_no_file(directory)
+def assert_nowhere_shown(shop: Shop) -> None:
     if shop.app is None:
         return
     client, run = shop.app.test_client(), shop.app.test_cli_runner().invoke
@@ -167,6 +167,7 @@ def entry_links(app: Flask) -> list[str]:
 
 
 @pytest.mark.usefixtures("no_housekeeping")
+@pytest.mark.soak
 @pytest.mark.parametrize("field", SENT)
 @pytest.mark.parametrize("kind", KINDS)
 def test_secrets_tell_visitors_apart_and_are_nowhere_in_clear(
@@ -187,7 +188,10 @@ def test_secrets_tell_visitors_apart_and_are_nowhere_in_clear(
     visitors = [ann, bob, {}, ann, bob, {}]
     seen = [shop.visit(visitor) for visitor in visitors]
     assert seen == [*(("STALE", asked(visitor, field)) for visitor in visitors[:3]), *(("HIT", page) for _, page in seen[:3])]
-    assert_nowhere(shop, directory)
+    assert_in_no_file(directory)
+    # All commands and pages take long: under make test, one of the three kinds of shop that have them shows them for each field.
+    if IS_SOAK or list(SENT).index(field) % 3 == list(KINDS).index(kind):
+        assert_nowhere_shown(shop)
     assert ANN not in caplog.text
     assert BOB not in caplog.text
 
