@@ -12,6 +12,7 @@ from ..app_state import AppState
 from ..config import KEYS, PREFIX
 from ..core.model.policy import Policy
 from ..core.model.query import NamePatterns
+from ..core.model.server_url import ServerUrl
 from ..filesystem.system import lacks_for_files
 from ..stores.base import DirectoryStore, PrivateStore
 
@@ -35,6 +36,8 @@ def _effective(short: str, value: Any, source: str, app: Flask, state: AppState)
         return "memory", "a system without file locks" if lacks_for_files() else "StaleCache(store=)"
     if short == "STORE" and value == "file" and _has_own_store(app, state):
         return store, "StaleCache(store=)"
+    if short == "SHARED_NAME" and value is None and isinstance(state.settings.store, ServerUrl):
+        return app.name, "app.name"
     if short == "MAX_ENTRY_SIZE" and source == DEFAULT and value == state.settings.max_size:
         return value, f"{PREFIX}MAX_SIZE"
     if short == "REFRESH_HEADERS":

@@ -109,7 +109,8 @@ def together(mine: Stats, *others: Iterable[Stats]) -> Stats:
     """Return the sums of statistics."""
     total: Any = deepcopy(mine)
     for stats in (each for some in others for each in some):
-        since, limit = min(total["since"], stats["since"]), total["max_size"]
+        # 0: unknown.
+        since, limit = min(total["since"], stats["since"] or total["since"]), total["max_size"]
         _add(total, stats)
         total["since"], total["max_size"] = since, limit
     return cast(Stats, total)

@@ -334,6 +334,13 @@ def test_commands_without_the_server(make_host: MakeHost, options: list[str], co
     assert "sesame" not in result.output
 
 
+def test_the_name_of_the_cache_is_told(make_app: Callable[..., tuple[Flask, StaleCache]]) -> None:
+    app, _ = make_app(STORE="redis://127.0.0.1:7")
+    said = json.loads(app.test_cli_runner().invoke(args=["stalecache", "config", "--json"]).stdout)
+    assert said["STALECACHE_SHARED_NAME"] == {"value": "shop", "from": "app.name"}
+    assert said["STALECACHE_STORE"] == {"value": "redis://127.0.0.1:7", "from": "app.config"}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
