@@ -14,7 +14,7 @@ from support.shared_hosts import Server
 from support.store_contract import begun
 from support.threads import PATIENCE, crowd, results, wait_until
 
-THREADS, CHILDREN = 6, 6
+THREADS, CHILDREN = 5, 4
 #: Answers what it was asked: an answer of somebody else's question shows.
 ECHO = "return ARGV[1]"
 
@@ -88,7 +88,7 @@ def test_more_connections_than_the_server_takes(tmp_path: Path) -> None:
             assert copy.entry is None or copy.entry.body == b"old"
 
         def use_all(turn: int = 0) -> None:
-            for number in range(10):
+            for number in range(4):
                 for store in stores:
                     use(store, f"{os.urandom(4).hex()} {number}")
 

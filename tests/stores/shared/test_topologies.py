@@ -76,6 +76,8 @@ def body(store: RedisStore) -> bytes | None:
 
 def use(one: RedisStore, two: RedisStore) -> None:
     """Do everything once on two hosts."""
+    for store in (one, two):
+        store.load("first use")
     assert one.write(begun(one))
     assert body(two) is not None
     lock = one.lock("other")
