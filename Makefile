@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 # The steps of `test` run in the order in which they are written, also under `make -j`.
 .NOTPARALLEL:
-.PHONY: help demo demo-hosts serve test browser soak bench docs lint format lowest clean .venv
+.PHONY: help demo demo-hosts serve test browser soak bench docs html doctest pytest lint format lowest clean .venv
 
 define CHECK_PYTHON
 @command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -53,8 +53,17 @@ demo-hosts: $(DEMO)/.stamp-hosts ## Play another one on two hosts with a Valkey 
 serve: $(DEMO)/.stamp ## Play it, and leave the example app and its third parties running.
 	@$(DEMO)/bin/python -m example_app.demo --serve
 
+# The tests read the pages of the documentation. The other steps go on beside them: many tests wait, and leave a core free.
 test: browser $(VENV)/.stamp ## Run ruff, mypy, the documentation with its examples, and the test suite.
-	@$(MAKE) --no-print-directory lint & lint=$$!; $(MAKE) --no-print-directory docs; docs=$$?; wait $$lint && exit $$docs
+	@$(MAKE) --no-print-directory lint & lint=$$!; \
+	$(MAKE) --no-print-directory html || { wait $$lint; exit 1; }; \
+	$(MAKE) --no-print-directory doctest & doctest=$$!; \
+	$(MAKE) --no-print-directory pytest; tests=$$?; \
+	wait $$lint || { echo "make lint failed: see above" >&2; tests=1; }; \
+	wait $$doctest || { echo "make doctest failed: see above" >&2; tests=1; }; \
+	exit $$tests
+
+pytest: $(VENV)/.stamp
 	@$(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 browser: ## Bring the browser that the tests need: Debian's chromium, if there is none and this may install it.
@@ -84,8 +93,12 @@ bench: $(VENV)/.stamp ## Measure what hits cost, in process and over the wire, a
 	@$(RUN) benchmarks/fetch.py
 	@$(RUN) benchmarks/hosts.py
 
-docs: $(VENV)/.stamp ## Build the documentation and run its examples.
+docs: html doctest ## Build the documentation and run its examples.
+
+html: $(VENV)/.stamp
 	$(SPHINX) -b html docs docs/_build/html
+
+doctest: $(VENV)/.stamp
 	$(SPHINX) -b doctest docs docs/_build/doctest
 
 lint: $(VENV)/.stamp ## Check style, format and types.
