@@ -1,8 +1,9 @@
 """The demo: ``python -m example_app.demo [--fast] [--serve]``.
 
 It starts the third parties and the news site. It visits the front page while the page is new, fresh, stale and fresh again, and
-while its partners are slow, flaky, hanging, dead and back. It requests the dashboard with and without prefer stale, and publishes
-an article. It prints what visitors see, stops its servers, and exits with 0 if all results were as expected.
+while its partners are slow, flaky, hanging, dead and back. It requests the dashboard with and without prefer stale, visits the
+front page while the dashboard is computed, in the site and in a process of its own, and publishes an article. It prints what
+visitors see, stops its servers, and exits with 0 if all results were as expected.
 """
 
 import argparse
@@ -10,13 +11,15 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from secrets import token_urlsafe
 
-from example_app import trouble
+from example_app import computing, trouble
 from example_app.articles import FIRST
 from example_app.chapters import (
     ARTICLE,
@@ -43,7 +46,7 @@ from example_app.chapters import (
     Row,
     summary,
 )
-from example_app.servers import Server, news_site, tail, third_party
+from example_app.servers import Server, news_site, tail, third_party, worker
 from example_app.stopping import Stopped, until_stopped
 from example_app.third_party import PARTNERS
 from example_app.visits import EDITOR, Stage, StoryFailed, next_of, session
@@ -55,11 +58,15 @@ NO_NUMBER = "Still thinking"
 
 
 class Story:
-    """Visits the site according to the plan, and prints the results."""
+    """Visits the site according to the plan, and prints the results.
 
-    def __init__(self, stage: Stage) -> None:
+    :param worker: runs a worker of the cache for the site.
+    """
+
+    def __init__(self, stage: Stage, worker: Callable[[], AbstractContextManager[object]]) -> None:
         self.stage = stage
         self.plan = stage.plan
+        self.worker = worker
 
     def play(self) -> None:
         """Play all chapters.
@@ -77,6 +84,7 @@ class Story:
         trouble.play(self.stage)
         self._wait_until_stale(counted)
         self._prefer_stale(total)
+        computing.play(self.stage, self.worker)
         self._publish()
 
     # -- chapters ------------------------------------------------------------------------------------------------
@@ -184,12 +192,15 @@ def _run(plan: Plan, serve: bool) -> int:
             "STALECACHE_MAX_AGE": plan.max_age,
             "STALECACHE_REFRESH_BACKOFF": json.dumps(plan.backoff),
             "DASHBOARD_SECONDS": plan.query,
+            "STALECACHE_DIR": folder / "cache",
+            "ARTICLES_DIR": folder / "articles",
+            "SECRET_KEY": f"demo-{token_urlsafe()}",
         }
         site = stack.enter_context(news_site(settings, folder))
         print(f"Third parties: {partner.url} (the slow one needs {plan.sleep:g} s), news site: {site.url}\n", flush=True)
         stage = stack.enter_context(closing(Stage(plan, site, partner)))
         try:
-            Story(stage).play()
+            Story(stage, partial(worker, settings, folder)).play()
         except StoryFailed as failure:
             print(f"\nThe story did not hold:\n{failure}\n\nThe site's log:\n{tail(site.log)}", file=sys.stderr)
             return 1

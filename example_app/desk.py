@@ -1,6 +1,6 @@
 """The editors' desk: an editor publishes a changed article, which purges every page that shows it.
 
-Or has the partners asked again, which nobody waits for.
+Or has the partners asked again, or the dashboard counted anew, which nobody waits for.
 """
 
 import re
@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response
 from example_app.articles import Article, find, publish
 from example_app.auth import refuse_cross_site_forms
 from example_app.extensions import cache
+from example_app.news import COUNTS
 from example_app.partners import TAG
 from flask_stalecache import StoreError
 
@@ -53,6 +54,16 @@ def ask_partners() -> Response:
         abort(403)
     cache.purge(tag=TAG, soft=True)
     return redirect(url_for("news.front"))
+
+
+@bp.post("/counts")
+@login_required  # type: ignore[untyped-decorator]
+def count_again() -> Response:
+    """Have the dashboard counted anew: the wall screen still gets the old counts until the new ones are stored."""
+    if not current_user.is_editor:
+        abort(403)
+    cache.purge(tag=COUNTS, soft=True)
+    return redirect(url_for("news.dashboard"))
 
 
 def _changed(article: Article) -> Article:

@@ -74,6 +74,19 @@ def news_site(settings: Mapping[str, object], folder: Path) -> Iterator[Server]:
             yield server
 
 
+@contextmanager
+def worker(settings: Mapping[str, object], folder: Path) -> Iterator[Server]:
+    """Run the worker of the cache for the news site.
+
+    :param settings: those of the site, with its directory.
+    :param folder: where its log is written.
+    """
+    command = [sys.executable, "-m", "flask", "--app", "example_app", "stalecache", "worker"]
+    with process(command, folder / "worker.log", settings) as started:
+        until(lambda: any(path.is_socket() for path in Path(str(settings["STALECACHE_DIR"])).rglob("*")), started)
+        yield started
+
+
 def tail(log: Path, lines: int = 20) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 

@@ -82,7 +82,8 @@ def test_the_story_holds(plays: dict[str, subprocess.Popen[str]]) -> None:
     rows = [match.groups() for match in map(ROW.fullmatch, output.splitlines()) if match]
     numbers = [int(row[0]) for row in rows]
     told_in_short = {name: int(count) for name, count in re.findall(r"^    (\w+): (\d+) requests,", output, re.MULTILINE)}
-    assert list(told_in_short) == ["slow", "flaky", "hanging", "dead", "back"]
+    assert list(told_in_short) == ["slow", "flaky", "hanging", "dead", "back", "alone", "computing", "apart"]
+    assert len(set(re.findall(r"the dashboard was computed by process (\d+)", output))) == 2
     assert numbers == sorted(set(numbers))
     assert numbers[-1] == len(rows) + sum(told_in_short.values())
     statuses = " ".join(row[2] for row in rows)
