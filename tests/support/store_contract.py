@@ -35,6 +35,8 @@ NOTE = Note(
     kept_out=RequestInputs(cookies=("member", "session"), headers=("x-user",), session=("_user_id",)),
 )
 
+#: The kinds that need a server: each operation takes a round trip, so that counts are less.
+SERVED = {"shared", "hosts"}
 MEMORY = 1024 * 1024
 
 

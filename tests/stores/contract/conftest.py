@@ -10,10 +10,9 @@ import pytest
 
 from flask_stalecache.stores.base import Store
 from support.processes import Worker, workers
-from support.store_contract import KINDS, Kind
+from support.store_contract import KINDS, SERVED, Kind
 
-#: The kinds that need a server. All of their tests are played under ``make soak``; in ``make test`` these, on hosts of their own.
-SERVED = {"shared", "hosts"}
+#: All tests of the kinds that need a server are played under ``make soak``; in ``make test`` these, on hosts of their own.
 ALWAYS = {"test_what_is_begun_after_a_purge_stands", "test_purges_at_once_are_all_effective", "test_a_lock_excludes_threads"}
 #: A damaged file is mended from the server, so it is no miss.
 MENDED = {

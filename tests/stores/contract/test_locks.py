@@ -13,7 +13,7 @@ import pytest
 from flask_stalecache.stores.base import Store
 from support.engine import make_entry
 from support.processes import Worker, workers
-from support.store_contract import KINDS, Kind, of_files
+from support.store_contract import KINDS, SERVED, Kind, begun, of_files
 from support.threads import crowd, go, results, wait_until
 
 # -- locks -----------------------------------------------------------------------------------------------------------
@@ -119,14 +119,14 @@ def count_up(kind_name: str, place: Path, times: int) -> None:
         wait_until(lock.acquire, "the lock")
         entry = store.load("page").entry
         number = 0 if entry is None else int(entry.body)
-        store.write(make_entry(body=str(number + 1).encode()))
+        store.write(begun(store, body=str(number + 1).encode()))
         lock.release()
 
 
 @of_files
 @pytest.mark.soak
 def test_no_step_under_the_lock_is_lost(kind: Kind, place: Path, store: Store, soak: Callable[[int, int], int]) -> None:
-    times = soak(400, 40)
+    times = soak(40 if kind.name in SERVED else 400, 40)
     with workers(2) as made:
         for worker in made:
             worker.start(count_up, kind.name, place, times)
@@ -145,7 +145,7 @@ def test_no_step_under_the_lock_is_lost(kind: Kind, place: Path, store: Store, s
 @pytest.mark.soak
 def test_threads_never_see_a_mixture(kind: Kind, place: Path, soak: Callable[[int, int], int]) -> None:
     """Readers, writers, removers and a forgetter on a small memory: each copy is its own key's, and whole."""
-    store, rounds = kind.open(place, memory_size=60_000), soak(3000, 150)
+    store, rounds = kind.open(place, memory_size=60_000), soak(150 if kind.name in SERVED else 3000, 150)
     keys, numbers = [f"page-{number}" for number in range(20)], threading.local()
 
     def body(key: str, number: int) -> bytes:
@@ -179,7 +179,8 @@ def test_a_lock_leaves_nothing_behind(place: Path, store: Store, other: Store) -
         assert not waiting.acquire()
         lock.release()
         lock.release()
-    assert not list(place.rglob("*.lock"))
+    # Those of the directory stay.
+    assert not [path for path in place.rglob("*.lock") if len(path.parent.name) == 2]
 
 
 def test_a_second_release_takes_nothing_from_the_next_holder(store: Store, other: Store) -> None:
