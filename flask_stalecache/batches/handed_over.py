@@ -12,8 +12,9 @@ from ..core.model.entry import Entry
 from ..core.model.refresh_data import RefreshData
 from ..engine.engine import Engine
 from ..engine.origin import RefreshResult
+from ..engine.refresher_queue import mark_of
 from ..errors import RefreshRefused, StoreError
-from ..stores.base import find_key
+from ..stores.base import QueueingStore, find_key
 from .renewal import Renewal
 
 
@@ -59,7 +60,12 @@ class HandedOver:
             data = RefreshData.from_json(job)
         except ValueError as error:
             raise RefreshRefused(f"what was handed over is no refresh: {error}") from None
-        return self.run_data(data)
+        try:
+            return self.run_data(data)
+        finally:
+            # It may be queued again from now on: after a pause, if it has failed.
+            if isinstance(self._engine.store, QueueingStore):
+                self._engine.store.queue_marks.unmark(mark_of(data))
 
     def run_data(self, data: RefreshData) -> RefreshOutcome:
         """Run a refresh in this thread, and return what became of it.

@@ -350,15 +350,16 @@ class RecallingStore(Protocol):
 class Marking(Protocol):
     """Marks refreshes that wait in a queue of another program, for all processes that share a store."""
 
-    def mark(self, key: str, seconds: float) -> float:
-        """Mark the refresh of a key as queued.
+    def mark(self, name: str, seconds: float) -> float:
+        """Mark a refresh as queued.
 
+        :param name: names the key and the entry that is stored now.
         :param seconds: for which it is marked.
         :return: 0 if it is marked now; else the seconds for which another process has marked it. Nothing is raised: where there
             can be no marks, a refresh is queued more than once, which is harmless.
         """
 
-    def unmark(self, key: str) -> None:
+    def unmark(self, name: str) -> None:
         """Take a mark back."""
 
 

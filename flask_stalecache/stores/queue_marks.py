@@ -1,6 +1,6 @@
 """Which refreshes wait in a queue of another program, for all processes of a host: each of them would queue the same one.
 
-A slot of the table holds a part of the key's digest, and until when the mark stands. Keys that share a slot displace each other's
+A slot of the table holds a part of the digest of its name, and until when the mark stands. Two in one slot displace each other's
 mark: then a refresh is queued twice, which is harmless.
 """
 
@@ -43,9 +43,9 @@ class QueueMarks:
         self._place: Inside | None = None
         self._numbers: Numbers = [0] * SLOTS
 
-    def mark(self, key: str, seconds: float) -> float:
-        """Mark the refresh of a key as queued, and return 0; if it is marked already, return for how many seconds it still is."""
-        name = digest(key)
+    def mark(self, name: str, seconds: float) -> float:
+        """Mark a refresh as queued, and return 0; if it is marked already, return for how many seconds it still is."""
+        name = digest(name)
         # Two processes that read the same slot before one of them writes would both queue it.
         lock = self._lock("queued")
         if not _try(lock):
@@ -60,9 +60,9 @@ class QueueMarks:
             lock.release()
         return left
 
-    def unmark(self, key: str) -> None:
+    def unmark(self, name: str) -> None:
         """Take a mark back."""
-        name, lock = digest(key), self._lock("queued")
+        name, lock = digest(name), self._lock("queued")
         if _try(lock):
             try:
                 self._open()

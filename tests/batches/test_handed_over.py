@@ -174,6 +174,19 @@ def test_a_failure_backs_off_and_keeps_the_copy(shop: Shop, clock: time_machine.
     assert run(shop.app, shop.cache, job) == "stored"
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_it_may_be_queued_again_afterwards(shop: Shop, clock: time_machine.Traveller, fails: bool) -> None:
+    visit(shop.app, "/")
+    job = job_for(shop.app, "/")
+    clock.shift(STALE)
+    marks = shop.app.extensions["stalecache"].engine.store.queue_marks
+    name = f"{job['key']} {job['serial']}"
+    assert marks.mark(name, 100) == 0
+    shop.fails = fails
+    assert run(shop.app, shop.cache, job) == ("failed" if fails else "stored")
+    assert marks.mark(name, 100) == 0
+
+
 @pytest.mark.parametrize("how", ["purged", "too late"])
 def test_what_nobody_waits_for_expires(shop: Shop, clock: time_machine.Traveller, how: str) -> None:
     visit(shop.app, "/")

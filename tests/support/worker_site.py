@@ -35,6 +35,8 @@ from flask_stalecache import Policy, StaleCache
 FOLDER = Path({folder!r})
 app = Flask("shop", root_path=str(FOLDER), static_folder=None)
 app.config.update(STALECACHE_DIR=FOLDER / "cache", STALECACHE_GATEWAY=[("/open", Policy())], **{settings!r})
+if "REFRESHER" in globals():
+    app.config["STALECACHE_REFRESHER"] = REFRESHER
 cache = StaleCache(app)
 WINDOWS = dict(max_age=0, stale_while_revalidate=3600, stale_if_error=3600)
 
@@ -66,6 +68,20 @@ def rates(base):
 def slow(base):
     return f"{{base}} made by {{os.getpid()}}"
 
+@cache.memoize(**WINDOWS, tags=["price"])
+def price():
+    return (FOLDER / "price").read_text()
+
+@app.get("/price")
+@cache.cached(**WINDOWS)
+def priced():
+    return f"{{price()}} {{made()}}"
+
+@app.get("/long")
+@cache.cached(3600, 3600, 3600)
+def made_from_what_is_stale():
+    return f"{{price()}} {{made()}}"
+
 @app.get("/mine")
 @cache.cached(**WINDOWS, key=lambda: "mine")
 def mine():
@@ -77,14 +93,17 @@ class WorkerSite:
     """The app, as a web process has it.
 
     :param folder: where app and cache are.
+    :param refresher: queues refreshes.
     :param settings: of the cache, without ``STALECACHE_``.
     """
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, refresher: Any = None, **settings: Any) -> None:
         self.folder = folder
         self.settings = {f"STALECACHE_{name}": value for name, value in settings.items()}
         self.source = SHOP.format(folder=str(folder), settings=self.settings)
         (folder / "shop.py").write_text(self.source, encoding="utf-8")
+        self.refresher = refresher
+        self.price(1)
         self.module = self.load()
         self.app: Flask = self.module.app
         self.cache: StaleCache = self.module.cache
@@ -92,8 +111,13 @@ class WorkerSite:
     def load(self) -> ModuleType:
         """Return the app of another web process."""
         module = ModuleType("shop")
+        module.__dict__["REFRESHER"] = self.refresher
         exec(compile(self.source, str(self.folder / "shop.py"), "exec"), module.__dict__)
         return module
+
+    def price(self, price: int) -> None:
+        """Set what the third party says."""
+        (self.folder / "price").write_text(str(price))
 
     @contextmanager
     def worker(self, *options: str) -> Iterator[PreparedProcess]:

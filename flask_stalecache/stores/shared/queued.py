@@ -28,21 +28,21 @@ class SharedQueueMarks:
         self._known = known
         self._prefix = f"{prefix_of(name)}q:"
 
-    def mark(self, key: str, seconds: float) -> float:
-        """Mark the refresh of a key as queued, and return 0; if it is marked already, return for how many seconds it still is."""
-        left = self._here.mark(key, seconds)
+    def mark(self, name: str, seconds: float) -> float:
+        """Mark a refresh as queued, and return 0; if it is marked already, return for how many seconds it still is."""
+        left = self._here.mark(name, seconds)
         if left > 0 or self._known.is_down:
             return left
         with suppress(Unavailable, Refused):
-            name = self._prefix + digest(key)
-            if not self._command("SET", name, self._known.host_id(), "NX", "PX", max(1, int(seconds * 1000))):
+            key = self._prefix + digest(name)
+            if not self._command("SET", key, self._known.host_id(), "NX", "PX", max(1, int(seconds * 1000))):
                 # Gone meanwhile: a moment later it can be marked.
-                return max(0.1, int(self._command("PTTL", name)) / 1000)
+                return max(0.1, int(self._command("PTTL", key)) / 1000)
         return 0.0
 
-    def unmark(self, key: str) -> None:
+    def unmark(self, name: str) -> None:
         """Take a mark back."""
-        self._here.unmark(key)
+        self._here.unmark(name)
         if not self._known.is_down:
             with suppress(Unavailable, Refused):
-                self._command("DEL", self._prefix + digest(key))
+                self._command("DEL", self._prefix + digest(name))
