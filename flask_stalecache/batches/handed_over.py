@@ -12,7 +12,6 @@ from ..core.model.entry import Entry
 from ..core.model.refresh_data import RefreshData
 from ..engine.engine import Engine
 from ..engine.origin import RefreshResult
-from ..engine.refresher_queue import mark_of
 from ..errors import RefreshRefused, StoreError
 from ..stores.base import QueueingStore, find_key
 from .renewal import Renewal
@@ -65,7 +64,7 @@ class HandedOver:
         finally:
             # It may be queued again from now on: after a pause, if it has failed.
             if isinstance(self._engine.store, QueueingStore):
-                self._engine.store.queue_marks.unmark(mark_of(data))
+                self._engine.store.queue_marks.unmark(data.mark)
 
     def run_data(self, data: RefreshData) -> RefreshOutcome:
         """Run a refresh in this thread, and return what became of it.

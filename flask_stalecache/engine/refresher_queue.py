@@ -10,7 +10,6 @@ import time
 from functools import partial
 from typing import Any, Protocol
 
-from ..core.model.refresh_data import RefreshData
 from ..stats.counters import Counters
 from ..stores.base import QueueingStore, Store
 from .delegation import Handed
@@ -29,11 +28,6 @@ class Refresher(Protocol):
 
     def submit(self, job: dict[str, Any]) -> bool:
         """Queue a refresh, which ``run_refresh`` runs in another process. Return false if it was not queued."""
-
-
-def mark_of(data: RefreshData) -> str:
-    """Return the name by which a refresh is marked as queued: another entry of the key has another one."""
-    return f"{data.address} {data.serial}"
 
 
 class RefresherQueue:
@@ -81,7 +75,7 @@ class RefresherQueue:
         return self._pool.submit(waiting)
 
     def _queue(self, handed: Handed) -> None:
-        if self._marks is not None and (left := self._marks.mark(mark_of(handed.data), self._deadline)) > 0:
+        if self._marks is not None and (left := self._marks.mark(handed.data.mark, self._deadline)) > 0:
             # Another process has queued it.
             handed.wait(left)
             return
@@ -102,7 +96,7 @@ class RefresherQueue:
         )
         self._counters.count("refreshes_returned")
         if self._marks is not None:
-            self._marks.unmark(mark_of(handed.data))
+            self._marks.unmark(handed.data.mark)
         handed.run_here()
 
     def _complain(self, message: str, *args: object) -> None:

@@ -43,6 +43,11 @@ class RefreshData:
     serial: str
     expires: float
 
+    @property
+    def mark(self) -> str:
+        """The name by which it is marked as queued: another entry of the key has another one."""
+        return f"{self.address} {self.serial}"
+
     def to_json(self) -> dict[str, Any]:
         """Return it as a dictionary of strings and numbers, which any queue can carry."""
         return {
