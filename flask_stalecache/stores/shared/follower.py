@@ -198,7 +198,8 @@ class Follower:
             self.apply(read.last_purge, read.purges, applied)
         self._heed_changes(read)
         was_told = self.backlog.tell(looks=is_first)
-        was_said = read.last_number < self._known.applied and self._reminder.say_since(read.last_number)
+        # What was applied since the question came from the server after its answer.
+        was_said = read.last_number < applied and self._reminder.say_since(read.last_number)
         self._is_connected = True
         if was_told or was_said or len(read.purges) >= MOST or len(read.changes) >= MOST:
             return True

@@ -346,6 +346,27 @@ def test_a_clock_that_differs_is_said_once(hosts: list[Host], caplog: pytest.Log
     assert caplog.text.count("differs from that of the shared server by 10 s") == 1
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_purge_of_another_thread_during_a_read_is_not_taken_for_a_lost_one(
+    hosts: list[Host], server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, soft: bool
+) -> None:
+    one, _ = hosts
+    read = one.logs.read
+
+    def read_then_purge(host: str, applied: int, change: int, *, notes: bool) -> logs.Read:
+        found = read(host, applied, change, notes=notes)
+        monkeypatch.undo()
+        one.follower.purge((NEWS,), soft=soft)
+        return found
+
+    one.follower.purge((SPORT,), soft=soft)
+    monkeypatch.setattr(one.logs, "read", read_then_purge)
+    for _ in range(3):
+        one.read()
+    assert server.client().xlen("stalecache:{test}:P") == 2
+    assert "lacks purges" not in caplog.text
+
+
 @pytest.mark.parametrize(("before", "after"), [(9, 0), (0, 9)])
 def test_an_answer_that_takes_long_says_nothing_about_clocks(
     hosts: list[Host], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, before: int, after: int
