@@ -74,7 +74,8 @@ class Follower:
         self._is_connected = False
         self._is_clock_said = False
         self._read_at = self._tidied_at = time.monotonic()
-        self._last_change = 0
+        #: The last change that was read, and what it says.
+        self._last_change = (0, 0)
         self._pace = _Pace()
         #: What was put into slots lately: a process may have noted an older serial at the same moment.
         self._put: dict[int, int] = {}
@@ -174,13 +175,13 @@ class Follower:
         while True:
             known = self._known
             applied = known.applied or self._applied_by_files()
-            asked = time.time()
-            read = self._logs.read(known.host_id(), applied, known.change, notes=known.applied > 0)
+            asked, change = time.time(), known.change
+            read = self._logs.read(known.host_id(), applied, change, notes=known.applied > 0)
             self._compare_clocks(asked, read.now / 1e6)
             if number_of(read.generation) != known.generation:
                 self._begins_anew(read, applied)
                 continue
-            more = self._heed(read, applied)
+            more = self._heed(read, applied, change)
             if not more:
                 break
         self._has_heard()
@@ -188,7 +189,7 @@ class Follower:
     def _applied_by_files(self) -> int:
         return self._files.applied() // 1000
 
-    def _heed(self, read: Read, applied: int) -> bool:
+    def _heed(self, read: Read, applied: int, change: int) -> bool:
         """Do what was read says; return whether there is more."""
         # Another process may have met an outage that this one has not: then purges may be missing there.
         is_first = not self._is_connected or self._known.down_until > 0
@@ -196,7 +197,9 @@ class Follower:
             self._purge_all_here(read)
         else:
             self.apply(read.last_purge, read.purges, applied)
-        self._heed_changes(read)
+        # Another process may have read on meanwhile.
+        if self._known.change == change:
+            self._heed_changes(read)
         was_told = self.backlog.tell(looks=is_first)
         # What was applied since the question came from the server after its answer.
         was_said = read.last_number < applied and self._reminder.say_since(read.last_number)
@@ -316,7 +319,8 @@ class Follower:
         changes, last = read.changes, read.first + len(read.changes) - 1
         if known.change and read.first == known.change:
             # The last one again: after a failover the log may have another one in its place.
-            if self._last_change not in (0, _number(changes[0])):
+            number, said = self._last_change
+            if number == known.change and said != _number(changes[0]):
                 self._forget_changes(read.last_change)
                 return
             changes = changes[1:]
@@ -327,7 +331,7 @@ class Follower:
             self._forget_changes(read.last_change)
         elif changes:
             self._heed_each(changes)
-            self._last_change = _number(read.changes[-1])
+            self._last_change = last, _number(read.changes[-1])
             known.change = last
 
     def _heed_each(self, changes: Iterable[Change]) -> None:
@@ -348,7 +352,7 @@ class Follower:
     def _forget_changes(self, last: int) -> None:
         """Let every key be asked for once: nobody knows which of them have changed."""
         self._known.change = last
-        self._last_change = 0
+        self._last_change = (0, 0)
         self._known.forget_all()
         self._files.move_all()
 

@@ -367,6 +367,33 @@ def test_a_purge_of_another_thread_during_a_read_is_not_taken_for_a_lost_one(
     assert "lacks purges" not in caplog.text
 
 
+@pytest.mark.parametrize("during", [False, True])
+def test_two_processes_of_a_host_that_read_in_turn_forget_nothing(
+    hosts: list[Host], monkeypatch: pytest.MonkeyPatch, during: bool
+) -> None:
+    one, two = hosts
+    other = follower_module.Follower(one.files, one.known, one.logs, lambda address: None)
+    forgotten: list[int] = []
+    monkeypatch.setattr(one.known, "forget_all", lambda: forgotten.append(1))
+    read = one.logs.read
+
+    def read_twice(host: str, applied: int, change: int, *, notes: bool) -> logs.Read:
+        found = read(host, applied, change, notes=notes)
+        if during and one.logs.read is read_twice:
+            monkeypatch.setattr(one.logs, "read", read)
+            two.tell("between", "5" * 16)
+            other.read_once()
+        return found
+
+    for turn in range(6):
+        two.tell(f"page {turn}", f"{turn}" * 16)
+        monkeypatch.setattr(one.logs, "read", read_twice)
+        (one.follower, other)[turn % 2].read_once()
+        one.read()
+        assert one.known.serial(slot_of(digest(f"page {turn}"))) == number_of(f"{turn}" * 16)
+    assert forgotten == []
+
+
 @pytest.mark.parametrize(("before", "after"), [(9, 0), (0, 9)])
 def test_an_answer_that_takes_long_says_nothing_about_clocks(
     hosts: list[Host], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, before: int, after: int
