@@ -151,13 +151,17 @@ def remove_left_over(names: re.Pattern[str], now: int) -> None:
     :param now: the time by the clock of the kernel, which nobody sets for a single process, in nanoseconds.
     """
     with os.scandir(FOLDER) as entries:
-        for entry in entries:
-            if names.fullmatch(entry.name):
-                with suppress(OSError):
-                    status = entry.stat(follow_symlinks=False)
-                    is_unfinished = status.st_size == 0 or entry.name.endswith(".tmp")
-                    if is_unfinished and now - status.st_ctime_ns > UNFINISHED * 1_000_000_000:
-                        _remove_if_idle(entry.path)
+        matching = [entry for entry in entries if names.fullmatch(entry.name)]
+    for entry in matching:
+        with suppress(OSError):
+            if _is_left_over(entry, now):
+                _remove_if_idle(entry.path)
+
+
+def _is_left_over(entry: os.DirEntry[str], now: int) -> bool:
+    status = entry.stat(follow_symlinks=False)
+    is_unfinished = status.st_size == 0 or entry.name.endswith(".tmp")
+    return is_unfinished and now - status.st_ctime_ns > UNFINISHED * 1_000_000_000
 
 
 def _remove_if_idle(path: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 import flask_stalecache
 from support.faces import FACES
 from support.flask_users import KNOW_FLASK
+from support.packages import FLASK_SIDE, FRONT_ENDS, PACKAGES, SUBPACKAGES
 from support.purity import IMPURE, PURE_ELSEWHERE
 
 ROOT = Path(flask_stalecache.__file__).parent
@@ -372,24 +373,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("",),
 )
 ORDER = [module for layer in LAYERS for module in layer]
-
-#: The packages, from the lowest to the highest. A package imports from those before it.
-PACKAGES = (
-    "errors", "core", "filesystem", "config_values", "config", "stats", "stores", "engine", "batches", "frontends", "app_state",
-    "sandbox", "inquiry", "dashboard", "metrics", "worker", "cli", "jinja", "extension", "",
-)  # fmt: skip
-#: Packages within packages, likewise.
-SUBPACKAGES = {
-    "core": ("", "model", "http", "rules"),
-    #: The front ends do not import each other; FLASK_SIDE stands above them.
-    "frontends": ("flask_internals", "", "pages", "memoize", "gateway", "requests_adapter"),
-}
-FRONT_ENDS = {"pages", "memoize", "gateway", "requests_adapter"}
-#: Modules of the front ends that know several of them.
-FLASK_SIDE = {
-    "frontends.flask_endpoints", "frontends.flask_gateway", "frontends.flask_observer", "frontends.flask_sessions",
-    "frontends.first_request", "frontends.flask_urls",
-}  # fmt: skip
 
 
 def module_name(path: Path) -> str:
