@@ -110,7 +110,7 @@ def numbers():
 
 
 class Seen(NamedTuple):
-    """What visitors got from a server in one way.
+    """The answers that visitors got from a server in one way.
 
     :ivar rate: answers a second, by path.
     :ivar p99: milliseconds, by path.

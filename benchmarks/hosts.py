@@ -56,7 +56,7 @@ end
 
 
 class Commands:
-    """What the logs need of a client."""
+    """The methods of a client that the logs use."""
 
     def __init__(self, socket: Path) -> None:
         self._client: Any = redis.Redis(unix_socket_path=str(socket), socket_timeout=30)

@@ -169,7 +169,7 @@ class Crew:
 
 
 class Found(NamedTuple):
-    """What was seen with one cache.
+    """The measurements with one cache.
 
     :ivar waited: visitors of the stale value who waited for the origin.
     :ivar purge: seconds for the purge.

@@ -31,7 +31,7 @@ class BatchQueueFull(StoreError):
 
 
 class RefreshRefused(StaleCacheError, ValueError):
-    """A refresh that another process has handed over can't be run here: it is of another app or version, or it is none.
+    """A refresh that another process has handed over can't be run here: it belongs to another app or version, or is not a refresh.
 
     Raised by :meth:`~flask_stalecache.StaleCache.run_refresh`. The message names the part that is wrong.
     """

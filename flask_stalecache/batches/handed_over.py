@@ -18,7 +18,7 @@ from .renewal import Renewal
 
 
 class RefreshOutcome(str, Enum):
-    """What became of a refresh.
+    """The outcome of a refresh.
 
     =========== ===============================================================================================
     `STORED`    the new entry is stored
@@ -101,7 +101,7 @@ class HandedOver:
                 f"a refresh of version {data.version!r} of the app was handed to version {version!r}: restart those who run the "
                 "other version; with app.debug each start is a version, unless STALECACHE_VERSION is set"
             )
-        # Whoever runs it waits for its end, and has no pool.
+        # The process that runs it waits for its end, and has no pool.
         job = replace(renewal.job, pool=None, forced=False, max_wait=None)
         return _outcome_of(self._engine.runtime.refresh_now(job, entry))
 

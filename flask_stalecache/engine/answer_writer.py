@@ -79,7 +79,7 @@ class AnswerWriter:
     :param backoff: the first and the longest pause in seconds after a failure.
     :param counters: counts failures.
     :param complaints: logs failures.
-    :param lane: the lane of refreshes that compute; ``None``: there is none.
+    :param lane: the lane of refreshes that compute, if there is one.
     :ivar instrumentation: sends a signal for each stored entry.
     """
 

@@ -22,7 +22,7 @@ LOOK = 0.5
 
 
 class Turn:
-    """What one thread of a process has at a time."""
+    """The right to compute, which one thread of a process has at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -89,7 +89,7 @@ class Lane:
 
     @contextmanager
     def turn(self, patience: float) -> Iterator[None]:
-        """Wait for the turn, and have it meanwhile. Whoever has it already goes on. After too long a wait, go on without.
+        """Wait for the turn, and have it meanwhile. A thread that has it already goes on. After too long a wait, go on without.
 
         :param patience: seconds to wait at most.
         """

@@ -210,7 +210,7 @@ class Runtime:
         return stats
 
     def worker_state(self) -> WorkerState | None:
-        """Return what the worker of this host is doing; ``None`` if there is none."""
+        """Return the activity of this host's worker; ``None`` without a worker."""
         place = self._worker_place()
         state = None if place is None else read_state(place)
         for each in () if state is None else state["running"]:

@@ -51,7 +51,7 @@ class WorkerLink:
         return self._lines.get().is_open()
 
     def take(self, handed: Handed) -> bool:
-        """Send a refresh to the worker. Return false if there is none, or it takes nothing now."""
+        """Send a refresh to the worker. Return false if there is no worker, or if it takes nothing now."""
         data = handed.data
         if data.version != self._version:
             # With app.debug, each start is a version, and none is the worker's.

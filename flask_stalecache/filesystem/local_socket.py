@@ -94,7 +94,7 @@ class Listener:
         return self._place.held.is_current() and self._identity is not None and self._identity_now() == self._identity
 
     def accept(self) -> socket.socket | None:
-        """Return the next connection; ``None`` if there is none."""
+        """Return the next connection; ``None`` if nobody has connected."""
         try:
             made, _ = self.socket.accept()
         except OSError:

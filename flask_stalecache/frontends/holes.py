@@ -176,7 +176,7 @@ class HoleFunction(Generic[P, R]):
         return checked_result(function(*call.args, **call.kwargs), self.name)
 
     def fall_back(self, call: HoleCall) -> str | None:
-        """Return the fallback; ``None`` if there is none."""
+        """Return the fallback, if there is one."""
         if self._fallback is NOTHING:
             return None
         given = self._fallback(*call.args, **call.kwargs) if callable(self._fallback) else self._fallback
@@ -190,7 +190,7 @@ class HoleFunctions:
         self._by_name: dict[str, HoleFunction[Any, Any]] = {}
 
     def get(self, name: str) -> HoleFunction[Any, Any] | None:
-        """Return the function with a name; ``None`` if there is none."""
+        """Return the function with a name, if there is one."""
         return self._by_name.get(name)
 
     def add(self, function: Callable[P, R], name: str | None, fallback: Any) -> HoleFunction[P, R]:

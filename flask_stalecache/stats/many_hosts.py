@@ -32,7 +32,7 @@ _GAUGES = ("entries", "bytes", "workers", *(counter.key for counter in COUNTERS 
 
 
 class HostState(str, Enum):
-    """What is known of a host."""
+    """The state of one host, as the others know it."""
 
     #: It was heard within three seconds.
     CONNECTED = "connected"

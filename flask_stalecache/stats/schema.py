@@ -349,7 +349,7 @@ class RunningRefresh(TypedDict):
 
 
 class WorkerState(TypedDict):
-    """What ``flask stalecache worker`` is doing.
+    """The activity of ``flask stalecache worker``.
 
     ``processes``: its child processes; ``running``: the refreshes that run now; ``waiting``: how many wait; ``longest_wait``: the
     seconds that the oldest of them has waited; ``taken``: how many were run; ``refused``: how many could not be run; ``dropped``:
@@ -370,7 +370,7 @@ class WorkerState(TypedDict):
 
 
 class _Sometimes(TypedDict, total=False):
-    """What the statistics have only with a server that hosts share, or while a worker takes refreshes on this host."""
+    """Statistics that exist only with a shared server, or while a worker takes refreshes on this host."""
 
     shared: SharedNumbers
     worker: WorkerState

@@ -1,4 +1,4 @@
-"""What the worker of this host is doing, in words: for the shell and for the dashboard. Pure."""
+"""Describes the activity of this host's worker in words, for the shell and for the dashboard. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the worker of a host is doing, in a file that it writes each second and any process reads."""
+"""The activity of a host's worker, in a file that it writes each second and any process reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_state(place: Place, state: WorkerState) -> None:
 
 
 def read_state(place: Place) -> WorkerState | None:
-    """Return the state of a worker; ``None`` if there is none."""
+    """Return the state of a worker; ``None`` without a worker."""
     try:
         is_alive = is_fresh(place)
         return unseal_json(_KIND, read_file(place), _decoded) if is_alive else None
@@ -50,7 +50,7 @@ def become_worker() -> None:
 
 
 def is_left_to_worker(directory: Inside) -> bool:
-    """Whether this process can leave work for the whole directory to a worker: it is none itself, and there is one."""
+    """Whether a worker other than this process does the work for the whole directory."""
     if this_process() in _workers:
         return False
     try:

@@ -141,7 +141,7 @@ class Checked(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What a host has, compared with the server that it shares.
+    """The entries of a host, compared with those of the shared server.
 
     :param failure: why they could not be compared; "" if they were.
     :param same: entries that the server has too.

@@ -113,7 +113,7 @@ class Child:
             with self._sending:
                 self._parent.sendall(Done(packet.address, outcome, memory_used()).encode())
         except OSError:
-            # The parent is gone, and whoever handed it over finds that out.
+            # The parent is gone, and the process that handed the refresh over finds that out.
             logger.debug("the parent of a worker's process is gone")
 
 
@@ -132,7 +132,7 @@ def fork_child(work: Callable[[socket.socket], object], closes: Callable[[], obj
         return pid, mine
     code = 1
     try:
-        # Whoever stops the worker may signal the whole group: the parent decides when a child ends.
+        # A signal that stops the worker may go to the whole group: the parent decides when a child ends.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)

@@ -22,7 +22,7 @@ logger = logging.getLogger("flask_stalecache")
 
 
 class Doorway:
-    """Where web processes find the worker.
+    """The socket at which web processes find the worker.
 
     Of several workers of one app and version, one has the lock and listens. The others wait to take its place.
 
@@ -85,7 +85,7 @@ class Doorway:
                 other.release()
 
     def accept(self) -> socket.socket | None:
-        """Return the next connection; ``None`` if there is none."""
+        """Return the next connection; ``None`` if nobody has connected."""
         return None if self._listener is None else self._listener.accept()
 
     def tell(self, state: WorkerState) -> None:

@@ -12,7 +12,7 @@ _PLAIN = (str, int, bool, type(None))
 
 
 class HoleCall(NamedTuple):
-    """What is called for each visitor.
+    """A call that is made for each visitor.
 
     :ivar name: the name of the hole.
     :ivar args: its arguments: JSON values.
@@ -51,7 +51,7 @@ class Hole(NamedTuple):
     def from_json(cls, value: Any) -> Hole:
         """Return the hole in the head of an entry.
 
-        :raises TypeError: if it is none.
+        :raises TypeError: if the value is not a call.
         :raises ValueError: likewise.
         """
         offset, name, args, kwargs, encoding, number = value

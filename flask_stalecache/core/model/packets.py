@@ -1,6 +1,6 @@
-"""What web processes and the worker of a host tell each other: packets of a fixed size. Pure.
+"""The packets of fixed size that web processes and the worker of a host exchange. Pure.
 
-A packet names an entry and nothing else: whoever can send one can have an entry refreshed that is stale, and no more.
+A packet names an entry and nothing else: its sender can have a stale entry refreshed, and can do no more.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Packet(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> Packet | None:
-        """Return the packet; ``None`` if it is none."""
+        """Return the packet; ``None`` if the bytes are not one."""
         if len(data) != SIZE:
             return None
         magic, kind, address, serial, group, rank = _PACKET.unpack(data)
@@ -61,7 +61,7 @@ class Packet(NamedTuple):
 
 
 class Said(Enum):
-    """What the worker says to a packet."""
+    """The worker's reply to a packet."""
 
     #: It waits or runs.
     TAKEN = 1
@@ -75,7 +75,7 @@ def encode_reply(said: Said, address: str) -> bytes:
 
 
 def decode_reply(data: bytes) -> tuple[Said, str] | None:
-    """Return a reply and the address that it is about; ``None`` if it is none."""
+    """Return a reply and the address that it is about; ``None`` if the bytes are not a reply."""
     if len(data) != REPLY_SIZE:
         return None
     magic, said, address = _REPLY.unpack(data)

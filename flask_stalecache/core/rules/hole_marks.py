@@ -110,7 +110,7 @@ class Marks:
 
 
 class Mark(str):
-    """What a hole returns while a page is made for the store. It is a text that may be shown, but not looked at."""
+    """The value of a hole while a page is made for the store: a text that code may show, but not look at."""
 
     __slots__ = ("__dict__",)
 

@@ -1,4 +1,4 @@
-"""What hooks read of a request before a cached view is called, where they only set values in ``g``.
+"""Reads of a request by hooks before a cached view is called, where they only set values in ``g``.
 
 A hit runs them too. So what they have read makes a page personal only if the view then reads a value of ``g`` that was there.
 Of any other hook nothing is known: it may have set a context variable, and what it reads counts.

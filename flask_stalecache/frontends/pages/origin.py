@@ -180,7 +180,7 @@ class PageOrigin(RequestOrigin):
         return answer
 
     def made_anew(self) -> Served:
-        """Make a page anew of which nobody here knows a hole, as if it were not stored."""
+        """Make a page with a hole that this app does not know as if the page were not stored."""
         self.terms = self.terms.renewing()
         served = self.bound.engine.serve(self)
         # Another request may hold the lock.

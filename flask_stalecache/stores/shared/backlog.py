@@ -39,7 +39,7 @@ _TRIES = 100
 
 
 class Change(NamedTuple):
-    """What the other hosts have not heard.
+    """The purges that the other hosts have not heard of.
 
     :ivar names: names that were purged, which may be short; empty for a removal.
     :ivar soft: whether that only ended freshness.

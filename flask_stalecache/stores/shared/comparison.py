@@ -30,7 +30,7 @@ _SAID = {
 
 @dataclass(slots=True)
 class _Found:
-    """What a comparison has found so far.
+    """The findings of a comparison so far.
 
     :ivar counts: entries by what the server has.
     :ivar suspects: entries that this host would serve although they are not the server's.

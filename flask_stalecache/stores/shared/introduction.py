@@ -46,7 +46,7 @@ return ''
 
 
 class Identity(NamedTuple):
-    """What an app is known by.
+    """The marks by which an app is recognised.
 
     :ivar name: its name.
     :ivar routes: digests of its routes.

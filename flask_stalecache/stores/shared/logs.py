@@ -222,7 +222,7 @@ class Logged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What the logs had, and where they ended, at one moment.
+    """The content of the logs, and their ends, at one moment.
 
     :ivar generation: the generation of the bookkeeping.
     :ivar last_number: the highest number that a purge or a host has had.

@@ -85,7 +85,7 @@ class Written(Enum):
 
 
 class Difference(Enum):
-    """What the server has in the place of an entry of this host."""
+    """The server's answer about an entry of this host."""
 
     SAME = "same"
     #: Another entry.

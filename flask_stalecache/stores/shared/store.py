@@ -324,7 +324,7 @@ class RedisStore:
     def purge(self, *names: str, soft: bool) -> Acknowledged | None:
         """Purge on all hosts: here before it returns, elsewhere once they have heard, for which it waits a moment.
 
-        :return: who has heard it.
+        :return: the hosts that have heard of it.
         :raises PurgedHereOnly: if the server can't be used. Then it was purged on this host, and the others will hear of it.
         """
         if not names:
