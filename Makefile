@@ -82,6 +82,7 @@ soak: $(VENV)/.stamp ## Run the tests of endurance with their full counts.
 
 bench: $(VENV)/.stamp ## Measure what hits cost, in process and over the wire, and who waits for whom and for what.
 	@$(RUN) benchmarks/hit.py
+	@$(RUN) benchmarks/holes.py
 	@$(RUN) benchmarks/fragment.py
 	@$(RUN) benchmarks/collapse.py
 	@$(RUN) benchmarks/many.py

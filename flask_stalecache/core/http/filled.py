@@ -37,9 +37,14 @@ def private_fields(headers: Headers) -> list[tuple[str, str]]:
 
 def is_private(headers: Headers) -> bool:
     """Whether fields say that of a response."""
-    fields = list(headers)
-    lines = [value for name, value in fields if _is_of_lifetime(name.lower())]
-    return len(lines) == 1 and lines[0].startswith("private, no-cache")
+    is_said = False
+    for name, value in headers:
+        if _is_of_lifetime(name.lower()):
+            # One that hooks have added comes last.
+            if is_said or not value.startswith("private, no-cache"):
+                return False
+            is_said = True
+    return is_said
 
 
 def without_lengths(headers: Headers) -> list[tuple[str, str]]:

@@ -75,11 +75,30 @@ def encode(text: str, encoding: str) -> bytes:
     :param encoding: as :func:`recognised` returns it.
     :raises LookupError: if there is no such encoding.
     """
-    steps, _, charset = encoding.rpartition("|")
-    for step in steps.split(",") if steps else ():
-        # The methods of a Markup escape what they are given.
-        text = _html(text) if step == "html" else _STEPS[step](str(text))
-    return _CHARSETS[charset or "utf-8"](str(text))
+    return encoder(encoding)(text)
+
+
+@lru_cache(maxsize=1024)
+def encoder(encoding: str) -> Callable[[str], bytes]:
+    """Return the function that writes texts in an encoding.
+
+    :raises LookupError: if there is no such encoding.
+    """
+    written, _, charset = encoding.rpartition("|")
+    names = written.split(",") if written else []
+    steps, into = [_STEPS[name] for name in names], _CHARSETS[charset or "utf-8"]
+    if names == ["html"]:
+        # Nearly all are.
+        return lambda text: into(escape(text))
+    is_html = [name == "html" for name in names]
+
+    def write(text: str) -> bytes:
+        for step, keeps_markup in zip(steps, is_html, strict=True):
+            # The methods of a Markup escape what they are given.
+            text = step(text if keeps_markup else str(text))
+        return into(str(text))
+
+    return write
 
 
 def is_encoding(encoding: str) -> bool:

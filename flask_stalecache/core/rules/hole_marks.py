@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from markupsafe import escape
 
 from ..model.holes import Hole, HoleCall
-from .hole_encodings import PROBES, encode, recognised
+from .hole_encodings import PROBES, encoder, recognised
 
 #: The beginning of each token, by which marks of other fills are found.
 _TOKEN = "kQsc"
@@ -175,13 +175,14 @@ class Pieces(NamedTuple):
 
     :ivar pieces: the bytes before, between and after the holes.
     :ivar holes: the holes.
-    :ivar calls: what is called, each one once; with the index of it by hole.
+    :ivar calls: what is called, each one once.
+    :ivar steps: for each hole the index of its call, what encodes the result, and the bytes behind it.
     """
 
     pieces: tuple[memoryview, ...]
     holes: tuple[Hole, ...]
     calls: tuple[HoleCall, ...]
-    indexes: tuple[int, ...]
+    steps: tuple[tuple[int, Callable[[str], bytes], memoryview], ...]
 
     @classmethod
     def of(cls, body: bytes, holes: Sequence[Hole]) -> Pieces:
@@ -193,7 +194,10 @@ class Pieces(NamedTuple):
         numbers = list(dict.fromkeys(hole.number for hole in holes))
         by_number = {hole.number: hole.call for hole in holes}
         calls = tuple(by_number[number] for number in numbers)
-        return cls(pieces, tuple(holes), calls, tuple(numbers.index(hole.number) for hole in holes))
+        steps = tuple(
+            (numbers.index(hole.number), encoder(hole.encoding), piece) for hole, piece in zip(holes, pieces[1:], strict=True)
+        )
+        return cls(pieces, tuple(holes), calls, steps)
 
     def filled(self, results: Sequence[str]) -> bytes:
         """Return the body with results in its holes.
@@ -201,6 +205,6 @@ class Pieces(NamedTuple):
         :param results: those of :attr:`calls`.
         """
         parts: list[bytes | memoryview] = [self.pieces[0]]
-        for hole, index, piece in zip(self.holes, self.indexes, self.pieces[1:], strict=True):
-            parts += (encode(results[index], hole.encoding), piece)
+        for index, write, piece in self.steps:
+            parts += (write(results[index]), piece)
         return b"".join(parts)

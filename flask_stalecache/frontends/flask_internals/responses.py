@@ -35,6 +35,11 @@ class StoredResponse(Response):
         return body, self._status, fields
 
 
+def is_as_cloned(response: Response) -> bool:
+    """Whether a response has the fields that :func:`clone_response` gave it, and no others."""
+    return response.headers._list == response.__dict__.get("given_fields")
+
+
 def clone_response(prepared: Response, more: list[tuple[str, str]]) -> Response:
     """Return a copy of a response with more fields. It runs on every hit: to call the class costs several times as much."""
     kind = prepared.__class__

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
@@ -22,11 +23,17 @@ from .responses import add_fields, prepared_response
 
 
 def respond_with_filled(
-    holes: AppHoles, context: RequestContext, served: Served, chosen: Collection[str], more: str = ""
+    holes: AppHoles,
+    context: RequestContext,
+    environ: Mapping[str, Any],
+    served: Served,
+    chosen: Collection[str],
+    more: str = "",
 ) -> Response:
     """Build the response from a copy with holes. It runs on every hit of such a page.
 
     :param holes: fills them.
+    :param environ: the request.
     :param served: how the request is answered.
     :param chosen: which of the status fields are sent.
     :param more: the detail of ``Cache-Status``.
@@ -41,15 +48,15 @@ def respond_with_filled(
         return _within(context, entry, body, fields_for_copy(served, entry, time.time(), chosen))
     prepared: Response = copy.prepared
     if prepared is None:
-        prepared = copy.prepared = _prepare(context.app.response_class, entry)
+        prepared = copy.prepared = _prepare(holes, context.app.response_class, entry)
     fields = fields_for_copy(served, entry, time.time(), chosen, more)
     note_filled(context)
-    if not is_shown(context):
+    if not is_shown(environ):
         response = clone_response(prepared, fields)
         response.automatically_set_content_length = False
         return response
     # First, since a hole may raise.
-    given = (holes.filled(prepared.__dict__["pieces"]),)
+    given = (holes.filled(*prepared.__dict__["to_fill"]),)
     response = clone_response(prepared, [("Content-Length", str(len(given[0]))), *fields])
     response.__dict__["given_body"] = response.response = given
     return response
@@ -62,8 +69,12 @@ def _within(context: RequestContext, entry: Entry, body: bytes, fields: list[tup
     return add_fields(response, fields)
 
 
-def _prepare(response_class: type[Response], entry: Entry) -> Response:
+def _prepare(holes: AppHoles, response_class: type[Response], entry: Entry) -> Response:
     """Return the response of an entry, with nothing in it."""
     response = prepared_response(response_class, entry, fields_of_filled(fields_to_send(entry.headers, entry.varied)), (b"",))
-    response.__dict__["pieces"] = Pieces.of(entry.body, entry.holes)
+    page = Pieces.of(entry.body, entry.holes)
+    functions = holes.functions_of(page)
+    response.__dict__["to_fill"] = page, functions
+    # A template may change while the app runs.
+    response.__dict__["is_known"] = None not in functions
     return response

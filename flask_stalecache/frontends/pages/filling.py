@@ -13,8 +13,9 @@ with HEAD, by a refresh, or to warm        are not called: nobody is shown the b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from flask import Flask
@@ -33,7 +34,8 @@ from ...engine.log import RateLimitedLog
 from ...errors import StaleCacheError
 from ..caller_context import is_connection
 from ..flask_internals.contexts import RequestContext, outer_context
-from ..holes import HoleFunctions, Making, page_being_made, with_marks, without_marks
+from ..flask_internals.responses import is_as_cloned
+from ..holes import HoleFunctions, Making, checked_result, page_being_made, with_marks, without_marks
 from .known_holes import KnownHoles
 
 #: On a response: its holes, which are still to be filled.
@@ -85,9 +87,24 @@ class AppHoles:
         self._log = log
         self._altered: Remembered[str, Altered] = Remembered(1000, MIB, 4096)
 
-    def know(self, entry: Entry) -> bool:
-        """Whether all holes of a page can be filled here."""
+    def know(self, copy: Any) -> bool:
+        """Whether all holes of a page can be filled here.
+
+        :param copy: the copy of its entry.
+        """
+        prepared = copy.prepared
+        if prepared is not None and prepared.__dict__.get("is_known", False):
+            return True
+        entry: Entry = copy.entry
         return all(is_encoding(hole.encoding) and self._found(hole.call) is not None for hole in entry.holes)
+
+    def functions_of(self, page: Pieces) -> tuple[Callable[[], Any] | None, ...]:
+        """Return the functions that fill the holes of a page; ``None`` for what is looked up each time, such as a template."""
+        functions = [self._functions.get(call.name) for call in page.calls]
+        return tuple(
+            None if function is None else partial(function.function, *call.args, **call.kwargs)
+            for function, call in zip(functions, page.calls, strict=True)
+        )
 
     def _found(self, call: HoleCall) -> Callable[[], str] | None:
         function = self._functions.get(call.name)
@@ -170,27 +187,32 @@ class AppHoles:
             return
         response.headers = Headers(fields_of_filled(response.headers))
         note_filled(context)
-        if not is_shown(context):
+        if not is_shown(context.request.environ):
             send_nothing(response)
             return
+        page = Pieces.of(body, to_fill.holes)
         with _globals_of_hit(to_fill.globals):
-            filled = self.filled(Pieces.of(body, to_fill.holes))
+            filled = self.filled(page, self.functions_of(page))
         response.response = (filled,)
         response.headers["Content-Length"] = str(len(filled))
 
-    def filled(self, page: Pieces) -> bytes:
-        """Return a page with the results of its holes for the current visitor."""
+    def filled(self, page: Pieces, functions: tuple[Callable[[], Any] | None, ...]) -> bytes:
+        """Return a page with the results of its holes for the current visitor.
+
+        :param functions: as :meth:`functions_of` returns them.
+        """
         if (around := page_being_made()) is not None:
             # A view makes a page without marks, and this one may become a part of it.
             around.call_plainly()
-        return page.filled([self._result(call) for call in page.calls])
+        return page.filled(list(map(self._result, page.calls, functions)))
 
-    def _result(self, call: HoleCall) -> str:
-        found = self._found(call)
+    def _result(self, call: HoleCall, function: Callable[[], Any] | None) -> str:
         try:
+            found = self._found(call) if function is None else function
             if found is None:
                 raise StaleCacheError(f"there is no hole {call.label} any more")
-            return found()
+            result = found()
+            return result if isinstance(result, str) else checked_result(result, call.label)
         except Exception as error:
             return self._instead(call, error)
 
@@ -223,13 +245,13 @@ def note_filled(context: RequestContext) -> None:
 
 def keep_private(context: RequestContext, response: Response) -> None:
     """Send a filled page as one visitor's, even if hooks have said otherwise of it, as they do of all pages."""
-    if context.request.__dict__.pop(_FILLED, False) and not is_private(response.headers):
+    is_filled = context.request.__dict__.pop(_FILLED, False)
+    if is_filled and not is_as_cloned(response) and not is_private(response.headers):
         response.headers = Headers(private_fields(response.headers))
 
 
-def is_shown(context: RequestContext) -> bool:
+def is_shown(environ: Mapping[str, Any]) -> bool:
     """Whether somebody is shown the body of a page."""
-    environ = context.request.environ
     return environ["REQUEST_METHOD"] != "HEAD" and REFRESHING not in environ and WARMING not in environ
 
 

@@ -325,7 +325,7 @@ class Pages:
 
     def _answered(self, origin: PageOrigin, served: Served, is_visit: bool, more: str = "") -> Response:
         bound, entry = origin.bound, None if served.answer is not None else served.copy.entry  # type: ignore[union-attr]
-        if entry is not None and entry.holes and not self._holes.know(entry):
+        if entry is not None and entry.holes and not self._holes.know(served.copy):
             served, entry = origin.made_anew(), None
         if served.refresh:
             self._submit(origin)
@@ -341,7 +341,8 @@ class Pages:
                     why = served.why_no_hit(origin.terms)
                     origin.tally.served(served.status, served.took, waited=served.waited, why=why)
             if entry is not None and entry.holes:
-                response = respond_with_filled(self._holes, origin.context, served, self.settings.status_headers, more)
+                chosen = self.settings.status_headers
+                response = respond_with_filled(self._holes, origin.context, origin.environ, served, chosen, more)
             else:
                 response = respond_with_copy(self.app, served, self.settings.status_headers, more)
                 if served.status is not CacheStatus.HIT:
