@@ -62,10 +62,10 @@ _ARTICLES = (
         date(2024, 3, 18),
         "Why a cached page never greets you by another visitor's name.",
         (
-            "The header of this page greets you if you are logged in. So the page of a member is not stored, and the "
-            "requests of members bypass the cache.",
-            "All other visitors share one copy. The site needs no code for this: the cache observed that the page "
-            "read the session.",
+            "The header of this page greets you if you are logged in. It is a hole in the page: the rest is stored once, and "
+            "members share it with all other visitors.",
+            "A page that shows who you are anywhere else is not stored for you. The site needs no code for this: the cache "
+            "observed that the page read the session.",
         ),
     ),
 )
