@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,15 @@ def other(kind: Kind, place: Path) -> Store:
 def worker() -> Iterator[Worker]:
     with workers(1) as made:
         yield made[0]
+
+
+@pytest.fixture(autouse=True)
+def entries_are_begun_now(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the entries of a test the number of its store: hosts don't share what was begun before one has joined."""
+    if "kind" not in request.fixturenames or not hasattr(request.module, "make_entry") or "first_use" in request.node.name:
+        return
+    kind: Kind = request.getfixturevalue("kind")
+    if kind.name in SERVED:
+        store: Store = request.getfixturevalue("store")
+        store.load("first use")
+        monkeypatch.setattr(request.module, "make_entry", partial(request.module.make_entry, seq=store.seq()))

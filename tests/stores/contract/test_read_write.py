@@ -149,7 +149,7 @@ def test_a_note_alone_is_a_copy_too(store: Store) -> None:
 
 
 def write(store: Store) -> None:
-    store.write(make_entry(body=b"changed"))
+    store.write(replace(make_entry(body=b"changed"), seq=store.seq()))
 
 
 def remove(store: Store) -> None:
