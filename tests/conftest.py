@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +119,28 @@ def pytest_configure() -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Leave nothing in memory, unless somebody wants to look at what a test has left."""
+    if not hasattr(session.config, "workerinput") and getattr(session.config.option, "numprocesses", None):
+        remove_memory_of_tests()
     if exitstatus == 0 and tempfile.tempdir == str(MEMORY) and not hasattr(session.config, "workerinput"):
         factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
         session.config.add_cleanup(lambda: shutil.rmtree(factory.getbasetemp(), ignore_errors=True))
+
+
+def files_in_memory() -> set[Path]:
+    """Return the files of caches there: for each directory a few, which its next processes would find."""
+    return set(MEMORY.glob("stalecache-*"))
+
+
+def remove_memory_of_tests() -> None:
+    """Remove what the caches of all tests have left there, unless a process uses it."""
+    for path in files_in_memory() - BEFORE:
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+#: What was there when the tests began.
+BEFORE = files_in_memory()
 
 
 def has_room(folder: Path) -> bool:
