@@ -22,12 +22,11 @@ MENDED = {
     "test_no_flipped_bit_of_a_note_is_an_error",
 }  # fmt: skip
 #: Each host has its own files, and looks through these. Joining takes ``purge.lock`` and a purge number. Others ask for a lock
-#: again after a while. What was softly purged before a host has it is as old as its freshness there, but not marked.
+#: again after a while.
 OF_ONE_HOST = {
-    "test_one_lock_a_key_at_a_time", "test_a_lock_excludes_processes", "test_a_lock_leaves_nothing_behind",
+    "test_one_lock_a_key_at_a_time", "test_a_lock_excludes_processes",
     "test_a_purge_before_anything_is_stored_is_no_error_and_hides_nothing_later", "test_a_touch_changes_nothing_that_is_stored",
 }  # fmt: skip
-ENDED = {"test_a_purge_is_seen_by_everybody_at_once", "test_purges_one_after_the_other"}
 
 
 def is_played(item: pytest.Item) -> bool:
@@ -42,7 +41,7 @@ def is_played(item: pytest.Item) -> bool:
         item.add_marker(pytest.mark.soak)
     if kind == "shared":
         return True
-    return name not in OF_ONE_HOST and item.path.name != "test_walk.py" and not (name in ENDED and "soft" in item.name)
+    return name not in OF_ONE_HOST and item.path.name != "test_walk.py"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -83,7 +82,7 @@ def worker() -> Iterator[Worker]:
 @pytest.fixture(autouse=True)
 def entries_are_begun_now(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the entries of a test the number of its store: hosts don't share what was begun before one has joined."""
-    if "kind" not in request.fixturenames or not hasattr(request.module, "make_entry") or "first_use" in request.node.name:
+    if "kind" not in request.fixturenames or not hasattr(request.module, "make_entry") or "before_first_use" in request.node.name:
         return
     kind: Kind = request.getfixturevalue("kind")
     if kind.name in SERVED:
