@@ -159,7 +159,7 @@ class AppHoles:
         return True
 
     def _are_in_body(self, marks: Marks, response: Response) -> bool:
-        if any(marks.is_in(value) for _, value in response.headers):
+        if marks.is_in(response.status) or any(marks.is_in(value) for _, value in response.headers):
             marks.altered = marks.altered or "what a hole returns is in a field of the response"
         elif not response.is_sequence or response.direct_passthrough:
             # A stream is made while it is sent. What it calls then are plain calls.

@@ -12,6 +12,7 @@ from ...core.rules.cacheability import no_store
 from ...core.rules.hole_marks import Marks
 from ..flask_internals.contexts import RequestContext
 from ..flask_internals.sessions import session_of
+from ..flask_internals.steps import callbacks_of
 from ..holes import Making, being_made, with_marks, without_marks
 from ..watched_session import plain_values
 from .bound_view import BoundView
@@ -41,10 +42,18 @@ class ViewCall:
     def answer(self) -> tuple[Response | None, Exception | None, Making]:
         """Call the view. Return its response without marks or its exception, and how holes were treated in it."""
         holes, values, page = self.bound.holes, globals_now(), self.bound.holes.page_to_make(self.key)
+        callbacks = callbacks_of(self.context)
+        before = len(callbacks)
         response, error = self._called(page)
+        if page.marks is not None and page.asks_functions and len(callbacks) > before:
+            page.marks.altered = page.marks.altered or "the view has registered a callback with after_this_request"
         if _is_altered(self.context, page, error) or (response is not None and not holes.cut(page, response, values)):
             holes.note_altered(self.key, page)
             page = without_marks(page.why_altered)
+            # The view registers them again.
+            del callbacks[before:]
+            if response is not None:
+                response.close()
             response, error = self._called(page)
         if page.marks is None or page.reads_globals:
             count_hook_reads(self.context)

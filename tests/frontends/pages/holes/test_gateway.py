@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, render_template
+from flask import Flask, Response, after_this_request, render_template, session
 from flask_wtf import CSRFProtect
 
 from flask_stalecache import GatewayCache, Policy, StaleCache
@@ -75,6 +75,24 @@ def test_a_gateway_around_the_app(make_app: MakeApp, tmp_path: Path) -> None:
     app.wsgi_app = GatewayCache(app.wsgi_app, dir=tmp_path)  # type: ignore[method-assign]
     for _ in range(3):
         assert [visit(app, "/", each).text for each in VISITORS] == EXPECTED
+
+
+def test_a_mark_in_a_callback_and_in_the_status(make_app: MakeApp) -> None:
+    app, cache = make_app()
+    hole = cache.hole(lambda: "b" if session.get("user") == "bob" else "n")
+
+    def in_callback() -> str:
+        mark = f"{hole()}"
+        after_this_request(lambda response: response.headers.add("X-Who", mark) or response)
+        return "text"
+
+    app.add_url_rule("/callback", "callback", cache.cached(60)(in_callback))
+    app.add_url_rule("/status", "status", cache.cached(60)(lambda: Response("text", status=f"200 {hole()}")))
+    for _ in range(2):
+        assert [visit(app, "/callback", each).headers.getlist("X-Who") for each in (BOB, NOBODY)] == [["b"], ["n"]]
+        assert [visit(app, "/status", each).text for each in (BOB, NOBODY)] == ["text"] * 2
+    with app.test_client() as client:
+        assert client.get("/status").status == "200 n"
 
 
 def test_forms_of_a_view_with_gateway(make_app: MakeApp) -> None:
