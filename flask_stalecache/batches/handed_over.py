@@ -102,7 +102,7 @@ class HandedOver:
                 "other version; with app.debug each start is a version, unless STALECACHE_VERSION is set"
             )
         # The process that runs it waits for its end, and has no pool.
-        job = replace(renewal.job, pool=None, forced=False, max_wait=None)
+        job = replace(renewal.job, pool=None, forced=data.is_forced, max_wait=None)
         return _outcome_of(self._engine.runtime.refresh_now(job, entry))
 
     def _entry_at(self, address: str) -> Entry | None:

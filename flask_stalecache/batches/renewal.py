@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from ..core.model.entry import Entry
+from ..core.model.refresh_data import Kind
 from ..core.model.titles import title_of
 from ..engine.engine import Engine
 from ..engine.origin import Answer, RefreshJob, RefreshResult
+from ..stores.base import Copy
 from .batch import Outcome
 from .warm_request import why_unstored
 
@@ -51,7 +53,9 @@ class RenewTask:
         """Refresh the entry under the lock of its key, unless another thread or process does."""
         if isinstance(self._renewal, str):
             return Outcome(self.url, reason=self._renewal, skipped=True)
-        began = time.monotonic()
+        began, before = time.monotonic(), self._engine.answer_writer.load(self._entry.key)
+        if self._engine.runtime.delegation.run_elsewhere(self._renewal.job, self._entry):
+            return self._outcome_elsewhere(before, self._renewal.job, time.monotonic() - began)
         job = _watched(self._renewal.job, given_up)
         result = self._engine.runtime.refresh_now(job, self._entry)
         seconds = time.monotonic() - began
@@ -62,6 +66,17 @@ class RenewTask:
         if result.answer is None:
             return Outcome(self.url, None, seconds, reason="it was purged or renewed meanwhile", skipped=True)
         return self._outcome(result, result.answer, self._renewal.status_of(result.answer), seconds)
+
+    def _outcome_elsewhere(self, before: Copy, job: RefreshJob, seconds: float) -> Outcome:
+        """Return the outcome of a refresh that the worker has run, from what is stored now."""
+        after = self._engine.store.load(self._entry.key)
+        if after.entry is None:
+            return Outcome(self.url, None, seconds, reason="it was purged, or the worker could not store it any more", skipped=True)
+        if after.entry.serial != self._entry.serial:
+            return Outcome(self.url, None if job.kind is Kind.CALL else after.entry.status, seconds, stored=True)
+        failed = after.note.failures > before.note.failures
+        reason = "its origin failed in the worker, whose log tells why" if failed else "the worker has not stored it"
+        return Outcome(self.url, None, seconds, reason=reason, failed=failed)
 
     def _outcome(self, result: RefreshResult, answer: Answer, status: int | None, seconds: float) -> Outcome:
         failed = answer.verdict.keeps_copy or answer.verdict.is_failure

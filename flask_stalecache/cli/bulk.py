@@ -56,7 +56,7 @@ def purge(soft: bool, **selection: Any) -> None:
 @with_appcontext
 def refresh(concurrency: int, **selection: Any) -> None:
     """Refresh entries now, fresh or not, and print the result of each."""
-    here = this_state()
+    here = _in_this_process(this_state())
     _follow(here.bulk.refresh(_matching(here, Selection(**selection), "a refresh"), concurrency))
 
 
@@ -66,8 +66,14 @@ def refresh(concurrency: int, **selection: Any) -> None:
 @with_appcontext
 def publish(concurrency: int, **selection: Any) -> None:
     """Purge softly and refresh: for a hook that runs when something was published."""
-    here = this_state()
+    here = _in_this_process(this_state())
     _follow(here.bulk.publish(_matching(here, Selection(**selection), "a publish"), concurrency))
+
+
+def _in_this_process(state: AppState) -> AppState:
+    """Let this process refresh what it finds, although there may be a worker: its log is what the user of the command sees."""
+    state.engine.runtime.delegation.runner = None
+    return state
 
 
 @click.command()

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Hashable
 from typing import NamedTuple, Protocol
 
+from ..core.model.entry import Entry
 from ..core.model.keys import digest
-from ..core.model.refresh_data import RefreshData, is_whole
+from ..core.model.refresh_data import Kind, RefreshData, is_whole
 from ..core.rules.variant_index import INDEX
 from ..stats.counters import Counters
 from ..stores.base import Copy
@@ -58,6 +59,13 @@ class Taker(Protocol):
         """
 
 
+class Runner(Protocol):
+    """Runs refreshes of batches in another process."""
+
+    def run(self, data: RefreshData, group: object, patience: float) -> bool:
+        """Run a refresh, wait for its end, and return whether it has ended there."""
+
+
 class _Given:
     """The refreshes of one process that were handed over: the state of the entry then, and when, by the key.
 
@@ -80,6 +88,8 @@ class Delegation:
 
     def __init__(self, deadline: float, counters: Counters, complaints: RateLimitedLog) -> None:
         self.takers: list[Taker] = []
+        #: Runs refreshes of batches; ``None``: they run in the threads of the batch.
+        self.runner: Runner | None = None
         self.app = ""
         self._deadline = deadline
         self._counters = counters
@@ -108,20 +118,32 @@ class Delegation:
         state = entry.serial, copy.note.failures
         if self._is_lost(job, state):
             return False
-        data = RefreshData(
-            app=self.app,
-            version=job.terms.version,
-            kind=job.kind,
-            address=digest(job.key),
-            serial=entry.serial,
-            expires=time.time() + 2 * self._deadline,
-        )
+        data = self._data_of(job, job.kind, entry)
         handed = Handed(job.key, job.label, data, (job.tally.kind, job.tally.label), demand, run_here, wait)
         if not any(taker.take(handed) for taker in takers):
             return False
         self._counters.count("refreshes_handed_over")
         self._note(job.key, state)
         return True
+
+    def _data_of(self, job: RefreshJob, kind: Kind, entry: Entry) -> RefreshData:
+        return RefreshData(
+            app=self.app,
+            version=job.terms.version,
+            kind=kind,
+            address=digest(job.key),
+            serial=entry.serial,
+            expires=time.time() + 2 * self._deadline,
+        )
+
+    def run_elsewhere(self, job: RefreshJob, entry: Entry) -> bool:
+        """Let the worker of the host run the refresh of a batch, and wait for its end. Return whether it has ended there.
+
+        :param entry: the entry that is stored.
+        """
+        if self.runner is None or job.kind is None or not is_whole(entry.recipe):
+            return False
+        return self.runner.run(self._data_of(job, job.kind, entry), (job.tally.kind, job.tally.label), self._deadline)
 
     def _note(self, key: str, state: tuple[str, int]) -> None:
         given = self._given.get().first

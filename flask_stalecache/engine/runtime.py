@@ -80,7 +80,8 @@ class Runtime:
         if settings.refresher is not None:
             self.delegation.takers.append(self._queue_of(settings.refresher))
         if isinstance(store, DirectoryStore):
-            self.delegation.takers.append(WorkerLink(store.directory, settings.version or ""))
+            link = self.delegation.runner = WorkerLink(store.directory, settings.version or "")
+            self.delegation.takers.append(link)
 
     def _queue_of(self, refresher: Refresher) -> RefresherQueue:
         pool = self.new_pool(1, self.settings.refresh_queue)

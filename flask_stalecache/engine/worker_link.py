@@ -11,6 +11,7 @@ it takes a refresh           that counts as pending for :data:`PENDING` seconds;
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from ..core.guarded import guarded
 from ..core.model.packets import REPLY_SIZE, Packet, Said, decode_reply, group_of, socket_name
+from ..core.model.refresh_data import RefreshData
 from ..errors import ConfigError
 from ..filesystem.directory import Directory
 from ..filesystem.local_socket import connect
@@ -29,6 +31,8 @@ from .per_process import PerProcess
 PENDING = 3.0
 #: Seconds without an answer after which the worker counts as stopped, and until it is tried again.
 SILENCE, PAUSE = 2.0, 5.0
+#: Seconds between two looks for the end of a refresh of a batch.
+POLL = 0.02
 #: Seconds between two attempts to connect.
 ATTEMPTS = 1.0
 #: Seconds for which a refresh that the worker has refused is not offered again, and how many of them are remembered.
@@ -62,6 +66,22 @@ class WorkerLink:
         handed.wait(PENDING)
         return True
 
+    def run(self, data: RefreshData, group: object, patience: float) -> bool:
+        """Let the worker run a refresh for a batch, and wait for its end. Return whether it has ended there.
+
+        :param group: what it belongs to, such as an endpoint.
+        :param patience: seconds to wait at most.
+        """
+        packet = Packet(data.kind, data.address, data.serial, group_of(group), -math.inf, is_forced=True).encode()
+        line, name = self._lines.get(), socket_name(data.app, self._version)
+        if data.version != self._version or packet is None or not line.send(packet, data.address, name, expects_end=True):
+            return False
+        until = time.monotonic() + patience
+        while (said := line.end_of(data.address)) is None and line.is_connected and time.monotonic() < until:
+            time.sleep(POLL)
+        line.expect_no_end(data.address)
+        return said is Said.ENDED
+
     def close(self) -> None:
         """Close the connection of this process."""
         line = self._lines.peek()
@@ -81,17 +101,36 @@ class _Line:
         self._awaited: dict[str, float] = {}
         self._refused: dict[str, float] = {}
         self._read = b""
+        #: Refreshes whose end a batch waits for: ``None`` until it has come.
+        self._ends: dict[str, Said | None] = {}
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._socket is not None
+
+    @guarded
+    def end_of(self, address: str) -> Said | None:
+        """Return how the refresh of a batch has ended; ``None``: it has not."""
+        self._listen(time.monotonic())
+        return self._ends.get(address)
+
+    @guarded
+    def expect_no_end(self, address: str) -> None:
+        """Forget the refresh of a batch."""
+        self._ends.pop(address, None)
 
     def is_open(self) -> bool:
         """Whether there is a connection, or it is time to try again."""
         return self._socket is not None or time.monotonic() >= self._not_before
 
     @guarded
-    def send(self, packet: bytes, address: str, name: str) -> bool:
+    def send(self, packet: bytes, address: str, name: str, *, expects_end: bool = False) -> bool:
         """Send a packet. Return whether it was sent.
 
         :param address: what it is about.
         :param name: the socket of the worker.
+        :param expects_end: the caller waits for the end of the refresh.
         """
         now = time.monotonic()
         self._listen(now)
@@ -103,6 +142,8 @@ class _Line:
             if len(self._awaited) >= REMEMBERED:
                 self._awaited.clear()
             self._awaited.setdefault(address, now)
+            if expects_end:
+                self._ends[address] = None
         return is_sent
 
     def _connected(self, name: str, now: float) -> bool:
@@ -162,6 +203,8 @@ class _Line:
                 continue
             said, address = reply
             self._awaited.pop(address, None)
+            if said is not Said.TAKEN and address in self._ends:
+                self._ends[address] = said
             if said is Said.REFUSED:
                 if len(self._refused) >= REMEMBERED:
                     self._refused.clear()
@@ -176,6 +219,7 @@ class _Line:
             self._socket.close()
         self._socket, self._not_before = None, not_before
         self._awaited.clear()
+        self._ends.clear()
         self._read = b""
 
     @guarded

@@ -99,6 +99,7 @@ class Child:
                     kind=packet.kind,
                     address=packet.address,
                     serial=packet.serial,
+                    is_forced=packet.is_forced,
                     expires=time.time() + self._engine.settings.refresh_deadline,
                 )
             )

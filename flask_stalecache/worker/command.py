@@ -48,6 +48,7 @@ def run_worker(state: AppState, wanted: Wanted) -> int:
     probe.close()
     # Whatever is stale here is renewed here.
     engine.runtime.delegation.takers.clear()
+    engine.runtime.delegation.runner = None
 
     def work(parent: socket.socket) -> None:
         Child(engine, state.bulk.handed_over, settings.refresh_workers or _THREADS, parent).work()

@@ -40,6 +40,8 @@ class Jobs:
         self._since: dict[str, float] = {}
         self._packets: dict[str, Packet] = {}
         self.running: dict[str, Running] = {}
+        #: Those that begin once the one of their key that runs has ended.
+        self._later: dict[str, Packet] = {}
         self.dropped = 0
 
     def __len__(self) -> int:
@@ -48,10 +50,15 @@ class Jobs:
     def push(self, packet: Packet, now: float) -> None:
         """Let a refresh wait, unless it runs. One that waits already is asked for more from now on."""
         running = self.running.get(packet.address)
+        if running is not None and packet.is_forced:
+            # What runs may have begun before the purge that this is for.
+            self._later[packet.address] = packet
+            return
         if running is not None and running.packet.serial == packet.serial:
             return
         self._since.setdefault(packet.address, now)
-        self._packets[packet.address] = packet
+        before = self._packets.get(packet.address)
+        self._packets[packet.address] = packet._replace(is_forced=packet.is_forced or (before is not None and before.is_forced))
         waiting = Waiting(_nothing, packet.group, packet.address, Demand(packet.rank))
         dropped = self._queue.push(waiting)
         # One of the same key was replaced by this one.
@@ -72,16 +79,16 @@ class Jobs:
                 return packet
         return None
 
-    def end(self, address: str) -> None:
-        """Forget a refresh that has ended."""
+    def end(self, address: str, now: float) -> None:
+        """Forget a refresh that has ended, or was lost."""
         self.running.pop(address, None)
+        later = self._later.pop(address, None)
+        if later is not None:
+            self.push(later, now)
 
-    def lost(self, pid: int) -> int:
-        """Forget the refreshes of a child that has died, and return how many there were: the next stale hit sets them off again."""
-        lost = [address for address, running in self.running.items() if running.pid == pid]
-        for address in lost:
-            del self.running[address]
-        return len(lost)
+    def lost(self, pid: int) -> list[str]:
+        """Return the addresses of what a child that has died has run: the next stale hit sets it off again."""
+        return [address for address, running in self.running.items() if running.pid == pid]
 
     def clear(self) -> None:
         """Drop all that wait."""
@@ -89,6 +96,7 @@ class Jobs:
         self._queue.clear()
         self._since.clear()
         self._packets.clear()
+        self._later.clear()
 
     def longest_wait(self, now: float) -> float:
         """Return for how many seconds the oldest one has waited."""

@@ -93,6 +93,9 @@ class Parent:
         self._visitors: dict[socket.socket, _Visitor] = {}
         #: Who is told if a refresh turns out to be none that can be run here.
         self._askers: dict[str, _Visitor] = {}
+        #: Those whose batches wait for the end of a refresh: of one that waits, and of one that runs.
+        self._batches: dict[str, set[_Visitor]] = {}
+        self._awaiting: dict[str, set[_Visitor]] = {}
         self._began = time.time()
         self._taken = self._refused = self._bad = self._restarts = 0
         self._pause, self._not_before = FIRST_PAUSE, 0.0
@@ -216,6 +219,8 @@ class Parent:
         self._jobs.push(packet, time.monotonic())
         self._say(visitor, Said.TAKEN, packet.address)
         self._askers[packet.address] = visitor
+        if packet.is_forced and len(self._batches) < self._limits.waiting:
+            self._batches.setdefault(packet.address, set()).add(visitor)
         if len(self._askers) > 2 * self._limits.waiting:
             self._askers.clear()
         self._distribute()
@@ -223,6 +228,11 @@ class Parent:
     def _say(self, visitor: _Visitor, said: Said, address: str) -> None:
         with suppress(OSError):
             visitor.socket.send(encode_reply(said, address))
+
+    def _tell_batches(self, address: str, said: Said) -> None:
+        """Tell those whose batches wait for a refresh that has ended."""
+        for each in self._awaiting.pop(address, set()):
+            self._say(each, said, address)
 
     # -- children ------------------------------------------------------------------------------------------------
 
@@ -256,6 +266,8 @@ class Parent:
             if packet is None:
                 return
             child.runs += 1
+            if packet.is_forced:
+                self._awaiting[packet.address] = self._batches.pop(packet.address, set())
             data = packet.encode()
             assert data is not None
             try:
@@ -283,7 +295,8 @@ class Parent:
     def _has_done(self, child: _Child, done: Done) -> None:
         child.runs -= 1
         child.done += 1
-        self._jobs.end(done.address)
+        self._jobs.end(done.address, time.monotonic())
+        self._tell_batches(done.address, Said.ENDED if done.outcome is not None else Said.REFUSED)
         asker = self._askers.pop(done.address, None)
         if done.outcome is None:
             self._refused += 1
@@ -327,6 +340,9 @@ class Parent:
         with suppress(ChildProcessError):
             os.waitpid(child.pid, 0)
         lost, now = self._jobs.lost(child.pid), time.monotonic()
+        for address in lost:
+            self._jobs.end(address, now)
+            self._tell_batches(address, Said.ENDED)
         if self._is_stopping:
             return
         self._restarts += 1
@@ -336,7 +352,7 @@ class Parent:
         # One that dies as soon as it is born must not keep its parent busy.
         self._pause = FIRST_PAUSE if now - child.born > LONGEST_PAUSE else min(2 * self._pause, LONGEST_PAUSE)
         self._not_before = now + self._pause
-        logger.error("a process of the worker has died, with %d refreshes; another one takes its place", lost)
+        logger.error("a process of the worker has died, with %d refreshes; another one takes its place", len(lost))
 
     # -- what it is doing ----------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ def test_a_key_waits_and_runs_once() -> None:
     jobs.push(packet(1), 7.0)
     assert len(jobs) == 0
     assert jobs.pop(7.0, 78) is None
-    jobs.end(packet(1).address)
+    jobs.end(packet(1).address, 8.0)
     jobs.push(packet(1), 8.0)
     assert jobs.pop(8.0, 77) == packet(1)
 
@@ -65,7 +65,10 @@ def test_what_a_dead_child_ran_is_forgotten() -> None:
         jobs.push(packet(number), 0.0)
     for pid in (1, 1, 2):
         jobs.pop(0.0, pid)
-    assert (jobs.lost(1), jobs.lost(1), len(jobs.running)) == (2, 0, 1)
+    lost = jobs.lost(1)
+    for address in lost:
+        jobs.end(address, 1.0)
+    assert (len(lost), jobs.lost(1), len(jobs.running)) == (2, [], 1)
 
 
 def test_how_long_the_oldest_has_waited() -> None:
@@ -85,5 +88,23 @@ def test_a_newer_entry_of_a_key_that_runs_may_wait() -> None:
     jobs.pop(0.0, 1)
     jobs.push(packet(1, serial=2, rank=-math.inf), 0.0)
     assert len(jobs) == 1
-    jobs.end(packet(1).address)
+    jobs.end(packet(1).address, 8.0)
     assert jobs.pop(0.0, 1) == packet(1, serial=2, rank=-math.inf)
+
+
+def test_what_is_forced_stays_so_if_it_is_asked_for_again() -> None:
+    jobs = Jobs(10)
+    jobs.push(packet(1)._replace(is_forced=True), 0.0)
+    jobs.push(packet(1, rank=5.0), 0.0)
+    assert jobs.pop(0.0, 1) == packet(1, rank=5.0)._replace(is_forced=True)
+
+
+def test_what_is_forced_begins_after_what_runs() -> None:
+    """What runs may have begun before the purge that it is for."""
+    jobs = Jobs(10)
+    jobs.push(packet(1), 0.0)
+    jobs.pop(0.0, 1)
+    jobs.push(packet(1)._replace(is_forced=True), 1.0)
+    assert (len(jobs), jobs.pop(1.0, 1)) == (0, None)
+    jobs.end(packet(1).address, 2.0)
+    assert jobs.pop(2.0, 1) == packet(1)._replace(is_forced=True)

@@ -1,6 +1,6 @@
 """The packets of fixed size that web processes and the worker of a host exchange. Pure.
 
-A packet names an entry and nothing else: its sender can have a stale entry refreshed, and can do no more.
+A packet names an entry and nothing else: its sender can have an entry refreshed, and can do no more.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from .refresh_data import FORM, Kind
 
 _MAGIC = b"SCW%d" % FORM
 _KINDS = tuple(Kind)
+#: Marks the kind of a refresh that is run even if the entry is fresh or its origin is backing off.
+_FORCED = 0x80
 _PACKET = struct.Struct(">4sB20s8sHd")
 _REPLY = struct.Struct(">4sB20s")
 #: Bytes of a packet and of a reply.
@@ -34,6 +36,7 @@ class Packet(NamedTuple):
     :ivar serial: the entry that is stored now.
     :ivar group: the number of what it belongs to, such as an endpoint.
     :ivar rank: how much it is asked for: see ``engine.fair_queue``.
+    :ivar is_forced: it is run even if the entry is fresh, for a batch, which is told of its end.
     """
 
     kind: Kind
@@ -41,13 +44,15 @@ class Packet(NamedTuple):
     serial: str
     group: int
     rank: float
+    is_forced: bool = False
 
     def encode(self) -> bytes | None:
         """Return its bytes; ``None`` if the serial has another form than those of this version of the package."""
         serial = _bytes_of(self.serial) if len(self.serial) == _SERIAL_DIGITS else None
         if serial is None:
             return None
-        return _PACKET.pack(_MAGIC, _KINDS.index(self.kind), bytes.fromhex(self.address), serial, self.group % GROUPS, self.rank)
+        kind = _KINDS.index(self.kind) | (_FORCED if self.is_forced else 0)
+        return _PACKET.pack(_MAGIC, kind, bytes.fromhex(self.address), serial, self.group % GROUPS, self.rank)
 
     @classmethod
     def decode(cls, data: bytes) -> Packet | None:
@@ -55,9 +60,10 @@ class Packet(NamedTuple):
         if len(data) != SIZE:
             return None
         magic, kind, address, serial, group, rank = _PACKET.unpack(data)
+        is_forced, kind = bool(kind & _FORCED), kind & ~_FORCED
         if magic != _MAGIC or kind >= len(_KINDS) or group >= GROUPS or math.isnan(rank) or rank == math.inf:
             return None
-        return cls(_KINDS[kind], address.hex(), serial.hex(), group, rank)
+        return cls(_KINDS[kind], address.hex(), serial.hex(), group, rank, is_forced)
 
 
 class Said(Enum):
@@ -67,6 +73,8 @@ class Said(Enum):
     TAKEN = 1
     #: The worker can't run it: something of its code differs.
     REFUSED = 2
+    #: It has ended. Said of what is forced.
+    ENDED = 3
 
 
 def encode_reply(said: Said, address: str) -> bytes:

@@ -33,6 +33,7 @@ class RefreshData:
     :param kind: the front end that makes the entry.
     :param address: the digest of its key.
     :param serial: the entry that is stored now. If another one has replaced it, there is nothing to do.
+    :param is_forced: it is run even if the entry is fresh or its origin is backing off. Not for queues.
     :param expires: when nobody waits for it any more, in seconds since the epoch.
     """
 
@@ -42,6 +43,7 @@ class RefreshData:
     address: str
     serial: str
     expires: float
+    is_forced: bool = False
 
     @property
     def mark(self) -> str:

@@ -25,9 +25,9 @@ PACKET = Packet(Kind.CALL, "0f" * 20, "a1b2c3d4e5f60718", 7, 12.5)
 
 
 @pytest.mark.parametrize("kind", Kind)
-@pytest.mark.parametrize("rank", [12.5, 0.0, -1e300, -math.inf])
-def test_a_packet_arrives_as_it_was(kind: Kind, rank: float) -> None:
-    packet = PACKET._replace(kind=kind, rank=rank)
+@pytest.mark.parametrize(("rank", "is_forced"), [(12.5, False), (0.0, True), (-1e300, False), (-math.inf, True)])
+def test_a_packet_arrives_as_it_was(kind: Kind, rank: float, is_forced: bool) -> None:
+    packet = PACKET._replace(kind=kind, rank=rank, is_forced=is_forced)
     data = packet.encode()
     assert data is not None
     assert len(data) == SIZE
