@@ -192,6 +192,13 @@ class WorkerSite:
         path = self.folder / "runs"
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
+    def await_run(self, path: str, before: int) -> None:
+        """Visit a stale page until somebody has begun to make it, in this process or elsewhere.
+
+        :param before: how many runs there were before.
+        """
+        wait_until(lambda: self.maker(path) and len(self.runs()) > before, f"a run after {before}")
+
     def set(self, name: str, on: bool) -> None:
         """Let pages be held, fail, or end their process."""
         if on:

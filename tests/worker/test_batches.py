@@ -46,8 +46,13 @@ def test_its_pages_are_made_by_the_worker(site: WorkerSite, what: str) -> None:
     batch = begun(site, what, endpoint="page")
     assert batch.wait(PATIENCE)
     found = {outcome.url: outcome for outcome in batch.outcomes}
+    assert found
     for number in numbers:
-        outcome = found[f"http://localhost/{number}"]
+        outcome = found.get(f"http://localhost/{number}")
+        if outcome is None:
+            # Since the purge, a visitor's refresh has made it anew.
+            assert what == "publish"
+            continue
         assert (outcome.status, outcome.stored, outcome.reason, outcome.failed) == (200, True, "", False)
         assert outcome.seconds > 0
         assert maker_of(visit(site.app, f"/{number}")) in children(site)

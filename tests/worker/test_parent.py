@@ -245,7 +245,7 @@ def test_whoever_is_killed_is_replaced_and_no_page_is_stuck(new_site: WorkerSite
             before = len(new_site.runs())
             new_site.set("hold", False)
             # Somebody makes it, whoever that is.
-            wait_until(lambda: new_site.maker("/1") and len(new_site.runs()) > before, f"a refresh after kill no. {turn}")
+            new_site.await_run("/1", before)
     finally:
         worker.kill()
         worker.wait(30)
