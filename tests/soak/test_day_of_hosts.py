@@ -125,7 +125,7 @@ def test_a_day_on_three_hosts_is_as_the_model_says(
         clocked.save()
         clocked.kill()
 
-    day, samples = HostsDay(make_host, site, stop, clocked.start, pages=soak(120, 36), gap=soak(15, 30)), []
+    day, samples = HostsDay(make_host, site, stop, clocked.start, pages=soak(120, 36), gap=soak(15, 40)), []
 
     def look() -> None:
         wait_until(

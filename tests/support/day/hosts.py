@@ -166,10 +166,11 @@ class HostsModel:
 
     # -- purges --------------------------------------------------------------------------------------------------
 
-    def purge(self, name: str, now: float, *, soft: bool) -> None:
-        """Purge on a host that is connected."""
+    def purge(self, number: int, name: str, now: float, *, soft: bool) -> None:
+        """Purge on a host that is connected; the others hear of it later."""
         self.said.append(Said(len(self.said) + 1, name, soft, now))
         self._hear(self.server)
+        self._hear(self.hosts[number])
 
     def _hear(self, place: View) -> None:
         for purge in self.said[place.applied :]:
@@ -289,10 +290,11 @@ class HostsDay:
         able = [number for number, view in enumerate(self.model.hosts) if view.is_connected]
         if not able:
             return
-        host = self.hosts[self._random.choice(able)]
+        number = self._random.choice(able)
+        host = self.hosts[number]
         with host.app.app_context():
             host.cache.purge(**purge.selector(), soft=purge.soft)
-        self.model.purge(purge.name, self.site.now, soft=purge.soft)
+        self.model.purge(number, purge.name, self.site.now, soft=purge.soft)
         for path in self._told:
             self._tell(path, f"purged {'softly ' if purge.soft else ''}by {purge.name}")
 
