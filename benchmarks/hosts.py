@@ -31,11 +31,8 @@ from flask import Flask
 from hit import call, page, request
 
 from flask_stalecache import RedisStore, StaleCache, StoreError
-from flask_stalecache.core.model.entry import Entry
-from flask_stalecache.core.model.inputs import NO_NAMES
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import Note
-from flask_stalecache.core.model.policy import Windows
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.shared.follower import Follower
 from flask_stalecache.stores.shared.known import Known
@@ -214,7 +211,7 @@ def round_trips(folder: Path, url: str, socket: Path) -> Iterator[tuple[Trips, i
         one.load("page")
         lock.acquire()
         one.load("page")
-        one.write(entry(one))
+        one.write(hosts_peers.entry(one, "page", "tag:news"))
         one.load("page")
         lock.release()
 
@@ -223,23 +220,13 @@ def round_trips(folder: Path, url: str, socket: Path) -> Iterator[tuple[Trips, i
         Trips("a hit", 0, lambda: one.lookup("page")),
         Trips("the first look of another host", 1, lambda: two.load("page")),
         Trips("a hit there", 0, lambda: two.lookup("page")),
-        Trips("a write", 1, lambda: one.write(entry(one))),
+        Trips("a write", 1, lambda: one.write(hosts_peers.entry(one, "page", "tag:news"))),
         Trips("a note", 1, lambda: one.write_note("page", Note(failures=1, retry_at=time.time() + 9))),
         Trips("a purge", 1, lambda: one.purge("tag:news", soft=False)),
     ):
         client.config_resetstat()
         trips.deed()
         yield trips, client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
-
-
-def entry(store: RedisStore) -> Entry:
-    """Return an entry of a page."""
-    now = time.time()
-    return Entry(
-        key="page", serial=os.urandom(8).hex(), names=("all", "tag:news"), seq=store.seq(), version="", started=now, answered=now,
-        windows=Windows(60, 600, 86400), never_stale=False, shared=False, absent=NO_NAMES, varied=(), status=200,
-        headers=(("Content-Type", "text/html"),), body=os.urandom(10_000), recipe={},
-    )  # fmt: skip
 
 
 def following(folder: Path, socket: Path, seconds: float) -> Iterator[str]:

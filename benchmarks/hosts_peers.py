@@ -6,6 +6,7 @@ Twenty processes, each of which stands for a host, call a cached function at the
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -18,6 +19,9 @@ from typing import Any, NamedTuple
 from flask import Flask
 
 from flask_stalecache import RedisStore, StaleCache
+from flask_stalecache.core.model.entry import Entry
+from flask_stalecache.core.model.inputs import NO_NAMES
+from flask_stalecache.core.model.policy import Windows
 
 HOSTS = 20
 #: Seconds that the origin takes, and for which its value is fresh.
@@ -50,12 +54,24 @@ def names(count: int) -> list[str]:
 
 def ours(folder: Path, url: str, ask: Ask) -> Cached:
     app = Flask("ours")
-    cache = StaleCache(app, store=RedisStore(url, folder, name="ours"))
+    store = RedisStore(url, folder, name="ours")
+    cache = StaleCache(app, store=store)
     app.app_context().push()
-    item = cache.memoize(3600, tags=[TAG])(_item)
     return Cached(
-        cache.memoize(FRESH, 600, 600, jitter=0)(ask), lambda count: [*map(item, names(count))], lambda _: cache.purge(tag=TAG)
+        cache.memoize(FRESH, 600, 600, jitter=0)(ask),
+        lambda count: [store.write(entry(store, name, f"tag:{TAG}")) for name in names(count)],
+        lambda _: cache.purge(tag=TAG),
     )
+
+
+def entry(store: RedisStore, key: str, name: str) -> Entry:
+    """Return an entry of a page that is begun now, with a name for purging."""
+    now = time.time()
+    return Entry(
+        key=key, serial=os.urandom(8).hex(), names=("all", name), seq=store.seq(), version="", started=now, answered=now,
+        windows=Windows(60, 600, 86400), never_stale=False, shared=False, absent=NO_NAMES, varied=(), status=200,
+        headers=(("Content-Type", "text/html"),), body=TEXT.encode(), recipe={},
+    )  # fmt: skip
 
 
 def dogpile(folder: Path, url: str, ask: Ask, *, distributed: bool) -> Cached:
@@ -81,10 +97,6 @@ def flask_caching(folder: Path, url: str, ask: Ask) -> Cached:
         lambda count: cache.set_many(dict.fromkeys(names(count), TEXT)),
         lambda count: cache.delete_many(*names(count)),
     )
-
-
-def _item(name: str) -> str:
-    return TEXT
 
 
 OURS = "ours"
