@@ -89,7 +89,7 @@ class Instrumentation:
                 ("computes", tally.label),
                 "%s computes, for %.1f s when it was last made, which slows down the visitors of this process: let a process of "
                 "its own refresh it (flask stalecache worker)",
-                tally.label,
+                tally.label or "the app",
                 work.seconds,
             )
 
