@@ -41,7 +41,7 @@ from .known_holes import KnownHoles
 #: On a response: its holes, which are still to be filled.
 _TO_FILL = "_stalecache_to_fill"
 #: On a request: the response has filled holes.
-_FILLED = "_stalecache_holes_filled"
+FILLED_HOLES = "_stalecache_holes_filled"
 #: Seconds for which a page whose marks were altered is made without marks.
 PAUSE = 60.0
 #: A tag: renders the body of a hole that is written in a template; ``None`` if there is no such body.
@@ -240,13 +240,12 @@ class AppHoles:
 
 def note_filled(context: RequestContext) -> None:
     """Note that the response to a request is one visitor's."""
-    context.request.__dict__[_FILLED] = True
+    context.request.__dict__[FILLED_HOLES] = True
 
 
-def keep_private(context: RequestContext, response: Response) -> None:
+def keep_private(response: Response) -> None:
     """Send a filled page as one visitor's, even if hooks have said otherwise of it, as they do of all pages."""
-    is_filled = context.request.__dict__.pop(_FILLED, False)
-    if is_filled and not is_as_cloned(response) and not is_private(response.headers):
+    if not is_as_cloned(response) and not is_private(response.headers):
         response.headers = Headers(private_fields(response.headers))
 
 

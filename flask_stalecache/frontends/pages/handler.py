@@ -53,7 +53,7 @@ from .dependence import add_to_vary, fields_of_answer, follow_error
 from .error_pages import HANDLED
 from .fetch import FILLED, SERVED_WITHIN
 from .filled_copies import respond_with_filled
-from .filling import AppHoles, holes_of, keep_private
+from .filling import FILLED_HOLES, AppHoles, holes_of, keep_private
 from .hook_reads import count_hook_reads
 from .origin import PageOrigin
 from .probed import note_bypass, note_served
@@ -142,7 +142,8 @@ class Pages:
     def response_is_finished(self, context: RequestContext, response: Response) -> None:
         """Take back the pages that this request has stored, if the policy that hooks have sent along has a nonce that they show."""
         state = context.request.__dict__
-        keep_private(context, response)
+        if state.pop(FILLED_HOLES, False):
+            keep_private(response)
         # An exception that did not reach Flask.
         state.pop(HANDLED, None)
         # They know the request: the cycle of references would leave it to the garbage collector.
