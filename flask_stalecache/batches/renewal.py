@@ -16,6 +16,8 @@ from ..stores.base import Copy
 from .batch import Outcome
 from .warm_request import why_unstored
 
+#: Seconds for which a lock is waited for whose holder was killed, and between two attempts.
+PATIENCE, POLL = 2.0, 0.05
 TOO_LONG = "it took longer than STALECACHE_REFRESH_DEADLINE"
 
 
@@ -54,10 +56,16 @@ class RenewTask:
         if isinstance(self._renewal, str):
             return Outcome(self.url, reason=self._renewal, skipped=True)
         began, before = time.monotonic(), self._engine.answer_writer.load(self._entry.key)
-        if self._engine.runtime.delegation.run_elsewhere(self._renewal.job, self._entry):
+        delegation = self._engine.runtime.delegation
+        if delegation.run_elsewhere(self._renewal.job, self._entry):
             return self._outcome_elsewhere(before, self._renewal.job, time.monotonic() - began)
+        # A worker that was killed while it ran it has the lock of the key for a moment longer.
+        until = time.monotonic() + PATIENCE if delegation.was_lost(began) else 0.0
         job = _watched(self._renewal.job, given_up)
         result = self._engine.runtime.refresh_now(job, self._entry)
+        while (result is None or result.is_busy) and time.monotonic() < until:
+            time.sleep(POLL)
+            result = self._engine.runtime.refresh_now(job, self._entry)
         seconds = time.monotonic() - began
         if result is None or result.is_busy:
             return Outcome(self.url, None, seconds, reason="somebody else renews it just now", skipped=True)

@@ -60,7 +60,12 @@ class Taker(Protocol):
 
 
 class Runner(Protocol):
-    """Runs refreshes of batches in another process."""
+    """Runs refreshes of batches in another process.
+
+    :ivar lost_at: when it was lost last, on the monotonic clock.
+    """
+
+    lost_at: float
 
     def run(self, data: RefreshData, group: object, patience: float) -> bool:
         """Run a refresh, wait for its end, and return whether it has ended there."""
@@ -144,6 +149,13 @@ class Delegation:
         if self.runner is None or job.kind is None or not is_whole(entry.recipe):
             return False
         return self.runner.run(self._data_of(job, job.kind, entry), (job.tally.kind, job.tally.label), self._deadline)
+
+    def was_lost(self, since: float) -> bool:
+        """Whether the worker of the host was lost, or has refused something, while it ran refreshes of batches.
+
+        :param since: a time on the monotonic clock.
+        """
+        return self.runner is not None and self.runner.lost_at >= since
 
     def _note(self, key: str, state: tuple[str, int]) -> None:
         given = self._given.get().first

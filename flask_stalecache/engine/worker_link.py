@@ -43,11 +43,13 @@ class WorkerLink:
     """Hands refreshes over to the worker of this host, if there is one.
 
     :param directory: the cache directory.
+    :ivar lost_at: when it was lost last while a batch waited for it, on the monotonic clock.
     :param version: the version of the app, as configured.
     """
 
     def __init__(self, directory: Path, version: str) -> None:
         self._version = version
+        self.lost_at = -math.inf
         self._lines = PerProcess(lambda: _Line(directory))
 
     def is_open(self) -> bool:
@@ -80,6 +82,8 @@ class WorkerLink:
         while (said := line.end_of(data.address)) is None and line.is_connected and time.monotonic() < until:
             time.sleep(POLL)
         line.expect_no_end(data.address)
+        if said is None:
+            self.lost_at = time.monotonic()
         return said is Said.ENDED
 
     def close(self) -> None:
