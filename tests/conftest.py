@@ -45,6 +45,7 @@ settings.load_profile("untimed")
 SLOWEST = (
     "live/test_servers.py",
     "live/test_dashboard.py",
+    "worker/test_parent.py",
     "real_apps/test_magazine.py",
     "stores/purging/test_interrupted.py",
     "project/test_docs.py",
