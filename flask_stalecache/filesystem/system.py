@@ -17,9 +17,12 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -40,9 +43,13 @@ def _module(name: str) -> ModuleType | None:
 #: ``None`` on Windows.
 _fcntl: Any = _module("fcntl")
 _os: Any = os
+_signal: Any = signal
+_resource: Any = _module("resource")
 #: What a store of files can't do without, besides locks.
 _NEEDED = ("geteuid", "O_NOFOLLOW", "fchmod", "pread", "pwrite", "statvfs")
 _BLOCK = 64 * 1024
+_MEMORY = Path("/proc/self/statm")
+_KIB = 1024
 #: What a file system says that has no locks, or whose server has none.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -145,3 +152,31 @@ def after_fork_in_child(function: Callable[[], object]) -> None:
     """Let a function be called in each child of a fork, where there are forks."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=function)
+
+
+def fork() -> int:
+    """Fork, and return the process id of the child; 0 in the child. Windows can't."""
+    return int(_os.fork())
+
+
+def kill(pid: int) -> None:
+    """End a process at once.
+
+    :raises ProcessLookupError: if there is none.
+    """
+    os.kill(pid, _signal.SIGKILL)
+
+
+def ignore_stop_signals() -> None:
+    """Ignore the signals that stop a process, such as those of a terminal for all processes in it."""
+    for number in (signal.SIGTERM, signal.SIGINT, _signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def memory_used() -> int:
+    """Return the bytes of memory that this process uses; where the system does not say that, what it has used at most."""
+    try:
+        return int(_MEMORY.read_bytes().split()[1]) * int(_os.sysconf("SC_PAGE_SIZE"))
+    except (OSError, ValueError, IndexError):
+        most = int(_resource.getrusage(_resource.RUSAGE_SELF).ru_maxrss)
+        return most if sys.platform == "darwin" else most * _KIB

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 from ..batches.handed_over import HandedOver, RefreshOutcome
@@ -21,6 +20,7 @@ from ..core.model.refresh_data import RefreshData
 from ..engine.engine import Engine
 from ..engine.thread_pool import ThreadPool
 from ..errors import RefreshRefused
+from ..filesystem.system import fork, ignore_stop_signals, memory_used
 from ..stats.worker_state import become_worker
 
 logger = logging.getLogger("flask_stalecache")
@@ -32,7 +32,6 @@ DONE_SIZE = _DONE.size
 _OUTCOMES = tuple(RefreshOutcome)
 _REFUSED = len(_OUTCOMES)
 _KIB = 1024
-_MEMORY = Path("/proc/self/statm")
 
 
 class Done(NamedTuple):
@@ -127,15 +126,14 @@ def fork_child(work: Callable[[socket.socket], object], closes: Callable[[], obj
     mine, theirs = socket.socketpair()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
+    pid = fork()
     if pid:
         theirs.close()
         return pid, mine
     code = 1
     try:
         # A signal that stops the worker may go to the whole group: the parent decides when a child ends.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        ignore_stop_signals()
         signal.set_wakeup_fd(-1)
         mine.close()
         closes()
@@ -163,19 +161,3 @@ def _read(source: socket.socket, size: int) -> bytes | None:
             return None
         data += part
     return data
-
-
-def memory_used() -> int:
-    """Return the bytes of memory that this process uses; where the system does not say that, what it has used at most."""
-    try:
-        return int(_MEMORY.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return _most_used()
-
-
-def _most_used() -> int:
-    # Windows has no such module, and no worker.
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * _KIB

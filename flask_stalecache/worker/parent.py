@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ..core.model.packets import SIZE, Packet, Said, encode_reply
+from ..filesystem.system import kill
 from ..stats.schema import RunningRefresh, WorkerState
 from .child import DONE_SIZE, Done, fork_child
 from .doorway import Doorway
@@ -329,7 +330,7 @@ class Parent:
 
     def _kill(self, child: _Child) -> None:
         with suppress(ProcessLookupError):
-            os.kill(child.pid, signal.SIGKILL)
+            kill(child.pid)
         self._has_died(child)
 
     def _has_died(self, child: _Child) -> None:

@@ -101,7 +101,7 @@ class PreparedProcess:
 
     def _ended_within(self, seconds: float | None) -> int | None:
         with self._lock:
-            if self.returncode is None and select.select([self._status], [], [], seconds)[0]:
+            if self.returncode is None and _is_readable(self._status, seconds):
                 self.returncode = os.waitstatus_to_exitcode(self._number())
                 os.close(self._status)
             return self.returncode
@@ -200,6 +200,13 @@ class _ForkingProcess:
         """End it; its programs go on."""
         self._control.close()
         self._process.wait()
+
+
+def _is_readable(descriptor: int, seconds: float | None) -> bool:
+    """Wait for a descriptor. It may be higher than what select() takes, in a test with a thousand others."""
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    return bool(waiting.poll(None if seconds is None else seconds * 1000))
 
 
 # -- in the process that forks ---------------------------------------------------------------------------------------
