@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -88,6 +89,8 @@ def mine():
     return made()
 """
 
+_moments = count(1_000_000)
+
 
 class WorkerSite:
     """The app, as a web process has it.
@@ -101,7 +104,10 @@ class WorkerSite:
         self.folder = folder
         self.settings = {f"STALECACHE_{name}": value for name, value in settings.items()}
         self.source = SHOP.format(folder=str(folder), settings=self.settings)
-        (folder / "shop.py").write_text(self.source, encoding="utf-8")
+        module = folder / "shop.py"
+        module.write_text(self.source, encoding="utf-8")
+        # Of sources of one length that are written in one second, Python would take the bytecode of the first.
+        os.utime(module, (next(_moments),) * 2)
         self.refresher = refresher
         self.price(1)
         self.module = self.load()
