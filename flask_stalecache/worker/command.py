@@ -13,8 +13,8 @@ from ..filesystem.atomic import make_directories
 from ..filesystem.local_socket import new_socket
 from ..stores.base import DirectoryStore
 from .child import Child
-from .doorway import Doorway
 from .parent import Limits, Parent
+from .worker_socket import WorkerSocket
 
 #: Refreshes that may wait for each one that may wait in a web process.
 TIMES = 10
@@ -65,5 +65,5 @@ def run_worker(state: AppState, wanted: Wanted) -> int:
         max_requests=wanted.max_requests,
         memory=wanted.memory,
     )
-    doorway = Doorway(store.directory, socket_name(engine.name, settings.version or ""), make)
-    return Parent(doorway, limits, work).run()
+    worker_socket = WorkerSocket(store.directory, socket_name(engine.name, settings.version or ""), make)
+    return Parent(worker_socket, limits, work).run()

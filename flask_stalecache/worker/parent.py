@@ -20,8 +20,8 @@ from ..core.model.packets import SIZE, Packet, Said, encode_reply
 from ..filesystem.system import kill
 from ..stats.schema import RunningRefresh, WorkerState
 from .child import DONE_SIZE, Done, fork_child
-from .doorway import Doorway
 from .jobs import Jobs
+from .worker_socket import WorkerSocket
 
 logger = logging.getLogger("flask_stalecache")
 
@@ -79,13 +79,13 @@ class _Child:
 class Parent:
     """Takes refreshes and gives them to children, until it is told to stop.
 
-    :param doorway: where web processes connect.
+    :param worker_socket: where web processes connect.
     :param limits: the limits.
     :param work: what a child does, with its end of a socket.
     """
 
-    def __init__(self, doorway: Doorway, limits: Limits, work: Callable[[socket.socket], object]) -> None:
-        self._doorway = doorway
+    def __init__(self, worker_socket: WorkerSocket, limits: Limits, work: Callable[[socket.socket], object]) -> None:
+        self._socket = worker_socket
         self._limits = limits
         self._work = work
         self._selector = selectors.DefaultSelector()
@@ -146,15 +146,15 @@ class Parent:
     def _look_after(self, now: float) -> None:
         """Do what time asks for: start missing children, replace those that hang, look after the socket."""
         if not self._is_stopping:
-            self._doorway.look_after(self._selector, self._accept)
+            self._socket.look_after(self._selector, self._accept)
             self._start_children(now)
         self._end_overdue(now)
-        self._doorway.tell(self.state())
+        self._socket.tell(self.state())
 
     def _end(self) -> int:
         """Take nothing more, and let the children complete what they run, within the deadline. A second signal ends them."""
         logger.info("the worker stops, %d refreshes are completed", len(self._jobs.running))
-        self._doorway.close(self._selector)
+        self._socket.close(self._selector)
         for visitor in list(self._visitors.values()):
             self._forget_visitor(visitor)
         self._jobs.clear()
@@ -169,7 +169,7 @@ class Parent:
         return 0 if is_complete else 1
 
     def _close_all(self) -> None:
-        self._doorway.close(self._selector)
+        self._socket.close(self._selector)
         for visitor in list(self._visitors.values()):
             self._forget_visitor(visitor)
         for child in list(self._children.values()):
@@ -179,7 +179,7 @@ class Parent:
     # -- web processes -------------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        while (made := self._doorway.accept()) is not None:
+        while (made := self._socket.accept()) is not None:
             if len(self._visitors) >= CONNECTIONS:
                 made.close()
                 continue
@@ -204,16 +204,16 @@ class Parent:
                 self._forget_visitor(visitor)
                 return
             visitor.read += data
-            if len(visitor.read) < SIZE and self._doorway.is_stream:
+            if len(visitor.read) < SIZE and self._socket.is_stream:
                 continue
-            self._meet(visitor, visitor.read[:SIZE] if self._doorway.is_stream else visitor.read)
-            visitor.read = visitor.read[SIZE:] if self._doorway.is_stream else b""
+            self._meet(visitor, visitor.read[:SIZE] if self._socket.is_stream else visitor.read)
+            visitor.read = visitor.read[SIZE:] if self._socket.is_stream else b""
 
     def _meet(self, visitor: _Visitor, data: bytes) -> None:
         packet = Packet.decode(data)
         if packet is None:
             self._bad += 1
-            if self._doorway.is_stream:
+            if self._socket.is_stream:
                 # Where the next packet begins is not known.
                 self._forget_visitor(visitor)
             return
@@ -251,7 +251,7 @@ class Parent:
     def _close_inherited(self) -> None:
         """Close what belongs to the parent, in a new child."""
         self._selector.close()
-        self._doorway.leave_to_parent()
+        self._socket.leave_to_parent()
         for each in (*self._visitors, *(child.socket for child in self._children.values())):
             each.close()
 

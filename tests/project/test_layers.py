@@ -346,7 +346,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "worker.jobs",
         "worker.child",
-        "worker.doorway",
+        "worker.worker_socket",
         "worker.parent",
         "worker.command",
     ),

@@ -1,6 +1,7 @@
 """``flask stalecache worker`` beside a web process.
 
-Covers ``worker.child``, ``worker.doorway``, ``worker.command``, ``cli.worker``, ``engine.worker_link`` and ``stats.worker_state``.
+Covers ``worker.child``, ``worker.worker_socket``, ``worker.command``, ``cli.worker``,
+``engine.worker_link`` and ``stats.worker_state``.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from ..stats.worker_state import write_state
 logger = logging.getLogger("flask_stalecache")
 
 
-class Doorway:
+class WorkerSocket:
     """The socket at which web processes find the worker.
 
     Of several workers of one app and version, one has the lock and listens. The others wait to take its place.
