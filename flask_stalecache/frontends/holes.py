@@ -53,8 +53,8 @@ class Making:
 
     @property
     def has_holes(self) -> bool:
-        """Whether a hole was met in it."""
-        return self.has_called or (self.marks is not None and bool(self.marks.calls))
+        """Whether a hole was met in it. The tokens of extensions do not count, which are there in case that they are shown."""
+        return self.has_called or (self.marks is not None and self.marks.are_shown)
 
     @property
     def why_altered(self) -> str:

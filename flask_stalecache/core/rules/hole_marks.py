@@ -34,9 +34,10 @@ class Marks:
     :param chance: 20 hexadecimal digits that nobody knows.
     :ivar calls: what was asked for, by number.
     :ivar altered: why the marks do not tell where the holes are; "" as far as nothing says so.
+    :ivar taken: a mark that need not be in the body may be in it: somebody has asked for it.
     """
 
-    __slots__ = ("_must_show", "_token", "altered", "calls")
+    __slots__ = ("_must_show", "_token", "altered", "calls", "taken")
 
     def __init__(self, chance: str) -> None:
         # Letters of both cases, so that a change of the case is seen.
@@ -44,6 +45,7 @@ class Marks:
         self.calls: list[HoleCall] = []
         self._must_show: set[int] = set()
         self.altered = ""
+        self.taken = False
 
     def mark(self, call: HoleCall, *, must_show: bool = True) -> Mark:
         """Return the mark of a hole.
@@ -67,6 +69,11 @@ class Marks:
     def are_shown(self) -> bool:
         """Whether one of them has to be in the body."""
         return bool(self._must_show)
+
+    @property
+    def are_used(self) -> bool:
+        """Whether one of them may be in the body, or was altered."""
+        return bool(self._must_show or self.taken or self.altered)
 
     def is_in(self, text: str) -> bool:
         """Whether a text has a mark, or a part of one."""

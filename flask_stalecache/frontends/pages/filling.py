@@ -136,7 +136,7 @@ class AppHoles:
         :param values: those in ``g`` before the view was called.
         """
         marks = page.marks
-        if marks is None or not (marks.calls or marks.altered) or (response.direct_passthrough and not marks.are_shown):
+        if marks is None or not marks.are_used or (response.direct_passthrough and not marks.are_shown):
             if response.is_sequence and not response.direct_passthrough:
                 self._note_foreign(b"".join(response.iter_encoded()))
             return True

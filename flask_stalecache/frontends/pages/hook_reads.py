@@ -92,15 +92,18 @@ class SetsG:
 class GlobalsWatch:
     """The names in ``g`` that were there before a view.
 
-    :param names: these names.
-    :ivar is_read: one of them was read.
+    :param names: those that the app has set.
+    :param marks: those of marks.
+    :ivar is_read: one of the names was read.
+    :ivar is_mark_read: one of the marks was.
     """
 
-    __slots__ = ("is_read", "names")
+    __slots__ = ("is_mark_read", "is_read", "marks", "names")
 
-    def __init__(self, names: frozenset[str]) -> None:
+    def __init__(self, names: frozenset[str], marks: frozenset[str]) -> None:
         self.names = names
-        self.is_read = False
+        self.marks = marks
+        self.is_read = self.is_mark_read = False
 
 
 _watches: ContextVar[tuple[GlobalsWatch, ...]] = ContextVar("stalecache_globals", default=())
@@ -109,25 +112,25 @@ _OWN = ("flask_stalecache.", "flask.ctx")
 
 
 @contextmanager
-def globals_watched(exempt: frozenset[str]) -> Iterator[GlobalsWatch]:
+def globals_watched(marks: frozenset[str]) -> Iterator[GlobalsWatch]:
     """Watch which of the values that are in ``g`` now are read.
 
-    :param exempt: names that do not count.
+    :param marks: the names of marks.
     """
     outer = outer_context()
     own: Any = None if outer is None else outer.g
     if not hasattr(own, "__dict__"):
-        watch = GlobalsWatch(frozenset())
-        watch.is_read = True
+        watch = GlobalsWatch(frozenset(), marks)
+        watch.is_read = watch.is_mark_read = True
         yield watch
         return
-    kind, watch = type(own), GlobalsWatch(frozenset(vars(own)) - exempt)
+    kind, watch = type(own), GlobalsWatch(frozenset(vars(own)) - marks, marks)
     token = _watches.set((*_watches.get(), watch))
     try:
         # Its own method would put the class among the values.
         object.__setattr__(own, "__class__", _watched_kind(kind))  # type: ignore[arg-type]
     except TypeError:
-        watch.is_read = True
+        watch.is_read = watch.is_mark_read = True
     try:
         yield watch
     finally:
@@ -139,6 +142,8 @@ def _note(name: str | None) -> None:
     for watch in _watches.get():
         if name is None or name in watch.names:
             watch.is_read = True
+        if name is None or name in watch.marks:
+            watch.is_mark_read = True
 
 
 @lru_cache(maxsize=16)

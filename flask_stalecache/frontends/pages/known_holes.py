@@ -115,14 +115,16 @@ class KnownHoles:
             yield
             return
         with self._marked(context, marks) as names:
-            if not has_hook_reads(context):
+            counts = has_hook_reads(context)
+            if not (counts or names):
                 yield
                 return
             with globals_watched(names) as watch:
                 try:
                     yield
                 finally:
-                    page.reads_globals = page.reads_globals or watch.is_read
+                    page.reads_globals = page.reads_globals or (counts and watch.is_read)
+                    marks.taken = marks.taken or watch.is_mark_read
 
     @contextmanager
     def _marked(self, context: RequestContext, marks: Marks) -> Iterator[frozenset[str]]:
@@ -138,6 +140,8 @@ class KnownHoles:
         put = [(state, name, state.get(name, _MISSING), marks.mark(call, must_show=False)) for state, name, call in places]
         for state, name, _, mark in put:
             state[name] = mark
+            # Of the attributes of a request, nothing tells who reads them.
+            marks.taken = marks.taken or state is not own
         try:
             yield frozenset(name for state, name, _, _ in put if state is own)
         finally:
