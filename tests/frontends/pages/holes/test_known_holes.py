@@ -132,6 +132,33 @@ def test_a_form_that_shows_no_token_costs_nothing(make_app: MakeApp) -> None:
     assert "ETag" in seen.headers
 
 
+def test_a_stream_without_a_form_is_made_once(make_app: MakeApp) -> None:
+    app, cache = make_app()
+    app.secret_key = "secret"
+    calls: list[int] = []
+
+    @app.get("/")
+    @cache.cached(60)
+    def stream() -> Any:
+        calls.append(len(calls))
+        return iter([f"stream {len(calls)}"])
+
+    assert [visit(app).text for _ in range(3)] == ["stream 1", "stream 2", "stream 3"]
+
+
+def test_a_stream_of_a_form_shows_its_visitors_token(make_app: MakeApp) -> None:
+    app, cache = make_app()
+    app.secret_key = "secret"
+
+    @app.get("/")
+    @cache.cached(60)
+    def stream() -> Any:
+        token = generate_csrf()
+        return iter(["token=", token])
+
+    assert [TOKEN.fullmatch(visit(app).text) is not None for _ in range(3)] == [True] * 3
+
+
 def test_a_page_that_looks_at_its_token_is_not_stored(make_app: MakeApp) -> None:
     app = wtf_app(make_app, "{% if csrf_token() %}token={{ csrf_token() }}{% endif %}")
     pages = [opened(app.test_client()) for _ in range(3)]
