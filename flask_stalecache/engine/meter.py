@@ -6,8 +6,10 @@ import os
 import sys
 import threading
 import time
+from weakref import WeakSet
 
 from ..core.model.work import LEAST_SECONDS, NO_WORK, Work, measured
+from ..filesystem.descriptors import open_descriptor
 from ..filesystem.system import O_CLOEXEC
 from .per_process import PerProcess
 
@@ -31,18 +33,15 @@ def has_lock() -> bool:
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
-#: The calls that run in this process, of all its caches.
-_running: PerProcess[set[Meter]] = PerProcess(set)
+#: The calls that run in this process, of all its caches. One that a signal's handler has ended before it could leave is forgotten.
+_running: PerProcess[WeakSet[Meter]] = PerProcess(WeakSet)
 
 
 def seconds_ready() -> float:
     """Return the seconds that this thread has waited for a processor, as far as the system tells: other processes had it."""
     try:
-        descriptor = os.open("/proc/thread-self/schedstat", os.O_RDONLY | O_CLOEXEC)
-        try:
+        with open_descriptor("/proc/thread-self/schedstat", os.O_RDONLY | O_CLOEXEC) as descriptor:
             return int(os.read(descriptor, 100).split()[1]) / 1e9
-        finally:
-            os.close(descriptor)
     except (OSError, ValueError, IndexError):
         return 0.0
 
@@ -50,7 +49,7 @@ def seconds_ready() -> float:
 class Meter:
     """The measurement of one call, in the thread that makes it."""
 
-    __slots__ = ("_begun", "_others", "_own", "_processor", "_ready", "_thread", "_work")
+    __slots__ = ("__weakref__", "_begun", "_others", "_own", "_processor", "_ready", "_thread", "_work")
 
     def __init__(self) -> None:
         self._thread: int | None = None

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -27,6 +27,8 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from flask_stalecache import Policy, StaleCache
 from flask_stalecache.core.guarded import guarded
+from flask_stalecache.core.rules import cacheability
+from flask_stalecache.engine import meter
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.latch import Latch
 from flask_stalecache.engine.singleflight import Flights, Lead
@@ -133,7 +135,7 @@ DEEDS: dict[str, Deed] = {
 }
 
 
-def check_that_nothing_stays(scene: Scene, deed: Deed, name: str, place: str | None) -> None:
+def check_that_nothing_stays(scene: Scene, deed: Deed, name: str, place: str | None, context: Context | None = None) -> None:
     flights = scene.engine.runtime.process.flights._flights
     gc.collect()
     assert flights == {}, place
@@ -144,6 +146,11 @@ def check_that_nothing_stays(scene: Scene, deed: Deed, name: str, place: str | N
         locks += [store._cache_directory.lock(purpose) for purpose in ("purge", "sweep")]
     assert all(pool.open_jobs == 0 for pool in scene.engine.runtime.pools), place
     assert not has_app_context(), place
+    assert context is None or not context.run(has_app_context), place
+    # What is interrupted later, in this process, is no part of what was.
+    assert cacheability.current() is None, place
+    assert sys.exc_info() == (None, None, None), place
+    assert not meter._running.get(), place
     for lock in locks:
         assert lock.acquire(), place
         lock.release()
@@ -172,7 +179,9 @@ def play(scene: Scene, deed: Deed, step: int, *, at_signals: bool = False) -> li
         deed.prepare(scene, name)
         interrupter = Interrupter(step, seen=seen, at_signals=at_signals)
         was_interrupted = interrupter.run(lambda: deed.do(scene, name))  # noqa: B023
-        check_that_nothing_stays(scene, deed, name, interrupter.place)
+        check_that_nothing_stays(scene, deed, name, interrupter.place, interrupter.context)
+        if at_signals:
+            assert interrupter.context.run(cacheability.current) is None, interrupter.place
         assert len(descriptors()) <= len(open_before), interrupter.place
         # That of the look may take a moment to end after its result is there.
         wait_until(lambda: threading.active_count() <= threads_before, f"the end of threads after {interrupter.place}")
@@ -375,6 +384,24 @@ def test_no_slot_is_lost_to_an_exception() -> None:
     slots = [limit.take() for _ in range(3)]
     assert [slot is not None for slot in slots] == [True, True, False]
     assert len(seen) > 5
+
+
+def test_no_part_of_a_call_stays_after_a_signal() -> None:
+    """Not the object for its hints, or all that the thread does later counts as a part of a refresh; nor what measures it."""
+    seen, open_before = set[tuple[str, int]](), descriptors()
+
+    def use() -> None:
+        with cacheability.collecting(in_background=True), meter.Meter():
+            meter.seconds_ready()
+
+    was_interrupted = True
+    while was_interrupted:
+        interrupter = Interrupter(seen=seen, at_signals=True)
+        was_interrupted = interrupter.run(use)
+        assert interrupter.context.run(cacheability.current) is None, interrupter.place
+        assert not meter._running.get(), interrupter.place
+        assert len(descriptors()) <= len(open_before), interrupter.place
+    assert len(seen) > 20
 
 
 def test_counters_go_on_after_an_exception(directory: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -30,6 +31,8 @@ class Interrupter:
     :param at_signals: count the moments at which a signal's handler can run. Default: count lines.
     :param seen: the places that were met before; if given, only moments at other places count.
     :ivar place: where it raised; ``None``: there were fewer moments.
+    :ivar context: the context variables of the function, a copy of the caller's: those that a line was about to set back would
+        stay with all tests to come.
     """
 
     def __init__(self, step: int = 1, *, at_signals: bool = False, seen: set[tuple[str, int]] | None = None) -> None:
@@ -37,6 +40,7 @@ class Interrupter:
         self._at_signals = at_signals
         self._seen = seen
         self.place: str | None = None
+        self.context = copy_context()
 
     def run(self, do: Callable[[], object]) -> bool:
         """Run a function, and return whether it was interrupted. Its other exceptions go through."""
@@ -46,7 +50,7 @@ class Interrupter:
         sys.settrace(self._enter)
         threading.settrace(self._enter)
         try:
-            do()
+            self.context.run(next, _by_itself(do))
         except BaseException:
             # Where Flask is interrupted between two steps, what it does at the end may fail in turn.
             if self.place is None:
@@ -82,6 +86,14 @@ class Interrupter:
             return False
         self._seen.add(place)
         return True
+
+
+def _by_itself(do: Callable[[], object]) -> Iterator[object]:
+    """Run a function in a generator, which has a handled exception of its own.
+
+    Before the line that leaves an ``except`` clause the interpreter forgets to take it back.
+    """
+    yield do()
 
 
 @cache

@@ -196,11 +196,13 @@ def collecting(*, in_background: bool = False) -> Iterator[Cacheability]:
 @contextmanager
 def collected_by(word: Cacheability) -> Iterator[None]:
     """Collect hints with an existing object, for a response that is built in several steps."""
-    token = _spoken.set(word)
+    before = _spoken.get()
     try:
+        # In the block: as soon as it is set, a signal's handler may raise. What comes later would count as part of this.
+        _spoken.set(word)
         yield
     finally:
-        _spoken.reset(token)
+        _spoken.set(before)
 
 
 def unheard(function: Callable[[], T]) -> T:
