@@ -23,7 +23,7 @@ from ..core.model.packets import REPLY_SIZE, Packet, Said, decode_reply, group_o
 from ..core.model.refresh_data import RefreshData
 from ..errors import ConfigError
 from ..filesystem.directory import Directory
-from ..filesystem.local_socket import connect
+from ..filesystem.local_socket import connect, receive
 from .delegation import Handed
 from .per_process import PerProcess
 
@@ -185,13 +185,7 @@ class _Line:
 
     def _listen(self, now: float) -> None:
         """Read what the worker has said."""
-        while self._socket is not None:
-            try:
-                data = self._socket.recv(4096)
-            except BlockingIOError:
-                break
-            except OSError:
-                data = b""
+        while self._socket is not None and (data := receive(self._socket, 4096)) is not None:
             if not data:
                 self._drop(now)
                 return

@@ -57,6 +57,19 @@ def connect(place: Inside) -> socket.socket | None:
     return made
 
 
+def receive(connection: socket.socket, size: int) -> bytes | None:
+    """Return what has come by a connection; ``None`` if nothing has, and ``b""`` if the other end is gone.
+
+    :param size: how many bytes at most. Of a packet that is longer, the rest is lost.
+    """
+    try:
+        return connection.recv(size)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
 class Listener:
     """A socket in a directory at which others connect.
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ..core.model.packets import SIZE, Packet, Said, encode_reply
+from ..filesystem.local_socket import receive
 from ..filesystem.system import kill
 from ..stats.schema import RunningRefresh, WorkerState
 from .child import DONE_SIZE, Done, fork_child
@@ -193,13 +194,10 @@ class Parent:
 
     def _read(self, visitor: _Visitor) -> None:
         for _ in range(AT_ONCE):
-            try:
-                # With packets, each call returns one; with a stream, what has arrived.
-                data = visitor.socket.recv(SIZE + 1 if not visitor.read else SIZE)
-            except BlockingIOError:
+            # With packets, each call returns one; with a stream, what has arrived.
+            data = receive(visitor.socket, SIZE + 1 if not visitor.read else SIZE)
+            if data is None:
                 return
-            except OSError:
-                data = b""
             if not data:
                 self._forget_visitor(visitor)
                 return
@@ -278,12 +276,9 @@ class Parent:
                 self._retire(child)
 
     def _hear(self, child: _Child) -> None:
-        try:
-            data = child.socket.recv(4096)
-        except BlockingIOError:
+        data = receive(child.socket, 4096)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._has_died(child)
             return
