@@ -75,14 +75,11 @@ class CacheExtension(Extension):
         written = _written(parser, line)
         body = parser.parse_statements(("name:endcache",), drop_needle=True)
         template = parser.name or "<string>"
-        digest = sha256(repr((template, body)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        block = f"stalecache_{parser.free_identifier().name}_{digest}"
+        digest = _digest_of(template, body)
+        block = f"{_BLOCK}{parser.free_identifier().name}_{digest}"
         names = [f"{block}_{number}" for number in range(len(written.vary))]
         body = _substituted(body, dict(zip(names, written.vary, strict=True)))
         reads = self._reads(parser, line, body)
-        # Its URLs and key don't depend on where it is in the template, and its text not on the autoescape around it.
-        given = nodes.Getattr(nodes.Getattr(nodes.ContextReference(), "eval_ctx", "load"), "autoescape", "load")
-        escaped = nodes.ScopedEvalContextModifier([nodes.Keyword("autoescape", given)], body)
         called = self.call_method(
             "_answer",
             [
@@ -96,8 +93,7 @@ class CacheExtension(Extension):
             ],
             written.options,
         )
-        never = nodes.If(nodes.Const(False), [nodes.Block(block, [escaped], False, False)], [], [])
-        return [nodes.Output([called]).set_lineno(line), never.set_lineno(line)]  # type: ignore[return-value]
+        return _called_with_block(called, block, body, line)  # type: ignore[return-value]
 
     def _reads(self, parser: Parser, line: int, body: list[nodes.Node]) -> tuple[str, ...] | None:
         """Return the variables that a body reads; ``None``: it may read all."""
@@ -150,7 +146,7 @@ class HoleExtension(Extension):
         for inner in whole.find_all(nodes.Block):
             if inner.name.startswith(_HOLE):
                 parser.fail("{% hole %} in a hole: the outer one is rendered for each visitor already", line)
-            if not inner.name.startswith("stalecache_"):
+            if not inner.name.startswith(_BLOCK):
                 parser.fail(
                     "{% hole %} can't hold a block, which another template might override: put the hole into the block", line
                 )
@@ -158,10 +154,7 @@ class HoleExtension(Extension):
         for name in _OF_JINJA:
             if name in named:
                 parser.fail(f"{{% hole %}}: a hole has no {name!r}: {_IN_HOLE.get(name, 'write it outside of the hole')}", line)
-        digest = sha256(repr((parser.name, body)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        block = f"{_HOLE}{parser.free_identifier().name}_{digest}"
-        given = nodes.Getattr(nodes.Getattr(nodes.ContextReference(), "eval_ctx", "load"), "autoescape", "load")
-        escaped = nodes.ScopedEvalContextModifier([nodes.Keyword("autoescape", given)], body)
+        block = f"{_HOLE}{parser.free_identifier().name}_{_digest_of(parser.name, body)}"
         names = [each.key for each in arguments]
         called = self.call_method(
             "_show",
@@ -172,19 +165,33 @@ class HoleExtension(Extension):
                 nodes.Dict([nodes.Pair(nodes.Const(each.key), each.value) for each in arguments]),
             ],
         )
-        never = nodes.If(nodes.Const(False), [nodes.Block(block, [escaped], False, False)], [], [])
-        return [nodes.Output([called]).set_lineno(line), never.set_lineno(line)]  # type: ignore[return-value]
+        return _called_with_block(called, block, body, line)  # type: ignore[return-value]
 
     def _show(self, context: Context, name: str, reads: tuple[str, ...], values: dict[str, Any]) -> str:
         return show(current_flask_app(), context, name, reads, values)
 
 
-#: The beginning of the names of blocks that are the bodies of holes.
-_HOLE = "stalecache_hole_"
+#: The beginning of the names of blocks that are the bodies of tags, and of those that are the bodies of holes.
+_BLOCK = "stalecache_"
+_HOLE = f"{_BLOCK}hole_"
 _NOT_IN_HOLE: dict[type[nodes.Node], str] = {
     nodes.Extends: "can't hold {% extends %}: a hole is a part of a page",
 }
 _IN_HOLE = {"loop": "write {% hole index=loop.index %}, and use index in it"}
+
+
+def _digest_of(template: str, body: list[nodes.Node]) -> str:
+    """Return what identifies the body of a tag: another body has another name."""
+    return sha256(repr((template, body)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _called_with_block(called: nodes.Expr, block: str, body: list[nodes.Node], line: int) -> list[nodes.Node]:
+    """Return the nodes of a tag: its call, and its body as a block that only the call renders."""
+    # Its URLs and key don't depend on where it is in the template, and its text not on the autoescape around it.
+    given = nodes.Getattr(nodes.Getattr(nodes.ContextReference(), "eval_ctx", "load"), "autoescape", "load")
+    escaped = nodes.ScopedEvalContextModifier([nodes.Keyword("autoescape", given)], body)
+    never = nodes.If(nodes.Const(False), [nodes.Block(block, [escaped], False, False)], [], [])
+    return [nodes.Output([called]).set_lineno(line), never.set_lineno(line)]
 
 
 def _names_read(body: nodes.Template) -> set[str]:
