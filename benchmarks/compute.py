@@ -139,12 +139,7 @@ def process(line: list[str], folder: Path, name: str, env: Mapping[str, str], **
     try:
         yield running
     finally:
-        running.terminate()
-        try:
-            running.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            running.wait()
+        wire.stop(running)
 
 
 def family(pid: int) -> Iterator[int]:

@@ -218,12 +218,17 @@ def running(line: Sequence[str], place: Place, env: Mapping[str, str]) -> Iterat
         wait_until_it_answers(process, place, log)
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process, in the end with SIGKILL."""
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def wait_until_it_answers(process: subprocess.Popen[bytes], place: Place, log: Path) -> None:
