@@ -21,6 +21,7 @@ from flask import Flask
 from hypothesis import HealthCheck, settings
 
 from flask_stalecache import StaleCache
+from flask_stalecache.engine import thread_pool
 from flask_stalecache.engine.housekeeper import Housekeeper
 from flask_stalecache.filesystem import uptime
 from support.clock import NOON
@@ -93,14 +94,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Leave the collected ids to the other workers of xdist: tests/project/test_tests.py compares them."""
-    # Thousands of tests, among which no search for garbage has to look.
     gc.collect()
+    EXCEPTIONS[:] = [item for item in gc.get_objects() if isinstance(item, BaseException)]
+    # Thousands of tests, among which no search for garbage has to look.
     gc.freeze()
     gc.enable()
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker:
         factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
         (factory.getbasetemp().parent / f"{worker}.ids").write_text("\n".join(item.nodeid for item in session.items))
+
+
+#: Those that modules of tests make when they are imported, for their tests to raise.
+EXCEPTIONS: list[BaseException] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forgotten_frames() -> Iterator[None]:
+    """The frames of such exceptions hold the apps of their tests, with descriptors and threads."""
+    yield
+    for exception in EXCEPTIONS:
+        exception.__traceback__ = exception.__context__ = None
 
 
 #: A file system in memory: one on a disk takes ten times as long to replace a file. ``make soak`` plays on the disk.
@@ -195,6 +209,14 @@ def _uptime() -> Iterator[None]:
     """With the fake clock runs the one that counts from the start of the machine; tests of clocks that step have another one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(uptime, "read_clock", time.time)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _idle() -> Iterator[None]:
+    """Threads without work end soon: each test has an app of its own, and the threads of a hundred would be there at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(thread_pool, "IDLE", 1.0)
         yield
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -21,6 +19,7 @@ from flask_stalecache.core.rules.variants import VARIANTS, locate
 from flask_stalecache.frontends.gateway.rules import Rules
 from flask_stalecache.frontends.requests_adapter.url_key import HOSTS, KEY_URLS, host_of, key_url
 from support.engine import make_index
+from support.memory import at_most
 
 Soak = Callable[[int, int], int]
 IGNORED = NamePatterns(["utm_*"])
@@ -71,18 +70,6 @@ def test_a_full_table_is_emptied(length: int, most: int) -> None:
 )
 def test_bytes_are_counted(value: Any, least: int, most: int) -> None:
     assert least <= size_of(value) <= most
-
-
-@contextmanager
-def at_most(limit: float) -> Iterator[None]:
-    """Hold that a block leaves no more than so many bytes in memory."""
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        yield
-        assert tracemalloc.get_traced_memory()[0] - before < limit
-    finally:
-        tracemalloc.stop()
 
 
 def made_up(count: int, length: int) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n"
 _ZEROS = bytes(1_000_000)
@@ -52,6 +53,9 @@ class Rude:
     def close(self) -> None:
         self.over.set()
         self.ends.set()
+        # Closing alone does not wake the thread that accepts.
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
 
 
