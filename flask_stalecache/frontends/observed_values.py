@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..core.kept_by_class import kept_by_class
 from .read_log import Uses
 
 
@@ -42,13 +43,7 @@ def observed_values(values: Any, note: Callable[[str], None], note_all: Callable
     :param note_all: records that all were read.
     :param uses: counts the uses of the proxy.
     """
-    base: type = type(values)
-    if base not in _observed_classes:
-        methods = {name: _by_name(base, name) for name in dir(base) if name in _NAMED}
-        public = {name for name in dir(base) if not name.startswith("_") and callable(getattr(base, name))}
-        methods.update({name: _as_a_whole(base, name) for name in (public | _WHOLE) - _NAMED if hasattr(base, name)})
-        _observed_classes[base] = type(f"Observed{base.__name__}", (base,), {"__slots__": _SLOTS, **methods})
-    observed: Any = _observed_classes[base]
+    observed: Any = kept_by_class(type(values), "_stalecache_observed", _observed_class)
     proxy = observed.__new__(observed)
     for name, value in zip(_SLOTS, (values, note, note_all, uses), strict=True):
         setattr(proxy, name, value)
@@ -77,7 +72,13 @@ _WHOLE = frozenset(
         "__copy__", "__deepcopy__", "__reduce_ex__",
     }
 )  # fmt: skip
-_observed_classes: dict[type, type] = {}
+
+
+def _observed_class(base: type) -> type:
+    methods = {name: _by_name(base, name) for name in dir(base) if name in _NAMED}
+    public = {name for name in dir(base) if not name.startswith("_") and callable(getattr(base, name))}
+    methods.update({name: _as_a_whole(base, name) for name in (public | _WHOLE) - _NAMED if hasattr(base, name)})
+    return type(f"Observed{base.__name__}", (base,), {"__slots__": _SLOTS, **methods})
 
 
 def _by_name(base: type, method: str) -> Callable[..., Any]:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import FrameType
 from typing import Any, NamedTuple
 
+from ..core.kept_by_class import kept_by_class
 from ..core.model.environ import GIVEN_SESSION
 from ..core.model.inputs import RequestInputs
 from .flask_internals.contexts import RequestContext
@@ -93,7 +94,8 @@ def _begin(session: Any) -> bool:
     """Watch a session from now on. Return whether its class allows it."""
     kind: Any = type(session)
     try:
-        session.__class__ = _watched_class(kind, tuple(sorted(session.__dict__.keys() - _FLAGS)))
+        watched_class = kept_by_class(kind, "_stalecache_watched", _watched_classes)
+        session.__class__ = watched_class(tuple(sorted(session.__dict__.keys() - _FLAGS)))
     except (AttributeError, TypeError):
         return False
     return True
@@ -202,7 +204,11 @@ _AS_A_WHOLE = (
 )  # fmt: skip
 
 
-@lru_cache(maxsize=64)
+def _watched_classes(base: type) -> Callable[[tuple[str, ...]], type]:
+    """Return a function that returns the watched class for the attributes of an instance, and remembers some."""
+    return lru_cache(maxsize=64)(partial(_watched_class, base))
+
+
 def _watched_class(base: type, attributes: tuple[str, ...]) -> type:
     """Return a class whose methods record what they do.
 

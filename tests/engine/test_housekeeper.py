@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from flask import Flask
+from flask import Flask, Request, Response, g, request, session
+from flask.ctx import _AppCtxGlobals
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+from werkzeug.datastructures import ImmutableMultiDict
 
 from flask_stalecache import StaleCache
 from flask_stalecache.engine import housekeeper, thread_pool, threads
@@ -163,14 +166,47 @@ def test_an_engine_that_is_gone_leaves_no_thread(directory: Path) -> None:
     wait_until(lambda: not any(thread.is_alive() for thread in threads), "the end of its threads")
 
 
-def test_an_app_that_is_dropped_is_gone_although_its_views_know_it(
-    make_app: Callable[..., tuple[Flask, StaleCache]], monkeypatch: pytest.MonkeyPatch
+def load_user() -> None:
+    g.user = None
+
+
+def define_classes(app: Flask) -> None:
+    """Give an app classes as a factory may define them: they know it."""
+
+    class AppResponse(Response):
+        default_mimetype = app.config.get("MIMETYPE", "text/html")
+
+    class AppCookies(ImmutableMultiDict[str, str]):
+        owner = app
+
+    class AppRequest(Request):
+        dict_storage_class = AppCookies
+
+    class AppGlobals(_AppCtxGlobals):
+        owner = app
+
+    class AppSession(SecureCookieSession):
+        owner = app
+
+    class AppSessions(SecureCookieSessionInterface):
+        session_class = AppSession
+
+    app.response_class, app.request_class, app.app_ctx_globals_class = AppResponse, AppRequest, AppGlobals
+    app.session_interface = AppSessions()
+
+
+def test_an_app_that_is_dropped_is_gone_although_its_views_and_classes_know_it(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Threads without work hold their app no longer than that.
     monkeypatch.setattr(thread_pool, "IDLE", 0.1)
 
     def used() -> weakref.ref[Flask]:
-        app, cache = make_app()
+        app = Flask("shop")
+        app.secret_key = "not a secret"
+        app.config |= {"STALECACHE_DIR": directory, "STALECACHE_HOOKS_SET_G": [f"{__name__}.load_user"]}
+        define_classes(app)
+        cache = StaleCache(app)
 
         @cache.memoize(60)
         def name() -> str:
@@ -179,11 +215,17 @@ def test_an_app_that_is_dropped_is_gone_although_its_views_know_it(
         @app.get("/")
         @cache.cached(60)
         def front() -> str:
-            return name()
+            return name() + session.get("lang", "en") + request.cookies.get("lang", "en")
 
-        app.secret_key = "not a secret"
+        @app.get("/form")
+        @cache.cached(60)
+        def form() -> str:
+            session["seen"] = True
+            return "a form"
+
+        app.before_request(load_user)
         app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=lambda: True)
-        for path in ("/", "/", "/stalecache/"):
+        for path in ("/", "/", "/form", "/stalecache/"):
             assert app.test_client().get(path).status_code == 200
         with app.app_context():
             assert cache.refresh(all=True).wait(PATIENCE)

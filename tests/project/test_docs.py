@@ -316,7 +316,12 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Star
     """Start all of them, side by side."""
     folder = tmp_path_factory.mktemp("servers")
     with ExitStack() as stack:
-        yield {name: stack.enter_context(start(page, command, folder / name)) for name, (page, command) in commands().items()}
+        servers = {name: stack.enter_context(start(page, command, folder / name)) for name, (page, command) in commands().items()}
+        yield servers
+        # All end side by side, too.
+        for server in servers.values():
+            with suppress(ProcessLookupError):
+                os.killpg(server.process.pid, signal.SIGTERM)
 
 
 @pytest.mark.server

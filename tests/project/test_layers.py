@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.exhaustive",
         "core.formatting",
         "core.guarded",
+        "core.kept_by_class",
         "core.remembered",
         "core.wsgi",
     ),

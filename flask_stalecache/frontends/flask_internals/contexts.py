@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from functools import lru_cache
 from typing import Any, Protocol
 
 import flask.globals
@@ -11,6 +10,7 @@ from flask import Flask, Request, current_app, request
 from werkzeug.local import LocalProxy
 from werkzeug.routing import MapAdapter
 
+from ...core.kept_by_class import kept_by_class
 from ...core.model.base_url import Base
 
 # Not by import, which would fail or warn where a name is missing or deprecated: check_versions is to report that.
@@ -73,7 +73,7 @@ def can_hide_caller(context: _AppContext) -> bool:
     if isinstance(vars(type(context)).get("g"), _Hidden):
         return True
     try:
-        context.__class__ = _hiding(type(context))
+        context.__class__ = kept_by_class(type(context), "_stalecache_hiding", _hiding)
     except TypeError:
         return False
     return True
@@ -123,7 +123,6 @@ def _shown(context: object) -> dict[str, Any]:
     return call[1] if call is not None and call[0] is context else vars(context)
 
 
-@lru_cache(maxsize=64)
 def _hiding(kind: type) -> type:
     """Return a subclass of a class of contexts whose attributes are hidden from calls."""
     names = ("g", "url_adapter", *(("_after_request_functions", *_OF_REQUEST) if hasattr(kind, "has_request") else ()))

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
 from typing import Any, NamedTuple
 
+from ...core.kept_by_class import kept_by_class
 from ..flask_internals.contexts import RequestContext, outer_context, request_context
 from ..read_log import ReadLog
 from ..session_log import KeysApart
@@ -128,7 +128,7 @@ def globals_watched(marks: frozenset[str]) -> Iterator[GlobalsWatch]:
     token = _watches.set((*_watches.get(), watch))
     try:
         # Its own method would put the class among the values.
-        object.__setattr__(own, "__class__", _watched_kind(kind))  # type: ignore[arg-type]
+        object.__setattr__(own, "__class__", kept_by_class(kind, "_stalecache_watched", _watched_kind))
     except TypeError:
         watch.is_read = watch.is_mark_read = True
     try:
@@ -146,7 +146,6 @@ def _note(name: str | None) -> None:
             watch.is_mark_read = True
 
 
-@lru_cache(maxsize=16)
 def _watched_kind(kind: Any) -> Any:
     if hasattr(kind, "stalecache_is_watched"):
         return kind

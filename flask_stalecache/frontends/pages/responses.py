@@ -14,6 +14,7 @@ from ...core.http.conditional import with_accept_ranges
 from ...core.http.ended import without_freshness
 from ...core.http.fields import fields_to_send
 from ...core.http.vary import vary_with
+from ...core.kept_by_class import kept_by_class
 from ...core.model.entry import Entry
 from ...core.rules.serving import ServeOptions, was_ended
 from ...core.rules.status import CacheStatus
@@ -90,14 +91,8 @@ def tell_end_of_freshness(response: Response, served: Served, terms: ServeOption
         response.headers = Headers(without_freshness(response.headers))
 
 
-_stored_classes: dict[type[Response], type[Response]] = {}
-
-
 def _stored_class(base: type[Response]) -> type[Response]:
-    stored = _stored_classes.get(base)
-    if stored is None:
-        stored = _stored_classes[base] = type(f"Stored{base.__name__}", (StoredResponse, base), {})
-    return stored
+    return type(f"Stored{base.__name__}", (StoredResponse, base), {})
 
 
 def _prepare(response_class: type[Response], entry: Entry) -> Response:
@@ -107,7 +102,8 @@ def _prepare(response_class: type[Response], entry: Entry) -> Response:
 
 def prepared_response(response_class: type[Response], entry: Entry, fields: list[tuple[str, str]], body: tuple[bytes]) -> Response:
     """Return a response to be cloned for each visitor, with all its fields."""
-    kind = _stored_class(response_class) if _is_plain(response_class, entry.status, fields) else response_class
+    is_plain = _is_plain(response_class, entry.status, fields)
+    kind = kept_by_class(response_class, "_stalecache_stored", _stored_class) if is_plain else response_class
     response = kind(body, status=entry.status, headers=fields)
     # Without the Content-Type that Werkzeug adds to a response that lacks it: the stored fields are complete.
     response.headers = Headers(fields)

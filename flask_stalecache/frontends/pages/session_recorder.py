@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ...core.kept_by_class import kept_by_class
 from ..flask_internals.sessions import SESSION_BOOKKEEPING
 from ..session_log import SessionReads
 
@@ -48,7 +49,7 @@ def watched_session(session: Any) -> Iterator[SessionReads]:
         return
     session.__dict__["_stalecache_reads"] = reads
     try:
-        session.__class__ = _watched_class(base)
+        session.__class__ = kept_by_class(base, "_stalecache_recorded", _recorded_class)
     except TypeError:
         reads.whole = True
     try:
@@ -58,16 +59,11 @@ def watched_session(session: Any) -> Iterator[SessionReads]:
         del session.__dict__["_stalecache_reads"]
 
 
-_watched_classes: dict[type, type] = {}
-
-
-def _watched_class(base: type) -> type:
-    if base not in _watched_classes:
-        methods: dict[str, Any] = {name: _noting_name(base, name) for name in _BY_NAME if hasattr(base, name)}
-        methods.update({name: _noting_all(base, name) for name in _AS_A_WHOLE if hasattr(base, name)})
-        methods["__getattribute__"] = _noting_attribute(base)
-        _watched_classes[base] = type(base.__name__, (base,), {"__module__": base.__module__, **methods})
-    return _watched_classes[base]
+def _recorded_class(base: type) -> type:
+    methods: dict[str, Any] = {name: _noting_name(base, name) for name in _BY_NAME if hasattr(base, name)}
+    methods.update({name: _noting_all(base, name) for name in _AS_A_WHOLE if hasattr(base, name)})
+    methods["__getattribute__"] = _noting_attribute(base)
+    return type(base.__name__, (base,), {"__module__": base.__module__, **methods})
 
 
 def _noting_name(base: type, method: str) -> Callable[..., Any]:

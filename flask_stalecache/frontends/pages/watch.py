@@ -15,6 +15,7 @@ from typing import Any
 from flask.sessions import NullSession
 
 from ...core.http.validators import CONDITIONS
+from ...core.kept_by_class import kept_by_class
 from ...core.model.inputs import NO_NAMES, HoldsKeys, RequestInputs
 from ...core.model.keys import FORWARDED_FIELDS
 from ...core.model.query import NamePatterns
@@ -364,7 +365,9 @@ def reader_of(context: RequestContext, kind: str, name: str) -> str:
     return getattr(log, kind).get(name) or "the session"
 
 
-_discarded_classes: dict[type, Any] = {}
+def _discarded_class(null: Any) -> Any:
+    changes = ("__setitem__", "__delitem__", "clear", "pop", "popitem", "update", "setdefault")
+    return type("DiscardedSession", (null,), {name: getattr(dict, name) for name in changes})
 
 
 def discard_session(context: RequestContext) -> None:
@@ -373,11 +376,8 @@ def discard_session(context: RequestContext) -> None:
     Flask does not save what is of the interface's null class; but that one refuses changes.
     """
     null = getattr(context.app.session_interface, "null_session_class", NullSession)
-    if null not in _discarded_classes:
-        changes = ("__setitem__", "__delitem__", "clear", "pop", "popitem", "update", "setdefault")
-        _discarded_classes[null] = type("DiscardedSession", (null,), {name: getattr(dict, name) for name in changes})
     used = session_of(context)
-    discarded, log = _discarded_classes[null](plain_values(used)), log_of(context)
+    discarded, log = kept_by_class(null, "_stalecache_discarded", _discarded_class)(plain_values(used)), log_of(context)
     if log is not None:
         # What hooks read of it counts as before.
         go_on_watching(context, log, discarded)

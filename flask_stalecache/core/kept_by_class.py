@@ -1,0 +1,35 @@
+"""Keeps what is made from a class as long as that class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+C = TypeVar("C", bound=type)
+
+#: Of classes that take no attributes: those of Python itself, which last as long as the process.
+_of_builtins: dict[tuple[type, str], Any] = {}
+
+
+def kept_by_class(kind: C, name: str, make: Callable[[C], T]) -> T:
+    """Return what was made from a class for a purpose, and make it at the first call.
+
+    The class itself keeps it. A table with the class as its key would keep both for ever: a class that is defined in the factory of
+    an app refers to that app, and so to its store.
+
+    :param kind: the class; what its base classes keep does not count.
+    :param name: the purpose, as an attribute of the class.
+    """
+    kept: Any = vars(kind).get(name)
+    if kept is None:
+        kept = _of_builtins.get((kind, name))
+    if kept is None:
+        # Two threads at once may make two; both are right.
+        kept = make(kind)
+        try:
+            setattr(kind, name, kept)
+        except TypeError:
+            _of_builtins[kind, name] = kept
+    result: T = kept
+    return result
