@@ -154,6 +154,8 @@ class Parent:
 
     def _end(self) -> int:
         """Take nothing more, and let the children complete what they run, within the deadline. A second signal ends them."""
+        # Before anything is closed: whoever sees the end of the socket may send the second one at once.
+        signals = len(self._signals)
         logger.info("the worker stops, %d refreshes are completed", len(self._jobs.running))
         self._socket.close(self._selector)
         for visitor in list(self._visitors.values()):
@@ -161,7 +163,7 @@ class Parent:
         self._jobs.clear()
         for child in list(self._children.values()):
             self._retire(child)
-        until, signals = time.monotonic() + self._limits.deadline, len(self._signals)
+        until = time.monotonic() + self._limits.deadline
         while self._children and time.monotonic() < until and len(self._signals) == signals:
             self._turn(0.2)
         is_complete = not self._children

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import selectors
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -19,9 +20,11 @@ from flask_stalecache.core.model.packets import Packet, socket_name
 from flask_stalecache.core.model.refresh_data import Kind
 from flask_stalecache.filesystem.directory import Directory
 from flask_stalecache.filesystem.local_socket import connect
+from flask_stalecache.worker.parent import Limits, Parent
+from flask_stalecache.worker.worker_socket import WorkerSocket
 from support.client import settle, visit
 from support.prepared import PreparedProcess
-from support.threads import wait_until
+from support.threads import PATIENCE, wait_until
 from support.worker_site import WorkerSite, children_of, maker_of
 
 pytestmark = pytest.mark.server
@@ -225,6 +228,30 @@ def test_a_second_signal_ends_it_at_once(new_site: WorkerSite) -> None:
     new_site.set("hold", False)
     # The lock of the key is free.
     wait_until(lambda: new_site.maker("/1") == os.getpid() and len(new_site.runs()) > 2, "a refresh here")
+
+
+class PlaceThatSignals(WorkerSocket):
+    """Sends a signal when it is looked after, and another one when it is closed: each once."""
+
+    signals = 2
+
+    def look_after(self, selector: selectors.BaseSelector, accept: Callable[[], object]) -> None:
+        self.signal(2)
+
+    def close(self, selector: selectors.BaseSelector) -> None:
+        self.signal(1)
+
+    def signal(self, left: int) -> None:
+        if self.signals == left:
+            self.signals -= 1
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_second_signal_counts_from_the_end_of_the_socket(tmp_path: Path) -> None:
+    limits = Limits(processes=1, threads=1, waiting=1, deadline=PATIENCE)
+    # A child ends when it is told to, so that the exit status says whether anybody has waited for that.
+    parent = Parent(PlaceThatSignals(tmp_path, "worker", lambda: None), limits, lambda line: line.recv(1))
+    assert parent.run() == 1
 
 
 @pytest.mark.soak
