@@ -26,6 +26,7 @@ from flask_stalecache.engine.housekeeper import Housekeeper
 from flask_stalecache.filesystem import uptime
 from support.clock import NOON
 from support.endurance import IS_SOAK
+from support.grids import in_pairs
 from support.third_party import make_site, party, site  # noqa: F401  Fixtures of all tests of sessions.
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,12 +81,16 @@ SLOWEST = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the properties as tests of endurance too, and put the tests of the slowest files first."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the properties and the grids as tests of endurance too, and put the tests of the slowest files first."""
     for item in items:
-        # Properties are played with many examples under ``make soak``.
-        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        # Properties are played with many examples under ``make soak``, and grids whole.
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False) or item.get_closest_marker("in_pairs"):
             item.add_marker(pytest.mark.soak)
+    if not IS_SOAK:
+        left_out = in_pairs(items)
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=list(left_out))
     tests, last = Path(__file__).parent, len(SLOWEST)
     order = {tests / name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: order.get(item.path, last))

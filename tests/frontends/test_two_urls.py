@@ -65,6 +65,7 @@ def test_a_page_is_refreshed_by_each_of_its_urls(directory: Path, clock: time_ma
         assert shop.visit().word == "MISS", url
 
 
+@pytest.mark.in_pairs
 @pytest.mark.parametrize(("name", "front"), [case for case in CASES if case[1] != VIEW])
 @pytest.mark.parametrize("external", [False, True])
 def test_after_an_order_the_page_that_it_leads_to_is_new(directory: Path, name: str, front: str, external: bool) -> None:
@@ -79,6 +80,7 @@ def test_after_an_order_the_page_that_it_leads_to_is_new(directory: Path, name: 
     assert new[1][0] == "HIT"
 
 
+@pytest.mark.in_pairs
 @pytest.mark.parametrize("front", [VIEW, GATEWAY, GATEWAY_VIEW])
 @pytest.mark.parametrize("name", ["ProxyFix", "ReverseProxied", "a mount"])
 def test_middleware_around_all(directory: Path, clock: time_machine.Traveller, name: str, front: str) -> None:
@@ -140,6 +142,7 @@ FORGED = [
 ]
 
 
+@pytest.mark.in_pairs
 @pytest.mark.parametrize(("name", "fields", "before"), FORGED)
 @pytest.mark.parametrize(("front", "outside"), [(GATEWAY, False), (GATEWAY, True), (WSGI, False)])
 def test_a_visitor_purges_no_page_elsewhere(

@@ -118,6 +118,7 @@ PARSERS: Mapping[str, Callable[[CollectorRegistry], Samples]] = {
 }
 
 
+@pytest.mark.in_pairs
 @pytest.mark.parametrize("parser", PARSERS)
 @pytest.mark.parametrize(
     ("which", "value"),

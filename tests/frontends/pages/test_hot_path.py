@@ -348,6 +348,7 @@ def test_a_hit_of_the_gateway_makes_no_system_call(worker: Worker, directory: Pa
     assert worker.run(hit_by_the_gateway, directory, kind, visitor) == (0, b"ok")
 
 
+@pytest.mark.in_pairs
 @pytest.mark.parametrize("visitor", GATEWAY_VISITORS)
 @pytest.mark.parametrize("kind", ["bare", "flask", "view"])
 def test_a_hit_of_the_gateway_takes_no_lock(directory: Path, kind: str, visitor: str) -> None:

@@ -227,6 +227,7 @@ PERSONAL: dict[str, Build] = {
 NEVER = {"fields as a whole", "fields as a whole in a stream"}
 
 
+@pytest.mark.in_pairs
 @pytest.mark.parametrize("name", PERSONAL)
 @pytest.mark.parametrize(
     "visitors",

@@ -90,6 +90,7 @@ def test_conditionals_are_there_again_after_the_view(make_app: MakeApp) -> None:
     assert told == ['"mine"']
 
 
+@pytest.mark.in_pairs
 @pytest.mark.parametrize(
     "change",
     [

@@ -1,0 +1,71 @@
+"""Grids of parameters: what of them ``make test`` plays. ``make soak`` plays all combinations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import combinations
+from typing import Any, TypeAlias
+
+import pytest
+
+#: Of a combination: which value each parameter has.
+Row: TypeAlias = "tuple[Hashable, ...]"
+
+
+def covering(rows: Sequence[Row]) -> list[int]:
+    """Return the places of few rows in which each value of each parameter is.
+
+    Among equals, the one with most pairs of values that no chosen row has, and then the one whose values were chosen least: a value
+    is not always beside the same one.
+    """
+    held = [set(enumerate(row)) for row in rows]
+    pairs = [set(combinations(enumerate(row), 2)) for row in rows]
+    left: set[tuple[int, Hashable]] = set().union(*held)
+    met: set[object] = set()
+    used: Counter[tuple[int, Hashable]] = Counter()
+    chosen: list[int] = []
+    while left:
+        place = max(
+            range(len(rows)),
+            key=lambda at: (len(held[at] & left), len(pairs[at] - met), -sum(used[value] for value in held[at]), -at),
+        )
+        chosen.append(place)
+        left -= held[place]
+        met |= pairs[place]
+        used.update(held[place])
+    return sorted(chosen)
+
+
+def in_pairs(items: Iterable[pytest.Item]) -> dict[pytest.Item, None]:
+    """Return those combinations of grids (the marker ``in_pairs``) whose values are in others."""
+    grids: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("in_pairs"):
+            grids.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out: dict[pytest.Item, None] = {}
+    for grid in grids.values():
+        kept = set(covering([_row(item) for item in grid]))
+        left_out |= {item: None for place, item in enumerate(grid) if place not in kept}
+    return left_out
+
+
+def _row(item: pytest.Item) -> Row:
+    """Return the values of a test's parameters. What one table gives together is one value."""
+    params: dict[str, Any] = dict(item.callspec.params)  # type: ignore[attr-defined]
+    row: list[Hashable] = []
+    for mark in item.iter_markers("parametrize"):
+        names = mark.args[0] if mark.args else mark.kwargs["argnames"]
+        names = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
+        row.append(tuple(_known(params.pop(name)) for name in names))
+    # Parameters of fixtures.
+    return (*row, *(_known(params[name]) for name in sorted(params)))
+
+
+def _known(value: Any) -> Hashable:
+    """Return what tells a value apart: all combinations of a grid have the same object."""
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return type(value), value
