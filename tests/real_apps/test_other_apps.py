@@ -35,7 +35,7 @@ TOLD = {
 def test_each_visitor_sees_what_the_site_shows_without_a_cache(
     app: RealApp, front: str, directory: Path, soak: Callable[[int, int], int]
 ) -> None:
-    walked = compare(app, app.build(front, directory), walk_of(app, strangers=soak(50, 9), length=soak(30, 4)))
+    walked = compare(app, app.build(front, directory), walk_of(app, strangers=soak(50, 8), length=soak(30, 2)))
     print(walked.table())
     assert walked.total.possible > 0
     counted = {name for reasons in walked.reasons.values() for name in reasons}
