@@ -20,6 +20,7 @@ from flask import Flask
 from werkzeug.routing import BaseConverter
 
 from flask_stalecache import StaleCache
+from support.endurance import pairs
 
 AT = 1_700_000_000
 
@@ -202,8 +203,7 @@ def traffic(seed: int, seconds: int) -> Iterator[tuple[int, str, int, str]]:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("max_age", [10, 120])
-@pytest.mark.parametrize("swr", [0, 60])
+@pytest.mark.parametrize(("max_age", "swr"), pairs([10, 120], [0, 60]))
 def test_the_hit_ratios_are_those_of_the_real_cache(
     run: Callable[..., Result],
     log: Callable[[list[str]], Path],

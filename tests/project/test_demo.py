@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import requests
@@ -31,7 +33,7 @@ from example_app.chapters import (
     latencies,
     summary,
 )
-from example_app.demo import NEW, NO_NUMBER, OLD, main
+from example_app.demo import NEW, NO_NUMBER, OLD, Story, main
 from support.endurance import IS_SOAK
 
 PATIENCE = 120
@@ -68,17 +70,27 @@ def refuses(url: str) -> bool:
     return False
 
 
+class Serving(NamedTuple):
+    """A demo that plays its story, and then serves.
+
+    :ivar urls: those of its servers.
+    """
+
+    process: subprocess.Popen[str]
+    urls: list[str]
+
+
 @pytest.fixture(scope="module")
-def plays() -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """Two demos at once, one of which goes on to serve: they mostly wait, and have nothing in common."""
-    with demo("--fast") as playing, demo("--fast", "--serve") as serving:
-        yield {"playing": playing, "serving": serving}
+def serving() -> Iterator[Serving]:
+    with demo("--fast", "--serve") as process:
+        yield Serving(process, urls(process))
 
 
 @pytest.mark.server
-def test_the_story_holds(plays: dict[str, subprocess.Popen[str]]) -> None:
-    output, errors = plays["playing"].communicate(timeout=PATIENCE)
-    assert (plays["playing"].returncode, errors) == (0, ""), output
+def test_the_story_holds(serving: Serving) -> None:
+    assert serving.process.stdout is not None
+    output = "".join(iter(serving.process.stdout.readline, f"The news site is at {serving.urls[1]} and stays up until Ctrl-C.\n"))
+    assert serving.process.poll() is None, output + serving.process.communicate(timeout=PATIENCE)[1]
     rows = [match.groups() for match in map(ROW.fullmatch, output.splitlines()) if match]
     numbers = [int(row[0]) for row in rows]
     told_in_short = {name: int(count) for name, count in re.findall(r"^    (\w+): (\d+) requests,", output, re.MULTILINE)}
@@ -97,7 +109,7 @@ def test_the_story_holds(plays: dict[str, subprocess.Popen[str]]) -> None:
     assert values[-10:] == [OLD.title] * 4 + [NEW.title] * 6
     workers = [row[4] for row in rows[-10:]]
     assert [len(set(part)) for part in (workers[:4], workers[4:8], workers[8:])] == [2, 2, 2]
-    last = output.splitlines()[-1]
+    last = output.splitlines()[-2]
     assert re.fullmatch(
         rf"{numbers[-1]} requests were served: 12 waited for a page to be made, the slowest of the others took [\d.]+ s\. "
         r"The slow partner was called \d+ times\.",
@@ -117,9 +129,8 @@ def test_a_signal_in_the_middle_stops_what_was_started(number: signal.Signals) -
 
 
 @pytest.mark.server
-def test_serving_goes_on_until_a_signal(plays: dict[str, subprocess.Popen[str]]) -> None:
-    process = plays["serving"]
-    started = urls(process)
+def test_serving_goes_on_until_a_signal(serving: Serving) -> None:
+    process, started = serving
     assert process.stdout is not None
     lines = iter(process.stdout.readline, "")
     text = "".join(iter(lambda: next(lines), f"    {started[1]}articles/the-ten-second-box\n"))
@@ -130,8 +141,20 @@ def test_serving_goes_on_until_a_signal(plays: dict[str, subprocess.Popen[str]])
     assert "Log in as ada with analytical-engine" in text
     assert not refuses(started[1])
     process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE) == 0
+    assert (process.wait(PATIENCE), process.stderr and process.stderr.read()) == (0, "")
     assert all(map(refuses, started))
+
+
+@pytest.mark.parametrize("arguments", [[], ["--serve"]], ids=" ".join)
+def test_it_ends_after_its_story_unless_it_is_to_serve(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    server, served = SimpleNamespace(url="http://127.0.0.1:9/"), []
+    for name in ("third_party", "news_site"):
+        monkeypatch.setattr(f"example_app.demo.{name}", lambda settings, folder: nullcontext(server))
+    monkeypatch.setattr(Story, "play", lambda story: story.stage.told.append((FRESH, rows("HIT")[0])))
+    monkeypatch.setattr("example_app.demo._stay_up", lambda site, partner: served.append(site))
+    monkeypatch.setattr("example_app.demo.until_stopped", lambda run: run())
+    assert main(arguments) == 0
+    assert served == [server] * len(arguments)
 
 
 def rows(statuses: str, *, seconds: float = 0.01, value: str = "7", code: int | None = 200, workers: str = "1") -> list[Row]:

@@ -24,6 +24,7 @@ from werkzeug.test import Client
 import flask_stalecache
 from flask_stalecache.config import KEYS
 from flask_stalecache.frontends.flask_gateway import _NEEDS_THE_APP
+from support.endurance import IS_SOAK
 from support.servers import PATIENCE, STOP_PATIENCE, environment, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -275,8 +276,13 @@ class Started(NamedTuple):
 
 @contextmanager
 def start(page: str, command: str, folder: Path) -> Iterator[Started]:
-    """Run a command line as it is written, but for the port, in a folder with the app that it names."""
+    """Run a command line as it is written, but for the port, in a folder with the app that it names.
+
+    Of its workers there is one, and as many as are written under ``make soak``: each imports everything.
+    """
     folder.mkdir()
+    if not IS_SOAK:
+        command = re.sub(r"--(workers|processes) \d+", r"--\1 1", command)
     (folder / "shop.py").write_text(SHOP)
     for name, code in NAMED_FILE.findall(server_page(page)):
         if name in command:
@@ -325,6 +331,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Star
 
 
 @pytest.mark.server
+@pytest.mark.soak
 @pytest.mark.parametrize("name", commands())
 def test_documented_command_line_serves_and_refreshes(started: dict[str, Started], name: str) -> None:
     server, (_, command) = started[name], commands()[name]

@@ -3,8 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ import pytest
 import requests
 
 from support import prepared
+from support.prepared import PreparedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30
@@ -23,15 +22,18 @@ pytestmark = pytest.mark.server
 
 
 @contextmanager
-def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def started(*arguments: str) -> Iterator[tuple[PreparedProcess, str]]:
     """Run the third party; yield its process and the URL that it printed."""
-    command = [sys.executable, "-m", "example_app.third_party", "--port", "0", *arguments]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    command = ["-m", "example_app.third_party", "--port", "0", *arguments]
+    reading, writing = os.pipe()
+    with open(reading) as printed:
+        with open(writing, "wb") as output, open(os.devnull, "wb") as errors:
+            process = prepared.start(command, prepared.SERVER_MODULES, folder=ROOT, env=os.environ, output=output, errors=errors)
         try:
-            yield process, process.stdout.readline().strip()
+            yield process, printed.readline().strip()
         finally:
             process.kill()
+            process.wait(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +189,7 @@ def test_it_stops_on_a_signal_whatever_it_is_doing(
         post(f"{url}number/mode", mode)
         with pytest.raises(requests.ReadTimeout):
             get(f"{url}number", 0.2)
-        process.send_signal(number)
+        os.kill(process.pid, number)
         assert process.wait(PATIENCE) == 0
 
 
