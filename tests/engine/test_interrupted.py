@@ -210,7 +210,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def test_an_exception_at_any_line_leaves_nothing(
     make_app: MakeApp, no_housekeeping: None, deed: Deed, soak: Callable[[int, int], int]
 ) -> None:
-    assert len(play(Scene(make_app, SETTINGS["in files"]), deed, soak(1, 70))) > soak(100, 3)
+    assert len(play(Scene(make_app, SETTINGS["in files"]), deed, soak(1, 50))) > soak(100, 3)
 
 
 @pytest.mark.soak
