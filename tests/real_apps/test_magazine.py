@@ -12,7 +12,16 @@ from flask_stalecache.frontends.flask_sessions import FlaskSessions
 from flask_stalecache.frontends.request_origin import RequestOrigin
 from support.endurance import IS_SOAK, pairs
 from support.real_apps.flask_sites import GATEWAY, VIEW
-from support.real_apps.magazine import LANGUAGES, MAGAZINE, MAGAZINE_ON_SERVER, MAGAZINE_OPENED, MAGAZINE_WITH_HOLES, signed
+from support.real_apps.magazine import (
+    LANGUAGES,
+    MAGAZINE,
+    MAGAZINE_AT_GATEWAY_WITH_HOLES,
+    MAGAZINE_ON_SERVER,
+    MAGAZINE_ON_SERVER_WITH_HOLES,
+    MAGAZINE_OPENED,
+    MAGAZINE_WITH_HOLES,
+    signed,
+)
 from support.real_apps.walks import FROM_STORE, SPELLINGS, RealApp, Step, Visitor, Walk, compare, walk_of, without_cache
 
 pytestmark = pytest.mark.usefixtures("no_housekeeping")
@@ -33,6 +42,13 @@ SITES = [
 ]
 
 
+WITH_HOLES = [
+    MAGAZINE_WITH_HOLES,
+    MAGAZINE_AT_GATEWAY_WITH_HOLES,
+    *([MAGAZINE_ON_SERVER_WITH_HOLES] if IS_SOAK else []),
+]
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize(("app", "front", "sessions_count"), SITES, ids=lambda value: getattr(value, "name", str(value)))
 def test_strangers_get_pages_without_a_form_from_the_store(
@@ -49,15 +65,18 @@ def test_strangers_get_pages_without_a_form_from_the_store(
 
 
 @pytest.mark.soak
-def test_members_get_pages_with_holes_from_the_store_too(directory: Path, soak: Callable[[int, int], int]) -> None:
-    app = MAGAZINE_WITH_HOLES
+@pytest.mark.parametrize("app", WITH_HOLES, ids=lambda app: app.name)
+def test_members_get_pages_with_holes_from_the_store_too(app: RealApp, directory: Path, soak: Callable[[int, int], int]) -> None:
     walk = walk_of(app, strangers=soak(50, 10), length=soak(60, 8))
     walked = compare(app, app.build(VIEW, directory), walk)
     print(walked.table())
     members = [seen for seen in walked.shown if seen.had.get("_user_id")]
-    assert walked.total.ratio >= GOAL
+    # The first page of a view with gateway=True is made twice: only then it is known that it has holes.
+    refilled = len(app.pages) if app is MAGAZINE_AT_GATEWAY_WITH_HOLES else 0
+    from_store = sum(seen.answer.word in FROM_STORE for seen in members)
+    assert walked.total.hits + refilled >= GOAL * walked.total.possible
     assert len(members) > soak(30, 15)
-    assert sum(seen.answer.word in FROM_STORE for seen in members) / len(members) >= GOAL
+    assert from_store + refilled >= GOAL * len(members)
 
 
 # -- ways that nobody takes by chance --------------------------------------------------------------------------------

@@ -211,13 +211,22 @@ ACTIONS = {
 # -- the app ---------------------------------------------------------------------------------------------------------
 
 
-def build(front: str | None, folder: Path | None, *, on_server: bool = False, with_holes: bool = False, **config: Any) -> Built:
+def build(
+    front: str | None,
+    folder: Path | None,
+    *,
+    on_server: bool = False,
+    with_holes: bool = False,
+    gateway: bool = False,
+    **config: Any,
+) -> Built:
     """Build the site.
 
     :param front: :data:`VIEW` or :data:`GATEWAY`; ``None``: without a cache.
     :param folder: the directory of the cache.
     :param on_server: Flask-Session keeps the sessions.
     :param with_holes: what is a visitor's is in holes. Without a cache, there are none.
+    :param gateway: hits of the views need not enter the app.
     :param config: more configuration.
     """
     app = Flask("magazine", root_path=str(Path(__file__).parent), static_folder=None)
@@ -228,7 +237,7 @@ def build(front: str | None, folder: Path | None, *, on_server: bool = False, wi
     extensions = _add_extensions(app)
     cache = cached_app(app, front, folder)
     for path, (name, view, methods) in PAGES.items():
-        shown = cache.cached(**WINDOWS)(view) if cache is not None and front == VIEW else view
+        shown = cache.cached(**WINDOWS, gateway=gateway)(view) if cache is not None and front == VIEW else view
         app.add_url_rule(path, name, shown, methods=methods)
     for path, (name, view) in ACTIONS.items():
         app.add_url_rule(path, name, view)
@@ -305,18 +314,22 @@ def open_session(app: Flask, request: Request) -> Any:
 
 MAGAZINE = RealApp("magazine", build, **_PATHS)
 MAGAZINE_ON_SERVER = RealApp("magazine, Flask-Session", partial(build, on_server=True), **_PATHS)
-#: What its pages show besides is the language. Those that ask for a permission are their visitor's.
-MAGAZINE_WITH_HOLES = RealApp(
-    "magazine, holes",
-    partial(build, with_holes=True),
-    **{
-        **_PATHS,
-        "pages": ("/", "/tags/news?page=2", "/about", "/terms", "/archive", "/search?q=tea", "/feed.xml", *_PATHS["forms"], "/map"),
-        "others": ("/account", "/articles/1", "/articles/2", "/prices"),
-    },
-    user_key="",
-    own=frozenset({"lang"}),
-    is_shared=True,
+#: What its pages show besides holes is the language. Those that ask for a permission are their visitor's.
+_WITH_HOLES: dict[str, Any] = {
+    **_PATHS,
+    "pages": ("/", "/tags/news?page=2", "/about", "/terms", "/archive", "/search?q=tea", "/feed.xml", *_PATHS["forms"], "/map"),
+    "others": ("/account", "/articles/1", "/articles/2", "/prices"),
+    "user_key": "",
+    "own": frozenset({"lang"}),
+    "is_shared": True,
+}
+MAGAZINE_WITH_HOLES = RealApp("magazine, holes", partial(build, with_holes=True), **_WITH_HOLES)
+MAGAZINE_ON_SERVER_WITH_HOLES = RealApp(
+    "magazine, Flask-Session, holes", partial(build, with_holes=True, on_server=True), **_WITH_HOLES
+)
+#: Of a view with ``gateway=True``, the app stores the pages from the first one on that has holes.
+MAGAZINE_AT_GATEWAY_WITH_HOLES = RealApp(
+    "magazine, gateway=True, holes", partial(build, with_holes=True, gateway=True), **_WITH_HOLES
 )
 MAGAZINE_OPENED = RealApp(
     "magazine, Flask-Session, opener", partial(build, on_server=True, STALECACHE_SESSION_OPENER=open_session), **_PATHS
