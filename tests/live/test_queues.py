@@ -7,11 +7,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from textwrap import dedent
+from typing import NamedTuple, TextIO
 
 import pytest
 
+from support import prepared
+from support.prepared import PreparedProcess
 from support.shared_hosts import Server
 from support.threads import PATIENCE
 
@@ -55,12 +59,12 @@ until = time.monotonic() + 90
 print("queued", flush=True)
 while get() == f"made by {{os.getpid()}}":
     assert time.monotonic() < until, "nobody has made it"
-    time.sleep(0.02)
+    time.sleep(0.05)
 print("done", flush=True)
 """
 #: What is imported, and the command of the queue.
 QUEUES = {
-    "celery": ("from celery import Celery", ["-m", "celery", "-A", "shop:celery", "worker", "-P", "solo", "-l", "warning"]),
+    "celery": ("from celery import Celery", ["-m", "celery", "-A", "shop:celery", "worker", "-P", "solo", "--without-mingle", "--without-gossip"]),
     "rq": ("from redis import Redis; from rq import Queue", ["-m", "rq.cli", "worker", "--url", "BROKER", "refreshes"]),
     "huey": ("from huey import SqliteHuey", ["-m", "huey.bin.huey_consumer", "shop.huey", "-w", "1"]),
     "dramatiq": (
@@ -77,38 +81,70 @@ def documented(name: str) -> str:
     return dedent(found[1])
 
 
+class Played(NamedTuple):
+    """A visitor whose refresh is in a queue, and the processes of the queue.
+
+    :ivar said: what the visitor prints.
+    """
+
+    visitor: PreparedProcess
+    said: TextIO
+    consumer: subprocess.Popen[bytes]
+
+
+@contextmanager
+def played(name: str, folder: Path, server: Server) -> Iterator[Played]:
+    """Let a visitor give a refresh to a queue, and start its processes then."""
+    folder.mkdir()
+    imports, command = QUEUES[name]
+    scheme = "redis+socket" if name == "celery" else "unix"
+    broker = str(folder / "huey.db") if name == "huey" else f"{scheme}://{server.socket}"
+    if name == "dramatiq":
+        imports += "; from redis import Redis"
+    source = SHOP.format(imports=imports, broker=broker, code=documented(name), directory=str(folder / "cache"))
+    (folder / "shop.py").write_text(source, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    reading, writing = os.pipe()
+    with open(reading) as said:
+        with open(writing, "wb") as output, open(folder / "errors", "wb") as errors:
+            visitor = prepared.start(
+                ["-c", VISIT.format(folder=str(folder))],
+                prepared.SERVER_MODULES,
+                folder=folder,
+                env=environment,
+                output=output,
+                errors=errors,
+            )
+        try:
+            assert said.readline() == "queued\n", (folder / "errors").read_text()
+            command = [word.replace("BROKER", broker) for word in command]
+            with subprocess.Popen([sys.executable, *command], cwd=folder, env=environment, stderr=subprocess.DEVNULL) as consumer:
+                try:
+                    yield Played(visitor, said, consumer)
+                finally:
+                    consumer.terminate()
+                    consumer.wait(PATIENCE)
+        finally:
+            visitor.kill()
+            visitor.wait(PATIENCE)
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
-    yield server
-    server.kill()
+def queues(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Played]]:
+    """All queues, side by side: each mostly waits."""
+    folder = tmp_path_factory.mktemp("queues")
+    server = Server(folder)
+    try:
+        with ExitStack() as stack:
+            queues = {name: stack.enter_context(played(name, folder / name, server)) for name in QUEUES}
+            yield queues
+            # All end side by side, too.
+            for each in queues.values():
+                each.consumer.terminate()
+    finally:
+        server.kill()
 
 
 @pytest.mark.parametrize("name", QUEUES)
-def test_a_refresh_is_done_by_the_processes_of_the_queue(name: str, tmp_path: Path, server: Server) -> None:
-    imports, command = QUEUES[name]
-    scheme = "redis+socket" if name == "celery" else "unix"
-    broker = str(tmp_path / "huey.db") if name == "huey" else f"{scheme}://{server.socket}"
-    if name == "dramatiq":
-        imports += "; from redis import Redis"
-    code = documented(name)
-    (tmp_path / "shop.py").write_text(
-        SHOP.format(imports=imports, broker=broker, code=code, directory=str(tmp_path / "cache")), encoding="utf-8"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    visitor = subprocess.Popen(
-        [sys.executable, "-c", VISIT.format(folder=str(tmp_path))], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
-    )
-    assert visitor.stdout is not None
-    consumer = None
-    try:
-        assert visitor.stdout.readline() == "queued\n"
-        command = [word.replace("BROKER", broker) for word in command]
-        consumer = subprocess.Popen([sys.executable, *command], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
-        assert visitor.stdout.readline() == "done\n"
-    finally:
-        for process in (consumer, visitor):
-            if process is not None:
-                process.terminate()
-                process.wait(PATIENCE)
-        visitor.stdout.close()
+def test_a_refresh_is_done_by_the_processes_of_the_queue(name: str, queues: dict[str, Played]) -> None:
+    assert queues[name].said.readline() == "done\n"
