@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from flask_stalecache.stores.file_store import FileStore
+from support import prepared
+from support.prepared import PreparedProcess
 from support.servers import PATIENCE, ROOT, Gate, Server, Visitor, environment, serving, wait_for
 
 SOURCE = """
@@ -86,28 +88,33 @@ print(json.dumps([batch.found, batch.done, batch.failed, batch.skipped, batch.no
 HOST = {"Host": "shop.example"}
 
 
-def start(folder: Path, count: int, env: dict[str, object]) -> subprocess.Popen[str]:
+class Script(NamedTuple):
+    """A script that runs.
+
+    :ivar folder: where it prints.
+    """
+
+    process: PreparedProcess
+    folder: Path
+
+    def ended(self) -> tuple[int, str, str]:
+        """Wait for its end. Return its exit status, its output and its errors."""
+        try:
+            status = self.process.wait(10 * PATIENCE)
+        finally:
+            self.process.kill()
+        return status, (self.folder / "out").read_text(), (self.folder / "errors").read_text()
+
+
+def start(folder: Path, count: int, env: dict[str, object]) -> Script:
     """Start a script that warms so many pages and two more."""
     (folder / "live_app.py").write_text(SOURCE)
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(count)],
-        cwd=ROOT,
-        env=environment(folder, env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    try:
-        out, err = process.communicate(timeout=10 * PATIENCE)
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
-    return process.returncode, out, err
+    command = ["-c", SCRIPT, str(count)]
+    with (folder / "out").open("wb") as output, (folder / "errors").open("wb") as errors:
+        process = prepared.start(
+            command, prepared.SERVER_MODULES, folder=ROOT, env=environment(folder, env), output=output, errors=errors
+        )
+    return Script(process, folder)
 
 
 def stored(cache: Path) -> int:
@@ -127,18 +134,18 @@ def test_warming_that_is_interrupted_goes_on_where_it_was(tmp_path: Path, soak: 
     with Gate() as gate:
         env: dict[str, object] = {"CACHE": cache, "GATE": gate.url}
         gate.hold(after=count // 2)
-        process = start(tmp_path, count, env)
+        script = start(tmp_path, count, env)
         try:
             wait_for(lambda: gate.open == 4, what="four are asked for at a time")
-            process.send_signal(signal.SIGINT)
+            os.kill(script.process.pid, signal.SIGINT)
         finally:
-            status, out, err = ended(process)
+            status, out, err = script.ended()
         assert (status, out, err) == (130, "", "")
         # The two that need no third party come last.
         done = stored(cache)
         assert done == count // 2
         gate.release()
-        status, out, err = ended(start(tmp_path, count, env))
+        status, out, err = start(tmp_path, count, env).ended()
         assert (status, json.loads(out), err) == (0, [count + 2, count + 2 - done, 0, done, 0], "")
         assert stored(cache) == count + 2
         assert gate.calls == count + 4
@@ -163,7 +170,7 @@ def test_what_was_warmed_by_a_script_is_served_and_published_by_any_worker(tmp_p
     with Gate() as gate, ExitStack() as stack:
         env: dict[str, object] = {"CACHE": tmp_path / "cache", "GATE": gate.url}
         gate.answer("first")
-        assert ended(start(tmp_path, 4, env))[0] == 0
+        assert start(tmp_path, 4, env).ended()[0] == 0
         server = stack.enter_context(serving("gthread", SOURCE, tmp_path, env=env))
         one, other = pair_of(server, stack)
         for path in ("/news/0", "/caf%C3%A9/%C3%BC", "/about"):
@@ -195,6 +202,6 @@ def test_what_was_warmed_by_a_script_is_served_and_published_by_any_worker(tmp_p
 def test_what_was_warmed_is_served_where_no_raw_path_is_told(tmp_path: Path) -> None:
     with Gate() as gate:
         env: dict[str, object] = {"CACHE": tmp_path / "cache", "GATE": gate.url}
-        assert ended(start(tmp_path, 1, env))[0] == 0
+        assert start(tmp_path, 1, env).ended()[0] == 0
         with serving("granian", SOURCE, tmp_path, env=env, workers=1) as server:
             assert server.get("/news/0", HOST).cache == "HIT"

@@ -58,21 +58,34 @@ app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=lamb
 class Place(NamedTuple):
     """A server, and a browser that may see its dashboard.
 
+    :ivar context: where pages are opened that need none of their own, since each new one takes a second.
     :ivar complaints: what browsers wrote to their consoles.
     """
 
     server: Server
     gate: Gate
     browser: Browser
+    context: BrowserContext
     complaints: list[str]
 
     @contextmanager
-    def open(self, path: str = "/stalecache/", *, admin: bool = True, **settings: object) -> Iterator[Page]:
+    def open(self, path: str = "/stalecache/") -> Iterator[Page]:
+        """Open a page."""
+        with self._shown(self.context, path) as page:
+            yield page
+
+    @contextmanager
+    def open_apart(self, path: str = "/stalecache/", *, admin: bool = True, **settings: object) -> Iterator[Page]:
         """Open a page in a context of its own."""
-        context: BrowserContext = self.browser.new_context(**settings)  # type: ignore[arg-type]
-        if admin:
-            context.add_cookies([{"name": "admin", "value": "yes", "url": self.server.url}])
-        context.set_default_timeout(10_000)
+        context = context_for(self.browser, self.server.url if admin else "", **settings)
+        try:
+            with self._shown(context, path) as page:
+                yield page
+        finally:
+            context.close()
+
+    @contextmanager
+    def _shown(self, context: BrowserContext, path: str) -> Iterator[Page]:
         page = context.new_page()
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -80,11 +93,23 @@ class Place(NamedTuple):
         try:
             yield page
         finally:
-            context.close()
+            page.close()
 
     def visit(self, path: str = "/prices") -> tuple[str, str | None]:
         answer = self.server.get(path)
         return answer.text, answer.cache
+
+
+def context_for(browser: Browser, url: str, **settings: object) -> BrowserContext:
+    """Return a context of a browser.
+
+    :param url: the site whose admin it belongs to, if there is one.
+    """
+    context: BrowserContext = browser.new_context(**settings)  # type: ignore[arg-type]
+    if url:
+        context.add_cookies([{"name": "admin", "value": "yes", "url": url}])
+    context.set_default_timeout(10_000)
+    return context
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +121,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         serving("gthread", SOURCE, folder, env={"GATE": gate.url, "DIR": folder / "cache"}) as server,
         browsing() as browser,
     ):
-        yield Place(server, gate, browser, [])
+        yield Place(server, gate, browser, context_for(browser, server.url), [])
 
 
 def look(page: Page) -> None:
@@ -199,7 +224,7 @@ def test_refreshing_on_the_page_makes_it_again_before_the_next_visitor(place: Pl
 def test_it_can_be_read_by_everybody(place: Place, settings: dict[str, object], rules: Sequence[str]) -> None:
     """In other colours and on a phone, by the rules that these may break; by all of them under ``make soak``."""
     place.visit("/steady/50")
-    with place.open("/stalecache/?by=prefix&find=/", **settings) as page:
+    with place.open_apart("/stalecache/?by=prefix&find=/", **settings) as page:
         expect(page.locator(".charts canvas").first).to_be_visible()
         page.locator("#numbers summary").click()
         page.locator(".card summary").first.click()
@@ -221,7 +246,8 @@ def test_it_is_used_by_keyboard(place: Place) -> None:
 
 
 def test_a_page_that_is_paused_or_hidden_asks_for_nothing(place: Place) -> None:
-    with place.open() as page:
+    # Its clock is that of all pages of a context.
+    with place.open_apart() as page:
         asked: list[str] = []
         # Otherwise the first answer may be that to the page before the reload.
         expect(page.locator("#seen")).to_contain_text("UTC")
@@ -258,7 +284,7 @@ def test_a_page_that_can_not_ask_says_so_and_asks_again(place: Place) -> None:
 
 def test_without_a_script_it_is_read_and_acts(place: Place) -> None:
     place.visit("/steady/1")
-    with place.open("/stalecache/?by=url&find=/steady/1", java_script_enabled=False) as page:
+    with place.open_apart("/stalecache/?by=url&find=/steady/1", java_script_enabled=False) as page:
         assert count(page, "HIT") + count(page, "MISS") > 0
         expect(page.locator("#numbers table")).to_be_visible()
         expect(page.locator(".charts")).to_be_hidden()
@@ -268,7 +294,7 @@ def test_without_a_script_it_is_read_and_acts(place: Place) -> None:
 
 
 def test_who_may_not_see_it_gets_nothing(place: Place) -> None:
-    with place.open(admin=False) as page:
+    with place.open_apart(admin=False) as page:
         assert page.title() == "403 Forbidden"
         assert "Cache of" not in page.content()
     refused = [message for message in place.complaints if "403" in message]

@@ -64,7 +64,10 @@ print("done", flush=True)
 """
 #: What is imported, and the command of the queue.
 QUEUES = {
-    "celery": ("from celery import Celery", ["-m", "celery", "-A", "shop:celery", "worker", "-P", "solo", "--without-mingle", "--without-gossip"]),
+    "celery": (
+        "from celery import Celery",
+        ["-m", "celery", "-A", "shop:celery", "worker", "-P", "solo", "-l", "warning", "--without-mingle", "--without-gossip"],
+    ),
     "rq": ("from redis import Redis; from rq import Queue", ["-m", "rq.cli", "worker", "--url", "BROKER", "refreshes"]),
     "huey": ("from huey import SqliteHuey", ["-m", "huey.bin.huey_consumer", "shop.huey", "-w", "1"]),
     "dramatiq": (

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from support import prepared
+from support.endurance import pairs
 from support.servers import Server, Visitor, environment, serving, wait_for
 
 pytestmark = [pytest.mark.server, pytest.mark.soak]
@@ -124,11 +125,11 @@ def read_elsewhere(folder: Path, env: dict[str, str]) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(("kind", "gateway"), [("sync", ""), ("gthread", ""), ("gthread", "yes")])
+@pytest.mark.parametrize(("kind", "gateway"), pairs(["sync", "gthread"], ["", "yes"]))
 def test_the_numbers_add_up_though_a_worker_is_killed(
     kind: str, gateway: str, tmp_path: Path, soak: Callable[[int, int], int]
 ) -> None:
-    times = soak(20_000, 900) // VISITORS
+    times = soak(20_000, 480) // VISITORS
     env = {"CACHE": str(tmp_path / "cache"), "RUNS": str(tmp_path / "runs"), "AT_THE_GATEWAY": gateway}
     with serving(kind, SOURCE, tmp_path, env=env, workers=WORKERS) as server:
         told = Told(server)

@@ -50,7 +50,7 @@ class Tasks:
 @pytest.fixture(scope="module", params=["threads", "worker", "queue"])
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerSite]:
     folder = tmp_path_factory.mktemp(request.param)
-    settings: dict[str, Any] = {"REFRESH_BACKOFF": (0.2, 300), "REFRESH_DEADLINE": 30}
+    settings: dict[str, Any] = {"REFRESH_BACKOFF": (0.1, 300), "REFRESH_DEADLINE": 30}
     if request.param == "queue":
         tasks = Tasks()
         site = WorkerSite(folder, refresher=tasks, **settings)
