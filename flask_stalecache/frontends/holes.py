@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from inspect import Signature, isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from ..core.model.holes import HoleCall, why_not_json
@@ -147,6 +147,7 @@ class HoleFunction(Generic[P, R]):
         self.function = function
         self.name = name
         self._fallback = fallback
+        self._signature = _signature_of(function)
         self.__wrapped__ = function
         for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
             setattr(self, attribute, getattr(function, attribute, None))
@@ -163,12 +164,25 @@ class HoleFunction(Generic[P, R]):
         return page.marks.mark(HoleCall(self.name, args, kwargs))  # type: ignore[return-value]
 
     def _check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if self._signature is not None:
+            # Here, as in a plain call, and not in the request of the next visitor.
+            self._signature.bind(*args, **kwargs)
         for value in (*args, *kwargs.values()):
             if why := why_not_json(value):
                 raise StaleCacheError(
                     f"the hole {self.name} was given {why}, and its arguments are stored with the page: give it JSON values, such "
                     "as an id, and look the rest up in it"
                 )
+
+    def takes(self, call: HoleCall) -> bool:
+        """Whether the function takes the arguments of a call. Another version of the app may have given it others."""
+        if self._signature is None:
+            return True
+        try:
+            self._signature.bind(*call.args, **call.kwargs)
+        except TypeError:
+            return False
+        return True
 
     def fill(self, call: HoleCall) -> str:
         """Return what the hole has for this visitor."""
@@ -183,15 +197,24 @@ class HoleFunction(Generic[P, R]):
         return checked_result(given, self.name)
 
 
+def _signature_of(function: Callable[..., Any]) -> Signature | None:
+    """Return the signature of a function; ``None`` if Python does not tell it."""
+    try:
+        return signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
 class HoleFunctions:
     """The functions under ``hole`` of one extension object, by name."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, HoleFunction[Any, Any]] = {}
 
-    def get(self, name: str) -> HoleFunction[Any, Any] | None:
-        """Return the function with a name, if there is one."""
-        return self._by_name.get(name)
+    def get(self, call: HoleCall) -> HoleFunction[Any, Any] | None:
+        """Return the function that a call names, if there is one and it takes the arguments of the call."""
+        function = self._by_name.get(call.name)
+        return function if function is not None and function.takes(call) else None
 
     def add(self, function: Callable[P, R], name: str | None, fallback: Any) -> HoleFunction[P, R]:
         """Register a function.

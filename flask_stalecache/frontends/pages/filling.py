@@ -100,14 +100,14 @@ class AppHoles:
 
     def functions_of(self, page: Pieces) -> tuple[Callable[[], Any] | None, ...]:
         """Return the functions that fill the holes of a page; ``None`` for what is looked up each time, such as a template."""
-        functions = [self._functions.get(call.name) for call in page.calls]
+        functions = [self._functions.get(call) for call in page.calls]
         return tuple(
             None if function is None else partial(function.function, *call.args, **call.kwargs)
             for function, call in zip(functions, page.calls, strict=True)
         )
 
     def _found(self, call: HoleCall) -> Callable[[], str] | None:
-        function = self._functions.get(call.name)
+        function = self._functions.get(call)
         if function is not None:
             return lambda: function.fill(call)
         of_extension = self.known.found(call)
@@ -217,7 +217,7 @@ class AppHoles:
             return self._instead(call, error)
 
     def _instead(self, call: HoleCall, error: Exception) -> str:
-        function = self._functions.get(call.name)
+        function = self._functions.get(call)
         try:
             fallback = None if function is None else function.fall_back(call)
         except Exception as failed:

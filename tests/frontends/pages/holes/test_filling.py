@@ -6,7 +6,8 @@ import base64
 import gzip
 import json
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -547,6 +548,38 @@ def test_a_hole_that_nobody_knows_any_more_makes_the_page_anew(make_app: MakeApp
     hole = cache.hole(name="new")(who)
     later.add_url_rule("/", "page", cache.cached(60)(lambda: f"new {hole()}"))
     assert [visit(later, "/", BOB).page for _ in range(2)] == [("EXPIRED", "new bob"), ("HIT", "new bob")]
+
+
+#: Functions of two versions of an app under one name, and how their pages call them.
+VERSIONS: dict[str, tuple[Callable[..., str], Callable[[View], str]]] = {
+    "none": (lambda: who(), lambda hole: hole()),
+    "one": (lambda greeting: f"{greeting} {who()}", lambda hole: hole("hi")),
+    "by name": (lambda *, greeting: f"{greeting} {who()}", lambda hole: hole(greeting="hi")),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), list(permutations(VERSIONS, 2)))
+def test_a_hole_with_other_parameters_makes_the_page_anew(before: str, after: str, make_app: MakeApp) -> None:
+    """Two versions of an app beside each other: neither shows an empty corner."""
+    apps = []
+    for name in (before, after):
+        app, cache = make_app()
+        function, call = VERSIONS[name]
+        app.add_url_rule("/", "page", cache.cached(60)(partial(call, cache.hole(name="box")(function))))
+        apps.append(app)
+    for app in apps * 2:
+        words, texts = zip(*(visit(app, "/", BOB).page for _ in range(2)), strict=True)
+        assert words[1] == "HIT"
+        assert all(text.endswith("bob") for text in texts)
+
+
+def test_an_argument_too_many_is_an_error_where_the_hole_is_called(make_app: MakeApp) -> None:
+    app, cache = make_app()
+    app.testing = True
+    hole: Any = cache.hole(lambda: who())
+    app.add_url_rule("/", "page", cache.cached(60)(lambda: hole("one too many")))
+    with pytest.raises(TypeError, match="too many positional"):
+        visit(app, "/", BOB)
 
 
 def test_text_that_looks_like_a_mark_is_text(make_app: MakeApp) -> None:
