@@ -53,10 +53,15 @@ demo-hosts: $(DEMO)/.stamp-hosts ## Play another one on two hosts with a Valkey 
 serve: $(DEMO)/.stamp ## Play it, and leave the example app and its third parties running.
 	@$(DEMO)/bin/python -m example_app.demo --serve
 
+# In a new clone, each process that runs the tests would compile all of them.
+COMPILE_TESTS := [ -d tests/__pycache__ ] || $(RUN) -m pytest --collect-only -qq -p no:cacheprovider >/dev/null 2>&1
+
 # The tests read the pages of the documentation. The other steps go on beside them: many tests wait, and leave a core free.
 test: browser $(VENV)/.stamp ## Run ruff, mypy, the documentation with its examples, and the test suite.
 	@$(MAKE) --no-print-directory lint & lint=$$!; \
-	$(MAKE) --no-print-directory html || { wait $$lint; exit 1; }; \
+	$(COMPILE_TESTS) & compiled=$$!; \
+	$(MAKE) --no-print-directory html || { wait $$lint $$compiled; exit 1; }; \
+	wait $$compiled; \
 	$(MAKE) --no-print-directory doctest & doctest=$$!; \
 	$(MAKE) --no-print-directory pytest; tests=$$?; \
 	wait $$lint || { echo "make lint failed: see above" >&2; tests=1; }; \
