@@ -1,6 +1,6 @@
 """Every file of a cache directory is damaged in every way: no wrong answer, no exception to a visitor.
 
-``make soak`` plays 50,000 damages, ``make test`` 800. Each has a number, from which it can be made again.
+``make soak`` plays 50,000 damages, ``make test`` 300. Each has a number, from which it can be made again.
 """
 
 from __future__ import annotations
@@ -259,7 +259,7 @@ def test_no_damage_of_any_file_is_a_wrong_answer_or_an_exception(
     monkeypatch.setattr(PurgeRecords, "has_gone_back", lambda records: False)
     site = Site(directory, move)
     paths = sorted(site.files)
-    for number in range(soak(25_000, 400)):
+    for number in range(soak(25_000, 150)):
         random = Random(number)
         path = paths[number % len(paths)]
         how = site.damage(path, random)

@@ -51,13 +51,14 @@ def in_pairs(items: Iterable[pytest.Item]) -> dict[pytest.Item, None]:
 
 
 def _row(item: pytest.Item) -> Row:
-    """Return the values of a test's parameters. What one table gives together is one value."""
+    """Return the values of a test's parameters. What one table gives together is one value, unless the marker names its parameters."""
     params: dict[str, Any] = dict(item.callspec.params)  # type: ignore[attr-defined]
-    row: list[Hashable] = []
+    apart = item.get_closest_marker("in_pairs").args  # type: ignore[union-attr]
+    row: list[Hashable] = [_known(params.pop(name)) for name in apart]
     for mark in item.iter_markers("parametrize"):
         names = mark.args[0] if mark.args else mark.kwargs["argnames"]
         names = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
-        row.append(tuple(_known(params.pop(name)) for name in names))
+        row.append(tuple(_known(params.pop(name)) for name in names if name not in apart))
     # Parameters of fixtures.
     return (*row, *(_known(params[name]) for name in sorted(params)))
 

@@ -255,6 +255,7 @@ def nobody(server: Server) -> tuple[str, str]:
         return f"redis://127.0.0.1:{free.getsockname()[1]}/0", "connected"
 
 
+@pytest.mark.in_pairs
 @pytest.mark.parametrize("case", [refused, denied, replica, nobody])
 def test_a_server_that_refuses(
     mortal: Server, make_store: MakeStore, caplog: pytest.LogCaptureFixture, case: Callable[[Server], tuple[str, str]]
