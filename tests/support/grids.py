@@ -51,7 +51,10 @@ def in_pairs(items: Iterable[pytest.Item]) -> dict[pytest.Item, None]:
 
 
 def _row(item: pytest.Item) -> Row:
-    """Return the values of a test's parameters. What one table gives together is one value, unless the marker names its parameters."""
+    """Return the values of a test's parameters.
+
+    What one table gives together is one value, unless the marker names its parameters.
+    """
     params: dict[str, Any] = dict(item.callspec.params)  # type: ignore[attr-defined]
     apart = item.get_closest_marker("in_pairs").args  # type: ignore[union-attr]
     row: list[Hashable] = [_known(params.pop(name)) for name in apart]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -123,9 +123,11 @@ def _no_garbage() -> Iterator[None]:
         gc.enable()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
-def test_every_property_holds_in_every_state(scenario: Scenario) -> None:
-    explored = explore(*scenario, frozenset())
+def test_every_property_holds_in_every_state(scenario: Scenario, soak: Callable[[int, int], int]) -> None:
+    """``make test`` goes through the nearest ones: what is done wrongly is found among all of them below."""
+    explored = explore(*scenario, frozenset(), soak(10**9, 12_000))
     assert not explored.broken, f"\n{explored}"
     assert explored.states > 1000
 

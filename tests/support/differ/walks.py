@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -182,8 +182,11 @@ def is_possible(scenario: Scenario) -> bool:
     return is_mounted_once and not (scenario.front == WSGI and scenario.login.startswith("address"))
 
 
-def visits() -> st.SearchStrategy[list[Visit]]:
-    """Return walks through one page, or two."""
+def visits(places: Sequence[str] = PATHS) -> st.SearchStrategy[list[Visit]]:
+    """Return walks through one page, or two.
+
+    :param places: where the pages are. Default: all that there are.
+    """
 
     def through(paths: list[str]) -> st.SearchStrategy[list[Visit]]:
         one = st.builds(
@@ -197,4 +200,4 @@ def visits() -> st.SearchStrategy[list[Visit]]:
         )
         return st.lists(one, min_size=4, max_size=8)
 
-    return st.lists(st.sampled_from(PATHS), min_size=1, max_size=2, unique=True).flatmap(through)
+    return st.lists(st.sampled_from(places), min_size=1, max_size=2, unique=True).flatmap(through)

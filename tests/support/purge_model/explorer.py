@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -160,15 +161,18 @@ def _check(world: World) -> None:
         raise Broken(f"P2: {entry} is hidden, though no purge began since its origin began")
 
 
-def explore(world: World, actors: tuple[Actor, ...], twists: Twists) -> Explored:
-    """Go through all states, the nearest first; stop at the first in which a property does not hold."""
+def explore(world: World, actors: tuple[Actor, ...], twists: Twists, most: float = math.inf) -> Explored:
+    """Go through all states, the nearest first; stop at the first in which a property does not hold.
+
+    :param most: how many states are looked for. Default: all.
+    """
     moves = Moves(actors, twists)
     came: dict[State, tuple[State, int, Any] | None] = {}
     state, actor = moves.initial(world), 0
     came[state] = None
     queue = deque([state])
     try:
-        while queue:
+        while queue and len(came) < most:
             state = queue.popleft()
             stuck = True
             for actor, place in enumerate(state[1:]):
