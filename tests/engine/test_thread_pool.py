@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from flask_stalecache.engine import thread_pool as module
 from flask_stalecache.engine import threads
 from flask_stalecache.engine.log import RateLimitedLog
 from flask_stalecache.engine.thread_pool import ThreadPool
+from support import prepared
 from support.interrupting import Interrupter
 from support.processes import forked, workers
 from support.threads import PATIENCE, all_taken, crowd, go, locks_in, no_threads, results, wait_until
@@ -347,8 +347,8 @@ print("exits", flush=True)
     [pytest.param(1, 0, id="at once"), pytest.param(1, 0.5, id="after a wait"), pytest.param(40, 1, id="40 apps wait together")],
 )
 def test_jobs_of_a_minute_do_not_hold_up_the_exit(pools: int, shutdown_wait: float) -> None:
-    command = [sys.executable, "-c", EXITING.format(pools=pools, shutdown_wait=shutdown_wait)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+    command = ["-c", EXITING.format(pools=pools, shutdown_wait=shutdown_wait)]
+    ended = prepared.run(command, folder=ROOT, env=os.environ, timeout=20)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "exits\n", "")
 
 
@@ -364,7 +364,7 @@ threading.Timer(0.2, go_on.set).start()
 
 
 def test_a_job_that_ends_within_the_wait_is_finished_at_exit() -> None:
-    ended = subprocess.run([sys.executable, "-c", FINISHING], cwd=ROOT, capture_output=True, text=True, timeout=25, check=False)
+    ended = prepared.run(["-c", FINISHING], folder=ROOT, env=os.environ, timeout=25)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "finished\n", "")
 
 
@@ -441,7 +441,8 @@ def test_many_threads_may_be_the_first_in_a_forked_process(soak: Callable[[int, 
 
 
 FORKING = """
-import os, sys, threading
+import os, sys, threading, warnings
+warnings.simplefilter("ignore")
 from flask_stalecache.engine.thread_pool import ThreadPool
 
 pool = ThreadPool(1, 10, 30)
@@ -456,9 +457,7 @@ os._exit(0)
 
 
 def test_a_forked_process_does_not_wait_for_its_parents_jobs() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORKING], cwd=ROOT, capture_output=True, text=True, timeout=25, check=False
-    )
+    ended = prepared.run(["-c", FORKING], folder=ROOT, env=os.environ, timeout=25)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
