@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from flask import Flask
 
 from flask_stalecache import RedisStore, StaleCache
-from support import shared_hosts
-from support.servers import Server, serving, wait_for
+from support import prepared, shared_hosts
+from support.prepared import PreparedProcess
+from support.servers import Server, environment, serving, wait_for
 from support.threads import PATIENCE
 
 SOURCE = """
@@ -47,22 +45,20 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[shared_hosts.Se
 
 
 @pytest.fixture
-def follower(tmp_path: Path, valkey: shared_hosts.Server) -> Iterator[subprocess.Popen[str]]:
+def follower(tmp_path: Path, valkey: shared_hosts.Server) -> Iterator[tuple[PreparedProcess, TextIO]]:
     (tmp_path / "live_app.py").write_text(SOURCE)
-    command = [sys.executable, "-u", "-m", "flask", "--app", "live_app", "stalecache", "follow"]
-    environment = {**os.environ, "STORE": valkey.url, "DIR": str(tmp_path / "web")}
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        yield process
-        if process.poll() is None:
-            process.kill()
+    command = ["-m", "flask", "--app", "live_app", "stalecache", "follow"]
+    env = environment(tmp_path, {"STORE": valkey.url, "DIR": tmp_path / "web"})
+    with prepared.printing(command, prepared.SERVER_MODULES, folder=tmp_path, env=env) as running:
+        yield running
 
 
 @pytest.mark.server
-def test_a_follower_beside_a_web_server(tmp_path: Path, valkey: shared_hosts.Server, follower: subprocess.Popen[str]) -> None:
-    assert follower.stdout is not None
-    assert follower.stdout.readline() == f"following RedisStore({valkey.url!r}, {str(tmp_path / 'web')!r}) for this host\n"
+def test_a_follower_beside_a_web_server(
+    tmp_path: Path, valkey: shared_hosts.Server, follower: tuple[PreparedProcess, TextIO]
+) -> None:
+    process, printed = follower
+    assert printed.readline() == f"following RedisStore({valkey.url!r}, {str(tmp_path / 'web')!r}) for this host\n"
     other = RedisStore(valkey.url, tmp_path / "other", name="shop", purge_wait=PATIENCE)
 
     def reaches(web: Server) -> bool:
@@ -75,9 +71,9 @@ def test_a_follower_beside_a_web_server(tmp_path: Path, valkey: shared_hosts.Ser
 
     with serving("gthread", SOURCE, tmp_path, env={"STORE": valkey.url, "DIR": tmp_path / "web"}, workers=1) as web:
         wait_for(lambda: reaches(web), what="the follower beside it follows")
-        follower.send_signal(signal.SIGTERM)
-        assert follower.wait(PATIENCE) == 0
-        assert follower.stdout.read() == "stopped\n"
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+        assert printed.read() == "stopped\n"
         # A thread of the web server takes over.
         wait_for(lambda: reaches(web), what="the web server follows")
     other.follower.stop()

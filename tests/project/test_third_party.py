@@ -25,15 +25,8 @@ pytestmark = pytest.mark.server
 def started(*arguments: str) -> Iterator[tuple[PreparedProcess, str]]:
     """Run the third party; yield its process and the URL that it printed."""
     command = ["-m", "example_app.third_party", "--port", "0", *arguments]
-    reading, writing = os.pipe()
-    with open(reading) as printed:
-        with open(writing, "wb") as output, open(os.devnull, "wb") as errors:
-            process = prepared.start(command, prepared.SERVER_MODULES, folder=ROOT, env=os.environ, output=output, errors=errors)
-        try:
-            yield process, printed.readline().strip()
-        finally:
-            process.kill()
-            process.wait(PATIENCE)
+    with prepared.printing(command, prepared.SERVER_MODULES, folder=ROOT, env=os.environ) as (process, printed):
+        yield process, printed.readline().strip()
 
 
 @pytest.fixture(scope="module")

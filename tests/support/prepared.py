@@ -24,7 +24,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TextIO
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
@@ -142,6 +142,22 @@ def start(
     outputs = {} if output is None else {1: output.fileno(), 2: (errors or output).fileno()}
     fds = outputs | {fd: fd for fd in pass_fds}
     return _forking_process(tuple(modules)).start(Program(command, folder, dict(env), list(fds)), list(fds.values()))
+
+
+@contextmanager
+def printing(
+    command: Sequence[str], modules: Sequence[str], *, folder: Path, env: Mapping[str, str]
+) -> Iterator[tuple[PreparedProcess, TextIO]]:
+    """Run a program as :func:`start` does, and kill it at the end. Yield it, and what it prints, errors too, as it comes."""
+    reading, writing = os.pipe()
+    with open(reading) as printed:
+        with open(writing, "wb") as output:
+            process = start(command, modules, folder=folder, env=env, output=output)
+        try:
+            yield process, printed
+        finally:
+            process.kill()
+            process.wait()
 
 
 def run(command: Sequence[str], *, folder: Path, env: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
