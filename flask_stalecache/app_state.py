@@ -136,7 +136,7 @@ class AppState:
             middleware = AfterResponseMiddleware(entered, engine, gateways, first_request_check(app, engine, known.prepare))
             renewing = [pages, calls, _GatewayBehind(middleware)]
         scheduler = BatchScheduler(engine, renewing)
-        bulk = BulkOperations(scheduler, app.view_functions, lambda: warm_target(app, settings))
+        bulk = BulkOperations(scheduler, app.view_functions, lambda: warm_target(app, settings, version.version))
         return cls(settings, engine, pages, calls, sessions, middleware, scheduler, bulk, engine.counters, engine.registry, holes)
 
 

@@ -542,7 +542,7 @@ class StaleCache:
         force: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> Batch:
-        """Fill the cache before visitors arrive: request URLs of the app, in this process and in the background.
+        """Fill the cache before visitors arrive: request URLs of the app in the background, in the worker or in this process.
 
         Each request has no cookies, :attr:`refreshing` is true for it, and it is answered like a visitor's: fresh pages are
         skipped, missing and stale ones are made and stored. Redirects are not followed. Needs an app context.

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.model.base_url import Base, request_fields
 from ..engine.thread_pool import drain_all
+from ..engine.warm_files import WarmFiles
+from ..stores.base import DirectoryStore
 from .batch import Batch
 from .fronts import Fronts
 from .handed_over import HandedOver, RefreshOutcome
 from .purged import Purged
 from .scheduler import BatchScheduler, drain_all_batches, drain_with
 from .selector import Scope, Selection, Selector
+from .warm_call import WarmCall
+from .warm_elsewhere import HandedWarmings, WarmElsewhere
 from .warmer import Urls, Warmer, checked_flag
 from .workers import concurrency_of
 
@@ -31,6 +35,7 @@ class WarmTarget:
     :param root: the script root, as in the environ, for full URLs without a base URL.
     :param with_raw: whether its server passes on the raw path of the request.
     :param path_of: returns the path or URL for an endpoint and its values; ``None``: the app has no endpoints.
+    :param version: the version of its pages; ``None``: no worker has this app.
     """
 
     app: WSGIApplication
@@ -39,6 +44,7 @@ class WarmTarget:
     path_of: Callable[[str, Mapping[str, Any]], str] | None
     unknown_base: str = ""
     root: str = ""
+    version: str | None = None
 
 
 class BulkOperations:
@@ -54,7 +60,10 @@ class BulkOperations:
         self._engine = scheduler.engine
         self._scope = Scope(scheduler.engine.settings.ignored_parameters, endpoints)
         self._warm_target = warm_target
+        store = scheduler.engine.store
+        self._files = WarmFiles(store.directory) if isinstance(store, DirectoryStore) else None
         self.handed_over = HandedOver(scheduler.engine, scheduler.renewal_of)
+        self.handed_warmings = HandedWarmings(scheduler.engine, self._files, self._warm_call)
 
     def selector(self, selection: Selection, what: str) -> Selector:
         """Check a selection and return its selector.
@@ -95,7 +104,8 @@ class BulkOperations:
         """
         threads, target, settings = concurrency_of(concurrency), self._warm_target(), self._engine.settings
         warmer = Warmer(
-            app=target.app,
+            call=self._call_of(target),
+            elsewhere=self._elsewhere(target),
             fronts=Fronts(self._engine.store, settings.ignored_parameters),
             base=target.base,
             unknown_base=target.unknown_base,
@@ -103,13 +113,25 @@ class BulkOperations:
             fields=request_fields(headers),
             with_raw=target.with_raw,
             force=checked_flag("force", force),
-            max_size=settings.max_entry_size,
-            remote_addr=settings.refresh_remote_addr,
             path_of=target.path_of,
         )
         tasks = warmer.tasks(urls)
         # With caching off nothing would be stored.
         return self._scheduler.run("warm", tasks if settings.enabled else [], threads)
+
+    def _warm_call(self) -> tuple[WarmCall, str | None]:
+        """Return what sends warming requests in this process, and the version of the app."""
+        target = self._warm_target()
+        return self._call_of(target), target.version
+
+    def _elsewhere(self, target: WarmTarget) -> WarmElsewhere | None:
+        if self._files is None or target.version is None:
+            return None
+        return WarmElsewhere(self._engine, self._files, target.version)
+
+    def _call_of(self, target: WarmTarget) -> WarmCall:
+        settings = self._engine.settings
+        return WarmCall(target.app, settings.max_entry_size, settings.refresh_remote_addr)
 
     def run_refresh(self, job: object) -> str:
         """Run a refresh that another process has handed over, in this thread, and return what became of it.

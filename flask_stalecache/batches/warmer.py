@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
-from ..core.http.fields import is_event_stream
 from ..core.model.base_url import Address, Base
-from ..core.model.environ import WARMING, environ_name
+from ..core.model.environ import environ_name
 from ..core.model.keys import FORWARDED_FIELDS
-from ..core.wsgi import AppReply
+from ..core.model.recipe import PageRecipe
 from ..errors import ConfigError
 from .batch import Outcome
 from .fronts import Fronts
 from .sitemap import MAX_BYTES, read_sitemap
-from .warm_request import FRESH, Warming
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+from .warm_call import WarmCall
+from .warm_elsewhere import WarmElsewhere
 
 _FORWARDED = frozenset(map(environ_name, FORWARDED_FIELDS))
 #: Limits of sitemaps: levels of nesting, number of sitemaps, and total number of URLs.
@@ -34,31 +30,29 @@ Urls: TypeAlias = "str | os.PathLike[str] | tuple[str, Mapping[str, Any]] | Iter
 
 @dataclass(frozen=True, slots=True)
 class Warmer:
-    """Sends requests without cookies to an app in this process.
+    """Sends requests without cookies to an app in this process, or has the worker of the host send them.
 
-    :param app: the app, with all middleware.
+    :param call: sends them in this process.
+    :param elsewhere: has the worker send them; ``None``: they are sent in this process.
     :param base: its base URL; ``None`` if it is not known: then full URLs tell it.
     :param unknown_base: why a path can't be warmed without a base URL, and what to write.
     :param root: the script root, as in the environ, for full URLs without a base URL.
     :param fields: request fields to send, as in an environ.
     :param with_raw: whether its server passes on the raw path of the request.
     :param force: refresh fresh entries too.
-    :param max_size: the maximum number of bytes to read of a body.
-    :param remote_addr: the address that the requests come from.
     :param path_of: returns the path or URL for an endpoint and its values; ``None``: the app has no endpoints.
     :param fronts: tells how requests for a host arrive.
     """
 
-    app: WSGIApplication
+    call: WarmCall
+    elsewhere: WarmElsewhere | None
     fronts: Fronts
     base: Base | None
     unknown_base: str
     root: str
-    fields: Mapping[str, str]
+    fields: dict[str, str]
     with_raw: bool
     force: bool
-    max_size: int
-    remote_addr: str
     path_of: Callable[[str, Mapping[str, Any]], str] | None
 
     def tasks(self, urls: object) -> list[WarmTask]:
@@ -140,31 +134,18 @@ class Warmer:
     def _fetched(self, url: str) -> bytes:
         """Request a sitemap from the app, and return its bytes."""
         address = self._base_of(url).address(url)
-        reply = self.ask(address, None, MAX_BYTES)
+        reply = self.call.ask(self.recipe(address), self.fields, None, MAX_BYTES)
         if reply.error is not None or reply.code != 200:
             raise ConfigError(f"the sitemap {address.url} can't be had: {reply.error or reply.status!r}")
         return reply.body
 
     # -- requests ------------------------------------------------------------------------------------------------
 
-    def ask(self, address: Address, warming: Warming | None, limit: int) -> Reply:
-        """Request a URL from the app.
-
-        :param warming: records how the app answers; ``None`` for the request of a sitemap.
-        :param limit: the maximum number of bytes to read of the body.
-        """
+    def recipe(self, address: Address) -> PageRecipe:
+        """Return the request for a URL as it arrives at the app."""
         front = None if self._says_how else self.fronts.of(address.base)
         recipe = None if front is None else front.recipe(address)
-        recipe = recipe or address.base.recipe(address, with_raw=self.with_raw)
-        environ = {**recipe.to_environ(self.remote_addr), **self.fields}
-        if warming is not None:
-            environ[WARMING] = warming
-        reply = Reply()
-        try:
-            reply.go(self.app, environ, limit)
-        except Exception as error:
-            reply.error = error
-        return reply
+        return recipe or address.base.recipe(address, with_raw=self.with_raw)
 
 
 def checked_flag(name: str, value: object) -> bool:
@@ -172,42 +153,6 @@ def checked_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise ConfigError(f"{name}={value!r}: give True or False")
     return value
-
-
-class Reply(AppReply):
-    """The app's response to one request.
-
-    :ivar error: the exception that the app raised.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.error: Exception | None = None
-        self._chunks: list[bytes] = []
-
-    @property
-    def code(self) -> int | None:
-        """The status code; ``None`` without a response."""
-        return int(self.status[:3]) if self.status[:3].isdigit() else None
-
-    @property
-    def body(self) -> bytes:
-        """The part of the body that was read."""
-        return b"".join(self._chunks)
-
-    def go(self, app: WSGIApplication, environ: dict[str, Any], limit: int) -> None:
-        """Call the app, and read its body up to a limit. An event stream never ends, and is not read."""
-        size = 0
-        with self.of(app, environ) as body:
-            for chunk in body:
-                self.write(chunk)
-                size += len(chunk)
-                if size > limit or is_event_stream(self.headers):
-                    break
-
-    def write(self, data: bytes) -> None:
-        """Collect a part of the body."""
-        self._chunks.append(data)
 
 
 class WarmTask:
@@ -219,20 +164,11 @@ class WarmTask:
         self._address = address
 
     def run(self, given_up: Callable[[str], None]) -> Outcome:
-        """Request the URL, and read the response to its end so that it is stored."""
-        began = time.monotonic()
-        warming = Warming(self._warmer.force)
-        reply = self._warmer.ask(self._address, warming, self._warmer.max_size)
-        seconds = time.monotonic() - began
-        if reply.error is not None:
-            return Outcome(self.url, reply.code, seconds, reason=warming.reason or repr(reply.error), failed=True)
-        if warming.is_fresh:
-            return Outcome(self.url, reply.code, seconds, stored=True, reason=FRESH, skipped=True)
-        if warming.stored or (warming.later is not None and warming.later()):
-            return Outcome(self.url, reply.code, seconds, stored=True)
-        reason = warming.reason or "nothing caches it"
-        failed = warming.failed or (reply.code or 500) >= 500
-        return Outcome(self.url, reply.code, seconds, reason=reason, skipped=warming.is_backing_off, failed=failed)
+        """Request the URL, in the worker of the host if there is one, and else in this process."""
+        warmer, recipe = self._warmer, self._warmer.recipe(self._address)
+        elsewhere, fields, force = warmer.elsewhere, warmer.fields, warmer.force
+        outcome = None if elsewhere is None else elsewhere.warm(self.url, recipe, fields, force=force)
+        return outcome or warmer.call.warm(self.url, recipe, fields, force=force)
 
 
 def _is_sitemap(text: str) -> bool:

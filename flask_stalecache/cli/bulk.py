@@ -71,7 +71,7 @@ def publish(concurrency: int, **selection: Any) -> None:
 
 
 def _in_this_process(state: AppState) -> AppState:
-    """Let this process refresh what it finds, although there may be a worker: its log is what the user of the command sees."""
+    """Let this process make pages itself, although there may be a worker: its log is what the user of the command sees."""
     state.engine.runtime.delegation.runner = None
     return state
 
@@ -89,7 +89,7 @@ def warm(sources: tuple[str, ...], concurrency: int, force: bool, headers: tuple
     sitemap: a file or a URL of the app that ends in .xml or .xml.gz. A SOURCE that exists as a file is read as one, even if it
     begins with a slash. Fresh pages are skipped, so an interrupted run continues where it stopped.
     """
-    here = shared(this_state())
+    here = _in_this_process(shared(this_state()))
     urls = sources[0] if len(sources) == 1 and _is_sitemap(sources[0]) else [url for source in sources for url in _urls(source)]
     _follow(here.bulk.warm(urls, concurrency, force, fields_of(headers)))
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from ..core.model.entry import Entry
 from ..core.model.keys import digest
+from ..core.model.packets import Said
 from ..core.model.refresh_data import Kind, RefreshData, is_whole
 from ..core.rules.variant_index import INDEX
 from ..stats.counters import Counters
@@ -60,7 +61,7 @@ class Taker(Protocol):
 
 
 class Runner(Protocol):
-    """Runs refreshes of batches in another process.
+    """Runs refreshes and warming requests of batches in another process.
 
     :ivar lost_at: when it was lost last, on the monotonic clock.
     """
@@ -69,6 +70,9 @@ class Runner(Protocol):
 
     def run(self, data: RefreshData, group: object, patience: float) -> bool:
         """Run a refresh, wait for its end, and return whether it has ended there."""
+
+    def warm(self, app: str, version: str, ask: Callable[[], str | None], patience: float) -> Said | None:
+        """Run a warming request, wait for its end, and return what the worker has said of it; ``None``: it runs here."""
 
 
 class _Given:
@@ -149,6 +153,17 @@ class Delegation:
         if self.runner is None or job.kind is None or not is_whole(entry.recipe):
             return False
         return self.runner.run(self._data_of(job, job.kind, entry), (job.tally.kind, job.tally.label), self._deadline)
+
+    def warm_elsewhere(self, version: str, ask: Callable[[], str | None]) -> Said | None:
+        """Let the worker of the host send a warming request, and wait for its end.
+
+        Return :attr:`.Said.ENDED` when it has ended there, :attr:`.Said.TAKEN` if it has not within the deadline, and otherwise
+        ``None``: then this process sends it.
+
+        :param version: the version of the app.
+        :param ask: writes the request, and returns its address; ``None`` if it can't be written. Called if there is a worker.
+        """
+        return None if self.runner is None else self.runner.warm(self.app, version, ask, self._deadline)
 
     def was_lost(self, since: float) -> bool:
         """Whether the worker of the host was lost, or has refused something, while it ran refreshes of batches.

@@ -32,6 +32,7 @@ from .refresher_queue import Refresher, RefresherQueue
 from .stream_copies import StreamCopies, StreamCopy
 from .stream_pace import StreamPace
 from .thread_pool import ThreadPool, drain_each
+from .warm_files import WarmFiles
 from .worker_link import WorkerLink
 
 #: The copies of streamed bodies in one process may be as large together as so many of the largest entries.
@@ -218,8 +219,15 @@ class Runtime:
             with suppress(StoreError):
                 key = find_key(self.store, each["key"])
                 entry = None if key is None else self.store.load(key).entry
-                each["title"] = "" if entry is None else title_of(entry)
+                each["title"] = self._warmed(each["key"]) if entry is None else title_of(entry)
         return state
+
+    def _warmed(self, address: str) -> str:
+        """Return the URL of a warming request that the worker has; "" if it is none."""
+        with suppress(ValueError):
+            if isinstance(self.store, DirectoryStore) and (data := WarmFiles(self.store.directory).asked(address)) is not None:
+                return data.url
+        return ""
 
     def _worker_place(self) -> Path | None:
         """Return where the worker of this app and version says what it is doing; ``None`` if the store has no directory."""

@@ -5,6 +5,7 @@ no worker, or it has died    refreshes run in this process; the next try is a se
 its buffer is full           likewise for this refresh
 it was stopped               it has not answered a packet for :data:`SILENCE` seconds: likewise, until :data:`PAUSE` seconds later
 it can't run a refresh       it says so: that one runs in this process for :data:`REFUSED_FOR` seconds
+it has no more room          likewise for a refresh or a request of a batch
 it takes a refresh           that counts as pending for :data:`PENDING` seconds; then the next stale hit asks again
 ============================ ====================================================================================================
 """
@@ -16,11 +17,12 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ..core.guarded import guarded
 from ..core.model.packets import REPLY_SIZE, Packet, Said, decode_reply, group_of, socket_name
-from ..core.model.refresh_data import RefreshData
+from ..core.model.refresh_data import Kind, RefreshData
 from ..errors import ConfigError
 from ..filesystem.directory import Directory
 from ..filesystem.local_socket import connect, receive
@@ -31,8 +33,8 @@ from .per_process import PerProcess
 PENDING = 3.0
 #: Seconds without an answer after which the worker counts as stopped, and until it is tried again.
 SILENCE, PAUSE = 2.0, 5.0
-#: Seconds between two looks for the end of a refresh of a batch.
-POLL = 0.02
+#: Seconds between two looks for the end of a refresh of a batch: at first, and at most.
+FIRST_POLL, POLL = 0.001, 0.02
 #: Seconds between two attempts to connect.
 ATTEMPTS = 1.0
 #: Seconds for which a refresh that the worker has refused is not offered again, and how many of them are remembered.
@@ -74,17 +76,47 @@ class WorkerLink:
         :param group: what it belongs to, such as an endpoint.
         :param patience: seconds to wait at most.
         """
-        packet = Packet(data.kind, data.address, data.serial, group_of(group), -math.inf, is_forced=True).encode()
-        line, name = self._lines.get(), socket_name(data.app, self._version)
-        if data.version != self._version or packet is None or not line.send(packet, data.address, name, expects_end=True):
+        if data.version != self._version:
             return False
-        until = time.monotonic() + patience
-        while (said := line.end_of(data.address)) is None and line.is_connected and time.monotonic() < until:
-            time.sleep(POLL)
-        line.expect_no_end(data.address)
-        if said is None:
+        packet = Packet(data.kind, data.address, data.serial, group_of(group), -math.inf, is_forced=True)
+        return self._run(packet, socket_name(data.app, self._version), patience) is Said.ENDED
+
+    def warm(self, app: str, version: str, ask: Callable[[], str | None], patience: float) -> Said | None:
+        """Let the worker send a warming request, and wait for its end.
+
+        Return :attr:`.Said.ENDED` when it has ended there, and :attr:`.Said.TAKEN` if it has not when patience ends. Otherwise
+        return ``None``: there is no worker, or it was lost, or it can't run it.
+
+        :param ask: writes the request, and returns its address; ``None`` if it can't be written. Called if there is a worker.
+        :param patience: seconds to wait at most.
+        """
+        name = socket_name(app, self._version)
+        if version != self._version or not self._lines.get().is_reached(name) or (address := ask()) is None:
+            return None
+        packet = Packet(Kind.PAGE, address, address[:16], group_of("warm"), -math.inf, is_forced=True, is_warming=True)
+        said = self._run(packet, name, patience)
+        return None if said is Said.REFUSED else said
+
+    def _run(self, packet: Packet, name: str, patience: float) -> Said | None:
+        """Send a packet of a batch, and wait for its end.
+
+        Return how it has ended, :attr:`.Said.TAKEN` if it has not when patience ends, and ``None`` if there is no worker, or it was
+        lost.
+        """
+        line, address, data = self._lines.get(), packet.address, packet.encode()
+        if data is None or not line.send(data, address, name, expects_end=True):
+            return None
+        until, pause = time.monotonic() + patience, FIRST_POLL
+        while (said := line.end_of(address)) is None and line.expects_end_of(address):
+            if time.monotonic() >= until:
+                said = Said.TAKEN
+                break
+            time.sleep(pause)
+            pause = min(2 * pause, POLL)
+        line.expect_no_end(address)
+        if said is None or said is Said.TAKEN:
             self.lost_at = time.monotonic()
-        return said is Said.ENDED
+        return said
 
     def close(self) -> None:
         """Close the connection of this process."""
@@ -108,16 +140,26 @@ class _Line:
         #: Refreshes whose end a batch waits for: ``None`` until it has come.
         self._ends: dict[str, Said | None] = {}
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection."""
-        return self._socket is not None
+    @guarded
+    def is_reached(self, name: str) -> bool:
+        """Whether there is a connection to the worker, or one can be made.
+
+        :param name: the socket of the worker.
+        """
+        now = time.monotonic()
+        self._listen(now)
+        return self._connected(name, now)
 
     @guarded
     def end_of(self, address: str) -> Said | None:
         """Return how the refresh of a batch has ended; ``None``: it has not."""
         self._listen(time.monotonic())
         return self._ends.get(address)
+
+    @guarded
+    def expects_end_of(self, address: str) -> bool:
+        """Whether the connection is still the one by which the end of a refresh will come: another one knows nothing of it."""
+        return address in self._ends
 
     @guarded
     def expect_no_end(self, address: str) -> None:

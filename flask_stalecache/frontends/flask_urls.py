@@ -25,14 +25,17 @@ _UNKNOWN_BASE = (
 )
 
 
-def warm_target(app: Flask, settings: Settings) -> WarmTarget:
-    """Return where ``warm`` sends its requests."""
+def warm_target(app: Flask, settings: Settings, version: str | None = None) -> WarmTarget:
+    """Return where ``warm`` sends its requests.
+
+    :param version: the version of the pages. Default: no worker is asked.
+    """
     base = settings.base_url or _base_of(app)
     # A request shows whether the server passes on the raw path. Outside of one nothing does; most servers pass it on.
     with_raw = not has_request_context() or raw_path(request.environ) is not None
     path_of = None if base is None else partial(_url_of, app, base)
     root = unquote_to_bytes(_root_of(app).rstrip("/")).decode("latin-1")
-    return WarmTarget(app.wsgi_app, base, with_raw, path_of, _UNKNOWN_BASE, root)
+    return WarmTarget(app.wsgi_app, base, with_raw, path_of, _UNKNOWN_BASE, root, version)
 
 
 def identity_of(app: Flask) -> Callable[[], Identity | None]:

@@ -340,7 +340,7 @@ class SharedNumbers(TypedDict):
 
 
 class RunningRefresh(TypedDict):
-    """A refresh that the worker runs. ``key``: the digest of the key; ``title``: its URL or call, if it is stored."""
+    """A refresh that the worker runs. ``key``: the digest of the key; ``title``: its URL or call, if it is stored or warmed."""
 
     key: str
     title: str

@@ -8,7 +8,7 @@ entry                unused for ``inactive`` seconds, and past its stale windows
 note without entry   unused for ``inactive`` seconds, or an hour if that is less
 broken entry         at once
 lock file            of a killed worker: without entry and note idle for a minute; else idle for an hour
-unfinished file      an hour old: its writer was killed
+unfinished file      an hour old: its writer was killed; likewise a request to the worker
 record of a purge    a day old, and a whole sweep since has found no entry that needs it
 ==================== ============================================================================================
 
@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from ..core.model.moments import Uptime
+from ..core.model.warm_data import FILES as WARM_FILES
 from ..errors import BrokenEntry
 from ..filesystem.atomic import files_in, read_file, remove_file, status_of, write_file
 from ..filesystem.directory import Inside
@@ -49,8 +50,8 @@ PAUSE = 60.0
 LEFTOVER_AGE = 3600.0
 #: Counter of removed purged entries.
 _PURGED = "removed_purged"
-#: Unfinished files of the table, of the sweep's progress, of records and of their last number.
-_LEFTOVER = re.compile(r"(stamps-\d+|sweep|last|floors|reserve|waiting|[0-9a-f]{40})\.[0-9a-f]{16}\.tmp")
+#: Unfinished files of the table, of the sweep's progress, of records and of their last number; and warming requests.
+_LEFTOVER = re.compile(rf"(stamps-\d+|sweep|last|floors|reserve|waiting|[0-9a-f]{{40}})\.[0-9a-f]{{16}}\.tmp|{WARM_FILES.pattern}")
 #: Purged names in use that are remembered at most; if there are more, this sweep removes no record.
 _MANY = 1000
 #: Records removed at a time, since purges wait meanwhile.

@@ -1,4 +1,7 @@
-"""A child process of the worker: it runs the refreshes that it is given, in a few threads, and ends when its parent does."""
+"""A child process of the worker: it runs the refreshes, and sends the warming requests, that it is given.
+
+It does so in a few threads, and ends when its parent does.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ..batches.handed_over import HandedOver, RefreshOutcome
+from ..batches.warm_elsewhere import HandedWarmings
 from ..core.model.packets import SIZE, Packet
 from ..core.model.refresh_data import RefreshData
 from ..engine.engine import Engine
@@ -63,13 +67,17 @@ class Child:
 
     :param engine: runs them.
     :param handed_over: makes them from their entries.
+    :param warmings: sends warming requests.
     :param threads: how many run at a time.
     :param parent: the socket.
     """
 
-    def __init__(self, engine: Engine, handed_over: HandedOver, threads: int, parent: socket.socket) -> None:
+    def __init__(
+        self, engine: Engine, handed_over: HandedOver, warmings: HandedWarmings, threads: int, parent: socket.socket
+    ) -> None:
         self._engine = engine
         self._handed_over = handed_over
+        self._warmings = warmings
         self._parent = parent
         self._sending = threading.Lock()
         self._pool = ThreadPool(threads, threads, engine.settings.shutdown_wait)
@@ -91,22 +99,26 @@ class Child:
     def _run(self, packet: Packet) -> None:
         outcome: RefreshOutcome | None = RefreshOutcome.FAILED
         try:
-            outcome = self._handed_over.run_data(
-                RefreshData(
-                    app=self._engine.name,
-                    version=self._engine.settings.version or "",
-                    kind=packet.kind,
-                    address=packet.address,
-                    serial=packet.serial,
-                    is_forced=packet.is_forced,
-                    expires=time.time() + self._engine.settings.refresh_deadline,
-                )
-            )
+            outcome = self._warmings.run(packet.address) if packet.is_warming else self._refresh(packet)
         except RefreshRefused as error:
             outcome = None
             self._engine.complaints.error_every_minute(("refused", packet.address), "%s", error)
         finally:
             self._say(packet, outcome)
+
+    def _refresh(self, packet: Packet) -> RefreshOutcome:
+        settings = self._engine.settings
+        return self._handed_over.run_data(
+            RefreshData(
+                app=self._engine.name,
+                version=settings.version or "",
+                kind=packet.kind,
+                address=packet.address,
+                serial=packet.serial,
+                is_forced=packet.is_forced,
+                expires=time.time() + settings.refresh_deadline,
+            )
+        )
 
     def _say(self, packet: Packet, outcome: RefreshOutcome | None) -> None:
         try:

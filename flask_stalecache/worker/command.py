@@ -51,7 +51,8 @@ def run_worker(state: AppState, wanted: Wanted) -> int:
     engine.runtime.delegation.runner = None
 
     def work(parent: socket.socket) -> None:
-        Child(engine, state.bulk.handed_over, settings.refresh_workers or _THREADS, parent).work()
+        bulk = state.bulk
+        Child(engine, bulk.handed_over, bulk.handed_warmings, settings.refresh_workers or _THREADS, parent).work()
 
     def make() -> None:
         store.check()

@@ -47,24 +47,28 @@ class Jobs:
     def __len__(self) -> int:
         return len(self._since)
 
-    def push(self, packet: Packet, now: float) -> None:
-        """Let a refresh wait, unless it runs. One that waits already is asked for more from now on."""
+    def push(self, packet: Packet, now: float) -> str | None:
+        """Let a refresh wait, unless it runs. One that waits already is asked for more from now on.
+
+        Return the address of the one that is dropped since there is no room, this one or another; ``None`` if there is room.
+        """
         running = self.running.get(packet.address)
         if running is not None and packet.is_forced:
             # What runs may have begun before the purge that this is for.
             self._later[packet.address] = packet
-            return
+            return None
         if running is not None and running.packet.serial == packet.serial:
-            return
+            return None
         self._since.setdefault(packet.address, now)
         before = self._packets.get(packet.address)
         self._packets[packet.address] = packet._replace(is_forced=packet.is_forced or (before is not None and before.is_forced))
         waiting = Waiting(_nothing, packet.group, packet.address, Demand(packet.rank))
         dropped = self._queue.push(waiting)
         # One of the same key was replaced by this one.
-        if dropped is not None and (dropped is waiting or dropped.key != packet.address):
-            self._take(str(dropped.key))
-            self.dropped += 1
+        if dropped is None or (dropped is not waiting and dropped.key == packet.address):
+            return None
+        self.dropped += 1
+        return self._take(str(dropped.key)).address
 
     def _take(self, address: str) -> Packet:
         del self._since[address]
@@ -79,12 +83,11 @@ class Jobs:
                 return packet
         return None
 
-    def end(self, address: str, now: float) -> None:
-        """Forget a refresh that has ended, or was lost."""
+    def end(self, address: str, now: float) -> str | None:
+        """Forget a refresh that has ended, or was lost. Return the one that is dropped for one that waits now, as :meth:`push`."""
         self.running.pop(address, None)
         later = self._later.pop(address, None)
-        if later is not None:
-            self.push(later, now)
+        return None if later is None else self.push(later, now)
 
     def lost(self, pid: int) -> list[str]:
         """Return the addresses of what a child that has died has run: the next stale hit sets it off again."""

@@ -217,13 +217,15 @@ class Parent:
                 # Where the next packet begins is not known.
                 self._forget_visitor(visitor)
             return
-        self._jobs.push(packet, time.monotonic())
+        dropped = self._jobs.push(packet, time.monotonic())
         self._say(visitor, Said.TAKEN, packet.address)
         self._askers[packet.address] = visitor
-        if packet.is_forced and len(self._batches) < self._limits.waiting:
+        if packet.is_forced:
+            # There are no more of them than what waits: one that is dropped is told, and forgotten.
             self._batches.setdefault(packet.address, set()).add(visitor)
         if len(self._askers) > 2 * self._limits.waiting:
             self._askers.clear()
+        self._tell_of_drop(dropped)
         self._distribute()
 
     def _say(self, visitor: _Visitor, said: Said, address: str) -> None:
@@ -234,6 +236,12 @@ class Parent:
         """Tell those whose batches wait for a refresh that has ended."""
         for each in self._awaiting.pop(address, set()):
             self._say(each, said, address)
+
+    def _tell_of_drop(self, address: str | None) -> None:
+        """Tell those whose batches wait for a refresh for which there is no room, so that they run it themselves."""
+        if address is not None:
+            for each in self._batches.pop(address, set()):
+                self._say(each, Said.REFUSED, address)
 
     # -- children ------------------------------------------------------------------------------------------------
 
@@ -293,7 +301,7 @@ class Parent:
     def _has_done(self, child: _Child, done: Done) -> None:
         child.runs -= 1
         child.done += 1
-        self._jobs.end(done.address, time.monotonic())
+        self._tell_of_drop(self._jobs.end(done.address, time.monotonic()))
         self._tell_batches(done.address, Said.ENDED if done.outcome is not None else Said.REFUSED)
         asker = self._askers.pop(done.address, None)
         if done.outcome is None:
@@ -339,7 +347,7 @@ class Parent:
             os.waitpid(child.pid, 0)
         lost, now = self._jobs.lost(child.pid), time.monotonic()
         for address in lost:
-            self._jobs.end(address, now)
+            self._tell_of_drop(self._jobs.end(address, now))
             self._tell_batches(address, Said.ENDED)
         if self._is_stopping:
             return

@@ -38,6 +38,7 @@ FACES: dict[str, set[str]] = {
         "stream_pace",
         "thread_pool",
         "threads",
+        "warm_files",
     },
     "batches": {
         "batch",
@@ -47,6 +48,8 @@ FACES: dict[str, set[str]] = {
         "renewal",
         "scheduler",
         "selector",
+        "warm_call",
+        "warm_elsewhere",
         "warm_request",
         "warmer",
         "workers",

@@ -97,13 +97,14 @@ class WorkerSite:
 
     :param folder: where app and cache are.
     :param refresher: queues refreshes.
+    :param more: further lines of the app.
     :param settings: of the cache, without ``STALECACHE_``.
     """
 
-    def __init__(self, folder: Path, *, refresher: Any = None, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, refresher: Any = None, more: str = "", **settings: Any) -> None:
         self.folder = folder
         self.settings = {f"STALECACHE_{name}": value for name, value in settings.items()}
-        self.source = SHOP.format(folder=str(folder), settings=self.settings)
+        self.source = SHOP.format(folder=str(folder), settings=self.settings) + more
         module = folder / "shop.py"
         module.write_text(self.source, encoding="utf-8")
         # Of sources of one length that are written in one second, Python would take the bytecode of the first.

@@ -48,15 +48,28 @@ def test_one_that_waits_is_asked_for_more() -> None:
 
 
 def test_a_flood_is_bounded() -> None:
-    jobs = Jobs(1000)
+    jobs, told = Jobs(1000), []
     for number in range(20_000):
-        jobs.push(packet(number, group=number % 7, rank=float(number % 13)), float(number))
+        told.append(jobs.push(packet(number, group=number % 7, rank=float(number % 13)), float(number)))
     assert len(jobs) == len(jobs._packets) == len(jobs._since) == 1000
-    assert jobs.dropped == 19_000
+    assert jobs.dropped == len(set(told) - {None}) == 19_000
     taken = [jobs.pop(0.0, 1) for _ in range(1001)]
     assert (taken[-1], len(jobs), len(jobs._packets)) == (None, 0, 0)
     # What was asked for most has stayed.
     assert {each.rank for each in taken if each} == {12.0}
+
+
+def test_the_one_that_is_dropped_is_told() -> None:
+    jobs = Jobs(1)
+    assert jobs.push(packet(1, rank=5.0), 0.0) is None
+    assert jobs.push(packet(2, rank=1.0), 0.0) == packet(2).address
+    assert jobs.push(packet(1, rank=5.0), 0.0) is None
+    assert jobs.push(packet(3, rank=9.0), 0.0) == packet(1).address
+    assert jobs.pop(0.0, 1) == packet(3, rank=9.0)
+    # One that has waited for its key, and finds no room when that is free.
+    jobs.push(packet(3)._replace(is_forced=True, rank=-math.inf), 0.0)
+    jobs.push(packet(4), 0.0)
+    assert jobs.end(packet(3).address, 1.0) == packet(3).address
 
 
 def test_what_a_dead_child_ran_is_forgotten() -> None:

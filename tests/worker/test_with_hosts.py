@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,10 @@ def test_what_the_worker_of_one_host_makes_is_seen_on_another(hosts: list[Worker
         made_by = first.await_maker("/1")
         wait_until(lambda: second.maker("/1") == made_by, "the second host has it")
         assert second.runs() == [], "the second host has made nothing"
+        with first.app.app_context():
+            (outcome,) = first.cache.warm("http://localhost/2")
+        assert (outcome.stored, outcome.reason) == (True, "")
+        assert first.maker("/2") == second.maker("/2") == first.runs()[-1] != os.getpid()
         # Without the server, each host goes on by itself, and the worker with it.
         server.kill()
         first.await_run("/1", len(first.runs()))

@@ -1,6 +1,6 @@
 """The packets of fixed size that web processes and the worker of a host exchange. Pure.
 
-A packet names an entry and nothing else: its sender can have an entry refreshed, and can do no more.
+A packet names an entry, or the file of a warming request, and nothing else: its sender can have that done, and can do no more.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ _MAGIC = b"SCW%d" % FORM
 _KINDS = tuple(Kind)
 #: Marks the kind of a refresh that is run even if the entry is fresh or its origin is backing off.
 _FORCED = 0x80
+#: Marks the kind of a packet that names a warming request instead of an entry.
+_WARMING = 0x40
 _PACKET = struct.Struct(">4sB20s8sHd")
 _REPLY = struct.Struct(">4sB20s")
 #: Bytes of a packet and of a reply.
@@ -29,14 +31,15 @@ PREFIX = "worker-"
 
 
 class Packet(NamedTuple):
-    """A refresh on its way to the worker.
+    """A refresh or a warming request on its way to the worker.
 
     :ivar kind: the front end that makes the entry.
-    :ivar address: the digest of its key.
-    :ivar serial: the entry that is stored now.
+    :ivar address: the digest of its key; of a warming request, the name that its files have.
+    :ivar serial: the entry that is stored now. A warming request has any.
     :ivar group: the number of what it belongs to, such as an endpoint.
     :ivar rank: how much it is asked for: see ``engine.fair_queue``.
     :ivar is_forced: it is run even if the entry is fresh, for a batch, which is told of its end.
+    :ivar is_warming: it is a warming request.
     """
 
     kind: Kind
@@ -45,13 +48,14 @@ class Packet(NamedTuple):
     group: int
     rank: float
     is_forced: bool = False
+    is_warming: bool = False
 
     def encode(self) -> bytes | None:
         """Return its bytes; ``None`` if the serial has another form than those of this version of the package."""
         serial = _bytes_of(self.serial) if len(self.serial) == _SERIAL_DIGITS else None
         if serial is None:
             return None
-        kind = _KINDS.index(self.kind) | (_FORCED if self.is_forced else 0)
+        kind = _KINDS.index(self.kind) | (_FORCED if self.is_forced else 0) | (_WARMING if self.is_warming else 0)
         return _PACKET.pack(_MAGIC, kind, bytes.fromhex(self.address), serial, self.group % GROUPS, self.rank)
 
     @classmethod
@@ -60,10 +64,10 @@ class Packet(NamedTuple):
         if len(data) != SIZE:
             return None
         magic, kind, address, serial, group, rank = _PACKET.unpack(data)
-        is_forced, kind = bool(kind & _FORCED), kind & ~_FORCED
+        is_forced, is_warming, kind = bool(kind & _FORCED), bool(kind & _WARMING), kind & ~(_FORCED | _WARMING)
         if magic != _MAGIC or kind >= len(_KINDS) or group >= GROUPS or math.isnan(rank) or rank == math.inf:
             return None
-        return cls(_KINDS[kind], address.hex(), serial.hex(), group, rank, is_forced)
+        return cls(_KINDS[kind], address.hex(), serial.hex(), group, rank, is_forced, is_warming)
 
 
 class Said(Enum):

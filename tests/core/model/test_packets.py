@@ -26,8 +26,9 @@ PACKET = Packet(Kind.CALL, "0f" * 20, "a1b2c3d4e5f60718", 7, 12.5)
 
 @pytest.mark.parametrize("kind", Kind)
 @pytest.mark.parametrize(("rank", "is_forced"), [(12.5, False), (0.0, True), (-1e300, False), (-math.inf, True)])
-def test_a_packet_arrives_as_it_was(kind: Kind, rank: float, is_forced: bool) -> None:
-    packet = PACKET._replace(kind=kind, rank=rank, is_forced=is_forced)
+@pytest.mark.parametrize("is_warming", [False, True])
+def test_a_packet_arrives_as_it_was(kind: Kind, rank: float, is_forced: bool, is_warming: bool) -> None:
+    packet = PACKET._replace(kind=kind, rank=rank, is_forced=is_forced, is_warming=is_warming)
     data = packet.encode()
     assert data is not None
     assert len(data) == SIZE
@@ -63,11 +64,13 @@ def changed(at: int, byte: int) -> bytes:
         changed(0, 0),
         changed(3, ord("9")),
         changed(4, 3),
+        changed(4, 0x20),
+        changed(4, 0xC3),
         changed(33, 0xFF),
         PACKET._replace(rank=math.nan).encode(),
         PACKET._replace(rank=math.inf).encode(),
     ],
-    ids=range(11),
+    ids=range(13),
 )
 def test_what_is_no_packet_is_none(data: bytes) -> None:
     assert Packet.decode(data) is None

@@ -14,6 +14,7 @@ import time_machine
 
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import NOTHING, Note
+from flask_stalecache.core.model.warm_data import file_name
 from flask_stalecache.filesystem.locks import FileKeyLock
 from flask_stalecache.stores import sweep as sweep_module
 from flask_stalecache.stores.entry_format import encode
@@ -51,6 +52,9 @@ LEFTOVERS: dict[str, Callable[[Path], Path]] = {
     "of the last purge number": lambda directory: leftover(directory / "names" / "last"),
     "of the table": lambda directory: leftover(directory / FILE_NAME),
     "of the sweep's own state": lambda directory: leftover(directory / "sweep"),
+    "of a request to the worker": lambda directory: directory / file_name(digest("request")),
+    "of its outcome": lambda directory: directory / file_name(digest("request"), is_done=True),
+    "of an outcome that is being written": lambda directory: leftover(directory / file_name(digest("request"), is_done=True)),
 }
 
 
@@ -251,6 +255,9 @@ STRANGERS: list[tuple[str, Callable[[Path, Path], None]]] = [
     ("README", a_file),
     ("README.0123456789abcdef.tmp", a_file),
     ("purge", a_file),
+    ("warm-HASH.bak", a_file),
+    ("warm-HASH", a_folder),
+    ("warm-notes", a_file),
     ("HASH", a_file),
     ("zz", a_folder),
     ("AB0", a_folder),

@@ -1,0 +1,56 @@
+"""The connection of a web process to the worker. More in ``tests/worker``, with real workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flask_stalecache.core.model.packets import SIZE, Packet, Said, encode_reply
+from flask_stalecache.core.model.refresh_data import Kind
+from flask_stalecache.engine.worker_link import _Line
+from flask_stalecache.filesystem.directory import Directory
+from flask_stalecache.filesystem.local_socket import Listener, receive
+
+ADDRESS, OTHER = "ab" * 20, "cd" * 20
+
+
+def packet(address: str) -> bytes:
+    data = Packet(Kind.PAGE, address, "cd" * 8, 3, 0.0, is_forced=True).encode()
+    assert data is not None
+    return data
+
+
+@pytest.fixture
+def listener(directory: Path) -> Listener:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    held = Directory(directory)
+    held.hold()
+    return Listener(held.at("worker"))
+
+
+def test_the_end_comes_by_the_connection_that_it_is_awaited_on(directory: Path, listener: Listener) -> None:
+    """A worker that takes the place of another one knows nothing of what that one ran."""
+    line = _Line(directory)
+    assert line.is_reached("worker")
+    assert line.send(packet(ADDRESS), ADDRESS, "worker", expects_end=True)
+    first = listener.accept()
+    assert first is not None
+    assert receive(first, SIZE) == packet(ADDRESS)
+    assert line.end_of(ADDRESS) is None
+    assert line.expects_end_of(ADDRESS)
+    first.close()
+    # Another thread connects anew, before the one that waits has looked.
+    assert line.send(packet(OTHER), OTHER, "worker", expects_end=True)
+    second = listener.accept()
+    assert second is not None
+    assert not line.expects_end_of(ADDRESS)
+    second.send(encode_reply(Said.ENDED, OTHER))
+    assert (line.end_of(ADDRESS), line.end_of(OTHER)) == (None, Said.ENDED)
+    for each in (second, listener, line):
+        each.close(removes=True) if isinstance(each, Listener) else each.close()
+
+
+def test_nobody_is_reached_where_nobody_listens(directory: Path) -> None:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    assert not _Line(directory).is_reached("worker")
