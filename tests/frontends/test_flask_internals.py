@@ -287,16 +287,21 @@ _OF_OTHERS = {
 
 
 @cache
-def trees() -> dict[str, ast.Module]:
+def nodes() -> dict[str, list[ast.AST]]:
+    """Return all nodes of each module."""
     paths = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != SEAM]
-    return {str(path.relative_to(PACKAGE)): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    return {str(path.relative_to(PACKAGE)): nodes_of(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def nodes_of(source: str) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(source)))
 
 
 def own_names() -> set[str]:
     """What our own modules and classes define."""
     names: set[str] = set()
-    for tree in trees().values():
-        for node in ast.walk(tree):
+    for found in nodes().values():
+        for node in found:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 names.add(node.name)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -314,9 +319,9 @@ def is_self(node: ast.Attribute) -> bool:
     return isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
 
 
-def foreign_names(tree: ast.Module, own: set[str]) -> Iterator[tuple[int, str]]:
+def foreign_names(nodes: list[ast.AST], own: set[str]) -> Iterator[tuple[int, str]]:
     """Names of Flask's and Werkzeug's insides, and names with an underscore that nobody here defines."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("flask", "werkzeug"):
             for alias in node.names:
                 if alias.name in _OF_FLASK or alias.name.startswith("_"):
@@ -329,7 +334,7 @@ def foreign_names(tree: ast.Module, own: set[str]) -> Iterator[tuple[int, str]]:
 
 def test_private_names_of_flask_and_werkzeug_are_used_in_the_seam_only() -> None:
     own = own_names()
-    found = {name: list(foreign_names(tree, own)) for name, tree in trees().items()}
+    found = {name: list(foreign_names(found, own)) for name, found in nodes().items()}
     assert {name: names for name, names in found.items() if names} == {}
 
 
@@ -345,7 +350,7 @@ def test_private_names_of_flask_and_werkzeug_are_used_in_the_seam_only() -> None
     ],
 )
 def test_this_test_sees_them(source: str, names: list[str]) -> None:
-    assert [name for _, name in foreign_names(ast.parse(source), {"_mine"})] == names
+    assert [name for _, name in foreign_names(nodes_of(source), {"_mine"})] == names
 
 
 def test_the_app_that_is_looked_at_is_never_collected(monkeypatch: pytest.MonkeyPatch) -> None:

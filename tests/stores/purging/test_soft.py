@@ -102,7 +102,7 @@ def test_a_page_that_is_purged_every_half_minute_is_not_stale_for_ever(
 ) -> None:
     app, cache = make_app()
     calls: list[int] = []
-    limit, visits = 1800, 90
+    limit, visits = 900, 45
 
     @app.get("/")
     @cache.cached(MAX_AGE, SWR, limit, jitter=0, gateway=gateway)

@@ -15,7 +15,7 @@ from flask_stalecache.engine.lane import Lane
 from support.client import MakeApp, visit
 from support.threads import PATIENCE, wait_until
 
-SLOW = 60
+SLOW = 30
 RULE = ("/*", Policy(max_age=60, stale_while_revalidate=600))
 
 
