@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import itertools
 import os
+import re
 import shutil
 import signal
 import sys
@@ -178,6 +180,18 @@ def has_room(folder: Path) -> bool:
 def soak() -> Callable[[int, int], int]:
     """``soak(full, reduced)``: how often to play something; the full count under ``make soak``."""
     return lambda full, reduced: full if IS_SOAK else reduced
+
+
+_folders = itertools.count()
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the test's own. That of pytest looks through those of all tests before, which are thousands."""
+    name = re.sub(r"\W", "_", request.node.name)[:25]
+    path = tmp_path_factory.getbasetemp() / f"{name}{next(_folders)}"
+    path.mkdir(mode=0o700)
+    return path
 
 
 @pytest.fixture
