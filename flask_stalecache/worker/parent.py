@@ -150,6 +150,10 @@ class Parent:
             self._socket.look_after(self._selector, self._accept)
             self._start_children(now)
         self._end_overdue(now)
+        if not self._children:
+            # The next one may begin in half a minute, since others have died: batches run themselves what would wait so long.
+            for address in list(self._batches):
+                self._tell_of_drop(address)
         self._socket.tell(self.state())
 
     def _end(self) -> int:
@@ -238,7 +242,7 @@ class Parent:
             self._say(each, said, address)
 
     def _tell_of_drop(self, address: str | None) -> None:
-        """Tell those whose batches wait for a refresh for which there is no room, so that they run it themselves."""
+        """Tell those whose batches wait for a refresh that is not run here, so that they run it themselves."""
         if address is not None:
             for each in self._batches.pop(address, set()):
                 self._say(each, Said.REFUSED, address)

@@ -208,19 +208,48 @@ def test_what_its_processes_complete_is_not_made_again(tmp_path: Path) -> None:
     assert os.getpid() not in site.runs()
 
 
-def test_batches_are_told_at_once_that_there_is_no_room(tmp_path: Path) -> None:
+class Asking:
+    """A web process and the parent of a worker whose processes have all died."""
+
+    def __init__(self, place: Path, waiting: int) -> None:
+        self.mine, self.theirs = socket.socketpair()
+        self.mine.setblocking(False)
+        limits = Limits(processes=0, threads=1, waiting=waiting, deadline=PATIENCE)
+        self.parent = Parent(WorkerSocket(place, "worker", lambda: None), limits, lambda line: None)
+
+    def send(self, *addresses: str) -> None:
+        for address in addresses:
+            data = Packet(Kind.PAGE, address, "ab" * 8, 1, 0.0, is_forced=True, is_warming=True).encode()
+            assert data is not None
+            self.parent._meet(_Visitor(self.theirs), data)
+
+    def said(self) -> list[object]:
+        replies = receive(self.mine, 1000) or b""
+        return [decode_reply(replies[at : at + REPLY_SIZE]) for at in range(0, len(replies), REPLY_SIZE)]
+
+    def close(self) -> None:
+        self.parent._close_all()
+        self.mine.close()
+        self.theirs.close()
+
+
+@pytest.fixture
+def asking(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Asking]:
+    asking = Asking(tmp_path, request.param)
+    yield asking
+    asking.close()
+
+
+@pytest.mark.parametrize("asking", [1], indirect=True)
+def test_batches_are_told_at_once_that_there_is_no_room(asking: Asking) -> None:
     """They would wait for an end that never comes."""
-    mine, theirs = socket.socketpair()
-    mine.setblocking(False)
-    limits = Limits(processes=0, threads=1, waiting=1, deadline=PATIENCE)
-    parent = Parent(WorkerSocket(tmp_path, "worker", lambda: None), limits, lambda line: None)
-    for address in ("ab" * 20, "cd" * 20):
-        data = Packet(Kind.PAGE, address, "ab" * 8, 1, 0.0, is_forced=True, is_warming=True).encode()
-        assert data is not None
-        parent._meet(_Visitor(theirs), data)
-    replies = receive(mine, 1000) or b""
-    said = [decode_reply(replies[at : at + REPLY_SIZE]) for at in range(0, len(replies), REPLY_SIZE)]
-    assert said == [(Said.TAKEN, "ab" * 20), (Said.TAKEN, "cd" * 20), (Said.REFUSED, "cd" * 20)]
-    parent._selector.close()
-    mine.close()
-    theirs.close()
+    asking.send("ab" * 20, "cd" * 20)
+    assert asking.said() == [(Said.TAKEN, "ab" * 20), (Said.TAKEN, "cd" * 20), (Said.REFUSED, "cd" * 20)]
+
+
+@pytest.mark.parametrize("asking", [10], indirect=True)
+def test_batches_do_not_wait_for_processes_that_die_again_and_again(asking: Asking) -> None:
+    asking.send("ab" * 20)
+    asking.parent._look_after(0.0)
+    asking.parent._look_after(1.0)
+    assert asking.said() == [(Said.TAKEN, "ab" * 20), (Said.REFUSED, "ab" * 20)]
