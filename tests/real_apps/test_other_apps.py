@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.endurance import pairs
 from support.real_apps.django_site import DJANGO, WSGI
 from support.real_apps.flask_sites import GATEWAY, VIEW
 from support.real_apps.forum import FORUM, FORUM_THAT_COUNTS
@@ -16,7 +17,7 @@ from support.real_apps.walks import RealApp, compare, walk_of
 
 pytestmark = [pytest.mark.usefixtures("no_housekeeping"), pytest.mark.soak]
 
-SITES = [(app, front) for app in (MICROBLOG, FORUM) for front in (VIEW, GATEWAY)]
+SITES = pairs((MICROBLOG, FORUM), (VIEW, GATEWAY))
 SITES += [(FORUM_THAT_COUNTS, VIEW), (DJANGO, WSGI)]
 
 #: The reasons that each site may have. They are counted by endpoint, and compare() has looked that each miss has one.
