@@ -21,6 +21,7 @@ import pytest
 import time_machine
 from flask import Flask
 from hypothesis import HealthCheck, settings
+from werkzeug.routing import Rule
 
 from flask_stalecache import StaleCache
 from flask_stalecache.engine import thread_pool
@@ -229,6 +230,25 @@ def _uptime() -> Iterator[None]:
     """With the fake clock runs the one that counts from the start of the machine; tests of clocks that step have another one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(uptime, "read_clock", time.time)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _url_builders() -> Iterator[None]:
+    """Werkzeug compiles two functions for each rule: those for a URL without variables are the same in all apps of the tests."""
+    known: dict[Any, Any] = {}
+    compile_builder = Rule._compile_builder
+
+    def compile_once(rule: Rule, append_unknown: bool = True) -> Any:
+        if rule._converters or rule.defaults or type(rule) is not Rule:
+            return compile_builder(rule, append_unknown)
+        key = (rule.rule, tuple(rule._trace), append_unknown)
+        if key not in known:
+            known[key] = compile_builder(rule, append_unknown)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rule, "_compile_builder", compile_once)
         yield
 
 

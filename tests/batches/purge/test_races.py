@@ -233,7 +233,7 @@ def test_who_comes_after_a_purge_is_not_given_what_a_flight_brought_before_it(
 @pytest.mark.parametrize("soft", [False, True])
 def test_threads_never_see_what_was_purged_before_they_came(directory: Path, soft: bool, soak: Callable[[int, int], int]) -> None:
     """Visitors and a publisher at full speed on one page; every answer is at least as new as the last purge that was done."""
-    race, rounds, over = Race(make_engine(directory), hold=False), soak(500, 8), threading.Event()
+    race, rounds, over = Race(make_engine(directory), hold=False), soak(500, 3), threading.Event()
     done = [0]
 
     def publish() -> None:
