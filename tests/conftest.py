@@ -29,7 +29,7 @@ from flask_stalecache.engine.housekeeper import Housekeeper
 from flask_stalecache.filesystem import uptime
 from support.clock import NOON
 from support.endurance import IS_SOAK
-from support.grids import in_pairs
+from support.grids import left_out_of_grids
 from support.third_party import make_site, party, site  # noqa: F401  Fixtures of all tests of sessions.
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,10 +88,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark the properties and the grids as tests of endurance too, and put the tests of the slowest files first."""
     for item in items:
         # Properties are played with many examples under ``make soak``, and grids whole.
-        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False) or item.get_closest_marker("in_pairs"):
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False) or item.get_closest_marker("grid"):
             item.add_marker(pytest.mark.soak)
     if not IS_SOAK:
-        left_out = in_pairs(items)
+        left_out = left_out_of_grids(items)
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=list(left_out))
     tests, last = Path(__file__).parent, len(SLOWEST)

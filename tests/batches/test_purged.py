@@ -47,7 +47,7 @@ def site(make_app: MakeApp) -> Site:
     return Site(*make_app())
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize(
     ("selector", "urls"),

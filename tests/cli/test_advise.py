@@ -20,7 +20,6 @@ from flask import Flask
 from werkzeug.routing import BaseConverter
 
 from flask_stalecache import StaleCache
-from support.endurance import pairs
 
 AT = 1_700_000_000
 
@@ -202,8 +201,9 @@ def traffic(seed: int, seconds: int) -> Iterator[tuple[int, str, int, str]]:
         yield int(at), target, status, chance.choices(("GET", "HEAD"), (20, 1))[0]
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize(("max_age", "swr"), pairs([10, 120], [0, 60]))
+@pytest.mark.grid
+@pytest.mark.parametrize("max_age", [10, 120])
+@pytest.mark.parametrize("swr", [0, 60])
 def test_the_hit_ratios_are_those_of_the_real_cache(
     run: Callable[..., Result],
     log: Callable[[list[str]], Path],

@@ -80,7 +80,7 @@ def made_up(count: int, length: int) -> Iterator[str]:
 LENGTHS = [300, 8000]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.soak
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("where", ["PATH_INFO", "QUERY_STRING", "HTTP_HOST"])
@@ -116,7 +116,7 @@ def test_a_flood_of_normal_forms(soak: Soak, length: int) -> None:
             assert normal_form("x-theme", value) == normalised("x-theme", value)
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.soak
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("where", ["PATH_INFO", "HTTP_HOST"])

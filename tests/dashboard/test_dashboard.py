@@ -174,7 +174,7 @@ def test_each_dashboard_has_its_own_door(make_app: MakeApp) -> None:
 # -- where it is -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("prefix", [None, "/", "/stalecache", "/deep/er/"])
 @pytest.mark.parametrize("root", ["", "/shop"])
 def test_its_links_lead_to_itself(make_app: MakeApp, prefix: str | None, root: str) -> None:
@@ -326,7 +326,7 @@ def test_an_entry_is_found(make_app: MakeApp, by: str, value: str) -> None:
     assert "fresh for another" in text
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("gateway", [False, True])
 @pytest.mark.parametrize("root", ["", "/shop"])
 @pytest.mark.parametrize("host", ["", "http://localhost"])

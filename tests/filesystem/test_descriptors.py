@@ -82,7 +82,7 @@ def open_below(places: str | tuple[str, ...]) -> int:
     return sum(target.startswith(places) for target in descriptors().values())
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("at_signals", [False, True], ids=["lines", "signals"])
 @pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS)
 def test_an_exception_anywhere_leaves_nothing_open(

@@ -55,7 +55,7 @@ def in_a_rule(make_app: MakeApp, view: Counter, **windows: Any) -> tuple[Flask, 
 EVERYWHERE = pytest.mark.parametrize("install", [at_view, at_gateway_of_view, in_a_rule])
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @EVERYWHERE
 @pytest.mark.parametrize("ahead", [11, 3000, 2 * 86400, YEAR])
 def test_a_page_from_the_future_is_stale_and_is_renewed(
@@ -99,7 +99,7 @@ def test_without_stale_windows_a_page_from_the_future_is_built_again(
     assert [visit(app, "/").page for _ in range(2)] == [("EXPIRED", "2"), ("HIT", "2")]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @EVERYWHERE
 @pytest.mark.parametrize("ahead", [1, 5, 10])
 def test_some_seconds_are_no_future(make_app: MakeApp, clock: time_machine.Traveller, install: Install, ahead: float) -> None:

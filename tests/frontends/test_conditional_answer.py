@@ -66,7 +66,7 @@ def compressed(request: pytest.FixtureRequest, make_app: MakeApp, clock: time_ma
     return app
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("coding", [*CODINGS, "identity"])
 def test_a_range_is_one_of_what_is_sent(compressed: Flask, coding: str) -> None:
     accepts = {"Accept-Encoding": coding}
@@ -142,7 +142,7 @@ def weakened(response: Response) -> Response:
     return replaced(response)
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("where", ["app", "blueprint", "after_this_request"])
 @pytest.mark.parametrize("change", [signed, replaced, streamed, weakened])
 def test_what_was_changed_without_another_etag_is_sent_whole(

@@ -84,7 +84,7 @@ REQUESTS = [
 ]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("asked", REQUESTS, ids=["get", "head", "304", "206"])
 def test_after_a_soft_purge(site: Callable[[str], Any], clock: time_machine.Traveller, asked: dict[str, Any]) -> None:
     seen, purge, drain = site("1")

@@ -143,7 +143,7 @@ NONCES: dict[str, Build] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NONCES)
 def test_a_page_with_a_nonce_is_not_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, kind: str) -> None:

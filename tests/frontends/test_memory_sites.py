@@ -182,7 +182,7 @@ def test_the_configuration_is_told_all_the_same(tmp_path: Path) -> None:
     assert told["STALECACHE_DIR"]["value"] is None
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("has_others", [True, False])
 @pytest.mark.parametrize("store", ["memory", "file"])
 @pytest.mark.parametrize("gateway", [True, False])

@@ -76,7 +76,7 @@ REFUSALS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("refuse", REFUSALS.values(), ids=REFUSALS)
 def test_the_page_stays_and_the_refresh_backs_off(shop: Shop, clock: time_machine.Traveller, refuse: Callable[[], Any]) -> None:
     assert [shop.visit(), shop.visit()] == [("MISS", "run 1"), ("HIT", "run 1")]
@@ -237,7 +237,7 @@ def test_the_command_line_does_not_show_their_values(make_app: MakeApp) -> None:
 # -- statuses that are failures ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", list(FRONT_ENDS))
 @pytest.mark.parametrize("raised", [True, False])
 @pytest.mark.parametrize(("chosen", "is_kept"), [((404, 503), True), ((503,), False)])

@@ -81,7 +81,7 @@ def seen_of(app: Flask, body: bytes, **more: Any) -> Seen:
 KINDS = ["cached", "STALECACHE_GATEWAY", "gateway=True", "GatewayCache"]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("view", [show, show_input, show_nothing], ids=["get_data", "wsgi.input", "not read"])
 @pytest.mark.parametrize("protocol", ["HTTP/2", "HTTP/2.0", "HTTP/3", "HTTP/1.1"])
@@ -104,7 +104,7 @@ def test_a_fill_has_an_empty_input(tmp_path: Path, kind: str) -> None:
     assert pages == [("MISS", "<>"), ("HIT", "<>")]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", ["cached", "STALECACHE_GATEWAY", "gateway=True"])
 @pytest.mark.parametrize(
     "read", [lambda: request.get_data(), lambda: request.get_data(cache=False), lambda: request.stream.readline()]
@@ -145,7 +145,7 @@ def test_a_failure_that_shows_a_body_is_not_shared(tmp_path: Path, kind: str) ->
     assert [seen_of(app, body).text for body in (b"EVIL", b"", b"EVIL")] == ["failed: EVIL", "failed: ", "failed: EVIL"]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "read",
     [

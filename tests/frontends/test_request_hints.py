@@ -76,7 +76,7 @@ def add(request: pytest.FixtureRequest) -> Callable[..., Callable[[], Any]]:
     return add
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @hooks
 def test_a_tag_of_a_hook_is_one_of_the_page(make_app: MakeApp, add: Any, hook: Any) -> None:
     app, cache = make_app(**add.config)
@@ -87,7 +87,7 @@ def test_a_tag_of_a_hook_is_one_of_the_page(make_app: MakeApp, add: Any, hook: A
     assert [visited().word, visited().word] == ["MISS", "HIT"]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @hooks
 def test_a_value_that_a_hook_has_read_is_purged_with_the_page(make_app: MakeApp, add: Any, hook: Any) -> None:
     app, cache = make_app(**add.config)
@@ -103,7 +103,7 @@ def test_a_value_that_a_hook_has_read_is_purged_with_the_page(make_app: MakeApp,
     assert [visited().word, visited().word] == ["MISS", "HIT"]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @hooks
 def test_a_page_is_no_fresher_than_a_value_that_a_hook_has_read(
     make_app: MakeApp, add: Any, hook: Any, clock: time_machine.Traveller
@@ -124,7 +124,7 @@ def test_a_page_is_no_fresher_than_a_value_that_a_hook_has_read(
     assert visited().word == "HIT", "its refresh has refreshed the value first"
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @hooks
 def test_a_page_with_the_fallback_of_a_hook_is_stale_at_once(
     make_app: MakeApp, add: Any, hook: Any, clock: time_machine.Traveller
@@ -146,7 +146,7 @@ def test_a_page_with_the_fallback_of_a_hook_is_stale_at_once(
     assert visited().word == "HIT"
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @hooks
 @pytest.mark.parametrize("hint", [lambda cache: cache.no_store(), lambda cache: cache.max_age(5)])
 def test_a_hook_may_forbid_storing_and_shorten_freshness(

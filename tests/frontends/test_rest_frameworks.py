@@ -80,7 +80,7 @@ def visit(app: Flask, number: int = 1, **fields: str) -> tuple[Any, ...]:
         return response.status_code, response.data, shown, response.headers.get("X-Cache-Status", "")
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("decorate", [on_the_method, on_all_methods, on_the_api, at_the_gateway])
 def test_answers_are_those_without_the_cache(

@@ -165,7 +165,7 @@ def entry_links(app: Flask) -> list[str]:
         return [unescape(link).partition("#")[0] for link in re.findall(r'href="([^"]+by=key[^"]+)"', response.text)]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.usefixtures("no_housekeeping")
 @pytest.mark.soak
 @pytest.mark.parametrize("field", SENT)

@@ -119,7 +119,7 @@ def play(make_app: MakeApp, front: Callable[..., None], config: Any, name: str, 
     return said
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @FRONTS
 @pytest.mark.parametrize("name", INTERFACES)
 def test_who_is_looked_up_when_the_session_is_opened_is_not_shared(
@@ -129,7 +129,7 @@ def test_who_is_looked_up_when_the_session_is_opened_is_not_shared(
     assert play(make_app, front, config, name, NOBODY, alice, bob, NOBODY, alice) == ["MISS", "BYPASS", "BYPASS", "HIT", "BYPASS"]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @FRONTS
 @pytest.mark.parametrize("name", INTERFACES)
 def test_a_member_who_comes_first_fills_nothing(make_app: MakeApp, front: Callable[..., None], config: Any, name: str) -> None:

@@ -70,7 +70,7 @@ def test_without_it_each_order_is_a_page(make_app: MakeApp) -> None:
     assert [visit(app, f"/list/?{query}").word for query in ("b=1&a=2", "a=2&b=1", "b=1&a=2")] == ["MISS", "MISS", "HIT"]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @EVERYWHERE
 @pytest.mark.parametrize(
     "asked", ["/list/?b=1&a=2", "/list/?a=2&b=1", "http://localhost/list/?b=1&a=2", "http://localhost/list/?a=2&b=1"]
@@ -127,7 +127,7 @@ READS: dict[str, Callable[[], object]] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @EVERYWHERE
 @pytest.mark.parametrize("read", READS)
 def test_a_page_that_shows_the_order_is_stored_in_the_order_of_the_key_alone(

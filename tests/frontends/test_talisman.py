@@ -117,7 +117,7 @@ def shown(app: Flask, visitor: tuple[str, str, dict[str, str]]) -> tuple[Any, ..
     return seen.status, seen.text, *(seen.headers.get(name) for name in FIELDS)
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("options", [{}, {"force_https_permanent": True}, {"force_https": False}], ids=str)
 def test_redirects_to_https_are_those_of_the_app_itself(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:

@@ -70,7 +70,7 @@ def test_hooks_and_libraries_read_them_without_a_page_depending_on_it(
     assert visit(app).word == "HIT"
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @FRONTS
 @pytest.mark.parametrize(
     "read",
@@ -103,7 +103,7 @@ SHOWN: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @FRONTS
 @pytest.mark.parametrize("name", SHOWN)
 def test_a_value_that_the_answer_shows_is_its_visitors(

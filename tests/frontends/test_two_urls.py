@@ -31,7 +31,7 @@ def outdated(soft: bool) -> str:
     return STALE if soft else "MISS"
 
 
-@pytest.mark.in_pairs("name", "front")
+@pytest.mark.grid("name", "front")
 @pytest.mark.parametrize(("name", "front"), CASES)
 def test_a_page_is_found_by_each_of_its_urls(directory: Path, name: str, front: str) -> None:
     shop = Shop(directory, WAYS[name], front)
@@ -48,7 +48,7 @@ def test_a_page_is_found_by_each_of_its_urls(directory: Path, name: str, front: 
         assert [shop.visit(path).word for path in ("/page/1", "/page/2")] == ["HIT"] * 2
 
 
-@pytest.mark.in_pairs("name", "front")
+@pytest.mark.grid("name", "front")
 @pytest.mark.parametrize(("name", "front"), CASES)
 def test_a_page_is_refreshed_by_each_of_its_urls(directory: Path, clock: time_machine.Traveller, name: str, front: str) -> None:
     shop = Shop(directory, WAYS[name], front)
@@ -67,7 +67,7 @@ def test_a_page_is_refreshed_by_each_of_its_urls(directory: Path, clock: time_ma
         assert shop.visit().word == "MISS", url
 
 
-@pytest.mark.in_pairs("name", "front")
+@pytest.mark.grid("name", "front")
 @pytest.mark.parametrize(("name", "front"), [case for case in CASES if case[1] != VIEW])
 @pytest.mark.parametrize("external", [False, True])
 def test_after_an_order_the_page_that_it_leads_to_is_new(directory: Path, name: str, front: str, external: bool) -> None:
@@ -82,7 +82,7 @@ def test_after_an_order_the_page_that_it_leads_to_is_new(directory: Path, name: 
     assert new[1][0] == "HIT"
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("front", [VIEW, GATEWAY, GATEWAY_VIEW])
 @pytest.mark.parametrize("name", ["ProxyFix", "ReverseProxied", "a mount"])
 def test_middleware_around_all(directory: Path, clock: time_machine.Traveller, name: str, front: str) -> None:
@@ -144,7 +144,7 @@ FORGED = [
 ]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize(("name", "fields", "before"), FORGED)
 @pytest.mark.parametrize(("front", "outside"), [(GATEWAY, False), (GATEWAY, True), (WSGI, False)])
 def test_a_visitor_purges_no_page_elsewhere(

@@ -82,7 +82,7 @@ def ask(app: Flask, *asked: dict[str, Any]) -> None:
         visit(app, **options)
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("site", [at_view, at_gateway])
 @pytest.mark.parametrize(
     ("view", "asked", "reasons"),

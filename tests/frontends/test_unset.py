@@ -183,7 +183,7 @@ def test_a_page_that_changes_the_session_is_nobody_elses(
     assert ["Set-Cookie" in each.headers for each in visitors] == [True, True]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @SESSIONS
 @EVERYWHERE
 def test_a_page_that_reads_the_session_stays_its_owners_whatever_cookie_it_sets(

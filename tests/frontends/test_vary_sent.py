@@ -160,7 +160,7 @@ def outer(app: Flask) -> Cdn:
 ORDERS = [(ANN, NOBODY, BOB, ANN, NOBODY), (NOBODY, ANN, BOB, NOBODY, ANN)]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_a_cache_further_out_gives_everybody_their_own(make_app: MakeApp, front: str, way: Callable[[], str]) -> None:
@@ -180,7 +180,7 @@ def names(seen: Seen) -> list[str]:
     return sorted(name.strip() for line in seen.headers.getlist("Vary") for name in line.split(","))
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize(
     ("fields", "environ", "method"),

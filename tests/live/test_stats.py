@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from support import prepared
-from support.endurance import pairs
 from support.servers import Server, Visitor, environment, serving, wait_for
 
 pytestmark = [pytest.mark.server, pytest.mark.soak]
@@ -125,7 +124,9 @@ def read_elsewhere(folder: Path, env: dict[str, str]) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(("kind", "gateway"), pairs(["sync", "gthread"], ["", "yes"]))
+@pytest.mark.grid
+@pytest.mark.parametrize("gateway", ["", "yes"])
+@pytest.mark.parametrize("kind", ["sync", "gthread"])
 def test_the_numbers_add_up_though_a_worker_is_killed(
     kind: str, gateway: str, tmp_path: Path, soak: Callable[[int, int], int]
 ) -> None:

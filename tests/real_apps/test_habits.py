@@ -18,7 +18,6 @@ from jinja2 import DictLoader
 from wtforms import StringField
 
 from support.clock import NOON
-from support.endurance import pairs
 from support.real_apps.flask_sites import GATEWAY, VIEW, WINDOWS, built, cached_app, signed_session
 from support.real_apps.walks import Built, RealApp, Step, Visitor, Walk, compare
 
@@ -215,8 +214,9 @@ WALK = Walk(
 )
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize(("habit", "front"), pairs(HABITS, [VIEW, GATEWAY]), ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.grid
+@pytest.mark.parametrize("front", [VIEW, GATEWAY])
+@pytest.mark.parametrize("habit", HABITS, ids=lambda habit: habit.__name__)
 def test_each_visitor_sees_what_the_site_shows_without_a_cache(habit: Callable[[Flask], Any], front: str, directory: Path) -> None:
     site = RealApp(habit.__name__, partial(build, habit), pages=("/page",), forms={"/form": {}})
     walked = compare(site, site.build(front, directory), WALK)

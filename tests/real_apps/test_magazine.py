@@ -10,7 +10,7 @@ import pytest
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.frontends.flask_sessions import FlaskSessions
 from flask_stalecache.frontends.request_origin import RequestOrigin
-from support.endurance import IS_SOAK, pairs
+from support.endurance import IS_SOAK
 from support.real_apps.flask_sites import GATEWAY, VIEW
 from support.real_apps.magazine import (
     LANGUAGES,
@@ -196,8 +196,9 @@ def way_of(steps: list[Step]) -> Walk:
     return Walk((Visitor((("HTTP_ACCEPT_LANGUAGE", "de"),)),) * 3, tuple(steps))
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize(("name", "front"), pairs(WAYS, FRONTS))
+@pytest.mark.grid
+@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("name", WAYS)
 def test_nobody_is_shown_what_was_made_for_another(name: str, front: str, directory: Path) -> None:
     walk = way_of(WAYS[name])
     walked = compare(MAGAZINE, MAGAZINE.build(front, directory), walk)

@@ -119,7 +119,7 @@ PARSERS: Mapping[str, Callable[[CollectorRegistry], Samples]] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("parser", PARSERS)
 @pytest.mark.parametrize(
     ("which", "value"),

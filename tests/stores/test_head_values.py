@@ -241,7 +241,7 @@ def test_an_absurd_head_is_never_an_error_nor_a_wrong_answer(
         assert site.visit(page).startswith(f"{page} for de, run ")
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("value", NEVER, ids=range(len(NEVER)))
 def test_what_no_field_has_is_a_broken_entry_wherever_it_stands(filled: tuple[Site, dict[str, bytes]], value: str) -> None:
     _, files = filled
@@ -252,7 +252,7 @@ def test_what_no_field_has_is_a_broken_entry_wherever_it_stands(filled: tuple[Si
                 entry_format.decode(sealed(text_with(head, place, value), body), head["key"])
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("place", "value"),
     [

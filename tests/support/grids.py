@@ -37,11 +37,11 @@ def covering(rows: Sequence[Row]) -> list[int]:
     return sorted(chosen)
 
 
-def in_pairs(items: Iterable[pytest.Item]) -> dict[pytest.Item, None]:
-    """Return those combinations of grids (the marker ``in_pairs``) whose values are in others."""
+def left_out_of_grids(items: Iterable[pytest.Item]) -> dict[pytest.Item, None]:
+    """Return those combinations of grids (the marker ``grid``) whose values are in others."""
     grids: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker("in_pairs"):
+        if item.get_closest_marker("grid"):
             grids.setdefault(item.nodeid.partition("[")[0], []).append(item)
     left_out: dict[pytest.Item, None] = {}
     for grid in grids.values():
@@ -56,7 +56,7 @@ def _row(item: pytest.Item) -> Row:
     What one table gives together is one value, unless the marker names its parameters.
     """
     params: dict[str, Any] = dict(item.callspec.params)  # type: ignore[attr-defined]
-    apart = item.get_closest_marker("in_pairs").args  # type: ignore[union-attr]
+    apart = item.get_closest_marker("grid").args  # type: ignore[union-attr]
     row: list[Hashable] = [_known(params.pop(name)) for name in apart]
     for mark in item.iter_markers("parametrize"):
         names = mark.args[0] if mark.args else mark.kwargs["argnames"]

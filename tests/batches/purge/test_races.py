@@ -284,7 +284,7 @@ def batch(site: Site, count: int = 6) -> tuple[list[Seen], int]:
     return seen, site.runs["/"] - before
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize(("first", "second", "third"), STEPS)
 def test_a_purge_does_not_depend_on_the_clock(
@@ -312,7 +312,7 @@ def test_a_purge_does_not_depend_on_the_clock(
     assert runs == 1
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("before", [0, -HOUR, HOUR])
 @pytest.mark.parametrize("within", [-HOUR, HOUR])

@@ -25,7 +25,7 @@ PAGES = (*NEWS, "/about", "/rates/EUR")
 CALL = "support.batch_site.make_site.<locals>.rates('EUR')"
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("selector", "renewed"),
     [
@@ -61,7 +61,7 @@ def test_what_is_selected_is_made_again_though_it_is_fresh(
         assert visit(site.app, path).page == ("HIT", f"version {2 if path in renewed else 1}"), path
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("what", ["refresh", "publish", "purge"])
 @pytest.mark.parametrize(
     ("given", "said"),
@@ -338,7 +338,7 @@ def test_what_no_rule_makes_any_more_is_left_alone(directory: Path) -> None:
 # -- purging by prefix -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 @pytest.mark.parametrize("prefix", ["/news/", "http://localhost/news/"])
 def test_a_prefix_is_purged_and_nothing_else(site: Site, prefix: str, soft: bool) -> None:

@@ -191,7 +191,7 @@ BAD_DURATIONS = [
 ]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("name", DURATIONS)
 @pytest.mark.parametrize("value", BAD_DURATIONS, ids=lambda value: repr(value)[:20])
@@ -294,7 +294,7 @@ REFUSED: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize(("parameters", "said"), REFUSED, ids=[repr(row[0]).split(" at 0x")[0][:60] for row in REFUSED])
 def test_a_bad_value_is_refused_by_name_value_and_what_is_accepted(

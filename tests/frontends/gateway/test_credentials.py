@@ -43,7 +43,7 @@ LIFETIMES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("lifetime", LIFETIMES)
 @pytest.mark.parametrize("alice", [ALICE, {"HTTP_X_FORWARDED_USER": "alice"}, {"HTTP_X_API_KEY": "alice"}])
 def test_a_members_page_is_not_stored(directory: Path, lifetime: str, alice: Mapping[str, str]) -> None:

@@ -83,7 +83,7 @@ def test_a_stream_is_confirmed_without_being_read(tmp_path: Path, length: tuple[
     assert (site.last.asked, site.last.closed) == (0, 1)
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("fields", "asked", "status", "content_range", "body"),
     [

@@ -78,7 +78,7 @@ IDENTITIES: dict[str, Callable[[int], dict[str, str]]] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("status", ["500 Sorry user0", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout"])
 @pytest.mark.parametrize("identity", IDENTITIES)
 def test_nobody_is_given_the_page_of_another(directory: Path, status: str, identity: str) -> None:
@@ -197,7 +197,7 @@ WHO: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("raises", [False, True], ids=["returned", "raised"])
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("front", FRONTS)

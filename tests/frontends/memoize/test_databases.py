@@ -78,7 +78,7 @@ def in_task(app: Flask, function: Callable[[], object]) -> None:
 everywhere = pytest.mark.parametrize("run", [in_request, in_command, in_task])
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @everywhere
 def test_what_was_added_before_a_miss_is_stored_by_the_commit_after_it(shop: DatabaseShop, run: Run) -> None:
     rate = rate_of(shop)
@@ -132,7 +132,7 @@ def test_an_app_that_commits_at_teardown_commits_nothing_of_what_fails_later(
     assert shop.names() == []
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @everywhere
 def test_a_nested_miss_stays_in_the_same_session(shop: DatabaseShop, run: Run) -> None:
     seen: list[object] = []
@@ -279,7 +279,7 @@ def change(shop: DatabaseShop, amount: int) -> None:
         session.merge(Price(name="tea", amount=amount))
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", ["plain", "flask_sqlalchemy"])
 @pytest.mark.parametrize("soft", [False, True])
 @everywhere

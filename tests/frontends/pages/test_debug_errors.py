@@ -86,7 +86,7 @@ def test_a_page_whose_refresh_has_failed_is_not_served(make_site: Callable[..., 
     assert site.visit() == site.visit() == "page 5"
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("age", [MAX_AGE + 1, MAX_AGE + SWR + 1])
 @pytest.mark.parametrize("how", ["not debug", "asked for"])
 def test_it_is_served_without_debug_or_if_asked_for(

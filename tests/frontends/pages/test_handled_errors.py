@@ -156,7 +156,7 @@ FAILING: dict[str, Callable[[Exception], Any]] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("age", [STALE, EXPIRED])
 @pytest.mark.parametrize("name", [None, *FAILING])
 def test_what_handlers_turn_into_a_failure_is_one(

@@ -203,7 +203,7 @@ def warm(app: Flask, options: dict[str, Any]) -> None:
     assert engine.runtime.drain(PATIENCE)
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("visitor", VISITORS)
 @pytest.mark.parametrize("hit", [hit_by_the_view, hit_by_the_app])
 def test_a_hit_makes_no_system_call(
@@ -343,14 +343,14 @@ def hit_by_the_gateway(directory: Path, kind: str, visitor: str) -> tuple[int, b
     return counted_without_system_calls(engine, prepare)
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("visitor", GATEWAY_VISITORS)
 @pytest.mark.parametrize("kind", ["bare", "flask", "view"])
 def test_a_hit_of_the_gateway_makes_no_system_call(worker: Worker, directory: Path, kind: str, visitor: str) -> None:
     assert worker.run(hit_by_the_gateway, directory, kind, visitor) == (0, b"ok")
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("visitor", GATEWAY_VISITORS)
 @pytest.mark.parametrize("kind", ["bare", "flask", "view"])
 def test_a_hit_of_the_gateway_takes_no_lock(directory: Path, kind: str, visitor: str) -> None:

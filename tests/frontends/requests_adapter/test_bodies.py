@@ -40,7 +40,7 @@ READERS: dict[str, Callable[[requests.Response], object]] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "length"])
 @pytest.mark.parametrize("kind", BODIES)
@@ -103,7 +103,7 @@ def test_cookies_are_the_sessions_own_business(party: ThirdParty, site: Site) ->
 # -- large and streamed bodies ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_body_over_the_limit_is_returned_and_not_stored(

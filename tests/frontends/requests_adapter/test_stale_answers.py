@@ -67,7 +67,7 @@ def test_a_refresh_waits_for_the_response_to_be_closed(party: ThirdParty, site: 
     assert party.calls == 2
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "server",
     [

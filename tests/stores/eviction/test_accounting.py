@@ -147,7 +147,7 @@ def test_a_disk_too_full_for_a_lock_file_can_be_cleared(
 # -- the counters ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("damage", [0, 7 * BLOCK, 2**63], ids=str)
 @pytest.mark.parametrize("folders", [1, 256])
 def test_a_damaged_counter_mends_itself(directory: Path, clock: time_machine.Traveller, damage: int, folders: int) -> None:

@@ -38,7 +38,7 @@ def unstorable() -> Note:
 # -- a flood of answers that can't be stored -------------------------------------------------------------------------
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", ["no-store", "error", "cookie"])
 @pytest.mark.parametrize("is_gateway", [False, True], ids=["view", "gateway"])
 def test_answers_that_may_not_be_stored_evict_no_page(

@@ -115,7 +115,7 @@ STEPS: dict[str, Callable[[pytest.MonkeyPatch, Path, int], None]] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
 @pytest.mark.parametrize("break_it", STEPS.values(), ids=STEPS)
 def test_a_disk_that_fails_leaves_the_pages_live(

@@ -461,7 +461,7 @@ def worker() -> Iterator[Worker]:
         yield made[0]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("trouble", ["full", "readonly"])
 def test_a_disk_that_gets_bad_costs_no_page(tmp_path: Path, worker: Worker, trouble: str, moment: str) -> None:

@@ -35,7 +35,7 @@ def seen(store: FileStore, directory: Path) -> list[bytes | None]:
     return [body_in(each) for each in (store, FileStore(directory))]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("ahead", [2 * DAY, 365 * DAY])
 def test_a_sweep_by_a_wrong_clock_drops_no_record_that_a_running_call_needs(

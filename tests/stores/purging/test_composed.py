@@ -198,7 +198,7 @@ def test_a_purge_that_was_killed_is_ended_by_who_has_the_lock(site: Site) -> Non
     assert store.seq() == number + 1
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("has_table", [True, False], ids=["", "without tables"])
 @pytest.mark.parametrize("step", [(Stamps, "begin_purge"), BEFORE_RECORD], ids=["before SEQ is raised", "before the record"])
 def test_a_worker_that_starts_in_the_middle_of_a_purge_keeps_nothing_of_it(

@@ -338,7 +338,7 @@ SCENES: dict[str, tuple[Callable[[Scene], object], Callable[[Scene], object]]] =
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.soak
 @pytest.mark.parametrize(("deed", "interloper"), SCENES.values(), ids=SCENES)
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
@@ -358,7 +358,7 @@ def test_whatever_comes_between_any_two_steps_the_purge_wins(
     assert step > 5
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.soak
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 @pytest.mark.parametrize("deed", ["load", "tick", "write"])

@@ -62,7 +62,7 @@ def truncate_elsewhere(directory: Path) -> None:
 LOSSES = [delete_table, replace_table, truncate_elsewhere]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("lose", LOSSES)
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("seen_by", ["tick", "purge", "a new process"])
@@ -224,7 +224,7 @@ GARBAGE += [seal(b"NAME", data.replace(b"]}", b'], "up": ["x", 1]}')) for data i
 GARBAGE += [seal(b"NAME", b"[" * 100_000), seal_json(b"NAME", {"name": "tag:sport", "hard": 1, "softs": [], "up": ["x", 1]})]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("data", GARBAGE, ids=range(len(GARBAGE)))
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("opened", [False, True], ids=["found by a new process", "found by a running one"])
@@ -304,7 +304,7 @@ def test_without_the_last_number_the_records_tell_it(
         assert (body_in(each), body_in(each, "after")) == (None, None)
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("preserve", [True, False], ids=["with its times", "with new times"])
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_copied_directory_has_the_same_purged(

@@ -144,7 +144,7 @@ QUICK = [
 ]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("twist", INDIFFERENT)
 @pytest.mark.parametrize("name", [*QUICK, "a lost table, two purges", "a killed sweep"])
 def test_what_only_saves_time_may_be_left_out(name: str, twist: str) -> None:

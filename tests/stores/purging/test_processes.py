@@ -52,7 +52,7 @@ def visit_and_wait(place: Path, key: str, number: int) -> tuple[str, int]:
     return seen
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.soak
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 @pytest.mark.parametrize("refresh", [False, True], ids=["a first fill", "a refresh"])

@@ -129,7 +129,7 @@ def stopped_at_opening(directory: Path) -> Iterator[int]:
             os.waitpid(pid, 0)
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("how", ["goes on", "is killed"])
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 def test_a_purge_while_another_process_was_stopped_as_it_opened_the_table(
@@ -177,7 +177,7 @@ def test_a_new_worker_waits_for_nobody(directory: Path, waits: list[float], step
     assert waits == []
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("how", ["goes on", "is killed"])
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 @pytest.mark.parametrize("by", ["new worker", "old worker"])

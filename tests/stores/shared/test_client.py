@@ -82,7 +82,7 @@ def test_a_killed_server(mortal: Server, make_store: MakeStore, caplog: pytest.L
     store.follower.stop()
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("back", ["with its data", "empty"])
 def test_a_server_that_comes_back(mortal: Server, make_store: MakeStore, back: str) -> None:
     one, two = make_store(mortal.url, "one"), make_store(mortal.url, "two")
@@ -147,7 +147,7 @@ def test_a_server_that_is_slow_is_asked_again_while_the_host_hears_it(
     assert other.load("page").entry is None
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("policy", ["noeviction", "allkeys-lru", "volatile-lru", "allkeys-random"])
 def test_a_full_memory(mortal: Server, make_store: MakeStore, policy: str) -> None:
     client = mortal.client()
@@ -255,7 +255,7 @@ def nobody(server: Server) -> tuple[str, str]:
         return f"redis://127.0.0.1:{free.getsockname()[1]}/0", "connected"
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("case", [refused, denied, replica, nobody])
 def test_a_server_that_refuses(
     mortal: Server, make_store: MakeStore, caplog: pytest.LogCaptureFixture, case: Callable[[Server], tuple[str, str]]

@@ -58,7 +58,7 @@ LEFTOVERS: dict[str, Callable[[Path], Path]] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("place", LEFTOVERS.values(), ids=LEFTOVERS)
 @pytest.mark.parametrize(("age", "stays"), [(HOUR - PAUSE, True), (HOUR + 1, False)], ids=["young", "old"])
 def test_the_leftover_of_a_killed_writer_goes_after_an_hour(

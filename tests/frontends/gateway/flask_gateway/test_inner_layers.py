@@ -165,7 +165,7 @@ def test_a_mounted_app_that_says_public_is_stored(make_site: MakeSite, directory
         assert pages(each, path, ANN, NOBODY, BOB, ANN) == [("MISS", "stranger 1"), *[("HIT", "stranger 1")] * 3]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "fields",
     [
@@ -287,7 +287,7 @@ def test_a_layer_whose_answer_is_none_leaves_what_is_stored(make_site: MakeSite,
 # -- a mounted Flask app -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", ["plain", "a cache without cached views", "cached", "gateway", "gateway=True"])
 @pytest.mark.parametrize("copies", [False, True], ids=["mounted", "mounted with a copy"])
 def test_a_mounted_flask_app_stores_its_own_pages(make_site: MakeSite, directory: Path, kind: str, copies: bool) -> None:

@@ -181,7 +181,7 @@ if IS_SOAK:
     WALKS += [("a stranger first", "/?secure=1"), ("members first", "/")]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.soak
 @pytest.mark.parametrize("gateway", [True, False], ids=["STALECACHE_GATEWAY", "gateway=True"])
 @pytest.mark.parametrize("name", SITES)
@@ -333,7 +333,7 @@ ORDINARY: dict[str, tuple[Middleware, str]] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("name", ORDINARY)
 @pytest.mark.parametrize("script_root", ["", "/app"])
 def test_ordinary_middleware_leaves_hits(make_site: MakeSite, name: str, script_root: str) -> None:

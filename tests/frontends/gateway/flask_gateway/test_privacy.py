@@ -227,7 +227,7 @@ PERSONAL: dict[str, Build] = {
 NEVER = {"fields as a whole", "fields as a whole in a stream"}
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("name", PERSONAL)
 @pytest.mark.parametrize(
     "visitors",

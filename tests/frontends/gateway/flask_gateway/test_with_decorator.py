@@ -148,7 +148,7 @@ def test_the_app_has_the_last_word(make_app: MakeApp, clock: time_machine.Travel
     assert visit(app, "/page").word == "MISS"
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize(
     "selector",

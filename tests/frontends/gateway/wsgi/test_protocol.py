@@ -45,7 +45,7 @@ def polite(environ: dict[str, Any], start_response: Any) -> Any:
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [b"page"]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.usefixtures("complaints")
 @pytest.mark.parametrize("how", ["/list", "/stream", "/stale", "/renewed", "/fails"])
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ NONSENSE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("what", NONSENSE)
 @pytest.mark.parametrize("honors", [True, False])
 def test_nonsense_in_a_request_is_no_error(behind: Behind, what: str, honors: bool) -> None:

@@ -57,7 +57,7 @@ def test_a_view_with_gateway_whose_pages_have_holes(make_app: MakeApp) -> None:
     assert [visit(app, "/altered", each).text for each in (BOB, NOBODY, BOB)] == ["BOB", "NOBODY", "BOB"]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("path", ["/", "/base", "/live", "/altered"])
 @pytest.mark.parametrize("rules", [True, {"/*": Policy(max_age=60)}], ids=["all", "rules"])
 def test_a_gateway_in_front_of_cached_views(rules: Any, path: str, make_app: MakeApp) -> None:

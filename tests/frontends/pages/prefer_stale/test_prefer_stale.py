@@ -223,7 +223,7 @@ READS: list[Any] = [
 ]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize(("reads", "carrier"), READS)
 @pytest.mark.parametrize("order", ["carrier first", "carrier later"])
 def test_what_a_callable_reads_does_not_count(
@@ -365,7 +365,7 @@ def test_a_page_that_is_gone_is_gone_for_who_prefers_stale_too(
 # -- what is never served stale --------------------------------------------------------------------------------------
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("directives", "is_served"),
     [

@@ -44,7 +44,7 @@ FIELD: dict[str, Callable[[], object]] = {
 }  # fmt: skip
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("name", FIELD)
 @pytest.mark.parametrize("where", ["view", "hook"])
 def test_a_field_in_the_environ_is_an_absent_name(make_app: MakeApp, name: str, where: str) -> None:
@@ -90,7 +90,7 @@ ADDRESS: dict[str, Callable[[], object]] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("name", ADDRESS)
 @pytest.mark.parametrize("where", ["view", "hook"])
 def test_what_the_server_knows_of_a_visitor_is_not_shared(make_app: MakeApp, name: str, where: str) -> None:
@@ -166,7 +166,7 @@ BY_C: dict[str, Callable[[], object]] = {
 }  # fmt: skip
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("name", BY_C)
 @pytest.mark.parametrize("order", [(NOBODY, ANN, BOB, NOBODY), (ANN, BOB, NOBODY, ANN)], ids=["stranger", "member"])
 def test_c_code_that_reads_cookies_is_seen(make_app: MakeApp, name: str, order: tuple[Fields, ...]) -> None:

@@ -88,7 +88,7 @@ WHOLE: dict[str, Callable[[], object]] = {
 }  # fmt: skip
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize("strangers_first", [True, False])
 @pytest.mark.parametrize("where", ["view", "hook"])
@@ -186,7 +186,7 @@ QUERY: dict[str, Callable[[], object]] = {
 TAGGED, OTHER, BARE = "/?utm_source=ann", "/?utm_source=bob", "/"
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("name", QUERY)
 @pytest.mark.parametrize("where", ["view", "hook"])
 def test_a_page_that_reads_an_ignored_parameter_is_not_stored(make_app: MakeApp, name: str, where: str) -> None:

@@ -90,7 +90,7 @@ def test_conditionals_are_there_again_after_the_view(make_app: MakeApp) -> None:
     assert told == ['"mine"']
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "change",
     [

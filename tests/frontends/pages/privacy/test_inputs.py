@@ -120,7 +120,7 @@ def test_a_page_is_shared_by_those_who_do_not_carry_what_it_read(make_app: MakeA
     assert said == ["MISS", "HIT", "BYPASS", "HIT", "BYPASS"]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("name", NAMED)
 @pytest.mark.parametrize("where", ["view", "hook"])
 def test_a_page_of_one_who_carries_what_it_read_is_not_stored(make_app: MakeApp, where: str, name: str) -> None:

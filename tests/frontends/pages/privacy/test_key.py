@@ -266,7 +266,7 @@ SESSION: dict[str, Callable[[], object]] = {
 }
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("name", SESSION)
 @pytest.mark.parametrize("strangers_first", [True, False])
 def test_a_key_callable_that_uses_the_session_covers_no_other_part_of_it(

@@ -154,7 +154,7 @@ def walk(make_app: MakeApp, place: Callable[..., None], reads: Reads, *visitors:
     return said
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("visitors", "words"),
     [
@@ -175,7 +175,7 @@ def test_who_lacks_a_key_gets_the_page_of_one_who_lacks_it(
     assert said == dict.fromkeys(said, words)
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("visitors", "words"),
     [

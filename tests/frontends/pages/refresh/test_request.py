@@ -301,7 +301,7 @@ def test_a_refresh_does_not_eat_the_flash_message(
     assert visit(app, "/other", ANN).text == "['saved']"
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("policy", CARRIES, ids=["ignore_session", "key", "key-session"])
 @pytest.mark.parametrize("where", ["before", "after", "view", "instead", "error"])
 def test_a_refresh_changes_no_session(

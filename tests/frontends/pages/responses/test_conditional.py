@@ -63,7 +63,7 @@ def test_only_a_200_is_given_an_etag(make_app: MakeApp, status: int) -> None:
     assert ["ETag" in visit(app).headers for _ in range(2)] == [False, False]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("cold", [True, False], ids=["cold", "warm"])
 @pytest.mark.parametrize(
     ("fields", "status"),
@@ -151,7 +151,7 @@ def test_conditions_are_not_answered_for_other_statuses(make_app: MakeApp) -> No
 # -- ranges ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("cold", [True, False], ids=["cold", "warm"])
 @pytest.mark.parametrize(
     ("field", "part", "content_range"),

@@ -181,7 +181,7 @@ def test_a_busy_page_is_never_stale(make_app: MakeApp, clock: time_machine.Trave
     assert view.runs == [False, *[True] * (3600 // 50)], "renewed where the last ten seconds begin"
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.soak
 @pytest.mark.parametrize("jitter", [0, 0.1, 0.5])
 @pytest.mark.parametrize("ahead", [10, 30, 59])

@@ -114,7 +114,7 @@ def test_a_renewal_that_comes_in_time_is_served(
     assert view.runs == [False, True]
 
 
-@pytest.mark.in_pairs
+@pytest.mark.grid
 @pytest.mark.parametrize("config", [{}, {"REFRESH_WORKERS": 1}, {"REFRESH_WORKERS": 0}], ids=["4 workers", "1 worker", "in line"])
 @pytest.mark.parametrize(
     "policy",
