@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from weakref import finalize
 
 from ..core.guarded import guarded
 from ..core.model.packets import REPLY_SIZE, Packet, Said, decode_reply, group_of, socket_name
@@ -132,6 +133,8 @@ class _Line:
         self._directory = Directory(directory)
         self._mutex = threading.RLock()
         self._socket: socket.socket | None = None
+        #: Closes the connection, also when this object is gone.
+        self._finalizer: finalize[..., _Line] | None = None
         self._not_before = 0.0
         #: When each packet was sent that was not answered yet, and when each refresh was refused.
         self._awaited: dict[str, float] = {}
@@ -207,7 +210,12 @@ class _Line:
         except (OSError, ConfigError):
             # The store says what is wrong with it.
             return False
-        return self._socket is not None
+        if self._socket is None:
+            return False
+        # An app that is dropped, in a test say, leaves no open socket. Of what is collected together, __del__ may come too late.
+        self._finalizer = finalize(self, self._socket.close)
+        self._finalizer.atexit = False
+        return True
 
     def _try(self, packet: bytes, now: float) -> bool:
         assert self._socket is not None
@@ -255,8 +263,8 @@ class _Line:
 
         :param not_before: when the next one is tried.
         """
-        if self._socket is not None:
-            self._socket.close()
+        if self._finalizer is not None:
+            self._finalizer()
         self._socket, self._not_before = None, not_before
         self._awaited.clear()
         self._ends.clear()
@@ -266,8 +274,3 @@ class _Line:
     def close(self) -> None:
         """Close the connection."""
         self._drop(0.0)
-
-    def __del__(self) -> None:
-        # An app that is dropped, in a test say, leaves no open socket.
-        if self._socket is not None:
-            self._socket.close()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flask_stalecache.core.model.packets import SIZE, Packet, Said, encode_reply
 from flask_stalecache.core.model.refresh_data import Kind
+from flask_stalecache.engine import worker_link
 from flask_stalecache.engine.worker_link import _Line
 from flask_stalecache.filesystem.directory import Directory
 from flask_stalecache.filesystem.local_socket import Listener, receive
@@ -54,3 +58,26 @@ def test_the_end_comes_by_the_connection_that_it_is_awaited_on(directory: Path, 
 def test_nobody_is_reached_where_nobody_listens(directory: Path) -> None:
     directory.mkdir(mode=0o700, exist_ok=True)
     assert not _Line(directory).is_reached("worker")
+
+
+def test_a_line_that_is_collected_leaves_no_open_socket(
+    directory: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the garbage collector comes to the socket, which is older here, first."""
+    held = Directory(directory)
+    held.hold()
+    older = [worker_link.connect(held.at("worker"))]
+    monkeypatch.setattr(worker_link, "connect", lambda place: older.pop())
+    line: Any = _Line(directory)
+    assert line.is_reached("worker")
+    line.cycle = line
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        del line
+        gc.collect()
+    assert [str(each.message) for each in said] == []
+    visitor = listener.accept()
+    assert visitor is not None
+    assert receive(visitor, SIZE) == b"", "it was closed"
+    visitor.close()
+    listener.close(removes=True)

@@ -77,10 +77,9 @@ def socket_of(output: str) -> Path:
 def not_running(output: str) -> bool:
     """Tell whether no process has the demo's folder in its command line or its environment any more."""
     folder = socket_of(output).parent
+    processes = [each for each in Path("/proc").iterdir() if each.name.isdigit()]
     return not folder.exists() and not [
-        each
-        for each in Path("/proc").glob("[0-9]*/*")
-        if each.name in ("cmdline", "environ") and str(folder).encode() in contents(each)
+        each for each in processes for name in ("cmdline", "environ") if str(folder).encode() in contents(each / name)
     ]
 
 

@@ -231,10 +231,16 @@ class Purging(RuleBasedStateMachine):
         """An entry goes, as when there is no room."""
         lock = self.views[view].store.lock(key)
         if lock.acquire():
+            is_there = self._file_of(key).exists()
             self.views[view].store.remove(key)
             lock.release()
             self.model.stored.pop(key, None)
-            self._changed(key, self.views[view])
+            # Nobody is told that what is gone has gone: its copies stay, where it was removed by somebody who is not heard.
+            if is_there:
+                self._changed(key, self.views[view])
+
+    def _file_of(self, key: str) -> Path:
+        return self.directory / digest(key)[:2] / digest(key)
 
     def _changed(self, key: str, by: View) -> None:
         """Note who was told of a change: those who look at the same table."""
@@ -356,7 +362,7 @@ class Purging(RuleBasedStateMachine):
         mine.store.tick()
         mine.behind = False
         for key, fill in list(self.model.stored.items()):
-            if not (self.directory / digest(key)[:2] / digest(key)).exists():
+            if not self._file_of(key).exists():
                 over = time.time() - fill.answered_at - BASE >= ALL_WINDOWS - 2 * HOUR
                 assert self.model.is_dropped(fill) or fill.doubtful or over
                 del self.model.stored[key]
