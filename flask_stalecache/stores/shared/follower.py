@@ -155,6 +155,10 @@ class Follower:
         self._is_connected = False
         self._known.note_down(pause + DOWN_FOR)
 
+    def _note_up(self) -> None:
+        if self._known.down_until:
+            self._known.down_until = 0.0
+
     # -- reading -------------------------------------------------------------------------------------------------
 
     def catch_up(self) -> None:
@@ -193,6 +197,8 @@ class Follower:
         """Do what was read says; return whether there is more."""
         # Another process may have met an outage that this one has not: then purges may be missing there.
         is_first = not self._is_connected or self._known.down_until > 0
+        # Before purges are applied, so that what they make stale is refreshed with the server's locks, once over all hosts.
+        self._note_up()
         if self._lacks_purges(read, applied):
             self._purge_all_here(read)
         else:
@@ -212,8 +218,7 @@ class Follower:
     def _has_heard(self) -> None:
         known, now = self._known, time.monotonic()
         known.has_heard()
-        if known.down_until:
-            known.down_until = 0.0
+        self._note_up()
         if now - self._put_at >= _SECOND:
             self._put_at = now
             self._look_at_slots()

@@ -175,8 +175,10 @@ class RedisStore:
     def _fetch(self, copy: Copy, name: str) -> Copy:
         own, slot = "" if copy.entry is None else copy.entry.serial, slot_of(name)
         since = self._known.serial(slot)
+        # Whoever has a copy needs not wait, unless the origin would be called without need.
+        patience = 0 if own and self._leases.find(name) is None else None
         try:
-            got = self._scripts.get(name, own, self._idle, patience=0 if own else None)
+            got = self._scripts.get(name, own, self._idle, patience=patience)
         except (Unavailable, Refused):
             return copy
         if self._heeds(got.state):

@@ -513,6 +513,27 @@ def test_a_killed_server_with_its_data_is_read_on(server: Server, hosts: list[Ho
     two.follower.stop()
 
 
+def test_what_the_return_of_a_server_makes_stale_is_locked_at_the_server(
+    server: Server, hosts: list[Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its hosts refresh it once together: none of them counts as alone any more when it becomes stale."""
+    one, two = hosts
+    fill(one, two)
+    server.lose()
+    one.known.note_down(PATIENCE)
+    alone: list[bool] = []
+    apply = one.files.apply_purges
+
+    def applying(purges: Sequence[Any]) -> None:
+        alone.append(one.known.is_down)
+        apply(purges)
+
+    monkeypatch.setattr(one.files, "apply_purges", applying)
+    one.read()
+    assert fresh_body_in(one.files) is None
+    assert alone[-1:] == [False]
+
+
 def test_an_empty_server_after_a_kill(server: Server, hosts: list[Host]) -> None:
     one, two = hosts
     fill(one, two)
