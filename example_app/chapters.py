@@ -124,8 +124,8 @@ class Chapter:
 _STALE = "STALE( STALE| UPDATING)*"
 # A refresh of the previous chapter may have failed a moment ago.
 _STALE_FROM_BEFORE = "(STALE|UPDATING)( STALE| UPDATING)*"
-# On a busy machine, one of the concurrent visitors may arrive when the page is already stored.
-_COLD, _MADE = "MISS( MISS| STALE| UPDATING)*", "MISS( MISS| HIT)*"
+# On a busy machine, one of the concurrent visitors may arrive when the page is already stored, and a value in it be stale by then.
+_COLD, _MADE = "MISS( MISS| STALE| UPDATING)*", "MISS( MISS| HIT| STALE| UPDATING)*"
 COLD = Chapter(
     "Nothing stored, {0.visitors} concurrent visitors: one call of each partner, and visitors do not wait for the slow one.",
     _COLD,

@@ -396,6 +396,7 @@ def test_what_a_store_of_ones_own_does_not_hear_is_refused(key: str) -> None:
         StaleCache(app, store=STORE)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "name",
     ["Connection", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "TE", "Trailer", "Transfer-Encoding", "Upgrade"],

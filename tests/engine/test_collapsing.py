@@ -47,6 +47,7 @@ from support.threads import PATIENCE, crowd, go, results, wait_until
 # -- collapsing ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("age", [None, PAST_ALL], ids=["absent", "expired"])
 @pytest.mark.parametrize("windows", [(60, 0, 0), (0, 0, 0)], ids=["fresh", "stale at once"])
 def test_a_hundred_visitors_cost_one_call(

@@ -203,6 +203,7 @@ def break_store(engine: Engine, step: str, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(engine.store, "lock", broken_lock)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("step", ["load", "lock", "write", "write_note", "remove", "every"])
 @pytest.mark.parametrize("answer", VERDICTS.values(), ids=VERDICTS)
 @pytest.mark.parametrize("may_collapse", [True, False])
@@ -250,6 +251,7 @@ def test_a_store_that_fails_still_costs_one_call_for_all_who_wait(
     assert origin.calls == 1
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("step", ["load", "lock", "write", "write_note", "remove", "every"])
 @pytest.mark.parametrize("answer", VERDICTS.values(), ids=VERDICTS)
 def test_a_store_that_fails_in_a_refresh_keeps_the_copy(

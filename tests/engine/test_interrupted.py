@@ -213,6 +213,7 @@ def test_an_exception_at_any_line_leaves_nothing(
     assert len(play(Scene(make_app, SETTINGS["in files"]), deed, soak(1, 50))) > soak(100, 3)
 
 
+@pytest.mark.grid
 @pytest.mark.soak
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("deed", ["a page", "a refresh"])

@@ -95,6 +95,7 @@ def test_a_stale_value_is_renewed_once_by_all_processes(tmp_path: Path) -> None:
 # -- real servers misbehaving ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "server",
     [
@@ -185,6 +186,7 @@ def test_that_there_is_none_is_an_answer(status: str, make_app: Callable[..., tu
         assert server.calls == 1
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("fields", "body", "text"),
     [
@@ -244,6 +246,7 @@ def big_response(response: requests.Response) -> requests.Response:
     return response
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("made", [big_bytes, big_response])
 @pytest.mark.parametrize(
     ("head", "zeros"),

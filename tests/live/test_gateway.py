@@ -223,6 +223,7 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         yield shop
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kinds", [("a",), ("a", "b")], ids=["one variant", "two variants"])
 @pytest.mark.parametrize("varies", [False, True], ids=["plain", "with Vary"])
 def test_a_cold_crowd_asks_the_app_once_for_each_variant(roomy: Shop, path: str, varies: bool, kinds: tuple[str, ...]) -> None:

@@ -196,6 +196,7 @@ def values_of(answers: list[Answer]) -> set[str]:
 # -- after the response ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid
 @every_kind
 @pytest.mark.parametrize(("view", "method"), [("text", "GET"), ("text", "HEAD"), ("file", "GET"), ("file", "HEAD")])
 def test_the_connection_that_started_a_refresh_is_not_held(shop: Shop, path: str, view: str, method: str) -> None:

@@ -173,6 +173,7 @@ def test_nobody_else_is_there(running: str, get: Callable[..., requests.Response
     assert get(f"{running}{path}").status_code == 404
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("mode", ["ok", "hang"])
 def test_it_stops_on_a_signal_whatever_it_is_doing(
