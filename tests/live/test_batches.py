@@ -16,7 +16,7 @@ import pytest
 from flask_stalecache.stores.file_store import FileStore
 from support import prepared
 from support.prepared import PreparedProcess
-from support.servers import PATIENCE, ROOT, Gate, Server, Visitor, environment, serving, wait_for
+from support.servers import PATIENCE, ROOT, Gate, environment, serving, visitors_of_two_workers, wait_for
 
 SOURCE = """
 import os
@@ -154,17 +154,6 @@ def test_warming_that_is_interrupted_goes_on_where_it_was(tmp_path: Path, soak: 
     assert sum(made.values()) == count + 4
 
 
-def pair_of(server: Server, stack: ExitStack) -> list[Visitor]:
-    """Return a visitor of each of two workers; who has connected stays with it."""
-    found: dict[str, Visitor] = {}
-    for _ in range(100):
-        visitor = stack.enter_context(Visitor(server))
-        found.setdefault(visitor.get("/about", HOST).headers["X-Pid"], visitor)
-        if len(found) == 2:
-            return list(found.values())
-    raise AssertionError("all connections went to one worker")
-
-
 @pytest.mark.server
 def test_what_was_warmed_by_a_script_is_served_and_published_by_any_worker(tmp_path: Path) -> None:
     with Gate() as gate, ExitStack() as stack:
@@ -172,7 +161,7 @@ def test_what_was_warmed_by_a_script_is_served_and_published_by_any_worker(tmp_p
         gate.answer("first")
         assert start(tmp_path, 4, env).ended()[0] == 0
         server = stack.enter_context(serving("gthread", SOURCE, tmp_path, env=env))
-        one, other = pair_of(server, stack)
+        one, other = visitors_of_two_workers(server, stack, "/about", HOST)
         for path in ("/news/0", "/caf%C3%A9/%C3%BC", "/about"):
             assert (one.get(path, HOST).cache, other.get(path, HOST).cache) == ("HIT", "HIT"), path
 

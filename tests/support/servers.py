@@ -382,6 +382,24 @@ class Visitor(AbstractContextManager["Visitor"]):
         self._connection.close()
 
 
+def visitors_of_two_workers(server: Server, stack: ExitStack, path: str, headers: Mapping[str, str]) -> list[Visitor]:
+    """Return a visitor of each of two workers; who has connected stays with it.
+
+    :param stack: closes their connections.
+    :param path: what they ask for; its answer has the field ``X-Pid``.
+    """
+    found: dict[str, Visitor] = {}
+
+    def has_both() -> bool:
+        visitor = stack.enter_context(Visitor(server))
+        found.setdefault(visitor.get(path, headers).headers["X-Pid"], visitor)
+        return len(found) == 2
+
+    # One of them may not have started yet.
+    wait_for(has_both, what="a connection to each of two workers")
+    return list(found.values())
+
+
 @contextmanager
 def visits(server: Server) -> Iterator[Callable[..., Answer]]:
     """Yield a function that asks the server, on one connection as long as the server keeps it open."""

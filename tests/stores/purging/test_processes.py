@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from flask_stalecache.engine.origin import Answer, Start
 from support.engine import FakeOrigin, make_entry, storable
 from support.processes import Worker
 from support.purging import CALLED, GO, NAMES, NEWS, SPORT, VERSION, Numbers, at, purge, seen_by
-from support.servers import Server, Visitor, serving
+from support.servers import serving, visitors_of_two_workers
 from support.threads import PATIENCE, wait_until
 
 STALE_WORDS = ("STALE", "UPDATING")
@@ -174,25 +175,13 @@ HOST = {"Host": "shop.example"}
 QUERIES = ("tag=news", "endpoint=article", "url=/news/1", "url=http://shop.example/news/1", "all=1")
 
 
-def one_of_each_worker(server: Server, visitors: list[Visitor]) -> list[Visitor]:
-    """Return a visitor of each of two workers; who has connected stays with it."""
-    found: dict[str, Visitor] = {}
-    while len(found) < 2:
-        assert len(visitors) < 100, "all connections went to one worker"
-        visitor = Visitor(server)
-        visitors.append(visitor)
-        found.setdefault(visitor.get("/about", HOST).headers["X-Pid"], visitor)
-    return list(found.values())
-
-
 @pytest.mark.server
 def test_every_worker_sees_a_purge_at_its_next_request_and_after_a_restart(tmp_path: Path) -> None:
     version = tmp_path / "version"
     version.write_text("0")
     env = {"CACHE": tmp_path / "cache", "VERSION": version}
-    opened: list[Visitor] = []
-    with serving("gthread", SOURCE, tmp_path / "site", env=env) as server:
-        pair, about = one_of_each_worker(server, opened), "0"
+    with serving("gthread", SOURCE, tmp_path / "site", env=env) as server, ExitStack() as stack:
+        pair, about = visitors_of_two_workers(server, stack, "/about", HOST), "0"
         for number, query in enumerate([*QUERIES, *(f"{query}&soft=1" for query in QUERIES)], 1):
             purger, other = pair if number % 2 else pair[::-1]
             for visitor in pair:
@@ -216,8 +205,6 @@ def test_every_worker_sees_a_purge_at_its_next_request_and_after_a_restart(tmp_p
             while pair[0].get(path, HOST).cache != "HIT":
                 pass
             assert pair[0].get(f"/purge?url={path}{soft}", method="POST").status == 200
-        for visitor in opened:
-            visitor.__exit__(None, None, None)
     version.write_text("after the restart")
     with serving("gthread", SOURCE, tmp_path / "site", env=env) as server:
         assert server.get("/news/1", HOST).cache == "HIT"
