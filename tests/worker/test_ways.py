@@ -112,7 +112,8 @@ def test_failures_back_off_and_keep_the_copy(site: WorkerSite) -> None:
         def has_failed() -> bool:
             visits.append(visit(site.app, "/2").word)
             # Each call is one failure for all, and the pauses double. A refresh of the test before may have been on its way.
-            return store.load(key).note.failures >= 4 and len(site.runs()) - before - store.load(key).note.failures in (0, 1)
+            failures = store.load(key).note.failures
+            return failures >= 4 and len(site.runs()) - before - failures in (0, 1)
 
         wait_until(has_failed, "four failures")
         assert set(visits) <= {"STALE", "UPDATING"}
