@@ -270,24 +270,8 @@ class PageFetch:
     # -- judging its response ------------------------------------------------------------------------------------------
 
     def _judge(self, made: Made) -> tuple[Judgement, Filling | None]:
-        settings, policy, previous = self.bound.settings, self.bound.cached.policy, made.start.previous
-        facts = Facts(
-            status=made.response.status_code,
-            headers=made.fields,
-            size=body_size(made.response),
-            directives=made.directives,
-            # What a page depends on of the Cookie field, names tell.
-            in_key=self.bound.in_key | ACCEPT_FIELDS | ({COOKIE} if policy.named else NO_FIELDS),
-            refusal=made.refusal,
-            # A page that is one visitor's in a way that no name tells is so for all: its names don't matter.
-            carried=NO_NAMES if made.seen.unnamed or made.is_altered else made.seen.carried,
-            had_content=previous is not None and bool(previous.body),
-            said_max_age=made.word.limit(made.now),
-            stood_in=made.word.stood_in,
-            has_better=may_stand_in(previous, made.now),
-            failures=self._failures(made.start),
-        )
-        judgement = judge(facts, policy, settings.windows, settings.max_entry_size, made.now)
+        settings, policy = self.bound.settings, self.bound.cached.policy
+        judgement = judge(self._facts(made), policy, settings.windows, settings.max_entry_size, made.now)
         if judgement.reason is not None and judgement.reason.reason is StoreRefusal.SETS_COOKIE:
             judgement = judgement._replace(reason=self._cookie_refusal(made.response) or judgement.reason)
         if judgement.verdict is Verdict.STORABLE:
@@ -312,6 +296,26 @@ class PageFetch:
         self.context.request.__dict__.setdefault(FILLED, []).append((self.bound, entry))
         index = None if place.listing is None else index_with(place.listing, entry, self.variants.url_key)
         return judgement, Filling(entry, index)
+
+    def _facts(self, made: Made) -> Facts:
+        """Return what the rules of storing ask about a response."""
+        previous = made.start.previous
+        return Facts(
+            status=made.response.status_code,
+            headers=made.fields,
+            size=body_size(made.response),
+            directives=made.directives,
+            # What a page depends on of the Cookie field, names tell.
+            in_key=self.bound.in_key | ACCEPT_FIELDS | ({COOKIE} if self.bound.cached.policy.named else NO_FIELDS),
+            refusal=made.refusal,
+            # A page that is one visitor's in a way that no name tells is so for all: its names don't matter.
+            carried=NO_NAMES if made.seen.unnamed or made.is_altered else made.seen.carried,
+            had_content=previous is not None and bool(previous.body),
+            said_max_age=made.word.limit(made.now),
+            stood_in=made.word.stood_in,
+            has_better=may_stand_in(previous, made.now),
+            failures=self._failures(made.start),
+        )
 
     def _fields_to_store(self, response: Response) -> list[tuple[str, str]]:
         unset = self.bound.cached.policy.unset

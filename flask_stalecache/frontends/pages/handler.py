@@ -352,13 +352,16 @@ class Pages:
                     self._leave_conditions(origin, served, response)
             # What the key callable read of this request, which may be other fields than when the copy was made.
             return response if bound.cached.policy.key is None else add_to_vary(response, reads_of(origin.context).by_key)
-        served = _named(origin, served)
+        return self._respond_with_answer(origin, _named(origin, served), is_visit, more)
+
+    def _respond_with_answer(self, origin: PageOrigin, served: Served, is_visit: bool, more: str) -> Response:
+        """Answer with what the view has just returned or raised."""
         if is_visit:
             origin.tally.served(served.status, served.took, waited=served.waited, why=served.why_no_hit(origin.terms))
-        answer, fields = served.answer, fields_of_answer(bound, origin.context)
+        answer, fields = served.answer, fields_of_answer(origin.bound, origin.context)
         if answer is not None and answer.error is not None:
-            follow_error(bound, origin.context)
-            handled = state.get(HANDLED)
+            follow_error(origin.bound, origin.context)
+            handled = origin.context.request.__dict__.get(HANDLED)
             if handled is not None and handled.page is not None:
                 self._holes.fill(origin.context, handled.page)
             raise answer.error
