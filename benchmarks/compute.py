@@ -6,14 +6,14 @@ for visitors, a hit at the gateway and a hit inside Flask. What visitors get is 
 ======== ===========================================================================================================
 idle     nothing is refreshed
 threads  the refreshes run in four threads of the web process, as if there was no lane
-lane     one at a time in the web process, with a low switch interval
+lane     one at a time in the web process, with a low switch interval and rests
 worker   in ``flask stalecache worker``
 celery   in Celery, with a Valkey as its broker; if both are installed
 ======== ===========================================================================================================
 
 Beside the numbers of visitors stands what share of one processor each group of processes had meanwhile: where web server, refreshes
 and visitors want more processors than there are, they take them from each other, which says nothing of the cache. A whole run takes
-about four minutes, ``--quick`` one: gunicorn gthread alone.
+about six minutes, ``--quick`` a little more than one: gunicorn gthread alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ GTHREAD, SYNC = "gunicorn gthread, 8 threads", "gunicorn sync, 2 workers"
 WAITRESS, GRANIAN = "waitress, 8 threads", "granian, 8 threads"
 HEAVY = 4
 #: Seconds between two looks of the visitor who keeps the pages that compute in use.
-LOOK = 0.05
+LOOK = 0.25
 PATIENCE = 60.0
 
 APP = """
@@ -349,10 +349,10 @@ def verdicts(found: Mapping[str, Seen]) -> Iterator[str]:
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description="Measures visitors beside refreshes that compute, and prints tables as Markdown.")
-    parser.add_argument("--quick", action="store_true", help="measure gunicorn gthread alone, for a second each")
-    parser.add_argument("--seconds", type=float, default=2.0, help="seconds of visitors for each page (default 2)")
+    parser.add_argument("--quick", action="store_true", help="measure gunicorn gthread alone, for 5 seconds each")
+    parser.add_argument("--seconds", type=float, default=6.0, help="seconds of visitors for each page (default 6)")
     chosen = parser.parse_args()
-    seconds = 1.0 if chosen.quick else chosen.seconds
+    seconds = 5.0 if chosen.quick else chosen.seconds
     if not 0.2 <= seconds <= 60:
         parser.error("give 0.2 to 60 seconds")
     servers = [GTHREAD] if chosen.quick else [GTHREAD, SYNC, WAITRESS, GRANIAN]

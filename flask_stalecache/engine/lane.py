@@ -2,8 +2,9 @@
 
 Four threads that compute leave visitors a hundredth of the hits that they had. One that does, with a lower switch interval, leaves
 them most. So a refresh of an entry that took long to compute waits for its turn, apart from those that wait for third parties.
-All caches of a process share one turn. A process outside the web server has no visitors to spare (:mod:`.switch_interval` is not
-asked there), and gevent and free-threaded builds have no lane.
+All caches of a process share one turn. After a turn during which visitors were served, the lane rests. A process outside the web
+server has no visitors to spare: it does not ask :mod:`.switch_interval`, and does not rest. gevent and free-threaded builds have no
+lane.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from ..core.model.work import rest_after
 from .meter import is_measurable
 from .per_process import PerProcess
 from .switch_interval import lowered
@@ -27,31 +29,40 @@ class Turn:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holder: int | None = None
+        #: The end of the rest after the turn before, on the clock of :func:`time.perf_counter`.
+        self._rests_until = 0.0
 
     def is_mine(self) -> bool:
         """Whether this thread has it."""
         return self._holder == threading.get_ident()
 
     def take(self, patience: float) -> threading.Lock | None:
-        """Wait for it, and return what :meth:`leave` is given; ``None`` if it could not be had in time.
+        """Wait for it, until a rest is over, and return what :meth:`leave` is given; ``None`` if it could not be had in time.
 
         :param patience: seconds to wait at most.
         """
-        until = time.monotonic() + patience
+        until = time.perf_counter() + patience
         while True:
-            lock, left = self._lock, until - time.monotonic()
-            if lock.acquire(timeout=max(0.0, min(LOOK, left))):
-                if lock is self._lock:
+            lock, now = self._lock, time.perf_counter()
+            rest, left = self._rests_until - now, until - now
+            if rest <= 0.0 and lock.acquire(timeout=max(0.0, min(LOOK, left))):
+                # The thread that gave it back may have begun a rest.
+                if lock is self._lock and self._rests_until <= time.perf_counter():
                     self._holder = threading.get_ident()
                     return lock
                 lock.release()
             elif left <= 0.0:
                 return None
+            elif rest > 0.0:
+                time.sleep(min(rest, left))
 
-    def leave(self, lock: threading.Lock) -> None:
-        """Give it back."""
+    def leave(self, lock: threading.Lock, rest: float) -> None:
+        """Give it back.
+
+        :param rest: seconds for which the lane rests.
+        """
         if lock is self._lock:
-            self._holder = None
+            self._holder, self._rests_until = None, time.perf_counter() + rest
         lock.release()
 
     def give_up(self, thread: int) -> None:
@@ -98,12 +109,14 @@ class Lane:
             yield
             return
         lock = turn.take(patience)
+        begun, own, all_threads = time.perf_counter(), time.thread_time(), time.process_time()
         try:
             with self.gently():
                 yield
         finally:
             if lock is not None:
-                turn.leave(lock)
+                took, own = time.perf_counter() - begun, time.thread_time() - own
+                turn.leave(lock, rest_after(own, took, time.process_time() - all_threads) if self.spares else 0.0)
 
     def gently(self) -> AbstractContextManager[None]:
         """Lower the switch interval meanwhile."""

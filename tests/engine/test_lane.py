@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import time_machine
 
 from flask_stalecache.core.model.work import Work
+from flask_stalecache.engine import lane
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.lane import Turn
 from flask_stalecache.engine.origin import Answer, Start
@@ -273,7 +275,7 @@ def test_a_turn_is_had_by_one_at_a_time(held: threading.Event) -> None:
     assert go(turn.is_mine).result() is False
     assert go(turn.take, 0.0).result() is None
     waiting = go(turn.take, PATIENCE)
-    turn.leave(lock)
+    turn.leave(lock, 0.0)
     assert waiting.result(PATIENCE) is not None
 
 
@@ -287,8 +289,77 @@ def test_a_turn_is_taken_from_one_that_hangs() -> None:
     other = go(turn.take, PATIENCE).result(PATIENCE)
     assert other is not None
     # It ends after all, which takes the turn from nobody.
-    turn.leave(lock)
+    turn.leave(lock, PATIENCE)
     assert go(turn.take, 0.0).result() is None
+
+
+def test_nobody_has_the_turn_during_a_rest() -> None:
+    turn = Turn()
+    lock = turn.take(0.0)
+    assert lock is not None
+    waiting, begun = go(turn.take, PATIENCE), time.perf_counter()
+    turn.leave(lock, 0.2)
+    assert go(turn.take, 0.0).result(PATIENCE) is None
+    assert waiting.result(PATIENCE) is not None
+    assert time.perf_counter() - begun >= 0.2
+
+
+def test_who_waits_for_less_than_a_rest_goes_without() -> None:
+    turn = Turn()
+    lock = turn.take(0.0)
+    assert lock is not None
+    turn.leave(lock, 1000.0)
+    assert go(turn.take, 0.01).result(PATIENCE) is None
+
+
+class Rests(Turn):
+    """Notes the rests that it is given, and takes none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rests: list[float] = []
+
+    def leave(self, lock: threading.Lock, rest: float) -> None:
+        self.rests.append(rest)
+        super().leave(lock, 0.0)
+
+
+@pytest.fixture
+def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The rests of the lane."""
+    turn = Rests()
+    monkeypatch.setattr(lane, "_turns", SimpleNamespace(get=lambda: turn))
+    return turn.rests
+
+
+def test_the_lane_rests_as_long_as_other_threads_were_busy(rests: list[float]) -> None:
+    with lane.Lane(None).turn(PATIENCE):
+        go(compute, 0.1).result(PATIENCE)
+    # At most half as long as the turn took.
+    assert rests[0] >= 0.05
+
+
+def test_alone_it_does_not_rest(rests: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Threads of other tests may be busy.
+    monkeypatch.setattr(time, "process_time", time.thread_time)
+    with lane.Lane(None).turn(PATIENCE):
+        compute(0.05)
+    assert rests == [0.0]
+
+
+def test_nor_in_a_process_without_visitors(rests: list[float]) -> None:
+    worker = lane.Lane(None)
+    worker.spares = False
+    with worker.turn(PATIENCE):
+        go(compute, 0.05).result(PATIENCE)
+    assert rests == [0.0]
+
+
+def test_a_turn_that_fails_is_followed_by_a_rest_too(rests: list[float]) -> None:
+    with suppress(ZeroDivisionError), lane.Lane(None).turn(PATIENCE):
+        go(compute, 0.05).result(PATIENCE)
+        raise ZeroDivisionError
+    assert rests[0] > 0.0
 
 
 def test_hits_meanwhile_are_served(directory: Path, clock: time_machine.Traveller, held: threading.Event) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_stalecache.core.model.work import NO_WORK, Work, measured
+from flask_stalecache.core.model.work import NO_WORK, Work, measured, rest_after
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,17 @@ def test_what_computes_on_a_busy_machine(
 @pytest.mark.parametrize(("work", "computes"), [(NO_WORK, False), (Work(9.0, 0.49), False), (Work(0.05, 0.5), True)])
 def test_its_limits(work: Work, computes: bool) -> None:
     assert work.computes is computes
+
+
+@pytest.mark.parametrize(
+    ("own", "took", "all_threads", "rest"),
+    [
+        pytest.param(1.0, 1.0, 1.0, 0.0, id="alone"),
+        pytest.param(1.0, 1.0, 1.25, 0.25, id="a few visitors"),
+        pytest.param(1.0, 2.0, 2.5, 1.0, id="as many visitors as it could serve: half its duration"),
+        pytest.param(0.1, 4.0, 0.1, 0.0, id="waits for a third party"),
+        pytest.param(1.0, 1.0, 0.5, 0.0, id="a clock that stepped back"),
+    ],
+)
+def test_the_lane_rests_after_a_turn_beside_visitors(own: float, took: float, all_threads: float, rest: float) -> None:
+    assert rest_after(own, took, all_threads) == pytest.approx(rest)
