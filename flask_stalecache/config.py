@@ -164,8 +164,8 @@ KEYS: Mapping[str, Key] = {
     "CREDENTIALS_NEED_PUBLIC": Key(
         True,
         accept.flag,
-        "GatewayCache: whether an answer to a request with Cookie, or another field that says who asks, is stored only if it says "
-        "`public` or `s-maxage`.",
+        "GatewayCache: whether an answer to a request with Cookie, or another field that identifies the client, is stored only if "
+        "it says `public` or `s-maxage`.",
     ),
     "TAG_FIELDS": Key(TAG_FIELDS, accept.tag_fields, "Response fields from which the gateway takes tags."),
     "SEND_TAG_FIELDS": Key(True, accept.flag, "Whether the gateway sends the fields of TAG_FIELDS on, to a CDN in front of it."),

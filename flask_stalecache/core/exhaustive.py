@@ -1,4 +1,4 @@
-"""The end of each ``match`` over an enum or a union: type checkers then hold that no case is missing."""
+"""The end of each ``match`` over an enum or a union: type checkers then verify that no case is missing."""
 
 from __future__ import annotations
 

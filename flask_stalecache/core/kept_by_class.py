@@ -1,4 +1,4 @@
-"""Keeps what is made from a class as long as that class."""
+"""Keeps values made from a class for as long as the class exists."""
 
 from __future__ import annotations
 

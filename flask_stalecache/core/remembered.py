@@ -1,4 +1,4 @@
-"""A table of what was worked out for values that visitors choose, limited in bytes. Pure."""
+"""A table of results computed for values that visitors choose, limited in bytes. Pure."""
 
 from __future__ import annotations
 

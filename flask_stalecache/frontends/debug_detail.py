@@ -79,7 +79,7 @@ def _renewal(is_ours: bool, note: Note, now: float, pending: bool) -> str:
     if note.backing_off(now):
         until = datetime.fromtimestamp(note.retry_at, timezone.utc).isoformat(timespec="seconds")
         failures = f" (failures so far: {note.failures})" if note.failures else ""
-        return f"its origin is left alone until {until}{failures}"
+        return f"its origin is not called until {until}{failures}"
     return "its refresh is pending" if pending else ""
 
 

@@ -1,7 +1,7 @@
 """Nonces of Content-Security-Policy: values that allow the scripts of one response (CSP Level 3 section 2.3.1). Pure.
 
-A stored response would give one nonce to everybody; and where hooks send the policy anew with each response, the stored body has
-another nonce than the policy, so that browsers block its scripts.
+A stored response would give all visitors the same nonce. If hooks send a new policy with each response, its nonce is not the one in
+the stored body, and browsers block the scripts of the page.
 """
 
 from __future__ import annotations

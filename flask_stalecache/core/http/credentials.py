@@ -1,4 +1,4 @@
-"""Fields by which a request says who asks. Pure."""
+"""Request fields that identify the client. Pure."""
 
 from __future__ import annotations
 

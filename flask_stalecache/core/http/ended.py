@@ -1,6 +1,6 @@
 """Tells other caches that a response is no longer fresh, although its own lifetime has not passed. Pure.
 
-A soft purge or a deploy ends freshness early. Whoever gets the old response must not keep it for the rest of its lifetime:
+A soft purge or a deploy ends freshness early. Caches that get the old response must not keep it for the rest of its lifetime:
 
 =============================================================== ==============================================================
 field                                                           what is sent
@@ -13,8 +13,8 @@ none of them, but ``Last-Modified``                             ``Cache-Control:
                                                                 guess a lifetime (RFC 9111 section 4.2.2)
 =============================================================== ==============================================================
 
-``Age`` would do too for caches that read it, if it were raised. But it says when the origin answered (RFC 9111 section 5.1), and
-nginx does not read it.
+A higher ``Age`` would also do for caches that read it. But ``Age`` says when the origin answered (RFC 9111 section 5.1), and nginx
+does not read it.
 """
 
 from __future__ import annotations

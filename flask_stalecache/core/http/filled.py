@@ -1,4 +1,4 @@
-"""The fields of a page whose holes are filled: it is one visitor's, whatever the stored page says. Pure.
+"""The fields of a page with filled holes, which belongs to one visitor, whatever the stored page says. Pure.
 
 ================================================================ =================================================================
 field                                                            what is sent

@@ -74,7 +74,7 @@ def may_be_shared(directives: Directives) -> bool:
 
 
 def is_for_everybody(directives: Directives) -> bool:
-    """Whether a response says that it is for all clients, whoever asked for it."""
+    """Whether a response says that it is for all clients, whichever client requested it."""
     return "public" in directives or "s-maxage" in directives
 
 

@@ -1,6 +1,6 @@
 """Tags in response fields, as apps send them to a CDN: ``Surrogate-Key``, ``Cache-Tag``, ``xkey``. Pure.
 
-Fastly and Varnish separate them by spaces, Cloudflare and Akamai by commas. No tag contains one of both, so both separate.
+Fastly and Varnish separate them by spaces, Cloudflare and Akamai by commas. No tag contains either, so both separate tags.
 """
 
 from __future__ import annotations

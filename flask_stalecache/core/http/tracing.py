@@ -1,7 +1,7 @@
 """Request fields that trace a request through the parts of a site, and whether an answer shows their values. Pure.
 
 Hooks and libraries read them in every request, for logs and for requests of their own, so their reads do not count. A client may
-send any value, though, and an answer that shows it is its own.
+send any value, though, so an answer that shows it belongs to that client alone.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Takes fields away from a response before it is stored, as ``unset=`` says. Pure.
 
-A cookie may be taken away if it makes no difference to the page: of statistics, consent or a load balancer. These stay, and keep
-the response from the store:
+A cookie may be taken away if it makes no difference to the page, such as one for statistics, consent or a load balancer. These
+cookies stay, and keep the response out of the store:
 
 =========================================== ====================================================================================
 cookie                                      why
 =========================================== ====================================================================================
-of the app's session                        the page may be of the session, and whoever made it would lose a login
-of any session or login, by its name        likewise, of an app that can't be observed
+of the app's session                        the page may depend on the session, and its first visitor would lose a login
+of any session or login, by its name        likewise, if the app can't be observed
 any, beside ``Vary: Cookie``                the response says that it depends on cookies
 =========================================== ====================================================================================
 """

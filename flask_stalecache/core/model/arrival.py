@@ -1,7 +1,7 @@
 """Tells where requests for other pages of an app arrive, from a request that middleware has changed on the way to it. Pure.
 
 A proxy or middleware may move the app: a visitor's ``/shop/page`` arrives as ``/page``, and the app sees the script root ``/shop``.
-What the app writes into Location is the visitor's URL then, while entries are found by the one that arrives.
+The app then writes the visitor's URL into Location, while entries are found by the URL that arrives.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _PLAIN_ROOT = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?")
 
 
 class Place(NamedTuple):
-    """Where a request for a page arrives.
+    """The place where a request for a page arrives.
 
     :ivar path: script root and path, as in an environ.
-    :ivar raw: the same as a browser sends it.
+    :ivar raw: the same, as a browser sends it.
     :ivar root: the script root that the app has seen, by which the place was found; ``None``: it was not needed.
     """
 

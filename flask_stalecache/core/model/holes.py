@@ -1,4 +1,4 @@
-"""Holes: the parts of a stored page that each visitor has for themselves. Pure."""
+"""Holes: the parts of a stored page that are made for each visitor. Pure."""
 
 from __future__ import annotations
 

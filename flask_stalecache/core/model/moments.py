@@ -2,9 +2,9 @@
 
 All rules about a clock that was wrong are here:
 
-- A time that lies ahead of now was written while the wall clock was wrong. How long ago that was, is unknown: an entry from the
+- A time that lies ahead of now was written while the wall clock was wrong. How long ago that was is unknown: an entry from the
   future is stale, and a note from the future is ignored. Hosts that differ by some seconds are not wrong: :data:`AHEAD`.
-- What must not happen too early is judged by the clock that counts from the start of the machine as well: :class:`Uptime`.
+- Decisions that must not come too early also use the clock that counts from the start of the machine: :class:`Uptime`.
 """
 
 from __future__ import annotations

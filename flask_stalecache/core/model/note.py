@@ -16,12 +16,12 @@ UNSTORABLE_FOR = 10.0
 
 
 class Lasting(IntEnum):
-    """What is likely to keep the answers for a key from the store for long."""
+    """The cause that is likely to keep the answers for a key out of the store for long."""
 
     NOTHING = 0
-    #: What code, rules or fields say: a confirmation tells when they say something else.
+    #: Code, rules or response fields forbid it: a confirmation shows when they no longer do.
     FIELDS = 1
-    #: The size of the whole: only an answer that tells the size can tell otherwise.
+    #: The whole is too large: only an answer that states its size can show that it no longer is.
     SIZE = 2
 
 

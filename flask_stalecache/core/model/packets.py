@@ -1,6 +1,6 @@
 """The packets of fixed size that web processes and the worker of a host exchange. Pure.
 
-A packet names an entry, or the file of a warming request, and nothing else: its sender can have that done, and can do no more.
+A packet names an entry, or the file of a warming request, and nothing else: its sender can request that work, but no other.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ Normaliser: TypeAlias = "Callable[[str | None], str | None]"
 DEFAULT_STATUSES = (200, 301, 308)
 #: The share of freshness by which it is shortened at random, so that pages that were stored together do not expire together.
 DEFAULT_JITTER = 0.1
-#: Too many requests (RFC 6585 section 4): it is about who asks how often, not about what is asked for.
+#: Too many requests (RFC 6585 section 4): it is about how often a client sends requests, not about the page.
 TOO_MANY = 429
 #: Statuses that mean that the origin failed (RFC 5861 section 4), or that it did not try.
 FAILURE_STATUSES = frozenset({TOO_MANY, 500, 502, 503, 504})
@@ -46,7 +46,7 @@ NEVER_IN_SESSION = {
 COOKIE_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: Fields that a stored response can't do without, and what to write instead.
 NEVER_UNSET = {
-    **dict.fromkeys(("content-length", *HOP_BY_HOP), "it is never stored, and is made anew for each client"),
+    **dict.fromkeys(("content-length", *HOP_BY_HOP), "it is never stored, but written again for each client"),
     **dict.fromkeys(("age", "date"), "caches further out count the age of the page from it"),
     **dict.fromkeys(("cache-status", "x-cache-status"), "STALECACHE_STATUS_HEADERS says which of our fields are sent"),
     **dict.fromkeys(

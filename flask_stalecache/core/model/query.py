@@ -1,4 +1,4 @@
-"""Names of query parameters as the app sees them, and what of a query is in a key. Pure."""
+"""The names of query parameters as the app sees them, and the part of a query that is in a key. Pure."""
 
 from __future__ import annotations
 

@@ -319,7 +319,7 @@ class BypassReason(Enum):
 
     METHOD = ("method", "it is neither GET nor HEAD")
     BODY = ("bypass", "the request has a body")
-    REMOTE_USER = ("bypass", "the server knows who asks (REMOTE_USER)")
+    REMOTE_USER = ("bypass", "the server knows the user (REMOTE_USER)")
     UNLESS = ("bypass", "unless said so")
     KEY = ("bypass", "its key can't be made")
     REQUEST_CLASS = (

@@ -1,4 +1,4 @@
-"""A refresh as data: which entry it is of, for another process that makes it again from the entry's recipe. Pure."""
+"""A refresh as data. It names the entry, which another process makes again from its recipe. Pure."""
 
 from __future__ import annotations
 
@@ -98,11 +98,11 @@ def _kind(job: Mapping[Any, Any]) -> Kind:
     try:
         return Kind(job.get("kind"))
     except ValueError:
-        raise ValueError(f"kind={job.get('kind')!r:.60} is none of {', '.join(Kind)}") from None
+        raise ValueError(f"kind={job.get('kind')!r:.60} is not one of {', '.join(Kind)}") from None
 
 
 def is_whole(recipe: Mapping[str, Any]) -> bool:
-    """Whether an entry can be made again from its recipe alone, by a process that knows no visitor.
+    """Whether a process without a visitor's request can make an entry again from its recipe alone.
 
     :param recipe: the recipe, as it is stored.
     """

@@ -1,4 +1,4 @@
-"""The URL of a Redis or Valkey server, checked, and kept out of logs as far as it is secret."""
+"""The URL of a Redis or Valkey server: it is checked, and its secret parts are kept out of logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A warming request as data, for another process that sends it, and the names of the files in which it goes there. Pure."""
+"""A warming request as data, for another process that sends it, and the names of the files that carry it. Pure."""
 
 from __future__ import annotations
 
@@ -90,18 +90,18 @@ def _recipe(data: Mapping[Any, Any]) -> PageRecipe:
     try:
         recipe = PageRecipe.from_json(data["recipe"])
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"its recipe is none: {error!r:.200}") from None
+        raise ValueError(f"its recipe is invalid: {error!r:.200}") from None
     is_whole = not recipe.digests and not recipe.session_digests
     # What may be in the key only. All other fields are checked like those that a caller gives.
     if recipe.scheme not in DEFAULT_PORTS or not is_whole or not {name for name, _ in recipe.fields} <= IN_EVERY_KEY:
-        raise ValueError("its recipe is not that of a request which warms a page")
+        raise ValueError("its recipe is not that of a warming request")
     return recipe
 
 
 def _fields(data: Mapping[Any, Any]) -> dict[str, str]:
     headers = data.get("headers")
     if not isinstance(headers, Mapping):
-        raise ValueError(f"headers={headers!r:.60} are none")
+        raise ValueError(f"headers={headers!r:.60} is not a mapping")
     try:
         return request_fields(headers)
     except (ConfigError, UnicodeError) as error:

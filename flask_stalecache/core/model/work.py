@@ -1,6 +1,6 @@
-"""How much of its time an origin computes, rather than waits. Pure.
+"""The share of its time in which an origin computes rather than waits. Pure.
 
-A refresh that waits for a third party costs visitors nothing. One that computes takes the interpreter from them.
+A refresh that waits for a third party costs visitors nothing. A refresh that computes takes the interpreter away from them.
 """
 
 from __future__ import annotations

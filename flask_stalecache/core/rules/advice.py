@@ -1,4 +1,4 @@
-"""The line to write so that an answer is stored. It is another one at each front end. Pure.
+"""The line to write so that an answer is stored. It differs between the front ends. Pure.
 
 ================ ===========================================================================
 reason           :func:`fix_of`: this table, else the advice of the reason itself
@@ -40,7 +40,7 @@ _IS_EVERYBODYS = "leave it out of its Cache-Control if the page is the same for 
 _COOKIE = "set it in another view, or write unset=['Set-Cookie'] in {} if no visitor needs it"
 _LIFETIME = "list the status in {}: statuses={STATUS: seconds}"
 _OF_STATUS = frozenset({StoreRefusal.NO_LIFETIME, StoreRefusal.STATUS_NOT_LISTED})
-#: The statuses of pages that are worth a lifetime. Others tell who asks to go elsewhere, or that something is wrong.
+#: The statuses of pages that are worth a lifetime. Others send the client elsewhere, or say that something is wrong.
 _OF_PAGES = frozenset({"200", "203", "204", "300", "301", "308", "404", "405", "410", "451"})
 _EVERYWHERE: Mapping[Reason, str] = {
     StoreRefusal.SHOWS_MAYBE_RANDOM: StoreRefusal.SHOWS_RANDOM.advice,

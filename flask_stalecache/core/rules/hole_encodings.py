@@ -1,7 +1,7 @@
-"""How the mark of a hole was encoded on its way into a body, so that each visitor's result is encoded likewise. Pure.
+"""The encoding of a hole's mark on its way into a body, so that each visitor's result is encoded in the same way. Pure.
 
-A mark begins with characters that each encoding writes in its own way. From what stands in the body the encoding is recognised:
-one or two of these steps, and a charset. What was written in any other way is not recognised, so that its page is not stored.
+A mark begins with characters that each encoding writes in its own way. The encoding is recognised from the text in the body:
+one or two of these steps, and a charset. A mark that was written in any other way is not recognised, and its page is not stored.
 
 ==============  ========================================================
 ``html``        ``markupsafe.escape``, as templates do

@@ -1,4 +1,4 @@
-"""Marks: what a hole leaves in a page while that is made, to be cut out before anything is stored. Pure.
+"""The marks that holes leave in a page while it is made. They are cut out before anything is stored. Pure.
 
 Nobody can write a mark by hand: each fill has a token of its own that nobody has seen. A mark of another fill is text.
 """

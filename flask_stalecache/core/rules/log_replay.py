@@ -1,7 +1,7 @@
-"""Replays the requests of an access log against windows: how many a cache would have answered, and how old. Pure.
+"""Replays the requests of an access log: how many of them a cache would have answered, and with copies of which age. Pure.
 
-Calls of the origin take no time here, so that a refresh ends before the next request. Each request says what the origin would
-have answered at that time:
+Calls of the origin take no time here, so that a refresh ends before the next request. Each request of the log shows
+what the origin would have answered at that time:
 
 ========== =============================================== ======================= =========================================
 kind       in the log                                      without a copy          with a copy in its stale windows
@@ -27,7 +27,7 @@ from .status import CacheStatus
 
 
 class Kind(IntEnum):
-    """What a request of the log means to a cache."""
+    """The kind of a request in the log, as a cache treats it."""
 
     PAGE = 0
     HEAD = 1
@@ -78,7 +78,7 @@ class Visits:
 
 
 class Outcome:
-    """What a cache would have done for one group of requests.
+    """The result that a cache would have had for one group of requests.
 
     :ivar statuses: requests by status; ``BYPASS`` for those that no cache answers.
     :ivar calls: calls of the origin, refreshes included.
@@ -247,7 +247,7 @@ class Replay:
         self._outcomes[copy.group].drop(copy.size)
 
     def _remove_old(self, at: float) -> None:
-        """Remove copies that have not been stored anew for longer than the cache keeps them."""
+        """Remove copies that were stored longer ago than the cache keeps them."""
         self._next_removal = at + self._kept_for
         while self._copies:
             key, copy = next(iter(self._copies.items()))

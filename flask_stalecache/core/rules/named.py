@@ -1,4 +1,4 @@
-"""The cookies and values of the session that a rule or a view has named, and what the key has of them. Pure.
+"""The cookies and values of the session that a rule or a view has named, and their part of the key. Pure.
 
 ===================== =============================================================================
 of a request          the key has a digest of

@@ -1,7 +1,7 @@
 """Compares the request that an app was given with the one that was looked up in the store. Pure.
 
-Middleware between a gateway and the app may change the request that the app sees, while the key of its answer says what came from
-the visitor. These parts must agree:
+Middleware between a gateway and the app may change the request that the app sees, while the key of its answer is made from the
+visitor's request. These parts must agree:
 
 ============== ==================================== ===========================================
 part           compared                             a difference may come from
@@ -60,9 +60,9 @@ def changed_parts(given: _Environ, seen: _Environ, ignored: NamePatterns, *, is_
 
 
 def may_explain(name: str) -> bool:
-    """Whether middleware may have changed a request by a field, of an app whose reads can't be seen.
+    """Whether a field may have made middleware change a request, if the reads of the app can't be observed.
 
-    The fields of content negotiation, which nearly all responses name in ``Vary``, say nothing about who asks, and for what.
+    The fields of content negotiation, which nearly all responses name in ``Vary``, identify neither the client nor the page.
 
     :param name: in lower case.
     """

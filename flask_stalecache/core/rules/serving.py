@@ -49,7 +49,7 @@ class ServeOptions(NamedTuple):
     :ivar prefer_stale: whether a stale entry is served whatever its age.
     :ivar wait_for_fresh: a stale entry is refreshed before the answer, and served only if that fails: for jobs without a user.
     :ivar reload: the client accepts a stored entry only after the origin has confirmed it.
-    :ivar renews: the request replaces the stored entry, and only a call that began after it arrived will do: for those who may.
+    :ivar renews: the request replaces the stored entry, by a call that began after the request arrived: for clients that may do so.
     :ivar if_error: seconds after freshness in which the client accepts the entry if the origin fails, besides its own window.
     :ivar shows_errors: failures are shown to the client, who is the developer.
     """

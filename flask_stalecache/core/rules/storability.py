@@ -201,14 +201,14 @@ def failures_now(chosen: frozenset[int], *, has_copy: bool) -> frozenset[int]:
 
 
 def refuses_who_asks(status: int) -> bool:
-    """Whether an answer that no view has made tells who asks that they may not, rather than that there is no such page."""
+    """Whether an error that no view has made refuses the client, rather than saying that there is no such page."""
     return status not in _ABOUT_PAGE
 
 
 def speaks_for_itself(status: int, headers: Headers) -> bool:
-    """Whether an answer says itself that it is for everybody, and how long.
+    """Whether an answer itself says that it is for everybody, and for how long.
 
-    Not if it refuses who asks, and not with Age: then a cache has it already.
+    Not if it refuses the client, and not with Age: then another cache has stored it already.
     """
     fields = tuple(headers)
     directives = response_directives(fields)

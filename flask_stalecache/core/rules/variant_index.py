@@ -1,8 +1,8 @@
-"""The index of the variants of a URL: which of them there are, and by what they are told apart. Pure.
+"""The index of the variants of a URL: which variants exist, and what distinguishes them. Pure.
 
 It is an entry under the key of the URL. Its lines are the sets of selectors, the newest first, the known variants, and the fields
-whose lists were given up. An index is bounded: where an app asks for ever new lists, the field itself takes their place; where
-visitors send ever new values, answers to further ones are not stored.
+whose lists were given up. An index is bounded: if an app keeps asking for new lists, the field itself takes their place; if
+visitors keep sending new values, answers to further ones are not stored.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from ..model.reasons import BypassReason, MissReason, Reason, Refusal, StoreRefu
 from .advice import FrontEnd, Kind, fix_of, fix_of_name, fix_of_reason
 from .status import CacheStatus
 
-#: Their subject, or who has read what, is told by the names.
+#: For these, the names tell the subject, or which code has read what.
 _OF_NAMES = frozenset({StoreRefusal.READ_BY, StoreRefusal.MADE_FOR_VISITOR, StoreRefusal.DEPENDS_ON})
 
 

@@ -144,12 +144,12 @@ CASES = [
     Case("stale-first", "STALE", past("5 s", HANDS_OVER), then=65),
     Case(
         "stale-backing-off", "UPDATING",
-        past("5 s", "its origin is left alone until 2027-01-15T08:01:07+00:00 (failures so far: 1)"),
+        past("5 s", "its origin is not called until 2027-01-15T08:01:07+00:00 (failures so far: 1)"),
         then=65, view=fails, again=True,
     ),
     Case(
         "stale-if-error", "STALE",
-        past("4 min", "its origin is left alone until 2027-01-15T08:05:02+00:00 (failures so far: 1)"),
+        past("4 min", "its origin is not called until 2027-01-15T08:05:02+00:00 (failures so far: 1)"),
         then=300, view=fails,
     ),
     Case("soft-purge", "STALE", f"stale, since a soft purge ended its freshness; {HANDS_OVER}", before=softly, then=1),
@@ -184,7 +184,7 @@ CASES = [
     ),
     Case("unless", "BYPASS", "unless said so", policy={"unless": lambda *environ: True}),
     Case("body", "BYPASS", "the request has a body", options={"data": b"fat"}),
-    Case("known-to-the-server", "BYPASS", "the server knows who asks (REMOTE_USER)", options={"environ": {"REMOTE_USER": "ann"}}),
+    Case("known-to-the-server", "BYPASS", "the server knows the user (REMOTE_USER)", options={"environ": {"REMOTE_USER": "ann"}}),
     Case("method", "BYPASS", "it is neither GET nor HEAD", options={"method": "POST"}),
     Case("refresh-ahead", "HIT", HANDS_OVER, then=55, policy={"refresh_ahead": 10}),
     Case(
