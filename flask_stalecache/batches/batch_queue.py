@@ -1,4 +1,4 @@
-"""The batches of one process that wait for their turn. Their number is limited: nothing is dropped, so one too many is refused."""
+"""The batches of one process that wait for their turn. Their number is limited: none is dropped, so a further one is refused."""
 
 from __future__ import annotations
 

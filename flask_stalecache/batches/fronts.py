@@ -1,7 +1,7 @@
-"""How requests for the pages of a host arrive, learned from the pages that are stored.
+"""The form in which requests for the pages of a host arrive, learned from the stored pages.
 
-Behind a proxy, a page has the URL that visitors type, another one that arrives, and X-Forwarded fields, which are in its key. The
-base URL of an app may be the one that visitors type: a request that warms a page must then arrive as theirs do.
+Behind a proxy, visitors type one URL, and another one arrives at the app, with X-Forwarded fields, which are in the key. The base
+URL of an app may be the one that visitors type: a warming request must then arrive as their requests do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The result of a purge by name, which takes constant time: what it has met is searched for only if somebody asks."""
+"""The result of a purge by name, which takes constant time: the purged entries are searched for only on request."""
 
 from __future__ import annotations
 

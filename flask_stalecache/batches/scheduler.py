@@ -159,7 +159,7 @@ class BatchScheduler:
         if entry.needs_confirming:
             return "each use of it is confirmed by the app"
         if "url" in entry.recipe:
-            return "only who asks a third party has the request"
+            return "only the caller of the session has the request"
         for renewer in self.renewers:
             renewal = renewer.renewal_of(entry)
             if renewal is not None:

@@ -81,7 +81,7 @@ def _by_endpoint(value: object, scope: Scope) -> Selector:
     if endpoint not in known:
         nearest = get_close_matches(endpoint, list(known), n=1)
         hint = f"; the nearest is {nearest[0]!r}" if nearest else ""
-        raise ConfigError(f"endpoint={endpoint!r} is none of the app's{hint}")
+        raise ConfigError(f"endpoint={endpoint!r} is not an endpoint of the app{hint}")
     return Selector(endpoint_name(endpoint))
 
 

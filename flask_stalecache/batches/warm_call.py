@@ -1,4 +1,4 @@
-"""Sends one warming request to the app in this process, and tells the outcome."""
+"""Sends one warming request to the app in this process, and returns the outcome."""
 
 from __future__ import annotations
 

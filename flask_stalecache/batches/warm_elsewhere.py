@@ -1,4 +1,4 @@
-"""Lets the worker of the host send the requests of a warming, so that pages that compute leave the web process to its visitors."""
+"""Lets the worker of the host send warming requests, so that pages that take long to compute do not slow down the web process."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class HandedWarmings:
                 f"a request of version {data.version!r} of the app {data.app!r} was handed to version {version!r} of the app "
                 f"{self._engine.name!r}: restart the worker"
             )
-        # An empty context: what its caller has set there is none of a request's.
+        # In an empty context: the request must not see what the caller has set in its own.
         outcome = Context().run(_warmed, call, data)
         self._files.answer(address, outcome_to_json(outcome))
         return RefreshOutcome.STORED if outcome.stored else RefreshOutcome.FAILED
@@ -116,7 +116,7 @@ def _warmed(call: WarmCall, data: WarmData) -> Outcome:
 
 
 class _Form(NamedTuple):
-    """What an outcome has besides its URL, which the process that waits knows."""
+    """The parts of an outcome, besides its URL, which the waiting process knows."""
 
     status: Any
     seconds: Any

@@ -12,7 +12,7 @@ from ..engine.origin import Answer, Served
 from ..errors import StaleCacheError
 
 FRESH = "it is fresh already"
-_BACKING_OFF = "it has failed a short while ago, and is left alone until it may be tried again"
+_BACKING_OFF = "it failed a short while ago, and is not tried again yet"
 
 
 class Warming:

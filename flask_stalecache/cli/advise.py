@@ -1,4 +1,4 @@
-"""The command ``advise``: which views to cache for how long, by an access log."""
+"""The command ``advise``: which views to cache, and for how long, according to an access log."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def advise(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What one lifetime would do for one endpoint."""
+    """One lifetime for one endpoint, and its outcome."""
 
     max_age: float
     outcome: Outcome

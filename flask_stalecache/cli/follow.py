@@ -1,4 +1,4 @@
-"""The command ``follow``: a process beside the web server that follows what other hosts do."""
+"""The command ``follow``: a process beside the web server that follows the changes of other hosts."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _RIGHT = frozenset(range(4, len(_HEAD)))
 
 
 def host_lines(shared: SharedNumbers) -> Iterator[str]:
-    """Yield a table of the hosts, and who has not heard the last purge."""
+    """Yield a table of the hosts, and which of them have not heard of the last purge."""
     rows = host_rows(shared, time.time())
     cells = [
         (

@@ -73,11 +73,11 @@ class _Bar(Protocol):
     pos: int
 
     def update(self, n_steps: int) -> None:
-        """Draw the bar anew."""
+        """Redraw the bar."""
 
 
 class _Progress:
-    """A bar with the part of a file that has been read; nothing if standard error is no terminal."""
+    """A bar that shows how much of a file has been read; nothing if standard error is not a terminal."""
 
     def __init__(self, source: str, raw: BinaryIO) -> None:
         self._raw = raw

@@ -119,7 +119,7 @@ def _for_whom(entry: Entry) -> Iterator[tuple[str, str]]:
     if entry.holes:
         yield "holes", ", ".join(labels_of(entry.holes))
     if entry.absent:
-        yield "not for", f"who carries {', '.join(entry.absent.labels)}"
+        yield "not for", f"requests with {', '.join(entry.absent.labels)}"
 
 
 def _variant(entry: Entry) -> dict[str, str | None]:

@@ -85,7 +85,7 @@ def _told(action: str, what: str, batch: Batch | Purged) -> str:
     if not batch.wait(PATIENCE):
         return f"{GOES_ON[action]} in the background: {what}"
     reasons = sorted({outcome.reason for outcome in batch.outcomes if outcome.reason})
-    kept = {"failed": batch.failed, "left alone": batch.skipped, "not stored": batch.not_stored}
+    kept = {"failed": batch.failed, "skipped": batch.skipped, "not stored": batch.not_stored}
     counts = [f"{number(batch.done)} done", *(f"{number(count)} {end}" for end, count in kept.items() if count)]
     return f"{_purged(action, what, batch.acknowledged)} ({', '.join(counts)}{': ' if reasons else ''}{'; '.join(reasons[:3])})"
 

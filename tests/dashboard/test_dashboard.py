@@ -274,7 +274,7 @@ def test_one_entry_is_refreshed_and_what_can_not_be_says_why(make_app: MakeApp) 
     app.add_url_rule("/own", "own", cache.cached(max_age=60, key=lambda: "own")(lambda: "own"))
     app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=lambda: True)
     client = app.test_client()
-    for path, said in (("/good", "Refreshed: http://localhost/good (1 done)"), ("/own", "(0 done, 1 left alone: ")):
+    for path, said in (("/good", "Refreshed: http://localhost/good (1 done)"), ("/own", "(0 done, 1 skipped: ")):
         get(client, path)
         key = unescape(KEY.search(find(client, "url", path))[1])  # type: ignore[index]
         purge(client, {"action": "refresh", "by": "key", "value": key})
@@ -288,7 +288,7 @@ def test_one_entry_is_refreshed_and_what_can_not_be_says_why(make_app: MakeApp) 
         ({"action": "burn"}, "Choose what to do"),
         ({"by": "colour"}, "Choose what to do"),
         ({"value": "news"}, "give a path that begins with"),
-        ({"by": "endpoint", "value": "<b>"}, "endpoint=&#39;&lt;b&gt;&#39; is none of the app"),
+        ({"by": "endpoint", "value": "<b>"}, "endpoint=&#39;&lt;b&gt;&#39; is not an endpoint of the app"),
     ],
 )
 def test_a_form_that_asks_for_nothing_sensible_says_so(make_app: MakeApp, form: dict[str, str], said: str) -> None:

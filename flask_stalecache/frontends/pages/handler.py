@@ -184,7 +184,7 @@ class Pages:
         if not is_key_of_page(entry.key):
             return None
         if not entry.recipe:
-            return "its key= asks a visitor's request, and there is none"
+            return "its key= needs a visitor's request"
         try:
             recipe = PageRecipe.from_json(entry.recipe)
         except (LookupError, TypeError, ValueError):

@@ -71,7 +71,7 @@ def test_what_is_selected_is_made_again_though_it_is_fresh(
         ({"tag": ""}, "tag='': give one non-empty string"),
         ({"prefix": ""}, "prefix='': give a path"),
         ({"prefix": "news/"}, "prefix='news/': give a path"),
-        ({"endpoint": "articel"}, "endpoint='articel' is none of the app's; the nearest is 'article'"),
+        ({"endpoint": "articel"}, "endpoint='articel' is not an endpoint of the app; the nearest is 'article'"),
         ({"all": 1}, "all=1: give True"),
     ],
 )
@@ -153,7 +153,7 @@ def test_what_only_a_visitor_can_have_made_is_left_alone(site: Site) -> None:
     site.fill("/keyed", "/keyed?lang=de")
     batch = site.done("publish", tag="news")
     assert counts(batch) == (2, 0, 0, 2)
-    assert {outcome.reason for outcome in batch.outcomes} == {"its key= asks a visitor's request, and there is none"}
+    assert {outcome.reason for outcome in batch.outcomes} == {"its key= needs a visitor's request"}
     assert visit(site.app, "/keyed").word == "STALE"
 
 

@@ -68,9 +68,7 @@ def test_one_that_fails_keeps_what_is_stored_and_is_left_alone_for_a_while(site:
     }
     made = len(site.made)
     batch = site.warm("/news/1")
-    assert [outcome.reason for outcome in batch.outcomes] == [
-        "it has failed a short while ago, and is left alone until it may be tried again"
-    ]
+    assert [outcome.reason for outcome in batch.outcomes] == ["it failed a short while ago, and is not tried again yet"]
     assert (counts(batch), len(site.made)) == ((1, 0, 0, 1), made)
     batch = site.warm("/news/1", force=True)
     assert (counts(batch), len(site.made)) == ((1, 0, 1, 0), made + 1)
