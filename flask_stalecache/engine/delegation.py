@@ -1,7 +1,7 @@
-"""Hands refreshes over to other processes, if somebody takes them: a queue of another program, or the worker of the host.
+"""Hands refreshes over to other processes, if there is one that takes them: a queue of another program, or the worker of the host.
 
 A refresh that is handed over counts as pending until its entry is replaced, or for as long as its taker says. Then the next request
-for the stale entry hands it over again. One that nobody has done within twice the deadline runs in a thread of this process.
+for the stale entry hands it over again. If it was not done within twice the deadline, it runs in a thread of this process.
 """
 
 from __future__ import annotations

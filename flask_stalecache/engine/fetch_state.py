@@ -21,7 +21,7 @@ MAX_SLOW_STREAMS = 2
 WRITING = 5.0
 
 
-#: Failures of other visitors, which are none of its own, that a request meets before it calls alone.
+#: The number of other requests' failures that a request meets before it calls the origin by itself.
 MAX_FAILURES = 3
 
 
@@ -112,6 +112,6 @@ class FetchState:
         """Whether the entry of another call may be served to this request.
 
         If each use needs confirmation, the call must have begun after the request arrived (RFC 9111 sections 4, 5.2.2.4). So it
-        must for a request that renews: whoever asks has changed something just before.
+        must for a request that renews: its client has just changed something.
         """
         return not (entry.needs_confirming or self.origin.terms.renews) or entry.started >= self.came

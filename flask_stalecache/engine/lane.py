@@ -1,10 +1,9 @@
 """The lane of refreshes that compute: one at a time in a process, while the interpreter lets visitors in between more often.
 
-Four threads that compute leave visitors a hundredth of the hits that they had. One that does, with a lower switch interval, leaves
-them most. So a refresh of an entry that took long to compute waits for its turn, apart from those that wait for third parties.
-All caches of a process share one turn. After a turn during which visitors were served, the lane rests. A process outside the web
-server has no visitors to spare: it does not ask :mod:`.switch_interval`, and does not rest. gevent and free-threaded builds have no
-lane.
+Four threads that compute leave visitors a hundredth of their hits. One such thread, with a lower switch interval, leaves them most.
+So a refresh of an entry that took long to compute waits for its turn, apart from those that wait for third parties. All caches of a
+process share one turn. After a turn during which visitors were served, the lane rests. A process outside the web server has no
+visitors to spare: it does not use :mod:`.switch_interval`, and does not rest. gevent and free-threaded builds have no lane.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An event that no exception leaves locked.
 
 ``threading.Event`` takes a lock in Python code, both to wait and to set. If a signal's handler raises in there, the lock stays
-held, and all who wait hang, whatever their timeouts. Here each waiter has a lock of its own, which only ever becomes free.
+held, and all waiters hang, whatever their timeouts. Here each waiter has a lock of its own, which only ever becomes free.
 """
 
 from __future__ import annotations

@@ -315,7 +315,7 @@ def _no_names() -> tuple[str, ...]:
 class RefreshJob:
     """One refresh. It holds no part of the visitor's request.
 
-    The fields up to ``max_wait`` are plain data. The others call the front end. Another process makes the job anew, from the stored
+    The fields up to ``max_wait`` are plain data. The others call the front end. Another process makes a new job from the stored
     entry.
 
     :param key: the key of the entry.

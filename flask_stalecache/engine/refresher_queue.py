@@ -1,7 +1,7 @@
 """Hands refreshes over to a queue of another program: ``STALECACHE_REFRESHER``.
 
 The queue may be slow or not there, so it is asked in a thread of its own, one refresh at a time. Each refresh is queued once for
-all processes and hosts that share the store. What the queue does not take runs in this process.
+all processes and hosts that share the store. Refreshes that the queue does not take run in this process.
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ class Runtime:
         return state
 
     def _warmed(self, address: str) -> str:
-        """Return the URL of a warming request that the worker has; "" if it is none."""
+        """Return the URL of a warming request that the worker has; "" if the address is not one of those."""
         with suppress(ValueError):
             if isinstance(self.store, DirectoryStore) and (data := WarmFiles(self.store.directory).asked(address)) is not None:
                 return data.url

@@ -1,7 +1,7 @@
 """A decision that stands: while a refresh is pending, or its next try has to wait, hits of a stale copy are answered alike.
 
-The decision, and what it is made of, costs ten times what a hit costs. In an outage most hits are of this kind, so one in a second
-decides, and the others repeat it.
+The decision, with all that it takes into account, costs ten times as much as a hit. In an outage most hits are of this kind, so one
+per second decides, and the others repeat its decision.
 """
 
 from __future__ import annotations

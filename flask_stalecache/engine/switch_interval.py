@@ -1,7 +1,7 @@
 """The switch interval of the interpreter, lowered while somebody computes. It knows neither engine nor entry.
 
-It belongs to the process: the caches of all its apps share one count of those who want it low, so that the last one to end restores
-the value that the app had. A value that the app sets meanwhile is the app's, and stays.
+It belongs to the process: the caches of all its apps share one count of those that want it low, so that the last one to end
+restores the value that the app had. A value that the app sets meanwhile is the app's, and stays.
 """
 
 from __future__ import annotations

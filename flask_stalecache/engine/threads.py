@@ -1,4 +1,4 @@
-"""Starts threads. Where the system has none left, it says so once a minute, and whoever asked goes on without one."""
+"""Starts threads. If the system has none left, this is logged once a minute, and the caller goes on without one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def start_thread(purpose: str, target: Callable[..., object], *args: Any) -> thr
         thread = threading.Thread(target=target, args=args, name=f"stalecache-{purpose}", daemon=True)
         thread.start()
     except RuntimeError as error:
-        # At the end of the process there are none to be had, and nothing is lost.
+        # At the end of the process no thread can be started, and nothing is lost.
         if not sys.is_finalizing():
             _complaints.error_every_minute(
                 "threads",

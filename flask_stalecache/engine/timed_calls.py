@@ -157,7 +157,7 @@ class TimedCalls:
             return None
         if answer.entry is not None and not is_ours:
             if answer.entry.key != visit.origin.key:
-                # It is known by now that the answer depends on who asks.
+                # The answer has turned out to depend on the request.
                 return None
             # Never share a value object: each request gets its own from the entry, even if the entry was not stored.
             return Served(visit.fetch.status, Copy(visit.origin.key, answer.entry, NOTHING, 0, 0), collapsed=True)

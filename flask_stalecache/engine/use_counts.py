@@ -1,4 +1,4 @@
-"""Counts how often keys were asked for that are not stored, so that an answer is stored from the nth request on (``min_uses``).
+"""Counts the requests for keys that are not stored, so that an answer is stored from the nth request on (``min_uses``).
 
 The counts are in tables of a fixed size (count-min sketches), since visitors choose the URLs. Each key has one cell in each row of
 a table, and its count is that of its lowest cell. So a count may be too high, if all cells of a key are those of other keys too,

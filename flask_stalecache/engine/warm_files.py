@@ -1,7 +1,7 @@
 """Warming requests on their way to the worker of the host: a file in the cache directory for each, and one for its outcome.
 
-Who can write such a file can write entries: both have mode 0600, in a directory of the same user. Their process removes them; the
-sweep removes those of a process that was killed.
+A user who can write such a file can also write entries: both have mode 0600, in a directory of the same user. The process that made
+the files removes them; the sweep removes those of a process that was killed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class WarmFiles:
                 self._write(address, seal_json(_OUTCOME, outcome), is_done=True)
 
     def answered(self, address: str, decode: Callable[[Any], T]) -> T | None:
-        """Return the outcome of a request; ``None`` if there is none.
+        """Return the outcome of a request; ``None`` if it has none yet.
 
         :param decode: makes it from the data of JSON.
         :raises ValueError: if the file is broken, or of another version of the package.

@@ -1,8 +1,8 @@
 """A directory that is checked and held open, so that its files are reached through it and not by its path.
 
-Who may write to the parent of a directory can put another one in its place. What is opened relative to the descriptor of the
-directory that was checked is never in that other one. Where the platform has no such calls, files are opened by their paths, and
-only their owners are checked.
+A user who may write to the parent of a directory can put another one in its place. Files that are opened relative to the descriptor
+of the directory that was checked are never in that other one. Where the platform has no such calls, files are opened by their
+paths, and only their owners are checked.
 """
 
 from __future__ import annotations

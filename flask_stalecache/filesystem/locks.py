@@ -1,7 +1,7 @@
 """Lock files: one for each key, and a few for the whole directory. No call ever blocks in the operating system.
 
-A lock is an open file: whoever has the descriptor has the lock. An exception, such as a signal's handler may raise anywhere, frees
-the lock with the object that holds it, even between the call that takes it and the ``try`` after that.
+A lock is an open file: the holder of the descriptor holds the lock. A signal's handler may raise an exception anywhere, even
+between the call that takes the lock and the ``try`` after it. The lock is then freed together with the object that holds it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class FileKeyLock:
         self._directory = directory
         self._is_passing = is_passing
         self._place: Place = path
-        #: The locked file, if this object holds the lock, and the process that has locked it. Taken out by whoever releases it.
+        #: The locked file, if this object holds the lock, and the process that has locked it. Taken out to release it.
         self._held: list[tuple[Descriptor, int]] = []
 
     def acquire(self) -> bool:

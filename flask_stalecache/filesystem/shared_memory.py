@@ -1,7 +1,7 @@
 """Files in memory that the processes of a machine share: no disk takes a page of them away, and no restore rewrites them.
 
-They are in ``/dev/shm``, if that is a tmpfs. A mapping holds a lock on its file as long as it exists, so a file that nobody has
-mapped can be told, and is removed when others are made. Containers may each have a ``/dev/shm`` of their own.
+They are in ``/dev/shm``, if that is a tmpfs. A mapping holds a lock on its file as long as it exists, so a file that no
+process has mapped can be recognised, and is removed when others are made. Containers may each have a ``/dev/shm`` of their own.
 """
 
 from __future__ import annotations

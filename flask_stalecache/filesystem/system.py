@@ -1,4 +1,4 @@
-"""Calls and flags that not every operating system has, under one name each. The rest of the package asks for none of them itself.
+"""Calls and flags that not every operating system has, under one name each. The rest of the package uses only these names.
 
 =============== ==================================== ================================================================
 system          it lacks                             so
@@ -162,7 +162,7 @@ def fork() -> int:
 def kill(pid: int) -> None:
     """End a process at once.
 
-    :raises ProcessLookupError: if there is none.
+    :raises ProcessLookupError: if there is no such process.
     """
     os.kill(pid, _signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""Reads the clock that counts from the start of the machine, which nobody sets. All processes of a machine share it."""
+"""Reads the clock that counts from the start of the machine, which can't be set. All processes of a machine share it."""
 
 from __future__ import annotations
 

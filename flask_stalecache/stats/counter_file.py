@@ -62,8 +62,8 @@ class CounterFile:
     """The file of this process, and the cells that it counts in.
 
     The cells are in shared memory, so that what a killed process has counted is not lost, and any process reads the latest counts;
-    without such memory they are this process's own. The file gets them now and then. It is not mapped: a disk that fails, or
-    whoever empties the file, would end the process.
+    without such memory they are this process's own. They are written to the file now and then. It is not mapped: otherwise, a
+    failing disk or a program that empties the file would end the process.
 
     :param path: its path.
     :param file: the open file, locked by this process.
@@ -159,7 +159,7 @@ def _memory_of(cells: memoryview, file: HeldFile) -> SharedMemory | None:
 
 
 def _new_memory(content: bytes, file: HeldFile) -> SharedMemory | None:
-    """Return new memory with the same counts; ``None`` where there is none."""
+    """Return new memory with the same counts; ``None`` where there is no shared memory."""
     try:
         memory = shared_memory.make(SIZE)
     except OSError:

@@ -46,7 +46,7 @@ def host_rows(shared: SharedNumbers, now: float) -> list[HostRow]:
 
 
 def host_sentences(shared: SharedNumbers) -> Iterator[str]:
-    """Yield what else there is to say: who is not listed, and who has not heard the last purge."""
+    """Yield sentences that complete the table: which hosts are not listed, and which have not heard of the last purge."""
     if shared["problem"]:
         yield f"only this host is known: {shared['problem']}"
     elif shared["last_purge"] is not None:

@@ -1,7 +1,7 @@
-"""The statistics of hosts that share a server: each host tells its own, and they are added up here. Pure.
+"""The statistics of hosts that share a server: each host reports its own, which are added up here. Pure.
 
-Sums count every host, also one that is silent now or has gone. Gauges, such as the number of workers, are only of hosts that were
-heard lately.
+Sums include every host, even one that is silent now or has gone. Gauges, such as the number of workers, include only the hosts that
+were heard lately.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ class Registry:
         if self._file is not None or self.folder is None or time.monotonic() < self._try_again_at:
             return
         turn = _Turn()
-        # Who has the turn is acquiring a file: another thread, or this one further up the stack.
+        # Another thread, or this one further up the stack, has the turn and is acquiring a file.
         if not self._take_turn(turn):
             return
         try:

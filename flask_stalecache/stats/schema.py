@@ -3,7 +3,7 @@
 :data:`COUNTERS` is the one list of counters. Everything else is made from it: where a counter is kept (``registry``), its place in
 ``stats()``, its Prometheus family (``prometheus``), its line in ``flask stalecache stats`` (``cli/stats``) and its part of a tile
 on the dashboard (``dashboard/overview``). To add one, add a row, and its key to the :class:`Stats` below for type checkers;
-``tests/stats/test_schema.py`` holds that both agree.
+``tests/stats/test_schema.py`` checks that both agree.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ``cells[i] += 1`` on a memoryview with an ``int`` index neither calls a Python function nor jumps backwards between load and store,
 and CPython (since 3.10) switches threads only there. So threads lose no counts, and processes lose none since each has cells of
-its own. ``tests/stats/test_tally.py`` holds it.
+its own. ``tests/stats/test_tally.py`` checks this.
 """
 
 from __future__ import annotations
