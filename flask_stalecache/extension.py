@@ -167,7 +167,7 @@ class StaleCache:
         :param unset: response fields that are taken away from a page before it is stored, such as ``Set-Cookie``, which would
             keep it from the store. The visitor whose request made the page gets it without them too. A page that is not stored
             keeps them. The cookies of sessions and logins are never taken away: their pages are not stored.
-        :param prefer_stale: true: serve a stored page however old it is, and run the view only if there is none. ``False``: never
+        :param prefer_stale: true: serve a stored page however old it is, and run the view only if none is stored. ``False``: never
             do so. A callable without arguments decides for each request. Default: ``STALECACHE_PREFER_STALE``, or the request's
             ``STALECACHE_PREFER_STALE_HEADER`` or ``_COOKIE``.
         :param wait: how long a visitor waits for the refresh of a page that stale-if-error covers. Then the stored page is served
@@ -630,9 +630,9 @@ class StaleCache:
 
 
 class _ViewDecorator:
-    """What ``cached()`` returns. It decorates a view once, however often it is applied to it.
+    """The decorator that ``cached()`` returns. It decorates a view once, however often it is applied to it.
 
-    A resource of flask-restful or flask-restx applies its ``method_decorators`` to the bound method, and anew for each request.
+    A resource of flask-restful or flask-restx applies its ``method_decorators`` to the bound method, again for each request.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -652,7 +652,7 @@ class _ViewDecorator:
 
 def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
     if not callable(view):
-        raise ConfigError(f"cached() decorates a view function, and {view!r} is none")
+        raise ConfigError(f"cached() decorates a view function, not {view!r}")
     cached = CachedView(view, policy)
 
     @wraps(view)
@@ -678,7 +678,7 @@ def _check_setup(what: str, unknown: Iterable[str], known: str) -> None:
 
 def _fetch_function(function: Callable[..., Any], policy: CallPolicy) -> FetchFunction:
     if not callable(function):
-        raise ConfigError(f"memoize() decorates a function, and {function!r} is none: write @classmethod or @staticmethod above it")
+        raise ConfigError(f"memoize() decorates a function, not {function!r}: write @classmethod or @staticmethod above it")
     if iscoroutinefunction(function) or isgeneratorfunction(function) or isasyncgenfunction(function):
         raise ConfigError(
             f"memoize() can't store what {function!r} returns: decorate a plain function that returns the value itself"

@@ -54,7 +54,7 @@ class Inquiry(NamedTuple):
 
     @property
     def account(self) -> Account | None:
-        """The account of the last answer that the app has made, which knows who has read what."""
+        """The account of the last answer that the app has made, which tells what code has read which name."""
         accounts = [visit.account for visit in reversed(self.visits) if visit.account is not None]
         return next((account for account in accounts if not account.is_from_store), accounts[0] if accounts else None)
 

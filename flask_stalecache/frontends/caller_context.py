@@ -1,4 +1,4 @@
-"""The app context of a caller, in which calls for everybody run: with its database session, without what is the visitor's.
+"""The app context of a caller, in which calls for everybody run: with its database session, but without the visitor's data.
 
 A call sees neither the request nor its session, nor what the caller has put into ``g``. What has a ``close()`` method, such as a
 database connection, is shared in both directions:

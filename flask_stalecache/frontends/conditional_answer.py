@@ -1,12 +1,12 @@
-"""Answers the conditions and the range of a request for a cached view from the response as it is sent in the end.
+"""Answers the conditions and the range of a request for a cached view from the final response.
 
-Hooks and middleware may change it once the view has answered: a part that was cut before would be compressed as if it were the
-whole. So the view's page goes whole through them, and is confirmed or cut where it leaves the app.
+Hooks and middleware may change the response after the view has returned it: a part that was cut before would be compressed as if
+it were the whole. So they get the whole page, which is confirmed or cut where it leaves the app.
 
 =============== =================================================================================================================
 304             the validators that are sent match, whether the page is stored or not
 206, 416        the page or file is of known size, and as long as before; or it has another strong ETag than before, by which
-                whoever changed it says that it is another representation
+                the code that changed it says that it is another representation
 whole           anything else
 =============== =================================================================================================================
 """

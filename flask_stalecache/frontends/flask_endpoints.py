@@ -10,7 +10,7 @@ any other, with it                                          may be stored, unles
 none: the URL matches nothing                               may be stored with ``STALECACHE_GATEWAY``
 =========================================================== ================================================================
 
-Nothing but queueing follows from it: each answer is judged by itself.
+This only affects queueing: each answer is judged by itself.
 """
 
 from __future__ import annotations

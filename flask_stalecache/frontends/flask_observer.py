@@ -1,7 +1,7 @@
 """Observes what a Flask app behind a gateway reads of each request, and what middleware between them does.
 
-What they read, until the response is finished, decides for which visitors the response may be stored. A hit runs neither of them,
-so what middleware reads while a response is made counts like what the app reads.
+Their reads, until the response is finished, decide for which visitors the response may be stored. A hit runs neither of them,
+so the reads of middleware while a response is made count like those of the app.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ class Left(NamedTuple):
 
 
 class AppReport:
-    """What is known of one request that was passed on to the app. Copies of its environ share it.
+    """The observations of one request that was passed on to the app. Copies of its environ share them.
 
     :param log: records what middleware reads.
-    :param told: called whenever the app has asked something else of an Accept field.
+    :param told: called whenever the app has read an Accept field in another way.
     :ivar given: the environ as the gateway passed it on.
     :ivar lefts: the requests that the app answered; middleware may have made several.
     :ivar has_cached: a view under ``cached`` has answered, and stores its own response.

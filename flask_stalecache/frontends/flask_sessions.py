@@ -1,14 +1,14 @@
 """Looks up keys of visitors' sessions at the gateway, from the cookie alone: a hit never enters the app.
 
 ==================================  ============================================================================
-session interface                   who looks up
+session interface                   keys are looked up by
 ==================================  ============================================================================
 Flask's own, exactly                Flask's signature and serializer; what a Cookie field holds is remembered
 any other                           the app's ``STALECACHE_SESSION_OPENER``, for each request
 any other, without an opener        nobody: pages that read the session are for visitors without its cookie
 ==================================  ============================================================================
 
-A session may be opened otherwise from one request to the next: the interface is looked at each time.
+The session interface may change from one request to the next, so it is checked each time.
 """
 
 from __future__ import annotations

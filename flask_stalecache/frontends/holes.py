@@ -1,7 +1,7 @@
 """Holes: the functions that fill them, and the page that is being made for the store.
 
 While a cached view runs, a hole leaves a mark in the page. Otherwise it is a plain call: outside of a cached view, and in a view
-that is called anew because its marks were altered.
+that is called again because its marks were altered.
 """
 
 from __future__ import annotations

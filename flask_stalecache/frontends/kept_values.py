@@ -1,7 +1,7 @@
-"""Finds values that were made for one response in its body: nonces, and random values that hooks keep for one request.
+"""Finds values in a response's body that were made for it alone: nonces, and random values that hooks keep for one request.
 
-A value that looks random may also be a setting, such as the hash of a build. It is one if the same value is met again: in another
-response, or in the stored copy of the same page.
+A value that looks random may also be a setting, such as the hash of a build. It is a setting if the same value is met again: in
+another response, or in the stored copy of the same page.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Accept fields as Werkzeug parses them, which record what is asked of them.
+"""Accept fields as Werkzeug parses them, which record how they are read.
 
-A best match in a list is recorded with its list, since a page that has asked for nothing else depends on the match alone. Any other
-read counts as one of the whole field. C code that reads the items of a list calls no method for it: values that are handed out
-without any read that is seen count as read as a whole.
+A best match in a list is recorded with its list, since a page that reads nothing else depends on the match alone. Any other read
+counts as one of the whole field. C code that reads the items of a list calls no method for it: a value that was handed out, but
+not seen to be read, counts as read as a whole.
 """
 
 from __future__ import annotations

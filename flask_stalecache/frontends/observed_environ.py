@@ -1,8 +1,8 @@
 """A WSGI environ that records which of its variables are read, and by whom.
 
-What Werkzeug, Flask and this package read for themselves does not count. The environ is a subclass of ``dict``, as code may expect.
-C code reads the items of a dict without calling its methods. So the names are strings that record when they are compared, which
-tells what is found; and an environ that was handed out without any read that was seen counts as read as a whole.
+Reads that Werkzeug, Flask and this package make for themselves do not count. The environ is a subclass of ``dict``, as code may
+expect. C code reads the items of a dict without calling its methods. So the names are strings that record when they are compared,
+which tells what is found; and an environ that was handed out, but not seen to be read, counts as read as a whole.
 """
 
 from __future__ import annotations

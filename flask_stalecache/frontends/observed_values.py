@@ -1,7 +1,7 @@
 """Cookies and query parameters that record which of them are read.
 
 C code reads the items of a dict without calling its methods. What it finds by name is seen all the same: names record that they
-are compared; and values that are handed out without any read that is seen count as read as a whole.
+are compared; and values that were handed out, but not seen to be read, count as read as a whole.
 """
 
 from __future__ import annotations

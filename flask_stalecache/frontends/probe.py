@@ -1,4 +1,4 @@
-"""The record of a request that asks why it is answered as it is. Front ends note in it what they know; visitors have none."""
+"""The record of a request that asks how it is answered, and why. Front ends note in it what they know; visitors have none."""
 
 from __future__ import annotations
 

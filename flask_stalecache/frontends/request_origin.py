@@ -1,4 +1,4 @@
-"""Decides which requests may share an answer: the same for cached views and for the gateway.
+"""Decides which requests may share an answer, for cached views and for the gateway alike.
 
 ===========================  =============================================================================
 :attr:`may_collapse`         only a GET without Authorization and body is likely to be stored, so others wait for it
@@ -113,5 +113,5 @@ class RequestOrigin(Origin):
         return names.carried_part(self.environ, self.holds)
 
     def holds(self, keys: tuple[str, ...]) -> bool:
-        """Whether the session of the request has one of these keys: if nobody can tell, whoever has a cookie may have them."""
+        """Whether the session of the request has one of these keys. If that is unknown, any visitor with a cookie may have them."""
         return "HTTP_COOKIE" in self.environ

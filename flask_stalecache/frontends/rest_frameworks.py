@@ -1,4 +1,4 @@
-"""Makes responses of what methods of flask-restful's and flask-restx's resources return.
+"""Makes responses from the values that methods of flask-restful's and flask-restx's resources return.
 
 There, a string is JSON, and ``None, 204`` is an answer: the API of a resource turns the value of a method into a response after the
 method has returned. A cached method has to do the same before its page can be stored.

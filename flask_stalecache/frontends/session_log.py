@@ -14,10 +14,10 @@ _FRAMEWORK = frozenset({"werkzeug", "flask", "flask_stalecache", "flask_session"
 WHOLE = object()
 #: Modules, and the keys whose reading by them makes no difference to a page.
 _EXEMPT: Mapping[str, frozenset[object]] = {
-    # Whether a session is empty or another browser's: who has no user's id in it is a stranger either way.
+    # Whether a session is empty or another browser's: a visitor without a user's id in it is a stranger either way.
     "flask_login.login_manager": frozenset({"_id", "_fresh", WHOLE}),
 }
-#: The key that Flask-Login marks in each session that has anything in it, whoever has not logged in.
+#: The key that Flask-Login marks in each session that is not empty, even if nobody has logged in.
 HARMLESS = frozenset({"_fresh"})
 #: The keys whose change makes no difference to a page that has not read them: how long the session lasts, and that mark.
 MARKS = frozenset({"_permanent", "_fresh"})

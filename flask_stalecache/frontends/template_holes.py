@@ -1,7 +1,7 @@
 """The bodies of ``{% hole %}`` tags, which are rendered for each visitor in a fresh context: by template and block.
 
-A body sees its own arguments, the globals of the templates, and what context processors make. What only the page has, it can't see:
-a hit runs no view. So that is an error when the page is rendered, whether it is cached or not.
+A body sees its own arguments, the globals of the templates, and what context processors make. It can't see what only the page
+has, since a hit runs no view. To use that is an error when the page is rendered, whether it is cached or not.
 """
 
 from __future__ import annotations

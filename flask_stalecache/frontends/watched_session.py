@@ -1,7 +1,7 @@
-"""Watches a session by key: who has no user's id in it gets the page that was made without one, whatever else is in it.
+"""Watches a session by key: a visitor without a user's id in it gets the page made without one, whatever else is in it.
 
-The very session object gets another class when it is opened, since Flask hands it out to all who use it, and saves it later.
-Only sessions of interfaces that do nothing but load the values are watched; of all others, the cookie tells.
+The session object itself gets another class when it is opened, since Flask hands it out to all code that uses it, and saves it
+later. Only sessions of interfaces that do nothing but load the values are watched; for all others, the cookie counts.
 
 C code reads a dict without calling its methods. It can't read Flask's proxy like that, but only the session itself: if that is
 handed out, it counts as read as a whole.
@@ -38,7 +38,7 @@ _NO_KEYS: frozenset[str] = frozenset()
 class GivenSession(NamedTuple):
     """The session of a refresh.
 
-    :ivar app: its app; that of another one, which is mounted in it, is left alone.
+    :ivar app: its app; the session of another app that is mounted in it is not changed.
     :ivar values: those that are in the key.
     """
 

@@ -142,7 +142,7 @@ def current_flask_app() -> Flask:
 
 
 def is_request_missing(error: RuntimeError) -> bool:
-    """Whether an error says that code used the request where there is none. Flask has no class of its own for it."""
+    """Whether an error says that code used the request outside of one. Flask has no class of its own for it."""
     return str(error).startswith(("Working outside of request context", "There is no request in this context"))
 
 

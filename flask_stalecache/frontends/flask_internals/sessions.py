@@ -159,7 +159,7 @@ def _class_of_contexts() -> type | None:
 
 
 def _noting_session(kind: Any, opened: Callable[[Any, Any], None], handed_out: Callable[[Any, Any, FrameType], Any]) -> type:
-    """Return a class of contexts that tells when it has got a session, and who asks for that."""
+    """Return a class of contexts that tells when it has got a session, and which code asks for it."""
     ask, match = kind.session.fget, kind.match_request
 
     def match_request(self: Any) -> None:

@@ -1,4 +1,4 @@
-"""Steps of ours before, after and around those with which an app answers a request."""
+"""Our own steps before, after and around the steps with which an app answers a request."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Observation:
     :param is_stream: the body is made while it is sent, and that code may still read the request.
     :param given: the environ as it was passed on; ``None`` if it is the visitor's.
     :param seen: the environs as the app saw them, by which its answer is judged.
-    :param last_seen: the environ as the app saw it last, whoever answered; ``None`` if the app did not see it.
+    :param last_seen: the environ as the app saw it last, whichever part of it answered; ``None`` if the app did not see it.
     :param kept: names and values of what looks random and is kept for this request.
     :param sessions: the names of the cookies in which the app keeps its sessions.
     :param has_changed_session: the app has changed a session.
@@ -140,7 +140,7 @@ class Sessions(Protocol):
 
 
 class UnknownSessions:
-    """Sessions that nobody can look up: whoever has a cookie may have one with any keys."""
+    """Sessions that can't be looked up: a visitor with a cookie may have one with any keys."""
 
     def hold(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
         """Whether the request has a cookie."""
@@ -205,7 +205,7 @@ class Backend:
     :param app: the app.
     :param observe: observes how the app comes to its answers.
     :param only_coded: only views with ``gateway=True`` are stored.
-    :param guards: an answer to a request that says who asks is stored only if it says that it is for everybody.
+    :param guards: an answer to a request that identifies the client is stored only if it says that it is for everybody.
     :param honors: a client's own ``Cache-Control`` is obeyed.
     :param max_entry_size: the largest body that is stored, in bytes.
     :param lock_timeout: the longest time in seconds that a request waits for another one's call.

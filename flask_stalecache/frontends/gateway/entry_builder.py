@@ -201,7 +201,7 @@ class EntryBuilder:
     # -- the entry -------------------------------------------------------------------------------------------------
 
     def build(self, exchange: Exchange, seen: Observation, windows: Windows, body: bytes, start: Start) -> BuiltEntry | Refusal:
-        """Return the entries to store, or why there are none.
+        """Return the entries to store, or the reason to store none.
 
         The tags may be unknown, so that the entry could not be purged by them, or the URL may have too many variants.
         """

@@ -1,7 +1,7 @@
-"""What the requests that waited are given of another request's failure.
+"""The responses to requests that have waited for another request, which failed.
 
 ================= ==================================================================================================
-the whole page    if it is everybody's: the app was observed, and read nothing of the request that is not in the key;
+the whole page    if it is the same for all: the app was observed, and read nothing of the request that is not in the key;
                   or if the request agrees with the failed one in every field
 a bare failure    to others, once they have met a second failure: the status without the page
 ================= ==================================================================================================

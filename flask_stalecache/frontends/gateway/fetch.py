@@ -239,7 +239,7 @@ class AppFetch:
         """Return the fields that the client is sent: without those that are unset if the answer is stored for others too."""
         is_shared = answer.verdict is Verdict.STORABLE or (answer.renewed and answer.verdict is not Verdict.PERSONAL)
         seen = self.observe()
-        # Who has filled the store gets what the app has sent of their session.
+        # The visitor whose request fills the store also gets the cookie of their session, if the app has set it.
         return [*self._fields_to_store(seen), *sessions_set(self.call.fields, seen.harmless)] if is_shared else self.call.fields
 
     # -- judge ---------------------------------------------------------------------------------------------------

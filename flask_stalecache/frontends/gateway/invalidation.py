@@ -1,7 +1,8 @@
-"""Invalidates stored responses after unsafe requests (RFC 9111 section 4.4), and has those anew that their answers lead to.
+"""Invalidates stored responses after unsafe requests (RFC 9111 section 4.4), and rebuilds the pages that they redirect to.
 
-A form leads its visitor to a page by a redirect, and that page goes, since the form may have changed it. Most forms change nothing
-on it: a login, a message. So that others need not wait for it time and again, it is made anew when the redirect has been sent.
+A form redirects its visitor to a page, which is removed from the store, since the form may have changed it. Most forms, such as a
+login or a message, change nothing on it. So that others need not wait for the page each time, it is rebuilt when the redirect has
+been sent.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .backend import Backend, Observation
 from .origin import refresh_of
 from .rules import Rules
 
-#: The greatest number of variants of a page that one redirect has made anew.
+#: The greatest number of variants of a page that one redirect rebuilds.
 MOST_RENEWED = 8
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -71,9 +72,9 @@ class Invalidator:
         return led_to if status in _REDIRECTS and not observed.is_blind else []
 
     def renewing(self, body: Iterable[bytes], entries: Sequence[Entry]) -> Iterable[bytes]:
-        """Return a body at whose close pages that were purged are made anew in the background, for all visitors alike.
+        """Return a body at whose close the removed pages are rebuilt in the background, for all visitors alike.
 
-        :param entries: what was stored of them.
+        :param entries: their entries.
         """
         runtime = self._engine.runtime
         if not entries or runtime.in_line:
@@ -112,7 +113,7 @@ class Invalidator:
         return stored
 
     def _stored(self, key: str) -> list[Entry]:
-        """Return what is stored of a URL: one response, or variants, the newest first."""
+        """Return the stored responses of a URL: one, or its variants, the newest first."""
         entry = self._engine.look_up(key).entry
         keys = [] if entry is None else keys_in(entry)[: -MOST_RENEWED - 1 : -1]
         return [entry for key in keys if (entry := self._engine.look_up(key).entry) is not None]

@@ -1,7 +1,7 @@
-"""Remembers where the app has no answer for everybody, so that visitors with cookies are asked about it once in a while only.
+"""Remembers the pages for which the app has no answer for everybody, so that it is asked for one only once in a while.
 
-An app that can't be observed is given no cookies but the named ones for what is stored. If its answer can't be stored, the visitor
-must get what the app says to all of their cookies: a second call.
+For an answer that may be stored, an app that can't be observed gets only the named cookies. If that answer can't be stored, the
+visitor must get the app's answer to all of their cookies, which takes a second call.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Judges whose answer an app has given: everybody's, that of visitors who carry the same, or one visitor's own."""
+"""Judges for whom an app's answer is: for everybody, for visitors who carry the same, or for one visitor alone."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class VisitorJudge:
         fields, level = call.fields, logging.WARNING
         is_meant = seen.policy.gateway or self._rule.policy.max_age is not None
         if refusal.reason is StoreRefusal.NOTHING_SAID:
-            # Who has written rules for other paths may not mean this one; errors and redirects seldom say how long.
+            # Rules for other paths may not be meant for this one; errors and redirects seldom state a lifetime.
             level = logging.INFO if self._rule.is_rest else level
             is_meant = call.code == 200
         if is_meant or is_explicit(response_directives(fields), fields):
@@ -87,7 +87,7 @@ class VisitorJudge:
         return names.carried_part(self._environ, lambda keys: seen.holds(keys) or hold(self._environ, keys))
 
     def _read_by(self, seen: Observation, carried: RequestInputs) -> Refusal:
-        """Return who has read the names because of which an answer is personal, for the debug detail."""
+        """Return which code has read the names that make an answer personal, for the debug detail."""
         read = [
             f"the {kind.word} {name} was read by {seen.readers.get(name) or seen.reader_of(kind, name)}"
             for kind in Kind

@@ -1,7 +1,7 @@
 """Calls a fetch function, and judges whether its value is stored.
 
 ======================================================  =======================================================
-what came of the call                                   verdict
+outcome of the call                                     verdict
 ======================================================  =======================================================
 ``max_concurrency`` reached, or the function suspended  refused: it is not called
 an exception or status among ``failures``               failed: the stored value is kept, Retry-After is obeyed

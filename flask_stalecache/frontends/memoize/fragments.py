@@ -1,4 +1,4 @@
-"""Fragments of templates: what stands between ``{% cache %}`` and ``{% endcache %}`` is a value under memoize.
+"""Fragments of templates: the part between ``{% cache %}`` and ``{% endcache %}`` is a value under memoize.
 
 A fragment is shared by all visitors of the same key: template, name, the values named in the tag, and what its URLs depend on
 (:mod:`.places`). So it is rendered without the request, with the variables of the template as they were at the tag, except these:

@@ -1,4 +1,4 @@
-"""The place that URLs in a value are relative to: that of its caller. Which part of it a value depends on is observed.
+"""The place that URLs in a value are relative to: that of its caller. The parts of it that a value depends on are observed.
 
 ============= ======================================== ================================================================
 in the key    what it is                               if the function
@@ -98,7 +98,7 @@ class ObservedAdapter:
     :param app: the app.
     :param place: the place.
     :param label: the function in error messages.
-    :param around: that of the call that makes this call: what is made of the value depends on the same.
+    :param around: the adapter of the call that makes this call: its value depends on the same parts.
     :ivar read: the parts of the place.
     """
 

@@ -98,7 +98,7 @@ def is_dispatched(context: RequestContext, cached: CachedView) -> bool:
     """Whether Flask has called a view for a request, rather than that another view has called it."""
     view: Any = context.app.view_functions.get(context.request.endpoint or "")
     method = getattr(getattr(view, "view_class", None), context.request.method.lower(), None)
-    # A decorator of a resource, named in method_decorators, decorates the method anew for each request.
+    # A decorator of a resource, named in method_decorators, decorates the method again for each request.
     return cached in (cached_view(view), cached_view(method)) or cached.view is method
 
 

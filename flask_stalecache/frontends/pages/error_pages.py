@@ -1,4 +1,4 @@
-"""Asks an app's error handlers what they answer to an exception of a cached view.
+"""Asks an app's error handlers for their answer to an exception of a cached view.
 
 Only their answer tells whether the view has failed: a handler may turn the app's own exception into a 404. They are asked once for
 each exception, since they may log it or roll back a transaction. If the exception reaches Flask, the page that was made is sent.
@@ -18,12 +18,12 @@ from ..flask_internals.contexts import RequestContext
 from ..flask_internals.steps import around_user_exceptions, handle_user_exception
 
 #: On the request: the last exception that the handlers were asked about. Its traceback knows the request, which is a cycle of
-#: references: whoever is done with it takes it away.
+#: references: the code that is done with it removes it.
 HANDLED = "_stalecache_handled"
 
 
 class Handled(NamedTuple):
-    """What the error handlers have made of an exception.
+    """The outcome of the error handlers for an exception.
 
     :ivar error: the exception.
     :ivar page: their answer; ``None`` if there is no handler, or if it has raised.

@@ -1,7 +1,7 @@
-"""Fills the holes of pages for the visitor who asks for them.
+"""Fills the holes of pages for the visitor of the request.
 
 =========================================  ==================================================================================
-the page is asked for                      its holes
+the page is requested                      its holes
 =========================================  ==================================================================================
 by a visitor                               are called in the visitor's request, before ``after_request`` hooks run
 by a view that makes a page for the store  become marks of that page

@@ -1,7 +1,7 @@
 """Reads of a request by hooks before a cached view is called, where they only set values in ``g``.
 
-A hit runs them too. So what they have read makes a page personal only if the view then reads a value of ``g`` that was there.
-Of any other hook nothing is known: it may have set a context variable, and what it reads counts.
+A hit runs them too. So their reads make a page personal only if the view then reads a value of ``g`` that was there. Nothing is
+known about any other hook: it may have set a context variable, so its reads count.
 """
 
 from __future__ import annotations

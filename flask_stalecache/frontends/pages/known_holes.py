@@ -167,7 +167,7 @@ class KnownHoles:
     # -- for a visitor -----------------------------------------------------------------------------------------------
 
     def found(self, call: HoleCall) -> Callable[[], Any] | None:
-        """Return what fills a hole; ``None`` if it is none of these, or if its extension is not there."""
+        """Return the function that fills a hole; ``None`` if it is not one of these, or if its extension is not there."""
         if call.name == _WTF and self._is_there("flask_wtf", "flask_wtf.csrf"):
             return sys.modules["flask_wtf.csrf"].generate_csrf  # type: ignore[no-any-return]
         if call.name == _SEASURF and (seasurf := self._seasurf()) is not None:

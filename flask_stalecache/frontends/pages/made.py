@@ -18,7 +18,7 @@ from ...engine.origin import Start
 
 
 class Seen(NamedTuple):
-    """What was seen of a call besides its response.
+    """The observations of a call, besides its response.
 
     :ivar names: the names that it depends on beyond its key.
     :ivar carried: those of them that this request carries.

@@ -101,7 +101,7 @@ class Replay:
 
         What middleware made of that request may depend on a field that is not in the key, such as X-Script-Name.
 
-        :param kind: the class of the request; another app's request is left alone.
+        :param kind: the class of the request; another app's request is not changed.
         :param environ: the request's, changed in place.
         """
         if kind is self._maker.app.request_class:

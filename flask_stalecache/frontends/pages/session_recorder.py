@@ -1,6 +1,6 @@
 """Records which values of a session are read, so that a key made from one value does not cover the others.
 
-For sessions of interfaces that may do more than load the values. All others are watched from the beginning.
+It is for sessions whose interfaces may do more than load the values. All others are watched from the beginning.
 """
 
 from __future__ import annotations

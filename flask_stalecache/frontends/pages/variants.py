@@ -1,4 +1,4 @@
-"""The variants of a page: what it depends on of the Accept fields, and where it is stored by that."""
+"""The variants of a page: the parts of Accept fields that it depends on, and the keys under which it is stored."""
 
 from __future__ import annotations
 
