@@ -278,7 +278,7 @@ class Store(Protocol):
         """Purge all entries that have one of the names and were begun before now: drop them, or (soft) end their freshness.
 
         Every process sees it at its next lookup, for all names at once. The time it takes does not depend on the number of
-        entries. Raises :class:`StoreError` if it could not be done. A store of many hosts returns who has heard it.
+        entries. Raises :class:`StoreError` if it could not be done. A store of many hosts returns which hosts have heard of it.
         """
 
     # -- contents ------------------------------------------------------------------------------------------------

@@ -9,13 +9,13 @@ with a table    yes       the table  are served from     when the table's file t
                                                          made since the directory is gone (`make_folder`): opened again
 without a table yes       ``None``   read the files      when there can be a table (`reopen_if_replaced`)
 behind          yes       ``None``   read the files      when ``purge.lock`` is free (`reopen_if_replaced`): the table lacks the
-                                                         last purge, and who only writes to it finds it in `behind`
+                                                         last purge, and code that only writes to it finds it in `behind`
 =============== ========= ========== =================== ==================================================================
 
-It is held while it is open: files are opened relative to its descriptor, since others may put a directory of theirs at its path.
-That one is checked before it is used.
+It is held while it is open: files are opened relative to its descriptor, since another user may put a directory of their own at its
+path. That one is checked before it is used.
 
-Two threads that open at once open the same table twice; copies of the first table no longer stand.
+Two threads that open at once open the same table twice; copies made with the first table are no longer valid.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class CacheDirectory:
     def check(self) -> None:
         """Raise :class:`ConfigError` if the directory exists and is a file, not ours, writable by others, or not by us.
 
-        Likewise if its file system is none for a cache directory.
+        Likewise if its file system is not suitable for a cache directory.
         """
         check_directory(self.path)
         self._check_file_system()
@@ -122,7 +122,7 @@ class CacheDirectory:
         return FileKeyLock(self.path / f"{purpose}.lock", self._make, directory=self._directory)
 
     def hold(self) -> None:
-        """Check and hold the directory without its table, unless that is done; raise :class:`OSError` if there is none."""
+        """Check and hold the directory without its table, unless that is done; raise :class:`OSError` if it does not exist."""
         if not self._directory.is_held:
             self._directory.hold()
 

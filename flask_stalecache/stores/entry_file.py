@@ -1,6 +1,6 @@
 """The file of an entry: a head, then the body.
 
-Who reads what:
+What each function reads:
 
 ============== =========================== ======================================================
 function       used by                     reads

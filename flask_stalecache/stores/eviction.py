@@ -265,7 +265,7 @@ class _Candidates:
         self._spared.append(found)
 
     def next(self) -> Found | None:
-        """Take the key that goes next out of the sample; ``None`` if there is none left."""
+        """Take the key that goes next out of the sample; ``None`` if no key is left."""
         # Other threads take from the same lists.
         with suppress(IndexError):
             if self.is_over:

@@ -1,4 +1,4 @@
-"""What other hosts change in a cache directory: purges that they have numbered, and entries that they have replaced."""
+"""The changes that other hosts make in a cache directory: purges with their numbers, and replaced entries."""
 
 from __future__ import annotations
 

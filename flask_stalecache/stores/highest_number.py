@@ -2,7 +2,7 @@
 
 If a backup is restored, or a directory is moved away and back, purges made meanwhile are lost, and its numbers are lower than
 before. Each process remembers the highest number, and so does a small file in shared memory, which outlives the processes, but
-not a start of the machine or a container. It is read when a directory is opened, and when the number in the directory has changed.
+not a restart of the machine or container. It is read when a directory is opened, and when the number in the directory has changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST = 256
 
 
 class HighestNumber:
-    """What this process and this machine remember of one directory.
+    """The highest purge number of one directory that this process and this machine remember.
 
     :param directory: its path.
     :ivar seen: the highest number that this process has seen.

@@ -154,7 +154,7 @@ class MemoryStore:
         entry = None if kept.entry is None else self._purges.outlive(kept.entry)
         note = self._purges.left_of_note(kept.note)
         if entry is None and kept.entry is not None:
-            # It stays until the next sweep: who has purged it may ask which entries that were.
+            # It stays until the next sweep: the caller of the purge may ask which entries it has purged.
             return Copy(key, None, note, kept.stamp, 0, seq)
         if entry is not kept.entry or note is not kept.note:
             kept = self._put(key, entry, note, seq, kept.stamp)

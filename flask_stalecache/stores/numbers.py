@@ -1,7 +1,7 @@
 """Numbers and marks in a file that is not mapped: each access is a system call, and no failure of the disk ends the process.
 
-A number is written plus one: a 0 is a number that was never written or is lost, in a file that was cut, say. Nobody knows it then,
-so no copy of an entry that depends on it stands.
+Each number is written plus one. A 0 means that the number was never written, or is lost, for instance in a truncated file. It is
+unknown then, so no copy of an entry that depends on it is valid.
 """
 
 from __future__ import annotations

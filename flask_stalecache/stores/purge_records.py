@@ -1,9 +1,9 @@
 """Records of purges: for each purged name, the number of its last hard purge, and the numbers and times of its soft ones.
 
 A purge affects the entries that were begun before its end, which has the number ``n``: those whose ``seq`` is less than ``n``. Of
-several soft purges, the first one ends an entry's freshness: otherwise each would begin its stale windows anew, and it would be
-stale for ever. A record has about as many of them for the last minute as for the last hour or day; instead of one left out, the
-next one counts.
+several soft purges, the first one ends an entry's freshness: otherwise each would restart its stale windows, and it would be
+stale for ever. A record has about as many of them for the last minute as for the last hour or day; in place of one left out,
+the next one counts.
 Numbers give the order of all purges; clocks play no part. ``purge.lock`` guards the records and the last number.
 
 The number of records is limited, since visitors may choose the names. The oldest are merged into *floors*: each name hashes to one
@@ -271,7 +271,7 @@ class PurgeRecords:
         return max(self.waiting.last_number(), self._noted() or self._last_of_records())
 
     def _noted(self) -> int | None:
-        """Return what the file of the last number says: 0 if there is none, ``None`` if it is damaged."""
+        """Return the number in the file of the last number: 0 without a file, ``None`` if it is damaged."""
         data = read_file(self.file("last"))
         number = _NUMBER.fullmatch(unseal(_LAST, data) or b"")
         return 0 if data is None else None if number is None else int(number[0])

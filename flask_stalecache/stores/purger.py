@@ -178,7 +178,7 @@ class Purger:
                 self._records.merge_oldest()
             if _is_over(stamps, _names_of(new), number, to=last):
                 break
-            # Who has raised SEQ meanwhile may have applied the same ones: then what was begun since is newer.
+            # Another process that has raised SEQ meanwhile may have applied the same ones: then entries begun since are newer.
             new = self._not_applied(new)
         self._records.note_applied(max(purge.number for purge in purges))
 
@@ -187,9 +187,9 @@ class Purger:
         return [purge for purge in purges if purge.number > applied]
 
     def _apply_without_lock(self, purges: Sequence[Purge]) -> None:
-        """Add the purges of other hosts to the waiting purges, unless whoever has the lock has applied them meanwhile.
+        """Add the purges of other hosts to the waiting purges, unless the holder of the lock has applied them meanwhile.
 
-        If they were applied once more, what was begun since on other hosts would seem to be older than they are.
+        If they were applied again, entries that were begun since on other hosts would seem to be older than the purges.
         """
         stamps = self._directory.stamps or self._directory.behind
         for _ in range(_PASSES):
@@ -314,7 +314,7 @@ class Purger:
     def _try_to_make_up(self) -> None:
         lock = self._directory.take_purge_lock()
         if lock is None:
-            # Whoever has it may have been stopped.
+            # Its holder may have been stopped.
             self._records.is_copy = False
             self.purge((EVERYTHING,), soft=True)
             return
@@ -344,7 +344,7 @@ class Purger:
     def _adopt(self) -> None:
         """Make records of the waiting purges. ``purge.lock`` is held.
 
-        SEQ is raised before and after, so that who has read the waiting purges and not yet the records reads both again.
+        SEQ is raised before and after, so that a process that has read the waiting purges and not yet the records reads both again.
         """
         if not self._records.waiting.exist():
             return

@@ -1,7 +1,7 @@
-"""Which refreshes wait in a queue of another program, for all processes of a host: each of them would queue the same one.
+"""The refreshes that wait in a queue of another program, for all processes of a host: each of them would queue the same one.
 
-A slot of the table holds a part of the digest of its name, and until when the mark stands. Two in one slot displace each other's
-mark: then a refresh is queued twice, which is harmless.
+A slot of the table holds a part of the digest of its name, and the time until which the mark stands. Two in one slot displace each
+other's mark: then a refresh is queued twice, which is harmless.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far the sweep is, for the process that goes on with it."""
+"""The progress of the sweep, for the process that continues it."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ table       the file holds                                used
 `here`      all of it, which is read and never mapped     else: by containers that share the directory and not ``/dev/shm``
 =========== ============================================= ==================================================================
 
-No file of the directory is mapped: a disk that is full (copy-on-write) or fails, or a restore that rewrites the file, would end
-each process that looks at it, with SIGBUS.
+No file of the directory is mapped: a full (copy-on-write) or failing disk, or a restore that rewrites the file, would end each
+process that looks at it, with SIGBUS.
 
-Each process keeps the file open and locked (shared) as long as it uses the table. Who can lock it exclusively is alone, and may
-replace it by a better one. Who is not alone, and does not see the memory, replaces it by one that is *here*, and waits until the
-others have noticed: their next round of housekeeping is due within a second.
+Each process keeps the file open and locked (shared) as long as it uses the table. A process that can lock it exclusively is
+alone, and may replace it by a better one. A process that is not alone, and does not see the memory, replaces it by one that is
+*here*, and waits until the others have noticed: their next round of housekeeping is due within a second.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Table:
 
 
 def open_table(place: Place, layout: Layout) -> Table:
-    """Return the table of a cache directory, which is made if there is none.
+    """Return the table of a cache directory. If there is none, make it.
 
     :raises OSError: if it can't be read or made.
     """

@@ -1,15 +1,15 @@
-"""Purges that could not wait for ``purge.lock``: its holder may be a process that was stopped, and nobody can tell.
+"""Purges that could not wait for ``purge.lock``: its holder may be a process that was stopped, which can't be detected.
 
 They are lines of a file, appended without a lock. Every reader looks at them before it looks at the records, and the next holder of
 the lock turns them into records:
 
-1. The file is renamed. Whoever appends looks afterwards whether its line is in the file of this name, and appends it again if not.
-   So a line that is not read in step 2 is in the next file.
+1. The file is renamed. A process that appends checks afterwards that its line is in the file of this name, and appends it again if
+   not. So a line that is not read in step 2 is in the next file.
 2. Its lines are read and become records.
 3. It is removed.
 
 A line that makes no sense, or lacks its end for seconds, counts as a hard purge of everything, and so does a file that has become
-too long: visitors may purge. That lines are missing at the end of the file can't be told.
+too long: visitors may purge. Missing lines at the end of the file can't be detected.
 """
 
 from __future__ import annotations

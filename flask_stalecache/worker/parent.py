@@ -158,7 +158,7 @@ class Parent:
 
     def _end(self) -> int:
         """Take nothing more, and let the children complete what they run, within the deadline. A second signal ends them."""
-        # Before anything is closed: whoever sees the end of the socket may send the second one at once.
+        # Before anything is closed: a supervisor that sees the end of the socket may send the second signal at once.
         signals = len(self._signals)
         logger.info("the worker stops, %d refreshes are completed", len(self._jobs.running))
         self._socket.close(self._selector)

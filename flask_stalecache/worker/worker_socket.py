@@ -46,7 +46,7 @@ class WorkerSocket:
         return listener is not None and listener.socket.type == socket.SOCK_STREAM
 
     def look_after(self, selector: selectors.BaseSelector, accept: Callable[[], object]) -> None:
-        """Listen, unless another worker does. What was removed or replaced is made again."""
+        """Listen, unless another worker does. A file that was removed or replaced is made again."""
         if self._listener is not None and self._listener.is_current() and self._directory.is_current():
             return
         self.close(selector)

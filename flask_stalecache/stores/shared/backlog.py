@@ -1,13 +1,14 @@
-"""Purges and removals that other hosts have not heard of, since the shared server could not be used: they are told once it can be.
+"""Purges and removals that other hosts have not heard of, since the shared server could not be used. They are sent once it can be.
 
 They are lines of a file in the cache directory, appended without a lock, as :mod:`..waiting_purges` does:
 
-1. The file is renamed. Whoever appends looks afterwards whether its line is in the file of this name, and appends it again if not.
-2. Its lines are told.
-3. It is removed. If that process dies before, or the server is lost again, all of them are told again.
+1. The file is renamed. A process that appends checks afterwards that its line is in the file of this name, and appends it again if
+   not.
+2. Its lines are sent.
+3. It is removed. If the process dies before that, or the server is lost again, all lines are sent again.
 
 A file that has become too long is replaced by one hard purge of everything, and a line that makes no sense counts as one: it is
-better to make pages anew than to serve what was purged or has become private.
+better to make pages again than to serve what was purged or has become private.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The client of the server: the only module that knows redis-py and valkey-py.
 
-It is made at first use in each process, so that a fork shares no connection. A server that fails is not asked again by any process
-of the host until it is said to be back: visitors wait for one outage once.
+It is made at first use in each process, so that a fork shares no connection. After a failure, no process of the host asks the
+server again until it is known to be back: visitors wait only once for an outage.
 """
 
 from __future__ import annotations

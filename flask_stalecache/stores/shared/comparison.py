@@ -1,4 +1,4 @@
-"""Compares the files of this host with the server: what it would serve although the server has something else."""
+"""Compares the files of this host with the server: which entries it would serve although the server has others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The entries as the server has them: the head of the file, and the body, compressed where that saves something."""
+"""The form of entries on the server: the head of the file, and the body, compressed where that saves space."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def entry_in(got: Got, key: str) -> Entry | None:
             _said.append(key)
             logger.warning(
                 "an entry at the shared server can't be read here (%s): another version of this package may use the same "
-                "STALECACHE_SHARED_NAME; such pages are made here anew",
+                "STALECACHE_SHARED_NAME; this host makes such pages itself",
                 error,
             )
         return None

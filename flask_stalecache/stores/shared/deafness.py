@@ -1,8 +1,8 @@
-"""Ends the freshness of a host's entries while it has not heard from the shared server for too long: others may have purged them.
+"""Ends the freshness of a host's entries if it has not heard from the shared server for too long: others may have purged them.
 
-It is a soft purge of everything on this host only, made by whichever of its processes notices first, and again each time that as
-much time has passed. So no entry is served as fresh that was made longer ago than that by then. The stale windows follow as ever.
-Hits don't look at it: the stamps say it.
+It is a soft purge of everything on this host only, made by the first of its processes that notices, and repeated each time that the
+same period has passed. So no entry that was made longer ago than that is served as fresh. The stale windows follow as usual. Hits
+need no check of their own: the stamps tell them.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ what is noticed                       what is done
 ===================================== ==========================================================================================
 changes are missing in the log        every key is asked for once
 purges are missing in the log         everything on this host is purged: it was away for more than a day
-another generation of bookkeeping     everything is softly purged, by one purge for all hosts: the server had lost its memory
+another generation of bookkeeping     everything is softly purged, by one purge for all hosts: the server has lost its memory
 the server lacks purges of this host  they are said again: a failover has lost them
-changes were made while nobody heard  they are told now
+changes were not sent to the others   they are sent now
 ===================================== ==========================================================================================
 """
 
@@ -372,7 +372,7 @@ class Follower:
     # -- other hosts ---------------------------------------------------------------------------------------------
 
     def acknowledged(self, number: int, seconds: float) -> Acknowledged:
-        """Wait until all hosts that were heard lately have applied a purge, and return who has.
+        """Wait until all hosts that were heard lately have applied a purge, and return which have.
 
         :param number: the purge.
         :param seconds: for how long at most.

@@ -1,7 +1,7 @@
-"""Tells when two apps use one name at the server: then one may serve pages and values of the other.
+"""Detects two apps that use one name at the server: one of them may serve pages and values of the other.
 
-An app is known by its routes. Those of a deployment differ a little from those of the one before, and those of another app have
-next to nothing in common with them. The server keeps a sample of the routes of whoever came last.
+An app is recognised by its routes. Those of a deployment differ a little from those of the one before, and those of another app
+have next to nothing in common with them. The server keeps a sample of the routes of the app that was seen last.
 """
 
 from __future__ import annotations

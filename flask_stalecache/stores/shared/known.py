@@ -1,7 +1,7 @@
-"""What the processes of one host know of the shared server: how far its logs were read, whether it answers, and last changes.
+"""The state of the shared server as one host knows it: how far its logs were read, whether it answers, and the last changes.
 
-It is a table like that of the stamps, in a file of its own. A slot holds a number made of the serial of the entry that was stored
-last for a key there, by whatever host. 0: nobody knows, so the server must be asked. Keys that share a slot cost a question.
+It is a table like that of the stamps, in a file of its own. A slot holds a number made of the serial of the last entry that
+any host has stored there for a key. 0 means unknown, so the server must be asked. Keys that share a slot cost a question.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The locks of keys over hosts: a lock file on each, and a lease at the server.
 
-The lock file comes first, so that one process a host asks the server. Whoever has it may take over the lease of another process of
-the same host at once: that process has lost the lock file, so it was killed. A lease that is not renewed ends by itself.
+The lock file comes first, so that only one process of a host asks the server. Its holder may take over the lease of another process
+of the same host at once: that process has lost the lock file, so it was killed. A lease that is not renewed ends by itself.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class SharedLock:
         self._is_down = is_down
         self._on_held = on_held
         self._is_held = False
-        #: The token of the lease, and the process that has it. Taken out by whoever releases it.
+        #: The token of the lease, and the process that has it. Taken out to release it.
         self._tokens: list[tuple[str, ProcessId]] = []
         self._again_at = 0.0
 

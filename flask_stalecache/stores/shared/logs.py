@@ -1,4 +1,4 @@
-"""The two logs on the server, purges and changes, and the bookkeeping that tells who has read how far.
+"""The two logs on the server, purges and changes, and the bookkeeping of how far each host has read.
 
 =========== ======== ==================================================================================================
 key         type     content
@@ -12,8 +12,9 @@ key         type     content
 ``…H``      hash     of each host, the last purge that it has applied, and when it was heard
 =========== ======== ==================================================================================================
 
-All bookkeeping is in one key, so that it is whole or gone. Without a generation everything begins anew, and both logs go: all
-numbers are higher than the generation then, and entries that were begun before it do not count, as nobody knows their purges.
+All bookkeeping is in one key, so that it is whole or gone. If there is no generation, a new one begins, and both logs are
+removed: all numbers are then higher than the generation, and entries that were begun before it do not count, since their purges are
+unknown.
 Purge numbers are the server's time in microseconds. Lua's numbers hold them exactly, but must not be printed as they are.
 """
 
@@ -106,7 +107,7 @@ purge(ARGV[3], '1', ARGV[1], tonumber(ARGV[2]))
 return 1
 """
 
-#: Says hard purges again, but for those that are known: they keep their numbers, so that who has applied them does nothing.
+#: Says hard purges again, except those that are known. They keep their numbers, so that hosts that have applied them do nothing.
 #: ARGV: host, above, names, their numbers, the highest number of those that were merged.
 _SAY = """
 redis.call('DEL', P .. 'z')
@@ -127,7 +128,7 @@ log(list(new), '0', ARGV[1], tonumber(ARGV[2]), 'w', list(their), 'f', ARGV[5])
 return #new
 """
 
-#: Reads both logs, and notes who has read how far. ARGV: host, applied, the change that was read last, 1 to note it.
+#: Reads both logs, and notes how far the host has read. ARGV: host, applied, the change that was read last, 1 to note it.
 _READ = """
 if ARGV[4] == '1' then
   redis.call('DEL', P .. 'z')
@@ -210,7 +211,7 @@ class Logged(NamedTuple):
     :ivar number: its number on the server.
     :ivar before: the number of the purge before it.
     :ivar were: the numbers that its names were purged with, if a host has said that again; otherwise empty.
-    :ivar merged: the highest number of the purges whose names that host does not know any more; 0: there are none.
+    :ivar merged: the highest number of the purges whose names that host does not know any more; 0 if there are none.
     """
 
     purge: Purge
@@ -283,7 +284,7 @@ class SharedLogs:
     ) -> tuple[int, str, tuple[Logged, ...]]:
         """Purge by name: return the number, the generation, and the purges since the last one that was applied, this one included.
 
-        :param host: who purges.
+        :param host: the host that purges.
         :param names: the names.
         :param above: a number that it must not be below: one more than the last one that the host knows.
         :param applied: the last purge that the host has applied.
@@ -300,7 +301,7 @@ class SharedLogs:
 
         :param purges: names, and the numbers of their last hard purges.
         :param above: a number that the new one must not be below.
-        :param merged: the highest number of the purges whose names are not known any more; 0: there are none.
+        :param merged: the highest number of the purges whose names are not known any more; 0 if there are none.
         """
         numbers = json.dumps([str(number) for number in purges.values()])
         return int(self._run(SAY, host, above, _names(purges), numbers, merged))

@@ -5,7 +5,7 @@ key      type         content
 ======== ============ ==============================================================================================
 ``e:D``  hash         ``s`` serial, ``q`` seq, ``N`` digests of names, ``h`` head, ``b`` or ``z`` body, ``n`` note; or
                       ``x`` the serial of what was removed, ``xa`` when
-``l:D``  string       the token of whoever holds the lock
+``l:D``  string       the token of the holder of the lock
 ======== ============ ==============================================================================================
 
 ``D`` is the digest of a key. Numbers of purges, and times without a unit, are microseconds.

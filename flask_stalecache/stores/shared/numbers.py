@@ -1,4 +1,4 @@
-"""The hosts of a cache, and their statistics: each host tells its own every 15 seconds, and any of them may look.
+"""The hosts of a cache, and their statistics: each host reports its own every 15 seconds, and any of them may read them.
 
 ======== ====== ====================================================================================================
 key      type   content
@@ -7,7 +7,7 @@ key      type   content
                 compressed; ``gone``: the sums of directories of which too many are known
 ======== ====== ====================================================================================================
 
-Numbers belong to a directory and not to a host, since a host has another name once its machine was started again, and goes on
+Numbers belong to a directory and not to a host, since a host gets another name when its machine is restarted, and goes on
 counting in the same files. They stay when their host is silent, so that sums do not go back.
 """
 

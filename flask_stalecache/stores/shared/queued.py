@@ -1,4 +1,4 @@
-"""Which refreshes wait in a queue of another program, for all hosts: ``q:D`` is a string that expires, D a digest."""
+"""The refreshes that wait in a queue of another program, for all hosts: ``q:D`` is a string that expires, D a digest."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Says purges again that the shared server may have lost: after a failover, or with its memory.
+"""Repeats purges that the shared server may have lost, in a failover or with its memory.
 
-Hard purges keep their numbers when they are said again, so that a host that has applied them has nothing to do, and what it has
-made since stays. Soft ones need not be said when the server has lost its memory: then all freshness ends anyway.
+Hard purges keep their numbers when they are said again, so that a host that has applied them has nothing to do, and keeps what it
+has made since. Soft ones need not be said when the server has lost its memory: then all freshness ends anyway.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Reminder:
         lost = [each for each in self._files.purges_since(local_number(number) + 999) if number_above(each.number) > number]
         if not lost:
             return False
-        logger.warning("the shared server lacks purges that this host has made or applied: they are made again for all hosts")
+        logger.warning("the shared server lacks purges that this host has made or applied: they are repeated for all hosts")
         self._say(number)
         names = dict.fromkeys(name for purge in lost if purge.soft for name in purge.names)
         if names:

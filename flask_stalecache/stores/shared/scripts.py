@@ -33,9 +33,9 @@ class Kind(Enum):
 
     #: The caller's entry is the one that is stored.
     SAME = "same"
-    #: There is none.
+    #: No entry is stored.
     NONE = "none"
-    #: There is none any more: it was removed, and copies of it must go.
+    #: The entry was removed, and copies of it must go.
     GONE = "gone"
     #: The entry.
     ENTRY = "entry"
@@ -66,7 +66,7 @@ class Lease(NamedTuple):
     :ivar is_held: whether the caller has it now.
     :ivar serial: the serial of the entry that is stored; "" if there is none.
     :ivar note: the bytes of its note.
-    :ivar removed: the serial of the entry that was removed, if there is none.
+    :ivar removed: the serial of the entry that was removed, if none is stored.
     """
 
     is_held: bool

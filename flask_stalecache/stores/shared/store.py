@@ -156,7 +156,7 @@ class RedisStore:
         is_mine = lock.acquire()
         try:
             if not is_mine and copy.entry is not None and self._leases.find(name) is None:
-                # Whoever has the key's lock calls the origin unless there is something new: that one must not miss it.
+                # The holder of the key's lock calls the origin unless there is a new entry, so it must not miss that.
                 return copy
             if is_mine:
                 copy = self._files.load(key)
@@ -175,7 +175,7 @@ class RedisStore:
     def _fetch(self, copy: Copy, name: str) -> Copy:
         own, slot = "" if copy.entry is None else copy.entry.serial, slot_of(name)
         since = self._known.serial(slot)
-        # Whoever has a copy needs not wait, unless the origin would be called without need.
+        # A caller that has a copy need not wait, unless the origin would be called without need.
         patience = 0 if own and self._leases.find(name) is None else None
         try:
             got = self._scripts.get(name, own, self._idle, patience=patience)
