@@ -12,7 +12,7 @@ from example_app.visits import Stage, StoryFailed
 BUTTON = "counts"
 #: Seconds between two visits of the front page, and between two looks at the wall screen.
 PAUSE, LOOK = 0.02, 0.25
-#: Times that the dashboard is counted anew, since a worker that has just begun may not be known to the site yet.
+#: The number of recounts of the dashboard, since the site may not know yet of a worker that has just started.
 TRIES = 5
 
 
@@ -57,7 +57,7 @@ def _for_a_while(stage: Stage) -> Iterator[Row]:
 
 
 def _while_computed(stage: Stage, editor: requests.Session) -> tuple[list[Row], str]:
-    """Have the dashboard counted anew, and visit the front page until that is done. Return the visits, and who has counted."""
+    """Have the dashboard recounted, and visit the front page until that is done. Return the visits and the process that counted."""
     stage.press(editor, BUTTON)
     before, rows, looked = stage.visit(COUNTER).value, list[Row](), time.monotonic()
     deadline = looked + stage.plan.patience
@@ -68,7 +68,7 @@ def _while_computed(stage: Stage, editor: requests.Session) -> tuple[list[Row], 
             looked = time.monotonic()
             if (now := stage.visit(COUNTER).value) != before:
                 return rows, now.split(BETWEEN)[1]
-    raise StoryFailed("the dashboard was not counted anew")
+    raise StoryFailed("the dashboard was not recounted")
 
 
 def _is_of_site(process: str, rows: list[Row], other: str) -> bool:

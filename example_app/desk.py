@@ -1,6 +1,6 @@
 """The editors' desk: an editor publishes a changed article, which purges every page that shows it.
 
-Or has the partners asked again, or the dashboard counted anew, which nobody waits for.
+An editor can also have the partners called again, or the dashboard recounted. Nobody waits for either.
 """
 
 import re
@@ -59,7 +59,7 @@ def ask_partners() -> Response:
 @bp.post("/counts")
 @login_required  # type: ignore[untyped-decorator]
 def count_again() -> Response:
-    """Have the dashboard counted anew: the wall screen still gets the old counts until the new ones are stored."""
+    """Have the dashboard recounted: the wall screen still gets the old counts until the new ones are stored."""
     if not current_user.is_editor:
         abort(403)
     cache.purge(tag=COUNTS, soft=True)

