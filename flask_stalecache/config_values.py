@@ -1,4 +1,4 @@
-"""Which values the ``STALECACHE_*`` keys accept: each function converts one, or raises :class:`ConfigError`."""
+"""The values that the ``STALECACHE_*`` keys accept: each function converts one, or raises :class:`ConfigError`."""
 
 from __future__ import annotations
 

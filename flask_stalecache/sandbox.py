@@ -29,7 +29,7 @@ _logger = logging.getLogger("flask_stalecache")
 
 @contextmanager
 def sandboxed(app: Flask) -> Iterator[AppState]:
-    """Let requests go through a second set of an app's parts, and yield it. Only for a process that serves nobody else."""
+    """Let requests go through a second set of an app's parts, and yield it. Only for a process that serves no visitors."""
     live = state_of(app)
     counters = Counters()
     engine = Engine(memory_store(live.settings, counters), live.settings, counters)

@@ -22,7 +22,7 @@ TOO_LONG = "it took longer than STALECACHE_REFRESH_DEADLINE"
 
 
 class Renewal(NamedTuple):
-    """How to refresh an entry.
+    """The way to refresh an entry.
 
     :ivar job: the refresh.
     :ivar status_of: returns the status of the origin's answer; ``None`` if it has none.
@@ -68,7 +68,7 @@ class RenewTask:
             result = self._engine.runtime.refresh_now(job, self._entry)
         seconds = time.monotonic() - began
         if result is None or result.is_busy:
-            return Outcome(self.url, None, seconds, reason="somebody else renews it just now", skipped=True)
+            return Outcome(self.url, None, seconds, reason="another call is refreshing it", skipped=True)
         if result.error is not None:
             raise result.error
         if result.answer is None:

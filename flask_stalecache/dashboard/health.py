@@ -27,7 +27,7 @@ FULL = 0.9
 
 
 class Level(str, Enum):
-    """How serious a problem is."""
+    """The severity of a problem."""
 
     GOOD = "good"
     NOTICE = "notice"

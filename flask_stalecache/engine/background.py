@@ -173,7 +173,7 @@ class BackgroundRefreshes:
         return (bool(self.delegation.takers) and self._hand_over(job)) or self._submit_here(job)
 
     def _hand_over(self, job: RefreshJob) -> bool:
-        """Hand a claimed refresh over to another process. Return false if nobody takes it, or a request waits for its result."""
+        """Hand a claimed refresh over to another process. Return false if none takes it, or a request waits for its result."""
         pending = self._pending.get(job.key)
         if pending is None or pending.result.waiting:
             return False

@@ -181,7 +181,7 @@ class Delegation:
         given[key] = state, time.monotonic()
 
     def _is_lost(self, job: RefreshJob, state: tuple[str, int]) -> bool:
-        """Whether the refresh was handed over long ago, and nobody has done it."""
+        """Whether the refresh was handed over long ago, and was not done."""
         given = self._given.get().first
         before, first = given.get(job.key, ((), 0.0))
         if before != state or time.monotonic() - first < 2 * self._deadline:

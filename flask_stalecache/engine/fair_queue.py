@@ -30,11 +30,11 @@ LOOKED_AT = 500
 
 
 class Demand:
-    """How often and how recently something was asked for.
+    """The demand for something: how often, and how recently, it was asked for.
 
     Requests add to it without a lock, so an ask may be lost now and then, which changes an order at most.
 
-    :param rank: that of asks in another process. Default: nobody has asked.
+    :param rank: that of asks in another process. Default: it was not asked for.
     :ivar more: asks since the last call of :meth:`ask`, at about its time: for those who can't afford a call.
     """
 
@@ -47,7 +47,7 @@ class Demand:
 
     @property
     def rank(self) -> float:
-        """Compares demands at any time: their order does not change while nobody asks."""
+        """Compares demands at any time: their order does not change without new requests."""
         return _sum(self._rank, self._asked / HALF_LIFE + math.log2(self.more)) if self.more else self._rank
 
     def ask(self, now: float) -> None:
@@ -182,7 +182,7 @@ class FairQueue:
             del self._groups[waiting.group]
 
     def _drop_least(self, newest: Hashable) -> Waiting:
-        # Of groups of one size that of the new job: nobody's share grows at the cost of an equal one.
+        # Of groups of one size that of the new job: no share grows at the cost of an equal one.
         largest = self._groups[max(self._groups, key=lambda name: (len(self._groups[name].jobs), name == newest))]
         waiting = largest.least()
         self._remove(waiting)

@@ -18,7 +18,7 @@ from .meter import is_measurable
 from .per_process import PerProcess
 from .switch_interval import lowered
 
-#: Seconds after which a thread that waits for its turn looks whether it was given to somebody who hangs.
+#: Seconds after which a thread that waits for its turn checks whether another thread that hangs has it.
 LOOK = 0.5
 
 
@@ -80,7 +80,7 @@ _turns = PerProcess(Turn)
 class Lane:
     """The part of one cache in the lane of its process.
 
-    :param interval: the switch interval while somebody computes, in seconds; ``None`` leaves it alone.
+    :param interval: the switch interval while a thread computes, in seconds; ``None`` leaves it unchanged.
     :ivar spares: whether there are visitors to spare: not in a process that only refreshes.
     """
 

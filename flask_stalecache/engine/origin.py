@@ -54,7 +54,7 @@ def _tell_nobody(fields: Fields) -> None:
     pass
 
 
-#: Of a call that nobody measures.
+#: For calls that are not measured.
 NOT_MEASURED = Meter()
 
 

@@ -10,7 +10,7 @@ The mutex of :class:`Flights` guards the dict of flights, and the transfer of a 
 held during I/O, and hits never take it.
 
 A signal's handler may raise anywhere: also after a request has become the leader, and before the ``try`` that ends the flight. So
-each leader has a :class:`Lead`, and when nobody refers to that any more, its flight ends. If a debugger keeps the frames of the
+each leader has a :class:`Lead`, and when nothing refers to that any more, its flight ends. If a debugger keeps the frames of the
 request, housekeeping ends the flight once it has ``expires`` behind it.
 """
 
@@ -74,7 +74,7 @@ class Flight:
     :ivar leader: the ident of the thread that makes the call.
     :ivar unlocked: when it went on without the lock, on the monotonic clock.
     :ivar deadline: when housekeeping gives up on it, on the monotonic clock; ``None`` for a visitor's own call.
-    :ivar expires: when housekeeping ends a visitor's own call that nobody waits for any more, on the monotonic clock.
+    :ivar expires: when housekeeping ends a visitor's own call that no request waits for any more, on the monotonic clock.
     :ivar given_up: called when that deadline has passed.
     :ivar names: returns the names by which the memory of that failure is purged.
     :ivar seq: the last purge number when a refresh called the origin; ``None``: it has not done so yet.
@@ -289,7 +289,7 @@ class Flights:
         return [flight for flight in self._all() if flight.deadline is not None and flight.deadline < now]
 
     def end_expired(self) -> None:
-        """End visitors' own calls that nobody waits for any more: an exception may have ended them without a word."""
+        """End visitors' own calls that no request waits for any more: an exception may have ended them silently."""
         now = time.monotonic()
         for flight in self._all():
             if flight.expires is not None and flight.expires < now:

@@ -1,4 +1,4 @@
-"""How fast the reader of a streamed answer takes it. Others wait for its end only as long as the reader keeps up."""
+"""The speed at which a streamed answer is read. Other requests wait for its end only as long as its reader keeps up."""
 
 from __future__ import annotations
 

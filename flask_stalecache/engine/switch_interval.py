@@ -1,4 +1,4 @@
-"""The switch interval of the interpreter, lowered while somebody computes. It knows neither engine nor entry.
+"""The switch interval of the interpreter, lowered while a refresh computes. It knows neither engine nor entry.
 
 It belongs to the process: the caches of all its apps share one count of those that want it low, so that the last one to end
 restores the value that the app had. A value that the app sets meanwhile is the app's, and stays.
@@ -36,7 +36,7 @@ class _Owner:
             self._apply()
 
     def remove(self, interval: float) -> None:
-        """Restore it, if nobody else wants it low."""
+        """Restore it, if no other thread wants it low."""
         with self.mutex:
             self.wanted.remove(interval)
             self._apply()

@@ -12,7 +12,7 @@ MAX_MARKS = 10_000
 
 
 class Mark(Enum):
-    """How likely it is that the next answer for a key can't be stored either."""
+    """The likelihood that the next answer for a key can't be stored either."""
 
     #: One answer could not be stored. The note of the key has told all processes so for a while.
     ONCE = "once"

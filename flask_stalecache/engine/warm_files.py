@@ -41,14 +41,14 @@ class WarmFiles:
         return address if len(content) <= LARGEST and self._write(address, content) else None
 
     def asked(self, address: str) -> WarmData | None:
-        """Return a request; ``None`` if nobody waits for it any more.
+        """Return a request; ``None`` if its batch no longer waits for it.
 
         :raises ValueError: if the file is broken, or of another version of the package.
         """
         return self._read(address, _REQUEST, WarmData.from_json)
 
     def answer(self, address: str, outcome: Any) -> None:
-        """Write the outcome of a request, unless nobody waits for it any more.
+        """Write the outcome of a request, unless its batch no longer waits for it.
 
         :param outcome: data of JSON.
         """
@@ -65,7 +65,7 @@ class WarmFiles:
         return self._read(address, _OUTCOME, decode, is_done=True)
 
     def remove(self, address: str) -> None:
-        """Remove a request and its outcome: nobody waits for it any more."""
+        """Remove a request and its outcome: its batch no longer waits for it."""
         # The request first: an outcome is only written beside it.
         for is_done in (False, True):
             with suppress(OSError, ConfigError):

@@ -2,7 +2,7 @@
 
 A signal's handler may raise between any two steps of Python: also between the call that opens a file and the ``try`` after it. The
 number alone would be lost then, with whatever lock the file has. So a descriptor is an object from the beginning, which closes the
-file when nobody refers to it any more, and steps that must not be separated are one chain of C functions: no handler runs in
+file when nothing refers to it any more, and steps that must not be separated are one chain of C functions: no handler runs in
 between.
 """
 

@@ -44,7 +44,7 @@ def path_to(place: Inside) -> str | None:
 
 
 def connect(place: Inside) -> socket.socket | None:
-    """Connect to a socket in a directory. Return ``None`` if nobody listens there, or who listens is behind with accepting."""
+    """Connect to a socket in a directory. Return ``None`` if none listens there, or the listener is behind with accepting."""
     path = path_to(place)
     made = None if path is None else new_socket()
     if made is None or path is None:
@@ -107,7 +107,7 @@ class Listener:
         return self._place.held.is_current() and self._identity is not None and self._identity_now() == self._identity
 
     def accept(self) -> socket.socket | None:
-        """Return the next connection; ``None`` if nobody has connected."""
+        """Return the next connection; ``None`` if no process has connected."""
         try:
             made, _ = self.socket.accept()
         except OSError:

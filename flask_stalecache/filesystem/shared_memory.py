@@ -20,9 +20,9 @@ from .mounts import kind_at
 from .system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, allocate, allocated, set_mode, try_flock
 
 FOLDER = "/dev/shm"
-#: Bytes of the last files of one kind that stay even if nobody has mapped them: a worker may succeed one that was killed.
+#: Bytes of the last files of one kind that stay even if no process has mapped them: a worker may succeed one that was killed.
 IDLE = 16 * 1024 * 1024
-#: A process that makes many files of one size looks for those that nobody has mapped at the first of so many.
+#: A process that makes many files of one size looks for unmapped ones at the first of so many.
 LOOK_EVERY = 16
 #: Seconds after which a file that is not finished is left over: its process was killed while it made the file.
 UNFINISHED = 3600
@@ -133,7 +133,7 @@ def read(name: str, size: int) -> bytes | None:
 
 
 def _remove_idle(size: int) -> None:
-    """Remove our files of a size that nobody has mapped, since their processes have ended, but not the last ones."""
+    """Remove our files of a size that no process has mapped, since theirs have ended, but not the last ones."""
     files: list[tuple[int, str]] = []
     for name in filter(_NAME.fullmatch, os.listdir(FOLDER)):
         with suppress(OSError):
@@ -148,7 +148,7 @@ def remove_left_over(names: re.Pattern[str], now: int) -> None:
     """Remove our files that processes have not finished before they were killed.
 
     :param names: those files, if they are empty or have the name of a file that is being written.
-    :param now: the time by the clock of the kernel, which nobody sets for a single process, in nanoseconds.
+    :param now: the time by the clock of the kernel, which can't be set for a single process, in nanoseconds.
     """
     with os.scandir(FOLDER) as entries:
         matching = [entry for entry in entries if names.fullmatch(entry.name)]

@@ -184,7 +184,7 @@ def asked_of(environ: WSGIEnvironment, start_response: StartResponse) -> tuple[W
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         return environ, None
     if "HTTP_RANGE" in environ and type(environ) is dict:
-        # In the files of most servers nobody can seek. A copy, since servers look at their own class when they send the body.
+        # The files of most servers can't seek. A copy, since servers look at their own class when they send the body.
         environ = {**environ, "wsgi.file_wrapper": FileWrapper}
     asked = environ[ASKED] = Asked(environ, start_response)
     return environ, asked

@@ -65,7 +65,7 @@ class FlaskSessions:
         return app is self._app and (self._opener is not None or _loads_by_cookie(app))
 
     def hold(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
-        """Whether a visitor's session has one of some keys; also if nobody can tell."""
+        """Whether a visitor's session has one of some keys, or may have one."""
         if self._opener is not None:
             return self._opened_holds(environ, keys)
         saved = self._saved(environ)
@@ -74,7 +74,7 @@ class FlaskSessions:
     def values(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> Mapping[str, Any]:
         """Return the values of some keys of a visitor's session, without those that it lacks.
 
-        :raises ConfigError: if nobody can tell, or if the opener raises.
+        :raises ConfigError: if they can't be looked up, or if the opener raises.
         """
         given: GivenSession | None = environ.get(GIVEN_SESSION)
         if given is not None and given.app is self._app:
@@ -83,7 +83,7 @@ class FlaskSessions:
             return self._opened_values(self._opener, environ, keys)
         saved = self._saved(environ)
         if saved is None:
-            raise ConfigError(f"session={list(keys)}: nobody can look up sessions of the app; set STALECACHE_SESSION_OPENER")
+            raise ConfigError(f"session={list(keys)}: the sessions of the app can't be looked up; set STALECACHE_SESSION_OPENER")
         return {key: value for key, value in saved.values.items() if key in keys}
 
     def give(self, environ: WSGIEnvironment, values: Mapping[str, Any]) -> None:
@@ -91,7 +91,7 @@ class FlaskSessions:
         give_session(environ, self._app, values)
 
     def check(self, pattern: str, policy: Policy) -> None:
-        """Learn what a rule names, before the first request; raise :class:`ConfigError` if nobody can look it up."""
+        """Learn what a rule names, before the first request; raise :class:`ConfigError` if it can't be looked up."""
         self._kept = self._kept.union(policy.session)
         if policy.session and self._opener is None and not has_flasks_sessions(self._app):
             raise ConfigError(
@@ -115,7 +115,7 @@ class FlaskSessions:
         return saved.prolonged_within > 0 and _clock() - saved.signed > saved.prolonged_within * _PROLONGED_AFTER
 
     def _saved(self, environ: WSGIEnvironment) -> SavedSession | None:
-        """Return the session of a Cookie field; ``None`` if nobody can tell."""
+        """Return the session of a Cookie field; ``None`` if it can't be opened."""
         app, field = self._app, environ.get("HTTP_COOKIE")
         if not field:
             return NO_SESSION

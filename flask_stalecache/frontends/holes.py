@@ -58,7 +58,7 @@ class Making:
 
     @property
     def why_altered(self) -> str:
-        """How its marks were altered, or those of an earlier one."""
+        """The way in which its marks, or those of an earlier one, were altered."""
         return self._altered if self.marks is None else self.marks.altered
 
     def refusal(self) -> Refusal | None:

@@ -125,7 +125,7 @@ def go_on_watching(context: RequestContext, log: SessionLog, session: Any) -> No
 
 
 def hand_out(context: RequestContext, session: Any, frame: FrameType) -> Any:
-    """Return the session that somebody asks a context for.
+    """Return the session that code asks a context for.
 
     :param frame: that of the code that asks.
     """
@@ -155,7 +155,7 @@ def log_of(context: RequestContext) -> SessionLog | None:
 
 
 def holds_key(context: RequestContext, environ: dict[str, Any], keys: tuple[str, ...]) -> bool:
-    """Whether the visitor's session has one of some keys, or has had it; also if nobody can tell."""
+    """Whether the visitor's session has one of some keys, has had it, or may have it."""
     state: Any = context.__dict__
     session = session_of(context)
     if session is state.get(_WATCHED):

@@ -88,7 +88,7 @@ class History:
         if mark is not None and 0 <= now - mark.monotonic < INTERVAL:
             self._next = mark.monotonic + INTERVAL
             if mark.written < 0:
-                # So that it is known even if somebody sets the clock meanwhile.
+                # So that it is known even if the clock is set meanwhile.
                 self._note(folder, mark._replace(written=0), {})
             return
         self._next = now + INTERVAL

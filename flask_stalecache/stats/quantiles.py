@@ -25,7 +25,7 @@ def quantile(buckets: Mapping[float, int], share: float) -> float | None:
     wanted, lower, below = share * total, 0.0, 0
     for upper, count in sorted(buckets.items()):
         if count and below + count >= wanted:
-            # Of what took longer than the last bound nobody knows more.
+            # Nothing more is known of durations above the last bound.
             return lower if upper == float("inf") else lower + (upper - lower) * (wanted - below) / count
         lower, below = upper, below + count
     return lower

@@ -151,7 +151,7 @@ class Registry:
 
     def _acquire_file(self, folder: Path) -> None:
         try:
-            # Before it is made, whether it may be; then, whether somebody else has made it meanwhile.
+            # Before it is made, whether it may be; then, whether another process has made it meanwhile.
             self._check()
             make_directories(folder.parent)
             self._check()

@@ -119,7 +119,7 @@ COUNTERS: tuple[Counter, ...] = (
     ),
     _named(
         "slow_readers", 22, "slow_readers",
-        metric="slow_readers", help="Streams that nobody waits for any more, since their clients read slowly.",
+        metric="slow_readers", help="Streams that requests no longer wait for, since their clients read slowly.",
         line="waits", words="for streams of slow readers ended",
     ),
     _named(
@@ -134,7 +134,7 @@ COUNTERS: tuple[Counter, ...] = (
     ),
     _named(
         "refreshes_returned", 31, "refreshes.returned",
-        metric="refreshes_returned", help="Refreshes that nobody took, or did in time, and that their process ran itself.",
+        metric="refreshes_returned", help="Refreshes that no other process took, or did in time; they ran in their own process.",
         line="refreshes", words="returned", tile="Refreshes", note="{} returned",
     ),
     _named(

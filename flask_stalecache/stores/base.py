@@ -115,7 +115,7 @@ class Stored:
 
 
 class Usage(NamedTuple):
-    """How much is stored.
+    """The number and size of the stored entries.
 
     :param entries: number of entries; includes indexes of variants, and purged entries that the sweep has not removed yet.
     :param bytes: bytes of entries and notes on the disk.
@@ -324,7 +324,7 @@ class AddressedStore(Protocol):
 def find_key(store: Store, address: str) -> str | None:
     """Return the key of an entry by its address; ``None`` if it has no entry.
 
-    Pages, links and commands use addresses, since a key is long and may hold what is nobody else's business.
+    Pages, links and commands use addresses, since a key is long and may hold private values.
 
     :param address: the digest of the key.
     :raises StoreError: if the store can't be read.

@@ -181,7 +181,7 @@ class CacheDirectory:
         self._on_new_table()
 
     def _try_to_catch_up(self, stamps: Stamps) -> None:
-        """Use a table once it has the last purge. One that has it needs no lock; nobody waits for a lock here."""
+        """Use a table once it has the last purge. One that has it needs no lock; this never waits for a lock."""
         if stamps.table[SEQ_SLOT] >= self._records.last_number():
             self.stamps, self.behind = stamps, None
             return

@@ -78,7 +78,7 @@ class HighestNumber:
 def _remove_oldest() -> None:
     with os.scandir(shared_memory.FOLDER) as entries:
         files = [(entry.stat(follow_symlinks=False), entry.path) for entry in entries if _NAME.fullmatch(entry.name)]
-    # By the clock of the kernel, which nobody sets for a single process.
+    # By the clock of the kernel, which can't be set for a single process.
     ours = sorted((status.st_ctime_ns, path) for status, path in files if status.st_uid == own_user())
     for _, path in ours[: max(0, len(ours) + 1 - MOST)]:
         with suppress(OSError):

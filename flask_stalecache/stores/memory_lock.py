@@ -9,7 +9,7 @@ from ..core.guarded import guarded
 
 
 class MemoryKeyLock:
-    """The lock of one key among the threads of this process. It is free when nobody refers to it any more.
+    """The lock of one key among the threads of this process. It is free when nothing refers to it any more.
 
     :param holders: the locks that are held, by their keys.
     """

@@ -82,7 +82,7 @@ class FileNumbers:
         try:
             self._file.write(encoded([number]), self._offset + 8 * index)
         except OSError:
-            # No room to change a number: then nobody may rely on any of them. This needs no room; if it fails too, that is told.
+            # No room to change a number: then none is reliable. Cutting needs no room; if it fails too, the error is raised.
             self._file.cut()
 
 

@@ -50,7 +50,7 @@ class Floors:
         return PurgeRecord("", hard, ((soft, soft / 1e9),) if soft else ())
 
     def all_as_one(self) -> PurgeRecord:
-        """Return the record of one name that has all purges, for when nobody knows any more which names these were."""
+        """Return the record of one name that has all purges, for when the names are no longer known."""
         hard, soft = max(self._numbers[::2], default=0), max(self._numbers[1::2], default=0)
         return PurgeRecord("", hard, ((soft, soft / 1e9),) if soft else ())
 

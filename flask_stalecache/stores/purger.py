@@ -366,7 +366,7 @@ def _is_over(stamps: Stamps | None, names: Iterable[str], number: int, more: int
 
     :param number: that of the purge.
     :param more: further steps by which SEQ is raised.
-    :param to: what it is raised to at least: numbers of other hosts may be far ahead, and somebody may have raised it to them.
+    :param to: what it is raised to at least: numbers of other hosts may be far ahead, and a process may have raised it to them.
     """
     if stamps is None:
         return True

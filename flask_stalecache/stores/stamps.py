@@ -88,7 +88,7 @@ class Stamps:
 
     @property
     def why_read(self) -> str | None:
-        """Why the table is read and not mapped, so that each hit makes system calls; ``None`` if it is mapped."""
+        """The reason why the table is read and not mapped, so that each hit makes system calls; ``None`` if it is mapped."""
         return None if self._table.is_in_memory else self._table.why
 
     @property

@@ -15,7 +15,7 @@ _KIND = b"SWEP"
 
 @dataclass(slots=True)
 class Progress:
-    """How far the sweep is. The next process goes on from there.
+    """The progress of the sweep. The next process continues from there.
 
     :ivar next_at: time at which the next folder is due, in seconds since the epoch.
     :ivar folder: number of that folder.

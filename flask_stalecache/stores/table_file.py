@@ -157,7 +157,7 @@ def open_table(place: Place, layout: Layout) -> Table:
 
 
 def is_being_opened(place: Place) -> bool:
-    """Whether another process has the file for itself, because it is opening the table: then nobody uses the table."""
+    """Whether another process has the file for itself, because it is opening the table: then no process uses the table."""
     path, at = where(place)
     try:
         file = HeldFile(ours(open_descriptor(path, os.O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, at=at), place))
@@ -186,7 +186,7 @@ class _Opening:
             return None
         head = _head_of(file, self._layout)
         if head is None:
-            # Cut by a crash, rewritten by somebody, or not ours.
+            # Cut by a crash, rewritten by another program, or not ours.
             self._replaces_copy = self._replaces_copy or _is_copy(file, self._layout)
             self._set_aside(file)
             return None

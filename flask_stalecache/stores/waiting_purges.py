@@ -119,7 +119,7 @@ def records_of(purges: Iterable[Purge], names: Collection[str]) -> list[PurgeRec
 def _purges_in(file: Inside, *, is_whole: bool) -> Iterable[Purge]:
     """Yield the purges in a file.
 
-    :param is_whole: nobody appends to it any more. Otherwise what follows the last line end may just be being written.
+    :param is_whole: no process appends to it any more. Otherwise what follows the last line end may just be being written.
     """
     data, status = read_file(file) or b"", status_of(file)
     # Each line begins and ends with a line end, so that one that was cut by a full disk takes no other with it.

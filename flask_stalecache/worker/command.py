@@ -22,7 +22,7 @@ _THREADS = 4
 
 
 class Wanted(NamedTuple):
-    """How a worker is started.
+    """The settings of a worker.
 
     :ivar processes: its child processes.
     :ivar max_requests: refreshes after which a child is replaced; 0: any number.

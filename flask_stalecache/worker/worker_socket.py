@@ -85,7 +85,7 @@ class WorkerSocket:
                 other.release()
 
     def accept(self) -> socket.socket | None:
-        """Return the next connection; ``None`` if nobody has connected."""
+        """Return the next connection; ``None`` if no process has connected."""
         return None if self._listener is None else self._listener.accept()
 
     def tell(self, state: WorkerState) -> None:

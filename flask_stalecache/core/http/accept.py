@@ -232,7 +232,7 @@ def _text(value: object) -> str:
 
 
 class AcceptReads:
-    """How an app has read the Accept fields of one request.
+    """The way in which an app has read the Accept fields of one request.
 
     :ivar raw: fields that were read themselves, in lower case.
     :ivar parsed: fields whose parsed form was read otherwise than by a best match.

@@ -33,7 +33,7 @@ ANSWERED_FIELDS = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE")
 
 
 class Extent(Enum):
-    """How much of a response is sent."""
+    """The part of a response that is sent."""
 
     FULL = "full"
     #: 304: the client already has it.

@@ -151,7 +151,7 @@ def stale_windows(
     """Return the seconds of stale-while-revalidate and stale-if-error, from code, the response, a rule or the configuration.
 
     The first of these that sets a number applies. ``s-maxage`` implies that the response must not be served stale: that rules out
-    the configured windows, but not those that somebody has written for this response.
+    the configured windows, but not those that are written for this response.
 
     :param coded: what is written at the view.
     :param defaults: the windows of the configuration.

@@ -126,7 +126,7 @@ _DESCRIPTIVE = re.compile(
     r"accept(-(charset|datetime|encoding|language))?|dnt|host|origin|save-data|sec-(ch|fetch)-.*|sec-gpc|user-agent"
     r"|x-forwarded-(host|port|prefix|proto)|x-requested-with"
 )
-#: What the names of fields contain whose values are secrets, or tell who somebody is.
+#: Parts of the names of fields whose values are secrets, or identify a person.
 _TELLING = re.compile(
     r"account|address|assert|auth|bearer|cert|cookie|cred|csrf|email|forwarded|group|ident|jwt|key|login|mail|member|nonce|oidc|otp"
     r"|pass|person|phone|principal|private|refer|role|saml|secret|sess|sign|ssl|ticket|token|user|uuid|xsrf"

@@ -14,7 +14,7 @@ from .keys import FORWARDED_FIELDS, RAW_PATHS, digest, shown
 from .query import NamePatterns
 
 USER_AGENT = "flask-stalecache refresh"
-#: An address that is nobody's (RFC 5737 section 3). Apps show more to 127.0.0.1 than to visitors.
+#: An address that belongs to nobody (RFC 5737 section 3). Apps show more to 127.0.0.1 than to visitors.
 NOBODYS_ADDRESS = "192.0.2.1"
 NOTHING_CARRIED: Mapping[str, str] = MappingProxyType({})
 #: Variables of the fields that every key has in full.
@@ -139,7 +139,7 @@ class PageRecipe:
             "fields": known,
             "digests": [*hidden, *map(list, self.digests)],
             "seen": [list(item) for item in self.seen],
-            # Never the values: they may tell who somebody is.
+            # Never the values: they may identify a person.
             "session": [*([key, digest(ascii(value))] for key, value in self.session), *map(list, self.session_digests)],
         }
 

@@ -26,7 +26,7 @@ class Kind(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshData:
-    """Which entry is to be refreshed. Nothing in it reaches a request: the recipe is in the entry, which the store keeps.
+    """The entry that is to be refreshed. Nothing in it reaches a request: the recipe is in the entry, which the store keeps.
 
     :param app: the name of the app.
     :param version: the version of the app.
@@ -34,7 +34,7 @@ class RefreshData:
     :param address: the digest of its key.
     :param serial: the entry that is stored now. If another one has replaced it, there is nothing to do.
     :param is_forced: it is run even if the entry is fresh or its origin is backing off. Not for queues.
-    :param expires: when nobody waits for it any more, in seconds since the epoch.
+    :param expires: when it is no longer waited for, in seconds since the epoch.
     """
 
     app: str

@@ -146,7 +146,7 @@ class Cacheability:
 
 
 class _Unheard(Cacheability):
-    """Hints that nobody hears."""
+    """Hints that are not collected."""
 
     __slots__ = ()
 

@@ -31,10 +31,10 @@ _HARMLESS = frozenset({"encode"})
 class Marks:
     """The marks of one fill.
 
-    :param chance: 20 hexadecimal digits that nobody knows.
+    :param chance: 20 hexadecimal digits that can't be guessed.
     :ivar calls: what was asked for, by number.
     :ivar altered: why the marks do not tell where the holes are; "" as far as nothing says so.
-    :ivar taken: a mark that need not be in the body may be in it: somebody has asked for it.
+    :ivar taken: a mark that need not be in the body may be in it, since it was asked for.
     """
 
     __slots__ = ("_must_show", "_token", "altered", "calls", "taken")

@@ -58,7 +58,7 @@ def values_of(
 
     :param field: its Cookie field; ``None`` without it.
     :param session: returns those values of its session that are there, of some keys.
-    :param is_flasks: the app parses cookies as Flask does. Of any other app nobody knows how it does.
+    :param is_flasks: the app parses cookies as Flask does. For other apps, this is not known.
     :raises ConfigError: if a normaliser raises or returns something else than a string, or if a value can't be in a key.
     """
     named: Mapping[str, Normaliser | None] = policy.cookies or {}

@@ -46,7 +46,7 @@ def environ_for_app(
     if not has_body:
         take_body_away(made)
     if "HTTP_RANGE" in environ:
-        # In the files of most servers nobody can seek, so a range at the end of a film would be found by reading all of it.
+        # The files of most servers can't seek, so a range at the end of a film would be found by reading all of it.
         made["wsgi.file_wrapper"] = FileWrapper
     # Not in the request that is judged: the operator's own fields say nothing about a visitor.
     for name, value in more.items():

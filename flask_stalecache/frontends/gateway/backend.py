@@ -38,7 +38,7 @@ UNSAID = Policy(jitter=0)
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """How an app came to its answer, as far as that can be observed.
+    """The way in which an app came to its answer, as far as that can be observed.
 
     :param names: cookies and request fields that were read.
     :param own: why the answer is one visitor's own, if no names say so; ``None`` if it is not.
@@ -124,7 +124,7 @@ class Sessions(Protocol):
     """Looks up keys of the sessions of visitors, who have not entered the app."""
 
     def hold(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
-        """Whether the session of a request has one of some keys; also if nobody can tell."""
+        """Whether the session of a request has one of some keys, or may have one."""
 
     def bar(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
         """Whether a request has to be sent to the app for one of some keys, or so that its session is prolonged."""
@@ -132,7 +132,7 @@ class Sessions(Protocol):
     def values(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> Mapping[str, Any]:
         """Return the values of some keys of the session of a request, without those that it lacks.
 
-        :raises ConfigError: if nobody can tell.
+        :raises ConfigError: if they can't be looked up.
         """
 
     def give(self, environ: WSGIEnvironment, values: Mapping[str, Any]) -> None:
@@ -312,7 +312,7 @@ class Backend:
     def named(self, rule: Rule, environ: WSGIEnvironment) -> NamedValues:
         """Return what a request has of the cookies and values of the session that its rule names.
 
-        :raises ConfigError: if a normaliser fails, or if nobody can look them up.
+        :raises ConfigError: if a normaliser fails, or if they can't be looked up.
         """
         if not rule.named:
             return NOTHING_NAMED

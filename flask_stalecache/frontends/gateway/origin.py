@@ -356,7 +356,7 @@ def refresh_of(backend: Backend, rules: Rules, entry: Entry) -> RefreshJob | str
     url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored, named=rule.policy.named)
     # A rule with another vary or other ignored parameters gives the URL another key; the entry is never looked up again.
     if entry.key != url_key and not is_variant_of(url_key, entry.key):
-        return "nobody asks for it any more, since the rules have changed"
+        return "no request can reach it any more, since the rules have changed"
     tally = backend.tally_of(entry, rule.pattern)
     return _refresh_job(backend, rule, entry.key, url_key, f"the page at {recipe.path}", recipe, tally)
 

@@ -30,7 +30,7 @@ from ...stores.base import Store
 
 
 class Slot:
-    """The place of one running call. It is free again when nobody refers to it any more."""
+    """The place of one running call. It is free again when nothing refers to it any more."""
 
     __slots__ = ("__weakref__",)
 

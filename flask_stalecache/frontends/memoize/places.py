@@ -238,7 +238,7 @@ class Places:
     def of_value(self, key: str, fields: Fields, place: Place) -> Stored | None:
         """Return where a value is stored; ``None`` if values for too many places are stored.
 
-        Visitors choose hosts. A value that nobody has asked for while it was fresh gives way to another one.
+        Visitors choose hosts. A value that was not requested while it was fresh gives way to another one.
 
         :param key: the key of the call.
         :param fields: the parts of the place that it depends on.

@@ -48,7 +48,7 @@ class Serializer(Protocol):
 
 
 class Codec(Protocol):
-    """How the values of one function are stored."""
+    """The form in which the values of one function are stored."""
 
     def encode(self, value: Any, key: str) -> tuple[str, bytes]:
         """Return the kind and the bytes of a value; raise :class:`UnstorableValue` if it would not come back as it is."""

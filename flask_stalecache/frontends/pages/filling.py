@@ -6,7 +6,7 @@ the page is requested                      its holes
 by a visitor                               are called in the visitor's request, before ``after_request`` hooks run
 by a view that makes a page for the store  become marks of that page
 by a view that makes a page, as it is      are called, and that page is not stored
-with HEAD, by a refresh, or to warm        are not called: nobody is shown the body
+with HEAD, by a refresh, or to warm        are not called: the body is not shown
 =========================================  ==================================================================================
 """
 
@@ -250,12 +250,12 @@ def keep_private(response: Response) -> None:
 
 
 def is_shown(environ: Mapping[str, Any]) -> bool:
-    """Whether somebody is shown the body of a page."""
+    """Whether the body of a page is shown."""
     return environ["REQUEST_METHOD"] != "HEAD" and REFRESHING not in environ and WARMING not in environ
 
 
 def send_nothing(response: Response) -> None:
-    """Leave out the length of a body that nobody is shown, of which the holes are not filled."""
+    """Leave out the length of a body that is not shown, and whose holes are not filled."""
     response.automatically_set_content_length = False
     response.headers.remove("Content-Length")
 

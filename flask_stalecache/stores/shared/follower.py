@@ -119,7 +119,7 @@ class Follower:
 
     @property
     def pause(self) -> float:
-        """Seconds between two reads at least: what comes meanwhile is read together. Purges come seldom, and somebody waits."""
+        """The minimum seconds between two reads: what arrives meanwhile is read together. Purges are rare, and callers wait."""
         return _PAUSE if self._pace.is_busy else _SHORT_PAUSE
 
     def is_to_go_on(self) -> bool:
@@ -212,7 +212,7 @@ class Follower:
         self._is_connected = True
         if was_told or was_said or len(read.purges) >= MOST or len(read.changes) >= MOST:
             return True
-        # Once more, which notes how far this host is now: somebody may wait for it.
+        # Once more, which notes how far this host is now: a purge may wait for it.
         return bool(read.purges) or self._known.applied != applied
 
     def _has_heard(self) -> None:
@@ -355,7 +355,7 @@ class Follower:
         self._files.move(moved)
 
     def _forget_changes(self, last: int) -> None:
-        """Let every key be asked for once: nobody knows which of them have changed."""
+        """Let every key be asked for once: it is not known which of them have changed."""
         self._known.change = last
         self._last_change = (0, 0)
         self._known.forget_all()

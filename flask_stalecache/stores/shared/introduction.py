@@ -68,7 +68,7 @@ class Introduction:
         self._commands = commands
         self._name = name
         self._where = where
-        #: Returns what the app is known by; ``None``: nobody knows.
+        #: Returns the identity of the app; ``None`` if it is unknown.
         self.identify: Callable[[], Identity | None] = lambda: None
 
     def make(self) -> None:

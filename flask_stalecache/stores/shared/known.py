@@ -53,7 +53,7 @@ def number_above(seq: int) -> int:
 
 
 def number_of(text: str) -> int:
-    """Return the number that stands for a serial or a generation; never 0, which "" has: nobody knows."""
+    """Return the number that stands for a serial or a generation; never 0, which stands for "", that is, unknown."""
     if not text:
         return 0
     try:
@@ -103,7 +103,7 @@ class Known:
         return serial if serial > 0 else 0
 
     def note(self, slot: int, serial: int, *, since: int) -> None:
-        """Note a serial, unless somebody has noted another one.
+        """Note a serial, unless another one was noted meanwhile.
 
         :param since: what was noted before the server was asked.
         """
@@ -191,7 +191,7 @@ class Known:
 
     @property
     def told_at(self) -> float:
-        """When a process of this host has told its numbers last, in seconds since the start of the machine."""
+        """The time at which a process of this host last reported its numbers, in seconds since the start of the machine."""
         return max(0, self._header[_TOLD_AT]) / _MICRO
 
     @told_at.setter
@@ -229,7 +229,7 @@ class Known:
 
     @property
     def ended_at(self) -> float:
-        """When the freshness of all entries was ended since the server was not heard, in seconds since the start of the machine."""
+        """The time at which all freshness was ended since the server was not heard, in seconds since the start of the machine."""
         return max(0, self._header[_ENDED_AT]) / _MICRO
 
     @ended_at.setter

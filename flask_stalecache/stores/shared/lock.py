@@ -31,7 +31,7 @@ class Held(NamedTuple):
 
     :ivar serial: the serial of the entry that was stored when it was taken, or was stored since; "" if none was.
     :ivar empty_since: what was noted for the slot of the key when nothing was stored there; ``None`` if something was.
-    :ivar owner: the lock. If it is garbage, nobody gives the lease back.
+    :ivar owner: the lock. If it was garbage-collected, the lease is not given back.
     """
 
     token: str

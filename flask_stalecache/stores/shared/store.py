@@ -151,7 +151,7 @@ class RedisStore:
         name = digest(key)
         if self._known.is_down or self._is_known(copy, name):
             return copy
-        # One fetch a key and host: the lock of a key that nobody has.
+        # One fetch for each key and host: the lock of a key that is used for nothing else.
         lock = self._files.lock(f"{key} is fetched")
         is_mine = lock.acquire()
         try:

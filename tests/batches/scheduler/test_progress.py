@@ -17,7 +17,7 @@ from support.client import MakeApp, visit
 from support.processes import forked
 from support.threads import PATIENCE, all_taken, go, locks_in, no_threads, wait_until
 
-BUSY = "somebody else renews it just now"
+BUSY = "another call is refreshing it"
 
 
 # -- many at once ----------------------------------------------------------------------------------------------------

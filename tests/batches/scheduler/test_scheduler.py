@@ -332,7 +332,7 @@ def test_what_no_rule_makes_any_more_is_left_alone(directory: Path) -> None:
     batch = GatewayCache(gateway_app, dir=str(directory)).refresh(all=True)
     assert batch.wait(PATIENCE)
     (outcome,) = batch.outcomes
-    assert (outcome.skipped, outcome.reason) == (True, "nobody asks for it any more, since the rules have changed")
+    assert (outcome.skipped, outcome.reason) == (True, "no request can reach it any more, since the rules have changed")
 
 
 # -- purging by prefix -----------------------------------------------------------------------------------------------
