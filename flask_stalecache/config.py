@@ -76,7 +76,7 @@ KEYS: Mapping[str, Key] = {
     "SHARED_TIMEOUT": Key(
         1, accept.positive_seconds, "Seconds for one try at the server; five times as long if nothing is stored here."
     ),
-    "SHARED_LEASE": Key(15, accept.positive_seconds, "Seconds after which the lock of a host ends that has died."),
+    "SHARED_LEASE": Key(15, accept.positive_seconds, "Seconds after which the lock of a host that has died ends."),
     "SHARED_ENTRY_SIZE": Key(
         MIB, accept.size, "The largest body that hosts share, in bytes; each host makes larger ones for itself."
     ),
@@ -95,7 +95,7 @@ KEYS: Mapping[str, Key] = {
     "MIN_FREE": Key(0, accept.count, "Bytes that stay free on the disk: entries are evicted to keep them free."),
     "MAX_ENTRY_SIZE": Key(8 * MIB, accept.count, "The largest body that is stored, in bytes. Default: MAX_SIZE, if that is less."),
     "MEMORY_SIZE": Key(32 * MIB, accept.count, "Bytes of entries that a process keeps in memory; 0 for none."),
-    "MIN_USES_WITHIN": Key(600, accept.positive_seconds, "Seconds within which the requests count that `min_uses=` asks for."),
+    "MIN_USES_WITHIN": Key(600, accept.positive_seconds, "Seconds for which a request counts for `min_uses=`."),
     "LOCK_TIMEOUT": Key(60, checks.seconds, "Seconds that a request waits for another request's call of the origin."),
     "REFRESH_WORKERS": Key(4, accept.count, "Refresh threads of a process; 0: refreshes run when the response is closed."),
     "REFRESH_QUEUE": Key(1000, accept.count, "Refreshes that can wait for a thread; further ones are dropped."),
@@ -105,10 +105,10 @@ KEYS: Mapping[str, Key] = {
     ),
     "REFRESHER": Key(None, accept.refresher, "An object with submit(job), which queues refreshes for other processes."),
     "SWITCH_INTERVAL": Key(
-        0.0002, accept.switch_interval, "Python's switch interval while a refresh computes, in seconds; None leaves it alone."
+        0.0002, accept.switch_interval, "Python's switch interval while a refresh computes, in seconds; None leaves it unchanged."
     ),
     "REFRESH_REMOTE_ADDR": Key(
-        NOBODYS_ADDRESS, accept.address, "The REMOTE_ADDR of refreshes and of requests that warm: an address that is nobody's."
+        NOBODYS_ADDRESS, accept.address, "The REMOTE_ADDR of refreshes and of warming requests: an address that belongs to nobody."
     ),
     "FAILURE_STATUSES": Key(
         tuple(sorted(FAILURE_STATUSES)),
@@ -156,7 +156,9 @@ KEYS: Mapping[str, Key] = {
         "The extensions whose tokens and nonces are holes of pages, if they are there.",
     ),
     "HOOKS_SET_G": Key(
-        (), accept.hooks, "Hooks before requests that only set values in g: what they read makes no page personal that shows none."
+        (),
+        accept.hooks,
+        "Hooks before requests that only set values in g: their reads make a page personal only if it reads such a value.",
     ),
     "HONOR_REQUEST_CACHE_CONTROL": Key(
         False, accept.flag, "Whether the gateway obeys Cache-Control of requests, so that a reload reaches the app."

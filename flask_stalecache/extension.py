@@ -165,7 +165,7 @@ class StaleCache:
             view. Its answer replaces the stored page, if it may be stored like any other one.
         :param response_filter: a callable that takes the response. If it returns a false value, the response is not stored.
         :param unset: response fields that are taken away from a page before it is stored, such as ``Set-Cookie``, which would
-            keep it from the store. The visitor whose request made the page gets it without them too. A page that is not stored
+            keep it out of the store. The visitor whose request made the page gets it without them too. A page that is not stored
             keeps them. The cookies of sessions and logins are never taken away: their pages are not stored.
         :param prefer_stale: true: serve a stored page however old it is, and run the view only if none is stored. ``False``: never
             do so. A callable without arguments decides for each request. Default: ``STALECACHE_PREFER_STALE``, or the request's
@@ -335,7 +335,7 @@ class StaleCache:
         name: str | None = None,
         **unknown: Never,
     ) -> Any:
-        """Let each visitor of a cached page have what a function returns: who is logged in, how full the basket is.
+        """Fill a part of a cached page for each visitor: who is logged in, how full the basket is.
 
         While a cached page is made, a call leaves a mark in the page, and the function runs for each visitor who is served the
         page, in the visitor's request. Elsewhere it is a plain call. The function returns a ``str``, which templates escape, or a
@@ -563,7 +563,7 @@ class StaleCache:
 
         The lock of the key is held meanwhile, so that it does no harm if a queue delivers one twice. Needs an app context.
 
-        :param job: what ``submit`` of the refresher was given.
+        :param job: the argument of the refresher's ``submit``.
         :return: ``"stored"``: the new page or value is stored. ``"fresh"``: there was nothing to do, since another process has
             refreshed or purged it, or since its origin failed a short while ago. ``"busy"``: another process is refreshing it.
             ``"failed"``: its origin failed, or its answer can't be stored. ``"expired"``: it is too late, or nothing is stored any

@@ -386,7 +386,7 @@ def _is_of_storable(answer: Answer) -> bool:
 
 
 def _what_lasts(answer: Answer) -> Lasting:
-    """Return what is likely to keep the next answers from the store too."""
+    """Return what is likely to keep the next answers out of the store too."""
     reason = None if answer.reason is None else answer.reason.reason
     if reason is StoreRefusal.TOO_LARGE:
         return Lasting.SIZE

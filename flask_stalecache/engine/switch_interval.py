@@ -83,7 +83,7 @@ def see_fork() -> None:
 def lowered(interval: float | None) -> Iterator[None]:
     """Let threads take turns more often meanwhile, so that visitors don't wait for one that computes.
 
-    :param interval: seconds; ``None`` leaves it alone.
+    :param interval: seconds; ``None`` leaves it unchanged.
     """
     if interval is None:
         yield

@@ -3,7 +3,7 @@
 ===========================  =============================================================================
 :attr:`may_collapse`         only a GET without Authorization and body is likely to be stored, so others wait for it
 :meth:`is_barred_from`       an entry is not for requests with a name that was absent when it was made
-:meth:`carries`              a request with a name that kept an answer from the store does not wait
+:meth:`carries`              a request with a name that kept an answer out of the store does not wait
 ===========================  =============================================================================
 """
 

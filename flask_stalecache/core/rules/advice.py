@@ -77,7 +77,7 @@ _AT: Mapping[tuple[FrontEnd, Reason], str] = {
 
 
 def fix_of(refusal: Refusal, front: FrontEnd) -> str:
-    """Return what to write so that an answer is stored; "" if nothing in the code keeps it from the store.
+    """Return what to write so that an answer is stored; "" if nothing in the code keeps it out of the store.
 
     :param front: the front end that it came by.
     """

@@ -53,7 +53,7 @@ class Account:
     :param refusal: why its answer was not stored, in full; ``None`` if it was, or came from the store.
     :param entry: what is stored.
     :param reads: the names that the page depends on beyond its key.
-    :param carried: those of them that kept the answer from the store, since the request has them.
+    :param carried: those of them that kept the answer out of the store, since the request has them.
     """
 
     front: FrontEnd

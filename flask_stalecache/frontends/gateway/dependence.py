@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _IN_URL = frozenset({"host", *FORWARDED_FIELDS})
 #: Requests whose answers depend on what no field tells.
 _UNNAMED = frozenset({BypassReason.REMOTE_USER, BypassReason.BODY})
-#: What an answer depends on if one of these keeps it from the store, the URL or the names of the fields tell. Of any other reason
+#: What an answer depends on if one of these keeps it out of the store, the URL or the names of the fields tell. Of any other reason
 #: they don't.
 _TOLD = frozenset(
     {

@@ -91,5 +91,5 @@ def detailed_reason(context: RequestContext, judgement: Judgement, carried: Requ
 
 
 def is_for_authorization(judgement: Judgement) -> bool:
-    """Whether a page is kept from the store by the Authorization field of its request."""
+    """Whether a page is kept out of the store by the Authorization field of its request."""
     return judgement.reason is not None and judgement.reason.reason is StoreRefusal.AUTHORIZATION

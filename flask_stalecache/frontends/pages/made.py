@@ -23,7 +23,7 @@ class Seen(NamedTuple):
     :ivar names: the names that it depends on beyond its key.
     :ivar carried: those of them that this request carries.
     :ivar unnamed: what it has read that no name tells, if anything.
-    :ivar refusal: the effect of the view that keeps it from the store, if any.
+    :ivar refusal: the effect of the view that keeps it out of the store, if any.
     :ivar fields: what it depends on of the Accept fields.
     :ivar is_aimed: requests that wait for this one agree with it in these.
     """
@@ -79,7 +79,7 @@ class Made:
 
 
 def refusal_in_code(tags: tuple[str, ...] | None, word: Cacheability) -> Refusal | None:
-    """Return why code keeps a response from the store; ``None`` if it does not.
+    """Return why code keeps a response out of the store; ``None`` if it does not.
 
     :param tags: its tags; ``None`` if they can't be told.
     """

@@ -1,7 +1,7 @@
 """Watches what a view does to request and session, so that no visitor is served another visitor's page.
 
 A name that the view reads and the key lacks is stored with the entry, which is then served only to requests
-without it. Reads that no name can tell keep the page from the store.
+without it. Reads that no name can tell keep the page out of the store.
 """
 
 from __future__ import annotations
