@@ -233,7 +233,7 @@ def test_what_only_its_visitor_can_make_again_is_told(shop: Shop, clock: time_ma
     visit(shop.app, "/by-key")
     job = job_for(shop.app, "/by-key")
     clock.shift(STALE)
-    with pytest.raises(RefreshRefused, match="can't be run from what is stored: its key= asks a visitor's request"):
+    with pytest.raises(RefreshRefused, match="can't be run from what is stored: its key= needs a visitor's request"):
         run(shop.app, shop.cache, job)
 
 
