@@ -423,7 +423,7 @@ def test_why_pages_are_not_cached_is_told_by_endpoint(make_app: MakeApp) -> None
 def test_what_can_not_be_looked_for_says_why(make_app: MakeApp) -> None:
     client = shown(make_app).test_client()
     assert "give a path that begins with" in find(client, "url", "news")
-    assert "none of the app" in find(client, "endpoint", "nwes")
+    assert "not an endpoint of the app" in find(client, "endpoint", "nwes")
     assert "Choose by what" in find(client, "colour", "red")
     assert "Nothing that is stored matches." in find(client, "tag", "unknown")
 
