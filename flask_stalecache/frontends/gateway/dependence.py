@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 #: Fields that belong to the URL, as which other caches know them.
 _IN_URL = frozenset({"host", *FORWARDED_FIELDS})
-#: Requests whose answers depend on what no field tells.
+#: Requests whose answers depend on something that has no field.
 _UNNAMED = frozenset({BypassReason.REMOTE_USER, BypassReason.BODY})
-#: What an answer depends on if one of these keeps it out of the store, the URL or the names of the fields tell. Of any other reason
-#: they don't.
+#: If one of these keeps an answer out of the store, the URL or the names of the fields tell what it depends on. For any other
+#: reason, they don't.
 _TOLD = frozenset(
     {
         StoreRefusal.IGNORED_PARAMETERS,
