@@ -10,6 +10,8 @@ SPHINX := $(RUN) -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
 # How many processes run the tests: one more than cores, since many tests wait for a server. Each collects all tests first.
 WORKERS ?= 3
+# And the tests of endurance, which wait less.
+SOAK_WORKERS ?= 2
 
 # Which browser the tests use, if not the system's chromium.
 export CHROMIUM
@@ -83,7 +85,7 @@ endef
 
 soak: $(VENV)/.stamp ## Run the tests of endurance with their full counts.
 	$(BRING_FILE_SYSTEMS)
-	STALECACHE_SOAK=1 $(RUN) -m pytest -v -m soak --durations=15
+	STALECACHE_SOAK=1 $(RUN) -m pytest -v -m soak -n $(SOAK_WORKERS) --dist loadfile --no-loadscope-reorder --durations=30
 
 bench: $(VENV)/.stamp ## Measure what hits cost, in process and over the wire, and who waits for whom and for what.
 	@$(RUN) benchmarks/hit.py

@@ -30,6 +30,7 @@ from flask_stalecache.filesystem import uptime
 from support.clock import NOON
 from support.endurance import IS_SOAK
 from support.grids import left_out_of_grids
+from support.soak.figures import PROPERTY
 from support.third_party import make_site, party, site  # noqa: F401  Fixtures of all tests of sessions.
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -145,6 +146,18 @@ def pytest_configure() -> None:
     if not IS_SOAK and "TMPDIR" not in os.environ and has_room(MEMORY):
         # For pytest, and for the browser and the other programs that tests start.
         tempfile.tempdir = os.environ["TMPDIR"] = str(MEMORY)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the tables of the soak tests. It stands here, since a process that only distributes tests reads no other conftest."""
+    if not IS_SOAK:
+        return
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    tables = [value for report in reports for name, value in report.user_properties if name == PROPERTY]
+    if tables:
+        terminalreporter.section("figures")
+    for text in tables:
+        terminalreporter.write_line(f"{text}\n")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

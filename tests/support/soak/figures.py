@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 MIB = 1024 * 1024
+#: The property of a test's report that holds its tables.
+PROPERTY = "figures"
 
 
 @dataclass(frozen=True)
