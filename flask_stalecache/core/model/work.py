@@ -52,18 +52,14 @@ def measured(own: float, took: float, all_threads: float, running: int, ready: f
     return Work(own, min(1.0, own * stretched / took * max(competing, 1.0)))
 
 
-#: The longest rest after a turn of computing, as a share of its duration.
-MOST_REST = 0.5
-
-
 def rest_after(own: float, took: float, all_threads: float) -> float:
     """Return the seconds for which no refresh computes after a turn: refreshes without end must leave visitors some time.
 
-    The rest is as long as other threads were busy meanwhile, since those served visitors. Without visitors there is none, and
-    a wait for a third party does not count.
+    The rest is as long as other threads were busy meanwhile, since those served visitors, but not longer than the turn. Without
+    visitors there is none, and a wait for a third party does not count.
 
     :param own: seconds of a processor that the thread of the turn took.
     :param took: the duration of the turn in seconds.
     :param all_threads: seconds of processors that all threads of the process took meanwhile.
     """
-    return max(0.0, min(all_threads - own, took * MOST_REST))
+    return max(0.0, min(all_threads - own, took))

@@ -58,7 +58,8 @@ def test_its_limits(work: Work, computes: bool) -> None:
     [
         pytest.param(1.0, 1.0, 1.0, 0.0, id="alone"),
         pytest.param(1.0, 1.0, 1.25, 0.25, id="a few visitors"),
-        pytest.param(1.0, 2.0, 2.5, 1.0, id="as many visitors as it could serve: half its duration"),
+        pytest.param(1.0, 2.5, 2.5, 1.5, id="as many visitors as it could serve"),
+        pytest.param(1.0, 2.0, 7.0, 2.0, id="C code that leaves the interpreter to others: not longer than the turn"),
         pytest.param(0.1, 4.0, 0.1, 0.0, id="waits for a third party"),
         pytest.param(1.0, 1.0, 0.5, 0.0, id="a clock that stepped back"),
     ],
