@@ -88,6 +88,21 @@ SLOWEST = (
     "live/test_stats.py",
 )
 
+#: Those that take longest with their full counts.
+SLOWEST_OF_SOAK = (
+    "soak/test_many_keys.py",
+    "soak/test_hour.py",
+    "stores/shared/test_machine_of_hosts.py",
+    "soak/test_day_of_hosts.py",
+    "frontends/gateway/test_machine.py",
+    "stores/shared/test_many_hosts.py",
+    "soak/test_storm.py",
+    "soak/test_kills.py",
+    "soak/test_holes.py",
+    "real_apps/test_magazine.py",
+    "project/test_day.py",
+)
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the properties and the grids as tests of endurance too, and put the tests of the slowest files first."""
@@ -99,9 +114,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = left_out_of_grids(items)
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=list(left_out))
-    tests, last = Path(__file__).parent, len(SLOWEST)
-    order = {tests / name: place for place, name in enumerate(SLOWEST)}
-    items.sort(key=lambda item: order.get(item.path, last))
+    slowest = (*SLOWEST_OF_SOAK, *SLOWEST) if IS_SOAK else SLOWEST
+    order = {Path(__file__).parent / name: place for place, name in reversed([*enumerate(slowest)])}
+    items.sort(key=lambda item: order.get(item.path, len(slowest)))
 
 
 @pytest.hookimpl(tryfirst=True)
