@@ -81,7 +81,6 @@ LENGTHS = [300, 8000]
 
 
 @pytest.mark.grid
-@pytest.mark.soak
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("where", ["PATH_INFO", "QUERY_STRING", "HTTP_HOST"])
 def test_a_flood_of_keys_of_pages(soak: Soak, where: str, length: int) -> None:
@@ -117,7 +116,6 @@ def test_a_flood_of_normal_forms(soak: Soak, length: int) -> None:
 
 
 @pytest.mark.grid
-@pytest.mark.soak
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("where", ["PATH_INFO", "HTTP_HOST"])
 def test_a_flood_of_paths_at_the_rules(soak: Soak, where: str, length: int) -> None:

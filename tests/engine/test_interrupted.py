@@ -214,7 +214,6 @@ def test_an_exception_at_any_line_leaves_nothing(
 
 
 @pytest.mark.grid
-@pytest.mark.soak
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("deed", ["a page", "a refresh"])
 def test_nor_does_one_wherever_handlers_of_signals_run(

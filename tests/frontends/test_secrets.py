@@ -167,7 +167,6 @@ def entry_links(app: Flask) -> list[str]:
 
 @pytest.mark.grid
 @pytest.mark.usefixtures("no_housekeeping")
-@pytest.mark.soak
 @pytest.mark.parametrize("field", SENT)
 @pytest.mark.parametrize("kind", KINDS)
 def test_secrets_tell_visitors_apart_and_are_nowhere_in_clear(

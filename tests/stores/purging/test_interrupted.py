@@ -339,7 +339,6 @@ SCENES: dict[str, tuple[Callable[[Scene], object], Callable[[Scene], object]]] =
 
 
 @pytest.mark.grid
-@pytest.mark.soak
 @pytest.mark.parametrize(("deed", "interloper"), SCENES.values(), ids=SCENES)
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 def test_whatever_comes_between_any_two_steps_the_purge_wins(
@@ -359,7 +358,6 @@ def test_whatever_comes_between_any_two_steps_the_purge_wins(
 
 
 @pytest.mark.grid
-@pytest.mark.soak
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 @pytest.mark.parametrize("deed", ["load", "tick", "write"])
 def test_a_table_that_is_lost_between_any_two_steps_hides_no_purge(

@@ -54,7 +54,6 @@ def visit_and_wait(place: Path, key: str, number: int) -> tuple[str, int]:
 
 
 @pytest.mark.grid
-@pytest.mark.soak
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 @pytest.mark.parametrize("refresh", [False, True], ids=["a first fill", "a refresh"])
 def test_a_purge_by_another_process_wins_over_what_is_under_way(

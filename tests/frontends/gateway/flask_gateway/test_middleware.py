@@ -182,7 +182,6 @@ if IS_SOAK:
 
 
 @pytest.mark.grid
-@pytest.mark.soak
 @pytest.mark.parametrize("gateway", [True, False], ids=["STALECACHE_GATEWAY", "gateway=True"])
 @pytest.mark.parametrize("name", SITES)
 @pytest.mark.parametrize(("order", "path"), WALKS)

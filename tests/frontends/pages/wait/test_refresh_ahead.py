@@ -182,7 +182,6 @@ def test_a_busy_page_is_never_stale(make_app: MakeApp, clock: time_machine.Trave
 
 
 @pytest.mark.grid
-@pytest.mark.soak
 @pytest.mark.parametrize("jitter", [0, 0.1, 0.5])
 @pytest.mark.parametrize("ahead", [10, 30, 59])
 def test_a_busy_page_is_never_stale_whatever_chance_takes_off_its_freshness(
