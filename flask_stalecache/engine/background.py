@@ -295,7 +295,9 @@ class BackgroundRefreshes:
         return job.max_wait is None and self.lane.is_mine() and self._computes(job)
 
     def _run(self, job: RefreshJob, result: RefreshResult, met: Entry | None = None) -> None:
-        with self.lane.turn(self.deadline / 2) if self._computes(job) else nullcontext():
+        # Without threads of its own, the next refresh would rest in a thread of the server.
+        rests = self.lane_pool.workers > 0
+        with self.lane.turn(self.deadline / 2, rests=rests) if self._computes(job) else nullcontext():
             self._begin(job.key, result)
             self._run_now(job, result, met)
 

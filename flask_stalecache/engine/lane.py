@@ -98,10 +98,11 @@ class Lane:
         return _turns.get().is_mine()
 
     @contextmanager
-    def turn(self, patience: float) -> Iterator[None]:
+    def turn(self, patience: float, *, rests: bool) -> Iterator[None]:
         """Wait for the turn, and have it meanwhile. A thread that has it already goes on. After too long a wait, go on without.
 
         :param patience: seconds to wait at most.
+        :param rests: the lane rests afterwards.
         """
         turn = _turns.get()
         if turn.is_mine():
@@ -115,7 +116,7 @@ class Lane:
         finally:
             if lock is not None:
                 took, own = time.perf_counter() - begun, time.thread_time() - own
-                turn.leave(lock, rest_after(own, took, time.process_time() - all_threads) if self.spares else 0.0)
+                turn.leave(lock, rest_after(own, took, time.process_time() - all_threads) if rests and self.spares else 0.0)
 
     def gently(self) -> AbstractContextManager[None]:
         """Lower the switch interval meanwhile."""

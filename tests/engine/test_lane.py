@@ -333,7 +333,7 @@ def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_the_lane_rests_as_long_as_other_threads_were_busy(rests: list[float]) -> None:
-    with lane.Lane(None).turn(PATIENCE):
+    with lane.Lane(None).turn(PATIENCE, rests=True):
         go(compute, 0.1).result(PATIENCE)
     assert rests[0] >= 0.09
 
@@ -341,7 +341,7 @@ def test_the_lane_rests_as_long_as_other_threads_were_busy(rests: list[float]) -
 def test_alone_it_does_not_rest(rests: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     # Threads of other tests may be busy.
     monkeypatch.setattr(time, "process_time", time.thread_time)
-    with lane.Lane(None).turn(PATIENCE):
+    with lane.Lane(None).turn(PATIENCE, rests=True):
         compute(0.05)
     # The clocks are read one after the other.
     assert rests == [pytest.approx(0.0, abs=0.01)]
@@ -350,13 +350,28 @@ def test_alone_it_does_not_rest(rests: list[float], monkeypatch: pytest.MonkeyPa
 def test_nor_in_a_process_without_visitors(rests: list[float]) -> None:
     worker = lane.Lane(None)
     worker.spares = False
-    with worker.turn(PATIENCE):
+    with worker.turn(PATIENCE, rests=True):
         go(compute, 0.05).result(PATIENCE)
     assert rests == [0.0]
 
 
+@pytest.mark.parametrize(("workers", "rest"), [(1, True), (0, False)])
+def test_without_refresh_threads_it_does_not_rest_in_those_of_the_server(
+    directory: Path, clock: time_machine.Traveller, rests: list[float], workers: int, rest: bool
+) -> None:
+    engine = stale(directory, clock, "page", REFRESH_WORKERS=workers)
+
+    def script(start: Start) -> Answer:
+        go(compute, 0.05).result(PATIENCE)
+        return storable(start)
+
+    submit(engine, "page", script)
+    assert engine.runtime.drain(PATIENCE)
+    assert [seconds > 0.01 for seconds in rests] == [rest]
+
+
 def test_a_turn_that_fails_is_followed_by_a_rest_too(rests: list[float]) -> None:
-    with suppress(ZeroDivisionError), lane.Lane(None).turn(PATIENCE):
+    with suppress(ZeroDivisionError), lane.Lane(None).turn(PATIENCE, rests=True):
         go(compute, 0.05).result(PATIENCE)
         raise ZeroDivisionError
     assert rests[0] > 0.0
