@@ -219,7 +219,7 @@ def test_an_exception_at_any_line_leaves_nothing(
 def test_nor_does_one_wherever_handlers_of_signals_run(
     make_app: MakeApp, no_housekeeping: None, settings: dict[str, Any], deed: str, soak: Callable[[int, int], int]
 ) -> None:
-    assert len(play(Scene(make_app, settings), DEEDS[deed], soak(1, 300), at_signals=True)) > soak(100, 1)
+    assert len(play(Scene(make_app, settings), DEEDS[deed], soak(4, 300), at_signals=True)) > soak(25, 1)
 
 
 # -- real signals ----------------------------------------------------------------------------------------------------
