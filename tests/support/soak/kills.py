@@ -185,7 +185,7 @@ class Crowd:
             self._is_over.wait(0.02)
             return
         status, word, body = answer
-        version = self.outcome.judge(page, (floor, self.ledger.version(thing)), status, body)
+        version = self.outcome.judge(page, (floor, self.ledger.version(thing)), status, body, word=word)
         self.outcome.done[word] += 1
         if version is not None:
             self.shown[page] = version

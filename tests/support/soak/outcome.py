@@ -32,10 +32,13 @@ class Outcome:
         if len(self.wrong) < 20:
             self.wrong.append(what)
 
-    def judge(self, page: Page, allowed: tuple[int, int], status: int, body: bytes, user: str = "nobody") -> int | None:
+    def judge(
+        self, page: Page, allowed: tuple[int, int], status: int, body: bytes, user: str = "nobody", word: str = ""
+    ) -> int | None:
         """Look at an answer, and return the version that it shows; ``None`` if it is none.
 
         :param allowed: the first version and the last one that it may show.
+        :param word: how the cache has answered.
         """
         kind, thing = page
         if status == 503 and body == b"down" and is_frail(thing):
@@ -48,5 +51,5 @@ class Outcome:
         if body.decode() != text_of("page" if kind == "flood" else kind, thing, version, user):
             self.fail(f"{page} for {user}: shows {body[:80]!r}, {len(body)} bytes")
         if not first <= version <= last:
-            self.fail(f"{page}: shows version {version}, allowed are {first} to {last}")
+            self.fail(f"{page}: shows version {version}, allowed are {first} to {last} {word}".rstrip())
         return version
