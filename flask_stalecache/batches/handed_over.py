@@ -14,7 +14,7 @@ from ..engine.engine import Engine
 from ..engine.origin import RefreshResult
 from ..errors import RefreshRefused, StoreError
 from ..stores.base import QueueingStore, find_key
-from .renewal import Renewal
+from .renewal import PATIENCE, Renewal, refresh_patiently
 
 
 class RefreshOutcome(str, Enum):
@@ -103,7 +103,9 @@ class HandedOver:
             )
         # The process that runs it waits for its end, and has no pool.
         job = replace(renewal.job, pool=None, forced=data.is_forced, max_wait=None)
-        return _outcome_of(self._engine.runtime.refresh_now(job, entry))
+        # The call that has just stored this entry may not have released its lock yet. If this refresh were given up for that, the
+        # process that has handed it over would wait for it in vain, and nobody else would refresh the entry.
+        return _outcome_of(refresh_patiently(self._engine, job, entry, time.monotonic() + PATIENCE))
 
     def _entry_at(self, address: str) -> Entry | None:
         key = find_key(self._engine.store, address)

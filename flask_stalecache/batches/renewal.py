@@ -16,7 +16,7 @@ from ..stores.base import Copy
 from .batch import Outcome
 from .warm_request import why_unstored
 
-#: Seconds for which a lock is waited for whose holder was killed, and between two attempts.
+#: Seconds for which another call that refreshes the same entry is waited for, and between two attempts.
 PATIENCE, POLL = 2.0, 0.05
 TOO_LONG = "it took longer than STALECACHE_REFRESH_DEADLINE"
 
@@ -37,6 +37,18 @@ class Renewer(Protocol):
 
     def renewal_of(self, entry: Entry) -> Renewal | str | None:
         """Return how to refresh an entry, given its head, or why it can't be refreshed. ``None``: another front end made it."""
+
+
+def refresh_patiently(engine: Engine, job: RefreshJob, entry: Entry, until: float) -> RefreshResult | None:
+    """Refresh an entry in this thread. While another call refreshes it, wait for the end of that call, then try again.
+
+    :param until: when to give up, on the monotonic clock. There is one attempt at least.
+    """
+    result = engine.runtime.refresh_now(job, entry)
+    while (result is None or result.is_busy) and time.monotonic() < until:
+        time.sleep(POLL)
+        result = engine.runtime.refresh_now(job, entry)
+    return result
 
 
 class RenewTask:
@@ -61,11 +73,7 @@ class RenewTask:
             return self._outcome_elsewhere(before, self._renewal.job, time.monotonic() - began)
         # A worker that was killed while it ran it has the lock of the key for a moment longer.
         until = time.monotonic() + PATIENCE if delegation.was_lost(began) else 0.0
-        job = _watched(self._renewal.job, given_up)
-        result = self._engine.runtime.refresh_now(job, self._entry)
-        while (result is None or result.is_busy) and time.monotonic() < until:
-            time.sleep(POLL)
-            result = self._engine.runtime.refresh_now(job, self._entry)
+        result = refresh_patiently(self._engine, _watched(self._renewal.job, given_up), self._entry, until)
         seconds = time.monotonic() - began
         if result is None or result.is_busy:
             return Outcome(self.url, None, seconds, reason="another call is refreshing it", skipped=True)

@@ -53,11 +53,12 @@ class Jobs:
         Return the address of the one that is dropped since there is no room, this one or another; ``None`` if there is room.
         """
         running = self.running.get(packet.address)
-        if running is not None and packet.is_forced:
-            # What runs may have begun before the purge that this is for.
-            self._later[packet.address] = packet
+        if running is not None and (packet.is_forced or running.packet.serial != packet.serial):
+            # What runs may have begun before the purge that this is for, or has just stored the entry that this is for.
+            before = self._later.get(packet.address)
+            self._later[packet.address] = packet._replace(is_forced=packet.is_forced or (before is not None and before.is_forced))
             return None
-        if running is not None and running.packet.serial == packet.serial:
+        if running is not None:
             return None
         self._since.setdefault(packet.address, now)
         before = self._packets.get(packet.address)

@@ -11,6 +11,7 @@ import time_machine
 from flask import Flask, abort, request
 
 from flask_stalecache import GatewayCache, Policy, RefreshRefused, StaleCache
+from flask_stalecache.batches import handed_over
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.refresh_data import Kind, RefreshData
 from support.client import MakeApp, visit
@@ -137,7 +138,13 @@ def test_twice_the_same_is_harmless(shop: Shop, clock: time_machine.Traveller) -
     assert shop.made == 2
 
 
-def test_two_at_a_time_are_one(shop: Shop, clock: time_machine.Traveller) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refreshes do not wait for another one of the same entry."""
+    monkeypatch.setattr(handed_over, "PATIENCE", 0.0)
+
+
+def test_two_at_a_time_are_one(shop: Shop, clock: time_machine.Traveller, impatient: None) -> None:
     visit(shop.app, "/")
     job = job_for(shop.app, "/")
     clock.shift(STALE)
@@ -150,7 +157,7 @@ def test_two_at_a_time_are_one(shop: Shop, clock: time_machine.Traveller) -> Non
     assert first.result(PATIENCE) == "stored"
 
 
-def test_the_lock_of_another_process_is_obeyed(shop: Shop, clock: time_machine.Traveller) -> None:
+def test_the_lock_of_another_process_is_obeyed(shop: Shop, clock: time_machine.Traveller, impatient: None) -> None:
     visit(shop.app, "/")
     job = job_for(shop.app, "/")
     clock.shift(STALE)
@@ -159,6 +166,23 @@ def test_the_lock_of_another_process_is_obeyed(shop: Shop, clock: time_machine.T
     assert lock.acquire()
     assert run(shop.app, shop.cache, job) == "busy"
     lock.release()
+
+
+def test_one_that_comes_before_the_lock_is_released_is_not_lost(
+    shop: Shop, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call that has stored an entry releases its lock a moment later, and the entry may be handed over at once."""
+    monkeypatch.setattr(handed_over, "PATIENCE", PATIENCE)
+    visit(shop.app, "/")
+    job = job_for(shop.app, "/")
+    clock.shift(STALE)
+    engine = shop.app.extensions["stalecache"].engine
+    lock = engine.store.lock(next(engine.store.walk()).entry.key)
+    assert lock.acquire()
+    handed = go(run, shop.app, shop.cache, job)
+    wait_until(lambda: engine.runtime.process.refreshes._pending, "the first attempt")
+    lock.release()
+    assert handed.result(PATIENCE) == "stored"
 
 
 def test_a_failure_backs_off_and_keeps_the_copy(shop: Shop, clock: time_machine.Traveller) -> None:

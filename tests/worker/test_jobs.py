@@ -100,9 +100,21 @@ def test_a_newer_entry_of_a_key_that_runs_may_wait() -> None:
     jobs.push(packet(1), 0.0)
     jobs.pop(0.0, 1)
     jobs.push(packet(1, serial=2, rank=-math.inf), 0.0)
-    assert len(jobs) == 1
+    # A child that is free does not take it, nor is it lost then.
+    assert (len(jobs), jobs.pop(0.0, 2)) == (0, None)
     jobs.end(packet(1).address, 8.0)
     assert jobs.pop(0.0, 1) == packet(1, serial=2, rank=-math.inf)
+
+
+def test_the_newest_entry_of_a_key_that_runs_waits_and_stays_forced() -> None:
+    jobs = Jobs(10)
+    jobs.push(packet(1), 0.0)
+    jobs.pop(0.0, 1)
+    jobs.push(packet(1, serial=2)._replace(is_forced=True), 0.0)
+    jobs.push(packet(1, serial=3), 0.0)
+    jobs.end(packet(1).address, 8.0)
+    assert jobs.pop(0.0, 1) == packet(1, serial=3)._replace(is_forced=True)
+    assert jobs.pop(0.0, 1) is None
 
 
 def test_what_is_forced_stays_so_if_it_is_asked_for_again() -> None:

@@ -36,6 +36,8 @@ class Tasks:
         for thread in threads:
             thread.start()
         yield
+        # A test that has failed may have left a page that is held.
+        site.set("hold", False)
         for _ in threads:
             self.jobs.put(None)
         for thread in threads:

@@ -15,7 +15,7 @@ import time_machine
 
 from flask_stalecache import ConfigError, GatewayCache, Policy
 from support.client import MakeApp
-from support.threads import PATIENCE, go, results
+from support.threads import PATIENCE, go, results, wait_until
 from support.wsgi_apps import App, ask, wait_for_waiters
 
 ALICE, BOB = {"HTTP_COOKIE": "user=alice"}, {"HTTP_COOKIE": "user=bob"}
@@ -137,6 +137,7 @@ def test_members_wait_for_one_answer_at_most(directory: Path) -> None:
 
     gateway = GatewayCache(App(answer), dir=directory)
     first = go(lambda: ask(gateway, HTTP_COOKIE="user=0"))
+    wait_until(lambda: calls, "the first call")
     others = [go(lambda number=number: ask(gateway, HTTP_COOKIE=f"user={number}")) for number in range(1, 6)]  # type: ignore[misc]
     strangers = [go(lambda: ask(gateway)) for _ in range(2)]
     wait_for_waiters(gateway, 7)
