@@ -45,8 +45,9 @@ def made():
     if (FOLDER / "die").exists() and cache.refreshing:
         os._exit(9)
     with open(FOLDER / "runs", "a") as runs:
-        runs.write(f"{{os.getpid()}}\\n")
+        runs.write(f"{{os.getpid()}} {{request.path}}\\n")
     while cache.refreshing and (FOLDER / "hold").exists():
+        (FOLDER / "held").write_text(f"{{os.getpid()}} {{request.path}}")
         threading.Event().wait(0.005)
     if (FOLDER / "fail").exists():
         abort(503)
@@ -194,10 +195,14 @@ class WorkerSite:
         wait_until(is_made, f"somebody else makes {path}")
         return makers[-1]
 
-    def runs(self) -> list[int]:
-        """Return who has begun to make a page, one after the other."""
-        path = self.folder / "runs"
-        return [int(line) for line in path.read_text().split()] if path.exists() else []
+    def runs(self, path: str = "") -> list[int]:
+        """Return the processes that have begun to make a page, one after the other.
+
+        :param path: of this page alone.
+        """
+        file = self.folder / "runs"
+        lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+        return [int(line[0]) for line in lines if len(line) == 2 and path in ("", line[1])]
 
     def await_run(self, path: str, before: int) -> None:
         """Visit a stale page until somebody has begun to make it, in this process or elsewhere.
@@ -214,11 +219,16 @@ class WorkerSite:
             (self.folder / name).unlink(missing_ok=True)
 
     def hold_one(self, path: str) -> int:
-        """Let a refresh be held, and return the process that runs it."""
+        """Let a refresh of a page be held, and return the process that runs it."""
+        self.set("held", False)
         self.set("hold", True)
-        before = len(self.runs())
-        wait_until(lambda: self.maker(path) and len(self.runs()) > before, "a refresh that is held")
-        return self.runs()[-1]
+        wait_until(lambda: self.maker(path) and self._held()[1:] == [path], "a refresh that is held")
+        return int(self._held()[0])
+
+    def _held(self) -> list[str]:
+        """Return the process and the path of a refresh that is held."""
+        held = self.folder / "held"
+        return held.read_text().split() if held.exists() else []
 
 
 def maker_of(seen: Seen) -> int:

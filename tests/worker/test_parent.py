@@ -95,10 +95,10 @@ def test_one_at_a_time_over_web_processes(site: WorkerSite) -> None:
     apps = [site.app, site.load().app, site.load().app]
     site.hold_one("/3")
     try:
-        before = len(site.runs())
+        before = len(site.runs("/3"))
         for _ in range(3):
             assert {maker_of(visit(app, "/3")) for app in apps} == {os.getpid()}
-        assert len(site.runs()) == before
+        assert len(site.runs("/3")) == before
     finally:
         site.set("hold", False)
     site.await_maker("/3")
@@ -118,12 +118,12 @@ def test_a_purge_wins(site: WorkerSite) -> None:
 def test_a_failure_backs_off_for_all(site: WorkerSite) -> None:
     site.fill("/5")
     site.set("fail", True)
-    before = len(site.runs())
+    before = len(site.runs("/5"))
     try:
-        wait_until(lambda: site.maker("/5") and len(site.runs()) > before, "a failed refresh")
+        wait_until(lambda: site.maker("/5") and len(site.runs("/5")) > before, "a failed refresh")
         wait_until(lambda: visit(site.app, "/5").word == "UPDATING", "the back-off")
         assert {maker_of(visit(site.app, "/5")) for _ in range(20)} == {os.getpid()}
-        assert len(site.runs()) == before + 1
+        assert len(site.runs("/5")) == before + 1
     finally:
         site.set("fail", False)
 

@@ -92,20 +92,20 @@ def test_one_at_a_time(site: WorkerSite) -> None:
     visit(site.app, "/1")
     apps = [site.app, site.load().app, site.load().app]
     site.hold_one("/1")
-    before = len(site.runs())
+    before = len(site.runs("/1"))
     try:
         for _ in range(3):
             assert {visit(app, "/1").status for app in apps} == {200}
-        assert len(site.runs()) == before
+        assert len(site.runs("/1")) == before
     finally:
         site.set("hold", False)
-    refreshed(site, "/1", lambda seen: len(site.runs()) > before)
+    refreshed(site, "/1", lambda seen: len(site.runs("/1")) > before)
 
 
 def test_failures_back_off_and_keep_the_copy(site: WorkerSite) -> None:
     visit(site.app, "/2")
     site.set("fail", True)
-    before = len(site.runs())
+    before = len(site.runs("/2"))
     try:
         visits: list[str] = []
         store = site.app.extensions["stalecache"].engine.store
@@ -113,17 +113,17 @@ def test_failures_back_off_and_keep_the_copy(site: WorkerSite) -> None:
 
         def has_failed() -> bool:
             visits.append(visit(site.app, "/2").word)
-            # Each call is one failure for all, and the pauses double. A refresh of the test before may have been on its way.
+            # Each call is one failure for all, and the pauses double. One may have begun since.
             failures = store.load(key).note.failures
-            return failures >= 4 and len(site.runs()) - before - failures in (0, 1)
+            return failures >= 4 and len(site.runs("/2")) - before - failures in (0, 1)
 
         wait_until(has_failed, "four failures")
         assert set(visits) <= {"STALE", "UPDATING"}
         assert visits.count("UPDATING") > 2 * visits.count("STALE")
-        made = len(site.runs())
+        made = len(site.runs("/2"))
     finally:
         site.set("fail", False)
-    refreshed(site, "/2", lambda seen: len(site.runs()) > made)
+    refreshed(site, "/2", lambda seen: len(site.runs("/2")) > made)
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
@@ -133,14 +133,14 @@ def test_a_purge_wins(site: WorkerSite, soft: bool) -> None:
     site.hold_one("/3")
     with site.app.app_context():
         site.cache.purge("/3", soft=soft)
-    before = len(site.runs())
+    before = len(site.runs("/3"))
     site.set("hold", False)
     if soft:
-        refreshed(site, "/3", lambda seen: len(site.runs()) > before)
+        refreshed(site, "/3", lambda seen: len(site.runs("/3")) > before)
     else:
         # What was begun before the purge is not stored.
         assert visit(site.app, "/3").word == "MISS"
-        assert len(site.runs()) > before
+        assert len(site.runs("/3")) > before
 
 
 def test_its_values_are_renewed_before_a_page_is_made(site: WorkerSite) -> None:
