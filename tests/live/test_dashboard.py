@@ -175,8 +175,10 @@ def test_it_shows_a_stale_hit_an_outage_and_a_recovery_as_they_happen(place: Pla
         assert place.visit()[0].startswith("No. "), "the visitors have what is stored"
         page.set_viewport_size({"width": 320, "height": 640})
         assert page.evaluate(STICKS_OUT) == []
-        page.reload()
-        expect(page.locator(".list", has_text="Backing off").get_by_role("link").first).to_be_visible()
+        waits = page.locator(".list", has_text="Backing off").get_by_role("link")
+        # Between two pauses nothing backs off.
+        wait_for(lambda: place.visit() and (page.reload() or waits.count() > 0), what="the page that backs off is listed")
+        expect(waits.first).to_be_visible()
 
         place.gate.answer()
         wait_for(lambda: place.visit() and (look(page) or "good" in health(page)), what="the recovery is on the page")
