@@ -114,8 +114,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = left_out_of_grids(items)
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=list(left_out))
-    slowest = (*SLOWEST_OF_SOAK, *SLOWEST) if IS_SOAK else SLOWEST
-    order = {Path(__file__).parent / name: place for place, name in reversed([*enumerate(slowest)])}
+    slowest = tuple(dict.fromkeys((*SLOWEST_OF_SOAK, *SLOWEST))) if IS_SOAK else SLOWEST
+    order = {Path(__file__).parent / name: place for place, name in enumerate(slowest)}
     items.sort(key=lambda item: order.get(item.path, len(slowest)))
 
 

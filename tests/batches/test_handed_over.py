@@ -180,7 +180,9 @@ def test_one_that_comes_before_the_lock_is_released_is_not_lost(
     lock = engine.store.lock(next(engine.store.walk()).entry.key)
     assert lock.acquire()
     handed = go(run, shop.app, shop.cache, job)
-    wait_until(lambda: engine.runtime.process.refreshes._pending, "the first attempt")
+    # It has met the lock, and pauses before the next attempt.
+    pending = engine.runtime.process.refreshes._pending
+    wait_until(lambda: any(each.stamp is not None for each in list(pending.values())), "the first attempt")
     lock.release()
     assert handed.result(PATIENCE) == "stored"
 

@@ -202,7 +202,7 @@ class WorkerSite:
         """
         file = self.folder / "runs"
         lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
-        return [int(line[0]) for line in lines if len(line) == 2 and path in ("", line[1])]
+        return [int(pid) for pid, page in lines if path in ("", page)]
 
     def await_run(self, path: str, before: int) -> None:
         """Visit a stale page until somebody has begun to make it, in this process or elsewhere.
