@@ -26,6 +26,11 @@ def _nothing() -> None:
     """A child runs it, by its packet."""
 
 
+def _instead_of(before: Packet | None, packet: Packet) -> Packet:
+    """Return the packet that takes the place of one that waits for the same key: what is forced stays so."""
+    return packet._replace(is_forced=packet.is_forced or (before is not None and before.is_forced))
+
+
 class Jobs:
     """The refreshes of a worker. Each key waits and runs once.
 
@@ -55,14 +60,12 @@ class Jobs:
         running = self.running.get(packet.address)
         if running is not None and (packet.is_forced or running.packet.serial != packet.serial):
             # What runs may have begun before the purge that this is for, or has just stored the entry that this is for.
-            before = self._later.get(packet.address)
-            self._later[packet.address] = packet._replace(is_forced=packet.is_forced or (before is not None and before.is_forced))
+            self._later[packet.address] = _instead_of(self._later.get(packet.address), packet)
             return None
         if running is not None:
             return None
         self._since.setdefault(packet.address, now)
-        before = self._packets.get(packet.address)
-        self._packets[packet.address] = packet._replace(is_forced=packet.is_forced or (before is not None and before.is_forced))
+        self._packets[packet.address] = _instead_of(self._packets.get(packet.address), packet)
         waiting = Waiting(_nothing, packet.group, packet.address, Demand(packet.rank))
         dropped = self._queue.push(waiting)
         # One of the same key was replaced by this one.
@@ -77,12 +80,12 @@ class Jobs:
 
     def pop(self, now: float, pid: int) -> Packet | None:
         """Take the refresh that is next, to be run by a child process; ``None`` if none waits."""
-        while (waiting := self._queue.pop()) is not None:
-            packet = self._take(str(waiting.key))
-            if packet.address not in self.running:
-                self.running[packet.address] = Running(packet, now, pid)
-                return packet
-        return None
+        waiting = self._queue.pop()
+        if waiting is None:
+            return None
+        packet = self._take(str(waiting.key))
+        self.running[packet.address] = Running(packet, now, pid)
+        return packet
 
     def end(self, address: str, now: float) -> str | None:
         """Forget a refresh that has ended, or was lost. Return the one that is dropped for one that waits now, as :meth:`push`."""
