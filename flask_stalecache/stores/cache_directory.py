@@ -9,13 +9,15 @@ with a table    yes       the table  are served from     when the table's file t
                                                          made since the directory is gone (`make_folder`): opened again
 without a table yes       ``None``   read the files      when there can be a table (`reopen_if_replaced`)
 behind          yes       ``None``   read the files      when ``purge.lock`` is free (`reopen_if_replaced`): the table lacks the
-                                                         last purge, and code that only writes to it finds it in `behind`
+                                                         last purge, and code that only writes to it finds it in `table`
 =============== ========= ========== =================== ==================================================================
 
 It is held while it is open: files are opened relative to its descriptor, since another user may put a directory of their own at its
 path. That one is checked before it is used.
 
-Two threads that open at once open the same table twice; copies made with the first table are no longer valid.
+Two threads that open at once open the same table twice; copies made with the first table are no longer valid. Meanwhile
+`stamps` may be ``None`` for a moment. So code that needs one table for several steps reads `table` once, and asks afterwards
+whether that was current.
 """
 
 from __future__ import annotations
@@ -53,8 +55,8 @@ class CacheDirectory:
     :param counters: a table that can't be had is counted here.
     :param on_new_table: called when the table changed, since copies of another table do not stand.
     :param allows_network: whether it may be on a network file system.
-    :ivar behind: the table while it may lack the last purge, for those who only write to it.
     :ivar stamps: the table; ``None``: see the states above. A hit reads it once, so that table and marks belong together.
+    :ivar table: likewise, also while it may lack the last purge: for code that only writes to it.
     :ivar was_opened: whether this process has ever opened it.
     :ivar is_unchecked: it was opened, and whether purges in it are missing has not been looked at yet: see :mod:`.purger`.
     """
@@ -70,7 +72,7 @@ class CacheDirectory:
         self.path = directory.path
         self._directory = directory
         self.stamps: Stamps | None = None
-        self.behind: Stamps | None = None
+        self.table: Stamps | None = None
         self.was_opened = False
         self.is_unchecked = False
         #: Since when another process has had ``purge.lock``, on the monotonic clock; and whether that was logged.
@@ -172,18 +174,21 @@ class CacheDirectory:
         except OSError:
             # A disk that has no room for the table: everything works, but each hit reads its file.
             self._counters.count("no_stamps")
-            self.stamps = self.behind = None
+            self.stamps = self.table = None
         else:
-            self.stamps, self.behind = None, stamps
+            self.stamps, self.table = None, stamps
             self._records.is_copy = self._records.is_copy or stamps.replaces_copy
-            self._try_to_catch_up(stamps)
+            self._try_to_catch_up()
             self._say(stamps.why_read)
         self._on_new_table()
 
-    def _try_to_catch_up(self, stamps: Stamps) -> None:
-        """Use a table once it has the last purge. One that has it needs no lock; this never waits for a lock."""
+    def _try_to_catch_up(self) -> None:
+        """Use the table once it has the last purge. One that has it needs no lock; this never waits for a lock."""
+        stamps = self.table
+        if stamps is None:
+            return
         if stamps.table[SEQ_SLOT] >= self._records.last_number():
-            self.stamps, self.behind = stamps, None
+            self._use(stamps)
             return
         lock = self.take_purge_lock(waits=False)
         if lock is not None:
@@ -192,13 +197,20 @@ class CacheDirectory:
             finally:
                 lock.release()
 
-    def catch_up(self) -> None:
-        """Raise SEQ of a table that is behind to the last purge before it, and use it. ``purge.lock`` is held."""
-        stamps = self.behind
-        if stamps is not None:
+    def catch_up(self) -> Stamps | None:
+        """Return the table. If it is behind, raise its SEQ to the last purge before, and use it. ``purge.lock`` is held."""
+        stamps = self.table
+        if stamps is not None and stamps is not self.stamps:
             stamps.raise_seq(self._records.last_number())
-            self.stamps, self.behind = stamps, None
+            self._use(stamps)
             self._on_new_table()
+        return stamps
+
+    def _use(self, stamps: Stamps) -> None:
+        self.stamps = stamps
+        if self.table is not stamps:
+            # Another thread has opened the table again meanwhile, and the next round of housekeeping uses that one.
+            self.stamps = None
 
     def take_purge_lock(self, *, waits: bool = True) -> FileKeyLock | None:
         """Take ``purge.lock``; return ``None`` if another process has it: that may have been stopped.
@@ -237,10 +249,10 @@ class CacheDirectory:
             message = "each hit of %s makes two system calls to read its table of stamps, since workers share no memory: %s"
             logger.log(logging.WARNING if shared_memory.is_expected() else logging.DEBUG, message, self.path, why_read)
 
-    def is_current(self) -> bool:
-        """Whether other processes see what is written to this table."""
-        stamps = self.stamps or self.behind
-        return self._directory.is_current() and (stamps is None or stamps.is_current())
+    def is_current(self, stamps: Stamps | None) -> bool:
+        """Whether other processes see what is written to a table; without one, whether they have none either."""
+        has_others = self._others_may_have_table() if stamps is None else not stamps.is_current()
+        return self._directory.is_current() and not has_others
 
     def tick(self) -> None:
         """Open the table again if it was replaced, and write what could wait."""
@@ -249,17 +261,21 @@ class CacheDirectory:
             self.stamps.tick()
 
     def has_unmapped_table(self) -> bool:
-        """Whether other processes may have a table that this one can't open.
+        """Whether other processes may have a table that this one can't open."""
+        return self.table is None and self._others_may_have_table()
 
-        They have none while one of them opens it, which may have been stopped: it looks for the last purge once it has the table.
-        """
+    def _others_may_have_table(self) -> bool:
+        # They have none while one of them opens it, which may have been stopped: it looks for the last purge once it has the table.
         place = self._directory.at(FILE_NAME)
-        return self.stamps is None and self.behind is None and status_of(place) is not None and not is_being_opened(place)
+        return status_of(place) is not None and not is_being_opened(place)
 
     def reopen_if_replaced(self) -> None:
         """Open the table again if its file was replaced or deleted, or could not be opened before."""
-        if self.stamps is None or not self.is_current():
+        # The table is in no variable here: whoever opens it again would meet the lock of the old one.
+        if self.table is None or not self.is_current(self.table):
             # The old table is dropped even if the new one can't be opened: other processes don't write to it any more.
-            self._is_open, self.stamps, self.behind = False, None, None
+            self._is_open, self.stamps, self.table = False, None, None
             self._on_new_table()
             self.open()
+        elif self.stamps is not self.table:
+            self._try_to_catch_up()

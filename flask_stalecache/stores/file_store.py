@@ -12,6 +12,7 @@ the key's lock   calls of the origin, and with them writes and removals of an en
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +48,9 @@ from .sweep import Sweeper
 from .walk import Contents
 
 MIB = 1024 * 1024
+#: Numbers in place of the last one while another process may be purging. They are lower than those of all purges, and no two are
+#: the same, since that would mean that nothing was purged in between.
+_unknown = itertools.count(2, 2)
 #: Attempts of a load that purges interrupt; after that the entry counts as purged.
 _LOADS = 10
 
@@ -142,7 +146,7 @@ class FileStore:
         """Read entry and note. SEQ and the stamp are read before the files, so that a later write is never missed."""
         slot, stamps = slot_of(name), self._cache_directory.stamps
         table = None if stamps is None else stamps.table
-        seq, stamp = (0, 0) if table is None else (int(table[SEQ_SLOT]), int(table[slot]))
+        seq, stamp = (next(_unknown), 0) if table is None else (int(table[SEQ_SLOT]), int(table[slot]))
         return Copy(key, self._read_entry(name, key), self._read_note(name), stamp, slot, seq, table, mark_of(name))
 
     def _knows_purges(self, copy: Copy) -> bool:
@@ -179,18 +183,19 @@ class FileStore:
 
     def seq(self) -> int:
         """Return the last purge number: what is begun now counts as older than the purges that run."""
-        stamps = self._cache_directory.stamps or self._cache_directory.behind
+        stamps = self._cache_directory.table
         # Less than 0: the table was cut.
         if stamps is not None and (number := int(stamps.table[SEQ_SLOT])) >= 0:
             return number
         # An entry begun at 0 counts as older than every purge: it is stored in vain, but never served by mistake.
         with suppress(OSError, ConfigError, StoreError):
-            return self._purger.last_number()
+            last = self._purger.last_number()
+            return next(_unknown) if last is None else last
         return 0
 
     def seq_without_io(self) -> int:
         """Return the last purge number; without a table, the time, which a later purge exceeds: see :mod:`.purger`."""
-        stamps = self._cache_directory.stamps or self._cache_directory.behind
+        stamps = self._cache_directory.table
         return time.time_ns() if stamps is None else max(0, int(stamps.table[SEQ_SLOT]))
 
     def _read_entry(self, name: str, key: str) -> Entry | None:
@@ -231,7 +236,7 @@ class FileStore:
 
     def _is_lost(self, entry: Entry) -> bool:
         """Whether there was no room for the record of a purge after an entry was begun."""
-        stamps = self._cache_directory.stamps or self._cache_directory.behind
+        stamps = self._cache_directory.table
         return stamps is not None and entry.seq < stamps.table[LOST_SLOT]
 
     def write_note(self, key: str, note: Note) -> None:
@@ -294,7 +299,7 @@ class FileStore:
 
     def _has_changed(self, name: str, grown: int, more: int, is_lone: bool) -> None:
         # Read once: a tick in another thread may close the table in between.
-        stamps = self._cache_directory.stamps or self._cache_directory.behind
+        stamps = self._cache_directory.table
         self._folders.has_changed(name, stamps, grown, more, is_lone=is_lone)
 
     # -- purging -------------------------------------------------------------------------------------------------

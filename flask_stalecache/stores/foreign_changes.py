@@ -96,13 +96,13 @@ class ForeignChanges:
 
     def move(self, slots: Sequence[int]) -> None:
         """Let copies of the keys in some slots be loaded again."""
-        stamps = self._cache_directory.stamps or self._cache_directory.behind
+        stamps = self._cache_directory.table
         if stamps is not None:
             stamps.move_each(slots)
 
     def move_all(self) -> None:
         """Let all copies be loaded again."""
-        stamps = self._cache_directory.stamps or self._cache_directory.behind
+        stamps = self._cache_directory.table
         if stamps is not None:
             stamps.move_all()
 
@@ -121,4 +121,4 @@ class ForeignChanges:
             except BrokenEntry:
                 return
             if head is not None and head.entry.started <= moment:
-                self._folders.drop(found, self._cache_directory.stamps or self._cache_directory.behind)
+                self._folders.drop(found, self._cache_directory.table)

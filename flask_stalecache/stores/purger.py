@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import TypeAlias
 
 from ..core.model.purge_names import EVERYTHING, address_of
 from ..errors import BrokenEntry, StoreError
@@ -27,6 +28,8 @@ from .waiting_purges import SEQ_STEPS
 
 logger = logging.getLogger("flask_stalecache")
 
+#: A step of a purge, in the table that this process has; ``None``: it has none.
+_Step: TypeAlias = "Callable[[Stamps | None], None]"
 #: A purge is done again at most once if others have raised SEQ meanwhile: by then nothing that it ends is served any more, and what
 #: was made of that before the end of the first time goes with the second one.
 _PASSES = 2
@@ -62,11 +65,11 @@ class Purger:
         names = [name for purge in purges for name in purge.names]
         self._do(names, partial(self._apply, purges), partial(self._apply_without_lock, purges))
 
-    def _do(self, names: Iterable[str], purge: Callable[[], None], without_lock: Callable[[], None]) -> None:
+    def _do(self, names: Iterable[str], purge: _Step, without_lock: _Step) -> None:
         """Purge by name, in a table that others use.
 
         :param names: the names.
-        :param purge: does it with ``purge.lock``.
+        :param purge: does it with ``purge.lock``, in a table.
         :param without_lock: does it if another process has that.
         """
         for _ in range(_ATTEMPTS):
@@ -76,36 +79,43 @@ class Purger:
             except (OSError, StoreError) as error:
                 if not has_no_room(error):
                     raise
-                self._remove(frozenset(map(address_of, names)))
-                return
+                if self._removes_in_current(frozenset(map(address_of, names))):
+                    return
         raise StoreError(f"the table of stamps of {self._directory.path} is replaced again and again")
 
-    def _purges_in_current(self, purge: Callable[[], None], without_lock: Callable[[], None]) -> bool:
-        """Purge, and return whether it is valid: if the directory was replaced meanwhile, other processes use the new one."""
+    def _purges_in_current(self, purge: _Step, without_lock: _Step) -> bool:
+        """Purge, and return whether it is valid: if the directory was replaced meanwhile, other processes use the new one.
+
+        All steps are done in one table, and that is the one of which is asked afterwards whether others use it: another thread of
+        this process may open the table again at any moment.
+        """
         # Before the lock, since a new table takes it too.
         self._directory.reopen_if_replaced()
         if self._directory.has_unmapped_table():
             raise StoreError("the table of stamps can't be opened here, and others would not see the purge")
         lock = self._directory.take_purge_lock()
         if lock is None:
-            without_lock()
-            return self._is_valid()
+            stamps = self._directory.table
+            without_lock(stamps)
+            return self._directory.is_current(stamps)
         try:
-            if not self._directory.is_current():
+            stamps = self._directory.catch_up()
+            if not self._directory.is_current(stamps):
                 return False
-            self._directory.catch_up()
-            self._make_up()
-            self._adopt()
-            purge()
-            return self._is_valid()
+            self._make_up(stamps)
+            self._adopt(stamps)
+            purge(stamps)
+            return self._directory.is_current(stamps)
         finally:
             lock.release()
 
-    def _is_valid(self) -> bool:
-        """Whether all others know of a purge that was just made, or will when they have a table."""
-        return self._directory.is_current() and not self._directory.has_unmapped_table()
+    def _removes_in_current(self, names: frozenset[str]) -> bool:
+        """Remove what a purge ends, and return whether that is valid."""
+        stamps = self._directory.table
+        self._remove(names, stamps)
+        return self._directory.is_current(stamps)
 
-    def _purge(self, names: tuple[str, ...], soft: bool) -> None:
+    def _purge(self, names: tuple[str, ...], soft: bool, stamps: Stamps | None) -> None:
         """Purge in an order that is safe at any interruption, each step for all names. ``purge.lock`` is held.
 
         1. Note the number, so that it is never given twice, even if table and records are lost.
@@ -121,8 +131,6 @@ class Purger:
         ``tests/stores/purging/test_model.py`` plays this order and others. A purge that is killed midway was not acknowledged
         and can be repeated.
         """
-        # The table is read once: a tick in another thread may replace it meanwhile, which is_current() tells afterwards.
-        stamps = self._directory.stamps
         for _ in range(_PASSES):
             number = self._next_number(stamps)
             self._records.note_number(number + 1)
@@ -136,13 +144,12 @@ class Purger:
             if _is_over(stamps, names, number):
                 return
 
-    def _purge_without_lock(self, names: tuple[str, ...], soft: bool) -> None:
+    def _purge_without_lock(self, names: tuple[str, ...], soft: bool, stamps: Stamps | None) -> None:
         """Purge in the same order, but add a line to the waiting purges instead of changing the records of others.
 
         The number is higher than SEQ was, so every entry with this number or a higher one was begun after the purge. Several
         purgers raise SEQ at once here, and one may lower it again: then an entry counts as older than it is, which is safe.
         """
-        stamps = self._directory.stamps or self._directory.behind
         for _ in range(_PASSES):
             number = self._next_number(stamps)
             if stamps is not None:
@@ -152,13 +159,13 @@ class Purger:
                 break
         self._keep_number(stamps)
 
-    def _apply(self, purges: Sequence[Purge]) -> None:
+    def _apply(self, purges: Sequence[Purge], stamps: Stamps | None) -> None:
         """Apply the purges of other hosts in the order of a purge. ``purge.lock`` is held.
 
         Each keeps its number, since entries of other hosts are compared with it too, unless SEQ is higher here already: an entry
         that was begun since may be made of what is purged only now. While they are applied, SEQ is lower than all of them.
         """
-        stamps, new = self._directory.stamps, self._not_applied(purges)
+        new = self._not_applied(purges)
         for _ in range(_PASSES):
             if not new:
                 return
@@ -186,12 +193,11 @@ class Purger:
         applied = self._records.applied()
         return [purge for purge in purges if purge.number > applied]
 
-    def _apply_without_lock(self, purges: Sequence[Purge]) -> None:
+    def _apply_without_lock(self, purges: Sequence[Purge], stamps: Stamps | None) -> None:
         """Add the purges of other hosts to the waiting purges, unless the holder of the lock has applied them meanwhile.
 
         If they were applied again, entries that were begun since on other hosts would seem to be older than the purges.
         """
-        stamps = self._directory.stamps or self._directory.behind
         for _ in range(_PASSES):
             new = self._not_applied(purges)
             if not new:
@@ -213,13 +219,12 @@ class Purger:
         if stamps is not None and (last := int(stamps.table[SEQ_SLOT])) > self._records.last_number():
             self._records.waiting.append(Purge((), last, False, time.time()))
 
-    def _remove(self, names: frozenset[str]) -> None:
+    def _remove(self, names: frozenset[str], stamps: Stamps | None) -> None:
         """Remove the entries that have a name with one of the addresses: a full disk has no room for a record, and that needs none.
 
         A soft purge removes them too, since nothing would say when their freshness ended. Origins that were called before are still
         running: what they return is not stored, which LOST in the table says instead of a record.
         """
-        stamps = self._directory.stamps or self._directory.behind
         for _ in range(_PASSES):
             number = self._next_number(stamps)
             if stamps is not None:
@@ -252,13 +257,13 @@ class Purger:
     def _last_number(self, stamps: Stamps | None) -> int:
         # A purge without the lock may have lowered SEQ. If the number that is written down went back, that would be a lost purge.
         last = self._records.highest_seen if stamps is None else max(self._records.highest_seen, int(stamps.table[SEQ_SLOT]))
-        # Less than 0: the table was cut.
-        if stamps is None or stamps is self._directory.behind or int(stamps.table[SEQ_SLOT]) < 0:
+        # Another one than is read: it may lack the last purge. Less than 0: it was cut.
+        if stamps is None or stamps is not self._directory.stamps or int(stamps.table[SEQ_SLOT]) < 0:
             last = max(last, self._records.last_number())
         return last
 
-    def last_number(self) -> int:
-        """Return the number of the last purge where there is no table; 0 if another one may be running.
+    def last_number(self) -> int | None:
+        """Return the number of the last purge where there is no table; ``None`` if another one may be running.
 
         Its number is written down before its records are. Until then, what it ends is read, and pages may be made of that.
 
@@ -266,16 +271,16 @@ class Purger:
         """
         self._directory.hold()
         number = self._records.last_number()
-        lock = self._directory.lock("purge")
-        # Read before: a purge that runs after that has a higher number.
-        if not lock.acquire():
-            return 0
+        # Read before: a purge that runs after that has a higher number. Another thread that asks may have the lock for a moment.
+        lock = self._directory.take_purge_lock()
+        if lock is None:
+            return None
         lock.release()
         return number
 
     def settle(self) -> None:
         """End the purge of a process that was killed in the middle of it: what is begun until then counts as older than it."""
-        stamps = self._directory.stamps
+        stamps = self._directory.table
         if stamps is None or is_settled(int(stamps.table[SEQ_SLOT])):
             return
         lock = self._directory.take_purge_lock(waits=False)
@@ -292,9 +297,10 @@ class Purger:
         if lock is None:
             return
         try:
-            if self._directory.is_current():
-                self._make_up()
-                self._adopt()
+            stamps = self._directory.catch_up()
+            if self._directory.is_current(stamps):
+                self._make_up(stamps)
+                self._adopt(stamps)
         finally:
             lock.release()
 
@@ -319,16 +325,15 @@ class Purger:
             self.purge((EVERYTHING,), soft=True)
             return
         try:
-            self._directory.catch_up()
-            self._make_up()
+            self._make_up(self._directory.catch_up())
         except (OSError, StoreError) as error:
             if not has_no_room(error):
                 raise
-            self._remove(frozenset({address_of(EVERYTHING)}))
+            self._remove(frozenset({address_of(EVERYTHING)}), self._directory.table)
         finally:
             lock.release()
 
-    def _make_up(self) -> None:
+    def _make_up(self, stamps: Stamps | None) -> None:
         """Make up for lost purges, unless another process has done so. ``purge.lock`` is held."""
         if not self._records.has_gone_back():
             return
@@ -337,18 +342,17 @@ class Purger:
                 "%s was restored to an older state, and purges since then are missing: the freshness of all its entries ends now",
                 self._directory.path,
             )
-            self._purge((EVERYTHING,), soft=True)
+            self._purge((EVERYTHING,), True, stamps)
         # Else it is empty: what is stored from now on is not older than any purge.
         self._records.accept()
 
-    def _adopt(self) -> None:
+    def _adopt(self, stamps: Stamps | None) -> None:
         """Make records of the waiting purges. ``purge.lock`` is held.
 
         SEQ is raised before and after, so that a process that has read the waiting purges and not yet the records reads both again.
         """
         if not self._records.waiting.exist():
             return
-        stamps = self._directory.stamps
         number = self._next_number(stamps)
         self._records.note_number(number + 1)
         if stamps is not None:

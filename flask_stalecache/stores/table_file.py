@@ -212,7 +212,9 @@ class _Opening:
             is_settled = abs(time.time() - head.made) >= SETTLING
             if is_alone and is_settled and not self._why and self._replace(file, wants_memory=True, only_by_memory=True):
                 return None
-        file.try_lock(exclusive=False)
+        if not file.try_lock(exclusive=False):
+            # A lock is changed in two steps, and another process that opens the table has come in between.
+            return None
         table = Table(self._place, head, file, self._layout, memory, self._why)
         table.replaces_copy = self._replaces_copy
         return table

@@ -58,17 +58,17 @@ def test_an_open_directory_has_its_table_mapped_once(opened: Opened) -> None:
     opened.directory.reopen_if_replaced()
     assert stamps is not None
     assert opened.directory.stamps is stamps
-    assert (opened.changes, opened.directory.was_opened, opened.directory.is_current()) == (1, True, True)
+    assert (opened.changes, opened.directory.was_opened, opened.directory.is_current(opened.directory.table)) == (1, True, True)
 
 
 def test_a_table_that_was_replaced_is_mapped_again(opened: Opened) -> None:
     opened.directory.open()
     before = opened.directory.stamps
     (opened.directory.path / FILE_NAME).unlink()
-    assert not opened.directory.is_current()
+    assert not opened.directory.is_current(opened.directory.table)
     opened.directory.reopen_if_replaced()
     assert opened.directory.stamps is not before
-    assert opened.directory.is_current()
+    assert opened.directory.is_current(opened.directory.table)
 
 
 def test_a_table_that_can_not_be_mapped_is_tried_again(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_a_folder_is_made_in_a_directory_that_was_deleted_while_it_was_open(open
     shutil.rmtree(opened.directory.path)
     opened.directory.make_folder(opened.directory.path / "a0")
     assert (opened.directory.path / "a0").is_dir()
-    assert opened.directory.is_current()
+    assert opened.directory.is_current(opened.directory.table)
 
 
 def test_what_a_later_version_has_made_is_found(opened: Opened) -> None:

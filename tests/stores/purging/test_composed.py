@@ -67,7 +67,7 @@ class Site:
             self.cache.purge(tag="prices", **options)
 
     def purge_without_lock(self, name: str) -> None:
-        self.store._purger._purge_without_lock((name,), soft=False)
+        self.store._purger._purge_without_lock((name,), False, self.store._cache_directory.table)
 
     def shown(self) -> list[tuple[str, str]]:
         return [visit(self.app, path).page for path in PATHS]
@@ -129,7 +129,7 @@ def test_it_goes_with_a_purge_that_could_not_have_the_lock(site: Site, monkeypat
 
 def test_it_goes_with_a_purge_for_whose_record_there_is_no_room(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     with meanwhile(monkeypatch, BEFORE_STAMPS, site.shown):
-        site.store._purger._remove(frozenset([address_of("tag:prices")]))
+        site.store._purger._remove(frozenset([address_of("tag:prices")]), site.store._cache_directory.table)
     assert {text for _, text in site.shown()} == {"new"}
     assert site.shown() == [("HIT", "new")] * len(PATHS)
 
