@@ -32,8 +32,8 @@ from flask_stalecache import FileStore, StaleCache
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.engine import housekeeper
-from flask_stalecache.stores import sweep_progress
-from flask_stalecache.stores.entry_format import decode, encode
+from flask_stalecache.stores.formats.entry_format import decode, encode
+from flask_stalecache.stores.upkeep import sweep_progress
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

@@ -22,7 +22,7 @@ from flask_stalecache import GatewayCache, Policy
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.stores.base import Checked, Copy, Stored, Usage
-from flask_stalecache.stores.memory_store import MemoryStore
+from flask_stalecache.stores.in_memory.memory_store import MemoryStore
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -22,7 +22,7 @@ from .frontends.current_app import NAME
 from .frontends.gateway.handler import Gateway
 from .stats.counters import Counters
 from .stores.base import seq_of_request
-from .stores.memory_store import memory_store
+from .stores.in_memory.memory_store import memory_store
 
 _logger = logging.getLogger("flask_stalecache")
 

@@ -13,7 +13,7 @@ from flask.cli import with_appcontext
 
 from ..core.formatting import size, spell
 from ..core.rules.explain import State
-from ..stores.summary import Summary, summary_of
+from ..stores.formats.summary import Summary, summary_of
 from . import output
 from .context import app_terms, filled, this_state
 from .selectors import filtering, filters_of

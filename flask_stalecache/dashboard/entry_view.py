@@ -12,7 +12,7 @@ from ..core.model.titles import title_of
 from ..core.rules.explain import State, explain, state_of
 from ..core.rules.serving import ServeOptions
 from ..stores.base import Stored
-from ..stores.summary import summary_of
+from ..stores.formats.summary import summary_of
 from .windows_bar import Bar, bar_of
 
 

@@ -17,7 +17,7 @@ from ..stats.counters import Counters
 from ..stats.registry import Registry
 from ..stores.base import DirectoryStore, PrivateStore, Store
 from ..stores.file_store import file_store
-from ..stores.memory_store import memory_store
+from ..stores.in_memory.memory_store import memory_store
 from ..stores.shared.store import shared_store
 
 _logger = logging.getLogger("flask_stalecache")

@@ -35,9 +35,9 @@ from ..filesystem.directory import Directory, check_directory
 from ..filesystem.locks import POLL, FileKeyLock
 from ..filesystem.mounts import NETWORK, OF_THE_HOST, kind_at, why_no_locks
 from ..stats.counters import Counters
-from .purge_records import PurgeRecords
-from .stamps import FILE_NAME, SEQ_SLOT, Stamps, newer_table
-from .table_file import is_being_opened
+from .purges.purge_records import PurgeRecords
+from .table.stamps import FILE_NAME, SEQ_SLOT, Stamps, newer_table
+from .table.table_file import is_being_opened
 
 logger = logging.getLogger("flask_stalecache")
 

@@ -24,7 +24,7 @@ from ..errors import BrokenEntry, StoreError
 from ..filesystem.atomic import PLANTED, open_file, read_file, store_errors
 from ..filesystem.descriptors import Descriptor
 from ..filesystem.directory import Inside
-from . import entry_format
+from .formats import entry_format
 
 #: Bytes of the first read for a head: most heads are shorter.
 _HEAD_READ = 4096

@@ -31,21 +31,21 @@ from ..filesystem.directory import Directory
 from ..filesystem.locks import FileKeyLock
 from ..filesystem.system import lacks_for_files
 from ..stats.counters import Counters
-from . import entry_format, note_format
 from .base import Checked, Copy, Marking, Stored, Usage
 from .cache_directory import CacheDirectory
 from .entry_file import read_entry, read_head
-from .eviction import Evictor
 from .folders import BILLION, Folders, folder_of, on_disk, size_on_disk
 from .foreign_changes import ForeignChanges
+from .formats import entry_format, note_format
 from .memory import Copies
 from .numbers import Numbers
-from .purge_records import PurgeRecords, records_within
 from .purger import Purger
+from .purges.purge_records import PurgeRecords, records_within
 from .queue_marks import QueueMarks
-from .stamps import LOST_SLOT, SEQ_SLOT, is_settled, mark_of, slot_of, stands
-from .sweep import Sweeper
-from .walk import Contents
+from .table.stamps import LOST_SLOT, SEQ_SLOT, is_settled, mark_of, slot_of, stands
+from .upkeep.eviction import Evictor
+from .upkeep.sweep import Sweeper
+from .upkeep.walk import Contents
 
 MIB = 1024 * 1024
 #: Numbers in place of the last one while another process may be purging. They are lower than those of all purges, and no two are

@@ -20,7 +20,7 @@ from ..filesystem.atomic import files_in, has_no_room, remove_file, status_of
 from ..filesystem.directory import Directory, Inside, Place, where
 from ..filesystem.locks import FileKeyLock, remove_if_idle
 from ..stats.counters import Counters
-from .stamps import Stamps, mark_of, slot_of
+from .table.stamps import Stamps, mark_of, slot_of
 
 _UNFINISHED = re.compile(r"(\.note|\.lock|)\.[0-9a-f]{16}\.tmp")
 _LENGTH, _HEXADECIMAL = 40, "0123456789abcdef"

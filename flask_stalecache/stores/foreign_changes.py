@@ -13,9 +13,9 @@ from ..filesystem.process import ProcessId, this_process
 from .cache_directory import CacheDirectory
 from .entry_file import read_head
 from .folders import Folders
-from .purge_record import Purge
-from .purge_records import PurgeRecords
 from .purger import Purger
+from .purges.purge_record import Purge
+from .purges.purge_records import PurgeRecords
 
 
 class ForeignChanges:

@@ -19,12 +19,12 @@ from ..errors import BrokenEntry, StoreError
 from ..filesystem.atomic import has_no_room
 from .cache_directory import CacheDirectory
 from .entry_file import read_head
-from .entry_format import purges_of
 from .folders import Folders
-from .purge_record import Purge, PurgeRecord
-from .purge_records import PurgeRecords
-from .stamps import FOLDERS, SEQ_SLOT, Stamps, is_settled, slot_of
-from .waiting_purges import SEQ_STEPS
+from .formats.entry_format import purges_of
+from .purges.purge_record import Purge, PurgeRecord
+from .purges.purge_records import PurgeRecords
+from .purges.waiting_purges import SEQ_STEPS
+from .table.stamps import FOLDERS, SEQ_SLOT, Stamps, is_settled, slot_of
 
 logger = logging.getLogger("flask_stalecache")
 

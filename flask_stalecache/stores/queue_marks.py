@@ -16,8 +16,8 @@ from ..filesystem.directory import Directory, Inside
 from ..filesystem.locks import POLL, FileKeyLock
 from ..filesystem.uptime import seconds_up
 from .numbers import Numbers
-from .stamps import SLOTS, slot_of
-from .table_file import Layout, Table, open_table
+from .table.stamps import SLOTS, slot_of
+from .table.table_file import Layout, Table, open_table
 
 FILE_NAME = "queued-1"
 _LAYOUT = Layout(counts=0, stamps=SLOTS, marks=0)

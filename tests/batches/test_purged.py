@@ -106,7 +106,7 @@ def test_the_purge_itself_does_not_search(site: Site, monkeypatch: pytest.Monkey
     def walk(self: object, *args: object) -> Iterator[Stored]:
         raise AssertionError("it walks")
 
-    monkeypatch.setattr("flask_stalecache.stores.walk.Contents.walk", walk)
+    monkeypatch.setattr("flask_stalecache.stores.upkeep.walk.Contents.walk", walk)
     purged = site.purge(tag="news")
     assert repr(purged) == "<Purged tag:news>"
     assert visit(site.app, "/news/1").word == "MISS"

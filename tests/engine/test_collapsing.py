@@ -111,7 +111,7 @@ def test_what_was_stored_long_ago_is_not_taken_for_what_was_waited_for(
     store_old(engine)
     assert engine.serve(FakeOrigin()).status is HIT
     with monkeypatch.context() as killed:
-        killed.setattr("flask_stalecache.stores.stamps.Stamps.move", lambda *_: None)
+        killed.setattr("flask_stalecache.stores.table.stamps.Stamps.move", lambda *_: None)
         elsewhere.load("page")
         elsewhere.write(make_entry(body=b"a day old", windows=WINDOWS))
     clock.shift(86400)

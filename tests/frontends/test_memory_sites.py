@@ -19,7 +19,7 @@ from flask_stalecache.engine import runtime
 from flask_stalecache.engine.log import RateLimitedLog
 from flask_stalecache.filesystem import system
 from flask_stalecache.frontends.gateway.gateway_cache import GatewayCache
-from flask_stalecache.stores.memory_store import MemoryStore
+from flask_stalecache.stores.in_memory.memory_store import MemoryStore
 from support.client import settle, visit
 from support.threads import crowd, results
 

@@ -14,8 +14,8 @@ from flask_stalecache.stores import cache_directory as module
 from flask_stalecache.stores.base import DirectoryStore
 from flask_stalecache.stores.cache_directory import CacheDirectory
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.purge_records import PurgeRecords
-from flask_stalecache.stores.stamps import FILE_NAME, SEQ_SLOT
+from flask_stalecache.stores.purges.purge_records import PurgeRecords
+from flask_stalecache.stores.table.stamps import FILE_NAME, SEQ_SLOT
 
 
 class Opened:

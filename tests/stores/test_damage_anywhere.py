@@ -29,10 +29,10 @@ from flask_stalecache.stats.history import INTERVAL
 from flask_stalecache.stats.prometheus import families
 from flask_stalecache.stats.registry import Registry
 from flask_stalecache.stats.tally import PLAIN
-from flask_stalecache.stores import sweep
-from flask_stalecache.stores.purge_record import Purge
-from flask_stalecache.stores.purge_records import PurgeRecords
-from flask_stalecache.stores.stamps import FILE_NAME
+from flask_stalecache.stores.purges.purge_record import Purge
+from flask_stalecache.stores.purges.purge_records import PurgeRecords
+from flask_stalecache.stores.table.stamps import FILE_NAME
+from flask_stalecache.stores.upkeep import sweep
 from support.engine import make_entry
 from support.sweep import file_of
 

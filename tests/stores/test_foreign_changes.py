@@ -12,12 +12,13 @@ import pytest
 
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.purge_names import short_name
-from flask_stalecache.stores import purge_records, purger
+from flask_stalecache.stores import purger
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.purge_record import Purge
-from flask_stalecache.stores.purge_records import PurgeRecords
-from flask_stalecache.stores.stamps import is_settled, slot_of
-from flask_stalecache.stores.waiting_purges import SEQ_STEPS, WaitingPurges
+from flask_stalecache.stores.purges import purge_records
+from flask_stalecache.stores.purges.purge_record import Purge
+from flask_stalecache.stores.purges.purge_records import PurgeRecords
+from flask_stalecache.stores.purges.waiting_purges import SEQ_STEPS, WaitingPurges
+from flask_stalecache.stores.table.stamps import is_settled, slot_of
 from support.engine import make_entry
 from support.purging import NAMES, NEW, NEWS, OLD, SPORT, begun, body_in, fresh_body_in
 from support.threads import crowd, results

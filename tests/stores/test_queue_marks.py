@@ -12,7 +12,7 @@ from flask_stalecache import FileStore
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.stores.base import QueueingStore
 from flask_stalecache.stores.queue_marks import BUSY, FILE_NAME
-from flask_stalecache.stores.stamps import slot_of
+from flask_stalecache.stores.table.stamps import slot_of
 from support.processes import become_nobody, workers
 from support.threads import crowd, results
 

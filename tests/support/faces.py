@@ -19,10 +19,10 @@ FACES: dict[str, set[str]] = {
     "stores": {
         "base",
         "file_store",
-        "memory_store",
+        "in_memory.memory_store",
         "shared.introduction",
         "shared.store",
-        "summary",
+        "formats.summary",
     },
     "engine": {
         "background",

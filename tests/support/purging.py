@@ -11,7 +11,7 @@ import time_machine
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.sweep_progress import Progress, decode
+from flask_stalecache.stores.upkeep.sweep_progress import Progress, decode
 from support.engine import FakeOrigin, body_of, make_engine, make_entry
 
 NEWS, SPORT = "tag:news", "tag:sport"

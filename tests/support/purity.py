@@ -14,9 +14,9 @@ PURE_ELSEWHERE = {
     "filesystem.sealed",
     "frontends.memoize.arguments",
     "stats.quantiles",
-    "stores.entry_format",
-    "stores.head_values",
-    "stores.note_format",
+    "stores.formats.entry_format",
+    "stores.formats.head_values",
+    "stores.formats.note_format",
 }
 #: Clocks, I/O, chance and threads; and ways to reach them unseen.
 IMPURE = {

@@ -7,7 +7,7 @@ import struct
 from hashlib import blake2b
 from typing import Any
 
-from flask_stalecache.stores.entry_format import MAGIC
+from flask_stalecache.stores.formats.entry_format import MAGIC
 
 PREFIX = struct.Struct(">4sIQ")
 CHECKSUM_SIZE = 16

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.purge_records import PurgeRecords
-from flask_stalecache.stores.stamps import Stamps
+from flask_stalecache.stores.purges.purge_records import PurgeRecords
+from flask_stalecache.stores.table.stamps import Stamps
 from support.threads import PATIENCE, go
 
 #: Where it stops: before the number is noted, before SEQ is raised, before a record is written, before stamps are moved, and before

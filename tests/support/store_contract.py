@@ -17,9 +17,9 @@ from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores.base import Copy, Store
-from flask_stalecache.stores.entry_format import encode
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.memory_store import MemoryStore
+from flask_stalecache.stores.formats.entry_format import encode
+from flask_stalecache.stores.in_memory.memory_store import MemoryStore
 from flask_stalecache.stores.shared.store import RedisStore
 from support.engine import make_entry
 from support.processes import Worker

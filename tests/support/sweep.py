@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flask_stalecache import FileStore, StoreError
 from flask_stalecache.core.model.keys import digest
-from flask_stalecache.stores.sweep_progress import decode
+from flask_stalecache.stores.upkeep.sweep_progress import decode
 from support.engine import make_entry
 
 HOUR, DAY, YEAR = 3600, 86_400, 365 * 86_400

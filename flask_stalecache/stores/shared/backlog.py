@@ -27,7 +27,7 @@ from ...filesystem.atomic import append_to_file, make_directories, read_file, re
 from ...filesystem.directory import Directory, where
 from ...filesystem.locks import FileKeyLock
 from ...filesystem.sealed import decoded, seal_line, unseal_line
-from ..head_values import text, tuple_of
+from ..formats.head_values import text, tuple_of
 from .known import Known
 
 logger = logging.getLogger("flask_stalecache")

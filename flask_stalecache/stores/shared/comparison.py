@@ -13,7 +13,7 @@ from ...core.model.titles import title_of
 from ...errors import StoreError
 from ..base import Compared
 from ..file_store import FileStore
-from ..stamps import slot_of
+from ..table.stamps import slot_of
 from .known import Known, number_of, shared_number
 from .scripts import Difference, Scripts, State
 

@@ -10,8 +10,8 @@ from ...core.model.keys import digest
 from ...core.model.note import NOTHING
 from ...core.rules.variant_index import INDEX
 from ...errors import BrokenEntry
-from .. import entry_format, note_format
 from ..base import Stored
+from ..formats import entry_format, note_format
 from .scripts import Got
 
 logger = logging.getLogger("flask_stalecache")

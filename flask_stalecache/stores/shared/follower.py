@@ -30,8 +30,8 @@ from ...filesystem.atomic import make_directories
 from ...filesystem.locks import FileKeyLock
 from ..base import Acknowledged
 from ..file_store import FileStore
-from ..purge_record import Purge
-from ..stamps import slot_of
+from ..purges.purge_record import Purge
+from ..table.stamps import slot_of
 from .backlog import Backlog
 from .known import DOWN_FOR, Known, local_number, number_of
 from .logs import MOST, Change, Logged, Read, SharedLogs

@@ -16,8 +16,8 @@ from ...core.model.keys import digest
 from ...filesystem.directory import Directory
 from ...filesystem.uptime import boot_id, seconds_up
 from ..numbers import MOST, Numbers, put_all
-from ..stamps import SLOTS
-from ..table_file import Layout, Table, open_table
+from ..table.stamps import SLOTS
+from ..table.table_file import Layout, Table, open_table
 
 FILE_NAME = "known-1"
 #: Seconds for which a server that failed is not asked, unless that is renewed; and at most without another attempt.

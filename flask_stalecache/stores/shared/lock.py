@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ...filesystem.locks import FileKeyLock
 from ...filesystem.process import ProcessId, this_process
 from ..base import KeyLock
-from ..stamps import slot_of
+from ..table.stamps import slot_of
 from .errors_of import Unavailable
 from .known import Known, number_of
 from .scripts import Lease, Scripts, State

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ...core.model.purge_names import short_name
 from ...errors import StoreError
-from ..purge_record import Purge
+from ..purges.purge_record import Purge
 from .known import local_number
 
 #: Purges and changes that the logs keep, about.

@@ -11,7 +11,7 @@ import time
 
 from ...core.model.purge_names import EVERYTHING
 from ..file_store import FileStore
-from ..purge_record import Purge
+from ..purges.purge_record import Purge
 from .known import Known, local_number, number_above, shared_number
 from .logs import Logged, SharedLogs
 

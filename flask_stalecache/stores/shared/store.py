@@ -26,10 +26,10 @@ from ...core.model.server_url import ServerUrl
 from ...errors import PurgedHereOnly, StoreError
 from ...filesystem.process import ProcessId, this_process
 from ...stats.counters import Counters
-from .. import note_format
 from ..base import Acknowledged, Checked, Copy, Stored
 from ..file_store import MIB, FileStore
-from ..stamps import slot_of
+from ..formats import note_format
+from ..table.stamps import slot_of
 from .client import SharedClient, check_installed
 from .comparison import Comparison
 from .content import entry_in, pack, stored_in

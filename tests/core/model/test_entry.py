@@ -15,7 +15,7 @@ from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.policy import Windows
 from flask_stalecache.core.model.recipe import PageRecipe
 from flask_stalecache.errors import BrokenEntry
-from flask_stalecache.stores.entry_format import decode, decode_head, encode, head_size
+from flask_stalecache.stores.formats.entry_format import decode, decode_head, encode, head_size
 from support.sealed import PREFIX, head_in, sealed
 
 NOON = 1_800_000_000.0

@@ -1,4 +1,4 @@
-"""A note: when an origin is left alone, and whom a page is kept from. It is only advice. Covers ``stores.note_format``."""
+"""A note: when an origin is left alone, and whom a page is kept from. It is only advice. Covers ``stores.formats.note_format``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.note import NOTHING, UNSTORABLE_FOR, Lasting, Note
 from flask_stalecache.filesystem.sealed import SIZE, seal, seal_json
-from flask_stalecache.stores.note_format import decode, encode
+from flask_stalecache.stores.formats.note_format import decode, encode
 
 NOON = 1_800_000_000.0
 BACKOFF = (2.0, 300.0)

@@ -19,7 +19,7 @@ from flask_stalecache.engine.per_process import PerProcess
 from flask_stalecache.filesystem.process import this_process
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.registry import Registry
-from flask_stalecache.stores.memory_store import MemoryStore
+from flask_stalecache.stores.in_memory.memory_store import MemoryStore
 from support.engine import FakeRefresh, make_engine, make_entry, storable
 from support.engine_processes import Board
 from support.processes import forked, workers

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import time_machine
 
-from flask_stalecache.stores.sweep import Sweeper
+from flask_stalecache.stores.upkeep.sweep import Sweeper
 from support.gateway.freshness import FRESHNESS
 from support.gateway.served import SERVED
 from support.gateway.site import PATIENCE, Body, Script, Seen, Site

@@ -20,7 +20,7 @@ from flask_stalecache.engine.engine import Engine
 from flask_stalecache.frontends.gateway.gateway_cache import GatewayCache
 from flask_stalecache.frontends.pages.handler import ANSWERED
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.stamps import SEQ_SLOT
+from flask_stalecache.stores.table.stamps import SEQ_SLOT
 from support.flask_gateway import signed
 from support.hot_path import calls_of_a_hit, counted_without_system_calls, without_system_calls
 from support.processes import Worker, workers

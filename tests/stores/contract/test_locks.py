@@ -1,4 +1,4 @@
-"""The contract of a store: locks, and many threads. Covers ``filesystem.locks`` and ``stores.memory_lock``."""
+"""The contract of a store: locks, and many threads. Covers ``filesystem.locks`` and ``stores.in_memory.memory_lock``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The contract of a store: reading, writing, stamps, marks of use and broken data.
 
-Covers ``stores.base`` and ``stores.entry_format``.
+Covers ``stores.base`` and ``stores.formats.entry_format``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from flask_stalecache.core.model.note import NOTHING
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores.base import Copy, Store
-from flask_stalecache.stores.entry_format import encode
+from flask_stalecache.stores.formats.entry_format import encode
 from flask_stalecache.stores.memory import Copies
 from support.engine import make_entry
 from support.processes import Worker

@@ -1,4 +1,4 @@
-"""The contract of a store: walking over all entries, and removing some. Covers ``stores.walk``."""
+"""The contract of a store: walking over all entries, and removing some. Covers ``stores.upkeep.walk``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import NOTHING
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores.base import Store, Stored, Usage, find_key
-from flask_stalecache.stores.entry_format import encode
+from flask_stalecache.stores.formats.entry_format import encode
 from support.engine import make_entry, make_index
 from support.store_contract import NEWS, NOTE, SPORT, Kind, begun, of_files
 

@@ -1,4 +1,4 @@
-"""The file store: purges and the table of stamps. Covers ``stores.stamps``."""
+"""The file store: purges and the table of stamps. Covers ``stores.table.stamps``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import time_machine
 
 from flask_stalecache import FileStore
 from flask_stalecache.core.model.keys import digest
-from flask_stalecache.stores import table_file
-from flask_stalecache.stores.purge_records import PurgeRecords
-from flask_stalecache.stores.stamps import FILE_NAME, SIZE, Stamps, slot_of
+from flask_stalecache.stores.purges.purge_records import PurgeRecords
+from flask_stalecache.stores.table import table_file
+from flask_stalecache.stores.table.stamps import FILE_NAME, SIZE, Stamps, slot_of
 from support.engine import make_entry
 from support.file_store import counted, make_site, temporary_files, visit
 from support.processes import workers

@@ -19,7 +19,7 @@ from flask_stalecache.core.model.keys import digest
 from flask_stalecache.filesystem import directory as module
 from flask_stalecache.filesystem.atomic import read_file
 from flask_stalecache.filesystem.directory import Directory, Held
-from flask_stalecache.stores.entry_format import encode
+from flask_stalecache.stores.formats.entry_format import encode
 from support.engine import make_entry
 from support.file_store import make_site, visit
 from support.processes import NOBODY, Worker, workers

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from flask_stalecache.filesystem import shared_memory
-from flask_stalecache.stores.stamps import FILE_NAME
+from flask_stalecache.stores.table.stamps import FILE_NAME
 from support.file_store import make_site, visit
 from support.processes import workers
 from support.threads import wait_until

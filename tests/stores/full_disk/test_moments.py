@@ -20,8 +20,8 @@ from flask import Flask
 from flask_stalecache import FileStore, StaleCache, StoreError
 from flask_stalecache.engine.singleflight import Flight, Flights
 from flask_stalecache.stores.folders import Folders, Listed
-from flask_stalecache.stores.purge_record import PurgeRecord
-from flask_stalecache.stores.purge_records import PurgeRecords
+from flask_stalecache.stores.purges.purge_record import PurgeRecord
+from flask_stalecache.stores.purges.purge_records import PurgeRecords
 from support.client import settle, visit
 from support.clock import NOON
 from support.engine import make_entry

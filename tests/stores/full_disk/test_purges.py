@@ -17,7 +17,7 @@ import pytest
 from flask import Flask
 
 from flask_stalecache import FileStore, StaleCache
-from flask_stalecache.stores.purge_records import RESERVE
+from flask_stalecache.stores.purges.purge_records import RESERVE
 from support.engine import make_entry
 
 NEWS, SPORT = "tag:news", "tag:sport"

@@ -14,7 +14,7 @@ import time_machine
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.filesystem import uptime
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.sweep_progress import decode
+from flask_stalecache.stores.upkeep.sweep_progress import decode
 from support.engine import make_engine, make_entry
 from support.purging import DAY, HOUR, NAMES, NEWS, OLD, body_in, sweep
 
@@ -61,7 +61,7 @@ def test_a_sweep_that_began_by_a_wrong_clock_drops_none_either(
     store.purge(NEWS, soft=False)
     steps(2 * DAY)
     with monkeypatch.context() as patch:
-        patch.setattr("flask_stalecache.stores.sweep.BUDGET", -1.0)
+        patch.setattr("flask_stalecache.stores.upkeep.sweep.BUDGET", -1.0)
         clock.shift(61)
         store.tick()
     assert decode((directory / "sweep").read_bytes()).is_begun

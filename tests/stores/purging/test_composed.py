@@ -17,8 +17,8 @@ from flask_stalecache import StaleCache
 from flask_stalecache.core.model.purge_names import address_of
 from flask_stalecache.stores import cache_directory
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.purge_records import PurgeRecords
-from flask_stalecache.stores.stamps import Stamps, is_settled
+from flask_stalecache.stores.purges.purge_records import PurgeRecords
+from flask_stalecache.stores.table.stamps import Stamps, is_settled
 from support.client import MakeApp, visit
 from support.threads import go, results
 

@@ -25,8 +25,8 @@ from flask_stalecache.filesystem.atomic import write_file
 from flask_stalecache.stores import cache_directory
 from flask_stalecache.stores import file_store as files_module
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.purge_record import PurgeRecord
-from flask_stalecache.stores.stamps import FILE_NAME, Stamps
+from flask_stalecache.stores.purges.purge_record import PurgeRecord
+from flask_stalecache.stores.table.stamps import FILE_NAME, Stamps
 from support.engine import make_entry
 from support.processes import Worker
 from support.purging import BETWEEN, HOUR, NEW, NEWS, OLD, begun, body_in, fresh_body_in, sweep

@@ -17,7 +17,7 @@ from flask_stalecache.core.model.keys import digest
 from flask_stalecache.filesystem.sealed import seal, seal_json
 from flask_stalecache.stores import cache_directory as directory_module
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.stamps import FILE_NAME
+from flask_stalecache.stores.table.stamps import FILE_NAME
 from support.engine import FakeOrigin, make_entry, storable
 from support.processes import Worker
 from support.purging import (

@@ -30,9 +30,9 @@ from flask_stalecache.engine.singleflight import Flight, Flights, Outcome
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores import cache_directory
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.purge_records import LONGEST_RUN, PurgeRecords
-from flask_stalecache.stores.stamps import FILE_NAME, Stamps
-from flask_stalecache.stores.waiting_purges import WaitingPurges
+from flask_stalecache.stores.purges.purge_records import LONGEST_RUN, PurgeRecords
+from flask_stalecache.stores.purges.waiting_purges import WaitingPurges
+from flask_stalecache.stores.table.stamps import FILE_NAME, Stamps
 from support.engine import storable
 from support.stopped_purge import STEPS, StoppedPurge
 

@@ -1,7 +1,7 @@
 """Records of purges that are merged, since visitors choose the names: the limit, and what a merged purge does.
 
 A page that was purged is never served again, whatever was merged; and the fewest others are purged along with it. Covers
-``stores.purge_records`` and ``stores.purge_floors``.
+``stores.purges.purge_records`` and ``stores.purges.purge_floors``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import time_machine
 
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.purge_floors import Floors
-from flask_stalecache.stores.purge_record import PurgeRecord
-from flask_stalecache.stores.purge_records import MOST_KEPT, records_within
+from flask_stalecache.stores.purges.purge_floors import Floors
+from flask_stalecache.stores.purges.purge_record import PurgeRecord
+from flask_stalecache.stores.purges.purge_records import MOST_KEPT, records_within
 from support.engine import make_entry
 from support.processes import workers
 from support.purging import DAY, body_in, fresh_body_in, sweep

@@ -13,8 +13,8 @@ import pytest
 from flask_stalecache.filesystem.held_file import HeldFile
 from flask_stalecache.stores import cache_directory as directory_module
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.purge_record import Purge
-from flask_stalecache.stores.stamps import FILE_NAME, Stamps
+from flask_stalecache.stores.purges.purge_record import Purge
+from flask_stalecache.stores.table.stamps import FILE_NAME, Stamps
 from support.purging import NEWS, OLD, begun, body_in
 
 PATIENCE = 10.0

@@ -1,4 +1,4 @@
-"""Purging: how long the records of purges are kept. Covers ``stores.purge_records``."""
+"""Purging: how long the records of purges are kept. Covers ``stores.purges.purge_records``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import time_machine
 
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.purge_records import CachedPurgeRecords
-from flask_stalecache.stores.sweep_progress import decode
+from flask_stalecache.stores.purges.purge_records import CachedPurgeRecords
+from flask_stalecache.stores.upkeep.sweep_progress import decode
 from support.engine import make_entry
 from support.memory import at_most
 from support.purging import DAY, HOUR, NAMES, NEW, NEWS, OLD, SPORT, begun, body_in, fresh_body_in, sweep
@@ -90,7 +90,7 @@ def test_a_record_outlives_a_sweep_that_began_before_it(
         # The app of another test may still be looked after, in another thread.
         monotonic = time.monotonic
         own = SimpleNamespace(time=time.time, monotonic=lambda: next(ticks, 1e9) if threading.get_ident() == me else monotonic())
-        patch.setattr("flask_stalecache.stores.sweep.time", own)
+        patch.setattr("flask_stalecache.stores.upkeep.sweep.time", own)
         clock.shift(61)
         store.tick()
     assert 0 < decode((directory / "sweep").read_bytes()).folder < 255

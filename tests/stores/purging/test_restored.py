@@ -1,6 +1,6 @@
 """Directories that are restored to an older state: the purges that they lack end all freshness, softly and once.
 
-Covers ``stores.highest_number``.
+Covers ``stores.purges.highest_number``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import time_machine
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.purge_names import EVERYTHING
 from flask_stalecache.filesystem import shared_memory
-from flask_stalecache.stores import highest_number
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.highest_number import HighestNumber
-from flask_stalecache.stores.purge_records import PurgeRecords
-from flask_stalecache.stores.stamps import SEQ_SLOT
+from flask_stalecache.stores.purges import highest_number
+from flask_stalecache.stores.purges.highest_number import HighestNumber
+from flask_stalecache.stores.purges.purge_records import PurgeRecords
+from flask_stalecache.stores.table.stamps import SEQ_SLOT
 from support.engine import make_entry
 from support.purging import NAMES, NEWS
 from support.systems import NOWHERE

@@ -1,6 +1,6 @@
 """Several soft purges: the first one after an entry was begun ends its freshness, and the later ones change nothing.
 
-Covers ``stores.purge_record``.
+Covers ``stores.purges.purge_record``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from flask_stalecache import StaleCache
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.filesystem.directory import Directory
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.purge_record import PurgeRecord
-from flask_stalecache.stores.purge_records import PurgeRecords
+from flask_stalecache.stores.purges.purge_record import PurgeRecord
+from flask_stalecache.stores.purges.purge_records import PurgeRecords
 from support.client import visit
 from support.engine import make_entry
 from support.purging import NAMES, NEWS

@@ -1,6 +1,6 @@
 """Purges while a process that was stopped holds ``purge.lock``: nobody waits for it, and no purge is lost.
 
-Covers ``stores.waiting_purges`` and ``stores.purger``.
+Covers ``stores.purges.waiting_purges`` and ``stores.purger``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import time_machine
 
 from flask_stalecache import Policy
 from flask_stalecache.filesystem.directory import Directory
-from flask_stalecache.stores import cache_directory, table_file
+from flask_stalecache.stores import cache_directory
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.purge_record import Purge
-from flask_stalecache.stores.purge_records import PurgeRecords
-from flask_stalecache.stores.stamps import FILE_NAME, Stamps
-from flask_stalecache.stores.waiting_purges import SEQ_STEPS, WaitingPurges, records_of
+from flask_stalecache.stores.purges.purge_record import Purge
+from flask_stalecache.stores.purges.purge_records import PurgeRecords
+from flask_stalecache.stores.purges.waiting_purges import SEQ_STEPS, WaitingPurges, records_of
+from flask_stalecache.stores.table import table_file
+from flask_stalecache.stores.table.stamps import FILE_NAME, Stamps
 from support.client import MakeApp, visit
 from support.engine import make_entry
 from support.purging import DAY, NAMES, NEW, NEWS, OLD, SPORT, body_in, fresh_body_in, sweep

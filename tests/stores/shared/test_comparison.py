@@ -11,7 +11,7 @@ from flask_stalecache.core.model.keys import digest
 from flask_stalecache.stores.base import Compared
 from flask_stalecache.stores.shared.known import number_of
 from flask_stalecache.stores.shared.store import RedisStore
-from flask_stalecache.stores.stamps import slot_of
+from flask_stalecache.stores.table.stamps import slot_of
 from support.shared_hosts import Server
 from support.store_contract import NEWS, begun
 

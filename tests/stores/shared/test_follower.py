@@ -18,7 +18,7 @@ from flask_stalecache.stores.base import Acknowledged
 from flask_stalecache.stores.shared import follower as follower_module
 from flask_stalecache.stores.shared import logs
 from flask_stalecache.stores.shared.known import number_of, shared_number
-from flask_stalecache.stores.stamps import slot_of
+from flask_stalecache.stores.table.stamps import slot_of
 from support.engine import make_entry
 from support.purging import NAMES, NEW, NEWS, OLD, SPORT, begun, body_in, fresh_body_in
 from support.shared_hosts import Host, Server

@@ -18,7 +18,7 @@ from flask_stalecache.stores.shared.known import (
     number_of,
     shared_number,
 )
-from flask_stalecache.stores.stamps import is_settled
+from flask_stalecache.stores.table.stamps import is_settled
 
 NUMBER = 1_800_000_000_000_123
 

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from flask_stalecache.stores.entry_format import decode_head
+from flask_stalecache.stores.formats.entry_format import decode_head
 from support.day.terms import KIB, MIB
 
 _OURS = re.compile(

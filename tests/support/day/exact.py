@@ -11,8 +11,8 @@ import threading
 import pytest
 
 from flask_stalecache.engine import engine, thread_pool, timed_calls
-from flask_stalecache.stores import sweep
 from flask_stalecache.stores.file_store import FileStore
+from flask_stalecache.stores.upkeep import sweep
 from support.day.terms import HALF
 
 

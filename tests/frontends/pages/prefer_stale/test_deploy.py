@@ -13,7 +13,7 @@ import time_machine
 from flask import Flask, Response
 
 from flask_stalecache import FileStore, StaleCache
-from flask_stalecache.stores.entry_format import decode_head
+from flask_stalecache.stores.formats.entry_format import decode_head
 from support.client import MakeApp, settle, visit
 from support.old_pages import DAY, HEADER, WINDOWS, Fields, fails
 from support.servers import PATIENCE, Gate, Server, crowd, serving, wait_for

@@ -15,7 +15,7 @@ from flask import Flask, Response, abort, redirect, request
 
 from flask_stalecache import FileStore, StaleCache
 from flask_stalecache.engine import background, timed_calls
-from flask_stalecache.stores.entry_format import decode_head
+from flask_stalecache.stores.formats.entry_format import decode_head
 from support.client import MakeApp, Seen, settle, visit
 from support.page_waits import IN_SIE, IN_SWR, NEW, OLD, PAST_ALL, WINDOWS, View, fails, old_site, site
 from support.processes import Worker, workers

@@ -1,0 +1,1 @@
+"""The memory store: entries and purges of one process."""
