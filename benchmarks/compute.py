@@ -52,7 +52,7 @@ import os, time
 from pathlib import Path
 from flask import Flask
 from flask_stalecache import StaleCache
-from flask_stalecache.engine import meter
+from flask_stalecache.engine.scheduling import meter
 
 HERE = Path(__file__).parent
 WAY = os.environ["WAY"]

@@ -24,8 +24,8 @@ from hypothesis import HealthCheck, settings
 from werkzeug.routing import Rule
 
 from flask_stalecache import StaleCache
-from flask_stalecache.engine import thread_pool
-from flask_stalecache.engine.housekeeper import Housekeeper
+from flask_stalecache.engine.scheduling import thread_pool
+from flask_stalecache.engine.scheduling.housekeeper import Housekeeper
 from flask_stalecache.filesystem import uptime
 from support.clock import NOON
 from support.endurance import IS_SOAK

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..core.model.base_url import Base, request_fields
-from ..engine.thread_pool import drain_all
-from ..engine.warm_files import WarmFiles
+from ..engine.handover.warm_files import WarmFiles
+from ..engine.scheduling.thread_pool import drain_all
 from ..stores.base import DirectoryStore
 from .batch import Batch
 from .fronts import Fronts

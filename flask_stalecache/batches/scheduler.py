@@ -27,7 +27,7 @@ from ..core.model.titles import title_of
 from ..core.rules.serving import ServeOptions
 from ..core.wsgi import close_iterable
 from ..engine.engine import Engine
-from ..engine.per_process import PerProcess
+from ..engine.scheduling.per_process import PerProcess
 from ..errors import BatchQueueFull, PurgedHereOnly, StoreError
 from .batch import Batch, Outcome
 from .batch_queue import BatchQueue, PlannedBatch

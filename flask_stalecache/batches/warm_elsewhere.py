@@ -12,7 +12,7 @@ from ..core.model.packets import Said
 from ..core.model.recipe import PageRecipe
 from ..core.model.warm_data import WarmData
 from ..engine.engine import Engine
-from ..engine.warm_files import WarmFiles
+from ..engine.handover.warm_files import WarmFiles
 from ..errors import RefreshRefused
 from .batch import Outcome
 from .handed_over import RefreshOutcome

@@ -14,7 +14,7 @@ from contextvars import Context, ContextVar
 from typing import Protocol
 
 from ..core.wsgi import close_iterable
-from ..engine.threads import start_thread
+from ..engine.scheduling.threads import start_thread
 from ..errors import ConfigError, StoreError
 from .batch import Batch, Outcome
 

@@ -24,13 +24,13 @@ from ..errors import StoreError
 from ..filesystem.uptime import seconds_up
 from ..stats.counters import Counters
 from ..stores.base import Copy, Store
+from .flights.singleflight import LOOK_AGAIN, Flight, FlightResult, Flights, Outcome
 from .instrumentation import Instrumentation
-from .lane import Lane
 from .log import RateLimitedLog
-from .meter import Meter
 from .origin import Answer, Start
-from .per_process import PerProcess
-from .singleflight import LOOK_AGAIN, Flight, FlightResult, Flights, Outcome
+from .scheduling.lane import Lane
+from .scheduling.meter import Meter
+from .scheduling.per_process import PerProcess
 from .unstorable_marks import Mark, UnstorableMarks
 
 

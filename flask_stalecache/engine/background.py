@@ -33,12 +33,12 @@ from ..core.rules.storability import Verdict
 from ..errors import StoreError
 from ..stores.base import Copy
 from .answer_writer import AnswerWriter
-from .delegation import Delegation
-from .fair_queue import Demand, Waiting
+from .flights.singleflight import Flight, Flights, Lead
+from .handover.delegation import Delegation
 from .origin import Answer, RefreshJob, RefreshResult
-from .singleflight import Flight, Flights, Lead
+from .scheduling.fair_queue import Demand, Waiting
+from .scheduling.thread_pool import ThreadPool
 from .standing import LONGEST, Standing
-from .thread_pool import ThreadPool
 
 logger = logging.getLogger("flask_stalecache")
 

@@ -55,11 +55,11 @@ from .fetch_state import (
     Seldom,
     ServeCopy,
 )
+from .flights.singleflight import Flight, FlightResult, Flights, Lead, Outcome
 from .instrumentation import log_served
 from .origin import Answer, Origin, RefreshResult, Served, Start
-from .per_process import PerProcess
 from .runtime import Runtime
-from .singleflight import Flight, FlightResult, Flights, Lead, Outcome
+from .scheduling.per_process import PerProcess
 from .timed_calls import TimedCalls, wait_for_refresh
 from .use_counts import UseCounts
 

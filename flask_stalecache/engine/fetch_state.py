@@ -10,8 +10,8 @@ from typing import NamedTuple, TypeAlias
 from ..core.model.entry import Entry
 from ..core.rules.serving import Fetch, Serve
 from ..stores.base import Copy
+from .flights.singleflight import Lead
 from .origin import Origin
-from .singleflight import Lead
 
 #: Seconds between two attempts to take a lock that another process holds.
 POLL = 0.025

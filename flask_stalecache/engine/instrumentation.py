@@ -15,8 +15,8 @@ from ..core.rules.storability import Verdict
 from ..stats.schema import eviction_reasons
 from ..stats.tally import UNCOUNTED, Tally
 from . import signals
-from .lane import Lane
-from .meter import Meter
+from .scheduling.lane import Lane
+from .scheduling.meter import Meter
 from .signals import send
 
 if TYPE_CHECKING:

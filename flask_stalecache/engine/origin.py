@@ -41,10 +41,10 @@ from ..core.rules.variant_index import Fields
 from ..errors import StoreError
 from ..stats.tally import UNCOUNTED, Tally
 from ..stores.base import Copy
-from .latch import Latch
-from .meter import Meter
-from .stream_pace import StreamPace
-from .thread_pool import ThreadPool
+from .flights.latch import Latch
+from .flights.stream_pace import StreamPace
+from .scheduling.meter import Meter
+from .scheduling.thread_pool import ThreadPool
 
 #: They say that an answer depends on names in its request, in words or with the names themselves.
 _OF_NAMES = frozenset({StoreRefusal.MADE_FOR_VISITOR, StoreRefusal.READ_BY, StoreRefusal.DEPENDS_ON})

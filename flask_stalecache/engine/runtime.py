@@ -19,21 +19,21 @@ from ..stats.registry import Registry
 from ..stats.schema import Stats, WorkerState
 from ..stats.worker_state import read_state
 from ..stores.base import Copy, DirectoryStore, ManyHostsStore, PrivateStore, Store, Usage, find_key
-from . import switch_interval
 from .answer_writer import AnswerWriter
 from .background import ProcessState
-from .delegation import Delegation
-from .housekeeper import Housekeeper
-from .lane import Lane
+from .flights.stream_copies import StreamCopies, StreamCopy
+from .flights.stream_pace import StreamPace
+from .handover.delegation import Delegation
+from .handover.refresher_queue import Refresher, RefresherQueue
+from .handover.warm_files import WarmFiles
+from .handover.worker_link import WorkerLink
 from .log import RateLimitedLog
 from .origin import RefreshJob, RefreshResult
-from .per_process import PerProcess
-from .refresher_queue import Refresher, RefresherQueue
-from .stream_copies import StreamCopies, StreamCopy
-from .stream_pace import StreamPace
-from .thread_pool import ThreadPool, drain_each
-from .warm_files import WarmFiles
-from .worker_link import WorkerLink
+from .scheduling import switch_interval
+from .scheduling.housekeeper import Housekeeper
+from .scheduling.lane import Lane
+from .scheduling.per_process import PerProcess
+from .scheduling.thread_pool import ThreadPool, drain_each
 
 #: The copies of streamed bodies in one process may be as large together as so many of the largest entries.
 COPIES = 4

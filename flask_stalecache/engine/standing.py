@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ..core.rules.serving import ServeOptions
 from ..core.rules.status import CacheStatus
 from ..stats.tally import PLAIN_CELLS
-from .fair_queue import Demand
+from .scheduling.fair_queue import Demand
 
 #: Seconds that a decision stands at most, so that receivers of signals and the debug log are asked again.
 LONGEST = 1.0

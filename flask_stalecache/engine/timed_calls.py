@@ -15,9 +15,9 @@ from ..errors import OriginBusy, OriginTimeout
 from ..stores.base import Copy, Store
 from .background import ProcessState
 from .fetch_state import POLL, FetchState
+from .flights.singleflight import Flights
 from .origin import Answer, Origin, RefreshResult, Served
 from .runtime import Runtime
-from .singleflight import Flights
 
 
 class Driver(Protocol):

@@ -22,7 +22,7 @@ from ..batches.warm_elsewhere import HandedWarmings
 from ..core.model.packets import SIZE, Packet
 from ..core.model.refresh_data import RefreshData
 from ..engine.engine import Engine
-from ..engine.thread_pool import ThreadPool
+from ..engine.scheduling.thread_pool import ThreadPool
 from ..errors import RefreshRefused
 from ..filesystem.system import fork, ignore_stop_signals, memory_used
 from ..stats.worker_state import become_worker

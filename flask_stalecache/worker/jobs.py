@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.model.packets import Packet
-from ..engine.fair_queue import Demand, FairQueue, Waiting
+from ..engine.scheduling.fair_queue import Demand, FairQueue, Waiting
 
 
 @dataclass(slots=True)

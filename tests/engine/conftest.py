@@ -11,7 +11,7 @@ import pytest
 
 from flask_stalecache import FileStore
 from flask_stalecache.engine.engine import Engine
-from flask_stalecache.engine.singleflight import Flight, Flights
+from flask_stalecache.engine.flights.singleflight import Flight, Flights
 from support.engine import make_engine
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from flask_stalecache.core.rules.storability import Verdict
 from flask_stalecache.engine.answer_writer import result_for_waiters
+from flask_stalecache.engine.flights.singleflight import LOOK_AGAIN, Outcome
 from flask_stalecache.engine.origin import Answer, Start
-from flask_stalecache.engine.singleflight import LOOK_AGAIN, Outcome
 from support.engine import failed, make_entry, personal, storable, unstorable
 
 START = Start(seq=7, started=1000.0, serial="ours", previous=None)

@@ -1,6 +1,6 @@
 """Requests, refreshes and purges that are interrupted at each of their lines, as by a signal's handler that raises: nothing stays.
 
-Covers ``core.guarded`` and ``engine.latch``.
+Covers ``core.guarded`` and ``engine.flights.latch``.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from flask_stalecache import Policy, StaleCache
 from flask_stalecache.core.guarded import guarded
 from flask_stalecache.core.rules import cacheability
-from flask_stalecache.engine import meter
 from flask_stalecache.engine.engine import Engine
-from flask_stalecache.engine.latch import Latch
-from flask_stalecache.engine.singleflight import Flights, Lead
+from flask_stalecache.engine.flights.latch import Latch
+from flask_stalecache.engine.flights.singleflight import Flights, Lead
+from flask_stalecache.engine.scheduling import meter
 from flask_stalecache.frontends.memoize.circuit_breaker import ConcurrencyLimit
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.registry import Registry

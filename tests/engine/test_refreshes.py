@@ -454,7 +454,7 @@ def test_the_housekeeper_gives_up_by_itself(
     held: threading.Event,
     elsewhere: FileStore,
 ) -> None:
-    monkeypatch.setattr("flask_stalecache.engine.housekeeper.INTERVAL", 0.005)
+    monkeypatch.setattr("flask_stalecache.engine.scheduling.housekeeper.INTERVAL", 0.005)
     # Unlike the fixture, this clock leaves the thread alone.
     with time_machine.travel(NOON, tick=False) as clock:
         engine = stale_engine(directory, clock, REFRESH_DEADLINE=0.01)

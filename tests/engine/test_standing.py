@@ -14,8 +14,8 @@ import time_machine
 from flask_stalecache import stale_served
 from flask_stalecache.core.rules.prefer_stale import PreferStale
 from flask_stalecache.engine.engine import Engine
-from flask_stalecache.engine.fair_queue import Demand
 from flask_stalecache.engine.origin import Served
+from flask_stalecache.engine.scheduling.fair_queue import Demand
 from flask_stalecache.engine.standing import LONGEST, Standing
 from support.engine import FakeOrigin, FakeRefresh, body_of, failed, make_engine, storable
 from support.engine_calls import HIT, IN_SIE, IN_SWR, STALE, UPDATING, hand_over, hold_refresh, stale_engine, store_old

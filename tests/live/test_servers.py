@@ -55,7 +55,7 @@ from urllib.request import urlopen
 
 from flask import Flask, request, send_file
 from flask_stalecache import StaleCache
-from flask_stalecache.engine import thread_pool
+from flask_stalecache.engine.scheduling import thread_pool
 
 # A thread without work waits for longer than any test, so that whoever it holds up is seen.
 assert thread_pool.IDLE

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import time_machine
 
-from flask_stalecache.engine import thread_pool
+from flask_stalecache.engine.scheduling import thread_pool
 from support.client import MakeApp, settle, visit
 from support.day.census import Census, files_in, live_objects, paths_stored_in
 from support.day.exact import make_exact

@@ -21,7 +21,7 @@ from flask_stalecache.core.rules.storability import Verdict
 from flask_stalecache.core.rules.variant_index import INDEX
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.origin import Answer, Origin, Start
-from flask_stalecache.engine.thread_pool import ThreadPool
+from flask_stalecache.engine.scheduling.thread_pool import ThreadPool
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.tally import Tally
 from flask_stalecache.stores.base import Copy

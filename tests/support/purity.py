@@ -4,7 +4,7 @@ from __future__ import annotations
 
 #: Pure modules outside of core/, of which all is pure.
 PURE_ELSEWHERE = {
-    "engine.fair_queue",
+    "engine.scheduling.fair_queue",
     "batches.selector",
     "batches.sitemap",
     "dashboard.charts",

@@ -1,7 +1,7 @@
 """``flask stalecache worker`` beside a web process.
 
 Covers ``worker.child``, ``worker.worker_socket``, ``worker.command``, ``cli.worker``,
-``engine.worker_link`` and ``stats.worker_state``.
+``engine.handover.worker_link`` and ``stats.worker_state``.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Packet(NamedTuple):
     :ivar address: the digest of its key; of a warming request, the name that its files have.
     :ivar serial: the entry that is stored now. A warming request has any.
     :ivar group: the number of what it belongs to, such as an endpoint.
-    :ivar rank: how much it is asked for: see ``engine.fair_queue``.
+    :ivar rank: how much it is asked for: see ``engine.scheduling.fair_queue``.
     :ivar is_forced: it is run even if the entry is fresh, for a batch, which is told of its end.
     :ivar is_warming: it is a warming request.
     """

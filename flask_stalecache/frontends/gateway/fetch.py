@@ -47,8 +47,8 @@ from ...core.rules.named import NOTHING_NAMED, NamedValues
 from ...core.rules.shared_cache import Exchange
 from ...core.rules.storability import Judgement, Verdict, refuses_who_asks
 from ...core.rules.variant_index import INDEX
+from ...engine.flights.stream_pace import StreamPace
 from ...engine.origin import Answer, Start
-from ...engine.stream_pace import StreamPace
 from ...stats.tally import UNCOUNTED, Tally
 from ..request_body import has_unannounced_body
 from ..request_origin import all_fields

@@ -12,7 +12,7 @@ from werkzeug.wsgi import FileWrapper
 from ...core.http.fields import content_length, end_to_end, first_of
 from ...core.model.reasons import StoreRefusal
 from ...core.wsgi import close_iterable
-from ...engine.stream_copies import StreamCopy
+from ...engine.flights.stream_copies import StreamCopy
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo

@@ -14,7 +14,7 @@ from ...core.model.keys import call_key
 from ...core.remembered import Remembered
 from ...core.rules.serving import ServeOptions
 from ...engine.log import RateLimitedLog
-from ...engine.thread_pool import ThreadPool
+from ...engine.scheduling.thread_pool import ThreadPool
 from ...stats.tally import Tally
 from ..function_names import name_of
 from .arguments import Arguments, canonical

@@ -24,7 +24,7 @@ from weakref import WeakSet
 from ...core.guarded import guarded
 from ...core.model.note import NOTHING, Note
 from ...core.model.purge_names import EVERYTHING, function_name
-from ...engine.per_process import PerProcess
+from ...engine.scheduling.per_process import PerProcess
 from ...errors import StoreError
 from ...stores.base import Store
 

@@ -23,7 +23,7 @@ from ...core.rules.storability import Verdict
 from ...core.rules.variant_index import INDEX, keys_in
 from ...engine.engine import Engine
 from ...engine.origin import Answer
-from ...engine.thread_pool import ThreadPool
+from ...engine.scheduling.thread_pool import ThreadPool
 from ...errors import BrokenValue, ConfigError
 from ...stats.tally import PLAIN
 from ...stores.base import Copy, seq_of_request

@@ -8,7 +8,7 @@ from functools import cached_property
 from ...core.rules.prefer_stale import preference
 from ...core.rules.serving import ServeOptions
 from ...engine.engine import Engine
-from ...engine.thread_pool import ThreadPool
+from ...engine.scheduling.thread_pool import ThreadPool
 from ...stats.tally import Tally
 from .rules import SessionRules
 from .url_key import host_of

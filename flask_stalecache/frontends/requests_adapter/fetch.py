@@ -33,8 +33,8 @@ from ...core.rules.shared_cache import Exchange, entry_fields, judge_exchange
 from ...core.rules.storability import Judgement, Verdict, is_about_page
 from ...core.rules.variant_index import index_with
 from ...core.rules.variants import place_of
+from ...engine.flights.stream_pace import StreamPace
 from ...engine.origin import Answer, Start
-from ...engine.stream_pace import StreamPace
 from ..request_origin import all_fields
 from .app_context import AppContext
 from .request import CONDITIONS, OutgoingRequest

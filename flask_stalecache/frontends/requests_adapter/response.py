@@ -18,7 +18,7 @@ from urllib3._collections import HTTPHeaderDict
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.exceptions import SSLError as BadTls
 
-from ...engine.stream_copies import StreamCopy
+from ...engine.flights.stream_copies import StreamCopy
 from ...errors import StaleCacheError
 
 Fields = list[tuple[str, str]]

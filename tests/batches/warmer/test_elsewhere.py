@@ -1,6 +1,6 @@
 """Warming in the worker of the host: another app in this process plays it. Real ones: ``tests/worker/test_warmings.py``.
 
-Covers ``batches.warm_elsewhere``, ``batches.warm_call`` and ``engine.warm_files``.
+Covers ``batches.warm_elsewhere``, ``batches.warm_call`` and ``engine.handover.warm_files``.
 """
 
 from __future__ import annotations

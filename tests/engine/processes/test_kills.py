@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from flask_stalecache import CacheStatus, FileStore
-from flask_stalecache.engine import housekeeper as housekeeping_module
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.origin import Answer, Start
+from flask_stalecache.engine.scheduling import housekeeper as housekeeping_module
 from flask_stalecache.stats.counters import Counters
 from support.engine import FakeOrigin, FakeRefresh, body_of, make_engine, make_entry, storable
 from support.engine_processes import THREADS, Board, PublicOrigin, engine_of, is_free, store_long_ago, store_stale

@@ -18,8 +18,8 @@ import pytest
 import time_machine
 
 from flask_stalecache import CacheStatus, FileStore
+from flask_stalecache.engine.flights.singleflight import Flight, Flights
 from flask_stalecache.engine.origin import Answer, Start
-from flask_stalecache.engine.singleflight import Flight, Flights
 from support.engine import FakeOrigin, FakeRefresh, body_of, make_engine, make_entry, storable
 from support.file_store import LOGGER, counted, entries_in, make_site, reached, temporary_files, visit
 from support.processes import workers

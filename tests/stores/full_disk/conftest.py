@@ -16,7 +16,7 @@ from pathlib import Path
 
 from flask import Flask
 from flask_stalecache import StaleCache, StoreError
-from flask_stalecache.engine import housekeeper
+from flask_stalecache.engine.scheduling import housekeeper
 
 assert housekeeper.INTERVAL
 housekeeper.INTERVAL = 0.1

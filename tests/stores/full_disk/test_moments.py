@@ -18,7 +18,7 @@ import time_machine
 from flask import Flask
 
 from flask_stalecache import FileStore, StaleCache, StoreError
-from flask_stalecache.engine.singleflight import Flight, Flights
+from flask_stalecache.engine.flights.singleflight import Flight, Flights
 from flask_stalecache.stores.folders import Folders, Listed
 from flask_stalecache.stores.purges.purge_record import PurgeRecord
 from flask_stalecache.stores.purges.purge_records import PurgeRecords

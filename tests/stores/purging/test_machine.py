@@ -24,9 +24,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from flask_stalecache import StoreError
 from flask_stalecache.core.model.keys import digest
 from flask_stalecache.engine.answer_writer import AnswerWriter
+from flask_stalecache.engine.flights.singleflight import Flight, Flights, Outcome
 from flask_stalecache.engine.log import RateLimitedLog
 from flask_stalecache.engine.origin import Start
-from flask_stalecache.engine.singleflight import Flight, Flights, Outcome
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores import cache_directory
 from flask_stalecache.stores.file_store import FileStore

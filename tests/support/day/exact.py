@@ -10,7 +10,8 @@ import threading
 
 import pytest
 
-from flask_stalecache.engine import engine, thread_pool, timed_calls
+from flask_stalecache.engine import engine, timed_calls
+from flask_stalecache.engine.scheduling import thread_pool
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.upkeep import sweep
 from support.day.terms import HALF

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flask_stalecache.core.wsgi import close_iterable
-from flask_stalecache.engine.singleflight import Flight, Flights
-from flask_stalecache.engine.stream_pace import StreamPace
+from flask_stalecache.engine.flights.singleflight import Flight, Flights
+from flask_stalecache.engine.flights.stream_pace import StreamPace
 from flask_stalecache.frontends.gateway.gateway_cache import GatewayCache
 from support.threads import PATIENCE, crowd, go, results, wait_until
 from support.wsgi_apps import FRESH, PLAIN, App, Behind, ask, body_of, environ_for
@@ -26,7 +26,7 @@ def streaming(*chunks: bytes, **options: Any) -> App:
 
 def be_patient(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     for module in ("stream_pace", "singleflight"):
-        monkeypatch.setattr(f"flask_stalecache.engine.{module}.READER_PATIENCE", seconds)
+        monkeypatch.setattr(f"flask_stalecache.engine.flights.{module}.READER_PATIENCE", seconds)
 
 
 @pytest.fixture

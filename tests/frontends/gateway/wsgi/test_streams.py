@@ -181,7 +181,7 @@ def test_those_who_wait_for_an_endless_stream_do_so_once(behind: Behind) -> None
 
 def test_a_client_that_leaves_in_mid_stream_leaves_nobody_waiting(behind: Behind, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("stream_pace", "singleflight"):
-        monkeypatch.setattr(f"flask_stalecache.engine.{module}.READER_PATIENCE", PATIENCE)
+        monkeypatch.setattr(f"flask_stalecache.engine.flights.{module}.READER_PATIENCE", PATIENCE)
     app = App(lambda *asked: body_of(b"one", b"two")(*asked))
     gateway = behind(app)
     left = gateway(environ_for(), lambda *args: lambda data: None)

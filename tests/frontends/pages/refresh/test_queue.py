@@ -11,7 +11,7 @@ import time_machine
 from flask import Response
 
 from flask_stalecache import Policy
-from flask_stalecache.engine.lane import Lane
+from flask_stalecache.engine.scheduling.lane import Lane
 from support.client import MakeApp, visit
 from support.threads import PATIENCE, wait_until
 

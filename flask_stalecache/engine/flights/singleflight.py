@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
-from ..core.guarded import guarded
-from ..stores.base import Copy, KeyLock
+from ...core.guarded import guarded
+from ...stores.base import Copy, KeyLock
 from .latch import Latch
 from .stream_pace import READER_PATIENCE, StreamPace
 

@@ -13,16 +13,16 @@ from queue import Empty, SimpleQueue
 
 import pytest
 
-from flask_stalecache.engine import thread_pool as module
-from flask_stalecache.engine import threads
 from flask_stalecache.engine.log import RateLimitedLog
-from flask_stalecache.engine.thread_pool import ThreadPool
+from flask_stalecache.engine.scheduling import thread_pool as module
+from flask_stalecache.engine.scheduling import threads
+from flask_stalecache.engine.scheduling.thread_pool import ThreadPool
 from support import prepared
 from support.interrupting import Interrupter
 from support.processes import forked, workers
 from support.threads import PATIENCE, all_taken, crowd, go, locks_in, no_threads, results, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -327,7 +327,7 @@ def test_close_refuses_new_jobs_and_forgets_waiting_ones(held: threading.Event) 
 
 EXITING = """
 import sys, threading
-from flask_stalecache.engine.thread_pool import ThreadPool
+from flask_stalecache.engine.scheduling.thread_pool import ThreadPool
 
 pools = []
 for _ in range({pools}):
@@ -354,7 +354,7 @@ def test_jobs_of_a_minute_do_not_hold_up_the_exit(pools: int, shutdown_wait: flo
 
 FINISHING = """
 import threading
-from flask_stalecache.engine.thread_pool import ThreadPool
+from flask_stalecache.engine.scheduling.thread_pool import ThreadPool
 
 pool = ThreadPool(1, 10, 30)
 go_on = threading.Event()
@@ -443,7 +443,7 @@ def test_many_threads_may_be_the_first_in_a_forked_process(soak: Callable[[int, 
 FORKING = """
 import os, sys, threading, warnings
 warnings.simplefilter("ignore")
-from flask_stalecache.engine.thread_pool import ThreadPool
+from flask_stalecache.engine.scheduling.thread_pool import ThreadPool
 
 pool = ThreadPool(1, 10, 30)
 started = threading.Event()
@@ -467,7 +467,7 @@ def test_a_forked_process_does_not_wait_for_its_parents_jobs() -> None:
 def test_where_threads_do_not_run_jobs_run_in_line_and_one_line_says_so(
     monkeypatch: pytest.MonkeyPatch, monotonic: Callable[[float], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("flask_stalecache.engine.thread_pool._stuck_processes", set())
+    monkeypatch.setattr("flask_stalecache.engine.scheduling.thread_pool._stuck_processes", set())
     refresher, done = ThreadPool(2, 10, 0), []
     with no_threads(lambda thread: None):
         assert refresher.submit(lambda: done.append("waits for ever"))

@@ -18,9 +18,9 @@ from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from werkzeug.datastructures import ImmutableMultiDict
 
 from flask_stalecache import StaleCache
-from flask_stalecache.engine import housekeeper, thread_pool, threads
-from flask_stalecache.engine.housekeeper import Housekeeper
 from flask_stalecache.engine.log import RateLimitedLog
+from flask_stalecache.engine.scheduling import housekeeper, thread_pool, threads
+from flask_stalecache.engine.scheduling.housekeeper import Housekeeper
 from flask_stalecache.errors import StoreError
 from support.engine import FakeOrigin, make_engine
 from support.processes import forked, workers

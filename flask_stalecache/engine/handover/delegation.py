@@ -10,17 +10,17 @@ import time
 from collections.abc import Callable, Hashable
 from typing import NamedTuple, Protocol
 
-from ..core.model.entry import Entry
-from ..core.model.keys import digest
-from ..core.model.packets import Said
-from ..core.model.refresh_data import Kind, RefreshData, is_whole
-from ..core.rules.variant_index import INDEX
-from ..stats.counters import Counters
-from ..stores.base import Copy
-from .fair_queue import Demand
-from .log import RateLimitedLog
-from .origin import RefreshJob
-from .per_process import PerProcess
+from ...core.model.entry import Entry
+from ...core.model.keys import digest
+from ...core.model.packets import Said
+from ...core.model.refresh_data import Kind, RefreshData, is_whole
+from ...core.rules.variant_index import INDEX
+from ...stats.counters import Counters
+from ...stores.base import Copy
+from ..log import RateLimitedLog
+from ..origin import RefreshJob
+from ..scheduling.fair_queue import Demand
+from ..scheduling.per_process import PerProcess
 
 #: Refreshes handed over whose first time is remembered.
 REMEMBERED = 10_000

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from flask_stalecache.engine.stream_copies import StreamCopies, StreamCopy
-from flask_stalecache.engine.stream_pace import StreamPace
+from flask_stalecache.engine.flights.stream_copies import StreamCopies, StreamCopy
+from flask_stalecache.engine.flights.stream_pace import StreamPace
 from support.threads import crowd, results
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from weakref import WeakSet
 
-from ..core.guarded import guarded
+from ...core.guarded import guarded
 from .stream_pace import StreamPace
 
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from flask_stalecache.core.model.work import NO_WORK
-from flask_stalecache.engine import meter
-from flask_stalecache.engine.meter import Meter, is_measurable
+from flask_stalecache.engine.scheduling import meter
+from flask_stalecache.engine.scheduling.meter import Meter, is_measurable
 from support.threads import crowd, go, results, wait_until
 
 

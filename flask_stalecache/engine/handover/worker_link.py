@@ -21,14 +21,14 @@ from collections.abc import Callable
 from pathlib import Path
 from weakref import finalize
 
-from ..core.guarded import guarded
-from ..core.model.packets import REPLY_SIZE, Packet, Said, decode_reply, group_of, socket_name
-from ..core.model.refresh_data import Kind, RefreshData
-from ..errors import ConfigError
-from ..filesystem.directory import Directory
-from ..filesystem.local_socket import connect, receive
+from ...core.guarded import guarded
+from ...core.model.packets import REPLY_SIZE, Packet, Said, decode_reply, group_of, socket_name
+from ...core.model.refresh_data import Kind, RefreshData
+from ...errors import ConfigError
+from ...filesystem.directory import Directory
+from ...filesystem.local_socket import connect, receive
+from ..scheduling.per_process import PerProcess
 from .delegation import Handed
-from .per_process import PerProcess
 
 #: Seconds for which a refresh counts as pending that the worker has taken.
 PENDING = 3.0

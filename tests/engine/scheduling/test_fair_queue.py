@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.engine.fair_queue import HALF_LIFE, LOOKED_AT, TURNS_OF_THE_OLDEST, Demand, FairQueue, Waiting
+from flask_stalecache.engine.scheduling.fair_queue import HALF_LIFE, LOOKED_AT, TURNS_OF_THE_OLDEST, Demand, FairQueue, Waiting
 
 
 def demand(*asked: float) -> Demand:

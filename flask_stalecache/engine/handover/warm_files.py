@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..core.model.warm_data import LARGEST, WarmData, file_name
-from ..errors import ConfigError
-from ..filesystem.atomic import read_file, remove_file, status_of, write_file
-from ..filesystem.directory import Directory, Inside
-from ..filesystem.sealed import seal_json, unseal_json
+from ...core.model.warm_data import LARGEST, WarmData, file_name
+from ...errors import ConfigError
+from ...filesystem.atomic import read_file, remove_file, status_of, write_file
+from ...filesystem.directory import Directory, Inside
+from ...filesystem.sealed import seal_json, unseal_json
 
 T = TypeVar("T")
 

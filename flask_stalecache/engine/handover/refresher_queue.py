@@ -10,12 +10,12 @@ import time
 from functools import partial
 from typing import Any, Protocol
 
-from ..stats.counters import Counters
-from ..stores.base import QueueingStore, Store
+from ...stats.counters import Counters
+from ...stores.base import QueueingStore, Store
+from ..log import RateLimitedLog
+from ..scheduling.fair_queue import Waiting
+from ..scheduling.thread_pool import ThreadPool
 from .delegation import Handed
-from .fair_queue import Waiting
-from .log import RateLimitedLog
-from .thread_pool import ThreadPool
 
 #: Seconds for which a refresh counts as pending until the queue has taken it; then the queue counts as stuck.
 PATIENCE = 5.0

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from ..core.model.work import rest_after
+from ...core.model.work import rest_after
 from .meter import is_measurable
 from .per_process import PerProcess
 from .switch_interval import lowered

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from flask_stalecache.engine.singleflight import Flight, FlightResult, Flights, Outcome
-from flask_stalecache.engine.stream_pace import READER_PATIENCE, StreamPace
+from flask_stalecache.engine.flights.singleflight import Flight, FlightResult, Flights, Outcome
+from flask_stalecache.engine.flights.stream_pace import READER_PATIENCE, StreamPace
 from support.threads import PATIENCE, crowd, go, results, wait_until
 
 

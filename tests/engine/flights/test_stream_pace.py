@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from flask_stalecache.engine.stream_pace import READER_PATIENCE, StreamPace
+from flask_stalecache.engine.flights.stream_pace import READER_PATIENCE, StreamPace
 
 NEARLY, ALL = READER_PATIENCE * 0.9, READER_PATIENCE * 1.1
 READER, ORIGIN = True, False

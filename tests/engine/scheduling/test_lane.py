@@ -16,10 +16,10 @@ import pytest
 import time_machine
 
 from flask_stalecache.core.model.work import Work
-from flask_stalecache.engine import lane
 from flask_stalecache.engine.engine import Engine
-from flask_stalecache.engine.lane import Turn
 from flask_stalecache.engine.origin import Answer, Start
+from flask_stalecache.engine.scheduling import lane
+from flask_stalecache.engine.scheduling.lane import Turn
 from flask_stalecache.stats.tally import Tally
 from support.engine import FakeOrigin, FakeRefresh, make_engine, make_entry, storable
 from support.engine_calls import IN_SWR, STALE, UPDATING, WINDOWS, hand_over

@@ -1,4 +1,4 @@
-"""Refreshes that leave the process by ``STALECACHE_REFRESHER``. Covers ``engine.refresher_queue``."""
+"""Refreshes that leave the process by ``STALECACHE_REFRESHER``. Covers ``engine.handover.refresher_queue``."""
 
 from __future__ import annotations
 

@@ -14,9 +14,10 @@ import pytest
 from flask import Flask
 
 from flask_stalecache import StaleCache
-from flask_stalecache.engine import log, thread_pool, threads
+from flask_stalecache.engine import log
 from flask_stalecache.engine.log import RateLimitedLog
-from flask_stalecache.engine.threads import start_thread
+from flask_stalecache.engine.scheduling import thread_pool, threads
+from flask_stalecache.engine.scheduling.threads import start_thread
 from support.client import MakeApp, visit
 from support.processes import become_nobody, workers
 from support.threads import no_threads, wait_until

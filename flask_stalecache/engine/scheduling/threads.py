@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from .log import RateLimitedLog
+from ..log import RateLimitedLog
 
 #: All pools of a process meet the same limit, so they share one line.
 _complaints = RateLimitedLog()

@@ -11,8 +11,8 @@ import weakref
 from collections.abc import Sequence
 from functools import partial
 
-from ..core.guarded import guarded
-from ..filesystem.process import ProcessId, this_process
+from ...core.guarded import guarded
+from ...filesystem.process import ProcessId, this_process
 from .fair_queue import FairQueue, Job, Waiting
 from .per_process import PerProcess
 from .threads import start_thread

@@ -8,9 +8,9 @@ import threading
 import time
 from weakref import WeakSet
 
-from ..core.model.work import LEAST_SECONDS, NO_WORK, Work, measured
-from ..filesystem.descriptors import open_descriptor
-from ..filesystem.system import O_CLOEXEC
+from ...core.model.work import LEAST_SECONDS, NO_WORK, Work, measured
+from ...filesystem.descriptors import open_descriptor
+from ...filesystem.system import O_CLOEXEC
 from .per_process import PerProcess
 
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..filesystem.process import ProcessId, this_process
+from ...filesystem.process import ProcessId, this_process
 
 
 class _Owner:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from flask_stalecache.engine import switch_interval
-from flask_stalecache.engine.switch_interval import lowered, see_fork
+from flask_stalecache.engine.scheduling import switch_interval
+from flask_stalecache.engine.scheduling.switch_interval import lowered, see_fork
 from support.threads import crowd, results
 
 OWN = 0.004

@@ -1,0 +1,1 @@
+"""Hands refreshes over to other processes: to the worker of this package, or to a task queue."""

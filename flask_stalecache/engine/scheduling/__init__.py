@@ -1,0 +1,1 @@
+"""When background work runs, and in which thread: queues, thread pools, housekeeping, and the lane of refreshes that compute."""
