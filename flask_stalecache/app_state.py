@@ -18,24 +18,19 @@ from .core.model.entry import Entry
 from .core.model.environ import GIVEN_SESSION, REFRESHING
 from .engine.engine import Engine
 from .errors import ConfigError
-from .frontends.app_version import AppVersion
-from .frontends.caller_context import note_beginnings
-from .frontends.current_app import NAME, cache_of
-from .frontends.default_directory import default_directory
-from .frontends.engine_setup import make_engine
-from .frontends.first_request import first_request_check
-from .frontends.flask_gateway import FlaskGatewayFactory
+from .frontends.flask_app.first_request import first_request_check
+from .frontends.flask_app.flask_gateway import FlaskGatewayFactory
+from .frontends.flask_app.flask_urls import identity_of, warm_target
 from .frontends.flask_internals.contexts import RequestContext, current_flask_app
 from .frontends.flask_internals.sessions import APPS_WITH_OPENER, around_sessions
 from .frontends.flask_internals.steps import around_response_processing, around_url_for, around_user_exceptions
 from .frontends.flask_internals.versions import check_versions
-from .frontends.flask_urls import identity_of, warm_target
 from .frontends.gateway.handler import Gateway
-from .frontends.holes import HoleFunctions
 from .frontends.memoize.bound_function import FetchFunction
 from .frontends.memoize.handler import Calls
 from .frontends.memoize.places import observe_url_for
 from .frontends.middleware import AfterResponseMiddleware
+from .frontends.observation.watched_session import hand_out, watch_opened
 from .frontends.pages.bound_view import is_for_page
 from .frontends.pages.error_pages import answer_once
 from .frontends.pages.filling import AppHoles
@@ -44,9 +39,14 @@ from .frontends.pages.known_holes import KnownHoles
 from .frontends.pages.refresh import AS_VISITOR
 from .frontends.pages.request_recorder import observed_request_class, plain_environ
 from .frontends.pages.watch import discard_session
+from .frontends.request.caller_context import note_beginnings
 from .frontends.requests_adapter.app_context import AppContext
-from .frontends.template_holes import template_holes
-from .frontends.watched_session import hand_out, watch_opened
+from .frontends.response.holes import HoleFunctions
+from .frontends.response.template_holes import template_holes
+from .frontends.setup.app_version import AppVersion
+from .frontends.setup.current_app import NAME, cache_of
+from .frontends.setup.default_directory import default_directory
+from .frontends.setup.engine_setup import make_engine
 from .stats.counters import Counters
 from .stats.registry import Registry
 from .stores.base import seq_of_request

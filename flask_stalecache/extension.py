@@ -27,18 +27,18 @@ from .core.model.flask_caching import METHODS, SETUP
 from .core.model.policy import Normaliser, Policy
 from .core.rules import cacheability
 from .errors import ConfigError
-from .frontends.current_app import NAME
-from .frontends.flask_gateway import check_gateway_policy, coded
+from .frontends.flask_app.flask_gateway import check_gateway_policy, coded
 from .frontends.flask_internals.contexts import request_context, request_context_variable
-from .frontends.holes import NOTHING, HoleFunction, HoleFunctions
 from .frontends.memoize.bound_function import FetchFunction
 from .frontends.memoize.function import MemoizedFunction
 from .frontends.memoize.policy import DEFAULT_FAILURES, NO_FALLBACK, CallPolicy
 from .frontends.memoize.serializers import Serializer, check_serializer
 from .frontends.middleware import AfterResponseMiddleware
 from .frontends.pages.bound_view import CachedView, stands_for
-from .frontends.request_hints import give
+from .frontends.request.request_hints import give
 from .frontends.requests_adapter.factory import make_adapter, make_session, session_rules
+from .frontends.response.holes import NOTHING, HoleFunction, HoleFunctions
+from .frontends.setup.current_app import NAME
 from .jinja import install as install_tag
 from .stats.schema import Stats
 from .stores.base import Store

@@ -14,9 +14,9 @@ from .core.model.base_url import Base, request_fields
 from .core.model.environ import PROBE, REFRESHING, environ_name
 from .core.rules.why import Account, Explanation, Outside, explain_outside, explain_two
 from .errors import ConfigError
-from .frontends.flask_urls import match_endpoint, warm_target
+from .frontends.flask_app.flask_urls import match_endpoint, warm_target
 from .frontends.pages.bound_view import cached_view
-from .frontends.probe import Probe
+from .frontends.setup.probe import Probe
 from .sandbox import sandboxed
 
 #: The host where none is given.

@@ -19,7 +19,7 @@ from .core.model.checks import unknown_parameter
 from .frontends.flask_internals.contexts import current_flask_app
 from .frontends.flask_internals.templates import around_template_context
 from .frontends.memoize.fragments import OPTIONS, Tag, answer, note_made
-from .frontends.template_holes import show
+from .frontends.response.template_holes import show
 
 _EXTENSIONS = {"cache": "flask_stalecache.jinja.CacheExtension", "hole": "flask_stalecache.jinja.HoleExtension"}
 #: Names that Jinja gives a meaning which the body of a fragment, rendered on its own, has not.

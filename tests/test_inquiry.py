@@ -1,6 +1,6 @@
 """Why a page is cached or not: the first sentence and the line to write are right for each situation, and nothing is left behind.
 
-Covers ``core.rules.why``, ``frontends.probe``, ``frontends.pages.probed`` and ``sandbox``.
+Covers ``core.rules.why``, ``frontends.setup.probe``, ``frontends.pages.probed`` and ``sandbox``.
 """
 
 from __future__ import annotations

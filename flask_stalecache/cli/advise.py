@@ -20,7 +20,7 @@ from ..core.model.purge_names import DEFAULT_PORTS
 from ..core.model.query import NamePatterns
 from ..core.rules.log_replay import Kind, Outcome, Replay, Visits
 from ..errors import ConfigError
-from ..frontends.flask_urls import match_endpoint
+from ..frontends.flask_app.flask_urls import match_endpoint
 from ..frontends.pages.bound_view import cached_view
 from . import output
 from .context import this_app, this_state

@@ -11,8 +11,8 @@ from flask import Flask, has_request_context, request
 from ..core.model.environ import ARRIVED, REPLAY, url_variables
 from ..engine.engine import Engine
 from ..engine.origin import RefreshJob
-from .conditional_answer import ASKED, asked_of
-from .request_body import watch_body
+from .request.request_body import watch_body
+from .response.conditional_answer import ASKED, asked_of
 from .wsgi import closing, has_other_processes, why_no_threads
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import time_machine
 from hypothesis import Phase, given, settings
 
 from flask_stalecache.core.model.inputs import RequestInputs
-from flask_stalecache.frontends.flask_sessions import FlaskSessions
-from flask_stalecache.frontends.request_origin import RequestOrigin
+from flask_stalecache.frontends.flask_app.flask_sessions import FlaskSessions
+from flask_stalecache.frontends.request.request_origin import RequestOrigin
 from support.differ.site import FRONTS, GATEWAY, GATEWAY_VIEW, LOGINS, MIDDLEWARE, PATHS, VIEW, WSGI, Scenario
 from support.differ.walks import Played, Visit, scenarios, visits, walk
 

@@ -23,7 +23,7 @@ from werkzeug.test import Client
 
 import flask_stalecache
 from flask_stalecache.config import KEYS
-from flask_stalecache.frontends.flask_gateway import _NEEDS_THE_APP
+from flask_stalecache.frontends.flask_app.flask_gateway import _NEEDS_THE_APP
 from support.endurance import IS_SOAK
 from support.servers import PATIENCE, STOP_PATIENCE, environment, wait_for
 

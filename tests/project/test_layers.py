@@ -12,7 +12,7 @@ import pytest
 import flask_stalecache
 from support.faces import FACES
 from support.flask_users import KNOW_FLASK
-from support.packages import FLASK_SIDE, FRONT_ENDS, PACKAGES, SUBPACKAGES
+from support.packages import FRONT_ENDS, PACKAGES, SUBPACKAGES
 from support.purity import IMPURE, PURE_ELSEWHERE
 
 ROOT = Path(flask_stalecache.__file__).parent
@@ -220,17 +220,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "frontends.wsgi",
-        "frontends.engine_setup",
-        "frontends.debug_detail",
-        "frontends.probe",
-        "frontends.app_version",
-        "frontends.status_headers",
-        "frontends.hooks",
-        "frontends.request_body",
-        "frontends.kept_values",
-        "frontends.request_values",
-        "frontends.request_origin",
-        "frontends.login_decorators",
+        "frontends.setup.engine_setup",
+        "frontends.response.debug_detail",
+        "frontends.setup.probe",
+        "frontends.setup.app_version",
+        "frontends.response.status_headers",
+        "frontends.app_code.hooks",
+        "frontends.request.request_body",
+        "frontends.request.kept_values",
+        "frontends.request.request_values",
+        "frontends.request.request_origin",
+        "frontends.app_code.login_decorators",
         "frontends.flask_internals.contexts",
         "frontends.flask_internals.sessions",
         "frontends.flask_internals.readers",
@@ -239,21 +239,21 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.flask_internals.request_fields",
         "frontends.flask_internals.responses",
         "frontends.flask_internals.versions",
-        "frontends.rest_frameworks",
-        "frontends.read_log",
-        "frontends.session_log",
-        "frontends.watched_session",
-        "frontends.observed_values",
-        "frontends.observed_accept",
-        "frontends.observed_environ",
-        "frontends.caller_context",
-        "frontends.request_hints",
-        "frontends.function_names",
-        "frontends.holes",
-        "frontends.template_holes",
-        "frontends.current_app",
-        "frontends.default_directory",
-        "frontends.conditional_answer",
+        "frontends.app_code.rest_frameworks",
+        "frontends.observation.read_log",
+        "frontends.observation.session_log",
+        "frontends.observation.watched_session",
+        "frontends.observation.observed_values",
+        "frontends.observation.observed_accept",
+        "frontends.observation.observed_environ",
+        "frontends.request.caller_context",
+        "frontends.request.request_hints",
+        "frontends.app_code.function_names",
+        "frontends.response.holes",
+        "frontends.response.template_holes",
+        "frontends.setup.current_app",
+        "frontends.setup.default_directory",
+        "frontends.response.conditional_answer",
         "frontends.middleware",
     ),
     (
@@ -326,12 +326,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.requests_adapter.factory",
     ),
     (
-        "frontends.flask_urls",
-        "frontends.first_request",
-        "frontends.flask_sessions",
-        "frontends.flask_observer",
-        "frontends.flask_endpoints",
-        "frontends.flask_gateway",
+        "frontends.flask_app.flask_urls",
+        "frontends.flask_app.first_request",
+        "frontends.flask_app.flask_sessions",
+        "frontends.flask_app.flask_observer",
+        "frontends.flask_app.flask_endpoints",
+        "frontends.flask_app.flask_gateway",
     ),
     ("app_state", "sandbox", "inquiry"),
     (
@@ -464,11 +464,11 @@ def subpackages_above(module: str) -> set[str]:
     package, order = package_of(module), SUBPACKAGES[package_of(module)]
     below = order[: order.index(subpackage_of(module)) + 1]
     others = {other for other in own_modules(module) if package_of(other) == package}
-    return {other for other in others if other in FLASK_SIDE or subpackage_of(other) not in below}
+    return {other for other in others if subpackage_of(other) not in below}
 
 
 def test_no_package_within_a_package_imports_one_above_it() -> None:
-    within = {module for module in MODULES if package_of(module) in SUBPACKAGES} - FLASK_SIDE
+    within = {module for module in MODULES if package_of(module) in SUBPACKAGES}
     assert found_in((module, subpackages_above(module)) for module in within) == {}
 
 
@@ -480,7 +480,7 @@ def subpackage_of(module: str) -> str:
 def front_ends_known(module: str) -> set[str]:
     """The front ends that a front end's module knows, besides its own."""
     known = {subpackage_of(other) for other in own_modules(module) if package_of(other) == "frontends"}
-    return known - {"flask_internals", "", subpackage_of(module)}
+    return known & FRONT_ENDS - {subpackage_of(module)}
 
 
 def test_a_front_end_knows_no_other() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flask_stalecache.core.model.inputs import RequestInputs
-from flask_stalecache.frontends.flask_sessions import FlaskSessions
-from flask_stalecache.frontends.request_origin import RequestOrigin
+from flask_stalecache.frontends.flask_app.flask_sessions import FlaskSessions
+from flask_stalecache.frontends.request.request_origin import RequestOrigin
 from support.endurance import IS_SOAK
 from support.real_apps.flask_sites import GATEWAY, VIEW
 from support.real_apps.magazine import (

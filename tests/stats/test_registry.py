@@ -387,7 +387,7 @@ def test_a_directory_that_is_refused_is_not_touched(directory: Path) -> None:
     directory.mkdir(mode=0o777)
     directory.chmod(0o777)
     from flask_stalecache import FileStore
-    from flask_stalecache.frontends.engine_setup import make_registry
+    from flask_stalecache.frontends.setup.engine_setup import make_registry
 
     registry = make_registry(FileStore(directory), Counters())
     hit(registry)

@@ -7,15 +7,13 @@ PACKAGES = (
     "errors", "core", "filesystem", "config_values", "config", "stats", "stores", "engine", "batches", "frontends", "app_state",
     "sandbox", "inquiry", "dashboard", "metrics", "worker", "cli", "jinja", "extension", "",
 )  # fmt: skip
-#: Packages within packages, likewise.
+#: Packages within packages, likewise; "" are the modules that are in none of them.
 SUBPACKAGES = {
     "core": ("", "model", "http", "rules"),
-    #: The front ends do not import each other; FLASK_SIDE stands above them.
-    "frontends": ("flask_internals", "", "pages", "memoize", "gateway", "requests_adapter"),
-}
-FRONT_ENDS = {"pages", "memoize", "gateway", "requests_adapter"}
-#: Modules of the front ends that know several of them.
-FLASK_SIDE = {
-    "frontends.flask_endpoints", "frontends.flask_gateway", "frontends.flask_observer", "frontends.flask_sessions",
-    "frontends.first_request", "frontends.flask_urls",
+    #: The front ends do not import each other. What knows several of them comes last.
+    "frontends": (
+        "flask_internals", "app_code", "response", "request", "", "observation", "setup", "pages", "memoize", "gateway",
+        "requests_adapter", "flask_app",
+    ),
 }  # fmt: skip
+FRONT_ENDS = {"pages", "memoize", "gateway", "requests_adapter"}

@@ -11,7 +11,7 @@ from ...core.http.cookies import only_named
 from ...core.http.validators import CONDITIONS, conditional_fields
 from ...core.model.entry import Entry
 from ...core.model.environ import environ_name
-from ..request_body import take_body_away
+from ..request.request_body import take_body_away
 from .rules import Rule
 
 if TYPE_CHECKING:

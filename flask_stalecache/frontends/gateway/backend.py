@@ -24,8 +24,8 @@ from ...core.rules.variants import Located, locate
 from ...engine.engine import Engine
 from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
-from ..kept_values import KeptValues
-from ..read_log import ReadLog
+from ..observation.read_log import ReadLog
+from ..request.kept_values import KeptValues
 from .own_answers import OwnAnswers
 from .rules import Rule
 

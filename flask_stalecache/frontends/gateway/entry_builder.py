@@ -30,9 +30,9 @@ from ...core.rules.variant_index import Fields, index_with, is_told_by
 from ...core.rules.variants import lookup, place_of
 from ...engine.origin import Start
 from ...errors import ConfigError, StoreError
-from ..hooks import ask
-from ..read_log import ReadLog
-from ..request_body import has_unannounced_body
+from ..app_code.hooks import ask
+from ..observation.read_log import ReadLog
+from ..request.request_body import has_unannounced_body
 from .backend import Backend, Observation
 from .rules import Rule
 

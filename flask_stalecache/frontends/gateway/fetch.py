@@ -50,8 +50,8 @@ from ...core.rules.variant_index import INDEX
 from ...engine.flights.stream_pace import StreamPace
 from ...engine.origin import Answer, Start
 from ...stats.tally import UNCOUNTED, Tally
-from ..request_body import has_unannounced_body
-from ..request_origin import all_fields
+from ..request.request_body import has_unannounced_body
+from ..request.request_origin import all_fields
 from .app_environ import environ_for_app
 from .backend import Backend, Observation
 from .dependence import fields_of_answer

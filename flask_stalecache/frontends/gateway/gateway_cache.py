@@ -19,8 +19,8 @@ from ...engine.engine import Engine
 from ...errors import ConfigError
 from ...stats.schema import Stats
 from ...stores.base import Store
-from ..app_version import AppVersion
-from ..engine_setup import make_engine
+from ..setup.app_version import AppVersion
+from ..setup.engine_setup import make_engine
 from .backend import Backend
 from .handler import Gateway
 from .rules import Rules, base_policy

@@ -36,9 +36,9 @@ from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, s
 from ...core.rules.variants import Index
 from ...engine.origin import Answer, Served, is_served
 from ...stats.tally import PLAIN
-from ..hooks import ask
-from ..probe import Noted, probe_of
-from ..status_headers import fields_for_answer, fields_for_copy
+from ..app_code.hooks import ask
+from ..response.status_headers import fields_for_answer, fields_for_copy
+from ..setup.probe import Noted, probe_of
 from ..wsgi import closing, has_other_processes, why_no_threads
 from .backend import Backend
 from .bypass import Bypass

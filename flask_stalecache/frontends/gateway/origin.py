@@ -34,9 +34,9 @@ from ...engine.standing import Standing
 from ...errors import StaleCacheError
 from ...stats.tally import Tally
 from ...stores.base import Copy
-from ..debug_detail import debug_detail
-from ..probe import Noted, probe_of
-from ..request_origin import RequestOrigin, share_alike
+from ..request.request_origin import RequestOrigin, share_alike
+from ..response.debug_detail import debug_detail
+from ..setup.probe import Noted, probe_of
 from .backend import Backend, Observation
 from .converted_head import as_sent
 from .fetch import NOTHING_SAID, AppFetch

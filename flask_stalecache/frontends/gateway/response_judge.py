@@ -21,7 +21,7 @@ from ...core.rules.advice import fix_of_reason
 from ...core.rules.cacheability import Cacheability
 from ...core.rules.shared_cache import Exchange, judge_exchange
 from ...core.rules.storability import Judgement, Verdict, speaks_for_itself
-from ..hooks import ask
+from ..app_code.hooks import ask
 from .backend import Backend, Observation
 from .rules import Rule, default_policy
 from .wsgi_call import AppCall

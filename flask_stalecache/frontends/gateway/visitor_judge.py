@@ -20,7 +20,7 @@ from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.advice import Kind, fix_of_name, log_text_at
 from ...core.rules.storability import Judgement, Verdict, is_about_page, refuses_who_asks
 from ...engine.origin import Answer
-from ..request_origin import all_fields, shows_request
+from ..request.request_origin import all_fields, shows_request
 from .backend import Backend, Observation
 from .entry_builder import EntryBuilder
 from .rules import Rule

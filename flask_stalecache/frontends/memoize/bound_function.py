@@ -16,7 +16,7 @@ from ...core.rules.serving import ServeOptions
 from ...engine.log import RateLimitedLog
 from ...engine.scheduling.thread_pool import ThreadPool
 from ...stats.tally import Tally
-from ..function_names import name_of
+from ..app_code.function_names import name_of
 from .arguments import Arguments, canonical
 from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
 from .places import Places

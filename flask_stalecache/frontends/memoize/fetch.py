@@ -34,10 +34,10 @@ from ...core.rules.variant_index import INDEX, index_with
 from ...core.rules.variants import Place as Stored
 from ...engine.origin import Answer, Start
 from ...errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
-from ..caller_context import CallerContext
+from ..app_code.hooks import ask
 from ..flask_internals.contexts import is_host_missing, is_request_missing
-from ..holes import refuse_marks
-from ..hooks import ask
+from ..request.caller_context import CallerContext
+from ..response.holes import refuse_marks
 from .bound_function import BoundFunction
 from .places import ObservedAdapter, Place
 

@@ -31,10 +31,10 @@ from markupsafe import Markup
 from ...core.model.policy import Policy
 from ...core.rules import cacheability
 from ...errors import ConfigError, StaleCacheError, UnkeyableArgument
-from ..current_app import cache_of_current_app
 from ..flask_internals.contexts import current_flask_app, is_empty_proxy
 from ..flask_internals.templates import home_of_macro
-from ..template_holes import MADE, WITHIN
+from ..response.template_holes import MADE, WITHIN
+from ..setup.current_app import cache_of_current_app
 from .arguments import canonical
 from .bound_function import FetchFunction
 from .places import BLUEPRINT, observed_adapter

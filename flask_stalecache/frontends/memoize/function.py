@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, ca
 from ...batches.selector import Selection
 from ...core.model.flask_caching import ATTRIBUTES
 from ...errors import ConfigError
-from ..current_app import cache_of_current_app
+from ..setup.current_app import cache_of_current_app
 from .bound_function import FetchFunction
 from .handler import Calls
 

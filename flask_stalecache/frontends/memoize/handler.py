@@ -27,12 +27,12 @@ from ...engine.scheduling.thread_pool import ThreadPool
 from ...errors import BrokenValue, ConfigError
 from ...stats.tally import PLAIN
 from ...stores.base import Copy, seq_of_request
-from ..app_version import AppVersion
-from ..caller_context import note_beginnings, note_own_purge
+from ..app_code.hooks import ask
 from ..flask_internals.contexts import request_context_variable
-from ..hooks import ask
 from ..middleware import submit_at_close
-from ..request_hints import hints_of_request, note_value
+from ..request.caller_context import note_beginnings, note_own_purge
+from ..request.request_hints import hints_of_request, note_value
+from ..setup.app_version import AppVersion
 from .bound_function import BoundFunction, FetchFunction, definition_named
 from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
 from .origin import CallOrigin

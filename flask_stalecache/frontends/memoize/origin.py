@@ -18,7 +18,7 @@ from ...engine.origin import Answer, Origin, RefreshJob, Start
 from ...errors import OriginSuspended
 from ...stats.tally import Tally
 from ...stores.base import Copy
-from ..hooks import ask
+from ..app_code.hooks import ask
 from .bound_function import BoundFunction
 from .fetch import CallFetch, suspended_answer
 from .places import Place, observed_adapter

@@ -22,14 +22,14 @@ from ...core.rules.serving import ServeOptions
 from ...engine.engine import Engine
 from ...engine.log import RateLimitedLog
 from ...stats.tally import Tally
-from ..app_version import AppVersion
-from ..current_app import renew_calls
+from ..app_code.function_names import name_of
+from ..app_code.hooks import ask
+from ..app_code.login_decorators import login_decorator
+from ..app_code.rest_frameworks import make_response
 from ..flask_internals.contexts import RequestContext, request_context
-from ..function_names import name_of
-from ..hooks import ask
-from ..kept_values import KeptValues
-from ..login_decorators import login_decorator
-from ..rest_frameworks import make_response
+from ..request.kept_values import KeptValues
+from ..setup.app_version import AppVersion
+from ..setup.current_app import renew_calls
 from .filling import AppHoles
 from .request_recorder import ObservedRequest
 from .watch import KEY_FIELDS, unnoticed

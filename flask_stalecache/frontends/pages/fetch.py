@@ -45,15 +45,15 @@ from ...core.rules.storability import Facts, Judgement, Verdict, failures_now, j
 from ...core.rules.variant_index import Fields, index_with
 from ...core.rules.variants import Place
 from ...engine.origin import Answer, Served, Start
+from ..app_code.hooks import ask
 from ..flask_internals.contexts import RequestContext
 from ..flask_internals.readers import packages_of_view
 from ..flask_internals.sessions import session_cookie
-from ..holes import Making
-from ..hooks import ask
-from ..request_body import has_unannounced_body, take_body_away
-from ..request_hints import pass_on
-from ..request_origin import shows_request
-from ..request_values import values_kept_for
+from ..request.request_body import has_unannounced_body, take_body_away
+from ..request.request_hints import pass_on
+from ..request.request_origin import shows_request
+from ..request.request_values import values_kept_for
+from ..response.holes import Making
 from .advice import advise, detailed_reason, is_for_authorization
 from .bound_view import BoundView
 from .filling import holes_of

@@ -16,8 +16,8 @@ from ...core.rules.hole_marks import Pieces
 from ...engine.origin import Served
 from ..flask_internals.contexts import RequestContext
 from ..flask_internals.responses import clone_response
-from ..holes import page_being_made
-from ..status_headers import fields_for_copy
+from ..response.holes import page_being_made
+from ..response.status_headers import fields_for_copy
 from .filling import AppHoles, is_shown, marked, note_filled
 from .responses import add_fields, prepared_response
 

@@ -32,10 +32,10 @@ from ...core.rules.hole_encodings import is_encoding
 from ...core.rules.hole_marks import Marks, Pieces, foreign_mark
 from ...engine.log import RateLimitedLog
 from ...errors import StaleCacheError
-from ..caller_context import is_connection
 from ..flask_internals.contexts import RequestContext, outer_context
 from ..flask_internals.responses import is_as_cloned
-from ..holes import HoleFunctions, Making, checked_result, page_being_made, with_marks, without_marks
+from ..request.caller_context import is_connection
+from ..response.holes import HoleFunctions, Making, checked_result, page_being_made, with_marks, without_marks
 from .known_holes import KnownHoles
 
 #: On a response: its holes, which are still to be filled.

@@ -40,14 +40,14 @@ from ...core.rules.storability import Verdict
 from ...engine.engine import Engine
 from ...engine.origin import Answer, Served
 from ...stats.tally import PLAIN, Tally
-from ..app_version import AppVersion
-from ..conditional_answer import ASKED
-from ..debug_detail import debug_detail
+from ..app_code.hooks import ask
 from ..flask_internals.contexts import RequestContext
-from ..hooks import ask
-from ..kept_values import KeptValues
 from ..middleware import HANDOVER
-from ..observed_environ import ObservedEnviron
+from ..observation.observed_environ import ObservedEnviron
+from ..request.kept_values import KeptValues
+from ..response.conditional_answer import ASKED
+from ..response.debug_detail import debug_detail
+from ..setup.app_version import AppVersion
 from .bound_view import BoundView, CachedView, EndpointCounters, cached_view, is_dispatched
 from .dependence import add_to_vary, fields_of_answer, follow_error
 from .error_pages import HANDLED

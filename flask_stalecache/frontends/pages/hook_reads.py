@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from ...core.kept_by_class import kept_by_class
 from ..flask_internals.contexts import RequestContext, outer_context, request_context
-from ..read_log import ReadLog
-from ..session_log import KeysApart
-from ..watched_session import log_of
+from ..observation.read_log import ReadLog
+from ..observation.session_log import KeysApart
+from ..observation.watched_session import log_of
 from .watch import reads_of
 
 #: On the request: the reads of such hooks, which don't count so far.

@@ -27,9 +27,9 @@ from flask import Flask
 from ...core.model.holes import HoleCall
 from ...core.rules.hole_marks import Marks
 from ...engine.log import RateLimitedLog
+from ..app_code.function_names import name_of
 from ..flask_internals.contexts import RequestContext, outer_context, request_context
-from ..function_names import name_of
-from ..holes import Making, page_being_made
+from ..response.holes import Making, page_being_made
 from .hook_reads import SetsG, calling_apart, globals_watched, has_hook_reads
 
 #: The names of the holes in stored pages.

@@ -10,8 +10,8 @@ from ...core.rules.named import NamedValues, values_of
 from ...errors import ConfigError
 from ..flask_internals.contexts import RequestContext
 from ..flask_internals.sessions import session_cookie, session_of
-from ..session_log import SessionReads
-from ..watched_session import log_of
+from ..observation.session_log import SessionReads
+from ..observation.watched_session import log_of
 from .request_recorder import ObservedRequest, arrived_environ
 from .watch import Covered, reads_of, was_used
 

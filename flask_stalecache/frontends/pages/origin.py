@@ -24,9 +24,9 @@ from ...errors import ConfigError
 from ...stats.tally import Tally
 from ..flask_internals.contexts import RequestContext
 from ..flask_internals.sessions import session_cookie
-from ..request_origin import RequestOrigin
-from ..session_log import SessionReads
-from ..watched_session import holds_key
+from ..observation.session_log import SessionReads
+from ..observation.watched_session import holds_key
+from ..request.request_origin import RequestOrigin
 from .bound_view import BoundView, EndpointCounters
 from .error_pages import ask_handlers
 from .fetch import NOTHING_IGNORED, PageFetch

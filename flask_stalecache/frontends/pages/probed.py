@@ -8,7 +8,7 @@ from ...core.model.reasons import BypassReason
 from ...core.rules.advice import FrontEnd
 from ...engine.origin import Served
 from ..flask_internals.contexts import RequestContext
-from ..probe import Noted, probe_of
+from ..setup.probe import Noted, probe_of
 from .bound_view import BoundView
 from .origin import PageOrigin
 from .request_recorder import plain_environ

@@ -21,8 +21,8 @@ from ...core.wsgi import AppReply
 from ...engine.origin import Answer, RefreshJob, Start
 from ...errors import StaleCacheError
 from ...stats.tally import Tally
-from ..current_app import doorway_of, renew_calls
-from ..watched_session import give_session
+from ..observation.watched_session import give_session
+from ..setup.current_app import doorway_of, renew_calls
 from .bound_view import CachedView
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from ...core.rules.serving import ServeOptions, was_ended
 from ...core.rules.status import CacheStatus
 from ...core.wsgi import close_iterable
 from ...engine.origin import Served
-from ..conditional_answer import Asked, ViewPage
 from ..flask_internals.responses import StoredResponse, clone_response
-from ..request_origin import shows_request
-from ..status_headers import fields_for_answer, fields_for_copy
+from ..request.request_origin import shows_request
+from ..response.conditional_answer import Asked, ViewPage
+from ..response.status_headers import fields_for_answer, fields_for_copy
 
 # -- freezing --------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...core.kept_by_class import kept_by_class
 from ..flask_internals.sessions import SESSION_BOOKKEEPING
-from ..session_log import SessionReads
+from ..observation.session_log import SessionReads
 
 _FLAGS = frozenset({"accessed", "modified", "new", "permanent"})
 _BY_NAME = ("__getitem__", "__contains__", "get", "pop", "setdefault")

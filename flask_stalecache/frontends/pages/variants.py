@@ -15,7 +15,7 @@ from ...core.rules.variants import Place, lookup, place_of
 from ...engine.engine import Engine
 from ...engine.origin import Start
 from ..flask_internals.contexts import RequestContext
-from ..read_log import ReadLog
+from ..observation.read_log import ReadLog
 from .request_recorder import arrived_environ
 from .watch import Covered, reads_of
 

@@ -13,8 +13,8 @@ from ...core.rules.hole_marks import Marks
 from ..flask_internals.contexts import RequestContext
 from ..flask_internals.sessions import session_of
 from ..flask_internals.steps import callbacks_of
-from ..holes import Making, being_made, with_marks, without_marks
-from ..watched_session import plain_values
+from ..observation.watched_session import plain_values
+from ..response.holes import Making, being_made, with_marks, without_marks
 from .bound_view import BoundView
 from .error_pages import HANDLED, ask_handlers
 from .filling import globals_now, holes_of

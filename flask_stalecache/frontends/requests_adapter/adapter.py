@@ -21,10 +21,10 @@ from ...core.rules.storability import Verdict
 from ...engine.origin import Answer, Served, is_served
 from ...errors import ConfigError, StoreError
 from ...stores.base import Copy
-from ..current_app import cache_of_current_app
 from ..middleware import submit_at_close
-from ..request_hints import hints_of_request
-from ..status_headers import fields_for_answer, fields_for_copy
+from ..request.request_hints import hints_of_request
+from ..response.status_headers import fields_for_answer, fields_for_copy
+from ..setup.current_app import cache_of_current_app
 from .app_context import AppContext
 from .fetch import Failed, head_of
 from .origin import SessionOrigin

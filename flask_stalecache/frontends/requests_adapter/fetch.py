@@ -35,7 +35,7 @@ from ...core.rules.variant_index import index_with
 from ...core.rules.variants import place_of
 from ...engine.flights.stream_pace import StreamPace
 from ...engine.origin import Answer, Start
-from ..request_origin import all_fields
+from ..request.request_origin import all_fields
 from .app_context import AppContext
 from .request import CONDITIONS, OutgoingRequest
 from .response import BODILESS, Head, fields_of, is_chunked, is_unread, keep_copy, let_go, phrase, read_whole, response_from

@@ -15,7 +15,7 @@ from ...core.rules.variants import Located, locate
 from ...engine.origin import Answer, Origin, RefreshJob, Start
 from ...stats.tally import Tally
 from ...stores.base import Copy
-from ..request_origin import share_alike
+from ..request.request_origin import share_alike
 from .app_context import AppContext
 from .fetch import NOTHING_SAID, FetchRequest, ThirdPartyFetch
 from .request import CONDITIONS, OutgoingRequest, environ_of, has_failed

@@ -1,6 +1,6 @@
 """Purging in an app: which entries are selected, soft purges, and when and where a purge counts.
 
-Covers ``frontends.flask_urls`` and ``batches.operations``.
+Covers ``frontends.flask_app.flask_urls`` and ``batches.operations``.
 """
 
 from __future__ import annotations

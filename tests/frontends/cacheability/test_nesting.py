@@ -177,7 +177,7 @@ def test_what_an_uncached_view_says_is_nobodys(make_app: MakeApp) -> None:
 
 
 def test_what_hooks_say_after_the_view_is_nobodys(make_app: MakeApp) -> None:
-    """What they say before it holds for its page: see tests/frontends/test_request_hints.py."""
+    """What they say before it holds for its page: see tests/frontends/request/test_request_hints.py."""
     app, cache = make_app()
 
     @app.after_request

@@ -15,7 +15,7 @@ from flask import Flask, g, request, session
 
 from flask_stalecache import GatewayCache
 from flask_stalecache.frontends.gateway.failures import bare_failure
-from flask_stalecache.frontends.request_origin import all_fields, shows_request
+from flask_stalecache.frontends.request.request_origin import all_fields, shows_request
 from support.client import MakeApp, Seen, visit
 from support.flask_gateway import signed
 from support.threads import PATIENCE, go, results, wait_until

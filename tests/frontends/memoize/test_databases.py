@@ -1,6 +1,6 @@
 """A miss of a fetch function in somebody's request, command or task: their database session goes on as if it were not decorated.
 
-Covers ``frontends.caller_context`` with real databases.
+Covers ``frontends.request.caller_context`` with real databases.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """With ``app.debug``, ``Cache-Status`` says more: the key, and why a request was answered as it was. Without, nothing of it.
 
-Covers ``core.rules.variants``, ``frontends.status_headers`` and ``frontends.debug_detail``.
+Covers ``core.rules.variants``, ``frontends.response.status_headers`` and ``frontends.response.debug_detail``.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from flask_stalecache.core.model.keys import digest, page_key
 from flask_stalecache.core.model.query import NamePatterns
 from flask_stalecache.core.rules.status import DETAIL_LENGTH, KEY_LENGTH, key_and_detail, sf_string
 from flask_stalecache.core.rules.variant_index import variant_key
-from flask_stalecache.frontends.debug_detail import readable_key
 from flask_stalecache.frontends.gateway import handler as gateway_cache
 from flask_stalecache.frontends.gateway import origin as gateway_origin
 from flask_stalecache.frontends.pages import handler
+from flask_stalecache.frontends.response.debug_detail import readable_key
 from support.client import MakeApp, Seen, visit
 
 SECRET = "s3cr3t-value"

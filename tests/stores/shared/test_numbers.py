@@ -12,7 +12,7 @@ from flask import Flask
 from flask_stalecache import StaleCache, config
 from flask_stalecache.core.rules.status import CacheStatus
 from flask_stalecache.engine.runtime import Runtime
-from flask_stalecache.frontends.engine_setup import make_registry
+from flask_stalecache.frontends.setup.engine_setup import make_registry
 from flask_stalecache.metrics import StaleCacheCollector
 from flask_stalecache.stats.many_hosts import HostState
 from flask_stalecache.stats.schema import Stats

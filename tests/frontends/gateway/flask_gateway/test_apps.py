@@ -1,6 +1,6 @@
 """A gateway in front of Flask apps: whole apps, and the rules of their pages.
 
-Covers ``frontends.gateway.gateway_cache``, ``frontends.flask_gateway`` and ``frontends.flask_observer``.
+Covers ``frontends.gateway.gateway_cache``, ``frontends.flask_app.flask_gateway`` and ``frontends.flask_app.flask_observer``.
 """
 
 from __future__ import annotations

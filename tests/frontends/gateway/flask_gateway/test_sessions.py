@@ -1,4 +1,4 @@
-"""A gateway in front of Flask apps: sessions by key. Covers ``frontends.flask_sessions``."""
+"""A gateway in front of Flask apps: sessions by key. Covers ``frontends.flask_app.flask_sessions``."""
 
 from __future__ import annotations
 

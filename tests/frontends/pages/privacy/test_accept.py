@@ -1,7 +1,7 @@
 """Pages that depend on Accept fields are stored as variants, by what they have asked of them.
 
-They also cover ``frontends.observed_accept`` and ``frontends.pages.variants``. Each answer is compared with that of the same app
-without a cache.
+They also cover ``frontends.observation.observed_accept`` and ``frontends.pages.variants``. Each answer is compared with that of the
+same app without a cache.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Privacy: reads of a request past its fields and cookies: the environ, the address, attributes, C code.
 
-Covers ``frontends.observed_values``.
+Covers ``frontends.observation.observed_values``.
 """
 
 from __future__ import annotations

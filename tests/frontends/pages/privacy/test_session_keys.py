@@ -1,4 +1,5 @@
-"""Privacy: a session is observed by key. Covers ``frontends.session_log`` and ``frontends.watched_session``."""
+"""Privacy: a session is observed by key. Covers ``frontends.observation.session_log`` and
+``frontends.observation.watched_session``."""
 
 from __future__ import annotations
 
