@@ -33,12 +33,12 @@ from .frontends.middleware import AfterResponseMiddleware
 from .frontends.observation.watched_session import hand_out, watch_opened
 from .frontends.pages.bound_view import is_for_page
 from .frontends.pages.error_pages import answer_once
-from .frontends.pages.filling import AppHoles
+from .frontends.pages.filling_holes.filling import AppHoles
+from .frontends.pages.filling_holes.known_holes import KnownHoles
 from .frontends.pages.handler import Pages
-from .frontends.pages.known_holes import KnownHoles
 from .frontends.pages.refresh import AS_VISITOR
-from .frontends.pages.request_recorder import observed_request_class, plain_environ
-from .frontends.pages.watch import discard_session
+from .frontends.pages.watching.request_recorder import observed_request_class, plain_environ
+from .frontends.pages.watching.watch import discard_session
 from .frontends.request.caller_context import note_beginnings
 from .frontends.requests_adapter.app_context import AppContext
 from .frontends.response.holes import HoleFunctions

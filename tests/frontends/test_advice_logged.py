@@ -1,6 +1,6 @@
 """The log says once why a page is not stored, who read what, and the line to write: at each front end another one.
 
-Covers ``frontends.pages.advice`` and ``frontends.gateway.visitor_judge``.
+Covers ``frontends.pages.advice`` and ``frontends.gateway.judging.visitor_judge``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every answer names in ``Vary`` what it depended on, so that caches further out tell visitors apart too.
 
-Covers ``frontends.pages.dependence`` and ``frontends.gateway.dependence``.
+Covers ``frontends.pages.dependence`` and ``frontends.gateway.judging.dependence``.
 """
 
 from __future__ import annotations

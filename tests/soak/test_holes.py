@@ -1,6 +1,6 @@
 """Two visitors, many pages, visits by chance: nobody is shown what fills another's hole, and no file of the store has it.
 
-Endurance of ``frontends.pages.filling``.
+Endurance of ``frontends.pages.filling_holes.filling``.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.datastructures import Headers
 
 from flask_stalecache import StaleCache
-from flask_stalecache.frontends.pages.request_recorder import plain_environ
+from flask_stalecache.frontends.pages.watching.request_recorder import plain_environ
 
 MakeApp: TypeAlias = "Callable[..., tuple[Flask, StaleCache]]"
 

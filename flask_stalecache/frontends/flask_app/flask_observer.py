@@ -30,9 +30,9 @@ from ..observation.read_log import ReadLog
 from ..observation.session_log import MARKS, SessionLog, SessionReads
 from ..observation.watched_session import log_of, names_read, plain_values
 from ..pages.handler import ANSWERED
-from ..pages.hook_reads import count_hook_reads
-from ..pages.request_recorder import ObservedRequest
-from ..pages.watch import is_changed, names_missed, read_beyond_names
+from ..pages.watching.hook_reads import count_hook_reads
+from ..pages.watching.request_recorder import ObservedRequest
+from ..pages.watching.watch import is_changed, names_missed, read_beyond_names
 from ..request.request_values import values_kept_for
 from .flask_sessions import FlaskSessions
 

@@ -28,7 +28,7 @@ from ...engine.log import RateLimitedLog
 from ...errors import ConfigError
 from ..flask_internals.sessions import SavedSession, has_flasks_sessions, saved_session, session_cookie, session_settings
 from ..observation.watched_session import GivenSession, give_session
-from ..pages.request_recorder import ObservedRequest
+from ..pages.watching.request_recorder import ObservedRequest
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

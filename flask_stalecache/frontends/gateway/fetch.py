@@ -54,12 +54,12 @@ from ..request.request_body import has_unannounced_body
 from ..request.request_origin import all_fields
 from .app_environ import environ_for_app
 from .backend import Backend, Observation
-from .dependence import fields_of_answer
-from .entry_builder import EntryBuilder
-from .failures import LIMIT, bare_failure
-from .response_judge import ResponseJudge, observed_of
+from .judging.dependence import fields_of_answer
+from .judging.entry_builder import EntryBuilder
+from .judging.failures import LIMIT, bare_failure
+from .judging.response_judge import ResponseJudge, observed_of
+from .judging.visitor_judge import VisitorJudge
 from .rules import Rule
-from .visitor_judge import VisitorJudge
 from .wsgi_call import AppCall, Copied
 
 if TYPE_CHECKING:

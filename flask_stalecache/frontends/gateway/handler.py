@@ -44,8 +44,8 @@ from .backend import Backend
 from .bypass import Bypass
 from .converted_head import NoBody, as_get, discarding
 from .deliver import GoneError, PreparedFields, PreparedResponse, send_stored
-from .dependence import fields_of_answer
 from .invalidation import Invalidator
+from .judging.dependence import fields_of_answer
 from .live_response import send_live
 from .origin import GatewayOrigin, refresh_of
 from .rules import Rule, Rules

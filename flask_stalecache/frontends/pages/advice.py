@@ -23,7 +23,7 @@ from ...core.rules.advice import FrontEnd, Kind, or_named
 from ...core.rules.storability import Judgement, Verdict
 from ...engine.log import RateLimitedLog
 from ..flask_internals.contexts import RequestContext
-from .watch import reader_of
+from .watching.watch import reader_of
 
 
 def advise(

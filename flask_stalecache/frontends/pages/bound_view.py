@@ -30,9 +30,9 @@ from ..flask_internals.contexts import RequestContext, request_context
 from ..request.kept_values import KeptValues
 from ..setup.app_version import AppVersion
 from ..setup.current_app import renew_calls
-from .filling import AppHoles
-from .request_recorder import ObservedRequest
-from .watch import KEY_FIELDS, unnoticed
+from .filling_holes.filling import AppHoles
+from .watching.request_recorder import ObservedRequest
+from .watching.watch import KEY_FIELDS, unnoticed
 
 #: All class-based views have this function's name.
 _CLASS_BASED = f"{View.as_view.__qualname__}.<locals>.view"

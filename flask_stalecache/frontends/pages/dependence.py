@@ -15,8 +15,8 @@ from ..flask_internals.contexts import RequestContext
 from ..flask_internals.sessions import session_of
 from ..flask_internals.steps import callbacks_of
 from .bound_view import BoundView
-from .request_recorder import ObservedRequest
-from .watch import OwnCallback, reads_of
+from .watching.request_recorder import ObservedRequest
+from .watching.watch import OwnCallback, reads_of
 
 
 def fields_of_answer(bound: BoundView, context: RequestContext) -> set[str]:

@@ -56,13 +56,13 @@ from ..request.request_values import values_kept_for
 from ..response.holes import Making
 from .advice import advise, detailed_reason, is_for_authorization
 from .bound_view import BoundView
-from .filling import holes_of
+from .filling_holes.filling import holes_of
 from .made import Filling, Made, Seen, directives_of, may_stand_in, refusal_in_code
-from .request_recorder import arrived_environ, plain_environ
 from .responses import body_size, freeze, frozen_failure
 from .variants import PageVariants, fields_read, inherit, told_early
 from .view_call import ViewCall
-from .watch import Covered, Watch, add_inherited, holds_of, names_beyond_key, read_beyond_names, reads_of, watched
+from .watching.request_recorder import arrived_environ, plain_environ
+from .watching.watch import Covered, Watch, add_inherited, holds_of, names_beyond_key, read_beyond_names, reads_of, watched
 
 #: On the request: the cached pages that were served within it, as (page, served, the one before).
 SERVED_WITHIN = "_stalecache_served"

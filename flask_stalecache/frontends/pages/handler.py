@@ -52,16 +52,16 @@ from .bound_view import BoundView, CachedView, EndpointCounters, cached_view, is
 from .dependence import add_to_vary, fields_of_answer, follow_error
 from .error_pages import HANDLED
 from .fetch import FILLED, SERVED_WITHIN
-from .filled_copies import respond_with_filled
-from .filling import FILLED_HOLES, AppHoles, holes_of, keep_private
-from .hook_reads import count_hook_reads
+from .filling_holes.filled_copies import respond_with_filled
+from .filling_holes.filling import FILLED_HOLES, AppHoles, holes_of, keep_private
 from .origin import PageOrigin
 from .probed import note_bypass, note_served
 from .refresh import AnyView, Replay, page_refresh
-from .request_recorder import ObservedRequest, plain_environ
 from .responses import add_fields, leave_conditions, respond_with_answer, respond_with_copy, stored_page, tell_end_of_freshness
 from .view_call import answer_for_gateway
-from .watch import reads_of
+from .watching.hook_reads import count_hook_reads
+from .watching.request_recorder import ObservedRequest, plain_environ
+from .watching.watch import reads_of
 
 #: Requests whose answers depend on what no field tells: the server's own login, and a body.
 _UNNAMED = frozenset({BypassReason.REMOTE_USER, BypassReason.BODY})

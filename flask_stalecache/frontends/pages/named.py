@@ -12,8 +12,8 @@ from ..flask_internals.contexts import RequestContext
 from ..flask_internals.sessions import session_cookie, session_of
 from ..observation.session_log import SessionReads
 from ..observation.watched_session import log_of
-from .request_recorder import ObservedRequest, arrived_environ
-from .watch import Covered, reads_of, was_used
+from .watching.request_recorder import ObservedRequest, arrived_environ
+from .watching.watch import Covered, reads_of, was_used
 
 
 def look_up_named(context: RequestContext, policy: Policy) -> NamedValues:

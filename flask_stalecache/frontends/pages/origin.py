@@ -30,12 +30,12 @@ from ..request.request_origin import RequestOrigin
 from .bound_view import BoundView, EndpointCounters
 from .error_pages import ask_handlers
 from .fetch import NOTHING_IGNORED, PageFetch
-from .hook_reads import count_hook_reads
 from .named import covered_by_names, look_up_named
 from .refresh import page_refresh, visitor_fields
-from .request_recorder import arrived_environ
 from .variants import PageVariants
-from .watch import (
+from .watching.hook_reads import count_hook_reads
+from .watching.request_recorder import arrived_environ
+from .watching.watch import (
     KEY_FIELDS,
     Covered,
     covered_by_key,

@@ -11,8 +11,8 @@ from ..flask_internals.contexts import RequestContext
 from ..setup.probe import Noted, probe_of
 from .bound_view import BoundView
 from .origin import PageOrigin
-from .request_recorder import plain_environ
-from .watch import reader_of
+from .watching.request_recorder import plain_environ
+from .watching.watch import reader_of
 
 
 def note_served(origin: PageOrigin, served: Served) -> None:

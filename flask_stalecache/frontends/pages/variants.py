@@ -16,8 +16,8 @@ from ...engine.engine import Engine
 from ...engine.origin import Start
 from ..flask_internals.contexts import RequestContext
 from ..observation.read_log import ReadLog
-from .request_recorder import arrived_environ
-from .watch import Covered, reads_of
+from .watching.request_recorder import arrived_environ
+from .watching.watch import Covered, reads_of
 
 
 class PageVariants(NamedTuple):

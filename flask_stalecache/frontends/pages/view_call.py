@@ -17,9 +17,9 @@ from ..observation.watched_session import plain_values
 from ..response.holes import Making, being_made, with_marks, without_marks
 from .bound_view import BoundView
 from .error_pages import HANDLED, ask_handlers
-from .filling import globals_now, holes_of
-from .hook_reads import count_hook_reads
-from .watch import Covered, Watch, is_changed, watched
+from .filling_holes.filling import globals_now, holes_of
+from .watching.hook_reads import count_hook_reads
+from .watching.watch import Covered, Watch, is_changed, watched
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """In front of an app that can't be observed: what is stored of the answers to requests that say who asks.
 
-Covers ``frontends.gateway.visitor_judge`` and ``frontends.gateway.app_environ``.
+Covers ``frontends.gateway.judging.visitor_judge`` and ``frontends.gateway.app_environ``.
 """
 
 from __future__ import annotations

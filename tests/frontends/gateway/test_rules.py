@@ -1,7 +1,7 @@
 """The rules of http.md at the gateway, over real sockets with a real app behind: see :mod:`gateway_table`.
 
-Covers ``frontends.gateway.backend``, ``frontends.gateway.deliver``, ``frontends.gateway.entry_builder``,
-``frontends.gateway.origin``, ``frontends.gateway.fetch``, ``frontends.gateway.response_judge`` and
+Covers ``frontends.gateway.backend``, ``frontends.gateway.deliver``, ``frontends.gateway.judging.entry_builder``,
+``frontends.gateway.origin``, ``frontends.gateway.fetch``, ``frontends.gateway.judging.response_judge`` and
 ``frontends.gateway.invalidation``.
 """
 

@@ -1,6 +1,6 @@
 """What the requests that waited are given of another visitor's failure.
 
-Covers ``frontends.gateway.failures``.
+Covers ``frontends.gateway.judging.failures``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 from flask import Flask, g, request, session
 
 from flask_stalecache import GatewayCache
-from flask_stalecache.frontends.gateway.failures import bare_failure
+from flask_stalecache.frontends.gateway.judging.failures import bare_failure
 from flask_stalecache.frontends.request.request_origin import all_fields, shows_request
 from support.client import MakeApp, Seen, visit
 from support.flask_gateway import signed

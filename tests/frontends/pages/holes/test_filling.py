@@ -1,4 +1,5 @@
-"""Covers ``frontends.pages.filling``, ``frontends.pages.filled_copies`` and ``frontends.pages.view_call``."""
+"""Covers ``frontends.pages.filling_holes.filling``, ``frontends.pages.filling_holes.filled_copies`` and
+``frontends.pages.view_call``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Covers ``frontends.pages.known_holes`` and ``frontends.pages.hook_reads``: extensions as they are installed."""
+"""Covers ``frontends.pages.filling_holes.known_holes`` and ``frontends.pages.watching.hook_reads``: extensions as they are
+installed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Privacy: a view that reads request fields and cookies without naming them, anywhere in the app.
 
-Covers ``frontends.observation.read_log``, ``frontends.pages.request_recorder`` and ``frontends.pages.watch``.
+Covers ``frontends.observation.read_log``, ``frontends.pages.watching.request_recorder`` and ``frontends.pages.watching.watch``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Privacy: answers that are not stored. Covers ``frontends.pages.origin`` and ``frontends.pages.session_recorder``."""
+"""Privacy: answers that are not stored. Covers ``frontends.pages.origin`` and ``frontends.pages.watching.session_recorder``."""
 
 from __future__ import annotations
 

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...core.http.accept import names_of
-from ...core.http.cache_control import response_directives
-from ...core.http.credentials import credentials_in
-from ...core.http.fields import Headers, first_of
-from ...core.http.freshness import is_explicit
-from ...core.http.storing import is_for_everybody
-from ...core.http.vary import STAR
-from ...core.model.inputs import RequestInputs
-from ...core.model.keys import FORWARDED_FIELDS
-from ...core.model.reasons import BypassReason, Refusal, StoreRefusal
-from .backend import Backend, Observation
-from .rules import Rule
+from ....core.http.accept import names_of
+from ....core.http.cache_control import response_directives
+from ....core.http.credentials import credentials_in
+from ....core.http.fields import Headers, first_of
+from ....core.http.freshness import is_explicit
+from ....core.http.storing import is_for_everybody
+from ....core.http.vary import STAR
+from ....core.model.inputs import RequestInputs
+from ....core.model.keys import FORWARDED_FIELDS
+from ....core.model.reasons import BypassReason, Refusal, StoreRefusal
+from ..backend import Backend, Observation
+from ..rules import Rule
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

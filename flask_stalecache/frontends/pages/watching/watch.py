@@ -14,19 +14,19 @@ from typing import Any
 
 from flask.sessions import NullSession
 
-from ...core.http.validators import CONDITIONS
-from ...core.kept_by_class import kept_by_class
-from ...core.model.inputs import NO_NAMES, HoldsKeys, RequestInputs
-from ...core.model.keys import FORWARDED_FIELDS
-from ...core.model.query import NamePatterns
-from ...core.model.reasons import Refusal, StoreRefusal
-from ..flask_internals.contexts import RequestContext, outer_context
-from ..flask_internals.sessions import replace_session, session_cookie, session_of
-from ..flask_internals.steps import callbacks_of
-from ..observation.read_log import ReadLog
-from ..observation.session_log import HARMLESS, SessionLog, SessionReads
-from ..observation.watched_session import FLASHES, go_on_watching, holds_key, log_of, names_read, plain_values, watch_again
-from ..request.caller_context import is_connection
+from ....core.http.validators import CONDITIONS
+from ....core.kept_by_class import kept_by_class
+from ....core.model.inputs import NO_NAMES, HoldsKeys, RequestInputs
+from ....core.model.keys import FORWARDED_FIELDS
+from ....core.model.query import NamePatterns
+from ....core.model.reasons import Refusal, StoreRefusal
+from ...flask_internals.contexts import RequestContext, outer_context
+from ...flask_internals.sessions import replace_session, session_cookie, session_of
+from ...flask_internals.steps import callbacks_of
+from ...observation.read_log import ReadLog
+from ...observation.session_log import HARMLESS, SessionLog, SessionReads
+from ...observation.watched_session import FLASHES, go_on_watching, holds_key, log_of, names_read, plain_values, watch_again
+from ...request.caller_context import is_connection
 from .request_recorder import arrived_environ, plain_environ
 from .session_recorder import watched_session
 

@@ -23,19 +23,19 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from ...core.http.filled import OF_BODY, fields_of_filled, is_private, private_fields
-from ...core.model.entry import Entry
-from ...core.model.environ import REFRESHING, WARMING
-from ...core.model.holes import Hole, HoleCall
-from ...core.remembered import MIB, Remembered
-from ...core.rules.hole_encodings import is_encoding
-from ...core.rules.hole_marks import Marks, Pieces, foreign_mark
-from ...engine.log import RateLimitedLog
-from ...errors import StaleCacheError
-from ..flask_internals.contexts import RequestContext, outer_context
-from ..flask_internals.responses import is_as_cloned
-from ..request.caller_context import is_connection
-from ..response.holes import HoleFunctions, Making, checked_result, page_being_made, with_marks, without_marks
+from ....core.http.filled import OF_BODY, fields_of_filled, is_private, private_fields
+from ....core.model.entry import Entry
+from ....core.model.environ import REFRESHING, WARMING
+from ....core.model.holes import Hole, HoleCall
+from ....core.remembered import MIB, Remembered
+from ....core.rules.hole_encodings import is_encoding
+from ....core.rules.hole_marks import Marks, Pieces, foreign_mark
+from ....engine.log import RateLimitedLog
+from ....errors import StaleCacheError
+from ...flask_internals.contexts import RequestContext, outer_context
+from ...flask_internals.responses import is_as_cloned
+from ...request.caller_context import is_connection
+from ...response.holes import HoleFunctions, Making, checked_result, page_being_made, with_marks, without_marks
 from .known_holes import KnownHoles
 
 #: On a response: its holes, which are still to be filled.

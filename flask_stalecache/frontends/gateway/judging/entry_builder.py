@@ -7,34 +7,34 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...core.http.accept import ACCEPT_FIELDS, COOKIE, Chosen, in_order, names_of
-from ...core.http.fields import Headers, first_of, listed
-from ...core.http.freshness import is_explicit
-from ...core.http.tags import tags_in_fields
-from ...core.http.tracing import TRACING, shown_fields
-from ...core.http.vary import selecting_fields
-from ...core.model.arrival import root_name
-from ...core.model.checks import tags as checked_tags
-from ...core.model.entry import Entry
-from ...core.model.environ import environ_name
-from ...core.model.inputs import RequestInputs
-from ...core.model.keys import FORWARDED_FIELDS
-from ...core.model.policy import Windows
-from ...core.model.purge_names import page_names, tag_name, target_name
-from ...core.model.reasons import Refusal, StoreRefusal
-from ...core.rules.cacheability import Cacheability
-from ...core.rules.named import NOTHING_NAMED, NamedValues, recipe_of, session_values
-from ...core.rules.request_changes import PARTS, PARTS_IN_PLACE, changed_fields, changed_parts, may_explain, repeated_parameters
-from ...core.rules.shared_cache import Exchange, entry_fields
-from ...core.rules.variant_index import Fields, index_with, is_told_by
-from ...core.rules.variants import lookup, place_of
-from ...engine.origin import Start
-from ...errors import ConfigError, StoreError
-from ..app_code.hooks import ask
-from ..observation.read_log import ReadLog
-from ..request.request_body import has_unannounced_body
-from .backend import Backend, Observation
-from .rules import Rule
+from ....core.http.accept import ACCEPT_FIELDS, COOKIE, Chosen, in_order, names_of
+from ....core.http.fields import Headers, first_of, listed
+from ....core.http.freshness import is_explicit
+from ....core.http.tags import tags_in_fields
+from ....core.http.tracing import TRACING, shown_fields
+from ....core.http.vary import selecting_fields
+from ....core.model.arrival import root_name
+from ....core.model.checks import tags as checked_tags
+from ....core.model.entry import Entry
+from ....core.model.environ import environ_name
+from ....core.model.inputs import RequestInputs
+from ....core.model.keys import FORWARDED_FIELDS
+from ....core.model.policy import Windows
+from ....core.model.purge_names import page_names, tag_name, target_name
+from ....core.model.reasons import Refusal, StoreRefusal
+from ....core.rules.cacheability import Cacheability
+from ....core.rules.named import NOTHING_NAMED, NamedValues, recipe_of, session_values
+from ....core.rules.request_changes import PARTS, PARTS_IN_PLACE, changed_fields, changed_parts, may_explain, repeated_parameters
+from ....core.rules.shared_cache import Exchange, entry_fields
+from ....core.rules.variant_index import Fields, index_with, is_told_by
+from ....core.rules.variants import lookup, place_of
+from ....engine.origin import Start
+from ....errors import ConfigError, StoreError
+from ...app_code.hooks import ask
+from ...observation.read_log import ReadLog
+from ...request.request_body import has_unannounced_body
+from ..backend import Backend, Observation
+from ..rules import Rule
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

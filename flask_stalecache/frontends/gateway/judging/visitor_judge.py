@@ -6,25 +6,25 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ...core.http.accept import names_of
-from ...core.http.cache_control import response_directives
-from ...core.http.credentials import credentials_in
-from ...core.http.fields import end_to_end, first_of
-from ...core.http.freshness import is_explicit
-from ...core.http.storing import is_for_everybody
-from ...core.http.vary import with_vary
-from ...core.model.environ import REFRESHING
-from ...core.model.inputs import NO_NAMES, RequestInputs
-from ...core.model.policy import NEVER_VARIED
-from ...core.model.reasons import Refusal, StoreRefusal
-from ...core.rules.advice import Kind, fix_of_name, log_text_at
-from ...core.rules.storability import Judgement, Verdict, is_about_page, refuses_who_asks
-from ...engine.origin import Answer
-from ..request.request_origin import all_fields, shows_request
-from .backend import Backend, Observation
+from ....core.http.accept import names_of
+from ....core.http.cache_control import response_directives
+from ....core.http.credentials import credentials_in
+from ....core.http.fields import end_to_end, first_of
+from ....core.http.freshness import is_explicit
+from ....core.http.storing import is_for_everybody
+from ....core.http.vary import with_vary
+from ....core.model.environ import REFRESHING
+from ....core.model.inputs import NO_NAMES, RequestInputs
+from ....core.model.policy import NEVER_VARIED
+from ....core.model.reasons import Refusal, StoreRefusal
+from ....core.rules.advice import Kind, fix_of_name, log_text_at
+from ....core.rules.storability import Judgement, Verdict, is_about_page, refuses_who_asks
+from ....engine.origin import Answer
+from ...request.request_origin import all_fields, shows_request
+from ..backend import Backend, Observation
+from ..rules import Rule
+from ..wsgi_call import AppCall
 from .entry_builder import EntryBuilder
-from .rules import Rule
-from .wsgi_call import AppCall
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

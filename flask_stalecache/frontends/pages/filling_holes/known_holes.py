@@ -24,13 +24,13 @@ from typing import Any
 
 from flask import Flask
 
-from ...core.model.holes import HoleCall
-from ...core.rules.hole_marks import Marks
-from ...engine.log import RateLimitedLog
-from ..app_code.function_names import name_of
-from ..flask_internals.contexts import RequestContext, outer_context, request_context
-from ..response.holes import Making, page_being_made
-from .hook_reads import SetsG, calling_apart, globals_watched, has_hook_reads
+from ....core.model.holes import HoleCall
+from ....core.rules.hole_marks import Marks
+from ....engine.log import RateLimitedLog
+from ...app_code.function_names import name_of
+from ...flask_internals.contexts import RequestContext, outer_context, request_context
+from ...response.holes import Making, page_being_made
+from ..watching.hook_reads import SetsG, calling_apart, globals_watched, has_hook_reads
 
 #: The names of the holes in stored pages.
 _WTF, _SEASURF, _NONCE = "csrf_token of Flask-WTF", "csrf_token of Flask-SeaSurf", "csp_nonce of Flask-Talisman"

@@ -14,7 +14,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TypeAlias
 
-from ...core.http.fields import Headers, first_of
+from ....core.http.fields import Headers, first_of
 
 #: Body, status and fields.
 Failure: TypeAlias = "tuple[tuple[bytes, ...], str, list[tuple[str, str]]]"

@@ -9,17 +9,17 @@ from typing import Any
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
-from ...core.http.fields import fields_to_send
-from ...core.http.filled import fields_of_filled, without_lengths
-from ...core.model.entry import Entry
-from ...core.rules.hole_marks import Pieces
-from ...engine.origin import Served
-from ..flask_internals.contexts import RequestContext
-from ..flask_internals.responses import clone_response
-from ..response.holes import page_being_made
-from ..response.status_headers import fields_for_copy
+from ....core.http.fields import fields_to_send
+from ....core.http.filled import fields_of_filled, without_lengths
+from ....core.model.entry import Entry
+from ....core.rules.hole_marks import Pieces
+from ....engine.origin import Served
+from ...flask_internals.contexts import RequestContext
+from ...flask_internals.responses import clone_response
+from ...response.holes import page_being_made
+from ...response.status_headers import fields_for_copy
+from ..responses import add_fields, prepared_response
 from .filling import AppHoles, is_shown, marked, note_filled
-from .responses import add_fields, prepared_response
 
 
 def respond_with_filled(

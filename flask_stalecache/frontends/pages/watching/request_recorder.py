@@ -15,15 +15,15 @@ import flask.ctx
 from flask import Request
 from werkzeug.sansio.http import parse_cookie
 
-from ...core.http.accept import ACCEPT_FIELDS
-from ...core.model.environ import REPLAY, environ_name
-from ..flask_internals.readers import is_made_by_flask, is_of_framework, outside_caller
-from ..flask_internals.request_fields import RecordedHeaders
-from ..flask_internals.sessions import is_flask_opening_session
-from ..observation.observed_accept import observed_accept
-from ..observation.observed_environ import ObservedEnviron, RequestEnviron
-from ..observation.observed_values import hand_out, observed_values
-from ..observation.read_log import ReadLog
+from ....core.http.accept import ACCEPT_FIELDS
+from ....core.model.environ import REPLAY, environ_name
+from ...flask_internals.readers import is_made_by_flask, is_of_framework, outside_caller
+from ...flask_internals.request_fields import RecordedHeaders
+from ...flask_internals.sessions import is_flask_opening_session
+from ...observation.observed_accept import observed_accept
+from ...observation.observed_environ import ObservedEnviron, RequestEnviron
+from ...observation.observed_values import hand_out, observed_values
+from ...observation.read_log import ReadLog
 from .request_state import initial_state, sets_initial_state
 
 

@@ -6,25 +6,25 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from ...core.http.dates import pause_asked
-from ...core.http.fields import content_length, first_of, is_event_stream, lines_of
-from ...core.http.freshness import S_MAXAGE, is_explicit, switches_off
-from ...core.http.ranges import whole_size
-from ...core.http.storing import PARTS
-from ...core.http.unset import SET_COOKIE, cookie_refusal, without_sessions, without_unset
-from ...core.http.validators import renewed
-from ...core.model.entry import Entry
-from ...core.model.policy import Policy, Windows
-from ...core.model.reasons import Refusal, StoreRefusal
-from ...core.model.titles import endpoint_of
-from ...core.rules.advice import fix_of_reason
-from ...core.rules.cacheability import Cacheability
-from ...core.rules.shared_cache import Exchange, judge_exchange
-from ...core.rules.storability import Judgement, Verdict, speaks_for_itself
-from ..app_code.hooks import ask
-from .backend import Backend, Observation
-from .rules import Rule, default_policy
-from .wsgi_call import AppCall
+from ....core.http.dates import pause_asked
+from ....core.http.fields import content_length, first_of, is_event_stream, lines_of
+from ....core.http.freshness import S_MAXAGE, is_explicit, switches_off
+from ....core.http.ranges import whole_size
+from ....core.http.storing import PARTS
+from ....core.http.unset import SET_COOKIE, cookie_refusal, without_sessions, without_unset
+from ....core.http.validators import renewed
+from ....core.model.entry import Entry
+from ....core.model.policy import Policy, Windows
+from ....core.model.reasons import Refusal, StoreRefusal
+from ....core.model.titles import endpoint_of
+from ....core.rules.advice import fix_of_reason
+from ....core.rules.cacheability import Cacheability
+from ....core.rules.shared_cache import Exchange, judge_exchange
+from ....core.rules.storability import Judgement, Verdict, speaks_for_itself
+from ...app_code.hooks import ask
+from ..backend import Backend, Observation
+from ..rules import Rule, default_policy
+from ..wsgi_call import AppCall
 
 TOO_LARGE = Refusal(StoreRefusal.TOO_LARGE)
 #: What a 206 or 304 lacks, the whole may have: some apps leave fields out.

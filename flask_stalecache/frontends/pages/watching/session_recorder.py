@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ...core.kept_by_class import kept_by_class
-from ..flask_internals.sessions import SESSION_BOOKKEEPING
-from ..observation.session_log import SessionReads
+from ....core.kept_by_class import kept_by_class
+from ...flask_internals.sessions import SESSION_BOOKKEEPING
+from ...observation.session_log import SessionReads
 
 _FLAGS = frozenset({"accessed", "modified", "new", "permanent"})
 _BY_NAME = ("__getitem__", "__contains__", "get", "pop", "setdefault")

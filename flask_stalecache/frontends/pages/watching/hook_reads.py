@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from ...core.kept_by_class import kept_by_class
-from ..flask_internals.contexts import RequestContext, outer_context, request_context
-from ..observation.read_log import ReadLog
-from ..observation.session_log import KeysApart
-from ..observation.watched_session import log_of
+from ....core.kept_by_class import kept_by_class
+from ...flask_internals.contexts import RequestContext, outer_context, request_context
+from ...observation.read_log import ReadLog
+from ...observation.session_log import KeysApart
+from ...observation.watched_session import log_of
 from .watch import reads_of
 
 #: On the request: the reads of such hooks, which don't count so far.

@@ -12,7 +12,7 @@ from werkzeug.test import create_environ
 from werkzeug.wrappers import Request as WerkzeugRequest
 
 from flask_stalecache import StaleCache
-from flask_stalecache.frontends.pages.request_recorder import observed_request_class
+from flask_stalecache.frontends.pages.watching.request_recorder import observed_request_class
 
 
 def observed(base: type[Request] = Request) -> Any:

@@ -1,0 +1,1 @@
+"""Judges the app's responses: whether they are stored, for which visitors, and as which entries."""

@@ -1,0 +1,1 @@
+"""Fills the holes of stored pages for each visitor."""

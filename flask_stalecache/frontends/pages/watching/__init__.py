@@ -1,0 +1,1 @@
+"""Watches what a view and the hooks before it read of the request and its session."""
