@@ -31,7 +31,7 @@ from flask import Flask
 from hit import call, page, request
 
 from flask_stalecache import RedisStore, StaleCache, StoreError
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.shared.follower import Follower

@@ -29,8 +29,8 @@ from hit import call
 from werkzeug.test import create_environ
 
 from flask_stalecache import FileStore, StaleCache
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.entry import Entry
-from flask_stalecache.core.model.keys import digest
 from flask_stalecache.engine.scheduling import housekeeper
 from flask_stalecache.stores.formats.entry_format import decode, encode
 from flask_stalecache.stores.upkeep import sweep_progress

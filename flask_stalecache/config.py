@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from . import config_values as accept
+from .core.addressing.base_url import Base
+from .core.addressing.recipe import NOBODYS_ADDRESS
 from .core.http.tags import TAG_FIELDS
 from .core.model import checks
-from .core.model.base_url import Base
 from .core.model.policy import FAILURE_STATUSES, Windows
 from .core.model.query import NamePatterns
-from .core.model.recipe import NOBODYS_ADDRESS
 from .core.rules.status import STATUS_HEADERS
 from .errors import ConfigError
 

@@ -10,7 +10,7 @@ from flask import Flask
 
 from .app_state import AppState, state_of
 from .batches.warm_call import Reply
-from .core.model.base_url import Base, request_fields
+from .core.addressing.base_url import Base, request_fields
 from .core.model.environ import PROBE, REFRESHING, environ_name
 from .core.rules.why import Account, Explanation, Outside, explain_outside, explain_two
 from .errors import ConfigError

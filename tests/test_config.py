@@ -16,10 +16,10 @@ from flask import Flask
 
 from flask_stalecache import ConfigError, FileStore, StaleCache
 from flask_stalecache.config import DEFAULT_IGNORED_READERS, KEYS, PREFIX, Settings, read
-from flask_stalecache.core.model.base_url import Base
+from flask_stalecache.core.addressing.base_url import Base
+from flask_stalecache.core.addressing.server_url import ServerUrl
 from flask_stalecache.core.model.policy import Policy, Windows
 from flask_stalecache.core.model.query import NamePatterns
-from flask_stalecache.core.model.server_url import ServerUrl
 from flask_stalecache.stats.counters import Counters
 
 STORE = FileStore(Path("nowhere"), memory_size=0, counters=Counters())

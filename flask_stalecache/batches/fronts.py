@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from itertools import islice
 from urllib.parse import unquote_to_bytes
 
-from ..core.model.arrival import place_of_path
-from ..core.model.base_url import Address, Base
+from ..core.addressing.arrival import place_of_path
+from ..core.addressing.base_url import Address, Base
+from ..core.addressing.keys import host_of, raw_path
+from ..core.addressing.recipe import IN_EVERY_KEY, PageRecipe
 from ..core.model.entry import Entry
 from ..core.model.environ import with_variables
-from ..core.model.keys import host_of, raw_path
 from ..core.model.query import NamePatterns
-from ..core.model.recipe import IN_EVERY_KEY, PageRecipe
 from ..core.rules.request_changes import changed_parts
 from ..errors import StoreError
 from ..stores.base import Store

@@ -9,7 +9,7 @@ from dataclasses import replace
 from enum import Enum
 
 from ..core.model.entry import Entry
-from ..core.model.refresh_data import RefreshData
+from ..core.packets.refresh_data import RefreshData
 from ..engine.engine import Engine
 from ..engine.origin import RefreshResult
 from ..errors import RefreshRefused, StoreError

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..core.model.base_url import Base, request_fields
+from ..core.addressing.base_url import Base, request_fields
 from ..engine.handover.warm_files import WarmFiles
 from ..engine.scheduling.thread_pool import drain_all
 from ..stores.base import DirectoryStore

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from ..core.model.entry import Entry
-from ..core.model.refresh_data import Kind
 from ..core.model.titles import title_of
+from ..core.packets.refresh_data import Kind
 from ..engine.engine import Engine
 from ..engine.origin import Answer, RefreshJob, RefreshResult
 from ..stores.base import Copy

@@ -20,9 +20,9 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TypeVar
 
+from ..core.addressing.keys import digest
+from ..core.addressing.purge_names import url_below
 from ..core.model.entry import Entry
-from ..core.model.keys import digest
-from ..core.model.purge_names import url_below
 from ..core.model.titles import title_of
 from ..core.rules.serving import ServeOptions
 from ..core.wsgi import close_iterable

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NamedTuple
 
+from ..core.addressing.purge_names import EVERYTHING, endpoint_name, function_name, prefix_name, tag_name, url_name
 from ..core.formatting import printable
 from ..core.model.entry import Entry
-from ..core.model.purge_names import EVERYTHING, endpoint_name, function_name, prefix_name, tag_name, url_name
 from ..core.model.query import NamePatterns, SortedQuery
 from ..errors import ConfigError
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..core.addressing.recipe import PageRecipe
 from ..core.http.fields import is_event_stream
 from ..core.model.environ import WARMING
-from ..core.model.recipe import PageRecipe
 from ..core.wsgi import AppReply
 from .batch import Outcome
 from .warm_request import FRESH, Warming

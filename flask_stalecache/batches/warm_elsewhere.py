@@ -8,9 +8,9 @@ from contextvars import Context
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..core.model.packets import Said
-from ..core.model.recipe import PageRecipe
-from ..core.model.warm_data import WarmData
+from ..core.addressing.recipe import PageRecipe
+from ..core.packets.packets import Said
+from ..core.packets.warm_data import WarmData
 from ..engine.engine import Engine
 from ..engine.handover.warm_files import WarmFiles
 from ..errors import RefreshRefused

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
-from ..core.model.base_url import Address, Base
+from ..core.addressing.base_url import Address, Base
+from ..core.addressing.keys import FORWARDED_FIELDS
+from ..core.addressing.recipe import PageRecipe
 from ..core.model.environ import environ_name
-from ..core.model.keys import FORWARDED_FIELDS
-from ..core.model.recipe import PageRecipe
 from ..errors import ConfigError
 from .batch import Outcome
 from .fronts import Fronts

@@ -13,10 +13,10 @@ from flask import Flask
 from flask.cli import with_appcontext
 
 from ..config import Settings
+from ..core.addressing.purge_names import DEFAULT_PORTS
 from ..core.formatting import NONE, clock, number, percent, size, spell
 from ..core.http.access_log import LogLine
 from ..core.model.policy import DEFAULT_JITTER, DEFAULT_STATUSES, Windows
-from ..core.model.purge_names import DEFAULT_PORTS
 from ..core.model.query import NamePatterns
 from ..core.rules.log_replay import Kind, Outcome, Replay, Visits
 from ..errors import ConfigError

@@ -10,9 +10,9 @@ from flask import Flask
 
 from ..app_state import AppState
 from ..config import KEYS, PREFIX
+from ..core.addressing.server_url import ServerUrl
 from ..core.model.policy import Policy
 from ..core.model.query import NamePatterns
-from ..core.model.server_url import ServerUrl
 from ..filesystem.system import lacks_for_files
 from ..stores.base import DirectoryStore, PrivateStore
 

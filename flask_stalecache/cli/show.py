@@ -10,13 +10,13 @@ import click
 from flask.cli import with_appcontext
 
 from ..app_state import AppState
+from ..core.addressing.keys import FORWARDED_FIELDS, digest, is_digest
+from ..core.addressing.purge_names import tags_in
+from ..core.addressing.recipe import PageRecipe
 from ..core.formatting import clock, size, spell
 from ..core.model.entry import Entry
 from ..core.model.environ import environ_name, field_of
 from ..core.model.holes import labels_of
-from ..core.model.keys import FORWARDED_FIELDS, digest, is_digest
-from ..core.model.purge_names import tags_in
-from ..core.model.recipe import PageRecipe
 from ..core.model.titles import endpoint_of, function_of, title_of
 from ..core.rules.explain import Explanation, explain
 from ..core.rules.serving import ServeOptions

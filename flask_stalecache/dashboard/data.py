@@ -11,9 +11,9 @@ from typing import Any
 from flask import Flask
 
 from ..app_state import AppState, state_of
+from ..core.addressing.keys import page_key
 from ..core.formatting import number, spell
 from ..core.model.entry import Entry
-from ..core.model.keys import page_key
 from ..core.model.note import Note
 from ..core.rules.serving import ServeOptions
 from ..core.rules.variant_index import INDEX, keys_in

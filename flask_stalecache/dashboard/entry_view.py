@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..core.addressing.keys import digest
+from ..core.addressing.purge_names import tags_in
 from ..core.formatting import size, spell
 from ..core.model.holes import labels_of
-from ..core.model.keys import digest
-from ..core.model.purge_names import tags_in
 from ..core.model.titles import title_of
 from ..core.rules.explain import State, explain, state_of
 from ..core.rules.serving import ServeOptions

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from ..core.model.arrival import place_of_path, unsent
+from ..core.addressing.arrival import place_of_path, unsent
+from ..core.addressing.keys import RAW_PATHS, host_of
 from ..core.model.environ import as_arrived
-from ..core.model.keys import RAW_PATHS, host_of
 from ..errors import ConfigError
 
 #: Characters that browsers do not quote in a path and in a query.

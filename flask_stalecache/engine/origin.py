@@ -33,7 +33,7 @@ from typing import Any, NamedTuple, Protocol
 from ..core.model.entry import Entry
 from ..core.model.inputs import NO_NAMES, RequestInputs
 from ..core.model.reasons import MissReason, Reason, Refusal, StoreRefusal, reason_of_names
-from ..core.model.refresh_data import Kind
+from ..core.packets.refresh_data import Kind
 from ..core.rules.serving import Serve, ServeOptions, decide
 from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict

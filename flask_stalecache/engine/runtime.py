@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..config import Settings
 from ..core.model.entry import Entry
-from ..core.model.packets import socket_name
 from ..core.model.titles import title_of
+from ..core.packets.packets import socket_name
 from ..errors import StoreError
 from ..filesystem.process import this_process
 from ..stats.counters import Counters

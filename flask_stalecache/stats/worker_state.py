@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..core.model.packets import PREFIX
+from ..core.packets.packets import PREFIX
 from ..filesystem.atomic import files_in, read_file, status_of, write_file
 from ..filesystem.directory import Inside, Place
 from ..filesystem.process import ProcessId, this_process

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from ..core.addressing.keys import digest, is_digest
 from ..core.model.entry import Entry
-from ..core.model.keys import digest, is_digest
 from ..core.model.note import Note
 from ..stats.counters import Counters
 from ..stats.many_hosts import Hosts

@@ -20,9 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..config import KEYS, Settings
+from ..core.addressing.keys import digest
 from ..core.model.checks import Duration
 from ..core.model.entry import Entry
-from ..core.model.keys import digest
 from ..core.model.note import NOTHING, Note
 from ..core.rules.variant_index import INDEX
 from ..errors import BrokenEntry, ConfigError, StoreError

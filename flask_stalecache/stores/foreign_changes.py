@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 
+from ..core.addressing.purge_names import EVERYTHING
 from ..core.guarded import guarded
-from ..core.model.purge_names import EVERYTHING
 from ..errors import BrokenEntry
 from ..filesystem.atomic import store_errors
 from ..filesystem.process import ProcessId, this_process

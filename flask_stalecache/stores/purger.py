@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeAlias
 
-from ..core.model.purge_names import EVERYTHING, address_of
+from ..core.addressing.purge_names import EVERYTHING, address_of
 from ..errors import BrokenEntry, StoreError
 from ..filesystem.atomic import has_no_room
 from .cache_directory import CacheDirectory

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..core.model.keys import digest
+from ..core.addressing.keys import digest
 from ..errors import StoreError
 from ..filesystem.directory import Directory, Inside
 from ..filesystem.locks import POLL, FileKeyLock

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from ..batches.handed_over import HandedOver, RefreshOutcome
 from ..batches.warm_elsewhere import HandedWarmings
-from ..core.model.packets import SIZE, Packet
-from ..core.model.refresh_data import RefreshData
+from ..core.packets.packets import SIZE, Packet
+from ..core.packets.refresh_data import RefreshData
 from ..engine.engine import Engine
 from ..engine.scheduling.thread_pool import ThreadPool
 from ..errors import RefreshRefused

@@ -7,7 +7,7 @@ import socket
 from typing import NamedTuple
 
 from ..app_state import AppState
-from ..core.model.packets import socket_name
+from ..core.packets.packets import socket_name
 from ..errors import ConfigError
 from ..filesystem.atomic import make_directories
 from ..filesystem.local_socket import new_socket

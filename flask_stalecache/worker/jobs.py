@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core.model.packets import Packet
+from ..core.packets.packets import Packet
 from ..engine.scheduling.fair_queue import Demand, FairQueue, Waiting
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from ..core.model.packets import SIZE, Packet, Said, encode_reply
+from ..core.packets.packets import SIZE, Packet, Said, encode_reply
 from ..filesystem.local_socket import receive
 from ..filesystem.system import kill
 from ..stats.schema import RunningRefresh, WorkerState

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ..core.model.packets import PREFIX
+from ..core.packets.packets import PREFIX
 from ..errors import ConfigError, StoreError
 from ..filesystem.atomic import remove_file
 from ..filesystem.directory import Directory

@@ -12,8 +12,8 @@ from flask import Flask, abort, request
 
 from flask_stalecache import GatewayCache, Policy, RefreshRefused, StaleCache
 from flask_stalecache.batches import handed_over
-from flask_stalecache.core.model.keys import digest
-from flask_stalecache.core.model.refresh_data import Kind, RefreshData
+from flask_stalecache.core.addressing.keys import digest
+from flask_stalecache.core.packets.refresh_data import Kind, RefreshData
 from support.client import MakeApp, visit
 from support.handed_over import job_for, run
 from support.threads import PATIENCE, go, wait_until

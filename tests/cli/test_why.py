@@ -11,7 +11,7 @@ from click.testing import Result
 from flask import Flask, request
 
 from flask_stalecache import Policy, StaleCache
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from support.client import MakeApp, visit
 
 BASE = "http://shop.example"

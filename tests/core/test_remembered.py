@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from flask_stalecache import Policy
+from flask_stalecache.core.addressing.keys import QUOTED, page_key
 from flask_stalecache.core.http.vary import normalised
-from flask_stalecache.core.model.keys import QUOTED, page_key
 from flask_stalecache.core.model.query import NamePatterns
 from flask_stalecache.core.remembered import MIB, Remembered, size_of
 from flask_stalecache.core.rules.prefer_stale import PreferStale

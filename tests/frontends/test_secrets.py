@@ -15,7 +15,7 @@ import time_machine
 from flask import Flask, Response, request
 
 from flask_stalecache import GatewayCache, StaleCache
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from support.third_party import Site, ThirdParty
 from support.wsgi_apps import App, ask
 

@@ -18,7 +18,8 @@ from support.purity import IMPURE, PURE_ELSEWHERE
 ROOT = Path(flask_stalecache.__file__).parent
 PACKAGE = ROOT.name
 
-#: One layer is a package. A module imports from the layers above it, and in its own layer from those named before it.
+#: One layer is a package, with the packages within it. A module imports from the layers above it, and in its own layer from those
+#: named before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     (
@@ -38,20 +39,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.model.checks",
         "core.model.policy",
         "core.model.work",
-        "core.model.keys",
-        "core.model.arrival",
-        "core.model.purge_names",
-        "core.model.recipe",
-        "core.model.base_url",
-        "core.model.server_url",
         "core.model.moments",
         "core.model.holes",
         "core.model.entry",
         "core.model.note",
-        "core.model.refresh_data",
-        "core.model.packets",
-        "core.model.warm_data",
         "core.model.titles",
+    ),
+    (
+        "core.addressing.keys",
+        "core.addressing.arrival",
+        "core.addressing.purge_names",
+        "core.addressing.recipe",
+        "core.addressing.base_url",
+        "core.addressing.server_url",
     ),
     (
         "core.http.cookies",
@@ -66,15 +66,22 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "core.http.storing",
         "core.http.content_policy",
         "core.http.request",
-        "core.http.ranges",
         "core.http.tracing",
         "core.http.tags",
         "core.http.unset",
-        "core.http.ended",
-        "core.http.filled",
-        "core.http.validators",
-        "core.http.conditional",
         "core.http.invalidation",
+    ),
+    (
+        "core.responses.ranges",
+        "core.responses.ended",
+        "core.responses.filled",
+        "core.responses.validators",
+        "core.responses.conditional",
+    ),
+    (
+        "core.packets.refresh_data",
+        "core.packets.packets",
+        "core.packets.warm_data",
     ),
     (
         "core.rules.status",

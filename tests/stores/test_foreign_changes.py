@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_stalecache.core.model.keys import digest
-from flask_stalecache.core.model.purge_names import short_name
+from flask_stalecache.core.addressing.keys import digest
+from flask_stalecache.core.addressing.purge_names import short_name
 from flask_stalecache.stores import purger
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purges import purge_records

@@ -9,7 +9,7 @@ import pytest
 import time_machine
 
 from flask_stalecache import FileStore
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.stores.base import QueueingStore
 from flask_stalecache.stores.queue_marks import BUSY, FILE_NAME
 from flask_stalecache.stores.table.stamps import slot_of

@@ -15,7 +15,7 @@ from flask_stalecache import config
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.policy import Windows
-from flask_stalecache.core.model.refresh_data import Kind
+from flask_stalecache.core.packets.refresh_data import Kind
 from flask_stalecache.core.rules.serving import PLAIN, ServeOptions
 from flask_stalecache.core.rules.storability import Verdict
 from flask_stalecache.core.rules.variant_index import INDEX

@@ -8,9 +8,9 @@ from typing import Any
 from flask import Flask
 
 from flask_stalecache import StaleCache
-from flask_stalecache.core.model.keys import digest
-from flask_stalecache.core.model.refresh_data import Kind, RefreshData
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.titles import title_of
+from flask_stalecache.core.packets.refresh_data import Kind, RefreshData
 
 
 def job_for(app: Flask, title: str, kind: Kind = Kind.PAGE, *, version: str = "", expires: float = 3600) -> dict[str, Any]:

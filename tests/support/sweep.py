@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flask_stalecache import FileStore, StoreError
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.stores.upkeep.sweep_progress import decode
 from support.engine import make_entry
 

@@ -16,7 +16,7 @@ from typing import Any
 from flask import Flask
 
 from flask_stalecache import StaleCache
-from flask_stalecache.core.model.packets import socket_name
+from flask_stalecache.core.packets.packets import socket_name
 from flask_stalecache.filesystem.directory import Directory
 from flask_stalecache.stats.schema import WorkerState
 from flask_stalecache.stats.worker_state import read_state

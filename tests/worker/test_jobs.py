@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from flask_stalecache.core.model.packets import Packet
-from flask_stalecache.core.model.refresh_data import Kind
+from flask_stalecache.core.packets.packets import Packet
+from flask_stalecache.core.packets.refresh_data import Kind
 from flask_stalecache.worker.jobs import Jobs
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_stalecache.core.model.packets import Packet, socket_name
-from flask_stalecache.core.model.refresh_data import Kind
+from flask_stalecache.core.packets.packets import Packet, socket_name
+from flask_stalecache.core.packets.refresh_data import Kind
 from flask_stalecache.filesystem.directory import Directory
 from flask_stalecache.filesystem.local_socket import connect
 from flask_stalecache.worker.parent import Limits, Parent

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import time_machine
 
-from flask_stalecache.core.model.packets import socket_name
+from flask_stalecache.core.packets.packets import socket_name
 from flask_stalecache.stats import worker_state
 from flask_stalecache.stats.schema import WorkerState
 from flask_stalecache.stats.worker_state import LASTS, become_worker, write_state

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from flask_stalecache import Batch, ConfigError
-from flask_stalecache.core.model.packets import REPLY_SIZE, Packet, Said, decode_reply
-from flask_stalecache.core.model.refresh_data import Kind
+from flask_stalecache.core.packets.packets import REPLY_SIZE, Packet, Said, decode_reply
+from flask_stalecache.core.packets.refresh_data import Kind
 from flask_stalecache.filesystem.local_socket import receive
 from flask_stalecache.worker.parent import Limits, Parent, _Visitor
 from flask_stalecache.worker.worker_socket import WorkerSocket

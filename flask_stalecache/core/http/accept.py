@@ -25,8 +25,8 @@ from typing import Any, NamedTuple, TypeAlias, cast
 from werkzeug.datastructures import Accept, CharsetAccept, LanguageAccept, MIMEAccept
 from werkzeug.http import parse_accept_header
 
+from ..addressing.keys import NAMED, digest
 from ..model.environ import environ_name
-from ..model.keys import NAMED, digest
 from .vary import acceptable_of, normalised, weighed
 
 ENCODING = "accept-encoding"

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
+from ..addressing.keys import tells_who
 from ..exhaustive import assert_never
 from ..http.tracing import TRACING
-from ..model.keys import tells_who
 from ..model.policy import NEVER_VARIED
 from ..model.reasons import BypassReason, Reason, Refusal, StoreRefusal
 

@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from typing import TypeVar
 
+from ..addressing.purge_names import tags_in
 from ..model.checks import seconds, tags
 from ..model.entry import Entry
-from ..model.purge_names import tags_in
 from .serving import ServeOptions, was_ended
 
 T = TypeVar("T")

@@ -18,12 +18,12 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ...errors import ConfigError
+from ..addressing.recipe import PageRecipe
 from ..http import cookies
 from ..http.accept import COOKIE, NAMED_KINDS, Named, names_of
 from ..model.environ import with_variables
 from ..model.policy import Normaliser, Policy
 from ..model.query import NamePatterns
-from ..model.recipe import PageRecipe
 from .variant_index import Fields
 from .variants import NO_VALUES
 

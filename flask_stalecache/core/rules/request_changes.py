@@ -23,12 +23,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+from ..addressing.keys import RAW_PATHS, host_of
 from ..http.fields import Headers, lines_of
-from ..http.validators import CONDITIONS
 from ..model.environ import environ_name
 from ..model.inputs import RequestInputs
-from ..model.keys import RAW_PATHS, host_of
 from ..model.query import NamePatterns
+from ..responses.validators import CONDITIONS
 
 #: The parts of a request that are compared.
 PARTS = frozenset({"method", "scheme", "host", "path", "query", "REMOTE_USER"})

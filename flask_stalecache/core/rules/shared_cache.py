@@ -24,10 +24,10 @@ from ..http.fields import stored_fields
 from ..http.freshness import StaleWindows, forbids_stale, initial_age, is_explicit, lifetime, stale_windows
 from ..http.request import accepts, may_use
 from ..http.storing import may_be_shared, refusal
-from ..http.validators import conditional_fields
 from ..model.entry import Entry
 from ..model.policy import FAILURE_STATUSES, Policy, Windows
 from ..model.reasons import Refusal, StoreRefusal
+from ..responses.validators import conditional_fields
 from .prefer_stale import PreferStale
 from .serving import ServeOptions
 from .storability import Judgement, Verdict, failures_now

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
+from ..addressing.keys import NAMED, Shown, digest, shown
 from ..http.accept import (
     ACCEPT_FIELDS,
     ENCODING,
@@ -30,7 +31,6 @@ from ..http.accept import (
 )
 from ..model.entry import Entry
 from ..model.inputs import NO_NAMES
-from ..model.keys import NAMED, Shown, digest, shown
 from ..model.policy import Windows
 
 #: The status of an index. No response has it.

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Hashable
 from typing import NamedTuple, Protocol
 
+from ...core.addressing.keys import digest
 from ...core.model.entry import Entry
-from ...core.model.keys import digest
-from ...core.model.packets import Said
-from ...core.model.refresh_data import Kind, RefreshData, is_whole
+from ...core.packets.packets import Said
+from ...core.packets.refresh_data import Kind, RefreshData, is_whole
 from ...core.rules.variant_index import INDEX
 from ...stats.counters import Counters
 from ...stores.base import Copy

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...core.model.warm_data import LARGEST, WarmData, file_name
+from ...core.packets.warm_data import LARGEST, WarmData, file_name
 from ...errors import ConfigError
 from ...filesystem.atomic import read_file, remove_file, status_of, write_file
 from ...filesystem.directory import Directory, Inside

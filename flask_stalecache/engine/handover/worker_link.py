@@ -22,8 +22,8 @@ from pathlib import Path
 from weakref import finalize
 
 from ...core.guarded import guarded
-from ...core.model.packets import REPLY_SIZE, Packet, Said, decode_reply, group_of, socket_name
-from ...core.model.refresh_data import Kind, RefreshData
+from ...core.packets.packets import REPLY_SIZE, Packet, Said, decode_reply, group_of, socket_name
+from ...core.packets.refresh_data import Kind, RefreshData
 from ...errors import ConfigError
 from ...filesystem.directory import Directory
 from ...filesystem.local_socket import connect, receive

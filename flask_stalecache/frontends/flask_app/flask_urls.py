@@ -14,8 +14,8 @@ from werkzeug.routing import BuildError, RoutingException
 
 from ...batches.operations import WarmTarget
 from ...config import Settings
-from ...core.model.base_url import Base
-from ...core.model.keys import digest, raw_path
+from ...core.addressing.base_url import Base
+from ...core.addressing.keys import digest, raw_path
 from ...errors import ConfigError
 from ...stores.shared.introduction import Identity
 from ..flask_internals.contexts import url_adapter_of

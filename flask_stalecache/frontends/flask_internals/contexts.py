@@ -10,8 +10,8 @@ from flask import Flask, Request, current_app, request
 from werkzeug.local import LocalProxy
 from werkzeug.routing import MapAdapter
 
+from ...core.addressing.base_url import Base
 from ...core.kept_by_class import kept_by_class
-from ...core.model.base_url import Base
 
 # Not by import, which would fail or warn where a name is missing or deprecated: check_versions is to report that.
 GLOBALS = vars(flask.globals)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from werkzeug.wsgi import FileWrapper
 
 from ...core.http.cookies import only_named
-from ...core.http.validators import CONDITIONS, conditional_fields
 from ...core.model.entry import Entry
 from ...core.model.environ import environ_name
+from ...core.responses.validators import CONDITIONS, conditional_fields
 from ..request.request_body import take_body_away
 from .rules import Rule
 

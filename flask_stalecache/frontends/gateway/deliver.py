@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.wsgi import FileWrapper
 
 from ...core.exhaustive import assert_never
-from ...core.http.conditional import (
+from ...core.http.fields import fields_to_send, first_of, request_fields
+from ...core.http.tags import without_fields
+from ...core.model.entry import Entry
+from ...core.model.inputs import RequestInputs
+from ...core.responses.conditional import (
     ANSWERED_FIELDS,
     Extent,
     Selected,
@@ -23,13 +27,9 @@ from ...core.http.conditional import (
     select,
     with_accept_ranges,
 )
-from ...core.http.ended import without_freshness
-from ...core.http.fields import fields_to_send, first_of, request_fields
-from ...core.http.ranges import UnsatisfiableRange, accepts_ranges, single_range
-from ...core.http.tags import without_fields
-from ...core.http.validators import CONDITIONS, fields_of_304
-from ...core.model.entry import Entry
-from ...core.model.inputs import RequestInputs
+from ...core.responses.ended import without_freshness
+from ...core.responses.ranges import UnsatisfiableRange, accepts_ranges, single_range
+from ...core.responses.validators import CONDITIONS, fields_of_304
 from ...engine.standing import Standing
 from ...errors import StoreError
 from ...stats.tally import UNCOUNTED, Tally

@@ -36,12 +36,12 @@ from ...core.exhaustive import assert_never
 from ...core.http.cache_control import RequestDirectives, response_directives
 from ...core.http.fields import content_length, first_of
 from ...core.http.unset import sessions_set
-from ...core.http.validators import conditional_fields, confirmed_by_head, renewed
 from ...core.http.vary import STAR
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING
 from ...core.model.policy import FAILURE_STATUSES, TOO_MANY
 from ...core.model.reasons import Refusal, StoreRefusal
+from ...core.responses.validators import conditional_fields, confirmed_by_head, renewed
 from ...core.rules.cacheability import Cacheability, collected_by, current
 from ...core.rules.named import NOTHING_NAMED, NamedValues
 from ...core.rules.shared_cache import Exchange

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...batches.renewal import Renewal
 from ...batches.warm_request import warming_of
+from ...core.addressing.keys import is_key_of_page
 from ...core.http.cache_control import response_directives
-from ...core.http.conditional import fields_of_part
 from ...core.http.fields import end_to_end, first_of
 from ...core.http.freshness import must_be_confirmed
 from ...core.http.invalidation import SAFE_METHODS
@@ -28,9 +28,9 @@ from ...core.http.tags import without_fields
 from ...core.http.vary import with_vary
 from ...core.model.entry import Entry
 from ...core.model.environ import ARRIVED, REFRESHING, REPLAY, REPORT, WARMING
-from ...core.model.keys import is_key_of_page
 from ...core.model.reasons import BypassReason, MissReason
 from ...core.remembered import MIB, Remembered
+from ...core.responses.conditional import fields_of_part
 from ...core.rules.serving import was_ended
 from ...core.rules.status import CacheStatus, forwarded_field, key_and_detail, status_fields
 from ...core.rules.variants import Index

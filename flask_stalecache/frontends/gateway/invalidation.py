@@ -14,11 +14,11 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from ...core.addressing.arrival import Place, name_of_root, place_of_path, unsent
+from ...core.addressing.keys import RAW_PATHS, host_of, page_key
+from ...core.addressing.purge_names import target_name
 from ...core.http.invalidation import invalidated
-from ...core.model.arrival import Place, name_of_root, place_of_path, unsent
 from ...core.model.entry import Entry
-from ...core.model.keys import RAW_PATHS, host_of, page_key
-from ...core.model.purge_names import target_name
 from ...core.rules.variant_index import keys_in
 from ...errors import StoreError
 from ..wsgi import closing

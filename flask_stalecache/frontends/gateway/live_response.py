@@ -22,10 +22,10 @@ from dataclasses import replace
 from functools import partial
 
 from ...core.exhaustive import assert_never
-from ...core.http.conditional import Extent, Selected, fields_of_206, fields_of_416, select_of_new, with_accept_ranges
 from ...core.http.fields import request_fields
-from ...core.http.ranges import cut
-from ...core.http.validators import fields_of_304
+from ...core.responses.conditional import Extent, Selected, fields_of_206, fields_of_416, select_of_new, with_accept_ranges
+from ...core.responses.ranges import cut
+from ...core.responses.validators import fields_of_304
 from ...engine.origin import Answer
 from .fetch import AppFetch
 from .origin import GatewayOrigin

@@ -10,17 +10,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...batches.warm_request import Warming, warming_of
+from ...core.addressing.keys import page_key
+from ...core.addressing.recipe import PageRecipe
 from ...core.http.accept import in_order
 from ...core.http.fields import lines_of
-from ...core.http.validators import CONDITIONS
 from ...core.model.entry import Entry
 from ...core.model.environ import CONVERTED, REFRESHING, WARMING
 from ...core.model.inputs import RequestInputs
-from ...core.model.keys import page_key
 from ...core.model.reasons import Refusal, StoreRefusal
-from ...core.model.recipe import PageRecipe
-from ...core.model.refresh_data import Kind
 from ...core.model.titles import endpoint_of
+from ...core.packets.refresh_data import Kind
+from ...core.responses.validators import CONDITIONS
 from ...core.rules.named import recipe_of
 from ...core.rules.prefer_stale import is_set
 from ...core.rules.serving import ServeOptions

@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask
 
 from ...config import Settings
-from ...core.model.keys import call_key
+from ...core.addressing.keys import call_key
 from ...core.remembered import Remembered
 from ...core.rules.serving import ServeOptions
 from ...engine.log import RateLimitedLog

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from weakref import WeakSet
 
+from ...core.addressing.purge_names import EVERYTHING, function_name
 from ...core.guarded import guarded
 from ...core.model.note import NOTHING, Note
-from ...core.model.purge_names import EVERYTHING, function_name
 from ...engine.scheduling.per_process import PerProcess
 from ...errors import StoreError
 from ...stores.base import Store

@@ -20,13 +20,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...core.addressing.purge_names import call_names, tag_name
 from ...core.http.cache_control import Directives
 from ...core.http.dates import retry_after
 from ...core.model.checks import tags as checked_tags
 from ...core.model.entry import Entry
 from ...core.model.inputs import NO_NAMES
 from ...core.model.policy import Windows
-from ...core.model.purge_names import call_names, tag_name
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, current, run_apart
 from ...core.rules.storability import Facts, Verdict, judge

@@ -11,8 +11,8 @@ from flask import Flask, has_request_context
 
 from ...batches.renewal import Renewal
 from ...config import Settings
+from ...core.addressing.purge_names import call_name
 from ...core.model.entry import Entry
-from ...core.model.purge_names import call_name
 from ...core.model.reasons import BypassReason, MissReason
 from ...core.remembered import MIB, Remembered
 from ...core.rules import cacheability

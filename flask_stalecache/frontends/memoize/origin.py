@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ...core.model.refresh_data import Kind
+from ...core.packets.refresh_data import Kind
 from ...core.rules.prefer_stale import preference
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Verdict

@@ -23,7 +23,7 @@ from urllib.parse import quote
 from flask import Flask
 from werkzeug.routing import BuildError, MapAdapter
 
-from ...core.model.base_url import Base
+from ...core.addressing.base_url import Base
 from ...core.model.environ import environ_name
 from ...core.remembered import MIB, Remembered
 from ...core.rules.variant_index import INDEX, Fields

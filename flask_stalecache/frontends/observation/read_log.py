@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ...core.addressing.keys import FORWARDED_FIELDS
 from ...core.http.accept import ACCEPT_FIELDS, AcceptReads
 from ...core.http.tracing import TRACING
 from ...core.http.vary import STAR
 from ...core.model.environ import QUERY_VARIABLES, field_of, is_anybodys
-from ...core.model.keys import FORWARDED_FIELDS
 from ..flask_internals.readers import is_in_view
 from ..flask_internals.sessions import app_opening_session, loads_sessions_only, session_cookie
 

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from ...core.addressing.purge_names import page_names, tag_name, tags_in
 from ...core.http.accept import ACCEPT_FIELDS, COOKIE, names_of
 from ...core.http.dates import pause_asked
 from ...core.http.fields import stored_fields
@@ -36,7 +37,6 @@ from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, as_arrived
 from ...core.model.inputs import AUTHORIZATION, NO_NAMES, RequestInputs
 from ...core.model.policy import TOO_MANY, Windows
-from ...core.model.purge_names import page_names, tag_name, tags_in
 from ...core.model.query import NamePatterns
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, collecting, current

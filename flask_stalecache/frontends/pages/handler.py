@@ -24,14 +24,14 @@ from werkzeug.wrappers import Response
 from ...batches.renewal import Renewal
 from ...batches.warm_request import Warming, warming_of
 from ...config import Settings
+from ...core.addressing.keys import is_key_of_page, page_key
+from ...core.addressing.recipe import PageRecipe
 from ...core.http.content_policy import has_nonce_in_body
 from ...core.http.vary import STAR
 from ...core.model.entry import Entry
 from ...core.model.environ import REFRESHING, REPLAY, REPORT
-from ...core.model.keys import is_key_of_page, page_key
 from ...core.model.policy import FAILURE_STATUSES
 from ...core.model.reasons import BypassReason, Refusal, StoreRefusal
-from ...core.model.recipe import PageRecipe
 from ...core.model.titles import endpoint_of, title_of
 from ...core.rules.cacheability import unheard
 from ...core.rules.serving import ServeOptions

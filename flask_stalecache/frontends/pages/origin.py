@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ...batches.warm_request import warming_of
+from ...core.addressing.keys import page_key
+from ...core.addressing.recipe import PageRecipe
 from ...core.http.accept import in_order
 from ...core.model.environ import WARMING
 from ...core.model.inputs import RequestInputs
-from ...core.model.keys import page_key
 from ...core.model.policy import FAILURE_STATUSES, Policy
-from ...core.model.recipe import PageRecipe
 from ...core.rules.named import NOTHING_NAMED, recipe_of
 from ...core.rules.serving import ServeOptions
 from ...core.rules.status import CacheStatus

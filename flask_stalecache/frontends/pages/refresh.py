@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from flask import Flask, Request
 
+from ...core.addressing.recipe import PageRecipe
 from ...core.http.dates import pause_asked
 from ...core.model.environ import ARRIVED, REPLAY, url_variables
-from ...core.model.recipe import PageRecipe
-from ...core.model.refresh_data import Kind
+from ...core.packets.refresh_data import Kind
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Verdict
 from ...core.wsgi import AppReply

@@ -10,12 +10,12 @@ from flask import Flask
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
-from ...core.http.conditional import with_accept_ranges
-from ...core.http.ended import without_freshness
 from ...core.http.fields import fields_to_send
 from ...core.http.vary import vary_with
 from ...core.kept_by_class import kept_by_class
 from ...core.model.entry import Entry
+from ...core.responses.conditional import with_accept_ranges
+from ...core.responses.ended import without_freshness
 from ...core.rules.serving import ServeOptions, was_ended
 from ...core.rules.status import CacheStatus
 from ...core.wsgi import close_iterable

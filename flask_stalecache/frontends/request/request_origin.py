@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ...core.addressing.keys import FORWARDED_FIELDS
 from ...core.model.entry import Entry
 from ...core.model.environ import environ_name
 from ...core.model.inputs import AUTHORIZATION, RequestInputs
-from ...core.model.keys import FORWARDED_FIELDS
 from ...engine.origin import Answer, Origin
 from .request_body import has_unannounced_body
 

@@ -9,12 +9,12 @@ from typing import Any
 from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter, HTTPAdapter
 
-from ...core.http.conditional import Extent, select
 from ...core.http.fields import Lookup
 from ...core.http.invalidation import SAFE_METHODS, invalidated
-from ...core.http.validators import fields_of_304
 from ...core.model.entry import Entry
 from ...core.model.reasons import BypassReason, MissReason
+from ...core.responses.conditional import Extent, select
+from ...core.responses.validators import fields_of_304
 from ...core.rules import cacheability
 from ...core.rules.status import CacheStatus, forwarded_field, status_fields
 from ...core.rules.storability import Verdict

@@ -22,12 +22,12 @@ from ...core.http.credentials import credentials_in
 from ...core.http.dates import retry_after
 from ...core.http.fields import content_length
 from ...core.http.freshness import is_explicit
-from ...core.http.validators import conditional_fields, confirmed_by_head, renewed
 from ...core.http.vary import selecting_fields
 from ...core.model.entry import Entry
 from ...core.model.inputs import NO_NAMES
 from ...core.model.policy import Windows
 from ...core.model.reasons import Refusal, StoreRefusal
+from ...core.responses.validators import conditional_fields, confirmed_by_head, renewed
 from ...core.rules.serving import ServeOptions
 from ...core.rules.shared_cache import Exchange, entry_fields, judge_exchange
 from ...core.rules.storability import Judgement, Verdict, is_about_page

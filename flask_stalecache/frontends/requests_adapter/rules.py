@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...config import Settings
-from ...core.model.keys import digest
+from ...core.addressing.keys import digest
+from ...core.addressing.purge_names import EVERYTHING, tag_name, url_name
 from ...core.model.policy import Policy
-from ...core.model.purge_names import EVERYTHING, tag_name, url_name
 from ...core.model.query import NamePatterns
 from ...errors import ConfigError
 

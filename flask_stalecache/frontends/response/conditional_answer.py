@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from werkzeug.wsgi import FileWrapper
 
 from ...core.exhaustive import assert_never
-from ...core.http.conditional import Extent, Selected, fields_of_206, select, select_of_new, without_content
 from ...core.http.content_policy import without_nonces
 from ...core.http.fields import Headers, content_length, first_of, request_fields
-from ...core.http.ranges import RangeCutter
-from ...core.http.validators import CONDITIONS
+from ...core.responses.conditional import Extent, Selected, fields_of_206, select, select_of_new, without_content
+from ...core.responses.ranges import RangeCutter
+from ...core.responses.validators import CONDITIONS
 from ...core.wsgi import close_iterable
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from datetime import datetime, timezone
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from ...core.addressing.keys import FORWARDED_FIELDS, NAMED
 from ...core.model.entry import Entry
 from ...core.model.holes import labels_of
 from ...core.model.inputs import RequestInputs
-from ...core.model.keys import FORWARDED_FIELDS, NAMED
 from ...core.model.note import Note
 from ...core.rules.explain import why_stale
 from ...core.rules.prefer_stale import PreferStale

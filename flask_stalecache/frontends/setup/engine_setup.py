@@ -9,7 +9,7 @@ from typing import Any
 
 from ... import config
 from ...config import Settings
-from ...core.model.server_url import ServerUrl
+from ...core.addressing.server_url import ServerUrl
 from ...engine.engine import Engine
 from ...errors import ConfigError
 from ...filesystem.system import lacks_for_files

@@ -10,13 +10,13 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from ...core.addressing.recipe import PageRecipe
 from ...core.http.fields import FIELD_VALUE
 from ...core.http.storing import PARTS
 from ...core.model.checks import FIELD_NAME
 from ...core.model.entry import Entry
 from ...core.model.inputs import RequestInputs
 from ...core.model.policy import Windows
-from ...core.model.recipe import PageRecipe
 from ...core.model.work import NO_WORK, Work
 from ...core.rules.variant_index import INDEX, check_lines
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...core.model.keys import digest
+from ...core.addressing.keys import digest
+from ...core.addressing.purge_names import tags_in
 from ...core.model.note import Note
-from ...core.model.purge_names import tags_in
 from ...core.model.titles import endpoint_of, function_of, title_of
 from ...core.rules.explain import State, state_of
 from ...core.rules.serving import PLAIN, ServeOptions

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
+from ...core.addressing.keys import digest
 from ...core.model.entry import Entry
-from ...core.model.keys import digest
 from ...core.model.note import NOTHING, Note
 from ..purges.purge_floors import Floors
 from ..purges.purge_record import PurgeRecord, left_of

@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from ...config import KEYS, Settings
+from ...core.addressing.keys import digest
 from ...core.guarded import guarded
 from ...core.model.checks import Duration
 from ...core.model.entry import Entry
-from ...core.model.keys import digest
 from ...core.model.note import NOTHING, Note
 from ...core.rules.variant_index import INDEX
 from ...errors import ConfigError, StoreError

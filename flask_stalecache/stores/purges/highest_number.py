@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ...core.model.keys import digest
+from ...core.addressing.keys import digest
 from ...errors import StoreError
 from ...filesystem import shared_memory
 from ...filesystem.atomic import read_file, remove_file, write_file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 
-from ...core.model.purge_names import address_of, is_coded
+from ...core.addressing.purge_names import address_of, is_coded
 from .purge_record import PurgeRecord
 
 _NONE = PurgeRecord("")

@@ -22,11 +22,11 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from ...core.addressing.keys import digest
+from ...core.addressing.purge_names import address_of, is_short
 from ...core.model.entry import Entry
-from ...core.model.keys import digest
 from ...core.model.moments import Uptime, is_future
 from ...core.model.note import Note
-from ...core.model.purge_names import address_of, is_short
 from ...filesystem.atomic import files_in, has_no_room, make_directory, read_file, remove_file, status_of, write_file
 from ...filesystem.directory import Directory, Inside
 from ...filesystem.sealed import seal, seal_json, unseal, unseal_json

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
-from ...core.model.purge_names import EVERYTHING, address_of
+from ...core.addressing.purge_names import EVERYTHING, address_of
 from ...errors import StoreError
 from ...filesystem.atomic import append_to_file, make_directory, read_file, remove_file, status_of, write_file
 from ...filesystem.directory import Directory, Inside, where

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...core.model.purge_names import EVERYTHING, short_name
+from ...core.addressing.purge_names import EVERYTHING, short_name
 from ...errors import StoreError
 from ...filesystem.atomic import append_to_file, make_directories, read_file, remove_file, status_of, store_errors, write_file
 from ...filesystem.directory import Directory, where

@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
+from ...core.addressing.server_url import ServerUrl
 from ...core.exhaustive import assert_never
 from ...core.formatting import printable
-from ...core.model.server_url import ServerUrl
 from ...errors import ConfigError
 from ...filesystem.process import ProcessId, this_process
 from .errors_of import Refused, Trouble, Unavailable, is_no_script, sort

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
+from ...core.addressing.keys import digest
 from ...core.model.entry import Entry
-from ...core.model.keys import digest
 from ...core.model.titles import title_of
 from ...errors import StoreError
 from ..base import Compared

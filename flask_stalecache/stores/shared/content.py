@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import zlib
 
+from ...core.addressing.keys import digest
 from ...core.model.entry import Entry
-from ...core.model.keys import digest
 from ...core.model.note import NOTHING
 from ...core.rules.variant_index import INDEX
 from ...errors import BrokenEntry

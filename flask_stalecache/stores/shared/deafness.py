@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from ...core.model.purge_names import EVERYTHING
+from ...core.addressing.purge_names import EVERYTHING
 from ...filesystem.uptime import seconds_up
 from ..file_store import FileStore
 from .known import Known

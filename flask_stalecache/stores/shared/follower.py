@@ -23,8 +23,8 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 
-from ...core.model.keys import digest
-from ...core.model.purge_names import EVERYTHING
+from ...core.addressing.keys import digest
+from ...core.addressing.purge_names import EVERYTHING
 from ...errors import StoreError
 from ...filesystem.atomic import make_directories
 from ...filesystem.locks import FileKeyLock

@@ -12,7 +12,7 @@ from array import array
 from functools import lru_cache
 from pathlib import Path
 
-from ...core.model.keys import digest
+from ...core.addressing.keys import digest
 from ...filesystem.directory import Directory
 from ...filesystem.uptime import boot_id, seconds_up
 from ..numbers import MOST, Numbers, put_all

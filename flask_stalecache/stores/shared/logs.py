@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple, Protocol
 
-from ...core.model.purge_names import short_name
+from ...core.addressing.purge_names import short_name
 from ...errors import StoreError
 from ..purges.purge_record import Purge
 from .known import local_number

@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...core.model.keys import digest
+from ...core.addressing.keys import digest
 from ...errors import StoreError
 from ...filesystem.uptime import seconds_up
 from ...stats.many_hosts import COUNTED, Host, Hosts, HostState, heard, together, told

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ...core.model.keys import digest
+from ...core.addressing.keys import digest
 from ..base import Marking
 from .errors_of import Refused, Unavailable
 from .known import Known

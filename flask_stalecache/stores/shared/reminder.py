@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 
-from ...core.model.purge_names import EVERYTHING
+from ...core.addressing.purge_names import EVERYTHING
 from ..file_store import FileStore
 from ..purges.purge_record import Purge
 from .known import Known, local_number, number_above, shared_number

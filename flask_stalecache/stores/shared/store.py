@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from ...config import KEYS, Settings
+from ...core.addressing.keys import digest
+from ...core.addressing.server_url import ServerUrl
 from ...core.exhaustive import assert_never
 from ...core.model.checks import Duration, seconds
 from ...core.model.entry import Entry
-from ...core.model.keys import digest
 from ...core.model.note import NOTHING, Note
-from ...core.model.server_url import ServerUrl
 from ...errors import PurgedHereOnly, StoreError
 from ...filesystem.process import ProcessId, this_process
 from ...stats.counters import Counters

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from ...core.model.moments import Uptime
-from ...core.model.warm_data import FILES as WARM_FILES
+from ...core.packets.warm_data import FILES as WARM_FILES
 from ...errors import BrokenEntry
 from ...filesystem.atomic import files_in, read_file, remove_file, status_of, write_file
 from ...filesystem.directory import Inside

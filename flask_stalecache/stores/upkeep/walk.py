@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 
+from ...core.addressing.keys import digest
 from ...core.model.entry import Entry
-from ...core.model.keys import digest
 from ...core.model.note import NOTHING, Note
 from ...core.rules.variant_index import INDEX
 from ...errors import BrokenEntry

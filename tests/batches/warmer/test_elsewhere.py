@@ -20,8 +20,8 @@ from flask import Flask, abort
 from flask_stalecache import Batch, ConfigError, Outcome, RefreshRefused, StaleCache
 from flask_stalecache.app_state import AppState
 from flask_stalecache.batches.warm_elsewhere import LONGEST_REASON, outcome_from_json, outcome_to_json
-from flask_stalecache.core.model.packets import Said
-from flask_stalecache.core.model.warm_data import LARGEST
+from flask_stalecache.core.packets.packets import Said
+from flask_stalecache.core.packets.warm_data import LARGEST
 from support.client import visit
 from support.threads import PATIENCE, wait_until
 from support.warm_site import HERE

@@ -1,6 +1,6 @@
 """Warming: which requests are made, which are refused beforehand, and the gateway.
 
-Covers ``batches.warm_request`` and ``core.model.base_url``.
+Covers ``batches.warm_request`` and ``core.addressing.base_url``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flask import Blueprint, Flask, Response, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_stalecache import Batch, ConfigError, GatewayCache, Policy, StaleCache
-from flask_stalecache.core.model.base_url import Base, request_fields
+from flask_stalecache.core.addressing.base_url import Base, request_fields
 from support.client import MakeApp, visit
 from support.threads import PATIENCE
 from support.warm_site import HERE, Site, by_path, counts, stored

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flask_stalecache.core.addressing.recipe import PageRecipe
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.policy import Windows
-from flask_stalecache.core.model.recipe import PageRecipe
 from flask_stalecache.errors import BrokenEntry
 from flask_stalecache.stores.formats.entry_format import decode, decode_head, encode, head_size
 from support.sealed import PREFIX, head_in, sealed

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from flask_stalecache.core.addressing.recipe import PageRecipe
 from flask_stalecache.core.http.accept import Named
 from flask_stalecache.core.model.policy import Policy
 from flask_stalecache.core.model.query import NamePatterns
-from flask_stalecache.core.model.recipe import PageRecipe
 from flask_stalecache.core.rules.named import NamedValues, recipe_of, selectors_of, session_values, values_of
 from flask_stalecache.errors import ConfigError
 

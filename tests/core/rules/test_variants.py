@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flask_stalecache.core.addressing.keys import is_key_of_page, url_key_of
 from flask_stalecache.core.http.accept import CODINGS, Chosen, Codings, Parsed, Raw, in_order
 from flask_stalecache.core.model.entry import Entry
-from flask_stalecache.core.model.keys import is_key_of_page, url_key_of
 from flask_stalecache.core.rules.variant_index import (
     INDEX,
     MOST,

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import time_machine
 
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.note import NOTHING
-from flask_stalecache.core.model.refresh_data import Kind, RefreshData
+from flask_stalecache.core.packets.refresh_data import Kind, RefreshData
 from flask_stalecache.engine.engine import Engine
 from support.engine import FakeOrigin, FakeRefresh, body_of, make_engine, make_entry, make_index, storable
 from support.engine_calls import HIT, IN_SIE, IN_SWR, STALE, UPDATING, WINDOWS, hand_over, stale_engine

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flask_stalecache.core.model.packets import SIZE, Packet, Said, encode_reply
-from flask_stalecache.core.model.refresh_data import Kind
+from flask_stalecache.core.packets.packets import SIZE, Packet, Said, encode_reply
+from flask_stalecache.core.packets.refresh_data import Kind
 from flask_stalecache.engine.handover import worker_link
 from flask_stalecache.engine.handover.worker_link import _Line
 from flask_stalecache.filesystem.directory import Directory

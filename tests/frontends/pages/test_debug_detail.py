@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_stalecache import GatewayCache, Policy, StaleCache
+from flask_stalecache.core.addressing.keys import digest, page_key
 from flask_stalecache.core.http.accept import Named
-from flask_stalecache.core.model.keys import digest, page_key
 from flask_stalecache.core.model.query import NamePatterns
 from flask_stalecache.core.rules.status import DETAIL_LENGTH, KEY_LENGTH, key_and_detail, sf_string
 from flask_stalecache.core.rules.variant_index import variant_key

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import time_machine
 
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.note import NOTHING
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores.base import Store, Stored, Usage, find_key

@@ -20,7 +20,7 @@ from queue import SimpleQueue
 import pytest
 
 from flask_stalecache import CacheStatus, ConfigError, FileStore, StoreError
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.note import Note
 from support.engine import FakeOrigin, body_of, make_engine, make_entry
 from support.file_store import LOGGER, counted, entries_in, make_site, visit

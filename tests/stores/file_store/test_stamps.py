@@ -14,7 +14,7 @@ import pytest
 import time_machine
 
 from flask_stalecache import FileStore
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.stores.purges.purge_records import PurgeRecords
 from flask_stalecache.stores.table import table_file
 from flask_stalecache.stores.table.stamps import FILE_NAME, SIZE, Stamps, slot_of

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from flask_stalecache import ConfigError, FileStore, StoreError
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.filesystem import directory as module
 from flask_stalecache.filesystem.atomic import read_file
 from flask_stalecache.filesystem.directory import Directory, Held

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from flask_stalecache import StaleCache
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.note import NOTHING
 from flask_stalecache.core.model.policy import Windows
 from flask_stalecache.errors import BrokenEntry

@@ -14,7 +14,7 @@ import pytest
 from flask import Flask, Response
 
 from flask_stalecache import StaleCache
-from flask_stalecache.core.model.purge_names import address_of
+from flask_stalecache.core.addressing.purge_names import address_of
 from flask_stalecache.stores import cache_directory
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purges.purge_records import PurgeRecords

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import time_machine
 
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.filesystem.sealed import seal, seal_json
 from flask_stalecache.stores import cache_directory as directory_module
 from flask_stalecache.stores.file_store import FileStore

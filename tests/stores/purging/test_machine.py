@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from flask_stalecache import StoreError
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.engine.answer_writer import AnswerWriter
 from flask_stalecache.engine.flights.singleflight import Flight, Flights, Outcome
 from flask_stalecache.engine.log import RateLimitedLog

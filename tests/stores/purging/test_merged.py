@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import time_machine
 
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purges.purge_floors import Floors
 from flask_stalecache.stores.purges.purge_record import PurgeRecord

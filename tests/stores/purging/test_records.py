@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import time_machine
 
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purges.purge_records import CachedPurgeRecords
 from flask_stalecache.stores.upkeep.sweep_progress import decode

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import time_machine
 
+from flask_stalecache.core.addressing.purge_names import EVERYTHING
 from flask_stalecache.core.model.entry import Entry
-from flask_stalecache.core.model.purge_names import EVERYTHING
 from flask_stalecache.filesystem import shared_memory
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purges import highest_number

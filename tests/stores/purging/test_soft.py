@@ -14,7 +14,7 @@ import time_machine
 from flask import Flask
 
 from flask_stalecache import StaleCache
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.filesystem.directory import Directory
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purges.purge_record import PurgeRecord

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flask_stalecache import StoreError
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.stores.shared import backlog as backlog_module
 from flask_stalecache.stores.shared.store import RedisStore
 from support.purging import NEW, NEWS, OLD, SPORT, begun, body_in, fresh_body_in

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.stores.base import Compared
 from flask_stalecache.stores.shared.known import number_of
 from flask_stalecache.stores.shared.store import RedisStore

@@ -13,7 +13,7 @@ import pytest
 import time_machine
 
 from flask_stalecache import StoreError
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.stores.base import Acknowledged
 from flask_stalecache.stores.shared import follower as follower_module
 from flask_stalecache.stores.shared import logs

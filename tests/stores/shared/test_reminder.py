@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import time_machine
 
-from flask_stalecache.core.model.purge_names import EVERYTHING
+from flask_stalecache.core.addressing.purge_names import EVERYTHING
 from flask_stalecache.stores.shared.known import local_number
 from support.purging import NEW, NEWS, OLD, SPORT, begun, body_in, fresh_body_in
 from support.shared_hosts import Host, Server

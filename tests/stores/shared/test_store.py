@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.note import NOTHING
 from flask_stalecache.stores.base import Store, find_key
 from flask_stalecache.stores.shared.store import RedisStore

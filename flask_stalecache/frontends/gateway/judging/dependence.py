@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ....core.addressing.keys import FORWARDED_FIELDS
 from ....core.http.accept import names_of
 from ....core.http.cache_control import response_directives
 from ....core.http.credentials import credentials_in
@@ -15,7 +16,6 @@ from ....core.http.freshness import is_explicit
 from ....core.http.storing import is_for_everybody
 from ....core.http.vary import STAR
 from ....core.model.inputs import RequestInputs
-from ....core.model.keys import FORWARDED_FIELDS
 from ....core.model.reasons import BypassReason, Refusal, StoreRefusal
 from ..backend import Backend, Observation
 from ..rules import Rule

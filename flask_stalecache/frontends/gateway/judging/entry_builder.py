@@ -7,20 +7,20 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from ....core.addressing.arrival import root_name
+from ....core.addressing.keys import FORWARDED_FIELDS
+from ....core.addressing.purge_names import page_names, tag_name, target_name
 from ....core.http.accept import ACCEPT_FIELDS, COOKIE, Chosen, in_order, names_of
 from ....core.http.fields import Headers, first_of, listed
 from ....core.http.freshness import is_explicit
 from ....core.http.tags import tags_in_fields
 from ....core.http.tracing import TRACING, shown_fields
 from ....core.http.vary import selecting_fields
-from ....core.model.arrival import root_name
 from ....core.model.checks import tags as checked_tags
 from ....core.model.entry import Entry
 from ....core.model.environ import environ_name
 from ....core.model.inputs import RequestInputs
-from ....core.model.keys import FORWARDED_FIELDS
 from ....core.model.policy import Windows
-from ....core.model.purge_names import page_names, tag_name, target_name
 from ....core.model.reasons import Refusal, StoreRefusal
 from ....core.rules.cacheability import Cacheability
 from ....core.rules.named import NOTHING_NAMED, NamedValues, recipe_of, session_values

@@ -9,14 +9,14 @@ from dataclasses import replace
 from ....core.http.dates import pause_asked
 from ....core.http.fields import content_length, first_of, is_event_stream, lines_of
 from ....core.http.freshness import S_MAXAGE, is_explicit, switches_off
-from ....core.http.ranges import whole_size
 from ....core.http.storing import PARTS
 from ....core.http.unset import SET_COOKIE, cookie_refusal, without_sessions, without_unset
-from ....core.http.validators import renewed
 from ....core.model.entry import Entry
 from ....core.model.policy import Policy, Windows
 from ....core.model.reasons import Refusal, StoreRefusal
 from ....core.model.titles import endpoint_of
+from ....core.responses.ranges import whole_size
+from ....core.responses.validators import renewed
 from ....core.rules.advice import fix_of_reason
 from ....core.rules.cacheability import Cacheability
 from ....core.rules.shared_cache import Exchange, judge_exchange

@@ -10,8 +10,8 @@ from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
 from ....core.http.fields import fields_to_send
-from ....core.http.filled import fields_of_filled, without_lengths
 from ....core.model.entry import Entry
+from ....core.responses.filled import fields_of_filled, without_lengths
 from ....core.rules.hole_marks import Pieces
 from ....engine.origin import Served
 from ...flask_internals.contexts import RequestContext

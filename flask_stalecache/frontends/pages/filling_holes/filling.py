@@ -23,11 +23,11 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from ....core.http.filled import OF_BODY, fields_of_filled, is_private, private_fields
 from ....core.model.entry import Entry
 from ....core.model.environ import REFRESHING, WARMING
 from ....core.model.holes import Hole, HoleCall
 from ....core.remembered import MIB, Remembered
+from ....core.responses.filled import OF_BODY, fields_of_filled, is_private, private_fields
 from ....core.rules.hole_encodings import is_encoding
 from ....core.rules.hole_marks import Marks, Pieces, foreign_mark
 from ....engine.log import RateLimitedLog

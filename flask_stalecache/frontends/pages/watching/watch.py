@@ -14,12 +14,12 @@ from typing import Any
 
 from flask.sessions import NullSession
 
-from ....core.http.validators import CONDITIONS
+from ....core.addressing.keys import FORWARDED_FIELDS
 from ....core.kept_by_class import kept_by_class
 from ....core.model.inputs import NO_NAMES, HoldsKeys, RequestInputs
-from ....core.model.keys import FORWARDED_FIELDS
 from ....core.model.query import NamePatterns
 from ....core.model.reasons import Refusal, StoreRefusal
+from ....core.responses.validators import CONDITIONS
 from ...flask_internals.contexts import RequestContext, outer_context
 from ...flask_internals.sessions import replace_session, session_cookie, session_of
 from ...flask_internals.steps import callbacks_of

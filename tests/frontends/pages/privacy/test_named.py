@@ -14,7 +14,7 @@ from flask import Flask, Request, g, make_response, request, session
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 
 from flask_stalecache import ConfigError, Policy, StaleCache
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from support.client import MakeApp, visit
 from support.privacy import Fields, UntoldInterface, play, shown
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_stalecache import FileStore, StoreError
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.filesystem.locks import FileKeyLock
 from flask_stalecache.stores.folders import Folder, Folders

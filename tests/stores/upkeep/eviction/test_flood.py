@@ -20,7 +20,7 @@ from flask import Flask
 from werkzeug.test import create_environ
 
 from flask_stalecache import FileStore, StaleCache, StoreError
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.stats.counter_file import SIZE as ROW_SIZE
 from flask_stalecache.stores.table.stamps import SIZE
 from support.engine import make_entry

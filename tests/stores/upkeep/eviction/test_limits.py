@@ -12,7 +12,7 @@ import pytest
 import time_machine
 
 from flask_stalecache import FileStore, StoreError
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.filesystem.locks import FileKeyLock
 from flask_stalecache.stores.folders import Folders

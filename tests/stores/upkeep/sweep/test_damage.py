@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import time_machine
 
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.stores.folders import Folders
 from flask_stalecache.stores.formats.entry_format import MAGIC

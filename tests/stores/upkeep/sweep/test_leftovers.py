@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import time_machine
 
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.note import NOTHING, Note
-from flask_stalecache.core.model.warm_data import file_name
+from flask_stalecache.core.packets.warm_data import file_name
 from flask_stalecache.filesystem.locks import FileKeyLock
 from flask_stalecache.stores.formats.entry_format import encode
 from flask_stalecache.stores.table.stamps import FILE_NAME

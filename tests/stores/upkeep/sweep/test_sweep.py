@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import time_machine
 
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.moments import Uptime
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.filesystem.directory import Inside

@@ -17,7 +17,7 @@ import pytest
 import time_machine
 
 from flask_stalecache import StoreError
-from flask_stalecache.core.model.keys import digest
+from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.filesystem import locks
 from flask_stalecache.filesystem.locks import FileKeyLock

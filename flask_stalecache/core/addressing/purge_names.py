@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from ...errors import ConfigError
+from ..model.query import NamePatterns
 from .keys import digest, host_of
-from .query import NamePatterns
 
 EVERYTHING = "all"
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}

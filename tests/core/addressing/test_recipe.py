@@ -12,11 +12,11 @@ from flask import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flask_stalecache.core.addressing.keys import digest, page_key
+from flask_stalecache.core.addressing.recipe import USER_AGENT, PageRecipe
 from flask_stalecache.core.model.environ import ARRIVED, URL_VARIABLES, environ_name, url_variables
-from flask_stalecache.core.model.keys import digest, page_key
 from flask_stalecache.core.model.policy import Normaliser
 from flask_stalecache.core.model.query import NamePatterns
-from flask_stalecache.core.model.recipe import USER_AGENT, PageRecipe
 
 IGNORED = NamePatterns(["utm_*", "ref"])
 SECRET = "S3CR3T"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flask_stalecache.core.model.base_url import Base, request_fields
-from flask_stalecache.core.model.warm_data import FILES, WarmData, file_name
+from flask_stalecache.core.addressing.base_url import Base, request_fields
+from flask_stalecache.core.packets.warm_data import FILES, WarmData, file_name
 
 BASE = Base("https", "shop.example:8443", "/shop")
 ADDRESS = BASE.address("/shop/caf\u00e9?q=\u00e4;b")

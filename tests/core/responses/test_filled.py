@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_stalecache.core.http.filled import fields_of_filled, is_private, private_fields, without_lengths
+from flask_stalecache.core.responses.filled import fields_of_filled, is_private, private_fields, without_lengths
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from .fields import Headers, first_of, listed
+from ..http.fields import Headers, first_of, listed
 
 #: The unit is case-insensitive. As in any list, there may be empty members around the range (RFC 9110 sections 14.1, 5.6.1).
 _SINGLE = re.compile(r"[ \t]*bytes=[ \t,]*(\d*)-(\d*)[ \t,]*", re.ASCII | re.IGNORECASE)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flask_stalecache.core.model.arrival import name_of_root, place_of_path, root_name, unsent
+from flask_stalecache.core.addressing.arrival import name_of_root, place_of_path, root_name, unsent
 from flask_stalecache.core.model.environ import ARRIVED, as_arrived, url_variables
 
 

@@ -10,10 +10,10 @@ from hashlib import blake2b
 from typing import Any, TypeAlias
 
 from ...errors import ConfigError
+from ..model.environ import environ_name
+from ..model.policy import Normaliser
+from ..model.query import NamePatterns
 from ..remembered import MIB, Remembered
-from .environ import environ_name
-from .policy import Normaliser
-from .query import NamePatterns
 
 #: Fields that may end up in links of the page. A client that sets them must not reach the entry of other clients.
 FORWARDED_FIELDS = ("x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix")

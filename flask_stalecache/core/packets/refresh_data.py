@@ -8,7 +8,7 @@ from enum import Enum
 from math import isfinite
 from typing import Any
 
-from .keys import is_digest
+from ..addressing.keys import is_digest
 
 #: The form of the data. A process with another one refuses it.
 FORM = 1

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 
-from .fields import Headers
+from ..http.fields import Headers
 
 _PAST = "Thu, 01 Jan 1970 00:00:00 GMT"
 _LIFETIME = re.compile(r'(?<![\w-])((?:s-maxage|max-age)\s*=\s*)(?:"[^"]*"|[^\s,;"]*)', re.IGNORECASE)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .cache_control import TARGETED_FIELDS
-from .dates import timestamp
-from .fields import Headers, Lookup, first_of, lines_of, stored_fields
+from ..http.cache_control import TARGETED_FIELDS
+from ..http.dates import timestamp
+from ..http.fields import Headers, Lookup, first_of, lines_of, stored_fields
 
 #: Environ keys of conditions and ranges. They are removed before an origin is called to fill the store. Afterwards the stored
 #: response answers them.

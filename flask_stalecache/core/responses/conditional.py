@@ -23,8 +23,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from .cache_control import TARGETED_FIELDS
-from .fields import Headers, Lookup, first_of
+from ..http.cache_control import TARGETED_FIELDS
+from ..http.fields import Headers, Lookup, first_of
 from .ranges import UnsatisfiableRange, accepts_ranges, single_range
 from .validators import Validators
 

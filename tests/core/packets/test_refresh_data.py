@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flask_stalecache.core.model.refresh_data import Kind, RefreshData, is_whole
+from flask_stalecache.core.packets.refresh_data import Kind, RefreshData, is_whole
 
 DATA = RefreshData(app="shop", version="7", kind=Kind.PAGE, address="0f" * 20, serial="a1b2c3d4e5f60718", expires=1764410400.5)
 

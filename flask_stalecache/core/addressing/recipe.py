@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from .environ import ARRIVED, REFRESHING, URL_VARIABLES, as_arrived, environ_name, field_of, url_variables
+from ..model.environ import ARRIVED, REFRESHING, URL_VARIABLES, as_arrived, environ_name, field_of, url_variables
+from ..model.query import NamePatterns
 from .keys import FORWARDED_FIELDS, RAW_PATHS, digest, shown
-from .query import NamePatterns
 
 USER_AGENT = "flask-stalecache refresh"
 #: An address that belongs to nobody (RFC 5737 section 3). Apps show more to 127.0.0.1 than to visitors.

@@ -12,8 +12,8 @@ field                                                            what is sent
 
 from __future__ import annotations
 
-from .cache_control import response_directives
-from .fields import Headers, lines_of
+from ..http.cache_control import response_directives
+from ..http.fields import Headers, lines_of
 
 #: They tell of the bytes of a body.
 OF_BODY = frozenset({"accept-ranges", "content-digest", "content-length", "content-md5", "digest", "etag", "repr-digest"})

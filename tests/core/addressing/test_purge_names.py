@@ -14,8 +14,8 @@ from werkzeug.test import create_environ
 
 from flask_stalecache import ConfigError
 from flask_stalecache.batches.selector import Scope, Selection, Selector
-from flask_stalecache.core.model.keys import digest
-from flask_stalecache.core.model.purge_names import (
+from flask_stalecache.core.addressing.keys import digest
+from flask_stalecache.core.addressing.purge_names import (
     EVERYTHING,
     address_of,
     endpoint_name,

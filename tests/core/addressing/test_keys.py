@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flask_stalecache import ConfigError, Policy, StaleCache
+from flask_stalecache.core.addressing.keys import digest, host_of, is_digest, page_key, raw_path, shown
 from flask_stalecache.core.http.credentials import CREDENTIAL_FIELDS
-from flask_stalecache.core.model.keys import digest, host_of, is_digest, page_key, raw_path, shown
 from flask_stalecache.core.model.policy import Normaliser
 from flask_stalecache.core.model.query import NamePatterns
 

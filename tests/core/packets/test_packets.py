@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.core.model.packets import (
+from flask_stalecache.core.packets.packets import (
     GROUPS,
     REPLY_SIZE,
     SIZE,
@@ -19,7 +19,7 @@ from flask_stalecache.core.model.packets import (
     group_of,
     socket_name,
 )
-from flask_stalecache.core.model.refresh_data import Kind
+from flask_stalecache.core.packets.refresh_data import Kind
 
 PACKET = Packet(Kind.CALL, "0f" * 20, "a1b2c3d4e5f60718", 7, 12.5)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from werkzeug.http import http_date
 
 from flask_stalecache.core.http.fields import request_fields
-from flask_stalecache.core.http.validators import Validators, conditional_fields, confirmed_by_head, fields_of_304, renewed
+from flask_stalecache.core.responses.validators import Validators, conditional_fields, confirmed_by_head, fields_of_304, renewed
 
 NOON = 1_800_000_000.0
 TAG = '"a"'

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from ...errors import ConfigError
-from .checks import FIELD_NAME
-from .environ import environ_name
-from .policy import HOP_BY_HOP
+from ..model.checks import FIELD_NAME
+from ..model.environ import environ_name
+from ..model.policy import HOP_BY_HOP
 from .purge_names import DEFAULT_PORTS, host_on_the_wire
 from .recipe import PageRecipe
 

@@ -10,7 +10,7 @@ import struct
 from enum import Enum
 from typing import NamedTuple
 
-from .keys import digest
+from ..addressing.keys import digest
 from .refresh_data import FORM, Kind
 
 _MAGIC = b"SCW%d" % FORM

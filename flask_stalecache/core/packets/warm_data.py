@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import ConfigError
-from .base_url import request_fields
-from .environ import field_of
-from .keys import is_digest
-from .purge_names import DEFAULT_PORTS
-from .recipe import IN_EVERY_KEY, PageRecipe
+from ..addressing.base_url import request_fields
+from ..addressing.keys import is_digest
+from ..addressing.purge_names import DEFAULT_PORTS
+from ..addressing.recipe import IN_EVERY_KEY, PageRecipe
+from ..model.environ import field_of
 
 #: The form of the data. A process with another one refuses it.
 FORM = 1

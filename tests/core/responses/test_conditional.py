@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_stalecache.core.http.conditional import (
+from flask_stalecache.core.responses.conditional import (
     Extent,
     fields_of_206,
     fields_of_416,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flask_stalecache.core.http.cache_control import response_directives
-from flask_stalecache.core.http.ended import without_freshness
 from flask_stalecache.core.http.freshness import lifetime
+from flask_stalecache.core.responses.ended import without_freshness
 
 PAST = "Thu, 01 Jan 1970 00:00:00 GMT"
 LATER = "Fri, 15 Jan 2027 09:00:00 GMT"

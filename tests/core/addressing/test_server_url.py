@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flask_stalecache import ConfigError
-from flask_stalecache.core.model.server_url import ServerUrl
+from flask_stalecache.core.addressing.server_url import ServerUrl
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_stalecache.core.http.ranges import UnsatisfiableRange, accepts_ranges, cut, single_range, whole_size
+from flask_stalecache.core.responses.ranges import UnsatisfiableRange, accepts_ranges, cut, single_range, whole_size
 
 
 @pytest.mark.parametrize(

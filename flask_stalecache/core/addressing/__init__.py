@@ -1,0 +1,1 @@
+"""How entries are found, purged and requested again: keys, names, recipes and URLs."""

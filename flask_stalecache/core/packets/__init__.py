@@ -1,0 +1,1 @@
+"""Refreshes and warming requests as data, for other processes."""
