@@ -9,11 +9,11 @@ from typing import Any
 
 from flask import Flask, has_app_context
 
-from . import config
 from .batches.operations import BulkOperations
 from .batches.renewal import Renewal
 from .batches.scheduler import BatchScheduler
-from .config import Settings
+from .config import settings as config
+from .config.settings import Settings
 from .core.model.entry import Entry
 from .core.model.environ import GIVEN_SESSION, REFRESHING
 from .engine.engine import Engine

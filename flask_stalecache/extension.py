@@ -13,7 +13,6 @@ from weakref import WeakSet
 from flask import Flask, current_app, has_app_context, has_request_context, request
 from flask.views import View
 
-from . import config_values
 from .app_state import app_of_context, prepare_for_calls, set_up, state_of
 from .batches.batch import Batch
 from .batches.operations import drain_all_apps
@@ -21,6 +20,7 @@ from .batches.purged import Purged
 from .batches.selector import Selection
 from .batches.warmer import Urls
 from .cli.commands import commands
+from .config import values as config_values
 from .core.model.checks import Duration, unknown_parameter
 from .core.model.environ import REFRESHING
 from .core.model.flask_caching import METHODS, SETUP

@@ -12,7 +12,7 @@ import click
 from flask import Flask
 from flask.cli import with_appcontext
 
-from ..config import Settings
+from ..config.settings import Settings
 from ..core.addressing.purge_names import DEFAULT_PORTS
 from ..core.formatting import NONE, clock, number, percent, size, spell
 from ..core.http.access_log import LogLine

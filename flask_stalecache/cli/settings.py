@@ -9,7 +9,7 @@ from typing import Any
 from flask import Flask
 
 from ..app_state import AppState
-from ..config import KEYS, PREFIX
+from ..config.settings import KEYS, PREFIX
 from ..core.addressing.server_url import ServerUrl
 from ..core.model.policy import Policy
 from ..core.model.query import NamePatterns

@@ -12,7 +12,7 @@ from ..app_state import AppState
 from ..core.formatting import shortened
 from ..core.rules.explain import explain
 from ..core.rules.why import Account, tell_visitors
-from ..inquiry import Inquiry, Visit, inquire
+from ..inquiry.inquiry import Inquiry, Visit, inquire
 from ..stores.base import DirectoryStore, ManyHostsStore, PrivateStore
 from . import output
 from .bulk import fields_of

@@ -28,7 +28,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..config import Settings
+from ..config.settings import Settings
 from ..core.exhaustive import assert_never
 from ..core.model.inputs import NO_NAMES
 from ..core.model.reasons import Refusal, StoreRefusal

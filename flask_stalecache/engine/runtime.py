@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from ..config import Settings
+from ..config.settings import Settings
 from ..core.model.entry import Entry
 from ..core.model.titles import title_of
 from ..core.packets.packets import socket_name

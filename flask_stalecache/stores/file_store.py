@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ..config import KEYS, Settings
+from ..config.settings import KEYS, Settings
 from ..core.addressing.keys import digest
 from ..core.model.checks import Duration
 from ..core.model.entry import Entry

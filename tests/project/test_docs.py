@@ -22,7 +22,7 @@ from flask_caching import Cache
 from werkzeug.test import Client
 
 import flask_stalecache
-from flask_stalecache.config import KEYS
+from flask_stalecache.config.settings import KEYS
 from flask_stalecache.frontends.flask_app.flask_gateway import _NEEDS_THE_APP
 from support.endurance import IS_SOAK
 from support.servers import PATIENCE, STOP_PATIENCE, environment, wait_for

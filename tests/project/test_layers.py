@@ -115,7 +115,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "filesystem.shared_memory",
         "filesystem.local_socket",
     ),
-    ("config_values", "config"),
+    ("config.values", "config.settings"),
     (
         "stats.quantiles",
         "stats.schema",
@@ -340,7 +340,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frontends.flask_app.flask_endpoints",
         "frontends.flask_app.flask_gateway",
     ),
-    ("app_state", "sandbox", "inquiry"),
+    ("app_state", "inquiry.sandbox", "inquiry.inquiry"),
     (
         "dashboard.windows_bar",
         "dashboard.url_lookup",

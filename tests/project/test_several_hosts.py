@@ -22,7 +22,7 @@ import requests
 import yaml
 
 from example_app import create_app
-from flask_stalecache.config import KEYS, PREFIX
+from flask_stalecache.config.settings import KEYS, PREFIX
 from flask_stalecache.stores import shared
 from support.servers import PATIENCE
 from support.shared_hosts import Server, documented_rights

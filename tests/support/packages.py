@@ -4,8 +4,8 @@ from __future__ import annotations
 
 #: The packages, from the lowest to the highest. A package imports from those before it.
 PACKAGES = (
-    "errors", "core", "filesystem", "config_values", "config", "stats", "stores", "engine", "batches", "frontends", "app_state",
-    "sandbox", "inquiry", "dashboard", "metrics", "worker", "cli", "jinja", "extension", "",
+    "errors", "core", "filesystem", "config", "stats", "stores", "engine", "batches", "frontends", "app_state",
+    "inquiry", "dashboard", "metrics", "worker", "cli", "jinja", "extension", "",
 )  # fmt: skip
 #: Packages within packages, likewise; "" are the modules that are in none of them.
 SUBPACKAGES = {

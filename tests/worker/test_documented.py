@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from flask_stalecache.cli.worker import worker
-from flask_stalecache.config import KEYS
+from flask_stalecache.config.settings import KEYS
 
 DEPLOY = Path(__file__).resolve().parents[2] / "example_app" / "deploy"
 

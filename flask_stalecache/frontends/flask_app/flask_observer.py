@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flask import Flask, Response
 from werkzeug.routing import RequestRedirect
 
-from ...config import Settings
+from ...config.settings import Settings
 from ...core.http.accept import CODINGS, AcceptReads, codings_named
 from ...core.http.fields import vary_names
 from ...core.model.environ import GIVEN_SESSION, REPORT

@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BuildError, RoutingException
 
 from ...batches.operations import WarmTarget
-from ...config import Settings
+from ...config.settings import Settings
 from ...core.addressing.base_url import Base
 from ...core.addressing.keys import digest, raw_path
 from ...errors import ConfigError

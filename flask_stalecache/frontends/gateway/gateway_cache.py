@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from ... import config, config_values
 from ...batches.batch import Batch
 from ...batches.operations import BulkOperations, WarmTarget
 from ...batches.purged import Purged
 from ...batches.scheduler import BatchScheduler
 from ...batches.selector import Selection
 from ...batches.warmer import Urls
+from ...config import settings as config
+from ...config import values as config_values
 from ...core.model.policy import Policy
 from ...core.rules.prefer_stale import preference
 from ...engine.engine import Engine

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from fnmatch import translate
 from typing import Any, NamedTuple
 
-from ...config import PREFIX, Settings
+from ...config.settings import PREFIX, Settings
 from ...core.http.freshness import StaleWindows
 from ...core.model.policy import Policy, Windows
 from ...core.model.query import NamePatterns, query_in_key

@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Flask
 
-from ...config import Settings
+from ...config.settings import Settings
 from ...core.addressing.keys import call_key
 from ...core.remembered import Remembered
 from ...core.rules.serving import ServeOptions

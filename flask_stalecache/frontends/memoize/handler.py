@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 from flask import Flask, has_request_context
 
 from ...batches.renewal import Renewal
-from ...config import Settings
+from ...config.settings import Settings
 from ...core.addressing.purge_names import call_name
 from ...core.model.entry import Entry
 from ...core.model.reasons import BypassReason, MissReason

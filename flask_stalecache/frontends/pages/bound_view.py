@@ -11,7 +11,7 @@ from flask import Flask
 from flask.views import View
 from werkzeug.wrappers import Response
 
-from ...config import Settings
+from ...config.settings import Settings
 from ...core.model.environ import REFRESHING
 from ...core.model.policy import Policy
 from ...core.model.query import NamePatterns, query_in_key

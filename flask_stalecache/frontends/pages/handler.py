@@ -23,7 +23,7 @@ from werkzeug.wrappers import Response
 
 from ...batches.renewal import Renewal
 from ...batches.warm_request import Warming, warming_of
-from ...config import Settings
+from ...config.settings import Settings
 from ...core.addressing.keys import is_key_of_page, page_key
 from ...core.addressing.recipe import PageRecipe
 from ...core.http.content_policy import has_nonce_in_body

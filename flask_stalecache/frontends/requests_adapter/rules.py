@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ...config import Settings
+from ...config.settings import Settings
 from ...core.addressing.keys import digest
 from ...core.addressing.purge_names import EVERYTHING, tag_name, url_name
 from ...core.model.policy import Policy

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ... import config
-from ...config import Settings
+from ...config import settings as config
+from ...config.settings import Settings
 from ...core.addressing.server_url import ServerUrl
 from ...engine.engine import Engine
 from ...errors import ConfigError

@@ -20,7 +20,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from ...config import KEYS, Settings
+from ...config.settings import KEYS, Settings
 from ...core.addressing.keys import digest
 from ...core.guarded import guarded
 from ...core.model.checks import Duration

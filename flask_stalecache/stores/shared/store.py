@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ...config import KEYS, Settings
+from ...config.settings import KEYS, Settings
 from ...core.addressing.keys import digest
 from ...core.addressing.server_url import ServerUrl
 from ...core.exhaustive import assert_never

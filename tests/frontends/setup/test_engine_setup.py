@@ -9,7 +9,9 @@ from unittest.mock import MagicMock
 import pytest
 from flask import Flask
 
-from flask_stalecache import FileStore, GatewayCache, RedisStore, StaleCache, Store, config, config_values
+from flask_stalecache import FileStore, GatewayCache, RedisStore, StaleCache, Store
+from flask_stalecache.config import settings as config
+from flask_stalecache.config import values as config_values
 from flask_stalecache.errors import ConfigError
 from flask_stalecache.frontends.setup.engine_setup import make_engine
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_stalecache import StaleCache, config
+from flask_stalecache import StaleCache
+from flask_stalecache.config import settings as config
 from flask_stalecache.core.rules.status import CacheStatus
 from flask_stalecache.engine.runtime import Runtime
 from flask_stalecache.frontends.setup.engine_setup import make_registry

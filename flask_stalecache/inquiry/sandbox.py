@@ -15,14 +15,14 @@ from typing import Any
 
 from flask import Flask
 
-from .app_state import AppState, state_of
-from .engine.engine import Engine
-from .frontends.gateway.handler import Gateway
-from .frontends.request.caller_context import noting_beginnings
-from .frontends.setup.current_app import NAME
-from .stats.counters import Counters
-from .stores.base import seq_of_request
-from .stores.in_memory.memory_store import memory_store
+from ..app_state import AppState, state_of
+from ..engine.engine import Engine
+from ..frontends.gateway.handler import Gateway
+from ..frontends.request.caller_context import noting_beginnings
+from ..frontends.setup.current_app import NAME
+from ..stats.counters import Counters
+from ..stores.base import seq_of_request
+from ..stores.in_memory.memory_store import memory_store
 
 _logger = logging.getLogger("flask_stalecache")
 

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 from flask import Flask
 
-from .app_state import AppState, state_of
-from .batches.warm_call import Reply
-from .core.addressing.base_url import Base, request_fields
-from .core.model.environ import PROBE, REFRESHING, environ_name
-from .core.rules.why import Account, Explanation, Outside, explain_outside, explain_two
-from .errors import ConfigError
-from .frontends.flask_app.flask_urls import match_endpoint, warm_target
-from .frontends.pages.bound_view import cached_view
-from .frontends.setup.probe import Probe
+from ..app_state import AppState, state_of
+from ..batches.warm_call import Reply
+from ..core.addressing.base_url import Base, request_fields
+from ..core.model.environ import PROBE, REFRESHING, environ_name
+from ..core.rules.why import Account, Explanation, Outside, explain_outside, explain_two
+from ..errors import ConfigError
+from ..frontends.flask_app.flask_urls import match_endpoint, warm_target
+from ..frontends.pages.bound_view import cached_view
+from ..frontends.setup.probe import Probe
 from .sandbox import sandboxed
 
 #: The host where none is given.

@@ -9,16 +9,16 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from .core.addressing.base_url import Base
-from .core.addressing.keys import FORWARDED_FIELDS
-from .core.addressing.server_url import ServerUrl
-from .core.http.fields import FIELD_VALUE
-from .core.model import checks
-from .core.model.checks import FIELD_NAME
-from .core.model.policy import HOP_BY_HOP, NEVER_VARIED
-from .core.model.query import NamePatterns
-from .core.rules.status import STATUS_HEADERS
-from .errors import ConfigError
+from ..core.addressing.base_url import Base
+from ..core.addressing.keys import FORWARDED_FIELDS
+from ..core.addressing.server_url import ServerUrl
+from ..core.http.fields import FIELD_VALUE
+from ..core.model import checks
+from ..core.model.checks import FIELD_NAME
+from ..core.model.policy import HOP_BY_HOP, NEVER_VARIED
+from ..core.model.query import NamePatterns
+from ..core.rules.status import STATUS_HEADERS
+from ..errors import ConfigError
 
 #: Seconds without hearing the shared server that a host must be allowed: it hears it once a second, if nothing is slow.
 SHORTEST_DEAF = 5

@@ -1,6 +1,6 @@
 """Every ``STALECACHE_*`` key: what it accepts, and how it refuses the rest.
 
-Covers ``config_values``, ``extension``, ``app_state`` and ``errors``.
+Covers ``config.values``, ``extension``, ``app_state`` and ``errors``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from flask import Flask
 
 from flask_stalecache import ConfigError, FileStore, StaleCache
-from flask_stalecache.config import DEFAULT_IGNORED_READERS, KEYS, PREFIX, Settings, read
+from flask_stalecache.config.settings import DEFAULT_IGNORED_READERS, KEYS, PREFIX, Settings, read
 from flask_stalecache.core.addressing.base_url import Base
 from flask_stalecache.core.addressing.server_url import ServerUrl
 from flask_stalecache.core.model.policy import Policy, Windows

@@ -1,6 +1,6 @@
 """Why a page is cached or not: the first sentence and the line to write are right for each situation, and nothing is left behind.
 
-Covers ``core.rules.why``, ``frontends.setup.probe``, ``frontends.pages.probed`` and ``sandbox``.
+Covers ``core.rules.why``, ``frontends.setup.probe``, ``frontends.pages.probed`` and ``inquiry.sandbox``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from flask_stalecache import ConfigError, Policy, StaleCache, entry_stored
 from flask_stalecache.core.rules.status import CacheStatus
 from flask_stalecache.core.rules.why import tell_visitors
-from flask_stalecache.inquiry import Inquiry, inquire
+from flask_stalecache.inquiry.inquiry import Inquiry, inquire
 from support.client import MakeApp, visit
 
 HERE = __name__

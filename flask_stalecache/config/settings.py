@@ -8,15 +8,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from . import config_values as accept
-from .core.addressing.base_url import Base
-from .core.addressing.recipe import NOBODYS_ADDRESS
-from .core.http.tags import TAG_FIELDS
-from .core.model import checks
-from .core.model.policy import FAILURE_STATUSES, Windows
-from .core.model.query import NamePatterns
-from .core.rules.status import STATUS_HEADERS
-from .errors import ConfigError
+from ..core.addressing.base_url import Base
+from ..core.addressing.recipe import NOBODYS_ADDRESS
+from ..core.http.tags import TAG_FIELDS
+from ..core.model import checks
+from ..core.model.policy import FAILURE_STATUSES, Windows
+from ..core.model.query import NamePatterns
+from ..core.rules.status import STATUS_HEADERS
+from ..errors import ConfigError
+from . import values as accept
 
 PREFIX = "STALECACHE_"
 MIB = 1024 * 1024

@@ -1,0 +1,1 @@
+"""Finds out why a page is cached or not, in a sandbox."""
