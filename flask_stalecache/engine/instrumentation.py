@@ -84,7 +84,7 @@ class Instrumentation:
         if not work.computes:
             return
         tally.computed(work.seconds)
-        if work.seconds >= WORTH_SAYING and self.lane.spares and self.complaints is not None:
+        if work.seconds >= WORTH_SAYING and self.lane.has_visitors and self.complaints is not None:
             self.complaints.warn_once(
                 ("computes", tally.label),
                 "%s computes, for %.1f s when it was last made, which slows down the visitors of this process: let a process of "

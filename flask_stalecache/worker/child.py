@@ -88,7 +88,7 @@ class Child:
         """Run what comes, until the parent closes the socket or is gone. What runs then is completed, within its deadline."""
         become_worker()
         # Nobody waits here while something computes.
-        self._engine.runtime.lane.spares = False
+        self._engine.runtime.lane.has_visitors = False
         self._engine.runtime.prepare_process()
         while (data := _read(self._parent, SIZE)) is not None:
             packet = Packet.decode(data)

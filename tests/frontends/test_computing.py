@@ -135,6 +135,6 @@ def test_a_process_that_only_refreshes_says_nothing(
 ) -> None:
     monkeypatch.setattr("flask_stalecache.engine.instrumentation.WORTH_SAYING", 0.05)
     engine, ask = of_a_view(directory, compute)
-    engine.runtime.lane.spares = False
+    engine.runtime.lane.has_visitors = False
     ask()
     assert "computes" not in caplog.text

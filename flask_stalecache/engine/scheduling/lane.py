@@ -41,19 +41,25 @@ class Turn:
         :param patience: seconds to wait at most.
         """
         until = time.perf_counter() + patience
-        while True:
-            lock, now = self._lock, time.perf_counter()
-            rest, left = self._rests_until - now, until - now
-            if rest <= 0.0 and lock.acquire(timeout=max(0.0, min(LOOK, left))):
-                # The thread that gave it back may have begun a rest.
-                if lock is self._lock and self._rests_until <= time.perf_counter():
-                    self._holder = threading.get_ident()
-                    return lock
-                lock.release()
-            elif left <= 0.0:
-                return None
-            elif rest > 0.0:
-                time.sleep(min(rest, left))
+        while (lock := self._try_to_take(until)) is None and time.perf_counter() < until:
+            pass
+        return lock
+
+    def _try_to_take(self, until: float) -> threading.Lock | None:
+        """Wait for the end of a rest, or a moment for the thread that has it. Return ``None`` if it is not this thread's yet."""
+        lock, now = self._lock, time.perf_counter()
+        rest, left = self._rests_until - now, max(0.0, until - now)
+        if rest > 0.0:
+            time.sleep(min(rest, left))
+            return None
+        if not lock.acquire(timeout=min(LOOK, left)):
+            return None
+        if lock is not self._lock or self._rests_until > time.perf_counter():
+            # The thread that gave it back has begun a rest, or it was taken from one that hangs.
+            lock.release()
+            return None
+        self._holder = threading.get_ident()
+        return lock
 
     def leave(self, lock: threading.Lock, rest: float) -> None:
         """Give it back.
@@ -81,12 +87,12 @@ class Lane:
     """The part of one cache in the lane of its process.
 
     :param interval: the switch interval while a thread computes, in seconds; ``None`` leaves it unchanged.
-    :ivar spares: whether there are visitors to spare: not in a process that only refreshes.
+    :ivar has_visitors: whether visitors are served in this process, who are to be spared: not if it only refreshes.
     """
 
     def __init__(self, interval: float | None) -> None:
         self.interval = interval
-        self.spares = True
+        self.has_visitors = True
 
     @property
     def is_open(self) -> bool:
@@ -116,11 +122,11 @@ class Lane:
         finally:
             if lock is not None:
                 took, own = time.perf_counter() - begun, time.thread_time() - own
-                turn.leave(lock, rest_after(own, took, time.process_time() - all_threads) if rests and self.spares else 0.0)
+                turn.leave(lock, rest_after(own, took, time.process_time() - all_threads) if rests and self.has_visitors else 0.0)
 
     def gently(self) -> AbstractContextManager[None]:
         """Lower the switch interval meanwhile."""
-        return lowered(self.interval) if self.spares and self.is_open else nullcontext()
+        return lowered(self.interval) if self.has_visitors and self.is_open else nullcontext()
 
     def give_up(self, thread: int) -> None:
         """Take the turn from a thread that hangs."""

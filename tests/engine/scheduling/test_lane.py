@@ -116,7 +116,7 @@ def test_the_switch_interval_may_be_left_alone(directory: Path, clock: time_mach
 
 def test_a_process_without_visitors_leaves_it_alone(directory: Path, clock: time_machine.Traveller, held: threading.Event) -> None:
     engine, script, own = stale(directory, clock, "page"), Watched(held), sys.getswitchinterval()
-    engine.runtime.lane.spares = False
+    engine.runtime.lane.has_visitors = False
     held.set()
     submit(engine, "page", script)
     assert engine.runtime.drain(PATIENCE)
@@ -349,7 +349,7 @@ def test_alone_it_does_not_rest(rests: list[float], monkeypatch: pytest.MonkeyPa
 
 def test_nor_in_a_process_without_visitors(rests: list[float]) -> None:
     worker = lane.Lane(None)
-    worker.spares = False
+    worker.has_visitors = False
     with worker.turn(PATIENCE, rests=True):
         go(compute, 0.05).result(PATIENCE)
     assert rests == [0.0]
