@@ -31,7 +31,7 @@ def host_of(environ: Mapping[str, Any]) -> str:
 def raw_path(environ: Mapping[str, Any]) -> str | None:
     """Return the path as received, without the query; ``None`` if the server does not provide it."""
     raw: str | None = environ.get(RAW_PATHS[0]) or environ.get(RAW_PATHS[1])
-    return raw.partition("?")[0] if raw else None
+    return (raw.partition("?")[0] or None) if raw else None
 
 
 def page_key(
@@ -73,7 +73,7 @@ def page_key(
     # raw_path() written out, since every hit gets here.
     script_root, path, raw = get("SCRIPT_NAME", ""), get("PATH_INFO", ""), get(_RAW_URI) or get(_REQUEST_URI) or None
     if raw is not None:
-        raw = raw.partition("?")[0]
+        raw = raw.partition("?")[0] or None
     if raw == script_root + path:
         # Nothing was encoded. Without it, the key is the same under servers that provide no raw path, and in warming requests.
         raw = None

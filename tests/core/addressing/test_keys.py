@@ -318,14 +318,19 @@ def identity(environ: Mapping[str, str]) -> tuple[object, ...]:
     query = [part for part in environ["QUERY_STRING"].split("&") if part.split("=")[0] not in ("ref", "utm_a", "%75tm_a")]
     return (
         host,
-        # One that is as the path is says nothing more.
-        None if raw == environ["SCRIPT_NAME"] + environ["PATH_INFO"] else raw,
+        # One that is as the path is says nothing more, and neither does an empty one.
+        None if raw in ("", environ["SCRIPT_NAME"] + environ["PATH_INFO"]) else raw,
         "&".join(query),
         *(environ[name] for name in ("wsgi.url_scheme", "SCRIPT_NAME", "PATH_INFO")),
         *(environ.get(name) for name in (*FIELDS[1:], *VARIED)),
     )
 
 
+NO_TEXT = dict.fromkeys(ALWAYS, "")
+
+
+@example({**NO_TEXT, "PATH_INFO": ":", "RAW_URI": ":", "REQUEST_URI": ""}, NO_TEXT, {"RAW_URI"})
+@example({**NO_TEXT, "PATH_INFO": ":", "RAW_URI": "?a"}, NO_TEXT, {"RAW_URI"})
 @given(environs, environs, st.sets(st.sampled_from([*ALWAYS, *FIELDS, *VARIED, "RAW_URI"]), max_size=2))
 def test_two_different_requests_never_share_a_key(one: dict[str, str], other: dict[str, str], changed: set[str]) -> None:
     near = {name: value for name, value in one.items() if name not in changed}
