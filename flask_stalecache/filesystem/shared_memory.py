@@ -55,6 +55,11 @@ class SharedMemory:
             return False
         return (status.st_dev, status.st_ino) == self._identity and status.st_size == len(self.map)
 
+    def touch(self) -> None:
+        """Give the file the time of now, which changes of the mapping don't: the one that was used last is removed last."""
+        with suppress(OSError):
+            os.utime(_path(self.name))
+
     def remove(self) -> None:
         """Remove the file; those who have mapped it keep it."""
         with suppress(OSError):

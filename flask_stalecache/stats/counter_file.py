@@ -78,6 +78,7 @@ class CounterFile:
         memory = _memory_of(memoryview(content).cast("Q"), file)
         if memory is None:
             memory = _new_memory(content, file)
+        self._memory = memory
         self._cells = memoryview(bytearray(content) if memory is None else memory.map).cast("Q")
         # What is in the file by now: at first, only the parts that differ from it are written.
         self._saved = content
@@ -97,6 +98,8 @@ class CounterFile:
         if self._file is None or self._process != this_process():
             return
         content = self._cells.tobytes()
+        if self._memory is not None and content != self._saved:
+            self._memory.touch()
         with suppress(OSError):
             for start in range(0, SIZE, _PART):
                 part = content[start : start + _PART]

@@ -23,6 +23,7 @@ import pytest
 from flask_stalecache.filesystem import shared_memory
 from flask_stalecache.filesystem.descriptors import open_descriptor
 from flask_stalecache.filesystem.held_file import HeldFile
+from flask_stalecache.stats import counter_file
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.numbers import FileMarks, FileNumbers, encoded, unequal
 from flask_stalecache.stores.table import table_file
@@ -203,6 +204,24 @@ def test_memory_that_nobody_uses_is_removed_when_another_is_made(tmp_path: Path,
     Stamps(tmp_path / "another")
     assert [place.exists() for place in places] == [True, False]
     assert used.is_current()
+
+
+def test_the_counts_of_a_killed_worker_outlive_those_of_processes_that_ended_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory that was used last is removed last, although its file is older."""
+    monkeypatch.setattr(shared_memory, "IDLE", counter_file.SIZE)
+    monkeypatch.setattr(shared_memory, "LOOK_EVERY", 1)
+    names = ("killed", "ended")
+    killed, ended = (counter_file.acquire_file(tmp_path / name) for name in names)
+    killed.head[counter_file.NAMED] = 1
+    killed.save()
+    killed.head[counter_file.NAMED] = 2
+    del killed, ended
+    gc.collect()
+    counter_file.acquire_file(tmp_path / "another")
+    (reading,) = counter_file.read_files(tmp_path / "killed")
+    assert reading.head[counter_file.NAMED] == 2
 
 
 @pytest.mark.parametrize(("age", "is_there"), [(-1, False), (3600, True)])
