@@ -23,7 +23,7 @@ from support.memory import at_most
 
 Soak = Callable[[int, int], int]
 IGNORED = NamePatterns(["utm_*"])
-FLOOD, SMALL_FLOOD = 300_000, 1500
+FLOOD, SMALL_FLOOD = 200_000, 1500
 
 
 def small() -> Remembered[Any, str]:

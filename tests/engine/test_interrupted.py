@@ -219,7 +219,7 @@ def test_an_exception_at_any_line_leaves_nothing(
 def test_nor_does_one_wherever_handlers_of_signals_run(
     make_app: MakeApp, no_housekeeping: None, settings: dict[str, Any], deed: str, soak: Callable[[int, int], int]
 ) -> None:
-    assert len(play(Scene(make_app, settings), DEEDS[deed], soak(4, 300), at_signals=True)) > soak(25, 1)
+    assert len(play(Scene(make_app, settings), DEEDS[deed], soak(6, 300), at_signals=True)) > soak(16, 1)
 
 
 # -- real signals ----------------------------------------------------------------------------------------------------
@@ -285,7 +285,10 @@ def test_a_storm_of_alarms_leaves_nothing(
         deed, name = dice.choice(deeds), f"page-{round_number % 7}"
         deed.prepare(scene, name)
         # In a context of its own: an alarm in a finally clause may leave a context variable, which later tests would see.
-        rung += alarms(dice.uniform(1e-5, 4e-3), partial(copy_context().run, deed.do, scene, name))
+        if alarms(dice.uniform(1e-5, 4e-3), partial(copy_context().run, deed.do, scene, name)):
+            rung += 1
+            # An alarm in an except clause leaves its exception in a cycle with the frame, which keeps the flight.
+            gc.collect()
         if round_number % 20 == 19:
             with scene.app.app_context():
                 assert scene.cache.drain(PATIENCE)

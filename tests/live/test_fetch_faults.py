@@ -122,7 +122,7 @@ def test_one_that_hangs_for_ever_harms_nobody(page: str, tmp_path: Path, soak: C
         fill(server, paths)
         gate.hold()
         with visitors(server, [*paths, "/threads"], wanted) as answers:
-            wait_for(lambda: answers() >= soak(20_000, 120), 600, "answers")
+            wait_for(lambda: answers() >= soak(12_000, 120), 600, "answers")
             assert gate.open <= 3 * 2 * 4, "two calls of each of three functions in each of four processes"
         # The main thread, housekeeping, those for pages, those for calls without wait, and two for each function.
         assert {int(server.get("/threads").text) <= 2 + 4 + 8 + 3 * 2 for _ in range(20)} == {True}
@@ -153,7 +153,7 @@ def test_one_that_is_down_is_asked_once_a_step_by_all_workers(
         gate.fail()
         before = gate.calls
         with visitors(server, paths, {path: {"fallback" if kinds == ["cold"] else "stored", "back"} for path in paths}):
-            threading.Event().wait(soak(60, 0))
+            threading.Event().wait(soak(45, 0))
             wait_for(lambda: min(map(len, attempts(gate, before).values()), default=0) >= 3, 120, "three attempts for each")
             down = {about: len(asked) for about, asked in attempts(gate, before).items()}
             gate.answer("back")

@@ -130,7 +130,7 @@ def read_elsewhere(folder: Path, env: dict[str, str]) -> Any:
 def test_the_numbers_add_up_though_a_worker_is_killed(
     kind: str, gateway: str, tmp_path: Path, soak: Callable[[int, int], int]
 ) -> None:
-    times = soak(20_000, 480) // VISITORS
+    times = soak(12_000, 480) // VISITORS
     env = {"CACHE": str(tmp_path / "cache"), "RUNS": str(tmp_path / "runs"), "AT_THE_GATEWAY": gateway}
     with serving(kind, SOURCE, tmp_path, env=env, workers=WORKERS) as server:
         told = Told(server)

@@ -15,8 +15,8 @@ from support.soak.kills import SERVERS, VISITORS, Crowd, Victim
 from support.soak.ledger import Ledger
 from support.soak.storm import swept
 
-#: 301 kills over all servers.
-KILLS = 43
+#: 301 kills over all servers. uWSGI and granian take seconds to start a worker again.
+KILLS, SLOW = 53, {"uwsgi": 14, "granian": 22}
 #: Every so many is one of the master.
 MASTERS = 7
 KINDS = list(SERVERS) if os.environ.get("STALECACHE_SOAK") == "1" else ["gthread"]
@@ -30,7 +30,7 @@ def test_kills_under_load(
 ) -> None:
     dice, ledger = random.Random(name), Ledger.make(tmp_path / "ledger")
     victim = Victim(name, tmp_path, ledger)
-    crowd, renewals, masters, kills = Crowd(victim, ledger), [], 0, soak(KILLS, 1)
+    crowd, renewals, masters, kills = Crowd(victim, ledger), [], 0, soak(SLOW.get(name, KILLS), 1)
     try:
         with crowd.looking():
             crowd.renewal()
@@ -56,6 +56,6 @@ def test_kills_under_load(
     assert left.unfinished == 0
     # The last one is made with the first sample of the history, within 15 seconds, which one kill may not take.
     assert left.locks <= len(["purge.lock", "sweep.lock", "stats/history.lock"])
-    if kills == KILLS:
+    if kills > 1:
         # A worker of gevent has a connection of each visitor at the moments when it is the only one.
         outcome.samples.assert_flat(memory=20 * MIB, descriptors=16 + VISITORS)

@@ -80,7 +80,7 @@ def blow(disk: Path, ledger: Ledger, clock: SharedClock, seconds: float) -> Coun
 def test_no_answer_is_wrong_in_a_storm(
     disk: Path, tmp_path: Path, soak: Callable[[int, int], int], figures: Callable[[str, list[list[object]]], None]
 ) -> None:
-    directory, seconds = disk / "cache", soak(120, 1)
+    directory, seconds = disk / "cache", soak(90, 1)
     ledger, clock = Ledger.make(tmp_path / "ledger"), SharedClock.make(tmp_path / "clock")
     with workers(PROCESSES + 1) as (calm, *raging):
         for number, worker in enumerate(raging):

@@ -259,7 +259,7 @@ def test_no_damage_of_any_file_is_a_wrong_answer_or_an_exception(
     monkeypatch.setattr(PurgeRecords, "has_gone_back", lambda records: False)
     site = Site(directory, move)
     paths = sorted(site.files)
-    for number in range(soak(8_000, 150)):
+    for number in range(soak(6_000, 150)):
         random = Random(number)
         path = paths[number % len(paths)]
         how = site.damage(path, random)

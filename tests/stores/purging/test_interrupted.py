@@ -220,7 +220,7 @@ def play_killed_first_uses(place: Path, passed_over: frozenset[str], stride: int
 def test_a_process_killed_in_its_first_use_leaves_a_directory_that_works(
     worker: Worker, tmp_path: Path, soak: Callable[[int, int], int]
 ) -> None:
-    worker.start(play_killed_first_uses, tmp_path, unless_soaking(READING, soak), soak(3, 47))
+    worker.start(play_killed_first_uses, tmp_path, unless_soaking(READING, soak), soak(5, 47))
     # Thousands of processes, in a soak test.
     assert worker.result(soak(20, 3) * PATIENCE) > 80
 
