@@ -27,8 +27,8 @@ from ..core.model.titles import title_of
 from ..core.rules.serving import ServeOptions
 from ..core.wsgi import close_iterable
 from ..engine.engine import Engine
-from ..engine.scheduling.per_process import PerProcess
 from ..errors import BatchQueueFull, PurgedHereOnly, StoreError
+from ..filesystem.per_process import PerProcess
 from .batch import Batch, Outcome
 from .batch_queue import BatchQueue, PlannedBatch
 from .purged import Purged

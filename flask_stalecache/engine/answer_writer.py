@@ -21,6 +21,7 @@ from ..core.model.reasons import ABOUT_ONE_REQUEST, LASTING, NEVER_STORED, Store
 from ..core.rules.storability import Action, Verdict, after
 from ..core.rules.variant_index import merged_index
 from ..errors import StoreError
+from ..filesystem.per_process import PerProcess
 from ..filesystem.uptime import seconds_up
 from ..stats.counters import Counters
 from ..stores.base import Copy, Store
@@ -30,7 +31,6 @@ from .log import RateLimitedLog
 from .origin import Answer, Start
 from .scheduling.lane import Lane
 from .scheduling.meter import Meter
-from .scheduling.per_process import PerProcess
 from .unstorable_marks import Mark, UnstorableMarks
 
 

@@ -38,6 +38,7 @@ from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
 from ..core.rules.variant_index import INDEX, Fields, variant_key
 from ..errors import PurgedHereOnly, StoreError
+from ..filesystem.per_process import PerProcess
 from ..stats.counters import Counters
 from ..stats.registry import Registry
 from ..stores.base import Acknowledged, Copy, Store
@@ -59,7 +60,6 @@ from .flights.singleflight import Flight, FlightResult, Flights, Lead, Outcome
 from .instrumentation import log_served
 from .origin import Answer, Origin, RefreshResult, Served, Start
 from .runtime import Runtime
-from .scheduling.per_process import PerProcess
 from .timed_calls import TimedCalls, wait_for_refresh
 from .use_counts import UseCounts
 

@@ -12,6 +12,7 @@ from ..core.model.entry import Entry
 from ..core.model.titles import title_of
 from ..core.packets.packets import socket_name
 from ..errors import StoreError
+from ..filesystem.per_process import PerProcess
 from ..filesystem.process import this_process
 from ..stats.counters import Counters
 from ..stats.many_hosts import Hosts, over_hosts
@@ -32,7 +33,6 @@ from .origin import RefreshJob, RefreshResult
 from .scheduling import switch_interval
 from .scheduling.housekeeper import Housekeeper
 from .scheduling.lane import Lane
-from .scheduling.per_process import PerProcess
 from .scheduling.thread_pool import ThreadPool, drain_each
 
 #: The copies of streamed bodies in one process may be as large together as so many of the largest entries.

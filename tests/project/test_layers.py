@@ -104,6 +104,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "filesystem.system",
         "filesystem.process",
+        "filesystem.per_process",
         "filesystem.sealed",
         "filesystem.descriptors",
         "filesystem.directory",
@@ -184,7 +185,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.flights.stream_pace",
         "engine.flights.stream_copies",
         "engine.flights.singleflight",
-        "engine.scheduling.per_process",
         "engine.scheduling.switch_interval",
         "engine.scheduling.meter",
         "engine.scheduling.lane",
@@ -526,7 +526,7 @@ def test_what_is_pure_imports_nothing_of_ours_that_is_not() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "engine.scheduling.per_process",
+        "filesystem.per_process",
         "engine.scheduling.fair_queue",
         "engine.scheduling.thread_pool",
         "engine.scheduling.housekeeper",
@@ -538,7 +538,7 @@ def test_what_is_pure_imports_nothing_of_ours_that_is_not() -> None:
 )
 def test_a_tool_knows_neither_engine_nor_entry(module: str) -> None:
     assert own_modules(module) <= {
-        "engine.scheduling.per_process",
+        "filesystem.per_process",
         "engine.scheduling.fair_queue",
         "core.formatting",
         "core.guarded",

@@ -31,7 +31,6 @@ FACES: dict[str, set[str]] = {
         "instrumentation",
         "log",
         "origin",
-        "scheduling.per_process",
         "signals",
         "standing",
         "flights.stream_copies",

@@ -15,12 +15,12 @@ from ...core.model.entry import Entry
 from ...core.packets.packets import Said
 from ...core.packets.refresh_data import Kind, RefreshData, is_whole
 from ...core.rules.variant_index import INDEX
+from ...filesystem.per_process import PerProcess
 from ...stats.counters import Counters
 from ...stores.base import Copy
 from ..log import RateLimitedLog
 from ..origin import RefreshJob
 from ..scheduling.fair_queue import Demand
-from ..scheduling.per_process import PerProcess
 
 #: Refreshes handed over whose first time is remembered.
 REMEMBERED = 10_000

@@ -27,7 +27,7 @@ from ...core.packets.refresh_data import Kind, RefreshData
 from ...errors import ConfigError
 from ...filesystem.directory import Directory
 from ...filesystem.local_socket import connect, receive
-from ..scheduling.per_process import PerProcess
+from ...filesystem.per_process import PerProcess
 from .delegation import Handed
 
 #: Seconds for which a refresh counts as pending that the worker has taken.

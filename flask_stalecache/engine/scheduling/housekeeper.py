@@ -8,7 +8,7 @@ import time
 import weakref
 from typing import Protocol
 
-from .per_process import PerProcess
+from ...filesystem.per_process import PerProcess
 from .threads import start_thread
 
 logger = logging.getLogger("flask_stalecache")

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from ...core.model.work import rest_after
+from ...filesystem.per_process import PerProcess
 from .meter import is_measurable
-from .per_process import PerProcess
 from .switch_interval import lowered
 
 #: Seconds after which a thread that waits for its turn checks whether another thread that hangs has it.

@@ -10,8 +10,8 @@ from weakref import WeakSet
 
 from ...core.model.work import LEAST_SECONDS, NO_WORK, Work, measured
 from ...filesystem.descriptors import open_descriptor
+from ...filesystem.per_process import PerProcess
 from ...filesystem.system import O_CLOEXEC
-from .per_process import PerProcess
 
 
 def is_measurable() -> bool:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from ...core.guarded import guarded
+from ...filesystem.per_process import PerProcess
 from ...filesystem.process import ProcessId, this_process
 from .fair_queue import FairQueue, Job, Waiting
-from .per_process import PerProcess
 from .threads import start_thread
 
 logger = logging.getLogger("flask_stalecache")

@@ -24,8 +24,8 @@ from weakref import WeakSet
 from ...core.addressing.purge_names import EVERYTHING, function_name
 from ...core.guarded import guarded
 from ...core.model.note import NOTHING, Note
-from ...engine.scheduling.per_process import PerProcess
 from ...errors import StoreError
+from ...filesystem.per_process import PerProcess
 from ...stores.base import Store
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from flask_stalecache.batches.batch import Batch
-from flask_stalecache.engine.scheduling.per_process import PerProcess
+from flask_stalecache.filesystem.per_process import PerProcess
 from flask_stalecache.filesystem.process import this_process
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stats.registry import Registry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from ...filesystem.process import ProcessId, this_process
+from .process import ProcessId, this_process
 
 T = TypeVar("T")
 

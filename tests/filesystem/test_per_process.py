@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from flask_stalecache.engine.scheduling.per_process import PerProcess
+from flask_stalecache.filesystem.per_process import PerProcess
 from support.threads import crowd, results
 
 
