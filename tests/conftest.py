@@ -90,15 +90,23 @@ SLOWEST = (
 
 #: Those that take longest with their full counts.
 SLOWEST_OF_SOAK = (
+    "soak/test_kills.py",
     "soak/test_many_keys.py",
+    "stores/purging/test_interrupted.py",
+    "live/test_fetch_faults.py",
     "soak/test_hour.py",
+    "engine/test_interrupted.py",
+    "stores/purging/test_merged.py",
+    "stores/purging/test_machine.py",
     "stores/shared/test_machine_of_hosts.py",
     "soak/test_day_of_hosts.py",
     "frontends/gateway/test_machine.py",
     "stores/shared/test_many_hosts.py",
     "soak/test_storm.py",
-    "soak/test_kills.py",
     "soak/test_holes.py",
+    "live/test_floods.py",
+    "stores/upkeep/eviction/test_flood.py",
+    "stores/formats/test_head_values.py",
     "real_apps/test_magazine.py",
     "project/test_day.py",
 )

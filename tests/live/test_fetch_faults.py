@@ -153,7 +153,7 @@ def test_one_that_is_down_is_asked_once_a_step_by_all_workers(
         gate.fail()
         before = gate.calls
         with visitors(server, paths, {path: {"fallback" if kinds == ["cold"] else "stored", "back"} for path in paths}):
-            threading.Event().wait(soak(45, 0))
+            threading.Event().wait(soak(30, 0))
             wait_for(lambda: min(map(len, attempts(gate, before).values()), default=0) >= 3, 120, "three attempts for each")
             down = {about: len(asked) for about, asked in attempts(gate, before).items()}
             gate.answer("back")

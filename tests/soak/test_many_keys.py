@@ -22,7 +22,7 @@ PATIENCE = 3600
 def test_very_many_keys_pass_through_a_worker(
     directory: Path, soak: Callable[[int, int], int], figures: Callable[[str, list[list[object]]], None]
 ) -> None:
-    keys = soak(60_000, 200)
+    keys = soak(40_000, 200)
     with workers(2) as (first, second):
         first.start(fill, directory, 8 * keys * ENTRY, keys)
         whole = first.result(PATIENCE)

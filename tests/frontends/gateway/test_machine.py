@@ -546,7 +546,7 @@ def tag_of(content: dict[str, Any]) -> str:
 def test_two_workers_and_a_simple_model_agree(soak: Callable[[int, int], int], capsys: pytest.CaptureFixture[str]) -> None:
     """In parts: within a run, hypothesis remembers all that it has drawn, 0.1 MB for each example."""
     PLAYED.clear()
-    parts = soak(6, 1)
+    parts = soak(4, 1)
     logger = logging.getLogger("flask_stalecache")
     logger.disabled = True
     try:

@@ -402,7 +402,7 @@ class Purging(RuleBasedStateMachine):
 def test_two_processes_and_a_simple_model_agree(soak: Callable[[int, int], int]) -> None:
     PLAYED.clear()
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Purging, settings=settings(max_examples=soak(500, 12), stateful_step_count=50)
+        Purging, settings=settings(max_examples=soak(400, 12), stateful_step_count=50)
     )
     # What a few examples may not come to, many must.
     without_lock = "purged without the lock", "went on", "killed"
