@@ -95,7 +95,8 @@ class CounterFile:
     def save(self) -> None:
         """Write what was counted since the last time to the file. A failure is no error: the next time may be better."""
         # After a fork without Python's hooks the counts are the parent's.
-        if self._file is None or self._process != this_process():
+        file = self._file
+        if file is None or self._process != this_process():
             return
         content = self._cells.tobytes()
         if self._memory is not None and content != self._saved:
@@ -104,7 +105,7 @@ class CounterFile:
             for start in range(0, SIZE, _PART):
                 part = content[start : start + _PART]
                 if part != self._saved[start : start + _PART]:
-                    self._file.write(part, start)
+                    file.write(part, start)
             self._saved = content
 
     def cells(self, kind: str, label: str) -> memoryview | None:
@@ -145,7 +146,8 @@ class CounterFile:
             status = os.lstat(self.path)
         except OSError:
             return False
-        return self._file is not None and self._file.is_same(status) and _is_whole(status)
+        file = self._file
+        return file is not None and file.is_same(status) and _is_whole(status)
 
     def close(self) -> None:
         """Close the file. It is not unlocked, since after a fork the lock is shared with the parent."""

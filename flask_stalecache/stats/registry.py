@@ -198,18 +198,21 @@ class Registry:
 
     def _look_after_file(self) -> None:
         """Write to the file. Acquire another one if ours was deleted or replaced, or none could be acquired before."""
-        if self._file is None:
+        file = self._file
+        if file is None:
             if self._try_again_at:
                 self.open()
-        elif not self._file.is_current():
+        elif not file.is_current():
             self._start_anew()
             self.open()
         self.save()
 
     def save(self) -> None:
         """Write the counts to the file."""
-        if self._file is not None:
-            self._file.save()
+        # Read once: housekeeping gives up a file that was replaced, while another thread reads the statistics.
+        file = self._file
+        if file is not None:
+            file.save()
 
     def _sample(self) -> None:
         """Take a sample for the history, if anything was counted. A failure is counted, and is no error."""

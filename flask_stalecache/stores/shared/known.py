@@ -77,7 +77,8 @@ class Known:
 
     def open(self) -> None:
         """Open the table, unless that is done or can't be."""
-        if self._table is not None and self._directory.is_current() and self._table.is_current():
+        table = self._table
+        if table is not None and self._directory.is_current() and table.is_current():
             return
         try:
             self._directory.hold()
@@ -91,8 +92,10 @@ class Known:
     def tick(self) -> None:
         """Open the table again if it was replaced, and write what can wait."""
         self.open()
-        if self._table is not None:
-            self._table.tick()
+        # Read once: other threads open it too.
+        table = self._table
+        if table is not None:
+            table.tick()
 
     # -- entries -------------------------------------------------------------------------------------------------
 
