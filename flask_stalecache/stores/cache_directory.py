@@ -15,15 +15,15 @@ behind          yes       ``None``   read the files      when ``purge.lock`` is 
 It is held while it is open: files are opened relative to its descriptor, since another user may put a directory of their own at its
 path. That one is checked before it is used.
 
-Two threads that open at once open the same table twice; copies made with the first table are no longer valid. Meanwhile
-`stamps` may be ``None`` for a moment. So code that needs one table for several steps reads `table` once, and asks afterwards
-whether that was current.
+One thread opens it at a time. It may do so at any moment, if the table turns out to be replaced; meanwhile, `stamps` and `table`
+are ``None``. So code that needs one table for several steps reads `table` once, and asks afterwards whether that was current.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +34,7 @@ from ..filesystem.atomic import make_directories, make_directory, status_of
 from ..filesystem.directory import Directory, check_directory
 from ..filesystem.locks import POLL, FileKeyLock
 from ..filesystem.mounts import NETWORK, OF_THE_HOST, kind_at, why_no_locks
+from ..filesystem.per_process import PerProcess
 from ..stats.counters import Counters
 from .purges.purge_records import PurgeRecords
 from .table.stamps import FILE_NAME, SEQ_SLOT, Stamps, newer_table
@@ -84,6 +85,8 @@ class CacheDirectory:
         self._on_new_table = on_new_table
         self._allows_network = allows_network
         self._said: set[str | None] = set()
+        # Reentrant, since a signal's handler may serve a page.
+        self._opening = PerProcess(threading.RLock)
 
     def check(self) -> None:
         """Raise :class:`ConfigError` if the directory exists and is a file, not ours, writable by others, or not by us.
@@ -139,6 +142,11 @@ class CacheDirectory:
 
     def open(self) -> None:
         """Make the directory and open its table, unless that is done."""
+        if not self._is_open:
+            with self._opening.get():
+                self._open_once()
+
+    def _open_once(self) -> None:
         if not self._is_open:
             self._check_file_system()
             make_directories(self.path)
@@ -209,7 +217,7 @@ class CacheDirectory:
     def _use(self, stamps: Stamps) -> None:
         self.stamps = stamps
         if self.table is not stamps:
-            # Another thread has opened the table again meanwhile, and the next round of housekeeping uses that one.
+            # Another thread opens the table again, or has done so; at the latest, the next round of housekeeping uses that one.
             self.stamps = None
 
     def take_purge_lock(self, *, waits: bool = True) -> FileKeyLock | None:
@@ -257,8 +265,10 @@ class CacheDirectory:
     def tick(self) -> None:
         """Open the table again if it was replaced, and write what could wait."""
         self.reopen_if_replaced()
-        if self.stamps is not None:
-            self.stamps.tick()
+        # Read once: another thread may open the table again in between.
+        stamps = self.stamps
+        if stamps is not None:
+            stamps.tick()
 
     def has_unmapped_table(self) -> bool:
         """Whether other processes may have a table that this one can't open."""
@@ -271,7 +281,11 @@ class CacheDirectory:
 
     def reopen_if_replaced(self) -> None:
         """Open the table again if its file was replaced or deleted, or could not be opened before."""
-        # The table is in no variable here: whoever opens it again would meet the lock of the old one.
+        with self._opening.get():
+            self._reopen_if_replaced()
+
+    def _reopen_if_replaced(self) -> None:
+        # No variable here holds the table: opening it again would meet the lock of the old one.
         if self.table is None or not self.is_current(self.table):
             # The old table is dropped even if the new one can't be opened: other processes don't write to it any more.
             self._is_open, self.stamps, self.table = False, None, None

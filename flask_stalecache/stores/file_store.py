@@ -263,7 +263,7 @@ class FileStore:
         with store_errors():
             self._cache_directory.make_folder(self.directory / name[:2])
             file = self._folders.file(name, suffix)
-            size, stamps, is_lone = on_disk(len(data)), self._cache_directory.stamps, self._folders.is_lone(name, suffix)
+            size, stamps, is_lone = on_disk(len(data)), self._cache_directory.table, self._folders.is_lone(name, suffix)
             self._evictor.reserve(folder_of(name), size, stamps, is_lone=is_lone)
             before = size_on_disk(file)
             try:
@@ -327,18 +327,18 @@ class FileStore:
         """Yield all entries, folder by folder."""
         with store_errors():
             if self._cache_directory.open_if_exists():
-                yield from self._contents.walk(self._cache_directory.stamps)
+                yield from self._contents.walk(self._cache_directory.table)
 
     def recall(self, *names: str) -> Callable[[], Iterator[Stored]]:
         """Return a walk through the entries that have one of the names now, even once these are purged."""
         with store_errors():
             is_there = self._cache_directory.open_if_exists()
-            return self._contents.recall(names if is_there else (), lambda: self._cache_directory.stamps)
+            return self._contents.recall(names if is_there else (), lambda: self._cache_directory.table)
 
     def usage(self) -> Usage:
         """Return the counts in the table; without a table, count the files."""
         with store_errors():
-            return self._contents.usage(self._cache_directory.stamps) if self._cache_directory.open_if_exists() else Usage(0, 0)
+            return self._contents.usage(self._cache_directory.table) if self._cache_directory.open_if_exists() else Usage(0, 0)
 
     @property
     def max_size(self) -> int | None:
@@ -352,7 +352,7 @@ class FileStore:
         """
         with store_errors():
             if self._cache_directory.open_if_exists():
-                yield from self._contents.verify(self._cache_directory.stamps, fix=fix)
+                yield from self._contents.verify(self._cache_directory.table, fix=fix)
 
     def sweep(self) -> Mapping[str, int]:
         """Do a whole sweep now; return the number of removals by reason, and the ``bytes`` freed."""
@@ -361,7 +361,7 @@ class FileStore:
                 return {"bytes": 0}
             self._cache_directory.reopen_if_replaced()
             self._purger.make_up_for_lost()
-            return self._sweeper.sweep(self._cache_directory.stamps)
+            return self._sweeper.sweep(self._cache_directory.table)
 
     # -- the directory -------------------------------------------------------------------------------------------
 
@@ -386,7 +386,7 @@ class FileStore:
                 self._purger.make_up_for_lost()
             self._purger.adopt_waiting()
             self._purger.settle()
-            self._sweeper.tick(self._cache_directory.stamps)
+            self._sweeper.tick(self._cache_directory.table)
 
     def forget(self) -> None:
         """Drop all copies, and their lock, which a fork may have left held."""

@@ -9,7 +9,7 @@ from ..core.addressing.purge_names import EVERYTHING
 from ..core.guarded import guarded
 from ..errors import BrokenEntry
 from ..filesystem.atomic import store_errors
-from ..filesystem.process import ProcessId, this_process
+from ..filesystem.per_process import PerProcess
 from .cache_directory import CacheDirectory
 from .entry_file import read_head
 from .folders import Folders
@@ -32,12 +32,12 @@ class ForeignChanges:
         self._records = records
         self._purger = purger
         self._folders = folders
-        self._mutexes: dict[ProcessId, threading.Lock] = {}
+        # That of another process may have been held when this one was forked.
+        self._mutexes = PerProcess(threading.Lock)
 
     @property
     def _mutex(self) -> threading.Lock:
-        # That of another process may have been held when this one was forked.
-        return self._mutexes.get(this_process()) or self._mutexes.setdefault(this_process(), threading.Lock())
+        return self._mutexes.get()
 
     @guarded
     def apply_purges(self, purges: Sequence[Purge]) -> None:

@@ -378,8 +378,10 @@ def _is_over(stamps: Stamps | None, names: Iterable[str], number: int, more: int
         stamps.move(slot_of(address_of(name)))
     # Read only now: a copy that was loaded before the stamps were moved has another number.
     last = int(stamps.table[SEQ_SLOT])
-    stamps.raise_seq(max(last + 1, to) + more)
-    return last == number
+    raised = (max(last + 1, to) + more) | 1
+    stamps.raise_seq(raised)
+    # Read again: a purge without the lock may have raised it in between, and what was begun since would not be ended by this one.
+    return last == number and int(stamps.table[SEQ_SLOT]) == raised
 
 
 def _names_of(purges: Iterable[Purge]) -> set[str]:

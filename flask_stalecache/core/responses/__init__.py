@@ -1,1 +1,1 @@
-"""What is sent of a response: all of it, a part, or a confirmation, and with which fields."""
+"""Sending responses: whole, in part, or as a confirmation, and with which fields."""

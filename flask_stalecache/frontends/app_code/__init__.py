@@ -1,1 +1,1 @@
-"""What a developer's code looks like: names of functions, callables that are asked, decorators of other packages."""
+"""The developer's code as the front ends see it: names of functions, callables that are asked, decorators of other packages."""

@@ -1,1 +1,1 @@
-"""What a Flask app adds to several front ends: its endpoints, its sessions, and the gateway that stands before it."""
+"""A Flask app behind several front ends: its endpoints, its sessions, and the gateway in front of it."""

@@ -1,1 +1,1 @@
-"""What all front ends of one app share from its start on: directory, engine and version."""
+"""The parts of one app that all front ends share from its start: directory, engine and version."""

@@ -21,23 +21,20 @@ PATIENCE = 10.0
 
 
 class Opener:
-    """A thread that opens the table of a store, and stops once it has it, before it has looked for the last purge.
+    """A thread that opens the table of a store again, and stops once it has it, before it has looked for the last purge.
 
     :param store: the store.
     """
 
     def __init__(self, store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._begun, self._may_go_on, self._has_table, self._may_end = (threading.Event() for _ in range(4))
-        self._thread = threading.Thread(target=store._cache_directory.reopen_if_replaced, daemon=True)
-        self._last_number = store._records.last_number
-        monkeypatch.setattr(directory_module, "Stamps", self._open)
+        self._has_table, self._may_end = threading.Event(), threading.Event()
+        self._directory, self._last_number = store._cache_directory, store._records.last_number
+        self._thread = threading.Thread(target=self._open, daemon=True)
         monkeypatch.setattr(store._records, "last_number", self._look)
 
-    def _open(self, *args: Any) -> Stamps:
-        if threading.current_thread() is self._thread:
-            self._begun.set()
-            assert self._may_go_on.wait(PATIENCE)
-        return Stamps(*args)
+    def _open(self) -> None:
+        self._directory.stamps = self._directory.table = None
+        self._directory.reopen_if_replaced()
 
     def _look(self) -> int:
         if threading.current_thread() is self._thread:
@@ -46,13 +43,8 @@ class Opener:
         return self._last_number()
 
     def start(self) -> None:
-        """Begin to open the table."""
+        """Open the table."""
         self._thread.start()
-        assert self._begun.wait(PATIENCE)
-
-    def go_on(self) -> None:
-        """Open it."""
-        self._may_go_on.set()
         assert self._has_table.wait(PATIENCE)
 
     def end(self) -> None:
@@ -81,13 +73,12 @@ def test_copies_of_other_processes_do_not_outlive_a_purge(
     assert other.lookup("page") is not None
     opener, has_gone_back = Opener(mine, monkeypatch), mine._records.has_gone_back
 
-    def go_on_first() -> bool:
-        # The purge has opened the table too by now, and has purge.lock.
-        opener.go_on()
+    def open_first() -> bool:
+        # The purge has its table by now, and has purge.lock.
+        opener.start()
         return has_gone_back()
 
-    monkeypatch.setattr(mine._records, "has_gone_back", go_on_first)
-    opener.start()
+    monkeypatch.setattr(mine._records, "has_gone_back", open_first)
     purge(mine)
     assert other.lookup("page") is None
     assert body_in(other) is None

@@ -31,6 +31,7 @@ from flask_stalecache.stores.table.stamps import FILE_NAME, Stamps
 from support.client import MakeApp, visit
 from support.engine import make_entry
 from support.purging import DAY, NAMES, NEW, NEWS, OLD, SPORT, body_in, fresh_body_in, sweep
+from support.stopped_purge import StoppedPurge
 
 WINDOWS = (30 * DAY, 30 * DAY, 0)
 
@@ -457,3 +458,36 @@ def test_what_waits_becomes_records_in_the_order_of_the_numbers(directory: Path)
         records.waiting.append(purge)
     records.adopt_waiting()
     assert (records.read(NEWS).hard, records.read(NEWS).softs) == (50, ((55, 1055.0), (60, 60.0)))
+
+
+@pytest.mark.parametrize("soft", [True, False], ids=["soft", "hard"])
+def test_a_purge_that_was_stopped_at_its_last_step_ends_what_was_begun_meanwhile(directory: Path, soft: bool) -> None:
+    """A purge without the lock has raised SEQ in between, so that what is begun then seems to be newer than both."""
+    store = FileStore(directory)
+    store.load("page")
+    one = StoppedPurge(directory, NEWS, "raise_seq", soft=soft)
+    store.purge(NEWS, soft=False)
+    assert fill(store)
+    assert fresh_body_in(store) == OLD
+    assert one.end(is_killed=False)
+    assert fresh_body_in(store) is None
+    assert body_in(store) == (OLD if soft else None)
+
+
+def test_a_sweep_by_a_worker_without_the_last_purge_reaches_the_copies_of_others(
+    directory: Path, clock: time_machine.Traveller
+) -> None:
+    """Its table is behind as long as a stopped process has the lock, and it removes what is past its stale windows all the same."""
+    old = FileStore(directory)
+    old.load("page")
+    one = StoppedPurge(directory, NEWS, "note_number", soft=False)
+    assert fill(old, names=("all",))
+    old.load("page")
+    old.purge(SPORT, soft=False)
+    clock.shift(90 * DAY)
+    new = FileStore(directory)
+    new.load("another")
+    new.sweep()
+    assert old.lookup("page") is None
+    assert body_in(old) is None
+    one.end(is_killed=True)
