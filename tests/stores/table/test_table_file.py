@@ -12,6 +12,7 @@ import logging
 import mmap
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -206,6 +207,15 @@ def test_memory_that_nobody_uses_is_removed_when_another_is_made(tmp_path: Path,
     assert used.is_current()
 
 
+@pytest.fixture
+def own_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Shared memory in which no other process makes files."""
+    with tempfile.TemporaryDirectory(dir=shared_memory.FOLDER) as folder:
+        monkeypatch.setattr(shared_memory, "FOLDER", folder)
+        yield
+
+
+@pytest.mark.usefixtures("own_memory")
 def test_the_counts_of_a_killed_worker_outlive_those_of_processes_that_ended_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
