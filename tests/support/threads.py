@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import threading
 import time
@@ -24,7 +25,10 @@ def wait_until(condition: Callable[[], object], what: str = "it") -> None:
     pause = threading.Event()
     while not condition():
         waited = time.perf_counter() - began
-        assert waited < PATIENCE, f"{what} did not happen"
+        if waited >= PATIENCE:
+            # Where they hang, for the report.
+            faulthandler.dump_traceback(all_threads=True)
+            raise AssertionError(f"{what} did not happen")
         # Those who wait long look less often: the processor is for what they wait for.
         pause.wait(min(0.002 + waited / 20, 0.03))
 

@@ -51,8 +51,14 @@ def all_at_once(engine: Any, gate: Gate, visits: list[Callable[[], Any]]) -> lis
     first = go(visits[0])
     wait_until(lambda: gate.calls, "the first call")
     others = [go(each) for each in visits[1:]]
+
+    def all_wait(number: int) -> bool:
+        early = [each.result() for each in others if each.done()]
+        assert len(early) <= number, early
+        return len(gate.calls) > number and waiting(engine) == len(others) - number
+
     for number, opened in enumerate(gate.opened):
-        wait_until(lambda number=number: len(gate.calls) > number and waiting(engine) == len(others) - number, "the wait")  # type: ignore[misc]
+        wait_until(lambda number=number: all_wait(number), "the wait")  # type: ignore[misc]
         opened.set()
     return results([first, *others])
 

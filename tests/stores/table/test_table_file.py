@@ -222,8 +222,10 @@ def test_the_counts_of_a_killed_worker_outlive_those_of_processes_that_ended_bef
     """The memory that was used last is removed last, although its file is older."""
     monkeypatch.setattr(shared_memory, "IDLE", counter_file.SIZE)
     monkeypatch.setattr(shared_memory, "LOOK_EVERY", 1)
-    names = ("killed", "ended")
-    killed, ended = (counter_file.acquire_file(tmp_path / name) for name in names)
+    killed, ended = (counter_file.acquire_file(tmp_path / name) for name in ("killed", "ended"))
+    # Long ago, and in this order: the clock of files is coarse.
+    for age, file in enumerate(sorted(Path(shared_memory.FOLDER).iterdir(), key=lambda file: file.stat().st_ino)):
+        os.utime(file, (age, age))
     killed.head[counter_file.NAMED] = 1
     killed.save()
     killed.head[counter_file.NAMED] = 2
