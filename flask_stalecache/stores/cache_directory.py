@@ -26,8 +26,11 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
+from ..core.guarded import guarded
 from ..errors import ConfigError
 from ..filesystem import shared_memory
 from ..filesystem.atomic import make_directories, make_directory, status_of
@@ -86,7 +89,11 @@ class CacheDirectory:
         self._allows_network = allows_network
         self._said: set[str | None] = set()
         # Reentrant, since a signal's handler may serve a page.
-        self._opening = PerProcess(threading.RLock)
+        self._mutexes = PerProcess(threading.RLock)
+
+    @property
+    def _mutex(self) -> AbstractContextManager[Any]:
+        return self._mutexes.get()
 
     def check(self) -> None:
         """Raise :class:`ConfigError` if the directory exists and is a file, not ours, writable by others, or not by us.
@@ -143,9 +150,9 @@ class CacheDirectory:
     def open(self) -> None:
         """Make the directory and open its table, unless that is done."""
         if not self._is_open:
-            with self._opening.get():
-                self._open_once()
+            self._open_once()
 
+    @guarded
     def _open_once(self) -> None:
         if not self._is_open:
             self._check_file_system()
@@ -279,12 +286,9 @@ class CacheDirectory:
         place = self._directory.at(FILE_NAME)
         return status_of(place) is not None and not is_being_opened(place)
 
+    @guarded
     def reopen_if_replaced(self) -> None:
         """Open the table again if its file was replaced or deleted, or could not be opened before."""
-        with self._opening.get():
-            self._reopen_if_replaced()
-
-    def _reopen_if_replaced(self) -> None:
         # No variable here holds the table: opening it again would meet the lock of the old one.
         if self.table is None or not self.is_current(self.table):
             # The old table is dropped even if the new one can't be opened: other processes don't write to it any more.
