@@ -113,7 +113,8 @@ def grows_little(server: Server) -> Iterator[None]:
     """A worker never holds the file."""
     before = peak(server)
     yield
-    assert peak(server) - before < SIZE // 3
+    # What holds it needs all of its size; the buffers of a compressor are a few MB, and are there for the first time.
+    assert peak(server) - before < SIZE // 2
 
 
 def peak(server: Server) -> int:
