@@ -34,7 +34,7 @@ def test_each_visitor_sees_what_the_site_shows_without_a_cache(
     played = Played()
 
     # By chance only under make soak: make test shows the same each time.
-    @settings(max_examples=soak(3_000, 70), derandomize=not soak(1, 0), database=None)
+    @settings(max_examples=soak(2_000, 70), derandomize=not soak(1, 0), database=None)
     @given(scenario=scenarios(), way=visits())
     def differ(scenario: Scenario, way: list[Visit]) -> None:
         play(scenario, way, clock, played)

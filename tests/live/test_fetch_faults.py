@@ -122,7 +122,7 @@ def test_one_that_hangs_for_ever_harms_nobody(page: str, tmp_path: Path, soak: C
         fill(server, paths)
         gate.hold()
         with visitors(server, [*paths, "/threads"], wanted) as answers:
-            wait_for(lambda: answers() >= soak(12_000, 120), 600, "answers")
+            wait_for(lambda: answers() >= soak(8_000, 120), 600, "answers")
             assert gate.open <= 3 * 2 * 4, "two calls of each of three functions in each of four processes"
         # The main thread, housekeeping, those for pages, those for calls without wait, and two for each function.
         assert {int(server.get("/threads").text) <= 2 + 4 + 8 + 3 * 2 for _ in range(20)} == {True}

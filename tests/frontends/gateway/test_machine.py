@@ -554,7 +554,7 @@ def test_two_workers_and_a_simple_model_agree(soak: Callable[[int, int], int], c
             run_state_machine_as_test(  # type: ignore[no-untyped-call]
                 # Without chance in the suite, which is to say the same each time; with it where it is played in full.
                 Visits,
-                settings=settings(max_examples=soak(200, 20), stateful_step_count=15, derandomize=parts == 1, database=None),
+                settings=settings(max_examples=soak(160, 20), stateful_step_count=15, derandomize=parts == 1, database=None),
             )
             if parts > 1:
                 with capsys.disabled():

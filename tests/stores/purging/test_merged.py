@@ -70,7 +70,7 @@ def test_a_flood_of_made_up_names_leaves_a_limited_number_of_records(
     directory: Path, max_size: int, soak: Callable[[int, int], int]
 ) -> None:
     """By two processes, each of which counts what it writes."""
-    count, most = soak(150_000, 2_000) // 2, records_within(max_size)
+    count, most = soak(100_000, 2_000) // 2, records_within(max_size)
     with workers(2) as made:
         for worker, first in zip(made, (0, count), strict=True):
             worker.start(flood, directory, first, count, max_size)
